@@ -1,0 +1,1 @@
+"""What a classifier is: images in, predictions out. Knows no job, queue or command line."""

@@ -1,0 +1,96 @@
+"""The card of a model: everything about it but the weights, in `model.json` beside `model.safetensors`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from modeling.errors import ModelFormatError
+from modeling.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+CARD_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model is and how it came to be.
+
+    labels: one name for each output of the network, in that order.
+    weights_sha256: hex digest of the bytes of `model.safetensors`.
+    metrics: numbers by name, such as `test_accuracy` in [0, 1].
+    training: how it was made (data, seed, recipe, split sizes, versions of libraries); nothing volatile, so
+        the same training makes the same card.
+    """
+
+    architecture: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights_sha256: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        return {
+            "format_version": self.format_version,
+            "architecture": self.architecture,
+            "labels": list(self.labels),
+            "preprocessing": self.preprocessing.to_json(),
+            "weights_sha256": self.weights_sha256,
+            "metrics": self.metrics,
+            "training": self.training,
+        }
+
+    def to_bytes(self) -> bytes:
+        """The bytes of `model.json`; their sha256 is the model's digest."""
+        return (json.dumps(self.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The reverse of `to_json`.
+
+        Raises:
+            ModelFormatError: unknown format version, or keys and types that do not fit it.
+        """
+        if not isinstance(value, Mapping):
+            raise ModelFormatError(f"a model card must be an object, not {type(value).__name__}")
+        version = value.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ModelFormatError(
+                f"model format {version!r} is unknown; this version of pigeonhole reads {FORMAT_VERSION}"
+            )
+        known = {field.name for field in fields(cls)}
+        if set(value) != known:
+            odd = ", ".join(sorted(str(key) for key in set(value) ^ known))
+            raise ModelFormatError(f"a model card of format {version} has keys missing or unknown: {odd}")
+        labels = value["labels"]
+        if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+            raise ModelFormatError(f"labels must be a list of names, not {labels!r}")
+        for key, kind in (
+            ("architecture", str),
+            ("weights_sha256", str),
+            ("metrics", dict),
+            ("training", dict),
+        ):
+            if not isinstance(value[key], kind):
+                raise ModelFormatError(f"{key} must be a {kind.__name__}, not {value[key]!r}")
+        rest = {key: value[key] for key in known - {"labels", "preprocessing"}}
+        return cls(labels=tuple(labels), preprocessing=Preprocessing.from_json(value["preprocessing"]), **rest)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: Path) -> Self:
+        """The card in the bytes of a `model.json` read from `source`.
+
+        Raises:
+            ModelFormatError: not JSON, or not a card.
+        """
+        try:
+            return cls.from_json(json.loads(data))
+        except ModelFormatError as err:
+            raise ModelFormatError(f"{source}: {err}") from err
+        except (ValueError, RecursionError) as err:
+            raise ModelFormatError(f"{source}: not JSON ({err})") from err

@@ -1,0 +1,83 @@
+"""A loaded model that predicts."""
+
+# Shapes: B images, H height, W width, C channels, L labels, k best labels kept.
+import hashlib
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.errors import ModelFormatError
+from modeling.networks import build_network, normalise, select_device
+from modeling.prediction import Prediction
+
+
+class Classifier:
+    """A network with its card, on one device. Same images in the same batches give the same scores."""
+
+    def __init__(self, network: nn.Module, card: ModelCard, device: torch.device) -> None:
+        self._network = network.eval().requires_grad_(False).to(device)
+        self._device = device
+        self.card = card
+        self.labels = card.labels
+        self.preprocessing = card.preprocessing
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Self:
+        """The model in folder `path`, checked against its own digest.
+
+        Raises:
+            ModelFormatError: a file is missing, damaged, or does not fit the card.
+        """
+        target = select_device(device)
+        card = ModelCard.from_bytes(_read(path / CARD_FILE), path / CARD_FILE)
+        weights = _read(path / WEIGHTS_FILE)
+        digest = hashlib.sha256(weights).hexdigest()
+        if digest != card.weights_sha256:
+            raise ModelFormatError(f"{path / WEIGHTS_FILE}: sha256 is {digest}, the card says {card.weights_sha256}")
+        with torch.device("meta"):  # no random weights are made only to be overwritten
+            network = build_network(card.architecture, card.preprocessing, len(card.labels))
+        try:
+            network.load_state_dict(safetensors.torch.load(weights), strict=True, assign=True)
+        except (RuntimeError, safetensors.SafetensorError) as err:
+            raise ModelFormatError(f"{path / WEIGHTS_FILE}: not the weights of a {card.architecture}: {err}") from err
+        return cls(network, card, target)
+
+    def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
+        """The `top_k` best labels of each image with softmax scores in [0, 1], best first, in batch order.
+
+        Equal scores keep the order of the labels.
+
+        Raises:
+            ValueError: images that are not of the preprocessing's shape.
+            FloatingPointError: the network's answer is not finite.
+        """
+        if images_BHWC.shape[1:] != self.preprocessing.shape or images_BHWC.dtype != np.uint8:
+            found = f"{images_BHWC.dtype} {images_BHWC.shape[1:]}"
+            raise ValueError(f"expected uint8 images of {self.preprocessing.shape}, not {found}")
+        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self._device)
+            logits_BL = self._network(normalise(images, self.preprocessing)).float()
+            scores_BL = logits_BL.softmax(dim=1)
+            sorted_BL, order_BL = scores_BL.sort(dim=1, descending=True, stable=True)
+            best_B2k = torch.cat((sorted_BL[:, :top_k], order_BL[:, :top_k].float()), dim=1).cpu().numpy()
+        if not np.isfinite(best_B2k).all():
+            raise FloatingPointError("the network's scores are not finite")
+        scores_Bk, order_Bk = np.split(best_B2k, 2, axis=1)
+        return [
+            Prediction(tuple(self.labels[int(i)] for i in order), tuple(scores))
+            for order, scores in zip(order_Bk, scores_Bk.tolist(), strict=True)
+        ]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise ModelFormatError(f"{path}: cannot be read ({err.strerror})") from err

@@ -1,0 +1,132 @@
+"""Which files are images, which of them we read, and how to tell the others apart by their first bytes."""
+
+READABLE_FORMATS: tuple[str, ...] = (
+    "JPEG",  # Pillow opens MPO (several JPEGs in one file) through JPEG too
+    "PNG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "AVIF",
+    "JPEG2000",
+    "PPM",  # also PGM, PBM and PFM
+    "ICO",
+    "QOI",
+    "SGI",
+    "PCX",
+    "DIB",
+    "TGA",  # last: it has no signature, so it would take other formats for its own
+)
+"""The only Pillow plugins ever tried, in this order. Never EPS: Pillow hands that to Ghostscript."""
+
+_READABLE_EXTENSIONS = """
+    .jpg .jpeg .jpe .jfif .jif .mpo .png .apng .gif .bmp .dib .rle .tif .tiff .webp .avif .avifs
+    .jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm .ico .qoi .sgi .rgb .rgba .bw .pcx
+    .tga .icb .vda .vst
+"""
+_OTHER_EXTENSIONS = """
+    .eps .epsf .ps .ai .psd .psb .xcf .kra .svg .svgz .heic .heics .heif .heifs .hif .jxl .jxr .wdp .hdp
+    .jng .mng .dds .ftc .ftu .blp .cur .ani .icns .dcx .msp .pxr .palm .pcd .ras .sun .xbm .xpm .xwd .im .iim
+    .gbr .fli .flc .wmf .emf .fit .fits .grib .bufr .exr .hdr .pic .pict .pct .bpg .flif .djvu .djv .dcm .cin
+    .dpx .raw .arw .srf .sr2 .cr2 .cr3 .crw .dng .nef .nrw .orf .raf .rw2 .rwl .pef .srw .x3f .3fr .fff .iiq
+    .kdc .dcr .erf .mef .mos .mrw .cap .gpr
+"""
+NOT_IMAGE_EXTENSIONS = frozenset({".pdf", ".mpg", ".mpeg", ".h5", ".hdf"})
+"""Extensions that Pillow registers, though the files are documents, films or tables."""
+
+IMAGE_EXTENSIONS: frozenset[str] = frozenset(_READABLE_EXTENSIONS.split()) | frozenset(_OTHER_EXTENSIONS.split())
+"""Every extension (lower case, with its dot) that an operator would call an image; those we cannot read get
+the answer `unsupported`, so that no image is passed over in silence."""
+
+# (offset, bytes, name) of formats that are images to a person, and that we do not read.
+_UNSUPPORTED_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"gimp xcf", "GIMP"),
+    (0, b"DDS ", "DDS"),
+    (0, b"BLP1", "BLP"),
+    (0, b"BLP2", "BLP"),
+    (0, b"FTEX", "FTEX"),
+    (0, b"icns", "ICNS"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"\x8aMNG\r\n\x1a\n", "MNG"),
+    (0, b"\x8bJNG\r\n\x1a\n", "JNG"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (0, b"II\xbc\x01", "JPEG XR"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"#?RGBE", "Radiance HDR"),
+    (0, b"/* XPM */", "XPM"),
+    (0, b"#define ", "XBM"),
+    (0, b"Y\xa6j\x95", "Sun raster"),
+    (0, b"\xb1\x68\xde\x3a", "DCX"),
+    (0, b"DanM", "MSP"),
+    (0, b"LinS", "MSP"),
+    (0, b"\xd7\xcd\xc6\x9a", "WMF"),
+    (40, b" EMF", "EMF"),
+    (0, b"AT&TFORM", "DjVu"),
+    (0, b"BPG\xfb", "BPG"),
+    (0, b"FLIF", "FLIF"),
+    (128, b"DICM", "DICOM"),
+    (8, b"CR\x02\x00", "camera raw (CR2)"),
+    (0, b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
+    (0, b"IIRO", "camera raw (ORF)"),
+    (0, b"IIRS", "camera raw (ORF)"),
+    (0, b"IIU\x00", "camera raw (RW2)"),
+    (0, b"FOVb", "camera raw (X3F)"),
+    (4, b"ftypcrx ", "camera raw (CR3)"),
+)
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
+# (signature, end marker, name) of what we read, to tell a file cut short from one that is damaged.
+_READABLE_SIGNATURES: tuple[tuple[bytes, bytes, str], ...] = (
+    (b"\xff\xd8\xff", b"\xff\xd9", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", b"IEND", "PNG"),
+    (b"GIF8", b";", "GIF"),
+    (b"BM", b"", "BMP"),
+    (b"II*\x00", b"", "TIFF"),
+    (b"MM\x00*", b"", "TIFF"),
+    (b"II+\x00", b"", "TIFF"),
+    (b"MM\x00+", b"", "TIFF"),
+    (b"qoif", b"\x00\x00\x00\x00\x00\x00\x00\x01", "QOI"),
+    (b"\xff\x4f\xff\x51", b"\xff\xd9", "JPEG 2000"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"", "JPEG 2000"),
+    (b"\x01\xda", b"", "SGI"),
+)
+
+
+def unsupported_format(data: bytes) -> str | None:
+    """Name of the known image format that `data` begins with and that we do not read, or None."""
+    for offset, signature, name in _UNSUPPORTED_SIGNATURES:
+        if data.startswith(signature, offset):
+            return name
+    if data[4:8] == b"ftyp":
+        brands = {data[i : i + 4] for i in range(8, min(len(data), 64), 4)}
+        if brands & _HEIF_BRANDS and not brands & {b"avif", b"avis"}:
+            return "HEIF"
+    head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head.startswith(b"<") and b"<svg" in head:
+        return "SVG"
+    return None
+
+
+def readable_format(data: bytes) -> str | None:
+    """Name of the format we read whose signature `data` begins with, or None."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[4:8] == b"ftyp" and data[8:12] in {b"avif", b"avis"}:
+        return "AVIF"
+    return next((name for signature, _, name in _READABLE_SIGNATURES if data.startswith(signature)), None)
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether the end that the format announces is missing, as far as the format tells."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    for signature, end, _ in _READABLE_SIGNATURES:
+        if end and data.startswith(signature):
+            return end not in data[-1024:]  # some writers pad after the end
+    return False

@@ -1,0 +1,74 @@
+"""MNIST's idx files, which are not trusted: nothing is allocated before the header and the size agree."""
+
+# Shapes: N images, H height, W width.
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.errors import DataError
+
+MAX_BYTES = 4 << 30  # of one idx file unpacked: MNIST has 47 MB
+_UINT8 = 0x08  # the only element type that images and labels have
+
+
+def find_idx(folder: Path, part: str, kind: str) -> Path | None:
+    """The idx file of `part` (train, t10k) and `kind` (images-idx3, labels-idx1) in `folder`, or None."""
+    stem = f"{part}-{kind}-ubyte"
+    for name in (stem, stem.replace("-idx", ".idx")):
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    return None
+
+
+def read_part(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images NHW and labels N of one part.
+
+    Raises:
+        DataError: a file does not hold what its header says, or the two do not fit each other.
+    """
+    pixels_NHW, targets_N = read_idx(images, num_dims=3), read_idx(labels, num_dims=1)
+    if len(pixels_NHW) != len(targets_N):
+        raise DataError(f"{images} has {len(pixels_NHW)} images, {labels} {len(targets_N)} labels")
+    return pixels_NHW, targets_N
+
+
+def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
+    """The array of bytes in an idx file, gzipped or not.
+
+    Raises:
+        DataError: not such a file, or its size is not what its header says.
+    """
+    try:
+        with _open(path) as file:
+            shape = _read_shape(file, path, num_dims)
+            size_bytes = math.prod(shape)
+            data = file.read(size_bytes + 1)
+    except (OSError, EOFError, zlib.error) as err:
+        raise DataError(f"{path}: cannot be read ({err})") from err
+    if len(data) != size_bytes:
+        found = "more" if len(data) > size_bytes else f"{len(data)}"
+        raise DataError(f"{path}: the header says {shape}, {size_bytes} bytes; the file holds {found}")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
+
+
+def _read_shape(file: IO[bytes], path: Path, num_dims: int) -> tuple[int, ...]:
+    magic = file.read(4)
+    if magic != bytes((0, 0, _UINT8, num_dims)):
+        raise DataError(f"{path}: not an idx file of bytes in {num_dims} dimensions (begins {magic.hex() or 'empty'})")
+    header = file.read(4 * num_dims)
+    if len(header) != 4 * num_dims:
+        raise DataError(f"{path}: ends within its header")
+    shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(0, len(header), 4))
+    if not 0 < math.prod(shape) <= MAX_BYTES:
+        raise DataError(f"{path}: the header says {shape}, which is not 1 to {MAX_BYTES} bytes")
+    return shape

@@ -1,0 +1,1 @@
+"""The operator's side of Pigeonhole: command line, submission, progress, results."""

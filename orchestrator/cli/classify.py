@@ -1,0 +1,125 @@
+"""`pigeonhole classify`."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.office import open_or_start_office
+from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.contract.requests import MaxFailures
+from orchestrator.contract.rows import FORMATS
+from orchestrator.sources import SourceOptions
+from orchestrator.submit import ClassifyWish, Office
+
+
+class FailureLimit(click.ParamType[MaxFailures]):
+    """A count such as 20, or a share such as 0.5%."""
+
+    name = "N|P%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MaxFailures:
+        """Parse what the operator wrote."""
+        if isinstance(value, MaxFailures):
+            return value
+        share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
+        if share and float(share[1]) <= 100:
+            return MaxFailures(share=float(share[1]) / 100)
+        if value.isdigit():
+            return MaxFailures(count=int(value))
+        return self.fail(f"{value!r} is neither a count such as 20 nor a share such as 0.5%", param, ctx)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--model", required=True, help="A published model: name, name@version.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The manifest to write; default: one in the job's folder."
+)
+@click.option("--format", "output_format", type=click.Choice(list(FORMATS)), help="Default: by the output's name.")
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists, once the job has succeeded.")
+@click.option("--top-k", type=click.IntRange(1, 1000), default=5, show_default=True, help="Best labels a row.")
+@click.option(
+    "--shard-size", type=click.IntRange(1, 100_000), default=512, show_default=True,
+    help="Images a worker claims at once; what is done again if it dies.",
+)  # fmt: skip
+@click.option("--max-failures", type=FailureLimit(), help="Stop and exit with 3 once more images than this failed.")
+@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Descend into folders.")
+@click.option("--follow-symlinks", is_flag=True, help="Read what symlinks lead to outside the source, too.")
+@click.option("--all-files", is_flag=True, help="Take every file for an image, whatever its name.")
+@click.option(
+    "--root", type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that a list's paths belong to; default: the list's own, or the present one for '-'.",
+)  # fmt: skip
+@click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
+@click.option("--detach", is_flag=True, help="Print the job's id once it is listed, and return.")
+@json_option
+def classify(
+    source: str,
+    max_failures: MaxFailures | None,
+    recursive: bool,
+    follow_symlinks: bool,
+    all_files: bool,
+    root: Path | None,
+    detach: bool,
+    as_json: bool,
+    **wish: Any,
+) -> None:
+    """Classify the images of SOURCE; every one of them becomes a row of the manifest.
+
+    SOURCE is a folder, a quoted glob, an image, a list of paths (.txt, or .csv with a column `path`), or - for
+    a list on standard input. Files that are hidden or not images by their name are counted, not classified;
+    a list is taken at its word.
+
+    \b
+    Examples:
+      pigeonhole classify inbox/ --model birds -o birds.csv
+      pigeonhole classify 'inbox/**/*.jpg' --model birds@2 -o birds.jsonl --top-k 3
+      find /scans -name '*.png' -print0 | pigeonhole classify - --root /scans --model digits -o digits.json
+      pigeonhole classify inbox/ --model birds -o birds.csv --max-failures 0.5% --detach
+    """
+    reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
+    office = open_or_start_office()
+    full = ClassifyWish(source, **wish, max_failures=max_failures, reading=reading, need_worker=not detach)
+    submission = office.submit_classify(full, on_listing=_show_listing())
+    if submission.existed:
+        say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
+    if submission.facts:
+        say(f"job {submission.job}: {submission.facts.num_images} images{_left_out(dict(submission.facts.skipped))}")
+    if detach:
+        print_json({"job": submission.job}) if as_json else click.echo(submission.job)
+        return
+    _follow(office, submission.job, as_json=as_json)
+
+
+def _show_listing() -> Any:
+    """A function that tells how a long listing goes, on a terminal."""
+
+    def show(job: str, num_images: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{job}: listing, {num_images:,} images\x1b[K\r", nl=False, err=True)
+
+    return show
+
+
+def _left_out(skipped: dict[str, int]) -> str:
+    """What a source held besides images."""
+    if not skipped:
+        return ""
+    return "; left out: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+
+
+def _follow(office: Office, job: str, *, as_json: bool) -> None:
+    """Show the job until it ends, then where its manifest is."""
+    from orchestrator.cli.progress import end_code, follow_to_end, say_end
+    from orchestrator.follow import to_json
+
+    record = follow_to_end(office, job)
+    say_end(record)
+    if as_json:
+        print_json(to_json(office.settings, record))
+    elif record.result:
+        click.echo(record.result)
+    sys.exit(end_code(record))

@@ -1,0 +1,152 @@
+"""`pigeonhole doctor`."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import click
+
+from modeling.store import ModelStore
+from orchestrator.cli.output import json_option, print_json
+from orchestrator.contract.devices import list_gpus
+from orchestrator.contract.errors import ExitCode, PigeonholeError
+from orchestrator.contract.job_folder import active_jobs
+from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.queues import ALL_QUEUES
+from orchestrator.contract.server import connect, redact, require_answer
+from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.stack import find_server_program
+
+LOW_DISK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    cure: str = ""
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Say what works, what does not, and the command that mends it. Exit 1 if something does not.
+
+    \b
+    Example:
+      pigeonhole doctor
+    """
+    settings = get_settings()
+    findings = [look(settings) for look in (_python, _torch, _home, _server_program, _server, _workers, _jobs, _models)]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            click.secho("ok   " if finding.ok else "BAD  ", fg="green" if finding.ok else "red", nl=False)
+            click.echo(f"{finding.name:10} {finding.found}" + (f"\n{'':16}mend it: {finding.cure}" * (not finding.ok)))
+    sys.exit(ExitCode.OK if all(finding.ok for finding in findings) else ExitCode.FAILED)
+
+
+def _python(_: Settings) -> Finding:
+    cores = len(os.sched_getaffinity(0))
+    return Finding("python", True, f"{platform.python_version()} on {platform.system()}, {cores} cores")
+
+
+def _torch(_: Settings) -> Finding:
+    """Torch in a process of its own: this one never imports it."""
+    code = "import torch; print(torch.__version__, torch.cuda.device_count())"
+    try:
+        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("torch", False, "its import takes over 120 s", "look at the disk it lies on")
+    if answer.returncode != 0:
+        last = answer.stderr.strip().splitlines()[-1:] or ["no message"]
+        return Finding("torch", False, last[0], "install Pigeonhole's requirements again: `make install`")
+    version, num_visible = answer.stdout.split()
+    num_gpus = len(list_gpus())
+    found = f"{version}, {num_visible} of {num_gpus} GPUs usable"
+    return Finding("torch", int(num_visible) >= num_gpus, found, "install an NVIDIA driver that this torch supports")
+
+
+def _home(settings: Settings) -> Finding:
+    """The folder of jobs and models."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(settings.home).free
+    except OSError as err:
+        return Finding(
+            "home", False, f"{settings.home}: {err.strerror}", "set PIGEONHOLE_HOME to a folder you can write"
+        )
+    found = f"{settings.home}, {free / 1e9:.1f} GB free"
+    if not os.access(settings.home, os.W_OK):
+        return Finding("home", False, f"{found}, not writable", "set PIGEONHOLE_HOME to a folder you can write")
+    return Finding("home", free > LOW_DISK_BYTES, found, "make room, or set PIGEONHOLE_HOME to a larger disk")
+
+
+def _server_program(settings: Settings) -> Finding:
+    """A server for the local stack; not needed where another is configured."""
+    try:
+        return Finding("program", True, find_server_program())
+    except PigeonholeError as err:
+        return Finding("program", settings.server_url is not None, str(err), "install Valkey")
+
+
+def _server(settings: Settings) -> Finding:
+    url = settings.find_server_url()
+    if url is None:
+        return Finding("server", False, "none is configured, no local stack runs", "pigeonhole up")
+    try:
+        client = connect(url)
+        require_answer(client, url)
+    except PigeonholeError as err:
+        cure = "pigeonhole up" if settings.server_url is None else "start that server, or correct PIGEONHOLE_SERVER_URL"
+        return Finding("server", False, str(err), cure)
+    facts = client.info("server") | client.info("persistence")
+    name = facts.get("server_name", "redis")
+    version = facts.get("valkey_version") or facts.get("redis_version")
+    policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
+    found = f"{name} {version} at {redact(url)}, append-only {'on' if facts.get('aof_enabled') else 'OFF'}, {policy}"
+    if policy != "noeviction":
+        return Finding("server", False, found, "set `maxmemory-policy noeviction`: an evicted key is a lost job")
+    return Finding(
+        "server", bool(facts.get("aof_enabled")), found, "set `appendonly yes`: a restart forgets jobs' order"
+    )
+
+
+def _workers(settings: Settings) -> Finding:
+    return _with_ledger(settings, "workers", _look_at_workers)
+
+
+def _look_at_workers(ledger: Ledger) -> Finding:
+    alive = [worker for worker in ledger.workers() if worker.alive]
+    unheard = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
+    found = f"{len(alive)} alive" + (f"; nobody listens to {', '.join(unheard)}" if unheard else "")
+    return Finding("workers", not unheard, found, "pigeonhole worker")
+
+
+def _jobs(settings: Settings) -> Finding:
+    return Finding("jobs", True, f"{len(active_jobs(settings))} active")
+
+
+def _models(settings: Settings) -> Finding:
+    return Finding("models", True, f"{len(ModelStore(settings.models).list())} versions in {settings.models}")
+
+
+def _with_ledger(settings: Settings, name: str, look: Callable[[Ledger], Finding]) -> Finding:
+    """Look at something that the server knows."""
+    url = settings.find_server_url()
+    if url is not None:
+        try:
+            client = connect(url)
+            require_answer(client, url)
+            return look(Ledger(client))
+        except PigeonholeError:
+            pass
+    return Finding(name, False, "unknown without a server", "pigeonhole up")

@@ -1,0 +1,168 @@
+"""`pigeonhole jobs`, `status`, `watch`, `wait` and `cancel`."""
+
+import sys
+import time
+
+import click
+
+from orchestrator.cli.office import open_office
+from orchestrator.cli.output import duration, json_option, print_json, print_table, say
+from orchestrator.contract.errors import ExitCode, UnavailableError
+from orchestrator.contract.job_folder import JobFolder, all_jobs
+from orchestrator.contract.ledger import FINAL_STATES, JobRecord, Ledger
+from orchestrator.contract.settings import get_settings
+from orchestrator.follow import exit_code, follow, read_record, to_json
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Jobs to show.")
+@click.option("--active", is_flag=True, help="Only jobs that have not ended.")
+@json_option
+def jobs(limit: int, active: bool, as_json: bool) -> None:
+    """List jobs, newest first. Works without a server, too: what has ended stands on the disk.
+
+    \b
+    Examples:
+      pigeonhole jobs
+      pigeonhole jobs --active --json
+    """
+    settings, ledger = get_settings(), _ledger_if_there()
+    records: list[JobRecord] = []
+    for job in all_jobs(settings):
+        if len(records) == limit:
+            break
+        record = read_record(settings, ledger, job)
+        if not (active and record.ended):
+            records.append(record)
+    if as_json:
+        print_json([to_json(settings, record) for record in records])
+    else:
+        print_table(("job", "state", "images", "failed", "age", "source"), [_row(record) for record in records])
+
+
+@click.command()
+@click.argument("job")
+@json_option
+def status(job: str, as_json: bool) -> None:
+    """Show how far JOB is.
+
+    \b
+    Example:
+      pigeonhole status c261123-143355-7f3a2b --json
+    """
+    settings = get_settings()
+    record = read_record(settings, _ledger_if_there(), job)
+    facts = to_json(settings, record)
+    if as_json:
+        print_json(facts)
+        return
+    for name in ("job", "kind", "state", "source", "model", "output", "result", "error"):
+        if facts.get(name):
+            click.echo(f"{name:10} {facts[name]}")
+    if record.kind == "classify":
+        total = f"{record.num_images}{'' if record.listed else '+'}"
+        click.echo(f"{'images':10} {record.num_done} of {total} done, {record.num_failed} failed")
+        click.echo(f"{'shards':10} {record.shards_done} of {record.num_shards} done")
+
+
+@click.command()
+@click.argument("job")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Stop watching after so many seconds.")
+@json_option
+def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
+    """Follow JOB until it ends: a live table on a terminal, a line every few seconds elsewhere.
+
+    \b
+    Example:
+      pigeonhole watch c261123-143355-7f3a2b
+    """
+    from orchestrator.cli.progress import end_code, follow_to_end, say_end
+
+    JobFolder.open(get_settings(), job)
+    record = _ended(job)
+    if record is None:
+        record = follow_to_end(open_office(), job, timeout_s=timeout_s, fresh=False)
+    say_end(record)
+    if as_json:
+        print_json(to_json(get_settings(), record))
+    elif record.result:
+        click.echo(record.result)
+    sys.exit(end_code(record))
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Give up after so many seconds (exit 124).")
+@json_option
+def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
+    """Wait in silence until every JOB has ended; the exit code is the worst of theirs.
+
+    \b
+    Example:
+      pigeonhole wait c261123-143355-7f3a2b c261123-143401-52d0aa --timeout 3600
+    """
+    settings = get_settings()
+    for job in jobs:
+        JobFolder.open(settings, job)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    records = []
+    for job in jobs:
+        record = _ended(job)
+        if record is None:
+            office = open_office()
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            for glimpse in follow(settings, office.ledger, job, timeout_s=left_s):
+                record = glimpse.record
+        assert record is not None
+        if not record.ended:
+            say(f"job {job} is still {record.state} after {duration(timeout_s or 0)}")
+            sys.exit(ExitCode.TIMED_OUT)
+        records.append(record)
+    if as_json:
+        print_json([to_json(settings, record) for record in records])
+    sys.exit(max(exit_code(record) for record in records))
+
+
+@click.command()
+@click.argument("job")
+@json_option
+def cancel(job: str, as_json: bool) -> None:
+    """End JOB early. What is done so far stays in its folder; no manifest is published.
+
+    \b
+    Example:
+      pigeonhole cancel c261123-143355-7f3a2b
+    """
+    folder = JobFolder.open(get_settings(), job)
+    outcome = folder.outcome()
+    state = outcome.state if outcome else open_office().cancel(job)
+    if as_json:
+        print_json({"job": job, "state": state})
+    elif state == "cancelling":
+        say(f"job {job} is being cancelled")
+    elif state in FINAL_STATES:
+        say(f"job {job} has ended already: {state}")
+    else:
+        say(f"job {job} is {state}: too late to cancel")
+
+
+def _ended(job: str) -> JobRecord | None:
+    """The record of a job that has ended, from the disk alone; None while it has not."""
+    record = read_record(get_settings(), None, job)
+    return record if record.ended else None
+
+
+def _ledger_if_there() -> Ledger | None:
+    """The ledger; None, said on standard error, where no server answers."""
+    try:
+        return open_office().ledger
+    except UnavailableError as err:
+        say(f"showing what the disk knows: {err}", color="yellow")
+        return None
+
+
+def _row(record: JobRecord) -> tuple[str, ...]:
+    folder = JobFolder.open(get_settings(), record.job)
+    age_s = time.time() - record.created_ms / 1000
+    images = f"{record.num_done}/{record.num_images}" if record.kind == "classify" else f"{record.num_images}"
+    return record.job, record.state, images, str(record.num_failed), duration(age_s), folder.request().source

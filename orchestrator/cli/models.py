@@ -1,0 +1,83 @@
+"""`pigeonhole models list` and `show`."""
+
+from collections.abc import Mapping
+
+import click
+
+from modeling.store import ModelStore
+from orchestrator.cli.output import json_option, print_json, print_table
+from orchestrator.contract.settings import get_settings
+
+LABELS_SHOWN = 20
+
+
+@click.group()
+def models() -> None:
+    """Published models."""
+
+
+@models.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """List every version of every model.
+
+    \b
+    Example:
+      pigeonhole models list
+    """
+    store = ModelStore(get_settings().models)
+    versions = [(version, store.card(version.ref)) for version in store.list()]
+    if as_json:
+        print_json(
+            [
+                {
+                    "model": version.ref,
+                    "digest": version.digest,
+                    "architecture": card.architecture,
+                    "num_labels": len(card.labels),
+                    "metrics": card.metrics,
+                }
+                for version, card in versions
+            ]
+        )
+        return
+    print_table(
+        ("model", "architecture", "labels", "test accuracy", "digest"),
+        [
+            (version.ref, card.architecture, len(card.labels), _percent(card.metrics), version.digest[:12])
+            for version, card in versions
+        ],
+    )
+
+
+@models.command("show")
+@click.argument("model")
+@json_option
+def show_model(model: str, as_json: bool) -> None:
+    """Show what MODEL is and how it was made.
+
+    \b
+    Example:
+      pigeonhole models show birds@2 --json
+    """
+    store = ModelStore(get_settings().models)
+    version = store.resolve(model)
+    card = store.card(version.ref)
+    facts = {"model": version.ref, "digest": version.digest, "path": str(version.path), **card.to_json()}
+    if as_json:
+        print_json(facts)
+        return
+    more = ", ..." if len(card.labels) > LABELS_SHOWN else ""
+    facts["labels"] = f"{len(card.labels)}: {', '.join(card.labels[:LABELS_SHOWN])}{more}"
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            click.echo(name)
+            for key, inner in value.items():
+                click.echo(f"  {key:24} {inner}")
+        else:
+            click.echo(f"{name:26} {value}")
+
+
+def _percent(metrics: Mapping[str, float]) -> str:
+    accuracy = metrics.get("test_accuracy")
+    return f"{accuracy:.4f}" if isinstance(accuracy, float) else "-"

@@ -1,0 +1,39 @@
+"""Opening the office for a command: find the server, or start the local stack."""
+
+import redis
+
+from orchestrator.cli.output import say
+from orchestrator.contract.server import connect
+from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.submit import Office
+
+
+def open_office() -> Office:
+    """The office at the configured server, or at the local stack's if it runs.
+
+    Raises:
+        UnavailableError: if there is none, or it does not answer.
+    """
+    return Office(get_settings())
+
+
+def open_or_start_office() -> Office:
+    """The office; where no server is configured and no local stack runs, that is started first."""
+    settings = get_settings()
+    if settings.server_url is None and not _local_server_answers(settings):
+        from orchestrator.contract.devices import list_devices
+        from orchestrator.stack import Stack
+
+        say("no server is configured: starting the local stack (`pigeonhole down` stops it)")
+        Stack(settings).up(list_devices())
+    return Office(settings)
+
+
+def _local_server_answers(settings: Settings) -> bool:
+    url = settings.find_server_url()
+    if url is None:
+        return False
+    try:
+        return bool(connect(url).ping())
+    except (redis.RedisError, OSError):
+        return False

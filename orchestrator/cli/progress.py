@@ -1,0 +1,127 @@
+"""Showing how a job goes: a live table on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.output import duration, say
+from orchestrator.contract.errors import ExitCode
+from orchestrator.contract.ledger import JobRecord
+from orchestrator.follow import Glimpse, describe, exit_code, follow
+from orchestrator.submit import Office
+
+LINE_EVERY_S = 5.0
+NO_WORKER_AFTER_S = 5.0
+_COLORS = {"succeeded": "green", "partial": "yellow", "failed": "red", "cancelled": "yellow"}
+
+
+def follow_to_end(office: Office, job: str, *, timeout_s: float | None = None, fresh: bool = True) -> JobRecord:
+    """Show a job until it ends, and return its record; an interrupt leaves the job running and says so.
+
+    Raises:
+        SystemExit: 130 on an interrupt, 124 when `timeout_s` is over.
+    """
+    glimpses = follow(office.settings, office.ledger, job, timeout_s=timeout_s, fresh=fresh)
+    try:
+        last = _show_live(glimpses) if sys.stderr.isatty() else _show_lines(glimpses)
+    except KeyboardInterrupt:
+        say(f"job {job} goes on; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it")
+        sys.exit(ExitCode.INTERRUPTED)
+    if not last.record.ended:
+        say(f"job {job} has not ended within {duration(timeout_s or 0)}; it goes on")
+        sys.exit(ExitCode.TIMED_OUT)
+    return last.record
+
+
+def say_end(record: JobRecord) -> None:
+    """One line on how a job ended."""
+    color = _COLORS.get(record.state)
+    elapsed_s = max(record.ended_ms - (record.started_ms or record.created_ms), 1) / 1000
+    if record.kind == "train":
+        text = f"job {record.job}: {record.state} after {duration(elapsed_s)}"
+    else:
+        rate = f", {record.num_done / elapsed_s:,.0f} images/s" if record.num_done else ""
+        counts = f"{record.num_done} images, {record.num_failed} failed"
+        text = f"job {record.job}: {record.state}: {counts}, {duration(elapsed_s)}{rate}"
+    say(text + (f": {record.error}" if record.error else ""), color=color)
+    if record.state == "partial":
+        say(f"`pigeonhole results errors {record.job}` shows what failed and why")
+
+
+def end_code(record: JobRecord) -> int:
+    """Exit code of a command that waited for the job."""
+    return int(exit_code(record))
+
+
+def _show_lines(glimpses: Iterator[Glimpse]) -> Glimpse:
+    """A line when the state changes, and every few seconds."""
+    last_line, last_at, state = "", 0.0, ""
+    watchman = _Watchman()
+    for glimpse in glimpses:
+        now = time.monotonic()
+        due = now - last_at > LINE_EVERY_S or glimpse.record.state != state
+        line = describe(glimpse)
+        if due and line != last_line and not glimpse.record.ended:
+            say(line)
+            last_line, last_at, state = line, now, glimpse.record.state
+        if warning := watchman.look(glimpse):
+            say(warning, color="yellow")
+    return glimpse
+
+
+def _show_live(glimpses: Iterator[Glimpse]) -> Glimpse:
+    """A table that redraws itself, gone at the end."""
+    console = Console(stderr=True)
+    watchman = _Watchman()
+    warning = ""
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        for glimpse in glimpses:
+            warning = watchman.look(glimpse) or (warning if glimpse.num_workers == 0 else "")
+            live.update(_render(glimpse, warning))
+    return glimpse
+
+
+def _render(glimpse: Glimpse, warning: str) -> RenderableType:
+    """The live view of a job."""
+    record = glimpse.record
+    table = Table.grid(padding=(0, 2))
+    for _ in range(6):
+        table.add_column()
+    if record.kind == "train":
+        table.add_row(Text(record.job, style="bold"), describe(glimpse).partition(": ")[2])
+    else:
+        total = record.num_images or 1
+        bar = ProgressBar(total=total, completed=record.num_done, width=32, pulse=not record.listed)
+        known = f"{record.num_done:,}/{record.num_images:,}{'' if record.listed else '+'} images"
+        eta = f"{duration(glimpse.eta_s)} left" if glimpse.eta_s is not None else ""
+        failed = Text(f"{record.num_failed:,} failed", style="red" if record.num_failed else "dim")
+        rate = f"{glimpse.images_per_sec:,.0f} images/s"
+        table.add_row(Text(f"{record.job} {record.state}", style="bold"), bar, known, rate, eta, failed)
+    if glimpse.server_away:
+        warning = "the server is away, waiting for it"
+    return Group(table, Text(warning, style="yellow")) if warning else table
+
+
+class _Watchman:
+    """Notices that nobody is there to do the work, once each time."""
+
+    def __init__(self) -> None:
+        self._alone_since: float | None = None
+        self._said = False
+
+    def look(self, glimpse: Glimpse) -> str:
+        """A warning, or nothing."""
+        if glimpse.num_workers or glimpse.server_away or glimpse.record.ended:
+            self._alone_since, self._said = None, False
+            return ""
+        self._alone_since = self._alone_since or time.monotonic()
+        if self._said or time.monotonic() - self._alone_since < NO_WORKER_AFTER_S:
+            return ""
+        self._said = True
+        return f"no worker is alive; job {glimpse.record.job} waits for one: start it with `pigeonhole worker`"

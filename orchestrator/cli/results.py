@@ -1,0 +1,153 @@
+"""`pigeonhole results show|errors|verify`."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import click
+
+from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.contract.errors import ExitCode
+from orchestrator.contract.paths import path_to_text
+from orchestrator.contract.rows import Row
+from orchestrator.contract.settings import get_settings
+from orchestrator.results import find_published, verify
+
+_LIMIT = click.option(
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show; 0: all."
+)
+
+
+@click.group()
+def results() -> None:
+    """Show, check and filter what a job published. JOB may be a job's id or a manifest's path."""
+
+
+@results.command()
+@click.argument("job")
+@_LIMIT
+@click.option("--label", help="Only rows with this best label.")
+@click.option("--below", type=click.FloatRange(0, 1), help="Only rows whose best score is below this.")
+@json_option
+def show(job: str, limit: int, label: str | None, below: float | None, as_json: bool) -> None:
+    """Show the counts and the first rows of what JOB published.
+
+    \b
+    Examples:
+      pigeonhole results show birds.csv --label robin --limit 0
+      pigeonhole results show c261123-143355-7f3a2b --below 0.6 --json
+    """
+    published = find_published(get_settings(), job)
+    rows = _limited((row for row in published.rows() if _matches(row, label=label, below=below)), limit)
+    if as_json:
+        print_json({"summary": published.summary, "rows": [_to_json(row) for row in rows]})
+        return
+    counts: dict[str, Any] = published.summary["counts"]
+    say(f"{published.manifest}: {counts['num_images']} images by {published.summary['model']['ref']}")
+    print_table(("label", "images"), Counter(counts["labels"]).most_common())
+    click.echo()
+    _print_rows(rows)
+
+
+@results.command()
+@click.argument("job")
+@_LIMIT
+@json_option
+def errors(job: str, limit: int, as_json: bool) -> None:
+    """Show which images of JOB failed, and why.
+
+    \b
+    Example:
+      pigeonhole results errors birds.csv --limit 0
+    """
+    published = find_published(get_settings(), job)
+    rows = _limited((row for row in published.rows() if not row.prediction.ok), limit)
+    if as_json:
+        codes = published.summary["counts"]["error_codes"]
+        print_json({"error_codes": codes, "rows": [_to_json(row) for row in rows]})
+        return
+    counts = published.summary["counts"]
+    say(f"{counts['num_failed']} of {counts['num_images']} images failed")
+    print_table(
+        ("path", "error code", "error"),
+        [(path_to_text(row.path), row.prediction.error_code, row.prediction.error) for row in rows],
+    )
+
+
+@results.command("verify")
+@click.argument("job")
+@json_option
+def verify_results(job: str, as_json: bool) -> None:
+    """Prove that what JOB published is whole: rows, counts, checksums, listing and model. Exit 1 if not.
+
+    \b
+    Example:
+      pigeonhole results verify birds.csv
+    """
+    published = find_published(get_settings(), job)
+    proof = verify(get_settings(), published)
+    if as_json:
+        print_json(
+            {
+                "manifest": str(published.manifest),
+                "ok": not proof.differences,
+                "num_rows": proof.num_rows,
+                "differences": proof.differences,
+                "checked": proof.checked,
+                "unchecked": proof.unchecked,
+            }
+        )
+    else:
+        for difference in proof.differences:
+            say(f"differs: {difference}", color="red")
+        for item in proof.unchecked:
+            say(f"not checked: {item}", color="yellow")
+        verdict = "DIFFERS from its summary" if proof.differences else "is what its summary says"
+        click.echo(f"{published.manifest}: {proof.num_rows} rows, {len(proof.checked)} checks: {verdict}")
+    sys.exit(ExitCode.FAILED if proof.differences else ExitCode.OK)
+
+
+def _matches(row: Row, *, label: str | None, below: float | None) -> bool:
+    """Whether a row is one of those asked for."""
+    if label is None and below is None:
+        return True
+    if not row.prediction.ok:
+        return False
+    fits_label = label is None or row.prediction.labels[0] == label
+    return fits_label and (below is None or row.prediction.scores[0] < below)
+
+
+def _limited(rows: Iterable[Row], limit: int) -> list[Row]:
+    return list(islice(rows, limit or None))
+
+
+def _print_rows(rows: list[Row]) -> None:
+    print_table(
+        ("path", "status", "label", "score", "error"),
+        [
+            (
+                path_to_text(row.path),
+                row.status,
+                row.prediction.labels[0] if row.prediction.ok else "",
+                f"{row.prediction.scores[0]:.4f}" if row.prediction.ok else "",
+                row.prediction.error_code or "",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _to_json(row: Row) -> dict[str, object]:
+    prediction = row.prediction
+    return {
+        "path": path_to_text(row.path),
+        "status": row.status,
+        "decision": row.decision,
+        "top_k": [
+            {"label": label, "score": score} for label, score in zip(prediction.labels, prediction.scores, strict=True)
+        ],
+        "error_code": prediction.error_code,
+        "error": prediction.error,
+    }

@@ -1,0 +1,53 @@
+"""`pigeonhole up` and `down`."""
+
+import click
+
+from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.contract.devices import list_devices
+from orchestrator.contract.errors import UsageError
+from orchestrator.contract.server import redact
+from orchestrator.contract.settings import get_settings
+from orchestrator.stack import Process, Stack
+
+
+@click.command()
+@click.option(
+    "--device", "devices", multiple=True, help="A worker's device: cpu, cuda:N; may be given again. Default: all."
+)
+@json_option
+def up(devices: tuple[str, ...], as_json: bool) -> None:
+    """Start the local stack in the background: a server that keeps its data, and a worker a device.
+
+    \b
+    Examples:
+      pigeonhole up
+      pigeonhole up --device cuda:0 --device cpu
+    """
+    settings = get_settings()
+    if settings.server_url is not None:
+        url = redact(settings.server_url.get_secret_value())
+        raise UsageError(f"PIGEONHOLE_SERVER_URL names another server, {url}; unset it to use a local stack")
+    _show(Stack(settings).up(list(devices) or list_devices()), as_json=as_json)
+
+
+@click.command()
+@json_option
+def down(as_json: bool) -> None:
+    """Stop what `up` started, and nothing else. Jobs that have not ended go on after the next `up`.
+
+    \b
+    Example:
+      pigeonhole down
+    """
+    stopped = Stack(get_settings()).down()
+    if not as_json:
+        say(f"stopped {', '.join(process.name for process in stopped)}" if stopped else "no local stack runs")
+    else:
+        print_json([process.name for process in stopped])
+
+
+def _show(processes: list[Process], *, as_json: bool) -> None:
+    if as_json:
+        print_json([{"name": process.name, "pid": process.pid, "log": process.log} for process in processes])
+    else:
+        print_table(("process", "pid", "log"), [(process.name, process.pid, process.log) for process in processes])

@@ -1,0 +1,72 @@
+"""`pigeonhole worker` and `pigeonhole workers list`."""
+
+import os
+import sys
+from dataclasses import asdict
+
+import click
+
+from orchestrator.cli.office import open_office
+from orchestrator.cli.output import duration, json_option, print_json, print_table
+from orchestrator.contract.queues import ALL_QUEUES
+
+
+@click.command()
+@click.option(
+    "--queues", default=",".join(ALL_QUEUES), show_default=True, help="Queues to take doorbells from, comma-separated."
+)
+@click.option("--device", default="auto", show_default=True, help="auto (a free GPU, else the CPU), cpu or cuda:N.")
+@click.option(
+    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True,
+    help="Least level of log lines on standard error.",
+)  # fmt: skip
+def worker(queues: str, device: str, log_level: str) -> None:
+    """Start a worker here; it runs until it is told to stop.
+
+    It holds one device. On a machine with several GPUs start one a GPU: with `auto` each takes a free one.
+    SIGTERM or Ctrl-C lets it finish or hand back what it holds; a second one stops it at once.
+
+    \b
+    Examples:
+      pigeonhole worker
+      PIGEONHOLE_SERVER_URL=redis://:secret@queue:6379/0 pigeonhole worker --device cuda:1
+      pigeonhole worker --queues classify
+    """
+    command = ["-m", "workers", "--queues", queues, "--device", device, "--log-level", log_level]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 the worker takes this process's place
+
+
+@click.group()
+def workers() -> None:
+    """What the workers do."""
+
+
+@workers.command("list")
+@json_option
+def list_workers(as_json: bool) -> None:
+    """List the workers that beat within the last hour, and what each does now.
+
+    \b
+    Example:
+      pigeonhole workers list --json
+    """
+    records = open_office().ledger.workers()
+    if as_json:
+        print_json([asdict(record) | {"alive": record.alive} for record in records])
+        return
+    print_table(
+        ("worker", "host", "device", "state", "for", "images", "queues"),
+        [
+            (
+                record.worker,
+                record.host,
+                record.device,
+                record.doing if record.alive else "gone",
+                duration(record.since_s if record.alive else record.beat_age_s),
+                record.num_images,
+                ",".join(record.queues),
+            )
+            for record in records
+        ],
+    )

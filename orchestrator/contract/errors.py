@@ -1,0 +1,56 @@
+"""What can go wrong, and the exit code each kind of error ends a command with.
+
+PigeonholeError              1  the job or the command failed
+├── UsageError               2  a value that cannot be used
+├── NotFoundError            4  no such job, model or file
+├── UnavailableError        69  no server answers, or no worker listens
+├── MessageError             1  a message or file of another version, or a malformed one
+└── IntegrityError           1  a part or a manifest is not what its checksum says
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command tells its caller (DESIGN: part of the command line's contract)."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    TOO_MANY_FAILURES = 3
+    NOT_FOUND = 4
+    UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+    TIMED_OUT = 124  # as timeout(1) ends
+    INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class PigeonholeError(Exception):
+    """Something an operator should read: one line that says what, the value, and what to do."""
+
+    exit_code = ExitCode.FAILED
+
+
+class UsageError(PigeonholeError):
+    """A value that cannot be used."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NotFoundError(PigeonholeError):
+    """No such job, model or file."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class UnavailableError(PigeonholeError):
+    """No server answers, or no worker listens."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class MessageError(PigeonholeError):
+    """A message or file of another version, or a malformed one."""
+
+
+class IntegrityError(PigeonholeError):
+    """A part or a manifest is not what its checksum says."""

@@ -1,0 +1,164 @@
+"""The listing of a classify job: the path of every image in order, cut into shards.
+
+`listing` holds one JSON string a line (a path may hold a newline, a JSON string cannot), relative to the
+job's root. `listing.index` holds one record of fixed width a shard: offset, length and count, so that a
+worker reads its shard and nothing else. Both only grow. `listing.json` appears when the listing is whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from orchestrator.contract.errors import IntegrityError
+from orchestrator.contract.files import write_atomic
+from orchestrator.contract.messages import Versioned
+
+_RECORD = "{offset:015d} {length:015d} {count:09d}\n"
+_RECORD_BYTES = len(_RECORD.format(offset=0, length=0, count=0))
+
+
+class ListingFacts(Versioned):
+    """What is known once a listing is whole."""
+
+    num_images: int
+    num_shards: int
+    sha256: str
+    skipped: Mapping[str, int]  # files seen and left out, by reason: hidden, `.txt`, ...
+
+
+class ListingWriter:
+    """Appends paths to a job's listing and says how many shards can be claimed."""
+
+    def __init__(self, folder: Path, shard_size: int) -> None:
+        self._folder = folder
+        self._shard_size = shard_size
+        self._listing: IO[bytes] = (folder / "listing").open("wb")
+        self._index: IO[bytes] = (folder / "listing.index").open("wb")
+        self._records: list[bytes] = []  # of shards cut since the last `publish`
+        self._lines: list[str] = []
+        self._offset = 0
+        self._sha256 = hashlib.sha256()
+        self.num_images = 0
+        self.num_shards = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listing.close()
+        self._index.close()
+
+    def add(self, path: str) -> bool:
+        """Append one path (as `os.fsdecode` gives it); True when that completed a shard."""
+        self._lines.append(json.dumps(path))
+        if len(self._lines) < self._shard_size:
+            return False
+        self._cut()
+        return True
+
+    def publish(self) -> None:
+        """Make the shards cut so far durable; only then may the ledger hear of them."""
+        _make_durable(self._listing)
+        self._index.write(b"".join(self._records))  # last, so that it never tells of paths not yet on the disk
+        self._records.clear()
+        _make_durable(self._index)
+
+    def close(self, skipped: Mapping[str, int]) -> ListingFacts:
+        """Cut the last shard and write down that the listing is whole."""
+        if self._lines:
+            self._cut()
+        self.publish()
+        facts = ListingFacts(
+            num_images=self.num_images,
+            num_shards=self.num_shards,
+            sha256=self._sha256.hexdigest(),
+            skipped=dict(sorted(skipped.items())),
+        )
+        write_atomic(self._folder / "listing.json", facts.model_dump_json(indent=2).encode())
+        return facts
+
+    def _cut(self) -> None:
+        """Append the gathered paths as one shard."""
+        data = ("\n".join(self._lines) + "\n").encode()
+        self._listing.write(data)
+        record = _RECORD.format(offset=self._offset, length=len(data), count=len(self._lines))
+        self._records.append(record.encode())
+        self._sha256.update(data)
+        self._offset += len(data)
+        self.num_images += len(self._lines)
+        self.num_shards += 1
+        self._lines.clear()
+
+
+def read_shard(folder: Path, shard: int) -> list[str]:
+    """The paths of shard `shard`, in order.
+
+    Raises:
+        IntegrityError: if the listing does not hold it whole.
+    """
+    offset, length, count = _read_record(folder, shard)
+    with (folder / "listing").open("rb") as file:
+        file.seek(offset)
+        data = file.read(length)
+    paths = _parse_paths(data) if len(data) == length else []
+    if len(paths) != count:
+        raise IntegrityError(f"{folder / 'listing'} does not hold the {count} paths of shard {shard}")
+    return paths
+
+
+def count_shards(folder: Path) -> tuple[int, int]:
+    """Number of shards and of images that the index has so far."""
+    try:
+        size = (folder / "listing.index").stat().st_size
+    except FileNotFoundError:
+        return 0, 0
+    num_shards = size // _RECORD_BYTES
+    if num_shards == 0:
+        return 0, 0
+    first, last = _read_record(folder, 0), _read_record(folder, num_shards - 1)
+    return num_shards, first[2] * (num_shards - 1) + last[2]
+
+
+def read_facts(folder: Path) -> ListingFacts | None:
+    """What is known of a whole listing; None while it is being written."""
+    path = folder / "listing.json"
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return ListingFacts.parse(record, what=str(path))
+
+
+def _read_record(folder: Path, shard: int) -> tuple[int, int, int]:
+    """Offset, length and count of a shard."""
+    with (folder / "listing.index").open("rb") as file:
+        file.seek(shard * _RECORD_BYTES)
+        record = file.read(_RECORD_BYTES)
+    if len(record) != _RECORD_BYTES:
+        raise IntegrityError(f"{folder / 'listing.index'} has no shard {shard}")
+    try:
+        offset, length, count = map(int, record.split())
+    except ValueError as err:
+        raise IntegrityError(f"{folder / 'listing.index'} is damaged at shard {shard}") from err
+    return offset, length, count
+
+
+def _parse_paths(data: bytes) -> list[str]:
+    """The paths in lines of the listing; none where these are damaged."""
+    try:
+        paths: list[str] = json.loads(b"[" + data.rstrip().replace(b"\n", b",") + b"]")
+    except ValueError:
+        return []
+    return paths
+
+
+def _make_durable(file: IO[bytes]) -> None:
+    """Wait until all that was written to `file` is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,30 @@
+-- Take a shard: one whose lease ran out first, then one handed back, then the next fresh one.
+-- ARGV: worker, lease in ms   Returns {shard, fence, attempt}, or the reason why there is none.
+local state = field('state')
+if not state then return 'unknown' end
+if state ~= 'queued' and state ~= 'running' then return state end
+
+local now = now_ms()
+local shard
+local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)
+if expired[1] then
+  shard = expired[1]
+  redis.call('HINCRBY', attempts, shard, 1)
+else
+  local popped = redis.call('ZPOPMIN', returned)
+  if popped[1] then
+    shard = popped[1]
+  else
+    local next_shard, num_shards = number('next'), number('num_shards')
+    while next_shard < num_shards and redis.call('GETBIT', done, next_shard) == 1 do next_shard = next_shard + 1 end
+    redis.call('HSET', job, 'next', math.min(next_shard + 1, num_shards))
+    if next_shard >= num_shards then return 'none' end
+    shard = tostring(next_shard)
+  end
+end
+
+local fence = next_fence()
+redis.call('ZADD', leases, now + tonumber(ARGV[2]), shard)
+redis.call('HSET', holders, shard, fence .. ' ' .. ARGV[1])
+if state == 'queued' then redis.call('HSET', job, 'state', 'running', 'started_ms', now) end
+return {shard, tostring(fence), tonumber(redis.call('HGET', attempts, shard) or 0) + 1}

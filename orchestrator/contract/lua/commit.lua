@@ -1,0 +1,25 @@
+-- A shard's part is on the disk.   ARGV: shard, fence, num_rows, num_failed, given_up (0 or 1)
+-- Returns {verdict, state}: committed, already, stale (another holds the shard now) or unknown.
+local state = field('state')
+if not state then return {'unknown', ''} end
+if redis.call('GETBIT', done, ARGV[1]) == 1 then return {'already', state} end
+if not holds(ARGV[1], ARGV[2]) then return {'stale', state} end
+let_go(ARGV[1])
+redis.call('HDEL', job, 'trouble')
+redis.call('HDEL', attempts, ARGV[1])
+redis.call('SETBIT', done, ARGV[1], 1)
+redis.call('HINCRBY', job, 'shards_done', 1)
+redis.call('HINCRBY', job, 'num_done', ARGV[3])
+redis.call('HINCRBY', job, 'num_failed', ARGV[4])
+redis.call('HINCRBY', job, 'shards_given_up', ARGV[5])
+if state == 'running' then
+  local limit = field('failure_limit')
+  if limit and number('num_failed') > tonumber(limit) then
+    state = 'cancelling'
+    redis.call('HSET', job, 'too_many_failures', 1)
+  elseif complete() then
+    state = 'finalizing'
+  end
+  redis.call('HSET', job, 'state', state)
+end
+return {'committed', state}

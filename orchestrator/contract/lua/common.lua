@@ -1,0 +1,36 @@
+-- Shared by all scripts. KEYS[1] is the prefix of one job: all its keys carry the same hash tag.
+-- The server's clock is the only clock: leases of many machines are compared with it.
+local job = KEYS[1]
+local leases, holders = job .. ':leases', job .. ':holders'
+local returned, done, attempts = job .. ':returned', job .. ':done', job .. ':attempts'
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function field(name) return redis.call('HGET', job, name) end
+local function number(name) return tonumber(field(name) or 0) end
+
+-- Fencing numbers start from the clock, so they keep rising after the server was emptied.
+local function next_fence()
+  local fence = math.max(now_ms(), number('fence') + 1)
+  redis.call('HSET', job, 'fence', fence)
+  return fence
+end
+
+-- Is (shard, fence) what the ledger says of the shard's holder?
+local function holds(shard, fence)
+  local holder = redis.call('HGET', holders, shard)
+  return holder and string.match(holder, '^(%d+)') == tostring(fence)
+end
+
+local function let_go(shard)
+  redis.call('ZREM', leases, shard)
+  redis.call('HDEL', holders, shard)
+end
+
+-- A job whose shards are all listed and done is ready to be finalized.
+local function complete()
+  return field('listed') == '1' and number('shards_done') >= number('num_shards')
+end

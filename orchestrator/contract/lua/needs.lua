@@ -1,0 +1,26 @@
+-- What the job lacks: a worker, somebody to end it, or nothing.
+-- ARGV: ms without anybody at work, after which a job is starving
+-- Returns {need, state}: claim, starving, end, lister (the submitting process died while listing), or nothing.
+local state = field('state')
+if not state then return {'rebuild', ''} end
+local now = now_ms()
+if state == 'finalizing' or state == 'cancelling' then
+  local held = state == 'cancelling' and redis.call('ZCOUNT', leases, now, '+inf') > 0
+  if number('ender_until') > now or held then return {'nothing', state} end
+  return {'end', state}
+end
+if state ~= 'queued' and state ~= 'running' then return {'nothing', state} end
+if field('listed') == '0' and number('lister_until') < now then return {'lister', state} end
+if number('next') < number('num_shards') or redis.call('ZCARD', returned) > 0
+  or redis.call('ZCOUNT', leases, '-inf', now) > 0 then
+  if redis.call('ZCOUNT', leases, now, '+inf') > 0 then return {'claim', state} end
+  local since = math.max(number('starving_since'), number('created_ms'))
+  if now - since < tonumber(ARGV[1]) then return {'claim', state} end
+  redis.call('HSET', job, 'starving_since', now)
+  return {'starving', state}
+end
+if complete() then
+  redis.call('HSET', job, 'state', 'finalizing')
+  return {'end', 'finalizing'}
+end
+return {'nothing', state}

@@ -1,0 +1,14 @@
+-- Rebuild a job from its folder.
+-- KEYS: job, active, outputs, submission key (or '')
+-- ARGV: id, output (or ''), fingerprint, key's TTL in s, replace (0 or 1), done bitmap, lister's lease in ms, field, value, ...
+-- Returns 1, or 0 where the ledger knows the job and `replace` is 0.
+if redis.call('EXISTS', job) == 1 and ARGV[5] == '0' then return 0 end
+local fence = next_fence()
+redis.call('DEL', job, leases, holders, returned, done, attempts)
+redis.call('HSET', job, 'fence', fence, 'lister_until', now_ms() + tonumber(ARGV[7]), unpack(ARGV, 8))
+redis.call('SET', done, ARGV[6])
+redis.call('SADD', KEYS[2], ARGV[1])
+if ARGV[2] ~= '' then redis.call('HSETNX', KEYS[3], ARGV[2], ARGV[1]) end
+if KEYS[4] ~= '' then redis.call('SET', KEYS[4], ARGV[1] .. ' ' .. ARGV[3], 'EX', ARGV[4], 'NX') end
+if field('state') == 'running' and complete() then redis.call('HSET', job, 'state', 'finalizing') end
+return 1

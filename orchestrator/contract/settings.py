@@ -1,0 +1,147 @@
+"""Settings: a flag, then `PIGEONHOLE_*` in the environment, then `pigeonhole.toml`, then the default."""
+
+import os
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from orchestrator.contract.errors import UnavailableError, UsageError
+
+TOML_FILE = "pigeonhole.toml"
+
+
+class Settings(BaseSettings):
+    """What every process of one installation agrees on."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PIGEONHOLE_",
+        env_ignore_empty=True,  # compose files pass `${NAME:-}`: an unset value, not an empty one
+        toml_file=TOML_FILE,
+        extra="forbid",
+        frozen=True,
+    )
+
+    home: Path = Field(
+        default=Path("~/.pigeonhole"),
+        description="Folder of jobs, models and the local stack; all machines share it.",
+    )
+    server_url: SecretStr | None = Field(
+        default=None,
+        description="Redis or Valkey: redis://, rediss:// or unix://; default: the local stack's.",
+    )
+    lease_s: float = Field(
+        default=10.0,
+        ge=0.5,
+        description="Seconds a worker holds a shard without renewing; a dead one's go on after it.",
+    )
+    slice_s: float = Field(
+        default=30.0, gt=0, description="Seconds a worker stays with one job before others get their turn."
+    )
+    stall_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds without a finished batch after which a worker process is replaced.",
+    )
+    max_attempts: int = Field(default=20, ge=3, description="Times a shard may kill its worker before it is given up.")
+    batch_size: int = Field(default=32, ge=1, description="Images in one forward pass.")
+    decode_threads: int = Field(
+        default=0, ge=0, description="Threads that read and decode; 0: as many as the process has cores."
+    )
+    max_pixels: int = Field(default=100_000_000, ge=1, description="Larger images are refused before they are decoded.")
+    max_file_bytes: int = Field(default=256 << 20, ge=1, description="Larger files are refused before they are read.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return Path.cwd() / home.expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file; no dotenv and no secrets folder: two places fewer to look."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def jobs(self) -> Path:
+        """One folder a job."""
+        return self.home / "jobs"
+
+    @property
+    def active(self) -> Path:
+        """One empty file for each job that has not ended; what a worker compares the ledger with."""
+        return self.home / "active"
+
+    @property
+    def models(self) -> Path:
+        """The model store."""
+        return self.home / "models"
+
+    @property
+    def stack(self) -> Path:
+        """Sockets, process ids and logs of the local stack."""
+        return self.home / "stack"
+
+    @property
+    def num_decode_threads(self) -> int:
+        """Threads that read and decode images in one worker."""
+        return self.decode_threads or len(os.sched_getaffinity(0))
+
+    def find_server_url(self) -> str | None:
+        """The configured server, else the local stack's, else None."""
+        if self.server_url is not None:
+            return self.server_url.get_secret_value()
+        try:
+            return (self.stack / "url").read_text()
+        except FileNotFoundError:
+            return None
+
+    def require_server_url(self) -> str:
+        """The server to talk to.
+
+        Raises:
+            UnavailableError: if none is configured and no local stack runs.
+        """
+        url = self.find_server_url()
+        if url is None:
+            raise UnavailableError(
+                "no server is configured and no local stack runs; "
+                "start one with `pigeonhole up`, or set PIGEONHOLE_SERVER_URL"
+            )
+        return url
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """This process's settings.
+
+    Raises:
+        UsageError: if a value in the environment or in `pigeonhole.toml` cannot be used.
+    """
+    try:
+        return Settings()
+    except (SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise UsageError(
+            f"{TOML_FILE} in {Path.cwd()}, or PIGEONHOLE_* in the environment, cannot be read: {err}"
+        ) from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"setting {name!r}: {first['msg']} (given {first['input']!r}); "
+            f"see PIGEONHOLE_{name.upper()} in the environment and {TOML_FILE}"
+        ) from err

@@ -1,0 +1,56 @@
+"""Which fonts teach the classifier and which print the page: disjoint families from different foundries.
+
+All of them travel with packages Pigeonhole needs anyway, so the demo downloads nothing. Taught are DejaVu
+(after Bitstream Vera, 2003: sans, serif and monospaced, regular and bold) and STIX General (a Times, 1932:
+regular and bold): seven faces with wide and narrow, serif and sans shapes of every letter. The page is printed in
+Computer Modern (a Modern after Monotype 8A, Knuth, 1977) and Aileron (a grotesque after Helvetica); neither is a
+cut of a taught family. All of them tell I from l by shape, as a lone glyph must be told: a page face where both
+are the same bar (Computer Modern Sans), or where l is a 1 (its Typewriter), would ask for a dictionary, not for a
+classifier. The reverse, teaching Computer Modern to read STIX, fails on one letter: the eye of a small STIX e
+closes at 28 pixels and every e becomes a c. So this split was chosen, among those with disjoint families.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+from PIL import ImageFont
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Face:
+    """One cut of a font family; `file` is in matplotlib's font folder, None is the face inside Pillow."""
+
+    family: str
+    style: str
+    file: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.style}"
+
+    def at(self, size_px: float) -> Font:
+        """The face at a size in pixels an em, without ligatures: one character is one shape."""
+        if self.file is None:
+            return ImageFont.load_default(size_px)
+        path = Path(mpl.get_data_path()) / "fonts" / "ttf" / self.file
+        return ImageFont.truetype(str(path), size_px, layout_engine=ImageFont.Layout.BASIC)
+
+
+TRAINING_FACES = (
+    Face("DejaVu", "Sans", "DejaVuSans.ttf"),
+    Face("DejaVu", "Sans Bold", "DejaVuSans-Bold.ttf"),
+    Face("DejaVu", "Sans Mono", "DejaVuSansMono.ttf"),
+    Face("DejaVu", "Serif", "DejaVuSerif.ttf"),
+    Face("DejaVu", "Serif Bold", "DejaVuSerif-Bold.ttf"),
+    Face("STIX General", "Regular", "STIXGeneral.ttf"),
+    Face("STIX General", "Bold", "STIXGeneralBol.ttf"),
+)
+
+ROMAN = Face("Computer Modern", "Roman", "cmr10.ttf")
+BOLD = Face("Computer Modern", "Bold", "cmb10.ttf")
+AILERON = Face("Aileron", "Regular", None)
+
+PAGE_FACES = (ROMAN, BOLD, AILERON)

@@ -1,0 +1,92 @@
+"""The story from both ends: what the queue is given, and what is made of its answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.demo.cut import CutPage, cut_page
+from orchestrator.demo.glyphs import GLYPHS_PER_CLASS, write_training_glyphs
+from orchestrator.demo.page import Page, render_page
+from orchestrator.demo.picture import draw_result
+from orchestrator.demo.text import Prediction, character_accuracy, judge, recognised_text, side_by_side
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scanned page and what was cut from it, on disk and at hand."""
+
+    folder: Path
+    page: Page  # its text is the truth, for scoring alone
+    cut: CutPage
+    num_glyphs: int
+
+    @property
+    def scan(self) -> Path:
+        """The page as it was scanned."""
+        return self.folder / "page.png"
+
+    @property
+    def glyphs(self) -> Path:
+        """A folder per class of training glyphs."""
+        return self.folder / "glyphs"
+
+    @property
+    def characters(self) -> Path:
+        """The page's characters; the order of their names is the order of reading."""
+        return self.folder / "characters"
+
+    @property
+    def picture(self) -> Path:
+        """Where `conclude` draws."""
+        return self.folder / "result.png"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What was read, and how well."""
+
+    recognised: str
+    accuracy: float  # of the characters of the original, white space not counted
+    num_characters: int  # cut from the page
+    num_doubtful: int
+    side_by_side: list[str]  # original | recognised, ready to print
+    picture: Path
+
+
+def prepare(folder: Path, seed: int = 0, glyphs_per_class: int = GLYPHS_PER_CLASS) -> Prepared:
+    """Write `page.png`, `glyphs/` to train on and `characters/` to classify into a folder."""
+    page = render_page(seed)
+    cut = cut_page(page.image)
+    prepared = Prepared(folder, page, cut, write_training_glyphs(folder / "glyphs", seed, glyphs_per_class))
+    page.image.save(prepared.scan)
+    prepared.characters.mkdir(parents=True, exist_ok=True)
+    for number, character in enumerate(cut.characters, start=1):
+        character.frame.save(prepared.characters / f"{number:05d}.png")
+    return prepared
+
+
+def conclude(prepared: Prepared, predictions: Sequence[Prediction]) -> Conclusion:
+    """Join the answers to text, compare it with the original and draw the picture.
+
+    `predictions` holds the best labels and scores of each file of `characters`, in the order of their names.
+
+    Raises:
+        ValueError: if there are more or fewer predictions than characters.
+    """
+    characters, original = prepared.cut.characters, prepared.page.text
+    if len(predictions) != len(characters):
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(characters)} characters; every character needs its own"
+        )
+    readings = judge(original, predictions)
+    recognised = recognised_text(characters, [reading.text for reading in readings])
+    accuracy = character_accuracy(original, recognised)
+    draw_result(prepared.cut, readings, accuracy, prepared.picture)
+    return Conclusion(
+        recognised,
+        accuracy,
+        len(readings),
+        sum(reading.doubtful for reading in readings),
+        side_by_side(original, recognised),
+        prepared.picture,
+    )

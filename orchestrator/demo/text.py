@@ -1,0 +1,110 @@
+"""From predicted labels to text, and how far that text is from the original."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from orchestrator.demo.cut import Character
+from orchestrator.demo.labels import character_of
+
+Prediction = tuple[Sequence[str], Sequence[float]]  # one image's best labels and their scores, best first
+DOUBTFUL_BELOW = 0.6  # of the best score: what scores less is for a second look
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One step of an alignment: a character of the original and of the recognised text, None where one lacks it."""
+
+    original: str | None
+    recognised: str | None
+
+    @property
+    def agrees(self) -> bool:
+        return self.original == self.recognised
+
+
+def align(original: str, recognised: str) -> list[Pair]:
+    """Both texts side by side with as few differences as can be (Levenshtein, 1965)."""
+    costs = [list(range(len(recognised) + 1))]
+    for i, wanted in enumerate(original, start=1):
+        above, row = costs[-1], [i]
+        for j, found in enumerate(recognised, start=1):
+            row.append(min(above[j - 1] + (wanted != found), above[j] + 1, row[j - 1] + 1))
+        costs.append(row)
+    pairs, i, j = [], len(original), len(recognised)
+    while i or j:
+        if i and j and costs[i][j] == costs[i - 1][j - 1] + (original[i - 1] != recognised[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append(Pair(original[i], recognised[j]))
+        elif i and costs[i][j] == costs[i - 1][j] + 1:
+            i -= 1
+            pairs.append(Pair(original[i], None))
+        else:
+            j -= 1
+            pairs.append(Pair(None, recognised[j]))
+    return pairs[::-1]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read at one place of the page; `right` compares with the original and is for show alone."""
+
+    text: str
+    score: float
+    right: bool
+
+    @property
+    def doubtful(self) -> bool:
+        return self.score < DOUBTFUL_BELOW
+
+
+def judge(original: str, predictions: Sequence[Prediction]) -> list[Reading]:
+    """What each character was read as, in the order of the predictions, and whether the original agrees."""
+    letters = [character_of(labels[0]) for labels, _ in predictions]
+    pairs = align("".join(original.split()), "".join(letters))
+    agrees = [pair.agrees for pair in pairs if pair.recognised is not None]
+    scores = [scores[0] for _, scores in predictions]
+    return [Reading(*reading) for reading in zip(letters, scores, agrees, strict=True)]
+
+
+def recognised_text(characters: Sequence[Character], letters: Sequence[str]) -> str:
+    """The letters with the page's word spaces and line breaks."""
+    text = ""
+    for i, (character, letter) in enumerate(zip(characters, letters, strict=True)):
+        if i and character.line != characters[i - 1].line:
+            text += "\n"
+        elif character.space_before:
+            text += " "
+        text += letter
+    return text
+
+
+def side_by_side(original: str, recognised: str) -> list[str]:
+    """Both texts line beside line; under a line that differs, a ^ marks what was read otherwise."""
+    pairs = list(zip_longest(original.splitlines(), recognised.splitlines(), fillvalue=""))
+    width = max((len(line) for line, _ in pairs), default=0)
+    rows = []
+    for wanted, found in pairs:
+        rows.append(f"{wanted:<{width}} | {found}".rstrip())
+        if wanted != found:
+            rows.append(f"{'':<{width}} | {_marks(wanted, found)}".rstrip())
+    return rows
+
+
+def _marks(wanted: str, found: str) -> str:
+    """A ^ under each character of `found` that differs, and under the one after a gap."""
+    marks, missing = "", False
+    for pair in align(wanted, found):
+        if pair.recognised is not None:
+            marks += " " if pair.agrees and not missing else "^"
+        missing = pair.recognised is None
+    return marks + "^" * missing
+
+
+def character_accuracy(original: str, recognised: str) -> float:
+    """One less the differences a character of the original; white space is not counted. At least 0."""
+    wanted, found = "".join(original.split()), "".join(recognised.split())
+    if not wanted:
+        raise ValueError("the original text is empty: there is nothing to compare with")
+    num_different = sum(not pair.agrees for pair in align(wanted, found))
+    return max(1 - num_different / len(wanted), 0.0)

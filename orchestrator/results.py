@@ -1,0 +1,184 @@
+"""Reading and proving what a job published."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modeling.card import CARD_FILE
+from modeling.errors import ModelingError
+from modeling.store import ModelStore
+from orchestrator.contract.errors import IntegrityError, NotFoundError
+from orchestrator.contract.job_folder import JobFolder
+from orchestrator.contract.listing import read_facts
+from orchestrator.contract.messages import JOB_ID
+from orchestrator.contract.paths import text_to_path
+from orchestrator.contract.requests import ClassifyRequest
+from orchestrator.contract.rows import FORMATS, Row
+from orchestrator.contract.settings import Settings
+from orchestrator.contract.summary import SUMMARY_VERSION, summary_path
+
+
+@dataclass(frozen=True)
+class Published:
+    """A manifest and its summary."""
+
+    manifest: Path
+    summary: dict[str, Any]
+
+    def rows(self) -> Iterator[Row]:
+        """The manifest's rows, one after another."""
+        return FORMATS[self.summary["manifest"]["format"]].read(self.manifest)
+
+
+def find_published(settings: Settings, name: str) -> Published:
+    """The manifest that a job id or a path names.
+
+    Raises:
+        NotFoundError: if there is no such job or file, the job has published nothing, or the summary is missing.
+        IntegrityError: if the summary cannot be read.
+    """
+    manifest = _manifest_of_job(settings, name) if JOB_ID.fullmatch(name) else Path(name)
+    if not manifest.is_file():
+        raise NotFoundError(f"there is no manifest {str(manifest)!r}; give its path, or a job's id")
+    path = summary_path(manifest)
+    try:
+        summary = json.loads(path.read_bytes())
+    except FileNotFoundError as err:
+        raise NotFoundError(f"the summary {str(path)!r} is missing; without it the manifest proves nothing") from err
+    except ValueError as err:
+        raise IntegrityError(f"{path} is not JSON: {err}") from err
+    if not isinstance(summary, dict) or summary.get("version") != SUMMARY_VERSION:
+        raise IntegrityError(f"{path} is no summary of version {SUMMARY_VERSION}")
+    return Published(manifest, summary)
+
+
+def _manifest_of_job(settings: Settings, job: str) -> Path:
+    folder = JobFolder.open(settings, job)
+    request = folder.request()
+    if not isinstance(request, ClassifyRequest):
+        raise NotFoundError(f"job {job} trained a model; it has no manifest")
+    outcome = folder.outcome()
+    if outcome is None or outcome.result is None:
+        state = outcome.state if outcome else "not at its end"
+        raise NotFoundError(f"job {job} has published no manifest: it is {state}")
+    return Path(text_to_path(request.output))
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and every difference that was found."""
+
+    num_rows: int
+    differences: list[str]
+    checked: list[str]
+    unchecked: list[str]  # what is not at hand any more, and so was not compared
+
+
+def verify(settings: Settings, published: Published) -> Proof:
+    """Prove a manifest against its summary, its job's listing and its model, as far as these are at hand."""
+    try:
+        return _Verifier(settings, published).run()
+    except (KeyError, TypeError) as err:
+        raise IntegrityError(f"the summary of {published.manifest} lacks {err}") from err
+
+
+class _Verifier:
+    """Gathers differences; one method a thing compared."""
+
+    def __init__(self, settings: Settings, published: Published) -> None:
+        self._settings = settings
+        self._published = published
+        self._summary = published.summary
+        self._differences: list[str] = []
+        self._checked: list[str] = []
+        self._unchecked: list[str] = []
+        self._num_rows = 0
+
+    def run(self) -> Proof:
+        self._file()
+        self._rows()
+        self._listing()
+        self._model()
+        return Proof(self._num_rows, self._differences, self._checked, self._unchecked)
+
+    def _compare(self, what: str, found: object, expected: object) -> None:
+        self._checked.append(what)
+        if found != expected:
+            self._differences.append(f"{what}: the summary says {expected!r}, found {found!r}")
+
+    def _file(self) -> None:
+        """Size and checksum of the manifest."""
+        with self._published.manifest.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+        self._compare("manifest bytes", size, self._summary["manifest"]["bytes"])
+        self._compare("manifest sha256", digest, self._summary["manifest"]["sha256"])
+
+    def _rows(self) -> None:
+        """Counts by status, label and error code, and the order and number of the paths."""
+        status: Counter[str] = Counter()
+        labels: Counter[str] = Counter()
+        codes: Counter[str] = Counter()
+        listing = hashlib.sha256()
+        try:
+            for row in self._published.rows():
+                status[row.status] += 1
+                if row.prediction.ok:
+                    labels[row.prediction.labels[0]] += 1
+                else:
+                    codes[row.prediction.error_code or ""] += 1
+                listing.update((json.dumps(row.path) + "\n").encode())
+        except (IntegrityError, UnicodeDecodeError, IndexError) as err:
+            self._differences.append(f"rows: {err}")
+        self._num_rows = sum(status.values())
+        counts = self._summary["counts"]
+        self._compare("rows", self._num_rows, counts["num_images"])
+        self._compare("rows ok", status["ok"], counts["status"]["ok"])
+        self._compare("rows with an error", status["error"], counts["status"]["error"])
+        self._compare("rows by label", dict(labels), counts["labels"])
+        self._compare("rows by error code", dict(codes), counts["error_codes"])
+        self._compare("paths in listed order", listing.hexdigest(), self._summary["listing"]["sha256"])
+
+    def _listing(self) -> None:
+        """The listing in the job's folder, where that is still there."""
+        try:
+            folder = JobFolder.open(self._settings, self._summary["job"])
+        except NotFoundError:
+            self._unchecked.append("the job's listing (its folder is not here)")
+            return
+        facts = read_facts(folder.path)
+        self._compare("listed images", facts and facts.num_images, self._summary["listing"]["num_images"])
+        with (folder.path / "listing").open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._compare("listing sha256", digest, self._summary["listing"]["sha256"])
+
+    def _model(self) -> None:
+        """The model version in the store, its card, and the head of a JSON manifest."""
+        pin = self._summary["model"]
+        try:
+            version = ModelStore(self._settings.models).resolve(pin["ref"])
+        except ModelingError:
+            self._unchecked.append(f"the model {pin['ref']} (it is not in this store)")
+        else:
+            digest = hashlib.sha256((version.path / CARD_FILE).read_bytes()).hexdigest()
+            self._compare("model digest", digest, pin["digest"])
+        if self._summary["manifest"]["format"] == "json":
+            self._compare("model digest in the manifest", self._head().get("model_digest"), pin["digest"])
+
+    def _head(self) -> dict[str, Any]:
+        """The facts before the predictions of a JSON manifest."""
+        lines = []
+        with self._published.manifest.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith('  "predictions"'):
+                    break
+                lines.append(line)
+        try:
+            head: dict[str, Any] = json.loads("".join(lines).rstrip().removesuffix(",") + "}")
+        except ValueError:
+            return {}
+        return head

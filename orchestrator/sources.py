@@ -1,0 +1,256 @@
+"""What can be classified: a folder, a glob, a list of paths (a file or standard input), or one image.
+
+A source yields paths relative to its root, in an order that depends on names alone, while it is being read.
+Nothing is dropped in silence: what is left out of a folder or a glob is counted by reason. A list is taken
+at its word: every path in it becomes a row.
+"""
+
+import csv
+import io
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import translate
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from modeling.formats import IMAGE_EXTENSIONS
+from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.contract.paths import text_to_path
+from orchestrator.contract.rows import COLUMNS
+
+LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list", ".csv"})
+PATH_COLUMNS = ("path", "file", "filename", "image")
+_GLOB = re.compile(r"[*?\[]")
+_READ_BYTES = 1 << 20
+
+
+@dataclass
+class Source:
+    """An opened source: its root, its paths as they are read, and what was left out so far."""
+
+    text: str  # as the operator wrote it
+    root: str  # absolute
+    paths: Iterator[str]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def peek(self) -> bool:
+        """Whether there is a first path; it will still be yielded."""
+        first = next(self.paths, None)
+        if first is None:
+            return False
+        self.paths = chain([first], self.paths)
+        return True
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How an operator wants a source read."""
+
+    recursive: bool = True
+    follow_symlinks: bool = False
+    all_files: bool = False  # files without an image's extension, too
+    root: Path | None = None  # of a list; default: the list's folder, or the present one for standard input
+
+
+def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = None) -> Source:
+    """Open what the operator named.
+
+    Raises:
+        NotFoundError: if there is no such file or folder.
+        UsageError: if it is nothing that holds images or paths.
+    """
+    path = Path(text)
+    if text == "-":
+        return _open_list(text, stdin or sys.stdin.buffer, options, Path.cwd(), is_csv=False)
+    if path.is_dir():
+        return _open_folder(text, path, options)
+    if path.is_file():
+        suffix = path.suffix.lower()
+        if suffix in LIST_EXTENSIONS:
+            return _open_list(text, path.open("rb"), options, path.parent, is_csv=suffix == ".csv")
+        if suffix in IMAGE_EXTENSIONS or options.all_files:
+            return Source(text, str(_absolute(path.parent)), iter([path.name]))
+        raise UsageError(
+            f"{text!r} is neither a folder nor an image nor a list of paths ({', '.join(sorted(LIST_EXTENSIONS))})"
+        )
+    if _GLOB.search(text):
+        return _open_glob(text, options)
+    raise NotFoundError(f"there is no {text!r}; give a folder, a list file, a quoted glob, or - for standard input")
+
+
+# Folders and globs
+
+
+def _open_folder(text: str, folder: Path, options: SourceOptions) -> Source:
+    """Every image below a folder."""
+    source = Source(text, str(_absolute(folder)), iter(()))
+    walk = _Walk(source, options, wanted=lambda parts: True, descend=lambda parts: options.recursive)
+    source.paths = walk.run()
+    return source
+
+
+def _open_glob(text: str, options: SourceOptions) -> Source:
+    """Every image that a pattern matches; `**` stands for any number of folders."""
+    parts = Path(text).parts
+    fixed = next(index for index, part in enumerate(parts) if _GLOB.search(part))
+    root = Path(*parts[:fixed])
+    pattern = parts[fixed:]
+    if not root.is_dir():
+        raise NotFoundError(f"there is no folder {str(root)!r} for the glob {text!r}")
+    source = Source(text, str(_absolute(root)), iter(()))
+    walk = _Walk(
+        source,
+        options,
+        wanted=lambda path: _matches(path, pattern),
+        descend=lambda path: "**" in pattern or len(path) < len(pattern),
+    )
+    source.paths = walk.run()
+    return source
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether path parts match a glob's parts."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[skip:], pattern[1:]) for skip in range(len(parts) + 1))
+    return bool(parts) and bool(re.match(translate(pattern[0]), parts[0])) and _matches(parts[1:], pattern[1:])
+
+
+class _Walk:
+    """A walk over a folder in the order of names, one folder's names in memory at a time."""
+
+    def __init__(
+        self,
+        source: Source,
+        options: SourceOptions,
+        *,
+        wanted: Callable[[tuple[str, ...]], bool],
+        descend: Callable[[tuple[str, ...]], bool],
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._wanted = wanted
+        self._descend = descend
+
+    def run(self) -> Iterator[str]:
+        """Paths of images, relative to the source's root."""
+        return self._folder((), (os.path.realpath(self._source.root),))
+
+    def _folder(self, parts: tuple[str, ...], ancestors: tuple[str, ...]) -> Iterator[str]:
+        """The images of one folder and those below it; `ancestors` are real paths, so that a circle is seen."""
+        folder = os.path.join(self._source.root, *parts)  # noqa: PTH118 names are kept as the system gives them
+        try:
+            with os.scandir(folder) as entries:
+                names = sorted(
+                    (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries
+                )
+        except OSError as err:
+            if not parts:
+                raise UsageError(f"cannot list {folder!r}: {err.strerror}") from err
+            self._source.skipped["unreadable folder"] += 1
+            return
+        for name, is_folder, is_link in names:
+            path = (*parts, name)
+            if name.startswith("."):
+                self._source.skipped["hidden folder" if is_folder else "hidden"] += 1
+            elif is_folder:
+                if self._descend(path):
+                    real = os.path.join(ancestors[-1], name)  # noqa: PTH118
+                    yield from self._folder(path, (*ancestors, real))
+                elif not self._options.recursive:
+                    self._source.skipped["subfolder"] += 1
+            elif is_link and os.path.isdir(os.path.join(folder, name)):  # noqa: PTH112, PTH118
+                yield from self._linked_folder(path, ancestors)
+            else:
+                yield from self._file(path)
+
+    def _linked_folder(self, path: tuple[str, ...], ancestors: tuple[str, ...]) -> Iterator[str]:
+        """A symlink to a folder: followed if allowed; else it is a row, or counted if it stays inside the root."""
+        real = os.path.realpath(os.path.join(self._source.root, *path))  # noqa: PTH118
+        if self._options.follow_symlinks:
+            if real in ancestors:
+                self._source.skipped["circular link"] += 1
+            elif self._descend(path):
+                yield from self._folder(path, (*ancestors, real))
+        elif real == ancestors[0] or real.startswith(ancestors[0].rstrip("/") + "/"):
+            self._source.skipped["link to a folder of the source"] += 1
+        elif self._wanted(path) or self._descend(path):
+            yield "/".join(path)  # the worker answers outside_root: its images are not passed over in silence
+
+    def _file(self, path: tuple[str, ...]) -> Iterator[str]:
+        if not self._wanted(path):
+            return
+        suffix = os.path.splitext(path[-1])[1].lower()  # noqa: PTH122
+        if suffix in IMAGE_EXTENSIONS or self._options.all_files:
+            yield "/".join(path)
+        else:
+            self._source.skipped[suffix or "no extension"] += 1
+
+
+# Lists
+
+
+def _open_list(text: str, file: IO[bytes], options: SourceOptions, default_root: Path, *, is_csv: bool) -> Source:
+    """The paths of a list, relative to its root; absolute ones must lie inside it."""
+    root = _absolute(options.root or default_root)
+    if not root.is_dir():
+        raise NotFoundError(f"--root {str(root)!r} is no folder")
+    given = _csv_paths(file, text) if is_csv else _text_paths(file)
+    source = Source(text, str(root), (_inside(path, str(root)) for path in given))
+    if not source.peek():
+        return source
+    first = next(source.paths)
+    source.paths = chain([first], source.paths)
+    if first.startswith("/"):
+        raise UsageError(f"the list's first path {first!r} lies outside its root {str(root)!r}; say where with --root")
+    return source
+
+
+def _text_paths(file: IO[bytes]) -> Iterator[str]:
+    """One path a line; where a NUL byte comes first (`find -print0`), one path a NUL."""
+    rest, separator = b"", b""
+    while data := file.read(_READ_BYTES):
+        rest += data
+        separator = separator or (b"\0" if b"\0" in rest else b"\n")
+        *whole, rest = rest.split(separator)
+        yield from _decoded(whole, separator)
+    yield from _decoded([rest], separator)
+
+
+def _decoded(lines: list[bytes], separator: bytes) -> Iterator[str]:
+    for line in lines:
+        path = line.removesuffix(b"\r") if separator == b"\n" else line
+        if path:
+            yield os.fsdecode(path)
+
+
+def _csv_paths(file: IO[bytes], text: str) -> Iterator[str]:
+    """The `path` column of a CSV; a Pigeonhole manifest's is read as it was written."""
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(lines)
+    header = next(reader, [])
+    names = [name.strip().lower() for name in header]
+    column = next((names.index(name) for name in PATH_COLUMNS if name in names), None)
+    if column is None:
+        raise UsageError(f"{text!r} has no column called {', '.join(PATH_COLUMNS)}; its first line is {header}")
+    is_manifest = tuple(header) == COLUMNS
+    for cells in reader:
+        if len(cells) > column and cells[column]:
+            path = cells[column]
+            yield text_to_path(path.removeprefix("'")) if is_manifest else path
+
+
+def _inside(path: str, root: str) -> str:
+    """`path` relative to `root` where it lies below it by its name; else as it is."""
+    return path.removeprefix(root.rstrip("/") + "/") if path.startswith("/") else path
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute without resolving links: the operator's own name for the place."""
+    return Path(os.path.normpath(Path.cwd() / path))

@@ -1,0 +1,143 @@
+"""Small stand-ins, and small jobs for them to work on."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from modeling.prediction import Prediction
+from modeling.preprocessing import Preprocessing
+from orchestrator.contract.job_folder import JobFolder, new_job_id
+from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.listing import ListingWriter, count_shards, read_facts, read_shard
+from orchestrator.contract.parts import write_part
+from orchestrator.contract.paths import path_to_text
+from orchestrator.contract.requests import ClassifyRequest, ModelPin, fingerprint
+from orchestrator.contract.restore import output_of
+from orchestrator.contract.rows import Row
+from orchestrator.contract.settings import Settings
+
+PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" * 64)
+
+
+@dataclass
+class FakeClassifier:
+    """Says `light` or `dark` by an image's mean, and keeps what it was shown."""
+
+    before: Callable[[list[int]], None] = lambda brightness: None
+    preprocessing: Preprocessing = Preprocessing("L", 2, 2)  # noqa: RUF009 frozen
+    seen: list[int] = field(default_factory=list)  # mean brightness, image by image
+
+    def predict(self, images_BHWC: np.ndarray, top_k: int, /) -> list[Prediction]:
+        brightness = [int(image.mean()) for image in images_BHWC]
+        self.before(brightness)
+        self.seen += brightness
+        return [predict_brightness(value, top_k) for value in brightness]
+
+
+def predict_brightness(value: int, top_k: int = 2) -> Prediction:
+    """What FakeClassifier says of an image."""
+    score = value / 255
+    pairs = sorted([("light", score), ("dark", 1 - score)], key=lambda pair: -pair[1])[:top_k]
+    return Prediction(tuple(label for label, _ in pairs), tuple(score for _, score in pairs))
+
+
+@dataclass
+class FakeSessions:
+    """Has one classifier for every model; raises `error` instead, if it is set."""
+
+    classifier: FakeClassifier
+    error: Exception | None = None
+
+    def get(self, pin: ModelPin) -> FakeClassifier:
+        if self.error is not None:
+            raise self.error
+        return self.classifier
+
+
+@dataclass
+class Bells:
+    """Remembers the doorbells that were rung."""
+
+    rung: list[tuple[str, str]] = field(default_factory=list)
+
+    def __call__(self, queue: str, job: str) -> None:
+        self.rung.append((queue, job))
+
+
+def grey_image(brightness: int) -> bytes:
+    """A PNG of one brightness."""
+    data = io.BytesIO()
+    Image.new("L", (2, 2), brightness).save(data, "png")
+    return data.getvalue()
+
+
+def make_images(folder: Path, brightness: Sequence[int]) -> list[str]:
+    """Write images `000.png`, `001.png`, ... of these brightnesses; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{index:03d}.png" for index in range(len(brightness))]
+    for name, value in zip(names, brightness, strict=True):
+        (folder / name).write_bytes(grey_image(value))
+    return names
+
+
+def make_job(
+    settings: Settings, paths: Sequence[str], *, root: Path, output: Path, shard_size: int = 4, **changes: object
+) -> JobFolder:
+    """A classify job on the disk, its listing whole."""
+    request = {
+        "job": new_job_id("classify"),
+        "created": datetime.now(UTC),
+        "source": str(root),
+        "root": path_to_text(str(root)),
+        "follow_symlinks": False,
+        "model": PIN,
+        "output": path_to_text(str(output)),
+        "output_format": "csv",
+        "overwrite": False,
+        "top_k": 2,
+        "shard_size": shard_size,
+    }
+    folder = JobFolder.create(settings, ClassifyRequest.model_validate(request | changes))
+    with ListingWriter(folder.path, shard_size) as writer:
+        for path in paths:
+            writer.add(path)
+        writer.close({"hidden": 2})
+    return folder
+
+
+def enter_job(folder: JobFolder, ledger: Ledger) -> None:
+    """Enter a listed classify job into the ledger, as submitting it does."""
+    request, facts = folder.request(), read_facts(folder.path)
+    verdict, _ = ledger.create(
+        folder.job,
+        {"kind": "classify", "listed": 0},
+        output=output_of(request),
+        key=request.idempotency_key or "",
+        fingerprint=fingerprint(request),
+    )
+    assert verdict == "created"
+    folder.activate()
+    limit = request.failure_limit(facts.num_images)
+    ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, failure_limit=limit)
+
+
+def fake_rows(paths: Sequence[str]) -> list[Row]:
+    """A row for every path: every third one is an error."""
+    failed = Prediction(error_code="missing", error="there is no such file")
+    return [
+        Row(path, failed if index % 3 == 2 else predict_brightness(len(path) % 256)) for index, path in enumerate(paths)
+    ]
+
+
+def write_fake_parts(folder: JobFolder, shards: Sequence[int] | None = None, *, worker: str = "w1") -> None:
+    """Parts with `fake_rows` for some shards, by default for all."""
+    request = folder.request()
+    for shard in range(count_shards(folder.path)[0]) if shards is None else shards:
+        rows = fake_rows(read_shard(folder.path, shard))
+        row_format = request.output_format
+        write_part(folder.parts, shard, rows, row_format=row_format, seconds={"predict": 0.5}, worker=worker)

@@ -1,0 +1,182 @@
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from modeling.errors import ImageError
+from modeling.pipeline import _CHUNK, predict_groups
+from modeling.prediction import Prediction
+from tests.modeling.data import FakeClassifier, answer, grey_png
+
+
+def sources(*values: int):
+    return [lambda value=value: grey_png(value) for value in values]
+
+
+def run(groups, classifier, *, batch_size=4, decode_threads=2, **options):
+    return list(
+        predict_groups(groups, classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, **options)
+    )
+
+
+def predictions(groups, classifier, **options):
+    return [result.predictions for result in run(groups, classifier, **options)]
+
+
+def decode_threads_alive() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_predictions_come_in_the_order_of_the_images_though_reading_takes_unequal_time():
+    def slow_first():
+        time.sleep(0.02)
+        return grey_png(0)
+
+    group = [slow_first, *sources(*range(1, 50))]
+
+    assert predictions([group], FakeClassifier(), decode_threads=4) == [[answer(value) for value in range(50)]]
+
+
+def test_batches_never_span_groups():
+    classifier = FakeClassifier()
+
+    found = predictions([sources(1, 2, 3), sources(4, 5, 6, 7, 8)], classifier, batch_size=4)
+
+    assert found == [[answer(v) for v in (1, 2, 3)], [answer(v) for v in (4, 5, 6, 7, 8)]]
+    assert classifier.batches == [[1, 2, 3], [4, 5, 6, 7], [8]]
+
+
+def test_a_batch_is_filled_with_valid_images_only():
+    def missing():
+        raise ImageError("missing", "no such file")
+
+    def unreadable():
+        raise PermissionError(13, "Permission denied")
+
+    classifier = FakeClassifier()
+    group = [*sources(1), missing, lambda: b"", *sources(2), unreadable, *sources(3)]
+
+    found = predictions([group], classifier, batch_size=3)
+
+    assert found == [
+        [
+            answer(1),
+            Prediction(error_code="missing", error="no such file"),
+            Prediction(error_code="empty", error="the file is empty (0 bytes)"),
+            answer(2),
+            Prediction(error_code="unreadable", error="Permission denied"),
+            answer(3),
+        ]
+    ]
+    assert classifier.batches == [[1, 2, 3]]
+
+
+def test_an_empty_group_and_a_group_of_bad_images_have_results_too():
+    bad = Prediction(error_code="empty", error="the file is empty (0 bytes)")
+
+    assert predictions([[], [lambda: b""], sources(1)], FakeClassifier()) == [[], [bad], [answer(1)]]
+    assert predictions([], FakeClassifier()) == []
+
+
+def test_the_image_that_makes_the_classifier_raise_is_found_and_its_batch_mates_keep_their_answers():
+    culprit = Prediction(error_code="predict_failed", error="ValueError: cannot take 6")
+
+    found = predictions([sources(1, 2, 3, 4, 5, 6, 7)], FakeClassifier(poison=6), batch_size=8)
+
+    assert found == [[answer(1), answer(2), answer(3), answer(4), answer(5), culprit, answer(7)]]
+
+
+def test_a_batch_too_large_for_memory_is_halved():
+    classifier = FakeClassifier(max_batch=2)
+
+    assert predictions([sources(*range(5))], classifier, batch_size=8) == [[answer(v) for v in range(5)]]
+
+
+def test_a_broken_classifier_ends_the_run_instead_of_blaming_the_images():
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        run([sources(1, 2)], FakeClassifier(broken=True))
+
+    assert decode_threads_alive() == []
+
+
+def test_reading_ahead_is_bounded():
+    num_read = 0
+    ahead = []
+
+    def source():
+        nonlocal num_read
+        num_read += 1
+        return grey_png(1)
+
+    class Watcher(FakeClassifier):
+        def predict(self, images, top_k):
+            time.sleep(0.002)  # give the threads time to run ahead as far as they may
+            ahead.append(num_read - len(self.batches) * 4)
+            return super().predict(images, top_k)
+
+    run([[source] * 600], Watcher(), batch_size=4, decode_threads=2)
+
+    assert num_read == 600
+    assert max(ahead) <= (2 * 1 + 2 + 1) * _CHUNK  # two batches, one chunk a thread, and the one in hand
+
+
+def test_the_next_group_is_pulled_while_the_present_one_is_predicted_and_no_more_than_one():
+    events = []
+
+    def groups() -> Iterator[list]:
+        for number in range(4):
+            events.append(f"pull {number}")
+            yield sources(number)
+
+    for result in predict_groups(groups(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2):
+        events.append(f"done {result.predictions[0].labels[0]}")
+
+    assert events == ["pull 0", "pull 1", "done 0", "pull 2", "done 1", "pull 3", "done 2", "done 3"]
+
+
+def test_what_between_batches_raises_stops_everything_and_leaves_no_threads():
+    class DrainError(Exception):
+        pass
+
+    classifier = FakeClassifier()
+
+    def stop():
+        if len(classifier.batches) == 2:
+            raise DrainError
+
+    with pytest.raises(DrainError):
+        run([sources(*range(100))], classifier, between_batches=stop)
+
+    assert classifier.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert decode_threads_alive() == []
+
+
+def test_closing_the_iterator_early_leaves_no_threads():
+    results = predict_groups(
+        [sources(*range(50)), sources(1)], FakeClassifier(), top_k=1, batch_size=4, decode_threads=2
+    )
+    next(results)
+
+    results.close()
+
+    assert decode_threads_alive() == []
+
+
+def test_what_the_groups_raise_is_raised_and_leaves_no_threads():
+    def groups():
+        yield sources(1)
+        raise ConnectionError("the ledger is gone")
+
+    with pytest.raises(ConnectionError, match="the ledger is gone"):
+        run(groups(), FakeClassifier())
+
+    assert decode_threads_alive() == []
+
+
+def test_every_stage_is_timed():
+    (result,) = run([sources(1, 2, 3)], FakeClassifier())
+
+    assert sorted(result.seconds) == ["decode", "predict", "read", "wait"]
+    assert all(seconds >= 0 for seconds in result.seconds.values())
+    assert result.seconds["decode"] > 0

@@ -1,0 +1,172 @@
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from modeling.card import ModelCard
+from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.preprocessing import Preprocessing
+from modeling.store import ModelStore, ModelVersion, check_model_name
+
+
+def card(weights: bytes = b"weights", **changes) -> ModelCard:
+    facts = {
+        "architecture": "cnn",
+        "labels": ("a", "b"),
+        "preprocessing": Preprocessing("L", 28, 28),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "metrics": {"test_accuracy": 0.5},
+        "training": {"seed": 0},
+    }
+    return ModelCard(**(facts | changes))
+
+
+def stage(folder, weights: bytes = b"weights"):
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "model.json").write_bytes(card(weights).to_bytes())
+    return folder
+
+
+def test_published_versions_count_up_and_are_found_by_number_and_as_latest(tmp_path):
+    store = ModelStore(tmp_path / "models")
+
+    first = store.publish(stage(tmp_path / "a", b"1"), "digits")
+    second = store.publish(stage(tmp_path / "b", b"2"), "digits")
+
+    digest = hashlib.sha256(card(b"1").to_bytes()).hexdigest()
+    assert first == ModelVersion("digits", 1, digest, tmp_path / "models" / "digits" / "1")
+    assert (first.ref, second.ref) == ("digits@1", "digits@2")
+    assert store.resolve("digits@1") == first
+    assert store.resolve("digits") == store.resolve("digits@latest") == store.resolve("digits@2") == second
+    assert store.list() == [first, second]
+    assert store.card("digits@1") == card(b"1")
+    assert sorted(path.name for path in first.path.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_publishing_the_same_model_again_keeps_its_version(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    staged = stage(tmp_path / "a")
+
+    assert store.publish(staged, "digits") == store.publish(staged, "digits")
+    assert store.publish(staged, "letters").ref == "letters@1"
+    assert [version.ref for version in store.list()] == ["digits@1", "letters@1"]
+
+
+def test_publishers_in_a_race_each_get_a_version_of_their_own(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    staged = [stage(tmp_path / str(number), bytes([number])) for number in range(8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda folder: store.publish(folder, "digits"), staged * 2))
+
+    assert sorted({version.version for version in versions}) == list(range(1, 9))
+    assert len(store.list()) == 8
+
+
+def test_a_number_taken_by_something_else_is_passed_over(tmp_path):
+    (tmp_path / "digits" / "3").mkdir(parents=True)
+    (tmp_path / "digits" / "3" / "junk").touch()
+
+    assert ModelStore(tmp_path).publish(stage(tmp_path / "staged"), "digits").version == 4
+
+
+def test_listing_passes_over_what_is_no_model(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    assert store.list() == []
+    version = store.publish(stage(tmp_path / "a"), "digits")
+    for junk in ("digits/.publishing-x", "digits/7", "digits/notes", "Upper/1", ".hidden/1", "empty"):
+        (tmp_path / "models" / junk).mkdir(parents=True)
+    (tmp_path / "models" / "file").touch()
+
+    assert store.list() == [version]
+
+
+def test_an_unknown_model_names_what_there_is(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    with pytest.raises(ModelNotFoundError, match="no model 'digits': none is published yet"):
+        store.resolve("digits")
+    store.publish(stage(tmp_path / "a"), "digits")
+    store.publish(stage(tmp_path / "b"), "postcards")
+
+    with pytest.raises(ModelNotFoundError, match=r"did you mean 'digits'\? published: digits, postcards"):
+        store.resolve("digit")
+    with pytest.raises(ModelNotFoundError, match="no model 'digits@7'; versions of 'digits': 1"):
+        store.resolve("digits@7")
+
+
+@pytest.mark.parametrize("ref", ["", "@1", "../x", "a/b", "Upper", "digits@", "digits@0", "digits@x", "digits@1@2"])
+def test_malformed_references_are_refused(tmp_path, ref):
+    with pytest.raises(ModelFormatError):
+        ModelStore(tmp_path).resolve(ref)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", "A", "-a", "a b", "a\n", "é", "a" * 101])
+def test_names_that_are_no_plain_folder_names_are_refused(name):
+    with pytest.raises(ModelFormatError, match="model name"):
+        check_model_name(name)
+
+
+def test_a_staged_folder_that_is_not_whole_is_refused_and_leaves_nothing(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    damaged = stage(tmp_path / "a")
+    (damaged / "model.safetensors").write_bytes(b"other")
+
+    with pytest.raises(ModelFormatError, match="sha256"):
+        store.publish(damaged, "digits")
+    with pytest.raises(ModelFormatError, match="no whole model"):
+        store.publish(tmp_path / "missing", "digits")
+
+    assert store.list() == []
+
+
+def test_a_card_survives_its_json_and_odd_ones_are_refused(tmp_path):
+    value = json.loads(card().to_bytes())
+
+    assert ModelCard.from_json(value) == card()
+    for change, message in (
+        ({"format_version": 2}, "model format 2 is unknown"),
+        ({"format_version": None}, "model format None is unknown"),
+        ({"surprise": 1}, "surprise"),
+        ({"labels": []}, "labels"),
+        ({"labels": [1]}, "labels"),
+        ({"metrics": 3}, "metrics"),
+        ({"preprocessing": {}}, "preprocessing"),
+    ):
+        with pytest.raises(ModelFormatError, match=message):
+            ModelCard.from_json(value | change)
+    with pytest.raises(ModelFormatError, match="not JSON"):
+        ModelCard.from_bytes(b"{", tmp_path)
+
+
+def test_preprocessing_survives_its_json_and_has_a_digest_of_its_own():
+    plain = Preprocessing("RGB", 64, 48)
+    cut = Preprocessing("RGB", 64, 48, resize=80, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), background=(0, 0, 0))
+
+    for preprocessing in (plain, cut):
+        assert Preprocessing.from_json(json.loads(json.dumps(preprocessing.to_json()))) == preprocessing
+    assert plain.digest == Preprocessing("RGB", 64, 48).digest != cut.digest
+    assert plain.shape == (64, 48, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "CMYK"},
+        {"height": 0},
+        {"width": 1_000_000},
+        {"height": 2.5},
+        {"resize": 20},
+        {"mean": [0.5]},
+        {"std": [0.0, 1.0, 1.0]},
+        {"std": [float("nan"), 1.0, 1.0]},
+        {"mean": "abc"},
+        {"background": [0, 0]},
+        {"background": [0, 0, 256]},
+        {"surprise": 1},
+    ],
+)
+def test_preprocessing_that_makes_no_sense_is_refused(change):
+    with pytest.raises(ModelFormatError):
+        Preprocessing.from_json(Preprocessing("RGB", 64, 48).to_json() | change)

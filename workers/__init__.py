@@ -1,0 +1,1 @@
+"""The Celery side of Pigeonhole: takes shards and training jobs off the queues and owns a device."""

@@ -1,0 +1,38 @@
+"""A failed acknowledgement must end the connection, or the worker hangs for good.
+
+kombu's `ack_log_error` and `reject_log_error` log a connection error and go on. On Redis the prefetch slot of
+that message is then never freed, BRPOP is never sent again, and the worker stands there, alive and deaf, after
+the server was killed or frozen (celery#8990, celery#10205). Letting the error out makes the consumer reconnect.
+tests/integration/test_server_faults.py fails without this.
+"""
+
+import logging
+from typing import Any
+
+from kombu.message import Message
+
+logger = logging.getLogger(__name__)
+
+
+def install() -> None:
+    """Make failed acknowledgements raise; doing it twice changes nothing."""
+    setattr(Message, "ack_log_error", _ack_or_raise)  # noqa: B010 a plain assignment offends the type checker
+    setattr(Message, "reject_log_error", _reject_or_raise)  # noqa: B010
+
+
+def _ack_or_raise(self: Message, _logger: Any, errors: Any, multiple: bool = False) -> None:
+    """Acknowledge; a connection error is logged, then raised."""
+    try:
+        self.ack(multiple=multiple)
+    except errors as err:
+        logger.warning("cannot acknowledge a doorbell, reconnecting: %r", err)
+        raise
+
+
+def _reject_or_raise(self: Message, _logger: Any, errors: Any, requeue: bool = False) -> None:
+    """Reject; a connection error is logged, then raised."""
+    try:
+        self.reject(requeue=requeue)
+    except errors as err:
+        logger.warning("cannot reject a doorbell, reconnecting: %r", err)
+        raise

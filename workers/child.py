@@ -1,0 +1,96 @@
+"""A worker's child process: holds the device, the loaded models and the decode threads, and does the work."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from celery import current_app, signals
+
+from modeling.store import ModelStore
+from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.messages import ring
+from orchestrator.contract.server import SERVER_ERRORS, connect
+from orchestrator.contract.settings import get_settings
+from workers.station import Sessions, Station
+
+logger = logging.getLogger(__name__)
+
+WORKER_ENVIRONMENT = "PIGEONHOLE_WORKER"  # how a parent tells its child who they are; not for operators
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What a parent tells its child."""
+
+    worker: str
+    device: str
+    drain_flag: str  # a file that appears when the worker is told to stop
+    parent_pid: int
+    log_level: str
+
+    def to_json(self) -> str:
+        """For the environment."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """What this process's parent said."""
+        return cls(**json.loads(os.environ[WORKER_ENVIRONMENT]))
+
+
+@cache
+def get_station() -> Station:
+    """This process's place of work, made once."""
+    settings, facts = get_settings(), WorkerFacts.from_environment()
+    drain_flag = Path(facts.drain_flag)
+    app = current_app._get_current_object()
+    return Station(
+        settings=settings,
+        ledger=Ledger(connect(settings.require_server_url())),
+        sessions=Sessions(ModelStore(settings.models), facts.device),
+        worker=facts.worker,
+        device=facts.device,
+        ring=lambda queue, job: ring(app, queue, job),
+        draining=drain_flag.exists,
+    )
+
+
+@contextlib.contextmanager
+def at_work(doing: str) -> Iterator[Station]:
+    """The station, with the ledger told what it is used for."""
+    station = get_station()
+    _say(station, doing)
+    try:
+        yield station
+    finally:
+        _say(station, "draining" if station.draining() else "idle")
+
+
+def _say(station: Station, doing: str) -> None:
+    try:
+        station.ledger.say_doing(station.worker, doing)
+    except SERVER_ERRORS as err:
+        logger.info("cannot say %r: %s", doing, err)
+
+
+@signals.worker_process_init.connect
+def _warm_up(**_: Any) -> None:
+    """Import torch before the first doorbell, so that no job waits for it."""
+    configure_logging(WorkerFacts.from_environment().log_level)
+    import modeling.classifier  # noqa: F401
+
+    _say(get_station(), "idle")
+    logger.info("ready")
+
+
+def configure_logging(level: str) -> None:
+    """Log lines of one shape, from parent and child, on standard error."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(processName)s %(message)s", force=True)
+    for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "celery.bootsteps"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

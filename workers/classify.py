@@ -1,0 +1,283 @@
+"""One slice of a classify job: claim shards, predict them, write their parts, commit.
+
+The order of steps is what makes every crash harmless; `docs/job_lifecycle.md` goes through it:
+claim, predict, write the part under a temporary name, fsync, link it into place, commit, ring.
+"""
+
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from modeling.errors import ImageError, ModelingError
+from modeling.pipeline import GroupResult, Source, predict_groups
+from modeling.prediction import Prediction
+from orchestrator.contract.errors import IntegrityError, MessageError
+from orchestrator.contract.job_folder import JobFolder
+from orchestrator.contract.ledger import Claim
+from orchestrator.contract.listing import read_shard
+from orchestrator.contract.parts import part_path, read_trailer, write_part
+from orchestrator.contract.queues import CLASSIFY, FINALIZE
+from orchestrator.contract.requests import ClassifyRequest
+from orchestrator.contract.restore import restore_job
+from orchestrator.contract.rows import Row
+from workers.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
+from workers.leases import Leases
+from workers.read import ImageReader
+from workers.station import Station
+
+logger = logging.getLogger(__name__)
+
+BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
+DISK_RETRY_S = 2.0
+DRAIN_GRACE_S = 8.0  # a worker told to stop finishes a shard that needs no longer, and hands back any other
+
+
+class HandBack(Exception):  # noqa: N818 a turn of events, not an error
+    """The slice ends in the middle of a shard: the job was cancelled, or the worker is told to stop."""
+
+
+@dataclass
+class OpenShard:
+    """A claimed shard and the rows it has so far."""
+
+    claim: Claim
+    paths: list[str]
+    rows: list[Row] = field(default_factory=list)
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: GroupResult) -> None:
+        """Append the next predictions."""
+        start = len(self.rows)
+        paths = self.paths[start : start + len(result.predictions)]
+        self.rows += [Row(path, prediction) for path, prediction in zip(paths, result.predictions, strict=True)]
+        self.seconds.update(result.seconds)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every path has its row."""
+        return len(self.rows) == len(self.paths)
+
+
+def classify_slice(job: str, station: Station) -> None:
+    """Work on `job` until its slice of time is over, nothing is left to claim, or it ends."""
+    folder = station.folder(job)
+    request = folder.request()
+    if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
+        logger.info("job %s wants no classifying; a doorbell too many does no harm", job)
+        return
+    more = True
+    with Leases(station, job) as leases:
+        try:
+            more = ClassifySlice(station, folder, request, leases).run()
+        except HandBack:
+            logger.info("job %s: handing back what is not finished", job)
+        except (ModelingError, IntegrityError, MessageError) as err:
+            logger.exception("job %s cannot go on", job)
+            leases.state = station.patiently(station.ledger.cancel, job, reason=str(err))
+        except Exception:
+            leases.abandon()  # so that the attempt counts: what breaks every worker must not be tried for ever
+            if station.device != "cpu":
+                logger.critical("an error on %s may be sticky; this process ends", station.device, exc_info=True)
+                os._exit(BROKEN_DEVICE_EXIT_CODE)
+            raise
+    if not leases.job_goes_on:
+        station.ring(FINALIZE, job)
+    elif more:
+        station.ring(CLASSIFY, job)
+
+
+class ClassifySlice:
+    """The state of one slice."""
+
+    def __init__(self, station: Station, folder: JobFolder, request: ClassifyRequest, leases: Leases) -> None:
+        self._station = station
+        self._folder = folder
+        self._request = request
+        self._leases = leases
+        self._classifier = station.sessions.get(request.model)
+        self._reader = ImageReader(
+            request.root,
+            follow_symlinks=request.follow_symlinks,
+            max_file_bytes=station.settings.max_file_bytes,
+        )
+        self._deadline = time.monotonic() + station.settings.slice_s
+        self._draining_since: float | None = None
+        self._open: deque[OpenShard] = deque()
+        self._delicate: OpenShard | None = None
+        self._more = True  # whether shards may be left when the slice is over
+
+    def run(self) -> bool:
+        """Claim, predict and commit, one shard after another, reading ahead into the next.
+
+        Returns whether there may be more to do.
+
+        Raises:
+            HandBack: the job or the worker is to stop before a shard is finished.
+        """
+        while True:
+            for result in self._predict(self._batches()):
+                shard = self._open[0]
+                shard.add(result)
+                if shard.complete:
+                    self._commit(self._open.popleft())
+            if self._delicate is None:
+                return self._more
+            self._go_through_carefully(self._delicate)
+            self._delicate = None
+
+    def _batches(self) -> Iterator[list[Source]]:
+        """The sources of claimed shards, a batch at a time, so that a batch never depends on its neighbours."""
+        size = self._station.settings.batch_size
+        while self._delicate is None and (shard := self._claim_next()) is not None:
+            if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
+                self._delicate = shard
+                return
+            self._open.append(shard)
+            for start in range(0, len(shard.paths), size):
+                yield [self._reader.source(path) for path in shard.paths[start : start + size]]
+
+    def _claim_next(self) -> OpenShard | None:
+        """The next shard to work on; None when the slice is over."""
+        ledger, job = self._station.ledger, self._request.job
+        while not self._is_over():
+            claim = self._station.patiently(ledger.claim, job, self._station.worker, self._station.settings.lease_s)
+            if claim == "unknown":
+                self._station.patiently(restore_job, self._folder, ledger)
+                continue
+            if isinstance(claim, str):
+                self._more = False
+                if claim != "none":
+                    self._leases.state = claim
+                return None
+            self._leases.add(claim)
+            if not self._commit_if_written(claim):
+                return OpenShard(claim, read_shard(self._folder.path, claim.shard))
+        return None
+
+    def _is_over(self) -> bool:
+        """Whether no further shard should be claimed."""
+        return self._station.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
+
+    def _between_batches(self) -> None:
+        """Runs between batches: a cancel and a drain take effect here."""
+        self._leases.progressed()
+        if not self._leases.job_goes_on:
+            raise HandBack
+        if self._station.draining():
+            self._draining_since = self._draining_since or time.monotonic()
+            if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
+                raise HandBack
+
+    def _predict(self, batches: Iterator[list[Source]], *, threads: int | None = None) -> Iterator[GroupResult]:
+        return predict_groups(
+            batches,
+            self._classifier,
+            top_k=self._request.top_k,
+            batch_size=self._station.settings.batch_size,
+            decode_threads=threads or self._station.settings.num_decode_threads,
+            max_pixels=self._station.settings.max_pixels,
+            between_batches=self._between_batches,
+        )
+
+    # The end of a shard
+
+    def _commit_if_written(self, claim: Claim) -> bool:
+        """Whether the shard's part is there already: its writer died, or the server forgot, before the commit."""
+        try:
+            written = read_trailer(self._folder.parts, claim.shard) is not None
+        except IntegrityError:
+            part_path(self._folder.parts, claim.shard).unlink(missing_ok=True)
+            return False
+        if written:
+            self._commit_written(claim)
+        return written
+
+    def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
+        """Write the part, unless another was faster, and commit what is on the disk."""
+        while not self._write(shard, given_up=given_up):
+            self._between_batches()
+            time.sleep(DISK_RETRY_S)
+        self._commit_written(shard.claim)
+
+    def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
+        """Write the part; False, told to whoever watches, where the disk refuses: it may be full for a while."""
+        try:
+            write_part(
+                self._folder.parts,
+                shard.claim.shard,
+                shard.rows,
+                row_format=self._request.output_format,
+                seconds=shard.seconds,
+                worker=self._station.worker,
+                given_up=given_up,
+            )
+        except OSError as err:
+            logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
+            trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
+            self._station.patiently(self._station.ledger.report_trouble, self._request.job, trouble)
+            return False
+        return True
+
+    def _commit_written(self, claim: Claim) -> None:
+        trailer = read_trailer(self._folder.parts, claim.shard)
+        if trailer is None:
+            raise IntegrityError(f"{part_path(self._folder.parts, claim.shard)} is gone just after it was written")
+        ledger = self._station.ledger
+        verdict, state = self._station.patiently(
+            ledger.commit,
+            claim,
+            num_rows=trailer.num_rows,
+            num_failed=trailer.num_failed,
+            given_up=trailer.given_up,
+        )
+        self._leases.drop(claim)
+        if verdict == "unknown":
+            self._station.patiently(restore_job, self._folder, ledger)
+        elif verdict == "committed":
+            self._station.patiently(ledger.count_images, self._station.worker, trailer.num_rows)
+            if state in ("finalizing", "cancelling"):
+                self._station.ring(FINALIZE, self._request.job)
+
+    # Shards that kill
+
+    def _go_through_carefully(self, shard: OpenShard) -> None:
+        """A shard whose workers died: without reading ahead, with notes, past the images that kill."""
+        logger.warning(
+            "shard %d of %s has lost %d workers; going through it carefully",
+            shard.claim.shard, self._request.job, shard.claim.attempt - 1,
+        )  # fmt: skip
+        if shard.claim.attempt > self._station.settings.max_attempts:
+            lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
+            shard.rows = [Row(path, Prediction(error_code="given_up", error=lost)) for path in shard.paths]
+            return self._commit(shard, given_up=True)
+        journal = Journal(self._folder.journals, shard.claim)
+        deaths = journal.deaths()
+        size = self._station.settings.batch_size
+        with journal.open() as notes:
+            for start in range(0, len(shard.paths), size):
+                indices = range(start, min(start + size, len(shard.paths)))
+                if deaths[BATCH, start]:
+                    self._try_alone(shard, indices, deaths, notes)
+                notes.trying(BATCH, start)
+                convicted = {index for index in indices if deaths[IMAGE, index] >= DEATHS_TO_CONVICT}
+                sources = [
+                    _killer if index in convicted else self._reader.source(shard.paths[index]) for index in indices
+                ]
+                for result in self._predict(iter([sources]), threads=1):
+                    shard.add(result)
+        return self._commit(shard)
+
+    def _try_alone(self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes) -> None:
+        """Try every image of a batch by itself; this process dies at the one that kills, and the note stays."""
+        for index in indices:
+            if deaths[IMAGE, index] < DEATHS_TO_CONVICT:
+                notes.trying(IMAGE, index)
+                list(self._predict(iter([[self._reader.source(shard.paths[index])]]), threads=1))
+
+
+def _killer() -> bytes:
+    """The source of an image that was convicted."""
+    raise ImageError("crashed_worker", "a worker process died whenever it tried this image")

@@ -1,0 +1,103 @@
+"""Keeping what a slice has claimed: a thread that renews leases and learns whether the job goes on."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from orchestrator.contract.ledger import Claim
+from orchestrator.contract.server import SERVER_ERRORS
+from workers.station import Station
+
+logger = logging.getLogger(__name__)
+
+RENEW_S = 1.0  # at most; shorter than a third of a long lease, so that a cancel is prompt
+STALLED_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
+
+
+class Leases:
+    """The claims of one slice, renewed until they are dropped or the block ends.
+
+    A process that finishes nothing for `stall_s` ends itself: its parent starts another, and the shard goes to
+    whoever asks first. That also frees a worker that hangs inside a decoder or a driver.
+    """
+
+    def __init__(self, station: Station, job: str, *, on_tick: Callable[[], None] = lambda: None) -> None:
+        self._station = station
+        self._job = job
+        self._on_tick = on_tick
+        self._claims: dict[int, Claim] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"leases-{job}", daemon=True)
+        self._last_progress = time.monotonic()
+        self.state: str = "running"  # of the job
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for claim in self.held():
+            try:
+                self._station.ledger.release(claim)
+            except SERVER_ERRORS as away:
+                logger.warning(
+                    "cannot hand back shard %d of %s, its lease will run out: %s",
+                    claim.shard,
+                    self._job,
+                    away,
+                )
+
+    def add(self, claim: Claim) -> None:
+        """Renew `claim` from now on."""
+        with self._lock:
+            self._claims[claim.shard] = claim
+
+    def drop(self, claim: Claim) -> None:
+        """Renew `claim` no longer: it is committed."""
+        with self._lock:
+            self._claims.pop(claim.shard, None)
+
+    def abandon(self) -> None:
+        """Renew nothing any more, and hand nothing back: the leases run out, as they do after a death."""
+        with self._lock:
+            self._claims.clear()
+
+    def held(self) -> list[Claim]:
+        """The claims that are neither committed nor lost."""
+        with self._lock:
+            return list(self._claims.values())
+
+    def progressed(self) -> None:
+        """Say that something was finished just now."""
+        self._last_progress = time.monotonic()
+
+    @property
+    def job_goes_on(self) -> bool:
+        """Whether the job still wants work done, as of the last renewal."""
+        return self.state in ("queued", "running", "finalizing", "unknown")
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(RENEW_S, self._station.settings.lease_s / 3)):
+            try:
+                self._renew()
+            except SERVER_ERRORS as err:
+                logger.warning("cannot renew the leases of %s: %s", self._job, err)
+            self._on_tick()
+            if time.monotonic() - self._last_progress > self._station.settings.stall_s:
+                logger.critical("nothing was finished for %.0f s; this process ends", self._station.settings.stall_s)
+                os._exit(STALLED_EXIT_CODE)
+
+    def _renew(self) -> None:
+        claims = self.held()
+        self.state, lost = self._station.ledger.renew(self._job, claims, self._station.settings.lease_s)
+        if lost and self.state != "unknown":
+            logger.warning("job %s: the lease of shards %s ran out; another may have them", self._job, sorted(lost))

@@ -1,0 +1,182 @@
+"""A worker's parent process: talks to the broker, beats, sweeps, restarts its child. It never imports torch.
+
+The child (`child.py`) holds the device and does the work. On SIGTERM or Ctrl-C the worker takes no further
+doorbell, and finishes or hands back what it holds; a second signal stops it at once.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import psutil
+from celery import Celery, signals
+from celery.worker import state as worker_state
+
+from orchestrator.contract.app import create_app
+from orchestrator.contract.errors import PigeonholeError, UsageError
+from orchestrator.contract.ledger import BEAT_S, Ledger
+from orchestrator.contract.messages import ring
+from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
+from orchestrator.contract.server import SERVER_ERRORS, connect, redact, require_answer
+from orchestrator.contract.settings import get_settings
+from workers import ack_patch
+from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
+from workers.devices import Device, take_device
+from workers.sweep import sweep
+
+logger = logging.getLogger(__name__)
+
+
+@click.command(help="Start a worker; `pigeonhole worker --help` says more.")
+@click.option("--queues", default=",".join(ALL_QUEUES))
+@click.option("--device", "wish", default="auto")
+@click.option("--log-level", default="INFO")
+def main(queues: str, wish: str, log_level: str) -> None:
+    """Run one worker until it is told to stop."""
+    configure_logging(log_level)
+    try:
+        run_worker(_parse_queues(queues), take_device(wish), log_level)
+    except PigeonholeError as err:
+        click.echo(f"error: {err}", err=True)
+        sys.exit(err.exit_code)
+
+
+def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
+    """Hold `device` and take doorbells off `queues` until told to stop."""
+    settings = get_settings()
+    url = settings.require_server_url()
+    ledger = Ledger(connect(url))
+    require_answer(ledger.client, url)
+    run_folder = Path(tempfile.mkdtemp(prefix="pigeonhole-worker-"))
+    worker = f"{socket.gethostname()}-{device.name.replace(':', '')}-{os.getpid()}"
+    facts = WorkerFacts(
+        worker=worker,
+        device=device.torch_name,
+        drain_flag=str(run_folder / "drain"),
+        parent_pid=os.getpid(),
+        log_level=log_level,
+    )
+    os.environ[WORKER_ENVIRONMENT] = facts.to_json()
+    if device.visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts; CUDA's default is by speed
+    ack_patch.install()
+    app = create_app(url, include=("workers.tasks",))
+    caretaker = Caretaker(app, ledger, worker, queues, device.name)
+    signals.setup_logging.connect(_keep_logging, weak=False)
+    signals.worker_ready.connect(lambda **_: _ready(facts, caretaker), weak=False)
+    logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
+    try:
+        app.worker_main(_celery_arguments(worker, queues, log_level))
+    finally:
+        caretaker.stop()
+        shutil.rmtree(run_folder, ignore_errors=True)
+
+
+class Caretaker:
+    """The thread that says the worker lives and looks after jobs that nobody else looks after."""
+
+    def __init__(self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str) -> None:
+        self._app = app
+        self._ledger = ledger
+        self._worker = worker
+        self._facts: dict[str, str | int] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "device": device,
+            "queues": ",".join(queues),
+        }
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="caretaker", daemon=True)
+
+    def start(self) -> None:
+        """Beat at once, then every `BEAT_S`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Strike the worker off the list."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=BEAT_S)
+        try:
+            self._ledger.forget_worker(self._worker)
+        except SERVER_ERRORS as err:
+            logger.info("cannot sign off, the server will notice: %s", err)
+
+    def _run(self) -> None:
+        settings = get_settings()
+        while True:
+            try:
+                self._ledger.beat(self._worker, self._facts)
+                sweep(settings, self._ledger, self._ring, idle=not worker_state.active_requests)
+            except SERVER_ERRORS as err:
+                logger.warning("cannot reach the server: %s", err)
+            except Exception:
+                logger.exception("the sweep failed; it is tried again")
+            if self._stop.wait(BEAT_S):
+                return
+
+    def _ring(self, queue: str, job: str) -> None:
+        logger.info("job %s has work and nobody at it; ringing on %s", job, queue)
+        ring(self._app, queue, job)
+
+
+def _parse_queues(text: str) -> tuple[str, ...]:
+    """The queues to listen to; ending jobs is every worker's affair."""
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := sorted(set(wanted) - set(ALL_QUEUES)):
+        raise UsageError(f"--queues {text!r}: {unknown[0]!r} is none of {', '.join(ALL_QUEUES)}")
+    if not wanted:
+        raise UsageError(f"--queues {text!r} names no queue; choose from {', '.join(ALL_QUEUES)}")
+    return tuple(dict.fromkeys([*wanted, FINALIZE]))
+
+
+def _celery_arguments(worker: str, queues: tuple[str, ...], log_level: str) -> list[str]:
+    return [
+        "--quiet",
+        "worker",
+        "--pool=prefork",  # never solo: it loses the task it is in when told to stop
+        "--concurrency=1",  # one child holds the device
+        f"--queues={','.join(queues)}",
+        f"--hostname={worker}@{socket.gethostname()}",
+        f"--loglevel={log_level}",
+        "--without-gossip",
+        "--without-mingle",
+    ]
+
+
+def _keep_logging(**_: Any) -> None:
+    """Connected to Celery's signal, which keeps Celery from setting up logging of its own."""
+
+
+def _ready(facts: WorkerFacts, caretaker: Caretaker) -> None:
+    """The worker takes doorbells from here on."""
+    warm_stop = signal.getsignal(signal.SIGTERM)
+    assert callable(warm_stop)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if Path(facts.drain_flag).exists():
+            _stop_at_once()
+        logger.warning("told to stop: finishing or handing back what is held; once more stops at once")
+        Path(facts.drain_flag).touch()
+        warm_stop(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    caretaker.start()
+
+
+def _stop_at_once() -> None:
+    """End this process and its child now; leases run out, and others take over."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(128 + signal.SIGTERM)

@@ -1,0 +1,93 @@
+"""What a worker's child process works with, whatever the job."""
+
+import functools
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from modeling.errors import ModelFormatError
+from modeling.store import ModelStore
+from orchestrator.contract.job_folder import JobFolder
+from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.requests import ModelPin
+from orchestrator.contract.server import SERVER_ERRORS
+from orchestrator.contract.settings import Settings
+
+if TYPE_CHECKING:
+    from modeling.classifier import Classifier
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE_S = 120.0  # a server that is away longer ends the slice; the parts on the disk are not lost
+MODELS_KEPT = 4
+
+
+class Sessions:
+    """Loaded models by digest; the least recently used one goes when there are too many."""
+
+    def __init__(self, store: ModelStore, device: str) -> None:
+        self._store = store
+        self._device = device
+        self._loaded: OrderedDict[str, Classifier] = OrderedDict()
+
+    def get(self, pin: ModelPin) -> "Classifier":
+        """The classifier of a pinned model version, loaded once.
+
+        Raises:
+            ModelNotFoundError: if the store has no such version.
+            ModelFormatError: if what it has is not what was pinned.
+        """
+        if pin.digest not in self._loaded:
+            from modeling.classifier import Classifier  # torch: only where a model is wanted
+
+            version = self._store.resolve(pin.ref)
+            if version.digest != pin.digest:
+                raise ModelFormatError(
+                    f"{pin.ref} was {pin.digest[:12]} when the job was submitted, and is another now"
+                )
+            self._loaded[pin.digest] = Classifier.load(version.path, self._device)
+            if len(self._loaded) > MODELS_KEPT:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(pin.digest)
+        return self._loaded[pin.digest]
+
+
+@dataclass
+class Station:
+    """One worker's place of work: plain values and functions, so that tests need no Celery."""
+
+    settings: Settings
+    ledger: Ledger
+    sessions: Sessions
+    worker: str
+    device: str  # as torch says it
+    ring: Callable[[str, str], None]  # queue, job
+    draining: Callable[[], bool] = field(default=lambda: False)
+
+    def folder(self, job: str) -> JobFolder:
+        """The folder of a job that exists on this machine."""
+        return JobFolder.open(self.settings, job)
+
+    def patiently(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call until the server answers, for `PATIENCE_S` or until the worker is told to stop."""
+        return patiently(functools.partial(call, *args, **kwargs), give_up=self.draining)
+
+
+def patiently(call: Callable[[], T], *, give_up: Callable[[], bool], patience_s: float = PATIENCE_S) -> T:
+    """Repeat `call` while the server is away; its last error is raised when patience ends."""
+    deadline = time.monotonic() + patience_s
+    pause_s = 0.1
+    while True:
+        try:
+            return call()
+        except SERVER_ERRORS as err:
+            if give_up() or time.monotonic() > deadline:
+                raise
+            logger.warning("the server is away, trying again: %s", err)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 2.0)

@@ -1,0 +1,70 @@
+"""The sweep: any worker rings for a job that has work and nobody at it, and tells the server what it forgot.
+
+It is why a doorbell may be lost, and why an emptied server needs nobody's help: the active jobs stand on the disk.
+"""
+
+import logging
+from collections.abc import Callable
+
+from orchestrator.contract.errors import MessageError, NotFoundError
+from orchestrator.contract.job_folder import JobFolder, active_jobs
+from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.listing import read_facts
+from orchestrator.contract.queues import CLASSIFY, FINALIZE, TRAIN
+from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
+from orchestrator.contract.restore import restore_job
+from orchestrator.contract.settings import Settings
+from workers.end import enter_outcome
+
+logger = logging.getLogger(__name__)
+
+_LISTER_DIED = "the process that submitted it ended before it had listed all images; submit it again"
+
+
+def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None], *, idle: bool) -> None:
+    """Look after every active job once; `idle` says whether this worker could take work right now.
+
+    An idle worker rings for itself, where no bell hangs yet. A job that nobody has touched for two slices gets
+    a bell in any case, as long as there are no more bells than active jobs: so their number stays bounded.
+    """
+    jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
+    for job in sorted(jobs):
+        try:
+            queue, need = _look_at(JobFolder.open(settings, job), ledger, starving_s=2 * settings.slice_s)
+        except (NotFoundError, MessageError) as err:
+            logger.warning("cannot look after job %s: %s", job, err)
+            continue
+        waiting = ledger.queue_length(queue)
+        if (need == "starving" and waiting <= len(jobs)) or (need != "nothing" and idle and not waiting):
+            ring(queue, job)
+
+
+def _finish_listing(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, ledger: Ledger) -> None:
+    """The submitting process is silent: either the listing is whole and the server forgot, or it never will be."""
+    facts = read_facts(folder.path)
+    if facts is None or not isinstance(request, ClassifyRequest):
+        ledger.cancel(folder.job, reason=_LISTER_DIED)
+        return
+    limit = request.failure_limit(facts.num_images)
+    ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, failure_limit=limit)
+
+
+def _look_at(folder: JobFolder, ledger: Ledger, *, starving_s: float) -> tuple[str, str]:
+    """The queue where the job's next bell belongs, and what it needs; tells the ledger what it does not know."""
+    outcome = folder.outcome()
+    if outcome is not None:
+        enter_outcome(folder, outcome, ledger)
+        return FINALIZE, "nothing"
+    request = folder.request()
+    queue = CLASSIFY if isinstance(request, ClassifyRequest) else TRAIN
+    if folder.cancel_requested():
+        ledger.cancel(folder.job)  # once more: the server may have lost it with its last second
+    need = ledger.need(folder.job, starving_s)
+    if need == "rebuild":
+        if restore_job(folder, ledger):
+            logger.warning("the server had forgotten job %s; entered it again from %s", folder.job, folder.path)
+        need = ledger.need(folder.job, starving_s)
+    if need == "lister":
+        _finish_listing(folder, request, ledger)
+        need = ledger.need(folder.job, starving_s)
+    return (FINALIZE if need == "end" else queue), need

@@ -1,0 +1,49 @@
+"""The Celery tasks: unwrap the doorbell, call a plain function."""
+
+import logging
+from typing import Any
+
+from celery import shared_task
+
+from orchestrator.contract.app import SLICE_TIME_LIMIT_S
+from orchestrator.contract.errors import MessageError, NotFoundError
+from orchestrator.contract.messages import Doorbell
+from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
+from workers.child import at_work
+from workers.classify import classify_slice
+from workers.end import end_job
+from workers.train import train_slice
+
+logger = logging.getLogger(__name__)
+
+_WORK = {CLASSIFY: classify_slice, TRAIN: train_slice, FINALIZE: end_job}
+
+
+@shared_task(name=TASKS[CLASSIFY], time_limit=SLICE_TIME_LIMIT_S)
+def classify_task(message: dict[str, Any]) -> None:
+    """Classify for one slice of time."""
+    _answer(CLASSIFY, message)
+
+
+@shared_task(name=TASKS[TRAIN])
+def train_task(message: dict[str, Any]) -> None:
+    """Train to the end; the child process can be stopped at any time."""
+    _answer(TRAIN, message)
+
+
+@shared_task(name=TASKS[FINALIZE], time_limit=SLICE_TIME_LIMIT_S)
+def finalize_task(message: dict[str, Any]) -> None:
+    """End a job."""
+    _answer(FINALIZE, message)
+
+
+def _answer(queue: str, message: dict[str, Any]) -> None:
+    """Do what the bell asks for; a bell that means nothing here is reported and dropped."""
+    try:
+        job = Doorbell.parse(message, what=f"a doorbell on {queue}").job
+        with at_work(f"{queue} {job}") as station:
+            _WORK[queue](job, station)
+    except MessageError as err:
+        logger.error("%s", err)  # noqa: TRY400 the message says it all
+    except NotFoundError as err:
+        logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400

@@ -1,0 +1,170 @@
+"""A training job: a child process of its own trains, the worker reads its events and keeps an eye on the job."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from modeling.train_request import TrainRequest
+from orchestrator.contract.files import write_atomic
+from orchestrator.contract.job_folder import JobFolder
+from orchestrator.contract.ledger import FINAL_STATES, Claim
+from orchestrator.contract.queues import FINALIZE, TRAIN
+from orchestrator.contract.requests import TrainJobRequest
+from orchestrator.contract.restore import restore_job
+from orchestrator.contract.server import SERVER_ERRORS
+from workers.leases import Leases
+from workers.station import Station
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3  # a training that kills its worker is not tried for ever
+LAST_LINES = 5  # of the log, in the error of a training that crashed
+
+
+class TrainingFailedError(Exception):
+    """The training ended without a model; the message is for the operator."""
+
+
+def train_slice(job: str, station: Station) -> None:
+    """Train the model of `job`, unless another worker does, or it is trained already."""
+    folder = station.folder(job)
+    request = folder.request()
+    if folder.outcome() is not None or not isinstance(request, TrainJobRequest):
+        logger.info("job %s wants no training; a doorbell too many does no harm", job)
+        return
+    claim = _claim(folder, station)
+    if claim is None:
+        return
+    training = Training(station, folder, request)
+    with Leases(station, job, on_tick=training.stop_if_unwanted) as leases:
+        training.leases = leases
+        leases.add(claim)
+        try:
+            if claim.attempt > MAX_ATTEMPTS:
+                raise TrainingFailedError(f"{claim.attempt - 1} workers died of it")
+            finished = folder.model.exists() or training.run()
+        except TrainingFailedError as err:
+            station.patiently(station.ledger.cancel, job, reason=f"training failed: {err}")
+            finished = False
+        if finished:
+            _commit(claim, folder, leases, station)
+    _ring_on(job, training, station)
+
+
+def _claim(folder: JobFolder, station: Station) -> Claim | None:
+    """The training's only shard; None where somebody else has it, or the job is past training."""
+    ledger, lease_s = station.ledger, station.settings.lease_s
+    claim = station.patiently(ledger.claim, folder.job, station.worker, lease_s)
+    if claim == "unknown":
+        station.patiently(restore_job, folder, ledger)
+        claim = station.patiently(ledger.claim, folder.job, station.worker, lease_s)
+    return None if isinstance(claim, str) else claim
+
+
+def _commit(claim: Claim, folder: JobFolder, leases: Leases, station: Station) -> None:
+    """Say that the model is trained; it lies in the job folder, so a server that forgot is told by restoring."""
+    verdict, _ = station.patiently(station.ledger.commit, claim, num_rows=0, num_failed=0)
+    leases.drop(claim)
+    if verdict == "unknown":
+        station.patiently(restore_job, folder, station.ledger)
+
+
+def _ring_on(job: str, training: "Training", station: Station) -> None:
+    """Ring for whatever the job needs next."""
+    if training.drained:
+        station.ring(TRAIN, job)
+        return
+    record = station.patiently(station.ledger.record, job)
+    if record is not None and record.state not in FINAL_STATES:
+        station.ring(FINALIZE, job)
+
+
+class Training:
+    """A training child process and what it says."""
+
+    def __init__(self, station: Station, folder: JobFolder, request: TrainJobRequest) -> None:
+        self._station = station
+        self._folder = folder
+        self._request = request
+        self._child: subprocess.Popen[str] | None = None
+        self._log = folder.path / "train.log"
+        self.leases: Leases | None = None
+        self.drained = False
+        self._unwanted = False
+
+    def run(self) -> bool:
+        """Train; True when the model is written, False when the training was stopped.
+
+        Raises:
+            TrainingFailedError: if the child ended without a model, with its error or its last lines.
+        """
+        request_path = self._write_request()
+        error = ""
+        with self._log.open("w") as log, self._folder.events.open("a") as events:
+            self._child = self._start(request_path, log.fileno())
+            with self._child as child:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    events.write(line)
+                    events.flush()
+                    error = self._forward(line) or error
+        if self._unwanted:
+            return False
+        if child.returncode == 0 and self._folder.model.exists():
+            return True
+        raise TrainingFailedError(error or self._crash(child.returncode))
+
+    def stop_if_unwanted(self) -> None:
+        """Called every second by the leases: end the child when the job or the worker is to stop."""
+        if self.leases is None or self._child is None:
+            return
+        self.leases.progressed()  # the child's own pace is its affair; its death is noticed
+        self.drained = self.drained or self._station.draining()
+        if self.drained or not self.leases.job_goes_on:
+            self._unwanted = True
+            self._child.kill()
+
+    def _write_request(self) -> Path:
+        """The request for the child: the operator's, on this worker's device, into the job folder."""
+        wish = self._request.train | {"device": self._station.device, "output": str(self._folder.model)}
+        path = self._folder.path / "train_request.json"
+        write_atomic(path, json.dumps(TrainRequest.from_json(wish).to_json(), indent=2).encode())
+        return path
+
+    def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
+        """Start the child; the pipe on its standard input tells it when this process dies."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "modeling.train_process", str(request_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
+
+    def _forward(self, line: str) -> str | None:
+        """Show an event to whoever watches the job; returns the error if it is one."""
+        try:
+            event: dict[str, Any] = json.loads(line)
+        except ValueError:
+            logger.warning("job %s: the training said no event: %r", self._folder.job, line[:200])
+            return None
+        if event.get("event") == "error":
+            return str(event.get("error"))
+        try:
+            self._station.ledger.report_progress(self._folder.job, line.strip())
+        except SERVER_ERRORS as err:
+            logger.warning("cannot forward an event of %s: %s", self._folder.job, err)
+        return None
+
+    def _crash(self, code: int) -> str:
+        """What a child that died without a word left in its log."""
+        with self._log.open(errors="backslashreplace") as log:
+            last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"the process ended with {how}: {' | '.join(last) or 'it said nothing'} (log: {self._log})"
