@@ -75,7 +75,6 @@ class _Best:
     """The epoch that is kept."""
 
     epoch: int
-    validation_accuracy: float | None
     metrics: dict[str, float]
 
 
@@ -170,7 +169,7 @@ class _Run:
         counts = {"num_train": self._train, "num_validation": self._validation, "num_test": self._test}
         metrics: dict[str, float] = {name: len(part) for name, part in counts.items()}
         metrics |= {name: value for name, value in accuracies.items() if value is not None}
-        return _Best(epoch, validation_accuracy, metrics)
+        return _Best(epoch, metrics)
 
 
 def _check_output(output: Path) -> None:

@@ -113,12 +113,18 @@ class Stack:
         data = json.dumps([asdict(process) for process in running.values()], indent=2)
         write_atomic(self.folder / "processes.json", data.encode())
 
+    def _url(self) -> str | None:
+        """This stack's server; None while it has none."""
+        path = self.folder / "url"
+        return path.read_text() if path.exists() else None
+
     # The server
 
     def _start_server(self) -> Process:
         """Start a server that keeps its data, and write down its address."""
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
+        (self.folder / "url").unlink(missing_ok=True)
         url, address = self._choose_address()
         config = [
             *address,
@@ -154,7 +160,7 @@ class Stack:
 
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
         """Wait for the first beat of every worker."""
-        ledger = Ledger(connect(self._settings.require_server_url()))
+        ledger = Ledger(connect((self.folder / "url").read_text()))
         for process in running.values():
             if process.name != "server":
                 self._wait(process, lambda pid=process.pid: _beats(ledger, pid), WORKER_START_S)  # type: ignore[misc]
@@ -163,6 +169,9 @@ class Stack:
         """Start a process in a session of its own, with a log."""
         path = self.folder / f"{name}.log"
         environment = os.environ | {"PIGEONHOLE_HOME": str(self._settings.home)}
+        environment.pop("PIGEONHOLE_SERVER_URL", None)
+        if (url := self._url()) is not None:
+            environment["PIGEONHOLE_SERVER_URL"] = url  # this stack's, whatever a pigeonhole.toml says
         with path.open("ab") as log:
             child = subprocess.Popen(
                 command,

@@ -4,7 +4,6 @@ All checks come first, so that a mistake is told at once and leaves nothing behi
 """
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,14 +12,13 @@ from typing import TypeVar
 
 from celery import Celery
 
-from modeling.datasets import open_dataset
 from modeling.store import ModelStore, check_model_name
 from modeling.train_request import TrainRequest
 from orchestrator.contract.app import create_app
 from orchestrator.contract.errors import UnavailableError, UsageError
 from orchestrator.contract.job_folder import JobFolder, Outcome, new_job_id
-from orchestrator.contract.ledger import FINAL_STATES, Ledger
-from orchestrator.contract.listing import ListingFacts, ListingWriter
+from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.listing import ListingFacts
 from orchestrator.contract.messages import ring
 from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TRAIN
@@ -30,9 +28,8 @@ from orchestrator.contract.rows import format_of
 from orchestrator.contract.server import connect, require_answer
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.summary import summary_path
+from orchestrator.lister import Lister
 from orchestrator.sources import Source, SourceOptions, open_source
-
-EXTEND_EVERY_S = 0.3  # how often the ledger hears of new shards while a listing grows
 
 AnyRequest = TypeVar("AnyRequest", ClassifyRequest, TrainJobRequest)
 
@@ -91,15 +88,11 @@ class Office:
 
     def require_worker(self, queue: str) -> None:
         """Raises UnavailableError where no living worker listens to `queue`."""
-        if not self.listeners(queue):
+        if not self.ledger.num_listeners(queue):
             raise UnavailableError(
                 f"no worker listens to the queue {queue!r}; start one with `pigeonhole worker`, "
                 "or leave the job waiting for one with --detach"
             )
-
-    def listeners(self, queue: str) -> int:
-        """Number of living workers that take doorbells from `queue`."""
-        return sum(worker.alive and queue in worker.queues for worker in self.ledger.workers())
 
     def submit_classify(
         self, wish: ClassifyWish, *, on_listing: Callable[[str, int], None] = lambda job, num_images: None
@@ -147,7 +140,7 @@ class Office:
         entered = self._enter(folder, request, {"kind": "classify", "listed": 0})
         if entered.existed:
             return entered
-        return Submission(job, facts=self._list(folder, request, source, on_listing))
+        return Submission(job, facts=Lister(folder, request, self.ledger, self.ring).run(source, on_listing))
 
     def submit_train(self, wish: TrainWish) -> Submission:
         """Submit a training job.
@@ -170,6 +163,8 @@ class Office:
         )
         if earlier := self._earlier(request):
             return Submission(earlier, existed=True)
+        from modeling.datasets import open_dataset  # numpy: only where training data is looked at
+
         num_images = open_dataset(data).num_images
         if wish.need_worker:
             self.require_worker(TRAIN)
@@ -194,6 +189,8 @@ class Office:
         if state == "cancelling":
             self.ring(FINALIZE, job)
             self._end_unworked(folder)
+        else:
+            folder.withdraw_cancel()  # too late: the job must not end as cancelled after a server's loss of memory
         return state
 
     def _end_unworked(self, folder: JobFolder) -> None:
@@ -250,39 +247,6 @@ class Office:
         if verdict == "conflict":
             raise UsageError(f"idempotency key {request.idempotency_key!r} stands for another request, job {job}")
         raise UsageError(f"job {job} will write {output_of(request)}; wait for it, or name another output")
-
-    def _list(
-        self, folder: JobFolder, request: ClassifyRequest, source: Source, on_listing: Callable[[str, int], None]
-    ) -> ListingFacts:
-        """Stream the listing into the job folder, letting workers begin with its first shard."""
-        last = 0.0
-        try:
-            with ListingWriter(folder.path, request.shard_size) as writer:
-                for path in source.paths:
-                    if writer.add(path) and time.monotonic() - last > EXTEND_EVERY_S:
-                        writer.publish()
-                        self._extend(folder.job, writer)
-                        on_listing(folder.job, writer.num_images)
-                        last = time.monotonic()
-                facts = writer.close(source.skipped)
-            self._extend(folder.job, writer, limit=request.failure_limit(facts.num_images), listed=True)
-        except BaseException as err:
-            self.ledger.cancel(folder.job, reason=f"listing {request.source} ended early: {err or type(err).__name__}")
-            self.ring(FINALIZE, folder.job)
-            raise
-        on_listing(folder.job, facts.num_images)
-        return facts
-
-    def _extend(self, job: str, writer: ListingWriter, *, limit: int | None = None, listed: bool = False) -> None:
-        """Let the ledger know how far the listing is; ring where workers may be waiting for that."""
-        state = self.ledger.extend(job, writer.num_shards, writer.num_images, listed=listed, failure_limit=limit)
-        if state in FINAL_STATES or state == "cancelling":
-            raise UsageError(f"job {job} was ended while its images were still being listed")
-        if state == "finalizing":
-            self.ring(FINALIZE, job)
-        elif self.ledger.queue_length(CLASSIFY) == 0:
-            for _ in range(max(1, min(self.listeners(CLASSIFY), writer.num_shards))):
-                self.ring(CLASSIFY, job)
 
 
 def _check_output(output: Path, *, overwrite: bool, in_job_folder: bool) -> None:

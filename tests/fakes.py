@@ -32,8 +32,8 @@ class FakeClassifier:
     preprocessing: Preprocessing = Preprocessing("L", 2, 2)  # noqa: RUF009 frozen
     seen: list[int] = field(default_factory=list)  # mean brightness, image by image
 
-    def predict(self, images_BHWC: np.ndarray, top_k: int, /) -> list[Prediction]:
-        brightness = [int(image.mean()) for image in images_BHWC]
+    def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
+        brightness = [int(image.mean()) for image in images]
         self.before(brightness)
         self.seen += brightness
         return [predict_brightness(value, top_k) for value in brightness]

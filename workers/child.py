@@ -31,7 +31,6 @@ class WorkerFacts:
     worker: str
     device: str
     drain_flag: str  # a file that appears when the worker is told to stop
-    parent_pid: int
     log_level: str
 
     def to_json(self) -> str:

@@ -5,8 +5,6 @@ twice: the second time it finds the same bytes, the same model version and the s
 """
 
 import logging
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from modeling.errors import ModelingError
@@ -20,16 +18,10 @@ from orchestrator.contract.queues import CLASSIFY
 from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.restore import output_of, restore_job
 from workers.publish import BadPartError, publish_manifest, remove_temporaries
+from workers.right import END_LEASE_S, Right, RightLostError
 from workers.station import Station
 
 logger = logging.getLogger(__name__)
-
-END_LEASE_S = 30.0
-KEEP_EVERY_S = 2.0
-
-
-class RightLostError(Exception):
-    """Another worker is ending the job, or the server forgot that this one does."""
 
 
 def end_job(job: str, station: Station) -> None:
@@ -69,11 +61,11 @@ def _conclude(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, sta
     record = station.patiently(ledger.record, folder.job)
     if state == "cancelling":
         return _stopped(folder, request, record)
-    keep_right = _keeper(station, folder.job, fence)
     try:
-        if isinstance(request, TrainJobRequest):
-            return _publish_model(folder, request, record, station)
-        return _publish_rows(folder, request, record, fence, keep_right)
+        with Right(station, folder.job, fence) as right:
+            if isinstance(request, TrainJobRequest):
+                return _publish_model(folder, request, record, station)
+            return _publish_rows(folder, request, record, fence, right)
     except RightLostError:
         logger.info("job %s: another worker ends it", folder.job)
     except BadPartError as err:
@@ -87,32 +79,17 @@ def _conclude(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, sta
     return None
 
 
-def _keeper(station: Station, job: str, fence: int) -> Callable[[], None]:
-    """A function to call often while ending a job; it raises RightLostError if the right is lost."""
-    last = time.monotonic()
-
-    def keep() -> None:
-        nonlocal last
-        if time.monotonic() - last < KEEP_EVERY_S:
-            return
-        if not station.patiently(station.ledger.renew_end, job, fence, END_LEASE_S):
-            raise RightLostError
-        last = time.monotonic()
-
-    return keep
-
-
 def _publish_rows(
     folder: JobFolder,
     request: ClassifyRequest,
     record: JobRecord | None,
     fence: int,
-    keep_right: Callable[[], None],
+    right: Right,
 ) -> Outcome:
     """Publish the manifest, unless too many images failed."""
     if record is not None and (outcome := _too_many_failures(folder, request, record)):
         return outcome
-    totals = publish_manifest(folder, request, record, fence, keep_right=keep_right)
+    totals = publish_manifest(folder, request, record, fence, right)
     return Outcome(
         state="partial" if totals.num_failed else "succeeded",
         ended=datetime.now(UTC),

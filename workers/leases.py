@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import redis
+
 from orchestrator.contract.ledger import Claim
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.station import Station
@@ -35,6 +37,7 @@ class Leases:
         self._thread = threading.Thread(target=self._run, name=f"leases-{job}", daemon=True)
         self._last_progress = time.monotonic()
         self.state: str = "running"  # of the job
+        self.lost: set[int] = set()  # shards whose lease ran out, or that the server forgot
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -89,7 +92,7 @@ class Leases:
         while not self._stop.wait(min(RENEW_S, self._station.settings.lease_s / 3)):
             try:
                 self._renew()
-            except SERVER_ERRORS as err:
+            except redis.RedisError as err:  # whatever it is, this thread must live to see the end of it
                 logger.warning("cannot renew the leases of %s: %s", self._job, err)
             self._on_tick()
             if time.monotonic() - self._last_progress > self._station.settings.stall_s:
@@ -99,5 +102,6 @@ class Leases:
     def _renew(self) -> None:
         claims = self.held()
         self.state, lost = self._station.ledger.renew(self._job, claims, self._station.settings.lease_s)
+        self.lost |= lost
         if lost and self.state != "unknown":
             logger.warning("job %s: the lease of shards %s ran out; another may have them", self._job, sorted(lost))

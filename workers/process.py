@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -62,13 +63,13 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
         worker=worker,
         device=device.torch_name,
         drain_flag=str(run_folder / "drain"),
-        parent_pid=os.getpid(),
         log_level=log_level,
     )
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts; CUDA's default is by speed
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting starves the decode threads of shared cores
     ack_patch.install()
     app = create_app(url, include=("workers.tasks",))
     caretaker = Caretaker(app, ledger, worker, queues, device.name)
@@ -83,7 +84,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
 
 
 class Caretaker:
-    """The thread that says the worker lives and looks after jobs that nobody else looks after."""
+    """The threads that say the worker lives and look after jobs that nobody else looks after."""
 
     def __init__(self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str) -> None:
         self._app = app
@@ -96,34 +97,43 @@ class Caretaker:
             "queues": ",".join(queues),
         }
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="caretaker", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(work,), name=work.__name__, daemon=True)
+            for work in (self._beat, self._sweep)  # apart, since a sweep may have a large job to restore
+        ]
 
     def start(self) -> None:
-        """Beat at once, then every `BEAT_S`."""
-        self._thread.start()
+        """Beat and sweep at once, then every `BEAT_S`."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Strike the worker off the list."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=BEAT_S)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=BEAT_S)
         try:
             self._ledger.forget_worker(self._worker)
         except SERVER_ERRORS as err:
             logger.info("cannot sign off, the server will notice: %s", err)
 
-    def _run(self) -> None:
-        settings = get_settings()
+    def _repeat(self, work: Callable[[], None]) -> None:
         while True:
             try:
-                self._ledger.beat(self._worker, self._facts)
-                sweep(settings, self._ledger, self._ring, idle=not worker_state.active_requests)
+                work()
             except SERVER_ERRORS as err:
                 logger.warning("cannot reach the server: %s", err)
             except Exception:
-                logger.exception("the sweep failed; it is tried again")
+                logger.exception("%s failed; it is tried again", threading.current_thread().name)
             if self._stop.wait(BEAT_S):
                 return
+
+    def _beat(self) -> None:
+        self._ledger.beat(self._worker, self._facts)
+
+    def _sweep(self) -> None:
+        sweep(get_settings(), self._ledger, self._ring, idle=not worker_state.reserved_requests)
 
     def _ring(self, queue: str, job: str) -> None:
         logger.info("job %s has work and nobody at it; ringing on %s", job, queue)

@@ -5,14 +5,13 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
-from orchestrator.contract.files import fsync_folder, link_once, write_atomic
+from orchestrator.contract.files import fsync_folder, link_once, write_atomic, write_durable
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import JobRecord
 from orchestrator.contract.listing import ListingFacts, read_facts
@@ -21,6 +20,7 @@ from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.rows import FORMATS
 from orchestrator.contract.summary import SUMMARY_VERSION, summary_path
+from workers.right import Right
 
 _COPY_BYTES = 1 << 20
 
@@ -65,13 +65,11 @@ def publish_manifest(
     request: ClassifyRequest,
     record: JobRecord | None,
     fence: int,
-    *,
-    keep_right: Callable[[], None],
+    right: Right,
 ) -> Totals:
     """Join, prove and publish; doing it twice publishes the same bytes.
 
-    `keep_right` is called often and just before anything becomes visible; it raises if another worker has
-    taken over.
+    `right` is checked often, and confirmed just before anything becomes visible.
 
     Raises:
         BadPartError: a part is missing or damaged.
@@ -82,32 +80,36 @@ def publish_manifest(
     if facts is None:
         raise IntegrityError(f"{folder.path / 'listing.json'} is missing: the listing is not whole")
     output = Path(text_to_path(request.output))
-    remove_temporaries(request)
+    remove_temporaries(request, before=fence)
     temporary = output.with_name(f"{_temporary_prefix(request)}{fence}.tmp")
     try:
-        totals, sha256 = _join(folder, request, facts, temporary, keep_right)
+        totals, sha256 = _join(folder, request, facts, temporary, right)
         if totals.num_rows != facts.num_images:
             raise IntegrityError(f"{totals.num_rows} rows for {facts.num_images} listed images")
         size = temporary.stat().st_size
         summary = _summary(request, facts, totals, record, {"sha256": sha256, "bytes": size})
-        keep_right()
+        right.confirm()
         _put(temporary, output, sha256, summary, overwrite=request.overwrite)
     except OSError as err:
-        keep_right()  # another finalizer removes our temporary: then it is for that one to say how the job ends
         raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for path in (temporary, temporary.with_suffix(".summary.tmp")):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
     write_atomic(folder.summary, summary)
     return totals
 
 
-def remove_temporaries(request: ClassifyRequest) -> None:
-    """Remove what finalizers of this job that died left beside the output."""
-    output = Path(text_to_path(request.output))
+def remove_temporaries(request: ClassifyRequest, *, before: int | None = None) -> None:
+    """Remove what finalizers of this job that died left beside the output.
+
+    One that only slept has a lower fencing number than `before`, its successor's, and so never removes that one's.
+    """
+    output, prefix = Path(text_to_path(request.output)), _temporary_prefix(request)
     with contextlib.suppress(OSError):
         for path in output.parent.iterdir():
-            if path.name.startswith(_temporary_prefix(request)):
+            fence = path.name.removeprefix(prefix).partition(".")[0]
+            if path.name.startswith(prefix) and (before is None or not fence.isdecimal() or int(fence) < before):
                 path.unlink(missing_ok=True)
 
 
@@ -121,7 +123,7 @@ def _join(
     request: ClassifyRequest,
     facts: ListingFacts,
     path: Path,
-    keep_right: Callable[[], None],
+    right: Right,
 ) -> tuple[Totals, str]:
     """Write header, parts and footer to `path`, durable; returns the counts and the sha256 of all bytes."""
     row_format = FORMATS[request.output_format]
@@ -129,7 +131,7 @@ def _join(
     for shard in range(facts.num_shards):
         totals.add(_trailer(folder, shard))
         if shard % 100 == 0:
-            keep_right()
+            right.check()
     with path.open("wb") as file:
         hashed = _HashedFile(file)
         hashed.write(row_format.header(_manifest_facts(request, totals)))
@@ -137,7 +139,7 @@ def _join(
             if shard:
                 hashed.write(row_format.separator)
             _copy_rows(folder, shard, hashed)
-            keep_right()
+            right.check()
         hashed.write(row_format.footer())
         file.flush()
         os.fsync(file.fileno())
@@ -244,7 +246,9 @@ def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrit
     """Give the manifest its name; the summary comes first, so that no manifest stands without one."""
     if not overwrite and output.exists() and not _is_ours(output, sha256):
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
-    write_atomic(summary_path(output), summary)
+    beside = temporary.with_suffix(".summary.tmp")
+    write_durable(beside, summary)
+    beside.replace(summary_path(output))
     if overwrite:
         temporary.replace(output)
     elif not link_once(temporary, output) and not _is_ours(output, sha256):

@@ -6,13 +6,13 @@ It is why a doorbell may be lost, and why an emptied server needs nobody's help:
 import logging
 from collections.abc import Callable
 
-from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.job_folder import JobFolder, active_jobs
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import read_facts
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TRAIN
 from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.restore import restore_job
+from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from workers.end import enter_outcome
 
@@ -24,18 +24,22 @@ _LISTER_DIED = "the process that submitted it ended before it had listed all ima
 def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None], *, idle: bool) -> None:
     """Look after every active job once; `idle` says whether this worker could take work right now.
 
-    An idle worker rings for itself, where no bell hangs yet. A job that nobody has touched for two slices gets
-    a bell in any case, as long as there are no more bells than active jobs: so their number stays bounded.
+    An idle worker rings for itself, where no bell hangs yet; a job that only wants to be ended gets a bell from
+    a busy one, too. A job that nobody has touched for two slices gets one in any case, as long as there are no
+    more bells than active jobs: so their number stays bounded.
     """
     jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
     for job in sorted(jobs):
         try:
             queue, need = _look_at(JobFolder.open(settings, job), ledger, starving_s=2 * settings.slice_s)
-        except (NotFoundError, MessageError) as err:
-            logger.warning("cannot look after job %s: %s", job, err)
+        except SERVER_ERRORS:
+            raise
+        except Exception:  # one damaged folder must not keep the others from being looked after
+            logger.exception("cannot look after job %s", job)
             continue
         waiting = ledger.queue_length(queue)
-        if (need == "starving" and waiting <= len(jobs)) or (need != "nothing" and idle and not waiting):
+        wanted = need == "end" or (need != "nothing" and idle)
+        if (wanted and not waiting) or (need == "starving" and waiting <= len(jobs)):
             ring(queue, job)
 
 

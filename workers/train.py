@@ -1,7 +1,9 @@
 """A training job: a child process of its own trains, the worker reads its events and keeps an eye on the job."""
 
+import errno
 import json
 import logging
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.train_request import TrainRequest
-from orchestrator.contract.files import write_atomic
+from orchestrator.contract.files import fsync_folder, write_atomic
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import FINAL_STATES, Claim
 from orchestrator.contract.queues import FINALIZE, TRAIN
@@ -46,7 +48,7 @@ def train_slice(job: str, station: Station) -> None:
         try:
             if claim.attempt > MAX_ATTEMPTS:
                 raise TrainingFailedError(f"{claim.attempt - 1} workers died of it")
-            finished = folder.model.exists() or training.run()
+            finished = folder.model.exists() or training.run(claim)
         except TrainingFailedError as err:
             station.patiently(station.ledger.cancel, job, reason=f"training failed: {err}")
             finished = False
@@ -96,13 +98,15 @@ class Training:
         self.drained = False
         self._unwanted = False
 
-    def run(self) -> bool:
-        """Train; True when the model is written, False when the training was stopped.
+    def run(self, claim: Claim) -> bool:
+        """Train; True when the model is in the job folder, False when the training was stopped.
 
         Raises:
             TrainingFailedError: if the child ended without a model, with its error or its last lines.
         """
-        request_path = self._write_request()
+        self._claim = claim
+        output = self._folder.model.with_name(f"model.{claim.fence}")
+        request_path = self._write_request(output)
         error = ""
         with self._log.open("w") as log, self._folder.events.open("a") as events:
             self._child = self._start(request_path, log.fileno())
@@ -112,10 +116,11 @@ class Training:
                     events.write(line)
                     events.flush()
                     error = self._forward(line) or error
-        if self._unwanted:
-            return False
-        if child.returncode == 0 and self._folder.model.exists():
+        if child.returncode == 0 and output.exists():
+            self._keep(output)
             return True
+        if self._unwanted or self._was_told_to_stop(child.returncode):
+            return False
         raise TrainingFailedError(error or self._crash(child.returncode))
 
     def stop_if_unwanted(self) -> None:
@@ -124,13 +129,27 @@ class Training:
             return
         self.leases.progressed()  # the child's own pace is its affair; its death is noticed
         self.drained = self.drained or self._station.draining()
-        if self.drained or not self.leases.job_goes_on:
+        if self.drained or not self.leases.job_goes_on or self._claim.shard in self.leases.lost:
             self._unwanted = True
             self._child.kill()
 
-    def _write_request(self) -> Path:
-        """The request for the child: the operator's, on this worker's device, into the job folder."""
-        wish = self._request.train | {"device": self._station.device, "output": str(self._folder.model)}
+    def _was_told_to_stop(self, code: int) -> bool:
+        """Whether the child ended because the whole worker is being stopped, by somebody who told it as well."""
+        self.drained = self.drained or self._station.draining() or code in (-signal.SIGTERM, -signal.SIGINT)
+        return self.drained
+
+    def _keep(self, output: Path) -> None:
+        """Give the trained model its place in the job folder; the first one stays, whoever trains again."""
+        try:
+            output.rename(self._folder.model)
+        except OSError as err:
+            if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        fsync_folder(self._folder.path)
+
+    def _write_request(self, output: Path) -> Path:
+        """The request for the child: the operator's, on this worker's device, into a folder of this claim's own."""
+        wish = self._request.train | {"device": self._station.device, "output": str(output)}
         path = self._folder.path / "train_request.json"
         write_atomic(path, json.dumps(TrainRequest.from_json(wish).to_json(), indent=2).encode())
         return path
@@ -145,6 +164,7 @@ class Training:
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
+            start_new_session=True,  # a Ctrl-C at the worker's terminal is the worker's affair
         )
 
     def _forward(self, line: str) -> str | None:

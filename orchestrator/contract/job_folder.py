@@ -109,6 +109,10 @@ class JobFolder:
         """Write down that the operator wants the job to end; a server that forgets it is told again."""
         (self.path / "cancel").touch()
 
+    def withdraw_cancel(self) -> None:
+        """Forget the operator's wish: it came too late."""
+        (self.path / "cancel").unlink(missing_ok=True)
+
     def cancel_requested(self) -> bool:
         """Whether the operator wanted the job to end."""
         return (self.path / "cancel").exists()

@@ -300,6 +300,10 @@ class Ledger:
             )
         return sorted(records, key=lambda record: record.worker)
 
+    def num_listeners(self, queue: str) -> int:
+        """Number of living workers that take doorbells from `queue`."""
+        return sum(worker.alive and queue in worker.queues for worker in self.workers())
+
     def queue_length(self, queue: str) -> int:
         """Doorbells that hang on `queue`; Celery keeps a queue as a list of its name."""
         return self.client.llen(queue)

@@ -14,8 +14,14 @@ SOCKET_TIMEOUT_S = 15  # without one a call to a frozen server hangs for ever
 SCHEMES = ("redis", "rediss", "unix")
 _QUERY_PASSWORD = re.compile(r"([?&]password=)[^&]*")
 
-# What a server that is away, frozen, loading or shutting down makes redis-py raise.
-SERVER_ERRORS = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError)
+# What a server that is away, frozen, loading, full or shutting down makes redis-py raise.
+SERVER_ERRORS = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.BusyLoadingError,
+    redis.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+)
 
 
 def connect(url: str) -> redis.Redis:

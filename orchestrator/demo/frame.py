@@ -17,7 +17,7 @@ FRAME_PX = 28
 BASELINE_ROW = 21.0
 TALL_PX = 17.0  # leaves 4 rows above for the tips of f and parentheses, 7 below for tails
 FAINTEST_INK = 40  # of 255: what is fainter is paper
-FULL_INK = 350  # of 255: what is nearly as dark as the darkest is full ink
+FULL_INK = 420  # of 255: from three fifths of the darkest on, ink is full, so hairlines count like stems
 
 
 @dataclass(frozen=True)

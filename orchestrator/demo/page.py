@@ -40,7 +40,7 @@ def _paragraph(face: Face, size_px: int, *texts: str) -> tuple[Line, ...]:
 
 
 NOTICE = (
-    Line("THE NIGHT SORTING OFFICE", BOLD, 58, 70),
+    Line("THE NIGHT SORTING OFFICE", AILERON, 60, 70),
     Line("Notice No. 47 to all clerks, 16 October 1928", ROMAN, 40, 66),
     *_paragraph(
         ROMAN,

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.demo.context import settle
 from orchestrator.demo.cut import CutPage, cut_page
 from orchestrator.demo.glyphs import GLYPHS_PER_CLASS, write_training_glyphs
+from orchestrator.demo.labels import character_of
 from orchestrator.demo.page import Page, render_page
-from orchestrator.demo.picture import draw_result
+from orchestrator.demo.picture import Figures, draw_result
 from orchestrator.demo.text import Prediction, character_accuracy, judge, recognised_text, side_by_side
 
 
@@ -47,6 +49,7 @@ class Conclusion:
 
     recognised: str
     accuracy: float  # of the characters of the original, white space not counted
+    accuracy_by_shape: float  # the same before `context` settled shapes that look alike
     num_characters: int  # cut from the page
     num_doubtful: int
     side_by_side: list[str]  # original | recognised, ready to print
@@ -78,13 +81,17 @@ def conclude(prepared: Prepared, predictions: Sequence[Prediction]) -> Conclusio
         raise ValueError(
             f"{len(predictions)} predictions for {len(characters)} characters; every character needs its own"
         )
-    readings = judge(original, predictions)
-    recognised = recognised_text(characters, [reading.text for reading in readings])
+    letters = settle(characters, [labels for labels, _ in predictions])
+    readings = judge(original, letters, predictions)
+    recognised = recognised_text(characters, letters)
     accuracy = character_accuracy(original, recognised)
-    draw_result(prepared.cut, readings, accuracy, prepared.picture)
+    shapes = "".join(character_of(labels[0]) for labels, _ in predictions)
+    by_shape = character_accuracy(original, shapes)
+    draw_result(prepared.cut, readings, Figures(accuracy, by_shape), prepared.picture)
     return Conclusion(
         recognised,
         accuracy,
+        by_shape,
         len(readings),
         sum(reading.doubtful for reading in readings),
         side_by_side(original, recognised),

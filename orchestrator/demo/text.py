@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from orchestrator.demo.cut import Character
-from orchestrator.demo.labels import character_of
 
 Prediction = tuple[Sequence[str], Sequence[float]]  # one image's best labels and their scores, best first
 DOUBTFUL_BELOW = 0.6  # of the best score: what scores less is for a second look
@@ -58,9 +57,8 @@ class Reading:
         return self.score < DOUBTFUL_BELOW
 
 
-def judge(original: str, predictions: Sequence[Prediction]) -> list[Reading]:
-    """What each character was read as, in the order of the predictions, and whether the original agrees."""
-    letters = [character_of(labels[0]) for labels, _ in predictions]
+def judge(original: str, letters: Sequence[str], predictions: Sequence[Prediction]) -> list[Reading]:
+    """Each letter that was read, with the score of its prediction, and whether the original agrees."""
     pairs = align("".join(original.split()), "".join(letters))
     agrees = [pair.agrees for pair in pairs if pair.recognised is not None]
     scores = [scores[0] for _, scores in predictions]

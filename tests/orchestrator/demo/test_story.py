@@ -35,8 +35,8 @@ def test_flawless_answers_give_the_original_text(prepared):
 
     assert conclusion.recognised == prepared.page.text
     assert (conclusion.accuracy, conclusion.num_doubtful) == (1.0, 0)
-    flawless = _num_pixels(conclusion.picture, WRONG), _num_pixels(conclusion.picture, DOUBTFUL)
-    assert max(flawless) < 300  # the legend alone
+    assert _num_pixels(conclusion.picture, WRONG) < 500  # the legend alone
+    assert _num_pixels(conclusion.picture, DOUBTFUL) < 500
 
 
 def test_doubtful_and_wrong_characters_are_counted_and_marked(prepared):
@@ -48,8 +48,8 @@ def test_doubtful_and_wrong_characters_are_counted_and_marked(prepared):
 
     assert conclusion.accuracy == 1 - 1 / len(predictions)
     assert conclusion.num_doubtful == 1
-    assert _num_pixels(conclusion.picture, WRONG) > 300
-    assert _num_pixels(conclusion.picture, DOUBTFUL) > 300
+    assert _num_pixels(conclusion.picture, WRONG) > 500
+    assert _num_pixels(conclusion.picture, DOUBTFUL) > 500
 
 
 def test_a_missing_answer_is_refused(prepared):

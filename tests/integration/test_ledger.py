@@ -1,0 +1,783 @@
+"""Every script of the ledger against a real server; leases are short, and nothing sleeps longer than it must."""
+
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.contract.ledger import Claim, Ledger
+from orchestrator.contract.messages import JOB_ID
+from orchestrator.contract.parts import part_path, read_trailer
+from orchestrator.contract.requests import MaxFailures
+from orchestrator.contract.restore import restore_job
+from orchestrator.contract.server import connect
+from tests.fakes import enter_job, make_job, write_fake_parts
+from tests.integration.server import wait_until
+
+pytestmark = pytest.mark.integration
+
+JOB = "c261123-143355-7f3a2b"
+OTHER = "c261123-143356-7f3a2b"
+LONG_S, SHORT_S = 60.0, 0.05
+
+
+def create(ledger, job=JOB, **wish):
+    return ledger.create(job, {"kind": "classify", "listed": 0}, **wish)
+
+
+def enter(ledger, num_shards, *, job=JOB, listed=True, limit=None):
+    """A job with shards of ten images each."""
+    assert create(ledger, job) == ("created", job)
+    ledger.extend(job, num_shards, 10 * num_shards, listed=listed, failure_limit=limit)
+
+
+def claim(ledger, worker="w1", lease_s=LONG_S):
+    taken = ledger.claim(JOB, worker, lease_s)
+    assert isinstance(taken, Claim), taken
+    return taken
+
+
+def commit(ledger, taken, *, num_rows=10, num_failed=0):
+    return ledger.commit(taken, num_rows=num_rows, num_failed=num_failed)
+
+
+def claim_expired(ledger, worker="w2", lease_s=LONG_S):
+    """The first claim that can be had once a lease has run out."""
+    taken = []
+
+    def try_claim():
+        answer = ledger.claim(JOB, worker, lease_s)
+        taken.append(answer)
+        return isinstance(answer, Claim)
+
+    wait_until(try_claim, what="a lease has run out")
+    return taken[-1]
+
+
+def state(ledger):
+    return ledger.record(JOB).state
+
+
+def keys(ledger):
+    return sorted(ledger.client.keys("*"))
+
+
+# Entering a job
+
+
+def test_a_new_job_is_queued_and_active(ledger):
+    answer = create(ledger, output="/out.csv", key="monday", fingerprint="f1")
+
+    record = ledger.record(JOB)
+    assert answer == ("created", JOB)
+    assert (record.kind, record.state, record.listed, record.num_shards) == ("classify", "queued", False, 0)
+    assert record.created_ms > 0
+    assert ledger.active() == {JOB}
+    assert ledger.owner_of_output("/out.csv") == JOB
+    assert ledger.job_of_submission("monday") == JOB
+
+
+def test_a_job_that_was_never_entered_is_not_known(ledger):
+    answers = [
+        ledger.record(JOB), ledger.active(), ledger.claim(JOB, "w1", 1), ledger.extend(JOB, 1, 1, listed=True),
+        ledger.cancel(JOB), ledger.need(JOB, 1), ledger.renew(JOB, [Claim(JOB, 3, 1, 1)], 1),
+        ledger.commit(Claim(JOB, 3, 1, 1), num_rows=1, num_failed=0), ledger.release(Claim(JOB, 3, 1, 1)),
+        ledger.begin_end(JOB, "w1", 1), ledger.renew_end(JOB, 1, 1), ledger.owner_of_output("/o"),
+        ledger.job_of_submission("k"),
+    ]  # fmt: skip
+    ledger.report_progress(JOB, "{}")
+    ledger.finish(JOB, "succeeded", output="/o")
+
+    assert answers == [
+        None, set(), "unknown", "unknown", "unknown", "rebuild", ("unknown", {3}), ("unknown", ""), False,
+        ("unknown", None), False, None, None,
+    ]  # fmt: skip
+    assert keys(ledger) == []
+
+
+def test_one_idempotency_key_stands_for_one_job(ledger):
+    create(ledger, key="monday", fingerprint="f1")
+
+    again = create(ledger, OTHER, key="monday", fingerprint="f1")
+    another_wish = create(ledger, OTHER, key="monday", fingerprint="f2")
+    another_key = create(ledger, OTHER, key="tuesday", fingerprint="f1")
+
+    assert (again, another_wish, another_key) == (("exists", JOB), ("conflict", JOB), ("created", OTHER))
+
+
+def test_an_idempotency_key_outlives_its_job_but_not_for_ever(ledger):
+    create(ledger, key="monday", fingerprint="f1")
+    ledger.finish(JOB, "succeeded")
+
+    assert create(ledger, OTHER, key="monday", fingerprint="f1") == ("exists", JOB)
+    assert 0 < ledger.client.ttl("{pigeonhole}:submission:monday") <= 7 * 24 * 3600
+
+
+def test_of_two_jobs_for_one_output_the_second_is_refused_until_the_first_has_ended(ledger):
+    create(ledger, output="/out.csv")
+
+    during = create(ledger, OTHER, output="/out.csv")
+    left = ledger.record(OTHER)
+    ledger.finish(JOB, "succeeded", output="/out.csv")
+
+    assert (during, left) == (("output_taken", JOB), None)
+    assert create(ledger, OTHER, output="/out.csv") == ("created", OTHER)
+
+
+def test_entering_a_job_twice_changes_nothing(ledger):
+    create(ledger, output="/out.csv", key="monday", fingerprint="f1")
+    ledger.extend(JOB, 3, 30, listed=True)
+    claim(ledger)
+    before = ledger.record(JOB)
+
+    assert create(ledger, output="/out.csv", key="monday", fingerprint="f1") == ("created", JOB)
+    assert ledger.record(JOB) == before
+
+
+# Shards
+
+
+def test_each_shard_is_handed_out_once_in_order(ledger):
+    enter(ledger, 5)
+
+    shards = [claim(ledger, worker).shard for worker in ("w1", "w2", "w1", "w3", "w1")]
+
+    assert shards == [0, 1, 2, 3, 4]
+    assert ledger.claim(JOB, "w1", LONG_S) == "none"
+    assert state(ledger) == "running"
+
+
+def test_many_workers_at_once_get_each_shard_once(ledger, server):
+    enter(ledger, 200)
+    taken = Counter()
+
+    def work():
+        own = Ledger(connect(server.url))
+        while isinstance(answer := own.claim(JOB, "w", LONG_S), Claim):
+            taken[answer.shard] += 1
+            commit(own, answer)
+        own.client.close()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert taken == Counter(range(200))
+    record = ledger.record(JOB)
+    assert (record.state, record.num_done, record.shards_done) == ("finalizing", 2000, 200)
+
+
+def test_shards_listed_later_are_handed_out_later(ledger):
+    enter(ledger, 1, listed=False)
+
+    first, none = claim(ledger).shard, ledger.claim(JOB, "w1", LONG_S)
+    grown = ledger.extend(JOB, 3, 25, listed=True)
+
+    assert (first, none, grown) == (0, "none", "running")
+    assert [claim(ledger).shard, claim(ledger).shard] == [1, 2]
+
+
+def test_a_listing_never_shrinks(ledger):
+    enter(ledger, 4, listed=False)
+
+    ledger.extend(JOB, 2, 15, listed=True)
+
+    record = ledger.record(JOB)
+    assert (record.num_shards, record.num_images, record.listed) == (4, 40, True)
+
+
+def test_a_lease_that_ran_out_goes_to_another_with_a_higher_fence_and_attempt(ledger):
+    enter(ledger, 1)
+    dead = claim(ledger, lease_s=SHORT_S)
+
+    heir = claim_expired(ledger)
+
+    assert (heir.shard, heir.attempt) == (dead.shard, 2)
+    assert heir.fence > dead.fence
+
+
+def test_a_stale_commit_is_refused_and_spoils_nothing(ledger):
+    enter(ledger, 1)
+    stale = claim(ledger, lease_s=SHORT_S)
+    heir = claim_expired(ledger)
+
+    late = commit(ledger, stale, num_rows=99, num_failed=99)
+    right = commit(ledger, heir)
+
+    assert (late, right) == (("stale", "running"), ("committed", "finalizing"))
+    assert (ledger.record(JOB).num_done, ledger.record(JOB).num_failed) == (10, 0)
+
+
+def test_a_lease_that_ran_out_and_that_nobody_took_may_still_be_committed(ledger):
+    enter(ledger, 1)
+    taken = claim(ledger, lease_s=SHORT_S)
+    wait_until(lambda: ledger.need(JOB, 60) == "claim", what="the lease has run out")
+
+    assert commit(ledger, taken) == ("committed", "finalizing")
+
+
+def test_committing_twice_counts_once(ledger):
+    enter(ledger, 2)
+    taken = claim(ledger)
+
+    verdicts = [commit(ledger, taken, num_failed=1), commit(ledger, taken, num_failed=1)]
+
+    record = ledger.record(JOB)
+    assert verdicts == [("committed", "running"), ("already", "running")]
+    assert (record.shards_done, record.num_done, record.num_failed) == (1, 10, 1)
+
+
+def test_a_shard_handed_back_comes_next_and_that_is_no_attempt(ledger):
+    enter(ledger, 3)
+    first, second = claim(ledger), claim(ledger)
+
+    assert ledger.release(second)
+    assert ledger.release(first)
+
+    again = [claim(ledger), claim(ledger), claim(ledger)]
+    assert [(taken.shard, taken.attempt) for taken in again] == [(0, 1), (1, 1), (2, 1)]
+    assert again[0].fence > second.fence
+
+
+def test_a_shard_that_is_not_held_cannot_be_handed_back(ledger):
+    enter(ledger, 1)
+    stale = claim(ledger, lease_s=SHORT_S)
+    heir = claim_expired(ledger)
+
+    assert not ledger.release(stale)
+    commit(ledger, heir)
+    assert not ledger.release(heir)
+    assert ledger.claim(JOB, "w1", LONG_S) == "finalizing"
+
+
+def test_attempts_survive_being_handed_back(ledger):
+    enter(ledger, 1)
+    claim(ledger, lease_s=SHORT_S)
+    ledger.release(claim_expired(ledger))
+
+    assert claim(ledger).attempt == 2
+
+
+def test_renewing_keeps_leases_and_tells_which_are_lost(ledger):
+    enter(ledger, 2)
+    kept, lost = claim(ledger), claim(ledger, lease_s=SHORT_S)
+    heir = claim_expired(ledger)
+
+    answer = ledger.renew(JOB, [kept, lost], LONG_S)
+
+    assert answer == ("running", {lost.shard})
+    assert ledger.renew(JOB, [kept, heir], LONG_S) == ("running", set())
+    assert ledger.renew(JOB, [], LONG_S) == ("running", set())
+
+
+def test_a_renewed_lease_does_not_run_out(ledger):
+    enter(ledger, 1)
+    taken = claim(ledger, lease_s=0.2)
+
+    ledger.renew(JOB, [taken], LONG_S)
+
+    key = "{pigeonhole}:job:" + JOB + ":leases"
+    seconds, _ = ledger.client.time()
+    assert ledger.client.zscore(key, "0") / 1000 > seconds + LONG_S - 2
+
+
+def test_a_fence_keeps_rising_after_the_server_was_emptied(ledger, server, settings, tmp_path):
+    folder = make_job(settings, ["a", "b"], root=tmp_path, output=tmp_path / "o.csv", shard_size=1)
+    enter_job(folder, ledger)
+    before = [ledger.claim(folder.job, "w1", LONG_S) for _ in range(2)]
+
+    server.empty()
+    restore_job(folder, ledger)
+    after = ledger.claim(folder.job, "w2", LONG_S)
+
+    assert after.shard == 0
+    assert after.fence > max(taken.fence for taken in before)
+    assert ledger.commit(before[0], num_rows=1, num_failed=0) == ("stale", "running")
+
+
+# Completion, failure, cancel
+
+
+def test_a_job_is_complete_only_once_its_listing_is(ledger):
+    enter(ledger, 1, listed=False)
+
+    committed = commit(ledger, claim(ledger))
+    told = ledger.extend(JOB, 1, 10, listed=True)
+
+    assert (committed, told) == (("committed", "running"), "finalizing")
+
+
+def test_the_last_commit_of_a_listed_job_makes_it_finalizing(ledger):
+    enter(ledger, 2)
+
+    states = [commit(ledger, claim(ledger))[1] for _ in range(2)]
+
+    assert states == ["running", "finalizing"]
+    assert ledger.claim(JOB, "w1", LONG_S) == "finalizing"
+
+
+def test_one_failure_too_many_stops_the_job(ledger):
+    enter(ledger, 5, limit=3)
+
+    states = [commit(ledger, claim(ledger), num_failed=3)[1], commit(ledger, claim(ledger), num_failed=1)[1]]
+
+    record = ledger.record(JOB)
+    assert states == ["running", "cancelling"]
+    assert (record.num_failed, record.too_many_failures) == (4, True)
+    assert ledger.claim(JOB, "w1", LONG_S) == "cancelling"
+
+
+def test_one_failure_too_many_in_the_last_shard_stops_the_job_too(ledger):
+    enter(ledger, 1, limit=0)
+
+    assert commit(ledger, claim(ledger), num_failed=1) == ("committed", "cancelling")
+
+
+def test_a_cancel_stops_claims_and_is_told_to_those_who_renew(ledger):
+    enter(ledger, 3)
+    taken = claim(ledger)
+
+    assert ledger.cancel(JOB, reason="enough") == "cancelling"
+
+    assert ledger.claim(JOB, "w2", LONG_S) == "cancelling"
+    assert ledger.renew(JOB, [taken], LONG_S) == ("cancelling", set())
+    assert commit(ledger, taken) == ("committed", "cancelling")
+    assert ledger.record(JOB).error == "enough"
+
+
+def test_a_cancel_of_a_queued_job_needs_no_worker_to_have_come(ledger):
+    create(ledger)
+
+    assert ledger.cancel(JOB) == "cancelling"
+
+
+def test_a_cancel_comes_too_late_for_a_job_that_is_being_finalized(ledger):
+    enter(ledger, 1)
+    commit(ledger, claim(ledger))
+
+    assert ledger.cancel(JOB, reason="too late") == "finalizing"
+    assert ledger.record(JOB).error == ""
+
+
+@pytest.mark.parametrize("end", ["succeeded", "partial", "failed", "cancelled"])
+def test_a_job_that_has_ended_stays_as_it_is(ledger, end):
+    enter(ledger, 1)
+    ledger.finish(JOB, end)
+
+    answers = [
+        ledger.cancel(JOB), ledger.claim(JOB, "w1", 1), ledger.extend(JOB, 9, 90, listed=True), ledger.need(JOB, 0),
+        ledger.begin_end(JOB, "w1", 1),
+    ]  # fmt: skip
+
+    assert answers == [end, end, end, "nothing", (end, None)]
+    assert ledger.record(JOB).ended
+
+
+# The end
+
+
+def finalizing(ledger):
+    enter(ledger, 1)
+    commit(ledger, claim(ledger))
+
+
+def test_only_a_complete_job_can_be_ended(ledger):
+    enter(ledger, 1)
+    queued = ledger.begin_end(JOB, "w1", LONG_S)
+    taken = claim(ledger)
+    running = ledger.begin_end(JOB, "w1", LONG_S)
+    commit(ledger, taken)
+
+    assert (queued, running) == (("queued", None), ("running", None))
+    assert ledger.begin_end(JOB, "w1", LONG_S)[1] is not None
+
+
+def test_one_worker_at_a_time_ends_a_job(ledger):
+    finalizing(ledger)
+
+    state, fence = ledger.begin_end(JOB, "w1", LONG_S)
+
+    assert (state, ledger.begin_end(JOB, "w2", LONG_S)) == ("finalizing", ("finalizing", None))
+    assert ledger.need(JOB, 0) == "nothing"
+    assert ledger.renew_end(JOB, fence, LONG_S)
+
+
+def test_the_right_to_end_a_job_goes_on_when_its_holder_died(ledger):
+    finalizing(ledger)
+    _, old = ledger.begin_end(JOB, "w1", SHORT_S)
+    taken = []
+
+    wait_until(
+        lambda: taken.append(ledger.begin_end(JOB, "w2", LONG_S)[1]) or taken[-1] is not None, what="the right is free"
+    )
+
+    assert taken[-1] > old
+    assert not ledger.renew_end(JOB, old, LONG_S)
+    assert ledger.renew_end(JOB, taken[-1], LONG_S)
+
+
+def test_the_right_to_end_a_job_can_be_given_up(ledger):
+    finalizing(ledger)
+    _, fence = ledger.begin_end(JOB, "w1", LONG_S)
+
+    assert ledger.renew_end(JOB, fence, 0)
+
+    assert ledger.begin_end(JOB, "w2", LONG_S)[1] > fence
+
+
+def test_a_cancelled_job_is_not_ended_while_somebody_works_on_it(ledger):
+    enter(ledger, 2)
+    live, dying = claim(ledger), claim(ledger, lease_s=SHORT_S)
+    ledger.cancel(JOB)
+
+    held = [ledger.begin_end(JOB, "w2", LONG_S), ledger.need(JOB, 0)]
+    ledger.release(live)
+    wait_until(lambda: ledger.need(JOB, 0) == "end", what="the lease of the dead has run out")
+
+    assert held == [("cancelling", None), "nothing"]
+    assert ledger.begin_end(JOB, "w2", LONG_S)[1] > dying.fence
+
+
+def test_finishing_frees_everything_and_doing_it_twice_changes_nothing(ledger):
+    assert create(ledger, output="/out.csv") == ("created", JOB)
+    ledger.extend(JOB, 3, 30, listed=True)
+    claim(ledger)
+    ledger.release(claim(ledger))
+    commit(ledger, claim(ledger))
+
+    ledger.finish(JOB, "failed", output="/out.csv", error="it broke", result="")
+    first = ledger.record(JOB)
+    _, started_us = before = ledger.client.time()
+    wait_until(lambda: ledger.client.time() > (before[0], started_us + 2000), what="two milliseconds have gone")
+    ledger.finish(JOB, "failed", output="/out.csv", error="it broke", result="")
+
+    assert ledger.record(JOB) == first
+    assert (first.state, first.error, first.num_done, first.ended) == ("failed", "it broke", 10, True)
+    assert ledger.active() == set()
+    assert ledger.owner_of_output("/out.csv") is None
+    assert keys(ledger) == ["{pigeonhole}:job:" + JOB]
+    assert 0 < ledger.client.ttl("{pigeonhole}:job:" + JOB) <= 24 * 3600
+
+
+def test_finishing_does_not_free_an_output_that_another_job_has_by_now(ledger):
+    create(ledger, output="/out.csv")
+    ledger.finish(JOB, "succeeded", output="/out.csv")
+    create(ledger, OTHER, output="/out.csv")
+
+    ledger.finish(JOB, "succeeded", output="/out.csv")
+
+    assert ledger.owner_of_output("/out.csv") == OTHER
+
+
+# What a job needs
+
+
+def test_a_job_needs_claims_while_shards_are_free(ledger):
+    enter(ledger, 2)
+
+    fresh = ledger.need(JOB, 60)
+    first, second = claim(ledger), claim(ledger)
+    taken = ledger.need(JOB, 60)
+    ledger.release(first)
+    handed_back = ledger.need(JOB, 60)
+    commit(ledger, claim(ledger))
+    commit(ledger, second)
+
+    assert (fresh, taken, handed_back, ledger.need(JOB, 60)) == ("claim", "nothing", "claim", "end")
+
+
+def test_a_job_that_nobody_works_on_is_starving_once_in_a_period(ledger):
+    enter(ledger, 3)
+    wait_until(lambda: ledger.need(JOB, 0.05) == "starving", what="the job starves")
+
+    answers = [ledger.need(JOB, 60) for _ in range(3)]
+    wait_until(lambda: ledger.need(JOB, 0.05) == "starving", what="the job starves again")
+
+    assert answers == ["claim"] * 3
+
+
+def test_a_job_that_somebody_works_on_is_not_starving(ledger):
+    enter(ledger, 2)
+    claim(ledger)
+
+    assert ledger.need(JOB, 0) == "claim"
+
+
+def test_a_job_whose_dead_worker_held_its_last_shard_needs_claims(ledger):
+    enter(ledger, 1)
+    claim(ledger, lease_s=SHORT_S)
+
+    wait_until(lambda: ledger.need(JOB, 60) == "claim", what="the lease has run out")
+
+
+def test_a_new_job_has_a_lister_from_the_start(ledger):
+    create(ledger)
+
+    assert ledger.need(JOB, 0) == "nothing"
+
+
+def test_a_job_whose_lister_died_says_so(ledger, monkeypatch):
+    monkeypatch.setattr("orchestrator.contract.ledger.LISTER_LEASE_S", SHORT_S)
+    create(ledger)
+
+    wait_until(lambda: ledger.need(JOB, 60) == "lister", what="the lister's lease has run out")
+    ledger.extend(JOB, 1, 10, listed=True)
+
+    assert ledger.need(JOB, 60) == "claim"
+
+
+def test_a_job_that_the_server_forgot_needs_to_be_rebuilt(ledger, server):
+    enter(ledger, 1)
+
+    server.empty()
+
+    assert ledger.need(JOB, 60) == "rebuild"
+
+
+# Rebuilding from the disk
+
+
+@pytest.fixture
+def folder(settings, tmp_path):
+    """A job of 25 images in 7 shards, none of them done."""
+    names = [f"{number}.jpg" for number in range(25)]
+    return make_job(
+        settings, names, root=tmp_path, output=tmp_path / "o.csv", idempotency_key="monday",
+        max_failures=MaxFailures(count=20),
+    )  # fmt: skip
+
+
+def do_shards(folder, ledger, shards):
+    """Claim all, and do those of `shards` as workers do; the rest is handed back."""
+    claims = []
+    while isinstance(taken := ledger.claim(folder.job, "w1", LONG_S), Claim):
+        claims.append(taken)
+    for taken in claims:
+        if taken.shard not in shards:
+            ledger.release(taken)
+            continue
+        write_fake_parts(folder, [taken.shard])
+        trailer = read_trailer(folder.parts, taken.shard)
+        ledger.commit(taken, num_rows=trailer.num_rows, num_failed=trailer.num_failed, given_up=trailer.given_up)
+
+
+def facts_of(record):
+    """All that a job folder can tell; times are the ledger's own."""
+    return replace(record, created_ms=0, started_ms=0)
+
+
+@pytest.mark.parametrize("done", [{0, 3, 6}, {5}, set(range(7)), set(range(6))])
+def test_a_forgotten_job_is_rebuilt_as_it_was(ledger, server, folder, done):
+    enter_job(folder, ledger)
+    do_shards(folder, ledger, done)
+    before = ledger.record(folder.job)
+
+    server.empty()
+    restored = restore_job(folder, ledger)
+
+    assert restored
+    assert facts_of(ledger.record(folder.job)) == facts_of(before)
+    assert abs(ledger.record(folder.job).created_ms - before.created_ms) < 60_000
+    assert ledger.active() == {folder.job}
+    assert ledger.owner_of_output(folder.request().output) == folder.job
+    assert ledger.job_of_submission("monday") == folder.job
+    left = []
+    while isinstance(taken := ledger.claim(folder.job, "w2", LONG_S), Claim):
+        left.append(taken.shard)
+    assert set(left) | done == set(range(7))
+    assert not set(left) & done
+
+
+def test_rebuilding_twice_changes_nothing(ledger, server, folder):
+    enter_job(folder, ledger)
+    do_shards(folder, ledger, {1, 2})
+    server.empty()
+    restore_job(folder, ledger)
+    taken = ledger.claim(folder.job, "w2", LONG_S)
+    before = ledger.record(folder.job)
+
+    again = restore_job(folder, ledger)
+
+    assert not again
+    assert ledger.record(folder.job) == before
+    assert ledger.renew(folder.job, [taken], LONG_S) == ("running", set())
+
+
+def test_a_ledger_that_is_wrong_is_replaced(ledger, folder):
+    enter_job(folder, ledger)
+    do_shards(folder, ledger, set(range(7)))
+    part_path(folder.parts, 4).unlink()
+    _, ender = ledger.begin_end(folder.job, "w1", LONG_S)
+
+    assert restore_job(folder, ledger, replace=True)
+
+    record = ledger.record(folder.job)
+    assert (record.state, record.shards_done, record.num_done) == ("running", 6, 21)
+    assert ledger.claim(folder.job, "w2", LONG_S).shard == 4
+    assert not ledger.renew_end(folder.job, ender, LONG_S)
+
+
+def test_a_damaged_part_does_not_count_and_is_made_again(ledger, folder):
+    enter_job(folder, ledger)
+    do_shards(folder, ledger, {0, 1})
+    part = part_path(folder.parts, 1)
+    part.write_bytes(part.read_bytes()[:-5])
+
+    restore_job(folder, ledger, replace=True)
+
+    assert (ledger.record(folder.job).shards_done, part.exists()) == (1, False)
+
+
+def test_a_cancel_is_remembered_by_the_folder(ledger, folder):
+    folder.request_cancel()
+
+    restore_job(folder, ledger)
+
+    assert ledger.record(folder.job).state == "cancelling"
+
+
+def test_too_many_failures_are_remembered_by_the_parts(ledger, settings, tmp_path):
+    folder = make_job(
+        settings, ["a"] * 9, root=tmp_path, output=tmp_path / "o", shard_size=3, max_failures=MaxFailures(share=0.2)
+    )
+    write_fake_parts(folder, [0])
+    restore_job(folder, ledger)
+    below = ledger.record(folder.job).state
+    write_fake_parts(folder, [1])
+
+    restore_job(folder, ledger, replace=True)
+
+    record = ledger.record(folder.job)
+    assert (below, record.state, record.too_many_failures, record.num_failed) == ("running", "cancelling", True, 2)
+
+
+def test_a_listing_in_the_making_is_rebuilt_as_far_as_it_is(ledger, folder):
+    (folder.path / "listing.json").unlink()
+
+    restore_job(folder, ledger)
+
+    record = ledger.record(folder.job)
+    assert (record.listed, record.num_shards, record.num_images, record.state) == (False, 7, 25, "running")
+    assert ledger.need(folder.job, 60) == "claim"
+
+
+def test_rebuilding_takes_no_output_and_no_key_from_another_job(ledger, folder):
+    create(ledger, OTHER, output=folder.request().output, key="monday", fingerprint="f")
+
+    restore_job(folder, ledger)
+
+    assert ledger.owner_of_output(folder.request().output) == OTHER
+    assert ledger.job_of_submission("monday") == OTHER
+
+
+def test_what_the_append_only_file_holds_outlives_a_kill(own_server):
+    ledger = Ledger(connect(own_server.url))
+    enter(ledger, 3)
+    commit(ledger, claim(ledger))
+    before = ledger.record(JOB)
+    ledger.client.execute_command("CONFIG", "SET", "appendfsync", "always")  # the last second too
+    ledger.report_progress(JOB, "{}")
+
+    own_server.kill()
+    own_server.start()
+
+    assert ledger.record(JOB) == replace(before, progress="{}")
+    assert ledger.claim(JOB, "w2", LONG_S).shard == 1
+    ledger.client.close()
+
+
+# Workers
+
+
+def test_a_worker_is_listed_with_what_it_says_of_itself(ledger):
+    ledger.beat("w2", {"host": "h", "pid": 7, "device": "cpu", "queues": "classify,finalize"})
+    ledger.beat("w1", {"host": "h", "pid": 8, "device": "cuda:0", "queues": "train"})
+    ledger.say_doing("w2", "classify " + JOB)
+    ledger.count_images("w2", 30)
+    ledger.count_images("w2", 12)
+
+    first, second = ledger.workers()
+
+    assert (first.worker, first.pid, first.device, first.queues, first.doing, first.num_images) == (
+        "w1", 8, "cuda:0", ("train",), "starting", 0,
+    )  # fmt: skip
+    assert (second.worker, second.queues, second.doing, second.num_images) == (
+        "w2", ("classify", "finalize"), "classify " + JOB, 42,
+    )  # fmt: skip
+    assert first.alive
+    assert second.alive
+    assert second.since_s < 5
+
+
+def test_workers_of_machines_with_wrong_clocks_are_alive(ledger, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    ledger.beat("w1", {"host": "h", "pid": 7})
+
+    monkeypatch.undo()
+
+    assert [worker.alive for worker in ledger.workers()] == [True]
+
+
+def test_a_worker_that_said_farewell_leaves_nothing_for_ever(ledger):
+    ledger.beat("w1", {"host": "h", "pid": 7})
+    ledger.forget_worker("w1")
+    ledger.say_doing("w1", "idle")  # its child, which outlives it by a moment
+
+    assert ledger.workers() == []
+    assert 0 < ledger.client.ttl("{pigeonhole}:worker:w1") <= 3600
+
+
+def test_bells_are_counted_by_queue(ledger):
+    ledger.client.lpush("classify", "a", "b")
+
+    assert (ledger.queue_length("classify"), ledger.queue_length("train")) == (2, 0)
+
+
+# Memory
+
+
+def test_a_shard_takes_less_than_200_bytes_of_the_servers_memory(ledger, server, record_property):
+    num_shards, batch = 100_000, 1_000
+    create(ledger)
+    before = server.used_memory()
+    ledger.extend(JOB, num_shards, 512 * num_shards, listed=True)
+    highest = 0
+
+    for start in range(0, num_shards, batch):  # a thousand workers at once, far more than there will be
+        claims = claim_many(ledger, batch)
+        highest = max(highest, server.used_memory() - before)
+        assert [taken.shard for taken in claims] == list(range(start, start + batch))
+        commit_many(ledger, claims)
+
+    at_rest = sum(ledger.client.memory_usage(key) for key in ledger.client.keys("{pigeonhole}:job:*"))
+    assert ledger.record(JOB).state == "finalizing"
+    record_property("bytes_per_shard_at_rest", at_rest / num_shards)
+    record_property("bytes_per_shard_with_1000_claimed", highest / num_shards)
+    print(f"\n{at_rest / num_shards:.2f} bytes a shard at rest, {highest / num_shards:.2f} with 1,000 of them claimed")
+    assert highest / num_shards < 200
+
+
+def claim_many(ledger, number):
+    """`number` claims in one go, by the script that `claim` runs."""
+    script = ledger._scripts["claim"]
+    pipeline = ledger.client.pipeline(transaction=False)
+    for _ in range(number):
+        script(keys=["{pigeonhole}:job:" + JOB], args=["a-host-with-a-name-cpu-12345", 60_000], client=pipeline)
+    return [Claim(JOB, *map(int, answer)) for answer in pipeline.execute()]
+
+
+def commit_many(ledger, claims):
+    script = ledger._scripts["commit"]
+    pipeline = ledger.client.pipeline(transaction=False)
+    for taken in claims:
+        script(keys=["{pigeonhole}:job:" + JOB], args=[taken.shard, taken.fence, 512, 1, 0], client=pipeline)
+    assert {answer[0] for answer in pipeline.execute()} == {"committed"}
+
+
+def test_ids_in_these_tests_are_job_ids():
+    assert JOB_ID.fullmatch(JOB)
+    assert JOB_ID.fullmatch(OTHER)

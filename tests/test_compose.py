@@ -1,0 +1,323 @@
+"""The compose file, the Dockerfile and their page in docs/ against the specification's schema and against the code.
+
+No Docker engine is needed: what is not checked here is what only an engine can tell.
+"""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import jsonschema
+import pytest
+import redis
+import yaml
+from check_jsonschema.builtin_schemas import get_builtin_schema
+
+from orchestrator.contract.server import SCHEMES
+from orchestrator.contract.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
+WORKERS = ("worker-cpu", "worker-gpu")
+HOME = "/var/lib/pigeonhole"
+
+# What an operator puts into `.env`.
+DOT_ENV = {"PIGEONHOLE_PASSWORD": "abc123", "PIGEONHOLE_IMAGES": "/srv/images", "PIGEONHOLE_RESULTS": "/srv/results"}
+_VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([-?])([^}]*))?\}")
+_ENVIRONMENT_NAME = re.compile(r"\bPIGEONHOLE_[A-Z_]+")
+
+
+def resolve(text: str) -> str:
+    """`text` as compose interpolates it with DOT_ENV and nothing else."""
+
+    def value(match: re.Match[str]) -> str:
+        name, kind, rest = match.groups()
+        return DOT_ENV.get(name, rest) if kind == "-" else DOT_ENV[name]
+
+    return _VARIABLE.sub(value, text).replace("$$", "$")
+
+
+def mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """Target -> (source, whether it is read-only)."""
+    found = {}
+    for volume in service["volumes"]:
+        if isinstance(volume, str):
+            source, target, *mode = volume.split(":")
+            found[target] = (source, mode == ["ro"])
+        else:
+            found[volume["target"]] = (resolve(volume["source"]), volume.get("read_only", False))
+    return found
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions in order: name and the rest, continued lines joined, comments left out."""
+    lines = [line for line in DOCKERFILE.splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [
+        (name, " ".join(rest.split())) for name, _, rest in (line.partition(" ") for line in joined.split("\n")) if name
+    ]
+
+
+def last_stage() -> list[tuple[str, str]]:
+    """The instructions of the image that runs."""
+    found = instructions()
+    start = max(index for index, (name, _) in enumerate(found) if name == "FROM")
+    return found[start:]
+
+
+def check_command(words: list[str]) -> None:
+    """Fails unless `words` is a command line that the CLI understands; nothing is run."""
+    from orchestrator.cli import main
+
+    assert words[0] == "pigeonhole"
+    group: click.Command = main
+    context = click.Context(main)
+    rest = words[1:]
+    while isinstance(group, click.Group) and rest and not rest[0].startswith("-"):
+        _, command, rest = group.resolve_command(context, rest)
+        assert command is not None
+        group, context = command, click.Context(command, parent=context)
+    if rest != ["--help"]:
+        group.make_context(words[-1], list(rest))
+
+
+def test_compose_file_follows_the_specification():
+    jsonschema.Draft7Validator(get_builtin_schema("vendor.compose-spec")).validate(yaml.safe_load(COMPOSE))
+
+
+def test_services_are_those_that_the_documentation_names():
+    assert sorted(SERVICES) == ["server", "submit", "worker-cpu", "worker-gpu"]
+    assert OURS == ["submit", "worker-cpu", "worker-gpu"]
+    assert [SERVICES[name].get("profiles") for name in OURS] == [["submit"], None, ["gpu"]]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_command_of_a_service_is_one_of_the_cli(name: str):
+    check_command([*SERVICES[name]["entrypoint"], *SERVICES[name]["command"]])
+
+
+def test_commands_on_the_docker_page_are_those_of_the_cli():
+    page = (ROOT / "docs" / "docker.md").read_text() + COMPOSE
+    commands = re.findall(r"docker compose run --rm (?:-T )?submit ([^`\n]+)", page)
+
+    assert len(commands) >= 4
+    for command in commands:
+        check_command(["pigeonhole", *shlex.split(command, comments=True)])
+
+
+def test_image_starts_a_command_of_the_cli():
+    words = {name: yaml.safe_load(rest) for name, rest in last_stage() if name in ("ENTRYPOINT", "CMD")}
+
+    check_command([*words["ENTRYPOINT"], *words["CMD"]])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_environment_of_a_service_holds_settings_with_usable_values(name: str, monkeypatch: pytest.MonkeyPatch):
+    environment = {key: resolve(value) for key, value in SERVICES[name]["environment"].items()}
+    for key in [key for key in os.environ if key.startswith("PIGEONHOLE_")]:
+        monkeypatch.delenv(key)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+
+    settings = Settings()
+
+    ours = {key for key in environment if key.startswith("PIGEONHOLE_")}
+    assert ours <= {f"PIGEONHOLE_{field.upper()}" for field in Settings.model_fields}
+    assert settings.home == Path(HOME)
+    url = urlsplit(settings.require_server_url())
+    assert url.scheme in SCHEMES
+    assert (url.hostname, url.port, url.password) == ("server", 6379, "abc123")
+
+
+def test_every_environment_name_in_the_files_is_a_setting_or_read_by_the_files_themselves():
+    settings = {f"PIGEONHOLE_{field.upper()}" for field in Settings.model_fields}
+    interpolated = {name for name, _, _ in _VARIABLE.findall(COMPOSE)}
+    arguments = {rest.partition("=")[0] for name, rest in last_stage() if name == "ARG"}
+
+    assert set(_ENVIRONMENT_NAME.findall(COMPOSE)) <= settings | interpolated
+    assert set(_ENVIRONMENT_NAME.findall(DOCKERFILE)) <= settings | arguments
+    assert set(SERVICES["worker-cpu"]["build"]["args"]) == arguments
+    assert interpolated == {*DOT_ENV, "PIGEONHOLE_UID", "PIGEONHOLE_GID"}
+
+
+def test_a_variable_that_must_be_set_says_what_to_do():
+    for name, kind, message in _VARIABLE.findall(COMPOSE):
+        assert kind in ("-", "?"), name
+        assert (kind == "?") == (name in DOT_ENV)
+        assert kind == "-" or ".env" in message
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_jobs_images_and_results_lie_at_the_same_path_everywhere(name: str):
+    service = SERVICES[name]
+
+    found = mounts(service)
+
+    assert found[service["environment"]["PIGEONHOLE_HOME"]] == ("home", False)
+    assert found["/images"] == ("/srv/images", True)
+    assert found["/results"] == ("/srv/results", False)
+    assert {source for source, _ in found.values() if "/" not in source} <= set(yaml.safe_load(COMPOSE)["volumes"])
+
+
+def test_image_makes_the_folders_that_volumes_are_mounted_on():
+    made = " ".join(rest for name, rest in last_stage() if name == "RUN" and "install --directory" in rest)
+    environment = " ".join(rest for name, rest in last_stage() if name == "ENV")
+
+    for name in OURS:
+        for target, (source, _) in mounts(SERVICES[name]).items():
+            assert "/" in source or target in made.split(), f"{target} of {name} would belong to root"
+    assert f"PIGEONHOLE_HOME={HOME}" in environment
+
+
+def test_gpu_workers_lock_their_gpus_where_the_others_look():
+    service = SERVICES["worker-gpu"]
+
+    assert mounts(service)[service["environment"]["TMPDIR"]] == ("gpu-locks", False)
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"]) == ("nvidia", "all")
+    assert {"gpu", "utility"} <= set(device["capabilities"])
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_service_has_no_rights_that_it_does_not_need(name: str):
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert all(int(part) > 0 for part in resolve(service["user"]).split(":"))
+    forbidden = {"privileged", "cap_add", "ports", "network_mode", "pid", "ipc", "userns_mode", "devices"}
+    assert not forbidden & set(service)
+    assert all("docker.sock" not in source for source, _ in mounts(service).values())
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_service_can_be_scaled(name: str):
+    assert not {"container_name", "hostname", "ports"} & set(SERVICES[name])
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_worker_has_time_to_hand_back_what_it_holds(name: str):
+    from workers.classify import DRAIN_GRACE_S
+
+    service = SERVICES[name]
+
+    assert float(service["stop_grace_period"].removesuffix("s")) > 2 * DRAIN_GRACE_S
+    assert service["stop_signal"] == "SIGTERM"
+    assert service["init"] is True
+
+
+def test_image_of_the_server_is_pinned_and_ours_is_never_pulled():
+    images = [SERVICES["server"]["image"], *(rest.split()[0] for name, rest in instructions() if name == "FROM")]
+    stages = {rest.split()[-1] for name, rest in instructions() if name == "FROM" and " AS " in rest}
+
+    for image in set(images) - stages:
+        assert re.fullmatch(r"[a-z]+(/[a-z]+)?:\d+\.\d+(-slim)?", image), image
+    assert {SERVICES[name]["pull_policy"] for name in OURS} == {"never"}
+
+
+def test_image_runs_as_nobody_special():
+    users = [rest for name, rest in last_stage() if name == "USER"]
+
+    assert users == ["${PIGEONHOLE_UID}:${PIGEONHOLE_GID}"]
+    assert [rest for name, rest in last_stage() if name == "ARG"] == ["PIGEONHOLE_UID=1000", "PIGEONHOLE_GID=1000"]
+
+
+def test_every_file_that_is_copied_exists_and_is_not_ignored():
+    allowed = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    copies = [rest.split() for name, rest in instructions() if name == "COPY" and not rest.startswith("--from")]
+    sources = {source for words in copies for source in words[:-1]}
+
+    assert sources == allowed
+    assert [source for source in sorted(sources) if not (ROOT / source).exists()] == []
+
+
+def test_image_holds_what_the_locks_say_and_nothing_else():
+    installs = [rest for name, rest in instructions() if name == "RUN" and re.search(r"pip .*install|uv build", rest)]
+
+    tool, dependencies, wheel, package = installs
+    assert re.search(r"\buv==\d+\.\d+\.\d+$", tool)
+    assert "--require-hashes --requirements requirements.lock" in dependencies
+    assert "--build-constraints requirements-dev.lock --require-hashes" in wheel
+    assert "--no-index --no-deps" in package
+
+
+def test_no_file_names_a_host_or_holds_a_secret():
+    for text in (COMPOSE, DOCKERFILE, (ROOT / ".dockerignore").read_text()):
+        assert re.findall(r"\w+://(?!:\$\{PIGEONHOLE_PASSWORD:\?)\S*", text) == []
+        assert re.findall(r"(?i)(?:requirepass|password[=:])\s*(?!\$)[\w'\"]+", text) == []
+    assert not (ROOT / ".env").exists() or "/.env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.integration
+def test_server_keeps_its_data_refuses_strangers_and_shows_no_password(tmp_path: Path):
+    from orchestrator.stack import find_server_program
+
+    program = tmp_path / "bin" / "valkey-server"
+    program.parent.mkdir()
+    program.symlink_to(find_server_program())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        server_command(port, tmp_path),
+        env={"PATH": f"{program.parent}:{os.environ['PATH']}", "PIGEONHOLE_PASSWORD": "abc123"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        client = redis.Redis(port=port, password="abc123", socket_timeout=5)
+        wait_for_answer(client)
+        found = client.config_get("appendonly", "maxmemory-policy", "save", "appendfsync")
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=port, socket_timeout=5).ping()
+        arguments = Path(f"/proc/{server.pid}/cmdline").read_bytes()
+    finally:
+        server.terminate()
+        ended = server.wait(timeout=20)
+
+    assert found == {
+        "appendonly": "yes", "maxmemory-policy": "noeviction", "save": "", "appendfsync": "everysec",
+    }  # fmt: skip
+    assert b"valkey-server" in arguments
+    assert b"abc123" not in arguments
+    assert ended == 0
+
+
+def test_server_refuses_a_password_that_would_not_survive_a_url(tmp_path: Path):
+    environment = {"PATH": os.environ["PATH"], "PIGEONHOLE_PASSWORD": "a b/c"}
+
+    answer = subprocess.run(server_command(1, tmp_path), env=environment, capture_output=True, text=True, timeout=20)
+
+    assert answer.returncode == 2
+    assert "letters and digits" in answer.stderr
+
+
+def server_command(port: int, folder: Path) -> list[str]:
+    """The server's own command, on another port and in another folder."""
+    entrypoint, (script,) = SERVICES["server"]["entrypoint"], SERVICES["server"]["command"]
+    moved = resolve(script).replace("port 6379", f"port {port}").replace("dir /data", f"dir {folder}")
+    assert moved.count(str(folder)) == 1
+    return [*entrypoint, moved]
+
+
+def wait_for_answer(client: redis.Redis, timeout_s: float = 20.0) -> None:
+    """Return once the server answers."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            client.ping()
+        except redis.ConnectionError:
+            assert time.monotonic() < deadline, "the server does not come up"
+            time.sleep(0.05)
+        else:
+            return

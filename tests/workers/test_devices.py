@@ -1,0 +1,49 @@
+import pytest
+
+from orchestrator.contract.errors import UnavailableError, UsageError
+from workers.devices import take_device
+
+
+def test_two_workers_take_two_gpus_and_a_third_is_refused(tmp_path):
+    first = take_device("auto", gpus=[0, 1], locks=tmp_path)
+    second = take_device("auto", gpus=[0, 1], locks=tmp_path)
+
+    assert [(device.name, device.torch_name, device.visible) for device in (first, second)] == [
+        ("cuda:0", "cuda:0", "0"),
+        ("cuda:1", "cuda:0", "1"),
+    ]
+    with pytest.raises(UnavailableError) as refused:
+        take_device("auto", gpus=[0, 1], locks=tmp_path)
+    assert str(refused.value) == ("other workers hold GPU 0, 1; stop one, or start this one with --device cpu")
+    first.lock.close()
+    second.lock.close()
+
+
+def test_a_gpu_is_free_again_when_its_worker_has_ended(tmp_path):
+    take_device("cuda:1", gpus=[0, 1], locks=tmp_path).lock.close()
+
+    device = take_device("cuda:1", gpus=[0, 1], locks=tmp_path)
+
+    assert device.name == "cuda:1"
+    device.lock.close()
+
+
+@pytest.mark.parametrize(("wish", "gpus"), [("cpu", [0]), ("cpu", []), ("auto", [])])
+def test_the_cpu_is_taken_by_any_number_of_workers_and_sees_no_gpu(wish, gpus, tmp_path):
+    devices = [take_device(wish, gpus=gpus, locks=tmp_path) for _ in range(3)]
+
+    assert [(device.name, device.torch_name, device.visible, device.lock) for device in devices] == [
+        ("cpu", "cpu", "", None)
+    ] * 3
+
+
+@pytest.mark.parametrize("wish", ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:²", ""])
+def test_a_wish_that_names_no_device_is_refused(wish, tmp_path):
+    with pytest.raises(UsageError, match=r"is none of auto, cpu, cuda:N"):
+        take_device(wish, gpus=[0], locks=tmp_path)
+
+
+@pytest.mark.parametrize(("gpus", "has"), [([0, 1], r"\[0, 1\]"), ([], "none")])
+def test_a_gpu_that_is_not_there_is_refused_with_what_there_is(gpus, has, tmp_path):
+    with pytest.raises(UsageError, match=rf"there is no GPU 7 here; this machine has {has}"):
+        take_device("cuda:7", gpus=gpus, locks=tmp_path)
