@@ -1,12 +1,17 @@
 """Small stand-ins, and small jobs for them to work on."""
 
 import io
+import itertools
+import os
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import redis
 from PIL import Image
 
 from modeling.prediction import Prediction
@@ -20,6 +25,7 @@ from orchestrator.contract.requests import ClassifyRequest, ModelPin, fingerprin
 from orchestrator.contract.restore import output_of
 from orchestrator.contract.rows import Row
 from orchestrator.contract.settings import Settings
+from workers.right import RightLostError
 
 PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" * 64)
 
@@ -141,3 +147,63 @@ def write_fake_parts(folder: JobFolder, shards: Sequence[int] | None = None, *, 
         rows = fake_rows(read_shard(folder.path, shard))
         row_format = request.output_format
         write_part(folder.parts, shard, rows, row_format=row_format, seconds={"predict": 0.5}, worker=worker)
+
+
+class FakeRight:
+    """The right to end a job, lost when it was asked for `lost_after` times."""
+
+    def __init__(self, lost_after: int | None = None) -> None:
+        self._left = lost_after
+
+    def check(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise RightLostError
+
+    confirm = check
+
+
+_FILE_STEPS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "tempfile.mkstemp"}
+
+
+def dies_at_step(number: int, call: Callable[[], object], folder: Path) -> bool:
+    """Run `call` in a process of its own that is gone just before its step `number`; False where it ended before.
+
+    A step is an operation on a file below `folder`, or a command to the server (once before it is sent, once after).
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _die_at_step(number, str(folder))
+            call()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(2)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 9), f"step {number}: exit code {code}"
+    return code == 9
+
+
+def _die_at_step(number: int, folder: str) -> None:
+    steps = itertools.count()
+
+    def step() -> None:
+        if next(steps) == number:
+            os._exit(9)
+
+    def on_event(event: str, args: tuple[object, ...]) -> None:
+        if event in _FILE_STEPS and any(str(arg).startswith(folder) for arg in args):
+            step()
+
+    send = redis.Redis.execute_command
+
+    def execute_command(*args: object, **options: object) -> object:
+        step()
+        answer = send(*args, **options)
+        step()
+        return answer
+
+    redis.Redis.execute_command = execute_command
+    sys.addaudithook(on_event)  # never removed: this process ends soon

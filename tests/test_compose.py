@@ -92,7 +92,7 @@ def check_command(words: list[str]) -> None:
 
 
 def test_compose_file_follows_the_specification():
-    jsonschema.Draft7Validator(get_builtin_schema("vendor.compose-spec")).validate(yaml.safe_load(COMPOSE))
+    jsonschema.validate(yaml.safe_load(COMPOSE), get_builtin_schema("vendor.compose-spec"))
 
 
 def test_services_are_those_that_the_documentation_names():
@@ -256,6 +256,8 @@ def test_no_file_names_a_host_or_holds_a_secret():
     for text in (COMPOSE, DOCKERFILE, (ROOT / ".dockerignore").read_text()):
         assert re.findall(r"\w+://(?!:\$\{PIGEONHOLE_PASSWORD:\?)\S*", text) == []
         assert re.findall(r"(?i)(?:requirepass|password[=:])\s*(?!\$)[\w'\"]+", text) == []
+    (script,) = SERVICES["server"]["command"]
+    assert [line for line in script.splitlines() if "valkey-server" in line] == ["exec valkey-server - <<EOF"]
     assert not (ROOT / ".env").exists() or "/.env" in (ROOT / ".gitignore").read_text().splitlines()
 
 

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.server import connect
+from tests.integration.house import House, open_house
+from tests.integration.models import publish_model
 from tests.integration.server import Server, find_server
 
 
@@ -51,3 +54,25 @@ def ledger(server: Server) -> Iterator[Ledger]:
     client = connect(server.url)
     yield Ledger(client)
     client.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, own_server: Server) -> Iterator[House]:
+    """A house with its own server, a published model `digits`, and nobody at work yet."""
+    publish_model(tmp_path / "home" / "models", "digits")
+    yield from open_house(tmp_path / "home", own_server, PIGEONHOLE_LEASE_S="3")
+
+
+@pytest.fixture(scope="module")
+def busy_house(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[House]:
+    """A house with a warm worker, for all tests of a module that leave both alive."""
+    home = tmp_path_factory.mktemp("house") / "home"
+    publish_model(home / "models", "digits")
+    server = Server()
+    try:
+        server.start()
+        for house in open_house(home, server):
+            house.hire()
+            yield house
+    finally:
+        server.stop()

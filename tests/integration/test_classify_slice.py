@@ -1,0 +1,414 @@
+"""One slice of a classify job against a real ledger, with a classifier that is no network."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from modeling.errors import ModelNotFoundError
+from modeling.prediction import Prediction
+from orchestrator.contract.ledger import Claim, Ledger
+from orchestrator.contract.listing import read_shard
+from orchestrator.contract.parts import part_path, read_trailer
+from orchestrator.contract.rows import FORMATS, Row
+from orchestrator.contract.server import connect
+from tests.fakes import (
+    Bells,
+    FakeClassifier,
+    FakeSessions,
+    dies_at_step,
+    enter_job,
+    make_images,
+    make_job,
+    predict_brightness,
+    write_fake_parts,
+)
+from tests.integration.server import wait_until
+from workers.classify import classify_slice
+from workers.end import end_job
+from workers.journal import BATCH, IMAGE
+from workers.station import Station
+
+pytestmark = pytest.mark.integration
+
+BRIGHTNESS = [0, 10, 20, 240, 250, 100, 130, 200, 5, 77]
+SHORT_S = 0.05
+
+
+@pytest.fixture
+def bells():
+    return Bells()
+
+
+@pytest.fixture
+def classifier():
+    return FakeClassifier()
+
+
+@pytest.fixture
+def station(settings, ledger, bells, classifier):
+    return Station(settings, ledger, FakeSessions(classifier), "w1", "cpu", bells)
+
+
+@pytest.fixture
+def folder(settings, ledger, tmp_path):
+    """Ten images in shards of four, entered."""
+    paths = make_images(tmp_path / "in", BRIGHTNESS)
+    folder = make_job(settings, paths, root=tmp_path / "in", output=tmp_path / "out.csv")
+    enter_job(folder, ledger)
+    return folder
+
+
+def rows(folder, tmp_path):
+    """The rows of all parts, as a manifest would hold them."""
+    path, encoder = tmp_path / "joined.csv", FORMATS["csv"]
+    with path.open("wb") as file:
+        file.write(encoder.header({}))
+        for shard in range(3):
+            trailer = read_trailer(folder.parts, shard)
+            file.write(part_path(folder.parts, shard).read_bytes()[: trailer.rows_bytes])
+    return list(encoder.read(path))
+
+
+def expected(brightness, **failures):
+    """What a reader of the manifest sees: scores have six digits."""
+    answers = []
+    for index, value in enumerate(brightness):
+        prediction = predict_brightness(value)
+        scores = tuple(round(score, 6) for score in prediction.scores)
+        name = f"{index:03d}.png"
+        answers.append(Row(name, failures.get(f"_{index}", replace(prediction, scores=scores))))
+    return answers
+
+
+def claim_and_die(ledger, folder, times):
+    """Let workers claim all shards and die of it, `times` times; the leases have run out when this returns."""
+    for _ in range(times):
+        num_claims = 0
+        while num_claims < 3:
+            claimed = isinstance(ledger.claim(folder.job, "dead", SHORT_S), Claim)
+            num_claims += claimed
+        key = "{pigeonhole}:job:" + folder.job + ":leases"
+        wait_until(lambda key=key: all_expired(ledger, key), what="the leases have run out")
+
+
+def all_expired(ledger, key):
+    seconds, microseconds = ledger.client.time()
+    return ledger.client.zcount(key, seconds * 1000 + microseconds // 1000, "+inf") == 0
+
+
+def test_a_slice_works_through_the_whole_job_and_rings_for_its_end(
+    folder, station, ledger, bells, classifier, tmp_path
+):
+    ledger.beat("w1", {"host": "h"})
+
+    classify_slice(folder.job, station)
+
+    record = ledger.record(folder.job)
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+    assert (record.state, record.num_done, record.shards_done, record.num_failed) == ("finalizing", 10, 3, 0)
+    assert bells.rung == [("finalize", folder.job)]
+    assert classifier.seen == BRIGHTNESS
+    assert ledger.workers()[0].num_images == 10
+
+
+def test_a_slice_with_nothing_to_do_rings_for_nothing(folder, station, ledger, bells):
+    claims = [ledger.claim(folder.job, "w2", 60) for _ in range(3)]
+
+    classify_slice(folder.job, station)
+
+    assert bells.rung == []
+    assert ledger.renew(folder.job, claims, 60) == ("running", set())
+
+
+def test_a_slice_whose_time_is_over_rings_for_the_next(folder, station, bells, ledger):
+    def slow(brightness):
+        wait_until(lambda: all_expired(ledger, "none"), what="some time has gone")
+
+    station.settings = station.settings.model_copy(update={"slice_s": 1e-9})
+
+    classify_slice(folder.job, station)
+
+    assert bells.rung == [("classify", folder.job)]
+    assert ledger.record(folder.job).shards_done == 0
+
+
+def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, ledger, tmp_path):
+    (tmp_path / "in" / "001.png").unlink()
+    (tmp_path / "in" / "005.png").write_bytes(b"")
+    (tmp_path / "in" / "006.png").unlink()
+    (tmp_path / "in" / "006.png").symlink_to("/etc/passwd")
+    (tmp_path / "in" / "009.png").unlink()
+    os.mkfifo(tmp_path / "in" / "009.png")
+
+    classify_slice(folder.job, station)
+
+    result = rows(folder, tmp_path)
+    codes = {row.path: row.prediction.error_code for row in result if not row.prediction.ok}
+    assert codes == {"001.png": "missing", "005.png": "empty", "006.png": "outside_root", "009.png": "not_a_file"}
+    assert [row for row in result if row.prediction.ok] == [
+        row for row in expected(BRIGHTNESS) if row.path not in codes
+    ]
+    assert (ledger.record(folder.job).num_failed, ledger.record(folder.job).num_done) == (4, 10)
+
+
+def test_an_image_that_the_classifier_refuses_is_a_row(folder, station, classifier, tmp_path):
+    def refuse(brightness):
+        if 250 in brightness:
+            raise ValueError("too bright")
+
+    classifier.before = refuse
+
+    classify_slice(folder.job, station)
+
+    failed = Prediction(error_code="predict_failed", error="ValueError: too bright")
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS, _4=failed)
+
+
+def test_a_drained_worker_hands_back_what_it_cannot_finish(folder, station, ledger, bells, classifier, monkeypatch):
+    monkeypatch.setattr("workers.classify.DRAIN_GRACE_S", -1.0)
+    told = []
+    classifier.before = told.append
+    station.draining = lambda: bool(told)
+
+    classify_slice(folder.job, station)
+
+    assert bells.rung == [("classify", folder.job)]
+    assert ledger.record(folder.job).shards_done == 0
+    again = [ledger.claim(folder.job, "w2", 60) for _ in range(3)]
+    assert [(claim.shard, claim.attempt) for claim in again] == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_a_drained_worker_finishes_what_needs_no_long_time(folder, station, ledger, bells, classifier):
+    told = []
+    classifier.before = told.append
+    station.draining = lambda: bool(told)
+
+    classify_slice(folder.job, station)
+
+    record = ledger.record(folder.job)
+    assert bells.rung == [("classify", folder.job)]
+    assert 0 < record.shards_done < 3
+    assert ledger.need(folder.job, 60) == "claim"
+
+
+def test_a_cancel_stops_a_slice_between_batches(folder, station, ledger, bells, classifier):
+    def cancel(brightness):
+        ledger.cancel(folder.job)
+        wait_until(lambda: station_knows(), what="the slice has heard of it")
+
+    knows = []
+    renew = ledger.renew
+
+    def renewed(*args):
+        answer = renew(*args)
+        knows.append(answer[0])
+        return answer
+
+    def station_knows():
+        return "cancelling" in knows
+
+    ledger.renew = renewed
+    classifier.before = cancel
+
+    classify_slice(folder.job, station)
+
+    assert ledger.record(folder.job).state == "cancelling"
+    assert ledger.record(folder.job).shards_done == 0
+    assert bells.rung == [("finalize", folder.job)]
+    assert ledger.begin_end(folder.job, "w2", 60)[1] is not None  # nothing is held any more
+
+
+def test_a_job_that_the_server_forgot_is_restored_and_done(folder, station, server, ledger, bells, tmp_path):
+    server.empty()
+
+    classify_slice(folder.job, station)
+
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+    assert ledger.record(folder.job).state == "finalizing"
+    assert bells.rung == [("finalize", folder.job)]
+
+
+def test_a_server_emptied_in_the_middle_costs_no_row(folder, station, server, ledger, classifier, tmp_path):
+    def empty_once(brightness):
+        classifier.before = lambda brightness: None
+        server.empty()
+
+    classifier.before = empty_once
+
+    classify_slice(folder.job, station)
+    while ledger.record(folder.job).state == "running":
+        classify_slice(folder.job, station)
+
+    record = ledger.record(folder.job)
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+    assert (record.state, record.num_done, record.shards_done) == ("finalizing", 10, 3)
+
+
+def test_a_part_that_is_on_the_disk_is_committed_without_predicting(folder, station, ledger, bells, classifier):
+    write_fake_parts(folder, [0, 2])
+    before = [part_path(folder.parts, shard).read_bytes() for shard in (0, 2)]
+
+    classify_slice(folder.job, station)
+
+    assert classifier.seen == BRIGHTNESS[4:8]
+    assert [part_path(folder.parts, shard).read_bytes() for shard in (0, 2)] == before
+    assert (ledger.record(folder.job).num_done, ledger.record(folder.job).state) == (10, "finalizing")
+    assert bells.rung == [("finalize", folder.job)]
+
+
+def test_a_damaged_part_is_made_again(folder, station, classifier, tmp_path):
+    write_fake_parts(folder, [1])
+    part = part_path(folder.parts, 1)
+    part.write_bytes(part.read_bytes()[:-7])
+
+    classify_slice(folder.job, station)
+
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+
+
+def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, station, ledger, bells):
+    station.sessions.error = ModelNotFoundError("no model 'fake@1'")
+
+    classify_slice(folder.job, station)
+
+    assert (ledger.record(folder.job).state, ledger.record(folder.job).error) == ("cancelling", "no model 'fake@1'")
+    assert bells.rung == [("finalize", folder.job)]
+
+
+def test_a_damaged_listing_stops_the_job_with_its_reason(folder, station, ledger, bells):
+    (folder.path / "listing").write_bytes(b"\0" * (folder.path / "listing").stat().st_size)
+
+    classify_slice(folder.job, station)
+
+    assert ledger.record(folder.job).state == "cancelling"
+    assert "does not hold the 4 paths of shard" in ledger.record(folder.job).error
+    assert bells.rung == [("finalize", folder.job)]
+
+
+def test_a_job_that_has_ended_is_not_touched(folder, station, ledger, bells, classifier):
+    ledger.cancel(folder.job)
+    end_job(folder.job, station)
+
+    classify_slice(folder.job, station)
+
+    assert (classifier.seen, bells.rung, ledger.record(folder.job).state) == ([], [], "cancelled")
+
+
+# Images that kill
+
+
+def note_deaths(folder, shard, *last_notes):
+    """Journals of workers that died: each at one of `last_notes`."""
+    folder.journals.mkdir(exist_ok=True)
+    for fence, (what, index) in enumerate(last_notes):
+        (folder.journals / f"{shard:08d}.{fence}.jsonl").write_text(f'["{what}", {index}]\n')
+
+
+def test_an_image_that_killed_twice_alone_is_convicted_and_its_batch_mates_are_answered(
+    folder, station, ledger, classifier, tmp_path
+):
+    claim_and_die(ledger, folder, 4)
+    note_deaths(folder, 1, (BATCH, 0), (IMAGE, 2), (IMAGE, 2))
+    (tmp_path / "in" / "006.png").unlink()  # whoever reads it sees that it was tried
+
+    classify_slice(folder.job, station)
+
+    crashed = Prediction(error_code="crashed_worker", error="a worker process died whenever it tried this image")
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS, _6=crashed)
+    assert 130 not in classifier.seen
+
+
+def test_the_images_of_a_batch_that_killed_are_tried_alone_with_notes(folder, station, ledger, classifier, tmp_path):
+    claim_and_die(ledger, folder, 3)
+    note_deaths(folder, 1, (BATCH, 0))
+    batches = []
+    classifier.before = batches.append
+
+    classify_slice(folder.job, station)
+
+    journals = list(folder.journals.glob("00000001.*.jsonl"))
+    notes = max(journals, key=lambda path: int(path.name.split(".")[1])).read_text()
+    assert notes.splitlines() == [
+        '["image", 0]',
+        '["image", 1]',
+        '["image", 2]',
+        '["image", 3]',
+        '["batch", 0]',
+        '["finished", 0]',
+    ]
+    assert [batch for batch in batches if batch[0] in BRIGHTNESS[4:8]] == [[250], [100], [130], [200], BRIGHTNESS[4:8]]
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+
+
+def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(folder, station, ledger, server, tmp_path):
+    def die(brightness):
+        if 130 in brightness:
+            os._exit(9)
+
+    def fresh_slice():
+        other = replace_ledger(station, server)
+        other.sessions = FakeSessions(FakeClassifier(before=die))
+        classify_slice(folder.job, other)
+
+    station.settings = station.settings.model_copy(update={"lease_s": SHORT_S, "max_attempts": 20})
+    num_deaths = 0
+    while ledger.record(folder.job).state in ("queued", "running"):
+        wait_until(lambda: all_expired(ledger, "{pigeonhole}:job:" + folder.job + ":leases"), what="leases run out")
+        num_deaths += dies_at_step(10**9, fresh_slice, tmp_path)
+
+    crashed = Prediction(error_code="crashed_worker", error="a worker process died whenever it tried this image")
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS, _6=crashed)
+    assert num_deaths == 5  # two by chance, for all one knows; one in the batch; two alone
+
+
+def test_a_shard_that_killed_too_many_workers_is_given_up(folder, station, ledger, classifier, tmp_path):
+    station.settings = station.settings.model_copy(update={"max_attempts": 3})
+    claim_and_die(ledger, folder, 3)
+
+    classify_slice(folder.job, station)
+
+    given_up = [row.prediction for row in rows(folder, tmp_path)]
+    assert given_up == [Prediction(error_code="given_up", error="3 workers died on its shard; it was given up")] * 10
+    assert (ledger.record(folder.job).shards_given_up, classifier.seen) == (3, [])
+
+
+# Every step
+
+
+def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, ledger, station, tmp_path, monkeypatch):
+    monkeypatch.setattr("workers.end.END_LEASE_S", 0.01)
+    station.settings = settings.model_copy(update={"lease_s": SHORT_S})
+    paths = make_images(tmp_path / "in", BRIGHTNESS[:4])
+    manifests, step, dies = [], 0, True
+
+    while dies:
+        output = tmp_path / f"{step}.csv"
+        folder = make_job(settings, paths, root=tmp_path / "in", output=output, shard_size=2)
+        enter_job(folder, ledger)
+        dies = dies_at_step(
+            step, lambda job=folder.job: classify_slice(job, replace_ledger(station, server)), settings.home
+        )
+
+        def ended(folder=folder):
+            classify_slice(folder.job, station)
+            end_job(folder.job, station)
+            return folder.outcome() is not None
+
+        wait_until(ended, what="the job has ended")
+        manifests.append(output.read_bytes())
+        assert folder.outcome().state == "succeeded"
+        step += 1
+
+    assert step > 20
+    assert set(manifests) == {manifests[-1]}
+    assert list(FORMATS["csv"].read(tmp_path / "0.csv")) == expected(BRIGHTNESS[:4])
+
+
+def replace_ledger(station, server):
+    """The station of another process, with a connection of its own."""
+    return replace(station, ledger=Ledger(connect(server.url)), worker="w2", ring=Bells())
+
+
+def test_the_listing_of_these_jobs_is_the_images(folder):
+    assert read_shard(folder.path, 2) == ["008.png", "009.png"]

@@ -1,0 +1,263 @@
+"""Ending jobs against a real ledger: once, whatever happens between two steps."""
+
+import json
+import os
+
+import pytest
+
+from orchestrator.contract.job_folder import active_jobs
+from orchestrator.contract.ledger import Claim, Ledger
+from orchestrator.contract.parts import part_path, read_trailer
+from orchestrator.contract.requests import MaxFailures
+from orchestrator.contract.rows import FORMATS
+from orchestrator.contract.server import connect
+from tests.fakes import (
+    Bells,
+    FakeClassifier,
+    FakeSessions,
+    dies_at_step,
+    enter_job,
+    make_images,
+    make_job,
+    write_fake_parts,
+)
+from tests.integration.server import wait_until
+from workers.classify import classify_slice
+from workers.end import end_job
+from workers.station import Station
+
+pytestmark = pytest.mark.integration
+
+NAMES = [f"{number}.jpg" for number in range(9)]
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    """The folder that the manifest goes to."""
+    folder = tmp_path / "outbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def bells():
+    return Bells()
+
+
+@pytest.fixture
+def station(settings, ledger, bells):
+    return Station(settings, ledger, FakeSessions(FakeClassifier()), "w1", "cpu", bells)
+
+
+@pytest.fixture
+def make(settings, ledger, tmp_path, outbox):
+    """Makes jobs of NAMES in shards of four, entered, all shards done and committed unless told otherwise."""
+
+    def make(name="out.csv", *, done=True, **changes):
+        folder = make_job(settings, NAMES, root=tmp_path / "in", output=outbox / name, **changes)
+        enter_job(folder, ledger)
+        if done:
+            do_all(folder, ledger)
+        return folder
+
+    return make
+
+
+def do_all(folder, ledger):
+    write_fake_parts(folder)
+    while isinstance(claim := ledger.claim(folder.job, "w1", 60), Claim):
+        trailer = read_trailer(folder.parts, claim.shard)
+        ledger.commit(claim, num_rows=trailer.num_rows, num_failed=trailer.num_failed)
+
+
+def end(folder):
+    """The outcome without its time."""
+    outcome = folder.outcome()
+    return outcome and outcome.model_dump(exclude={"ended", "version"}, exclude_defaults=True)
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+def test_a_job_that_is_done_is_published_and_ends(make, station, ledger, outbox, settings):
+    folder = make()
+
+    end_job(folder.job, station)
+
+    record = ledger.record(folder.job)
+    counts = {"num_images": 9, "num_done": 9, "num_failed": 2}
+    assert end(folder) == {"state": "partial", "result": str(outbox / "out.csv"), **counts}
+    assert (record.state, record.num_done, record.result) == ("partial", 9, str(outbox / "out.csv"))
+    assert (ledger.active(), active_jobs(settings), ledger.owner_of_output(str(outbox / "out.csv"))) == (
+        set(),
+        [],
+        None,
+    )
+    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+
+
+def test_ending_twice_is_ending_once(make, station, ledger, outbox):
+    folder = make()
+    end_job(folder.job, station)
+    before = (outbox / "out.csv").stat(), folder.outcome(), ledger.record(folder.job)
+
+    end_job(folder.job, station)
+
+    assert ((outbox / "out.csv").stat(), folder.outcome(), ledger.record(folder.job)) == before
+
+
+def test_a_job_that_is_not_that_far_is_left_alone(make, station, bells, outbox):
+    folder = make(done=False)
+
+    end_job(folder.job, station)
+
+    assert (end(folder), bells.rung, names(outbox)) == (None, [], [])
+
+
+def test_a_job_that_another_worker_ends_is_left_to_it(make, station, ledger, outbox):
+    folder = make()
+    ledger.begin_end(folder.job, "w2", 60)
+
+    end_job(folder.job, station)
+
+    assert (end(folder), names(outbox)) == (None, [])
+
+
+def test_a_job_that_the_server_forgot_is_ended_all_the_same(make, station, server, ledger):
+    folder = make()
+    server.empty()
+
+    end_job(folder.job, station)
+
+    assert end(folder)["state"] == "partial"
+    assert ledger.record(folder.job).state == "partial"
+
+
+def test_an_end_that_the_server_forgot_is_told_again(make, station, server, ledger):
+    folder = make()
+    end_job(folder.job, station)
+    server.empty()
+    enter_job(folder, ledger)
+
+    end_job(folder.job, station)
+
+    assert ledger.record(folder.job).state == "partial"
+    assert ledger.active() == set()
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda part: part.unlink(), lambda part: part.write_bytes(b"?" + part.read_bytes()[1:])]
+)
+def test_a_part_that_is_missing_or_damaged_is_done_again(make, station, ledger, bells, outbox, harm):
+    folder = make()
+    harm(part_path(folder.parts, 1))
+
+    end_job(folder.job, station)
+    first = (end(folder), list(bells.rung), ledger.record(folder.job).state, ledger.record(folder.job).shards_done)
+    do_all(folder, ledger)
+    end_job(folder.job, station)
+
+    assert first == (None, [("classify", folder.job)], "running", 2)
+    assert end(folder)["state"] == "partial"
+    assert [row.path for row in FORMATS["csv"].read(outbox / "out.csv")] == NAMES
+
+
+def test_an_output_that_appeared_meanwhile_fails_the_job_and_stays(make, station, ledger, outbox):
+    folder = make()
+    (outbox / "out.csv").write_text("precious")
+
+    end_job(folder.job, station)
+
+    assert end(folder)["state"] == "failed"
+    assert end(folder)["error"] == f"{outbox}/out.csv appeared while the job ran; it was left as it is"
+    assert (ledger.record(folder.job).state, (outbox / "out.csv").read_text()) == ("failed", "precious")
+
+
+def test_a_cancelled_job_publishes_nothing_and_keeps_its_counts(make, station, ledger, outbox):
+    folder = make(done=False)
+    claim = ledger.claim(folder.job, "w1", 60)
+    ledger.commit(claim, num_rows=4, num_failed=1)
+    ledger.cancel(folder.job)
+
+    end_job(folder.job, station)
+
+    assert end(folder) == {"state": "cancelled", "num_images": 9, "num_done": 4, "num_failed": 1}
+    assert names(outbox) == []
+
+
+def test_a_job_that_stopped_for_a_reason_fails_with_it(make, station, ledger):
+    folder = make(done=False)
+    ledger.cancel(folder.job, reason="the model is gone")
+
+    end_job(folder.job, station)
+
+    assert end(folder) == {"state": "failed", "num_images": 9, "error": "the model is gone"}
+
+
+@pytest.mark.parametrize("limit", [MaxFailures(count=1), MaxFailures(share=0.2)])
+def test_too_many_failures_end_the_job_without_a_manifest(make, station, ledger, outbox, limit):
+    folder = make(max_failures=limit)
+
+    end_job(folder.job, station)
+
+    assert end(folder)["state"] == "failed"
+    assert end(folder)["too_many_failures"]
+    assert end(folder)["error"].endswith("images failed, more than the 1 allowed by --max-failures")
+    assert names(outbox) == []
+
+
+def test_a_death_at_any_step_is_made_good_by_the_next_worker(
+    make, station, ledger, server, outbox, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("workers.end.END_LEASE_S", 0.01)
+    end_job(make("undisturbed.csv").job, station)
+    expected = (outbox / "undisturbed.csv").read_bytes()
+    step, dies = 0, True
+
+    while dies:
+        folder = make(f"{step}.csv")
+        dies = dies_at_step(step, lambda folder=folder: end_by_another(folder, station, server), tmp_path)
+
+        def ended(folder=folder):
+            end_job(folder.job, station)
+            return folder.outcome() is not None
+
+        wait_until(ended, what="the job has ended")
+
+        assert (outbox / f"{step}.csv").read_bytes() == expected
+        assert end(folder)["state"] == ledger.record(folder.job).state == "partial"
+        assert (ledger.active(), ledger.owner_of_output(folder.request().output)) == (set(), None)
+        assert [left for left in names(outbox) if left.startswith(".")] == []
+        step += 1
+
+    assert step > 20
+
+
+def end_by_another(folder, station, server):
+    """Runs in a process of its own, with a connection of its own."""
+    other = Station(station.settings, Ledger(connect(server.url)), station.sessions, "w2", "cpu", Bells())
+    end_job(folder.job, other)
+
+
+def test_a_summary_tells_the_story_of_the_whole_path(settings, ledger, station, bells, tmp_path, outbox):
+    paths = make_images(tmp_path / "in", [0, 250, 128])
+    folder = make_job(
+        settings, [*paths, "gone.png"], root=tmp_path / "in", output=outbox / "out.jsonl", output_format="jsonl"
+    )
+    enter_job(folder, ledger)
+
+    classify_slice(folder.job, station)
+    end_job(folder.job, station)
+
+    summary = json.loads((outbox / "out.jsonl.summary.json").read_text())
+    assert bells.rung == [("finalize", folder.job)]
+    assert summary["counts"] == {
+        "num_images": 4,
+        "num_done": 4,
+        "num_failed": 1,
+        "status": {"ok": 3, "error": 1},
+        "labels": {"dark": 1, "light": 2},
+        "error_codes": {"missing": 1},
+    }
+    assert set(summary["timings"]["stage_seconds"]) == {"read", "decode", "wait", "predict"}
