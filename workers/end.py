@@ -33,6 +33,7 @@ def end_job(job: str, station: Station) -> None:
         outcome = _conclude(folder, request, station)
     if outcome is not None:
         outcome = folder.write_outcome(outcome)
+        folder.remove_temporaries()
         station.patiently(enter_outcome, folder, outcome, station.ledger)
         logger.info("job %s: %s", job, outcome.state)
 

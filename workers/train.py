@@ -150,7 +150,7 @@ class Training:
     def _write_request(self, output: Path) -> Path:
         """The request for the child: the operator's, on this worker's device, into a folder of this claim's own."""
         wish = self._request.train | {"device": self._station.device, "output": str(output)}
-        path = self._folder.path / "train_request.json"
+        path = self._folder.path / f"train_request.{self._claim.fence}.json"
         write_atomic(path, json.dumps(TrainRequest.from_json(wish).to_json(), indent=2).encode())
         return path
 

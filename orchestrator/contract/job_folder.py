@@ -128,6 +128,11 @@ class JobFolder:
         """Take the job off the list of active ones: its end stands on the disk and in the ledger."""
         self._active.unlink(missing_ok=True)
 
+    def remove_temporaries(self) -> None:
+        """Remove what writers that died left in the folder of an ended job."""
+        for path in (*self.path.glob(".*.tmp"), *self.parts.glob(".*.tmp")):
+            path.unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Remove a job that never became one, because submitting it failed."""
         shutil.rmtree(self.path, ignore_errors=True)

@@ -4,14 +4,19 @@ What the work is stands in the job folder, who does it in the ledger. So a doorb
 doubled does no harm.
 """
 
+import logging
 import re
 from typing import Any, Self
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.queues import TASKS
+from orchestrator.contract.server import SERVER_ERRORS
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_VERSION = 1
 
@@ -61,5 +66,8 @@ class Doorbell(Versioned):
 
 
 def ring(app: Celery, queue: str, job: str) -> None:
-    """Hang a doorbell for `job` on `queue`; a few retries, then the broker's error."""
-    app.send_task(TASKS[queue], args=[Doorbell(job=job).model_dump()], queue=queue)
+    """Hang a doorbell for `job` on `queue`. Where the server is away that is left to a worker's sweep."""
+    try:
+        app.send_task(TASKS[queue], args=[Doorbell(job=job).model_dump()], queue=queue)
+    except (OperationalError, *SERVER_ERRORS) as err:
+        logger.warning("cannot ring for job %s on %s, a sweep will: %s", job, queue, err)

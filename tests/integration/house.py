@@ -79,11 +79,13 @@ class House:
         assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
         return done.stdout
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
         """Start `pigeonhole ...` and leave it running."""
-        return subprocess.Popen(
-            [*COMMAND, *arguments], env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        log = (self.home.parent / "started.log").open("ab")
+        with log:
+            return subprocess.Popen(
+                [*COMMAND, *arguments], env=self._environment(), stdin=stdin, stdout=log, stderr=log
+            )
 
     def hire(self, *, wait: bool = True, **environment: str) -> Worker:
         """Start a worker, and wait until it is ready."""

@@ -76,6 +76,10 @@ class Server:
         """Forget everything, as a server does that comes back without its files."""
         self._client.flushall()
 
+    def lose_files(self) -> None:
+        """Remove what a killed server had written down."""
+        shutil.rmtree(self.folder / "appendonlydir")
+
     def freeze(self) -> None:
         """Let it answer nobody, with its connections open."""
         self._signal(signal.SIGSTOP)

@@ -122,9 +122,6 @@ def test_a_slice_with_nothing_to_do_rings_for_nothing(folder, station, ledger, b
 
 
 def test_a_slice_whose_time_is_over_rings_for_the_next(folder, station, bells, ledger):
-    def slow(brightness):
-        wait_until(lambda: all_expired(ledger, "none"), what="some time has gone")
-
     station.settings = station.settings.model_copy(update={"slice_s": 1e-9})
 
     classify_slice(folder.job, station)
@@ -193,22 +190,18 @@ def test_a_drained_worker_finishes_what_needs_no_long_time(folder, station, ledg
 
 
 def test_a_cancel_stops_a_slice_between_batches(folder, station, ledger, bells, classifier):
-    def cancel(brightness):
-        ledger.cancel(folder.job)
-        wait_until(lambda: station_knows(), what="the slice has heard of it")
+    told, renew = [], ledger.renew
 
-    knows = []
-    renew = ledger.renew
-
-    def renewed(*args):
+    def tell(*args):
         answer = renew(*args)
-        knows.append(answer[0])
+        told.append(answer[0])
         return answer
 
-    def station_knows():
-        return "cancelling" in knows
+    def cancel(brightness):
+        ledger.cancel(folder.job)
+        wait_until(lambda: told[-2:] == ["cancelling"] * 2, what="the slice has heard of it")
 
-    ledger.renew = renewed
+    ledger.renew = tell
     classifier.before = cancel
 
     classify_slice(folder.job, station)
@@ -377,7 +370,8 @@ def test_a_shard_that_killed_too_many_workers_is_given_up(folder, station, ledge
 
 
 def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, ledger, station, tmp_path, monkeypatch):
-    monkeypatch.setattr("workers.end.END_LEASE_S", 0.01)
+    for module in ("workers.end", "workers.right"):
+        monkeypatch.setattr(f"{module}.END_LEASE_S", 0.01)
     station.settings = settings.model_copy(update={"lease_s": SHORT_S})
     paths = make_images(tmp_path / "in", BRIGHTNESS[:4])
     manifests, step, dies = [], 0, True

@@ -210,7 +210,8 @@ def test_too_many_failures_end_the_job_without_a_manifest(make, station, ledger,
 def test_a_death_at_any_step_is_made_good_by_the_next_worker(
     make, station, ledger, server, outbox, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("workers.end.END_LEASE_S", 0.01)
+    for module in ("workers.end", "workers.right"):
+        monkeypatch.setattr(f"{module}.END_LEASE_S", 0.01)
     end_job(make("undisturbed.csv").job, station)
     expected = (outbox / "undisturbed.csv").read_bytes()
     step, dies = 0, True

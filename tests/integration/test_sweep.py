@@ -1,0 +1,317 @@
+"""The sweep and the leases of a slice: what makes lost bells, lost memories and dead workers harmless."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.contract.ledger import Claim, Ledger
+from orchestrator.contract.server import connect
+from tests.fakes import (
+    Bells,
+    FakeClassifier,
+    FakeSessions,
+    dies_at_step,
+    enter_job,
+    make_images,
+    make_job,
+    write_fake_parts,
+)
+from tests.integration.server import wait_until
+from workers.classify import classify_slice
+from workers.end import end_job
+from workers.leases import STALLED_EXIT_CODE, Leases
+from workers.right import Right, RightLostError
+from workers.station import Station
+from workers.sweep import sweep
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def bells():
+    return Bells()
+
+
+@pytest.fixture
+def station(settings, ledger, bells):
+    return Station(settings, ledger, FakeSessions(FakeClassifier()), "w1", "cpu", bells)
+
+
+@pytest.fixture
+def folder(settings, ledger, tmp_path):
+    """A job of six images in three shards."""
+    paths = make_images(tmp_path / "in", [0, 50, 100, 150, 200, 250])
+    folder = make_job(settings, paths, root=tmp_path / "in", output=tmp_path / "out.csv", shard_size=2)
+    enter_job(folder, ledger)
+    return folder
+
+
+@pytest.fixture
+def swept(settings, ledger):
+    """Sweeps, and says what was rung for."""
+
+    def swept(*, idle=True):
+        bells = Bells()
+        sweep(settings, ledger, bells, idle=idle)
+        return bells.rung
+
+    return swept
+
+
+def test_an_idle_worker_rings_for_a_job_with_work_where_no_bell_hangs(swept, folder, ledger):
+    first = swept()
+    ledger.client.lpush("classify", "a bell")
+
+    assert (first, swept()) == ([("classify", folder.job)], [])
+
+
+def test_a_busy_worker_rings_for_a_job_only_once_it_starves(swept, folder, ledger, settings, monkeypatch):
+    before = swept(idle=False)
+    hungry = settings.model_copy(update={"slice_s": 0.005})
+    bells = Bells()
+
+    def starves():
+        sweep(hungry, ledger, bells, idle=False)
+        return bells.rung
+
+    wait_until(starves, what="the job starves")
+
+    assert (before, bells.rung) == ([], [("classify", folder.job)])
+
+
+def test_bells_for_starving_jobs_are_bounded_by_the_number_of_jobs(folder, ledger, settings):
+    ledger.client.lpush("classify", "a bell", "another")
+    bells = Bells()
+
+    for _ in range(20):
+        sweep(settings.model_copy(update={"slice_s": 1e-9}), ledger, bells, idle=True)
+
+    assert bells.rung == []
+
+
+def test_a_job_whose_shards_are_all_held_needs_nothing(swept, folder, ledger):
+    for _ in range(3):
+        ledger.claim(folder.job, "w2", 60)
+
+    assert swept() == []
+
+
+def test_a_job_that_the_server_forgot_is_entered_again(swept, folder, ledger, server):
+    write_fake_parts(folder, [1])
+    server.empty()
+
+    rung = swept()
+
+    assert rung == [("classify", folder.job)]
+    assert (ledger.record(folder.job).shards_done, ledger.record(folder.job).state) == (1, "running")
+
+
+def test_a_job_that_only_waits_for_its_end_gets_a_bell_even_from_a_busy_worker(swept, folder, ledger, server):
+    write_fake_parts(folder)
+    server.empty()
+
+    assert swept(idle=False) == [("finalize", folder.job)]
+
+
+def test_a_cancel_that_the_server_forgot_is_told_again(swept, folder, ledger):
+    folder.request_cancel()
+
+    assert swept() == [("finalize", folder.job)]
+    assert ledger.record(folder.job).state == "cancelling"
+
+
+def test_an_end_that_the_server_forgot_is_told_again(swept, folder, station, ledger):
+    classify_slice(folder.job, station)
+    end_job(folder.job, station)
+    ledger.client.persist("{pigeonhole}:job:" + folder.job)  # as before the end, but for the outcome on the disk
+    ledger.client.hset("{pigeonhole}:job:" + folder.job, mapping={"state": "finalizing"})
+    ledger.client.sadd("{pigeonhole}:active", folder.job)
+    ledger.client.hset("{pigeonhole}:outputs", folder.request().output, folder.job)
+
+    rung = swept()
+
+    assert rung == []
+    assert ledger.record(folder.job).state == "succeeded"
+    assert (ledger.active(), ledger.owner_of_output(folder.request().output)) == (set(), None)
+
+
+@pytest.fixture
+def silent(folder, ledger):
+    """The job as it is when its lister fell silent before the ledger heard the last of it."""
+    key = "{pigeonhole}:job:" + folder.job
+    ledger.client.hset(key, mapping={"listed": 0, "num_shards": 1, "num_images": 2, "lister_until": 1})
+    return folder
+
+
+def test_a_listing_that_is_whole_is_told_again_where_the_server_forgot(swept, silent, ledger):
+    rung = swept()
+
+    record = ledger.record(silent.job)
+    assert rung == [("classify", silent.job)]
+    assert (record.listed, record.num_shards, record.num_images, record.state) == (True, 3, 6, "queued")
+
+
+def test_a_job_whose_lister_died_fails_with_what_to_do(swept, silent, ledger, station):
+    (silent.path / "listing.json").unlink()
+
+    rung = swept()
+    end_job(silent.job, station)
+
+    assert rung == [("finalize", silent.job)]
+    assert silent.outcome().state == "failed"
+    assert "ended before it had listed all images; submit it again" in silent.outcome().error
+
+
+def test_one_damaged_job_does_not_keep_the_others_from_being_looked_after(swept, folder, ledger, settings, tmp_path):
+    broken = make_job(settings, ["a"], root=tmp_path, output=tmp_path / "b.csv")
+    gone = make_job(settings, ["a"], root=tmp_path, output=tmp_path / "c.csv")
+    for other in (broken, gone):
+        enter_job(other, ledger)
+    (broken.path / "job.json").write_text("{")
+    shutil.rmtree(gone.path)
+
+    assert swept() == [("classify", folder.job)]
+
+
+def test_sweeps_and_slices_alone_bring_a_forgotten_job_to_its_end(swept, folder, station, server, tmp_path):
+    server.empty()
+    work = {"classify": classify_slice, "finalize": end_job}
+
+    for _ in range(5):
+        for queue, job in swept():
+            work[queue](job, station)
+
+    assert folder.outcome().state == "succeeded"
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 7
+    assert swept() == []
+
+
+# Leases
+
+
+def test_a_lease_is_renewed_while_its_slice_goes_on_and_handed_back_at_its_end(folder, station, ledger):
+    short = replace(station, settings=station.settings.model_copy(update={"lease_s": 0.1}))
+    ticks = []
+
+    with Leases(short, folder.job, on_tick=lambda: ticks.append(None)) as leases:
+        claim = ledger.claim(folder.job, "w1", 0.1)
+        leases.add(claim)
+        wait_until(lambda: len(ticks) > 6, what="twice the lease has gone")
+        shards = [ledger.claim(folder.job, "w2", 60).shard for _ in range(2)]
+        held = leases.held()
+
+    assert (shards, held) == ([1, 2], [claim])
+    assert ledger.claim(folder.job, "w2", 60).shard == claim.shard
+
+
+def test_what_was_abandoned_counts_as_an_attempt(folder, station, ledger):
+    with Leases(station, folder.job) as leases:
+        leases.add(ledger.claim(folder.job, "w1", 0.01))
+        leases.abandon()
+    attempts = []
+
+    wait_until(
+        lambda: attempts.append(ledger.claim(folder.job, "w2", 60)) or attempts[-1].attempt == 2, what="it runs out"
+    )
+
+    assert attempts[-1].shard == 0
+
+
+def test_a_slice_hears_of_a_cancel(folder, station, ledger):
+    with Leases(station, folder.job) as leases:
+        goes_on = leases.job_goes_on
+        ledger.cancel(folder.job)
+        wait_until(lambda: not leases.job_goes_on, what="the slice has heard")
+
+    assert (goes_on, leases.state) == (True, "cancelling")
+
+
+def test_a_process_that_finishes_nothing_ends_itself(folder, station, server, tmp_path):
+    def hang():
+        stuck = replace(
+            station,
+            settings=station.settings.model_copy(update={"stall_s": 0.05, "lease_s": 0.1}),
+            ledger=Ledger(connect(server.url)),
+        )
+        with Leases(stuck, folder.job):
+            wait_until(lambda: False, what="it ends", timeout_s=10)
+
+    with pytest.raises(AssertionError, match=f"exit code {STALLED_EXIT_CODE}"):
+        dies_at_step(10**9, hang, tmp_path)
+
+
+# The right to end a job
+
+
+@pytest.fixture
+def right(folder, station, ledger):
+    """The right to end a job of which all is done."""
+    while isinstance(claim := ledger.claim(folder.job, "w1", 60), Claim):
+        ledger.commit(claim, num_rows=2, num_failed=0)
+    _, fence = ledger.begin_end(folder.job, "w1", 60)
+    return Right(station, folder.job, fence)
+
+
+def test_a_right_that_holds_lets_errors_through(right):
+    def fail():
+        with right:
+            right.check()
+            right.confirm()
+            raise ValueError("our own")
+
+    with pytest.raises(ValueError, match="our own"):
+        fail()
+
+
+def test_whatever_goes_wrong_after_the_right_was_lost_is_the_loss(right, server):
+    def fail():
+        with right:
+            server.empty()
+            raise ValueError("another has cleaned up after us")
+
+    with pytest.raises(RightLostError):
+        fail()
+
+
+def test_a_lost_right_is_noticed_while_working(right, server, monkeypatch):
+    monkeypatch.setattr("workers.right.KEEP_EVERY_S", 0.01)
+    server.empty()
+
+    def lost():
+        try:
+            right.check()
+        except RightLostError:
+            return True
+        return False
+
+    with right:
+        wait_until(lost, what="the loss is noticed")
+
+
+# A server that dies
+
+
+def test_a_slice_outlives_a_server_that_was_killed(settings, own_server, tmp_path):
+    def disturb(brightness):
+        if 50 in brightness:
+            own_server.kill()
+            own_server.start()
+
+    ledger = Ledger(connect(own_server.url))
+    station = Station(settings, ledger, FakeSessions(FakeClassifier(before=disturb)), "w1", "cpu", Bells())
+    paths = make_images(tmp_path / "in", [0, 50, 100, 150, 200, 250])
+    folder = make_job(settings, paths, root=tmp_path / "in", output=tmp_path / "out.csv", shard_size=2)
+    enter_job(folder, ledger)
+
+    def ended():
+        sweep(settings, ledger, Bells(), idle=True)
+        classify_slice(folder.job, station)
+        end_job(folder.job, station)
+        return folder.outcome() is not None
+
+    wait_until(ended, what="the job has ended", timeout_s=60)
+
+    assert folder.outcome().state == "succeeded"
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 7
+    ledger.client.close()
