@@ -3,6 +3,7 @@
 ModelingError (a ValueError)   an operator's mistake: one line that says what, the value, what to do
 ├── DataError                  training data that cannot be used as it is
 ├── ArchitectureError          no architecture of that name, or it cannot be built so
+├── ModelNameError             a model name or reference that is not well-formed
 ├── ModelFormatError           a model folder that is damaged, or made by a newer version
 └── ModelNotFoundError         no model of that name or version
 ImageError                     one image that cannot be read; becomes that image's answer, never ends a job
@@ -19,6 +20,10 @@ class DataError(ModelingError):
 
 class ArchitectureError(ModelingError):
     """No architecture of that name, or it cannot be built for this data."""
+
+
+class ModelNameError(ModelingError):
+    """A model name or reference that is not well-formed."""
 
 
 class ModelFormatError(ModelingError):

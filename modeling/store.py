@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
-from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -43,10 +43,10 @@ def check_model_name(name: str) -> str:
     """The name itself.
 
     Raises:
-        ModelFormatError: not lower-case letters, digits, dots, dashes and underscores, or too long.
+        ModelNameError: not lower-case letters, digits, dots, dashes and underscores, or too long.
     """
     if not _NAME.fullmatch(name):
-        raise ModelFormatError(
+        raise ModelNameError(
             f"model name {name!r} must be 1 to 100 of a-z 0-9 . _ - and begin with a letter or digit"
         )
     return name
@@ -62,13 +62,13 @@ class ModelStore:
         """The version that `name`, `name@latest` or `name@2` means.
 
         Raises:
-            ModelFormatError: not a well-formed reference.
+            ModelNameError: not a well-formed reference.
             ModelNotFoundError: no such name or version; lists what there is.
         """
         name, _, wanted = ref.partition("@")
         check_model_name(name)
         if "@" in ref and wanted != "latest" and not _VERSION.fullmatch(wanted):
-            raise ModelFormatError(f"model version {wanted!r} in {ref!r} must be a number or 'latest'")
+            raise ModelNameError(f"model version {wanted!r} in {ref!r} must be a number or 'latest'")
         versions = self._versions(name)
         if not versions:
             raise ModelNotFoundError(self._unknown_name(name))
@@ -100,7 +100,8 @@ class ModelStore:
         A model whose digest is published under that name already keeps its number: twice is harmless.
 
         Raises:
-            ModelFormatError: a bad name, or `staged` holds no whole model.
+            ModelNameError: a bad name.
+            ModelFormatError: `staged` holds no whole model.
         """
         digest = _checked_digest(staged)
         folder = self.root / check_model_name(name)

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from orchestrator.contract.settings import Settings, get_settings
 
 hypothesis_settings.register_profile(
-    "pigeonhole", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "pigeonhole", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 hypothesis_settings.load_profile("pigeonhole")
 

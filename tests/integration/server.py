@@ -92,6 +92,10 @@ class Server:
         """Bytes that its data and buffers take."""
         return int(self._client.info("memory")["used_memory"])
 
+    def key_bytes(self) -> int:
+        """Bytes that all its keys take together, with what each costs to keep."""
+        return sum(int(self._client.memory_usage(key) or 0) for key in self._client.scan_iter())
+
     def _answers(self) -> bool:
         with contextlib.suppress(redis.RedisError):
             return bool(self._client.ping())

@@ -492,12 +492,18 @@ def test_a_job_needs_claims_while_shards_are_free(ledger):
 
 def test_a_job_that_nobody_works_on_is_starving_once_in_a_period(ledger):
     enter(ledger, 3)
-    wait_until(lambda: ledger.need(JOB, 0.05) == "starving", what="the job starves")
+    ledger.client.hset("{pigeonhole}:job:" + JOB, "created_ms", 1)
 
     answers = [ledger.need(JOB, 60) for _ in range(3)]
     wait_until(lambda: ledger.need(JOB, 0.05) == "starving", what="the job starves again")
 
-    assert answers == ["claim"] * 3
+    assert answers == ["starving", "claim", "claim"]
+
+
+def test_a_new_job_is_not_starving(ledger):
+    enter(ledger, 3)
+
+    assert ledger.need(JOB, 60) == "claim"
 
 
 def test_a_job_that_somebody_works_on_is_not_starving(ledger):
@@ -619,6 +625,20 @@ def test_a_ledger_that_is_wrong_is_replaced(ledger, folder):
     assert (record.state, record.shards_done, record.num_done) == ("running", 6, 21)
     assert ledger.claim(folder.job, "w2", LONG_S).shard == 4
     assert not ledger.renew_end(folder.job, ender, LONG_S)
+
+
+def test_leases_from_before_a_replacement_are_void(ledger, folder):
+    enter_job(folder, ledger)
+    held, returned = (ledger.claim(folder.job, "w1", LONG_S) for _ in range(2))
+    ledger.release(returned)
+
+    restore_job(folder, ledger, replace=True)
+
+    assert ledger.renew(folder.job, [held], LONG_S) == ("running", {held.shard})
+    shards = []
+    while isinstance(taken := ledger.claim(folder.job, "w2", LONG_S), Claim):
+        shards.append(taken.shard)
+    assert shards == list(range(7))
 
 
 def test_a_damaged_part_does_not_count_and_is_made_again(ledger, folder):

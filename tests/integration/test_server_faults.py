@@ -55,7 +55,9 @@ def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(h
 
 def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(house: House, tmp_path: Path):
     """Without `ack_patch` the worker is alive and deaf after this, for good."""
-    proxy = StallingProxy(house.server.folder / "proxy.sock", f"{house.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index")
+    proxy = StallingProxy(
+        house.server.folder / "proxy.sock", f"{house.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
+    )
     worker = house.hire(PIGEONHOLE_SERVER_URL=proxy.url)
     make_pngs(tmp_path / "in", 10)
     command = ("classify", str(tmp_path / "in"), "--model", "digits", "-o")

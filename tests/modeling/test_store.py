@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from modeling.card import ModelCard
-from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
 from modeling.preprocessing import Preprocessing
 from modeling.store import ModelStore, ModelVersion, check_model_name
 
@@ -98,13 +98,13 @@ def test_an_unknown_model_names_what_there_is(tmp_path):
 
 @pytest.mark.parametrize("ref", ["", "@1", "../x", "a/b", "Upper", "digits@", "digits@0", "digits@x", "digits@1@2"])
 def test_malformed_references_are_refused(tmp_path, ref):
-    with pytest.raises(ModelFormatError):
+    with pytest.raises(ModelNameError):
         ModelStore(tmp_path).resolve(ref)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", "A", "-a", "a b", "a\n", "é", "a" * 101])
 def test_names_that_are_no_plain_folder_names_are_refused(name):
-    with pytest.raises(ModelFormatError, match="model name"):
+    with pytest.raises(ModelNameError, match="model name"):
         check_model_name(name)
 
 

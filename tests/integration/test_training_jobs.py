@@ -1,0 +1,152 @@
+"""Training jobs through a real server and worker: the events, the model, and what can go wrong."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image, ImageDraw
+
+from modeling.classifier import Classifier
+from modeling.store import ModelStore
+from orchestrator.contract.job_folder import JobFolder
+from tests.integration.house import House, read_json
+from tests.integration.server import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+def make_shapes(folder: Path, num_images: int = 60) -> Path:
+    """A folder per class: bars that stand, and bars that lie."""
+    for index in range(num_images):
+        upright = index % 2 == 0
+        image = Image.new("L", (28, 28), 20)
+        at = 4 + index % 18
+        box = (at, 2, at + 4, 26) if upright else (2, at, 26, at + 4)
+        ImageDraw.Draw(image).rectangle(box, fill=220)
+        path = folder / ("standing" if upright else "lying") / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    return folder
+
+
+def training_child(house: House) -> psutil.Process:
+    """The process that trains, once it is there."""
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        for worker in house.workers:
+            for process in psutil.Process(worker.process.pid).children(recursive=True):
+                if "modeling.train_process" in process.cmdline():
+                    found.append(process)
+        return bool(found)
+
+    wait_until(look, what="the training has a process", timeout_s=60)
+    return found[0]
+
+
+def wait_for_epoch(house: House, job: str) -> None:
+    """Wait until a training is well on its way."""
+    wait_until(lambda: '"epoch"' in house.record(job).progress, what="an epoch is over", timeout_s=90)
+
+
+def test_a_training_publishes_a_model_that_classifies_and_says_how_it_went(busy_house: House, tmp_path: Path):
+    data = make_shapes(tmp_path / "shapes")
+
+    printed = busy_house.run_ok("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "8", "--json")
+
+    record = json.loads(printed)
+    assert (record["state"], record["result"], record["num_images"]) == ("succeeded", "bars@1", 60)
+    version = ModelStore(busy_house.settings.models).resolve("bars")
+    card = ModelStore(busy_house.settings.models).card("bars")
+    assert card.labels == ("lying", "standing")
+    assert record["metrics"] == card.metrics
+    assert card.metrics["test_accuracy"] >= 0.8
+    assert Classifier.load(version.path).labels == card.labels
+    events = [json.loads(line) for line in JobFolder.open(busy_house.settings, record["job"]).events.open()]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == list(range(1, 9))
+    assert all({"loss", "accuracy"} <= event.keys() for event in events if event["event"] == "epoch")
+    assert json.loads(busy_house.run_ok("models", "show", "bars", "--json"))["digest"] == version.digest
+    busy_house.run_ok("classify", str(data), "--model", "bars@1", "-o", str(tmp_path / "out.csv"))
+    counts = read_json(tmp_path / "out.csv.summary.json")["counts"]["labels"]
+    assert counts.keys() == {"lying", "standing"}
+
+
+def test_training_data_that_cannot_be_used_is_refused_at_once_and_leaves_nothing(busy_house: House, tmp_path: Path):
+    before = busy_house.jobs()
+    (tmp_path / "one" / "only").mkdir(parents=True)
+
+    missing = busy_house.run("train", str(tmp_path / "nowhere"), "--name", "x")
+    lonely = busy_house.run("train", str(tmp_path / "one"), "--name", "x")
+    bad_name = busy_house.run("train", str(make_shapes(tmp_path / "shapes")), "--name", "../x")
+
+    assert [done.returncode for done in (missing, lonely, bad_name)] == [2, 2, 2]
+    assert all(
+        done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") for done in (missing, lonely, bad_name)
+    )
+    assert busy_house.jobs() == before
+
+
+def test_a_cancelled_training_ends_its_process_and_publishes_nothing(house: House, tmp_path: Path):
+    house.hire()
+    job = house.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
+    )
+    wait_for_epoch(house, job)
+    child = training_child(house)
+
+    house.run_ok("cancel", job)
+
+    assert house.outcome(job).state == "cancelled"
+    wait_until(lambda: not child.is_running(), what="the training's process is gone")
+    assert house.run("wait", job).returncode == 1
+    assert house.run("models", "show", "bars").returncode == 4
+
+
+def test_a_training_that_crashes_ends_as_failed_with_its_last_lines(house: House, tmp_path: Path):
+    house.hire()
+    job = house.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
+    )
+    wait_for_epoch(house, job)
+    with (JobFolder.open(house.settings, job).path / "train.log").open("a") as log:
+        log.write("the last thing it said\n")
+
+    os.kill(training_child(house).pid, signal.SIGKILL)
+
+    outcome = house.outcome(job)
+    assert outcome.state == "failed"
+    assert "signal 9" in (outcome.error or "")
+    assert "the last thing it said" in (outcome.error or "")
+
+
+def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(house: House, tmp_path: Path):
+    first = house.hire()
+    data = make_shapes(tmp_path / "in")
+    job = house.submit("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "400")
+    wait_for_epoch(house, job)
+    child = training_child(house)
+
+    first.kill()
+    wait_until(lambda: not child.is_running(), what="the training's process is gone")
+    house.hire()
+
+    assert house.outcome(job).state == "succeeded", house.logs()
+    assert ModelStore(house.settings.models).resolve("bars").version == 1
+
+
+def test_a_worker_told_to_stop_hands_its_training_back(house: House, tmp_path: Path):
+    worker = house.hire()
+    job = house.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
+    )
+    wait_for_epoch(house, job)
+
+    worker.terminate()
+
+    assert worker.process.wait(60) == 0
+    record = house.record(job)
+    assert (record.state, record.error) == ("running", "")
+    assert house.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:returned") == 1
