@@ -110,7 +110,14 @@ def _class_folders(path: Path) -> tuple[tuple[str, ...], int]:
     if classes and {name.lower() for name in classes} <= _PART_NAMES:
         raise DataError(f"{path} holds {', '.join(classes)}: parts, not classes; give one of them")
     _check_num_classes(path, classes)
+    if odd := [name for name in classes if not _is_utf8(name)]:
+        raise DataError(f"{path}: the name of the class folder {odd[0]!r} is not UTF-8; rename it")
     return classes, len(entries) - len(classes)
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name can be a label; names that are no text reach us as lone surrogates (PEP 383)."""
+    return not any("\udc80" <= char <= "\udcff" for char in name)
 
 
 def _check_num_classes(path: Path, classes: tuple[str, ...]) -> None:

@@ -30,6 +30,7 @@ from workers.station import Station
 
 logger = logging.getLogger(__name__)
 
+MAX_ERRORS = 3  # attempts at a shard that ended in an error of our own, after which the job fails with it
 BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 DISK_RETRY_S = 2.0
 DRAIN_GRACE_S = 8.0  # a worker told to stop finishes a shard that needs no longer, and hands back any other
@@ -77,7 +78,10 @@ def classify_slice(job: str, station: Station) -> None:
         except (ModelingError, IntegrityError, MessageError) as err:
             logger.exception("job %s cannot go on", job)
             leases.state = station.patiently(station.ledger.cancel, job, reason=str(err))
-        except Exception:
+        except Exception as err:
+            if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
+                reason = f"{type(err).__name__}: {err}"[:500]
+                leases.state = station.patiently(station.ledger.cancel, job, reason=reason)
             leases.abandon()  # so that the attempt counts: what breaks every worker must not be tried for ever
             if station.device != "cpu":
                 logger.critical("an error on %s may be sticky; this process ends", station.device, exc_info=True)

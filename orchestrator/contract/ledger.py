@@ -179,7 +179,7 @@ class Ledger:
     def need(self, job: str, starving_s: float) -> Need:
         """What the job lacks at this moment.
 
-        `starving` is said once in `starving_s` seconds, of a job on which nobody works though somebody could.
+        `starving` is said at most once in `starving_s` seconds, of a job on which nobody works though somebody could.
         """
         return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s)])[0])
 

@@ -1,5 +1,6 @@
 """One slice of a classify job against a real ledger, with a classifier that is no network."""
 
+import contextlib
 import os
 from dataclasses import replace
 
@@ -263,6 +264,28 @@ def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, station, led
 
     assert (ledger.record(folder.job).state, ledger.record(folder.job).error) == ("cancelling", "no model 'fake@1'")
     assert bells.rung == [("finalize", folder.job)]
+
+
+def test_an_error_that_every_attempt_meets_fails_the_job_with_its_text(folder, station, ledger, bells, classifier):
+    def broken(brightness):
+        raise RuntimeError("the driver is gone")
+
+    classifier.before = broken
+    station = replace(station, settings=station.settings.model_copy(update={"lease_s": SHORT_S}))
+    num_attempts = 0
+
+    def attempt_fails_the_job():
+        nonlocal num_attempts
+        num_attempts += 1
+        with contextlib.suppress(RuntimeError):
+            classify_slice(folder.job, station)
+        return ledger.record(folder.job).state == "cancelling"
+
+    wait_until(attempt_fails_the_job, what="the job fails")
+
+    assert ledger.record(folder.job).error == "RuntimeError: the driver is gone"
+    assert num_attempts >= 3
+    assert ledger.record(folder.job).shards_done == 0
 
 
 def test_a_damaged_listing_stops_the_job_with_its_reason(folder, station, ledger, bells):
