@@ -16,7 +16,7 @@ demo: $(STAMP)  ## A whole run in about a minute
 
 test: check  ## Everything that CI checks
 	$(BIN)/python -m pytest -q -m "not integration"
-	$(BIN)/python -m pytest -q -m integration
+	$(BIN)/python -m pytest -q -m integration --numprocesses 2 --dist loadfile
 
 test-fast: $(STAMP)  ## Tests that need no server: seconds
 	$(BIN)/python -m pytest -q -m "not integration"

@@ -255,6 +255,7 @@ def write_request(tmp_path: Path, **changes) -> Path:
     return path
 
 
+@pytest.mark.integration
 def test_a_training_process_speaks_in_json_lines_and_leaves_a_model(tmp_path):
     with start(write_request(tmp_path, epochs=2)) as process:
         events = [json.loads(line) for line in process.stdout]
@@ -264,6 +265,7 @@ def test_a_training_process_speaks_in_json_lines_and_leaves_a_model(tmp_path):
     assert Classifier.load(tmp_path / "model").labels == ("0", "1")
 
 
+@pytest.mark.integration
 def test_an_operators_mistake_is_an_error_event_and_exit_code_1(tmp_path):
     path = write_request(tmp_path)
     (tmp_path / "data" / "train-images-idx3-ubyte").write_bytes(b"")
@@ -276,6 +278,7 @@ def test_an_operators_mistake_is_an_error_event_and_exit_code_1(tmp_path):
     assert "not an idx file" in events[0]["error"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("ending", "code"), [("stdin", 75), ("sigterm", -signal.SIGTERM)])
 def test_a_training_process_ends_with_its_parent_and_at_sigterm(tmp_path, ending, code):
     with start(write_request(tmp_path, epochs=10_000)) as process:
