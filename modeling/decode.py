@@ -11,11 +11,9 @@ from typing import Any
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from modeling.errors import ImageError
-from modeling.formats import READABLE_FORMATS, is_cut_short, readable_format, unsupported_format
+from modeling.formats import MAX_PIXELS, READABLE_FORMATS, is_cut_short, readable_format, unsupported_format
 from modeling.pixels import Pixels, fit, to_mode, upright
 from modeling.preprocessing import Preprocessing
-
-MAX_PIXELS = 89_478_485  # a quarter of a GiB at 3 bytes a pixel: where Pillow begins to warn of a bomb
 
 _DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330  # TIFF tags
 

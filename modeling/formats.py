@@ -1,5 +1,11 @@
 """Which files are images, which of them we read, and how to tell the others apart by their first bytes."""
 
+MAX_PIXELS = 89_478_485
+"""Larger images are refused unless asked for: a quarter of a GiB at 3 bytes a pixel, where Pillow warns of a bomb."""
+
+PILLOW_MAX_PIXELS = 2 * MAX_PIXELS
+"""Pillow itself refuses still larger ones, so no limit above this has any effect."""
+
 READABLE_FORMATS: tuple[str, ...] = (
     "JPEG",  # Pillow opens MPO (several JPEGs in one file) through JPEG too
     "PNG",

@@ -15,8 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.decode import MAX_PIXELS, decode_image
+from modeling.decode import decode_image
 from modeling.errors import ImageError
+from modeling.formats import MAX_PIXELS
 from modeling.pixels import Pixels
 from modeling.prediction import Prediction
 from modeling.preprocessing import Preprocessing

@@ -46,9 +46,7 @@ def check_model_name(name: str) -> str:
         ModelNameError: not lower-case letters, digits, dots, dashes and underscores, or too long.
     """
     if not _NAME.fullmatch(name):
-        raise ModelNameError(
-            f"model name {name!r} must be 1 to 100 of a-z 0-9 . _ - and begin with a letter or digit"
-        )
+        raise ModelNameError(f"model name {name!r} must be 1 to 100 of a-z 0-9 . _ - and begin with a letter or digit")
     return name
 
 

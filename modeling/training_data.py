@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from modeling.datasets import Dataset, Split, Targets, split_indices
-from modeling.decode import MAX_PIXELS, decode_image
+from modeling.decode import decode_image
 from modeling.errors import DataError, ImageError
-from modeling.formats import READABLE_FORMATS
+from modeling.formats import MAX_PIXELS, READABLE_FORMATS
 from modeling.pixels import Pixels, fit, to_mode
 from modeling.preprocessing import Preprocessing
 from modeling.train_request import MIN_IMAGE_SIZE, TrainRequest

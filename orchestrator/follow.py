@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.job_folder import JobFolder, Outcome
+from orchestrator.contract.errors import ExitCode, PigeonholeError
+from orchestrator.contract.job_folder import JobFolder, Outcome, active_jobs
 from orchestrator.contract.ledger import FINAL_STATES, JobRecord, Ledger
-from orchestrator.contract.requests import ClassifyRequest
+from orchestrator.contract.listing import count_shards, read_facts
+from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 
 FIRST_POLL_S, SLOWEST_POLL_S = 0.03, 0.5
 RATE_WINDOW_S = 15.0
+NEVER_BEGAN_S = 5.0  # longer than any submission stands between its folder and the ledger
 
 
 def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecord:
@@ -28,9 +30,23 @@ def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecor
     outcome = folder.outcome()
     record = ledger.record(job) if ledger is not None else None
     if record is None:
-        created_ms = round(request.created.timestamp() * 1000)
-        record = JobRecord(job, request.kind, "unknown", created_ms=created_ms)
+        record = _record_from_disk(folder, request)
     return _with_outcome(record, outcome) if outcome else record
+
+
+def _record_from_disk(folder: JobFolder, request: ClassifyRequest | TrainJobRequest) -> JobRecord:
+    """What the disk knows of a job without looking at every part."""
+    created_ms = round(request.created.timestamp() * 1000)
+    num_shards, num_images = count_shards(folder.path)
+    return JobRecord(
+        folder.job,
+        request.kind,
+        "unknown",
+        num_images=num_images,
+        num_shards=num_shards,
+        listed=read_facts(folder.path) is not None,
+        created_ms=created_ms,
+    )
 
 
 def _with_outcome(record: JobRecord, outcome: Outcome) -> JobRecord:
@@ -101,11 +117,18 @@ def follow(
         num_workers = 0
         try:
             record = read_record(settings, ledger, job)
-            num_workers = sum(worker.alive for worker in ledger.workers())
+            num_workers = ledger.num_listeners(record.kind)
         except SERVER_ERRORS:
             away = True
             record = read_record(settings, None, job) if record.state not in FINAL_STATES else record
         now = time.monotonic()
+        if (
+            record.state == "unknown"
+            and not away
+            and now - started > NEVER_BEGAN_S
+            and job not in active_jobs(settings)
+        ):
+            raise PigeonholeError(f"job {job} never began: its submission was cut short; submit it again")
         seen = [(at, done) for at, done in seen if now - at < RATE_WINDOW_S] + [(now, record.num_done)]
         yield Glimpse(record, _rate(seen), num_workers, away)
         if record.ended or (timeout_s is not None and now - started > timeout_s):
@@ -134,7 +157,9 @@ def describe(glimpse: Glimpse) -> str:
     if glimpse.images_per_sec > 0:
         parts.append(f"{glimpse.images_per_sec:,.0f} images/s")
     if glimpse.eta_s is not None:
-        parts.append(f"{glimpse.eta_s:.0f} s left")
+        parts.append(f"{glimpse.eta_s:,.0f} s left")
+    if record.trouble:
+        parts.append(record.trouble)
     return ", ".join(parts)
 
 

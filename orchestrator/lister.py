@@ -95,7 +95,8 @@ class Lister:
 
     def _fail(self, err: BaseException) -> None:
         """The listing will never be whole: the job must end."""
-        reason = f"listing {self._request.source} ended early: {err or type(err).__name__}"
+        cause = "it was interrupted" if isinstance(err, KeyboardInterrupt) else str(err) or type(err).__name__
+        reason = f"listing {self._request.source} ended early: {cause}"
         try:
             self._ledger.cancel(self._request.job, reason=reason)
             self._ring(FINALIZE, self._request.job)

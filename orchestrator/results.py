@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.card import CARD_FILE
+from modeling.card import WEIGHTS_FILE
 from modeling.errors import ModelingError
 from modeling.store import ModelStore
-from orchestrator.contract.errors import IntegrityError, NotFoundError
+from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.listing import read_facts
 from orchestrator.contract.messages import JOB_ID
@@ -20,6 +20,14 @@ from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.rows import FORMATS, Row
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.summary import SUMMARY_VERSION, summary_path
+
+_FACTS: dict[str, tuple[str, ...]] = {
+    "job": (),
+    "manifest": ("format", "bytes", "sha256"),
+    "listing": ("sha256", "num_images"),
+    "counts": ("num_images", "num_failed", "status", "labels", "error_codes"),
+    "model": ("ref", "digest"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,21 @@ def find_published(settings: Settings, name: str) -> Published:
         raise IntegrityError(f"{path} is not JSON: {err}") from err
     if not isinstance(summary, dict) or summary.get("version") != SUMMARY_VERSION:
         raise IntegrityError(f"{path} is no summary of version {SUMMARY_VERSION}")
+    _require_facts(summary, path)
+    if JOB_ID.fullmatch(name) and summary["job"] != name:
+        raise NotFoundError(f"the manifest of job {name} was replaced by that of job {summary['job']}, {manifest}")
     return Published(manifest, summary)
+
+
+def _require_facts(summary: dict[str, Any], path: Path) -> None:
+    """Raises IntegrityError where a summary lacks what every one has."""
+    for part, names in _FACTS.items():
+        facts = summary.get(part)
+        missing = [name for name in names if not isinstance(facts, dict) or name not in facts]
+        if missing or facts is None:
+            raise IntegrityError(f"{path} is damaged: it has no {' '.join([part, *missing[:1]])}")
+    if summary["manifest"]["format"] not in FORMATS:
+        raise IntegrityError(f"{path} is damaged: {summary['manifest']['format']!r} is no manifest's format")
 
 
 def _manifest_of_job(settings: Settings, job: str) -> Path:
@@ -112,11 +134,9 @@ class _Verifier:
 
     def _file(self) -> None:
         """Size and checksum of the manifest."""
-        with self._published.manifest.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-        self._compare("manifest bytes", size, self._summary["manifest"]["bytes"])
-        self._compare("manifest sha256", digest, self._summary["manifest"]["sha256"])
+        manifest = self._published.manifest
+        self._compare("manifest bytes", manifest.stat().st_size, self._summary["manifest"]["bytes"])
+        self._compare("manifest sha256", _sha256(manifest), self._summary["manifest"]["sha256"])
 
     def _rows(self) -> None:
         """Counts by status, label and error code, and the order and number of the paths."""
@@ -137,8 +157,8 @@ class _Verifier:
         self._num_rows = sum(status.values())
         counts = self._summary["counts"]
         self._compare("rows", self._num_rows, counts["num_images"])
-        self._compare("rows ok", status["ok"], counts["status"]["ok"])
-        self._compare("rows with an error", status["error"], counts["status"]["error"])
+        self._compare("rows by status", {"ok": status["ok"], "error": status["error"]}, counts["status"])
+        self._compare("rows that failed", status["error"], counts["num_failed"])
         self._compare("rows by label", dict(labels), counts["labels"])
         self._compare("rows by error code", dict(codes), counts["error_codes"])
         self._compare("paths in listed order", listing.hexdigest(), self._summary["listing"]["sha256"])
@@ -150,10 +170,13 @@ class _Verifier:
         except NotFoundError:
             self._unchecked.append("the job's listing (its folder is not here)")
             return
-        facts = read_facts(folder.path)
+        try:
+            facts = read_facts(folder.path)
+            digest = _sha256(folder.path / "listing")
+        except (OSError, ValueError, MessageError) as err:
+            self._differences.append(f"listing: {err}")
+            return
         self._compare("listed images", facts and facts.num_images, self._summary["listing"]["num_images"])
-        with (folder.path / "listing").open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._compare("listing sha256", digest, self._summary["listing"]["sha256"])
 
     def _model(self) -> None:
@@ -164,8 +187,11 @@ class _Verifier:
         except ModelingError:
             self._unchecked.append(f"the model {pin['ref']} (it is not in this store)")
         else:
-            digest = hashlib.sha256((version.path / CARD_FILE).read_bytes()).hexdigest()
-            self._compare("model digest", digest, pin["digest"])
+            self._compare("model digest", version.digest, pin["digest"])
+            card = ModelStore(self._settings.models).card(version.ref)
+            if _sha256(version.path / WEIGHTS_FILE) != card.weights_sha256:
+                self._differences.append(f"model weights: those of {version.ref} are not the ones that its card names")
+            self._checked.append("model weights")
         if self._summary["manifest"]["format"] == "json":
             self._compare("model digest in the manifest", self._head().get("model_digest"), pin["digest"])
 
@@ -182,3 +208,8 @@ class _Verifier:
         except ValueError:
             return {}
         return head
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

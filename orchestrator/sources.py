@@ -5,8 +5,6 @@ Nothing is dropped in silence: what is left out of a folder or a glob is counted
 at its word: every path in it becomes a row.
 """
 
-import csv
-import io
 import os
 import re
 import sys
@@ -20,13 +18,10 @@ from typing import IO
 
 from modeling.formats import IMAGE_EXTENSIONS
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.paths import text_to_path
-from orchestrator.contract.rows import COLUMNS
+from orchestrator.path_lists import csv_paths, text_paths
 
 LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list", ".csv"})
-PATH_COLUMNS = ("path", "file", "filename", "image")
 _GLOB = re.compile(r"[*?\[]")
-_READ_BYTES = 1 << 20
 
 
 @dataclass
@@ -67,14 +62,17 @@ def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = 
     path = Path(text)
     if text == "-":
         return _open_list(text, stdin or sys.stdin.buffer, options, Path.cwd(), is_csv=False)
-    if path.is_dir():
+    suffix = path.suffix.lower()
+    is_file = os.path.isfile(text)  # noqa: PTH113 pathlib's raises for a name too long or a folder it may not search
+    if is_file and suffix in LIST_EXTENSIONS:
+        return _open_list(text, _open_file(text), options, path.parent, is_csv=suffix == ".csv")
+    if options.root is not None:
+        raise UsageError(f"--root {str(options.root)!r} goes with a list of paths, and {text!r} is none")
+    if os.path.isdir(text):  # noqa: PTH112
         return _open_folder(text, path, options)
-    if path.is_file():
-        suffix = path.suffix.lower()
-        if suffix in LIST_EXTENSIONS:
-            return _open_list(text, path.open("rb"), options, path.parent, is_csv=suffix == ".csv")
-        if suffix in IMAGE_EXTENSIONS or options.all_files:
-            return Source(text, str(_absolute(path.parent)), iter([path.name]))
+    if is_file and (suffix in IMAGE_EXTENSIONS or options.all_files):
+        return Source(text, str(_absolute(path.parent)), iter([path.name]))
+    if os.path.exists(text):  # noqa: PTH110
         raise UsageError(
             f"{text!r} is neither a folder nor an image nor a list of paths ({', '.join(sorted(LIST_EXTENSIONS))})"
         )
@@ -99,7 +97,7 @@ def _open_glob(text: str, options: SourceOptions) -> Source:
     parts = Path(text).parts
     fixed = next(index for index, part in enumerate(parts) if _GLOB.search(part))
     root = Path(*parts[:fixed])
-    pattern = parts[fixed:]
+    pattern = tuple(None if part == "**" else re.compile(translate(part)) for part in parts[fixed:])
     if not root.is_dir():
         raise NotFoundError(f"there is no folder {str(root)!r} for the glob {text!r}")
     source = Source(text, str(_absolute(root)), iter(()))
@@ -107,19 +105,44 @@ def _open_glob(text: str, options: SourceOptions) -> Source:
         source,
         options,
         wanted=lambda path: _matches(path, pattern),
-        descend=lambda path: "**" in pattern or len(path) < len(pattern),
+        descend=lambda path: _leads_to_a_match(path, pattern),
     )
     source.paths = walk.run()
     return source
 
 
-def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+Pattern = tuple[re.Pattern[str] | None, ...]  # a glob's parts; None is `**`
+
+
+def _matches(parts: tuple[str, ...], pattern: Pattern) -> bool:
     """Whether path parts match a glob's parts."""
     if not pattern:
         return not parts
-    if pattern[0] == "**":
+    first = pattern[0]
+    if first is None:
         return any(_matches(parts[skip:], pattern[1:]) for skip in range(len(parts) + 1))
-    return bool(parts) and bool(re.match(translate(pattern[0]), parts[0])) and _matches(parts[1:], pattern[1:])
+    return bool(parts) and bool(first.match(parts[0])) and _matches(parts[1:], pattern[1:])
+
+
+def _leads_to_a_match(parts: tuple[str, ...], pattern: Pattern) -> bool:
+    """Whether something below the folder with these parts could match."""
+    for index, part in enumerate(parts):
+        if index == len(pattern):
+            return False
+        wanted = pattern[index]
+        if wanted is None:
+            return True
+        if not wanted.match(part):
+            return False
+    return len(parts) < len(pattern)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to go into: its path below the root, and real paths from the root down to it, to see a circle."""
+
+    parts: tuple[str, ...]
+    ancestors: tuple[str, ...]
 
 
 class _Walk:
@@ -140,48 +163,63 @@ class _Walk:
 
     def run(self) -> Iterator[str]:
         """Paths of images, relative to the source's root."""
-        return self._folder((), (os.path.realpath(self._source.root),))
+        real = os.path.realpath(self._source.root)
+        waiting = [self._entries(_Folder((), (real,)))]  # a stack, not recursion: folders may be nested a thousand deep
+        while waiting:
+            found = next(waiting[-1], None)
+            if found is None:
+                waiting.pop()
+            elif isinstance(found, str):
+                yield found
+            else:
+                waiting.append(self._entries(found))
 
-    def _folder(self, parts: tuple[str, ...], ancestors: tuple[str, ...]) -> Iterator[str]:
-        """The images of one folder and those below it; `ancestors` are real paths, so that a circle is seen."""
-        folder = os.path.join(self._source.root, *parts)  # noqa: PTH118 names are kept as the system gives them
+    def _entries(self, folder: _Folder) -> "Iterator[str | _Folder]":
+        """The images of one folder, and the folders in it to go into, in the order of names."""
+        path = os.path.join(self._source.root, *folder.parts)  # noqa: PTH118 names are kept as the system gives them
         try:
-            with os.scandir(folder) as entries:
+            with os.scandir(path) as entries:
                 names = sorted(
                     (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries
                 )
         except OSError as err:
-            if not parts:
-                raise UsageError(f"cannot list {folder!r}: {err.strerror}") from err
+            if not folder.parts:
+                raise UsageError(f"cannot list {path!r}: {err.strerror}") from err
             self._source.skipped["unreadable folder"] += 1
             return
         for name, is_folder, is_link in names:
-            path = (*parts, name)
+            parts = (*folder.parts, name)
             if name.startswith("."):
                 self._source.skipped["hidden folder" if is_folder else "hidden"] += 1
             elif is_folder:
-                if self._descend(path):
-                    real = os.path.join(ancestors[-1], name)  # noqa: PTH118
-                    yield from self._folder(path, (*ancestors, real))
-                elif not self._options.recursive:
-                    self._source.skipped["subfolder"] += 1
-            elif is_link and os.path.isdir(os.path.join(folder, name)):  # noqa: PTH112, PTH118
-                yield from self._linked_folder(path, ancestors)
+                real = os.path.join(folder.ancestors[-1], name)  # noqa: PTH118
+                yield from self._below(parts, real, folder.ancestors)
+            elif is_link and os.path.isdir(os.path.join(path, name)):  # noqa: PTH112, PTH118
+                yield from self._linked_folder(parts, folder.ancestors)
             else:
-                yield from self._file(path)
+                yield from self._file(parts)
 
-    def _linked_folder(self, path: tuple[str, ...], ancestors: tuple[str, ...]) -> Iterator[str]:
+    def _below(self, parts: tuple[str, ...], real: str, ancestors: tuple[str, ...]) -> Iterator[_Folder]:
+        """A folder to go into, or one that is counted because the operator wants none."""
+        if self._descend(parts):
+            yield _Folder(parts, (*ancestors, real))
+        elif not self._options.recursive:
+            self._source.skipped["subfolder"] += 1
+
+    def _linked_folder(self, parts: tuple[str, ...], ancestors: tuple[str, ...]) -> "Iterator[str | _Folder]":
         """A symlink to a folder: followed if allowed; else it is a row, or counted if it stays inside the root."""
-        real = os.path.realpath(os.path.join(self._source.root, *path))  # noqa: PTH118
+        real = os.path.realpath(os.path.join(self._source.root, *parts))  # noqa: PTH118
         if self._options.follow_symlinks:
             if real in ancestors:
                 self._source.skipped["circular link"] += 1
-            elif self._descend(path):
-                yield from self._folder(path, (*ancestors, real))
+            else:
+                yield from self._below(parts, real, ancestors)
         elif real == ancestors[0] or real.startswith(ancestors[0].rstrip("/") + "/"):
             self._source.skipped["link to a folder of the source"] += 1
-        elif self._wanted(path) or self._descend(path):
-            yield "/".join(path)  # the worker answers outside_root: its images are not passed over in silence
+        elif not self._options.recursive:
+            self._source.skipped["subfolder"] += 1
+        elif self._wanted(parts) or self._descend(parts):
+            yield "/".join(parts)  # the worker answers outside_root: its images are not passed over in silence
 
     def _file(self, path: tuple[str, ...]) -> Iterator[str]:
         if not self._wanted(path):
@@ -201,49 +239,20 @@ def _open_list(text: str, file: IO[bytes], options: SourceOptions, default_root:
     root = _absolute(options.root or default_root)
     if not root.is_dir():
         raise NotFoundError(f"--root {str(root)!r} is no folder")
-    given = _csv_paths(file, text) if is_csv else _text_paths(file)
+    given = csv_paths(file, text) if is_csv else text_paths(file, text)
     source = Source(text, str(root), (_inside(path, str(root)) for path in given))
-    if not source.peek():
-        return source
-    first = next(source.paths)
-    source.paths = chain([first], source.paths)
+    first = next(source.paths, "")
+    source.paths = chain([first] if first else [], source.paths)
     if first.startswith("/"):
         raise UsageError(f"the list's first path {first!r} lies outside its root {str(root)!r}; say where with --root")
     return source
 
 
-def _text_paths(file: IO[bytes]) -> Iterator[str]:
-    """One path a line; where a NUL byte comes first (`find -print0`), one path a NUL."""
-    rest, separator = b"", b""
-    while data := file.read(_READ_BYTES):
-        rest += data
-        separator = separator or (b"\0" if b"\0" in rest else b"\n")
-        *whole, rest = rest.split(separator)
-        yield from _decoded(whole, separator)
-    yield from _decoded([rest], separator)
-
-
-def _decoded(lines: list[bytes], separator: bytes) -> Iterator[str]:
-    for line in lines:
-        path = line.removesuffix(b"\r") if separator == b"\n" else line
-        if path:
-            yield os.fsdecode(path)
-
-
-def _csv_paths(file: IO[bytes], text: str) -> Iterator[str]:
-    """The `path` column of a CSV; a Pigeonhole manifest's is read as it was written."""
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(lines)
-    header = next(reader, [])
-    names = [name.strip().lower() for name in header]
-    column = next((names.index(name) for name in PATH_COLUMNS if name in names), None)
-    if column is None:
-        raise UsageError(f"{text!r} has no column called {', '.join(PATH_COLUMNS)}; its first line is {header}")
-    is_manifest = tuple(header) == COLUMNS
-    for cells in reader:
-        if len(cells) > column and cells[column]:
-            path = cells[column]
-            yield text_to_path(path.removeprefix("'")) if is_manifest else path
+def _open_file(text: str) -> IO[bytes]:
+    try:
+        return open(text, "rb")
+    except OSError as err:
+        raise UsageError(f"cannot read the list {text!r}: {err.strerror}") from err
 
 
 def _inside(path: str, root: str) -> str:
@@ -252,5 +261,5 @@ def _inside(path: str, root: str) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    """Absolute without resolving links: the operator's own name for the place."""
-    return Path(os.path.normpath(Path.cwd() / path))
+    """Absolute without resolving links: the operator's own name for the place, unless `..` may follow a link."""
+    return Path(os.path.realpath(path)) if ".." in path.parts else Path.cwd() / path

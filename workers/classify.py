@@ -18,11 +18,13 @@ from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import Claim
 from orchestrator.contract.listing import read_shard
-from orchestrator.contract.parts import part_path, read_trailer, write_part
+from orchestrator.contract.parts import PartTrailer, part_path, read_trailer, write_part
+from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.rows import Row
+from orchestrator.contract.server import SERVER_ERRORS
 from workers.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
 from workers.leases import Leases
 from workers.read import ImageReader
@@ -33,7 +35,12 @@ logger = logging.getLogger(__name__)
 MAX_ERRORS = 3  # attempts at a shard that ended in an error of our own, after which the job fails with it
 BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 DISK_RETRY_S = 2.0
+RESTORE_PAUSE_S = 0.05
 DRAIN_GRACE_S = 8.0  # a worker told to stop finishes a shard that needs no longer, and hands back any other
+
+
+class BlindError(Exception):
+    """This worker cannot see the job's images; another may."""
 
 
 class HandBack(Exception):  # noqa: N818 a turn of events, not an error
@@ -75,9 +82,16 @@ def classify_slice(job: str, station: Station) -> None:
             more = ClassifySlice(station, folder, request, leases).run()
         except HandBack:
             logger.info("job %s: handing back what is not finished", job)
+        except BlindError as err:
+            logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says it all
+            station.patiently(station.ledger.report_trouble, job, str(err))
+            more = False  # others ring for themselves; this one is asked again by the sweep
         except (ModelingError, IntegrityError, MessageError) as err:
             logger.exception("job %s cannot go on", job)
             leases.state = station.patiently(station.ledger.cancel, job, reason=str(err))
+        except SERVER_ERRORS:
+            leases.abandon()  # the server is away for too long to be told; the job is not to blame
+            raise
         except Exception as err:
             if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
                 reason = f"{type(err).__name__}: {err}"[:500]
@@ -101,6 +115,7 @@ class ClassifySlice:
         self._folder = folder
         self._request = request
         self._leases = leases
+        self._check_root()
         self._classifier = station.sessions.get(request.model)
         self._reader = ImageReader(
             request.root,
@@ -112,6 +127,11 @@ class ClassifySlice:
         self._open: deque[OpenShard] = deque()
         self._delicate: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
+
+    def _check_root(self) -> None:
+        """A worker that does not see the images must leave them to those that do, and say so."""
+        if not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may be no UTF-8
+            raise BlindError(f"worker {self._station.worker} does not see the folder {self._request.root}")
 
     def run(self) -> bool:
         """Claim, predict and commit, one shard after another, reading ahead into the next.
@@ -150,6 +170,7 @@ class ClassifySlice:
             claim = self._station.patiently(ledger.claim, job, self._station.worker, self._station.settings.lease_s)
             if claim == "unknown":
                 self._station.patiently(restore_job, self._folder, ledger)
+                time.sleep(RESTORE_PAUSE_S)  # another may be restoring it, too
                 continue
             if isinstance(claim, str):
                 self._more = False
@@ -191,23 +212,22 @@ class ClassifySlice:
     def _commit_if_written(self, claim: Claim) -> bool:
         """Whether the shard's part is there already: its writer died, or the server forgot, before the commit."""
         try:
-            written = read_trailer(self._folder.parts, claim.shard) is not None
-        except IntegrityError:
+            trailer = read_trailer(self._folder.parts, claim.shard)
+        except IntegrityError as err:
+            logger.warning("job %s: doing shard %d again: %s", self._request.job, claim.shard, err)
             part_path(self._folder.parts, claim.shard).unlink(missing_ok=True)
             return False
-        if written:
-            self._commit_written(claim)
-        return written
+        if trailer is not None:
+            self._commit_written(claim, trailer)
+        return trailer is not None
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
-        """Write the part, unless another was faster, and commit what is on the disk."""
-        while not self._write(shard, given_up=given_up):
+        """Write the part, unless another was faster, and commit what is on the disk, once that is a whole part."""
+        while not (self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim)):
             self._between_batches()
-            time.sleep(DISK_RETRY_S)
-        self._commit_written(shard.claim)
 
     def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
-        """Write the part; False, told to whoever watches, where the disk refuses: it may be full for a while."""
+        """Write the part; False, after a while, where the disk refuses: it may be full, and whoever watches is told."""
         try:
             write_part(
                 self._folder.parts,
@@ -222,13 +242,11 @@ class ClassifySlice:
             logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
             trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
             self._station.patiently(self._station.ledger.report_trouble, self._request.job, trouble)
+            time.sleep(DISK_RETRY_S)
             return False
         return True
 
-    def _commit_written(self, claim: Claim) -> None:
-        trailer = read_trailer(self._folder.parts, claim.shard)
-        if trailer is None:
-            raise IntegrityError(f"{part_path(self._folder.parts, claim.shard)} is gone just after it was written")
+    def _commit_written(self, claim: Claim, trailer: PartTrailer) -> None:
         ledger = self._station.ledger
         verdict, state = self._station.patiently(
             ledger.commit,

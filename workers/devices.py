@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class Device:
 def take_device(wish: str, *, gpus: list[int] | None = None, locks: Path | None = None) -> Device:
     """Take the device that `wish` names: auto (a free GPU, else the CPU), cpu or cuda:N.
 
-    A GPU is taken by a lock file, so several workers started with `auto` take one each.
+    A GPU is taken by a lock file, so several workers of one user started with `auto` take one each.
 
     Raises:
         UsageError: if there is no such device.
@@ -56,9 +57,16 @@ def _lock_folder() -> Path:
 
 
 def _try_lock(folder: Path, gpu: int) -> IO[str] | None:
-    """The lock file of a GPU, locked; None where another process has it."""
+    """The lock file of a GPU, locked; None where another process has it.
+
+    The folder lies where anybody may write: it must be ours alone, and no link in it is followed.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = (folder / f"cuda-{gpu}.lock").open("w")
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise UnavailableError(f"{folder} belongs to another user, or others may write to it; remove it, or set TMPDIR")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = open(os.open(folder / f"cuda-{gpu}.lock", flags, 0o600), "r+")  # noqa: SIM115 held while the worker lives
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -17,7 +17,7 @@ from orchestrator.contract.parts import part_path
 from orchestrator.contract.queues import CLASSIFY
 from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.restore import output_of, restore_job
-from workers.publish import BadPartError, publish_manifest, remove_temporaries
+from workers.publish import BadPartError, DiskTroubleError, publish_manifest, remove_temporaries
 from workers.right import END_LEASE_S, Right, RightLostError
 from workers.station import Station
 
@@ -74,6 +74,9 @@ def _conclude(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, sta
         part_path(folder.parts, err.shard).unlink(missing_ok=True)
         station.patiently(restore_job, folder, ledger, replace=True)
         station.ring(CLASSIFY, folder.job)
+    except DiskTroubleError as err:
+        logger.warning("job %s: %s; trying again when the right to end it has run out", folder.job, err)
+        station.patiently(ledger.report_trouble, folder.job, str(err))
     except (PigeonholeError, ModelingError) as err:
         logger.exception("job %s cannot be published", folder.job)
         return _outcome("failed", record, error=str(err))

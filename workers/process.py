@@ -23,10 +23,11 @@ from celery import Celery, signals
 from celery.worker import state as worker_state
 
 from orchestrator.contract.app import create_app
+from orchestrator.contract.bells import ring
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.ledger import BEAT_S, Ledger
-from orchestrator.contract.messages import ring
+from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
+from orchestrator.contract.roster import BEAT_S
 from orchestrator.contract.server import SERVER_ERRORS, connect, redact, require_answer
 from orchestrator.contract.settings import get_settings
 from workers import ack_patch
@@ -74,7 +75,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     app = create_app(url, include=("workers.tasks",))
     caretaker = Caretaker(app, ledger, worker, queues, device.name)
     signals.setup_logging.connect(_keep_logging, weak=False)
-    signals.worker_ready.connect(lambda **_: _ready(facts, caretaker), weak=False)
+    signals.worker_ready.connect(lambda **_: _ready(Path(facts.drain_flag), caretaker), weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
     try:
         app.worker_main(_celery_arguments(worker, queues, log_level))
@@ -130,10 +131,12 @@ class Caretaker:
                 return
 
     def _beat(self) -> None:
-        self._ledger.beat(self._worker, self._facts)
+        self._ledger.beat(self._worker, self._facts | {"busy": int(bool(worker_state.reserved_requests))})
 
     def _sweep(self) -> None:
-        sweep(get_settings(), self._ledger, self._ring, idle=not worker_state.reserved_requests)
+        if self._ledger.take_sweep(self._worker):
+            sweep(get_settings(), self._ledger, self._ring)
+            self._ledger.end_sweep()
 
     def _ring(self, queue: str, job: str) -> None:
         logger.info("job %s has work and nobody at it; ringing on %s", job, queue)
@@ -168,16 +171,16 @@ def _keep_logging(**_: Any) -> None:
     """Connected to Celery's signal, which keeps Celery from setting up logging of its own."""
 
 
-def _ready(facts: WorkerFacts, caretaker: Caretaker) -> None:
+def _ready(drain_flag: Path, caretaker: Caretaker) -> None:
     """The worker takes doorbells from here on."""
     warm_stop = signal.getsignal(signal.SIGTERM)
     assert callable(warm_stop)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if Path(facts.drain_flag).exists():
-            _stop_at_once()
+        if drain_flag.exists():
+            _stop_at_once(drain_flag.parent)
         logger.warning("told to stop: finishing or handing back what is held; once more stops at once")
-        Path(facts.drain_flag).touch()
+        drain_flag.touch()
         warm_stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop)
@@ -185,8 +188,9 @@ def _ready(facts: WorkerFacts, caretaker: Caretaker) -> None:
     caretaker.start()
 
 
-def _stop_at_once() -> None:
+def _stop_at_once(run_folder: Path) -> None:
     """End this process and its child now; leases run out, and others take over."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
+    shutil.rmtree(run_folder, ignore_errors=True)
     os._exit(128 + signal.SIGTERM)

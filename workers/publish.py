@@ -1,6 +1,7 @@
 """Joining the parts of a job into its manifest, and publishing that beside its summary."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from orchestrator.contract.summary import SUMMARY_VERSION, summary_path
 from workers.right import Right
 
 _COPY_BYTES = 1 << 20
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
 
 
 class BadPartError(IntegrityError):
@@ -35,6 +37,10 @@ class BadPartError(IntegrityError):
 
 class PublishError(PigeonholeError):
     """The manifest is whole, but cannot be put where it was wanted."""
+
+
+class DiskTroubleError(Exception):
+    """The disk refuses for a reason that may pass: it is full, or far away. Nothing is lost by trying again."""
 
 
 @dataclass
@@ -91,6 +97,8 @@ def publish_manifest(
         right.confirm()
         _put(temporary, output, sha256, summary, overwrite=request.overwrite)
     except OSError as err:
+        if err.errno in _PASSING:
+            raise DiskTroubleError(f"cannot publish {request.output} yet: {err.strerror}") from err
         raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
     finally:
         for path in (temporary, temporary.with_suffix(".summary.tmp")):
@@ -115,7 +123,7 @@ def remove_temporaries(request: ClassifyRequest, *, before: int | None = None) -
 
 def _temporary_prefix(request: ClassifyRequest) -> str:
     """What the names of this job's unfinished manifests begin with; hidden, and never another's."""
-    return f".{Path(text_to_path(request.output)).name}.{request.job}."
+    return f".{request.job}."
 
 
 def _join(
@@ -252,6 +260,8 @@ def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrit
     if overwrite:
         temporary.replace(output)
     elif not link_once(temporary, output) and not _is_ours(output, sha256):
+        if _is_ours(summary_path(output), hashlib.sha256(summary).hexdigest()):
+            summary_path(output).unlink()  # ours, beside a manifest that is not
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
     fsync_folder(output.parent)
 

@@ -64,6 +64,8 @@ class ImageReader:
         """Open without waiting (a pipe would wait for a writer) and, unless allowed, without leaving the root."""
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         if self._follow:
+            if not os.path.normpath(full).startswith(self._root.rstrip("/") + "/"):
+                raise ImageError("outside_root", "the path itself leads out of the source folder")
             return os.open(full, flags)
         if not self._folder_is_inside(os.path.dirname(full)):  # noqa: PTH120
             raise ImageError("outside_root", "the path leads out of the source folder; --follow-symlinks allows it")

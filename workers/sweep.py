@@ -9,7 +9,7 @@ from collections.abc import Callable
 from orchestrator.contract.job_folder import JobFolder, active_jobs
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import read_facts
-from orchestrator.contract.queues import CLASSIFY, FINALIZE, TRAIN
+from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE, TRAIN
 from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import SERVER_ERRORS
@@ -21,14 +21,16 @@ logger = logging.getLogger(__name__)
 _LISTER_DIED = "the process that submitted it ended before it had listed all images; submit it again"
 
 
-def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None], *, idle: bool) -> None:
-    """Look after every active job once; `idle` says whether this worker could take work right now.
+def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) -> None:
+    """Look after every active job once.
 
-    An idle worker rings for itself, where no bell hangs yet; a job that only wants to be ended gets a bell from
-    a busy one, too. A job that nobody has touched for two slices gets one in any case, as long as there are no
-    more bells than active jobs: so their number stays bounded.
+    A job that wants work gets a bell for every idle worker, where no bell hangs yet; one that only wants to be
+    ended gets a bell in any case. A job that nobody has touched for two slices gets one even if bells hang there,
+    as long as there are no more of them than active jobs: so their number stays bounded.
     """
     jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
+    waiting = {queue: ledger.queue_length(queue) for queue in ALL_QUEUES}
+    idle = {queue: ledger.num_idle(queue) for queue in ALL_QUEUES} if jobs else {}
     for job in sorted(jobs):
         try:
             queue, need = _look_at(JobFolder.open(settings, job), ledger, starving_s=2 * settings.slice_s)
@@ -37,10 +39,20 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None], 
         except Exception:  # one damaged folder must not keep the others from being looked after
             logger.exception("cannot look after job %s", job)
             continue
-        waiting = ledger.queue_length(queue)
-        wanted = need == "end" or (need != "nothing" and idle)
-        if (wanted and not waiting) or (need == "starving" and waiting <= len(jobs)):
+        for _ in range(_num_bells(need, waiting[queue], idle[queue], num_jobs=len(jobs))):
             ring(queue, job)
+            waiting[queue] += 1
+
+
+def _num_bells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
+    """How many bells to ring for a job in need, on a queue where `waiting` hang and `idle` workers listen."""
+    if need == "nothing":
+        return 0
+    if need == "starving" and waiting <= num_jobs:
+        return 1
+    if waiting:
+        return 0
+    return 1 if need == "end" else idle
 
 
 def _finish_listing(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, ledger: Ledger) -> None:

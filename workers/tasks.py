@@ -9,6 +9,7 @@ from orchestrator.contract.app import SLICE_TIME_LIMIT_S
 from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
+from orchestrator.contract.server import SERVER_ERRORS
 from workers.child import at_work
 from workers.classify import classify_slice
 from workers.end import end_job
@@ -47,3 +48,5 @@ def _answer(queue: str, message: dict[str, Any]) -> None:
         logger.error("%s", err)  # noqa: TRY400 the message says it all
     except NotFoundError as err:
         logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400
+    except SERVER_ERRORS as err:
+        logger.warning("the server is away for too long, leaving %s to whoever comes next: %s", queue, err)

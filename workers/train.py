@@ -157,7 +157,7 @@ class Training:
     def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
         """Start the child; the pipe on its standard input tells it when this process dies."""
         return subprocess.Popen(
-            [sys.executable, "-m", "modeling.train_process", str(request_path)],
+            [sys.executable, "-P", "-m", "modeling.train_process", str(request_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -1,9 +1,10 @@
 """The `pigeonhole` command. Only click is imported until a command runs, so that help is instant."""
 
 import importlib
-from collections.abc import Sequence
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 # Command -> (module in this package, its one line in the list of commands), in the order of the list.
 COMMANDS = {
@@ -55,16 +56,29 @@ class LazyGroup(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`pigeonhole --help` lists them."
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
             ctx.fail(f"there is no command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 
-    def main(self, args: Sequence[str] | None = None, *positional: object, **extra: object) -> object:  # type: ignore[override]
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands from the table alone: a TAB must be instant."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name][1]) for name in names] + options
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the group's own options."""
+        from orchestrator.cli.errors import report_errors
+
+        with report_errors():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:
         """Run; our own errors end as one line and their exit code, an interrupt as 130."""
         from orchestrator.cli.errors import report_errors
 
         with report_errors():
-            return super().main(args, *positional, **extra)  # type: ignore[call-overload]
+            return super().invoke(ctx)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -12,7 +12,10 @@ from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.contract.requests import MaxFailures
 from orchestrator.contract.rows import FORMATS
 from orchestrator.sources import SourceOptions
-from orchestrator.submit import ClassifyWish, Office
+from orchestrator.submit import Office
+from orchestrator.wishes import ClassifyWish, check_classify
+
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class FailureLimit(click.ParamType[MaxFailures]):
@@ -27,7 +30,7 @@ class FailureLimit(click.ParamType[MaxFailures]):
         share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
         if share and float(share[1]) <= 100:
             return MaxFailures(share=float(share[1]) / 100)
-        if value.isdigit():
+        if value.isdecimal():
             return MaxFailures(count=int(value))
         return self.fail(f"{value!r} is neither a count such as 20 nor a share such as 0.5%", param, ctx)
 
@@ -81,13 +84,19 @@ def classify(
       pigeonhole classify inbox/ --model birds -o birds.csv --max-failures 0.5% --detach
     """
     reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
-    office = open_or_start_office()
     full = ClassifyWish(source, **wish, max_failures=max_failures, reading=reading, need_worker=not detach)
-    submission = office.submit_classify(full, on_listing=_show_listing())
+    office = open_or_start_office(check=lambda settings: check_classify(settings, full))
+    try:
+        submission = office.submit_classify(full, on_listing=_show_listing())
+    finally:
+        if sys.stderr.isatty():
+            click.echo(_CLEAR_LINE, nl=False, err=True)
     if submission.existed:
         say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
     if submission.facts:
-        say(f"job {submission.job}: {submission.facts.num_images} images{_left_out(dict(submission.facts.skipped))}")
+        num_images = submission.facts.num_images
+        counted = f"{num_images:,} {'image' if num_images == 1 else 'images'}"
+        say(f"job {submission.job}: {counted}{_left_out(dict(submission.facts.skipped))}")
     if detach:
         print_json({"job": submission.job}) if as_json else click.echo(submission.job)
         return
@@ -99,7 +108,7 @@ def _show_listing() -> Any:
 
     def show(job: str, num_images: int) -> None:
         if sys.stderr.isatty():
-            click.echo(f"\r{job}: listing, {num_images:,} images\x1b[K\r", nl=False, err=True)
+            click.echo(f"{_CLEAR_LINE}{job}: listing, {num_images:,} images", nl=False, err=True)
 
     return show
 

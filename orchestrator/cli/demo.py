@@ -16,7 +16,8 @@ from orchestrator.contract.summary import summary_path
 from orchestrator.demo.story import Conclusion, Prepared, conclude, prepare
 from orchestrator.results import find_published
 from orchestrator.stack import Stack
-from orchestrator.submit import ClassifyWish, Office, TrainWish
+from orchestrator.submit import Office
+from orchestrator.wishes import ClassifyWish, TrainWish
 
 MARKER = ".pigeonhole-demo"  # what tells a folder of ours from a folder of yours
 MODEL = "characters"

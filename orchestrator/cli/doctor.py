@@ -77,15 +77,10 @@ def _torch(_: Settings) -> Finding:
 
 def _home(settings: Settings) -> Finding:
     """The folder of jobs and models."""
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(settings.home).free
-    except OSError as err:
-        return Finding(
-            "home", False, f"{settings.home}: {err.strerror}", "set PIGEONHOLE_HOME to a folder you can write"
-        )
-    found = f"{settings.home}, {free / 1e9:.1f} GB free"
-    if not os.access(settings.home, os.W_OK):
+    there = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{settings.home}, {free / 1e9:.1f} GB free" + ("" if there == settings.home else ", not made yet")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return Finding("home", False, f"{found}, not writable", "set PIGEONHOLE_HOME to a folder you can write")
     return Finding("home", free > LOW_DISK_BYTES, found, "make room, or set PIGEONHOLE_HOME to a larger disk")
 
@@ -108,10 +103,10 @@ def _server(settings: Settings) -> Finding:
     except PigeonholeError as err:
         cure = "pigeonhole up" if settings.server_url is None else "start that server, or correct PIGEONHOLE_SERVER_URL"
         return Finding("server", False, str(err), cure)
-    facts = client.info("server") | client.info("persistence")
+    facts = client.info("server") | client.info("persistence") | client.info("memory")
     name = facts.get("server_name", "redis")
     version = facts.get("valkey_version") or facts.get("redis_version")
-    policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
+    policy = facts.get("maxmemory_policy")  # not by CONFIG GET, which hosted servers refuse
     found = f"{name} {version} at {redact(url)}, append-only {'on' if facts.get('aof_enabled') else 'OFF'}, {policy}"
     if policy != "noeviction":
         return Finding("server", False, found, "set `maxmemory-policy noeviction`: an evicted key is a lost job")

@@ -1,6 +1,8 @@
 """How errors leave a command: one line on standard error and an exit code."""
 
 import contextlib
+import errno
+import os
 import sys
 from collections.abc import Iterator
 
@@ -9,26 +11,55 @@ import click
 from modeling.errors import ModelFormatError, ModelingError, ModelNotFoundError
 from orchestrator.contract.errors import ExitCode, PigeonholeError
 
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
     """Turn what an operator should read into one line; a bug keeps its traceback."""
     try:
         yield
-    except PigeonholeError as err:
-        _end(str(err), err.exit_code)
-    except ModelNotFoundError as err:
-        _end(str(err), ExitCode.NOT_FOUND)
-    except ModelFormatError as err:
-        _end(str(err), ExitCode.FAILED)
-    except ModelingError as err:
-        _end(str(err), ExitCode.USAGE)
+    except click.exceptions.NoArgsIsHelpError:
+        raise  # click prints the help
     except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as err:
-        if not _is_server_error(err):
+        told = _tell(err)
+        if told is None:
             raise
-        _end(f"the server does not answer: {err}; `pigeonhole doctor` looks into it", ExitCode.UNAVAILABLE)
+        _end(*told)
+
+
+def _tell(err: Exception) -> tuple[str, int] | None:
+    """The line and the exit code of an error; None for a bug."""
+    if isinstance(err, click.UsageError):
+        command = err.ctx.command_path if err.ctx else "pigeonhole"
+        return f"{err.format_message().rstrip('.')} (`{command} --help` says more)", err.exit_code
+    if isinstance(err, PigeonholeError):
+        return str(err), err.exit_code
+    if isinstance(err, ModelingError):
+        return str(err), _modeling_code(err)
+    if _is_server_error(err):
+        return f"the server does not answer: {err}; `pigeonhole doctor` looks into it", ExitCode.UNAVAILABLE
+    return _tell_system_error(err) if isinstance(err, OSError) else None
+
+
+def _modeling_code(err: ModelingError) -> ExitCode:
+    if isinstance(err, ModelNotFoundError):
+        return ExitCode.NOT_FOUND
+    return ExitCode.FAILED if isinstance(err, ModelFormatError) else ExitCode.USAGE
+
+
+def _tell_system_error(err: OSError) -> tuple[str, int] | None:
+    """A folder that may not be written to, a full disk; a pipe that nobody reads is left to click."""
+    if err.errno == errno.EPIPE or not err.strerror:
+        return None
+    if err.filename is not None:
+        return f"{err.strerror}: {os.fsdecode(err.filename)!r}", ExitCode.FAILED
+    return (
+        (f"{err.strerror}; `pigeonhole doctor` looks into it", ExitCode.FAILED) if err.errno in _DISK_ERRORS else None
+    )
 
 
 def _end(message: str, code: int) -> None:

@@ -2,12 +2,13 @@
 
 import sys
 import time
+from typing import Any
 
 import click
 
 from orchestrator.cli.office import open_office
-from orchestrator.cli.output import duration, json_option, print_json, print_table, say
-from orchestrator.contract.errors import ExitCode, UnavailableError
+from orchestrator.cli.output import duration, json_option, on_interrupt, print_json, print_table, say
+from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, UnavailableError
 from orchestrator.contract.job_folder import JobFolder, all_jobs
 from orchestrator.contract.ledger import FINAL_STATES, JobRecord, Ledger
 from orchestrator.contract.settings import get_settings
@@ -27,17 +28,27 @@ def jobs(limit: int, active: bool, as_json: bool) -> None:
       pigeonhole jobs --active --json
     """
     settings, ledger = get_settings(), _ledger_if_there()
-    records: list[JobRecord] = []
+    records: list[tuple[JobRecord, dict[str, Any]]] = []
     for job in all_jobs(settings):
         if len(records) == limit:
             break
-        record = read_record(settings, ledger, job)
+        try:
+            record = read_record(settings, ledger, job)
+            facts = to_json(settings, record)
+        except NotFoundError:
+            continue  # being submitted at this moment, or given up before it was
+        except MessageError as err:
+            say(f"cannot read job {job}: {err}", color="yellow")
+            continue
         if not (active and record.ended):
-            records.append(record)
+            records.append((record, facts))
     if as_json:
-        print_json([to_json(settings, record) for record in records])
+        print_json([facts for _, facts in records])
+    elif records:
+        columns = ("job", "state", "images", "failed", "age", "source")
+        print_table(columns, [_row(record, facts["source"]) for record, facts in records])
     else:
-        print_table(("job", "state", "images", "failed", "age", "source"), [_row(record) for record in records])
+        say("no jobs")
 
 
 @click.command()
@@ -51,18 +62,21 @@ def status(job: str, as_json: bool) -> None:
       pigeonhole status c261123-143355-7f3a2b --json
     """
     settings = get_settings()
+    JobFolder.open(settings, job)
     record = read_record(settings, _ledger_if_there(), job)
     facts = to_json(settings, record)
     if as_json:
         print_json(facts)
         return
-    for name in ("job", "kind", "state", "source", "model", "output", "result", "error"):
+    for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "trouble"):
         if facts.get(name):
             click.echo(f"{name:10} {facts[name]}")
     if record.kind == "classify":
-        total = f"{record.num_images}{'' if record.listed else '+'}"
-        click.echo(f"{'images':10} {record.num_done} of {total} done, {record.num_failed} failed")
-        click.echo(f"{'shards':10} {record.shards_done} of {record.num_shards} done")
+        total = f"{record.num_images:,}{'' if record.listed else '+'}"
+        done = "?" if record.state == "unknown" else f"{record.num_done:,}"
+        click.echo(f"{'images':10} {done} of {total} done, {record.num_failed:,} failed")
+        if record.num_shards:
+            click.echo(f"{'shards':10} {record.shards_done:,} of {record.num_shards:,} done")
 
 
 @click.command()
@@ -111,8 +125,9 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
         if record is None:
             office = open_office()
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            for glimpse in follow(settings, office.ledger, job, timeout_s=left_s):
-                record = glimpse.record
+            with on_interrupt(job):
+                for glimpse in follow(settings, office.ledger, job, timeout_s=left_s):
+                    record = glimpse.record
         assert record is not None
         if not record.ended:
             say(f"job {job} is still {record.state} after {duration(timeout_s or 0)}")
@@ -138,10 +153,12 @@ def cancel(job: str, as_json: bool) -> None:
     state = outcome.state if outcome else open_office().cancel(job)
     if as_json:
         print_json({"job": job, "state": state})
+    elif outcome:
+        say(f"job {job} has ended already: {state}")
     elif state == "cancelling":
         say(f"job {job} is being cancelled")
     elif state in FINAL_STATES:
-        say(f"job {job} has ended already: {state}")
+        say(f"job {job} is {state}")
     else:
         say(f"job {job} is {state}: too late to cancel")
 
@@ -161,8 +178,7 @@ def _ledger_if_there() -> Ledger | None:
         return None
 
 
-def _row(record: JobRecord) -> tuple[str, ...]:
-    folder = JobFolder.open(get_settings(), record.job)
+def _row(record: JobRecord, source: str) -> tuple[str, ...]:
     age_s = time.time() - record.created_ms / 1000
     images = f"{record.num_done}/{record.num_images}" if record.kind == "classify" else f"{record.num_images}"
-    return record.job, record.state, images, str(record.num_failed), duration(age_s), folder.request().source
+    return record.job, record.state, images, str(record.num_failed), duration(age_s), source

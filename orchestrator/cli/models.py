@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import click
 
+from modeling.errors import ModelFormatError
 from modeling.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_table
+from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.settings import get_settings
 
 LABELS_SHOWN = 20
@@ -26,7 +27,12 @@ def list_models(as_json: bool) -> None:
       pigeonhole models list
     """
     store = ModelStore(get_settings().models)
-    versions = [(version, store.card(version.ref)) for version in store.list()]
+    versions = []
+    for version in store.list():
+        try:
+            versions.append((version, store.card(version.ref)))
+        except ModelFormatError as err:
+            say(f"cannot read {version.ref}: {err}", color="yellow")
     if as_json:
         print_json(
             [
@@ -40,6 +46,9 @@ def list_models(as_json: bool) -> None:
                 for version, card in versions
             ]
         )
+        return
+    if not versions:
+        say("no models; `pigeonhole train` publishes them")
         return
     print_table(
         ("model", "architecture", "labels", "test accuracy", "digest"),
@@ -69,13 +78,17 @@ def show_model(model: str, as_json: bool) -> None:
         return
     more = ", ..." if len(card.labels) > LABELS_SHOWN else ""
     facts["labels"] = f"{len(card.labels)}: {', '.join(card.labels[:LABELS_SHOWN])}{more}"
+    _print_facts(facts)
+
+
+def _print_facts(facts: Mapping[str, object], indent: int = 0) -> None:
+    """One fact a line; those within another stand below it, further in."""
     for name, value in facts.items():
-        if isinstance(value, dict):
-            click.echo(name)
-            for key, inner in value.items():
-                click.echo(f"  {key:24} {inner}")
+        if isinstance(value, Mapping):
+            click.echo(f"{'':{indent}}{name}")
+            _print_facts(value, indent + 2)
         else:
-            click.echo(f"{name:26} {value}")
+            click.echo(f"{'':{indent}}{name:{26 - indent}} {value}")
 
 
 def _percent(metrics: Mapping[str, float]) -> str:

@@ -1,5 +1,7 @@
 """Opening the office for a command: find the server, or start the local stack."""
 
+from collections.abc import Callable
+
 import redis
 
 from orchestrator.cli.output import say
@@ -17,10 +19,14 @@ def open_office() -> Office:
     return Office(get_settings())
 
 
-def open_or_start_office() -> Office:
-    """The office; where no server is configured and no local stack runs, that is started first."""
+def open_or_start_office(check: Callable[[Settings], None]) -> Office:
+    """The office; where no server is configured and no local stack runs, that is started first.
+
+    `check` raises what is wrong with the wish, so that no stack is started for nothing.
+    """
     settings = get_settings()
     if settings.server_url is None and not _local_server_answers(settings):
+        check(settings)
         from orchestrator.contract.devices import list_devices
         from orchestrator.stack import Stack
 

@@ -1,10 +1,14 @@
 """What commands have in common: data on standard output, talk on standard error."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
+
+from orchestrator.contract.errors import ExitCode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +23,16 @@ def say(text: str, *, color: str | None = None) -> None:
     click.secho(text, fg=color, err=True)
 
 
+@contextlib.contextmanager
+def on_interrupt(job: str) -> Iterator[None]:
+    """End with 130 on an interrupt; the job runs on, and the operator is told so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"job {job} goes on; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it")
+        sys.exit(ExitCode.INTERRUPTED)
+
+
 def print_json(value: Any) -> None:
     """Print data."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
@@ -26,13 +40,18 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a heading, columns as wide as they need be."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[_printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     click.secho(
         "  ".join(name.upper().ljust(width) for name, width in zip(columns, widths, strict=True)).rstrip(), dim=True
     )
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _printable(text: str) -> str:
+    """`text` on one line, without what would steer a terminal: file names may hold anything."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def duration(seconds: float) -> str:

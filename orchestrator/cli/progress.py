@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.output import duration, say
+from orchestrator.cli.output import duration, on_interrupt, say
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.ledger import JobRecord
 from orchestrator.follow import Glimpse, describe, exit_code, follow
@@ -28,11 +28,8 @@ def follow_to_end(office: Office, job: str, *, timeout_s: float | None = None, f
         SystemExit: 130 on an interrupt, 124 when `timeout_s` is over.
     """
     glimpses = follow(office.settings, office.ledger, job, timeout_s=timeout_s, fresh=fresh)
-    try:
+    with on_interrupt(job):
         last = _show_live(glimpses) if sys.stderr.isatty() else _show_lines(glimpses)
-    except KeyboardInterrupt:
-        say(f"job {job} goes on; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it")
-        sys.exit(ExitCode.INTERRUPTED)
     if not last.record.ended:
         say(f"job {job} has not ended within {duration(timeout_s or 0)}; it goes on")
         sys.exit(ExitCode.TIMED_OUT)
@@ -90,22 +87,35 @@ def _show_live(glimpses: Iterator[Glimpse]) -> Glimpse:
 def _render(glimpse: Glimpse, warning: str) -> RenderableType:
     """The live view of a job."""
     record = glimpse.record
-    table = Table.grid(padding=(0, 2))
-    for _ in range(6):
-        table.add_column()
-    if record.kind == "train":
-        table.add_row(Text(record.job, style="bold"), describe(glimpse).partition(": ")[2])
-    else:
-        total = record.num_images or 1
-        bar = ProgressBar(total=total, completed=record.num_done, width=32, pulse=not record.listed)
-        known = f"{record.num_done:,}/{record.num_images:,}{'' if record.listed else '+'} images"
-        eta = f"{duration(glimpse.eta_s)} left" if glimpse.eta_s is not None else ""
-        failed = Text(f"{record.num_failed:,} failed", style="red" if record.num_failed else "dim")
-        rate = f"{glimpse.images_per_sec:,.0f} images/s"
-        table.add_row(Text(f"{record.job} {record.state}", style="bold"), bar, known, rate, eta, failed)
+    shown: list[RenderableType] = [_heading(record), Text(describe(glimpse).partition(": ")[2], overflow="ellipsis")]
+    if record.kind == "classify":
+        shown[1] = _numbers(glimpse)
     if glimpse.server_away:
         warning = "the server is away, waiting for it"
-    return Group(table, Text(warning, style="yellow")) if warning else table
+    return Group(*shown, Text(warning, style="yellow")) if warning else Group(*shown)
+
+
+def _heading(record: JobRecord) -> RenderableType:
+    """The job, its state, and a bar as wide as the terminal leaves room for."""
+    heading = Table.grid(padding=(0, 2), expand=True)
+    heading.add_column(no_wrap=True)
+    heading.add_column(ratio=1)
+    total = record.num_images or 1
+    bar = ProgressBar(total=total, completed=record.num_done, width=40, pulse=not record.listed)
+    heading.add_row(Text(f"{record.job} {record.state}", style="bold"), bar if record.kind == "classify" else "")
+    return heading
+
+
+def _numbers(glimpse: Glimpse) -> Text:
+    """How far a classify job is, on one line."""
+    record = glimpse.record
+    text = Text(overflow="ellipsis", no_wrap=True)
+    text.append(f"{record.num_done:,}/{record.num_images:,}{'' if record.listed else '+'} images")
+    text.append(f"  {glimpse.images_per_sec:,.0f} images/s")
+    text.append(f"  {record.num_failed:,} failed", style="red" if record.num_failed else "dim")
+    if glimpse.eta_s is not None:
+        text.append(f"  {duration(glimpse.eta_s)} left")
+    return text
 
 
 class _Watchman:

@@ -3,7 +3,7 @@
 import click
 
 from orchestrator.cli.output import json_option, print_json, print_table, say
-from orchestrator.contract.devices import list_devices
+from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server import redact
 from orchestrator.contract.settings import get_settings
@@ -27,7 +27,7 @@ def up(devices: tuple[str, ...], as_json: bool) -> None:
     if settings.server_url is not None:
         url = redact(settings.server_url.get_secret_value())
         raise UsageError(f"PIGEONHOLE_SERVER_URL names another server, {url}; unset it to use a local stack")
-    _show(Stack(settings).up(list(devices) or list_devices()), as_json=as_json)
+    _show(Stack(settings).up(_checked(devices) or list_devices()), as_json=as_json)
 
 
 @click.command()
@@ -44,6 +44,19 @@ def down(as_json: bool) -> None:
         say(f"stopped {', '.join(process.name for process in stopped)}" if stopped else "no local stack runs")
     else:
         print_json([process.name for process in stopped])
+
+
+def _checked(devices: tuple[str, ...]) -> list[str]:
+    """The devices asked for, each once.
+
+    Raises:
+        UsageError: if one is none, or not here.
+    """
+    here = ["cpu", *(f"cuda:{index}" for index in list_gpus())] if devices else []
+    for device in devices:
+        if device not in here:
+            raise UsageError(f"--device {device!r} is none of this machine's: {', '.join(here)}")
+    return list(dict.fromkeys(devices))
 
 
 def _show(processes: list[Process], *, as_json: bool) -> None:

@@ -9,7 +9,8 @@ from modeling.architectures import ARCHITECTURES
 from modeling.store import ModelStore
 from orchestrator.cli.office import open_or_start_office
 from orchestrator.cli.output import json_option, print_json, say
-from orchestrator.submit import Office, TrainWish
+from orchestrator.submit import Office
+from orchestrator.wishes import TrainWish, check_train
 
 
 @click.command()
@@ -54,7 +55,7 @@ def train(
     """
     chosen = {key: value for key, value in options.items() if value is not None}
     wish = TrainWish(data, name, chosen | {"architecture": architecture}, idempotency_key, need_worker=not detach)
-    office = open_or_start_office()
+    office = open_or_start_office(check=lambda settings: check_train(settings, wish))
     submission = office.submit_train(wish)
     if submission.existed:
         say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")

@@ -9,6 +9,7 @@ import click
 from orchestrator.cli.office import open_office
 from orchestrator.cli.output import duration, json_option, print_json, print_table
 from orchestrator.contract.queues import ALL_QUEUES
+from orchestrator.stack import SAFE_PATH
 
 
 @click.command()
@@ -34,7 +35,7 @@ def worker(queues: str, device: str, log_level: str) -> None:
     """
     command = ["-m", "workers", "--queues", queues, "--device", device, "--log-level", log_level]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 the worker takes this process's place
+    os.execve(sys.executable, [sys.executable, *command], os.environ | SAFE_PATH)  # noqa: S606 the worker takes this process's place
 
 
 @click.group()

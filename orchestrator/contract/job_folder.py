@@ -14,7 +14,6 @@ jobs/<job>/
     outcome.json      how the job ended; there exactly if it has ended
 """
 
-import json
 import secrets
 import shutil
 from datetime import UTC, datetime
@@ -93,11 +92,7 @@ class JobFolder:
 
     def outcome(self) -> Outcome | None:
         """How the job ended; None while it has not."""
-        try:
-            record = json.loads(self._outcome.read_bytes())
-        except FileNotFoundError:
-            return None
-        return Outcome.parse(record, what=str(self._outcome))
+        return Outcome.read(self._outcome)
 
     def activate(self) -> None:
         """Put the job on the disk's list of active ones: from here on it outlives the server's memory."""

@@ -13,14 +13,11 @@ from typing import Any, Literal, cast
 import redis
 
 from orchestrator.contract.messages import JOB_ID
+from orchestrator.contract.roster import PREFIX, Roster
 
-PREFIX = "{pigeonhole}"  # one hash tag: all keys a script touches live in one slot
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
 LISTER_LEASE_S = 30.0
-BEAT_S = 2.0
-WORKER_TTL_S = 3600  # a worker that has not beaten for longer is struck off the list
-ALIVE_S = 10.0  # a worker whose last beat is older is not counted on
 
 State = Literal[
     "queued", "running", "finalizing", "succeeded", "partial", "failed", "cancelling", "cancelled", "unknown"
@@ -69,31 +66,11 @@ class JobRecord:
         return self.state in FINAL_STATES
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRecord:
-    """What a worker says of itself with every beat."""
-
-    worker: str
-    host: str
-    pid: int
-    device: str
-    queues: tuple[str, ...]
-    doing: str  # idle, starting, draining, or the queue and job it works for
-    since_s: float  # seconds it has done that
-    num_images: int  # answered since it started
-    beat_age_s: float
-
-    @property
-    def alive(self) -> bool:
-        """Whether its last beat is recent."""
-        return self.beat_age_s < ALIVE_S
-
-
-class Ledger:
+class Ledger(Roster):
     """The ledger of one server; safe to share between threads."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self.client = client
+        super().__init__(client)
         common = (files(__package__) / "lua" / "common.lua").read_text()
         self._scripts = {
             path.name.removesuffix(".lua"): client.register_script(common + path.read_text())
@@ -222,13 +199,11 @@ class Ledger:
 
     def report_progress(self, job: str, progress: str) -> None:
         """Show the latest event of a training job; ignored where the job is not known."""
-        if self.client.exists(self._job(job)):
-            self.client.hset(self._job(job), "progress", progress)
+        self._run("note", [self._job(job)], ["progress", progress])
 
     def report_trouble(self, job: str, trouble: str) -> None:
         """Show what keeps a job from going on; the next commit takes it away."""
-        if self.client.exists(self._job(job)):
-            self.client.hset(self._job(job), "trouble", trouble)
+        self._run("note", [self._job(job)], ["trouble", trouble])
 
     # The end
 
@@ -238,7 +213,7 @@ class Ledger:
         return state, int(fence) if fence else None
 
     def renew_end(self, job: str, fence: int, lease_s: float) -> bool:
-        """Keep the right to end the job, or with 0 s give it up; False where it is lost."""
+        """Keep the right to end the job, False where it is lost."""
         return bool(self._run("renew_end", [self._job(job)], [fence, _ms(lease_s)]))
 
     def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
@@ -249,69 +224,9 @@ class Ledger:
             [job, output, state, error, result, ENDED_TTL_S],
         )
 
-    # Workers
-
-    def beat(self, worker: str, facts: Mapping[str, str | int]) -> None:
-        """Say that a worker lives, and what it is."""
-        key, now = f"{PREFIX}:worker:{worker}", self._now()
-        with self.client.pipeline(transaction=False) as pipeline:
-            pipeline.hset(key, mapping={name: str(value) for name, value in facts.items()})
-            pipeline.expire(key, WORKER_TTL_S)
-            pipeline.zadd(f"{PREFIX}:workers", {worker: now})
-            pipeline.execute()
-
-    def say_doing(self, worker: str, doing: str) -> None:
-        """Say what a worker does from now on."""
-        key, now = f"{PREFIX}:worker:{worker}", self._now()
-        with self.client.pipeline(transaction=False) as pipeline:
-            pipeline.hset(key, mapping={"doing": doing, "doing_since": now})
-            pipeline.expire(key, WORKER_TTL_S)  # a child outlives its parent's farewell
-            pipeline.execute()
-
-    def count_images(self, worker: str, num_images: int) -> None:
-        """Add to the images a worker has answered."""
-        self.client.hincrby(f"{PREFIX}:worker:{worker}", "num_images", num_images)
-
-    def forget_worker(self, worker: str) -> None:
-        """Strike a worker that has ended off the list."""
-        self.client.zrem(f"{PREFIX}:workers", worker)
-        self.client.delete(f"{PREFIX}:worker:{worker}")
-
-    def workers(self) -> list[WorkerRecord]:
-        """The workers that beat within the last hour, by name; `alive` tells which are there now."""
-        now = self._now()
-        self.client.zremrangebyscore(f"{PREFIX}:workers", "-inf", now - WORKER_TTL_S)
-        beats = cast(list[tuple[str, float]], self.client.zrange(f"{PREFIX}:workers", 0, -1, withscores=True))
-        records = []
-        for worker, beat in beats:
-            facts = cast(dict[str, str], self.client.hgetall(f"{PREFIX}:worker:{worker}"))
-            records.append(
-                WorkerRecord(
-                    worker=worker,
-                    host=facts.get("host", "?"),
-                    pid=int(facts.get("pid", 0)),
-                    device=facts.get("device", "?"),
-                    queues=tuple(facts.get("queues", "").split(",")),
-                    doing=facts.get("doing", "starting"),
-                    since_s=max(0.0, now - float(facts.get("doing_since", now))),
-                    num_images=int(facts.get("num_images", 0)),
-                    beat_age_s=max(0.0, now - beat),
-                )
-            )
-        return sorted(records, key=lambda record: record.worker)
-
-    def num_listeners(self, queue: str) -> int:
-        """Number of living workers that take doorbells from `queue`."""
-        return sum(worker.alive and queue in worker.queues for worker in self.workers())
-
     def queue_length(self, queue: str) -> int:
         """Doorbells that hang on `queue`; Celery keeps a queue as a list of its name."""
         return self.client.llen(queue)
-
-    def _now(self) -> float:
-        """Seconds since 1970 by the server's clock: those of many machines differ."""
-        seconds, microseconds = self.client.time()
-        return seconds + microseconds / 1e6
 
     def _job(self, job: str) -> str:
         return f"{PREFIX}:job:{job}"
@@ -320,8 +235,16 @@ class Ledger:
         return f"{PREFIX}:submission:{key}" if key else ""
 
     def _run(self, script: str, keys: list[str], args: list[Any]) -> Any:
-        return self._scripts[script](keys=keys, args=args)
+        try:
+            return self._scripts[script](keys=keys, args=args)
+        except redis.ResponseError as err:
+            if any(word in str(err) for word in _UNWILLING):
+                raise redis.BusyLoadingError(str(err)) from err
+            raise
 
+
+# What a server answers that runs and yet cannot serve: its disk is full, a script holds it, its replicas are away.
+_UNWILLING = ("MISCONF", "BUSY ", "NOREPLICAS", "MASTERDOWN")
 
 _NUMBERS = (
     "num_images",

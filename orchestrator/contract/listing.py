@@ -127,12 +127,7 @@ def count_shards(folder: Path) -> tuple[int, int]:
 
 def read_facts(folder: Path) -> ListingFacts | None:
     """What is known of a whole listing; None while it is being written."""
-    path = folder / "listing.json"
-    try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    return ListingFacts.parse(record, what=str(path))
+    return ListingFacts.read(folder / "listing.json")
 
 
 def _read_record(folder: Path, shard: int) -> tuple[int, int, int]:

@@ -4,19 +4,14 @@ What the work is stands in the job folder, who does it in the ledger. So a doorb
 doubled does no harm.
 """
 
-import logging
+import json
 import re
+from pathlib import Path
 from typing import Any, Self
 
-from celery import Celery
-from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from orchestrator.contract.errors import MessageError
-from orchestrator.contract.queues import TASKS
-from orchestrator.contract.server import SERVER_ERRORS
-
-logger = logging.getLogger(__name__)
 
 MESSAGE_VERSION = 1
 
@@ -26,7 +21,7 @@ JOB_ID = re.compile(r"[ct][0-9]{6}-[0-9]{6}-[0-9a-f]{6}")
 class Versioned(BaseModel):
     """A frozen record with a version; other versions and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = MESSAGE_VERSION
 
@@ -50,6 +45,21 @@ class Versioned(BaseModel):
             where = ".".join(str(part) for part in first["loc"]) or "it"
             raise MessageError(f"{what} is malformed: {where}: {first['msg']}") from err
 
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Read the JSON file `path`; None where there is none.
+
+        Raises:
+            MessageError: if it is not JSON, of another version, or malformed.
+        """
+        try:
+            record = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as err:
+            raise MessageError(f"{path} is not JSON: {err}") from err
+        return cls.parse(record, what=str(path))
+
 
 class Doorbell(Versioned):
     """There is work in job `job`."""
@@ -63,11 +73,3 @@ class Doorbell(Versioned):
         if not JOB_ID.fullmatch(job):
             raise ValueError(f"{job!r} is no job id")
         return job
-
-
-def ring(app: Celery, queue: str, job: str) -> None:
-    """Hang a doorbell for `job` on `queue`. Where the server is away that is left to a worker's sweep."""
-    try:
-        app.send_task(TASKS[queue], args=[Doorbell(job=job).model_dump()], queue=queue)
-    except (OperationalError, *SERVER_ERRORS) as err:
-        logger.warning("cannot ring for job %s on %s, a sweep will: %s", job, queue, err)

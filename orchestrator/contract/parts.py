@@ -68,7 +68,7 @@ def write_part(
     )
     path = part_path(parts, shard)
     with temporary_beside(path) as temporary:
-        write_durable(temporary, data + b"\n" + trailer.model_dump_json().encode())
+        write_durable(temporary, data + b"\n" + _seal(trailer.model_dump_json().encode()))
         link_once(temporary, path)
 
 
@@ -106,6 +106,11 @@ def open_part(parts: Path, shard: int) -> tuple[IO[bytes], PartTrailer]:
     return file, trailer
 
 
+def _seal(record: bytes) -> bytes:
+    """A trailer's line: it proves the rows, and the checksum before it proves the trailer."""
+    return hashlib.sha256(record).hexdigest().encode() + b" " + record
+
+
 def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
     """Read the last line; the rows' own checksum is proven where the rows are read."""
     size = file.seek(0, 2)
@@ -114,8 +119,11 @@ def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
         file.seek(max(0, size - take))
         tail, take = file.read(take), take * 4
     line = tail.rpartition(b"\n")[2]
+    record = line.partition(b" ")[2]
+    if line != _seal(record):
+        raise IntegrityError(f"{path} has no readable trailer: its checksum is of another")
     try:
-        trailer = PartTrailer.parse(json.loads(line), what=f"the trailer of {path}")
+        trailer = PartTrailer.parse(json.loads(record), what=f"the trailer of {path}")
     except (ValueError, MessageError) as err:
         raise IntegrityError(f"{path} has no readable trailer: {err}") from err
     if trailer.shard != shard or trailer.rows_bytes + 1 + len(line) != size:

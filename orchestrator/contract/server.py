@@ -73,6 +73,9 @@ def redact(url: str) -> str:
 def celery_url(url: str) -> str:
     """The same server as Celery's transport spells it; for a socket it has other words for database and password."""
     parts = urlsplit(url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
+        query_text = "&".join(filter(None, [parts.query, "ssl_cert_reqs=required"]))  # Celery's default checks nothing
+        return urlunsplit(parts._replace(query=query_text))
     if parts.scheme != "unix":
         return url
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}

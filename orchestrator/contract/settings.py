@@ -1,6 +1,7 @@
 """Settings: a flag, then `PIGEONHOLE_*` in the environment, then `pigeonhole.toml`, then the default."""
 
 import os
+import socket
 import tomllib
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from modeling.formats import MAX_PIXELS, PILLOW_MAX_PIXELS
 from orchestrator.contract.errors import UnavailableError, UsageError
 
 TOML_FILE = "pigeonhole.toml"
@@ -32,19 +34,19 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default=Path("~/.pigeonhole"),
-        description="Folder of jobs, models and the local stack; all machines share it.",
+        description="Folder of jobs and models, which all machines share, and of their local stacks.",
     )
     server_url: SecretStr | None = Field(
         default=None,
         description="Redis or Valkey: redis://, rediss:// or unix://; default: the local stack's.",
     )
     lease_s: float = Field(
-        default=10.0,
+        default=6.0,
         ge=0.5,
         description="Seconds a worker holds a shard without renewing; a dead one's go on after it.",
     )
     slice_s: float = Field(
-        default=30.0, gt=0, description="Seconds a worker stays with one job before others get their turn."
+        default=5.0, gt=0, description="Seconds a worker stays with one job before others get their turn."
     )
     stall_s: float = Field(
         default=300.0,
@@ -56,7 +58,12 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default=0, ge=0, description="Threads that read and decode; 0: as many as the process has cores."
     )
-    max_pixels: int = Field(default=100_000_000, ge=1, description="Larger images are refused before they are decoded.")
+    max_pixels: int = Field(
+        default=MAX_PIXELS,
+        ge=1,
+        le=PILLOW_MAX_PIXELS,
+        description="Larger images are refused before they are decoded.",
+    )
     max_file_bytes: int = Field(default=256 << 20, ge=1, description="Larger files are refused before they are read.")
 
     @field_validator("home")
@@ -93,8 +100,8 @@ class Settings(BaseSettings):
 
     @property
     def stack(self) -> Path:
-        """Sockets, process ids and logs of the local stack."""
-        return self.home / "stack"
+        """Sockets, process ids and logs of this machine's local stack; other machines may share the home."""
+        return self.home / "stack" / socket.gethostname()
 
     @property
     def num_decode_threads(self) -> int:
@@ -139,9 +146,16 @@ def get_settings() -> Settings:
             f"{TOML_FILE} in {Path.cwd()}, or PIGEONHOLE_* in the environment, cannot be read: {err}"
         ) from err
     except ValidationError as err:
-        first = err.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"setting {name!r}: {first['msg']} (given {first['input']!r}); "
-            f"see PIGEONHOLE_{name.upper()} in the environment and {TOML_FILE}"
-        ) from err
+        raise UsageError(_explain(err)) from err
+
+
+def _explain(err: ValidationError) -> str:
+    """What is wrong with a setting; never its value where that may hold a password."""
+    first = err.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return (
+            f"{TOML_FILE} in {Path.cwd()}: there is no setting {name!r}; choose from {', '.join(Settings.model_fields)}"
+        )
+    given = "" if name == "server_url" else f" (given {first['input']!r})"
+    return f"setting {name!r}: {first['msg']}{given}; see PIGEONHOLE_{name.upper()} in the environment and {TOML_FILE}"

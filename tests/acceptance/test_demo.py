@@ -1,29 +1,63 @@
 """The first thing that a stranger runs."""
 
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from PIL import Image
 
+from tests.integration.server import wait_until
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 
-def run_demo(output: Path) -> subprocess.CompletedProcess[str]:
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    """Makes whatever loses its parent below this process a child of this process, not of init."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    yield
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def descendants() -> set[psutil.Process]:
+    """Every process below this one that runs; the ended ones it was left with are buried."""
+    running = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                running.add(process)
+            elif process.ppid() == os.getpid():
+                os.waitpid(process.pid, os.WNOHANG)
+    return running
+
+
+def start_demo(output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "orchestrator", "demo", "-o", str(output), "--json"]
     environment = os.environ | {"PIGEONHOLE_SERVER_URL": "redis://127.0.0.1:1/0"}  # the demo must not care
-    return subprocess.run(command, capture_output=True, text=True, timeout=350, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def test_the_demo_reads_its_page_and_leaves_nothing_running(tmp_path: Path):
-    done = run_demo(tmp_path / "demo")
+def test_the_demo_reads_its_page_and_leaves_nothing_running(tmp_path: Path, adopting: None):
+    before = descendants()
 
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    demo = start_demo(tmp_path / "demo")
+    wait_until(lambda: len(descendants() - before) >= 4, what="demo, server, worker and its child run", timeout_s=90)
+    out, err = demo.communicate(timeout=350)
+    left_running = descendants() - before
+
+    assert demo.returncode == 0, err
+    facts = json.loads(out)
     assert facts["character_accuracy"] >= 0.97
     assert facts["num_characters"] == 414
     assert "Every letter that comes in goes out exactly once" in facts["text"]
@@ -31,15 +65,15 @@ def test_the_demo_reads_its_page_and_leaves_nothing_running(tmp_path: Path):
         assert Path(facts[name]).exists(), name
     with Image.open(facts["picture"]) as picture:
         assert min(picture.size) > 500
-    running = [process.cmdline() for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(process.info)]
-    assert running == []
+    assert left_running == set()
 
 
 def test_the_demo_touches_no_folder_that_is_not_its_own(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("years of work")
 
-    done = run_demo(tmp_path)
+    demo = start_demo(tmp_path)
+    _, err = demo.communicate(timeout=60)
 
-    assert done.returncode == 2
-    assert "holds other things" in done.stderr
+    assert demo.returncode == 2
+    assert "holds other things" in err
     assert os.listdir(tmp_path) == ["thesis.txt"]

@@ -1,6 +1,7 @@
 """A real server for tests: on a unix socket in a short folder, with an append-only file, to be killed and frozen."""
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -79,6 +80,12 @@ class Server:
     def lose_files(self) -> None:
         """Remove what a killed server had written down."""
         shutil.rmtree(self.folder / "appendonlydir")
+
+    def lose_last_second(self, share: float = 0.2) -> None:
+        """Cut off the end of what a killed server had written down, as a power cut does; at most `share` of it."""
+        newest = max((self.folder / "appendonlydir").glob("*.incr.aof"), key=lambda path: path.stat().st_mtime_ns)
+        size = newest.stat().st_size
+        os.truncate(newest, size - int(size * share))
 
     def freeze(self) -> None:
         """Let it answer nobody, with its connections open."""

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 
 import pytest
+import redis
 
 from modeling.errors import ModelNotFoundError
 from modeling.prediction import Prediction
@@ -255,6 +256,34 @@ def test_a_damaged_part_is_made_again(folder, station, classifier, tmp_path):
     classify_slice(folder.job, station)
 
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+
+
+def test_a_part_of_another_that_is_damaged_meanwhile_is_made_again(folder, station, ledger, classifier, tmp_path):
+    def another_writes_rubbish(brightness):
+        part_path(folder.parts, 0).write_bytes(b"rubbish")
+        classifier.before = lambda brightness: None
+
+    classifier.before = another_writes_rubbish
+
+    classify_slice(folder.job, station)
+
+    assert ledger.record(folder.job).state == "finalizing"
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+
+
+def test_a_server_that_stays_away_is_no_error_of_the_job_however_often_its_shard_was_tried(
+    folder, station, ledger, classifier
+):
+    def patience_ends(brightness):
+        raise redis.ConnectionError("the server is away")
+
+    claim_and_die(ledger, folder, 2)
+    classifier.before = patience_ends
+
+    with pytest.raises(redis.ConnectionError):
+        classify_slice(folder.job, station)
+
+    assert (ledger.record(folder.job).state, ledger.record(folder.job).error) == ("running", "")
 
 
 def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, station, ledger, bells):

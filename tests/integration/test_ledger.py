@@ -274,6 +274,14 @@ def test_renewing_keeps_leases_and_tells_which_are_lost(ledger):
     assert ledger.renew(JOB, [], LONG_S) == ("running", set())
 
 
+def test_a_shard_that_was_committed_while_its_lease_was_renewed_is_not_lost(ledger):
+    enter(ledger, 2)
+    done = claim(ledger)
+    ledger.commit(done, num_rows=1, num_failed=0)
+
+    assert ledger.renew(JOB, [done], LONG_S) == ("running", set())
+
+
 def test_a_renewed_lease_does_not_run_out(ledger):
     enter(ledger, 1)
     taken = claim(ledger, lease_s=0.2)

@@ -151,7 +151,7 @@ class LedgerMachine(RuleBasedStateMachine):
         answer = self.ledger.renew(JOB, claims, 0 if dies else LONG_S)
 
         kept = {claim.shard for claim in claims if self.held.get(claim.shard) == claim.fence}
-        assert answer == (self.state, {claim.shard for claim in claims} - kept)
+        assert answer == (self.state, {claim.shard for claim in claims} - kept - self.done)
         self.expired = self.expired | kept if dies else self.expired - kept
 
     @precondition(lambda self: self.num_shards)

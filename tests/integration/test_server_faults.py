@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 FREEZE_S = 20.0  # longer than the sockets' timeout, which is when a worker's calls fail
 
 
-@pytest.mark.parametrize("memory", ["with its append-only file", "empty"])
+@pytest.mark.parametrize("memory", ["with its append-only file", "with its last second lost", "empty"])
 def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(house: House, tmp_path: Path, memory: str):
     house.hire()
     make_photographs(tmp_path / "in", 240)
@@ -29,6 +29,8 @@ def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(house
     house.server.kill()
     if memory == "empty":
         house.server.lose_files()
+    elif memory == "with its last second lost":
+        house.server.lose_last_second()
     house.server.start()
 
     assert house.outcome(job).state == "succeeded"

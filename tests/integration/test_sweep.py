@@ -47,13 +47,23 @@ def folder(settings, ledger, tmp_path):
     return folder
 
 
+def hire_idle(ledger, number):
+    """Let `number` workers live that have nothing to do, beside a busy one."""
+    ledger.client.delete("{pigeonhole}:workers")
+    queues = "classify,train,finalize"
+    ledger.beat("busy", {"queues": queues, "busy": 1})
+    for index in range(number):
+        ledger.beat(f"idle-{index}", {"queues": queues, "busy": 0})
+
+
 @pytest.fixture
 def swept(settings, ledger):
     """Sweeps, and says what was rung for."""
 
-    def swept(*, idle=True):
+    def swept(*, idle=1):
         bells = Bells()
-        sweep(settings, ledger, bells, idle=idle)
+        hire_idle(ledger, idle)
+        sweep(settings, ledger, bells)
         return bells.rung
 
     return swept
@@ -66,13 +76,40 @@ def test_an_idle_worker_rings_for_a_job_with_work_where_no_bell_hangs(swept, fol
     assert (first, swept()) == ([("classify", folder.job)], [])
 
 
+def test_every_idle_worker_gets_a_bell_of_its_own(swept, folder):
+    assert swept(idle=3) == [("classify", folder.job)] * 3
+
+
+def test_one_worker_at_a_time_sweeps(ledger):
+    first = ledger.take_sweep("w1")
+    second = ledger.take_sweep("w2")
+    ledger.end_sweep()
+
+    assert (first, second, ledger.take_sweep("w2")) == (True, False, True)
+
+
+def test_a_job_whose_worker_died_is_rung_for_by_busy_workers_without_waiting_for_it_to_starve(swept, folder, ledger):
+    ledger.claim(folder.job, "w2", 0.05)
+    ledger.client.hset(f"{{pigeonhole}}:job:{folder.job}", "created_ms", 1)
+
+    rung = []
+
+    def rings():
+        rung.extend(swept(idle=0))
+        return rung
+
+    wait_until(rings, what="the lease has run out and a bell was rung")
+
+    assert rung == [("classify", folder.job)]
+
+
 def test_a_busy_worker_rings_for_a_job_only_once_it_starves(swept, folder, ledger, settings, monkeypatch):
-    before = swept(idle=False)
+    before = swept(idle=0)
     hungry = settings.model_copy(update={"slice_s": 0.005})
     bells = Bells()
 
     def starves():
-        sweep(hungry, ledger, bells, idle=False)
+        sweep(hungry, ledger, bells)
         return bells.rung
 
     wait_until(starves, what="the job starves")
@@ -85,7 +122,7 @@ def test_bells_for_starving_jobs_are_bounded_by_the_number_of_jobs(folder, ledge
     bells = Bells()
 
     for _ in range(20):
-        sweep(settings.model_copy(update={"slice_s": 1e-9}), ledger, bells, idle=True)
+        sweep(settings.model_copy(update={"slice_s": 1e-9}), ledger, bells)
 
     assert bells.rung == []
 
@@ -111,7 +148,7 @@ def test_a_job_that_only_waits_for_its_end_gets_a_bell_even_from_a_busy_worker(s
     write_fake_parts(folder)
     server.empty()
 
-    assert swept(idle=False) == [("finalize", folder.job)]
+    assert swept(idle=0) == [("finalize", folder.job)]
 
 
 def test_a_cancel_that_the_server_forgot_is_told_again(swept, folder, ledger):
@@ -305,7 +342,7 @@ def test_a_slice_outlives_a_server_that_was_killed(settings, own_server, tmp_pat
     enter_job(folder, ledger)
 
     def ended():
-        sweep(settings, ledger, Bells(), idle=True)
+        sweep(settings, ledger, Bells())
         classify_slice(folder.job, station)
         end_job(folder.job, station)
         return folder.outcome() is not None

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.rows import FORMATS
+from orchestrator.contract.summary import summary_path
 from orchestrator.submit import Office
 from tests.integration.house import House, read_json
 from tests.integration.models import make_photographs, make_pngs
@@ -24,6 +25,22 @@ def submit_slow_job(house: House, folder: Path, output: Path, num_images: int = 
     if not folder.exists():
         make_photographs(folder, num_images)
     return house.submit("classify", str(folder), "--model", "digits", "-o", str(output), "--shard-size", "16")
+
+
+def workers_of(manifest: Path) -> set[str]:
+    """The workers that wrote the parts of a manifest, as its summary names them."""
+    return set(read_json(summary_path(manifest))["workers"])
+
+
+def published_files(manifest: Path) -> tuple[bytes, bytes]:
+    """All that a job gave its operator."""
+    return manifest.read_bytes(), summary_path(manifest).read_bytes()
+
+
+def is_idle(house: House, num_workers: int) -> bool:
+    """Whether so many workers live, listen, and have nothing in hand."""
+    living = [worker for worker in house.ledger.workers() if worker.alive]
+    return len(living) == num_workers and all(worker.doing == "idle" for worker in living)
 
 
 def test_a_job_whose_worker_is_killed_goes_on_with_another_and_ends_byte_for_byte_the_same(
@@ -41,7 +58,40 @@ def test_a_job_whose_worker_is_killed_goes_on_with_another_and_ends_byte_for_byt
     assert house.outcome(disturbed).state == "succeeded"
     assert (tmp_path / "disturbed.csv").read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
     assert len(list(FORMATS["csv"].read(tmp_path / "disturbed.csv"))) == 240
+    assert len(workers_of(tmp_path / "disturbed.csv") - workers_of(tmp_path / "undisturbed.csv")) == 1
+    assert len(workers_of(tmp_path / "disturbed.csv")) == 2
     house.run_ok("results", "verify", str(tmp_path / "disturbed.csv"))
+
+
+def test_a_worker_that_was_frozen_for_longer_than_its_lease_spoils_nothing_and_works_on(house: House, tmp_path: Path):
+    frozen = house.hire()
+    undisturbed = submit_slow_job(house, tmp_path / "in", tmp_path / "undisturbed.csv")
+    assert house.outcome(undisturbed).state == "succeeded"
+    disturbed = submit_slow_job(house, tmp_path / "in", tmp_path / "disturbed.csv")
+    house.wait_for(disturbed, 32)
+
+    parent = psutil.Process(frozen.process.pid)
+    processes = [parent, *parent.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    assert house.ledger.client.zcard(f"{{pigeonhole}}:job:{disturbed}:leases") > 0
+    assert house.record(disturbed).num_done < 240
+    house.hire()
+    outcome = house.outcome(disturbed)
+    published = published_files(tmp_path / "disturbed.csv")
+    for process in processes:
+        process.resume()
+    wait_until(lambda: is_idle(house, num_workers=2), what="both are idle", timeout_s=60)
+
+    assert outcome.state == "succeeded"
+    assert (tmp_path / "disturbed.csv").read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
+    assert len(workers_of(tmp_path / "disturbed.csv")) == 2
+    both = submit_slow_job(house, tmp_path / "in", tmp_path / "both.csv")
+    assert house.outcome(both).state == "succeeded", house.logs()
+    assert workers_of(tmp_path / "both.csv") == workers_of(tmp_path / "disturbed.csv")
+    assert (tmp_path / "both.csv").read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
+    assert published_files(tmp_path / "disturbed.csv") == published
+    assert JobFolder.open(house.settings, disturbed).outcome() == outcome
 
 
 def test_a_child_that_is_killed_is_replaced_and_the_job_goes_on(house: House, tmp_path: Path):
@@ -160,8 +210,8 @@ def test_a_submitter_that_dies_while_listing_ends_its_job_with_a_reason(house: H
     with open(writing, "w") as pipe:
         pipe.write("".join(f"00000/{number:08d}.png\n" for number in range(10)) + "x" * (1 << 20))
         pipe.flush()
-        wait_until(lambda: bool(house.jobs()), what="the job is there", timeout_s=30)
-        job = house.jobs()[0]
+        wait_until(lambda: bool(house.ledger.active()), what="the job is there", timeout_s=30)
+        [job] = house.ledger.active()
         submitter.kill()
         submitter.wait()
     house.ledger.client.hset(f"{{pigeonhole}}:job:{job}", "lister_until", 0)

@@ -261,9 +261,9 @@ def test_a_death_at_any_step_is_made_good_by_the_next_try(make, outbox, overwrit
 
 def test_only_temporaries_of_this_job_and_of_earlier_finalizers_are_removed(make, outbox):
     folder = make()
-    prefix = f".out.csv.{folder.job}."
+    prefix = f".{folder.job}."
     mine = [f"{prefix}99.tmp", f"{prefix}99.summary.tmp"]
-    others = [f"{prefix}101.tmp", ".out.csv.c261123-143355-7f3a2b.5.tmp", ".out.csv.swp", "out.csv.bak"]
+    others = [f"{prefix}101.tmp", ".c261123-143355-7f3a2b.5.tmp", ".out.csv.swp", "out.csv.bak"]
     for name in [*mine, *others]:
         (outbox / name).touch()
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 
@@ -134,6 +135,22 @@ def test_a_file_without_permission_is_told(root):
     (root / "a.jpg").chmod(0)
 
     assert code(root, "a.jpg") == "permission"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_file_that_the_system_refuses_to_open_is_told_whoever_asks(root, monkeypatch, number, follow):
+    whole = os.open
+
+    def refuse(path, flags, *args, **options):
+        if str(path).endswith("a.jpg"):
+            raise PermissionError(number, os.strerror(number), path)
+        return whole(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+    assert code(root, "a.jpg", follow=follow) == "permission"
+    assert reader(root, follow=follow).read("sub/b.jpg") == b"image b"
 
 
 def test_names_and_roots_of_any_bytes_are_read(tmp_path):

@@ -16,7 +16,14 @@ else
     shard = popped[1]
   else
     local next_shard, num_shards = number('next'), number('num_shards')
-    while next_shard < num_shards and redis.call('GETBIT', done, next_shard) == 1 do next_shard = next_shard + 1 end
+    while next_shard < num_shards and redis.call('GETBIT', done, next_shard) == 1 do
+      next_shard = next_shard + 1
+      if next_shard % 8 == 0 then -- leap over whole bytes of shards that are done, as a restored job has them
+        local open = redis.call('BITPOS', done, 0, next_shard / 8)
+        if open < 0 then open = 8 * redis.call('STRLEN', done) end
+        next_shard = math.max(next_shard, open)
+      end
+    end
     redis.call('HSET', job, 'next', math.min(next_shard + 1, num_shards))
     if next_shard >= num_shards then return 'none' end
     shard = tostring(next_shard)

@@ -11,7 +11,7 @@ if ARGV[2] ~= '' then
   local owner = redis.call('HGET', KEYS[3], ARGV[2])
   if owner and owner ~= ARGV[1] then return {'output_taken', owner} end
 end
-if redis.call('EXISTS', job) == 1 then return {'created', ARGV[1]} end
+if field('state') then return {'created', ARGV[1]} end
 local now = now_ms()
 redis.call('HSET', job, 'state', 'queued', 'created_ms', now, 'lister_until', now + tonumber(ARGV[5]), unpack(ARGV, 6))
 redis.call('SADD', KEYS[2], ARGV[1])

@@ -2,7 +2,7 @@
 -- KEYS: job, active, outputs, submission key (or '')
 -- ARGV: id, output (or ''), fingerprint, key's TTL in s, replace (0 or 1), done bitmap, lister's lease in ms, field, value, ...
 -- Returns 1, or 0 where the ledger knows the job and `replace` is 0.
-if redis.call('EXISTS', job) == 1 and ARGV[5] == '0' then return 0 end
+if field('state') and ARGV[5] == '0' then return 0 end
 local fence = next_fence()
 redis.call('DEL', job, leases, holders, returned, done, attempts)
 redis.call('HSET', job, 'fence', fence, 'lister_until', now_ms() + tonumber(ARGV[7]), unpack(ARGV, 8))

@@ -4,8 +4,9 @@ import pytest
 from celery import Celery
 from pydantic import ValidationError
 
+from orchestrator.contract.bells import ring
 from orchestrator.contract.errors import MessageError
-from orchestrator.contract.messages import Doorbell, ring
+from orchestrator.contract.messages import Doorbell
 
 JOB = "c261123-143355-7f3a2b"
 

@@ -70,7 +70,15 @@ def test_a_part_cut_off_anywhere_is_told_from_a_whole_one(row_format, tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'"version":1', b'"version":2'), (b'"shard":7', b'"shard":8'), (b'"num_rows"', b'"mum_rows"'), (b"}", b"\xff")],
+    [
+        (b'"version":1', b'"version":2'),
+        (b'"shard":7', b'"shard":8'),
+        (b'"num_rows"', b'"mum_rows"'),
+        (b"}", b"\xff"),
+        (b'"cat":1', b'"cat":3'),
+        (b'"cat":1', b'"bat":1'),
+        (b'"num_failed":0', b'"num_failed":1'),
+    ],
 )
 def test_a_part_with_a_damaged_trailer_is_told(old, new, tmp_path):
     path = write(tmp_path, [CAT])

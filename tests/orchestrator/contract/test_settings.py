@@ -1,5 +1,6 @@
-from pathlib import Path
+from pathlib import socket
 
+import Path
 import pytest
 from pydantic import ValidationError
 
@@ -35,7 +36,8 @@ def test_everything_lies_below_home():
     settings = Settings(home="/srv/pigeonhole")
 
     folders = (settings.jobs, settings.active, settings.models, settings.stack)
-    assert folders == tuple(Path("/srv/pigeonhole") / name for name in ("jobs", "active", "models", "stack"))
+    names = ("jobs", "active", "models", f"stack/{socket.gethostname()}")
+    assert folders == tuple(Path("/srv/pigeonhole") / name for name in names)
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
@@ -62,8 +64,17 @@ def test_a_value_that_cannot_be_used_is_named_with_where_it_may_stand(monkeypatc
 def test_a_misspelt_name_in_the_file_is_refused(folder):
     (folder / "pigeonhole.toml").write_text("batchsize = 2\n")
 
-    with pytest.raises(UsageError, match=r"setting 'batchsize': Extra inputs are not permitted"):
+    with pytest.raises(UsageError, match=r"there is no setting 'batchsize'; choose from home, .*batch_size"):
         get_settings()
+
+
+def test_a_server_url_that_cannot_be_used_is_not_repeated_with_its_password(folder):
+    (folder / "pigeonhole.toml").write_text('server_url = ["redis://:secret@queue/0"]\n')
+
+    with pytest.raises(UsageError, match="server_url") as caught:
+        get_settings()
+
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b"batch_size = \n", b"\xff"])

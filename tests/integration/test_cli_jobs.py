@@ -1,0 +1,367 @@
+"""The commands around jobs, with a real server and a warm worker: refusals that leave nothing, and following."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.contract.job_folder import JobFolder
+from tests.integration.house import COMMAND, House
+from tests.integration.models import make_photographs, make_pngs
+from tests.integration.server import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+LONG_ENOUGH = 9000  # photographs: a minute of work, always cancelled
+TABLE = r"([\d,]+)/9,000 images  \d+ images/s  0 failed  .* left"
+
+
+def environment(house: House) -> dict[str, str]:
+    """Of a command in a house."""
+    return os.environ | {"PIGEONHOLE_HOME": str(house.home), "PIGEONHOLE_SERVER_URL": house.server.url}
+
+
+def start(house: House, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a command with pipes to it."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*COMMAND, *arguments], env=environment(house), stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def footprint(house: House, outbox: Path) -> tuple[object, ...]:
+    """All that a submission could leave behind: jobs, names in the ledger, files at the output."""
+    keys = {key for key in house.ledger.client.scan_iter() if ":job:" in key or "submission" in key}
+    outputs = house.ledger.client.hgetall("{pigeonhole}:outputs")
+    return house.jobs(), keys, outputs, house.ledger.active(), sorted(os.listdir(outbox))
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    """A folder for manifests."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images for a job that takes long."""
+    folder = tmp_path_factory.mktemp("photographs") / "in"
+    make_photographs(folder, LONG_ENOUGH)
+    return folder
+
+
+@pytest.fixture(scope="class")
+def running_job(
+    busy_house: House, photographs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """A job that is at work while all tests of a class look at it, and its output."""
+    output = tmp_path_factory.mktemp("out") / "slow.csv"
+    options = ("--model", "digits", "--shard-size", "8", "-o", str(output))
+    job = busy_house.submit("classify", str(photographs), *options)
+    busy_house.wait_for(job, 1)
+    yield job, output
+    busy_house.run("cancel", job)
+    busy_house.outcome(job)
+
+
+@pytest.fixture(scope="module")
+def quick_job(busy_house: House, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A job of twenty images, two of them broken, that has ended; and its manifest."""
+    folder = tmp_path_factory.mktemp("quick")
+    make_pngs(folder / "in", 18)
+    for name, data in (("broken.png", b"rubbish"), ("empty.png", b"")):
+        (folder / "in" / name).write_bytes(data)
+    job = busy_house.submit("classify", str(folder / "in"), "--model", "digits", "-o", str(folder / "quick.csv"))
+    busy_house.outcome(job)
+    return job, folder / "quick.csv"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "code", "told"),
+    [
+        ("in", ["--model", "digit", "-o", "out/x.csv"], 4, "no model 'digit'; did you mean 'digits'?"),
+        ("empty", ["-o", "out/x.csv"], 2, "'empty' holds no images; left out: 1 .txt, 1 hidden"),
+        ("nowhere", ["-o", "out/x.csv"], 4, "there is no 'nowhere'"),
+        ("in", ["-o", "missing/x.csv"], 2, "there is no folder"),
+        ("in", ["-o", "out", "--format", "csv"], 2, "is a folder; name a file in it"),
+        ("-", ["-o", "out/x.csv"], 2, "'-' holds no images"),
+    ],
+)
+def test_a_mistake_is_one_line_an_exit_code_and_nothing_left_behind(
+    busy_house: House, tmp_path: Path, outbox: Path, source: str, options: list[str], code: int, told: str
+):
+    make_pngs(tmp_path / "in", 2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden.png").touch()
+    (tmp_path / "empty" / "notes.txt").touch()
+    before = footprint(busy_house, outbox)
+
+    model = [] if "--model" in options else ["--model", "digits"]
+    done = busy_house.run("classify", source, *model, *options, cwd=tmp_path, input=b"")
+
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert (done.stderr.count("\n"), done.stdout) == (1, "")
+    assert footprint(busy_house, outbox) == before
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_refused(busy_house: House, tmp_path: Path, outbox: Path):
+    make_pngs(tmp_path / "in", 2)
+    before = footprint(busy_house, outbox)
+    outbox.chmod(0o500)
+    refused = [*COMMAND, "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(outbox / "x.csv")]
+    command = [*WITHOUT_PRIVILEGES, *refused] if os.geteuid() == 0 else refused
+
+    done = subprocess.run(command, env=environment(busy_house), capture_output=True, text=True)
+
+    outbox.chmod(0o700)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"error: cannot write to the folder {str(outbox)!r} of the output\n"
+    assert footprint(busy_house, outbox) == before
+
+
+# Root may write anywhere by its capabilities; without these it is the owner, whom modes bind.
+WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+class Terminal:
+    """A command on a pseudo-terminal of so many columns."""
+
+    def __init__(self, house: House, columns: int, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=environment(house) | {"TERM": "xterm"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        os.set_blocking(self._master, False)
+        self._bytes = b""
+
+    def read(self) -> str:
+        """All that it has shown by now, without what colours and moves."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._bytes += os.read(self._master, 1 << 20)
+        text = self._bytes.decode(errors="ignore")  # the last character may not be whole yet
+        return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", text.replace("\x1b[1A", "\n")).replace("\r", "\n")
+
+    def ends(self) -> int:
+        """Its exit code; what it shows is read meanwhile."""
+        wait_until(lambda: bool(self.read()) and self.process.poll() is not None, what="the command ends")
+        self.read()
+        os.close(self._master)
+        return self.process.returncode
+
+
+# A job that has ended
+
+
+def test_status_tells_how_a_job_ended(busy_house: House, quick_job: tuple[str, Path]):
+    job, manifest = quick_job
+
+    record = json.loads(busy_house.run_ok("status", job, "--json"))
+
+    wanted = ("job", "kind", "state", "num_images", "num_done", "num_failed", "model", "output", "result")
+    assert [record[name] for name in wanted] == [
+        job, "classify", "partial", 20, 20, 2, "digits@1", str(manifest), str(manifest),
+    ]  # fmt: skip
+
+
+def test_watch_of_an_ended_job_prints_its_manifest(busy_house: House, quick_job: tuple[str, Path]):
+    job, manifest = quick_job
+
+    done = busy_house.run("watch", job)
+
+    assert (done.returncode, done.stdout) == (0, f"{manifest}\n")
+    assert re.match(rf"job {job}: partial: 20 images, 2 failed, ", done.stderr)
+    assert f"`pigeonhole results errors {job}`" in done.stderr
+
+
+def test_results_are_shown_by_job_or_by_manifest(busy_house: House, quick_job: tuple[str, Path]):
+    job, manifest = quick_job
+
+    shown = json.loads(busy_house.run_ok("results", "show", str(manifest), "--json", "--limit", "3"))
+    failed = json.loads(busy_house.run_ok("results", "errors", job, "--json"))
+
+    assert [row["path"] for row in shown["rows"]] == [f"00000/0000000{number}.png" for number in range(3)]
+    assert shown["summary"]["job"] == job
+    assert failed["error_codes"] == {"empty": 1, "not_an_image": 1}
+    assert [(row["path"], row["error_code"]) for row in failed["rows"]] == [
+        ("broken.png", "not_an_image"),
+        ("empty.png", "empty"),
+    ]
+
+
+# A job at work
+
+
+class TestWhileAJobIsAtWork:
+    """One slow job, which none of these ends."""
+
+    def test_its_output_is_refused_to_another(self, busy_house: House, tmp_path: Path, running_job: tuple[str, Path]):
+        job, output = running_job
+        make_pngs(tmp_path / "in", 2)
+        before = busy_house.jobs()
+
+        done = busy_house.run("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(output))
+
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: job {job} will write {output};")
+        assert done.stderr.count("\n") == 1
+        assert busy_house.jobs() == before
+
+    def test_the_workers_are_listed_with_what_they_do(self, busy_house: House, running_job: tuple[str, Path]):
+        [worker] = json.loads(busy_house.run_ok("workers", "list", "--json"))
+
+        assert (worker["alive"], worker["device"]) == (True, "cpu")
+        assert worker["queues"] == ["classify", "train", "finalize"]
+        assert running_job[0] in worker["doing"]
+        assert worker["pid"] == busy_house.workers[0].process.pid
+
+    def test_watch_says_plain_lines_where_there_is_no_terminal(self, busy_house: House, running_job: tuple[str, Path]):
+        job = running_job[0]
+
+        done = busy_house.run("watch", job, "--timeout", "0.2")
+
+        assert (done.returncode, done.stdout) == (124, "")
+        lines = done.stderr.splitlines()
+        assert re.fullmatch(rf"{job}: running, \d+/{LONG_ENOUGH} images.*", lines[0])
+        assert lines[-1] == f"job {job} has not ended within 200 ms; it goes on"
+        assert "\x1b" not in done.stderr
+
+    def test_wait_gives_up_when_its_time_is_over(self, busy_house: House, running_job: tuple[str, Path]):
+        job = running_job[0]
+
+        done = busy_house.run("wait", job, "--timeout", "0.5")
+
+        assert done.returncode == 124
+        assert done.stderr == f"job {job} is still running after 500 ms\n"
+
+    def test_watch_on_a_terminal_is_a_live_table_and_an_interrupt_leaves_the_job_running(
+        self, busy_house: House, running_job: tuple[str, Path]
+    ):
+        job = running_job[0]
+        terminal = Terminal(busy_house, 60, "watch", job)
+        wait_until(lambda: len(set(re.findall(TABLE, terminal.read()))) > 1, what="the table moves", timeout_s=30)
+
+        terminal.process.send_signal(signal.SIGINT)
+
+        assert terminal.ends() == 130
+        assert f"{job} running" in terminal.read()
+        last = f"job {job} goes on; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it"
+        assert terminal.read().strip().splitlines()[-1] == last
+        assert not busy_house.record(job).ended
+
+    @pytest.mark.parametrize("columns", [30, 200])
+    def test_the_live_table_keeps_to_two_lines_however_wide_the_terminal_is(
+        self, busy_house: House, running_job: tuple[str, Path], columns: int
+    ):
+        terminal = Terminal(busy_house, columns, "watch", running_job[0], "--timeout", "1")
+
+        assert terminal.ends() == 124
+        lines = [line for line in terminal.read().partition("job ")[0].splitlines() if line]
+        assert len(lines) > 4
+        assert max(map(len, lines)) <= columns
+        assert [line for line in lines if not line.startswith((running_job[0], *"0123456789"))] == []
+
+
+def test_a_cancelled_job_ends_without_a_manifest_and_with_the_worst_exit_code(
+    busy_house: House, quick_job: tuple[str, Path], running_job: tuple[str, Path]
+):
+    job, output = running_job
+    waiting = start(busy_house, "wait", quick_job[0], job)
+
+    done = busy_house.run("cancel", job)
+
+    assert (done.returncode, done.stderr) == (0, f"job {job} is being cancelled\n")
+    out, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out, err) == (1, b"", b"")
+    outcome = busy_house.outcome(job)
+    assert (outcome.state, outcome.num_images, outcome.result) == ("cancelled", LONG_ENOUGH, None)
+    assert os.listdir(output.parent) == []
+    shown = busy_house.run("results", "show", job)
+    assert (shown.returncode, "has published no manifest: it is cancelled" in shown.stderr) == (4, True)
+    again = busy_house.run("cancel", job)
+    assert (again.returncode, again.stderr) == (0, f"job {job} has ended already: cancelled\n")
+
+
+def test_an_interrupt_while_listing_ends_the_job_and_says_so(busy_house: House, tmp_path: Path, outbox: Path):
+    make_pngs(tmp_path / "in", 2)
+    command = ("classify", "-", "--root", str(tmp_path / "in"), "--model", "digits", "-o", str(outbox / "x.csv"))
+    names = b"00000/00000000.png\n" * 600
+    before = set(busy_house.jobs())
+    listing = start(busy_house, *command)
+    assert listing.stdin is not None
+    listing.stdin.write(names)
+    listing.stdin.flush()
+    wait_until(lambda: len(busy_house.ledger.active()) == 1, what="the job is submitted", timeout_s=30)
+
+    listing.send_signal(signal.SIGINT)
+    err = listing.communicate(timeout=30)[1].decode()
+
+    [job] = set(busy_house.jobs()) - before
+    assert listing.returncode == 130
+    assert err.splitlines()[-1] == f"error: interrupted before all was listed: job {job} ends; submit it again"
+    assert "Traceback" not in err
+    assert (busy_house.outcome(job).state, busy_house.outcome(job).error) == (
+        "failed",
+        "listing - ended early: it was interrupted",
+    )
+    assert os.listdir(outbox) == []
+
+
+def test_doctor_finds_nothing_wrong_in_a_healthy_house(busy_house: House):
+    findings = {finding["name"]: finding for finding in json.loads(busy_house.run_ok("doctor", "--json"))}
+
+    assert [name for name, finding in findings.items() if not finding["ok"]] == []
+    assert list(findings) == ["python", "torch", "home", "program", "server", "workers", "jobs", "models"]
+    assert findings["workers"]["found"] == "1 alive"
+    assert findings["server"]["found"].endswith("append-only on, noeviction")
+
+
+# Nobody at work
+
+
+def test_without_a_worker_a_job_is_refused_or_left_waiting_and_a_cancel_ends_it_at_once(
+    house: House, tmp_path: Path, outbox: Path
+):
+    make_pngs(tmp_path / "in", 3)
+    command = ("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(outbox / "x.csv"))
+    before = footprint(house, outbox)
+
+    refused = house.run(*command)
+
+    assert refused.returncode == 69
+    assert refused.stderr == (
+        "error: no worker listens to the queue 'classify'; start one with `pigeonhole worker`, "
+        "or leave the job waiting for one with --detach\n"
+    )
+    assert footprint(house, outbox) == before
+    job = house.submit(*command)
+    assert (house.record(job).state, house.record(job).num_images) == ("queued", 3)
+
+    cancelled = json.loads(house.run_ok("cancel", job, "--json"))
+
+    assert cancelled == {"job": job, "state": "cancelled"}
+    outcome = JobFolder.open(house.settings, job).outcome()
+    assert outcome is not None
+    assert (outcome.state, outcome.num_images) == ("cancelled", 3)
+    assert house.ledger.active() == set()
+    assert house.ledger.owner_of_output(str(outbox / "x.csv")) is None
+    assert house.run("wait", job).returncode == 1
