@@ -1,6 +1,6 @@
 """The ledger: who works on what, and how far every job is. It lives on the Redis or Valkey server.
 
-Every change is one Lua script (`lua/`), so it happens whole or not at all. The truth about results is on
+Every change of a job is one Lua script (`lua/`), so it happens whole or not at all. The truth about results is on
 the disk, in the job folder; the ledger can be lost and is rebuilt from there (`restore.py`). There is no key
 per image, and per shard one bit, besides the few that are claimed at the moment.
 """

@@ -1,0 +1,246 @@
+"""The local stack: what `up` starts, what `down` stops, and how it recovers from what was killed."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.server import connect
+from orchestrator.contract.settings import Settings
+from orchestrator.stack import Process, Stack
+from tests.integration.house import COMMAND
+from tests.integration.models import make_photographs, make_pngs, publish_model
+from tests.integration.server import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), pytest.mark.usefixtures("_server_program")]
+
+
+@dataclass
+class Home:
+    """A home of an operator who has configured no server."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(home=self.path, server_url=None)
+
+    @property
+    def stack(self) -> Stack:
+        return Stack(self.settings)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(connect(self.settings.require_server_url()))
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run `pigeonhole ...` to its end; one `cpu` device, whatever the machine has."""
+        full = os.environ | {"PIGEONHOLE_HOME": str(self.path), "CUDA_VISIBLE_DEVICES": ""} | environment
+        return subprocess.run([*COMMAND, *arguments], env=full, capture_output=True, text=True, timeout=120)
+
+    def run_ok(self, *arguments: str) -> str:
+        """Standard output of a command that must succeed."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
+        return done.stdout
+
+    def up(self) -> list[tuple[str, int]]:
+        """Start the stack; names and pids of its processes."""
+        return [(process["name"], process["pid"]) for process in json.loads(self.run_ok("up", "--json"))]
+
+    def everyone(self) -> list[psutil.Process]:
+        """Every living process that this home's name is in the environment or the command line of."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                own = process.environ().get("PIGEONHOLE_HOME") == str(self.path) or str(self.path) in process.cmdline()
+                if own and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in self.settings.stack.glob("*.log"))
+
+
+def open_home(path: Path) -> Iterator[Home]:
+    """A home with the model `digits`; nothing of it runs on afterwards, however the test ended."""
+    publish_model(path / "models", "digits")
+    home = Home(path)
+    try:
+        yield home
+    finally:
+        home.stack.down()
+        for process in home.everyone():
+            process.kill()
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A home whose path is short enough for a unix socket."""
+    folder = Path(tempfile.mkdtemp(prefix="ph-", dir="/tmp"))
+    yield from open_home(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def far_home(tmp_path: Path) -> Iterator[Home]:
+    """A home whose path is too long for a unix socket."""
+    yield from open_home(tmp_path / ("far" * 40))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_up_starts_a_server_and_a_worker_once_and_down_stops_exactly_those(home: Home, tmp_path: Path):
+    bystander = subprocess.Popen(["sleep", "100"], env=os.environ | {"BYSTANDER": str(home.path)})
+
+    first = home.up()
+    second = home.up()
+
+    assert [name for name, _ in first] == ["server", "worker-cpu"]
+    assert second == first
+    assert {pid for _, pid in first} <= {process.pid for process in home.everyone()}
+    [worker] = home.ledger.workers()
+    assert (worker.device, worker.alive, worker.pid) == ("cpu", True, first[1][1])
+    folder = home.settings.stack
+    assert home.settings.find_server_url() == f"unix://{folder}/server.sock"
+    assert [mode(folder / name) for name in (".", "url", "server.conf", "server.sock")] == [0o700, 0o600, 0o600, 0o700]
+
+    stopped = json.loads(home.run_ok("down", "--json"))
+
+    assert stopped == ["server", "worker-cpu"]
+    wait_until(lambda: home.everyone() == [], what="none of the home's processes is left")
+    assert home.settings.find_server_url() is None
+    assert json.loads(home.run_ok("down", "--json")) == []
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_home_too_far_down_for_a_socket_has_a_server_with_a_password_on_loopback(far_home: Home, tmp_path: Path):
+    make_pngs(tmp_path / "in", 3)
+    far_home.up()
+
+    url = far_home.settings.require_server_url()
+    password = url.removeprefix("redis://:").partition("@127.0.0.1:")[0]
+    assert len(password) > 30
+    with pytest.raises(Exception, match=r"NOAUTH|Authentication required"):
+        connect(url.replace(f":{password}@", "")).ping()
+    assert len(far_home.everyone()) >= 2
+    assert not [process for process in far_home.everyone() if password in " ".join(process.cmdline())]
+    folder = far_home.settings.stack
+    assert [mode(folder / name) for name in (".", "url", "server.conf")] == [0o700, 0o600, 0o600]
+    assert f"requirepass {password}" in (folder / "server.conf").read_text()
+    assert password not in far_home.run_ok("doctor")
+    far_home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
+    assert password not in far_home.logs()
+
+
+def test_up_mends_what_is_left_when_everything_was_killed(home: Home, tmp_path: Path):
+    make_pngs(tmp_path / "in", 3)
+    first = home.up()
+    for process in home.everyone():
+        process.kill()
+    wait_until(lambda: home.everyone() == [], what="all are dead")
+    assert (home.settings.stack / "processes.json").exists()
+    assert home.settings.find_server_url() is not None
+    told = home.run("workers", "list")
+    assert (told.returncode, told.stderr.count("\n")) == (69, 1)
+    assert "`pigeonhole up`" in told.stderr
+
+    second = home.up()
+
+    assert [name for name, _ in second] == ["server", "worker-cpu"]
+    assert not {pid for _, pid in first} & {pid for _, pid in second}
+    home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
+
+
+def test_up_starts_again_what_alone_has_died(home: Home):
+    (_, server), (_, worker) = home.up()
+    psutil.Process(worker).kill()
+    wait_until(lambda: not psutil.pid_exists(worker), what="the worker is gone")
+
+    (_, server_now), (_, worker_now) = home.up()
+
+    assert server_now == server
+    assert worker_now != worker
+    (home.settings.stack / "url").unlink()  # as an `up` that was killed before it wrote that down
+    (_, server_then), _ = home.up()
+    assert server_then not in (server, server_now)
+    assert not psutil.pid_exists(server)
+
+
+def test_a_pid_that_is_anothers_by_now_is_never_stopped(home: Home):
+    bystander = subprocess.Popen(["sleep", "100"])
+    home.settings.stack.mkdir(parents=True)
+    started = psutil.Process(bystander.pid).create_time()
+    log = str(home.path / "x.log")
+    records = [Process("server", bystander.pid, started - 60, log), Process("worker-cpu", 1 << 22, started, log)]
+    (home.settings.stack / "processes.json").write_text(json.dumps([vars(record) for record in records]))
+
+    assert home.run("down").stderr == "no local stack runs\n"
+
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_a_job_goes_on_when_the_stack_was_taken_down_and_is_up_again(home: Home, tmp_path: Path):
+    make_photographs(tmp_path / "in", 200)
+    home.up()
+    options = ("--model", "digits", "--shard-size", "8", "-o", str(tmp_path / "out.csv"))
+    job = home.run_ok("classify", str(tmp_path / "in"), *options, "--detach").strip()
+    wait_until(lambda: record.num_done > 0 if (record := home.ledger.record(job)) else False, what="it is at work")
+
+    home.run_ok("down")
+    between = json.loads(home.run_ok("status", job, "--json"))
+    home.up()
+
+    assert (between["state"], between["num_images"]) == ("unknown", 200)
+    assert home.run("wait", job, "--timeout", "60").returncode == 0
+    assert json.loads(home.run_ok("status", job, "--json"))["num_done"] == 200
+    home.run_ok("results", "verify", job)
+
+
+def test_classify_starts_the_stack_where_no_server_is_configured_and_says_so(home: Home, tmp_path: Path):
+    make_pngs(tmp_path / "in", 3)
+    command = ("classify", str(tmp_path / "in"), "--model", "digits")
+
+    first = home.run(*command, "-o", str(tmp_path / "first.csv"))
+    second = home.run(*command, "-o", str(tmp_path / "second.csv"))
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert first.stdout == f"{tmp_path / 'first.csv'}\n"
+    said = "no server is configured: starting the local stack (`pigeonhole down` stops it)"
+    assert first.stderr.splitlines()[0] == said
+    assert said not in second.stderr
+    assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes()
+
+
+def test_a_worker_that_cannot_start_is_told_with_its_log_and_the_cure(home: Home):
+    done = home.run("up", PIGEONHOLE_BATCH_SIZE="32", PYTHONPATH=str(_broken_workers(home.path)))
+
+    assert done.returncode == 69
+    log = home.settings.stack / "worker-cpu.log"
+    assert done.stderr == f"error: the local worker-cpu ended; its log: {log} (RuntimeError: broken on purpose)\n"
+    assert [process for process in home.stack.processes() if process.name != "server" and process.find()] == []
+
+
+def _broken_workers(folder: Path) -> Path:
+    """A folder that stands before ours on the path, with a package `workers` that cannot be imported."""
+    package = folder / "path" / "workers"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('broken on purpose')\n")
+    return package.parent
