@@ -48,6 +48,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 		test -x $(BIN)/python || { echo "creating $(VENV) with uv"; uv venv --quiet --python $(PYTHON) $(VENV); }; \
 	else \
 		test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }; \
+		$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; \
 		test -x $(BIN)/uv || { echo "installing uv into $(VENV)"; $(BIN)/python -m pip install --quiet uv; }; \
 	fi
 	@echo "installing the pinned dependencies (torch and its CUDA libraries unpack to about 5 GB; minutes the first time)"
