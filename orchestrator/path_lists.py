@@ -13,23 +13,30 @@ from orchestrator.contract.rows import COLUMNS
 
 PATH_COLUMNS = ("path", "file", "filename", "image")
 _READ_BYTES = 1 << 20
-_LONGEST_PATH = 4096  # bytes, Linux's PATH_MAX: so many hold at least one separator
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def text_paths(file: IO[bytes], text: str) -> Iterator[str]:
     """One path a line; where a NUL byte comes first (`find -print0`), one path a NUL."""
-    rest = file.read(_LONGEST_PATH)
-    _refuse_utf16(rest, text)
-    rest = rest.removeprefix(BOM_UTF8)
-    separator = b"\0" if b"\0" in rest else b"\n"
     read = getattr(file, "read1", file.read)  # as much as is there: a slow writer's first paths are not held back
+    rest = b""
+    while b"\0" not in rest and b"\n" not in rest and (data := read(_READ_BYTES)):
+        rest += data
+        _refuse_endless(rest, text)
+    _refuse_utf16(rest, text)
+    separator = b"\0" if b"\0" in rest else b"\n"
+    *whole, rest = rest.removeprefix(BOM_UTF8).split(separator)
+    yield from _decoded(whole, separator)
     while data := read(_READ_BYTES):
         *whole, rest = (rest + data).split(separator)
         yield from _decoded(whole, separator)
-        if len(rest) > _READ_BYTES:
-            raise UsageError(f"{text!r} is no list of paths: {len(rest):,} bytes without an end of line")
-    yield from _decoded(rest.split(separator), separator)
+        _refuse_endless(rest, text)
+    yield from _decoded([rest], separator)
+
+
+def _refuse_endless(rest: bytes, text: str) -> None:
+    if len(rest) > _READ_BYTES:
+        raise UsageError(f"{text!r} is no list of paths: {len(rest):,} bytes without an end of line")
 
 
 def _refuse_utf16(start: bytes, text: str) -> None:
