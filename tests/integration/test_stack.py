@@ -135,7 +135,7 @@ def test_a_home_too_far_down_for_a_socket_has_a_server_with_a_password_on_loopba
     url = far_home.settings.require_server_url()
     password = url.removeprefix("redis://:").partition("@127.0.0.1:")[0]
     assert len(password) > 30
-    with pytest.raises(Exception, match="Authentication required|NOAUTH|already authenticated"):
+    with pytest.raises(Exception, match=r"Authentication required|NOAUTH|already authenticated"):
         connect(url.replace(f":{password}@", "")).ping()
     assert len(far_home.everyone()) >= 2
     assert not [process for process in far_home.everyone() if password in " ".join(process.cmdline())]
