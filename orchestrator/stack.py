@@ -207,16 +207,22 @@ class Stack:
             ([process for process in processes if process.name != "server"], WORKER_STOP_S),
             ([process for process in processes if process.name == "server"], SERVER_STOP_S),
         ):
-            alive = [found for process in group if (found := process.find())]
-            for found in alive:
+            for found in _living(group):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     found.send_signal(signal.SIGTERM)
-            _, stubborn = psutil.wait_procs(alive, timeout=timeout_s)
-            for found in stubborn:
+            deadline = time.monotonic() + timeout_s
+            while _living(group) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            for found in _living(group):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     for child in found.children(recursive=True):
                         child.kill()
                     found.kill()
+
+
+def _living(processes: list[Process]) -> list[psutil.Process]:
+    """Those that have not ended; a zombie has, and in a container without an init stays one for good."""
+    return [found for process in processes if (found := process.find())]
 
 
 def find_server_program() -> str:

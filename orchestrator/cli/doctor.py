@@ -44,7 +44,8 @@ def doctor(as_json: bool) -> None:
       pigeonhole doctor
     """
     settings = get_settings()
-    findings = [look(settings) for look in (_python, _torch, _home, _server_program, _server, _workers, _jobs, _models)]
+    looks = (_python, _torch, _home, _server_program, _server, _workers, _jobs, _models)
+    findings = [_look(look, settings) for look in looks]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -52,6 +53,14 @@ def doctor(as_json: bool) -> None:
             click.secho("ok   " if finding.ok else "BAD  ", fg="green" if finding.ok else "red", nl=False)
             click.echo(f"{finding.name:10} {finding.found}" + (f"\n{'':16}mend it: {finding.cure}" * (not finding.ok)))
     sys.exit(ExitCode.OK if all(finding.ok for finding in findings) else ExitCode.FAILED)
+
+
+def _look(look: Callable[[Settings], Finding], settings: Settings) -> Finding:
+    """What one look found; an error is a finding, too, and no reason not to look further."""
+    try:
+        return look(settings)
+    except PigeonholeError as err:
+        return Finding(look.__name__.removeprefix("_"), False, str(err), "correct that, and look again")
 
 
 def _python(_: Settings) -> Finding:
