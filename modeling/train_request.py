@@ -17,7 +17,7 @@ class TrainRequest:
     """Train `architecture` on `data` and leave the model in the folder `output`.
 
     epochs, batch_size, learning_rate: the architecture's recipe where None.
-    image_size: side in px; where None, 28 for idx files, else what the images suggest.
+    image_size: side in px; where None, what the images suggest: their own size if it is small and common, else 64.
     validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; MNIST's official
         test part takes the place of `test`.
     """

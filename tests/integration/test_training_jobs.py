@@ -82,7 +82,7 @@ def test_training_data_that_cannot_be_used_is_refused_at_once_and_leaves_nothing
     lonely = busy_house.run("train", str(tmp_path / "one"), "--name", "x")
     bad_name = busy_house.run("train", str(make_shapes(tmp_path / "shapes")), "--name", "../x")
 
-    assert [done.returncode for done in (missing, lonely, bad_name)] == [2, 2, 2]
+    assert [done.returncode for done in (missing, lonely, bad_name)] == [4, 2, 2]
     assert all(
         done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") for done in (missing, lonely, bad_name)
     )

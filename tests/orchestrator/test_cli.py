@@ -200,7 +200,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(home, argumen
         (ModelNameError("x"), ExitCode.USAGE),
         (DataError("x"), ExitCode.USAGE),
         (redis.ConnectionError("gone"), ExitCode.UNAVAILABLE),
-        (PermissionError(13, "Permission denied", "/root/home"), ExitCode.FAILED),
+        (PermissionError(13, "Permission denied", "/srv/home"), ExitCode.FAILED),
         (OSError(28, "No space left on device"), ExitCode.FAILED),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
     ],
