@@ -155,6 +155,11 @@ class House:
         )
 
 
+def hear_interrupts() -> None:
+    """For a child before it starts: a shell that runs the tests in the background has interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def read_json(path: Path) -> Any:
     """A JSON file."""
     return json.loads(path.read_bytes())

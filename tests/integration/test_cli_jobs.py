@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contract.job_folder import JobFolder
-from tests.integration.house import COMMAND, House
+from tests.integration.house import COMMAND, House, hear_interrupts
 from tests.integration.models import make_photographs, make_pngs
 from tests.integration.server import wait_until
 
@@ -28,13 +28,21 @@ TABLE = r"([\d,]+)/9,000 images  \d+ images/s  0 failed  .* left"
 
 def environment(house: House) -> dict[str, str]:
     """Of a command in a house."""
-    return os.environ | {"PIGEONHOLE_HOME": str(house.home), "PIGEONHOLE_SERVER_URL": house.server.url}
+    own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return own | {"PIGEONHOLE_HOME": str(house.home), "PIGEONHOLE_SERVER_URL": house.server.url}
 
 
 def start(house: House, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a command with pipes to it."""
     pipe = subprocess.PIPE
-    return subprocess.Popen([*COMMAND, *arguments], env=environment(house), stdin=pipe, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=environment(house),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        preexec_fn=hear_interrupts,
+    )
 
 
 def footprint(house: House, outbox: Path) -> tuple[object, ...]:
@@ -149,6 +157,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
+            preexec_fn=hear_interrupts,
         )
         os.close(slave)
         os.set_blocking(self._master, False)
@@ -163,7 +172,7 @@ class Terminal:
 
     def ends(self) -> int:
         """Its exit code; what it shows is read meanwhile."""
-        wait_until(lambda: bool(self.read()) and self.process.poll() is not None, what="the command ends")
+        wait_until(lambda: bool(self.read()) and self.process.poll() is not None, what="the command ends", timeout_s=60)
         self.read()
         os.close(self._master)
         return self.process.returncode

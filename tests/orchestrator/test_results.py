@@ -9,13 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from modeling.card import WEIGHTS_FILE
 from modeling.store import ModelStore, ModelVersion
+from orchestrator.cli import main
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.job_folder import JobFolder, Outcome
+from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.requests import ModelPin
-from orchestrator.contract.settings import Settings
+from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.summary import summary_path
 from orchestrator.results import Proof, find_published, verify
 from tests.fakes import FakeRight, make_job, write_fake_parts
@@ -354,3 +357,28 @@ def test_a_job_that_has_published_nothing_is_told_with_its_state(settings, tmp_p
         find_published(settings, cancelled.job)
     with pytest.raises(NotFoundError, match="there is no job c000000-000000-000000"):
         find_published(settings, "c000000-000000-000000")
+
+
+# Showing
+
+
+def test_rows_are_shown_by_label_score_and_number(publish, monkeypatch):
+    publication = publish()
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(publication.settings.home))
+
+    def shown(*options: str) -> list[str]:
+        get_settings.cache_clear()
+        done = CliRunner().invoke(main, ["results", "show", publication.folder.job, "--json", *options])
+        assert done.exit_code == 0, done.stderr
+        return [row["path"] for row in json.loads(done.stdout)["rows"]]
+
+    rows = list(find_published(publication.settings, str(publication.manifest)).rows())
+    good = [row for row in rows if row.prediction.ok]
+    middle = sorted(row.prediction.scores[0] for row in good)[len(good) // 2]
+    assert shown("--limit", "0") == [path_to_text(row.path) for row in rows]
+    assert shown("--limit", "2") == NAMES[:2]
+    assert shown("--limit", "0", "--label", "dark") == [path_to_text(row.path) for row in good]
+    assert shown("--limit", "0", "--label", "cat") == []
+    below = [path_to_text(row.path) for row in good if row.prediction.scores[0] < middle]
+    assert shown("--limit", "0", "--below", f"{middle:.6f}") == below
+    assert 0 < len(below) < len(good)

@@ -335,6 +335,9 @@ def test_a_glob_looks_into_no_folder_that_cannot_hold_a_match(tmp_path, monkeypa
 
     assert listed == ["2024/cam1/a.jpg"]
     assert looked_at == [str(tmp_path / part) for part in ("", "2024", "2024/cam1")]
+    looked_at.clear()
+    assert read(f"{tmp_path}/20*/*")[0] == []
+    assert looked_at == [str(tmp_path / part) for part in ("", "2023", "2024")]
 
 
 def test_a_name_that_exists_is_no_glob_whatever_characters_it_has(tmp_path):
