@@ -41,7 +41,7 @@ def start(house: House, *arguments: str) -> subprocess.Popen[bytes]:
         stdin=pipe,
         stdout=pipe,
         stderr=pipe,
-        preexec_fn=hear_interrupts,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509 it sets one signal
     )
 
 
@@ -157,7 +157,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=hear_interrupts,
+            preexec_fn=hear_interrupts,  # noqa: PLW1509 it sets one signal
         )
         os.close(slave)
         os.set_blocking(self._master, False)
