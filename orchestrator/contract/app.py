@@ -1,6 +1,10 @@
 """The one Celery app. Each setting has its reason; `docs/architecture.md` tells the whole story."""
 
+import importlib
+from types import ModuleType
+
 from celery import Celery
+from celery.loaders.app import AppLoader
 from kombu.entity import Queue
 
 from orchestrator.contract.queues import ALL_QUEUES
@@ -56,8 +60,20 @@ CONFIG: dict[str, object] = {
 }
 
 
+class Loader(AppLoader):  # type: ignore[misc]  # celery ships no types
+    """Imports the tasks from where Pigeonhole is installed.
+
+    Celery's own loader looks into the present folder first: a stray `modeling/` or `random.py` in the operator's
+    would be run in its place.
+    """
+
+    def import_from_cwd(self, module: str, imp: object = None, package: str | None = None) -> ModuleType:
+        """Import as everybody does, in spite of the name."""
+        return importlib.import_module(module, package)
+
+
 def create_app(server_url: str, *, include: tuple[str, ...] = ()) -> Celery:
     """The Celery app that talks to `server_url`; a worker passes the modules of its tasks in `include`."""
-    app = Celery("pigeonhole", broker=celery_url(server_url), include=list(include))
+    app = Celery("pigeonhole", broker=celery_url(server_url), include=list(include), loader=Loader)
     app.conf.update(CONFIG)
     return app

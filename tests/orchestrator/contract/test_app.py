@@ -1,6 +1,7 @@
 """What the Celery app really carries, as Celery and kombu see it: a misspelled setting is silently none."""
 
 import ssl
+import sys
 
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
@@ -94,3 +95,12 @@ def test_an_encrypted_server_must_prove_who_it_is():
     connection = create_app("rediss://h/0").connection()
 
     assert connection.ssl["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+
+
+def test_tasks_are_never_imported_from_the_operators_folder(tmp_path, monkeypatch):
+    (tmp_path / "stray_tasks.py").write_text("raise SystemExit('this is not ours')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
+
+    with pytest.raises(ModuleNotFoundError):
+        create_app("redis://localhost/0").loader.import_task_module("stray_tasks")
