@@ -45,9 +45,6 @@ class Lister:
         pulse.start()
         try:
             return self._write(source, on_listing)
-        except BaseException as err:
-            self._fail(err)
-            raise
         finally:
             self._ended.set()
             pulse.join()
@@ -93,12 +90,12 @@ class Lister:
             except SERVER_ERRORS as err:
                 logger.info("the server is away: %s", err)
 
-    def _fail(self, err: BaseException) -> None:
-        """The listing will never be whole: the job must end."""
+    def fail(self, err: BaseException) -> None:
+        """The listing will never be whole: the job, if the ledger has it, must end."""
         cause = "it was interrupted" if isinstance(err, KeyboardInterrupt) else str(err) or type(err).__name__
         reason = f"listing {self._request.source} ended early: {cause}"
         try:
-            self._ledger.cancel(self._request.job, reason=reason)
-            self._ring(FINALIZE, self._request.job)
+            if self._ledger.cancel(self._request.job, reason=reason) == "cancelling":
+                self._ring(FINALIZE, self._request.job)
         except SERVER_ERRORS as away:
             logger.warning("cannot tell the server, a worker will notice: %s", away)

@@ -118,15 +118,16 @@ class Office:
             self.require_worker(CLASSIFY)
         require_images(source)
         folder = JobFolder.create(self.settings, request)
-        entered = self._enter(folder, request, {"kind": "classify", "listed": 0})
-        if entered.existed:
-            return entered
+        lister = Lister(folder, request, self.ledger, self.ring)
         try:
-            return Submission(job, facts=Lister(folder, request, self.ledger, self.ring).run(source, on_listing))
-        except KeyboardInterrupt as err:
-            raise ListingInterruptedError(
-                f"interrupted before all was listed: job {job} ends; submit it again"
-            ) from err
+            entered = self._enter(folder, request, {"kind": "classify", "listed": 0})
+            return entered if entered.existed else Submission(job, facts=lister.run(source, on_listing))
+        except BaseException as err:
+            lister.fail(err)
+            if isinstance(err, KeyboardInterrupt):
+                message = f"interrupted before all was listed: job {job} ends; submit it again"
+                raise ListingInterruptedError(message) from err
+            raise
 
     def submit_train(self, wish: TrainWish) -> Submission:
         """Submit a training job.
