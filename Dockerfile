@@ -9,12 +9,13 @@ RUN pip install --no-cache-dir --root-user-action=ignore uv==0.13.9
 # What Pigeonhole needs: a layer of its own, made again only when the lock changes.
 FROM tools AS dependencies
 ARG UV_DEFAULT_INDEX
-ENV UV_COMPILE_BYTECODE=1 \
+ENV UV_CACHE_DIR=/var/cache/uv \
+    UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never
 RUN uv venv /opt/venv
 COPY requirements.lock ./
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install --python /opt/venv --require-hashes --requirements requirements.lock
 
 
