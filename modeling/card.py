@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from modeling.calibration import Calibration
 from modeling.errors import ModelFormatError
 from modeling.preprocessing import Preprocessing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_UNCALIBRATED = 1  # the format before calibration was part of a model
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -23,6 +25,7 @@ class ModelCard:
     metrics: numbers by name, such as `test_accuracy` in [0, 1].
     training: how it was made (data, seed, recipe, split sizes, versions of libraries); nothing volatile, so
         the same training makes the same card.
+    calibration: None for a model that has none: its scores are the softmax's, and it decides nothing.
     """
 
     architecture: str
@@ -31,10 +34,12 @@ class ModelCard:
     weights_sha256: str
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
+        calibration = {"calibration": self.calibration.to_json() if self.calibration else None}
         return {
             "format_version": self.format_version,
             "architecture": self.architecture,
@@ -43,7 +48,7 @@ class ModelCard:
             "weights_sha256": self.weights_sha256,
             "metrics": self.metrics,
             "training": self.training,
-        }
+        } | (calibration if self.format_version > _UNCALIBRATED else {})
 
     def to_bytes(self) -> bytes:
         """The bytes of `model.json`; their sha256 is the model's digest."""
@@ -59,11 +64,12 @@ class ModelCard:
         if not isinstance(value, Mapping):
             raise ModelFormatError(f"a model card must be an object, not {type(value).__name__}")
         version = value.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in (_UNCALIBRATED, FORMAT_VERSION):
             raise ModelFormatError(
-                f"model format {version!r} is unknown; this version of pigeonhole reads {FORMAT_VERSION}"
+                f"model format {version!r} is unknown; this version of pigeonhole reads "
+                f"{_UNCALIBRATED} and {FORMAT_VERSION}"
             )
-        known = {field.name for field in fields(cls)}
+        known = {field.name for field in fields(cls)} - ({"calibration"} if version == _UNCALIBRATED else set())
         if set(value) != known:
             odd = ", ".join(sorted(str(key) for key in set(value) ^ known))
             raise ModelFormatError(f"a model card of format {version} has keys missing or unknown: {odd}")
@@ -78,8 +84,14 @@ class ModelCard:
         ):
             if not isinstance(value[key], kind):
                 raise ModelFormatError(f"{key} must be a {kind.__name__}, not {value[key]!r}")
-        rest = {key: value[key] for key in known - {"labels", "preprocessing"}}
-        return cls(labels=tuple(labels), preprocessing=Preprocessing.from_json(value["preprocessing"]), **rest)
+        calibration = value.get("calibration")
+        rest = {key: value[key] for key in known - {"labels", "preprocessing", "calibration"}}
+        return cls(
+            labels=tuple(labels),
+            preprocessing=Preprocessing.from_json(value["preprocessing"]),
+            calibration=None if calibration is None else Calibration.from_json(calibration, len(labels)),
+            **rest,
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes, source: Path) -> Self:

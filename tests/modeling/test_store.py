@@ -1,9 +1,12 @@
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from modeling.calibration import Calibration
 from modeling.card import ModelCard
 from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
 from modeling.preprocessing import Preprocessing
@@ -126,7 +129,7 @@ def test_a_card_survives_its_json_and_odd_ones_are_refused(tmp_path):
 
     assert ModelCard.from_json(value) == card()
     for change, message in (
-        ({"format_version": 2}, "model format 2 is unknown"),
+        ({"format_version": 3}, "model format 3 is unknown"),
         ({"format_version": None}, "model format None is unknown"),
         ({"surprise": 1}, "surprise"),
         ({"labels": []}, "labels"),
@@ -170,3 +173,23 @@ def test_preprocessing_survives_its_json_and_has_a_digest_of_its_own():
 def test_preprocessing_that_makes_no_sense_is_refused(change):
     with pytest.raises(ModelFormatError):
         Preprocessing.from_json(Preprocessing("RGB", 64, 48).to_json() | change)
+
+
+def test_a_calibration_survives_the_card_and_a_card_from_before_calibration_still_loads():
+    calibrated = replace(card(), calibration=Calibration(1.5, 0.01, (0.9, 1.1), 0.5, 40, 0.1, 0.05, 0.01))
+    old = {key: value for key, value in card().to_json().items() if key != "calibration"} | {"format_version": 1}
+
+    assert ModelCard.from_bytes(calibrated.to_bytes(), Path("model.json")) == calibrated
+    assert ModelCard.from_json(old).calibration is None
+    assert ModelCard.from_json(old).to_json() == old
+    for calibration in ({}, calibrated.calibration.to_json() | {"accept": [0.5]}, {"temperature": "1"}):
+        with pytest.raises(ModelFormatError, match="calibration"):
+            ModelCard.from_json(card().to_json() | {"calibration": calibration})
+
+
+def test_a_decision_compares_the_score_with_the_labels_own_threshold():
+    calibration = Calibration(1.0, 0.01, (0.9, 0.4), 0.5, 40, 0.1, 0.05, 0.01)
+
+    decisions = [calibration.decide(label, score) for label in (0, 1) for score in (0.95, 0.9, 0.6, 0.49, 0.3)]
+
+    assert decisions == ["accept", "accept", "review", "reject", "reject"] + ["accept"] * 4 + ["reject"]

@@ -12,12 +12,7 @@ from orchestrator.contract.settings import get_settings
 LABELS_SHOWN = 20
 
 
-@click.group()
-def models() -> None:
-    """Published models."""
-
-
-@models.command("list")
+@click.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
     """List every version of every model.
@@ -59,7 +54,7 @@ def list_models(as_json: bool) -> None:
     )
 
 
-@models.command("show")
+@click.command("show")
 @click.argument("model")
 @json_option
 def show_model(model: str, as_json: bool) -> None:

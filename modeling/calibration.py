@@ -1,0 +1,60 @@
+"""From a network's logits to scores that mean what they say, and from scores to decisions."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from modeling.errors import ModelFormatError
+
+Decision = Literal["accept", "review", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A model's temperature and thresholds, fitted on validation images and stored in its card.
+
+    temperature: logits are divided by it before the softmax (Guo et al. 2017); above 0.
+    max_error: the stated error budget: the share of accepted images that may be wrong, in (0, 1).
+    accept: by label, the best score from which an image with that best label is accepted; above 1: never.
+    reject_below: a best score below it is rejected: the label is more likely wrong than right. It never
+        undercuts an accept threshold.
+    num_images: validation images that it was fitted on.
+    review_rate, reject_rate, accepted_error: what to expect, as measured on them.
+    """
+
+    temperature: float
+    max_error: float
+    accept: tuple[float, ...]
+    reject_below: float
+    num_images: int
+    review_rate: float
+    reject_rate: float
+    accepted_error: float
+
+    def decide(self, label: int, score: float) -> Decision:
+        """What to do with an image whose best label (by index) has this calibrated score."""
+        if score >= self.accept[label]:
+            return "accept"
+        return "review" if score >= self.reject_below else "reject"
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        return asdict(self) | {"accept": list(self.accept)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], num_labels: int) -> Self:
+        """The reverse of `to_json`.
+
+        Raises:
+            ModelFormatError: keys, types or ranges that do not fit.
+        """
+        known = {field.name for field in fields(cls)}
+        if not isinstance(value, Mapping) or set(value) != known:
+            raise ModelFormatError(f"calibration must have the keys {', '.join(sorted(known))}, not {value!r}")
+        accept = value["accept"]
+        numbers = [value[name] for name in known - {"accept"}] + (accept if isinstance(accept, list) else [None])
+        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+            raise ModelFormatError(f"calibration must hold numbers, not {value!r}")
+        if len(accept) != num_labels or not value["temperature"] > 0:
+            raise ModelFormatError(f"calibration of {num_labels} labels and a temperature above 0, not {value!r}")
+        return cls(**{**value, "accept": tuple(accept)})

@@ -1,0 +1,1 @@
+"""How good a classifier is: figures, calibration, decisions and comparisons, from logits and true classes."""

@@ -1,0 +1,73 @@
+"""A group of commands whose modules are imported when they are asked for, so that help is instant."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+
+class Entry(NamedTuple):
+    """A command: "module:attribute" below `orchestrator.cli`, and its one line in the list of commands."""
+
+    target: str
+    line: str
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when that command is asked for; the table says where it is."""
+
+    def __init__(self, *args: Any, table: Mapping[str, Entry], **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in self._table:
+            return None
+        module, _, attribute = self._table[cmd_name].target.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"orchestrator.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.line) for name, entry in self._table.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name where there is none such."""
+        name = args[0]
+        if name not in self._table and not name.startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, self._table, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._table)}"
+            ctx.fail(f"there is no command {name!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands from the table alone: a TAB must be instant."""
+        names = [name for name in self._table if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=self._table[name].line) for name in names] + options
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the group's own options."""
+        from orchestrator.cli.errors import report_errors
+
+        with report_errors():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run; our own errors end as one line and their exit code, an interrupt as 130."""
+        from orchestrator.cli.errors import report_errors
+
+        with report_errors():
+            return super().invoke(ctx)
