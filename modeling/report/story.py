@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modeling.calibration import Calibration
 from modeling.evaluation.evaluation import Evaluation
 
 Picture = NDArray[np.uint8]  # HWC, C is 1 or 3
@@ -30,18 +31,21 @@ class Story:
 
     title: what the report is about, such as `birds`.
     facts: name and value of each line in the head (architecture, digest, seed, device, time).
-    history: one row an epoch, as in `history.csv`: `epoch`, `loss`, `accuracy`, `learning_rate`, `seconds`.
+    history: one row an epoch, as in `history.csv`: `epoch`, `loss`, `accuracy`, `learning_rate`, `seconds`; what
+        was not measured is None or missing.
     data: the data report (`DataReport.to_json()`).
     evaluation: of `part` ("test" or whatever was evaluated).
     picture: pixels of the image at an index of the evaluated part, None where it cannot be read.
     samples: some images with predictions.
+    calibration: the model's, which says what would become of each mistake.
     """
 
     title: str
     facts: Sequence[tuple[str, str]] = ()
-    history: Sequence[Mapping[str, float]] = ()
+    history: Sequence[Mapping[str, float | None]] = ()
     data: Mapping[str, Any] | None = None
     evaluation: Evaluation | None = None
     part: str = "test"
     picture: Callable[[int], Picture | None] = field(default=lambda index: None)
     samples: Sequence[Sample] = ()
+    calibration: Calibration | None = None

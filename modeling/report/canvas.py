@@ -1,0 +1,134 @@
+"""What every plot shares: two themes, axes without junk, and bytes that depend on the drawing alone.
+
+Figures are matplotlib's objects without pyplot, styled one by one: no global state, so any thread may draw.
+"""
+
+# Shapes: H height, W width, 4 for RGBA.
+import io
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 200  # twice what a page shows, for dense screens and print
+_COLOURS = 128  # of a PNG: a plot has few, and its file a third of the size
+_MISSING = "\u25a1"  # a box, for what the font cannot show
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of one scheme. Blue and orange stay apart for every common kind of colour blindness.
+
+    sheet: what the plot stands on, the same as the card of the page. right: what is right, and the model's own
+    line; pale: the same where little is known. wrong: mistakes. chosen: what the operator decided.
+    """
+
+    name: str
+    sheet: str
+    ink: str
+    faint: str
+    grid: str
+    right: str
+    pale: str
+    wrong: str
+    chosen: str
+
+
+LIGHT = Theme("light", "#fffefa", "#262a30", "#62666b", "#e6e0d3", "#1d5fa6", "#b9cee4", "#c2500c", "#1f3349")
+DARK = Theme("dark", "#1c232d", "#e8e6e0", "#a3a9b2", "#343d4a", "#6fb1f2", "#3b5876", "#ff9a5c", "#f0d9a0")
+THEMES = (LIGHT, DARK)
+
+
+def new_figure(width: float, height: float, theme: Theme) -> "Figure":
+    """An empty figure of that size in inches, which lays itself out."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, facecolor=theme.sheet, layout="constrained")
+
+
+def style_axes(axes: "Axes", theme: Theme, *, grid: str | None = "y") -> None:
+    """Axes with a faint grid behind, and lines only where something is read off."""
+    axes.set_facecolor(theme.sheet)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme.faint)
+    axes.tick_params(colors=theme.faint, labelsize=9, length=0, pad=5)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(theme.faint)
+        label.set_fontsize(9.5)
+    axes.title.set_color(theme.ink)
+    axes.title.set_fontsize(10.5)
+    axes.set_axisbelow(True)
+    if grid == "y":
+        axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    elif grid == "both":
+        axes.grid(color=theme.grid, linewidth=0.8)
+
+
+def percent_axis(axis: str, axes: "Axes") -> None:
+    """Shares on an axis read as per cent, with as many digits as its range asks for."""
+    from matplotlib.ticker import FuncFormatter
+
+    low, high = sorted(axes.get_xlim() if axis == "x" else axes.get_ylim())
+    digits = 0 if high - low > 0.05 else 1 if high - low > 0.005 else 2
+    chosen = axes.xaxis if axis == "x" else axes.yaxis
+    chosen.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.{digits}f} %"))
+
+
+def drawable(text: str) -> str:
+    """A label as the plots' font can show it, on one line."""
+    return "".join(_shown(char) for char in text)
+
+
+def png_of(figure: "Figure") -> bytes:
+    """The figure as a PNG of few colours; the same figure gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels_HW4 = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return encode_png(Image.fromarray(pixels_HW4).convert("RGB"))
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """An image as a PNG of at most 128 colours, its ground (the colour of its corner) exactly kept."""
+    buffer = io.BytesIO()
+    few = image.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    _keep_ground(few, image)
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _keep_ground(few: Image.Image, image: Image.Image) -> None:
+    """Give the corner's colour back to the few: the ground of a plot must not show against the page."""
+    palette, place = few.getpalette() or [], int(np.asarray(few)[0, 0])
+    palette[3 * place : 3 * place + 3] = np.asarray(image)[0, 0].tolist()
+    few.putpalette(palette)
+
+
+def font_file() -> Path:
+    """The font of the plots, which comes with matplotlib."""
+    from matplotlib import get_data_path
+
+    return Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+def _shown(char: str) -> str:
+    if unicodedata.category(char).startswith("C"):
+        return _MISSING
+    return char if ord(char) in _characters() else _MISSING
+
+
+@cache
+def _characters() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(font_file())).get_charmap())

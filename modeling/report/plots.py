@@ -1,0 +1,173 @@
+"""The plots of an evaluation: confusion, reliability, coverage against error."""
+
+# Shapes: L labels (rows: true, columns: predicted), 3 for RGB.
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.evaluation.evaluation import CoveragePoint, DecisionFigures, Evaluation, ReliabilityBin
+from modeling.report.canvas import Theme, drawable, new_figure, percent_axis, style_axes
+from modeling.report.figures import percent
+from modeling.report.html import shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+FEW_IMAGES = 10  # a bin with fewer says little, and is drawn pale
+_MOST_NUMBERED = 16  # labels whose cells have room for a number
+_MOST_NAMED = 64  # labels whose names fit along an axis
+_MOST_CELLS = 240  # a side: more labels share a cell
+_MOST_POINTS = 600  # of a line: more cannot be told apart
+_LONGEST_LABEL = 18
+
+
+def confusion(evaluation: Evaluation, theme: Theme) -> "Figure":
+    """True labels down, predicted across: blue is right, orange wrong, darker a larger share of the row."""
+    counts_LL = np.array(evaluation.confusion, np.float64)
+    num_labels = len(counts_LL)
+    side = float(np.clip(1.9 + 0.42 * num_labels, 4.2, 7.6))
+    figure = new_figure(side, side, theme)
+    axes = figure.subplots()
+    style_axes(axes, theme, grid=None)
+    axes.spines["bottom"].set_visible(False)
+    shares_LL = counts_LL / np.maximum(counts_LL.sum(axis=1, keepdims=True), 1)
+    axes.imshow(
+        _coloured(_pooled(shares_LL), theme),
+        interpolation="nearest",
+        extent=(-0.5, num_labels - 0.5, num_labels - 0.5, -0.5),
+    )
+    axes.xaxis.set_label_position("top")
+    axes.xaxis.tick_top()
+    axes.set_xlabel("predicted", labelpad=8)
+    axes.set_ylabel("true", labelpad=8)
+    _name_labels(axes, evaluation.labels, theme)
+    if num_labels <= _MOST_NUMBERED:
+        _number_cells(axes, counts_LL, shares_LL, theme)
+    return figure
+
+
+def reliability(bins: "Sequence[ReliabilityBin]", theme: Theme) -> "Figure":
+    """The share that is right by score, beside the score itself; below it how many images there are."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(5.2, 4.4, theme)
+    above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1)})
+    for axes in (above, below):
+        style_axes(axes, theme)
+    filled = [each for each in bins if each.num_images]
+    for each in filled:
+        colour = theme.right if each.num_images >= FEW_IMAGES else theme.pale
+        middle, width = (each.low + each.high) / 2, 0.86 * (each.high - each.low)
+        above.bar(middle, each.accuracy, width, color=colour)
+        above.plot([middle - width / 2, middle + width / 2], [each.mean_score] * 2, color=theme.wrong, linewidth=2.4)
+        below.bar(middle, each.num_images, width, color=theme.faint)
+    above.plot([0, 1], [0, 1], color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
+    above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="right (bar) and promised (line)")
+    below.set(xlabel="score of the best label", ylabel="images")
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=2))
+    percent_axis("y", above)
+    percent_axis("x", below)
+    return figure
+
+
+def coverage(points: "Sequence[CoveragePoint]", decisions: DecisionFigures | None, theme: Theme) -> "Figure":
+    """The share of accepted images that are wrong, by the share accepted; marked: the budget and the model's choice."""
+    figure = new_figure(5.2, 4.4, theme)
+    axes = figure.subplots()
+    style_axes(axes, theme)
+    shown = thinned(sorted(points, key=lambda point: point.coverage))
+    shares, errors = [point.coverage for point in shown], [point.error for point in shown]
+    marker = "o" if len(shown) < 2 else None
+    axes.plot(shares, errors, color=theme.right, linewidth=1.9, marker=marker)
+    axes.fill_between(shares, errors, color=theme.right, alpha=0.12, linewidth=0)
+    highest = max([*errors, 0.001, *([decisions.max_error] if decisions else [])])
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1.15 * highest), xlabel="accepted without a person", ylabel="wrong among the accepted"
+    )
+    if decisions:
+        _mark_decision(axes, decisions, theme)
+    percent_axis("x", axes)
+    percent_axis("y", axes)
+    return figure
+
+
+def thinned(points: "Sequence[CoveragePoint]") -> "list[CoveragePoint]":
+    """At most some hundred points, evenly taken, the first and the last among them."""
+    if len(points) <= _MOST_POINTS:
+        return list(points)
+    return [points[place] for place in np.linspace(0, len(points) - 1, _MOST_POINTS).round().astype(int)]
+
+
+def _mark_decision(axes: "Axes", decisions: DecisionFigures, theme: Theme) -> None:
+    """The budget as a line, what the thresholds did to these images as a point on or near the curve."""
+    dashes = (0, (4, 3))
+    budget = f"error budget {percent(decisions.max_error)}"
+    axes.axhline(decisions.max_error, color=theme.wrong, linewidth=1.3, linestyle=dashes, label=budget)
+    num_images = decisions.num_accepted + decisions.num_reviewed + decisions.num_rejected
+    if num_images and decisions.accepted_error is not None:
+        x, y = decisions.num_accepted / num_images, decisions.accepted_error
+        label = f"chosen: {percent(x)} accepted, {percent(y)} of them wrong"
+        (dot,) = axes.plot([x], [y], "o", markersize=9, color=theme.chosen, zorder=5, clip_on=False, label=label)
+        dot.set_markeredgecolor(theme.sheet)
+        dot.set_markeredgewidth(1.5)
+    legend = axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, fontsize=9, reverse=True)
+    for text in legend.get_texts():
+        text.set_color(theme.ink)
+
+
+def _coloured(shares_LL: Floats, theme: Theme) -> Floats:
+    """Every cell's colour: strength is the share of its row; a mistake's by its root, so that a rare one is seen."""
+    from matplotlib.colors import to_rgb
+
+    sheet_3, right_3, wrong_3 = (np.array(to_rgb(colour)) for colour in (theme.sheet, theme.right, theme.wrong))
+    empty_3 = 0.6 * np.array(to_rgb(theme.grid)) + 0.4 * sheet_3
+    diagonal_LL1 = np.eye(len(shares_LL), dtype=bool)[:, :, None]
+    strength_LL1 = np.where(diagonal_LL1, shares_LL[:, :, None], np.sqrt(shares_LL)[:, :, None])
+    coloured: Floats = empty_3 + strength_LL1 * (np.where(diagonal_LL1, right_3, wrong_3) - empty_3)
+    return coloured
+
+
+def _pooled(shares_LL: Floats) -> Floats:
+    """Fewer cells where there are too many: each shows its largest mistake, the diagonal its mean of what is right."""
+    num_labels = len(shares_LL)
+    if num_labels <= _MOST_CELLS:
+        return shares_LL
+    starts = np.linspace(0, num_labels, _MOST_CELLS, endpoint=False).astype(int)
+    mistakes_LL = shares_LL * (1 - np.eye(num_labels))
+    pooled: Floats = np.maximum.reduceat(np.maximum.reduceat(mistakes_LL, starts, axis=0), starts, axis=1)
+    sizes = np.diff([*starts, num_labels])
+    np.fill_diagonal(pooled, np.add.reduceat(np.diag(shares_LL), starts) / sizes)
+    return pooled
+
+
+def _name_labels(axes: "Axes", labels: "Sequence[str]", theme: Theme) -> None:
+    """Names along both axes where they fit, else numbers."""
+    if len(labels) > _MOST_NAMED:
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_text(f"{label.get_text()} class, by number")
+        return
+    names = [drawable(shortened(label, _LONGEST_LABEL)) for label in labels]
+    size = 9 if len(labels) <= 20 else 7.5 if len(labels) <= 36 else 5.5
+    upright = max(map(len, names)) * len(names) > 60
+    axes.set_xticks(
+        range(len(names)), names, rotation=90 if upright else 0, fontsize=size, color=theme.ink, parse_math=False
+    )
+    axes.set_yticks(range(len(names)), names, fontsize=size, color=theme.ink, parse_math=False)
+
+
+def _number_cells(axes: "Axes", counts_LL: Floats, shares_LL: Floats, theme: Theme) -> None:
+    coloured = _coloured(shares_LL, theme)
+    dark = coloured @ np.array([0.299, 0.587, 0.114]) < 0.55
+    for edge in range(1, len(counts_LL)):
+        axes.axhline(edge - 0.5, color=theme.sheet, linewidth=2)
+        axes.axvline(edge - 0.5, color=theme.sheet, linewidth=2)
+    for row, column in np.argwhere(counts_LL > 0).tolist():
+        colour = "#ffffff" if dark[row, column] else "#14181d"
+        number = f"{counts_LL[row, column]:,.0f}"
+        axes.text(column, row, number, ha="center", va="center", fontsize=9, color=colour)

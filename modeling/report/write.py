@@ -1,0 +1,110 @@
+"""From a story to a folder: `report.html`, whole in itself, and the same plots as files in `plots/`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modeling.durable import replace_durably
+from modeling.evaluation.evaluation import Evaluation
+from modeling.report import plots
+from modeling.report.canvas import THEMES, Theme, png_of
+from modeling.report.classes import classes_section, confusion_section
+from modeling.report.curves import curves, has_curves
+from modeling.report.data import data_section
+from modeling.report.gallery import (
+    MOST_PICTURES,
+    Pictured,
+    mistake_captions,
+    mistakes_section,
+    sample_captions,
+    samples_section,
+)
+from modeling.report.headline import headline
+from modeling.report.page import curves_section, facts_section, page
+from modeling.report.pictures import montage
+from modeling.report.section import Plot, Section
+from modeling.report.story import Story
+from modeling.report.trust import coverage_section, reliability_section
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REPORT_FILE = "report.html"
+PLOTS_FOLDER = "plots"
+_CSS_PX_PER_INCH = 96
+
+
+def write_report(folder: Path, story: Story) -> Path:
+    """Write the page and its plots into `folder`, made if missing; the same story gives the same bytes.
+
+    What the story lacks is left out; what is there of an earlier report is replaced. Returns the page's path.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    drawn, pictured = draw_plots(story), pictured_mistakes(story)
+    files = {f"{name}.png": plot.light for name, plot in drawn.items()}
+    if pictured:
+        files["mistakes.png"] = montage(mistake_captions(pictured))
+    if story.samples:
+        files["samples.png"] = montage(sample_captions(story.samples))
+    (folder / PLOTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        replace_durably(folder / PLOTS_FOLDER / name, content)
+    replace_durably(folder / REPORT_FILE, compose(story, drawn, pictured).encode())
+    return folder / REPORT_FILE
+
+
+def compose(story: Story, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> str:
+    """The page, with plots and pictures that are at hand."""
+    glance = headline(story.evaluation, story.part) if story.evaluation else None
+    return page(story, glance, _sections(story, drawn, pictured))
+
+
+def pictured_mistakes(story: Story) -> list[Pictured]:
+    """The worst mistakes with their pictures, as far as a page has room."""
+    mistakes = story.evaluation.mistakes[:MOST_PICTURES] if story.evaluation else ()
+    return [(mistake, story.picture(mistake.index)) for mistake in mistakes]
+
+
+def draw_plots(story: Story) -> dict[str, Plot]:
+    """The story's plots by name, in both themes; takes a second or two."""
+    drawings: dict[str, Callable[[Theme], Figure]] = {}
+    if evaluation := story.evaluation:
+        drawings["confusion"] = lambda theme: plots.confusion(evaluation, theme)
+        drawings["reliability"] = lambda theme: plots.reliability(evaluation.reliability, theme)
+        drawings["coverage"] = lambda theme: plots.coverage(evaluation.coverage, evaluation.decisions, theme)
+    if has_curves(story.history):
+        drawings["curves"] = lambda theme: curves(story.history, theme)
+    return {name: _drawn(name, draw) for name, draw in drawings.items()}
+
+
+def _drawn(name: str, draw: "Callable[[Theme], Figure]") -> Plot:
+    light, dark = (draw(theme) for theme in THEMES)
+    return Plot(name, png_of(light), png_of(dark), round(light.get_figwidth() * _CSS_PX_PER_INCH))
+
+
+def _sections(story: Story, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> list[Section]:
+    """The sections in the order in which they matter to an operator."""
+    sections = _evaluation_sections(story, story.evaluation, drawn, pictured) if story.evaluation else []
+    if story.samples:
+        sections.append(samples_section(story.samples))
+    if "curves" in drawn:
+        sections.append(curves_section(story, drawn["curves"]))
+    if story.data:
+        sections.append(data_section(story.data))
+    if story.facts:
+        sections.append(facts_section(story.facts))
+    return sections
+
+
+def _evaluation_sections(
+    story: Story, evaluation: Evaluation, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]
+) -> list[Section]:
+    return [
+        mistakes_section(evaluation, pictured, story.calibration),
+        confusion_section(evaluation, drawn["confusion"]),
+        classes_section(evaluation, story.calibration),
+        reliability_section(evaluation, drawn["reliability"]),
+        coverage_section(evaluation, story.calibration, drawn["coverage"]),
+    ]
