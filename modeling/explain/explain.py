@@ -1,0 +1,120 @@
+"""Everything that can be shown of a model: planned before it is computed, then written as PNG files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from modeling.architectures import ARCHITECTURES
+from modeling.errors import ModelingError
+from modeling.explain.drawing import draw
+from modeling.explain.layers import find_layer, first_convolution
+from modeling.explain.request import KINDS, ExplainRequest, Kind
+from modeling.explain.weights import is_one_dense_layer
+from modeling.explain.workshop import MOST_IDEAL, Plate, Subject, Workshop, cam_layer, feature_layers
+
+_ARCHITECTURES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The files that will be written, and the kinds that were not asked for and do not suit, with the reason."""
+
+    plates: tuple[Plate, ...]
+    left_out: dict[Kind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written; `facts` holds in numbers and words what stands on it."""
+
+    kind: Kind
+    path: Path
+    facts: dict[str, Any]
+
+
+def plan(subject: Subject, request: ExplainRequest) -> Plan:
+    """What will be shown; nothing is computed yet.
+
+    Raises:
+        ModelingError: an unknown label or layer, or a kind asked for that does not suit the model or lacks images.
+    """
+    _check_labels(subject, request.labels)
+    if request.layer is not None:
+        find_layer(subject.network, request.layer)
+    reasons = {kind: _obstacle(kind, subject, request) for kind in request.show or KINDS}
+    left_out = {kind: reason for kind, reason in reasons.items() if reason is not None}
+    if request.show and left_out:
+        raise ModelingError("; ".join(f"{kind}: {reason}" for kind, reason in left_out.items()))
+    workshop = Workshop(subject, request)
+    wanted = [kind for kind in reasons if kind not in left_out]
+    return Plan(tuple(plate for kind in wanted for plate in workshop.plates(kind)), left_out)
+
+
+def write(planned: Plan, output: Path, *, overwrite: bool) -> Iterator[Written]:
+    """Compute and write the plan's files into a folder, one after another.
+
+    Raises:
+        ModelingError: before anything is computed, if a file exists and `overwrite` is not set.
+    """
+    taken = [plate.file_name for plate in planned.plates if os.path.lexists(output / plate.file_name)]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise ModelingError(f"{output / taken[0]}{more} exists; give another folder, or --overwrite to replace it")
+    output.mkdir(parents=True, exist_ok=True)
+    return _written(planned, output)
+
+
+def _written(planned: Plan, output: Path) -> Iterator[Written]:
+    for plate in planned.plates:
+        sheet, facts = plate.make()
+        path = output / plate.file_name
+        staged = output / f".{plate.file_name}.part"
+        try:
+            staged.write_bytes(draw(sheet))
+            staged.replace(path)
+        finally:
+            staged.unlink(missing_ok=True)
+        yield Written(plate.kind, path, facts)
+
+
+def _check_labels(subject: Subject, labels: Sequence[str]) -> None:
+    known = subject.classifier.labels
+    for label in labels:
+        if label not in known:
+            near = get_close_matches(label, known, n=3) or known[:10]
+            more = ", ..." if near == known[:10] and len(known) > 10 else ""
+            raise ModelingError(
+                f"{subject.name} has no label {label!r}; choose one of its own: {', '.join(near)}{more}"
+            )
+
+
+def _obstacle(kind: Kind, subject: Subject, request: ExplainRequest) -> str | None:
+    """Why a kind cannot be shown, and what to do; None where it can."""
+    architecture = subject.classifier.card.architecture
+    if kind == "weights":
+        suits = is_one_dense_layer(subject.network)
+        return None if suits else f"only a perceptron has one weight a pixel and label; this model is a {architecture}"
+    if kind == "filters":
+        found = first_convolution(subject.network)
+        return f"a {architecture} has no convolution, so it has no filters" if found is None else None
+    if kind == "ideal":
+        many = len(subject.classifier.labels) > MOST_IDEAL and not request.labels and not request.pictures
+        return f"{len(subject.classifier.labels)} labels are too many; choose some with --label" if many else None
+    if not request.pictures:
+        return "no image was given"
+    if kind == "robustness" and len(subject.classifier.labels) == 1:
+        return "a model of one label has no other answer"
+    if kind == "features" and not feature_layers(subject, request):
+        return f"a {architecture} keeps no places apart, so it has no feature maps"
+    if kind == "gradcam" and cam_layer(subject, request) is None:
+        return f"a {architecture} has no last layer of places; {_with_cam_layer()}, or a layer with --layer"
+    return None
+
+
+def _with_cam_layer() -> str:
+    names = [name for name, architecture in ARCHITECTURES.items() if architecture.cam_layer]
+    more = f" and {len(names) - _ARCHITECTURES_SHOWN} more" if len(names) > _ARCHITECTURES_SHOWN else ""
+    return f"choose a model of {', '.join(names[:_ARCHITECTURES_SHOWN])}{more}"

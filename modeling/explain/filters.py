@@ -1,0 +1,127 @@
+"""Filters of the first convolution, fixed edge filters, and what each makes of an image."""
+
+# Shapes: F filters, H height, W width, C channels, kh and kw of a kernel.
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from modeling.errors import ModelingError
+from modeling.explain.layers import first_convolution, run_to_layer, watching
+from modeling.explain.pixel_space import WHITE, normalised, to_unit
+from modeling.preprocessing import Preprocessing
+
+Floats = NDArray[np.float32]
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns colour into grey
+_DEAD = 0.01  # of the largest weight
+_GABOR_SIDE, _GABOR_SIGMA, _GABOR_WAVE = 7, 2.0, 5.0  # px
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnedFilters:
+    """Filters of a network's first convolution. kernels_FhwC: weights as learned; `layer`: its dotted name."""
+
+    layer: str
+    kernels_FhwC: Floats
+
+
+def learned_filters(network: nn.Module) -> LearnedFilters:
+    """The filters of the first convolution.
+
+    Raises:
+        ModelingError: the network has no convolution.
+    """
+    layer, convolution = _convolution(network)
+    kernels_FCkhkw = convolution.weight.detach().float()
+    return LearnedFilters(layer, kernels_FCkhkw.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+
+def filter_pictures(kernels_FhwC: Floats) -> Floats:
+    """Kernels as pictures in [0, 1], each by its own largest weight: 0.5 is weight zero.
+
+    A kernel whose largest weight is under a hundredth of all kernels' is dead, and stays next to grey.
+    Three input channels give colours; any other number is averaged to one grey channel.
+    """
+    if kernels_FhwC.shape[3] != 3:
+        kernels_FhwC = kernels_FhwC.mean(axis=3, keepdims=True)
+    largest_F111 = np.abs(kernels_FhwC).max(axis=(1, 2, 3), keepdims=True)
+    least = max(float(largest_F111.max()) * _DEAD, 1e-12)
+    pictures: Floats = 0.5 + kernels_FhwC / (2 * np.maximum(largest_F111, least))
+    return pictures
+
+
+def learned_responses(network: nn.Module, picture_HWC: NDArray[np.uint8], preprocessing: Preprocessing) -> Floats:
+    """What each filter of the first convolution makes of an image, FHW, its bias left out: 0 is no response.
+
+    Raises:
+        ModelingError: the network has no convolution.
+    """
+    layer, convolution = _convolution(network)
+    with watching(network), torch.no_grad():
+        images_1CHW = normalised(to_unit([picture_HWC], network), preprocessing)
+        maps_FHW = run_to_layer(network, images_1CHW, layer)[1][0]
+        if convolution.bias is not None:
+            maps_FHW = maps_FHW - convolution.bias[:, None, None]
+    responses: Floats = maps_FHW.float().cpu().numpy()
+    return responses
+
+
+def edge_filters() -> dict[str, Floats]:
+    """Fixed filters by name: Sobel, Laplace, and Gabor at four angles, as kernels hw.
+
+    Each sums to zero, so that an even area gives nothing, and its weights' sizes to 2, so that the sharpest
+    edge from black to white gives 1 or -1 at most. Named by the edge that each finds.
+    """
+    sobel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float64)
+    laplace = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float64)
+    kernels = {"Sobel, upright edges": sobel, "Sobel, level edges": sobel.T, "Laplace, any edge": laplace}
+    kernels |= {f"Gabor, {angle}° lines": _gabor(angle) for angle in (0, 45, 90, 135)}
+    return {name: _balanced(kernel) for name, kernel in kernels.items()}
+
+
+def edge_responses(picture_HWC: NDArray[np.uint8], kernels: Mapping[str, Floats]) -> dict[str, Floats]:
+    """What each kernel makes of an image's brightness, HW in [-1, 1], of the image's size.
+
+    Beyond the border the outermost pixels go on, so that the border is no edge.
+    """
+    channels = picture_HWC.astype(np.float32) / WHITE
+    grey_HW = channels[:, :, 0] if channels.shape[2] == 1 else channels @ np.array(LUMA, np.float32)
+    return {name: _respond(grey_HW, kernel) for name, kernel in kernels.items()}
+
+
+def _respond(grey_HW: Floats, kernel_hw: Floats) -> Floats:
+    height, width = kernel_hw.shape
+    padded_HW = np.pad(grey_HW, ((height // 2, height // 2), (width // 2, width // 2)), mode="edge")
+    inputs, weights = (torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (padded_HW, kernel_hw))
+    response: Floats = functional.conv2d(inputs, weights)[0, 0].numpy()
+    return response
+
+
+def _gabor(angle_deg: float) -> NDArray[np.float64]:
+    """A wave under a bell, for lines that rise at that angle (Gabor 1946; Daugman 1985)."""
+    reach = _GABOR_SIDE // 2
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
+    across = x * math.sin(math.radians(angle_deg)) + y * math.cos(math.radians(angle_deg))  # y points down
+    bell = np.exp(-(x**2 + y**2) / (2 * _GABOR_SIGMA**2))
+    kernel: NDArray[np.float64] = bell * np.cos(2 * np.pi * across / _GABOR_WAVE)
+    balanced: NDArray[np.float64] = kernel - bell * kernel.sum() / bell.sum()
+    return balanced
+
+
+def _balanced(kernel: NDArray[np.float64]) -> Floats:
+    balanced = kernel - kernel.mean()
+    scaled: Floats = (2 * balanced / np.abs(balanced).sum()).astype(np.float32)
+    return scaled
+
+
+def _convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    found = first_convolution(network)
+    if found is None:
+        raise ModelingError("the network has no convolution, so it has no filters")
+    return found

@@ -1,0 +1,132 @@
+"""A network's layers by name, and what comes out of one of them."""
+
+# Shapes: B images, C channels, F maps, T tokens, H and W of a map, L labels.
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from modeling.errors import ModelingError
+
+NAMES_SHOWN = 12
+_TOKENS = re.compile(r"encoder\.layers\.[^.]+\.ln_1")  # as torchvision names them
+
+
+@contextmanager
+def watching(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode, reproducible on a GPU; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.enable_grad(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's parameters are; the CPU for a network without any."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+
+def find_layer(network: nn.Module, name: str) -> nn.Module:
+    """The module of that dotted name.
+
+    Raises:
+        ModelingError: there is none; says the nearest names.
+    """
+    layers: dict[str, nn.Module] = {found: module for found, module in network.named_modules() if found}
+    if name in layers:
+        return layers[name]
+    near = difflib.get_close_matches(name, layers, n=5, cutoff=0.5)
+    if near:
+        raise ModelingError(f"the network has no layer {name!r}; did you mean {' or '.join(near)}?")
+    leaves = [found for found, module in layers.items() if not list(module.children())]
+    more = f" and {len(leaves) - NAMES_SHOWN} more" if len(leaves) > NAMES_SHOWN else ""
+    raise ModelingError(f"the network has no layer {name!r}; there are {', '.join(leaves[:NAMES_SHOWN])}{more}")
+
+
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
+    """Name and module of the first convolution over two dimensions; None where there is none."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return name, module
+    return None
+
+
+def last_tokens(network: nn.Module) -> str | None:
+    """Name of the last layer of a vision transformer whose tokens still reach the answer; None for other networks.
+
+    That is what goes into the last block's attention: behind it only the class token is read.
+    """
+    names = [name for name, _ in network.named_modules() if _TOKENS.fullmatch(name)]
+    return names[-1] if names else None
+
+
+def run_to_layer(network: nn.Module, images_BCHW: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Logits BL, and what came out of `layer` on the way to them (the last time, if it was used often).
+
+    The output is copied before others go on with it, so that in-place activations leave it as it was; the
+    gradient of the logits reaches it.
+
+    Raises:
+        ModelingError: no such layer, or one that takes no part or gives no tensor.
+    """
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: object) -> object:
+        if not isinstance(output, Tensor):
+            return None
+        outputs.append(output)
+        return output.clone()
+
+    handle = find_layer(network, layer).register_forward_hook(keep)
+    try:
+        logits_BL = network(images_BCHW)
+    finally:
+        handle.remove()
+    if not outputs:
+        raise ModelingError(f"layer {layer!r} gives no tensor when the network runs; choose another")
+    return logits_BL, outputs[-1]
+
+
+def to_maps(output: Tensor, image_size: tuple[int, int], layer: str) -> Tensor:
+    """A layer's output as maps BFHW, whatever it keeps them in.
+
+    Channels may come first (convolutions) or last (Swin); tokens BTC become a grid of the image's shape, a
+    leading class token (ViT) left out.
+
+    Raises:
+        ModelingError: the output holds no places, as after pooling.
+    """
+    aspect = image_size[0] / image_size[1]
+    if output.ndim == 4:
+        first, last = (_distance(shape, aspect) for shape in (output.shape[2:], output.shape[1:3]))
+        return output if first <= last else output.permute(0, 3, 1, 2)
+    if output.ndim == 3:
+        for num_extra in (0, 1):
+            grid = _grid(output.shape[1] - num_extra, aspect)
+            if grid is not None:
+                return output[:, num_extra:].transpose(1, 2).reshape(len(output), -1, *grid)
+    raise ModelingError(
+        f"layer {layer!r} gives numbers of shape {tuple(output.shape[1:])}, without places in the image; "
+        f"choose a layer before the pooling"
+    )
+
+
+def _grid(num_tokens: int, aspect: float) -> tuple[int, int] | None:
+    """Rows and columns of that many tokens in the image's shape (height / width), if they fit it."""
+    rows = round(math.sqrt(max(num_tokens, 0) * aspect))
+    if rows == 0 or num_tokens % rows or _distance((rows, num_tokens // rows), aspect) > 0.1:
+        return None
+    return rows, num_tokens // rows
+
+
+def _distance(shape: tuple[int, ...], aspect: float) -> float:
+    """How far a height and width are from an image's shape; 0 where they are alike."""
+    return abs(math.log(shape[0] / shape[1] / aspect))

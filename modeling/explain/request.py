@@ -1,0 +1,59 @@
+"""What is to be shown of a model, and the images that go with it. Needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from modeling.decode import decode_image
+from modeling.errors import ImageError, ModelingError
+from modeling.pixels import Pixels
+from modeling.preprocessing import Preprocessing
+
+Kind = Literal["weights", "filters", "features", "gradcam", "ideal", "robustness"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """An image file as a model sees it."""
+
+    path: Path
+    pixels_HWC: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainRequest:
+    """What is to be shown.
+
+    show: which kinds; empty: all that suit the model and the pictures.
+    labels: for Grad-CAM and ideal images; empty: the predicted ones, and for ideal images all if they are few.
+    layer: dotted name, for feature maps and Grad-CAM; None: the first convolution and the architecture's own.
+    seed: of ideal images and of the noise.
+    """
+
+    pictures: tuple[Picture, ...] = ()
+    show: tuple[Kind, ...] = ()
+    labels: tuple[str, ...] = ()
+    layer: str | None = None
+    seed: int = 0
+
+
+def read_pictures(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Picture, ...]:
+    """The images at these paths, by the model's preprocessing.
+
+    Raises:
+        ModelingError: one cannot be read; names it and says why.
+    """
+    return tuple(Picture(path, _read(path, preprocessing)) for path in paths)
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> Pixels:
+    try:
+        return decode_image(path.read_bytes(), preprocessing)
+    except IsADirectoryError as err:
+        raise ModelingError(f"{path} is a folder; name the image files in it") from err
+    except OSError as err:
+        raise ModelingError(f"{path} cannot be read ({err.strerror}); name an image file") from err
+    except ImageError as err:
+        raise ModelingError(f"{path} cannot be read as an image ({err}); leave it out or mend it") from err

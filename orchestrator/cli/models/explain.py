@@ -1,0 +1,98 @@
+"""`pigeonhole models explain`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from modeling.explain.request import KINDS, ExplainRequest, read_pictures
+from modeling.store import ModelStore
+from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.contract.settings import get_settings
+
+if TYPE_CHECKING:
+    from modeling.explain.workshop import Subject
+
+
+@click.command("explain")
+@click.argument("model")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE]...")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the pictures."
+)
+@click.option(
+    "--show", multiple=True, type=click.Choice(KINDS), help="What to show; may be repeated. Default: all that suits."
+)
+@click.option(
+    "--label", "labels", multiple=True, metavar="LABEL",
+    help="For weights, gradcam and ideal: this label; may be repeated. Default: the predicted one.",
+)  # fmt: skip
+@click.option("--layer", metavar="NAME", help="For features and gradcam: this layer of the network.")
+@click.option("--second-model", metavar="MODEL", help="For robustness: whether this model is fooled, too.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of ideal images and noise.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@click.option("--overwrite", is_flag=True, help="Replace pictures of the same name in the folder.")
+@json_option
+def explain_model(
+    model: str,
+    images: tuple[Path, ...],
+    output: Path,
+    second_model: str | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+    **options: object,
+) -> None:
+    """Draw what MODEL looks for, and what it sees in each IMAGE.
+
+    \b
+    Kinds, and what they need:
+      weights     a perceptron: what each pixel says for and against a label
+      filters     a convolution: its filters beside fixed edge filters; with images, their responses
+      features    a convolution and images: what layers make of an image
+      gradcam     a convolution and images: where an image speaks for a label
+      ideal       any model: the image that it likes best for a label
+      robustness  images: how small a change flips the answer
+
+    \b
+    Examples:
+      pigeonhole models explain digits -o explained
+      pigeonhole models explain birds photos/owl.jpg -o explained --show gradcam --label owl --label cat
+      pigeonhole models explain birds photos/*.jpg -o explained --show robustness --second-model birds@1
+    """
+    from modeling.explain.explain import plan, write
+
+    subject, request = _prepare(model, second_model, device, images, options)
+    planned = plan(subject, request)
+    for kind, reason in planned.left_out.items():
+        say(f"{kind} is left out: {reason}")
+    written = []
+    for picture in write(planned, output, overwrite=overwrite):
+        written.append({"show": picture.kind, "path": str(picture.path), **picture.facts})
+        if not as_json:
+            click.echo(str(picture.path))
+            if "summary" in picture.facts:
+                say(picture.facts["summary"])
+    if as_json:
+        print_json(written)
+
+
+def _prepare(
+    model: str, second_model: str | None, device: str, images: tuple[Path, ...], options: dict[str, object]
+) -> "tuple[Subject, ExplainRequest]":
+    """The loaded models and what is to be shown; images are read first, since that fails soonest."""
+    store = ModelStore(get_settings().models)
+    version = store.resolve(model)
+    second = store.resolve(second_model) if second_model else None
+    pictures = read_pictures(images, store.card(version.ref).preprocessing)
+
+    from modeling.classifier import Classifier
+    from modeling.explain.workshop import Subject
+
+    subject = Subject(
+        version.ref,
+        Classifier.load(version.path, device),
+        second.ref if second else None,
+        Classifier.load(second.path, device) if second else None,
+    )
+    return subject, ExplainRequest(pictures=pictures, **options)  # type: ignore[arg-type]

@@ -1,0 +1,165 @@
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from modeling.card import ModelCard
+from modeling.classifier import Classifier
+from modeling.errors import ModelingError
+from modeling.explain.explain import plan, write
+from modeling.explain.request import ExplainRequest, Picture, read_pictures
+from modeling.explain.workshop import Subject
+from modeling.networks.build import build_network
+from modeling.preprocessing import Preprocessing
+from tests.modeling.data import encode, glyph
+from tests.modeling.explain.planted import GREY, square_picture, state
+
+SIDE = 12
+LABELS = ("across", "down")
+SMALL = Preprocessing("L", SIDE, SIDE)
+PICTURES = (
+    Picture(Path("a/bar.png"), square_picture()[:SIDE, :SIDE]),
+    Picture(Path("b/bar.png"), square_picture()[-SIDE:, -SIDE:]),
+)
+
+
+def subject(architecture: str = "cnn", labels: tuple[str, ...] = LABELS, **more: object) -> Subject:
+    torch.manual_seed(0)
+    card = ModelCard(architecture, labels, SMALL, "0" * 64)
+    network = build_network(architecture, SMALL, len(labels))
+    return Subject("bars@1", Classifier(network, card, torch.device("cpu")), **more)
+
+
+def names(planned) -> list[str]:
+    return [plate.file_name for plate in planned.plates]
+
+
+def test_all_that_suits_is_planned_and_the_rest_is_left_out_with_a_reason():
+    conv, dense = plan(subject(), ExplainRequest(PICTURES)), plan(subject("perceptron"), ExplainRequest())
+
+    assert names(conv) == [
+        "filters.png",
+        "filters-bar.png",
+        "filters-bar-2.png",
+        "features-bar.png",
+        "features-bar-2.png",
+        "gradcam-bar.png",
+        "gradcam-bar-2.png",
+        "ideal.png",
+        "robustness.png",
+    ]
+    assert list(conv.left_out) == ["weights"]
+    assert names(dense) == ["weights.png", "ideal.png"]
+    assert dense.left_out == {
+        "filters": "a perceptron has no convolution, so it has no filters",
+        "features": "no image was given",
+        "gradcam": "no image was given",
+        "robustness": "no image was given",
+    }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "request_", "message"),
+    [
+        ("cnn", ExplainRequest(show=("weights",)), "weights: only a perceptron .* this model is a cnn"),
+        ("perceptron", ExplainRequest(PICTURES, show=("gradcam",)), "gradcam: a perceptron has no last layer .* cnn"),
+        ("cnn", ExplainRequest(show=("gradcam",)), "gradcam: no image was given"),
+        ("mlp", ExplainRequest(PICTURES, show=("features",)), "features: a mlp keeps no places apart"),
+        ("cnn", ExplainRequest(labels=("acros",)), "bars@1 has no label 'acros'; choose one of its own: across"),
+        ("cnn", ExplainRequest(PICTURES, layer="00"), "no layer '00'"),
+    ],
+)
+def test_what_does_not_suit_is_told_before_anything_is_computed(architecture, request_, message):
+    with pytest.raises(ModelingError, match=message):
+        plan(subject(architecture), request_)
+
+
+def test_a_model_of_one_label_has_no_robustness():
+    left_out = plan(subject(labels=("only",)), ExplainRequest(PICTURES)).left_out
+
+    assert left_out["robustness"] == "a model of one label has no other answer"
+
+
+def test_ideal_images_of_many_labels_are_made_only_of_those_chosen_or_predicted():
+    labels = tuple(f"label {i}" for i in range(13))
+    many = subject(labels=labels)
+
+    assert "13 labels are too many" in plan(many, ExplainRequest()).left_out["ideal"]
+    assert "ideal" not in plan(many, ExplainRequest(labels=labels[:1])).left_out
+    assert "ideal" not in plan(many, ExplainRequest(PICTURES)).left_out
+
+
+def test_every_kind_is_written_as_a_png_and_says_in_data_what_stands_on_it(tmp_path):
+    chosen = subject(second_name="bars@2", second=subject("perceptron").classifier)
+    everything = plan(chosen, ExplainRequest(PICTURES[:1], labels=LABELS, seed=1))
+    before = state(chosen.network)
+
+    written = list(write(everything, tmp_path / "out", overwrite=False))
+
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names(everything))
+    for picture in written:
+        with Image.open(io.BytesIO(picture.path.read_bytes())) as image:
+            assert image.format == "PNG"
+            image.load()
+    facts = {picture.path.stem: picture.facts for picture in written}
+    assert set(facts["gradcam-bar"]["scores"]) == set(LABELS)
+    assert facts["gradcam-bar"]["image"] == "a/bar.png"
+    assert facts["ideal"]["seed"] == 1
+    (row,) = facts["robustness"]["images"]
+    assert facts["robustness"]["median_epsilon"] == row["epsilon"]
+    assert row["flipped_to"] in LABELS
+    assert row["flipped_to"] != row["label"]
+    assert isinstance(row["second_model_fooled"], bool)
+    assert state(chosen.network) == before
+
+
+def test_the_same_request_writes_the_same_bytes(tmp_path):
+    contents = []
+    for folder in ("first", "second"):
+        planned = plan(subject(), ExplainRequest(PICTURES[:1], ("gradcam", "ideal"), labels=LABELS[:1], seed=2))
+        contents.append([picture.path.read_bytes() for picture in write(planned, tmp_path / folder, overwrite=False)])
+
+    assert contents[0] == contents[1]
+
+
+def test_a_picture_that_exists_is_kept_unless_overwriting_is_asked_for(tmp_path):
+    (tmp_path / "weights.png").write_bytes(b"mine")
+    weights = plan(subject("perceptron"), ExplainRequest(show=("weights",)))
+
+    with pytest.raises(ModelingError, match=r"weights\.png exists; .* --overwrite"):
+        write(weights, tmp_path, overwrite=False)
+
+    assert (tmp_path / "weights.png").read_bytes() == b"mine"
+    assert [picture.path.name for picture in write(weights, tmp_path, overwrite=True)] == ["weights.png"]
+    assert (tmp_path / "weights.png").read_bytes() != b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.png"]
+
+
+def test_a_perceptron_that_sees_colour_has_weight_images_too(tmp_path):
+    preprocessing = Preprocessing("RGB", 6, 5)
+    network = build_network("perceptron", preprocessing, 2)
+    card = ModelCard("perceptron", LABELS, preprocessing, "0" * 64)
+    colourful = Subject("c@1", Classifier(network, card, torch.device("cpu")))
+
+    (written,) = write(plan(colourful, ExplainRequest(show=("weights",))), tmp_path, overwrite=False)
+
+    assert written.facts == {"labels": ["across", "down"]}
+
+
+def test_images_are_read_by_the_models_preprocessing_and_a_bad_one_is_named(tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(encode(glyph(0, 0)))
+    bad.write_bytes(good.read_bytes()[:50])
+
+    (picture,) = read_pictures([good], GREY)
+
+    assert (picture.path, picture.pixels_HWC.shape) == (good, GREY.shape)
+    for path, message in (
+        (bad, r"bad\.png cannot be read as an image \(truncated"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "none.png", "cannot be read .No such file"),
+    ):
+        with pytest.raises(ModelingError, match=message):
+            read_pictures([good, path], GREY)
