@@ -1,12 +1,19 @@
 """From a network's logits to scores that mean what they say, and from scores to decisions."""
 
+# Shapes: N images.
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from modeling.errors import ModelFormatError
 
 Decision = Literal["accept", "review", "reject"]
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+NEVER = 2.0  # a threshold that no score reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,12 @@ class Calibration:
             return "accept"
         return "review" if score >= self.reject_below else "reject"
 
+    def decide_all(self, labels_N: NDArray[np.integer], scores_N: NDArray[np.floating]) -> list[Decision]:
+        """`decide` for many images at once, in their order."""
+        accepted_N = scores_N >= np.asarray(self.accept)[labels_N]
+        codes_N = np.where(accepted_N, 0, np.where(scores_N >= self.reject_below, 1, 2))
+        return [DECISIONS[code] for code in codes_N.tolist()]
+
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
         return asdict(self) | {"accept": list(self.accept)}
@@ -55,6 +68,8 @@ class Calibration:
         numbers = [value[name] for name in known - {"accept"}] + (accept if isinstance(accept, list) else [None])
         if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
             raise ModelFormatError(f"calibration must hold numbers, not {value!r}")
+        if not all(math.isfinite(number) for number in numbers):
+            raise ModelFormatError(f"calibration must hold finite numbers, not {value!r}")
         if len(accept) != num_labels or not value["temperature"] > 0:
             raise ModelFormatError(f"calibration of {num_labels} labels and a temperature above 0, not {value!r}")
         return cls(**{**value, "accept": tuple(accept)})

@@ -2,6 +2,7 @@
 
 # Shapes: B images, H height, W width, C channels, L labels, k best labels kept.
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,11 +11,12 @@ import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from modeling.calibration import Decision
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from modeling.errors import ModelFormatError
-from modeling.networks import build_network, normalise, select_device
+from modeling.networks.build import build_network, normalise, select_device
 from modeling.prediction import Prediction
 
 
@@ -27,6 +29,7 @@ class Classifier:
         self.card = card
         self.labels = card.labels
         self.preprocessing = card.preprocessing
+        self.calibration = card.calibration
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
@@ -49,31 +52,60 @@ class Classifier:
             raise ModelFormatError(f"{path / WEIGHTS_FILE}: not the weights of a {card.architecture}: {err}") from err
         return cls(network, card, target)
 
-    def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
-        """The `top_k` best labels of each image with softmax scores in [0, 1], best first, in batch order.
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, in eval mode, its parameters without gradients."""
+        return self._network
 
-        Equal scores keep the order of the labels.
+    def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
+        """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.
+
+        Scores are the softmax's, at the temperature of the model's calibration, which then decides, too. Equal
+        scores keep the order of the labels.
 
         Raises:
             ValueError: images that are not of the preprocessing's shape.
             FloatingPointError: the network's answer is not finite.
         """
-        if images_BHWC.shape[1:] != self.preprocessing.shape or images_BHWC.dtype != np.uint8:
-            found = f"{images_BHWC.dtype} {images_BHWC.shape[1:]}"
-            raise ValueError(f"expected uint8 images of {self.preprocessing.shape}, not {found}")
         with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self._device)
-            logits_BL = self._network(normalise(images, self.preprocessing)).float()
+            logits_BL = self._logits(images_BHWC)
+            if self.calibration is not None:
+                logits_BL = logits_BL / self.calibration.temperature
             scores_BL = logits_BL.softmax(dim=1)
             sorted_BL, order_BL = scores_BL.sort(dim=1, descending=True, stable=True)
             best_B2k = torch.cat((sorted_BL[:, :top_k], order_BL[:, :top_k].float()), dim=1).cpu().numpy()
         if not np.isfinite(best_B2k).all():
             raise FloatingPointError("the network's scores are not finite")
         scores_Bk, order_Bk = np.split(best_B2k, 2, axis=1)
+        decisions = self._decisions(scores_Bk[:, 0], order_Bk[:, 0])
         return [
-            Prediction(tuple(self.labels[int(i)] for i in order), tuple(scores))
-            for order, scores in zip(order_Bk, scores_Bk.tolist(), strict=True)
+            Prediction(tuple(self.labels[int(i)] for i in order), tuple(scores), decision=decision)
+            for order, scores, decision in zip(order_Bk, scores_Bk.tolist(), decisions, strict=True)
         ]
+
+    def logits(self, images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the network answers to each image, before any temperature: BL, in the order of the labels.
+
+        Raises:
+            ValueError: images that are not of the preprocessing's shape.
+        """
+        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            logits_BL: NDArray[np.float32] = self._logits(images_BHWC).cpu().numpy()
+        return logits_BL
+
+    def _logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
+        """The network's answers, on the device, as float32."""
+        if images_BHWC.shape[1:] != self.preprocessing.shape or images_BHWC.dtype != np.uint8:
+            found = f"{images_BHWC.dtype} {images_BHWC.shape[1:]}"
+            raise ValueError(f"expected uint8 images of {self.preprocessing.shape}, not {found}")
+        images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self._device)
+        logits_BL: Tensor = self._network(normalise(images, self.preprocessing)).float()
+        return logits_BL
+
+    def _decisions(self, scores_B: NDArray[np.float32], best_B: NDArray[np.float32]) -> Sequence[Decision | None]:
+        if self.calibration is None:
+            return [None] * len(scores_B)
+        return self.calibration.decide_all(best_B.astype(np.int64), scores_B.astype(np.float64))
 
 
 def _read(path: Path) -> bytes:

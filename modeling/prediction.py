@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass
 
+from modeling.calibration import Decision
 from modeling.errors import ImageError
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Labels with scores in [0, 1], best first, or an error code with its message."""
+    """Labels with scores in [0, 1], best first, or an error code with its message.
+
+    decision: what to do with the image; None where the model has no calibration, which decides.
+    """
 
     labels: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     error_code: str | None = None
     error: str | None = None
+    decision: Decision | None = None
 
     @property
     def ok(self) -> bool:

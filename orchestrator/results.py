@@ -82,7 +82,7 @@ def _manifest_of_job(settings: Settings, job: str) -> Path:
     folder = JobFolder.open(settings, job)
     request = folder.request()
     if not isinstance(request, ClassifyRequest):
-        raise NotFoundError(f"job {job} trained a model; it has no manifest")
+        raise NotFoundError(f"job {job} has no manifest: its kind is {request.kind}, not classify")
     outcome = folder.outcome()
     if outcome is None or outcome.result is None:
         state = outcome.state if outcome else "not at its end"
@@ -143,10 +143,13 @@ class _Verifier:
         status: Counter[str] = Counter()
         labels: Counter[str] = Counter()
         codes: Counter[str] = Counter()
+        decisions: Counter[str] = Counter()
         listing = hashlib.sha256()
         try:
             for row in self._published.rows():
                 status[row.status] += 1
+                if row.prediction.decision:
+                    decisions[row.prediction.decision] += 1
                 if row.prediction.ok:
                     labels[row.prediction.labels[0]] += 1
                 else:
@@ -161,6 +164,9 @@ class _Verifier:
         self._compare("rows that failed", status["error"], counts["num_failed"])
         self._compare("rows by label", dict(labels), counts["labels"])
         self._compare("rows by error code", dict(codes), counts["error_codes"])
+        if "decisions" in counts:  # a summary of an earlier release has none
+            expected = {name: num for name, num in counts["decisions"].items() if num}
+            self._compare("rows by decision", dict(decisions), expected)
         self._compare("paths in listed order", listing.hexdigest(), self._summary["listing"]["sha256"])
 
     def _listing(self) -> None:

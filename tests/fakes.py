@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import redis
 from PIL import Image
 
+from modeling.calibration import Calibration
 from modeling.prediction import Prediction
 from modeling.preprocessing import Preprocessing
 from orchestrator.contract.job_folder import JobFolder, new_job_id
@@ -37,6 +38,7 @@ class FakeClassifier:
     before: Callable[[list[int]], None] = lambda brightness: None
     preprocessing: Preprocessing = Preprocessing("L", 2, 2)  # noqa: RUF009 frozen
     seen: list[int] = field(default_factory=list)  # mean brightness, image by image
+    calibration: Calibration | None = None
 
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
         brightness = [int(image.mean()) for image in images]
@@ -140,11 +142,20 @@ def fake_rows(paths: Sequence[str]) -> list[Row]:
     ]
 
 
-def write_fake_parts(folder: JobFolder, shards: Sequence[int] | None = None, *, worker: str = "w1") -> None:
-    """Parts with `fake_rows` for some shards, by default for all."""
+def decided(row: Row) -> Row:
+    """The row as a model with a calibration would have it: errors are rejected, paths of even length accepted."""
+    decision = "reject" if not row.prediction.ok else "review" if len(row.path) % 2 else "accept"
+    return Row(row.path, replace(row.prediction, decision=decision))
+
+
+def write_fake_parts(
+    folder: JobFolder, shards: Sequence[int] | None = None, *, worker: str = "w1", calibrated: bool = False
+) -> None:
+    """Parts with `fake_rows` for some shards, by default for all; `decided` where the model is calibrated."""
     request = folder.request()
     for shard in range(count_shards(folder.path)[0]) if shards is None else shards:
         rows = fake_rows(read_shard(folder.path, shard))
+        rows = [decided(row) for row in rows] if calibrated else rows
         row_format = request.output_format
         write_part(folder.parts, shard, rows, row_format=row_format, seconds={"predict": 0.5}, worker=worker)
 

@@ -8,8 +8,8 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from modeling.errors import ImageError, ModelingError
 from modeling.pipeline import GroupResult, Source, predict_groups
@@ -49,19 +49,34 @@ class HandBack(Exception):  # noqa: N818 a turn of events, not an error
 
 @dataclass
 class OpenShard:
-    """A claimed shard and the rows it has so far."""
+    """A claimed shard and the rows it has so far.
+
+    decides: whether the model has a calibration, which rejects what has no answer.
+    """
 
     claim: Claim
     paths: list[str]
+    decides: bool
     rows: list[Row] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: GroupResult) -> None:
         """Append the next predictions."""
-        start = len(self.rows)
-        paths = self.paths[start : start + len(result.predictions)]
-        self.rows += [Row(path, prediction) for path, prediction in zip(paths, result.predictions, strict=True)]
+        self._append(result.predictions)
         self.seconds.update(result.seconds)
+
+    def give_up(self, prediction: Prediction) -> None:
+        """The same row for every image, whatever it had so far."""
+        self.rows = []
+        self._append([prediction] * len(self.paths))
+
+    def _append(self, predictions: Sequence[Prediction]) -> None:
+        start = len(self.rows)
+        paths = self.paths[start : start + len(predictions)]
+        self.rows += [
+            Row(path, prediction if prediction.ok or not self.decides else replace(prediction, decision="reject"))
+            for path, prediction in zip(paths, predictions, strict=True)
+        ]
 
     @property
     def complete(self) -> bool:
@@ -179,7 +194,8 @@ class ClassifySlice:
                 return None
             self._leases.add(claim)
             if not self._commit_if_written(claim):
-                return OpenShard(claim, read_shard(self._folder.path, claim.shard))
+                decides = self._classifier.calibration is not None
+                return OpenShard(claim, read_shard(self._folder.path, claim.shard), decides)
         return None
 
     def _is_over(self) -> bool:
@@ -273,7 +289,7 @@ class ClassifySlice:
         )  # fmt: skip
         if shard.claim.attempt > self._station.settings.max_attempts:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
-            shard.rows = [Row(path, Prediction(error_code="given_up", error=lost)) for path in shard.paths]
+            shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit(shard, given_up=True)
         journal = Journal(self._folder.journals, shard.claim)
         deaths = journal.deaths()

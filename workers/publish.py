@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from modeling.calibration import DECISIONS
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
 from orchestrator.contract.files import fsync_folder, link_once, write_atomic, write_durable
 from orchestrator.contract.job_folder import JobFolder
@@ -24,7 +25,7 @@ from orchestrator.contract.summary import SUMMARY_VERSION, summary_path
 from workers.right import Right
 
 _COPY_BYTES = 1 << 20
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
 
 
 class BadPartError(IntegrityError):
@@ -52,6 +53,7 @@ class Totals:
     shards_given_up: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    decisions: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     workers: set[str] = field(default_factory=set)
 
@@ -62,6 +64,7 @@ class Totals:
         self.shards_given_up += trailer.given_up
         self.labels.update(trailer.labels)
         self.errors.update(trailer.errors)
+        self.decisions.update(trailer.decisions)
         self.seconds.update(trailer.seconds)
         self.workers.add(trailer.worker)
 
@@ -97,7 +100,7 @@ def publish_manifest(
         right.confirm()
         _put(temporary, output, sha256, summary, overwrite=request.overwrite)
     except OSError as err:
-        if err.errno in _PASSING:
+        if err.errno in PASSING:
             raise DiskTroubleError(f"cannot publish {request.output} yet: {err.strerror}") from err
         raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
     finally:
@@ -235,6 +238,7 @@ def _summary(
             "status": {"ok": totals.num_rows - totals.num_failed, "error": totals.num_failed},
             "labels": dict(sorted(totals.labels.items())),
             "error_codes": dict(sorted(totals.errors.items())),
+            "decisions": {name: totals.decisions[name] for name in DECISIONS} if totals.decisions else {},
         },
         "timings": {
             "submitted": request.created.isoformat(),

@@ -18,8 +18,8 @@ class Answers:
 
     labels: tuple[str, ...]
     names: tuple[str, ...]
-    targets_N: NDArray[np.int64]  # noqa: N815
-    logits_NL: NDArray[np.float32]  # noqa: N815
+    targets_N: NDArray[np.int64]
+    logits_NL: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         expected = (len(self.names), len(self.labels))

@@ -1,5 +1,6 @@
 """`pigeonhole classify`."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 
 from orchestrator.cli.office import open_or_start_office
 from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.requests import MaxFailures
 from orchestrator.contract.rows import FORMATS
 from orchestrator.sources import SourceOptions
@@ -127,8 +129,21 @@ def _follow(office: Office, job: str, *, as_json: bool) -> None:
 
     record = follow_to_end(office, job)
     say_end(record)
+    if record.result:
+        say_decisions(JobFolder.open(office.settings, job))
     if as_json:
         print_json(to_json(office.settings, record))
     elif record.result:
         click.echo(record.result)
     sys.exit(end_code(record))
+
+
+def say_decisions(folder: JobFolder) -> None:
+    """How many images need a person, where the model decides."""
+    from orchestrator.cli.results import describe_decisions
+
+    counts = json.loads(folder.summary.read_bytes())["counts"]
+    if decided := describe_decisions(counts):
+        say(decided)
+    if counts["decisions"].get("review"):
+        say(f"`pigeonhole results show {folder.job} --decision review` shows what to look at")

@@ -2,12 +2,13 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 import click
 
+from modeling.calibration import DECISIONS
 from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.paths import path_to_text
@@ -30,22 +31,26 @@ def results() -> None:
 @_LIMIT
 @click.option("--label", help="Only rows with this best label.")
 @click.option("--below", type=click.FloatRange(0, 1), help="Only rows whose best score is below this.")
+@click.option("--decision", type=click.Choice(DECISIONS), help="Only rows with this decision of a calibrated model.")
 @json_option
-def show(job: str, limit: int, label: str | None, below: float | None, as_json: bool) -> None:
+def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
     """Show the counts and the first rows of what JOB published.
 
     \b
     Examples:
       pigeonhole results show birds.csv --label robin --limit 0
+      pigeonhole results show birds.csv --decision review
       pigeonhole results show c261123-143355-7f3a2b --below 0.6 --json
     """
     published = find_published(get_settings(), job)
-    rows = _limited((row for row in published.rows() if _matches(row, label=label, below=below)), limit)
+    rows = _limited((row for row in published.rows() if _matches(row, **wanted)), limit)
     if as_json:
         print_json({"summary": published.summary, "rows": [_to_json(row) for row in rows]})
         return
     counts: dict[str, Any] = published.summary["counts"]
     say(f"{published.manifest}: {counts['num_images']} images by {published.summary['model']['ref']}")
+    if decided := describe_decisions(counts):
+        say(decided)
     print_table(("label", "images"), Counter(counts["labels"]).most_common())
     click.echo()
     _print_rows(rows)
@@ -109,14 +114,27 @@ def verify_results(job: str, as_json: bool) -> None:
     sys.exit(ExitCode.FAILED if proof.differences else ExitCode.OK)
 
 
-def _matches(row: Row, *, label: str | None, below: float | None) -> bool:
+def describe_decisions(counts: Mapping[str, Any]) -> str:
+    """A summary's counts by decision in words; nothing where the model has no calibration."""
+    decisions = counts.get("decisions")  # a summary of an earlier release has none
+    if not decisions:
+        return ""
+    words = {"accept": "accepted", "review": "to review", "reject": "rejected"}
+    shares = [f"{num:,} {words[name]} ({num / counts['num_images']:.1%})" for name, num in decisions.items()]
+    return ", ".join(shares)
+
+
+def _matches(row: Row, *, label: str | None, below: float | None, decision: str | None) -> bool:
     """Whether a row is one of those asked for."""
+    prediction = row.prediction
+    if decision is not None and prediction.decision != decision:
+        return False
     if label is None and below is None:
         return True
-    if not row.prediction.ok:
+    if not prediction.ok:
         return False
-    fits_label = label is None or row.prediction.labels[0] == label
-    return fits_label and (below is None or row.prediction.scores[0] < below)
+    fits_label = label is None or prediction.labels[0] == label
+    return fits_label and (below is None or prediction.scores[0] < below)
 
 
 def _limited(rows: Iterable[Row], limit: int) -> list[Row]:
@@ -125,11 +143,12 @@ def _limited(rows: Iterable[Row], limit: int) -> list[Row]:
 
 def _print_rows(rows: list[Row]) -> None:
     print_table(
-        ("path", "status", "label", "score", "error"),
+        ("path", "status", "decision", "label", "score", "error"),
         [
             (
                 path_to_text(row.path),
                 row.status,
+                row.prediction.decision or "",
                 row.prediction.labels[0] if row.prediction.ok else "",
                 f"{row.prediction.scores[0]:.4f}" if row.prediction.ok else "",
                 row.prediction.error_code or "",
@@ -144,7 +163,7 @@ def _to_json(row: Row) -> dict[str, object]:
     return {
         "path": path_to_text(row.path),
         "status": row.status,
-        "decision": row.decision,
+        "decision": prediction.decision,
         "top_k": [
             {"label": label, "score": score} for label, score in zip(prediction.labels, prediction.scores, strict=True)
         ],

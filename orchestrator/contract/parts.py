@@ -29,6 +29,7 @@ class PartTrailer(Versioned):
     num_failed: int
     labels: dict[str, int]  # rows by best label
     errors: dict[str, int]  # rows by error code
+    decisions: dict[str, int] = Field(default_factory=dict)  # none without a calibration
     rows_bytes: int
     rows_sha256: str
     given_up: bool = False
@@ -60,6 +61,7 @@ def write_part(
         num_failed=sum(errors.values()),
         labels=Counter(row.prediction.labels[0] for row in rows if row.prediction.ok),
         errors=errors,
+        decisions=Counter(row.prediction.decision for row in rows if row.prediction.decision),
         rows_bytes=len(data),
         rows_sha256=hashlib.sha256(data).hexdigest(),
         given_up=given_up,

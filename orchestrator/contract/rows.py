@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from modeling.calibration import DECISIONS, Decision
 from modeling.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, UsageError
 from orchestrator.contract.paths import path_to_text, text_to_path
@@ -33,7 +34,6 @@ class Row:
 
     path: str
     prediction: Prediction
-    decision: str | None = None  # accept, review or reject, where the model has a reject threshold
 
     @property
     def status(self) -> str:
@@ -95,7 +95,7 @@ class CsvFormat:
         return [
             _harmless(path_to_text(row.path)),
             row.status,
-            row.decision or "",
+            prediction.decision or "",
             _harmless(prediction.labels[0]) if prediction.ok else "",
             f"{prediction.scores[0]:.{SCORE_DIGITS}f}" if prediction.ok else "",
             _harmless(";".join(f"{label}:{score:.{SCORE_DIGITS}f}" for label, score in pairs)),
@@ -107,10 +107,14 @@ class CsvFormat:
         path, status, decision, _label, _score, top_k, error_code, error = cells
         if status == "ok":
             pairs = _TOP_K.findall(top_k)
-            prediction = Prediction(tuple(label for label, _ in pairs), tuple(float(score) for _, score in pairs))
+            prediction = Prediction(
+                tuple(label for label, _ in pairs),
+                tuple(float(score) for _, score in pairs),
+                decision=_decision(decision or None),
+            )
         else:
-            prediction = Prediction(error_code=error_code, error=error)
-        return Row(text_to_path(path), prediction, decision or None)
+            prediction = Prediction(error_code=error_code, error=error, decision=_decision(decision or None))
+        return Row(text_to_path(path), prediction)
 
 
 class JsonlFormat:
@@ -195,7 +199,7 @@ def _damage_told(path: Path) -> Iterator[None]:
     """What the decoders raise on a damaged manifest, as the error that commands expect."""
     try:
         yield
-    except (csv.Error, UnicodeDecodeError) as err:
+    except (csv.Error, ValueError) as err:
         raise IntegrityError(f"{path} is damaged: {err}") from err
 
 
@@ -209,6 +213,17 @@ def _bare(cell: str) -> str:
     return cell.removeprefix("'")
 
 
+def _decision(text: str | None) -> Decision | None:
+    """The decision of a row, None where the model has no calibration.
+
+    Raises:
+        ValueError: no word for one.
+    """
+    if text is not None and text not in DECISIONS:
+        raise ValueError(f"{text!r} is no decision")
+    return text
+
+
 def _to_json(row: Row) -> str:
     """A row as one line of JSON with the keys of COLUMNS."""
     prediction = row.prediction
@@ -220,7 +235,7 @@ def _to_json(row: Row) -> str:
     record = {
         "path": path_to_text(row.path),
         "status": row.status,
-        "decision": row.decision,
+        "decision": prediction.decision,
         **best,
         "top_k": top_k,
         "error_code": prediction.error_code,
@@ -239,7 +254,8 @@ def _from_json(line: str, path: Path, number: int) -> Row:
             tuple(pair["score"] for pair in top_k),
             record["error_code"],
             record["error"],
+            _decision(record["decision"]),
         )
-        return Row(text_to_path(record["path"]), prediction, record["decision"])
+        return Row(text_to_path(record["path"]), prediction)
     except (ValueError, KeyError, TypeError) as err:
         raise IntegrityError(f"{path}, line {number} is no manifest row: {err!r}") from err

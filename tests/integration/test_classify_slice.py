@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from modeling.calibration import Calibration
 from modeling.errors import ModelNotFoundError
 from modeling.prediction import Prediction
 from orchestrator.contract.ledger import Ledger
@@ -145,6 +146,29 @@ def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, 
         row for row in expected(BRIGHTNESS) if row.path not in codes
     ]
     assert (ledger.record(folder.job).num_failed, ledger.record(folder.job).num_done) == (4, 10)
+
+
+def test_a_calibrated_model_rejects_what_has_no_answer(folder, station, classifier, tmp_path):
+    classifier.calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.0, 0.0, 0.0)
+    (tmp_path / "in" / "005.png").write_bytes(b"")
+
+    classify_slice(folder.job, station)
+
+    empty = Prediction(error_code="empty", error="the file is empty (0 bytes)", decision="reject")
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS, _5=empty)
+    assert read_trailer(folder.parts, 1).decisions == {"reject": 1}
+
+
+def test_a_calibrated_model_rejects_what_was_given_up(folder, station, ledger, classifier):
+    classifier.calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.0, 0.0, 0.0)
+    station.settings = station.settings.model_copy(update={"max_attempts": 3})
+    claim_and_die(ledger, folder, 3)
+
+    classify_slice(folder.job, station)
+
+    assert [read_trailer(folder.parts, shard).decisions for shard in range(3)] == [
+        {"reject": 4}, {"reject": 4}, {"reject": 2},
+    ]  # fmt: skip
 
 
 def test_an_image_that_the_classifier_refuses_is_a_row(folder, station, classifier, tmp_path):

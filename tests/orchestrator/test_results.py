@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from modeling.card import WEIGHTS_FILE
 from modeling.store import ModelStore, ModelVersion
 from orchestrator.cli import main
+from orchestrator.cli.classify import say_decisions
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.job_folder import JobFolder, Outcome
 from orchestrator.contract.paths import path_to_text
@@ -65,13 +66,13 @@ def publish(settings: Settings, tmp_path: Path) -> Callable[..., Publication]:
     pin = ModelPin(name="digits", number=1, digest=model.digest, preprocessing_digest=card.preprocessing.digest)
     (tmp_path / "out").mkdir()
 
-    def publish(name: str = "out.csv", **changes: object) -> Publication:
+    def publish(name: str = "out.csv", *, calibrated: bool = False, **changes: object) -> Publication:
         output = tmp_path / "out" / name
         row_format = output.suffix.removeprefix(".")
         folder = make_job(
             settings, NAMES, root=tmp_path / "in", output=output, output_format=row_format, model=pin, **changes
         )
-        write_fake_parts(folder)
+        write_fake_parts(folder, calibrated=calibrated)
         publish_manifest(folder, folder.request(), None, 1, FakeRight())
         folder.write_outcome(Outcome(state="partial", ended=datetime.now(UTC), result=str(output)))
         return Publication(settings, folder, output, model)
@@ -86,7 +87,8 @@ def test_a_manifest_that_nobody_touched_is_proven(publish, name):
     assert (proof.num_rows, proof.differences, proof.unchecked) == (12, [], [])
     assert proof.checked == [
         "manifest bytes", "manifest sha256", "rows", "rows by status", "rows that failed", "rows by label",
-        "rows by error code", "paths in listed order", "listed images", "listing sha256", *MODEL_CHECKS,
+        "rows by error code", "rows by decision", "paths in listed order", "listed images", "listing sha256",
+        *MODEL_CHECKS,
         *(["model digest in the manifest"] if name == "out.json" else []),
     ]  # fmt: skip
 
@@ -198,6 +200,26 @@ def test_a_changed_count_by_status_label_or_error_code_differs(publish, part, na
     publication.edit_summary(lambda summary: summary["counts"][part].update({name: 0}))
 
     assert len(publication.differing()) == 1
+
+
+def test_a_changed_decision_or_count_of_it_differs(publish):
+    publication = publish("out.jsonl", calibrated=True)
+    assert publication.differing() == set()
+
+    publication.edit_summary(lambda summary: summary["counts"]["decisions"].update(reject=0))
+    assert publication.differing() == {"rows by decision"}
+
+    publication.edit_lines(lambda lines: lines.__setitem__(2, lines[2].replace(b"reject", b"accept")))
+    assert publication.differing() == {"manifest sha256", "rows by decision"}
+
+
+def test_a_summary_of_an_earlier_release_counts_no_decisions(publish):
+    publication = publish()
+
+    publication.edit_summary(lambda summary: summary["counts"].pop("decisions"))
+
+    assert publication.differing() == set()
+    assert "rows by decision" not in publication.verify().checked
 
 
 def test_a_changed_listing_differs(publish):
@@ -360,6 +382,52 @@ def test_a_job_that_has_published_nothing_is_told_with_its_state(settings, tmp_p
 
 
 # Showing
+
+
+@pytest.fixture
+def show(monkeypatch):
+    """Runs `results show` on a publication, and returns what it printed."""
+
+    def show(publication: Publication, *options: str) -> Result:
+        monkeypatch.setenv("PIGEONHOLE_HOME", str(publication.settings.home))
+        get_settings.cache_clear()
+        done = CliRunner().invoke(main, ["results", "show", publication.folder.job, *options])
+        assert done.exit_code == 0, done.stderr
+        return done
+
+    return show
+
+
+def test_rows_are_shown_by_decision(publish, show):
+    publication = publish("out.jsonl", calibrated=True)
+    rows = list(find_published(publication.settings, str(publication.manifest)).rows())
+
+    for decision in ("accept", "review", "reject"):
+        shown = json.loads(show(publication, "--json", "--limit", "0", "--decision", decision).stdout)
+        wanted = [path_to_text(row.path) for row in rows if row.prediction.decision == decision]
+        assert [row["path"] for row in shown["rows"]] == wanted
+        assert {row["decision"] for row in shown["rows"]} == {decision}
+        assert shown["summary"]["counts"]["decisions"][decision] == len(wanted) > 0
+
+
+def test_the_share_to_review_is_told_where_the_model_decides(publish, show):
+    told = show(publish("decided.csv", calibrated=True)).stderr
+    not_told = show(publish("plain.csv")).stderr
+
+    assert "2 accepted (16.7%), 7 to review (58.3%), 3 rejected (25.0%)" in told
+    assert "to review" not in not_told
+
+
+def test_a_classify_job_ends_with_how_many_images_need_a_person(publish, capsys):
+    publication = publish("decided.csv", calibrated=True)
+
+    say_decisions(publication.folder)
+    say_decisions(publish("plain.csv").folder)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "2 accepted (16.7%), 7 to review (58.3%), 3 rejected (25.0%)",
+        f"`pigeonhole results show {publication.folder.job} --decision review` shows what to look at",
+    ]
 
 
 def test_rows_are_shown_by_label_score_and_number(publish, monkeypatch):

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,9 @@ def outbox(tmp_path):
 def make(settings, outbox, tmp_path):
     """Makes jobs of NAMES in shards of four, all done."""
 
-    def make(name="out.csv", **changes):
+    def make(name="out.csv", *, calibrated=False, **changes):
         folder = make_job(settings, NAMES, root=tmp_path / "in", output=outbox / name, **changes)
-        write_fake_parts(folder)
+        write_fake_parts(folder, calibrated=calibrated)
         return folder
 
     return make
@@ -96,6 +97,7 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
             "status": {"ok": 8, "error": 3},
             "labels": {"dark": 8},
             "error_codes": {"missing": 3},
+            "decisions": {},
         },
         "shards": {"num_shards": 3, "shards_given_up": 0},
         "workers": ["w1"],
@@ -103,6 +105,17 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
     assert timings["started"] == "2023-11-14T22:13:20+00:00"
     assert timings["stage_seconds"] == {"predict": 1.5}
     assert folder.summary.read_bytes() == (outbox / "out.csv.summary.json").read_bytes()
+
+
+def test_the_summary_of_a_calibrated_model_counts_rows_by_decision(make, outbox):
+    folder = make("out.jsonl", output_format="jsonl", calibrated=True)
+
+    publish(folder)
+
+    counts = json.loads((outbox / "out.jsonl.summary.json").read_text())["counts"]
+    found = Counter(row.prediction.decision for row in FORMATS["jsonl"].read(outbox / "out.jsonl"))
+    assert list(counts["decisions"].items()) == [(name, found[name]) for name in ("accept", "review", "reject")]
+    assert (sum(found.values()), found["reject"]) == (11, 3)
 
 
 def test_two_runs_of_a_job_give_the_same_bytes(make, outbox):

@@ -15,7 +15,7 @@ def folder(settings, tmp_path):
     return make_job(settings, ["a.jpg"], root=tmp_path, output=tmp_path / "out.csv")
 
 
-@pytest.mark.parametrize(("kind", "letter"), [("classify", "c"), ("train", "t")])
+@pytest.mark.parametrize(("kind", "letter"), [("classify", "c"), ("train", "t"), ("evaluate", "e")])
 def test_a_new_id_says_the_kind_and_is_one_of_its_own(kind, letter):
     ids = {new_job_id(kind) for _ in range(50)}
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from modeling.prediction import Prediction
@@ -17,6 +19,13 @@ def write(parts, rows, *, shard=7, row_format="csv", worker="w1", given_up=False
     return part_path(parts, shard)
 
 
+def test_a_trailer_counts_rows_by_decision(tmp_path):
+    decisions = ["accept", "review", "accept", "reject"]
+    write(tmp_path, [Row(f"{at}.jpg", replace(CAT.prediction, decision=each)) for at, each in enumerate(decisions)])
+
+    assert read_trailer(tmp_path, 7).decisions == {"accept": 2, "review": 1, "reject": 1}
+
+
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_a_part_holds_its_rows_and_a_trailer_that_counts_them(row_format, tmp_path):
     write(tmp_path, [CAT, DOG, CAT, FAILED], row_format=row_format)
@@ -32,6 +41,7 @@ def test_a_part_holds_its_rows_and_a_trailer_that_counts_them(row_format, tmp_pa
         num_failed=1,
         labels={"cat": 2, "dog": 1},
         errors={"empty": 1},
+        decisions={},
         rows_bytes=len(rows),
         rows_sha256=trailer.rows_sha256,
         seconds={"predict": 0.1235},

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.requests import (
     ClassifyRequest,
+    EvaluateJobRequest,
     MaxFailures,
     TrainJobRequest,
     fingerprint,
@@ -41,7 +42,17 @@ TRAIN = TrainJobRequest(
 )
 
 
-@pytest.mark.parametrize("request_", [CLASSIFY, TRAIN])
+EVALUATE = EvaluateJobRequest(
+    job="e261123-143355-7f3a2b",
+    created=datetime(2026, 11, 23, 14, 33, 55, tzinfo=UTC),
+    source="photos",
+    model=PIN,
+    data="/data/photos",
+    part="test",
+)
+
+
+@pytest.mark.parametrize("request_", [CLASSIFY, TRAIN, EVALUATE])
 def test_a_request_comes_back_from_its_file(request_):
     assert parse_request(request_.model_dump_json().encode(), path=PATH) == request_
 
@@ -50,8 +61,10 @@ def test_a_request_comes_back_from_its_file(request_):
     ("data", "message"),
     [
         (b"{", r"job\.json is not JSON"),
-        (b"[]", r"job\.json describes a job of kind None; version 1 knows classify and train"),
+        (b"[]", r"job\.json describes a job of kind None; version 1 knows classify, train, evaluate"),
         (b'{"kind": "sort", "version": 1}', r"describes a job of kind 'sort'"),
+        (b'{"kind": ["train"], "version": 1}', r"describes a job of kind \['train'\]"),
+        (EVALUATE.model_dump_json().replace('"test"', '"some"').encode(), r"is malformed: part: Input should be 'all'"),
         (b'{"kind": "classify", "version": 7}', r"job\.json has version 7"),
         (b'{"kind": "classify", "version": 1}', r"job\.json is malformed: job: Field required"),
         (CLASSIFY.model_dump_json().replace('"version":1', '"version":3').encode(), r"has version 3"),

@@ -27,17 +27,19 @@ LABELS = st.one_of(
 ).filter(lambda label: not re.search(r":\d\.\d{6};", label + ";") or label == "a:0.500000")
 SCORES = st.integers(0, 1_000_000).map(lambda value: value / 1_000_000)
 ERRORS = st.one_of(st.sampled_from(["=1+1", "it's\nbroken", "a, b"]), st.text(st.characters(exclude_categories=["Cs"])))
+DECISIONS = st.sampled_from([None, "accept", "review", "reject"])
 
 
 @st.composite
 def predictions(draw):
     if draw(st.booleans()):
-        return Prediction(error_code=draw(st.sampled_from(["missing", "truncated"])), error=draw(ERRORS))
+        code = draw(st.sampled_from(["missing", "truncated"]))
+        return Prediction(error_code=code, error=draw(ERRORS), decision=draw(DECISIONS))
     labels = draw(st.lists(LABELS, min_size=1, max_size=3))
-    return Prediction(tuple(labels), tuple(draw(SCORES) for _ in labels))
+    return Prediction(tuple(labels), tuple(draw(SCORES) for _ in labels), decision=draw(DECISIONS))
 
 
-ROWS = st.builds(Row, NAMES, predictions(), st.sampled_from([None, "accept", "review", "reject"]))
+ROWS = st.builds(Row, NAMES, predictions())
 PARTS = st.lists(st.lists(ROWS, min_size=1, max_size=4), max_size=4)
 
 
@@ -101,14 +103,15 @@ def test_a_jsonl_manifest_is_one_object_a_line(rows):
 
 
 def test_the_columns_say_what_became_of_an_image():
-    ok = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25)), "accept")
-    failed = Row("b.jpg", Prediction(error_code="empty", error="the file is empty (0 bytes)"))
+    ok = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25), decision="accept"))
+    failed = Row("b.jpg", Prediction(error_code="empty", error="the file is empty (0 bytes)", decision="reject"))
 
     text = FORMATS["csv"].encode([ok, failed]).decode()
     records = [json.loads(line) for line in FORMATS["jsonl"].encode([ok, failed]).splitlines()]
 
     assert text == (
-        "a.jpg,ok,accept,cat,0.750000,cat:0.750000;dog:0.250000,,\nb.jpg,error,,,,,empty,the file is empty (0 bytes)\n"
+        "a.jpg,ok,accept,cat,0.750000,cat:0.750000;dog:0.250000,,\n"
+        "b.jpg,error,reject,,,,empty,the file is empty (0 bytes)\n"
     )
     assert records == [
         {
@@ -117,10 +120,27 @@ def test_the_columns_say_what_became_of_an_image():
             "error_code": None, "error": None,
         },
         {
-            "path": "b.jpg", "status": "error", "decision": None, "label": None, "score": None, "top_k": [],
+            "path": "b.jpg", "status": "error", "decision": "reject", "label": None, "score": None, "top_k": [],
             "error_code": "empty", "error": "the file is empty (0 bytes)",
         },
     ]  # fmt: skip
+
+
+def test_without_a_calibration_the_decision_is_empty():
+    row = Row("a.jpg", Prediction(("cat",), (0.75,)))
+
+    assert FORMATS["csv"].encode([row]) == b"a.jpg,ok,,cat,0.750000,cat:0.750000,,\n"
+    assert json.loads(FORMATS["jsonl"].encode([row]))["decision"] is None
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_decision_that_is_none_is_damage(row_format, tmp_path):
+    whole = join(row_format, [[Row("a.jpg", Prediction(("cat",), (0.5,), decision="review"))]])
+    path = tmp_path / "manifest"
+    path.write_bytes(whole.replace(b"review", b"revise"))
+
+    with pytest.raises(IntegrityError, match="'revise' is no decision"):
+        list(FORMATS[row_format].read(path))
 
 
 @pytest.mark.parametrize("row_format", FORMATS)

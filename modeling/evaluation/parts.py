@@ -1,0 +1,78 @@
+"""Which images of a data set to evaluate: all, or those of one part of the model's own split or of official parts."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from modeling.data.dataset import PART_NAMES, TRAIN, Dataset
+from modeling.data.splits import read_split
+from modeling.errors import DataError, ImageError, ModelFormatError
+from modeling.evaluation.gather import Indices, ahead, image_sha256
+
+SPLIT_FILE = "split.csv"  # in a model's folder, where its training wrote one
+Part = Literal["all", "train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+PartOf = Mapping[str, str]
+"""Part of the model's split by an image's sha256."""
+
+
+def parts_of(model: Path) -> PartOf | None:
+    """What the split in a model's folder says of images that are in a part; None where its training wrote none.
+
+    Raises:
+        ModelFormatError: the file is damaged.
+    """
+    path = model / SPLIT_FILE
+    if not path.exists():
+        return None
+    try:
+        return {row.sha256: row.part for row in read_split(path) if row.part in PART_NAMES}
+    except DataError as err:
+        raise ModelFormatError(str(err)) from err
+
+
+def num_trained_on(split: PartOf | None, sha256: Iterable[str]) -> int | None:
+    """How many of the images with these digests the model was trained on; None where it does not say."""
+    return None if split is None else sum(split.get(digest) == PART_NAMES[TRAIN] for digest in sha256)
+
+
+def choose(dataset: Dataset, part: Part, split: PartOf | None) -> Indices:
+    """Indices of the images in `part`, ascending.
+
+    What an image's part is, the model's split says, which knows images by their content; where it knows none of
+    these, their official parts do.
+
+    Raises:
+        DataError: neither knows such a part of these images.
+    """
+    if part == "all":
+        return np.arange(dataset.num_images)
+    known = _parts_by_split(dataset, split) if split else None
+    if known is not None:
+        chosen = [index for index, name in enumerate(known) if name == part]
+    elif dataset.parts_N is not None:
+        chosen = np.flatnonzero(dataset.parts_N == PART_NAMES.index(part)).tolist()
+    else:
+        raise DataError(
+            f"{dataset.path} has no {part} part: the model's training has seen none of its images, and they are in "
+            "no folders named train, val and test; evaluate all of them"
+        )
+    if not chosen:
+        raise DataError(f"{dataset.path} has no images in the {part} part; evaluate all of them")
+    return np.array(chosen, dtype=np.int64)
+
+
+def _parts_by_split(dataset: Dataset, split: PartOf) -> list[str | None] | None:
+    """Each image's part in the model's split; None where it knows no image. Reads every file."""
+
+    def part_of(index: int) -> str | None:
+        try:
+            return split.get(image_sha256(dataset, index))
+        except ImageError:  # one that cannot be read is in no part; evaluating all of them tells of it
+            return None
+
+    parts = list(ahead(range(dataset.num_images), part_of))
+    return parts if any(parts) else None

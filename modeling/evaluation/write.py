@@ -1,0 +1,215 @@
+"""An evaluation on the disk: figures as JSON, an answer a line as CSV, the report with its plots."""
+
+# Shapes: H height, W width, C channels, N images.
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modeling.card import ModelCard
+from modeling.data.dataset import Dataset
+from modeling.data.images import load_image
+from modeling.data.names import harmless
+from modeling.errors import ImageError
+from modeling.evaluation.evaluation import Evaluation
+from modeling.evaluation.gather import Gathered
+from modeling.evaluation.run import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
+from modeling.evaluation.scored import Scored
+from modeling.pixels import Pixels
+from modeling.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from modeling.report.story import Sample
+
+EVALUATION_VERSION = 1
+PREDICTION_COLUMNS = ("name", "label", "predicted", "score", "decision")
+MAX_UNREADABLE = 100  # listed; all are counted
+
+_NUM_SAMPLES = 24
+_PICTURE_PX = 128  # a report's pictures: no smaller than this where the file has more
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What was evaluated on what.
+
+    num_trained_on: evaluated images that the model's training saw; None where the model does not say which.
+    """
+
+    request: EvaluateRequest
+    card: ModelCard
+    dataset: Dataset
+    gathered: Gathered
+    num_trained_on: int | None
+
+    def warnings(self) -> list[str]:
+        """What whoever reads the figures must know."""
+        num_images, num_unreadable = len(self.gathered.answers.names), len(self.gathered.unreadable)
+        found = []
+        if self.num_trained_on:
+            found.append(
+                f"the model was trained on {self.num_trained_on} of these {num_images} images: "
+                "the figures flatter it; --part test leaves them out"
+            )
+        if num_unreadable:
+            found.append(f"{num_unreadable} of {num_images + num_unreadable} images cannot be read; no figure has them")
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """What was evaluated, for the JSON document."""
+        unreadable = self.gathered.unreadable
+        return {
+            "version": EVALUATION_VERSION,
+            "model": self.request.model_ref,
+            "weights_sha256": self.card.weights_sha256,
+            "data": str(self.request.data),
+            "part": self.request.part,
+            "num_unreadable": len(unreadable),
+            "unreadable": [asdict(each) for each in unreadable[:MAX_UNREADABLE]],
+            "num_trained_on": self.num_trained_on,
+        }
+
+
+def write_evaluation(subject: Subject, evaluation: Evaluation) -> None:
+    """Write everything to a folder beside the output, and rename it into place."""
+    output = subject.request.output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        for name, text in documents(subject, evaluation).items():
+            _write(staging / name, text)
+        _write_report(staging, subject, evaluation)
+        staging.chmod(0o755)  # mkdtemp keeps others out
+        if output.exists():
+            shutil.rmtree(output)  # an earlier evaluation, as check_output saw
+        staging.rename(output)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def documents(subject: Subject, evaluation: Evaluation) -> dict[str, str]:
+    """Text of `evaluation.json` and `predictions.csv` by their names."""
+    figures = json.dumps(subject.facts() | evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    return {EVALUATION_FILE: figures + "\n", PREDICTIONS_FILE: _predictions(subject)}
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _predictions(subject: Subject) -> str:
+    """One line an image, in the order of the data."""
+    answers, labels = subject.gathered.answers, subject.card.labels
+    scored, decisions = _scored(subject)
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(PREDICTION_COLUMNS)
+    for name, target, predicted, score, decision in zip(
+        answers.names,
+        answers.targets_N.tolist(),
+        scored.predicted_N.tolist(),
+        scored.scores_N.tolist(),
+        decisions,
+        strict=True,
+    ):
+        cells = (harmless(name), harmless(labels[target]), harmless(labels[predicted]))
+        writer.writerow((*cells, f"{score:.6f}", decision or ""))
+    return lines.getvalue()
+
+
+def _scored(subject: Subject) -> tuple[Scored, list[str | None]]:
+    """Scores and decisions as the model's calibration makes them."""
+    calibration = subject.card.calibration
+    if calibration is None:
+        scored = Scored.of(subject.gathered.answers, 1.0)
+        return scored, [None] * len(scored.scores_N)
+    scored = Scored.of(subject.gathered.answers, calibration.temperature)
+    return scored, list(calibration.decide_all(scored.predicted_N, scored.scores_N))
+
+
+def _write_report(folder: Path, subject: Subject, evaluation: Evaluation) -> None:
+    from modeling.report.story import Story
+    from modeling.report.write import write_report
+
+    request, card = subject.request, subject.card
+    facts = [
+        ("model", request.model_ref),
+        ("architecture", card.architecture),
+        ("weights", card.weights_sha256[:12]),
+        ("data", str(request.data)),
+        ("device", request.device),
+        *(("beware", warning) for warning in subject.warnings()),
+    ]
+    story = Story(
+        title=request.model_ref,
+        facts=facts,
+        evaluation=evaluation,
+        part="evaluated" if request.part == "all" else request.part,
+        picture=_pictures(subject),
+        samples=_samples(subject),
+        calibration=card.calibration,
+    )
+    write_report(folder, story)
+
+
+def _pictures(subject: Subject) -> Callable[[int], Pixels | None]:
+    """A function from an evaluated image's place to its pixels, framed as the network sees it."""
+    shown = _enlarged(subject.card.preprocessing)
+
+    def picture(place: int) -> Pixels | None:
+        index = int(subject.gathered.indices_N[place])
+        if subject.dataset.pixels_NHWC is not None:
+            pixels_HWC: Pixels = subject.dataset.pixels_NHWC[index]
+            return pixels_HWC
+        try:
+            return load_image(subject.dataset, index, shown)
+        except ImageError:  # it was there a moment ago; the report shows a blank
+            return None
+
+    return picture
+
+
+def _enlarged(preprocessing: Preprocessing) -> Preprocessing:
+    """The same framing with sides of at least `_PICTURE_PX`."""
+    factor = max(1, -(-_PICTURE_PX // max(preprocessing.height, preprocessing.width)))
+    return Preprocessing(
+        preprocessing.mode,
+        preprocessing.height * factor,
+        preprocessing.width * factor,
+        None if preprocessing.resize is None else preprocessing.resize * factor,
+        background=preprocessing.background,
+    )
+
+
+def _samples(subject: Subject) -> list["Sample"]:
+    """Some images with predictions, evenly spread over the data."""
+    from modeling.report.story import Sample
+
+    answers, labels = subject.gathered.answers, subject.card.labels
+    scored, decisions = _scored(subject)
+    picture = _pictures(subject)
+    last = len(answers.names) - 1
+    places = np.unique(np.linspace(0, last, min(_NUM_SAMPLES, last + 1)).round().astype(int)).tolist()
+    return [
+        Sample(
+            name=answers.names[place],
+            label=labels[answers.targets_N[place]],
+            predicted=labels[scored.predicted_N[place]],
+            score=float(scored.scores_N[place]),
+            decision=decisions[place],
+            picture=pixels_HWC,
+        )
+        for place in places
+        if (pixels_HWC := picture(place)) is not None
+    ]

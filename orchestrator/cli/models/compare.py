@@ -1,0 +1,162 @@
+"""`pigeonhole models compare`."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modeling.store import ModelStore
+from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.contract.errors import UsageError
+from orchestrator.contract.files import write_atomic
+from orchestrator.contract.settings import get_settings
+
+if TYPE_CHECKING:
+    from modeling.evaluation.compare_models import Compared
+    from modeling.evaluation.comparison import Comparison, Flip, Side
+
+SHOWN = 10  # flipped images each way, and labels; the JSON has all
+_CLEAR_LINE = "\r\x1b[K"
+
+Names = tuple[str, str]
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--part", type=click.Choice(["all", "train", "validation", "test"]), default="all", show_default=True,
+    help="Images to compare on: all, or a part of the split that A was trained with.",
+)  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="Where the networks run: auto, cpu or cuda:N.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the comparison as JSON here."
+)
+@json_option
+def compare_command(a: str, b: str, data: Path, part: Any, device: str, output: Path | None, as_json: bool) -> None:
+    """Compare models A and B on the labelled images of DATA: figures, flipped images, and whether it may be chance.
+
+    \b
+    Examples:
+      pigeonhole models compare birds@1 birds@2 held-out/
+      pigeonhole models compare birds@champion birds --part test photos/ -o comparison.json
+    """
+    from modeling.evaluation.compare_models import CompareRequest, compare_models
+
+    if output and not output.absolute().parent.is_dir():
+        raise UsageError(f"the folder of {output} does not exist; make it first")
+    versions = [ModelStore(get_settings().models).resolve(ref) for ref in (a, b)]
+    names = (versions[0].ref, versions[1].ref)
+    request = CompareRequest(versions[0].path, versions[1].path, data, device, part)
+    compared = compare_models(request, _show_progress(names))
+    document = _document(names, data, part, compared)
+    if output:
+        write_atomic(output, (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
+    _say_doubts(names, compared)
+    if as_json:
+        print_json(document)
+        return
+    _print(names, compared.comparison)
+
+
+def _document(names: Names, data: Path, part: str, compared: "Compared") -> dict[str, Any]:
+    """The comparison as data."""
+    comparison = compared.comparison
+    head = {"model_a": names[0], "model_b": names[1], "data": str(data), "part": part}
+    counts = {"num_unreadable": compared.num_unreadable, "num_trained_on": list(compared.num_trained_on)}
+    return head | counts | comparison.to_json() | {"conclusion": comparison.conclusion(*names)}
+
+
+def _show_progress(names: Names) -> Callable[[dict[str, Any]], None]:
+    """Tells how far the models are: on a terminal as it goes, elsewhere when each is done."""
+
+    def show(event: dict[str, Any]) -> None:
+        done, total = event["num_done"], event["num_images"]
+        name = names["ab".index(event["model"])]
+        line = f"{name}: {done:,}/{total:,} images"
+        if sys.stderr.isatty():
+            click.echo(_CLEAR_LINE + (line if done < total else ""), nl=False, err=True)
+        elif done == total:
+            say(line)
+
+    return show
+
+
+def _say_doubts(names: Names, compared: "Compared") -> None:
+    """What whoever reads the figures must know."""
+    num_images = compared.comparison.num_images
+    for name, num_trained_on in zip(names, compared.num_trained_on, strict=True):
+        if num_trained_on:
+            flattered = f"{name} was trained on {num_trained_on:,} of these {num_images:,} images, which flatters it"
+            say(f"{flattered}; --part test leaves out A's", color="yellow")
+    if compared.num_unreadable == 1:
+        say("1 image cannot be read and is left out", color="yellow")
+    elif compared.num_unreadable:
+        say(f"{compared.num_unreadable:,} images cannot be read and are left out", color="yellow")
+
+
+def _print(names: Names, comparison: "Comparison") -> None:
+    """Tables, and the conclusion last."""
+    print_table(
+        (f"{comparison.num_images:,} images", *names),
+        [(what, _of(comparison.a), _of(comparison.b)) for what, _of in _FIGURES],
+    )
+    click.echo()
+    _print_classes(names, comparison)
+    _print_flips(names, "worse", comparison.worse)
+    _print_flips(names, "better", comparison.better)
+    click.echo(comparison.conclusion(*names))
+
+
+_FIGURES: tuple[tuple[str, "Callable[[Side], str]"], ...] = (
+    ("right", lambda side: f"{side.num_right:,}"),
+    ("accuracy", lambda side: f"{side.accuracy:.4f}"),
+    ("accuracy, 95 %", lambda side: "{:.4f} to {:.4f}".format(*side.accuracy_interval)),
+    ("review rate", lambda side: "-" if side.review_rate is None else f"{side.review_rate:.4f}"),
+    ("reject rate", lambda side: "-" if side.reject_rate is None else f"{side.reject_rate:.4f}"),
+    ("accepted, wrong", lambda side: "-" if side.num_accepted_wrong is None else f"{side.num_accepted_wrong:,}"),
+)
+
+
+def _print_classes(names: Names, comparison: "Comparison") -> None:
+    """Labels on which the models differ, the largest difference first."""
+    differing = [each for each in comparison.classes if each.num_right_a != each.num_right_b]
+    if not differing:
+        return
+    differing.sort(key=lambda each: -abs(each.num_right_b - each.num_right_a))
+    print_table(
+        ("label", "images", f"{names[0]} right", f"{names[1]} right", "change"),
+        [
+            (
+                each.label,
+                each.num_images,
+                each.num_right_a,
+                each.num_right_b,
+                f"{each.num_right_b - each.num_right_a:+}",
+            )
+            for each in differing[:SHOWN]
+        ],
+    )
+    _say_more(len(differing), "labels")
+
+
+def _print_flips(names: Names, how: str, flips: Sequence["Flip"]) -> None:
+    """Images on which B does worse, or better, than A."""
+    if not flips:
+        return
+    title = f"{len(flips):,} {'image' if len(flips) == 1 else 'images'} {how} with {names[1]}"
+    print_table(
+        (title, "label", *names),
+        [(flip.name, flip.label, flip.predicted_a, flip.predicted_b) for flip in flips[:SHOWN]],
+    )
+    _say_more(len(flips), "images")
+
+
+def _say_more(number: int, what: str) -> None:
+    if number > SHOWN:
+        click.echo(f"... and {number - SHOWN:,} more {what}; --json has all")
+    click.echo()
