@@ -4,22 +4,32 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, cast
 
 from modeling.architectures import get_architecture
 from modeling.errors import ModelingError
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024  # px
+_PATHS = ("data", "output", "work", "cache")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
     """Train `architecture` on `data` and leave the model in the folder `output`.
 
-    epochs, batch_size, learning_rate: the architecture's recipe where None.
-    image_size: side in px; where None, what the images suggest: their own size if it is small and common, else 64.
-    validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; MNIST's official
-        test part takes the place of `test`.
+    weights: pre-trained weights to start from (modeling.weights says which); None: from scratch.
+    epochs, batch_size, learning_rate: the architecture's recipe where None; learning_rate may be `auto`, which
+        finds one by a range test. With `weights`, epochs are those of fine-tuning, which is left out where neither
+        they nor a budget are given.
+    image_size: side in px; where None, what the architecture wants, or else what the images suggest: their own
+        size if it is small and common, else 64.
+    budget_s: seconds that fitting may take: it chooses the number of epochs, up to `epochs`.
+    max_error: the share of accepted images that may be wrong, from which accept thresholds follow; in (0, 1).
+    deterministic: nothing is chosen by timing, and only deterministic kernels run; slower on a GPU.
+    validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; official parts
+        take their place.
+    work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
+    cache: folder for facts about images and their features; safe to delete.
     """
 
     data: Path
@@ -27,16 +37,23 @@ class TrainRequest:
     output: Path
     epochs: int | None = None
     batch_size: int | None = None
-    learning_rate: float | None = None
+    learning_rate: float | Literal["auto"] | None = None
     image_size: int | None = None
     seed: int = 0
     device: str = "cpu"
     validation: float = 0.1
     test: float = 0.1
+    weights: str | None = None
+    budget_s: float | None = None
+    max_error: float = 0.01
+    deterministic: bool = False
+    work: Path | None = None
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", Path(self.data))
-        object.__setattr__(self, "output", Path(self.output))
+        for name in _PATHS:
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else Path(value))
         get_architecture(self.architecture)
         for name, low, high in (
             ("epochs", 1, 10_000),
@@ -47,10 +64,11 @@ class TrainRequest:
             if value is not None:
                 _check_int(name, value, low, high)
         _check_int("seed", self.seed, 0, 2**63 - 1)
-        if self.learning_rate is not None:
+        if self.learning_rate not in (None, "auto"):
             _check_number("learning_rate", self.learning_rate)
-            if not 0 < self.learning_rate <= 10:
+            if not 0 < cast(float, self.learning_rate) <= 10:
                 raise ModelingError(f"learning_rate must be above 0 and at most 10, not {self.learning_rate}")
+        self._check_limits()
         for name in ("validation", "test"):
             _check_number(name, getattr(self, name))
         if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test < 1):
@@ -58,9 +76,21 @@ class TrainRequest:
                 f"validation ({self.validation}) and test ({self.test}) must be at least 0 and below 1 together"
             )
 
+    def _check_limits(self) -> None:
+        _check_number("max_error", self.max_error)
+        if not 0 < self.max_error < 1:
+            raise ModelingError(f"max_error must be between 0 and 1, not {self.max_error}")
+        if self.budget_s is not None:
+            _check_number("budget_s", self.budget_s)
+            if self.budget_s <= 0:
+                raise ModelingError(f"budget_s must be above 0, not {self.budget_s}")
+        if not isinstance(self.deterministic, bool):
+            raise ModelingError(f"deterministic must be true or false, not {self.deterministic!r}")
+
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        return asdict(self) | {"data": str(self.data), "output": str(self.output)}
+        paths = {name: None if (path := getattr(self, name)) is None else str(path) for name in _PATHS}
+        return asdict(self) | paths
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -75,8 +105,9 @@ class TrainRequest:
         missing = sorted({"data", "architecture", "output"} - set(value))
         if unknown or missing:
             raise ModelingError(f"training request: unknown keys {unknown}, missing keys {missing}")
-        for key in ("data", "architecture", "output", "device"):
-            if not isinstance(value.get(key, ""), str):
+        for key in ("data", "architecture", "output", "device", "weights", "work", "cache"):
+            optional = key in ("weights", "work", "cache") and value.get(key) is None
+            if not optional and not isinstance(value.get(key, ""), str):
                 raise ModelingError(f"{key} must be a string, not {value[key]!r}")
         return cls(**value)
 

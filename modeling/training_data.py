@@ -1,6 +1,6 @@
-"""A data set as pixels in memory: its preprocessing chosen, every image decoded, and split into parts."""
+"""A data set made ready to be learnt: its preprocessing chosen, its images decoded or at hand."""
 
-# Shapes: N images, H height, W width, C channels.
+# Shapes: N images, M chosen images, H height, W width, C channels.
 import io
 import os
 import time
@@ -11,80 +11,102 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import psutil
 from PIL import Image
 
-from modeling.datasets import Dataset, Split, Targets, split_indices
-from modeling.decode import decode_image
+from modeling.architectures import Architecture
+from modeling.data.dataset import Dataset
+from modeling.data.images import DecodedImages, ImageFiles, Images, Indices, load_image
+from modeling.data.open import open_dataset
+from modeling.data.report import DataReport
+from modeling.data.scan import scan_dataset
+from modeling.data.splits import Split, split_dataset
 from modeling.errors import DataError, ImageError
-from modeling.formats import MAX_PIXELS, READABLE_FORMATS
-from modeling.pixels import Pixels, fit, to_mode
+from modeling.fit.logits import AnyImages
+from modeling.fit.loop import Task
+from modeling.formats import READABLE_FORMATS
+from modeling.pixels import Pixels
 from modeling.preprocessing import Preprocessing
 from modeling.train_request import MIN_IMAGE_SIZE, TrainRequest
 
-MAX_TENSOR_BYTES = 8 << 30  # all pixels are held in memory
+MAX_TENSOR_BYTES = 8 << 30  # larger sets are decoded in every epoch
+_SHARE_OF_MEMORY = 0.4
 _SAMPLE = 200  # images looked at to choose size and mode
+_MEASURED = 2000  # images of files whose mean and deviation stand for all
 _SMALL = 64  # px: the side up to which images keep their own size, and the default side of larger ones
-_MAX_LISTED = 20  # skipped images named in events and card; all are counted
+_MARGIN = 256 / 224  # how much larger photographs are decoded for augmentation to choose a part from
 _PROGRESS_S = 0.5
 
 Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrainingData:
-    """Decoded images, their classes and their split. `skipped`: files that cannot be read, and why."""
+class Data:
+    """The data of a training: what they are, what a look at them showed, and who learns from which."""
 
-    pixels_NHWC: Pixels  # noqa: N815
-    targets: Targets
-    labels: tuple[str, ...]
+    dataset: Dataset
+    report: DataReport
     split: Split
-    preprocessing: Preprocessing
-    skipped: list[tuple[str, str]]
 
 
-def load_training_data(dataset: Dataset, request: TrainRequest, emit: Emit) -> TrainingData:
-    """Decode and split a data set.
+def look(request: TrainRequest, emit: Emit) -> Data:
+    """Open, scan and split the data.
 
     Raises:
-        DataError: too large for memory, or a class of which no image can be read.
+        DataError: nothing can be trained on them.
     """
-    preprocessing = choose_preprocessing(dataset, request.image_size)
-    pixels_NHWC, errors = _decode_all(dataset, preprocessing, emit)
-    kept = np.array([error is None for error in errors], dtype=bool)
-    skipped = [
-        (str(dataset.files[index].relative_to(dataset.path)), str(error))
-        for index, error in enumerate(errors)
-        if error is not None
-    ]
-    targets = dataset.targets[kept]
-    _check_classes(dataset, targets, skipped)
-    split = _split(dataset, targets, request)
-    if skipped:  # the copy is made only where something is missing
-        pixels_NHWC = pixels_NHWC[kept]
-    mean, std = measure(pixels_NHWC, split.train)
-    preprocessing = replace(preprocessing, mean=mean, std=std)
-    return TrainingData(pixels_NHWC, targets, dataset.labels, split, preprocessing, skipped)
+    dataset = open_dataset(request.data)
+    report = scan_dataset(dataset, emit, request.cache)
+    split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
+    data = Data(dataset, report, split)
+    emit({"event": "data"} | describe(data))
+    return data
 
 
-def choose_preprocessing(dataset: Dataset, image_size: int | None) -> Preprocessing:
-    """Size and mode that suit the data; mean and std are yet to be measured.
+def describe(data: Data) -> dict[str, Any]:
+    """What the data are, for the `data` event and the model's card."""
+    dataset, split = data.dataset, data.split
+    used = np.concatenate([split.train, split.validation, split.test])
+    counts = np.bincount(dataset.targets_N[used], minlength=len(dataset.labels)).tolist()
+    return {
+        "path": str(dataset.path),
+        "kind": dataset.kind,
+        "classes": dict(zip(dataset.labels, counts, strict=True)),
+        "num_images": len(used),
+        "num_skipped": len(split.unreadable),
+        "num_ignored": dataset.num_ignored,
+        "num_train": len(split.train),
+        "num_validation": len(split.validation),
+        "num_test": len(split.test),
+    }
 
-    idx files: grey, their own size. Folders, by a sample: their own size where all have the same and it is
-    small, grey where all are grey; else 64 x 64 RGB. `image_size` overrides the size.
+
+def choose_preprocessing(dataset: Dataset, architecture: Architecture, image_size: int | None) -> Preprocessing:
+    """Size and mode that suit the network and the data; mean and std are yet to be measured.
+
+    A network that wants a size gets it. Others: pixels keep their own size; files do where all have the same and
+    it is small; else 64 x 64. Grey where all images are grey. `image_size` overrides the size.
     """
-    mode: Literal["L", "RGB"]
-    if dataset.pixels_NHW is not None:
-        mode, (height, width) = "L", dataset.pixels_NHW.shape[1:]
-        if min(height, width) < MIN_IMAGE_SIZE or max(height, width) > _SMALL:
-            height = width = _SMALL
-    else:
-        sizes, grey = _sample(dataset.files)
-        mode = "L" if grey else "RGB"
-        width, height = next(iter(sizes)) if len(sizes) == 1 else (_SMALL, _SMALL)
-        if min(height, width) < MIN_IMAGE_SIZE or max(height, width) > _SMALL:
-            height = width = _SMALL
-    return Preprocessing(mode, image_size or height, image_size or width)
+    mode, (height, width) = _own_mode_and_size(dataset)
+    if min(height, width) < MIN_IMAGE_SIZE or max(height, width) > _SMALL:
+        height = width = _SMALL
+    if architecture.image_size is not None:
+        height = width = architecture.image_size
+    height, width = image_size or height, image_size or width
+    resize = None
+    if architecture.resize is not None and architecture.image_size is not None:
+        resize = max(height, round(architecture.resize * height / architecture.image_size))
+    return Preprocessing(mode, height, width, resize)
+
+
+def _own_mode_and_size(dataset: Dataset) -> tuple[Literal["L", "RGB"], tuple[int, int]]:
+    """Mode and (height, width) of the images; (0, 0) where they differ."""
+    if dataset.pixels_NHWC is not None:
+        _, height, width, channels = dataset.pixels_NHWC.shape
+        return "L" if channels == 1 else "RGB", (height, width)
+    sizes, grey = _sample(dataset.files)
+    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+    return "L" if grey else "RGB", (height, width)
 
 
 def _sample(files: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
@@ -96,7 +118,7 @@ def _sample(files: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
             with Image.open(io.BytesIO(path.read_bytes()), formats=READABLE_FORMATS) as image:
                 sizes.add(image.size)
                 grey = grey and _is_grey(image)
-        except Exception:  # noqa: S112  # broken files raise anything; decoding will say what it is
+        except Exception:  # noqa: S112  # broken files raise anything; the scan has said what it is
             continue
     return sizes, grey and bool(sizes)
 
@@ -110,90 +132,81 @@ def _is_grey(image: Image.Image) -> bool:
     return red.tobytes() == green.tobytes() == blue.tobytes()
 
 
-def _decode_all(dataset: Dataset, preprocessing: Preprocessing, emit: Emit) -> tuple[Pixels, list[ImageError | None]]:
-    """Pixels of every image (zeros where it failed), and why it failed."""
-    size_bytes = dataset.num_images * int(np.prod(preprocessing.shape))
-    if size_bytes > MAX_TENSOR_BYTES:
-        raise DataError(
-            f"{dataset.num_images} images of {preprocessing.shape} take {size_bytes >> 20} MiB, more than "
-            f"{MAX_TENSOR_BYTES >> 20}; give a smaller image size or fewer images"
-        )
-    if dataset.pixels_NHW is not None and dataset.pixels_NHW.shape[1:] == preprocessing.shape[:2]:
-        return dataset.pixels_NHW[..., np.newaxis], [None] * dataset.num_images
-    pixels_NHWC = np.zeros((dataset.num_images, *preprocessing.shape), dtype=np.uint8)
+def make_task(data: Data, preprocessing: Preprocessing, emit: Emit, *, photographs: bool) -> Task:
+    """The images of a run, decoded as the model will see them, and photographs for training with a margin."""
+    dataset, split = data.dataset, data.split
+    if not photographs:
+        used = np.sort(np.concatenate([split.train, split.validation, split.test]))
+        images = load_images(dataset, preprocessing, used, emit)
+        return Task(images, images, dataset.targets_N, split, preprocessing)
+    train_images = load_images(dataset, with_margin(preprocessing), split.train, emit)
+    held_out = np.sort(np.concatenate([split.validation, split.test]))
+    images = load_images(dataset, preprocessing, held_out, emit)
+    return Task(train_images, images, dataset.targets_N, split, preprocessing)
 
-    def decode(index: int) -> ImageError | None:
+
+def with_margin(preprocessing: Preprocessing) -> Preprocessing:
+    """The preprocessing of images from which augmentation takes a part: all that the short side leaves."""
+    if preprocessing.resize is None:
+        height, width = (round(side * _MARGIN) for side in (preprocessing.height, preprocessing.width))
+        return replace(preprocessing, height=height, width=width)
+    return replace(preprocessing, height=preprocessing.resize, width=preprocessing.resize)
+
+
+def load_images(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Images:
+    """The chosen images decoded into memory; where they do not fit there, read whenever they are wanted.
+
+    Raises:
+        DataError: an image that could be read during the scan no longer can.
+    """
+    size_bytes = len(indices_M) * int(np.prod(preprocessing.shape))
+    if size_bytes > min(MAX_TENSOR_BYTES, int(_SHARE_OF_MEMORY * psutil.virtual_memory().available)):
+        emit({"event": "note", "text": f"{size_bytes >> 20} MiB of pixels: decoding anew in every epoch"})
+        return ImageFiles(dataset, preprocessing)
+    return DecodedImages(_decode(dataset, preprocessing, indices_M, emit), indices_M, dataset.num_images)
+
+
+def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Pixels:
+    """Pixels MHWC of the chosen images, decoded in threads."""
+    own = dataset.pixels_NHWC
+    if own is not None and own.shape[1:] == preprocessing.shape and preprocessing.resize is None:
+        return own if len(indices_M) == len(own) else own[indices_M]
+    pixels_MHWC = np.zeros((len(indices_M), *preprocessing.shape), dtype=np.uint8)
+
+    def decode(row: int) -> None:
+        index = int(indices_M[row])
         try:
-            pixels_NHWC[index] = _load_image(dataset, index, preprocessing)
+            pixels_MHWC[row] = load_image(dataset, index, preprocessing)
         except ImageError as err:
-            return err
-        return None
+            raise DataError(f"{dataset.name(index)} could be read before, and no longer can: {err}") from err
 
-    errors: list[ImageError | None] = []
-    reported = time.monotonic()
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        for error in pool.map(decode, range(dataset.num_images)):
-            errors.append(error)
-            if time.monotonic() - reported >= _PROGRESS_S:
+    reported, total = time.monotonic(), len(indices_M)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for num_done, _ in enumerate(pool.map(decode, range(total)), start=1):
+            if time.monotonic() - reported >= _PROGRESS_S or num_done == total:
                 reported = time.monotonic()
-                emit({"event": "decode", "num_done": len(errors), "num_images": dataset.num_images})
-    emit({"event": "decode", "num_done": len(errors), "num_images": dataset.num_images})
-    return pixels_NHWC, errors
+                emit({"event": "decode", "num_done": num_done, "num_images": total})
+    return pixels_MHWC
 
 
-def _load_image(dataset: Dataset, index: int, preprocessing: Preprocessing) -> Pixels:
-    if dataset.pixels_NHW is not None:
-        return fit(to_mode(Image.fromarray(dataset.pixels_NHW[index]), preprocessing), preprocessing)
-    try:
-        data = dataset.files[index].read_bytes()
-    except OSError as err:
-        raise ImageError("unreadable", err.strerror or type(err).__name__) from err
-    return decode_image(data, preprocessing, max_pixels=MAX_PIXELS)
+def measure(images: AnyImages, indices_M: Indices) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over the chosen images, for pixels in [0, 1].
 
-
-def _check_classes(dataset: Dataset, targets: Targets, skipped: Sequence[tuple[str, str]]) -> None:
-    empty = [label for index, label in enumerate(dataset.labels) if not (targets == index).any()]
-    if empty:
-        example = f"; for one, {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise DataError(f"no image of class {', '.join(empty)} in {dataset.path} can be read{example}")
-
-
-def _split(dataset: Dataset, targets: Targets, request: TrainRequest) -> Split:
-    if dataset.num_train_part is None:
-        return split_indices(targets, seed=request.seed, validation=request.validation, test=request.test)
-    official = np.arange(dataset.num_train_part, len(targets), dtype=np.int64)
-    rest = split_indices(targets[: dataset.num_train_part], seed=request.seed, validation=request.validation, test=0.0)
-    return replace(rest, test=official)
-
-
-def measure(pixels_NHWC: Pixels, indices: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over the chosen images, for pixels in [0, 1]; exact."""
+    Exact for images in memory; over some 2,000 spread evenly for images that would have to be decoded.
+    """
+    if isinstance(images, ImageFiles):
+        indices_M = indices_M[:: max(1, len(indices_M) // _MEASURED)]
+    counts_C: list[Any] = []
+    for pixels_BHWC in images.batches(indices_M[start : start + 1024] for start in range(0, len(indices_M), 1024)):
+        channels = pixels_BHWC.shape[3]
+        counts_C = counts_C or [np.zeros(256, dtype=np.int64) for _ in range(channels)]
+        for channel in range(channels):
+            counts_C[channel] += np.bincount(pixels_BHWC[..., channel].ravel(), minlength=256)
     levels = np.arange(256) / 255.0
     means, stds = [], []
-    for channel in range(pixels_NHWC.shape[3]):
-        counts = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(indices), 1024):
-            chosen = pixels_NHWC[indices[start : start + 1024], :, :, channel]
-            counts += np.bincount(chosen.ravel(), minlength=256)
+    for counts in counts_C:
         shares = counts / counts.sum()
         mean = float(shares @ levels)
         means.append(round(mean, 6))
         stds.append(round(max(float(np.sqrt(shares @ (levels - mean) ** 2)), 1 / 255), 6))
     return tuple(means), tuple(stds)
-
-
-def describe(data: TrainingData, dataset: Dataset) -> dict[str, Any]:
-    """What the data are, for the `data` event and the model's card."""
-    counts = np.bincount(data.targets, minlength=len(data.labels)).tolist()
-    return {
-        "path": str(dataset.path),
-        "kind": dataset.kind,
-        "classes": dict(zip(data.labels, counts, strict=True)),
-        "num_images": len(data.targets),
-        "num_skipped": len(data.skipped),
-        "skipped": [list(entry) for entry in data.skipped[:_MAX_LISTED]],
-        "num_ignored": dataset.num_ignored,
-        "num_train": len(data.split.train),
-        "num_validation": len(data.split.validation),
-        "num_test": len(data.split.test),
-    }

@@ -1,0 +1,189 @@
+"""Settling a plan for a network and its data, and carrying it out: from a request to a fitted network."""
+
+# Shapes: B images of a batch, H height, W width, C channels.
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modeling.architectures import get_architecture
+from modeling.augmentation import Place, augment
+from modeling.data.images import DecodedImages
+from modeling.errors import ModelFormatError
+from modeling.fit.checkpoint import load_checkpoint
+from modeling.fit.logits import AnyImages, DeviceImages, to_device
+from modeling.fit.loop import Emit, Fitted, Fitting, Task
+from modeling.fit.plan import Plan, choose_precision, epochs_in_budget, fit_memory, step_seconds
+from modeling.fit.ranks import Ranks
+from modeling.fit.rate_finder import NUM_STEPS, find_learning_rate
+from modeling.fit.schedule import seed_of
+from modeling.networks.build import normalise
+from modeling.recipes import Recipe
+from modeling.train_request import TrainRequest
+
+IMBALANCED = 3.0  # largest class to smallest, from which rare classes count more
+_RATE_SEARCH = 4  # stream of chance of the learning rate's search, beside those of the loop
+_DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
+_VOLATILE = ("output", "work", "cache", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and for whom a run is made.
+
+    stage: tells runs of one request apart (scratch, fine-tune). budget_s: time that is left for it, if bounded.
+    """
+
+    request: TrainRequest
+    device: torch.device
+    ranks: Ranks
+    emit: Emit
+    stage: str
+    budget_s: float | None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where this stage saves, if the request says where."""
+        work = self.request.work
+        return None if work is None else work / f"{self.stage}.checkpoint"
+
+
+def fit_network(
+    setting: Setting, network: nn.Module, task: Task, plan: Plan, *, head: nn.Module | None = None
+) -> tuple[Plan, Fitted]:
+    """Settle what the plan leaves open, then fit; goes on from the stage's checkpoint where there is one.
+
+    Raises:
+        ModelingError: the budget is too small for one epoch, nothing fits in memory, or the training diverged.
+    """
+    run = fingerprint(setting, task)
+    saved = _saved_plan(setting, run)
+    network = network.to(setting.device)
+    plan = saved or settle(setting, network, task, plan, head)
+    images = _on_device(task.images, setting.device)
+    train_images = images if task.train_images is task.images else _on_device(task.train_images, setting.device)
+    fitting = Fitting(
+        network,
+        replace(task, images=images, train_images=train_images),
+        plan,
+        seed=setting.request.seed,
+        device=setting.device,
+        ranks=setting.ranks,
+        head=head,
+        checkpoint=setting.checkpoint,
+        run=run,
+    )
+    return plan, fitting.run(lambda event: setting.emit({"stage": setting.stage, **event}))
+
+
+def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan, head: nn.Module | None) -> Plan:
+    """The plan with what has to be measured: precision, micro-batch, learning rate and number of epochs."""
+    request, family = setting.request, get_architecture(setting.request.architecture).family
+    on_cuda = setting.device.type == "cuda"
+    if family == "torchvision" and not request.deterministic:
+        plan = choose_precision(network, plan, _sample(setting, task, plan, min(8, plan.micro_batch))[0])
+    if on_cuda:
+        plan = fit_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
+    if request.learning_rate == "auto":
+        rate = find_learning_rate(network, plan, head, _samples(setting, task, plan))
+        setting.emit({"event": "note", "text": f"learning rate {rate:g} found by a range test"})
+        plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
+    if setting.budget_s is not None:
+        plan = _within_budget(setting, network, task, plan)
+    return plan
+
+
+def _within_budget(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan:
+    """The plan with as many epochs as the budget allows, by the measured time of a step."""
+    assert setting.budget_s is not None
+    images_BCHW, _ = _sample(setting, task, plan, plan.micro_batch)
+    train_s = step_seconds(network, plan, images_BCHW) / len(images_BCHW) * len(task.split.train)
+    epoch_s = (train_s + train_s / 3 * len(task.split.validation) / len(task.split.train)) / setting.ranks.size
+    epochs = epochs_in_budget(setting.budget_s, epoch_s * 1.15, plan.recipe.epochs)  # decoding, optimizer
+    if epochs < plan.recipe.epochs:
+        text = f"{epochs} epochs of {plan.recipe.epochs} fit into {setting.budget_s:.0f} s"
+        setting.emit({"event": "note", "text": text})
+    return replace(plan, recipe=replace(plan.recipe, epochs=epochs))
+
+
+def recipe_of(request: TrainRequest, base: Recipe) -> Recipe:
+    """The recipe with what the request says otherwise."""
+    rate = base.learning_rate if request.learning_rate in (None, "auto") else float(request.learning_rate)
+    return replace(
+        base,
+        epochs=request.epochs or base.epochs,
+        batch_size=request.batch_size or base.batch_size,
+        learning_rate=rate,
+    )
+
+
+def class_weights(targets_M: np.ndarray[Any, np.dtype[np.int64]], num_classes: int) -> tuple[float, ...] | None:
+    """Weights of the classes in the loss where one has three times the images of another; else None.
+
+    By the root of the inverse count, between none and full correction, with mean 1 over the images.
+    """
+    counts_L = np.bincount(targets_M, minlength=num_classes).astype(np.float64)
+    if counts_L.max() < IMBALANCED * counts_L.min():
+        return None
+    weights_L = np.sqrt(counts_L.mean() / np.maximum(counts_L, 1))
+    weights_L /= (weights_L * counts_L).sum() / counts_L.sum()
+    return tuple(round(float(weight), 6) for weight in weights_L)
+
+
+def fingerprint(setting: Setting, task: Task) -> str:
+    """The same for two runs that are to end with the same weights."""
+    request = {name: value for name, value in setting.request.to_json().items() if name not in _VOLATILE}
+    digest = hashlib.sha256(json.dumps([setting.stage, request, version("torch")], sort_keys=True).encode())
+    digest.update(json.dumps(task.preprocessing.to_json()).encode())
+    for part in (task.split.train, task.split.validation, task.targets_N):
+        digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def _saved_plan(setting: Setting, run: str) -> Plan | None:
+    """The plan of the checkpoint to go on from; a damaged one is set aside, and the training starts over."""
+    if setting.checkpoint is None:
+        return None
+    try:
+        state = load_checkpoint(setting.checkpoint, run=run)
+    except ModelFormatError as err:
+        setting.emit({"event": "note", "text": f"{err}; starting over"})
+        setting.checkpoint.replace(setting.checkpoint.with_suffix(".damaged"))
+        return None
+    return None if state is None else Plan.from_json(state["plan"])
+
+
+def _on_device(images: AnyImages, device: torch.device) -> AnyImages:
+    """Images in memory as one tensor on the device, where it has room for them."""
+    if not isinstance(images, DecodedImages):
+        return images
+    if device.type == "cuda" and images.pixels_MHWC.nbytes > _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return images
+    return DeviceImages(images, device)
+
+
+def _sample(setting: Setting, task: Task, plan: Plan, size: int) -> tuple[Tensor, Tensor]:
+    """Some training images, augmented, with their targets, on the device; an image may come more than once."""
+    return next(_samples(setting, task, plan, size))
+
+
+def _samples(setting: Setting, task: Task, plan: Plan, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random augmented batches with their targets."""
+    generator = np.random.default_rng(seed_of(setting.request.seed, _RATE_SEARCH))
+    preprocessing = task.preprocessing
+    groups = [generator.choice(task.split.train, size or plan.micro_batch) for _ in range(1 if size else NUM_STEPS)]
+    batches: Iterator[Any] = iter(task.train_images.batches(iter(groups)))
+    for number, (group, pixels) in enumerate(zip(groups, batches, strict=True)):
+        chance = torch.Generator().manual_seed(seed_of(setting.request.seed, _RATE_SEARCH, number))
+        images_BCHW = normalise(to_device(pixels, setting.device), preprocessing)
+        place = Place(torch.from_numpy(group), 0, chance)
+        shape = (preprocessing.height, preprocessing.width)
+        images_BCHW = augment(images_BCHW, plan.recipe.augmentation, place, size=shape)
+        yield images_BCHW, torch.from_numpy(task.targets_N[group]).to(setting.device)

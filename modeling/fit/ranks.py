@@ -1,0 +1,87 @@
+"""Several processes that fit one network together, one a GPU, as `torchrun` starts them."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process's place among those that fit together: `rank` in 0..size-1."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process says and saves what all of them do."""
+        return self.rank == 0
+
+    def mine(self, indices: Tensor) -> Tensor:
+        """This process's share of a batch's indices; together the shares are the batch."""
+        return indices[self.rank :: self.size]
+
+    def sum_gradients(self, network: nn.Module) -> None:
+        """Add up every process's gradients in place, so that all take the same step."""
+        if self.size == 1:
+            return
+        gradients = [
+            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            for parameter in network.parameters()
+            if parameter.requires_grad
+        ]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        for parameter, part in zip(
+            (parameter for parameter in network.parameters() if parameter.requires_grad),
+            torch.split(flat, [gradient.numel() for gradient in gradients]),
+            strict=True,
+        ):
+            parameter.grad = part.view_as(parameter)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of every process's value."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def broadcast(self, network: nn.Module) -> None:
+        """Give every process the first one's weights and running statistics."""
+        if self.size > 1:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+    def agree(self, value: bool) -> bool:
+        """The first process's word, for decisions that hang on a clock."""
+        if self.size == 1:
+            return value
+        word = torch.tensor(int(value), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.broadcast(word, src=0)
+        return bool(word)
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The GPU of this process among those that torchrun started on this machine; else the device as it is."""
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(own)
+    return own
+
+
+def join_ranks(device: torch.device) -> Ranks:
+    """Join the processes that torchrun started (WORLD_SIZE in the environment); alone where it did not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Ranks()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def leave_ranks() -> None:
+    """Close what `join_ranks` opened."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

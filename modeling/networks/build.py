@@ -1,0 +1,53 @@
+"""How a network of the registry is built, fed and placed."""
+
+# Shapes: B images, H height, W width, C channels, L labels.
+import importlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from modeling.architectures import get_architecture
+from modeling.errors import ModelingError
+from modeling.preprocessing import Preprocessing
+
+
+def build_network(architecture: str, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
+    """A fresh network from normalised images BCHW to logits BL; its weights come from torch's global RNG.
+
+    Raises:
+        ArchitectureError: unknown name, or images of a size it cannot take.
+    """
+    known = get_architecture(architecture)
+    if known.family == "torchvision":
+        from modeling.networks.photographs import build_photograph_network  # torchvision is slow to import
+
+        return build_photograph_network(known, preprocessing, num_classes)
+    module, _, function = known.builder.partition(":")
+    builder: Callable[[Preprocessing, int], nn.Module] = getattr(importlib.import_module(module), function)
+    return builder(preprocessing, num_classes)
+
+
+def normalise(images_BHWC: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 pixels to the float32 BCHW that networks take, on the device where the pixels are."""
+    device = images_BHWC.device
+    mean_C11 = torch.tensor(preprocessing.mean, device=device).view(-1, 1, 1)
+    std_C11 = torch.tensor(preprocessing.std, device=device).view(-1, 1, 1)
+    images_BCHW = images_BHWC.permute(0, 3, 1, 2).contiguous().float()
+    return (images_BCHW / 255.0 - mean_C11) / std_C11
+
+
+def select_device(name: str) -> torch.device:
+    """The torch device of that name, or the best one for `auto`.
+
+    Raises:
+        ModelingError: this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as err:
+        raise ModelingError(f"device {name!r} cannot be used here; choose auto, cpu or cuda:N ({err})") from err
+    return device

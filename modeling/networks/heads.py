@@ -1,0 +1,77 @@
+"""The head of a network: the last linear map from features to logits, and what goes into it.
+
+Every architecture of the registry answers linearly in the features given here: with head weights W and biases b,
+logits = features W^T + b in eval mode (of a single view, where a network averages several). So a head that is fitted
+on features alone is the network's head.
+"""
+
+# Shapes: B images, H height, W width, C channels, F features, L labels.
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from modeling.architectures import get_architecture
+from modeling.errors import ArchitectureError
+from modeling.networks.speednet import single_view
+
+
+def head_of(network: nn.Module, architecture: str) -> nn.Linear | nn.Conv2d:
+    """The layer that gives the logits: Linear, or (squeezenet) a 1 x 1 Conv2d that is averaged over the image.
+
+    Raises:
+        ArchitectureError: `network` is not of that architecture.
+    """
+    name = get_architecture(architecture).head
+    try:
+        head = network.get_submodule(name)
+    except AttributeError as err:
+        raise ArchitectureError(f"this network has no layer {name!r}, so it is no {architecture}") from err
+    assert isinstance(head, nn.Linear | nn.Conv2d), f"head {name} of {architecture} is a {type(head).__name__}"
+    return head
+
+
+def features(network: nn.Module, architecture: str, images_BCHW: Tensor) -> Tensor:
+    """What the head is given for these normalised images, as vectors BF (averaged over the image if it has sides).
+
+    The network stays in the mode in which it is: put it in eval mode first. Gradients flow if they are enabled.
+    """
+    captured: list[Tensor] = []
+    handle = head_of(network, architecture).register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
+    try:
+        with single_view(network):
+            network(images_BCHW)
+    finally:
+        handle.remove()
+    (given,) = captured
+    return given.mean(dim=(2, 3)) if given.dim() == 4 else given
+
+
+def set_head(network: nn.Module, architecture: str, weight_LF: Tensor, bias_L: Tensor) -> None:
+    """Give the network a head with these weights; it may have another number of labels than before.
+
+    Raises:
+        ArchitectureError: weights for another number of features.
+    """
+    old = head_of(network, architecture)
+    num_labels, num_features = weight_LF.shape
+    if num_features != old.weight.shape[1] or bias_L.shape != (num_labels,):
+        raise ArchitectureError(
+            f"the head of {architecture} takes {old.weight.shape[1]} features; "
+            f"got weights {tuple(weight_LF.shape)} and biases {tuple(bias_L.shape)}"
+        )
+    fresh = resized_head(old, num_labels)
+    with torch.no_grad():
+        fresh.weight.copy_(weight_LF.reshape(fresh.weight.shape))
+        cast(Tensor, fresh.bias).copy_(bias_L)
+    network.set_submodule(get_architecture(architecture).head, fresh)
+
+
+def resized_head(old: nn.Linear | nn.Conv2d, num_labels: int) -> nn.Linear | nn.Conv2d:
+    """A fresh head with `num_labels` outputs and biases, on the device and in the type and mode of the old one."""
+    fresh: nn.Linear | nn.Conv2d
+    if isinstance(old, nn.Linear):
+        fresh = nn.Linear(old.in_features, num_labels, device=old.weight.device, dtype=old.weight.dtype)
+    else:
+        fresh = nn.Conv2d(old.in_channels, num_labels, 1, device=old.weight.device, dtype=old.weight.dtype)
+    return fresh.train(old.training)

@@ -1,0 +1,170 @@
+"""torchvision's classification networks as a table, so that choosing one needs no torch.
+
+Made from torchvision 0.29 itself; a test compares every row with it. Sizes are those of the default weights'
+own preprocessing.
+"""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One network.
+
+    enum, members: torchvision's enum of pre-trained weights without its ending `_Weights`, and those members of it
+        that answer with labels without their beginning `IMAGENET1K_`, the default first, parted by blanks.
+    image_size, resize: px; the square it sees and the shorter side before that is cut out.
+    head, cam_layer: as in `Architecture`.
+    num_values: floating-point numbers in its state dict without the head; tells whose weights a file holds.
+    smallest: px; the least side that it can take. step: its side must be a multiple of this many px.
+    half: its default weights normalise by a mean and deviation of 0.5, not ImageNet's.
+    """
+
+    name: str
+    enum: str
+    members: str
+    image_size: int
+    resize: int
+    head: str
+    cam_layer: str | None
+    num_values: int
+    smallest: int = 1
+    step: int = 1
+    half: bool = False
+
+    @property
+    def weights_enum(self) -> str:
+        """The name of torchvision's enum of its pre-trained weights."""
+        return f"{self.enum}_Weights"
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The members of that enum which answer with labels, the default first."""
+        return tuple(f"IMAGENET1K_{member}" for member in self.members.split())
+
+
+ROWS = (
+    Row("alexnet", "AlexNet", "V1", 224, 256, "classifier.6", "features.11", 57_003_840, smallest=63),
+    Row("convnext_base", "ConvNeXt_Base", "V1", 224, 232, "classifier.2", "features", 87_566_464, smallest=32),
+    Row("convnext_large", "ConvNeXt_Large", "V1", 224, 232, "classifier.2", "features", 196_230_336, smallest=32),
+    Row("convnext_small", "ConvNeXt_Small", "V1", 224, 230, "classifier.2", "features", 49_454_688, smallest=32),
+    Row("convnext_tiny", "ConvNeXt_Tiny", "V1", 224, 236, "classifier.2", "features", 27_820_128, smallest=32),
+    Row("densenet121", "DenseNet121", "V1", 224, 256, "classifier", "features", 7_037_504, smallest=29),
+    Row("densenet161", "DenseNet161", "V1", 224, 256, "classifier", "features", 26_691_936, smallest=29),
+    Row("densenet169", "DenseNet169", "V1", 224, 256, "classifier", "features", 12_642_880, smallest=29),
+    Row("densenet201", "DenseNet201", "V1", 224, 256, "classifier", "features", 18_321_984, smallest=29),
+    Row("efficientnet_b0", "EfficientNet_B0", "V1", 224, 256, "classifier.1", "features", 4_049_564),
+    Row("efficientnet_b1", "EfficientNet_B1", "V2 V1", 240, 255, "classifier.1", "features", 6_575_232),
+    Row("efficientnet_b2", "EfficientNet_B2", "V1", 288, 288, "classifier.1", "features", 7_768_562),
+    Row("efficientnet_b3", "EfficientNet_B3", "V1", 300, 320, "classifier.1", "features", 10_783_528),
+    Row("efficientnet_b4", "EfficientNet_B4", "V1", 380, 384, "classifier.1", "features", 17_673_816),
+    Row("efficientnet_b5", "EfficientNet_B5", "V1", 456, 456, "classifier.1", "features", 28_513_520),
+    Row("efficientnet_b6", "EfficientNet_B6", "V1", 528, 528, "classifier.1", "features", 40_960_136),
+    Row("efficientnet_b7", "EfficientNet_B7", "V1", 600, 600, "classifier.1", "features", 64_097_680),
+    Row("efficientnet_v2_l", "EfficientNet_V2_L", "V1", 480, 480, "classifier.1", "features", 117_746_848, half=True),
+    Row("efficientnet_v2_m", "EfficientNet_V2_M", "V1", 480, 480, "classifier.1", "features", 53_150_388),
+    Row("efficientnet_v2_s", "EfficientNet_V2_S", "V1", 384, 384, "classifier.1", "features", 20_331_360),
+    Row("googlenet", "GoogLeNet", "V1", 224, 256, "fc", "inception5b", 5_614_464, smallest=15),
+    Row("inception_v3", "Inception_V3", "V1", 299, 342, "fc", "Mixed_7c", 21_820_000, smallest=75),
+    Row("maxvit_t", "MaxVit_T", "V1", 224, 224, "classifier.5", "blocks.3", 30_455_240, smallest=224, step=224),
+    Row("mnasnet0_5", "MNASNet0_5", "V1", 224, 256, "classifier.1", "layers", 958_136),
+    Row("mnasnet0_75", "MNASNet0_75", "V1", 224, 232, "classifier.1", "layers", 1_919_016),
+    Row("mnasnet1_0", "MNASNet1_0", "V1", 224, 256, "classifier.1", "layers", 3_140_232),
+    Row("mnasnet1_3", "MNASNet1_3", "V1", 224, 232, "classifier.1", "layers", 5_050_072),
+    Row("mobilenet_v2", "MobileNet_V2", "V2 V1", 224, 232, "classifier.1", "features", 2_257_984),
+    Row("mobilenet_v3_large", "MobileNet_V3_Large", "V2 V1", 224, 232, "classifier.3", "features", 4_226_432),
+    Row("mobilenet_v3_small", "MobileNet_V3_Small", "V1", 224, 256, "classifier.3", "features", 1_529_968),
+    Row("regnet_x_16gf", "RegNet_X_16GF", "V2 V1", 224, 232, "fc", "trunk_output", 52_340_704),
+    Row("regnet_x_1_6gf", "RegNet_X_1_6GF", "V2 V1", 224, 232, "fc", "trunk_output", 8_320_640),
+    Row("regnet_x_32gf", "RegNet_X_32GF", "V2 V1", 224, 232, "fc", "trunk_output", 105_452_576),
+    Row("regnet_x_3_2gf", "RegNet_X_3_2GF", "V2 V1", 224, 232, "fc", "trunk_output", 14_350_112),
+    Row("regnet_x_400mf", "RegNet_X_400MF", "V2 V1", 224, 232, "fc", "trunk_output", 5_132_832),
+    Row("regnet_x_800mf", "RegNet_X_800MF", "V2 V1", 224, 232, "fc", "trunk_output", 6_623_968),
+    Row("regnet_x_8gf", "RegNet_X_8GF", "V2 V1", 224, 232, "fc", "trunk_output", 37_742_112),
+    Row("regnet_y_128gf", "RegNet_Y_128GF", "SWAG_E2E_V1 SWAG_LINEAR_V1", 384, 384, "fc", "trunk_output", 637_834_966),
+    Row(
+        "regnet_y_16gf", "RegNet_Y_16GF", "V2 V1 SWAG_E2E_V1 SWAG_LINEAR_V1", 224, 232, "fc", "trunk_output", 80_687_956
+    ),
+    Row("regnet_y_1_6gf", "RegNet_Y_1_6GF", "V2 V1", 224, 232, "fc", "trunk_output", 10_366_102),
+    Row(
+        "regnet_y_32gf",
+        "RegNet_Y_32GF",
+        "V2 V1 SWAG_E2E_V1 SWAG_LINEAR_V1",
+        224,
+        232,
+        "fc",
+        "trunk_output",
+        141_492_058,
+    ),
+    Row("regnet_y_3_2gf", "RegNet_Y_3_2GF", "V2 V1", 224, 232, "fc", "trunk_output", 17_989_498),
+    Row("regnet_y_400mf", "RegNet_Y_400MF", "V2 V1", 224, 232, "fc", "trunk_output", 3_930_296),
+    Row("regnet_y_800mf", "RegNet_Y_800MF", "V2 V1", 224, 232, "fc", "trunk_output", 5_677_944),
+    Row("regnet_y_8gf", "RegNet_Y_8GF", "V2 V1", 224, 232, "fc", "trunk_output", 37_451_000),
+    Row("resnet101", "ResNet101", "V2 V1", 224, 232, "fc", "layer4", 42_605_504),
+    Row("resnet152", "ResNet152", "V2 V1", 224, 232, "fc", "layer4", 58_295_232),
+    Row("resnet18", "ResNet18", "V1", 224, 256, "fc", "layer4", 11_186_112),
+    Row("resnet34", "ResNet34", "V1", 224, 256, "fc", "layer4", 21_301_696),
+    Row("resnet50", "ResNet50", "V2 V1", 224, 232, "fc", "layer4", 23_561_152),
+    Row("resnext101_32x8d", "ResNeXt101_32X8D", "V2 V1", 224, 232, "fc", "layer4", 86_945_216),
+    Row("resnext101_64x4d", "ResNeXt101_64X4D", "V1", 224, 232, "fc", "layer4", 81_609_152),
+    Row("resnext50_32x4d", "ResNeXt50_32X4D", "V2 V1", 224, 232, "fc", "layer4", 23_048_128),
+    Row("shufflenet_v2_x0_5", "ShuffleNet_V2_X0_5", "V1", 224, 256, "fc", "conv5", 349_744),
+    Row("shufflenet_v2_x1_0", "ShuffleNet_V2_X1_0", "V1", 224, 256, "fc", "conv5", 1_269_784),
+    Row("shufflenet_v2_x1_5", "ShuffleNet_V2_X1_5", "V1", 224, 232, "fc", "conv5", 2_502_064),
+    Row("shufflenet_v2_x2_0", "ShuffleNet_V2_X2_0", "V1", 224, 232, "fc", "conv5", 5_378_712),
+    Row("squeezenet1_0", "SqueezeNet1_0", "V1", 224, 256, "classifier.1", "features", 735_424, smallest=21),
+    Row("squeezenet1_1", "SqueezeNet1_1", "V1", 224, 256, "classifier.1", "features", 722_496, smallest=17),
+    Row("swin_b", "Swin_B", "V1", 224, 238, "head", "permute", 86_743_224, smallest=4),
+    Row("swin_s", "Swin_S", "V1", 224, 246, "head", "permute", 48_837_258, smallest=4),
+    Row("swin_t", "Swin_T", "V1", 224, 232, "head", "permute", 27_519_354, smallest=4),
+    Row("swin_v2_b", "Swin_V2_B", "V1", 256, 272, "head", "permute", 86_916_648, smallest=4),
+    Row("swin_v2_s", "Swin_V2_S", "V1", 256, 260, "head", "permute", 48_979_242, smallest=4),
+    Row("swin_v2_t", "Swin_V2_T", "V1", 256, 260, "head", "permute", 27_587_970, smallest=4),
+    Row("vgg11", "VGG11", "V1", 224, 256, "classifier.6", "features.19", 128_766_336, smallest=32),
+    Row("vgg11_bn", "VGG11_BN", "V1", 224, 256, "classifier.6", "features.27", 128_777_344, smallest=32),
+    Row("vgg13", "VGG13", "V1", 224, 256, "classifier.6", "features.23", 128_950_848, smallest=32),
+    Row("vgg13_bn", "VGG13_BN", "V1", 224, 256, "classifier.6", "features.33", 128_962_624, smallest=32),
+    Row("vgg16", "VGG16", "V1", 224, 256, "classifier.6", "features.29", 134_260_544, smallest=32),
+    Row("vgg16_bn", "VGG16_BN", "V1", 224, 256, "classifier.6", "features.42", 134_277_440, smallest=32),
+    Row("vgg19", "VGG19", "V1", 224, 256, "classifier.6", "features.35", 139_570_240, smallest=32),
+    Row("vgg19_bn", "VGG19_BN", "V1", 224, 256, "classifier.6", "features.51", 139_592_256, smallest=32),
+    Row(
+        "vit_b_16",
+        "ViT_B_16",
+        "V1 SWAG_E2E_V1 SWAG_LINEAR_V1",
+        224,
+        256,
+        "heads.head",
+        None,
+        85_798_656,
+        smallest=16,
+        step=16,
+    ),
+    Row("vit_b_32", "ViT_B_32", "V1", 224, 256, "heads.head", None, 87_455_232, smallest=32, step=32),
+    Row(
+        "vit_h_14",
+        "ViT_H_14",
+        "SWAG_E2E_V1 SWAG_LINEAR_V1",
+        518,
+        518,
+        "heads.head",
+        None,
+        632_189_440,
+        smallest=14,
+        step=14,
+    ),
+    Row(
+        "vit_l_16",
+        "ViT_L_16",
+        "V1 SWAG_E2E_V1 SWAG_LINEAR_V1",
+        224,
+        242,
+        "heads.head",
+        None,
+        303_301_632,
+        smallest=16,
+        step=16,
+    ),
+    Row("vit_l_32", "ViT_L_32", "V1", 224, 256, "heads.head", None, 305_510_400, smallest=32, step=32),
+    Row("wide_resnet101_2", "Wide_ResNet101_2", "V2 V1", 224, 232, "fc", "layer4", 124_975_552),
+    Row("wide_resnet50_2", "Wide_ResNet50_2", "V2 V1", 224, 232, "fc", "layer4", 66_902_464),
+)

@@ -1,0 +1,187 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from modeling.data.images import DecodedImages
+from modeling.data.splits import Split
+from modeling.errors import ModelFormatError
+from modeling.fit.checkpoint import load_checkpoint, save_checkpoint
+from modeling.fit.loop import DivergedError, Fitting, Task
+from modeling.fit.plan import Plan
+from modeling.preprocessing import Preprocessing
+from modeling.recipes import Recipe
+
+RECIPE = Recipe(
+    epochs=3, batch_size=16, learning_rate=0.02, weight_decay=1e-2, augmentation="flip_shift", average=0.9, clip=1.0
+)
+CPU = torch.device("cpu")
+
+
+class KilledError(Exception):
+    """The run was stopped from outside."""
+
+
+class DyingImages(DecodedImages):
+    """Gives some batches, then the process is killed."""
+
+    def __init__(self, pixels, num_batches):
+        super().__init__(pixels)
+        self._num_left = num_batches
+
+    def batches(self, groups):
+        for batch in super().batches(groups):
+            if self._num_left == 0:
+                raise KilledError
+            self._num_left -= 1
+            yield batch
+
+
+def task(train_images=None, num_images=90) -> Task:
+    """Two classes: bright above, bright below."""
+    generator = np.random.default_rng(0)
+    targets = np.arange(num_images) % 2
+    pixels = generator.integers(0, 120, (num_images, 8, 8, 3)).astype(np.uint8)
+    pixels[targets == 0, :4] += 60
+    pixels[targets == 1, 4:] += 60
+    indices = np.arange(num_images)
+    split = Split(train=indices[:70], validation=indices[70:], test=indices[:0])
+    images = DecodedImages(pixels)
+    return Task(train_images or images, images, targets, split, Preprocessing("RGB", 8, 8))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(7)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(6 * 36, 2)
+    )
+
+
+def fit(task, plan=None, emit=lambda event: None, **options):
+    fitting = Fitting(network(), task, plan or Plan(RECIPE, 16), seed=3, device=CPU, **options)
+    fitted = fitting.run(emit)
+    return fitting.network.state_dict(), fitted
+
+
+def same(state, other) -> bool:
+    return all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("num_batches", [2, 5, 11])
+def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_weights_bit_for_bit(tmp_path, num_batches, optimizer):
+    plan = Plan(replace(RECIPE, optimizer=optimizer, mixing=True), micro_batch=7)
+    whole, fitted = fit(task(), plan)
+    saving = {"checkpoint": tmp_path / "c", "run": "one", "checkpoint_every_s": 0.0}
+    events = []
+
+    with pytest.raises(KilledError):
+        fit(task(DyingImages(task().images.pixels_MHWC, num_batches)), plan, **saving)
+    resumed, fitted_again = fit(task(), plan, emit=events.append, **saving)
+
+    assert (events[0]["event"], events[0]["step"]) == ("resumed", num_batches)
+    assert same(whole, resumed)
+    assert fitted_again.epoch == fitted.epoch
+    assert [row["loss"] for row in fitted_again.history] == [row["loss"] for row in fitted.history]
+
+
+def test_another_seed_gives_other_weights():
+    first, _ = fit(task())
+    other = Fitting(network(), task(), Plan(RECIPE, 16), seed=4, device=CPU)
+    other.run(lambda event: None)
+
+    assert not same(first, other.network.state_dict())
+
+
+def test_the_network_learns_and_keeps_the_best_epoch():
+    _, fitted = fit(task(), Plan(replace(RECIPE, epochs=6, augmentation="none"), 16))
+
+    accuracies = [row["accuracy"] for row in fitted.history]
+    assert fitted.accuracy == max(accuracies) >= 0.9
+    assert fitted.epoch == max(row["epoch"] for row in fitted.history if row["accuracy"] == fitted.accuracy)
+
+
+def test_micro_batches_make_the_same_step_as_one_batch():
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))  # nothing that looks at the whole batch
+    recipe = replace(RECIPE, augmentation="none", epochs=1)
+
+    states = []
+    for micro_batch in (16, 5):
+        torch.manual_seed(0)
+        plain[1].reset_parameters()
+        fitting = Fitting(plain, task(), Plan(recipe, micro_batch), seed=3, device=CPU)
+        fitting.run(lambda event: None)
+        states.append({name: tensor.clone() for name, tensor in plain.state_dict().items()})
+
+    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
+
+
+def test_frozen_statistics_stay_as_they_were():
+    frozen = network()
+    before = frozen[1].running_mean.clone()
+
+    Fitting(frozen, task(), Plan(RECIPE, 16, freeze_statistics=True), seed=3, device=CPU).run(lambda event: None)
+
+    assert torch.equal(frozen[1].running_mean, before)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_its_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    class Poisoned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.num_calls = network(), 0
+
+        def forward(self, images):
+            self.num_calls += self.training
+            return self.inner(images) * (float("nan") if self.num_calls > 6 else 1.0)
+
+    path = tmp_path / "checkpoint"
+    fitting = Fitting(
+        Poisoned(), task(), Plan(replace(RECIPE, augmentation="none"), 16), seed=3, device=CPU,
+        checkpoint=path, run="one",
+    )  # fmt: skip
+
+    with pytest.raises(DivergedError, match=r"nan at step 7 \(epoch 2\).*checkpoint is .*checkpoint"):
+        fitting.run(lambda event: None)
+    state = load_checkpoint(path, run="one")
+    assert state["progress"]["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["network"].values())
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the folder should be")
+    events = []
+
+    _, fitted = fit(task(), emit=events.append, checkpoint=blocked / "checkpoint", run="one", checkpoint_every_s=0.0)
+
+    notes = [event for event in events if event["event"] == "note"]
+    assert len(fitted.history) == RECIPE.epochs
+    assert len(notes) == 1
+    assert "no checkpoint can be saved" in notes[0]["text"]
+
+
+def test_a_full_device_is_named_by_the_systems_own_error(tmp_path, monkeypatch):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    monkeypatch.setattr("builtins.open", lambda path, mode: full.open(mode, buffering=0))
+
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path / "checkpoint", {"weights": torch.zeros(1_000_000)})
+
+
+def test_a_checkpoint_of_another_run_is_not_used_and_a_damaged_one_is_told(tmp_path):
+    path = tmp_path / "checkpoint"
+    assert load_checkpoint(path, run="one") is None
+
+    save_checkpoint(path, {"run": "one", "epoch": 3})
+    assert load_checkpoint(path, run="one")["epoch"] == 3
+    assert load_checkpoint(path, run="two") is None
+
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelFormatError, match="the checkpoint is damaged"):
+        load_checkpoint(path, run="one")

@@ -1,0 +1,229 @@
+"""The parts of a run: schedule, chance, average, mixing, precision, budget, range test."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from modeling.augmentation import Place, alternating_flip, augment, random_crop, random_shift, trivial_augment
+from modeling.errors import ModelingError
+from modeling.fit.averaging import AveragedWeights
+from modeling.fit.go import class_weights
+from modeling.fit.history import history_csv
+from modeling.fit.mixing import mix
+from modeling.fit.optimizer import make_optimizer, set_rates
+from modeling.fit.plan import Plan, choose_precision, epochs_in_budget, fit_memory
+from modeling.fit.rate_finder import find_learning_rate, steepest
+from modeling.fit.schedule import learning_rate_factor, seed_of
+from modeling.recipes import Recipe
+
+RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.1, weight_decay=0.01, augmentation="none")
+
+
+def chance(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(decay):
+    factors = [learning_rate_factor(step, 1000, warmup=0.2, decay=decay) for step in range(1000)]
+
+    peak = factors.index(max(factors))
+    assert peak == pytest.approx(200, abs=1)
+    assert max(factors) == pytest.approx(1, abs=0.01)
+    assert factors[:peak] == sorted(factors[:peak])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert factors[-1] < 0.01
+
+
+def test_every_place_has_a_seed_of_its_own():
+    places = [(stream, step) for stream in range(4) for step in range(2000)]
+
+    seeds = {seed_of(seed, *place) for seed in (0, 1) for place in places}
+
+    assert len(seeds) == 2 * len(places)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_average_follows_its_formula_and_covers_buffers():
+    network = nn.BatchNorm1d(2)
+    average = AveragedWeights(network, decay=0.9)
+    with torch.no_grad():
+        network.weight.fill_(3.0)
+        network.running_mean.fill_(5.0)
+    network.num_batches_tracked += 4
+
+    average.update(network, 0.5)  # decay (1 + 0) / (10 + 0)
+
+    assert torch.allclose(average.state["weight"], torch.tensor([2.8, 2.8]))
+    assert torch.allclose(average.state["running_mean"], torch.tensor([4.5, 4.5]))
+    assert average.state["num_batches_tracked"] == 4
+
+
+def test_mixing_gives_each_image_the_shares_that_its_label_has():
+    images = torch.stack([torch.full((1, 8, 8), float(value)) for value in range(4)])
+    kinds = set()
+
+    for seed in range(30):
+        mixed = mix(images, torch.arange(4), chance(seed))
+        means = mixed.images_BCHW.mean(dim=(1, 2, 3))
+        assert torch.allclose(means, mixed.share * mixed.targets_B + (1 - mixed.share) * mixed.other_B, atol=1e-5)
+        kinds.add(len(mixed.images_BCHW[3].unique()) > 1)
+
+    assert kinds == {True, False}  # pasted, and blended
+
+
+def test_a_shift_moves_by_up_to_two_pixels_and_mirrors_the_edge():
+    image = torch.arange(64.0).view(1, 1, 8, 8)
+    padded = nn.functional.pad(image, (2, 2, 2, 2), mode="reflect")
+    allowed = {tuple(padded[0, 0, y : y + 8, x : x + 8].flatten().tolist()) for y in range(5) for x in range(5)}
+
+    found = {tuple(random_shift(image, chance(seed)).flatten().tolist()) for seed in range(200)}
+
+    assert found == allowed
+
+
+def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
+    images = torch.rand(64, 1, 4, 4)
+    first, second = (alternating_flip(images, Place(torch.arange(64), epoch, chance())) for epoch in (0, 1))
+
+    mirrored = (first != images).any(dim=(1, 2, 3))
+    assert torch.equal(second, first.flip(3))
+    assert 16 < int(mirrored.sum()) < 48
+
+
+def test_a_crop_of_a_photograph_is_a_part_of_it_in_the_size_asked_for():
+    ramp = torch.linspace(0, 1, 32).view(1, 1, 1, 32).expand(50, 1, 32, 32)
+
+    crops = random_crop(ramp, (16, 24), chance())
+
+    assert crops.shape == (50, 1, 16, 24)
+    spans = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]).abs()
+    assert 0.4 < spans.min() < spans.max() <= 1
+    assert 10 < int((crops[:, 0, 0, -1] < crops[:, 0, 0, 0]).sum()) < 40  # mirrored
+
+
+@pytest.mark.parametrize("kind", ["none", "affine", "shift", "flip_shift", "photo"])
+def test_augmentation_follows_from_its_chance_alone(kind):
+    images = torch.rand(6, 3, 16, 16)
+
+    first, again, other = (
+        augment(images, kind, Place(torch.arange(6), 1, chance(seed)), size=(16, 16)) for seed in (1, 1, 2)
+    )
+
+    assert torch.equal(first, again)
+    assert first.shape == images.shape
+    assert torch.equal(first, other) == (kind == "none")
+
+
+def test_trivial_augment_changes_most_images_and_keeps_their_kind():
+    images = torch.randint(0, 256, (16, 12, 10, 3), dtype=torch.uint8)
+    torch.manual_seed(0)
+
+    changed = trivial_augment(images)
+
+    assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+    assert sum(not torch.equal(a, b) for a, b in zip(images, changed, strict=True)) > 8
+
+
+def test_biases_do_not_decay_and_the_backbone_learns_slower_than_the_head():
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    optimizer = make_optimizer(network, Plan(RECIPE, 8, backbone_rate=0.1), head=network[2])
+
+    set_rates(optimizer, 0.5)
+
+    found = {
+        name: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        for name, known in network.named_parameters()
+        if known is parameter
+    }
+    assert found == {
+        "0.weight": (pytest.approx(0.005), 0.01), "0.bias": (pytest.approx(0.005), 0.0),
+        "2.weight": (0.05, 0.01), "2.bias": (0.05, 0.0),
+    }  # fmt: skip
+
+
+def test_rare_classes_weigh_more_where_classes_are_far_from_even():
+    even, uneven = torch.tensor([0, 0, 1, 1, 1]).numpy(), torch.tensor([0] * 16 + [1] * 4).numpy()
+
+    weights = class_weights(uneven, 2)
+
+    assert class_weights(even, 2) is None
+    assert weights[1] / weights[0] == pytest.approx(2, rel=1e-4)  # the root of 16 to 4
+    assert (16 * weights[0] + 4 * weights[1]) / 20 == pytest.approx(1, abs=1e-5)
+
+
+def test_a_budget_allows_some_epochs_or_says_how_much_one_takes():
+    assert epochs_in_budget(60, 10, 30) == 6
+    assert epochs_in_budget(600, 10, 30) == 30
+    with pytest.raises(ModelingError, match="one epoch takes about 90 s here, the budget is 60 s; give --budget 181s"):
+        epochs_in_budget(60, 90, 30)
+
+
+def test_a_step_that_does_not_fit_in_memory_is_halved_until_it_does():
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
+        def forward(self, images):
+            if len(images) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.inner(images.flatten(1))
+
+    plan = fit_memory(Small(), Plan(RECIPE, 16), lambda size: torch.rand(size, 1, 2, 2))
+
+    assert plan.micro_batch == 2
+    Small.forward = lambda self, images: (_ for _ in ()).throw(MemoryError())
+    with pytest.raises(ModelingError, match="one image does not fit in memory"):
+        fit_memory(Small(), Plan(RECIPE, 16), lambda size: torch.rand(size, 1, 2, 2))
+
+
+def test_a_precision_that_is_slower_is_not_chosen():
+    class SlowInHalf(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
+        def forward(self, images):
+            if torch.is_autocast_enabled("cpu"):
+                for _ in range(300):
+                    torch.rand(64, 64) @ torch.rand(64, 64)
+            return self.inner(images.flatten(1))
+
+    plan = choose_precision(SlowInHalf(), Plan(RECIPE, 8), torch.rand(8, 1, 2, 2))
+
+    assert plan.precision == "fp32"
+
+
+def test_the_range_test_finds_a_rate_at_which_the_loss_falls():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    images = torch.randn(64, 1, 2, 2)
+    targets = (images.flatten(1)[:, 0] > 0).long()
+
+    rate = find_learning_rate(network, Plan(RECIPE, 8), None, ((images, targets) for _ in range(100)))
+
+    assert 1e-3 < rate < 3
+    assert steepest([0.1, 1.0, 10.0, 100.0], [3.0, 2.9, 1.0, 0.9]) in (1.0, 10.0)
+    with pytest.raises(ModelingError, match="no learning rate makes the loss fall"):
+        steepest([0.1, 1.0, 10.0], [1.0, 1.0, 2.0])
+
+
+def test_a_plan_survives_json():
+    plan = Plan(RECIPE, 4, "bf16", True, (0.5, 1.5), True, 0.1)
+
+    assert Plan.from_json(plan.to_json()) == plan
+    assert Plan.from_json(replace(plan, class_weights=None).to_json()).class_weights is None
+
+
+def test_the_history_is_a_table_with_a_line_an_epoch():
+    rows = [{"stage": "scratch", "epoch": 1, "loss": 0.5, "accuracy": 0.75, "seconds": 1.5}]
+
+    assert history_csv(rows).decode().splitlines() == [
+        "stage,epoch,loss,accuracy,learning_rate,seconds,images_per_sec",
+        "scratch,1,0.5,0.75,,1.5,",
+    ]

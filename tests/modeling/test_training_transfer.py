@@ -1,0 +1,93 @@
+"""Training from weights: the probe, fine-tuning from it, and what is kept."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from modeling.errors import ArchitectureError, ModelingError
+from modeling.train_request import TrainRequest
+from modeling.training import train
+from tests.modeling.data import make_class_folders
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A trained cnn to start from, its data, and the request that starts from it."""
+    root = tmp_path_factory.mktemp("base")
+    data = make_class_folders(root / "data", 20)
+    request = TrainRequest(data, "cnn", root / "model", epochs=4, batch_size=8, learning_rate=5e-3)
+    train(request, lambda event: None)
+    return replace(
+        request, weights=str(root / "model"), epochs=None, learning_rate=None, output=root / "next",
+        cache=root / "cache", seed=1,
+    )  # fmt: skip
+
+
+def run(request: TrainRequest):
+    events = []
+    card = train(request, events.append)
+    return card, events
+
+
+def named(events, name):
+    return [event for event in events if event["event"] == name]
+
+
+def test_without_epochs_or_budget_the_probe_is_the_model_and_the_cache_spares_its_features(base):
+    first, events = run(base)
+    again, events_again = run(base)
+
+    assert first.training["kept"] == "probe"
+    assert first.metrics["test_accuracy"] == 1.0
+    assert (len(named(events, "epoch")), len(named(events, "probe"))) == (0, 1)
+    assert again == first
+    assert [event["num_done"] for event in named(events_again, "features")] == [40]  # all at once
+
+
+def test_with_epochs_the_network_is_tuned_from_the_probe_and_the_better_one_kept(base):
+    card, events = run(replace(base, epochs=2))
+
+    assert [event["epoch"] for event in named(events, "epoch")] == [1, 2]
+    assert {event["stage"] for event in named(events, "epoch")} == {"fine-tune"}
+    assert named(events, "note")[-1]["text"].startswith("fine-tuning: validation accuracy ")
+    assert card.training["kept"] in ("probe", "fine-tuning")
+    assert card.metrics["test_accuracy"] == 1.0
+
+
+def test_a_budget_too_small_for_fine_tuning_leaves_the_probe_and_says_so(base, monkeypatch):
+    monkeypatch.setattr("modeling.fit.go.step_seconds", lambda *args, **extra: 1e4)
+
+    card, events = run(replace(base, budget_s=60.0))
+
+    assert card.training["kept"] == "probe"
+    assert named(events, "note")[-1]["text"].startswith("no fine-tuning: one epoch takes about ")
+
+
+def test_a_budget_too_small_for_one_epoch_from_scratch_is_a_mistake(base, monkeypatch):
+    monkeypatch.setattr("modeling.fit.go.step_seconds", lambda *args, **extra: 1e4)
+
+    with pytest.raises(ModelingError, match=r"one epoch takes about .* s here, the budget is 60 s; give --budget"):
+        run(replace(base, weights=None, budget_s=60.0))
+
+
+def test_weights_of_another_architecture_are_refused(base, tmp_path):
+    with pytest.raises(ArchitectureError, match="is a cnn, not a mlp"):
+        run(replace(base, architecture="mlp"))
+    with pytest.raises(ModelingError, match="no weights 'imagenet' for cnn"):
+        run(replace(base, weights="imagenet"))
+
+
+def test_a_network_for_photographs_learns_from_random_parts_and_is_asked_whole_images(base, tmp_path):
+    request = TrainRequest(
+        base.data, "mobilenet_v3_small", tmp_path / "model", epochs=1, batch_size=8, image_size=32,
+        work=tmp_path / "work", deterministic=True,
+    )  # fmt: skip
+
+    card, events = run(request)
+
+    plan = card.training["plan"]
+    assert (card.preprocessing.shape, card.preprocessing.resize) == ((32, 32, 1), 37)
+    assert (plan["recipe"]["augmentation"], plan["precision"]) == ("photo", "fp32")
+    assert len(named(events, "epoch")) == 1
+    assert json.loads((tmp_path / "model" / "model.json").read_bytes())["architecture"] == "mobilenet_v3_small"
