@@ -5,7 +5,9 @@ before anything is allocated, and whatever Pillow raises becomes an ImageError: 
 SyntaxError, IndexError, struct.error, zlib.error, MemoryError and more. Safe to call from many threads.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -16,6 +18,8 @@ from modeling.pixels import Pixels, fit, to_mode, upright
 from modeling.preprocessing import Preprocessing
 
 _DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330  # TIFF tags
+
+Size = tuple[int, int]  # width and height in px
 
 Image.init()  # registers the plugins once, before threads race to do it
 
@@ -30,32 +34,44 @@ def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int =
     Raises:
         ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
     """
+    needed = 2 * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
+    with loaded_image(data, needed=needed, max_pixels=max_pixels) as (image, _):
+        return fit(to_mode(upright(image), preprocessing), preprocessing)
+
+
+@contextlib.contextmanager
+def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple[Image.Image, Size]]:
+    """One encoded image as Pillow decodes it, its first frame, not turned yet; and its true width and height.
+
+    A JPEG may come at a half, quarter or eighth, of `needed` px a side at least; all of it is read even so. What
+    Pillow raises while the image is used becomes an ImageError, too.
+
+    Raises:
+        ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
+    """
     if not data:
         raise ImageError("empty", "the file is empty (0 bytes)")
     name = unsupported_format(data)
     if name is not None:
         raise _unsupported(name)
     try:
-        return _decode(data, preprocessing, max_pixels)
+        with Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
+            _check_size(image.size, max_pixels)
+            if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_camera_raw(image.tag_v2):
+                raise _unsupported("camera raw (TIFF)")
+            size = image.size
+            image.draft(None, (needed, needed))  # only JPEG heeds it
+            drafted = image.size
+            image.load()
+            _check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
+            yield image, size if image.size == drafted else image.size
     except ImageError:
         raise
     except Exception as err:
         raise _image_error(err, data) from err
 
 
-def _decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
-    with Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
-        _check_size(image.size, max_pixels)
-        if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_camera_raw(image.tag_v2):
-            raise _unsupported("camera raw (TIFF)")
-        needed = 2 * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
-        image.draft(None, (needed, needed))  # only JPEG heeds it
-        image.load()
-        _check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
-        return fit(to_mode(upright(image), preprocessing), preprocessing)
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def _check_size(size: Size, max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} x {height} pixels are more than the limit of {max_pixels}")

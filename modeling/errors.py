@@ -5,7 +5,8 @@ ModelingError (a ValueError)   an operator's mistake: one line that says what, t
 ├── ArchitectureError          no architecture of that name, or it cannot be built so
 ├── ModelNameError             a model name or reference that is not well-formed
 ├── ModelFormatError           a model folder that is damaged, or made by a newer version
-└── ModelNotFoundError         no model of that name or version
+├── ModelNotFoundError         no model of that name or version
+└── ModelInUseError            a model that something still points to
 ImageError                     one image that cannot be read; becomes that image's answer, never ends a job
 """
 
@@ -32,6 +33,10 @@ class ModelFormatError(ModelingError):
 
 class ModelNotFoundError(ModelingError):
     """No published model of that name or version."""
+
+
+class ModelInUseError(ModelingError):
+    """A model that something still points to."""
 
 
 class ImageError(Exception):

@@ -1,24 +1,25 @@
-"""Published models: immutable versions under `<root>/<name>/<version>/`, each whole or not there at all."""
+"""Published models: immutable versions under `<root>/<name>/<version>/`, each whole or not there at all.
+
+Beside the versions lie their aliases (modeling.aliases) and what removed ones leave (modeling.shelf).
+"""
 
 import difflib
-import errno
-import fcntl
 import hashlib
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from modeling.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
-from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
+from modeling.durable import check_plain, copy_durably
+from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, ModelNotFoundError
+from modeling.shelf import bury, is_number, locked, removed_numbers, take_next_number, version_numbers
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,18 @@ class ModelVersion:
     def ref(self) -> str:
         """`name@version`."""
         return f"{self.name}@{self.version}"
+
+    def created(self) -> datetime:
+        """When it was published, in UTC."""
+        return datetime.fromtimestamp((self.path / CARD_FILE).stat().st_mtime, UTC)
+
+    def files(self) -> tuple[Path, ...]:
+        """Its files, relative to `path`, by name; card and weights are always among them."""
+        return tuple(sorted(path.relative_to(self.path) for path in self.path.rglob("*") if not path.is_dir()))
+
+    def size_bytes(self) -> int:
+        """Size of all its files together."""
+        return sum((self.path / file).lstat().st_size for file in self.files())
 
 
 Versions = list[ModelVersion]  # a name for it: inside ModelStore, `list` is the method
@@ -57,26 +70,39 @@ class ModelStore:
         self.root = root
 
     def resolve(self, ref: str) -> ModelVersion:
-        """The version that `name`, `name@latest` or `name@2` means.
+        """The version that `name`, `name@latest`, `name@2` or `name@champion` (an alias) means.
 
         Raises:
             ModelNameError: not a well-formed reference.
-            ModelNotFoundError: no such name or version; lists what there is.
+            ModelNotFoundError: no such name, version or alias; lists what there is.
+            ModelFormatError: the model's aliases cannot be read.
         """
         name, _, wanted = ref.partition("@")
         check_model_name(name)
-        if "@" in ref and wanted != "latest" and not _VERSION.fullmatch(wanted):
-            raise ModelNameError(f"model version {wanted!r} in {ref!r} must be a number or 'latest'")
+        if "@" in ref and not (wanted == LATEST or is_number(wanted) or is_alias(wanted)):
+            raise ModelNameError(f"model version {wanted!r} in {ref!r} must be a number, 'latest' or an alias")
         versions = self._versions(name)
         if not versions:
             raise ModelNotFoundError(self._unknown_name(name))
-        if wanted in ("", "latest"):
+        if wanted in ("", LATEST):
             return versions[-1]
+        number = int(wanted) if is_number(wanted) else self._number_of(name, wanted, versions)
         for version in versions:
-            if version.version == int(wanted):
+            if version.version == number:
                 return version
-        known = ", ".join(str(version.version) for version in versions)
-        raise ModelNotFoundError(f"no model {ref!r}; versions of {name!r}: {known}")
+        raise ModelNotFoundError(self._missing_version(ref, number, versions))
+
+    def resolve_pinned(self, ref: str, digest: str) -> ModelVersion:
+        """The version `ref`, which had `digest` when somebody chose it.
+
+        Raises:
+            ModelNotFoundError: it is there no more.
+            ModelFormatError: what is there is another.
+        """
+        version = self.resolve(ref)
+        if version.digest != digest:
+            raise ModelFormatError(f"{ref} was {digest[:12]} when the job was submitted, and is another now")
+        return version
 
     def list(self) -> Versions:
         """Every published version, by name and number; anything else in the root is passed over."""
@@ -92,29 +118,101 @@ class ModelStore:
         path = self.resolve(ref).path / CARD_FILE
         return ModelCard.from_bytes(path.read_bytes(), path)
 
-    def publish(self, staged: Path, name: str) -> ModelVersion:
-        """Copy the model in folder `staged` to the next free version of `name`, whole or not at all.
+    def aliases(self, name: str) -> dict[str, int]:
+        """The version number behind each alias of a model; empty where the model is not there.
 
-        A model whose digest is published under that name already keeps its number: twice is harmless.
+        Raises:
+            ModelFormatError: they cannot be read.
+        """
+        return read_aliases(self.root / check_model_name(name))
+
+    def set_alias(self, version: ModelVersion, alias: str) -> int | None:
+        """Let `alias` stand for `version` from now on; returns the version number it stood for before.
+
+        Raises:
+            ModelNameError: a bad alias.
+            ModelNotFoundError: the version was removed meanwhile.
+            ModelFormatError: the aliases that there are cannot be read.
+        """
+        check_alias(alias)
+        folder = self.root / version.name
+        with locked(folder):
+            self.resolve(version.ref)
+            aliases = read_aliases(folder)
+            before = aliases.get(alias)
+            if before != version.version:
+                write_aliases(folder, aliases | {alias: version.version})
+        return before
+
+    def drop_alias(self, name: str, alias: str) -> int:
+        """Forget an alias; returns the version number it stood for.
+
+        Raises:
+            ModelNameError: a bad alias.
+            ModelNotFoundError: no such model or alias; lists what there is.
+            ModelFormatError: the aliases cannot be read.
+        """
+        folder = self.resolve(check_model_name(name)).path.parent
+        check_alias(alias)
+        with locked(folder):
+            number = self._number_of(name, alias, self._versions(name))
+            write_aliases(folder, {known: at for known, at in read_aliases(folder).items() if known != alias})
+        return number
+
+    def publish(self, staged: Path, name: str) -> ModelVersion:
+        """Copy all of folder `staged`, a model, to the next free version of `name`, whole or not at all.
+
+        A model whose digest is published under that name already keeps its number: twice is harmless. The number
+        of a removed version is never used again.
 
         Raises:
             ModelNameError: a bad name.
-            ModelFormatError: `staged` holds no whole model.
+            ModelFormatError: `staged` holds no whole model, or something that is no plain file or folder.
         """
+        check_plain(staged)
         digest = _checked_digest(staged)
         folder = self.root / check_model_name(name)
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / ".lock"):
+        with locked(folder):
             for version in self._versions(name):
                 if version.digest == digest:
                     return version
             copy = Path(tempfile.mkdtemp(prefix=".publishing-", dir=folder))
             try:
-                _copy_durably(staged, copy)
-                number = _move_to_next_number(copy, folder)
+                copy_durably(staged, copy)
+                number = take_next_number(copy, folder)
             finally:
                 shutil.rmtree(copy, ignore_errors=True)
         return ModelVersion(name, number, digest, folder / str(number))
+
+    def remove(self, version: ModelVersion) -> None:
+        """Remove a version: its name goes at once, then its files; its number is never used again.
+
+        Raises:
+            ModelInUseError: an alias stands for it.
+            ModelNotFoundError: it was removed already.
+            ModelFormatError: the model's aliases cannot be read.
+            OSError: its files could not all be deleted; the version is gone, the next removal tries again.
+        """
+        folder = self.root / version.name
+        with locked(folder):
+            self.resolve_pinned(version.ref, version.digest)
+            self.check_unnamed(version)
+            bury(folder, version.version)
+
+    def check_unnamed(self, version: ModelVersion) -> None:
+        """See that no alias stands for a version.
+
+        Raises:
+            ModelInUseError: which do, and how to move them.
+            ModelFormatError: the model's aliases cannot be read.
+        """
+        names = [alias for alias, number in self.aliases(version.name).items() if number == version.version]
+        if names:
+            raise ModelInUseError(
+                f"{version.ref} is {' and '.join(f'@{alias}' for alias in names)}; move that first with "
+                f"`pigeonhole models alias {version.name}@OTHER {names[0]}`"
+            )
 
     def _names(self) -> Sequence[str]:
         if not self.root.is_dir():
@@ -124,7 +222,7 @@ class ModelStore:
     def _versions(self, name: str) -> Versions:
         """Versions of `name` in the order of their numbers."""
         found = []
-        for number in _numbers(self.root / name):
+        for number in version_numbers(self.root / name):
             path = self.root / name / str(number)
             try:
                 card = (path / CARD_FILE).read_bytes()
@@ -134,7 +232,26 @@ class ModelStore:
                 found.append(ModelVersion(name, number, hashlib.sha256(card).hexdigest(), path))
         return found
 
+    def _number_of(self, name: str, alias: str, versions: Versions) -> int:
+        """The version number that an alias stands for."""
+        aliases = self.aliases(name)
+        if alias in aliases:
+            return aliases[alias]
+        known = ", ".join(f"{other} ({number})" for other, number in aliases.items()) or "none"
+        raise ModelNotFoundError(
+            f"model {name!r} has no alias {alias!r}; aliases: {known}; versions: {_numbers_of(versions)}"
+        )
+
+    def _missing_version(self, ref: str, number: int, versions: Versions) -> str:
+        name = versions[0].name
+        asked = ref if ref.endswith(f"@{number}") else f"{ref} (version {number})"
+        removed = number in removed_numbers(self.root / name)
+        what = f"model {asked!r} was removed" if removed else f"no model {asked!r}"
+        return f"{what}; versions of {name!r}: {_numbers_of(versions)}"
+
     def _unknown_name(self, name: str) -> str:
+        if removed_numbers(self.root / name):
+            return f"no model {name!r}: all its versions were removed; train one with --name {name}"
         names = [known for known in self._names() if self._versions(known)]
         if not names:
             return f"no model {name!r}: none is published yet; train one with --name {name}"
@@ -144,12 +261,8 @@ class ModelStore:
         return f"no model {name!r}; {hint}published: {shown}"
 
 
-def _numbers(folder: Path) -> list[int]:
-    """Every entry of a model's folder that is named like a version, ascending."""
-    try:
-        return sorted(int(entry) for entry in os.listdir(folder) if _VERSION.fullmatch(entry))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def _numbers_of(versions: Versions) -> str:
+    return ", ".join(str(version.version) for version in versions)
 
 
 def _checked_digest(staged: Path) -> str:
@@ -164,41 +277,3 @@ def _checked_digest(staged: Path) -> str:
     if card.weights_sha256 != weights_sha256:
         raise ModelFormatError(f"{staged}: the weights' sha256 is {weights_sha256}, not {card.weights_sha256}")
     return hashlib.sha256(card_bytes).hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock, so that publishers on one machine go one after another."""
-    with open(path, "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _copy_durably(source: Path, target: Path) -> None:
-    """Copy a folder's files and see them on disk before the folder gets its name."""
-    shutil.copytree(source, target, dirs_exist_ok=True)
-    target.chmod(0o755)  # mkdtemp keeps others out
-    for path in (*target.rglob("*"), target):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _move_to_next_number(copy: Path, folder: Path) -> int:
-    """Rename `copy` to the next free number; a publisher on another machine may take it first."""
-    while True:
-        number = max(_numbers(folder), default=0) + 1
-        try:
-            copy.rename(folder / str(number))
-        except OSError as err:
-            if err.errno not in _TAKEN:
-                raise
-            continue
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return number

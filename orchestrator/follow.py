@@ -10,9 +10,11 @@ from orchestrator.contract.errors import ExitCode, PigeonholeError
 from orchestrator.contract.job_folder import JobFolder, Outcome, active_jobs
 from orchestrator.contract.ledger import FINAL_STATES, JobRecord, Ledger
 from orchestrator.contract.listing import count_shards, read_facts
-from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
+from orchestrator.contract.queues import CLASSIFY, QUEUE_OF_KIND
+from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
+from orchestrator.events import describe_event
 
 FIRST_POLL_S, SLOWEST_POLL_S = 0.03, 0.5
 RATE_WINDOW_S = 15.0
@@ -34,7 +36,7 @@ def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecor
     return _with_outcome(record, outcome) if outcome else record
 
 
-def _record_from_disk(folder: JobFolder, request: ClassifyRequest | TrainJobRequest) -> JobRecord:
+def _record_from_disk(folder: JobFolder, request: AnyJobRequest) -> JobRecord:
     """What the disk knows of a job without looking at every part."""
     created_ms = round(request.created.timestamp() * 1000)
     num_shards, num_images = count_shards(folder.path)
@@ -72,7 +74,9 @@ def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
     facts |= {"source": request.source}
     if isinstance(request, ClassifyRequest):
         return facts | {"model": request.model.ref, "output": request.output}
-    return facts | {"model": request.name, "architecture": request.train["architecture"]}
+    if isinstance(request, TrainJobRequest):
+        return facts | {"model": request.name, "architecture": request.train["architecture"]}
+    return facts | {"model": request.model.ref, "part": request.part, "output": request.output}
 
 
 def exit_code(record: JobRecord) -> ExitCode:
@@ -117,7 +121,7 @@ def follow(
         num_workers = 0
         try:
             record = read_record(settings, ledger, job)
-            num_workers = ledger.num_listeners(record.kind)
+            num_workers = ledger.num_listeners(QUEUE_OF_KIND.get(record.kind, CLASSIFY))
         except SERVER_ERRORS:
             away = True
             record = read_record(settings, None, job) if record.state not in FINAL_STATES else record
@@ -148,8 +152,9 @@ def describe(glimpse: Glimpse) -> str:
     record = glimpse.record
     if glimpse.server_away:
         return f"{record.job}: the server is away, waiting for it"
-    if record.kind == "train":
-        return f"{record.job}: {record.state}{_describe_training(record.progress)}"
+    if record.kind != CLASSIFY:
+        told = describe_event(record.progress)
+        return f"{record.job}: {record.state}, {told}" if told else f"{record.job}: {record.state}"
     total = f"{record.num_images}" if record.listed else f"{record.num_images}+"
     parts = [f"{record.job}: {record.state}", f"{record.num_done}/{total} images"]
     if record.num_failed:
@@ -161,15 +166,3 @@ def describe(glimpse: Glimpse) -> str:
     if record.trouble:
         parts.append(record.trouble)
     return ", ".join(parts)
-
-
-def _describe_training(progress: str) -> str:
-    """What a training's last event says."""
-    event = json.loads(progress) if progress else {}
-    if event.get("event") == "epoch":
-        accuracy = event.get("accuracy")
-        shown = f", validation accuracy {accuracy:.4f}" if accuracy is not None else ""
-        return f", epoch {event['epoch']}/{event['epochs']}, loss {event['loss']:.4f}{shown}"
-    if event.get("event") == "decode":
-        return f", reading images {event['num_done']}/{event['num_images']}"
-    return ""

@@ -7,15 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import ListingFacts
 from orchestrator.contract.paths import path_to_text
-from orchestrator.contract.queues import CLASSIFY, FINALIZE, TRAIN
-from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest, fingerprint
+from orchestrator.contract.queues import CLASSIFY, FINALIZE, QUEUE_OF_KIND
+from orchestrator.contract.requests import (
+    AnyJobRequest,
+    ClassifyRequest,
+    EvaluateJobRequest,
+    TrainJobRequest,
+    fingerprint,
+)
 from orchestrator.contract.restore import output_of, restore_job
 from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.settings import Settings
@@ -23,9 +29,15 @@ from orchestrator.lister import Lister
 from orchestrator.sources import open_source
 from orchestrator.wishes import (
     ClassifyWish,
+    EvaluateWish,
     TrainWish,
+    check_folder,
     check_output,
+    choose_data,
+    choose_folder,
     choose_output,
+    count_images,
+    count_labelled,
     pin_model,
     require_images,
     train_request,
@@ -33,8 +45,6 @@ from orchestrator.wishes import (
 
 if TYPE_CHECKING:
     from celery import Celery
-
-AnyRequest = TypeVar("AnyRequest", ClassifyRequest, TrainJobRequest)
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Office:
             PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
         """
         source = open_source(wish.source, wish.reading)
-        pin, num_labels = pin_model(self.settings, wish.model)
+        pin, card = pin_model(self.settings, wish.model)
         job = new_job_id("classify")
         output, output_format = choose_output(self.settings, wish, job)
         request = ClassifyRequest(
@@ -105,7 +115,7 @@ class Office:
             output=path_to_text(str(output)),
             output_format=output_format,  # type: ignore[arg-type]  # one of FORMATS, checked by _output
             overwrite=wish.overwrite,
-            top_k=min(wish.top_k, num_labels),
+            top_k=min(wish.top_k, len(card.labels)),
             shard_size=wish.shard_size,
             max_failures=wish.max_failures,
             idempotency_key=wish.idempotency_key,
@@ -135,10 +145,9 @@ class Office:
         Raises:
             PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
         """
-        train = train_request(wish)
-        job = new_job_id("train")
+        train = train_request(self.settings, wish)
         request = TrainJobRequest(
-            job=job,
+            job=new_job_id("train"),
             created=datetime.now(UTC),
             source=path_to_text(str(wish.data)),
             name=wish.name,
@@ -147,16 +156,44 @@ class Office:
         )
         if earlier := self._earlier(request):
             return Submission(earlier, existed=True)
-        from modeling.datasets import open_dataset  # numpy: only where training data is looked at
+        return self._submit_child(request, count_images(train.data), need_worker=wish.need_worker)
 
-        num_images = open_dataset(train.data).num_images
-        if wish.need_worker:
-            self.require_worker(TRAIN)
+    def submit_evaluate(self, wish: EvaluateWish) -> Submission:
+        """Submit an evaluation.
+
+        Raises:
+            PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
+        """
+        pin, card = pin_model(self.settings, wish.model)
+        data, output = choose_data(wish.data), choose_folder(wish.output)
+        request = EvaluateJobRequest(
+            job=new_job_id("evaluate"),
+            created=datetime.now(UTC),
+            source=path_to_text(str(wish.data)),
+            model=pin,
+            data=str(data),
+            part=wish.part,
+            output=path_to_text(str(output)) if output else None,
+            idempotency_key=wish.idempotency_key,
+        )
+        if earlier := self._earlier(request):
+            return Submission(earlier, existed=True)
+        check_folder(output)
+        self._check_output_is_free(request)
+        return self._submit_child(request, count_labelled(data, wish.part, card), need_worker=wish.need_worker)
+
+    def _submit_child(
+        self, request: TrainJobRequest | EvaluateJobRequest, num_images: int, *, need_worker: bool
+    ) -> Submission:
+        """Submit a job that a child process of a worker does as a whole: one shard, listed from the first."""
+        queue = QUEUE_OF_KIND[request.kind]
+        if need_worker:
+            self.require_worker(queue)
         folder = JobFolder.create(self.settings, request)
-        fields: dict[str, str | int] = {"kind": "train", "listed": 1, "num_shards": 1, "num_images": num_images}
+        fields: dict[str, str | int] = {"kind": request.kind, "listed": 1, "num_shards": 1, "num_images": num_images}
         entered = self._enter(folder, request, fields)
         if not entered.existed:
-            self.ring(TRAIN, job)
+            self.ring(queue, request.job)
         return entered
 
     def cancel(self, job: str) -> str:
@@ -198,7 +235,7 @@ class Office:
         folder.retire()
         return outcome.state == "cancelled"
 
-    def _earlier(self, request: ClassifyRequest | TrainJobRequest, *, own_folder: bool = False) -> str | None:
+    def _earlier(self, request: AnyJobRequest, *, own_folder: bool = False) -> str | None:
         """The job that the same idempotency key already stands for."""
         key = request.idempotency_key
         job = self.ledger.job_of_submission(key) if key else None
@@ -211,12 +248,13 @@ class Office:
             raise UsageError(f"idempotency key {key!r} stands for another request, job {job}; use a new key")
         return job
 
-    def _check_output_is_free(self, request: ClassifyRequest) -> None:
-        owner = self.ledger.owner_of_output(request.output)
+    def _check_output_is_free(self, request: AnyJobRequest) -> None:
+        output = output_of(request)
+        owner = self.ledger.owner_of_output(output) if output else None
         if owner is not None:
-            raise UsageError(f"job {owner} will write {request.output}; wait for it, cancel it, or name another output")
+            raise UsageError(f"job {owner} will write {output}; wait for it, cancel it, or name another output")
 
-    def _enter(self, folder: JobFolder, request: AnyRequest, fields: dict[str, str | int]) -> Submission:
+    def _enter(self, folder: JobFolder, request: AnyJobRequest, fields: dict[str, str | int]) -> Submission:
         """Enter the job into the ledger; where another was faster with its key or its output, take ours back."""
         try:
             verdict, job = self.ledger.create(

@@ -5,15 +5,21 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modeling.card import CARD_FILE, ModelCard
+from modeling.errors import ModelNameError, ModelNotFoundError
 from modeling.store import ModelStore, check_model_name
 from modeling.train_request import TrainRequest
+from modeling.weights import DEFAULT as IMAGENET
+from modeling.weights import check_weights
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.paths import path_to_text
-from orchestrator.contract.requests import MaxFailures, ModelPin
+from orchestrator.contract.requests import MaxFailures, ModelPin, Part
 from orchestrator.contract.rows import format_of
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.summary import summary_path
 from orchestrator.sources import Source, SourceOptions, open_source
+
+DEFAULT_ARCHITECTURE = "cnn"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,18 @@ class TrainWish:
     need_worker: bool = True
 
 
+@dataclass(frozen=True)
+class EvaluateWish:
+    """What an operator asks for, as the command line takes it."""
+
+    model: str
+    data: Path
+    output: Path | None = None  # a folder that is not there yet; None: in the job's folder
+    part: Part = "all"
+    idempotency_key: str | None = None
+    need_worker: bool = True
+
+
 def check_classify(settings: Settings, wish: ClassifyWish) -> None:
     """Raises what `submit_classify` would, as far as it can be told without a server; `-` is left unread."""
     if wish.source != "-":
@@ -55,9 +73,43 @@ def check_classify(settings: Settings, wish: ClassifyWish) -> None:
 
 def check_train(settings: Settings, wish: TrainWish) -> None:
     """Raises what `submit_train` would, as far as it can be told without a server."""
-    from modeling.datasets import open_dataset
+    count_images(train_request(settings, wish).data)
 
-    open_dataset(train_request(wish).data)
+
+def check_evaluate(settings: Settings, wish: EvaluateWish) -> None:
+    """Raises what `submit_evaluate` would, as far as it can be told without a server."""
+    _, card = pin_model(settings, wish.model)
+    count_labelled(choose_data(wish.data), wish.part, card)
+    check_folder(choose_folder(wish.output))
+
+
+def count_images(data: Path) -> int:
+    """The number of images in a data set, none of which is opened.
+
+    Raises:
+        DataError: it is no data set.
+    """
+    from modeling.data.open import open_dataset  # numpy: only where labelled data is looked at
+
+    return open_dataset(data).num_images
+
+
+def count_labelled(data: Path, part: Part, card: ModelCard) -> int:
+    """The number of images in a data set of which `part` is to be evaluated; none is opened.
+
+    Raises:
+        DataError: it is no data set, or has images of a class that the model does not know. Which images a part
+            holds is for the evaluation to find out.
+    """
+    import numpy as np
+
+    from modeling.data.open import open_dataset
+    from modeling.evaluation.gather import model_targets
+
+    dataset = open_dataset(data)
+    if part == "all":
+        model_targets(dataset, np.arange(dataset.num_images), card.labels)
+    return dataset.num_images
 
 
 def require_images(source: Source) -> None:
@@ -65,8 +117,8 @@ def require_images(source: Source) -> None:
         raise UsageError(f"{source.text!r} holds no images{_describe_skipped(source)}")
 
 
-def pin_model(settings: Settings, model: str) -> tuple[ModelPin, int]:
-    """The version that `model` means at this moment, and its number of labels."""
+def pin_model(settings: Settings, model: str) -> tuple[ModelPin, ModelCard]:
+    """The version that `model` means at this moment, and its card."""
     store = ModelStore(settings.models)
     version = store.resolve(model)
     card = store.card(version.ref)
@@ -76,17 +128,79 @@ def pin_model(settings: Settings, model: str) -> tuple[ModelPin, int]:
         digest=version.digest,
         preprocessing_digest=card.preprocessing.digest,
     )
-    return pin, len(card.labels)
+    return pin, card
 
 
-def train_request(wish: TrainWish) -> TrainRequest:
+def train_request(settings: Settings, wish: TrainWish) -> TrainRequest:
     """What the worker's training gets, checked."""
     check_model_name(wish.name)
-    data = Path(os.path.abspath(wish.data))  # noqa: PTH100 links are kept: the operator's own name
-    _check_is_text(data)
-    if not data.exists():
-        raise NotFoundError(f"there is no {str(wish.data)!r}; give a folder per class, or one with MNIST idx files")
-    return TrainRequest.from_json(wish.options | {"data": str(data), "output": "model"})
+    options = {"architecture": DEFAULT_ARCHITECTURE} | wish.options
+    wanted = wish.options.get("weights")
+    if isinstance(wanted, str):
+        weights, architecture = choose_weights(settings, wanted)
+        options = {"architecture": architecture} | wish.options | {"weights": weights}
+    request = TrainRequest.from_json(options | {"data": str(choose_data(wish.data)), "output": "model"})
+    if request.weights is not None:
+        check_weights(request.architecture, request.weights)
+    return request
+
+
+def choose_weights(settings: Settings, wanted: str) -> tuple[str, str]:
+    """Weights as a worker finds them, and the architecture to take where none is named: that of a model, if it is one.
+
+    A name of pre-trained weights stays what it is; a published model becomes its version's folder, so that an alias
+    that moves changes nothing; a file or a folder gets its absolute path.
+
+    Raises:
+        ModelNotFoundError: there is no version such as `birds@9`.
+    """
+    if wanted == IMAGENET:
+        return wanted, DEFAULT_ARCHITECTURE
+    path = _published(ModelStore(settings.models), wanted) or Path(os.path.abspath(wanted))  # noqa: PTH100 as choose_data
+    if not path.exists():
+        return wanted, DEFAULT_ARCHITECTURE
+    _check_is_text(path)
+    card = path / CARD_FILE
+    if not card.is_file():
+        return str(path), DEFAULT_ARCHITECTURE
+    return str(path), ModelCard.from_bytes(card.read_bytes(), card).architecture
+
+
+def _published(store: ModelStore, wanted: str) -> Path | None:
+    """The folder of the version that `wanted` means; None where it means no model."""
+    try:
+        return store.resolve(wanted).path
+    except ModelNameError:
+        return None
+    except ModelNotFoundError:
+        if "@" in wanted:
+            raise
+        return None
+
+
+def choose_data(data: Path) -> Path:
+    """The absolute path of labelled data that exists."""
+    path = Path(os.path.abspath(data))  # noqa: PTH100 links are kept: the operator's own name
+    _check_is_text(path)
+    if not path.exists():
+        raise NotFoundError(
+            f"there is no {str(data)!r}; give a folder per class, idx files, or a list of path and label"
+        )
+    return path
+
+
+def choose_folder(output: Path | None) -> Path | None:
+    """The absolute path of a folder to publish; None where one in the job's own is meant."""
+    return None if output is None else Path(os.path.abspath(output))  # noqa: PTH100 as choose_data
+
+
+def check_folder(output: Path | None) -> None:
+    """Raises UsageError where the folder exists already, or could not be made in the end."""
+    if output is None:
+        return
+    if os.path.lexists(output):
+        raise UsageError(f"output {str(output)!r} exists; name a folder that does not")
+    _check_is_writable(output)
 
 
 def choose_output(settings: Settings, wish: ClassifyWish, job: str) -> tuple[Path, str]:
@@ -102,18 +216,23 @@ def check_output(output: Path, *, overwrite: bool, in_job_folder: bool) -> None:
     """Raises UsageError where the manifest could not be written there in the end."""
     if in_job_folder:
         return
-    folder = output.parent
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
     if output.is_dir():
         raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to the folder {str(folder)!r} of the output")
+    _check_is_writable(output)
     for path in (output, summary_path(output)):
         if os.path.lexists(path) and not path.is_file():
             raise UsageError(f"output {str(path)!r} is no regular file; name another")
         if path.exists() and not overwrite:
             raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
+
+
+def _check_is_writable(output: Path) -> None:
+    """Raises UsageError where neither `output` nor a summary beside it could be made."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to the folder {str(folder)!r} of the output")
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=summary_path(output).name):
             pass  # read-only mounts, full quotas and names too long say so only when asked for a file

@@ -1,4 +1,4 @@
-"""Ending a job: publish its manifest or its model, or conclude that it failed or was cancelled.
+"""Ending a job: publish its manifest, its model or its evaluation, or conclude that it failed or was cancelled.
 
 One worker at a time has the right to end a job, by a lease with a fencing number. Every step may be done
 twice: the second time it finds the same bytes, the same model version and the same outcome.
@@ -14,10 +14,12 @@ from orchestrator.contract.job_folder import FinalState, JobFolder, Outcome
 from orchestrator.contract.ledger import JobRecord, Ledger
 from orchestrator.contract.listing import read_facts
 from orchestrator.contract.parts import part_path
+from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.queues import CLASSIFY
-from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
+from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest, EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.restore import output_of, restore_job
 from workers.publish import BadPartError, DiskTroubleError, publish_manifest, remove_temporaries
+from workers.publish_folder import publish_evaluation, remove_copies
 from workers.right import END_LEASE_S, Right, RightLostError
 from workers.station import Station
 
@@ -50,7 +52,7 @@ def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: Ledger) -> None:
     folder.retire()
 
 
-def _conclude(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, station: Station) -> Outcome | None:
+def _conclude(folder: JobFolder, request: AnyJobRequest, station: Station) -> Outcome | None:
     """How the job ends; None where it is not this worker's to say, or not yet."""
     ledger = station.ledger
     state, fence = station.patiently(ledger.begin_end, folder.job, station.worker, END_LEASE_S)
@@ -64,9 +66,14 @@ def _conclude(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, sta
         return _stopped(folder, request, record)
     try:
         with Right(station, folder.job, fence) as right:
-            if isinstance(request, TrainJobRequest):
-                return _publish_model(folder, request, record, station)
-            return _publish_rows(folder, request, record, fence, right)
+            match request:
+                case ClassifyRequest():
+                    return _publish_rows(folder, request, record, fence, right)
+                case TrainJobRequest():
+                    return _publish_model(folder, request, record, station)
+                case EvaluateJobRequest():
+                    result = publish_evaluation(folder, request, fence, right)
+                    return _outcome("succeeded", record, result=path_to_text(str(result)))
     except RightLostError:
         logger.info("job %s: another worker ends it", folder.job)
     except BadPartError as err:
@@ -110,12 +117,14 @@ def _publish_model(folder: JobFolder, request: TrainJobRequest, record: JobRecor
     return _outcome("succeeded", record, result=version.ref)
 
 
-def _stopped(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, record: JobRecord | None) -> Outcome:
+def _stopped(folder: JobFolder, request: AnyJobRequest, record: JobRecord | None) -> Outcome:
     """The end of a job that was cancelled, by the operator or by what happened to it."""
     if isinstance(request, ClassifyRequest):
         remove_temporaries(request)
         if record is not None and (outcome := _too_many_failures(folder, request, record)):
             return outcome
+    if isinstance(request, EvaluateJobRequest):
+        remove_copies(request)
     if record is not None and record.error:
         return _outcome("failed", record, error=record.error)
     return _outcome("cancelled", record)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from modeling.errors import ModelFormatError
 from modeling.store import ModelStore
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import Ledger
@@ -45,11 +44,7 @@ class Sessions:
         if pin.digest not in self._loaded:
             from modeling.classifier import Classifier  # torch: only where a model is wanted
 
-            version = self._store.resolve(pin.ref)
-            if version.digest != pin.digest:
-                raise ModelFormatError(
-                    f"{pin.ref} was {pin.digest[:12]} when the job was submitted, and is another now"
-                )
+            version = self._store.resolve_pinned(pin.ref, pin.digest)
             self._loaded[pin.digest] = Classifier.load(version.path, self._device)
             if len(self._loaded) > MODELS_KEPT:
                 self._loaded.popitem(last=False)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from orchestrator.contract.job_folder import JobFolder, active_jobs
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import read_facts
-from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE, TRAIN
-from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest
+from orchestrator.contract.queues import ALL_QUEUES, FINALIZE, QUEUE_OF_KIND
+from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
@@ -55,7 +55,7 @@ def _num_bells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
     return 1 if need == "end" else idle
 
 
-def _finish_listing(folder: JobFolder, request: ClassifyRequest | TrainJobRequest, ledger: Ledger) -> None:
+def _finish_listing(folder: JobFolder, request: AnyJobRequest, ledger: Ledger) -> None:
     """The submitting process is silent: either the listing is whole and the server forgot, or it never will be."""
     facts = read_facts(folder.path)
     if facts is None or not isinstance(request, ClassifyRequest):
@@ -72,7 +72,7 @@ def _look_at(folder: JobFolder, ledger: Ledger, *, starving_s: float) -> tuple[s
         enter_outcome(folder, outcome, ledger)
         return FINALIZE, "nothing"
     request = folder.request()
-    queue = CLASSIFY if isinstance(request, ClassifyRequest) else TRAIN
+    queue = QUEUE_OF_KIND[request.kind]
     if folder.cancel_requested():
         ledger.cancel(folder.job)  # once more: the server may have lost it with its last second
     need = ledger.need(folder.job, starving_s)

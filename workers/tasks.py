@@ -11,13 +11,13 @@ from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.child import at_work
+from workers.child_job import do_child_job
 from workers.classify import classify_slice
 from workers.end import end_job
-from workers.train import train_slice
 
 logger = logging.getLogger(__name__)
 
-_WORK = {CLASSIFY: classify_slice, TRAIN: train_slice, FINALIZE: end_job}
+_WORK = {CLASSIFY: classify_slice, TRAIN: do_child_job, FINALIZE: end_job}
 
 
 @shared_task(name=TASKS[CLASSIFY], time_limit=SLICE_TIME_LIMIT_S)
@@ -28,7 +28,7 @@ def classify_task(message: dict[str, Any]) -> None:
 
 @shared_task(name=TASKS[TRAIN])
 def train_task(message: dict[str, Any]) -> None:
-    """Train to the end; the child process can be stopped at any time."""
+    """Train or evaluate to the end; the child process can be stopped at any time."""
     _answer(TRAIN, message)
 
 

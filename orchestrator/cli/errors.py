@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from modeling.errors import ModelFormatError, ModelingError, ModelNotFoundError
+from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
 from orchestrator.contract.errors import ExitCode, PigeonholeError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -48,7 +48,7 @@ def _tell(err: Exception) -> tuple[str, int] | None:
 def _modeling_code(err: ModelingError) -> ExitCode:
     if isinstance(err, ModelNotFoundError):
         return ExitCode.NOT_FOUND
-    return ExitCode.FAILED if isinstance(err, ModelFormatError) else ExitCode.USAGE
+    return ExitCode.FAILED if isinstance(err, ModelFormatError | ModelInUseError) else ExitCode.USAGE
 
 
 def _tell_system_error(err: OSError) -> tuple[str, int] | None:

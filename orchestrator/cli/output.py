@@ -54,6 +54,15 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def size_text(size_bytes: int) -> str:
+    """A size as people say it: 850 B, 12.3 kB, 44.8 MB."""
+    size, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.95 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: 850 ms, 12.3 s, 4 min 05 s, 2 h 10 min."""
     if seconds < 1:

@@ -12,7 +12,9 @@ from rich.text import Text
 
 from orchestrator.cli.output import duration, on_interrupt, say
 from orchestrator.contract.errors import ExitCode
+from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import JobRecord
+from orchestrator.events import share_done, warnings
 from orchestrator.follow import Glimpse, describe, exit_code, follow
 from orchestrator.submit import Office
 
@@ -33,6 +35,8 @@ def follow_to_end(office: Office, job: str, *, timeout_s: float | None = None, f
     if not last.record.ended:
         say(f"job {job} has not ended within {duration(timeout_s or 0)}; it goes on")
         sys.exit(ExitCode.TIMED_OUT)
+    for warning in warnings(JobFolder.open(office.settings, job).events):
+        say(warning, color="yellow")
     return last.record
 
 
@@ -40,7 +44,7 @@ def say_end(record: JobRecord) -> None:
     """One line on how a job ended."""
     color = _COLORS.get(record.state)
     elapsed_s = max(record.ended_ms - (record.started_ms or record.created_ms), 1) / 1000
-    if record.kind == "train":
+    if record.kind != "classify":
         text = f"job {record.job}: {record.state} after {duration(elapsed_s)}"
     else:
         rate = f", {record.num_done / elapsed_s:,.0f} images/s" if record.num_done else ""
@@ -100,10 +104,17 @@ def _heading(record: JobRecord) -> RenderableType:
     heading = Table.grid(padding=(0, 2), expand=True)
     heading.add_column(no_wrap=True)
     heading.add_column(ratio=1)
-    total = record.num_images or 1
-    bar = ProgressBar(total=total, completed=record.num_done, width=40, pulse=not record.listed)
-    heading.add_row(Text(f"{record.job} {record.state}", style="bold"), bar if record.kind == "classify" else "")
+    heading.add_row(Text(f"{record.job} {record.state}", style="bold"), _bar(record))
     return heading
+
+
+def _bar(record: JobRecord) -> ProgressBar:
+    """How much is done; it pulses where that cannot be told."""
+    if record.kind == "classify":
+        return ProgressBar(total=record.num_images or 1, completed=record.num_done, width=40, pulse=not record.listed)
+    share = share_done(record.progress)
+    done, total = share or (0, 1)
+    return ProgressBar(total=total, completed=done, width=40, pulse=share is None and record.state == "running")
 
 
 def _numbers(glimpse: Glimpse) -> Text:

@@ -9,6 +9,7 @@ from modeling.architectures import ARCHITECTURES
 from modeling.store import ModelStore
 from orchestrator.cli.office import open_or_start_office
 from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
 from orchestrator.submit import Office
 from orchestrator.wishes import TrainWish, check_train
 
@@ -17,13 +18,38 @@ from orchestrator.wishes import TrainWish, check_train
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Name to publish the model under; every run adds a version.")
 @click.option(
-    "--arch", "architecture", default="cnn", show_default=True, type=click.Choice(sorted(ARCHITECTURES)),
-    help="Network architecture.",
-)  # fmt: skip
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images; default: the recipe's.")
+    "--arch",
+    "architecture",
+    type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
+    help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: cnn, or that of the weights' model.",
+)
+@click.option(
+    "--from-weights",
+    "weights",
+    metavar="W",
+    help="Pre-trained weights: imagenet, the name of torchvision's, a file, or a published model.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Passes over the training images; default: the recipe's. With --from-weights: of fine-tuning.",
+)
+@click.option(
+    "--budget",
+    "budget_s",
+    type=Duration(),
+    help="Time that fitting may take; fewer epochs where needed. With --from-weights it allows fine-tuning.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a training step; default: the recipe's.")
-@click.option("--learning-rate", type=float, help="Highest learning rate; default: the recipe's.")
+@click.option("--learning-rate", type=LearningRate(), help="Highest learning rate, or auto; default: the recipe's.")
 @click.option("--image-size", type=click.IntRange(min=8), help="Side of the square the network sees, in pixels.")
+@click.option(
+    "--max-error",
+    type=Share(),
+    default=0.01,
+    show_default="1%",
+    help="Share of accepted images that may be wrong; the rest of the images goes to review.",
+)
 @click.option(
     "--validation", type=float, default=0.1, show_default=True, help="Share of images that chooses the epoch."
 )
@@ -31,13 +57,13 @@ from orchestrator.wishes import TrainWish, check_train
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same model on a CPU."
 )
+@click.option("--deterministic", is_flag=True, help="Choose nothing by timing, and use deterministic kernels only.")
 @click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
 @json_option
 def train(
     data: Path,
     name: str,
-    architecture: str,
     idempotency_key: str | None,
     detach: bool,
     as_json: bool,
@@ -45,16 +71,19 @@ def train(
 ) -> None:
     """Train a classifier on DATA and publish it.
 
-    DATA is a folder with one folder of images a class, or a folder with the MNIST idx files.
+    DATA is a folder with one folder of images a class (or train, val and test folders of such), MNIST-like idx
+    files, CIFAR-10's binary files, a CSV or JSONL file of path and label, or a manifest with corrected labels.
 
     \b
     Examples:
       pigeonhole train photos/ --name birds
       pigeonhole train mnist/ --name digits --arch mlp --epochs 10
-      pigeonhole train photos/ --name birds --detach
+      pigeonhole train photos/ --name birds --arch mobilenet_v2 --from-weights imagenet
+      pigeonhole train photos/ --name birds --arch resnet18 --from-weights imagenet --budget 10m --max-error 0.5%
+      pigeonhole train corrected.csv --name birds --from-weights birds@2 --detach
     """
     chosen = {key: value for key, value in options.items() if value is not None}
-    wish = TrainWish(data, name, chosen | {"architecture": architecture}, idempotency_key, need_worker=not detach)
+    wish = TrainWish(data, name, chosen, idempotency_key, need_worker=not detach)
     office = open_or_start_office(check=lambda settings: check_train(settings, wish))
     submission = office.submit_train(wish)
     if submission.existed:

@@ -7,8 +7,10 @@ jobs/<job>/
     listing.json      facts, once the listing is whole
     parts/            one file a finished shard      (classify)
     journals/         progress inside shards that have killed a worker
-    events.jsonl      what the training said         (train)
+    events.jsonl      what the child process said    (train, evaluate)
+    training.log      what libraries said in it      (train; evaluation.log)
     model/            the trained model, before it is published (train)
+    evaluation/       figures, predictions, report; copied to the wanted output (evaluate)
     cancel            empty; there if the operator asked for the job's end
     summary.json      facts of the published manifest
     outcome.json      how the job ended; there exactly if it has ended
@@ -22,7 +24,7 @@ from typing import Literal, Self
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.files import fsync_folder, link_once, temporary_beside, write_atomic, write_durable
 from orchestrator.contract.messages import JOB_ID, Versioned
-from orchestrator.contract.requests import ClassifyRequest, Kind, TrainJobRequest, parse_request
+from orchestrator.contract.requests import AnyJobRequest, Kind, parse_request
 from orchestrator.contract.settings import Settings
 
 FinalState = Literal["succeeded", "partial", "failed", "cancelled"]
@@ -37,7 +39,7 @@ class Outcome(Versioned):
     num_done: int = 0
     num_failed: int = 0
     too_many_failures: bool = False
-    result: str | None = None  # the manifest's path, or the model's reference
+    result: str | None = None  # path of the manifest or of the evaluation's folder, or the model's reference
     error: str | None = None
 
 
@@ -58,12 +60,13 @@ class JobFolder:
         self.journals = self.path / "journals"
         self.events = self.path / "events.jsonl"
         self.model = self.path / "model"
+        self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
         self._outcome = self.path / "outcome.json"
         self._active = settings.active / job
 
     @classmethod
-    def create(cls, settings: Settings, request: ClassifyRequest | TrainJobRequest) -> Self:
+    def create(cls, settings: Settings, request: AnyJobRequest) -> Self:
         """Write the request down; the job is real once it is in the ledger, and lasting once it is active."""
         folder = cls(settings, request.job)
         settings.jobs.mkdir(parents=True, exist_ok=True)
@@ -85,7 +88,7 @@ class JobFolder:
             raise NotFoundError(f"there is no job {job} in {settings.jobs}; `pigeonhole jobs` lists them")
         return folder
 
-    def request(self) -> ClassifyRequest | TrainJobRequest:
+    def request(self) -> AnyJobRequest:
         """What was asked for."""
         path = self.path / "job.json"
         return parse_request(path.read_bytes(), path=path)

@@ -15,7 +15,7 @@ from orchestrator.contract.errors import MessageError
 
 MESSAGE_VERSION = 1
 
-JOB_ID = re.compile(r"[ct][0-9]{6}-[0-9]{6}-[0-9a-f]{6}")
+JOB_ID = re.compile(r"[cte][0-9]{6}-[0-9]{6}-[0-9a-f]{6}")
 
 
 class Versioned(BaseModel):

@@ -12,8 +12,9 @@ from pydantic import Field
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
 
-Kind = Literal["classify", "train"]
+Kind = Literal["classify", "train", "evaluate"]
 Format = Literal["csv", "json", "jsonl"]
+Part = Literal["all", "train", "validation", "test"]
 
 
 class MaxFailures(Versioned):
@@ -78,11 +79,32 @@ class TrainJobRequest(Versioned):
     idempotency_key: str | None = None
 
 
+class EvaluateJobRequest(Versioned):
+    """Evaluate a model on labelled images."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    job: str
+    created: datetime
+    source: str  # the data as the operator wrote it, for people
+    model: ModelPin
+    data: str  # absolute path
+    part: Part
+    output: str | None = None  # absolute path of the folder to publish; None: in the job's own
+    idempotency_key: str | None = None
+
+
+AnyJobRequest = ClassifyRequest | TrainJobRequest | EvaluateJobRequest
+_KINDS: dict[str, type[AnyJobRequest]] = {
+    "classify": ClassifyRequest,
+    "train": TrainJobRequest,
+    "evaluate": EvaluateJobRequest,
+}
+
 # What differs between two submissions of the same wish.
 _VOLATILE = {"job", "created"}
 
 
-def parse_request(data: bytes, *, path: Path) -> ClassifyRequest | TrainJobRequest:
+def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:
     """The request in a `job.json`.
 
     Raises:
@@ -93,14 +115,13 @@ def parse_request(data: bytes, *, path: Path) -> ClassifyRequest | TrainJobReque
     except ValueError as err:
         raise MessageError(f"{path} is not JSON: {err}") from err
     kind = record.get("kind") if isinstance(record, dict) else None
-    if kind == "classify":
-        return ClassifyRequest.parse(record, what=str(path))
-    if kind == "train":
-        return TrainJobRequest.parse(record, what=str(path))
-    raise MessageError(f"{path} describes a job of kind {kind!r}; version {MESSAGE_VERSION} knows classify and train")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        known = ", ".join(_KINDS)
+        raise MessageError(f"{path} describes a job of kind {kind!r}; version {MESSAGE_VERSION} knows {known}")
+    return _KINDS[kind].parse(record, what=str(path))
 
 
-def fingerprint(request: ClassifyRequest | TrainJobRequest) -> str:
+def fingerprint(request: AnyJobRequest) -> str:
     """The same for two submissions that ask for the same: an idempotency key stands for one wish only."""
     wish = request.model_dump_json(exclude=_VOLATILE)
     return hashlib.sha256(wish.encode()).hexdigest()

@@ -7,7 +7,7 @@ from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import count_shards, read_facts
 from orchestrator.contract.parts import PartTrailer, part_path, read_trailer
-from orchestrator.contract.requests import ClassifyRequest, TrainJobRequest, fingerprint
+from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest, fingerprint
 
 
 def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> bool:
@@ -36,9 +36,9 @@ def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> 
     )
 
 
-def output_of(request: ClassifyRequest | TrainJobRequest) -> str:
+def output_of(request: AnyJobRequest) -> str:
     """The path that the job alone may write; nothing for training, whose versions never clash."""
-    return request.output if isinstance(request, ClassifyRequest) else ""
+    return "" if isinstance(request, TrainJobRequest) else request.output or ""
 
 
 def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearray) -> dict[str, str | int]:

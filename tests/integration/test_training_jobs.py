@@ -39,7 +39,7 @@ def training_child(house: House) -> psutil.Process:
     def look() -> bool:
         for worker in house.workers:
             for process in psutil.Process(worker.process.pid).children(recursive=True):
-                if "modeling.train_process" in process.cmdline():
+                if "modeling.child_process" in process.cmdline():
                     found.append(process)
         return bool(found)
 
@@ -111,7 +111,7 @@ def test_a_training_that_crashes_ends_as_failed_with_its_last_lines(house: House
         "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
     )
     wait_for_epoch(house, job)
-    with (JobFolder.open(house.settings, job).path / "train.log").open("a") as log:
+    with (JobFolder.open(house.settings, job).path / "training.log").open("a") as log:
         log.write("the last thing it said\n")
 
     os.kill(training_child(house).pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from modeling.calibration import Calibration
 from modeling.card import ModelCard
-from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
+from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, ModelNotFoundError
 from modeling.preprocessing import Preprocessing
 from modeling.store import ModelStore, ModelVersion, check_model_name
 
@@ -99,7 +100,7 @@ def test_an_unknown_model_names_what_there_is(tmp_path):
         store.resolve("digits@7")
 
 
-@pytest.mark.parametrize("ref", ["", "@1", "../x", "a/b", "Upper", "digits@", "digits@0", "digits@x", "digits@1@2"])
+@pytest.mark.parametrize("ref", ["", "@1", "../x", "a/b", "Upper", "digits@", "digits@0", "digits@X", "digits@1@2"])
 def test_malformed_references_are_refused(tmp_path, ref):
     with pytest.raises(ModelNameError):
         ModelStore(tmp_path).resolve(ref)
@@ -121,6 +122,136 @@ def test_a_staged_folder_that_is_not_whole_is_refused_and_leaves_nothing(tmp_pat
     with pytest.raises(ModelFormatError, match="no whole model"):
         store.publish(tmp_path / "missing", "digits")
 
+    assert store.list() == []
+
+
+def test_a_version_holds_all_that_was_staged_and_knows_its_files_size_and_age(tmp_path):
+    staged = stage(tmp_path / "a")
+    (staged / "plots").mkdir()
+    (staged / "report.html").write_text("report")
+    (staged / "plots" / "curves.png").write_bytes(b"png")
+    for path in staged.rglob("*"):
+        path.chmod(0o700)
+
+    version = ModelStore(tmp_path / "models").publish(staged, "digits")
+
+    names = ["model.json", "model.safetensors", "plots/curves.png", "report.html"]
+    assert [str(file) for file in version.files()] == names
+    assert [(version.path / name).read_bytes() for name in names] == [(staged / name).read_bytes() for name in names]
+    assert version.size_bytes() == sum((staged / name).stat().st_size for name in names)
+    assert abs(version.created().timestamp() - version.path.stat().st_mtime) < 60
+    assert {path.stat().st_mode & 0o044 for path in version.path.rglob("*")} == {0o044}
+
+
+@pytest.mark.parametrize("place", ["report.html", "plots/curves.png", "plots"])
+def test_links_in_a_staged_folder_are_refused_and_never_followed(tmp_path, place):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    link = stage(tmp_path / "a") / place
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(secret)
+
+    with pytest.raises(ModelFormatError, match=f"{place} is a link; only plain files and folders are published"):
+        ModelStore(tmp_path / "models").publish(tmp_path / "a", "digits")
+
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_pipe_in_a_staged_folder_is_refused_and_never_read(tmp_path):
+    os.mkfifo(stage(tmp_path / "a") / "events")
+
+    with pytest.raises(ModelFormatError, match="events is no regular file"):
+        ModelStore(tmp_path / "models").publish(tmp_path / "a", "digits")
+
+
+def test_a_removed_version_is_gone_and_its_number_is_never_used_again(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    staged = [stage(tmp_path / name, name.encode()) for name in "abc"]
+    first, second = (store.publish(folder, "digits") for folder in staged[:2])
+
+    store.remove(second)
+
+    assert (store.list(), store.resolve("digits")) == ([first], first)
+    with pytest.raises(ModelNotFoundError, match="model 'digits@2' was removed; versions of 'digits': 1"):
+        store.resolve("digits@2")
+    assert [store.publish(folder, "digits").version for folder in (staged[2], staged[1])] == [3, 4]
+    assert [path for path in first.path.parent.rglob("*") if ".removed" in str(path)] == [
+        first.path.parent / ".removed-2"
+    ]
+
+
+def test_a_model_whose_versions_were_all_removed_says_so_and_goes_on_counting(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    staged = stage(tmp_path / "a")
+    store.remove(store.publish(staged, "digits"))
+
+    with pytest.raises(ModelNotFoundError, match="no model 'digits': all its versions were removed"):
+        store.resolve("digits")
+    assert store.list() == []
+    assert store.publish(staged, "digits").ref == "digits@2"
+
+
+def test_a_version_is_removed_once_and_only_if_it_is_the_one_that_was_looked_at(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(stage(tmp_path / "a"), "digits")
+    store.publish(stage(tmp_path / "b", b"2"), "digits")
+
+    with pytest.raises(ModelFormatError, match="is another now"):
+        store.remove(replace(version, digest="0" * 64))
+    store.remove(version)
+    with pytest.raises(ModelNotFoundError, match="was removed"):
+        store.remove(version)
+
+
+def test_what_a_removal_that_died_has_left_goes_with_the_next_one(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    died = store.publish(stage(tmp_path / "a"), "digits")
+    version = store.publish(stage(tmp_path / "b", b"2"), "digits")
+    died.path.rename(died.path.with_name(".removed-1"))  # and there it was killed
+
+    store.remove(version)
+
+    left = sorted(path.name for path in died.path.parent.rglob("*"))
+    assert left == [".lock", ".removed-1", ".removed-2"]
+
+
+def test_publishing_and_removing_in_a_race_never_gives_a_number_twice(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    staged = [stage(tmp_path / str(number), bytes([number])) for number in range(12)]
+    published: list[ModelVersion] = []
+
+    def publish_and_remove(folder: Path) -> None:
+        version = store.publish(folder, "digits")
+        published.append(version)
+        store.remove(version)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(publish_and_remove, staged))
+
+    assert sorted(version.version for version in published) == list(range(1, 13))
+    assert store.list() == []
+
+
+def test_a_pinned_version_is_told_apart_from_another_of_its_number(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(stage(tmp_path / "a"), "digits")
+
+    assert store.resolve_pinned("digits@1", version.digest) == version
+    with pytest.raises(ModelFormatError, match="digits@1 was 000000000000 when the job was submitted"):
+        store.resolve_pinned("digits@1", "0" * 64)
+
+
+def test_a_version_that_an_alias_stands_for_is_not_removed(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(stage(tmp_path / "a"), "digits")
+    store.set_alias(version, "champion")
+
+    with pytest.raises(ModelInUseError, match="digits@1 is @champion; move that first with `pigeonhole models alias"):
+        store.remove(version)
+
+    assert store.list() == [version]
+    store.drop_alias("digits", "champion")
+    store.remove(version)
     assert store.list() == []
 
 

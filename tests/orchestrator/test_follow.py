@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,10 +11,11 @@ import redis
 from orchestrator.contract.errors import ExitCode, NotFoundError
 from orchestrator.contract.job_folder import JobFolder, Outcome
 from orchestrator.contract.ledger import JobRecord
+from orchestrator.contract.requests import EvaluateJobRequest
 from orchestrator.contract.roster import WorkerRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.follow import Glimpse, describe, exit_code, follow, read_record, to_json
-from tests.fakes import make_job
+from tests.fakes import PIN, make_job
 
 JOB = "c000000-000000-000000"
 WORKER = WorkerRecord("w1", "host", 1, "cpu", ("classify",), "idle", 0.0, 0, 0.0)
@@ -183,22 +184,27 @@ def test_a_glimpse_is_one_plain_line(glimpse, line):
     assert describe(glimpse) == line
 
 
-@pytest.mark.parametrize(
-    ("event", "line"),
-    [
-        (
-            {"event": "epoch", "epoch": 2, "epochs": 9, "loss": 0.5, "accuracy": 0.91},
-            ", epoch 2/9, loss 0.5000, validation accuracy 0.9100",
-        ),
-        ({"event": "epoch", "epoch": 2, "epochs": 9, "loss": 0.5, "accuracy": None}, ", epoch 2/9, loss 0.5000"),
-        ({"event": "decode", "num_done": 3, "num_images": 7}, ", reading images 3/7"),
-        ({"event": "something new"}, ""),
-    ],
-)
-def test_a_training_is_told_by_its_last_event(event, line):
-    record = JobRecord(JOB, "train", "running", progress=json.dumps(event))
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize(("progress", "line"), [('{"event": "note", "text": "warming up"}', ", warming up"), ("", "")])
+def test_what_a_child_process_does_is_told_by_its_last_event(kind, progress, line):
+    record = JobRecord(JOB, kind, "running", progress=progress)
 
     assert describe(Glimpse(record, 0.0, 1)) == f"{JOB}: running{line}"
+
+
+def test_workers_that_train_are_those_that_evaluate(settings, tmp_path):
+    request = EvaluateJobRequest(
+        job="e000000-000000-000000", created=datetime.now(UTC), source="in", model=PIN, data="/in", part="all"
+    )
+    folder = JobFolder.create(settings, request)
+    trainer = replace(WORKER, queues=("train",))
+    ledger = FakeLedger([JobRecord(folder.job, "evaluate", "queued")], crew=[WORKER, trainer, trainer])
+
+    [glimpse] = follow(settings, ledger, folder.job, timeout_s=SECOND)
+
+    assert glimpse.num_workers == 2
+    facts = to_json(settings, glimpse.record)
+    assert (facts["model"], facts["part"], facts["output"], facts["source"]) == ("fake@1", "all", None, "in")
 
 
 @pytest.mark.parametrize(

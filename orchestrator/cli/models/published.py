@@ -1,21 +1,28 @@
 """`pigeonhole models list` and `show`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
+from modeling.calibration import Calibration
+from modeling.card import ModelCard
 from modeling.errors import ModelFormatError
-from modeling.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_table, say
+from modeling.store import ModelStore, ModelVersion
+from orchestrator.cli.output import json_option, print_json, print_table, say, size_text
 from orchestrator.contract.settings import get_settings
 
 LABELS_SHOWN = 20
+REPORT_FILE = "report.html"
+UNCALIBRATED = "none: scores are the softmax's, and nothing is decided"
 
 
 @click.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
     """List every version of every model.
+
+    REVIEW is the share of images that people should look at, as measured when the model was calibrated.
 
     \b
     Example:
@@ -25,32 +32,49 @@ def list_models(as_json: bool) -> None:
     versions = []
     for version in store.list():
         try:
-            versions.append((version, store.card(version.ref)))
+            versions.append(_summary(store, version))
         except ModelFormatError as err:
             say(f"cannot read {version.ref}: {err}", color="yellow")
+        except FileNotFoundError:
+            continue  # removed at this moment
     if as_json:
-        print_json(
-            [
-                {
-                    "model": version.ref,
-                    "digest": version.digest,
-                    "architecture": card.architecture,
-                    "num_labels": len(card.labels),
-                    "metrics": card.metrics,
-                }
-                for version, card in versions
-            ]
-        )
-        return
-    if not versions:
+        print_json(versions)
+    elif versions:
+        columns = ("model", "aliases", "architecture", "labels", "test accuracy", "review", "size", "created", "digest")
+        print_table(columns, [_row(facts) for facts in versions])
+    else:
         say("no models; `pigeonhole train` publishes them")
-        return
-    print_table(
-        ("model", "architecture", "labels", "test accuracy", "digest"),
-        [
-            (version.ref, card.architecture, len(card.labels), _percent(card.metrics), version.digest[:12])
-            for version, card in versions
-        ],
+
+
+def _summary(store: ModelStore, version: ModelVersion) -> dict[str, Any]:
+    """What a list tells of a version."""
+    card = store.card(version.ref)
+    return {
+        "model": version.ref,
+        "aliases": _aliases(store, version),
+        "digest": version.digest,
+        "architecture": card.architecture,
+        "num_labels": len(card.labels),
+        "metrics": card.metrics,
+        "max_error": card.calibration.max_error if card.calibration else None,
+        "review_rate": card.calibration.review_rate if card.calibration else None,
+        "size_bytes": version.size_bytes(),
+        "created": version.created().isoformat(timespec="seconds"),
+    }
+
+
+def _row(facts: Mapping[str, Any]) -> tuple[object, ...]:
+    accuracy, review_rate = facts["metrics"].get("test_accuracy"), facts["review_rate"]
+    return (
+        facts["model"],
+        " ".join(f"@{alias}" for alias in facts["aliases"]) or "-",
+        facts["architecture"],
+        facts["num_labels"],
+        "-" if accuracy is None else f"{accuracy:.4f}",
+        "-" if review_rate is None else f"{review_rate:.1%}",
+        size_text(facts["size_bytes"]),
+        facts["created"][:16].replace("T", " "),
+        facts["digest"][:12],
     )
 
 
@@ -58,7 +82,7 @@ def list_models(as_json: bool) -> None:
 @click.argument("model")
 @json_option
 def show_model(model: str, as_json: bool) -> None:
-    """Show what MODEL is and how it was made.
+    """Show what MODEL is and how it was made: name, name@2 or name@alias.
 
     \b
     Example:
@@ -67,13 +91,58 @@ def show_model(model: str, as_json: bool) -> None:
     store = ModelStore(get_settings().models)
     version = store.resolve(model)
     card = store.card(version.ref)
-    facts = {"model": version.ref, "digest": version.digest, "path": str(version.path), **card.to_json()}
+    files = [str(file) for file in version.files()]
+    facts = {
+        "model": version.ref,
+        "aliases": _aliases(store, version),
+        "digest": version.digest,
+        "created": version.created().isoformat(timespec="seconds"),
+        "size_bytes": version.size_bytes(),
+        "path": str(version.path),
+        "report": str(version.path / REPORT_FILE) if REPORT_FILE in files else None,
+        "files": files,
+        **card.to_json(),
+    }
     if as_json:
         print_json(facts)
-        return
+    else:
+        _print_facts(_readable(facts, card))
+
+
+def _aliases(store: ModelStore, version: ModelVersion) -> list[str]:
+    return [alias for alias, number in store.aliases(version.name).items() if number == version.version]
+
+
+def _readable(facts: Mapping[str, Any], card: ModelCard) -> dict[str, Any]:
+    """The facts for people: lists on one line, sizes and shares with their units, nothing that is not there."""
     more = ", ..." if len(card.labels) > LABELS_SHOWN else ""
-    facts["labels"] = f"{len(card.labels)}: {', '.join(card.labels[:LABELS_SHOWN])}{more}"
-    _print_facts(facts)
+    changed = {
+        "aliases": ", ".join(facts["aliases"]),
+        "size": size_text(facts["size_bytes"]),
+        "files": ", ".join(facts["files"]),
+        "labels": f"{len(card.labels)}: {', '.join(card.labels[:LABELS_SHOWN])}{more}",
+        "calibration": _decisions(card.calibration) if card.calibration else UNCALIBRATED,
+    }
+    order = [{"size_bytes": "size"}.get(name, name) for name in facts] + ["calibration"]
+    everything = {**facts, **changed}
+    return {name: everything[name] for name in dict.fromkeys(order) if everything[name] not in (None, "", {})}
+
+
+def _decisions(calibration: Calibration) -> dict[str, str]:
+    """What a model's thresholds are, and what to expect of them."""
+    reached = sorted(threshold for threshold in calibration.accept if threshold <= 1)
+    accept = f"score {reached[0]:.3f} to {reached[-1]:.3f}, by label" if reached else "never"
+    if reached and len(reached) < len(calibration.accept):
+        accept += f"; never for {len(calibration.accept) - len(reached)} labels"
+    return {
+        "temperature": f"{calibration.temperature:.3f}",
+        "accept": accept,
+        "reject": f"score below {calibration.reject_below:.3f}",
+        "max_error": f"{calibration.max_error:.2%} of the accepted images may be wrong",
+        "accepted_error": f"{calibration.accepted_error:.2%} were, of {calibration.num_images:,} validation images",
+        "review_rate": f"{calibration.review_rate:.2%}",
+        "reject_rate": f"{calibration.reject_rate:.2%}",
+    }
 
 
 def _print_facts(facts: Mapping[str, object], indent: int = 0) -> None:
@@ -84,8 +153,3 @@ def _print_facts(facts: Mapping[str, object], indent: int = 0) -> None:
             _print_facts(value, indent + 2)
         else:
             click.echo(f"{'':{indent}}{name:{26 - indent}} {value}")
-
-
-def _percent(metrics: Mapping[str, float]) -> str:
-    accuracy = metrics.get("test_accuracy")
-    return f"{accuracy:.4f}" if isinstance(accuracy, float) else "-"

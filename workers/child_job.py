@@ -1,4 +1,4 @@
-"""A training job: a child process of its own trains, the worker reads its events and keeps an eye on the job."""
+"""A job that a child process of its own does (training, evaluation), under the eyes of the worker that started it."""
 
 import errno
 import json
@@ -10,55 +10,56 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from modeling.train_request import TrainRequest
+from modeling.durable import sync_tree
+from modeling.errors import ModelingError
 from orchestrator.contract.files import fsync_folder, write_atomic
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import FINAL_STATES, Claim
 from orchestrator.contract.queues import FINALIZE, TRAIN
-from orchestrator.contract.requests import TrainJobRequest
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import SERVER_ERRORS
+from workers.child_specs import ChildSpec, child_spec
 from workers.leases import Leases
 from workers.station import Station
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # a training that kills its worker is not tried for ever
-LAST_LINES = 5  # of the log, in the error of a training that crashed
+MAX_ATTEMPTS = 3  # what kills its worker is not tried for ever
+LAST_LINES = 5  # of the log, in the error of a child that crashed
 
 
-class TrainingFailedError(Exception):
-    """The training ended without a model; the message is for the operator."""
+class ChildFailedError(Exception):
+    """The child ended without a result; the message is for the operator."""
 
 
-def train_slice(job: str, station: Station) -> None:
-    """Train the model of `job`, unless another worker does, or it is trained already."""
+def do_child_job(job: str, station: Station) -> None:
+    """Have `job` done by a child process, unless another worker does it, or its result is there already."""
     folder = station.folder(job)
-    request = folder.request()
-    if folder.outcome() is not None or not isinstance(request, TrainJobRequest):
-        logger.info("job %s wants no training; a doorbell too many does no harm", job)
+    spec = child_spec(folder.request(), folder, station)
+    if folder.outcome() is not None or spec is None:
+        logger.info("job %s wants no child process; a doorbell too many does no harm", job)
         return
     claim = _claim(folder, station)
     if claim is None:
         return
-    training = Training(station, folder, request)
-    with Leases(station, job, on_tick=training.stop_if_unwanted) as leases:
-        training.leases = leases
+    child_job = ChildJob(station, folder, spec)
+    with Leases(station, job, on_tick=child_job.stop_if_unwanted) as leases:
+        child_job.leases = leases
         leases.add(claim)
         try:
             if claim.attempt > MAX_ATTEMPTS:
-                raise TrainingFailedError(f"{claim.attempt - 1} workers died of it")
-            finished = folder.model.exists() or training.run(claim)
-        except TrainingFailedError as err:
-            station.patiently(station.ledger.cancel, job, reason=f"training failed: {err}")
+                raise ChildFailedError(f"{claim.attempt - 1} workers died of it")
+            finished = spec.place.exists() or child_job.run(claim)
+        except (ChildFailedError, ModelingError) as err:
+            station.patiently(station.ledger.cancel, job, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
             _commit(claim, folder, leases, station)
-    _ring_on(job, training, station)
+    _ring_on(job, child_job, station)
 
 
 def _claim(folder: JobFolder, station: Station) -> Claim | None:
-    """The training's only shard; None where somebody else has it, or the job is past training."""
+    """The job's only shard; None where somebody else has it, or the job is past that."""
     ledger, lease_s = station.ledger, station.settings.lease_s
     claim = station.patiently(ledger.claim, folder.job, station.worker, lease_s)
     if claim == "unknown":
@@ -68,16 +69,16 @@ def _claim(folder: JobFolder, station: Station) -> Claim | None:
 
 
 def _commit(claim: Claim, folder: JobFolder, leases: Leases, station: Station) -> None:
-    """Say that the model is trained; it lies in the job folder, so a server that forgot is told by restoring."""
+    """Say that the result is there; it lies in the job folder, so a server that forgot is told by restoring."""
     verdict, _ = station.patiently(station.ledger.commit, claim, num_rows=0, num_failed=0)
     leases.drop(claim)
     if verdict == "unknown":
         station.patiently(restore_job, folder, station.ledger)
 
 
-def _ring_on(job: str, training: "Training", station: Station) -> None:
+def _ring_on(job: str, child_job: "ChildJob", station: Station) -> None:
     """Ring for whatever the job needs next."""
-    if training.drained:
+    if child_job.drained:
         station.ring(TRAIN, job)
         return
     record = station.patiently(station.ledger.record, job)
@@ -85,27 +86,28 @@ def _ring_on(job: str, training: "Training", station: Station) -> None:
         station.ring(FINALIZE, job)
 
 
-class Training:
-    """A training child process and what it says."""
+class ChildJob:
+    """A child process at work on a job, and what it says."""
 
-    def __init__(self, station: Station, folder: JobFolder, request: TrainJobRequest) -> None:
+    def __init__(self, station: Station, folder: JobFolder, spec: ChildSpec) -> None:
         self._station = station
         self._folder = folder
-        self._request = request
+        self._spec = spec
         self._child: subprocess.Popen[str] | None = None
-        self._log = folder.path / "train.log"
+        self._log = folder.path / f"{spec.name}.log"
         self.leases: Leases | None = None
         self.drained = False
         self._unwanted = False
 
     def run(self, claim: Claim) -> bool:
-        """Train; True when the model is in the job folder, False when the training was stopped.
+        """Run the child; True when its result is in the job folder, False when it was stopped.
 
         Raises:
-            TrainingFailedError: if the child ended without a model, with its error or its last lines.
+            ChildFailedError: if the child ended without a result, with its error or its last lines.
+            ModelingError: if it cannot be asked for what the operator wanted.
         """
         self._claim = claim
-        output = self._folder.model.with_name(f"model.{claim.fence}")
+        output = self._spec.place.with_name(f"{self._spec.place.name}.{claim.fence}")
         request_path = self._write_request(output)
         error = ""
         with self._log.open("w") as log, self._folder.events.open("a") as events:
@@ -121,7 +123,7 @@ class Training:
             return True
         if self._unwanted or self._was_told_to_stop(child.returncode):
             return False
-        raise TrainingFailedError(error or self._crash(child.returncode))
+        raise ChildFailedError(error or self._crash(child.returncode))
 
     def stop_if_unwanted(self) -> None:
         """Called every second by the leases: end the child when the job or the worker is to stop."""
@@ -139,25 +141,25 @@ class Training:
         return self.drained
 
     def _keep(self, output: Path) -> None:
-        """Give the trained model its place in the job folder; the first one stays, whoever trains again."""
+        """Give the result its place in the job folder; the first one stays, whoever makes another."""
+        sync_tree(output)
         try:
-            output.rename(self._folder.model)
+            output.rename(self._spec.place)
         except OSError as err:
             if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
         fsync_folder(self._folder.path)
 
     def _write_request(self, output: Path) -> Path:
-        """The request for the child: the operator's, on this worker's device, into a folder of this claim's own."""
-        wish = self._request.train | {"device": self._station.device, "output": str(output)}
-        path = self._folder.path / f"train_request.{self._claim.fence}.json"
-        write_atomic(path, json.dumps(TrainRequest.from_json(wish).to_json(), indent=2).encode())
+        """The request for the child, whose result goes into a folder of this claim's own."""
+        path = self._folder.path / f"{self._spec.name}_request.{self._claim.fence}.json"
+        write_atomic(path, json.dumps(self._spec.request(output), indent=2).encode())
         return path
 
     def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
         """Start the child; the pipe on its standard input tells it when this process dies."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "modeling.train_process", str(request_path)],
+            [sys.executable, "-P", "-m", "modeling.child_process", str(request_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -172,7 +174,7 @@ class Training:
         try:
             event: dict[str, Any] = json.loads(line)
         except ValueError:
-            logger.warning("job %s: the training said no event: %r", self._folder.job, line[:200])
+            logger.warning("job %s: the %s said no event: %r", self._folder.job, self._spec.name, line[:200])
             return None
         if event.get("event") == "error":
             return str(event.get("error"))

@@ -1,7 +1,8 @@
-"""`python -m modeling.train_process REQUEST.json`: training in a process of its own, under a parent's eye.
+"""`python -m modeling.child_process REQUEST.json`: a training or an evaluation in a process of its own.
 
+The request is that of `train` or `evaluate` as JSON, and says which by its key `task` (`train` where it is left out).
 stdout: events, one JSON object a line. stderr: all that libraries say. stdin: a pipe that the parent holds
-open; when it ends the parent has died, and so does this process. SIGTERM ends it too. Exit codes: 0 trained,
+open; when it ends the parent has died, and so does this process. SIGTERM ends it too. Exit codes: 0 done,
 1 an operator's mistake (told in an `error` event), 70 a bug (traceback on stderr), 75 the parent has gone.
 """
 
@@ -11,17 +12,19 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modeling.errors import ModelingError
 
+Emit = Callable[[dict[str, Any]], None]
+
 EXIT_MISTAKE, EXIT_BUG, EXIT_ORPHANED = 1, 70, 75
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train what the request file says; returns the exit code."""
+    """Do what the request file says; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a parent may have left it ignored
     threading.Thread(target=_exit_with_parent, name="parent-watch", daemon=True).start()
     events = _take_stdout()
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
             os._exit(EXIT_ORPHANED)
 
     try:
-        _train(arguments, emit)
+        _run(arguments, emit)
     except ModelingError as err:
         emit({"event": "error", "error": str(err)})
         return EXIT_MISTAKE
@@ -43,19 +46,35 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _train(arguments: Sequence[str], emit: Callable[[dict[str, Any]], None]) -> None:
+def _run(arguments: Sequence[str], emit: Emit) -> None:
     # Threads that spin at OpenMP's barriers slow down whoever shares the cores, and then each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from modeling.train_request import TrainRequest
-    from modeling.training import train
-
     if len(arguments) != 1:
         raise ModelingError(f"expected one request file, not {len(arguments)} arguments")
     try:
-        value = json.loads(Path(arguments[0]).read_bytes())
+        request = json.loads(Path(arguments[0]).read_bytes())
     except (OSError, ValueError) as err:
         raise ModelingError(f"{arguments[0]}: no request could be read ({err})") from err
-    train(TrainRequest.from_json(value), emit)
+    task = request.pop("task", "train") if isinstance(request, dict) else "train"
+    if not isinstance(task, str) or task not in _TASKS:
+        raise ModelingError(f"{arguments[0]}: unknown task {task!r}; choose one of {', '.join(_TASKS)}")
+    _TASKS[task](request, emit)
+
+
+def _train(request: Mapping[str, Any], emit: Emit) -> None:
+    from modeling.train_request import TrainRequest
+    from modeling.training import train
+
+    train(TrainRequest.from_json(request), emit)
+
+
+def _evaluate(request: Mapping[str, Any], emit: Emit) -> None:
+    from modeling.evaluation.run import EvaluateRequest, evaluate
+
+    evaluate(EvaluateRequest.from_json(request), emit)
+
+
+_TASKS: dict[str, Callable[[Mapping[str, Any], Emit], object]] = {"train": _train, "evaluate": _evaluate}
 
 
 def _take_stdout() -> int:

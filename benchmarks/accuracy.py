@@ -1,0 +1,165 @@
+"""How right our networks are, and how long they take to learn it: the table of `docs/tutorial.md`.
+
+`python -m benchmarks.accuracy [--only NAME,...] [--data DIR] [-o FILE]` trains every row in a process of its own, as
+a worker does, and takes the figures from the model that it leaves: the test part is looked at once, by the training
+itself. Times are wall-clock seconds of the whole process. A table for people, then JSON on the last line.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy_data import characters, cifar10, mnist, photographs
+from benchmarks.machine import describe_run
+from modeling.train_request import TrainRequest
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A row of the table.
+
+    data: where its data are, made ready below a folder of the benchmark's own.
+    course: the accuracy of the course that the project grew from. wanted: what we want to reach.
+    seconds: what it may take. splits: seeds of as many random splits, averaged.
+    """
+
+    name: str
+    title: str
+    data: Callable[[Path, Path], Path]
+    options: dict[str, Any]
+    course: str = ""
+    wanted: float | None = None
+    seconds: float | None = None
+    splits: int = 1
+
+
+@dataclass
+class Run:
+    """One training of a row."""
+
+    seconds: float
+    metrics: dict[str, float]
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+MOBILENET = {"architecture": "mobilenet_v2", "weights": "weights/mobilenet_v2_rebuilt.pth"}
+GOALS = (
+    Goal("mnist-perceptron", "MNIST, `perceptron`", mnist, {"architecture": "perceptron"}, "0.896", 0.92),
+    Goal("mnist-mlp", "MNIST, `mlp`", mnist, {"architecture": "mlp"}, "0.963", 0.985, 90),
+    Goal("mnist-cnn", "MNIST, `cnn`", mnist, {"architecture": "cnn"}, "0.976", 0.985),
+    Goal("mnist-pyramid", "MNIST, `cnn_pyramid`", mnist, {"architecture": "cnn_pyramid"}, "0.981", 0.992, 180),
+    Goal("mnist-glyphnet", "MNIST, `glyphnet`", mnist, {"architecture": "glyphnet"}, "", 0.996),
+    Goal("cifar-lenet", "CIFAR-10 (JPEG), `lenet`", cifar10, {"architecture": "lenet"}, "0.522", 0.65),
+    Goal("cifar-speednet", "CIFAR-10 (JPEG), `speednet`", cifar10, {"architecture": "speednet"}, "", 0.90, 1800),
+    Goal(
+        "cats-dogs", "cats and dogs, `mobilenet_v2`, probe", photographs("cats_dogs"), MOBILENET | {"test": 0.2},
+        "0.980 to 0.982", 0.98, 30, splits=5,
+    ),
+    Goal(
+        "characters", "printed characters, 34 classes, by font, `glyphnet`", characters,
+        {"architecture": "glyphnet"}, "", 0.97,
+    ),
+    Goal("products", "product photographs, 12 types, probe", photographs("grocery_products"), MOBILENET),
+    Goal(
+        "postcards", "postcards, 6 noisy classes, probe", photographs("postcards/images"),
+        MOBILENET | {"test": 0.2}, splits=5,
+    ),
+)  # fmt: skip
+
+
+def main() -> None:
+    """Train the rows asked for, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--only", default="", help=f"rows, of {', '.join(goal.name for goal in GOALS)}")
+    parser.add_argument("-o", "--output", type=Path, help="file for the JSON, too")
+    options = parser.parse_args()
+    wanted = [name for name in options.only.split(",") if name]
+    if unknown := set(wanted) - {goal.name for goal in GOALS}:
+        parser.error(f"unknown rows: {', '.join(sorted(unknown))}")
+    if not options.data.is_dir():
+        parser.error(f"there is no {options.data}; the data sets are not part of the repository")
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="pigeonhole-accuracy-") as scratch:
+        for goal in GOALS:
+            if not wanted or goal.name in wanted:
+                rows.append(measure(goal, options.data.resolve(), Path(scratch)))
+                print(line(rows[-1]), flush=True)
+    report = {**describe_run("accuracy"), "rows": rows}
+    if options.output:
+        options.output.write_text(json.dumps(report, indent=2) + "\n")
+    print("\n" + table(rows))
+    print(json.dumps(report))
+
+
+def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
+    """Train a row, with as many splits as it has; the first run finds no cache."""
+    folder = goal.data(data, scratch)
+    cache = scratch / f"{goal.name}-cache"
+    runs = [train(goal, data, folder, scratch / f"{goal.name}-{seed}", cache, seed) for seed in range(goal.splits)]
+    accuracies = [run.metrics["test_accuracy"] for run in runs]
+    row: dict[str, Any] = {
+        "name": goal.name, "title": goal.title, "course": goal.course, "wanted": goal.wanted,
+        "wanted_seconds": goal.seconds, "accuracy": round(statistics.mean(accuracies), 4), "accuracies": accuracies,
+        "seconds": round(runs[0].seconds, 1), "phases": runs[0].phases,
+        "metrics": {name: round(statistics.mean(run.metrics[name] for run in runs), 5) for name in runs[0].metrics},
+    }  # fmt: skip
+    if goal.splits > 1:
+        row["seconds_warm"] = round(statistics.median(run.seconds for run in runs[1:]), 1)
+    return row
+
+
+def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed: int) -> Run:
+    """One training in a process of its own, as a worker starts it."""
+    wish = dict(goal.options)
+    if "weights" in wish:
+        wish["weights"] = str(data / wish["weights"])
+    request = TrainRequest(data=folder, output=output, seed=seed, cache=cache, work=output.with_suffix(".work"), **wish)
+    path = output.with_suffix(".json")
+    path.write_text(json.dumps(request.to_json()))
+    started = time.perf_counter()
+    phases: dict[str, float] = {}
+    with subprocess.Popen(
+        [sys.executable, "-m", "modeling.child_process", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=os.environ,
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        for event in map(json.loads, child.stdout):
+            phases[event["event"]] = round(time.perf_counter() - started, 1)  # when it was last heard of
+            if event["event"] == "error":
+                raise SystemExit(f"{goal.name}: {event['error']}")
+            if event["event"] == "epoch":
+                said = f"{goal.name}: epoch {event['epoch']}/{event['epochs']}, accuracy {event['accuracy']:.4f}"
+                print(said, file=sys.stderr, flush=True)
+    if child.returncode:
+        raise SystemExit(f"{goal.name}: the training ended with {child.returncode}")
+    seconds = time.perf_counter() - started
+    return Run(seconds, json.loads((output / "model.json").read_bytes())["metrics"], phases)
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row of the table."""
+    wanted = "report" if row["wanted"] is None else f"{row['wanted']:.3f}"
+    wanted += f", {row['wanted_seconds']:.0f} s" if row["wanted_seconds"] else ""
+    took = f"{row['seconds']:.0f} s" + (f" ({row['seconds_warm']:.1f} s warm)" if "seconds_warm" in row else "")
+    review = row["metrics"].get("test_review_rate", 0.0) + row["metrics"].get("test_reject_rate", 0.0)
+    return f"| {row['title']} | {row['course']} | {wanted} | {row['accuracy']:.4f} | {took} | {review:.1%} |"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The table for people, in Markdown; what is not accepted at 1 % error goes to review or is rejected."""
+    head = "| data | course | wanted | accuracy | took | not accepted |\n|---|---|---|---|---|---|"
+    return "\n".join([head, *map(line, rows)])
+
+
+if __name__ == "__main__":
+    main()

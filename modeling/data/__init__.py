@@ -1,0 +1,1 @@
+"""Training data: opened by looking, scanned, split. Only ever read."""

@@ -1,0 +1,180 @@
+"""What is wrong with a data set, or worth knowing about it, in one sentence each."""
+
+# Shapes: N images, L labels.
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.data.dataset import VALIDATION
+from modeling.data.duplicates import Duplicates
+from modeling.data.findings import Finding, some
+from modeling.data.report import MIN_SIDE, DataReport
+
+FEW_IMAGES = 3  # of one class: fewer cannot train, validate and test it
+IMBALANCE = 10.0  # largest class to smallest, from which the small one suffers
+_SEVERITIES = ("error", "warning", "info")
+_PLAIN_MODES = {"L", "RGB"}
+
+
+def check_report(report: DataReport) -> tuple[Finding, ...]:
+    """All findings of a scan, worst first, and in a fixed order among equals."""
+    checks: tuple[Callable[[DataReport], Iterator[Finding]], ...] = (
+        _check_readable, _check_classes, _check_balance, _check_duplicates, _check_look_alikes, _check_leaks,
+        _check_pictures, _tell_kinds,
+    )  # fmt: skip
+    findings = [finding for check in checks for finding in check(report)]
+    return tuple(sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity)))
+
+
+def _check_readable(report: DataReport) -> Iterator[Finding]:
+    if not report.errors:
+        return
+    dataset, num_bad = report.dataset, len(report.errors)
+    example = _example(report, report.errors)
+    if num_bad == dataset.num_images:
+        yield Finding(
+            "error", "none_readable", f"none of the {num_bad:,} images in {dataset.path} can be read{example}"
+        )
+        return
+    codes = Counter(code for code, _ in report.errors.values()).most_common()
+    kinds = ", ".join(f"{count:,} {code}" for code, count in codes)
+    message = f"{num_bad:,} of {dataset.num_images:,} images cannot be read and are left out ({kinds}){example}"
+    yield Finding("warning", "unreadable", message)
+
+
+def _check_classes(report: DataReport) -> Iterator[Finding]:
+    """Classes of which too little is left to learn from."""
+    dataset = report.dataset
+    if len(report.errors) == dataset.num_images:
+        return
+    counts_L = _count(report, report.learnable_N)
+    for target in np.flatnonzero(counts_L == 0).tolist():
+        yield _nothing_left(report, target)
+    few = [f"{dataset.labels[target]} ({counts_L[target]})" for target in np.flatnonzero(counts_L < FEW_IMAGES)]
+    if not counts_L.all():
+        return
+    has_validation = dataset.parts_N is not None and bool((dataset.parts_N == VALIDATION).any())
+    if counts_L.max() == 1 and not has_validation:
+        message = (
+            f"every class of {dataset.path} has one image only: nothing is left to check the training by; add images"
+        )
+        yield Finding("error", "one_image_per_class", message)
+    elif few:
+        message = (
+            f"too few images to train, validate and test by: {some(few)}; {FEW_IMAGES} are the least, 100 are good"
+        )
+        yield Finding("warning", "few_images", message)
+
+
+def _nothing_left(report: DataReport, target: int) -> Finding:
+    """The error of a class without any image to learn from."""
+    dataset = report.dataset
+    label = dataset.labels[target]
+    bad = [index for index in report.errors if dataset.targets_N[index] == target]
+    if (report.leaked_N & (dataset.targets_N == target)).any():
+        message = (
+            f"every training image of class {label} in {dataset.path} is a duplicate of a test or validation image"
+        )
+        return Finding("error", "class_leaked", f"{message}; add others")
+    return Finding(
+        "error", "class_unreadable", f"no image of class {label} in {dataset.path} can be read{_example(report, bad)}"
+    )
+
+
+def _check_balance(report: DataReport) -> Iterator[Finding]:
+    counts_L, labels = _count(report, report.learnable_N), report.dataset.labels
+    largest, smallest = int(counts_L.argmax()), int(counts_L.argmin())
+    if counts_L[smallest] and (ratio := counts_L[largest] / counts_L[smallest]) >= IMBALANCE:
+        message = (
+            f"class {labels[largest]} has {counts_L[largest]:,} images to learn from and {labels[smallest]} "
+            f"{counts_L[smallest]:,}, {ratio:.0f} times fewer; add images of the small classes"
+        )
+        yield Finding("warning", "imbalance", message)
+
+
+def _check_duplicates(report: DataReport) -> Iterator[Finding]:
+    for exact, kind, what in (
+        (True, "duplicates", "the same bytes"),
+        (False, "near_duplicates", "nearly the same picture"),
+    ):
+        sets = [found for found in report.duplicates if found.exact == exact]
+        mixed = [found for found in sets if len(report.labels_of(found)) > 1]
+        if mixed:
+            message = (
+                f"{_extent(mixed)} are {what} in different classes{_first(report, mixed)}; at most one class is right"
+            )
+            yield Finding("warning", f"{kind}_across_classes", message)
+        if plain := [found for found in sets if found not in mixed]:
+            message = f"{_extent(plain)} are {what}{_first(report, plain)}; they stay on one side of a split"
+            yield Finding("info", kind, message)
+
+
+def _check_look_alikes(report: DataReport) -> Iterator[Finding]:
+    if alike := report.look_alikes:
+        message = (
+            f"{len(alike):,} images look so much alike that near duplicates cannot be told among them, such as "
+            f"{report.dataset.name(alike[0])}; a fixed camera does so, but if they are frames of a film, put each film "
+            "on one side with part folders"
+        )
+        yield Finding("warning", "look_alikes", message)
+
+
+def _check_leaks(report: DataReport) -> Iterator[Finding]:
+    if num_leaked := int(report.leaked_N.sum()):
+        message = (
+            f"{num_leaked:,} images are duplicates of images in the official test or validation part that measures "
+            "them, and are left out of the lesser part"
+        )
+        yield Finding("warning", "duplicates_across_parts", message)
+
+
+def _check_pictures(report: DataReport) -> Iterator[Finding]:
+    name = report.dataset.name
+    tiny = [index for index, fact in enumerate(report.facts) if fact is not None and min(fact.size) < MIN_SIDE]
+    if tiny:
+        message = (
+            f"{len(tiny):,} images are less than {MIN_SIDE} px wide or high ({some([name(i) for i in tiny[:4]], 3)})"
+        )
+        yield Finding("warning", "tiny", f"{message}; take larger ones")
+    if flat := report.flat:
+        message = f"{len(flat):,} images show a single colour only, such as {name(flat[0])}; take them out"
+        yield Finding("warning", "single_colour", message)
+
+
+def _tell_kinds(report: DataReport) -> Iterator[Finding]:
+    facts = [fact for fact in report.facts if fact is not None]
+    if num_turned := sum(fact.orientation > 1 for fact in facts):
+        yield Finding("info", "turned", f"{num_turned:,} images are stored turned and are read upright (EXIF)")
+    modes = Counter(fact.mode for fact in facts if fact.mode not in _PLAIN_MODES)
+    if modes:
+        kinds = ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
+        yield Finding(
+            "info", "modes", f"{modes.total():,} images are neither RGB nor grey, and are converted ({kinds})"
+        )
+    if num_moving := sum(fact.frames > 1 for fact in facts):
+        yield Finding("info", "frames", f"{num_moving:,} images have several frames or pages; only the first is used")
+
+
+def _count(report: DataReport, chosen_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Chosen images of each class."""
+    return np.bincount(report.dataset.targets_N[chosen_N], minlength=len(report.dataset.labels)).astype(np.int64)
+
+
+def _example(report: DataReport, indices: Iterable[int]) -> str:
+    for index in indices:
+        code, message = report.errors[index]
+        return f"; for one, {report.dataset.name(index)}: {code}: {message}"
+    return ""
+
+
+def _extent(sets: list[Duplicates]) -> str:
+    """How many images, in how many sets."""
+    num_images = sum(len(found.indices) for found in sets)
+    return f"{num_images:,} images in {len(sets):,} {'set' if len(sets) == 1 else 'sets'}"
+
+
+def _first(report: DataReport, sets: list[Duplicates]) -> str:
+    """The first two images of the first set."""
+    return f" ({' = '.join(report.dataset.name(index) for index in sets[0].indices[:2])})"

@@ -1,0 +1,252 @@
+"""Images that are the same picture: by their bytes, and near duplicates by their thumbnails.
+
+Near duplicates are found in two steps. A perceptual hash of 64 bits (signs of the low frequencies of a cosine
+transform against their median; C. Zauner, "Implementation and benchmarking of perceptual image hash functions",
+2010) brings up candidates by bands of equal bits, in nearly linear time. Each is then confirmed on the thumbnails:
+what stands out from its surroundings must stand out at the same places in both. Flat images, glyphs and products
+photographed twice have the same broad light and shade; only copies share the detail.
+
+Where a fixed camera looks at one thing after another, all images are so much alike that likeness proves nothing. So a
+set of near duplicates that grows beyond a few images is taken apart again by stricter limits, and given up where
+it stays as large: such images are told as look-alikes, and only exact copies among them count.
+
+The limits were set by eye on photographs of pets, products and postcards, on 32 x 32 pictures and on printed
+characters, where they find the same picture encoded, resized, brightened, cropped by a hundredth or printed twice,
+and nothing else.
+"""
+
+# Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F 8 frequencies a side.
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, ImageFacts
+
+T = TypeVar("T", bound=np.generic)
+Pairs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When two thumbnails show the same picture.
+
+    min_detail: correlation of their details.
+    max_deviation: of any luma, in standard deviations of the image: another letter, or a thing that was moved.
+    max_chroma: mean difference of 255: the same thing in another colour is another thing.
+    """
+
+    min_detail: float
+    max_deviation: float
+    max_chroma: float
+
+
+COPY = Limits(min_detail=0.70, max_deviation=1.3, max_chroma=6.0)
+STRICT = Limits(min_detail=0.97, max_deviation=0.35, max_chroma=3.0)
+MAX_STRETCH = 1.05  # between the aspect ratios
+MAX_SET = 10  # different files that show one picture; copies of copies are seldom more
+_MIN_DETAIL_LEVELS = 1.5  # of 255: detail below this is noise
+
+_FREQUENCIES = 8
+_MAX_HAMMING = 10  # bits: copies differ by six or fewer
+_BAND_BITS = 16
+_NUM_SHUFFLES = 4  # of the 64 bits into 4 bands: 98 % of pairs six bits apart share one of the 16 bands
+_WINDOW = 32  # neighbours looked at in a band: bounds the work where thousands share its bits
+_CHUNK = 512  # images or pairs: what a core's cache holds
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Images that show the same picture: indices, ascending; `exact` where all have the same bytes."""
+
+    indices: tuple[int, ...]
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Sets of duplicates, in order; and indices of images that look too much alike to tell copies among them."""
+
+    duplicates: tuple[Duplicates, ...]
+    look_alikes: tuple[int, ...]
+
+
+def find_duplicates(digests: Sequence[str], facts: Sequence[ImageFacts | None]) -> Likeness:
+    """Sets of duplicates among the images that have facts; near ones only where there are thumbnails.
+
+    Sets are connected: in one of near duplicates, each image is a copy of some other, not always of all others.
+    """
+    copies = defaultdict[str, list[int]](list)
+    for index, (digest, fact) in enumerate(zip(digests, facts, strict=True)):
+        if fact is not None:
+            copies[digest].append(index)
+    firsts = [indices[0] for indices in copies.values()]
+    near, alike = _near_sets([facts[index] for index in firsts])
+    sets = {indices[0]: indices for indices in copies.values()}
+    for merged in near:
+        members = [firsts[position] for position in merged]
+        sets[members[0]] = sorted(index for first in members for index in sets[first])
+        for first in members[1:]:
+            del sets[first]
+    found = (Duplicates(tuple(indices), _same(digests, indices)) for indices in sets.values() if len(indices) > 1)
+    return Likeness(
+        duplicates=tuple(sorted(found, key=lambda duplicates: duplicates.indices)),
+        look_alikes=tuple(sorted(index for position in alike for index in copies[digests[firsts[position]]])),
+    )
+
+
+def group_numbers(num_images: int, duplicates: Iterable[Duplicates]) -> NDArray[np.int64]:
+    """A number for each image, the same for duplicates: the index of the first of them."""
+    groups_N = np.arange(num_images, dtype=np.int64)
+    for found in duplicates:
+        groups_N[list(found.indices)] = found.indices[0]
+    return groups_N
+
+
+def _same(digests: Sequence[str], indices: Sequence[int]) -> bool:
+    return len({digests[index] for index in indices}) == 1
+
+
+def _connected(pairs_P2: Pairs) -> list[list[int]]:
+    """Connected components of more than one, each in order."""
+    component: dict[int, set[int]] = {}
+    for first, second in pairs_P2.tolist():
+        ours, theirs = component.get(first, {first}), component.get(second, {second})
+        if ours is not theirs:
+            small, large = sorted((ours, theirs), key=len)
+            large |= small
+            component.update(dict.fromkeys(small, large))
+            component.update({first: large, second: large})
+    return [sorted(found) for found in {id(found): found for found in component.values()}.values()]
+
+
+def _near_sets(facts: Sequence[ImageFacts | None]) -> tuple[list[list[int]], list[int]]:
+    """Positions of near duplicates by set, and of look-alikes."""
+    if len(facts) < 2 or not all(fact is not None and fact.thumbnail for fact in facts):
+        return [], []
+    thumbnails = b"".join(fact.thumbnail for fact in facts if fact is not None)
+    thumbnails_ND = np.frombuffer(thumbnails, dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)
+    aspects_N = np.array([fact.size[0] / fact.size[1] for fact in facts if fact is not None])
+    pairs_P2 = _candidates(_hashes(thumbnails_ND))
+    stretch_P = aspects_N[pairs_P2[:, 0]] / aspects_N[pairs_P2[:, 1]]
+    pairs_P2 = pairs_P2[np.maximum(stretch_P, 1 / stretch_P) <= MAX_STRETCH]
+    pairs_P2 = _confirmed(thumbnails_ND, pairs_P2, COPY)
+    small, large = _by_size(_connected(pairs_P2))
+    if not large:
+        return small, []
+    doubtful_P2 = pairs_P2[np.isin(pairs_P2[:, 0], np.concatenate(large))]
+    apart, alike = _by_size(_connected(_confirmed(thumbnails_ND, doubtful_P2, STRICT)))
+    return small + apart, [position for positions in alike for position in positions]
+
+
+def _by_size(sets: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Sets that may well be copies of one picture, and those that are too large for it."""
+    return [found for found in sets if len(found) <= MAX_SET], [found for found in sets if len(found) > MAX_SET]
+
+
+def _hashes(thumbnails_ND: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """64 bits of each image."""
+    at = np.arange(GREY_SIDE)
+    waves_FH = np.cos(np.pi / GREY_SIDE * np.outer(np.arange(_FREQUENCIES), at + 0.5)).astype(np.float32)
+    bits = []
+    for chunk_ND in _chunks(thumbnails_ND):
+        strengths = (waves_FH @ _luma(chunk_ND) @ waves_FH.T).reshape(len(chunk_ND), -1)
+        strengths[:, 0] = 0  # the mean brightness says nothing
+        bits.append(strengths > np.median(strengths, axis=1, keepdims=True))
+    return np.concatenate(bits)
+
+
+def _candidates(bits_N64: NDArray[np.bool_]) -> Pairs:
+    """Pairs at most _MAX_HAMMING bits apart that share all bits of a band, each once, in order."""
+    generator = np.random.default_rng(0)  # any fixed shuffles do
+    num_images, num_bits = bits_N64.shape
+    words_N = np.packbits(bits_N64, axis=1).view(np.uint64)[:, 0]
+    found = [np.empty(0, dtype=np.int64)]
+    for _ in range(_NUM_SHUFFLES):
+        for band in np.split(generator.permutation(num_bits), num_bits // _BAND_BITS):
+            keys_N = np.packbits(bits_N64[:, band], axis=1) @ np.array([256, 1])
+            found += (first_P * num_images + second_P for first_P, second_P in _close_in_band(keys_N, words_N))
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), num_images), axis=1)
+
+
+def _close_in_band(
+    keys_N: NDArray[np.int64], words_N: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """First and second images, the smaller first, of close pairs with equal keys, by their distance when sorted."""
+    order_N = np.lexsort((words_N, keys_N))  # within a key, what is alike is near
+    keys_N, words_N = keys_N[order_N], words_N[order_N]
+    at = np.arange(len(keys_N))
+    for step in range(1, min(_WINDOW, len(keys_N) - 1) + 1):
+        at = at[at + step < len(keys_N)]
+        at = at[keys_N[at] == keys_N[at + step]]  # what shares no key at one step does not at the next
+        if not len(at):
+            return
+        close = at[np.bitwise_count(words_N[at] ^ words_N[at + step]) <= _MAX_HAMMING]
+        ends_2P = np.sort(np.stack([order_N[close], order_N[close + step]]), axis=0)
+        yield ends_2P[0], ends_2P[1]
+
+
+def _confirmed(thumbnails_ND: NDArray[np.uint8], pairs_P2: Pairs, limits: Limits) -> Pairs:
+    """Those pairs whose thumbnails show the same picture."""
+    for test in (_same_colours, _same_light, _same_detail):  # the cheap ones first
+        kept = [np.empty((0, 2), dtype=np.int64)]
+        for chunk_P2 in _chunks(pairs_P2):
+            ours_PD, theirs_PD = (thumbnails_ND[chunk_P2[:, side]] for side in (0, 1))
+            kept.append(chunk_P2[test(ours_PD, theirs_PD, limits)])
+        pairs_P2 = np.concatenate(kept)
+    return pairs_P2
+
+
+def _same_colours(ours_PD: NDArray[np.uint8], theirs_PD: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
+    ours, theirs = (chosen[:, GREY_SIDE**2 :].astype(np.int16) for chosen in (ours_PD, theirs_PD))
+    same_P: NDArray[np.bool_] = np.abs(ours - theirs).mean(axis=1) <= limits.max_chroma
+    return same_P
+
+
+def _same_light(ours_PD: NDArray[np.uint8], theirs_PD: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
+    ours, theirs = (_standardised(_luma(chosen)) for chosen in (ours_PD, theirs_PD))
+    same_P: NDArray[np.bool_] = np.abs(ours - theirs).max(axis=1) <= limits.max_deviation
+    return same_P
+
+
+def _same_detail(ours_PD: NDArray[np.uint8], theirs_PD: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
+    return _detail_correlation(_luma(ours_PD), _luma(theirs_PD)) >= limits.min_detail
+
+
+def _luma(thumbnails_ND: NDArray[np.uint8]) -> Floats:
+    """NHW."""
+    return thumbnails_ND[:, : GREY_SIDE**2].reshape(-1, GREY_SIDE, GREY_SIDE).astype(np.float32)
+
+
+def _standardised(images_PHW: Floats) -> Floats:
+    """Of each image: mean 0 and deviation 1, flattened; so brightness and contrast do not count."""
+    flat = images_PHW.reshape(-1, GREY_SIDE**2)
+    centred = flat - flat.mean(axis=1, keepdims=True)
+    scaled: Floats = centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
+    return scaled
+
+
+def _detail_correlation(ours_PHW: Floats, theirs_PHW: Floats) -> Floats:
+    """Correlation of what differs from its 3 x 3 surroundings; 0 where an image is flat but for noise."""
+    ours, theirs = _detail(ours_PHW), _detail(theirs_PHW)
+    strengths = [np.sqrt((detail**2).mean(axis=1)) for detail in (ours, theirs)]
+    product = np.maximum(strengths[0] * strengths[1], 1e-6)
+    correlation_P: Floats = (ours * theirs).mean(axis=1) / product
+    return np.where(np.minimum(*strengths) >= _MIN_DETAIL_LEVELS, correlation_P, np.float32(0))
+
+
+def _detail(images_PHW: Floats) -> Floats:
+    padded = np.pad(images_PHW, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    around = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / np.float32(9)
+    detail: Floats = (images_PHW - around).reshape(-1, GREY_SIDE**2)
+    return detail
+
+
+def _chunks(array: NDArray[T]) -> Iterator[NDArray[T]]:
+    """The array in pieces that are turned to floats one at a time."""
+    return (array[start : start + _CHUNK] for start in range(0, len(array), _CHUNK))

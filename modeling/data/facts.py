@@ -1,0 +1,113 @@
+"""What one image file is: whether it decodes, its size, mode and orientation, and a thumbnail to compare it by."""
+
+# Shapes: H height, W width, C channels.
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from modeling.decode import loaded_image
+from modeling.errors import ImageError
+from modeling.formats import MAX_PIXELS
+from modeling.pixels import to_mode, upright
+from modeling.preprocessing import Preprocessing
+
+GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
+THUMBNAIL_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
+MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
+_NEEDED = 4 * GREY_SIDE  # px a side from which a thumbnail is made
+_GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
+_ORIENTATION = 0x0112  # the EXIF tag
+_FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
+_RGB = Preprocessing("RGB", GREY_SIDE, GREY_SIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a decoded image is.
+
+    size: width and height in px, as a viewer shows it.
+    mode: Pillow's, such as RGB, L, CMYK or P. format: Pillow's, such as JPEG.
+    orientation: of EXIF, 1 to 8; 1 where there is none. frames: 1 but for animations and pages.
+    grey: whether it shows no colour.
+    thumbnail: 32 x 32 of luma, then 8 x 8 of each chroma (YCbCr), stretched over the whole upright image.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    format: str
+    orientation: int
+    frames: int
+    grey: bool
+    thumbnail: bytes
+
+
+def read_image_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of an image file; never waits for a pipe.
+
+    Raises:
+        ImageError: `unreadable` or `too_large`.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("unreadable", "not a file but a pipe, a socket or a device")
+            if status.st_size > max_bytes:
+                raise ImageError("too_large", f"{status.st_size} bytes are more than the limit of {max_bytes}")
+            return file.read()
+    except OSError as err:
+        raise ImageError("unreadable", err.strerror or type(err).__name__) from err
+
+
+def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Decode one encoded image to its end and say what it is.
+
+    Raises:
+        ImageError: as `decode_image` does.
+    """
+    with loaded_image(data, needed=_NEEDED, max_pixels=max_pixels) as (image, (width, height)):
+        orientation = _orientation(image)
+        thumbnail, grey = _thumbnail(upright(image))
+        return ImageFacts(
+            size=(height, width) if orientation >= _FIRST_SIDEWAYS else (width, height),
+            mode=image.mode,
+            format=image.format or "?",
+            orientation=orientation,
+            frames=_num_frames(image),
+            grey=grey,
+            thumbnail=thumbnail,
+        )
+
+
+def _thumbnail(image: Image.Image) -> tuple[bytes, bool]:
+    """The thumbnail of an upright image, and whether the image is grey."""
+    small = to_mode(image, _RGB).resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)
+    luma, *chromas = small.convert("YCbCr").split()
+    side = (COLOUR_SIDE, COLOUR_SIDE)
+    colours = [np.asarray(chroma.resize(side, Image.Resampling.BOX)) for chroma in chromas]
+    return luma.tobytes() + b"".join(colour.tobytes() for colour in colours), _is_grey(small)
+
+
+def _is_grey(small: Image.Image) -> bool:
+    """Whether the channels of an RGB image are all the same, but for what JPEG makes of them."""
+    pixels_HWC = np.asarray(small, dtype=np.int16)
+    return int(np.ptp(pixels_HWC, axis=2).max()) <= _GREY_TOLERANCE
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # broken metadata raise anything, and the pixels are fine all the same
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _num_frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # later frames may be broken; only the first is read
+        return 1

@@ -1,0 +1,105 @@
+"""Decoded images by index: from memory, or read and decoded ahead from files."""
+
+# Shapes: N images of the data set, M chosen images, B images of a batch, H height, W width, C channels.
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from modeling.data.dataset import Dataset
+from modeling.decode import decode_image
+from modeling.errors import DataError, ImageError
+from modeling.formats import MAX_PIXELS
+from modeling.pixels import Pixels, fit, to_mode
+from modeling.preprocessing import Preprocessing
+
+Indices = NDArray[np.int64]
+
+_AHEAD = 3  # batches being decoded while one is used
+
+
+class Images(Protocol):
+    """The images of a data set, by their index in it."""
+
+    def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
+        """uint8 BHWC of each group of indices, in order."""
+        ...
+
+
+class DecodedImages:
+    """Images in memory: all of a data set, or some of it by their index there."""
+
+    def __init__(self, pixels_MHWC: Pixels, indices_M: Indices | None = None, num_images: int | None = None) -> None:
+        """indices_M: which images of `num_images` the pixels are; None: all, in order."""
+        self.pixels_MHWC = pixels_MHWC
+        self.row_N = np.arange(len(pixels_MHWC), dtype=np.int64)
+        if indices_M is not None:
+            self.row_N = np.full(num_images or 0, -1, dtype=np.int64)
+            self.row_N[indices_M] = np.arange(len(indices_M))
+
+    def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
+        """uint8 BHWC of each group of indices, in order."""
+        for indices_B in groups:
+            yield self.pixels_MHWC[self.row_N[indices_B]]
+
+
+class ImageFiles:
+    """Images that are read and decoded when they are wanted, a few batches ahead, in threads."""
+
+    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, *, num_threads: int | None = None) -> None:
+        self._dataset = dataset
+        self._preprocessing = preprocessing
+        self._num_threads = num_threads or len(os.sched_getaffinity(0))
+
+    def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
+        """uint8 BHWC of each group of indices, in order; at most a few batches are in memory.
+
+        Raises:
+            DataError: an image that could be read during the scan no longer can.
+        """
+        with ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode") as pool:
+            waiting: deque[list[Future[Pixels]]] = deque()
+            try:
+                for indices_B in groups:
+                    waiting.append([pool.submit(self._load, int(index)) for index in indices_B])
+                    if len(waiting) > _AHEAD:
+                        yield self._gather(waiting.popleft())
+                while waiting:
+                    yield self._gather(waiting.popleft())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _gather(self, futures: list[Future[Pixels]]) -> Pixels:
+        if not futures:
+            return np.zeros((0, *self._preprocessing.shape), dtype=np.uint8)
+        return np.stack([future.result() for future in futures])
+
+    def _load(self, index: int) -> Pixels:
+        try:
+            return load_image(self._dataset, index, self._preprocessing)
+        except ImageError as err:
+            raise DataError(f"{self._dataset.name(index)} could be read before, and no longer can: {err}") from err
+
+
+def load_image(dataset: Dataset, index: int, preprocessing: Preprocessing) -> Pixels:
+    """Pixels of one image of a data set, HWC.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if dataset.pixels_NHWC is not None:
+        pixels_HWC: Pixels = dataset.pixels_NHWC[index]
+        if pixels_HWC.shape == preprocessing.shape and preprocessing.resize is None:
+            return pixels_HWC
+        picture = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC)
+        return fit(to_mode(picture, preprocessing), preprocessing)
+    try:
+        data = dataset.files[index].read_bytes()
+    except OSError as err:
+        raise ImageError("unreadable", err.strerror or type(err).__name__) from err
+    return decode_image(data, preprocessing, max_pixels=MAX_PIXELS)

@@ -1,0 +1,147 @@
+"""`pigeonhole models evaluate`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from orchestrator.cli.office import open_or_start_office
+from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.contract.paths import text_to_path
+from orchestrator.contract.requests import Part
+from orchestrator.submit import Office
+from orchestrator.wishes import EvaluateWish, check_evaluate
+
+WORST_CLASSES = 5  # shown; the report has all
+
+
+@click.command("evaluate")
+@click.argument("model")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path),
+    help="The folder to make, for figures, predictions and report; default: one in the job's folder.",
+)  # fmt: skip
+@click.option(
+    "--part", type=click.Choice(get_args(Part)), default="all", show_default=True,
+    help="Only images of this part: of the split that the model was trained with, or of DATA's own parts.",
+)  # fmt: skip
+@click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
+@click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
+@json_option
+def evaluate_model(
+    model: str,
+    data: Path,
+    output: Path | None,
+    part: Part,
+    idempotency_key: str | None,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Evaluate MODEL on DATA, labelled images as for `pigeonhole train`.
+
+    A worker does it. The result is a folder with evaluation.json, predictions.csv, report.html and plots.
+
+    \b
+    Examples:
+      pigeonhole models evaluate birds@champion new-photos/
+      pigeonhole models evaluate birds@2 photos/ --part test -o birds-2-test
+      pigeonhole models evaluate birds photos/ --json
+    """
+    wish = EvaluateWish(model, data, output, part, idempotency_key, need_worker=not detach)
+    office = open_or_start_office(check=lambda settings: check_evaluate(settings, wish))
+    submission = office.submit_evaluate(wish)
+    if submission.existed:
+        say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
+    if detach:
+        print_json({"job": submission.job}) if as_json else click.echo(submission.job)
+        return
+    _follow(office, submission.job, as_json=as_json)
+
+
+def _follow(office: Office, job: str, *, as_json: bool) -> None:
+    """Show the evaluation until it ends, then its figures."""
+    from orchestrator.cli.progress import end_code, follow_to_end, say_end
+    from orchestrator.follow import to_json
+
+    record = follow_to_end(office, job)
+    say_end(record)
+    if record.state != "succeeded":
+        if as_json:
+            print_json(to_json(office.settings, record))
+        sys.exit(end_code(record))
+    folder = Path(text_to_path(record.result))
+    figures = json.loads((folder / "evaluation.json").read_bytes())
+    if as_json:
+        print_json(figures)
+    else:
+        print_figures(figures)
+        click.echo(f"\nreport  {folder / 'report.html'}")
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """The figures of an `evaluation.json` that one looks at first."""
+    part = "" if figures["part"] == "all" else f", {figures['part']} part"
+    click.echo(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images\n")
+    for name, text in _facts(figures):
+        click.echo(f"{name:14}  {text}")
+    rows = _worst_classes(figures)
+    if rows:
+        click.echo()
+        print_table(("worst classes", "images", "recall", "precision", "most often taken for"), rows)
+
+
+def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of each figure of the whole."""
+    low, high = figures["accuracy_interval"]
+    facts = [("accuracy", f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f} with 95 % confidence)")]
+    facts += [(f"top-{k}", f"{share:.4f}") for k, share in figures["top_k"].items()]
+    facts.append(("macro F1", f"{figures['macro_f1']:.4f}"))
+    calibrated = figures["decisions"] is not None
+    before = f"  ({figures['raw_ece']:.4f} before calibration)" if calibrated else "  (the model is not calibrated)"
+    facts.append(("ECE", f"{figures['ece']:.4f}{before}"))
+    return facts + (_decisions(figures) if calibrated else [])
+
+
+def _decisions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the model's thresholds do to these images."""
+    decisions, num_images = figures["decisions"], figures["num_images"]
+    error = decisions["accepted_error"]
+    told = "none"
+    if error is not None:
+        low, high = decisions["accepted_error_interval"]
+        budget = f"the budget is {decisions['max_error']:.2%}"
+        told = f"{error:.2%}  ({low:.2%} to {high:.2%} with 95 % confidence; {budget})"
+    return [
+        ("to review", f"{decisions['num_reviewed'] / num_images:.2%}"),
+        ("rejected", f"{decisions['num_rejected'] / num_images:.2%}"),
+        ("accepted wrong", told),
+    ]
+
+
+def _worst_classes(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The classes of which most images are missed, the worst first, and what these were taken for."""
+    missed = [
+        (figure["recall"], place, figure)
+        for place, figure in enumerate(figures["classes"])
+        if figure["recall"] is not None and figure["recall"] < 1
+    ]
+    return [
+        (
+            figure["label"],
+            f"{figure['num_images']:,}",
+            f"{recall:.4f}",
+            "-" if figure["precision"] is None else f"{figure['precision']:.4f}",
+            _taken_for(figures, place),
+        )
+        for recall, place, figure in sorted(missed, key=lambda each: each[:2])[:WORST_CLASSES]
+    ]
+
+
+def _taken_for(figures: Mapping[str, Any], place: int) -> str:
+    counts = [(0 if other == place else count, other) for other, count in enumerate(figures["confusion"][place])]
+    count, other = max(counts, key=lambda each: (each[0], -each[1]))
+    return f"{figures['labels'][other]} ({count:,})"

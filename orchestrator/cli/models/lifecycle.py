@@ -1,0 +1,108 @@
+"""`pigeonhole models alias` and `remove`."""
+
+import sys
+
+import click
+
+from modeling.store import ModelStore
+from orchestrator.cli.output import json_option, print_json, print_table, say, size_text
+from orchestrator.contract.errors import ExitCode, UsageError
+from orchestrator.contract.settings import get_settings
+from orchestrator.removal import check_removable, find_version, remove_version
+
+
+@click.command("alias")
+@click.argument("model")
+@click.argument("alias", required=False)
+@click.option("--remove", is_flag=True, help="Forget ALIAS; its version stays.")
+@json_option
+def alias_model(model: str, alias: str | None, remove: bool, as_json: bool) -> None:
+    """Let ALIAS stand for MODEL, a version: `name@alias` then means it, until the alias is moved.
+
+    Without ALIAS the aliases of MODEL are listed. Jobs that were submitted before keep the version that the alias
+    stood for then.
+
+    \b
+    Examples:
+      pigeonhole models alias birds@3 champion
+      pigeonhole models alias birds
+      pigeonhole models alias birds champion --remove
+    """
+    store = ModelStore(get_settings().models)
+    if alias is None:
+        if remove:
+            raise UsageError("--remove forgets one alias: name it after the model")
+        _list(store, model, as_json=as_json)
+    elif remove:
+        _drop(store, model, alias, as_json=as_json)
+    else:
+        _set(store, model, alias, as_json=as_json)
+
+
+def _list(store: ModelStore, model: str, *, as_json: bool) -> None:
+    name = store.resolve(model).name
+    aliases = {alias: f"{name}@{number}" for alias, number in store.aliases(name).items()}
+    if as_json:
+        print_json(aliases)
+    elif aliases:
+        print_table(("alias", "model"), [(f"{name}@{alias}", ref) for alias, ref in aliases.items()])
+    else:
+        say(f"{name} has no aliases; `pigeonhole models alias {name}@VERSION champion` sets one")
+
+
+def _set(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
+    version = store.resolve(model)
+    number = store.set_alias(version, alias)
+    before = None if number is None else f"{version.name}@{number}"
+    if as_json:
+        print_json({"alias": alias, "model": version.ref, "before": before})
+        return
+    told = "new" if before is None else "as before" if before == version.ref else f"it was {before}"
+    say(f"{version.name}@{alias} is {version.ref} now ({told})")
+
+
+def _drop(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
+    name, _, rest = model.partition("@")
+    if rest:
+        raise UsageError(f"an alias belongs to the whole model: give {name!r}, not {model!r}")
+    before = f"{name}@{store.drop_alias(name, alias)}"
+    if as_json:
+        print_json({"alias": alias, "model": None, "before": before})
+    else:
+        say(f"{name}@{alias} is gone; it was {before}")
+
+
+@click.command("remove")
+@click.argument("model")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def remove_model(model: str, yes: bool, as_json: bool) -> None:
+    """Remove MODEL, one version as `name@number`, for good. Its number is never used again.
+
+    A version that an alias stands for, or that a job which has not ended uses, is not removed.
+
+    \b
+    Examples:
+      pigeonhole models remove birds@1
+      pigeonhole models remove birds@1 --yes --json
+    """
+    settings = get_settings()
+    version = find_version(settings, model)
+    size_bytes = version.size_bytes()
+    check_removable(settings, version)
+    if not yes:
+        _confirm(f"remove {version.ref} ({version.digest[:12]}, {size_text(size_bytes)}) for good?")
+    remove_version(settings, version)
+    if as_json:
+        print_json({"removed": version.ref, "digest": version.digest, "size_bytes": size_bytes})
+    else:
+        say(f"removed {version.ref}, {size_text(size_bytes)}")
+
+
+def _confirm(question: str) -> None:
+    """Ask whoever sits at the terminal; ends with 1 where the answer is no."""
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to be asked: remove for good with --yes")
+    if not click.confirm(question, err=True):
+        say("nothing was removed")
+        sys.exit(ExitCode.FAILED)

@@ -1,0 +1,118 @@
+"""`pigeonhole models summary` and `architectures`: what networks there are, and what they are made of."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modeling.architectures import ARCHITECTURES, default_preprocessing, get_architecture
+from modeling.preprocessing import Preprocessing
+from modeling.store import ModelStore
+from orchestrator.cli.output import json_option, print_json, print_table
+from orchestrator.contract.errors import UsageError
+from orchestrator.contract.settings import get_settings
+
+if TYPE_CHECKING:
+    from modeling.summary import Layer, Summary
+
+_IMAGENET_CLASSES = 1000
+_DIGITS = 10
+_DIGIT_SIDE = 28  # px: MNIST's, for networks without a size of their own
+
+
+@click.command("summary")
+@click.argument("name", metavar="MODEL|ARCHITECTURE")
+@click.option("--num-classes", type=click.IntRange(min=1), help="Labels of an architecture; default: 1000, small: 10.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Side of an architecture's image in pixels.")
+@json_option
+def summarise_model(name: str, num_classes: int | None, image_size: int | None, as_json: bool) -> None:
+    """Show layers, shapes, parameters and cost of a model or an architecture.
+
+    Multiply-adds are those of convolutions, matrix products and attention for one image. An architecture's name comes
+    first: a model of that name is meant by NAME@latest.
+
+    \b
+    Examples:
+      pigeonhole models summary birds@2
+      pigeonhole models summary mobilenet_v2 --num-classes 12
+    """
+    if name in ARCHITECTURES:
+        architecture, preprocessing, num_labels = _of_architecture(name, num_classes, image_size)
+    elif num_classes or image_size:
+        raise UsageError(
+            f"--num-classes and --image-size are for architectures; {name!r} is none, or a model that has both"
+        )
+    else:
+        card = ModelStore(get_settings().models).card(name)
+        architecture, preprocessing, num_labels = card.architecture, card.preprocessing, len(card.labels)
+    facts = {"architecture": architecture, "num_labels": num_labels}
+    summary = _summary(architecture, preprocessing, num_labels)
+    if as_json:
+        print_json({"name": name} | facts | summary.to_json())
+    else:
+        _print(summary)
+
+
+@click.command("architectures")
+@json_option
+def list_architectures(as_json: bool) -> None:
+    """List the networks that can be trained.
+
+    \b
+    Example:
+      pigeonhole models architectures
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "name": known.name,
+            "summary": known.summary,
+            "image_size": known.image_size,
+            "weights": known.weights,
+        }
+        for known in ARCHITECTURES.values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("name", "image", "pre-trained", "summary"),
+        [(row["name"], row["image_size"] or "any", row["weights"] or "-", row["summary"]) for row in rows],
+    )
+
+
+def _of_architecture(name: str, num_classes: int | None, image_size: int | None) -> tuple[str, Preprocessing, int]:
+    known = get_architecture(name)
+    preprocessing = default_preprocessing(known, image_size or known.image_size or _DIGIT_SIDE)
+    return name, preprocessing, num_classes or (_IMAGENET_CLASSES if known.weights else _DIGITS)
+
+
+def _summary(architecture: str, preprocessing: Preprocessing, num_labels: int) -> "Summary":
+    """From shapes alone: no weights are read or made."""
+    import torch
+
+    from modeling.networks.build import build_network
+    from modeling.summary import summarise
+
+    with torch.device("meta"):
+        network = build_network(architecture, preprocessing, num_labels)
+    return summarise(network, preprocessing)
+
+
+def _print(summary: "Summary") -> None:
+    print_table(("layer", "type", "output", "parameters", "multiply-adds"), [_row(layer) for layer in summary.layers])
+    height, width, channels = summary.image
+    frozen = summary.parameters - summary.trainable
+    click.echo(f"image          {height} x {width} px, {'grey' if channels == 1 else 'colour'}")
+    click.echo(f"parameters     {summary.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""))
+    click.echo(f"multiply-adds  {summary.multiply_adds:,} for one image")
+    click.echo(f"size           {summary.size_bytes / 2**20:.1f} MiB")
+
+
+def _row(layer: "Layer") -> Sequence[object]:
+    return (
+        layer.name,
+        layer.kind,
+        " x ".join(map(str, layer.output)) if layer.output else "-",
+        f"{layer.parameters:,}" if layer.parameters else "-",
+        f"{layer.multiply_adds:,}" if layer.multiply_adds else "-",
+    )

@@ -1,0 +1,75 @@
+"""Types of options: how operators write shares, durations and choices among many."""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Share(click.ParamType[float]):
+    """A share such as 0.5% or 0.005, above 0 and below 1."""
+
+    name = "P%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse what the operator wrote."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(%?)", str(value))
+        share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+        if not 0 < share < 1:
+            self.fail(f"{value!r} is no share between 0 and 1, such as 0.5% or 0.005", param, ctx)
+        return share
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written such as 90s, 10m or 1.5h."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse what the operator wrote."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value))
+        if not match or not float(match[1]):
+            self.fail(f"{value!r} is no time above 0, such as 90s, 10m or 1.5h", param, ctx)
+        return float(match[1]) * _UNITS_S[match[2]]
+
+
+class LearningRate(click.ParamType[float | str]):
+    """A number above 0, or `auto`."""
+
+    name = "RATE|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Parse what the operator wrote."""
+        if value == "auto":
+            return "auto"
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number such as 0.001 nor auto", param, ctx)
+
+
+class OneOf(click.ParamType[str]):
+    """A choice among too many to list."""
+
+    def __init__(self, name: str, choices: Callable[[], list[str]], advice: str) -> None:
+        self.name = name
+        self._choices = choices
+        self._advice = advice
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check what the operator wrote."""
+        choices = self._choices()
+        if value not in choices:
+            near = get_close_matches(str(value).lower(), choices, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            self.fail(f"unknown {self.name.lower()} {value!r}; {hint}{self._advice}", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Those that begin so."""
+        return [CompletionItem(choice) for choice in self._choices() if choice.startswith(incomplete)]

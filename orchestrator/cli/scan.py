@@ -1,0 +1,178 @@
+"""`pigeonhole scan`."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from modeling.errors import DataError
+from orchestrator.cli.output import duration, json_option, print_json, print_table, say
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
+from orchestrator.contract.settings import get_settings
+
+CACHE_FOLDER = "cache"
+"""Below the home: what scans remember of images, by content."""
+
+_COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
+_KINDS = {
+    "folders": "a folder per class",
+    "part_folders": "part folders of classes",
+    "idx": "idx files",
+    "cifar10": "CIFAR-10's binary files",
+    "list": "a list",
+    "manifest": "a manifest",
+}
+_SHOWN_CLASSES = 20
+_SHOWN_DUPLICATES = 5
+_BAR_WIDTH = 30
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--quarantine", "quarantine", type=click.Path(dir_okay=False, path_type=Path),
+    help="CSV to write the images to that want looking at: unreadable, doubled, in two classes, blank.",
+)  # fmt: skip
+@json_option
+def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
+    """Look through training DATA: does every image load, what is doubled, what is too little?
+
+    DATA is what `pigeonhole train` takes: a folder per class, folders train and test of such, MNIST idx files,
+    CIFAR-10's binary files, a .csv or .jsonl of path,label, or a corrected manifest. It is only read. Exit 1 where
+    nothing can be trained on it.
+
+    \b
+    Examples:
+      pigeonhole scan photos/
+      pigeonhole scan photos/ --quarantine suspects.csv
+      pigeonhole scan labels.csv --json
+    """
+    from modeling.data.open import open_dataset
+    from modeling.data.scan import scan_dataset
+
+    if quarantine is not None:
+        _check_outside(quarantine, data)
+    started = time.monotonic()
+    try:
+        with _progress() as emit:
+            dataset = open_dataset(data)
+            report = scan_dataset(dataset, emit, get_settings().home / CACHE_FOLDER)
+    except DataError as err:
+        raise PigeonholeError(str(err)) from err  # what cannot be trained on ends with 1, found now or after the scan
+    shown = report.to_json()
+    if as_json:
+        print_json(shown)
+    else:
+        _print_report(shown, time.monotonic() - started)
+    if quarantine is not None:
+        say(f"{report.write_quarantine(quarantine):,} rows to look at are in {quarantine}")
+    sys.exit(ExitCode.OK if shown["trainable"] else ExitCode.FAILED)
+
+
+def _printable(text: str) -> str:
+    """`text` without what would steer a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _check_outside(file: Path, data: Path) -> None:
+    """Refuse to write into the operator's data."""
+    if data.is_dir() and file.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"{str(file)!r} lies in the data, which are never written to; give a file elsewhere")
+    if file.resolve() == data.resolve():
+        raise UsageError(f"{str(file)!r} is the data themselves; give another file")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Takes a scan's events, and shows them as a bar on a terminal; gone at the end."""
+    with _libraries_silent() as terminal:
+        if not terminal.isatty():
+            yield lambda event: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(file=terminal), transient=True) as progress:
+            task = progress.add_task("scan", total=None)
+            yield lambda event: progress.update(task, completed=event["num_done"], total=event["num_images"])
+
+
+@contextlib.contextmanager
+def _libraries_silent() -> Iterator[TextIO]:
+    """Keep what image libraries write about odd files off the terminal; yields standard error as it was.
+
+    libtiff writes to the file descriptor itself, several lines a file; the report says which files are bad.
+    """
+    sys.stderr.flush()
+    with open(os.dup(2), "w") as terminal, open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield terminal
+        finally:
+            os.dup2(terminal.fileno(), 2)
+
+
+def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:
+    """The report for people: how many, of what, what is wrong, and whether one can train on it."""
+    classes = shown["classes"]
+    click.secho(f"{shown['num_images']:,} images in {len(classes):,} classes", bold=True, nl=False)
+    click.echo(f" ({_KINDS[shown['kind']]}, {duration(elapsed_s)})")
+    _print_kinds(shown)
+    click.echo()
+    _print_classes(classes)
+    if shown["findings"]:
+        click.echo()
+    for finding in shown["findings"]:
+        severity = finding["severity"]
+        click.secho(f"{severity:>7}  ", fg=_COLORS[severity], bold=severity != "info", nl=False)
+        click.echo(_printable(finding["message"]))
+    _print_duplicates(shown["duplicates"], shown["num_exact_duplicate_sets"] + shown["num_near_duplicate_sets"])
+    click.echo()
+    if shown["trainable"]:
+        click.secho("ready to train", fg="green", bold=True)
+    else:
+        click.secho("cannot be trained on", fg="red", bold=True)
+
+
+def _print_kinds(shown: Mapping[str, Any]) -> None:
+    """Parts, formats, modes and sizes on a line each, where there is something to say."""
+    for name in ("parts", "formats", "modes"):
+        if shown[name]:
+            click.echo(f"{name}: " + ", ".join(f"{count:,} {kind}" for kind, count in shown[name].items()))
+    sizes = shown["sizes"]
+    if sizes and sizes["num_distinct"] == 1:
+        click.echo(f"sizes: all {sizes['median']}")
+    elif sizes:
+        click.echo(f"sizes: {sizes['smallest']} to {sizes['largest']}, median {sizes['median']}")
+
+
+def _print_classes(classes: Mapping[str, int]) -> None:
+    """Readable images of each class, the largest first, with bars."""
+    ordered = sorted(classes.items(), key=lambda pair: (-pair[1], pair[0]))
+    largest = max(ordered[0][1], 1)
+    rows = [(label, f"{count:,}", "█" * round(_BAR_WIDTH * count / largest)) for label, count in ordered]
+    if len(rows) > _SHOWN_CLASSES:
+        half = _SHOWN_CLASSES // 2
+        rows = [*rows[:half], (f"... {len(rows) - 2 * half:,} more", "", ""), *rows[-half:]]
+    print_table(("class", "images", ""), rows)
+
+
+def _print_duplicates(sets: Sequence[Mapping[str, Any]], num_sets: int) -> None:
+    """The first sets of duplicates; those in several classes come first."""
+    if not sets:
+        return
+    click.echo()
+    click.secho("duplicates", bold=True)
+    for found in sorted(sets, key=lambda found: -len(found["labels"]))[:_SHOWN_DUPLICATES]:
+        images = found["images"]
+        more = f" and {len(images) - 3:,} more" if len(images) > 3 else ""
+        equals = " = " if found["exact"] else " ~ "
+        click.secho(f"  {_printable(equals.join(images[:3]))}{more}", fg="yellow" if len(found["labels"]) > 1 else None)
+    if num_sets > _SHOWN_DUPLICATES:
+        click.echo(f"  ... and {num_sets - _SHOWN_DUPLICATES:,} more sets; --quarantine FILE lists all of them")

@@ -1,0 +1,184 @@
+"""Evaluations through a real server and worker: the figures, where they go, and what can go wrong."""
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from modeling.store import ModelStore
+from orchestrator.contract.job_folder import JobFolder
+from tests.integration.house import House, read_json
+from tests.integration.models import make_pngs, publish_model
+from tests.integration.server import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+FILES = {"evaluation.json", "predictions.csv", "report.html", "plots"}
+
+
+def make_digits(folder: Path, num_images: int = 40) -> Path:
+    """A folder per class, two of those that `digits` knows; the images mean nothing."""
+    make_pngs(folder, num_images)
+    for index, path in enumerate(sorted(folder.rglob("*.png"))):
+        (folder / str(index % 2)).mkdir(exist_ok=True)
+        path.rename(folder / str(index % 2) / path.name)
+    (folder / "00000").rmdir()
+    return folder
+
+
+def freeze_child(house: House) -> psutil.Process:
+    """The process that evaluates, frozen while it begins, so that it is at work whenever the test likes."""
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        for worker in house.workers:
+            for process in psutil.Process(worker.process.pid).children(recursive=True):
+                if "modeling.child_process" in process.cmdline():
+                    process.suspend()
+                    found.append(process)
+        return bool(found)
+
+    wait_until(look, what="the evaluation has a process", timeout_s=60)
+    return found[0]
+
+
+def test_an_evaluation_leaves_figures_and_a_report_and_prints_them(busy_house: House, tmp_path: Path):
+    data = make_digits(tmp_path / "in")
+
+    done = busy_house.run("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    figures = read_json(tmp_path / "out" / "evaluation.json")
+    assert (figures["model"], figures["num_images"], figures["part"]) == ("digits@1", 40, "all")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"digits@1 on {data}: 40 images"
+    assert lines[2].startswith(f"accuracy        {figures['accuracy']:.4f}")
+    assert lines[-1] == f"report  {tmp_path / 'out' / 'report.html'}"
+    assert "succeeded" in done.stderr
+
+
+def test_without_an_output_the_job_keeps_it_and_json_is_the_document(busy_house: House, tmp_path: Path):
+    data = make_digits(tmp_path / "in")
+
+    printed = json.loads(busy_house.run_ok("models", "evaluate", "digits@1", str(data), "--json"))
+
+    job = next(job for job in busy_house.jobs() if job.startswith("e"))
+    folder = JobFolder.open(busy_house.settings, job)
+    assert printed == read_json(folder.evaluation / "evaluation.json")
+    assert {path.name for path in folder.evaluation.iterdir()} == FILES
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert (outcome.state, outcome.result, outcome.num_images) == ("succeeded", str(folder.evaluation), 40)
+    assert json.loads(folder.events.read_text().splitlines()[-1])["event"] == "evaluate"
+    record = json.loads(busy_house.run_ok("status", job, "--json"))
+    assert (record["kind"], record["model"], record["source"]) == ("evaluate", "digits@1", str(data))
+    assert busy_house.run("results", "show", job).returncode == 4
+
+
+def test_what_cannot_be_evaluated_is_refused_at_once_and_leaves_nothing(busy_house: House, tmp_path: Path):
+    data = make_digits(tmp_path / "in")
+    (data / "1").rename(data / "eleven")
+    before = busy_house.jobs()
+
+    stranger = busy_house.run("models", "evaluate", "digits", str(data))
+    nowhere = busy_house.run("models", "evaluate", "digits", str(tmp_path / "nowhere"))
+    unknown = busy_house.run("models", "evaluate", "digit", str(data))
+    there = busy_house.run("models", "evaluate", "digits", str(make_digits(tmp_path / "b")), "-o", str(tmp_path))
+
+    assert [done.returncode for done in (stranger, nowhere, unknown, there)] == [2, 4, 4, 2]
+    assert "'eleven', which the model does not know" in stranger.stderr
+    assert f"output {str(tmp_path)!r} exists; name a folder that does not" in there.stderr
+    assert all(done.stderr.count("\n") == 1 for done in (stranger, nowhere, unknown, there))
+    assert busy_house.jobs() == before
+
+
+def test_an_alias_that_moves_changes_no_job_that_was_submitted_with_it(house: House, tmp_path: Path):
+    store = ModelStore(house.settings.models)
+    other = publish_model(tmp_path / "models", "other", seed=1)
+    second = store.publish(other.path, "digits")
+    store.set_alias(store.resolve("digits@1"), "champion")
+    data = make_digits(tmp_path / "in")
+    job = house.submit("models", "evaluate", "digits@champion", str(data), "-o", str(tmp_path / "out"))
+
+    store.set_alias(second, "champion")
+    kept = house.run("models", "remove", "digits@1", "--yes")
+    house.hire()
+
+    assert house.outcome(job).state == "succeeded", house.logs()
+    assert read_json(tmp_path / "out" / "evaluation.json")["model"] == "digits@1"
+    assert (kept.returncode, f"digits@1 is used by job {job}" in kept.stderr) == (1, True)
+    house.run_ok("models", "remove", "digits@1", "--yes")
+    assert [version.ref for version in store.list()] == ["digits@2"]
+
+
+def test_a_job_whose_model_is_gone_fails_and_says_so(house: House, tmp_path: Path):
+    job = house.submit("models", "evaluate", "digits@1", str(make_digits(tmp_path / "in")))
+    store = ModelStore(house.settings.models)
+    store.publish(publish_model(tmp_path / "models", "other", seed=1).path, "digits")
+    store.remove(store.resolve("digits@1"))  # as the command does not, while the job has not ended
+
+    house.hire()
+
+    outcome = house.outcome(job)
+    assert outcome.state == "failed"
+    assert outcome.error == "evaluation failed: model 'digits@1' was removed; versions of 'digits': 2"
+
+
+def test_an_output_that_appears_meanwhile_is_left_alone_and_the_job_fails(house: House, tmp_path: Path):
+    job = house.submit("models", "evaluate", "digits", str(make_digits(tmp_path / "in")), "-o", str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+
+    taken = house.run("models", "evaluate", "digits", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--detach")
+    house.hire()
+
+    outcome = house.outcome(job)
+    assert outcome.state == "failed"
+    assert "appeared while the job ran" in (outcome.error or "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert taken.returncode == 2
+
+
+def test_an_evaluation_whose_worker_is_killed_dies_with_it_and_is_done_by_another(house: House, tmp_path: Path):
+    data = make_digits(tmp_path / "in")
+    first = house.hire()
+    job = house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+    child = freeze_child(house)
+
+    first.kill()
+    child.resume()
+    wait_until(lambda: not child.is_running(), what="the evaluation's process is gone")
+    assert not (tmp_path / "out").exists()
+    house.hire()
+
+    assert house.outcome(job).state == "succeeded", house.logs()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert read_json(tmp_path / "out" / "evaluation.json")["num_images"] == 40
+
+
+def test_a_cancelled_evaluation_ends_its_process_and_publishes_nothing(house: House, tmp_path: Path):
+    data = make_digits(tmp_path / "in")
+    house.hire()
+    job = house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+    child = freeze_child(house)
+
+    house.run_ok("cancel", job)
+
+    assert house.outcome(job).state == "cancelled"
+    wait_until(lambda: not child.is_running(), what="the evaluation's process is gone")
+    assert not (tmp_path / "out").exists()
+    assert not JobFolder.open(house.settings, job).evaluation.exists()
+
+
+def test_an_evaluation_that_crashes_ends_as_failed_with_its_signal(house: House, tmp_path: Path):
+    house.hire()
+    job = house.submit("models", "evaluate", "digits", str(make_digits(tmp_path / "in")))
+
+    freeze_child(house).kill()
+
+    outcome = house.outcome(job)
+    assert outcome.state == "failed"
+    assert "evaluation failed: the process ended with signal 9" in (outcome.error or "")
+    assert not JobFolder.open(house.settings, job).evaluation.exists()

@@ -1,0 +1,113 @@
+import csv
+import os
+
+import pytest
+from PIL import Image
+
+from modeling.data.facts import THUMBNAIL_BYTES, check_image, read_image_file
+from modeling.data.names import bare, harmless, path_to_text, text_to_path
+from modeling.errors import ImageError
+from orchestrator.contract import paths
+from tests.modeling.data import encode, real_data
+from tests.modeling.data_sets.pictures import photo
+
+
+def test_an_image_says_what_it_is():
+    facts = check_image(encode(photo(1, (640, 400)), "JPEG"))
+
+    assert (facts.size, facts.mode, facts.format) == ((640, 400), "RGB", "JPEG")
+    assert (facts.orientation, facts.frames, facts.grey) == (1, 1, False)
+    assert len(facts.thumbnail) == THUMBNAIL_BYTES
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (96, 72)), (3, (96, 72)), (6, (72, 96)), (9, (96, 72))])
+def test_the_size_and_the_thumbnail_are_upright(orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}.get(orientation)
+    stored = photo(1) if turn is None else photo(1, size).transpose(turn)
+
+    facts = check_image(encode(stored, exif=exif))
+
+    assert (facts.size, facts.orientation) == (size, orientation if orientation < 9 else 1)
+    assert facts.thumbnail == check_image(encode(photo(1, size))).thumbnail
+
+
+def test_grey_is_what_shows_no_colour_whatever_its_mode():
+    grey = photo(1).convert("L")
+    images = {"L": grey, "RGB": grey.convert("RGB"), "colour": photo(1), "1": grey.convert("1")}
+
+    assert {name: check_image(encode(image)).grey for name, image in images.items()} == {
+        "L": True,
+        "RGB": True,
+        "colour": False,
+        "1": True,
+    }
+
+
+def test_an_animation_tells_its_frames_and_shows_its_first():
+    frames = [photo(seed).convert("P") for seed in range(3)]
+    facts = check_image(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+
+    assert (facts.frames, facts.format) == (3, "GIF")
+    assert facts.thumbnail == check_image(encode(frames[0], "GIF")).thumbnail
+
+
+def test_a_jpeg_cut_short_is_truncated_though_its_header_is_fine():
+    data = encode(photo(1, (640, 400)), "JPEG")
+
+    with pytest.raises(ImageError) as caught:
+        check_image(data[: len(data) // 2])
+    assert caught.value.code == "truncated"
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "large.png").write_bytes(bytes(11))
+    (tmp_path / "folder.png").mkdir()
+
+    codes = {}
+    for name in ("pipe.png", "large.png", "folder.png", "absent.png"):
+        with pytest.raises(ImageError) as caught:
+            read_image_file(tmp_path / name, max_bytes=10)
+        codes[name] = caught.value.code
+
+    assert codes == {
+        "pipe.png": "unreadable",
+        "large.png": "too_large",
+        "folder.png": "unreadable",
+        "absent.png": "unreadable",
+    }
+
+
+@pytest.mark.parametrize("path", ["a.png", "caf\udce9.png", "x\\x41.png", "\\x5c\udcff", "ä\\", "日本.png"])
+def test_names_are_escaped_as_manifests_escape_them(path):
+    assert path_to_text(path) == paths.path_to_text(path)
+    assert text_to_path(path_to_text(path)) == path
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+a", "-a", "@a", "'=a", "\ta", "plain", ""])
+def test_cells_are_harmless_and_come_back(cell):
+    assert not harmless(cell).startswith(("=", "+", "-", "@", "\t"))
+    assert bare(harmless(cell)) == cell
+
+
+def test_the_real_odd_files_are_judged_as_pillow_judges_them():
+    root = real_data("pathological")
+    rows = [
+        row for row in csv.DictReader((root / "MANIFEST.csv").open()) if row["path"].startswith("exif-orientation/")
+    ]
+    expected = {
+        row["path"]: (row["mode"], (int(row["w"]), int(row["h"])), int(row["orientation"]) or 1)
+        for row in rows
+        if row["load"] == "ok"
+    }
+
+    found = {}
+    for path in expected:
+        facts = check_image(read_image_file(root / path))
+        stored = facts.size[::-1] if facts.orientation >= 5 else facts.size
+        found[path] = (facts.mode, stored, facts.orientation)
+
+    assert len(found) == 18
+    assert found == expected

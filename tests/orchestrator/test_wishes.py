@@ -1,0 +1,70 @@
+"""What a training starts from: weights by name, a published model, a file or a folder."""
+
+import pytest
+
+from modeling.errors import ModelingError, ModelNotFoundError
+from modeling.store import ModelStore
+from orchestrator.wishes import TrainWish, choose_weights, train_request
+from tests.integration.models import make_pngs, publish_model
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The folder that the operator stands in; it holds a file and a folder with labelled images, `digits`."""
+    folder = tmp_path / "here"
+    for label in "01":
+        make_pngs(folder / "digits" / label, 1)
+    (folder / "weights.safetensors").touch()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def version(settings):
+    """A published perceptron of the same name."""
+    return publish_model(settings.models, "digits")
+
+
+def test_a_published_model_becomes_the_folder_of_its_version_and_gives_its_architecture(settings, here, version):
+    store = ModelStore(settings.models)
+    store.set_alias(version, "champion")
+
+    found = {choose_weights(settings, ref) for ref in ("digits", "digits@1", "digits@champion", str(version.path))}
+
+    assert found == {(str(version.path), "perceptron")}
+
+
+@pytest.mark.parametrize("name", ["imagenet", "IMAGENET1K_V1", "ResNet18_Weights.IMAGENET1K_V1", "nowhere.pt"])
+def test_names_and_what_is_not_there_stay_what_they_are(settings, here, version, name):
+    assert choose_weights(settings, name) == (name, "cnn")
+
+
+def test_files_and_folders_get_their_absolute_path(settings, here, version):
+    assert choose_weights(settings, "weights.safetensors") == (str(here / "weights.safetensors"), "cnn")
+    assert choose_weights(settings, "./digits") == (str(here / "digits"), "cnn")
+
+
+def test_a_version_that_is_not_there_is_told(settings, here, version):
+    with pytest.raises(ModelNotFoundError, match="no model 'digits@9'; versions of 'digits': 1"):
+        choose_weights(settings, "digits@9")
+
+
+@pytest.mark.parametrize(
+    ("options", "architecture", "starts_from_version"),
+    [({}, "cnn", False), ({"architecture": "mlp"}, "mlp", False), ({"weights": "digits@1"}, "perceptron", True)],
+)
+def test_a_training_request_has_an_architecture_whether_or_not_one_is_named(
+    settings, here, version, options, architecture, starts_from_version
+):
+    request = train_request(settings, TrainWish(here / "digits", "mine", options))
+
+    assert request.architecture == architecture
+    assert request.weights == (str(version.path) if starts_from_version else None)
+    assert request.data == here / "digits"
+
+
+def test_weights_of_another_architecture_are_told_before_anything_is_trained(settings, here, version):
+    with pytest.raises(ModelingError, match="perceptron"):
+        train_request(settings, TrainWish(here / "digits", "mine", {"weights": "digits", "architecture": "mlp"}))
+    with pytest.raises(ModelingError, match="no weights 'imagenet' for cnn"):
+        train_request(settings, TrainWish(here / "digits", "mine", {"weights": "imagenet"}))
