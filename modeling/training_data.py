@@ -59,6 +59,9 @@ def look(request: TrainRequest, emit: Emit) -> Data:
     report = scan_dataset(dataset, emit, request.cache)
     split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
     data = Data(dataset, report, split)
+    for finding in report.findings:
+        if finding.severity == "warning":
+            emit({"event": "warning", "text": finding.message})
     emit({"event": "data"} | describe(data))
     return data
 

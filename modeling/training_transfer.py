@@ -64,7 +64,7 @@ def fit_from_weights(setting: Setting, data: Data) -> Trained:
     try:
         tuned = _fine_tune(replace(setting, stage="fine-tune", budget_s=left_s), data, probed)
     except BudgetError as err:
-        setting.emit({"event": "note", "text": f"no fine-tuning: {err}"})
+        setting.emit({"event": "warning", "text": f"no fine-tuning: {err}"})
         return probed
     return _better(setting, data, probed, tuned)
 

@@ -31,16 +31,17 @@ def child_spec(request: AnyJobRequest, folder: JobFolder, station: Station) -> C
     """The spec of a job; None for one that needs no child process."""
     match request:
         case TrainJobRequest():
-            return ChildSpec("training", folder.model, lambda output: _train(request, output, station))
+            return ChildSpec("training", folder.model, lambda output: _train(request, output, folder, station))
         case EvaluateJobRequest():
             return ChildSpec("evaluation", folder.evaluation, lambda output: _evaluate(request, output, station))
         case _:
             return None
 
 
-def _train(request: TrainJobRequest, output: Path, station: Station) -> dict[str, Any]:
-    """The operator's wish, on this worker's device."""
-    wish = request.train | {"device": station.device, "output": str(output)}
+def _train(request: TrainJobRequest, output: Path, folder: JobFolder, station: Station) -> dict[str, Any]:
+    """The operator's wish, on this worker's device; whoever tries again goes on from the last checkpoint."""
+    places = {"output": str(output), "work": str(folder.path / "training"), "cache": str(station.settings.cache)}
+    wish = request.train | places | {"device": station.device}
     return {"task": "train"} | TrainRequest.from_json(wish).to_json()
 
 

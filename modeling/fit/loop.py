@@ -297,7 +297,7 @@ class Fitting:
             save_checkpoint(self._checkpoint, self._state())
         except OSError as err:
             if not self._warned:
-                emit({"event": "note", "text": f"no checkpoint can be saved to {self._checkpoint}: {err}"})
+                emit({"event": "warning", "text": f"no checkpoint can be saved to {self._checkpoint}: {err}"})
             self._warned = True
 
     def _state(self) -> dict[str, Any]:

@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         return self.home / "models"
 
     @property
+    def cache(self) -> Path:
+        """What was found out about images and may be needed again; safe to delete."""
+        return self.home / "cache"
+
+    @property
     def stack(self) -> Path:
         """Sockets, process ids and logs of this machine's local stack; other machines may share the home."""
         return self.home / "stack" / socket.gethostname()

@@ -61,7 +61,7 @@ def test_a_budget_too_small_for_fine_tuning_leaves_the_probe_and_says_so(base, m
     card, events = run(replace(base, budget_s=60.0))
 
     assert card.training["kept"] == "probe"
-    assert named(events, "note")[-1]["text"].startswith("no fine-tuning: one epoch takes about ")
+    assert named(events, "warning")[-1]["text"].startswith("no fine-tuning: one epoch takes about ")
 
 
 def test_a_budget_too_small_for_one_epoch_from_scratch_is_a_mistake(base, monkeypatch):

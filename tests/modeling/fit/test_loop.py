@@ -158,7 +158,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path):
 
     _, fitted = fit(task(), emit=events.append, checkpoint=blocked / "checkpoint", run="one", checkpoint_every_s=0.0)
 
-    notes = [event for event in events if event["event"] == "note"]
+    notes = [event for event in events if event["event"] == "warning"]
     assert len(fitted.history) == RECIPE.epochs
     assert len(notes) == 1
     assert "no checkpoint can be saved" in notes[0]["text"]

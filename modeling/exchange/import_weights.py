@@ -1,0 +1,174 @@
+"""Weights made elsewhere, and folders that were exported, as models ready to be published."""
+
+# Shapes: B images, H height, W width, C channels.
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from modeling.architectures import Architecture, default_preprocessing, get_architecture
+from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.classifier import Classifier
+from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
+from modeling.networks.build import build_network, normalise
+from modeling.networks.state import State, fit_state, read_state
+from modeling.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsImport:
+    """A file of weights and what it does not say itself.
+
+    labels: JSON file: a list of names in the order of the network's outputs, or {"0": name, ...}.
+    image_size: px; needed for an architecture without a size of its own.
+    preprocessing: JSON file as `Preprocessing.to_json` gives it; None: what the architecture asks for.
+    """
+
+    file: Path
+    architecture: str
+    labels: Path
+    image_size: int | None = None
+    preprocessing: Path | None = None
+
+
+def stage_weights(wish: WeightsImport, staged: Path) -> ModelCard:
+    """Write a model of these weights to the empty folder `staged`.
+
+    The file is read strictly: every tensor of the network, of its shape, and no other. Numbers become float32.
+
+    Raises:
+        ArchitectureError: weights of another architecture, or of another number of labels.
+        ModelFormatError: a file that is no weights, no labels or no preprocessing, or weights that answer nothing.
+    """
+    architecture = get_architecture(wish.architecture)
+    labels = read_labels(wish.labels)
+    state = read_state(wish.file)
+    _check_num_labels(architecture, state, labels, wish)
+    network, preprocessing = _fitted(architecture, state, len(labels), wish)
+    _check_answers(network, preprocessing, wish.file)
+    weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    card = ModelCard(
+        architecture=wish.architecture,
+        labels=labels,
+        preprocessing=preprocessing,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        training={"imported": {"file": wish.file.name, "sha256": _sha256(wish.file)}},
+    )
+    (staged / WEIGHTS_FILE).write_bytes(weights)
+    (staged / CARD_FILE).write_bytes(card.to_bytes())
+    return card
+
+
+def stage_folder(folder: Path, staged: Path) -> ModelCard:
+    """Copy the model in an exported folder to the empty folder `staged`, byte for byte.
+
+    Raises:
+        ModelFormatError: no whole model, or damaged.
+    """
+    for name in (CARD_FILE, WEIGHTS_FILE):
+        try:
+            shutil.copyfile(folder / name, staged / name)
+        except OSError as err:
+            raise ModelFormatError(f"{folder} is no exported model: {name} cannot be read ({err.strerror})") from err
+    return Classifier.load(staged).card
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names in a JSON file: a list, or an object from "0", "1", ... to names.
+
+    Raises:
+        DataError: anything else, or a name twice.
+    """
+    value = _read_json(path)
+    names = value
+    if isinstance(value, dict):
+        numbers = [str(number) for number in range(len(value))]
+        if set(value) != set(numbers):
+            raise DataError(f"{path}: labels must be numbered 0 to {len(value) - 1} without a gap, not {_few(value)}")
+        names = [value[number] for number in numbers]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f'{path}: labels must be a JSON list of names or an object such as {{"0": "cat"}}')
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: labels must differ, but {_few(twice)} stands there twice")
+    return tuple(names)
+
+
+def _few(names: Any) -> str:
+    shown = [repr(name) for name in list(names)[:5]]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read ({err.strerror})") from err
+    except (ValueError, RecursionError) as err:
+        raise DataError(f"{path}: not JSON ({err})") from err
+
+
+def _check_num_labels(architecture: Architecture, state: State, labels: tuple[str, ...], wish: WeightsImport) -> None:
+    weight = state.get(f"{architecture.head}.weight")
+    if weight is not None and weight.dim() and len(weight) != len(labels):
+        raise ArchitectureError(
+            f"{wish.file} answers with {len(weight)} labels, but {wish.labels} names {len(labels)}; "
+            "give the labels that it was trained with"
+        )
+
+
+def _fitted(
+    architecture: Architecture, state: State, num_labels: int, wish: WeightsImport
+) -> tuple[nn.Module, Preprocessing]:
+    """The network with the state, and the first preprocessing with which it fits."""
+    misfit: ArchitectureError | None = None
+    for preprocessing in _preprocessings(architecture, wish):
+        with torch.device("meta"):  # no random weights are made only to be overwritten
+            network = build_network(architecture.name, preprocessing, num_labels)
+        try:
+            fitting = fit_state(network, architecture.name, state, source=str(wish.file))
+        except ArchitectureError as err:
+            misfit = misfit or err
+            continue
+        own = network.state_dict()
+        cast = {name: tensor.to(own[name].dtype) for name, tensor in fitting.items()}
+        network.load_state_dict(cast, assign=True)
+        return network.eval(), preprocessing
+    assert misfit is not None, "there is a preprocessing to try"
+    raise misfit
+
+
+def _preprocessings(architecture: Architecture, wish: WeightsImport) -> list[Preprocessing]:
+    """What to try: the file's, or the architecture's, which for small networks may be for colour or grey."""
+    if wish.preprocessing is not None:
+        if wish.image_size is not None:
+            raise ModelingError("give either an image size or a preprocessing file, which has one")
+        value = _read_json(wish.preprocessing)
+        try:
+            return [Preprocessing.from_json(value)]
+        except ModelFormatError as err:
+            raise ModelFormatError(f"{wish.preprocessing}: {err}") from err
+    usual = default_preprocessing(architecture, wish.image_size)
+    if architecture.family == "torchvision":
+        return [usual]
+    return [usual, default_preprocessing(architecture, wish.image_size, "L" if usual.mode == "RGB" else "RGB")]
+
+
+def _check_answers(network: nn.Module, preprocessing: Preprocessing, file: Path) -> None:
+    """See that the network answers to a grey image with finite numbers."""
+    images_BHWC = torch.full((1, *preprocessing.shape), 128, dtype=torch.uint8)
+    with torch.inference_mode():
+        answer = network(normalise(images_BHWC, preprocessing))
+    if not bool(torch.isfinite(answer).all()):
+        raise ModelFormatError(f"{file}: its answers are not finite numbers; the weights are damaged")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
