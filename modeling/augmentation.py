@@ -18,6 +18,7 @@ _ROTATION = math.radians(10)
 _SCALE = 0.1  # of each axis
 _SHEAR = 0.1
 _SHIFT = 0.04  # of the side: about 1 of 28 px
+_BENDS, _BEND = 5, 0.02  # points each way at which an image is bent, and by how much of its sides
 _SHIFT_PX = 2
 _CROP_AREA = (0.35, 1.0)  # of a photograph
 _CROP_ASPECT = math.log(4 / 3)
@@ -37,12 +38,13 @@ def augment(images_BCHW: Tensor, kind: Augmentation, place: Place, *, size: tupl
     """The batch changed in the recipe's way, each image `size` (height, width).
 
     none: as it is. affine: turned, scaled and shifted a little; never mirrored, as characters must not be.
+    elastic: the same, and bent a little, as by another hand.
     shift: moved by up to 2 px. flip_shift: the same, and mirrored every second epoch. photo: a random part,
     mirrored half the time, with other brightness, contrast and saturation. photo_strong: photo, and
     TrivialAugment (Müller and Hutter 2021) before it.
     """
-    if kind == "affine":
-        return random_affine(images_BCHW, place.generator)
+    if kind in ("affine", "elastic"):
+        return random_affine(images_BCHW, place.generator, elastic=kind == "elastic")
     if kind in ("shift", "flip_shift"):
         shifted = random_shift(images_BCHW, place.generator)
         return alternating_flip(shifted, place) if kind == "flip_shift" else shifted
@@ -51,10 +53,10 @@ def augment(images_BCHW: Tensor, kind: Augmentation, place: Place, *, size: tupl
     return images_BCHW
 
 
-def random_affine(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+def random_affine(images_BCHW: Tensor, generator: torch.Generator, *, elastic: bool = False) -> Tensor:
     """Each image turned by up to 10 degrees, scaled by up to 10 percent each way, sheared and shifted a little.
 
-    Edges repeat.
+    elastic: and bent smoothly, by 2 percent of its sides or so (Simard, Steinkraus and Platt 2003). Edges repeat.
     """
     num_images, _, height, width = images_BCHW.shape
     random_6B = 2 * torch.rand((6, num_images), generator=generator) - 1
@@ -65,7 +67,8 @@ def random_affine(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         cos_B * scale_x_B, (shear_B * cos_B - sin_B) * scale_y_B * aspect, 2 * _SHIFT * random_6B[4],
         sin_B * scale_x_B / aspect, (shear_B * sin_B + cos_B) * scale_y_B, 2 * _SHIFT * random_6B[5],
     ]  # fmt: skip
-    return _sample(images_BCHW, rows, (height, width))
+    bend = torch.randn((num_images, 2, _BENDS, _BENDS), generator=generator) * 2 * _BEND if elastic else None
+    return _sample(images_BCHW, rows, (height, width), bend)
 
 
 def random_shift(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
@@ -114,11 +117,14 @@ def colour_jitter(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     return changed
 
 
-def _sample(images_BCHW: Tensor, rows: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """Bilinear samples of each image at the affine map whose six numbers are `rows`."""
+def _sample(images_BCHW: Tensor, rows: list[Tensor], size: tuple[int, int], bend: Tensor | None = None) -> Tensor:
+    """Bilinear samples of each image at the affine map whose six numbers are `rows`, moved by a coarse `bend` B2hw."""
     theta_B23 = torch.stack(rows, dim=1).view(-1, 2, 3).to(images_BCHW.device, images_BCHW.dtype)
     shape = [*images_BCHW.shape[:2], *size]
     grid = functional.affine_grid(theta_B23, shape, align_corners=False)
+    if bend is not None:
+        moves = functional.interpolate(bend.to(grid), size=size, mode="bicubic", align_corners=True)
+        grid = grid + moves.permute(0, 2, 3, 1)
     return functional.grid_sample(images_BCHW, grid, padding_mode="border", align_corners=False)
 
 

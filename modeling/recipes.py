@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Augmentation = Literal["none", "affine", "shift", "flip_shift", "photo", "photo_strong"]
+Augmentation = Literal["none", "affine", "elastic", "shift", "flip_shift", "photo", "photo_strong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ SPEEDNET = Recipe(
     lookahead=True,
 )
 GLYPHNET = Recipe(
-    epochs=10,
-    batch_size=256,
-    learning_rate=0.2,
+    epochs=8,
+    batch_size=128,
+    learning_rate=0.08,
     weight_decay=5e-4,
-    augmentation="affine",
+    augmentation="elastic",
     optimizer="sgd",
     label_smoothing=0.05,
-    average=0.99,
+    average=0.995,
 )
 PHOTOGRAPHS = Recipe(
     epochs=30,

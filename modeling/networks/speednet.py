@@ -20,7 +20,7 @@ _WIDTHS = (32, 96, 192)
 _BIAS_RATE = 8.0  # a bias is stored this much smaller, so that SGD moves it 64 times as fast
 _LOGIT_SCALE = 1 / 9
 _WHITENING_EPS = 5e-4
-_GLYPH_WIDTHS = (24, 32, 48, 96, 128)
+_GLYPH_WIDTHS = (16, 32, 48, 64, 96)
 
 
 def speednet(preprocessing: Preprocessing, num_classes: int) -> nn.Module:

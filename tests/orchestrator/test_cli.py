@@ -159,7 +159,7 @@ def test_help_is_there_in_a_moment():
     [
         (["clasify"], "there is no command 'clasify'; did you mean 'classify'?"),
         (["stats"], "did you mean 'status'?"),
-        (["xyzzy"], "there is no command 'xyzzy'; there are demo, train, classify,"),
+        (["xyzzy"], "there is no command 'xyzzy'; there are demo, scan, train,"),
         (["results", "shwo", "x"], "Did you mean 'show'?"),
         (["--nope"], "No such option '--nope'"),
         (["classify"], "Missing argument 'SOURCE'"),
@@ -169,7 +169,10 @@ def test_help_is_there_in_a_moment():
         (["classify", ".", "--model", "m", "--max-failures", "²"], "'²' is neither a count such as 20 nor a share"),
         (["classify", ".", "--model", "m", "--max-failures", "101%"], "'101%' is neither a count"),
         (["classify", ".", "--model", "m", "--max-failures", "-1"], "'-1' is neither a count"),
-        (["train", ".", "--name", "m", "--arch", "transformer"], "'transformer' is not one of"),
+        (
+            ["train", ".", "--name", "m", "--arch", "transformer"],
+            "unknown architecture 'transformer'; `pigeonhole models architectures` lists them",
+        ),
         (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
         (["up", "--device", "gpu"], "--device 'gpu' is none of this machine's: cpu"),
         (["up", "--device", "../x"], "--device '../x' is none of this machine's: cpu"),
@@ -475,7 +478,7 @@ def test_completion_prints_a_script_for_the_shell(shell):
     ("words", "completed"),
     [
         ("pigeonhole c", ["classify", "cancel", "completion"]),
-        ("pigeonhole models s", ["show"]),
+        ("pigeonhole models s", ["show", "summary"]),
         ("pigeonhole classify --over", ["--overwrite"]),
     ],
 )
