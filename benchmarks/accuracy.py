@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.accuracy_data import characters, cifar10, mnist, photographs
 from benchmarks.machine import describe_run
+from modeling.child_process import CHILD_ENVIRONMENT
 from modeling.train_request import TrainRequest
 
 
@@ -130,7 +131,7 @@ def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed:
     phases: dict[str, float] = {}
     with subprocess.Popen(
         [sys.executable, "-m", "modeling.child_process", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, env=os.environ,
+        text=True, env=CHILD_ENVIRONMENT | os.environ,
     ) as child:  # fmt: skip
         assert child.stdout is not None
         for event in map(json.loads, child.stdout):

@@ -48,7 +48,7 @@ PERCEPTRON = Recipe(
     epochs=12, batch_size=256, learning_rate=2e-3, weight_decay=1e-4, augmentation="none", average=0.998
 )
 MLP = Recipe(epochs=20, batch_size=256, learning_rate=2e-3, weight_decay=1e-2, augmentation="affine", average=0.995)
-CNN = Recipe(epochs=6, batch_size=256, learning_rate=3e-3, weight_decay=1e-2, augmentation="affine", average=0.99)
+CNN = Recipe(epochs=5, batch_size=128, learning_rate=3e-3, weight_decay=1e-2, augmentation="affine", average=0.99)
 CNN_PYRAMID = Recipe(
     epochs=6, batch_size=256, learning_rate=3e-3, weight_decay=1e-2, augmentation="affine", average=0.99
 )
@@ -56,7 +56,7 @@ LENET = Recipe(
     epochs=12, batch_size=256, learning_rate=3e-3, weight_decay=1e-2, augmentation="flip_shift", average=0.99
 )
 SPEEDNET = Recipe(
-    epochs=11,
+    epochs=15,
     batch_size=512,
     learning_rate=0.75,
     weight_decay=1.33e-3,

@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from modeling.child_process import CHILD_ENVIRONMENT
 from modeling.durable import sync_tree
 from modeling.errors import ModelingError
 from orchestrator.contract.files import fsync_folder, write_atomic
@@ -27,9 +28,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # what kills its worker is not tried for ever
 LAST_LINES = 5  # of the log, in the error of a child that crashed
-
-# glibc gives large buffers back to the kernel after every use, which takes a sixth of a training's time on a CPU.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 
 
 class ChildFailedError(Exception):
@@ -170,7 +168,7 @@ class ChildJob:
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=_MALLOC | os.environ,
+            env=CHILD_ENVIRONMENT | os.environ,
             start_new_session=True,  # a Ctrl-C at the worker's terminal is the worker's affair
         )
 
