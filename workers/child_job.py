@@ -30,6 +30,14 @@ MAX_ATTEMPTS = 3  # what kills its worker is not tried for ever
 LAST_LINES = 5  # of the log, in the error of a child that crashed
 
 
+def launcher(*, together: bool) -> list[str]:
+    """The beginning of the child's command line: Python, by way of torchrun where several GPUs work together."""
+    num_gpus = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
+    if not together or num_gpus < 2:
+        return [sys.executable, "-P"]
+    return [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_gpus)]
+
+
 class ChildFailedError(Exception):
     """The child ended without a result; the message is for the operator."""
 
@@ -135,7 +143,13 @@ class ChildJob:
         self.drained = self.drained or self._station.draining()
         if self.drained or not self.leases.job_goes_on or self._claim.shard in self.leases.lost:
             self._unwanted = True
-            self._child.kill()
+            self._end_child(self._child)
+
+    def _end_child(self, child: "subprocess.Popen[str]") -> None:
+        """Kill it; what it started has sessions of its own, and ends with the pipe on its standard input."""
+        child.kill()
+        if child.stdin is not None:
+            child.stdin.close()
 
     def _was_told_to_stop(self, code: int) -> bool:
         """Whether the child ended because the whole worker is being stopped, by somebody who told it as well."""
@@ -161,14 +175,14 @@ class ChildJob:
     def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
         """Start the child; the pipe on its standard input tells it when this process dies."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "modeling.child_process", str(request_path)],
+            [*launcher(together=self._spec.together), "-m", "modeling.child_process", str(request_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=CHILD_ENVIRONMENT | os.environ,
+            env=CHILD_ENVIRONMENT | os.environ | {"PYTHONSAFEPATH": "1"},  # of the launcher's own children, too
             start_new_session=True,  # a Ctrl-C at the worker's terminal is the worker's affair
         )
 

@@ -20,18 +20,20 @@ class ChildSpec:
     name: what it is called, in messages.
     place: where the result lies in the job folder, once it is whole.
     request: what the child is told, given the folder that it shall make; raises modeling's ModelingError.
+    together: whether a process on every GPU of the worker does it, all of them together.
     """
 
     name: str
     place: Path
     request: Callable[[Path], dict[str, Any]]
+    together: bool = False
 
 
 def child_spec(request: AnyJobRequest, folder: JobFolder, station: Station) -> ChildSpec | None:
     """The spec of a job; None for one that needs no child process."""
     match request:
         case TrainJobRequest():
-            return ChildSpec("training", folder.model, lambda output: _train(request, output, folder, station))
+            return ChildSpec("training", folder.model, lambda output: _train(request, output, folder, station), True)
         case EvaluateJobRequest():
             return ChildSpec("evaluation", folder.evaluation, lambda output: _evaluate(request, output, station))
         case _:

@@ -14,18 +14,19 @@ from orchestrator.contract.errors import UnavailableError, UsageError
 
 @dataclass(frozen=True)
 class Device:
-    """A device and what its child process needs to see it."""
+    """A device, or several GPUs that train together, and what the child process needs to see them."""
 
-    name: str  # as the operator says it: cpu, cuda:1
-    torch_name: str  # as the child, which sees only this one, says it: cpu, cuda:0
+    name: str  # as the operator says it: cpu, cuda:1, cuda:0,1
+    torch_name: str  # as the child, which sees only these, says the first: cpu, cuda:0
     visible: str | None  # CUDA_VISIBLE_DEVICES
-    lock: IO[str] | None = None  # held open while the worker lives
+    locks: tuple[IO[str], ...] = ()  # held open while the worker lives
 
 
 def take_device(wish: str, *, gpus: list[int] | None = None, locks: Path | None = None) -> Device:
-    """Take the device that `wish` names: auto (a free GPU, else the CPU), cpu or cuda:N.
+    """Take the device that `wish` names: auto (a free GPU, else the CPU), cpu, cuda:N, or several as cuda:N,M.
 
-    A GPU is taken by a lock file, so several workers of one user started with `auto` take one each.
+    Several GPUs train one model together; everything else runs on the first of them. A GPU is taken by a lock
+    file, so several workers of one user started with `auto` take one each.
 
     Raises:
         UsageError: if there is no such device.
@@ -34,21 +35,38 @@ def take_device(wish: str, *, gpus: list[int] | None = None, locks: Path | None 
     gpus = list_gpus() if gpus is None else gpus
     if wish == "cpu" or (wish == "auto" and not gpus):
         return Device("cpu", "cpu", visible="")
-    if wish == "auto":
-        candidates = gpus
-    elif wish.startswith("cuda:") and wish[5:].isdecimal():
-        candidates = [int(wish[5:])]
-    else:
-        raise UsageError(f"--device {wish!r} is none of auto, cpu, cuda:N")
-    if missing := set(candidates) - set(gpus):
+    choices = [[gpu] for gpu in gpus] if wish == "auto" else [_numbers(wish)]
+    wanted = sorted({gpu for choice in choices for gpu in choice})
+    if missing := set(wanted) - set(gpus):
         raise UsageError(f"there is no GPU {min(missing)} here; this machine has {gpus or 'none'}")
-    for gpu in candidates:
-        lock = _try_lock(locks or _lock_folder(), gpu)
-        if lock is not None:
-            return Device(f"cuda:{gpu}", "cuda:0", visible=str(gpu), lock=lock)
+    for choice in choices:
+        if held := _lock_all(locks or _lock_folder(), choice):
+            visible = ",".join(map(str, choice))
+            return Device(f"cuda:{visible}", "cuda:0", visible, held)
     raise UnavailableError(
-        f"other workers hold GPU {', '.join(map(str, candidates))}; stop one, or start this one with --device cpu"
+        f"other workers hold GPU {', '.join(map(str, wanted))}; stop one, or start this one with --device cpu"
     )
+
+
+def _numbers(wish: str) -> list[int]:
+    """The GPUs in a wish such as cuda:0,1."""
+    numbers = wish.removeprefix("cuda:").split(",")
+    if not wish.startswith("cuda:") or not all(number.isdecimal() for number in numbers):
+        raise UsageError(f"--device {wish!r} is none of auto, cpu, cuda:N, cuda:N,M,...")
+    return sorted({int(number) for number in numbers})
+
+
+def _lock_all(folder: Path, gpus: list[int]) -> tuple[IO[str], ...]:
+    """The lock files of all these GPUs, locked; none where another process has one of them."""
+    held: list[IO[str]] = []
+    for gpu in gpus:
+        lock = _try_lock(folder, gpu)
+        if lock is None:
+            for other in held:
+                other.close()
+            return ()
+        held.append(lock)
+    return tuple(held)
 
 
 def _lock_folder() -> Path:

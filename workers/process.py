@@ -59,7 +59,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     ledger = Ledger(connect(url))
     require_answer(ledger.client, url)
     run_folder = Path(tempfile.mkdtemp(prefix="pigeonhole-worker-"))
-    worker = f"{socket.gethostname()}-{device.name.replace(':', '')}-{os.getpid()}"
+    worker = f"{socket.gethostname()}-{device.name.replace(':', '').replace(',', '-')}-{os.getpid()}"
     facts = WorkerFacts(
         worker=worker,
         device=device.torch_name,

@@ -16,7 +16,12 @@ from orchestrator.stack import SAFE_PATH
 @click.option(
     "--queues", default=",".join(ALL_QUEUES), show_default=True, help="Queues to take doorbells from, comma-separated."
 )
-@click.option("--device", default="auto", show_default=True, help="auto (a free GPU, else the CPU), cpu or cuda:N.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto (a free GPU, else the CPU), cpu, cuda:N, or cuda:N,M: GPUs that train together.",
+)
 @click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True,
     help="Least level of log lines on standard error.",

@@ -1,5 +1,6 @@
 """What the child process of a training or an evaluation is asked to do."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from orchestrator.contract.requests import EvaluateJobRequest, TrainJobRequest
 from orchestrator.wishes import pin_model
 from tests.fakes import Bells, make_job
 from tests.integration.models import publish_model
+from workers.child_job import launcher
 from workers.child_specs import child_spec
 from workers.station import Sessions, Station
 
@@ -91,3 +93,12 @@ def test_a_classification_needs_no_child_process(settings, station, tmp_path):
     folder = make_job(settings, ["a.png"], root=tmp_path, output=tmp_path / "out.csv")
 
     assert child_spec(folder.request(), folder, station) is None
+
+
+def test_a_training_on_several_gpus_is_launched_by_torchrun_and_everything_else_is_not(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    together, alone = launcher(together=True), launcher(together=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    assert together[2:] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert alone == launcher(together=True) == [sys.executable, "-P"]

@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.contract.errors import UnavailableError, UsageError
-from workers.devices import take_device
+from workers.devices import Device, take_device
 
 
 def test_two_workers_take_two_gpus_and_a_third_is_refused(tmp_path):
@@ -15,29 +15,47 @@ def test_two_workers_take_two_gpus_and_a_third_is_refused(tmp_path):
     with pytest.raises(UnavailableError) as refused:
         take_device("auto", gpus=[0, 1], locks=tmp_path)
     assert str(refused.value) == ("other workers hold GPU 0, 1; stop one, or start this one with --device cpu")
-    first.lock.close()
-    second.lock.close()
+    release(first, second)
 
 
 def test_a_gpu_is_free_again_when_its_worker_has_ended(tmp_path):
-    take_device("cuda:1", gpus=[0, 1], locks=tmp_path).lock.close()
+    release(take_device("cuda:1", gpus=[0, 1], locks=tmp_path))
 
     device = take_device("cuda:1", gpus=[0, 1], locks=tmp_path)
 
     assert device.name == "cuda:1"
-    device.lock.close()
+    release(device)
+
+
+def test_several_gpus_are_taken_together_or_not_at_all(tmp_path):
+    alone = take_device("cuda:2", gpus=[0, 1, 2], locks=tmp_path)
+
+    with pytest.raises(UnavailableError, match="other workers hold GPU 1, 2"):
+        take_device("cuda:2,1", gpus=[0, 1, 2], locks=tmp_path)
+    together = take_device("cuda:1,0", gpus=[0, 1, 2], locks=tmp_path)
+
+    assert (together.name, together.torch_name, together.visible) == ("cuda:0,1", "cuda:0", "0,1")
+    with pytest.raises(UnavailableError):
+        take_device("cuda:1", gpus=[0, 1, 2], locks=tmp_path)
+    release(alone, together)
+
+
+def release(*devices: Device) -> None:
+    for device in devices:
+        for lock in device.locks:
+            lock.close()
 
 
 @pytest.mark.parametrize(("wish", "gpus"), [("cpu", [0]), ("cpu", []), ("auto", [])])
 def test_the_cpu_is_taken_by_any_number_of_workers_and_sees_no_gpu(wish, gpus, tmp_path):
     devices = [take_device(wish, gpus=gpus, locks=tmp_path) for _ in range(3)]
 
-    assert [(device.name, device.torch_name, device.visible, device.lock) for device in devices] == [
-        ("cpu", "cpu", "", None)
+    assert [(device.name, device.torch_name, device.visible, device.locks) for device in devices] == [
+        ("cpu", "cpu", "", ())
     ] * 3
 
 
-@pytest.mark.parametrize("wish", ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:²", ""])
+@pytest.mark.parametrize("wish", ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cuda:0,", "0,1", ""])
 def test_a_wish_that_names_no_device_is_refused(wish, tmp_path):
     with pytest.raises(UsageError, match=r"is none of auto, cpu, cuda:N"):
         take_device(wish, gpus=[0], locks=tmp_path)

@@ -50,3 +50,23 @@ def test_two_processes_under_torchrun_train_the_network_that_one_trains(tmp_path
     assert events["one"].count("epoch") == 3
     for name, tensor in weights["one"].items():
         assert torch.allclose(tensor, weights["two"][name], atol=1e-5)
+
+
+@pytest.mark.integration
+def test_what_torchrun_started_ends_when_it_is_killed_and_the_pipe_is_closed(tmp_path):
+    data = make_class_folders(tmp_path / "data", 30)
+    path = tmp_path / "request.json"
+    wish = {"data": str(data), "architecture": "perceptron", "output": str(tmp_path / "model"), "epochs": 10_000}
+    path.write_text(json.dumps(wish))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "modeling.child_process"]
+
+    with subprocess.Popen(
+        [sys.executable, *command, str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert any('"epoch"' in line for line in process.stdout)
+        process.kill()
+        process.stdin.close()
+        process.stdout.read()  # ends when the last that holds it has ended
+
+    assert not (tmp_path / "model").exists()
