@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # uv from PATH if it is there, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo test test-fast check format bench lock install clean
+.PHONY: help demo test test-fast check format bench bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,11 +15,11 @@ demo: $(STAMP)  ## A whole run in about a minute
 	$(BIN)/pigeonhole demo
 
 test: check  ## Everything that CI checks
-	$(BIN)/python -m pytest -q -m "not integration"
+	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
 	$(BIN)/python -m pytest -q -m integration --numprocesses 2 --dist loadfile
 
-test-fast: $(STAMP)  ## Tests that need no server: seconds
-	$(BIN)/python -m pytest -q -m "not integration"
+test-fast: $(STAMP)  ## Tests that need no server
+	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
 
 check: $(STAMP)  ## Format, lint and types
 	$(BIN)/ruff format --check .
@@ -32,6 +32,9 @@ format: $(STAMP)  ## Format and mend what can be mended
 
 bench: $(STAMP)  ## Measure what the documents say
 	$(BIN)/python -m benchmarks.job_flow
+
+bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data: the figures of the tutorial; most of an hour
+	$(BIN)/python -m benchmarks.accuracy
 
 lock: $(STAMP)  ## Resolve the dependencies again; names no index host
 	for set in "requirements.lock" "requirements-dev.lock --group dev"; do \
