@@ -86,6 +86,8 @@ class TrainRequest:
                 raise ModelingError(f"budget_s must be above 0, not {self.budget_s}")
         if not isinstance(self.deterministic, bool):
             raise ModelingError(f"deterministic must be true or false, not {self.deterministic!r}")
+        if self.deterministic and self.budget_s is not None:
+            raise ModelingError("a budget goes by the clock, which deterministic rules out; give epochs instead")
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""

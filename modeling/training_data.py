@@ -1,6 +1,7 @@
 """A data set made ready to be learnt: its preprocessing chosen, its images decoded or at hand."""
 
 # Shapes: N images, M chosen images, H height, W width, C channels.
+import hashlib
 import io
 import os
 import time
@@ -32,7 +33,7 @@ from modeling.train_request import MIN_IMAGE_SIZE, TrainRequest
 MAX_TENSOR_BYTES = 8 << 30  # larger sets are decoded in every epoch
 _SHARE_OF_MEMORY = 0.4
 _SAMPLE = 200  # images looked at to choose size and mode
-_MEASURED = 2000  # images of files whose mean and deviation stand for all
+_MEASURED, _MEASURED_BYTES = 2000, 1 << 30  # images whose mean and deviation stand for all, where all are more
 _SMALL = 64  # px: the side up to which images keep their own size, and the default side of larger ones
 _MARGIN = 256 / 224  # how much larger photographs are decoded for augmentation to choose a part from
 _PROGRESS_S = 0.5
@@ -141,11 +142,17 @@ def make_task(data: Data, preprocessing: Preprocessing, emit: Emit, *, photograp
     if not photographs:
         used = np.sort(np.concatenate([split.train, split.validation, split.test]))
         images = load_images(dataset, preprocessing, used, emit)
-        return Task(images, images, dataset.targets_N, split, preprocessing)
+        return Task(images, images, dataset.targets_N, split, preprocessing, _contents(data))
     train_images = load_images(dataset, with_margin(preprocessing), split.train, emit)
     held_out = np.sort(np.concatenate([split.validation, split.test]))
     images = load_images(dataset, preprocessing, held_out, emit)
-    return Task(train_images, images, dataset.targets_N, split, preprocessing)
+    return Task(train_images, images, dataset.targets_N, split, preprocessing, _contents(data))
+
+
+def _contents(data: Data) -> str:
+    """sha256 over the digests of the images that train and choose."""
+    used = np.concatenate([data.split.train, data.split.validation]).tolist()
+    return hashlib.sha256("\n".join(data.report.digests[index] for index in used).encode()).hexdigest()
 
 
 def with_margin(preprocessing: Preprocessing) -> Preprocessing:
@@ -195,9 +202,11 @@ def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, 
 def measure(images: AnyImages, indices_M: Indices) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over the chosen images, for pixels in [0, 1].
 
-    Exact for images in memory; over some 2,000 spread evenly for images that would have to be decoded.
+    Exact for up to 1 GiB of pixels, else over some 2,000 images spread evenly, wherever they lie: how much memory
+    happens to be free must not change a model.
     """
-    if isinstance(images, ImageFiles):
+    first_BHWC: Any = next(iter(images.batches([indices_M[:1]])))
+    if len(indices_M) * int(np.prod(first_BHWC.shape)) > _MEASURED_BYTES:
         indices_M = indices_M[:: max(1, len(indices_M) // _MEASURED)]
     counts_C: list[Any] = []
     for pixels_BHWC in images.batches(indices_M[start : start + 1024] for start in range(0, len(indices_M), 1024)):

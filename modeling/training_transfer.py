@@ -19,6 +19,7 @@ from modeling.data.images import ImageFiles, Indices
 from modeling.data.splits import Split
 from modeling.fit.go import Setting, class_weights, fit_network, recipe_of
 from modeling.fit.logits import answer
+from modeling.fit.loop import DivergedError
 from modeling.fit.plan import BudgetError, Plan
 from modeling.model_folder import Trained
 from modeling.networks.build import build_network
@@ -60,10 +61,10 @@ def fit_from_weights(setting: Setting, data: Data) -> Trained:
     probed = _probe(setting, data, network.to(setting.device), preprocessing)
     if request.epochs is None and request.budget_s is None:
         return probed
-    left_s = None if request.budget_s is None else request.budget_s - (time.monotonic() - started)
+    left_s = None if request.budget_s is None else max(0.0, request.budget_s - (time.monotonic() - started))
     try:
         tuned = _fine_tune(replace(setting, stage="fine-tune", budget_s=left_s), data, probed)
-    except BudgetError as err:
+    except (BudgetError, DivergedError) as err:
         setting.emit({"event": "warning", "text": f"no fine-tuning: {err}"})
         return probed
     return _better(setting, data, probed, tuned)

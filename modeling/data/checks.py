@@ -176,5 +176,7 @@ def _extent(sets: list[Duplicates]) -> str:
 
 
 def _first(report: DataReport, sets: list[Duplicates]) -> str:
-    """The first two images of the first set."""
-    return f" ({' = '.join(report.dataset.name(index) for index in sets[0].indices[:2])})"
+    """Two images of the first set: the first, and one of another class where there is one."""
+    dataset, (first, second, *_) = report.dataset, sets[0].indices
+    others = (index for index in sets[0].indices if dataset.targets_N[index] != dataset.targets_N[first])
+    return f" ({dataset.name(first)} = {dataset.name(next(others, second))})"

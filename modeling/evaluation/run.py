@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from modeling.card import REPORT_FILE
 from modeling.errors import ModelingError
 from modeling.evaluation.evaluation import Evaluation
 from modeling.evaluation.figures import evaluate_answers
@@ -18,7 +19,6 @@ Emit = Callable[[dict[str, Any]], None]
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.csv"
-REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 
 _OURS = {EVALUATION_FILE, PREDICTIONS_FILE, REPORT_FILE, PLOTS_FOLDER}

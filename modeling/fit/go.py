@@ -3,7 +3,7 @@
 # Shapes: B images of a batch, H height, W width, C channels.
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,22 +16,23 @@ from torch import Tensor, nn
 from modeling.architectures import get_architecture
 from modeling.augmentation import Place, augment
 from modeling.data.images import DecodedImages
-from modeling.errors import ModelFormatError
+from modeling.errors import ModelFormatError, ModelingError
 from modeling.fit.checkpoint import load_checkpoint
 from modeling.fit.logits import AnyImages, DeviceImages, to_device
 from modeling.fit.loop import Emit, Fitted, Fitting, Task
-from modeling.fit.plan import Plan, choose_precision, epochs_in_budget, fit_memory, step_seconds
+from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget, fit_memory, step_seconds
 from modeling.fit.ranks import Ranks
 from modeling.fit.rate_finder import NUM_STEPS, find_learning_rate
 from modeling.fit.schedule import seed_of
 from modeling.networks.build import normalise
 from modeling.recipes import Recipe
 from modeling.train_request import TrainRequest
+from modeling.transfer.backbone import weights_digest
 
 IMBALANCED = 3.0  # largest class to smallest, from which rare classes count more
 _RATE_SEARCH = 4  # stream of chance of the learning rate's search, beside those of the loop
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
-_VOLATILE = ("output", "work", "cache", "device")
+_VOLATILE = ("output", "work", "cache", "device", "max_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,18 @@ def fit_network(
     Raises:
         ModelingError: the budget is too small for one epoch, nothing fits in memory, or the training diverged.
     """
-    run = fingerprint(setting, task)
-    saved = _saved_plan(setting, run)
+    run = fingerprint(setting, task, network)
     network = network.to(setting.device)
-    plan = saved or settle(setting, network, task, plan, head)
+    with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
+        settled = _agreed(
+            setting.ranks, lambda: _saved_plan(setting, run) or settle(setting, network, task, plan, head)
+        )
     images = _on_device(task.images, setting.device)
     train_images = images if task.train_images is task.images else _on_device(task.train_images, setting.device)
     fitting = Fitting(
         network,
         replace(task, images=images, train_images=train_images),
-        plan,
+        settled,
         seed=setting.request.seed,
         device=setting.device,
         ranks=setting.ranks,
@@ -80,17 +83,35 @@ def fit_network(
         checkpoint=setting.checkpoint,
         run=run,
     )
-    return plan, fitting.run(lambda event: setting.emit({"stage": setting.stage, **event}))
+    return settled, fitting.run(lambda event: setting.emit({"stage": setting.stage, **event}))
+
+
+def _agreed(ranks: Ranks, find: Callable[[], Plan]) -> Plan:
+    """The first process's plan, or its mistake, for all: plans of their own would differ, as they hang on clocks."""
+    found: dict[str, Any] = {}
+    if ranks.leads:
+        try:
+            found = {"plan": find().to_json()}
+        except ModelingError as err:
+            if ranks.size == 1:
+                raise
+            found = {"error": str(err), "budget": isinstance(err, BudgetError)}
+    found = json.loads(ranks.say(json.dumps(found)))
+    if "error" in found:
+        raise (BudgetError if found["budget"] else ModelingError)(found["error"])
+    return Plan.from_json(found["plan"])
 
 
 def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan, head: nn.Module | None) -> Plan:
     """The plan with what has to be measured: precision, micro-batch, learning rate and number of epochs."""
     request, family = setting.request, get_architecture(setting.request.architecture).family
     on_cuda = setting.device.type == "cuda"
-    if family == "torchvision" and not request.deterministic:
-        plan = choose_precision(network, plan, _sample(setting, task, plan, min(8, plan.micro_batch))[0])
+    torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # dropout in the trials
     if on_cuda:
         plan = fit_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
+    if family == "torchvision" and not request.deterministic:
+        size = plan.micro_batch if on_cuda else min(8, plan.micro_batch)  # few images tell nothing of a GPU
+        plan = choose_precision(network, plan, _sample(setting, task, plan, size)[0])
     if request.learning_rate == "auto":
         rate = find_learning_rate(network, plan, head, _samples(setting, task, plan))
         setting.emit({"event": "note", "text": f"learning rate {rate:g} found by a range test"})
@@ -137,13 +158,16 @@ def class_weights(targets_M: np.ndarray[Any, np.dtype[np.int64]], num_classes: i
     return tuple(round(float(weight), 6) for weight in weights_L)
 
 
-def fingerprint(setting: Setting, task: Task) -> str:
-    """The same for two runs that are to end with the same weights."""
+def fingerprint(setting: Setting, task: Task, network: nn.Module) -> str:
+    """The same for two runs that are to end with the same weights: request, images, and what they start from."""
     request = {name: value for name, value in setting.request.to_json().items() if name not in _VOLATILE}
     digest = hashlib.sha256(json.dumps([setting.stage, request, version("torch")], sort_keys=True).encode())
     digest.update(json.dumps(task.preprocessing.to_json()).encode())
     for part in (task.split.train, task.split.validation, task.targets_N):
         digest.update(part.tobytes())
+    digest.update(task.contents.encode())
+    if setting.request.weights is not None:  # a file of that name may hold others now
+        digest.update(weights_digest(network, setting.request.architecture).encode())
     return digest.hexdigest()
 
 

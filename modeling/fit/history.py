@@ -45,8 +45,8 @@ class History:
         """Draw the last curves, and finish TensorBoard's file."""
         if self.rows and self._folder is not None:
             self._trying(self._folder, self._draw)
-        if self._board is not None:
-            self._board.close()
+        if self._board is not None and self._folder is not None:
+            self._trying(self._folder, lambda _: self._board.close())
 
     def _trying(self, folder: Path, write: Callable[[Path], None]) -> None:
         """Write something; the figures are worth less than the training, which goes on without."""
@@ -69,13 +69,20 @@ class History:
         self._drawn_at = time.monotonic()
 
     def _write_board(self, folder: Path, row: Row) -> None:
-        if self._board is None:
-            from tensorboardX import SummaryWriter
+        """Write the row's figures in this thread: SummaryWriter's dies of a full disk, and its full queue blocks."""
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-            self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=int(row["epoch"]))
+        place = {"wall_time": time.time(), "step": int(row["epoch"])}
+        if self._board is None:
+            (folder / TENSORBOARD_FOLDER).mkdir(exist_ok=True)
+            self._board = EventsWriter(str(folder / TENSORBOARD_FOLDER / "events"))
+            # what an earlier process told of this epoch and later ones holds no more
+            self._board.write_event(Event(**place, session_log=SessionLog(status=SessionLog.START)))
         for name in ("loss", "accuracy", "learning_rate", "images_per_sec"):
             if name in row:
-                self._board.add_scalar(f"{row['stage']}/{name}", row[name], int(row["epoch"]))
+                self._board.write_event(Event(**place, summary=scalar(f"{row['stage']}/{name}", row[name])))
         self._board.flush()
 
 

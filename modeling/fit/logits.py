@@ -14,6 +14,7 @@ from modeling.pixels import Pixels
 from modeling.preprocessing import Preprocessing
 
 EVALUATION_BATCH = 256
+_EVALUATION_PIXELS = EVALUATION_BATCH * 128 * 128  # of larger images fewer: results of 3 GiB a layer are too much
 
 
 class DeviceImages:
@@ -56,7 +57,8 @@ def answer(
 ) -> NDArray[np.float32]:
     """Logits NL of the images at some indices, by the network in eval mode, in full precision."""
     network.eval()
-    groups = groups_of(indices_N, EVALUATION_BATCH)
+    size = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // (preprocessing.height * preprocessing.width)))
+    groups = groups_of(indices_N, size)
     logits: list[NDArray[np.float32]] = []
     with torch.inference_mode():
         for pixels_BHWC in images.batches(iter(groups)):

@@ -52,7 +52,8 @@ class Task:
     """What is to be learnt: images by index, their targets and parts.
 
     train_images may be larger than the network's own size, for augmentation to choose a part from;
-    images are what the model will see in use.
+    images are what the model will see in use. contents: a digest of the images' bytes, by which a run that goes on
+    later knows that they are still the same.
     """
 
     train_images: AnyImages
@@ -60,6 +61,7 @@ class Task:
     targets_N: NDArray[np.int64]
     split: Split
     preprocessing: Preprocessing
+    contents: str = ""
 
 
 @dataclass(slots=True)
@@ -125,7 +127,7 @@ class Fitting:
     @property
     def num_batches(self) -> int:
         """Steps in an epoch."""
-        return -(-len(self._task.split.train) // self._recipe.batch_size)
+        return max(1, -(-(len(self._task.split.train) - 1) // self._recipe.batch_size))
 
     def run(self, emit: Emit) -> Fitted:
         """Train every epoch that is left, and leave the best one's weights in the network.
@@ -146,7 +148,7 @@ class Fitting:
         """The steps of one epoch that are left."""
         epoch, first = self._progress.epoch, self._progress.step_in_epoch
         self._started, self._num_before = time.perf_counter(), first
-        groups = groups_of(self._order(epoch), self._recipe.batch_size)[first:]
+        groups = self._groups(epoch)[first:]
         mine = [self._ranks.mine(torch.from_numpy(group)).numpy() for group in groups]
         self._train_mode()
         batches = self._task.train_images.batches(iter(mine))
@@ -156,13 +158,19 @@ class Fitting:
             self._progress.step_in_epoch += 1
             if self._ranks.agree(time.monotonic() - self._saved_at > self._checkpoint_every_s):
                 self._check_losses()
+                self._check_weights(step)
                 self._save(emit)
         self._check_losses()
+        self._check_weights((epoch + 1) * self.num_batches - 1)
 
-    def _order(self, epoch: int) -> Indices:
-        """The training images in an order of the epoch's own."""
+    def _groups(self, epoch: int) -> list[Indices]:
+        """The training images in batches, in an order of the epoch's own.
+
+        A single one that is left over joins the batch before it: alone it has no statistics for a batch norm.
+        """
         generator = np.random.default_rng(seed_of(self._seed, _ORDER, epoch))
-        return generator.permutation(self._task.split.train)
+        groups = groups_of(generator.permutation(self._task.split.train), self._recipe.batch_size)
+        return groups if len(groups) == self.num_batches else [*groups[:-2], np.concatenate(groups[-2:])]
 
     def _step(self, step: int, epoch: int, indices_B: Tensor, pixels: Any, num_together: int) -> None:
         """One step on a batch, of which this process has its share."""
@@ -178,10 +186,12 @@ class Fitting:
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self._device)
         pixels_BHWC = to_device(pixels, self._device)
-        for start in range(0, len(indices_B), self._plan.micro_batch):
-            part = slice(start, start + self._plan.micro_batch)
-            place = Place(indices_B[part], epoch, generator)
-            total += self._accumulate(pixels_BHWC[part], place, num_together)
+        num_parts = max(1, -(-len(indices_B) // self._plan.micro_batch))
+        for part_B in torch.arange(len(indices_B)).tensor_split(num_parts):  # even ones, so that none is a single image
+            if len(part_B):
+                part = slice(int(part_B[0]), int(part_B[-1]) + 1)
+                place = Place(indices_B[part], epoch, generator)
+                total += self._accumulate(pixels_BHWC[part], place, num_together)
         self._ranks.sum_gradients(self.network)
         if self._recipe.clip:
             self._scaler.unscale_(self._optimizer)
@@ -239,12 +249,21 @@ class Fitting:
         self._losses.clear()
         for step, loss in zip(steps, losses, strict=True):
             if not np.isfinite(loss):
-                kept = f"; the last good checkpoint is {self._checkpoint}" if self._has_checkpoint() else ""
-                raise DivergedError(
-                    f"training diverged: the loss is {loss} at step {step + 1} (epoch {self._progress.epoch + 1}); "
-                    f"give a lower learning rate than {self._recipe.learning_rate}{kept}"
-                )
+                raise self._diverged(f"the loss is {loss}", step)
             self._progress.loss_sum += loss
+
+    def _check_weights(self, step: int) -> None:
+        """A last step may spoil the weights after a good loss: they are neither saved nor kept then."""
+        norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
+        if not torch.stack(list(norms)).isfinite().all():
+            raise self._diverged("the weights are infinite or no numbers", step)
+
+    def _diverged(self, what: str, step: int) -> DivergedError:
+        kept = f"; the last good checkpoint is {self._checkpoint}" if self._has_checkpoint() else ""
+        return DivergedError(
+            f"training diverged: {what} at step {step + 1} (epoch {self._progress.epoch + 1}); "
+            f"give a lower learning rate than {self._recipe.learning_rate}{kept}"
+        )
 
     def _end_epoch(self, emit: Emit) -> None:
         """Evaluate on validation, keep the weights if they are the best so far, tell, save."""

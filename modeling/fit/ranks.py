@@ -54,6 +54,20 @@ class Ranks:
             for tensor in network.state_dict().values():
                 dist.broadcast(tensor, src=0)
 
+    def say(self, text: str) -> str:
+        """The first process's text, for what it alone has measured."""
+        if self.size == 1:
+            return text
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        data = bytearray(text.encode())
+        length = torch.tensor(len(data), device=device)
+        dist.broadcast(length, src=0)
+        letters = torch.zeros(int(length), dtype=torch.uint8, device=device)
+        if self.leads:
+            letters.copy_(torch.frombuffer(data, dtype=torch.uint8))
+        dist.broadcast(letters, src=0)
+        return bytes(letters.cpu().numpy()).decode()
+
     def agree(self, value: bool) -> bool:
         """The first process's word, for decisions that hang on a clock."""
         if self.size == 1:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modeling.card import REPORT_FILE
 from modeling.durable import replace_durably
 from modeling.evaluation.evaluation import Evaluation
 from modeling.report import plots
@@ -29,7 +30,6 @@ from modeling.report.trust import coverage_section, reliability_section
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 _CSS_PX_PER_INCH = 96
 

@@ -56,7 +56,7 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
     from modeling.data.scan import scan_dataset
 
     if quarantine is not None:
-        _check_outside(quarantine, data)
+        _check_quarantine(quarantine, data)
     started = time.monotonic()
     try:
         with _progress() as emit:
@@ -79,12 +79,14 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _check_outside(file: Path, data: Path) -> None:
-    """Refuse to write into the operator's data."""
+def _check_quarantine(file: Path, data: Path) -> None:
+    """Refuse to write into the operator's data, or where there is no folder, before a long scan."""
     if data.is_dir() and file.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"{str(file)!r} lies in the data, which are never written to; give a file elsewhere")
     if file.resolve() == data.resolve():
         raise UsageError(f"{str(file)!r} is the data themselves; give another file")
+    if not file.resolve().parent.is_dir():
+        raise UsageError(f"there is no folder {str(file.parent)!r} for the list; make it first")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from modeling.architectures import ARCHITECTURES
+from modeling.card import REPORT_FILE, ModelCard
 from modeling.store import ModelStore
 from orchestrator.cli.office import open_or_start_office
 from orchestrator.cli.output import json_option, print_json, say
@@ -101,12 +102,23 @@ def _follow(office: Office, job: str, *, as_json: bool) -> None:
 
     record = follow_to_end(office, job)
     say_end(record)
-    metrics = ModelStore(office.settings.models).card(record.result).metrics if record.result else {}
+    store = ModelStore(office.settings.models)
+    card = store.card(record.result) if record.result else None
     if as_json:
-        print_json(to_json(office.settings, record) | {"metrics": metrics})
-    elif record.result:
-        accuracy = metrics.get("test_accuracy")
-        shown = f" (test accuracy {accuracy:.4f})" if accuracy is not None else ""
-        say(f"published {record.result}{shown}; use it with `pigeonhole classify SOURCE --model {record.result}`")
+        print_json(to_json(office.settings, record) | {"metrics": card.metrics if card else {}})
+    elif card is not None:
+        say(f"published {record.result}{_figures(card)}")
+        say(f"its report: {store.resolve(record.result).path / REPORT_FILE}")
+        say(f"use it with `pigeonhole classify SOURCE --model {record.result}`")
         click.echo(record.result)
     sys.exit(end_code(record))
+
+
+def _figures(card: ModelCard) -> str:
+    """What an operator wants to know first: how often it is right, and how much is left to people."""
+    accuracy, calibration = card.metrics.get("test_accuracy"), card.calibration
+    shown = [f"test accuracy {accuracy:.4f}"] if accuracy is not None else []
+    if calibration is not None:
+        left = calibration.review_rate + calibration.reject_rate
+        shown.append(f"{left:.1%} to look at for at most {calibration.max_error:.2%} wrong among the rest")
+    return f" ({', '.join(shown)})" if shown else ""

@@ -235,6 +235,7 @@ def test_an_absent_device_is_a_mistake():
         {"budget_s": 0},
         {"max_error": 1},
         {"deterministic": 1},
+        {"deterministic": True, "budget_s": 60},
         {"weights": 3},
         {"work": 3},
         {"image_size": 7},

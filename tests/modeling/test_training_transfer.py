@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from modeling.errors import ArchitectureError, ModelingError
+from modeling.fit.loop import DivergedError
 from modeling.train_request import TrainRequest
 from modeling.training import train
 from tests.modeling.data import make_class_folders
@@ -62,6 +63,17 @@ def test_a_budget_too_small_for_fine_tuning_leaves_the_probe_and_says_so(base, m
 
     assert card.training["kept"] == "probe"
     assert named(events, "warning")[-1]["text"].startswith("no fine-tuning: one epoch takes about ")
+
+
+def test_fine_tuning_that_diverges_leaves_the_probe_and_says_so(base, monkeypatch):
+    def diverge(*args, **extra):
+        raise DivergedError("training diverged: the loss is nan at step 7")
+
+    monkeypatch.setattr("modeling.training_transfer.fit_network", diverge)
+    card, events = run(replace(base, epochs=2))
+
+    assert card.training["kept"] == "probe"
+    assert named(events, "warning")[-1]["text"] == "no fine-tuning: training diverged: the loss is nan at step 7"
 
 
 def test_a_budget_too_small_for_one_epoch_from_scratch_is_a_mistake(base, monkeypatch):

@@ -158,3 +158,20 @@ def test_scanning_loads_no_torch():
     found = run_python("-c", code)
 
     assert found.stdout == "[]\n"
+
+
+def test_a_quarantine_list_without_a_folder_is_refused_before_the_scan(tmp_path):
+    result = scan(make_data(tmp_path / "data"), "--quarantine", tmp_path / "nowhere" / "suspects.csv")
+
+    folder = str(tmp_path / "nowhere")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert result.stderr.splitlines() == [f"error: there is no folder {folder!r} for the list; make it first"]
+
+
+def test_a_set_in_two_classes_is_told_by_a_pair_of_different_classes(tmp_path):
+    same = png(1)
+    files = {"a/1.png": same, "a/2.png": same, "a/3.png": png(3), "b/1.png": same, "b/4.png": png(4)}
+
+    result = scan(write_files(tmp_path / "data", files))
+
+    assert "(a/1.png = b/1.png); at most one class is right" in result.stdout

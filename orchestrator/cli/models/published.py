@@ -6,14 +6,13 @@ from typing import Any
 import click
 
 from modeling.calibration import Calibration
-from modeling.card import ModelCard
+from modeling.card import REPORT_FILE, ModelCard
 from modeling.errors import ModelFormatError
 from modeling.store import ModelStore, ModelVersion
 from orchestrator.cli.output import json_option, print_json, print_table, say, size_text
 from orchestrator.contract.settings import get_settings
 
 LABELS_SHOWN = 20
-REPORT_FILE = "report.html"
 UNCALIBRATED = "none: scores are the softmax's, and nothing is decided"
 
 

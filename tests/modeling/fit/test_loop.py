@@ -151,6 +151,38 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step_and_keeps_the_last_go
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
 
 
+def test_weights_that_the_last_step_spoils_are_not_kept():
+    spoilt = network()
+    spoilt[5].bias.register_hook(lambda gradient: gradient * float("nan"))
+    plan = Plan(replace(RECIPE, epochs=1, batch_size=70, clip=0.0, average=0.0), 70)
+
+    with pytest.raises(DivergedError, match=r"the weights are infinite or no numbers at step 1 \(epoch 1\)"):
+        Fitting(spoilt, task(), plan, seed=3, device=CPU).run(lambda event: None)
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(23, [[23], [23], [24]]), (69, [[70]]), (70, [[70]])])
+def test_an_image_that_is_left_over_joins_the_batch_before_it(batch_size, sizes):
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+        def forward(self, images):
+            if self.training:
+                seen.append(len(images))
+            return self.inner(images)
+
+    plan = Plan(replace(RECIPE, epochs=1, batch_size=batch_size), micro_batch=batch_size)
+    Fitting(Watched(), task(), plan, seed=3, device=CPU).run(lambda event: None)
+
+    assert sum(seen) == 70
+    assert min(seen) > 1
+    assert max(seen) <= batch_size
+    assert len(seen) == sum(-(-size // batch_size) for batch in sizes for size in batch)
+
+
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("a file where the folder should be")

@@ -1,5 +1,6 @@
 """The parts of a run: schedule, chance, average, mixing, precision, budget, range test."""
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,11 @@ from torch import nn
 from modeling.augmentation import Place, alternating_flip, augment, random_crop, random_shift, trivial_augment
 from modeling.errors import ModelingError
 from modeling.fit.averaging import AveragedWeights
-from modeling.fit.go import class_weights
-from modeling.fit.history import history_csv
+from modeling.fit.go import _agreed, class_weights
+from modeling.fit.history import History, history_csv
 from modeling.fit.mixing import mix
 from modeling.fit.optimizer import make_optimizer, set_rates
-from modeling.fit.plan import Plan, choose_precision, epochs_in_budget, fit_memory
+from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget, fit_memory
 from modeling.fit.rate_finder import find_learning_rate, steepest
 from modeling.fit.schedule import learning_rate_factor, seed_of
 from modeling.recipes import Recipe
@@ -227,3 +228,53 @@ def test_the_history_is_a_table_with_a_line_an_epoch():
         "stage,epoch,loss,accuracy,learning_rate,seconds,images_per_sec",
         "scratch,1,0.5,0.75,,1.5,",
     ]
+
+
+def test_a_full_disk_costs_the_figures_and_not_the_training(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    events = []
+    history = History(tmp_path, events.append)
+    history({"event": "epoch", "stage": "scratch", "epoch": 1, "loss": 0.5, "seconds": 1.0})
+    monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.write", refuse)
+    for epoch in range(2, 9):  # a queue of TensorBoard's would be full
+        history({"event": "epoch", "stage": "scratch", "epoch": epoch, "loss": 0.5, "seconds": 1.0})
+    history.close()
+
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert [row["epoch"] for row in history.rows] == list(range(1, 9))
+    assert len(notes) == 7
+    assert "No space left on device" in notes[0]
+
+
+def test_all_processes_follow_the_plan_or_the_mistake_of_the_first():
+    class Told:
+        """A process beside the first one, whose word is `text`."""
+
+        def __init__(self, text):
+            self.text, self.size, self.leads = text, 2, False
+
+        def say(self, text):
+            return self.text
+
+    class First:
+        size, leads = 2, True
+
+        def say(self, text):
+            self.said = text
+            return text
+
+    def too_small():
+        raise BudgetError("one epoch takes about 9 s")
+
+    def never():
+        raise AssertionError("only the first process measures")
+
+    plan, first = Plan(RECIPE, 8, precision="bf16"), First()
+    assert _agreed(first, lambda: plan) == plan
+    assert _agreed(Told(first.said), never) == plan
+    with pytest.raises(BudgetError, match="about 9 s"):
+        _agreed(first, too_small)
+    with pytest.raises(BudgetError, match="about 9 s"):
+        _agreed(Told(first.said), never)
