@@ -12,7 +12,7 @@ class Recipe:
 
     learning_rate: the peak; the rate rises to it over the first `warmup` (a share of all steps), then falls
         to `floor` (a share of the peak) by `decay`.
-    weight_decay: decoupled, on matrices and filters; not on biases and norms.
+    weight_decay: on matrices and filters, not on biases and norms; decoupled with AdamW, in the gradient with SGD.
     momentum: of SGD with Nesterov's; AdamW has its own.
     label_smoothing: the share of a label that is spread over all labels.
     average: decay of the moving average of the weights that is evaluated and kept; 0: none.

@@ -6,6 +6,7 @@ stopped and went on in between; budgets and the search for a precision go by the
 
 # Shapes: M chosen images.
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,9 +23,9 @@ from modeling.data.images import Indices
 from modeling.fit.go import Setting, class_weights, fit_network, recipe_of
 from modeling.fit.history import History, Row
 from modeling.fit.logits import answer
-from modeling.fit.loop import Task
 from modeling.fit.plan import Plan
 from modeling.fit.ranks import join_ranks, leave_ranks, own_device
+from modeling.fit.task import Task
 from modeling.model_folder import Trained, check_output, judge, make_card, write_model
 from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.speednet import SpeedNet
@@ -53,7 +54,7 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     try:
         with _determinism(request.deterministic):
             data = look(request, history)
-            setting = Setting(request, device, ranks, history, "scratch", request.budget_s)
+            setting = Setting(request, device, ranks, history, "scratch", _deadline(request))
             return conclude(setting, data, _fit(setting, data), history.rows)
     finally:
         history.close()
@@ -126,6 +127,10 @@ def _determinism(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def _deadline(request: TrainRequest) -> float | None:
+    return None if request.budget_s is None else time.monotonic() + request.budget_s
 
 
 def _silent(event: dict[str, Any]) -> None:

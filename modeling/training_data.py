@@ -24,7 +24,7 @@ from modeling.data.scan import scan_dataset
 from modeling.data.splits import Split, split_dataset
 from modeling.errors import DataError, ImageError
 from modeling.fit.logits import AnyImages
-from modeling.fit.loop import Task
+from modeling.fit.task import Task
 from modeling.formats import READABLE_FORMATS
 from modeling.pixels import Pixels
 from modeling.preprocessing import Preprocessing

@@ -5,7 +5,6 @@ random head does not spoil the features. Whichever is better on validation is ke
 """
 
 # Shapes: M images in use, F features, L labels.
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,7 +22,7 @@ from modeling.fit.loop import DivergedError
 from modeling.fit.plan import BudgetError, Plan
 from modeling.model_folder import Trained
 from modeling.networks.build import build_network
-from modeling.networks.heads import head_of, set_head
+from modeling.networks.heads import set_head
 from modeling.preprocessing import Preprocessing
 from modeling.recipes import FINE_TUNING
 from modeling.train_request import TrainRequest
@@ -55,15 +54,13 @@ def fit_from_weights(setting: Setting, data: Data) -> Trained:
     Raises:
         ModelingError: the weights cannot be had, or are not those of the architecture.
     """
-    started = time.monotonic()
     request = setting.request
     network, preprocessing = pretrained(request, len(data.dataset.labels))
     probed = _probe(setting, data, network.to(setting.device), preprocessing)
     if request.epochs is None and request.budget_s is None:
         return probed
-    left_s = None if request.budget_s is None else max(0.0, request.budget_s - (time.monotonic() - started))
     try:
-        tuned = _fine_tune(replace(setting, stage="fine-tune", budget_s=left_s), data, probed)
+        tuned = _fine_tune(replace(setting, stage="fine-tune"), data, probed)
     except (BudgetError, DivergedError) as err:
         setting.emit({"event": "warning", "text": f"no fine-tuning: {err}"})
         return probed
@@ -118,7 +115,7 @@ def _fine_tune(setting: Setting, data: Data, probed: Trained) -> Trained:
     plan = _fine_tuning_plan(request, architecture, data)
     photographs = plan.recipe.augmentation.startswith("photo")
     task = make_task(data, probed.preprocessing, setting.emit, photographs=photographs)
-    plan, fitted = fit_network(setting, network, task, plan, head=head_of(network, request.architecture))
+    plan, fitted = fit_network(setting, network, task, plan)
     facts = {"kept": "fine-tuning", "probe": probed.facts["probe"], "plan": plan.to_json(), "best_epoch": fitted.epoch}
 
     def logits_of(indices: Indices) -> Logits:

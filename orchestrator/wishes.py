@@ -84,14 +84,16 @@ def check_evaluate(settings: Settings, wish: EvaluateWish) -> None:
 
 
 def count_images(data: Path) -> int:
-    """The number of images in a data set, none of which is opened.
+    """The number of images in a data set to train on, none of which is opened.
 
     Raises:
-        DataError: it is no data set.
+        DataError: it is no data set, or one of which it is plain that nothing can be trained on it.
     """
-    from modeling.data.open import open_dataset  # numpy: only where labelled data is looked at
+    from modeling.data.open import check_learnable, open_dataset  # numpy: only where labelled data is looked at
 
-    return open_dataset(data).num_images
+    dataset = open_dataset(data)
+    check_learnable(dataset)
+    return dataset.num_images
 
 
 def count_labelled(data: Path, part: Part, card: ModelCard) -> int:

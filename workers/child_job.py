@@ -27,6 +27,7 @@ from workers.station import Station
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # what kills its worker is not tried for ever
+MAX_DEATHS = 3  # of the child alone, by signals
 LAST_LINES = 5  # of the log, in the error of a child that crashed
 
 
@@ -112,6 +113,9 @@ class ChildJob:
     def run(self, claim: Claim) -> bool:
         """Run the child; True when its result is in the job folder, False when it was stopped.
 
+        A child that is killed by a signal, as by a kernel short of memory, gets another chance: a training goes on
+        from its last checkpoint.
+
         Raises:
             ChildFailedError: if the child ended without a result, with its error or its last lines.
             ModelingError: if it cannot be asked for what the operator wanted.
@@ -119,8 +123,23 @@ class ChildJob:
         self._claim = claim
         output = self._spec.place.with_name(f"{self._spec.place.name}.{claim.fence}")
         request_path = self._write_request(output)
+        for deaths_left in reversed(range(MAX_DEATHS)):
+            code, error = self._run_once(request_path)
+            if code == 0 and output.exists():
+                self._keep(output)
+                return True
+            if self._unwanted or self._was_told_to_stop(code):
+                return False
+            if error or code > 0 or not deaths_left:
+                raise ChildFailedError(error or self._crash(code))
+            again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
+            self._forward(json.dumps(again))
+        raise AssertionError("the last death raises")
+
+    def _run_once(self, request_path: Path) -> tuple[int, str]:
+        """Run the child to its end; its exit code, and its error if it told one."""
         error = ""
-        with self._log.open("w") as log, self._folder.events.open("a") as events:
+        with self._log.open("a") as log, self._folder.events.open("a") as events:
             self._child = self._start(request_path, log.fileno())
             with self._child as child:
                 assert child.stdout is not None
@@ -128,12 +147,7 @@ class ChildJob:
                     events.write(line)
                     events.flush()
                     error = self._forward(line) or error
-        if child.returncode == 0 and output.exists():
-            self._keep(output)
-            return True
-        if self._unwanted or self._was_told_to_stop(child.returncode):
-            return False
-        raise ChildFailedError(error or self._crash(child.returncode))
+        return child.returncode, error
 
     def stop_if_unwanted(self) -> None:
         """Called every second by the leases: end the child when the job or the worker is to stop."""
@@ -205,5 +219,7 @@ class ChildJob:
         """What a child that died without a word left in its log."""
         with self._log.open(errors="backslashreplace") as log:
             last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        how = f"exit code {code}"
+        if code < 0:
+            how = f"signal {-code}, {MAX_DEATHS} times; where memory ran short, a smaller batch or image size helps"
         return f"the process ended with {how}: {' | '.join(last) or 'it said nothing'} (log: {self._log})"

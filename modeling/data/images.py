@@ -31,6 +31,18 @@ class Images(Protocol):
         ...
 
 
+def rows_of(row_N: Indices, indices_B: Indices) -> Indices:
+    """Rows of some images among those in memory; `row_N` has -1 for an image that is not there.
+
+    Raises:
+        IndexError: one of them is not there.
+    """
+    rows_B = row_N[indices_B]
+    if (absent_B := rows_B < 0).any():
+        raise IndexError(f"image {indices_B[absent_B][0]} is not among those in memory")
+    return rows_B
+
+
 class DecodedImages:
     """Images in memory: all of a data set, or some of it by their index there."""
 
@@ -45,7 +57,7 @@ class DecodedImages:
     def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
         """uint8 BHWC of each group of indices, in order."""
         for indices_B in groups:
-            yield self.pixels_MHWC[self.row_N[indices_B]]
+            yield self.pixels_MHWC[rows_of(self.row_N, indices_B)]
 
 
 class ImageFiles:

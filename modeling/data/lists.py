@@ -50,12 +50,15 @@ def open_list(path: Path) -> Dataset:
     if columns >= _MANIFEST_COLUMNS:
         root, has_summary = _manifest_root(path)
         entries, findings = _manifest_entries(records, root, quoted=path.suffix.lower() == ".csv")
-        hint = "" if has_summary else f"; they are relative to the job's root, which {_summary(path).name} would say"
+        hint = f"paths are relative to {_shown(root)}, by {_summary(path).name}; mend or remove these rows"
+        if not has_summary:
+            hint = f"they are relative to the job's root, which {_summary(path).name} would say"
         return _dataset("manifest", path, root, entries, findings, hint)
     if not columns >= {"path", "label"} or path.suffix.lower() == ".json":
         raise DataError(f"{path} has the columns {some(sorted(map(str, columns)), 12)}; {_EXPECTED}")
     root = path.absolute().parent
-    return _dataset("list", path, root, [_list_entry(root, *record) for record in records], [], "")
+    hint = f"paths are relative to the list's folder, {_shown(root)}; mend or remove these rows"
+    return _dataset("list", path, root, [_list_entry(root, *record) for record in records], [], hint)
 
 
 def _dataset(
@@ -151,7 +154,7 @@ def _without_repeats(entries: Sequence[_Entry]) -> tuple[list[_Entry], int]:
 def _check_present(path: Path, entries: Sequence[_Entry], hint: str) -> None:
     missing = [_shown(entry.path) for entry in entries if not entry.path.is_file()]
     if missing:
-        raise DataError(f"{path}: {len(missing):,} of {len(entries):,} images are missing: {some(missing, 3)}{hint}")
+        raise DataError(f"{path}: {len(missing):,} of {len(entries):,} images are missing: {some(missing, 3)}; {hint}")
     if not entries:
         raise DataError(f"{path}: no row counts; a row needs a label of its own or a corrected_label")
 

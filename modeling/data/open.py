@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from modeling.data.cifar10 import find_cifar10, open_cifar10
 from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset
 from modeling.data.findings import Finding, some
@@ -23,6 +25,21 @@ def open_dataset(path: Path) -> Dataset:
     """
     dataset = _open(path)
     return replace(dataset, findings=(*dataset.findings, *_check_parts(dataset)))
+
+
+def check_learnable(dataset: Dataset) -> None:
+    """Refuse data of which a look at the list shows that no training can be checked; the scan asks for more.
+
+    Raises:
+        DataError: every class has one training image only, and there is no official validation part.
+    """
+    parts_N = dataset.parts_N
+    learnt_N = dataset.targets_N if parts_N is None else dataset.targets_N[parts_N <= TRAIN]
+    has_validation = parts_N is not None and bool((parts_N == VALIDATION).any())
+    if not has_validation and np.bincount(learnt_N).max() == 1:
+        raise DataError(
+            f"every class of {dataset.path} has one image only: nothing is left to check the training by; add images"
+        )
 
 
 def _open(path: Path) -> Dataset:

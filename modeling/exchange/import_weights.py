@@ -20,6 +20,9 @@ from modeling.networks.build import build_network, normalise
 from modeling.networks.state import State, fit_state, read_state
 from modeling.preprocessing import Preprocessing
 
+_LABELS = 'a JSON list of names or an object such as {"0": "cat"}'
+_PREPROCESSING = "a JSON object, as `models show --json` prints it under preprocessing"
+
 
 @dataclass(frozen=True, slots=True)
 class WeightsImport:
@@ -85,7 +88,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: anything else, or a name twice.
     """
-    value = _read_json(path)
+    value = _read_json(path, _LABELS)
     names = value
     if isinstance(value, dict):
         numbers = [str(number) for number in range(len(value))]
@@ -93,7 +96,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
             raise DataError(f"{path}: labels must be numbered 0 to {len(value) - 1} without a gap, not {_few(value)}")
         names = [value[number] for number in numbers]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise DataError(f'{path}: labels must be a JSON list of names or an object such as {{"0": "cat"}}')
+        raise DataError(f"{path}: labels must be {_LABELS}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path}: labels must differ, but {_few(twice)} stands there twice")
@@ -105,13 +108,13 @@ def _few(names: Any) -> str:
     return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, expected: str) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as err:
         raise DataError(f"{path}: cannot be read ({err.strerror})") from err
     except (ValueError, RecursionError) as err:
-        raise DataError(f"{path}: not JSON ({err})") from err
+        raise DataError(f"{path}: not JSON ({err}); expected {expected}") from err
 
 
 def _check_num_labels(architecture: Architecture, state: State, labels: tuple[str, ...], wish: WeightsImport) -> None:
@@ -149,7 +152,7 @@ def _preprocessings(architecture: Architecture, wish: WeightsImport) -> list[Pre
     if wish.preprocessing is not None:
         if wish.image_size is not None:
             raise ModelingError("give either an image size or a preprocessing file, which has one")
-        value = _read_json(wish.preprocessing)
+        value = _read_json(wish.preprocessing, _PREPROCESSING)
         try:
             return [Preprocessing.from_json(value)]
         except ModelFormatError as err:

@@ -3,6 +3,7 @@
 # Shapes: B images of a batch, H height, W width, C channels.
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,11 +20,12 @@ from modeling.data.images import DecodedImages
 from modeling.errors import ModelFormatError, ModelingError
 from modeling.fit.checkpoint import load_checkpoint
 from modeling.fit.logits import AnyImages, DeviceImages, to_device
-from modeling.fit.loop import Emit, Fitted, Fitting, Task
+from modeling.fit.loop import Emit, Fitting
 from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget, fit_memory, step_seconds
 from modeling.fit.ranks import Ranks
 from modeling.fit.rate_finder import NUM_STEPS, find_learning_rate
 from modeling.fit.schedule import seed_of
+from modeling.fit.task import Fitted, Task
 from modeling.networks.build import normalise
 from modeling.recipes import Recipe
 from modeling.train_request import TrainRequest
@@ -31,6 +33,7 @@ from modeling.transfer.backbone import weights_digest
 
 IMBALANCED = 3.0  # largest class to smallest, from which rare classes count more
 _RATE_SEARCH = 4  # stream of chance of the learning rate's search, beside those of the loop
+_FEW = 8  # images that time a step on a CPU; a GPU is timed at its full micro-batch
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
 _VOLATILE = ("output", "work", "cache", "device", "max_error")
 
@@ -39,7 +42,8 @@ _VOLATILE = ("output", "work", "cache", "device", "max_error")
 class Setting:
     """Where and for whom a run is made.
 
-    stage: tells runs of one request apart (scratch, fine-tune). budget_s: time that is left for it, if bounded.
+    stage: tells runs of one request apart (scratch, fine-tune). deadline: when it is to be over, by
+        time.monotonic(); None: whenever.
     """
 
     request: TrainRequest
@@ -47,7 +51,7 @@ class Setting:
     ranks: Ranks
     emit: Emit
     stage: str
-    budget_s: float | None
+    deadline: float | None = None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -56,9 +60,7 @@ class Setting:
         return None if work is None else work / f"{self.stage}.checkpoint"
 
 
-def fit_network(
-    setting: Setting, network: nn.Module, task: Task, plan: Plan, *, head: nn.Module | None = None
-) -> tuple[Plan, Fitted]:
+def fit_network(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> tuple[Plan, Fitted]:
     """Settle what the plan leaves open, then fit; goes on from the stage's checkpoint where there is one.
 
     Raises:
@@ -67,9 +69,7 @@ def fit_network(
     run = fingerprint(setting, task, network)
     network = network.to(setting.device)
     with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
-        settled = _agreed(
-            setting.ranks, lambda: _saved_plan(setting, run) or settle(setting, network, task, plan, head)
-        )
+        settled = _agreed(setting.ranks, lambda: _saved_plan(setting, run) or settle(setting, network, task, plan))
     images = _on_device(task.images, setting.device)
     train_images = images if task.train_images is task.images else _on_device(task.train_images, setting.device)
     fitting = Fitting(
@@ -79,7 +79,6 @@ def fit_network(
         seed=setting.request.seed,
         device=setting.device,
         ranks=setting.ranks,
-        head=head,
         checkpoint=setting.checkpoint,
         run=run,
     )
@@ -102,7 +101,7 @@ def _agreed(ranks: Ranks, find: Callable[[], Plan]) -> Plan:
     return Plan.from_json(found["plan"])
 
 
-def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan, head: nn.Module | None) -> Plan:
+def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan:
     """The plan with what has to be measured: precision, micro-batch, learning rate and number of epochs."""
     request, family = setting.request, get_architecture(setting.request.architecture).family
     on_cuda = setting.device.type == "cuda"
@@ -110,26 +109,27 @@ def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan, head: n
     if on_cuda:
         plan = fit_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
     if family == "torchvision" and not request.deterministic:
-        size = plan.micro_batch if on_cuda else min(8, plan.micro_batch)  # few images tell nothing of a GPU
+        size = plan.micro_batch if on_cuda else min(_FEW, plan.micro_batch)
         plan = choose_precision(network, plan, _sample(setting, task, plan, size)[0])
     if request.learning_rate == "auto":
-        rate = find_learning_rate(network, plan, head, _samples(setting, task, plan))
+        rate = find_learning_rate(network, plan, _samples(setting, task, plan))
         setting.emit({"event": "note", "text": f"learning rate {rate:g} found by a range test"})
         plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
-    if setting.budget_s is not None:
-        plan = _within_budget(setting, network, task, plan)
+    if setting.deadline is not None:
+        plan = _within_budget(setting, network, task, plan, setting.deadline)
     return plan
 
 
-def _within_budget(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan:
-    """The plan with as many epochs as the budget allows, by the measured time of a step."""
-    assert setting.budget_s is not None
-    images_BCHW, _ = _sample(setting, task, plan, plan.micro_batch)
+def _within_budget(setting: Setting, network: nn.Module, task: Task, plan: Plan, deadline: float) -> Plan:
+    """The plan with as many epochs as there is time for, by the measured time of a step."""
+    size = plan.micro_batch if setting.device.type == "cuda" else min(_FEW, plan.micro_batch)
+    images_BCHW, _ = _sample(setting, task, plan, size)
     train_s = step_seconds(network, plan, images_BCHW) / len(images_BCHW) * len(task.split.train)
     epoch_s = (train_s + train_s / 3 * len(task.split.validation) / len(task.split.train)) / setting.ranks.size
-    epochs = epochs_in_budget(setting.budget_s, epoch_s * 1.15, plan.recipe.epochs)  # decoding, optimizer
+    left_s = deadline - time.monotonic()
+    epochs = epochs_in_budget(left_s, epoch_s * 1.15, plan.recipe.epochs)  # decoding, optimizer
     if epochs < plan.recipe.epochs:
-        text = f"{epochs} epochs of {plan.recipe.epochs} fit into {setting.budget_s:.0f} s"
+        text = f"{epochs} epochs of {plan.recipe.epochs} fit into the {left_s:.0f} s that are left"
         setting.emit({"event": "note", "text": text})
     return replace(plan, recipe=replace(plan.recipe, epochs=epochs))
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modeling.data.images import DecodedImages, Images, Indices
+from modeling.data.images import DecodedImages, Images, Indices, rows_of
 from modeling.networks.build import normalise
 from modeling.pixels import Pixels
 from modeling.preprocessing import Preprocessing
@@ -22,12 +22,13 @@ class DeviceImages:
 
     def __init__(self, images: DecodedImages, device: torch.device) -> None:
         self._pixels_MHWC = torch.from_numpy(images.pixels_MHWC).to(device)
-        self._row_N = torch.from_numpy(images.row_N).to(device)
+        self._row_N = images.row_N
 
     def batches(self, groups: Iterable[Indices]) -> Iterator[Tensor]:
         """uint8 BHWC of each group of indices, in order, on the device."""
         for indices_B in groups:
-            yield self._pixels_MHWC[self._row_N[torch.from_numpy(indices_B).to(self._row_N.device)]]
+            rows_B = torch.from_numpy(rows_of(self._row_N, indices_B))
+            yield self._pixels_MHWC[rows_B.to(self._pixels_MHWC.device)]
 
 
 AnyImages = Images | DeviceImages

@@ -9,31 +9,28 @@ bit, as one that was never stopped (on a CPU, with the same number of threads).
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from modeling.augmentation import Place, augment, trivial_augment
 from modeling.data.images import Indices
-from modeling.data.splits import Split
 from modeling.errors import ModelingError
 from modeling.fit.averaging import AveragedWeights, Lookahead
 from modeling.fit.checkpoint import load_checkpoint, save_checkpoint
-from modeling.fit.logits import AnyImages, answer, groups_of, to_device
+from modeling.fit.logits import answer, groups_of, to_device
 from modeling.fit.mixing import mix
 from modeling.fit.optimizer import make_optimizer, set_rates
 from modeling.fit.plan import Plan, autocast
 from modeling.fit.ranks import Ranks
 from modeling.fit.schedule import learning_rate_factor, seed_of
+from modeling.fit.task import Fitted, Progress, Task
 from modeling.networks.build import normalise
 from modeling.networks.speednet import single_view
-from modeling.preprocessing import Preprocessing
 
 CHECKPOINT_EVERY_S = 60.0
 _ORDER, _CHANCE, _NETWORK = 1, 2, 3  # the streams of chance, so that none repeats another
@@ -45,43 +42,6 @@ State = dict[str, Tensor]
 
 class DivergedError(ModelingError):
     """The loss is no finite number any more."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """What is to be learnt: images by index, their targets and parts.
-
-    train_images may be larger than the network's own size, for augmentation to choose a part from;
-    images are what the model will see in use. contents: a digest of the images' bytes, by which a run that goes on
-    later knows that they are still the same.
-    """
-
-    train_images: AnyImages
-    images: AnyImages
-    targets_N: NDArray[np.int64]
-    split: Split
-    preprocessing: Preprocessing
-    contents: str = ""
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a run is, and the best epoch so far."""
-
-    epoch: int = 0  # epochs that are whole
-    step_in_epoch: int = 0
-    loss_sum: float = 0.0  # of the epoch's images so far
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """The end of a run: the network holds the weights of `epoch`, the best on validation (the last of equals)."""
-
-    epoch: int
-    accuracy: float | None
-    history: list[dict[str, float]]
 
 
 class Fitting:
@@ -96,7 +56,6 @@ class Fitting:
         seed: int,
         device: torch.device,
         ranks: Ranks | None = None,
-        head: nn.Module | None = None,
         checkpoint: Path | None = None,
         run: str = "",
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
@@ -109,7 +68,7 @@ class Fitting:
         self._ranks.broadcast(self.network)
         if plan.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
-        self._optimizer = make_optimizer(self.network, plan, head)
+        self._optimizer = make_optimizer(self.network, plan)
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
         average = Lookahead if self._recipe.lookahead else AveragedWeights
         self._average = average(self.network, self._recipe.average) if self._recipe.average else None
@@ -141,6 +100,9 @@ class Fitting:
                 self._train_epoch(emit)
                 self._end_epoch(emit)
         self.network.load_state_dict(self._best)
+        if len(self._history) > 1 and self._history[-1]["loss"] > self._history[0]["loss"]:
+            text = f"the loss rose from {self._history[0]['loss']:.4g} to {self._history[-1]['loss']:.4g}"
+            emit({"event": "warning", "text": f"{text}: the model has not learnt; give a lower --learning-rate"})
         best = self._progress.best_accuracy
         return Fitted(self._progress.best_epoch, None if best < 0 else best, self._history)
 

@@ -1,4 +1,4 @@
-"""The optimizer of a recipe: which weights decay, and how fast each part of a network learns."""
+"""The optimizer of a recipe, and which weights decay."""
 
 from typing import Any
 
@@ -8,24 +8,17 @@ from torch import nn
 from modeling.fit.plan import Plan
 
 
-def make_optimizer(network: nn.Module, plan: Plan, head: nn.Module | None) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; each group keeps its peak learning rate as `peak`.
 
     Weight decay falls on matrices and filters alone: biases, norms and other vectors are left free, as is usual
     since Goyal et al. 2017.
     """
     recipe = plan.recipe
-    head_ids = {id(parameter) for parameter in head.parameters()} if head is not None else set()
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in network.parameters():
-        if not parameter.requires_grad:
-            continue
-        rate = 1.0 if not head_ids or id(parameter) in head_ids else plan.backbone_rate
-        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     listed: list[dict[str, Any]] = [
-        {"params": parameters, "lr": recipe.learning_rate * rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":

@@ -21,6 +21,7 @@ class BudgetError(ModelingError):
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+_LONG_S = 2.0
 _CLEARLY = 1.15  # faster by less is noise, and full precision is the safer choice
 
 
@@ -32,7 +33,6 @@ class Plan:
     precision: of the forward and backward pass (autocast); weights stay float32.
     class_weights: weight of each label's images in the loss, mean 1 over the images; None: all 1.
     freeze_statistics: BatchNorm keeps its running statistics, as fine-tuning on few images needs.
-    backbone_rate: factor on the learning rate of all but the head.
     """
 
     recipe: Recipe
@@ -41,7 +41,6 @@ class Plan:
     channels_last: bool = False
     class_weights: tuple[float, ...] | None = None
     freeze_statistics: bool = False
-    backbone_rate: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
@@ -106,6 +105,7 @@ def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats
         trial = trial.to(memory_format=torch.channels_last)
         images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     fastest = float("inf")
+    begun = time.perf_counter()
     for _ in range(repeats):
         started = time.perf_counter()
         with autocast(images_BCHW.device, plan.precision):
@@ -116,6 +116,8 @@ def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats
         if images_BCHW.device.type == "cuda":
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - started)
+        if time.perf_counter() - begun > _LONG_S:
+            break  # what takes so long needs no repeating to be told from noise
     return fastest
 
 
@@ -125,15 +127,15 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
-def epochs_in_budget(budget_s: float, epoch_s: float, wanted: int) -> int:
-    """How many of the wanted epochs fit into a budget.
+def epochs_in_budget(left_s: float, epoch_s: float, wanted: int) -> int:
+    """How many of the wanted epochs fit into what is left of a budget.
 
     Raises:
         BudgetError: not even one.
     """
-    if epoch_s > budget_s:
+    if epoch_s > left_s:
         raise BudgetError(
-            f"one epoch takes about {epoch_s:.0f} s here, the budget is {budget_s:.0f} s; "
-            f"give --budget {int(epoch_s * 2) + 1}s or more, fewer images, or a smaller network"
+            f"one epoch takes about {epoch_s:.0f} s here, and {max(0.0, left_s):.0f} s of the budget are left; give "
+            f"--budget at least {epoch_s - left_s + 1:.0f} s more, fewer images, or a smaller network"
         )
-    return max(1, min(wanted, int(budget_s / epoch_s)))
+    return max(1, min(wanted, int(left_s / epoch_s)))

@@ -19,9 +19,7 @@ _SMOOTHING = 0.9
 _BLOWN_UP = 4.0  # times the lowest smoothed loss: higher rates need no look
 
 
-def find_learning_rate(
-    network: nn.Module, plan: Plan, head: nn.Module | None, batches: Iterator[tuple[Tensor, Tensor]]
-) -> float:
+def find_learning_rate(network: nn.Module, plan: Plan, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
     """The rate at which the smoothed loss falls most steeply over its logarithm, on a copy of the network.
 
     batches: (normalised images BCHW, targets B) on the device, up to NUM_STEPS of them.
@@ -30,9 +28,8 @@ def find_learning_rate(
         ModelingError: the loss falls at no rate.
     """
     trial = copy.deepcopy(network)
-    head = None if head is None else trial.get_submodule(_name_of(network, head))
     recipe = replace(plan.recipe, learning_rate=HIGHEST)
-    optimizer = make_optimizer(trial.train(), replace(plan, recipe=recipe), head)
+    optimizer = make_optimizer(trial.train(), replace(plan, recipe=recipe))
     rates: list[float] = []
     losses: list[float] = []
     smoothed = 0.0
@@ -66,8 +63,3 @@ def steepest(rates: list[float], losses: list[float]) -> float:
     if not slopes or min(slopes) >= 0:
         raise ModelingError("no learning rate makes the loss fall; look at the data, or give --learning-rate a number")
     return float(f"{rates[1 + slopes.index(min(slopes))]:.2g}")
-
-
-def _name_of(network: nn.Module, wanted: nn.Module) -> str:
-    names: dict[nn.Module, str] = {module: name for name, module in network.named_modules()}
-    return names[wanted]

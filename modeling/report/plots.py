@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from modeling.evaluation.evaluation import CoveragePoint, DecisionFigures, Evaluation, ReliabilityBin
 from modeling.report.canvas import Theme, drawable, new_figure, percent_axis, style_axes
-from modeling.report.figures import percent
+from modeling.report.figures import count, percent
 from modeling.report.html import shortened
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 FEW_IMAGES = 10  # a bin with fewer says little, and is drawn pale
+_FEW_IN_ALL = 200  # a curve of fewer images is rough, and says from how many it is
 _MOST_NUMBERED = 16  # labels whose cells have room for a number
 _MOST_NAMED = 64  # labels whose names fit along an axis
 _MOST_CELLS = 240  # a side: more labels share a cell
@@ -76,20 +77,22 @@ def reliability(bins: "Sequence[ReliabilityBin]", theme: Theme) -> "Figure":
     return figure
 
 
-def coverage(points: "Sequence[CoveragePoint]", decisions: DecisionFigures | None, theme: Theme) -> "Figure":
+def coverage(evaluation: Evaluation, theme: Theme) -> "Figure":
     """The share of accepted images that are wrong, by the share accepted; marked: the budget and the model's choice."""
     figure = new_figure(5.2, 4.4, theme)
     axes = figure.subplots()
     style_axes(axes, theme)
-    shown = thinned(sorted(points, key=lambda point: point.coverage))
+    decisions = evaluation.decisions
+    shown = thinned(sorted(evaluation.coverage, key=lambda point: point.coverage))
     shares, errors = [point.coverage for point in shown], [point.error for point in shown]
     marker = "o" if len(shown) < 2 else None
     axes.plot(shares, errors, color=theme.right, linewidth=1.9, marker=marker)
     axes.fill_between(shares, errors, color=theme.right, alpha=0.12, linewidth=0)
     highest = max([*errors, 0.001, *([decisions.max_error] if decisions else [])])
-    axes.set(
-        xlim=(0, 1), ylim=(0, 1.15 * highest), xlabel="accepted without a person", ylabel="wrong among the accepted"
-    )
+    below = -0.03 * highest  # room for a curve without mistakes, which else is hidden by the axis
+    few = f"\n(from {count(evaluation.num_images, 'image')} only)" if evaluation.num_images < _FEW_IN_ALL else ""
+    axes.set(xlim=(0, 1), ylim=(below, 1.15 * highest))
+    axes.set(xlabel=f"accepted without a person{few}", ylabel="wrong among the accepted")
     if decisions:
         _mark_decision(axes, decisions, theme)
     percent_axis("x", axes)

@@ -73,7 +73,7 @@ def draw_plots(story: Story) -> dict[str, Plot]:
     if evaluation := story.evaluation:
         drawings["confusion"] = lambda theme: plots.confusion(evaluation, theme)
         drawings["reliability"] = lambda theme: plots.reliability(evaluation.reliability, theme)
-        drawings["coverage"] = lambda theme: plots.coverage(evaluation.coverage, evaluation.decisions, theme)
+        drawings["coverage"] = lambda theme: plots.coverage(evaluation, theme)
     if has_curves(story.history):
         drawings["curves"] = lambda theme: curves(story.history, theme)
     return {name: _drawn(name, draw) for name, draw in drawings.items()}

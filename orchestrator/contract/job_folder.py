@@ -7,6 +7,7 @@ jobs/<job>/
     listing.json      facts, once the listing is whole
     parts/            one file a finished shard      (classify)
     journals/         progress inside shards that have killed a worker
+    training/         history, curves, and checkpoints until the job has ended (train)
     events.jsonl      what the child process said    (train, evaluate)
     training.log      what libraries said in it      (train; evaluation.log)
     model/            the trained model, before it is published (train)
@@ -127,9 +128,13 @@ class JobFolder:
         self._active.unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
-        """Remove what writers that died left in the folder of an ended job."""
-        for path in (*self.path.glob(".*.tmp"), *self.parts.glob(".*.tmp")):
-            path.unlink(missing_ok=True)
+        """Remove what nobody needs any more of an ended job: leftovers of writers that died, checkpoints, lost attempts."""
+        for pattern in (".*.tmp", "parts/.*.tmp", "training/*.checkpoint", "training/*.damaged", "training/.*.tmp"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        for result in (self.model, self.evaluation):
+            for path in self.path.glob(f"{result.name}.[0-9]*"):
+                shutil.rmtree(path, ignore_errors=True)  # one that still writes to it must not hold up the end
 
     def discard(self) -> None:
         """Remove a job that never became one, because submitting it failed."""

@@ -55,6 +55,8 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
     version = ModelStore(get_settings().models).resolve(model)
     if output.exists() or output.is_symlink():
         raise UsageError(f"output {str(output)!r} exists; name one that does not")
+    if kind == "onnx" and output.suffix.lower() != ".onnx":
+        raise UsageError(f"output {str(output)!r} is no name of an ONNX file; end it in .onnx, or add --format folder")
     facts = {"model": version.ref, "digest": version.digest, "format": kind}
     if kind == "onnx":
         from modeling.exchange.onnx_export import export_onnx
@@ -106,6 +108,10 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
     given = {key: value for key, value in options.items() if value is not None}
     if not source.exists():
         raise NotFoundError(f"there is no {str(source)!r}; give a file of weights or an exported folder")
+    if source.is_file() and _is_onnx(source):
+        raise UsageError(
+            f"{str(source)!r} is an ONNX file, and those cannot be imported; export the model with --format folder"
+        )
     wish = None if source.is_dir() else _weights_import(source, given)
     if wish is None and given:
         option = _OPTIONS[next(iter(given))]
@@ -121,6 +127,16 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
     say(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
     print_json(facts) if as_json else click.echo(version.ref)
+
+
+def _is_onnx(file: Path) -> bool:
+    """By its name, or by its first bytes: field 1 of its message, the version, then the producer, graph or opset."""
+    if file.suffix.lower() == ".onnx":
+        return True
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    is_safetensors = head[8:] == b"{"  # after eight bytes of length
+    return head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x3a", b"\x42") and not is_safetensors
 
 
 def _weights_import(source: Path, given: dict[str, object]) -> "WeightsImport":

@@ -21,7 +21,8 @@ UNCALIBRATED = "none: scores are the softmax's, and nothing is decided"
 def list_models(as_json: bool) -> None:
     """List every version of every model.
 
-    REVIEW is the share of images that people should look at, as measured when the model was calibrated.
+    TO LOOK AT is the share of images that are not accepted, as measured when the model was calibrated: those to
+    review, and the rejected.
 
     \b
     Example:
@@ -39,7 +40,9 @@ def list_models(as_json: bool) -> None:
     if as_json:
         print_json(versions)
     elif versions:
-        columns = ("model", "aliases", "architecture", "labels", "test accuracy", "review", "size", "created", "digest")
+        columns = (
+            "model", "aliases", "architecture", "labels", "test accuracy", "to look at", "size", "created", "digest",
+        )  # fmt: skip
         print_table(columns, [_row(facts) for facts in versions])
     else:
         say("no models; `pigeonhole train` publishes them")
@@ -57,20 +60,22 @@ def _summary(store: ModelStore, version: ModelVersion) -> dict[str, Any]:
         "metrics": card.metrics,
         "max_error": card.calibration.max_error if card.calibration else None,
         "review_rate": card.calibration.review_rate if card.calibration else None,
+        "reject_rate": card.calibration.reject_rate if card.calibration else None,
         "size_bytes": version.size_bytes(),
         "created": version.created().isoformat(timespec="seconds"),
     }
 
 
 def _row(facts: Mapping[str, Any]) -> tuple[object, ...]:
-    accuracy, review_rate = facts["metrics"].get("test_accuracy"), facts["review_rate"]
+    accuracy = facts["metrics"].get("test_accuracy")
+    to_look_at = None if facts["review_rate"] is None else facts["review_rate"] + facts["reject_rate"]
     return (
         facts["model"],
         " ".join(f"@{alias}" for alias in facts["aliases"]) or "-",
         facts["architecture"],
         facts["num_labels"],
         "-" if accuracy is None else f"{accuracy:.4f}",
-        "-" if review_rate is None else f"{review_rate:.1%}",
+        "-" if to_look_at is None else f"{to_look_at:.1%}",
         size_text(facts["size_bytes"]),
         facts["created"][:16].replace("T", " "),
         facts["digest"][:12],
@@ -139,6 +144,7 @@ def _decisions(calibration: Calibration) -> dict[str, str]:
         "reject": f"score below {calibration.reject_below:.3f}",
         "max_error": f"{calibration.max_error:.2%} of the accepted images may be wrong",
         "accepted_error": f"{calibration.accepted_error:.2%} were, of {calibration.num_images:,} validation images",
+        "accept_rate": f"{max(0.0, 1 - calibration.review_rate - calibration.reject_rate):.2%}",
         "review_rate": f"{calibration.review_rate:.2%}",
         "reject_rate": f"{calibration.reject_rate:.2%}",
     }

@@ -101,9 +101,8 @@ def _summary(architecture: str, preprocessing: Preprocessing, num_labels: int) -
 def _print(summary: "Summary") -> None:
     print_table(("layer", "type", "output", "parameters", "multiply-adds"), [_row(layer) for layer in summary.layers])
     height, width, channels = summary.image
-    frozen = summary.parameters - summary.trainable
     click.echo(f"image          {height} x {width} px, {'grey' if channels == 1 else 'colour'}")
-    click.echo(f"parameters     {summary.parameters:,}" + (f", {frozen:,} of them frozen" if frozen else ""))
+    click.echo(f"parameters     {summary.parameters:,} ({summary.trainable:,} trainable)")
     click.echo(f"multiply-adds  {summary.multiply_adds:,} for one image")
     click.echo(f"size           {summary.size_bytes / 2**20:.1f} MiB")
 

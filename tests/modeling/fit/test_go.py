@@ -11,8 +11,8 @@ from modeling.data.images import DecodedImages
 from modeling.data.splits import Split
 from modeling.fit.go import Setting, fingerprint
 from modeling.fit.logits import answer
-from modeling.fit.loop import Task
 from modeling.fit.ranks import Ranks
+from modeling.fit.task import Task
 from modeling.networks.build import build_network
 from modeling.preprocessing import Preprocessing
 from modeling.train_request import TrainRequest

@@ -10,8 +10,9 @@ from modeling.data.images import DecodedImages
 from modeling.data.splits import Split
 from modeling.errors import ModelFormatError
 from modeling.fit.checkpoint import load_checkpoint, save_checkpoint
-from modeling.fit.loop import DivergedError, Fitting, Task
+from modeling.fit.loop import DivergedError, Fitting
 from modeling.fit.plan import Plan
+from modeling.fit.task import Task
 from modeling.preprocessing import Preprocessing
 from modeling.recipes import Recipe
 

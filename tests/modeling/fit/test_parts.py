@@ -128,9 +128,10 @@ def test_trivial_augment_changes_most_images_and_keeps_their_kind():
     assert sum(not torch.equal(a, b) for a, b in zip(images, changed, strict=True)) > 8
 
 
-def test_biases_do_not_decay_and_the_backbone_learns_slower_than_the_head():
+def test_biases_and_frozen_weights_do_not_decay_and_rates_follow_their_peak():
     network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    optimizer = make_optimizer(network, Plan(RECIPE, 8, backbone_rate=0.1), head=network[2])
+    network[2].requires_grad_(False)
+    optimizer = make_optimizer(network, Plan(RECIPE, 8))
 
     set_rates(optimizer, 0.5)
 
@@ -141,10 +142,7 @@ def test_biases_do_not_decay_and_the_backbone_learns_slower_than_the_head():
         for name, known in network.named_parameters()
         if known is parameter
     }
-    assert found == {
-        "0.weight": (pytest.approx(0.005), 0.01), "0.bias": (pytest.approx(0.005), 0.0),
-        "2.weight": (0.05, 0.01), "2.bias": (0.05, 0.0),
-    }  # fmt: skip
+    assert found == {"0.weight": (0.05, 0.01), "0.bias": (0.05, 0.0)}
 
 
 def test_rare_classes_weigh_more_where_classes_are_far_from_even():
@@ -160,7 +158,10 @@ def test_rare_classes_weigh_more_where_classes_are_far_from_even():
 def test_a_budget_allows_some_epochs_or_says_how_much_one_takes():
     assert epochs_in_budget(60, 10, 30) == 6
     assert epochs_in_budget(600, 10, 30) == 30
-    with pytest.raises(ModelingError, match="one epoch takes about 90 s here, the budget is 60 s; give --budget 181s"):
+    with pytest.raises(
+        ModelingError,
+        match="one epoch takes about 90 s here, and 60 s of the budget are left; give --budget at least 31 s more",
+    ):
         epochs_in_budget(60, 90, 30)
 
 
@@ -206,7 +207,7 @@ def test_the_range_test_finds_a_rate_at_which_the_loss_falls():
     images = torch.randn(64, 1, 2, 2)
     targets = (images.flatten(1)[:, 0] > 0).long()
 
-    rate = find_learning_rate(network, Plan(RECIPE, 8), None, ((images, targets) for _ in range(100)))
+    rate = find_learning_rate(network, Plan(RECIPE, 8), ((images, targets) for _ in range(100)))
 
     assert 1e-3 < rate < 3
     assert steepest([0.1, 1.0, 10.0, 100.0], [3.0, 2.9, 1.0, 0.9]) in (1.0, 10.0)
@@ -215,7 +216,7 @@ def test_the_range_test_finds_a_rate_at_which_the_loss_falls():
 
 
 def test_a_plan_survives_json():
-    plan = Plan(RECIPE, 4, "bf16", True, (0.5, 1.5), True, 0.1)
+    plan = Plan(RECIPE, 4, "bf16", True, (0.5, 1.5), True)
 
     assert Plan.from_json(plan.to_json()) == plan
     assert Plan.from_json(replace(plan, class_weights=None).to_json()).class_weights is None

@@ -1,0 +1,134 @@
+"""The pages against the repository and the command line: links, command lines, and whether every command is told of."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from orchestrator.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTEXT = click.Context(main, info_name="pigeonhole")
+
+_FENCE = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*pigeonhole [^`\n]+)`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+_SHELL = ("|", ">", "&&", ";", "&")
+
+
+def commands_of(group: click.Group, words: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group that does something itself, with its words."""
+    for name in group.list_commands(CONTEXT):
+        command = group.get_command(CONTEXT, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{words} {name}")
+        else:
+            yield f"{words} {name}", command
+
+
+def command_lines(text: str) -> list[str]:
+    """The calls of `pigeonhole` in a page: in backticks, and in blocks of shell after the prompt, if there is one."""
+    lines = [match[1] for match in _INLINE.finditer(text)]
+    for block in _FENCE.finditer(text):
+        entered = re.findall(r"^\$ (.*)$", block[1], re.MULTILINE) if "$ " in block[1] else block[1].splitlines()
+        lines += [line for line in entered if re.match(r"(?:[A-Z_]+=\S+ )*pigeonhole ", line)]
+    return lines
+
+
+def arguments_of(line: str) -> list[str]:
+    """The words after `pigeonhole`, up to where the shell takes over or a comment begins."""
+    words = shlex.split(line, comments=True)
+    words = words[words.index("pigeonhole") + 1 :]
+    ends = [index for index, word in enumerate(words) if word in _SHELL or "|" in word]
+    return words[: ends[0]] if ends else words
+
+
+def fault_of(line: str) -> str:
+    """Why click would not take that command line; empty where it would. Nothing is run, and no value is looked at."""
+    command: click.Command = main
+    words = arguments_of(line)
+    while isinstance(command, click.Group):
+        if not words or words[0].startswith("-") or not words[0].islower():
+            return ""  # `pigeonhole models ...` speaks of the group
+        inner = command.get_command(CONTEXT, words[0])
+        if inner is None:
+            return f"no command {words[0]!r}"
+        command, words = inner, words[1:]
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    options.append(click.Option(["-h", "--help"], is_flag=True))
+    known = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+    given = iter(words)
+    for word in given:
+        name = word.partition("=")[0]
+        if name.startswith("-") and name != "-":
+            if name not in known:
+                return f"no option {name!r}"
+            if not known[name].is_flag and "=" not in word and next(given, None) is None:
+                return f"no value for {name!r}"
+    return ""
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(page.read_text()))
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    dead = []
+    for target in _LINK.findall(page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        if not path.exists() or (anchor and anchor not in anchors_of(path)):
+            dead.append(target)
+
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_names_commands_and_options_that_exist(page: Path) -> None:
+    faults = {line: fault for line in command_lines(page.read_text()) if (fault := fault_of(line))}
+
+    assert faults == {}
+
+
+def test_every_command_is_told_of() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+
+    untold = [words for words, _ in commands_of(main, "pigeonhole") if not re.search(rf"\b{words}\b", text)]
+
+    assert untold == []
+
+
+def test_every_picture_of_the_tutorial_is_shown_and_small_enough() -> None:
+    shown = set(_LINK.findall((ROOT / "docs" / "tutorial.md").read_text()))
+    sizes = {path: path.stat().st_size for path in (ROOT / "docs" / "tutorial").iterdir()}
+
+    assert [path.name for path in sizes if f"tutorial/{path.name}" not in shown] == []
+    assert [path.name for path, size in sizes.items() if size > 150_000] == []
+    assert sum(sizes.values()) < 800_000
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("pigeonhole trian photos/ --name birds", "no command 'trian'"),
+        ("pigeonhole models explian birds", "no command 'explian'"),
+        ("pigeonhole train photos/ --nmae birds", "no option '--nmae'"),
+        ("PIGEONHOLE_HOME=here pigeonhole train photos/ --name", "no value for '--name'"),
+        ("pigeonhole train photos/ --max-error 1% --name=birds | tail -4  # a comment", ""),
+        ("pigeonhole classify - --no-recursive --model birds", ""),
+        ("pigeonhole models ...", ""),
+    ],
+)
+def test_a_command_line_with_a_fault_is_found_out(line: str, fault: str) -> None:
+    assert fault_of(line) == fault
