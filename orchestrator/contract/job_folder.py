@@ -128,7 +128,7 @@ class JobFolder:
         self._active.unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
-        """Remove what nobody needs any more of an ended job: leftovers of writers that died, checkpoints, lost attempts."""
+        """Remove what nobody needs of an ended job: what writers that died left, checkpoints, lost attempts."""
         for pattern in (".*.tmp", "parts/.*.tmp", "training/*.checkpoint", "training/*.damaged", "training/.*.tmp"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)

@@ -1,8 +1,6 @@
 """Training jobs through a real server and worker: the events, the model, and what can go wrong."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import psutil
@@ -14,6 +12,7 @@ from modeling.store import ModelStore
 from orchestrator.contract.job_folder import JobFolder
 from tests.integration.house import House, read_json
 from tests.integration.server import wait_until
+from workers.child_job import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -105,7 +104,37 @@ def test_a_cancelled_training_ends_its_process_and_publishes_nothing(house: Hous
     assert house.run("models", "show", "bars").returncode == 4
 
 
-def test_a_training_that_crashes_ends_as_failed_with_its_last_lines(house: House, tmp_path: Path):
+def kill_training(house: House, job: str) -> None:
+    """Kill the process that trains, as a kernel short of memory does."""
+    wait_for_epoch(house, job)
+    child = training_child(house)
+    child.kill()
+    wait_until(lambda: not child.is_running(), what="the training's process is gone")
+
+
+def events_of(house: House, job: str) -> list[dict]:
+    lines = JobFolder.open(house.settings, job).events.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(house: House, tmp_path: Path):
+    house.hire()
+    data = make_shapes(tmp_path / "in")
+    wish = ("train", str(data), "--arch", "mlp", "--epochs", "300", "--name")
+    job = house.submit(*wish, "killed")
+
+    kill_training(house, job)
+
+    assert house.outcome(job).state == "succeeded", house.logs()
+    house.run_ok(*wish, "undisturbed")
+    store = ModelStore(house.settings.models)
+    assert store.resolve("killed").digest == store.resolve("undisturbed").digest
+    resumed = [event for event in events_of(house, job) if event["event"] == "resumed"]
+    assert len(resumed) == 1
+    assert resumed[0]["epoch"] >= 1
+
+
+def test_a_training_that_is_killed_time_after_time_ends_as_failed_with_its_last_lines(house: House, tmp_path: Path):
     house.hire()
     job = house.submit(
         "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
@@ -114,7 +143,8 @@ def test_a_training_that_crashes_ends_as_failed_with_its_last_lines(house: House
     with (JobFolder.open(house.settings, job).path / "training.log").open("a") as log:
         log.write("the last thing it said\n")
 
-    os.kill(training_child(house).pid, signal.SIGKILL)
+    for _ in range(MAX_DEATHS):
+        kill_training(house, job)
 
     outcome = house.outcome(job)
     assert outcome.state == "failed"

@@ -77,6 +77,24 @@ def test_logits_are_the_head_applied_to_the_features(name, mode):
     torch.testing.assert_close(answer, logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_single_view_leaves_the_network_as_it_was_even_within_another():
+    network = network_of("glyphnet", sized("glyphnet"))
+
+    with single_view(network):
+        with single_view(network):
+            pass
+        within = network.averages
+
+    assert (within, network.averages) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["speednet", "glyphnet"])
+def test_no_layer_of_the_fast_networks_lacks_a_deterministic_gradient_on_cuda(name):
+    network = network_of(name, sized(name))
+
+    assert [layer for layer in network.modules() if isinstance(layer, nn.AdaptiveMaxPool2d)] == []
+
+
 @pytest.mark.parametrize("name", ["cnn_pyramid", "squeezenet1_1"])
 def test_a_head_for_other_labels_can_be_set(name):
     preprocessing = sized(name, 32)

@@ -103,6 +103,7 @@ def test_the_list_tells_aliases_figures_size_and_age(store):
         "metrics": {"test_accuracy": 0.98765},
         "max_error": 0.005,
         "review_rate": 0.041,
+        "reject_rate": 0.0125,
         "size_bytes": version.size_bytes(),
         "created": version.created().isoformat(timespec="seconds"),
     }
@@ -111,7 +112,8 @@ def test_the_list_tells_aliases_figures_size_and_age(store):
         ["digits@1", "-", "perceptron", "10", "-", "-"],
         ["digits@2", "@best", "@champion", "perceptron", "10", "0.9877"],
     ]
-    assert "4.1%" in table[2]
+    assert "TO LOOK AT" in table[0]
+    assert "5.4%" in table[2]  # 4.1 % to review and 1.25 % rejected
 
 
 def test_damaged_aliases_are_told_and_hide_no_other_model(store):
@@ -148,6 +150,7 @@ def test_a_model_is_shown_with_its_figures_decisions_and_files(store):
         "reject score below 0.500",
         "max_error 0.50% of the accepted images may be wrong",
         "accepted_error 0.40% were, of 400 validation images",
+        "accept_rate 94.65%",
         "review_rate 4.10%",
         "reject_rate 1.25%",
     } <= set(lines)

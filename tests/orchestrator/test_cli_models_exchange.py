@@ -23,6 +23,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     torch.save(build_network("mlp", Preprocessing("L", 12, 12), 3).state_dict(), tmp_path / "mlp.pt")
     (tmp_path / "labels.json").write_text(json.dumps(LABELS))
+    (tmp_path / "labels.csv").write_text("ash\nbirch\n")
+    (tmp_path / "net.onnx").touch()
+    (tmp_path / "net.pb").write_bytes(b"\x08\x0a\x12\x07pytorch")  # as torch's exporter begins
     return tmp_path / "home"
 
 
@@ -75,6 +78,13 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
             ["import", "mlp.pt", "--name", "x", "--arch", "lenet", "--labels", "labels.json"], 2,
             "mlp.pt does not fit lenet: ",
         ),
+        (
+            ["import", "mlp.pt", "--name", "x", "--arch", "mlp", "--labels", "labels.csv", "--image-size", "12"], 2,
+            'char 0)); expected a JSON list of names or an object such as {"0": "cat"}',
+        ),
+        (["import", "net.onnx", "--name", "x"], 2, "'net.onnx' is an ONNX file, and those cannot be imported; export"),
+        (["import", "net.pb", "--name", "x"], 2, "'net.pb' is an ONNX file"),
+        (["export", "trees", "-o", "out"], 2, "'out' is no name of an ONNX file; end it in .onnx, or add --format f"),
         (["export", "trees@7", "-o", "out"], 4, "no model 'trees@7'"),
         (["export", "trees", "-o", "labels.json"], 2, "output 'labels.json' exists; name one that does not"),
         (["summary", "nothing"], 4, "no model 'nothing'"),
@@ -111,10 +121,18 @@ def test_a_summary_shows_layers_and_sums_of_a_model_and_of_an_architecture(home)
         "0      Flatten  144     -           -",
         "1      Linear   3       435         432",
         "image          12 x 12 px, grey",
-        "parameters     435",
+        "parameters     435 (435 trainable)",
         "multiply-adds  432 for one image",
         "size           0.0 MiB",
     ]
+
+
+def test_a_summary_tells_trainable_parameters_from_frozen_ones(home):
+    facts = json.loads(run("summary", "speednet", "--json").stdout)
+    shown = run("summary", "speednet").stdout
+
+    assert facts["parameters"] > facts["trainable"]
+    assert f"parameters     {facts['parameters']:,} ({facts['trainable']:,} trainable)\n" in shown
 
 
 def test_every_architecture_is_listed_with_its_size_and_weights():

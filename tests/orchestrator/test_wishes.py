@@ -2,9 +2,9 @@
 
 import pytest
 
-from modeling.errors import ModelingError, ModelNotFoundError
+from modeling.errors import DataError, ModelingError, ModelNotFoundError
 from modeling.store import ModelStore
-from orchestrator.wishes import TrainWish, choose_weights, train_request
+from orchestrator.wishes import TrainWish, check_train, choose_weights, train_request
 from tests.integration.models import make_pngs, publish_model
 
 
@@ -68,3 +68,8 @@ def test_weights_of_another_architecture_are_told_before_anything_is_trained(set
         train_request(settings, TrainWish(here / "digits", "mine", {"weights": "digits", "architecture": "mlp"}))
     with pytest.raises(ModelingError, match="no weights 'imagenet' for cnn"):
         train_request(settings, TrainWish(here / "digits", "mine", {"weights": "imagenet"}))
+
+
+def test_data_of_one_image_a_class_are_refused_before_anything_is_submitted(settings, here):
+    with pytest.raises(DataError, match=r"every class of .*digits has one image only"):
+        check_train(settings, TrainWish(here / "digits", "mine", {}))

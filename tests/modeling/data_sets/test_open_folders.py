@@ -2,7 +2,7 @@ import pytest
 
 from modeling.data.dataset import TEST, TRAIN, VALIDATION
 from modeling.data.findings import Finding
-from modeling.data.open import open_dataset
+from modeling.data.open import check_learnable, open_dataset
 from modeling.errors import DataError
 from tests.modeling.data import make_class_folders
 
@@ -118,6 +118,19 @@ def test_data_that_cannot_be_used_say_what_was_found(tmp_path):
         with pytest.raises(DataError, match=message) as caught:
             open_dataset(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_one_image_of_every_class_is_refused_for_training_unless_there_is_a_validation_part(tmp_path):
+    touch(tmp_path / "one", "a/1.png", "b/1.png")
+    touch(tmp_path / "tested", "train/a/1.png", "train/b/1.png", "test/a/2.png", "test/a/3.png")
+    touch(tmp_path / "validated", "train/a/1.png", "train/b/1.png", "val/a/2.png")
+    touch(tmp_path / "two", "a/1.png", "b/1.png", "b/2.png")
+
+    for name in ("one", "tested"):
+        with pytest.raises(DataError, match=rf"every class of .*/{name} has one image only: .*; add images"):
+            check_learnable(open_dataset(tmp_path / name))
+    for name in ("validated", "two"):
+        check_learnable(open_dataset(tmp_path / name))
 
 
 def test_a_file_name_that_is_not_utf8_is_named_as_text(tmp_path):

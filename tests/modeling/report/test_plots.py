@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -44,10 +46,29 @@ def test_labels_are_drawn_as_they_are_and_never_as_formulas():
 def test_the_budget_and_the_choice_are_named_in_the_coverage_plot():
     shown = evaluation()
 
-    legend = coverage(shown.coverage, shown.decisions, LIGHT).axes[0].get_legend()
+    legend = coverage(shown, LIGHT).axes[0].get_legend()
 
     texts = [text.get_text().replace("\u202f", " ") for text in legend.get_texts()]
     assert texts == ["chosen: 70.0 % accepted, 0 % of them wrong", "error budget 1.0 %"]
+
+
+def test_a_curve_without_mistakes_lies_above_the_lower_edge_of_its_plot():
+    flawless = replace(evaluation(), coverage=(CoveragePoint(0.9, 0.5, 0.0), CoveragePoint(0.5, 1.0, 0.0)))
+
+    axes = coverage(flawless, LIGHT).axes[0]
+
+    low, high = axes.get_ylim()
+    assert set(axes.lines[0].get_ydata()) == {0.0}
+    assert 0.02 < -low / (high - low) < 0.05
+
+
+def test_a_curve_of_few_images_says_of_how_many():
+    labels = [
+        coverage(evaluation(((count, 0), (0, 99))), LIGHT).axes[0].get_xlabel().replace("\xa0", " ")
+        for count in (100, 101)
+    ]
+
+    assert labels == ["accepted without a person\n(from 199 images only)", "accepted without a person"]
 
 
 def test_a_long_curve_is_thinned_between_its_ends():

@@ -75,6 +75,22 @@ def test_a_job_is_active_from_its_entry_to_its_end(folder, settings):
     assert (before, during, active_jobs(settings)) == ([], [folder.job], [])
 
 
+def test_an_ended_training_keeps_its_curves_and_loses_what_nobody_needs_any_more(folder):
+    kept = ["model/model.json", "training/curves.png", "training/history.csv", "training/tensorboard/events.1"]
+    left = ["model.3/model.json", "evaluation.12/evaluation.json", "training/fit.checkpoint", "training/fit.damaged"]
+    left += [".outcome.json.1.tmp", "parts/.0.csv.2.tmp", "training/.fit.checkpoint.7.tmp"]
+    before = set(folder.path.rglob("*"))
+    for name in (*kept, *left):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).touch()
+
+    folder.remove_temporaries()
+    folder.remove_temporaries()
+
+    added = {path.relative_to(folder.path).as_posix() for path in set(folder.path.rglob("*")) - before}
+    assert added == {*kept, "model", "training", "training/tensorboard"}
+
+
 def test_lists_are_by_time_and_pass_over_what_is_no_job(settings):
     jobs = ["t261123-000001-aaaaaa", "c261123-000002-aaaaaa", "t261124-000000-aaaaaa"]
     for name in [*reversed(jobs), "notes.txt", ".DS_Store"]:
