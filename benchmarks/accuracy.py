@@ -2,12 +2,14 @@
 
 `python -m benchmarks.accuracy [--only NAME,...] [--data DIR] [-o FILE]` trains every row in a process of its own, as
 a worker does, and takes the figures from the model that it leaves: the test part is looked at once, by the training
-itself. Times are wall-clock seconds of the whole process. A table for people, then JSON on the last line.
+itself. Times are wall-clock seconds of the whole process; `cpu_seconds` is the processor time of all its threads, by
+which a run on a busy machine can be told. A table for people, then JSON on the last line.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -48,6 +50,7 @@ class Run:
     """One training of a row."""
 
     seconds: float
+    cpu_seconds: float
     metrics: dict[str, float]
     phases: dict[str, float] = field(default_factory=dict)
 
@@ -111,7 +114,7 @@ def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": goal.name, "title": goal.title, "course": goal.course, "wanted": goal.wanted,
         "wanted_seconds": goal.seconds, "accuracy": round(statistics.mean(accuracies), 4), "accuracies": accuracies,
-        "seconds": round(runs[0].seconds, 1), "phases": runs[0].phases,
+        "seconds": round(runs[0].seconds, 1), "cpu_seconds": round(runs[0].cpu_seconds, 1), "phases": runs[0].phases,
         "metrics": {name: round(statistics.mean(run.metrics[name] for run in runs), 5) for name in runs[0].metrics},
     }  # fmt: skip
     if goal.splits > 1:
@@ -127,7 +130,7 @@ def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed:
     request = TrainRequest(data=folder, output=output, seed=seed, cache=cache, work=output.with_suffix(".work"), **wish)
     path = output.with_suffix(".json")
     path.write_text(json.dumps(request.to_json()))
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), _cpu_seconds()
     phases: dict[str, float] = {}
     with subprocess.Popen(
         [sys.executable, "-m", "modeling.child_process", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -143,8 +146,14 @@ def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed:
                 print(said, file=sys.stderr, flush=True)
     if child.returncode:
         raise SystemExit(f"{goal.name}: the training ended with {child.returncode}")
-    seconds = time.perf_counter() - started
-    return Run(seconds, json.loads((output / "model.json").read_bytes())["metrics"], phases)
+    seconds, cpu_seconds = time.perf_counter() - started, _cpu_seconds() - cpu_before
+    return Run(seconds, cpu_seconds, json.loads((output / "model.json").read_bytes())["metrics"], phases)
+
+
+def _cpu_seconds() -> float:
+    """Processor time of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def line(row: dict[str, Any]) -> str:

@@ -21,8 +21,8 @@ from modeling.errors import ModelingError
 Emit = Callable[[dict[str, Any]], None]
 
 # What whoever starts this process puts into its environment, unless there is something else there already. glibc gives
-# large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more; and threads that
-# spin at OpenMP's barriers slow down whoever shares the cores, and then each other.
+# large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more; and
+# threads that spin at OpenMP's barriers slow down whoever shares the cores, and then each other.
 CHILD_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),

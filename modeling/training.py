@@ -6,10 +6,12 @@ stopped and went on in between; budgets and the search for a precision go by the
 
 # Shapes: M chosen images.
 import hashlib
+import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,9 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     device = own_device(select_device(request.device))
     ranks = join_ranks(device)
     history = History(request.work if ranks.leads else None, emit if ranks.leads else _silent)
+    _import_meanwhile(
+        ["torchvision"] if request.weights else [], ["matplotlib.figure", "matplotlib.backends.backend_agg"]
+    )
     try:
         with _determinism(request.deterministic):
             data = look(request, history)
@@ -59,6 +64,12 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     finally:
         history.close()
         leave_ranks()
+
+
+def _import_meanwhile(*groups: list[str]) -> None:
+    """Import what takes a second and is wanted later, while the main thread waits for the disk."""
+    names = [name for group in groups for name in group]
+    Thread(target=lambda: [importlib.import_module(name) for name in names], name="imports", daemon=True).start()
 
 
 def _fit(setting: Setting, data: Data) -> Trained:
