@@ -7,7 +7,7 @@ from orchestrator.cli.lazy import Entry, LazyGroup
 COMMANDS = {
     "demo": Entry("demo:demo", "A whole run in about a minute: no GPU, server or data needed."),
     "scan": Entry("scan:scan", "Look through training data: what loads, what is doubled, what is missing."),
-    "train": Entry("train:train", "Train a classifier on a folder per class, or on MNIST idx files."),
+    "train": Entry("train:train", "Train a classifier on labelled images, from scratch or from weights."),
     "classify": Entry("classify:classify", "Classify the images of a folder, glob or list into a manifest."),
     "jobs": Entry("jobs:jobs", "List jobs, newest first."),
     "status": Entry("jobs:status", "Show how far a job is."),

@@ -71,10 +71,17 @@ def same(state, other) -> bool:
     return all(torch.equal(state[name], other[name]) for name in state)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+PLANS = {
+    "sgd and mixing": Plan(replace(RECIPE, optimizer="sgd", mixing=True), micro_batch=7),
+    "adamw and an average": Plan(RECIPE, micro_batch=16),
+    "lookahead, channels last": Plan(replace(RECIPE, optimizer="sgd", lookahead=True), 16, channels_last=True),
+    "no average, class weights": Plan(replace(RECIPE, average=0.0, augmentation="photo"), 16, class_weights=(0.5, 1.5)),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("num_batches", [2, 5, 11])
-def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_weights_bit_for_bit(tmp_path, num_batches, optimizer):
-    plan = Plan(replace(RECIPE, optimizer=optimizer, mixing=True), micro_batch=7)
+def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_weights_bit_for_bit(tmp_path, num_batches, plan):
     whole, fitted = fit(task(), plan)
     saving = {"checkpoint": tmp_path / "c", "run": "one", "checkpoint_every_s": 0.0}
     events = []
