@@ -56,7 +56,7 @@ LENET = Recipe(
     epochs=12, batch_size=256, learning_rate=3e-3, weight_decay=1e-2, augmentation="flip_shift", average=0.99
 )
 SPEEDNET = Recipe(
-    epochs=7,
+    epochs=16,
     batch_size=512,
     learning_rate=0.75,
     weight_decay=1.33e-3,
