@@ -119,13 +119,20 @@ def colour_jitter(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 def _sample(images_BCHW: Tensor, rows: list[Tensor], size: tuple[int, int], bend: Tensor | None = None) -> Tensor:
     """Bilinear samples of each image at the affine map whose six numbers are `rows`, moved by a coarse `bend` B2hw."""
-    theta_B23 = torch.stack(rows, dim=1).view(-1, 2, 3).to(images_BCHW.device, images_BCHW.dtype)
-    shape = [*images_BCHW.shape[:2], *size]
-    grid = functional.affine_grid(theta_B23, shape, align_corners=False)
+    theta_6B111 = torch.stack(rows).to(images_BCHW.device, images_BCHW.dtype).view(6, -1, 1, 1, 1)
+    rows_H11, columns_W1 = _centres(size[0], images_BCHW).view(-1, 1, 1), _centres(size[1], images_BCHW).view(-1, 1)
+    xs = theta_6B111[0] * columns_W1 + theta_6B111[1] * rows_H11 + theta_6B111[2]
+    ys = theta_6B111[3] * columns_W1 + theta_6B111[4] * rows_H11 + theta_6B111[5]
+    grid = torch.cat((xs, ys), dim=-1)  # a third of the time of functional.affine_grid on a CPU
     if bend is not None:
         moves = functional.interpolate(bend.to(grid), size=size, mode="bicubic", align_corners=True)
         grid = grid + moves.permute(0, 2, 3, 1)
     return functional.grid_sample(images_BCHW, grid, padding_mode="border", align_corners=False)
+
+
+def _centres(num_pixels: int, like: Tensor) -> Tensor:
+    """Where the centres of pixels lie in [-1, 1]."""
+    return (2 * torch.arange(num_pixels, device=like.device, dtype=like.dtype) + 1) / num_pixels - 1
 
 
 def trivial_augment(pixels_BHWC: Tensor) -> Tensor:

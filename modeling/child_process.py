@@ -21,12 +21,14 @@ from modeling.errors import ModelingError
 Emit = Callable[[dict[str, Any]], None]
 
 # What whoever starts this process puts into its environment, unless there is something else there already. glibc gives
-# large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more; and
-# threads that spin at OpenMP's barriers slow down whoever shares the cores, and then each other.
+# large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more. OpenMP's
+# threads spin for a tenth of a millisecond or so before they sleep: not at all is slow where cores are free, and for
+# long slows down whoever shares them. The last is what cuBLAS wants for deterministic results.
 CHILD_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "100000",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
 EXIT_MISTAKE, EXIT_BUG, EXIT_ORPHANED = 1, 70, 75

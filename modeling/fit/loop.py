@@ -27,7 +27,7 @@ from modeling.fit.mixing import mix
 from modeling.fit.optimizer import make_optimizer, set_rates
 from modeling.fit.plan import Plan, autocast
 from modeling.fit.ranks import Ranks
-from modeling.fit.schedule import learning_rate_factor, seed_of
+from modeling.fit.schedule import learning_rate_factor, seed_network, seed_of
 from modeling.fit.task import Fitted, Progress, Task
 from modeling.networks.build import normalise
 from modeling.networks.speednet import single_view
@@ -136,7 +136,7 @@ class Fitting:
 
     def _step(self, step: int, epoch: int, indices_B: Tensor, pixels: Any, num_together: int) -> None:
         """One step on a batch, of which this process has its share."""
-        torch.manual_seed(seed_of(self._seed, _NETWORK, step, self._ranks.rank))  # dropout and the like
+        seed_network(self._device, seed_of(self._seed, _NETWORK, step, self._ranks.rank))
         generator = torch.Generator().manual_seed(seed_of(self._seed, _CHANCE, step, self._ranks.rank))
         num_steps = self._recipe.epochs * self.num_batches
         set_rates(

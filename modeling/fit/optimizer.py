@@ -22,9 +22,11 @@ def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     ]
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(listed, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
+        optimizer = torch.optim.SGD(
+            listed, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True
+        )
     else:
-        optimizer = torch.optim.AdamW(listed, lr=recipe.learning_rate, betas=(0.9, 0.99))
+        optimizer = torch.optim.AdamW(listed, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
     return optimizer

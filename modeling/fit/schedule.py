@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+import torch
+
 Decay = Literal["linear", "cosine"]
 
 _MASK = (1 << 64) - 1
@@ -31,6 +33,13 @@ def seed_of(seed: int, *place: int) -> int:
     for number in place:
         state = _mix((state + number + 0x9E3779B97F4A7C15) & _MASK)
     return state >> 1  # torch takes 63 bits
+
+
+def seed_network(device: torch.device, seed: int) -> None:
+    """Seed the chance of dropout and the like; torch.manual_seed takes a millisecond where CUDA is not in use."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _mix(value: int) -> int:
