@@ -21,9 +21,9 @@ from modeling.errors import ModelingError
 Emit = Callable[[dict[str, Any]], None]
 
 # What whoever starts this process puts into its environment, unless there is something else there already. glibc gives
-# large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more. OpenMP's
-# threads spin for a tenth of a millisecond or so before they sleep: not at all is slow where cores are free, and for
-# long slows down whoever shares them. The last is what cuBLAS wants for deterministic results.
+# large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more. Threads
+# of OpenMP spin for a tenth of a millisecond or so before they sleep: not at all is slow where cores are free, and
+# for long slows down whoever shares them. The last is what cuBLAS wants for deterministic results.
 CHILD_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
