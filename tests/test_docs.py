@@ -132,3 +132,7 @@ def test_every_picture_of_the_tutorial_is_shown_and_small_enough() -> None:
 )
 def test_a_command_line_with_a_fault_is_found_out(line: str, fault: str) -> None:
     assert fault_of(line) == fault
+
+
+def test_no_figure_is_left_to_be_filled_in():
+    assert [path.name for path in PAGES if "{{" in path.read_text()] == []
