@@ -133,6 +133,8 @@ class ChildJob:
             if error or code > 0 or not deaths_left:
                 raise ChildFailedError(error or self._crash(code))
             again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
+            with self._folder.events.open("a") as events:
+                events.write(json.dumps(again) + "\n")
             self._forward(json.dumps(again))
         raise AssertionError("the last death raises")
 

@@ -258,6 +258,7 @@ def test_a_summary_tells_the_story_of_the_whole_path(settings, ledger, station, 
         "num_done": 4,
         "num_failed": 1,
         "status": {"ok": 3, "error": 1},
+        "decisions": {},
         "labels": {"dark": 1, "light": 2},
         "error_codes": {"missing": 1},
     }

@@ -120,7 +120,7 @@ def events_of(house: House, job: str) -> list[dict]:
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(house: House, tmp_path: Path):
     house.hire()
     data = make_shapes(tmp_path / "in")
-    wish = ("train", str(data), "--arch", "mlp", "--epochs", "300", "--name")
+    wish = ("train", str(data), "--arch", "mlp", "--epochs", "80", "--name")
     job = house.submit(*wish, "killed")
 
     kill_training(house, job)
@@ -155,7 +155,7 @@ def test_a_training_that_is_killed_time_after_time_ends_as_failed_with_its_last_
 def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(house: House, tmp_path: Path):
     first = house.hire()
     data = make_shapes(tmp_path / "in")
-    job = house.submit("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "400")
+    job = house.submit("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "80")
     wait_for_epoch(house, job)
     child = training_child(house)
 
