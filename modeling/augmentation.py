@@ -39,15 +39,14 @@ def augment(images_BCHW: Tensor, kind: Augmentation, place: Place, *, size: tupl
 
     none: as it is. affine: turned, scaled and shifted a little; never mirrored, as characters must not be.
     elastic: the same, and bent a little, as by another hand.
-    shift: moved by up to 2 px. flip_shift: the same, and mirrored every second epoch. photo: a random part,
-    mirrored half the time, with other brightness, contrast and saturation. photo_strong: photo, and
-    TrivialAugment (Müller and Hutter 2021) before it.
+    flip_shift: moved by up to 2 px, and mirrored every second epoch. photo: a random part, mirrored half the time,
+    with other brightness, contrast and saturation. photo_strong: photo, and TrivialAugment (Müller and Hutter 2021)
+    before it.
     """
     if kind in ("affine", "elastic"):
         return random_affine(images_BCHW, place.generator, elastic=kind == "elastic")
-    if kind in ("shift", "flip_shift"):
-        shifted = random_shift(images_BCHW, place.generator)
-        return alternating_flip(shifted, place) if kind == "flip_shift" else shifted
+    if kind == "flip_shift":
+        return alternating_flip(random_shift(images_BCHW, place.generator), place)
     if kind in ("photo", "photo_strong"):
         return colour_jitter(random_crop(images_BCHW, size, place.generator), place.generator)
     return images_BCHW

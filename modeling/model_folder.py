@@ -54,6 +54,14 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A model's card, and the bytes of its weights file."""
+
+    card: ModelCard
+    weights: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Judged:
     """What the held-out images say: calibration and accuracy on validation, the evaluation on `part`."""
 
@@ -88,13 +96,20 @@ def _answers(data: Data, trained: Trained, indices_M: Indices) -> Answers | None
     return Answers(data.dataset.labels, names, data.dataset.targets_N[indices_M], trained.logits_of(indices_M))
 
 
-def make_card(request: TrainRequest, data: Data, trained: Trained, judged: Judged) -> ModelCard:
-    """The card: nothing in it differs between two runs that end with the same weights."""
-    return ModelCard(
+def weights_of(network: nn.Module) -> bytes:
+    """The content of `model.safetensors`."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def make_model(request: TrainRequest, data: Data, trained: Trained, judged: Judged) -> Model:
+    """Weights and card: nothing in them differs between two runs that end with the same weights."""
+    weights = weights_of(trained.network)
+    card = ModelCard(
         architecture=request.architecture,
         labels=data.dataset.labels,
         preprocessing=trained.preprocessing,
-        weights_sha256=hashlib.sha256(_weights(trained.network)).hexdigest(),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
         metrics=_metrics(data, judged),
         training={
             "data": describe(data),
@@ -105,6 +120,7 @@ def make_card(request: TrainRequest, data: Data, trained: Trained, judged: Judge
         },
         calibration=judged.calibration,
     )
+    return Model(card, weights)
 
 
 def _metrics(data: Data, judged: Judged) -> dict[str, float]:
@@ -140,7 +156,7 @@ def _is_empty(output: Path) -> bool:
 
 
 def write_model(
-    request: TrainRequest, data: Data, trained: Trained, judged: Judged, card: ModelCard, history: Sequence[Row]
+    request: TrainRequest, data: Data, trained: Trained, judged: Judged, model: Model, history: Sequence[Row]
 ) -> None:
     """Write everything to a folder beside the output, and rename it into place.
 
@@ -152,10 +168,10 @@ def write_model(
         output.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
         try:
-            (staging / WEIGHTS_FILE).write_bytes(_weights(trained.network))
-            (staging / CARD_FILE).write_bytes(card.to_bytes())
+            (staging / WEIGHTS_FILE).write_bytes(model.weights)
+            (staging / CARD_FILE).write_bytes(model.card.to_bytes())
             _write_record(staging, data, judged, history)
-            _write_report(staging, data, trained, judged, card, history)
+            _write_report(staging, data, trained, judged, model.card, history)
             staging.chmod(0o755)  # mkdtemp keeps others out
             sync_tree(staging)
             if output.exists():
@@ -168,11 +184,6 @@ def write_model(
             f"the trained model cannot be written to {output}: {err.strerror or err}; make room and train again: "
             "it goes on from its last checkpoint"
         ) from err
-
-
-def _weights(network: nn.Module) -> bytes:
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return safetensors.torch.save(state)
 
 
 def _write_record(folder: Path, data: Data, judged: Judged, history: Sequence[Row]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Augmentation = Literal["none", "affine", "elastic", "shift", "flip_shift", "photo", "photo_strong"]
+Augmentation = Literal["none", "affine", "elastic", "flip_shift", "photo", "photo_strong"]
 
 
 @dataclass(frozen=True, slots=True)

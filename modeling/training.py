@@ -28,7 +28,7 @@ from modeling.fit.logits import answer
 from modeling.fit.plan import Plan
 from modeling.fit.ranks import join_ranks, leave_ranks, own_device
 from modeling.fit.task import Task
-from modeling.model_folder import Trained, check_output, judge, make_card, write_model
+from modeling.model_folder import Trained, check_output, judge, make_model, write_model
 from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.speednet import SpeedNet
 from modeling.train_request import TrainRequest
@@ -122,11 +122,12 @@ def _some_images(task: Task) -> Tensor:
 def conclude(setting: Setting, data: Data, trained: Trained, history: Sequence[Row]) -> ModelCard:
     """Calibrate on validation, look at the test part once, and write the model's folder."""
     judged = judge(data, trained, max_error=setting.request.max_error)
-    card = make_card(setting.request, data, trained, judged)
+    model = make_model(setting.request, data, trained, judged)
     if setting.ranks.leads:
-        write_model(setting.request, data, trained, judged, card, history)
-    setting.emit({"event": "model", "digest": hashlib.sha256(card.to_bytes()).hexdigest(), "metrics": card.metrics})
-    return card
+        write_model(setting.request, data, trained, judged, model, history)
+    digest = hashlib.sha256(model.card.to_bytes()).hexdigest()
+    setting.emit({"event": "model", "digest": digest, "metrics": model.card.metrics})
+    return model.card
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import IO
 
+from modeling.data.names import text_to_path
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.rows import COLUMNS
 
 PATH_COLUMNS = ("path", "file", "filename", "image")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from modeling.card import WEIGHTS_FILE
+from modeling.data.names import text_to_path
 from modeling.errors import ModelingError
 from modeling.store import ModelStore
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.listing import read_facts
 from orchestrator.contract.messages import JOB_ID
-from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.rows import FORMATS, Row
 from orchestrator.contract.settings import Settings

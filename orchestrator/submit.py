@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from modeling.data.names import path_to_text
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import ListingFacts
-from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.requests import (
     AnyJobRequest,

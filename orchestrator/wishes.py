@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeling.card import CARD_FILE, ModelCard
+from modeling.data.names import path_to_text
 from modeling.errors import ModelNameError, ModelNotFoundError
 from modeling.store import ModelStore, check_model_name
 from modeling.train_request import TrainRequest
 from modeling.weights import DEFAULT as IMAGENET
 from modeling.weights import check_weights
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.requests import MaxFailures, ModelPin, Part
 from orchestrator.contract.rows import format_of
 from orchestrator.contract.settings import Settings

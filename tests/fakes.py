@@ -15,13 +15,13 @@ import redis
 from PIL import Image
 
 from modeling.calibration import Calibration
+from modeling.data.names import path_to_text
 from modeling.prediction import Prediction
 from modeling.preprocessing import Preprocessing
 from orchestrator.contract.job_folder import JobFolder, new_job_id
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import ListingWriter, count_shards, read_facts, read_shard
 from orchestrator.contract.parts import write_part
-from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.requests import ClassifyRequest, ModelPin, fingerprint
 from orchestrator.contract.restore import output_of
 from orchestrator.contract.rows import Row

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from modeling.data.names import text_to_path
 from modeling.errors import ImageError, ModelingError
 from modeling.pipeline import GroupResult, Source, predict_groups
 from modeling.prediction import Prediction
@@ -19,7 +20,6 @@ from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import Claim
 from orchestrator.contract.listing import read_shard
 from orchestrator.contract.parts import PartTrailer, part_path, read_trailer, write_part
-from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.restore import restore_job

@@ -7,6 +7,7 @@ twice: the second time it finds the same bytes, the same model version and the s
 import logging
 from datetime import UTC, datetime
 
+from modeling.data.names import path_to_text
 from modeling.errors import ModelingError
 from modeling.store import ModelStore
 from orchestrator.contract.errors import PigeonholeError
@@ -14,7 +15,6 @@ from orchestrator.contract.job_folder import FinalState, JobFolder, Outcome
 from orchestrator.contract.ledger import JobRecord, Ledger
 from orchestrator.contract.listing import read_facts
 from orchestrator.contract.parts import part_path
-from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.queues import CLASSIFY
 from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest, EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.restore import output_of, restore_job

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from modeling.calibration import DECISIONS
+from modeling.data.names import text_to_path
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
 from orchestrator.contract.files import fsync_folder, link_once, write_atomic, write_durable
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import JobRecord
 from orchestrator.contract.listing import ListingFacts, read_facts
 from orchestrator.contract.parts import PartTrailer, open_part
-from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.rows import FORMATS
 from orchestrator.contract.summary import SUMMARY_VERSION, summary_path

@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from modeling.data.names import text_to_path
 from modeling.durable import copy_durably
 from orchestrator.contract.files import fsync_folder
 from orchestrator.contract.job_folder import JobFolder
-from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.requests import EvaluateJobRequest
 from workers.publish import PASSING, DiskTroubleError, PublishError
 from workers.right import Right

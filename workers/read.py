@@ -6,8 +6,8 @@ import stat
 from collections.abc import Callable
 from functools import partial
 
+from modeling.data.names import text_to_path
 from modeling.errors import ImageError
-from orchestrator.contract.paths import text_to_path
 
 _CODES = {
     errno.ENOENT: ("missing", "there is no such file"),

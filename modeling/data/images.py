@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from modeling.data.dataset import Dataset
+from modeling.data.facts import read_image_file
 from modeling.decode import decode_image
 from modeling.errors import DataError, ImageError
 from modeling.formats import MAX_PIXELS
@@ -110,8 +111,4 @@ def load_image(dataset: Dataset, index: int, preprocessing: Preprocessing) -> Pi
             return pixels_HWC
         picture = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC)
         return fit(to_mode(picture, preprocessing), preprocessing)
-    try:
-        data = dataset.files[index].read_bytes()
-    except OSError as err:
-        raise ImageError("unreadable", err.strerror or type(err).__name__) from err
-    return decode_image(data, preprocessing, max_pixels=MAX_PIXELS)
+    return decode_image(read_image_file(dataset.files[index]), preprocessing, max_pixels=MAX_PIXELS)

@@ -6,6 +6,7 @@ without a gain, fast biases, scaled logits and several views of an image in use.
 """
 
 # Shapes: B images, C channels, H height, W width, L labels, P patches, D numbers in a patch.
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -48,7 +49,7 @@ def single_view(network: nn.Module) -> Iterator[None]:
             module.averages = averages
 
 
-class SeveralViews(nn.Module):
+class SeveralViews(nn.Module, ABC):
     """A network whose answer in eval mode is the mean of its answers to several views of an image."""
 
     averages = True
@@ -70,9 +71,9 @@ class SeveralViews(nn.Module):
             return self.look(images_BCHW)
         return (self.look(images_BCHW) + self.look(images_BCHW.flip(3))) / 2
 
+    @abstractmethod
     def look(self, images_BCHW: Tensor) -> Tensor:
         """Logits BL of one view."""
-        raise NotImplementedError
 
 
 class SpeedNet(SeveralViews):

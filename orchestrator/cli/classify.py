@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.office import open_or_start_office
+from orchestrator.cli.office import open_or_start_office, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.requests import MaxFailures
@@ -93,16 +93,15 @@ def classify(
     finally:
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE, nl=False, err=True)
-    if submission.existed:
-        say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
+    say_existed(submission)
     if submission.facts:
         num_images = submission.facts.num_images
         counted = f"{num_images:,} {'image' if num_images == 1 else 'images'}"
         say(f"job {submission.job}: {counted}{_left_out(dict(submission.facts.skipped))}")
     if detach:
-        print_json({"job": submission.job}) if as_json else click.echo(submission.job)
-        return
-    _follow(office, submission.job, as_json=as_json)
+        print_job(submission.job, as_json=as_json)
+    else:
+        _follow(office, submission.job, as_json=as_json)
 
 
 def _show_listing() -> Any:

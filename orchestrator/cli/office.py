@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import click
 import redis
 
-from orchestrator.cli.output import say
+from orchestrator.cli.output import print_json, say
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.submit import Office
+from orchestrator.submit import Office, Submission
 
 
 def open_office() -> Office:
@@ -43,3 +44,14 @@ def _local_server_answers(settings: Settings) -> bool:
         return bool(connect(url).ping())
     except (redis.RedisError, OSError):
         return False
+
+
+def say_existed(submission: Submission) -> None:
+    """Tell where an idempotency key had been used before."""
+    if submission.existed:
+        say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
+
+
+def print_job(job: str, *, as_json: bool) -> None:
+    """The id of a job that nobody follows."""
+    print_json({"job": job}) if as_json else click.echo(job)

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from modeling.calibration import DECISIONS
+from modeling.data.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.rows import Row
 from orchestrator.contract.settings import get_settings
 from orchestrator.results import find_published, verify

@@ -8,7 +8,7 @@ import click
 from modeling.architectures import ARCHITECTURES
 from modeling.card import REPORT_FILE, ModelCard
 from modeling.store import ModelStore
-from orchestrator.cli.office import open_or_start_office
+from orchestrator.cli.office import open_or_start_office, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
 from orchestrator.submit import Office
@@ -87,12 +87,11 @@ def train(
     wish = TrainWish(data, name, chosen, idempotency_key, need_worker=not detach)
     office = open_or_start_office(check=lambda settings: check_train(settings, wish))
     submission = office.submit_train(wish)
-    if submission.existed:
-        say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
+    say_existed(submission)
     if detach:
-        print_json({"job": submission.job}) if as_json else click.echo(submission.job)
-        return
-    _follow(office, submission.job, as_json=as_json)
+        print_job(submission.job, as_json=as_json)
+    else:
+        _follow(office, submission.job, as_json=as_json)
 
 
 def _follow(office: Office, job: str, *, as_json: bool) -> None:

@@ -51,7 +51,7 @@ class ClassifyRequest(Versioned):
     job: str
     created: datetime
     source: str  # as the operator wrote it, for people
-    root: str  # absolute; every path of the listing lies below it (paths.path_to_text)
+    root: str  # absolute; every path of the listing lies below it (modeling.data.names.path_to_text)
     follow_symlinks: bool
     model: ModelPin
     output: str  # absolute path of the manifest

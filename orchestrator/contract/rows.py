@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modeling.calibration import DECISIONS, Decision
+from modeling.data.names import bare, harmless, path_to_text, text_to_path
 from modeling.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, UsageError
-from orchestrator.contract.paths import path_to_text, text_to_path
 
 COLUMNS = ("path", "status", "decision", "label", "score", "top_k", "error_code", "error")
 SCORE_DIGITS = 6
 
-# A spreadsheet reads a cell that begins like this as a formula (OWASP, "CSV Injection").
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 csv.field_size_limit(1 << 30)  # of the whole process; 128 KiB are too few for --top-k 10000
 
 _TOP_K = re.compile(rf"(.*?):(\d\.\d{{{SCORE_DIGITS}}})(?:;|$)", re.DOTALL)
@@ -87,20 +85,20 @@ class CsvFormat:
             for cells in reader:
                 if len(cells) != len(COLUMNS):
                     raise IntegrityError(f"{path}, line {reader.line_num}: {len(cells)} cells, not {len(COLUMNS)}")
-                yield self._row([_bare(cell) for cell in cells])
+                yield self._row([bare(cell) for cell in cells])
 
     def _cells(self, row: Row) -> list[str]:
         prediction = row.prediction
         pairs = zip(prediction.labels, prediction.scores, strict=True)
         return [
-            _harmless(path_to_text(row.path)),
+            harmless(path_to_text(row.path)),
             row.status,
             prediction.decision or "",
-            _harmless(prediction.labels[0]) if prediction.ok else "",
+            harmless(prediction.labels[0]) if prediction.ok else "",
             f"{prediction.scores[0]:.{SCORE_DIGITS}f}" if prediction.ok else "",
-            _harmless(";".join(f"{label}:{score:.{SCORE_DIGITS}f}" for label, score in pairs)),
+            harmless(";".join(f"{label}:{score:.{SCORE_DIGITS}f}" for label, score in pairs)),
             prediction.error_code or "",
-            _harmless(prediction.error or ""),
+            harmless(prediction.error or ""),
         ]
 
     def _row(self, cells: list[str]) -> Row:
@@ -201,16 +199,6 @@ def _damage_told(path: Path) -> Iterator[None]:
         yield
     except (csv.Error, ValueError) as err:
         raise IntegrityError(f"{path} is damaged: {err}") from err
-
-
-def _harmless(cell: str) -> str:
-    """`cell` so that no spreadsheet runs it; a leading quote is doubled to keep it reversible."""
-    return "'" + cell if cell.startswith((*_FORMULA_STARTS, "'")) else cell
-
-
-def _bare(cell: str) -> str:
-    """The cell before `_harmless`."""
-    return cell.removeprefix("'")
 
 
 def _decision(text: str | None) -> Decision | None:

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modeling.card import WEIGHTS_FILE
+from modeling.data.names import path_to_text
 from modeling.store import ModelStore, ModelVersion
 from orchestrator.cli import main
 from orchestrator.cli.classify import say_decisions
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.job_folder import JobFolder, Outcome
-from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.requests import ModelPin
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.summary import summary_path

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from modeling.data.names import text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.ledger import JobRecord
 from orchestrator.contract.listing import read_facts, read_shard
 from orchestrator.contract.parts import part_path
-from orchestrator.contract.paths import text_to_path
 from orchestrator.contract.rows import FORMATS
 from orchestrator.contract.summary import summary_path
 from tests.fakes import PIN, FakeRight, dies_at_step, fake_rows, make_job, write_fake_parts

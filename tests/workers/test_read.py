@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
+from modeling.data.names import path_to_text
 from modeling.errors import ImageError
-from orchestrator.contract.paths import path_to_text
 from workers.read import ImageReader
 
 

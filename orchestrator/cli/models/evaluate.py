@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import click
 
-from orchestrator.cli.office import open_or_start_office
-from orchestrator.cli.output import json_option, print_json, print_table, say
-from orchestrator.contract.paths import text_to_path
+from modeling.data.names import text_to_path
+from orchestrator.cli.office import open_or_start_office, print_job, say_existed
+from orchestrator.cli.output import json_option, print_json, print_table
 from orchestrator.contract.requests import Part
 from orchestrator.submit import Office
 from orchestrator.wishes import EvaluateWish, check_evaluate
@@ -54,12 +54,11 @@ def evaluate_model(
     wish = EvaluateWish(model, data, output, part, idempotency_key, need_worker=not detach)
     office = open_or_start_office(check=lambda settings: check_evaluate(settings, wish))
     submission = office.submit_evaluate(wish)
-    if submission.existed:
-        say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
+    say_existed(submission)
     if detach:
-        print_json({"job": submission.job}) if as_json else click.echo(submission.job)
-        return
-    _follow(office, submission.job, as_json=as_json)
+        print_job(submission.job, as_json=as_json)
+    else:
+        _follow(office, submission.job, as_json=as_json)
 
 
 def _follow(office: Office, job: str, *, as_json: bool) -> None:

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from modeling.data.facts import THUMBNAIL_BYTES, check_image, read_image_file
-from modeling.data.names import bare, harmless, path_to_text, text_to_path
+from modeling.data.names import bare, harmless
 from modeling.errors import ImageError
-from orchestrator.contract import paths
 from tests.modeling.data import encode, real_data
 from tests.modeling.data_sets.pictures import photo
 
@@ -78,12 +77,6 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path):
         "folder.png": "unreadable",
         "absent.png": "unreadable",
     }
-
-
-@pytest.mark.parametrize("path", ["a.png", "caf\udce9.png", "x\\x41.png", "\\x5c\udcff", "ä\\", "日本.png"])
-def test_names_are_escaped_as_manifests_escape_them(path):
-    assert path_to_text(path) == paths.path_to_text(path)
-    assert text_to_path(path_to_text(path)) == path
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+a", "-a", "@a", "'=a", "\ta", "plain", ""])

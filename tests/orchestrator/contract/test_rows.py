@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from modeling.data.names import path_to_text
 from modeling.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, UsageError
-from orchestrator.contract.paths import path_to_text
 from orchestrator.contract.rows import COLUMNS, FORMATS, Row, format_of
 
 FACTS = {"version": 1, "source": 'scans "2024"\n, café', "num_images": 3}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.contract.paths import path_to_text, text_to_path
+from modeling.data.names import path_to_text, text_to_path
 
 # Names with what the escape itself is made of, more often than chance would have it.
 NAMES = st.one_of(
