@@ -14,12 +14,12 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from modeling.errors import ImageError
 from modeling.formats import MAX_PIXELS, READABLE_FORMATS, is_cut_short, readable_format, unsupported_format
-from modeling.pixels import Pixels, fit, to_mode, upright
+from modeling.jpeg import Size, decode_jpeg, jpeg_size
+from modeling.pixels import Pixels, fit, pixels_of, upright
 from modeling.preprocessing import Preprocessing
 
 _DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330  # TIFF tags
-
-Size = tuple[int, int]  # width and height in px
+_OVERSAMPLING = 2
 
 Image.init()  # registers the plugins once, before threads race to do it
 
@@ -29,14 +29,20 @@ def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int =
 
     Turned by its EXIF orientation, transparency over the preprocessing's background, 16-bit and float grey
     scaled, the first frame of an animation. Large JPEGs are decoded at a half, quarter or eighth while that
-    leaves twice the size needed.
+    leaves twice the size needed: antialiasing then averages four pixels and more, and no more can be seen.
 
     Raises:
         ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
     """
-    needed = 2 * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
+    needed = _OVERSAMPLING * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
+    size = jpeg_size(data)
+    if size is not None:
+        _check_size(size, max_pixels)
+        pixels_HWC = decode_jpeg(data, size, needed=needed, grey=preprocessing.mode == "L")
+        if pixels_HWC is not None:
+            return fit(pixels_HWC, preprocessing)
     with loaded_image(data, needed=needed, max_pixels=max_pixels) as (image, _):
-        return fit(to_mode(upright(image), preprocessing), preprocessing)
+        return fit(pixels_of(upright(image), preprocessing), preprocessing)
 
 
 @contextlib.contextmanager

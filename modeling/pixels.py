@@ -11,7 +11,7 @@ from modeling.preprocessing import Preprocessing
 
 Pixels = NDArray[np.uint8]
 
-_REDUCING_GAP = 4.0  # box-reduce to 4x first: Pillow finds no difference from 3 up, and it bounds the filter's memory
+_LONGEST = 16  # shorter sides; no crop that a preprocessing may ask for reaches further
 _FULL_SCALES = (1.0, 255.0, 65535.0)
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -26,13 +26,18 @@ _TRANSPOSE = {
 }
 
 
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 to 8; 1, upright, where it has none or its metadata are broken."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # broken metadata raise anything, and the pixels are fine all the same
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
 def upright(image: Image.Image) -> Image.Image:
     """The loaded image turned as its EXIF orientation says; as it is where the EXIF data are broken."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # broken metadata raise anything, and the pixels are fine all the same
-        return image
-    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+    method = _TRANSPOSE.get(orientation_of(image))
     return image if method is None else image.transpose(method)
 
 
@@ -49,6 +54,12 @@ def to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     if image.mode not in ("L", "1", "RGB") and preprocessing.mode == "L":
         image = image.convert("RGB")  # not every mode has a direct way to L
     return image.convert(preprocessing.mode)
+
+
+def pixels_of(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """An upright image of any mode as pixels of the model's channels: uint8 HWC, a copy that may be written to."""
+    pixels = np.array(to_mode(image, preprocessing))
+    return pixels.reshape(*pixels.shape[:2], preprocessing.channels)
 
 
 def _to_8_bit(values_HW: NDArray[Any]) -> Pixels:
@@ -68,22 +79,37 @@ def _to_8_bit(values_HW: NDArray[Any]) -> Pixels:
     return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
-def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """An L or RGB image resized (and cropped) by the preprocessing's rule: uint8 HWC, C-contiguous."""
-    size = (preprocessing.width, preprocessing.height)
-    if image.size != size or preprocessing.resize is not None:
-        # Cut and scale in one step: a strip of 1 x 60000 px never becomes an image of 64 x 3,840,000.
-        box = _crop_box(image.size, preprocessing)
-        image = image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
-    return np.array(image, dtype=np.uint8, order="C").reshape(preprocessing.shape)
+def fit(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """Upright pixels of the model's channels, resized (and cropped) by the preprocessing's rule: C-contiguous.
 
-
-def _crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of the source pixels that the model sees."""
-    width, height = size
+    Bilinear with antialiasing, by torch, whose kernel for bytes is 2.5 times as fast as Pillow's and differs from it
+    by rounding alone. With `resize`, sizes and crop are rounded as torchvision's Resize and CenterCrop do.
+    """
+    height, width = preprocessing.height, preprocessing.width
     if preprocessing.resize is None:
-        return (0, 0, width, height)
-    scale = min(width, height) / preprocessing.resize
-    left = max(0.0, (width - preprocessing.width * scale) / 2)
-    top = max(0.0, (height - preprocessing.height * scale) / 2)
-    return (left, top, width - left, height - top)
+        return np.ascontiguousarray(_scaled(pixels_HWC, height, width))
+    pixels_HWC = _not_too_long(pixels_HWC)
+    shorter = min(pixels_HWC.shape[:2])
+    sides = [int(preprocessing.resize * side / shorter) for side in pixels_HWC.shape[:2]]
+    scaled_HWC = _scaled(pixels_HWC, *sides)
+    top, left = round((sides[0] - height) / 2), round((sides[1] - width) / 2)
+    return np.ascontiguousarray(scaled_HWC[top : top + height, left : left + width])
+
+
+def _not_too_long(pixels_HWC: Pixels) -> Pixels:
+    """The middle of a strip, so that one of 1 x 60000 px never becomes an image of 64 x 3,840,000."""
+    sides = pixels_HWC.shape[:2]
+    top, left = (max(0, side - _LONGEST * min(sides)) // 2 for side in sides)
+    return pixels_HWC[top : sides[0] - top, left : sides[1] - left]
+
+
+def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:
+    if pixels_HWC.shape[:2] == (height, width):
+        return pixels_HWC
+    from torch import from_numpy  # slow to import, and wanted only where there are images to scale
+    from torch.nn.functional import interpolate
+
+    images_1CHW = from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1)[None]
+    scaled_1CHW = interpolate(images_1CHW, size=(height, width), mode="bilinear", antialias=True)
+    scaled_HWC: Pixels = scaled_1CHW[0].permute(1, 2, 0).numpy()
+    return scaled_HWC

@@ -12,7 +12,7 @@ from PIL import Image
 from modeling.decode import loaded_image
 from modeling.errors import ImageError
 from modeling.formats import MAX_PIXELS
-from modeling.pixels import to_mode, upright
+from modeling.pixels import orientation_of, to_mode, upright
 from modeling.preprocessing import Preprocessing
 
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
@@ -20,7 +20,6 @@ THUMBNAIL_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
 MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
 _NEEDED = 4 * GREY_SIDE  # px a side from which a thumbnail is made
 _GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
-_ORIENTATION = 0x0112  # the EXIF tag
 _FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
 _RGB = Preprocessing("RGB", GREY_SIDE, GREY_SIDE)
 
@@ -70,7 +69,7 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
         ImageError: as `decode_image` does.
     """
     with loaded_image(data, needed=_NEEDED, max_pixels=max_pixels) as (image, (width, height)):
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         thumbnail, grey = _thumbnail(upright(image))
         return ImageFacts(
             size=(height, width) if orientation >= _FIRST_SIDEWAYS else (width, height),
@@ -96,14 +95,6 @@ def _is_grey(small: Image.Image) -> bool:
     """Whether the channels of an RGB image are all the same, but for what JPEG makes of them."""
     pixels_HWC = np.asarray(small, dtype=np.int16)
     return int(np.ptp(pixels_HWC, axis=2).max()) <= _GREY_TOLERANCE
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION)
-    except Exception:  # broken metadata raise anything, and the pixels are fine all the same
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _num_frames(image: Image.Image) -> int:

@@ -144,11 +144,11 @@ def test_a_long_thin_strip_takes_no_more_memory_than_its_crop():
 
 def test_a_large_jpeg_is_decoded_smaller_only_while_twice_the_needed_size_is_left(monkeypatch):
     sizes = []
-    monkeypatch.setattr("modeling.decode.fit", lambda image, _: sizes.append(image.size))
+    monkeypatch.setattr("modeling.decode.fit", lambda pixels, _: sizes.append(pixels.shape))
     for side in (64, 127, 128, 1000):
         decode_image(encode(Image.new("RGB", (side, side)), "JPEG"), Preprocessing("RGB", 32, 32))
 
-    assert sizes == [(64, 64), (127, 127), (64, 64), (125, 125)]
+    assert sizes == [(64, 64, 3), (127, 127, 3), (64, 64, 3), (125, 125, 3)]
 
 
 def test_what_is_no_image_says_why():

@@ -1,0 +1,70 @@
+"""JPEG, the format of nearly every photograph, by libjpeg-turbo without the detour over a Pillow image.
+
+simplejpeg was chosen by measurement over torchcodec (as fast at full size, but it cannot decode at a fraction) and
+over Pillow, whose images have four bytes a pixel and are copied twice (`python -m benchmarks.decode`). What it
+cannot or will not decode is left to Pillow, which then says what is wrong.
+"""
+
+# Shapes: H height, W width, C channels.
+import io
+
+import simplejpeg
+from PIL import Image
+
+from modeling.pixels import Pixels, orientation_of
+
+_SIGNATURE = b"\xff\xd8\xff"
+_METADATA = (b"Exif\x00\x00", b"http://ns.adobe.com/xap/")  # where an orientation may stand
+_COLOUR_SPACES = ("YCbCr", "Gray")  # CMYK, YCCK and RGB are Pillow's affair
+_FACTORS = (8, 4, 2)  # libjpeg-turbo has vector code for these fractions only
+Size = tuple[int, int]  # width and height in px
+
+
+def jpeg_size(data: bytes) -> Size | None:
+    """Width and height that the header of a JPEG states; None where Pillow has to read the file."""
+    if not data.startswith(_SIGNATURE):
+        return None
+    try:
+        height, width, colour_space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return (width, height) if colour_space in _COLOUR_SPACES else None
+
+
+def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> Pixels | None:
+    """Pixels HWC of a JPEG of that size, upright, one channel or three; None where Pillow has to read it.
+
+    Decoded at an eighth, a quarter or a half while both sides keep `needed` px. Grey is the file's own luma.
+    Damage that a lenient decoder would pass over (missing data, say) gives None, too.
+    """
+    factor = next((factor for factor in _FACTORS if min(size) >= factor * needed), 1)
+    smallest = [-(-side // factor) for side in size]
+    try:
+        pixels_HWC: Pixels = simplejpeg.decode_jpeg(
+            data, "GRAY" if grey else "RGB", min_width=smallest[0], min_height=smallest[1], min_factor=factor
+        )
+    except ValueError:
+        return None
+    return turned(pixels_HWC, _orientation(data))
+
+
+def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:
+    """A view of the pixels as EXIF orientation 1 to 8 wants them seen."""
+    if orientation >= 5:
+        pixels_HWC = pixels_HWC.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels_HWC = pixels_HWC[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels_HWC = pixels_HWC[::-1]
+    return pixels_HWC
+
+
+def _orientation(data: bytes) -> int:
+    """As Pillow reads it, from EXIF or XMP; most files have neither, and cost a search for the words."""
+    if not any(word in data for word in _METADATA):
+        return 1
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return orientation_of(image)
+    except Exception:  # broken metadata raise anything, and the pixels are fine all the same
+        return 1
