@@ -15,17 +15,25 @@ from torch import Tensor, nn
 
 from modeling.calibration import Decision
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.engines.engine import Engine
+from modeling.engines.torch_engine import TorchEngine
 from modeling.errors import ModelFormatError
-from modeling.networks.build import build_network, normalise, select_device
+from modeling.networks.build import build_network, select_device
 from modeling.prediction import Prediction
 
 
 class Classifier:
-    """A network with its card, on one device. Same images in the same batches give the same scores."""
+    """A network with its card, on one device. Same images in the same batches give the same scores.
 
-    def __init__(self, network: nn.Module, card: ModelCard, device: torch.device) -> None:
-        self._network = network.eval().requires_grad_(False).to(device)
-        self._device = device
+    Several threads may use it at once.
+    """
+
+    def __init__(self, network: nn.Module, card: ModelCard, device: torch.device, engine: Engine | None = None) -> None:
+        """engine: computes the answers; by default torch does, in full precision."""
+        self.reference = TorchEngine(network, card.preprocessing, device)
+        self.network = self.reference.network  # in eval mode, its parameters without gradients
+        self.device = device
+        self.engine = engine or self.reference
         self.card = card
         self.labels = card.labels
         self.preprocessing = card.preprocessing
@@ -53,9 +61,13 @@ class Classifier:
         return cls(network, card, target)
 
     @property
-    def network(self) -> nn.Module:
-        """The network itself, in eval mode, its parameters without gradients."""
-        return self._network
+    def num_streams(self) -> int:
+        """Threads that may ask for predictions at once to advantage."""
+        return self.engine.num_streams
+
+    def on(self, engine: Engine) -> "Classifier":
+        """The same model, answered by another engine."""
+        return Classifier(self.network, self.card, self.device, engine)
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
         """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.
@@ -98,9 +110,7 @@ class Classifier:
         if images_BHWC.shape[1:] != self.preprocessing.shape or images_BHWC.dtype != np.uint8:
             found = f"{images_BHWC.dtype} {images_BHWC.shape[1:]}"
             raise ValueError(f"expected uint8 images of {self.preprocessing.shape}, not {found}")
-        images = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self._device)
-        logits_BL: Tensor = self._network(normalise(images, self.preprocessing)).float()
-        return logits_BL
+        return self.engine.logits(images_BHWC)
 
     def _decisions(self, scores_B: NDArray[np.float32], best_B: NDArray[np.float32]) -> Sequence[Decision | None]:
         if self.calibration is None:

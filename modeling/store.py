@@ -36,6 +36,11 @@ class ModelVersion:
         """`name@version`."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def artifacts(self) -> Path:
+        """Folder of what is built from this version for some hardware; beside it, and safe to delete at any time."""
+        return self.path.parent / ".engines" / self.digest[:16]
+
     def created(self) -> datetime:
         """When it was published, in UTC."""
         return datetime.fromtimestamp((self.path / CARD_FILE).stat().st_mtime, UTC)
@@ -199,6 +204,7 @@ class ModelStore:
             self.resolve_pinned(version.ref, version.digest)
             self.check_unnamed(version)
             bury(folder, version.version)
+        shutil.rmtree(version.artifacts, ignore_errors=True)
 
     def check_unnamed(self, version: ModelVersion) -> None:
         """See that no alias stands for a version.

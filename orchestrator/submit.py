@@ -33,6 +33,7 @@ from orchestrator.wishes import (
     TrainWish,
     check_folder,
     check_output,
+    check_precision,
     choose_data,
     choose_folder,
     choose_output,
@@ -103,6 +104,7 @@ class Office:
         """
         source = open_source(wish.source, wish.reading)
         pin, card = pin_model(self.settings, wish.model)
+        check_precision(self.settings, wish)
         job = new_job_id("classify")
         output, output_format = choose_output(self.settings, wish, job)
         request = ClassifyRequest(
@@ -117,6 +119,7 @@ class Office:
             overwrite=wish.overwrite,
             top_k=min(wish.top_k, len(card.labels)),
             shard_size=wish.shard_size,
+            precision=wish.precision,
             max_failures=wish.max_failures,
             idempotency_key=wish.idempotency_key,
         )

@@ -5,9 +5,10 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modeling.card import CARD_FILE, ModelCard
+from modeling.card import CARD_FILE, INT8_FILE, ModelCard
 from modeling.data.names import path_to_text
 from modeling.errors import ModelNameError, ModelNotFoundError
+from modeling.precision import WantedPrecision
 from modeling.store import ModelStore, check_model_name
 from modeling.train_request import TrainRequest
 from modeling.weights import DEFAULT as IMAGENET
@@ -33,6 +34,7 @@ class ClassifyWish:
     overwrite: bool = False
     top_k: int = 5
     shard_size: int = 512
+    precision: WantedPrecision = "auto"
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
     need_worker: bool = True  # refuse to submit where nobody would do the work
@@ -67,8 +69,19 @@ def check_classify(settings: Settings, wish: ClassifyWish) -> None:
     if wish.source != "-":
         require_images(open_source(wish.source, wish.reading))
     pin_model(settings, wish.model)
+    check_precision(settings, wish)
     output, _ = choose_output(settings, wish, "")
     check_output(output, overwrite=wish.overwrite, in_job_folder=wish.output is None)
+
+
+def check_precision(settings: Settings, wish: ClassifyWish) -> None:
+    """Raises where the model has no weights of the precision; what a worker's processor lacks, the job will tell."""
+    version = ModelStore(settings.models).resolve(wish.model)
+    if wish.precision == "int8" and not (version.path / INT8_FILE).is_file():
+        raise UsageError(
+            f"--precision int8: {version.ref} has no int8 weights; train it with --int8, which says whether quantising "
+            "keeps the bound, or leave the precision to auto"
+        )
 
 
 def check_train(settings: Settings, wish: TrainWish) -> None:

@@ -39,6 +39,7 @@ class FakeClassifier:
     preprocessing: Preprocessing = Preprocessing("L", 2, 2)  # noqa: RUF009 frozen
     seen: list[int] = field(default_factory=list)  # mean brightness, image by image
     calibration: Calibration | None = None
+    num_streams: int = 1
 
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
         brightness = [int(image.mean()) for image in images]
@@ -61,7 +62,7 @@ class FakeSessions:
     classifier: FakeClassifier
     error: Exception | None = None
 
-    def get(self, pin: ModelPin) -> FakeClassifier:
+    def get(self, pin: ModelPin, precision: str = "auto") -> FakeClassifier:
         if self.error is not None:
             raise self.error
         return self.classifier

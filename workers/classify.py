@@ -11,9 +11,10 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from modeling.batches import GroupResult
 from modeling.data.names import text_to_path
 from modeling.errors import ImageError, ModelingError
-from modeling.pipeline import GroupResult, Source, predict_groups
+from modeling.pipeline import Source, predict_groups
 from modeling.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.job_folder import JobFolder
@@ -131,7 +132,7 @@ class ClassifySlice:
         self._request = request
         self._leases = leases
         self._check_root()
-        self._classifier = station.sessions.get(request.model)
+        self._classifier = station.sessions.get(request.model, request.precision)
         self._reader = ImageReader(
             request.root,
             follow_symlinks=request.follow_symlinks,

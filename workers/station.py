@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from modeling.precision import WantedPrecision
 from modeling.store import ModelStore
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.ledger import Ledger
@@ -32,24 +33,26 @@ class Sessions:
     def __init__(self, store: ModelStore, device: str) -> None:
         self._store = store
         self._device = device
-        self._loaded: OrderedDict[str, Classifier] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
 
-    def get(self, pin: ModelPin) -> "Classifier":
-        """The classifier of a pinned model version, loaded once.
+    def get(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "Classifier":
+        """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
 
         Raises:
             ModelNotFoundError: if the store has no such version.
             ModelFormatError: if what it has is not what was pinned.
+            ModelingError: if the precision cannot be had.
         """
-        if pin.digest not in self._loaded:
-            from modeling.classifier import Classifier  # torch: only where a model is wanted
+        key = (pin.digest, precision)
+        if key not in self._loaded:
+            from modeling.engines.choose import load_fastest  # torch: only where a model is wanted
 
             version = self._store.resolve_pinned(pin.ref, pin.digest)
-            self._loaded[pin.digest] = Classifier.load(version.path, self._device)
+            self._loaded[key] = load_fastest(version, self._device, precision=precision)
             if len(self._loaded) > MODELS_KEPT:
                 self._loaded.popitem(last=False)
-        self._loaded.move_to_end(pin.digest)
-        return self._loaded[pin.digest]
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
 
 
 @dataclass

@@ -81,7 +81,7 @@ def export_onnx(model: Path, output: Path) -> OnnxExport:
     classifier = Classifier.load(model)
     _check_size(classifier.network)
     with published_output(output) as written:
-        opset = _write(classifier, written)
+        opset = write_graph(classifier, written)
         difference = _largest_difference(classifier, written)
         if not difference < MAX_DIFFERENCE:
             raise ModelingError(
@@ -100,7 +100,7 @@ def _check_size(network: nn.Module) -> None:
         )
 
 
-def _write(classifier: Classifier, path: Path) -> int:
+def write_graph(classifier: Classifier, path: Path) -> int:
     """Trace, translate and write; the version of ONNX's operators that the file uses."""
     preprocessing, card = classifier.preprocessing, classifier.card
     graph = _Graph(classifier.network, preprocessing, card.calibration.temperature if card.calibration else 1.0).eval()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from modeling.precision import WANTED_PRECISIONS
 from orchestrator.cli.office import open_or_start_office, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.contract.job_folder import JobFolder
@@ -49,6 +50,10 @@ class FailureLimit(click.ParamType[MaxFailures]):
 @click.option(
     "--shard-size", type=click.IntRange(1, 100_000), default=512, show_default=True,
     help="Images a worker claims at once; what is done again if it dies.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,
+    help="Numbers that the network is computed in; auto: whatever measures fastest and answers as the model does.",
 )  # fmt: skip
 @click.option("--max-failures", type=FailureLimit(), help="Stop and exit with 3 once more images than this failed.")
 @click.option("--recursive/--no-recursive", default=True, show_default=True, help="Descend into folders.")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from modeling.precision import WantedPrecision
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
 
@@ -59,6 +60,7 @@ class ClassifyRequest(Versioned):
     overwrite: bool
     top_k: int = Field(ge=1)
     shard_size: int = Field(ge=1)
+    precision: WantedPrecision = "auto"
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
 

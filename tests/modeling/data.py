@@ -74,8 +74,11 @@ def make_idx(root: Path, num_train: int = 40, num_test: int = 10, *, dot: bool =
 class FakeClassifier:
     """Answers with the mean grey value; fails on batches that hold a poisoned value, or that are too large."""
 
-    def __init__(self, poison: int | None = None, max_batch: int | None = None, broken: bool = False) -> None:
+    def __init__(
+        self, poison: int | None = None, max_batch: int | None = None, broken: bool = False, num_streams: int = 1
+    ) -> None:
         self.preprocessing = GREY_4
+        self.num_streams = num_streams
         self.poison = poison
         self.max_batch = max_batch
         self.broken = broken

@@ -107,7 +107,7 @@ def test_images_of_another_shape_or_type_are_refused(tmp_path, method):
 
 def test_a_network_whose_answer_is_not_finite_is_told(tmp_path):
     classifier = load(tmp_path / "model")
-    classifier._network[-1].bias.fill_(float("nan"))
+    classifier.network[-1].bias.fill_(float("nan"))
 
     with pytest.raises(FloatingPointError, match="not finite"):
         classifier.predict(images(0), 1)

@@ -25,7 +25,7 @@ def predictions(groups, classifier, **options):
 
 
 def decode_threads_alive() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "predict"))]
 
 
 def test_predictions_come_in_the_order_of_the_images_though_reading_takes_unequal_time():
@@ -93,6 +93,49 @@ def test_a_batch_too_large_for_memory_is_halved():
     assert predictions([sources(*range(5))], classifier, batch_size=8) == [[answer(v) for v in range(5)]]
 
 
+def test_a_size_that_did_not_fit_in_memory_is_not_tried_again():
+    classifier = FakeClassifier(max_batch=2)
+
+    run([sources(*range(8)), sources(*range(8))], classifier, batch_size=8)
+
+    assert [len(batch) for batch in classifier.batches if len(batch) > 2] == [8, 4]
+
+
+@pytest.mark.parametrize("num_streams", [2, 5])
+def test_several_streams_give_the_same_answers_in_the_same_order(num_streams):
+    class Uneven(FakeClassifier):
+        def predict(self, images, top_k):
+            if int(images[0, 0, 0, 0]) % 3 == 0:
+                time.sleep(0.01)  # so that batches come back in another order than they left
+            return super().predict(images, top_k)
+
+    groups = [sources(*range(start, start + 7)) for start in range(0, 70, 7)] + [[], [lambda: b""]]
+    expected = predictions(groups, FakeClassifier(poison=12))
+
+    assert predictions(groups, Uneven(poison=12, num_streams=num_streams)) == expected
+    assert decode_threads_alive() == []
+
+
+def test_streams_predict_at_the_same_time():
+    together = threading.Barrier(2, timeout=10)  # breaks, and so fails the batch, unless two batches meet
+
+    class Meeting(FakeClassifier):
+        def predict(self, images, top_k):
+            together.wait()
+            return super().predict(images, top_k)
+
+    found = predictions([sources(*range(16))], Meeting(num_streams=2))
+
+    assert found == [[answer(value) for value in range(16)]]
+
+
+def test_a_stream_that_breaks_ends_the_run_and_leaves_no_threads():
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        run([sources(*range(50))], FakeClassifier(broken=True, num_streams=3))
+
+    assert decode_threads_alive() == []
+
+
 def test_a_broken_classifier_ends_the_run_instead_of_blaming_the_images():
     with pytest.raises(RuntimeError, match="the device is gone"):
         run([sources(1, 2)], FakeClassifier(broken=True))
@@ -133,6 +176,24 @@ def test_the_next_group_is_pulled_while_the_present_one_is_predicted_and_no_more
         events.append(f"done {result.predictions[0].labels[0]}")
 
     assert events == ["pull 0", "pull 1", "done 0", "pull 2", "done 1", "pull 3", "done 2", "done 3"]
+
+
+def test_several_streams_pull_no_more_groups_than_they_are_busy_with_and_the_next():
+    num_pulled, num_done, ahead = 0, 0, []
+
+    def groups() -> Iterator[list]:
+        nonlocal num_pulled
+        for number in range(30):
+            num_pulled += 1
+            ahead.append(num_pulled - num_done)
+            yield sources(number)
+
+    classifier = FakeClassifier(num_streams=2)
+    for _ in predict_groups(groups(), classifier, top_k=1, batch_size=2, decode_threads=2):
+        num_done += 1
+
+    assert num_done == 30
+    assert max(ahead) <= 2 + 2 + 1  # two being read, two streams, and one batch that waits for a stream
 
 
 def test_what_between_batches_raises_stops_everything_and_leaves_no_threads():

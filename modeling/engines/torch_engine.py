@@ -1,0 +1,44 @@
+"""A network computed by torch itself: the reference on every device, and the engine of GPUs."""
+
+# Shapes: B images of a batch, H height, W width, C channels, L labels.
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modeling.networks.build import normalise
+from modeling.precision import Precision
+from modeling.preprocessing import Preprocessing
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchEngine:
+    """The network in eval mode on a device; bytes go over, normalisation happens there."""
+
+    num_streams = 1  # one stream of a GPU, or all threads of a CPU, serve one batch
+
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, device: torch.device, precision: Precision = "fp32"
+    ) -> None:
+        """precision: of autocast; half precision goes with channels last, which its kernels want."""
+        self.name = f"torch {precision}"
+        self.network = network.eval().requires_grad_(False).to(device)
+        self._preprocessing = preprocessing
+        self._device = device
+        self._dtype = _DTYPES[precision]
+        self._format = torch.contiguous_format
+        if precision != "fp32":
+            self._format = torch.channels_last
+            self.network = self.network.to(memory_format=torch.channels_last)
+
+    def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
+        """Logits BL as float32 on the device."""
+        images = torch.from_numpy(np.ascontiguousarray(images_BHWC))
+        if self._device.type == "cuda":
+            images = images.pin_memory().to(self._device, non_blocking=True)
+        halves = self._dtype is not torch.float32
+        with torch.inference_mode(), torch.autocast(self._device.type, dtype=self._dtype, enabled=halves):
+            images_BCHW = normalise(images, self._preprocessing).to(memory_format=self._format)
+            logits_BL: Tensor = self.network(images_BCHW).float()
+        return logits_BL

@@ -1,0 +1,49 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from modeling.classifier import Classifier
+from modeling.engines.openvino_engine import OpenVinoEngine
+from modeling.exchange.onnx_export import write_graph
+from tests.modeling.test_exchange import make_model, random_images
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    root = tmp_path_factory.mktemp("openvino")
+    write_graph(Classifier.load(make_model(root / "model")), root / "network.onnx")
+    return OpenVinoEngine(root / "network.onnx", "fp32", num_streams=2)
+
+
+def test_an_image_that_is_missing_does_not_change_the_answers_to_its_neighbours(engine):
+    images = random_images(32)
+
+    whole, without = engine.logits(images), engine.logits(images[:31])
+
+    assert np.array_equal(whole[:31], without)
+
+
+def test_answers_are_kept_when_the_next_batch_is_computed(engine):
+    first = engine.logits(random_images(4))
+    before = first.clone()
+
+    engine.logits(random_images(4)[::-1])
+
+    assert np.array_equal(first, before)
+
+
+def test_many_threads_get_the_answers_to_their_own_images(engine):
+    batches = [random_images(5)[index:] for index in range(5)] * 8
+    expected = [engine.logits(batch) for batch in batches]
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(engine.logits, batches))
+
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_images_need_not_be_contiguous(engine):
+    images = random_images(6)
+
+    assert np.array_equal(engine.logits(images[::2]), engine.logits(images[::2].copy()))
