@@ -13,6 +13,7 @@ COMMANDS = {
     "remove": Entry("models.lifecycle:remove_model", "Remove a version for good."),
     "compare": Entry("models.compare:compare_command", "Compare two models on the same labelled images."),
     "summary": Entry("models.summary:summarise_model", "Show layers, shapes, parameters and cost of a network."),
+    "bench": Entry("models.bench:bench_model", "Measure how fast a model answers on this machine."),
     "architectures": Entry("models.summary:list_architectures", "List the networks that can be trained."),
     "export": Entry("models.exchange:export_model", "Write a model for use elsewhere: ONNX or a plain folder."),
     "import": Entry("models.exchange:import_model", "Publish weights from elsewhere, or an exported folder."),

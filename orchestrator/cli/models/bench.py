@@ -1,0 +1,44 @@
+"""`pigeonhole models bench`: how fast a model answers on this machine."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from modeling.store import ModelStore
+from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.contract.settings import get_settings
+
+if TYPE_CHECKING:
+    from modeling.engines.bench import Speed
+
+
+@click.command("bench")
+@click.argument("model")
+@click.option("--device", default="cpu", show_default=True, help="cpu, or a GPU as torch calls it: cuda:0.")
+@json_option
+def bench_model(model: str, device: str, as_json: bool) -> None:
+    """Measure how fast MODEL answers here, by engine and batch size.
+
+    The engine that jobs use on this machine has a star; it was chosen by such a measurement. Images a second are
+    those of the network alone, with all cores at work; `classify --plan` tells what a whole job will do.
+
+    \b
+    Example:
+      pigeonhole models bench birds
+    """
+    version = ModelStore(get_settings().models).resolve(model)
+    from modeling.engines.bench import bench_engines  # torch: seconds
+
+    say(f"measuring {version.ref} on {device}; building its engines takes seconds the first time")
+    speeds = list(bench_engines(version, device))
+    if as_json:
+        print_json({"model": version.ref, "device": device, "speeds": [speed.to_json() for speed in speeds]})
+        return
+    print_table(("engine", "batch", "images/s", "latency"), [_row(speed) for speed in speeds])
+
+
+def _row(speed: "Speed") -> tuple[str, object, str, str]:
+    name = f"{speed.engine} *" if speed.chosen else speed.engine
+    if speed.images_per_sec is None or speed.latency_ms is None:
+        return name, "-", "-", f"not used: {speed.refused}"
+    return name, speed.batch_size, f"{speed.images_per_sec:,.1f}", f"{speed.latency_ms:,.2f} ms"
