@@ -15,6 +15,7 @@ from orchestrator.contract.listing import read_shard
 from orchestrator.contract.parts import part_path, read_trailer
 from orchestrator.contract.rows import FORMATS, Row
 from orchestrator.contract.server import connect
+from orchestrator.contract.stages import STAGES
 from tests.fakes import (
     Bells,
     FakeClassifier,
@@ -127,6 +128,19 @@ def test_a_slice_whose_time_is_over_rings_for_the_next(folder, station, bells, l
 
     assert bells.rung == [("classify", folder.job)]
     assert ledger.record(folder.job).shards_done == 0
+
+
+def test_the_times_of_a_slice_are_in_its_trailers_and_the_ledger(folder, station, ledger):
+    classify_slice(folder.job, station)
+
+    trailers = [read_trailer(folder.parts, shard) for shard in range(3)]
+    times = ledger.record(folder.job).times
+    told, heard = [trailer.seconds["write"] for trailer in trailers], times.seconds["write"]
+    assert {stage for trailer in trailers for stage in trailer.seconds} == set(STAGES) == set(times.seconds)
+    assert {trailer.decode_threads for trailer in trailers} == {station.settings.num_decode_threads}
+    assert times.decode_threads == station.settings.num_decode_threads
+    assert told[0] == 0 < min(told[1:])  # each tells of the part before it
+    assert heard > sum(told)  # the ledger hears of the last one, too
 
 
 def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, ledger, tmp_path):
