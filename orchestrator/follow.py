@@ -180,4 +180,4 @@ def describe(glimpse: Glimpse) -> str:
 def describe_bound(times: StageTimes) -> str:
     """What bounds a job and how long its stages took, in words."""
     stages = ", ".join(f"{stage} {times.seconds[stage]:,.1f} s" for stage in STAGES if stage in times.seconds)
-    return f"limited by {times.bound} ({stages})"
+    return f"{times.bound} ({stages})"

@@ -78,7 +78,7 @@ def status(job: str, as_json: bool) -> None:
         if record.num_shards:
             click.echo(f"{'shards':10} {record.shards_done:,} of {record.num_shards:,} done")
         if record.times.bound:
-            click.echo(f"{'bound':10} {describe_bound(record.times)}")
+            click.echo(f"{'limited by':10} {describe_bound(record.times)}")
 
 
 @click.command()
