@@ -37,8 +37,8 @@ EXIT_MISTAKE, EXIT_BUG, EXIT_ORPHANED = 1, 70, 75
 def main(arguments: Sequence[str]) -> int:
     """Do what the request file says; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a parent may have left it ignored
-    threading.Thread(target=_exit_with_parent, name="parent-watch", daemon=True).start()
-    events = _take_stdout()
+    threading.Thread(target=exit_with_parent, name="parent-watch", daemon=True).start()
+    events = take_stdout()
 
     def emit(event: dict[str, Any]) -> None:
         try:
@@ -86,7 +86,7 @@ def _evaluate(request: Mapping[str, Any], emit: Emit) -> None:
 _TASKS: dict[str, Callable[[Mapping[str, Any], Emit], object]] = {"train": _train, "evaluate": _evaluate}
 
 
-def _take_stdout() -> int:
+def take_stdout() -> int:
     """A descriptor of the real stdout for events; whatever else writes to stdout now writes to stderr."""
     sys.stdout.flush()
     events = os.dup(1)
@@ -94,7 +94,8 @@ def _take_stdout() -> int:
     return events
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
+    """Wait until standard input ends, and end this process then: its parent has gone."""
     while os.read(0, 4096):
         pass
     os._exit(EXIT_ORPHANED)

@@ -26,8 +26,10 @@ from orchestrator.contract.requests import ClassifyRequest, ModelPin, fingerprin
 from orchestrator.contract.restore import output_of
 from orchestrator.contract.rows import Row
 from orchestrator.contract.settings import Settings
+from orchestrator.contract.stages import StageTimes
 from workers.right import RightLostError
 
+FAKE_TIMES = StageTimes({"predict": 0.5}, decode_threads=2)
 PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" * 64)
 
 
@@ -158,7 +160,7 @@ def write_fake_parts(
         rows = fake_rows(read_shard(folder.path, shard))
         rows = [decided(row) for row in rows] if calibrated else rows
         row_format = request.output_format
-        write_part(folder.parts, shard, rows, row_format=row_format, seconds={"predict": 0.5}, worker=worker)
+        write_part(folder.parts, shard, rows, row_format=row_format, times=FAKE_TIMES, worker=worker)
 
 
 class FakeRight:

@@ -26,6 +26,7 @@ from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.rows import Row
 from orchestrator.contract.server import SERVER_ERRORS
+from orchestrator.contract.stages import StageTimes
 from workers.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
 from workers.leases import Leases
 from workers.read import ImageReader
@@ -53,11 +54,13 @@ class OpenShard:
     """A claimed shard and the rows it has so far.
 
     decides: whether the model has a calibration, which rejects what has no answer.
+    decode_threads: those that read and decode its images.
     """
 
     claim: Claim
     paths: list[str]
     decides: bool
+    decode_threads: int
     rows: list[Row] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
 
@@ -143,6 +146,7 @@ class ClassifySlice:
         self._open: deque[OpenShard] = deque()
         self._delicate: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
+        self._write_s = 0.0  # seconds that the latest part of this slice took to write
 
     def _check_root(self) -> None:
         """A worker that does not see the images must leave them to those that do, and say so."""
@@ -196,7 +200,8 @@ class ClassifySlice:
             self._leases.add(claim)
             if not self._commit_if_written(claim):
                 decides = self._classifier.calibration is not None
-                return OpenShard(claim, read_shard(self._folder.path, claim.shard), decides)
+                paths = read_shard(self._folder.path, claim.shard)
+                return OpenShard(claim, paths, decides, self._station.settings.num_decode_threads)
         return None
 
     def _is_over(self) -> bool:
@@ -226,8 +231,11 @@ class ClassifySlice:
 
     # The end of a shard
 
-    def _commit_if_written(self, claim: Claim) -> bool:
-        """Whether the shard's part is there already: its writer died, or the server forgot, before the commit."""
+    def _commit_if_written(self, claim: Claim, *, write_s: float | None = None) -> bool:
+        """Whether the shard's part is there already: its writer died, or the server forgot, before the commit.
+
+        `write_s`: how long it took to write, where that was done just now.
+        """
         try:
             trailer = read_trailer(self._folder.parts, claim.shard)
         except IntegrityError as err:
@@ -235,23 +243,31 @@ class ClassifySlice:
             part_path(self._folder.parts, claim.shard).unlink(missing_ok=True)
             return False
         if trailer is not None:
-            self._commit_written(claim, trailer)
+            seconds = trailer.seconds if write_s is None else trailer.seconds | {"write": write_s}
+            self._commit_written(claim, trailer, StageTimes(seconds, trailer.decode_threads))
         return trailer is not None
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
         """Write the part, unless another was faster, and commit what is on the disk, once that is a whole part."""
-        while not (self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim)):
+        while not (
+            self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim, write_s=self._write_s)
+        ):
             self._between_batches()
 
     def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
-        """Write the part; False, after a while, where the disk refuses: it may be full, and whoever watches is told."""
+        """Write the part; False, after a while, where the disk refuses: it may be full, and whoever watches is told.
+
+        Its trailer tells how long the part before it took to write: its own time is known when it can change no more.
+        """
+        seconds = {**shard.seconds, "write": self._write_s}
+        started = time.perf_counter()
         try:
             write_part(
                 self._folder.parts,
                 shard.claim.shard,
                 shard.rows,
                 row_format=self._request.output_format,
-                seconds=shard.seconds,
+                times=StageTimes(seconds, shard.decode_threads),
                 worker=self._station.worker,
                 given_up=given_up,
             )
@@ -261,9 +277,10 @@ class ClassifySlice:
             self._station.patiently(self._station.ledger.report_trouble, self._request.job, trouble)
             time.sleep(DISK_RETRY_S)
             return False
+        self._write_s = time.perf_counter() - started
         return True
 
-    def _commit_written(self, claim: Claim, trailer: PartTrailer) -> None:
+    def _commit_written(self, claim: Claim, trailer: PartTrailer, times: StageTimes) -> None:
         ledger = self._station.ledger
         verdict, state = self._station.patiently(
             ledger.commit,
@@ -271,6 +288,7 @@ class ClassifySlice:
             num_rows=trailer.num_rows,
             num_failed=trailer.num_failed,
             given_up=trailer.given_up,
+            times=times,
         )
         self._leases.drop(claim)
         if verdict == "unknown":
@@ -292,6 +310,7 @@ class ClassifySlice:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit(shard, given_up=True)
+        shard.decode_threads = 1
         journal = Journal(self._folder.journals, shard.claim)
         deaths = journal.deaths()
         size = self._station.settings.batch_size

@@ -21,6 +21,7 @@ from orchestrator.contract.listing import ListingFacts, read_facts
 from orchestrator.contract.parts import PartTrailer, open_part
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.rows import FORMATS
+from orchestrator.contract.stages import StageTimes, stage_rates
 from orchestrator.contract.summary import SUMMARY_VERSION, summary_path
 from workers.right import Right
 
@@ -55,10 +56,13 @@ class Totals:
     errors: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
+    decode_threads: int = 0
+    num_parts: int = 0
     workers: set[str] = field(default_factory=set)
 
     def add(self, trailer: PartTrailer) -> None:
         """Count one part."""
+        self.num_parts += 1
         self.num_rows += trailer.num_rows
         self.num_failed += trailer.num_failed
         self.shards_given_up += trailer.given_up
@@ -66,7 +70,17 @@ class Totals:
         self.errors.update(trailer.errors)
         self.decisions.update(trailer.decisions)
         self.seconds.update(trailer.seconds)
+        self.decode_threads += trailer.decode_threads
         self.workers.add(trailer.worker)
+
+    def times(self, record: JobRecord | None) -> StageTimes:
+        """How long the stages took.
+
+        `write` is the ledger's where that is more: a commit tells how long its part took to write, a trailer can
+        only tell that of the part before it.
+        """
+        written_s = max(self.seconds["write"], record.times.seconds.get("write", 0.0) if record else 0.0)
+        return StageTimes({**self.seconds, "write": written_s}, self.decode_threads / max(self.num_parts, 1))
 
 
 def publish_manifest(
@@ -218,10 +232,6 @@ def _summary(
     manifest: dict[str, Any],
 ) -> bytes:
     """The summary file: what the manifest must agree with, and how the job went."""
-    started_ms = record.started_ms if record and record.started_ms else request.created.timestamp() * 1000
-    started = datetime.fromtimestamp(started_ms / 1000, UTC)
-    now = datetime.now(UTC)
-    elapsed_s = max((now - started).total_seconds(), 1e-3)
     summary = {
         "version": SUMMARY_VERSION,
         "job": request.job,
@@ -240,18 +250,31 @@ def _summary(
             "error_codes": dict(sorted(totals.errors.items())),
             "decisions": {name: totals.decisions[name] for name in DECISIONS} if totals.decisions else {},
         },
-        "timings": {
-            "submitted": request.created.isoformat(),
-            "started": started.isoformat(),
-            "published": now.isoformat(),
-            "seconds": round(elapsed_s, 3),
-            "images_per_sec": round(totals.num_rows / elapsed_s, 1),
-            "stage_seconds": {stage: round(value, 3) for stage, value in sorted(totals.seconds.items())},
-        },
+        "timings": _timings(request, totals, record),
         "shards": {"num_shards": facts.num_shards, "shards_given_up": totals.shards_given_up},
         "workers": sorted(totals.workers),
     }
     return (json.dumps(summary, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _timings(request: ClassifyRequest, totals: Totals, record: JobRecord | None) -> dict[str, Any]:
+    """How long the job took, where the time went, and what bounded it."""
+    started_ms = record.started_ms if record and record.started_ms else request.created.timestamp() * 1000
+    started = datetime.fromtimestamp(started_ms / 1000, UTC)
+    now = datetime.now(UTC)
+    elapsed_s = max((now - started).total_seconds(), 1e-3)
+    times = totals.times(record)
+    return {
+        "submitted": request.created.isoformat(),
+        "started": started.isoformat(),
+        "published": now.isoformat(),
+        "seconds": round(elapsed_s, 3),
+        "images_per_sec": round(totals.num_rows / elapsed_s, 1),
+        "stage_seconds": {stage: round(value, 3) for stage, value in sorted(times.seconds.items())},
+        "stage_images_per_sec": {stage: round(rate, 1) for stage, rate in stage_rates(times, totals.num_rows).items()},
+        "decode_threads": round(times.decode_threads, 2),
+        "bound": times.bound,
+    }
 
 
 def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.contract.job_folder import JobFolder
 from orchestrator.contract.requests import MaxFailures
 from orchestrator.contract.rows import FORMATS
+from orchestrator.contract.settings import get_settings
 from orchestrator.sources import SourceOptions
 from orchestrator.submit import Office
 from orchestrator.wishes import ClassifyWish, check_classify
@@ -65,6 +66,11 @@ class FailureLimit(click.ParamType[MaxFailures]):
 )  # fmt: skip
 @click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id once it is listed, and return.")
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Submit nothing: measure a sample here, and say how long it takes, what limits it, and what fails.",
+)
 @json_option
 def classify(
     source: str,
@@ -74,6 +80,7 @@ def classify(
     all_files: bool,
     root: Path | None,
     detach: bool,
+    plan: bool,
     as_json: bool,
     **wish: Any,
 ) -> None:
@@ -89,9 +96,15 @@ def classify(
       pigeonhole classify 'inbox/**/*.jpg' --model birds@2 -o birds.jsonl --top-k 3
       find /scans -name '*.png' -print0 | pigeonhole classify - --root /scans --model digits -o digits.json
       pigeonhole classify inbox/ --model birds -o birds.csv --max-failures 0.5% --detach
+      pigeonhole classify inbox/ --model birds --plan
     """
     reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
     full = ClassifyWish(source, **wish, max_failures=max_failures, reading=reading, need_worker=not detach)
+    if plan:
+        from orchestrator.cli.plan import show_plan
+
+        show_plan(get_settings(), full, as_json=as_json)
+        return
     office = open_or_start_office(check=lambda settings: check_classify(settings, full))
     try:
         submission = office.submit_classify(full, on_listing=_show_listing())

@@ -12,7 +12,7 @@ from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, 
 from orchestrator.contract.job_folder import JobFolder, all_jobs
 from orchestrator.contract.ledger import FINAL_STATES, JobRecord, Ledger
 from orchestrator.contract.settings import get_settings
-from orchestrator.follow import exit_code, follow, read_record, to_json
+from orchestrator.follow import describe_bound, exit_code, follow, read_record, to_json
 
 
 @click.command()
@@ -77,6 +77,8 @@ def status(job: str, as_json: bool) -> None:
         click.echo(f"{'images':10} {done} of {total} done, {record.num_failed:,} failed")
         if record.num_shards:
             click.echo(f"{'shards':10} {record.shards_done:,} of {record.num_shards:,} done")
+        if record.times.bound:
+            click.echo(f"{'limited by':10} {describe_bound(record.times)}")
 
 
 @click.command()

@@ -14,6 +14,7 @@ import redis
 
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.roster import PREFIX, Roster
+from orchestrator.contract.stages import STAGES, UNTIMED, StageTimes
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
@@ -59,6 +60,7 @@ class JobRecord:
     error: str = ""
     result: str = ""
     trouble: str = ""  # what keeps it from going on at the moment
+    times: StageTimes = UNTIMED  # of the shards that are done
 
     @property
     def ended(self) -> bool:
@@ -146,6 +148,7 @@ class Ledger(Roster):
             error=values.get("error", ""),
             result=values.get("result", ""),
             trouble=values.get("trouble", ""),
+            times=_times(values),
             **numbers,
         )
 
@@ -184,12 +187,21 @@ class Ledger(Roster):
         state, *lost = self._run("renew", [self._job(job)], [_ms(lease_s), *pairs])
         return state, {int(shard) for shard in lost}
 
-    def commit(self, claim: Claim, *, num_rows: int, num_failed: int, given_up: bool = False) -> tuple[Verdict, State]:
-        """Say that the shard's part is on the disk; returns what came of it and the job's state."""
+    def commit(
+        self,
+        claim: Claim,
+        *,
+        num_rows: int,
+        num_failed: int,
+        given_up: bool = False,
+        times: StageTimes = UNTIMED,
+    ) -> tuple[Verdict, State]:
+        """Say that the shard's part is on the disk, and how long it took; returns what came of it and of the job."""
+        added = [item for pair in time_fields(times).items() for item in pair]
         verdict, state = self._run(
             "commit",
             [self._job(claim.job)],
-            [claim.shard, claim.fence, num_rows, num_failed, int(given_up)],
+            [claim.shard, claim.fence, num_rows, num_failed, int(given_up), *added],
         )
         return verdict, state
 
@@ -257,6 +269,19 @@ _NUMBERS = (
     "started_ms",
     "ended_ms",
 )
+
+
+def time_fields(times: StageTimes, num_shards: int = 1) -> dict[str, int]:
+    """What a job's hash keeps of the times of `num_shards` shards: whole numbers, which add up exactly."""
+    fields = {f"{stage}_us": round(times.seconds[stage] * 1e6) for stage in STAGES if stage in times.seconds}
+    return fields | {"decode_threads": round(times.decode_threads * num_shards)}
+
+
+def _times(values: Mapping[str, str]) -> StageTimes:
+    """The reverse: seconds by stage, and the mean of the decode threads over the shards that are done."""
+    seconds = {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
+    num_shards = int(values.get("shards_done", 0))
+    return StageTimes(seconds, int(values.get("decode_threads", 0)) / num_shards if num_shards else 1.0)
 
 
 def _ms(seconds: float) -> int:

@@ -7,7 +7,7 @@ neither replace a part nor leave half of one.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +17,7 @@ from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.files import link_once, temporary_beside, write_durable
 from orchestrator.contract.messages import Versioned
 from orchestrator.contract.rows import FORMATS, Row
+from orchestrator.contract.stages import StageTimes
 
 _MAX_TRAILER_BYTES = 16 << 20
 
@@ -34,7 +35,13 @@ class PartTrailer(Versioned):
     rows_sha256: str
     given_up: bool = False
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage; volatile, so never in a row
+    decode_threads: int = 1  # among which read and decode were shared
     worker: str = ""
+
+    @property
+    def times(self) -> StageTimes:
+        """How long its stages took. `write` is that of parts before it: a part cannot tell how long it took itself."""
+        return StageTimes(self.seconds, self.decode_threads)
 
 
 def part_path(parts: Path, shard: int) -> Path:
@@ -48,7 +55,7 @@ def write_part(
     rows: Sequence[Row],
     *,
     row_format: str,
-    seconds: Mapping[str, float],
+    times: StageTimes,
     worker: str,
     given_up: bool = False,
 ) -> None:
@@ -65,7 +72,8 @@ def write_part(
         rows_bytes=len(data),
         rows_sha256=hashlib.sha256(data).hexdigest(),
         given_up=given_up,
-        seconds={stage: round(value, 4) for stage, value in seconds.items()},
+        seconds={stage: round(value, 4) for stage, value in times.seconds.items()},
+        decode_threads=round(times.decode_threads),
         worker=worker,
     )
     path = part_path(parts, shard)

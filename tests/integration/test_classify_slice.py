@@ -15,6 +15,7 @@ from orchestrator.contract.listing import read_shard
 from orchestrator.contract.parts import part_path, read_trailer
 from orchestrator.contract.rows import FORMATS, Row
 from orchestrator.contract.server import connect
+from orchestrator.contract.stages import STAGES
 from tests.fakes import (
     Bells,
     FakeClassifier,
@@ -127,6 +128,37 @@ def test_a_slice_whose_time_is_over_rings_for_the_next(folder, station, bells, l
 
     assert bells.rung == [("classify", folder.job)]
     assert ledger.record(folder.job).shards_done == 0
+
+
+def test_the_times_of_a_slice_are_in_its_trailers_and_the_ledger(folder, station, ledger):
+    classify_slice(folder.job, station)
+
+    trailers = [read_trailer(folder.parts, shard) for shard in range(3)]
+    times = ledger.record(folder.job).times
+    assert {stage for trailer in trailers for stage in trailer.seconds} == set(STAGES) == set(times.seconds)
+    assert {trailer.decode_threads for trailer in trailers} == {station.settings.num_decode_threads}
+    assert times.decode_threads == station.settings.num_decode_threads
+
+
+class ListeningLedger(Ledger):
+    """A ledger that remembers how long each part that it heard of took to write."""
+
+    def commit(self, claim, **facts):
+        self.heard = [*getattr(self, "heard", []), facts["times"].seconds["write"]]
+        return super().commit(claim, **facts)
+
+
+def test_a_trailer_tells_how_long_the_part_before_it_took_to_write_and_the_commit_its_own(folder, station, server):
+    station.ledger = ListeningLedger(connect(server.url))
+
+    classify_slice(folder.job, station)
+
+    heard = station.ledger.heard
+    assert [read_trailer(folder.parts, shard).seconds["write"] for shard in range(3)] == [
+        0.0, round(heard[0], 4), round(heard[1], 4),
+    ]  # fmt: skip
+    assert min(heard) > 0
+    assert station.ledger.record(folder.job).times.seconds["write"] == pytest.approx(sum(heard), abs=1e-5)
 
 
 def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, ledger, tmp_path):

@@ -262,4 +262,8 @@ def test_a_summary_tells_the_story_of_the_whole_path(settings, ledger, station, 
         "labels": {"dark": 1, "light": 2},
         "error_codes": {"missing": 1},
     }
-    assert set(summary["timings"]["stage_seconds"]) == {"read", "decode", "wait", "predict"}
+    timings = summary["timings"]
+    assert set(timings["stage_seconds"]) == {"read", "decode", "wait", "predict", "write"}
+    assert set(timings["stage_images_per_sec"]) == {"read", "decode", "predict", "write"}
+    assert timings["decode_threads"] == station.settings.num_decode_threads
+    assert timings["bound"] in ("storage", "decode", "device", "write")

@@ -13,6 +13,7 @@ from orchestrator.contract.parts import part_path, read_trailer
 from orchestrator.contract.requests import MaxFailures
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import connect
+from orchestrator.contract.stages import UNTIMED, StageTimes
 from tests.fakes import enter_job, make_job, write_fake_parts
 from tests.integration.server import wait_until
 
@@ -229,6 +230,30 @@ def test_committing_twice_counts_once(ledger):
     record = ledger.record(JOB)
     assert verdicts == [("committed", "running"), ("already", "running")]
     assert (record.shards_done, record.num_done, record.num_failed) == (1, 10, 1)
+
+
+def test_the_times_of_shards_add_up_once_each_and_name_what_bounds_the_job(ledger):
+    enter(ledger, 3)
+    times = [
+        StageTimes({"read": 0.25, "decode": 6.0, "wait": 2.5, "predict": 0.000_004, "write": 0.5}, 2),
+        StageTimes({"read": 0.25, "decode": 2.0, "wait": 0.5, "predict": 1.0, "write": 0.25}, 4),
+    ]
+
+    for each in times:
+        taken = claim(ledger)
+        for _ in range(2):
+            ledger.commit(taken, num_rows=10, num_failed=0, times=each)
+
+    record = ledger.record(JOB)
+    seconds = {"read": 0.5, "decode": 8.0, "wait": 3.0, "predict": 1.000_004, "write": 0.75}
+    assert record.times == StageTimes(seconds, 3.0)
+    assert record.times.bound == "decode"
+
+
+def test_a_job_without_a_commit_has_no_times(ledger):
+    enter(ledger, 3)
+
+    assert ledger.record(JOB).times == UNTIMED
 
 
 def test_a_shard_handed_back_comes_next_and_that_is_no_attempt(ledger):
@@ -576,7 +601,13 @@ def do_shards(folder, ledger, shards):
             continue
         write_fake_parts(folder, [taken.shard])
         trailer = read_trailer(folder.parts, taken.shard)
-        ledger.commit(taken, num_rows=trailer.num_rows, num_failed=trailer.num_failed, given_up=trailer.given_up)
+        ledger.commit(
+            taken,
+            num_rows=trailer.num_rows,
+            num_failed=trailer.num_failed,
+            given_up=trailer.given_up,
+            times=trailer.times,
+        )
 
 
 def facts_of(record):

@@ -14,11 +14,13 @@ from orchestrator.contract.ledger import JobRecord
 from orchestrator.contract.requests import EvaluateJobRequest
 from orchestrator.contract.roster import WorkerRecord
 from orchestrator.contract.settings import Settings
-from orchestrator.follow import Glimpse, describe, exit_code, follow, read_record, to_json
+from orchestrator.contract.stages import StageTimes
+from orchestrator.follow import Glimpse, describe, describe_bound, exit_code, follow, read_record, to_json
 from tests.fakes import PIN, make_job
 
 JOB = "c000000-000000-000000"
 WORKER = WorkerRecord("w1", "host", 1, "cpu", ("classify",), "idle", 0.0, 0, 0.0)
+DECODING = StageTimes({"read": 0.5, "decode": 8.0, "wait": 3.0, "predict": 1.0}, decode_threads=2)
 SECOND = 1e-9  # a timeout that is over at once
 
 
@@ -173,6 +175,14 @@ def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record
             Glimpse(JobRecord(JOB, "classify", "running", 5, listed=True, trouble="the disk is full"), 0.0, 1),
             f"{JOB}: running, 0/5 images, the disk is full",
         ),
+        (
+            Glimpse(JobRecord(JOB, "classify", "running", 5, 2, listed=True, times=DECODING), 0.0, 1),
+            f"{JOB}: running, 2/5 images, limited by decode",
+        ),
+        (
+            Glimpse(JobRecord(JOB, "classify", "succeeded", 5, 5, listed=True, times=DECODING), 0.0, 1),
+            f"{JOB}: succeeded, 5/5 images",
+        ),
         (Glimpse(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
         (
             Glimpse(JobRecord(JOB, "classify", "running", 5), 0.0, 0, server_away=True),
@@ -182,6 +192,10 @@ def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record
 )
 def test_a_glimpse_is_one_plain_line(glimpse, line):
     assert describe(glimpse) == line
+
+
+def test_what_bounds_a_job_is_told_with_the_seconds_of_its_stages():
+    assert describe_bound(DECODING) == "decode (read 0.5 s, decode 8.0 s, wait 3.0 s, predict 1.0 s)"
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
@@ -227,4 +241,13 @@ def test_as_json_a_job_has_what_was_asked_for_beside_how_far_it_is(settings, fol
     assert facts["num_done"] == 4
     assert (facts["model"], facts["output"], facts["source"]) == ("fake@1", str(tmp_path / "out.csv"), str(tmp_path))
     assert facts["progress"] is None
+    assert (facts["stage_seconds"], facts["decode_threads"], facts["bound"]) == ({}, 1.0, None)
+    json.dumps(facts)
+
+
+def test_as_json_a_job_says_what_bounds_it(settings, folder):
+    facts = to_json(settings, running(folder, 4, times=DECODING))
+
+    assert facts["stage_seconds"] == {"read": 0.5, "decode": 8.0, "wait": 3.0, "predict": 1.0}
+    assert (facts["decode_threads"], facts["bound"]) == (2, "decode")
     json.dumps(facts)

@@ -1,4 +1,5 @@
--- A shard's part is on the disk.   ARGV: shard, fence, num_rows, num_failed, given_up (0 or 1)
+-- A shard's part is on the disk.
+-- ARGV: shard, fence, num_rows, num_failed, given_up (0 or 1), then fields of the job and what to add to each: its times
 -- Returns {verdict, state}: committed, already, stale (another holds the shard now) or unknown.
 local state = field('state')
 if not state then return {'unknown', ''} end
@@ -12,6 +13,7 @@ redis.call('HINCRBY', job, 'shards_done', 1)
 redis.call('HINCRBY', job, 'num_done', ARGV[3])
 redis.call('HINCRBY', job, 'num_failed', ARGV[4])
 redis.call('HINCRBY', job, 'shards_given_up', ARGV[5])
+for i = 6, #ARGV, 2 do redis.call('HINCRBY', job, ARGV[i], ARGV[i + 1]) end
 if state == 'running' then
   local limit = field('failure_limit')
   if limit and number('num_failed') > tonumber(limit) then
