@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modeling.pipeline import Predictor, Source, predict_groups
+from modeling.pipeline import Source, predict_groups
+from modeling.surviving import Predictor
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from modeling.calibration import Calibration
-from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.data.dataset import Targets
 from modeling.data.images import Indices, load_image
 from modeling.data.splits import write_split
@@ -55,10 +55,11 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A model's card, and the bytes of its weights file."""
+    """A model's card, and the bytes of its weights file and of its quantised network, where it has one."""
 
     card: ModelCard
     weights: bytes
+    int8: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +171,8 @@ def write_model(
         try:
             (staging / WEIGHTS_FILE).write_bytes(model.weights)
             (staging / CARD_FILE).write_bytes(model.card.to_bytes())
+            if model.int8 is not None:
+                (staging / INT8_FILE).write_bytes(model.int8)
             _write_record(staging, data, judged, history)
             _write_report(staging, data, trained, judged, model.card, history)
             staging.chmod(0o755)  # mkdtemp keeps others out

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from modeling.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
@@ -30,6 +31,19 @@ class ModelVersion:
     version: int
     digest: str
     path: Path
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The version in folder `path` of a store.
+
+        Raises:
+            ModelFormatError: its card cannot be read.
+        """
+        try:
+            digest = hashlib.sha256((path / CARD_FILE).read_bytes()).hexdigest()
+        except OSError as err:
+            raise ModelFormatError(f"{path / CARD_FILE}: cannot be read ({err.strerror})") from err
+        return cls(path.parent.name, int(path.name), digest, path)
 
     @property
     def ref(self) -> str:

@@ -28,6 +28,7 @@ class TrainRequest:
     deterministic: nothing is chosen by timing, and only deterministic kernels run; slower on a GPU.
     validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; official parts
         take their place.
+    int8: quantise the network, too, and publish that beside it where it keeps the bound (modeling.quantise).
     work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
     cache: folder for facts about images and their features; safe to delete.
     """
@@ -47,6 +48,7 @@ class TrainRequest:
     budget_s: float | None = None
     max_error: float = 0.01
     deterministic: bool = False
+    int8: bool = False
     work: Path | None = None
     cache: Path | None = None
 
@@ -84,8 +86,9 @@ class TrainRequest:
             _check_number("budget_s", self.budget_s)
             if self.budget_s <= 0:
                 raise ModelingError(f"budget_s must be above 0, not {self.budget_s}")
-        if not isinstance(self.deterministic, bool):
-            raise ModelingError(f"deterministic must be true or false, not {self.deterministic!r}")
+        for name in ("deterministic", "int8"):
+            if not isinstance(getattr(self, name), bool):
+                raise ModelingError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if self.deterministic and self.budget_s is not None:
             raise ModelingError("a budget goes by the clock, which deterministic rules out; give epochs instead")
 

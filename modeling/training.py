@@ -123,6 +123,10 @@ def conclude(setting: Setting, data: Data, trained: Trained, history: Sequence[R
     """Calibrate on validation, look at the test part once, and write the model's folder."""
     judged = judge(data, trained, max_error=setting.request.max_error)
     model = make_model(setting.request, data, trained, judged)
+    if setting.request.int8 and setting.ranks.leads:
+        from modeling.training_int8 import add_int8  # OpenVINO and ONNX: not wanted for most trainings
+
+        model = add_int8(model, data, trained, setting.emit)
     if setting.ranks.leads:
         write_model(setting.request, data, trained, judged, model, history)
     digest = hashlib.sha256(model.card.to_bytes()).hexdigest()

@@ -148,6 +148,7 @@ def _request(settings: Settings, wish: ClassifyWish, source: Source, sample: lis
         root=path_to_text(source.root),
         paths=tuple(path_to_text(path) for path in sample),
         follow_symlinks=wish.reading.follow_symlinks,
+        precision=wish.precision,
         device="auto",
         batch_size=settings.batch_size,
         decode_threads=settings.num_decode_threads,

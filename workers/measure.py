@@ -15,6 +15,7 @@ from modeling.child_process import EXIT_MISTAKE, exit_with_parent, take_stdout
 from modeling.data.names import text_to_path
 from modeling.errors import ModelingError
 from modeling.measure import Measurement, measure
+from modeling.store import ModelVersion
 from orchestrator.contract.measuring import MeasureAnswer, MeasureRequest
 from workers.read import ImageReader
 
@@ -39,12 +40,12 @@ def measure_sample(request: MeasureRequest) -> Measurement:
     Raises:
         ModelingError: the model cannot be loaded, or not on that device.
     """
-    from modeling.classifier import Classifier  # torch
+    from modeling.engines.choose import load_fastest  # torch
 
     reader = ImageReader(request.root, follow_symlinks=request.follow_symlinks, max_file_bytes=request.max_file_bytes)
     return measure(
         [reader.source(text_to_path(path)) for path in request.paths],
-        Classifier.load(Path(text_to_path(request.model)), request.device),
+        load_fastest(ModelVersion.at(Path(text_to_path(request.model))), request.device, precision=request.precision),
         batch_size=request.batch_size,
         decode_threads=request.decode_threads,
         max_pixels=request.max_pixels,

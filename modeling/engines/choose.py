@@ -5,6 +5,7 @@ everybody's on such hardware, and it is deleted only with the folder that holds 
 """
 
 # Shapes: B images of a batch, L labels.
+import hashlib
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from modeling.durable import replace_durably
 from modeling.engines.engine import Engine
 from modeling.engines.hardware import hardware_key, hardware_name
 from modeling.engines.torch_engine import TorchEngine
-from modeling.errors import ModelingError
+from modeling.errors import ModelFormatError, ModelingError
 from modeling.precision import Precision, WantedPrecision
 from modeling.shelf import locked
 from modeling.store import ModelVersion
@@ -134,8 +135,18 @@ def _openvino_options(classifier: Classifier, version: ModelVersion, folder: Pat
 
     found = [plain("fp32")] + ([plain("bf16")] if has_bf16() else [])
     if (version.path / INT8_FILE).is_file():
-        found.append(_Option("openvino int8", "int8", lambda: OpenVinoEngine(version.path / INT8_FILE, "int8")))
+        found.append(_Option("openvino int8", "int8", lambda: OpenVinoEngine(_int8(classifier, version), "int8")))
     return found
+
+
+def _int8(classifier: Classifier, version: ModelVersion) -> Path:
+    """The version's quantised network, checked against its card."""
+    path = version.path / INT8_FILE
+    expected = classifier.card.training.get("int8", {}).get("sha256")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != expected:
+        raise ModelFormatError(f"{path}: sha256 is {digest}, the card says {expected}")
+    return path
 
 
 def _torch(classifier: Classifier, precision: Precision) -> Engine:

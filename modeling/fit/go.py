@@ -35,7 +35,7 @@ IMBALANCED = 3.0  # largest class to smallest, from which rare classes count mor
 _RATE_SEARCH = 4  # stream of chance of the learning rate's search, beside those of the loop
 _FEW = 8  # images that time a step on a CPU; a GPU is timed at its full micro-batch
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
-_VOLATILE = ("output", "work", "cache", "device", "max_error")
+_VOLATILE = ("output", "work", "cache", "device", "max_error", "int8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ from orchestrator.wishes import TrainWish, check_train
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same model on a CPU."
 )
 @click.option("--deterministic", is_flag=True, help="Choose nothing by timing, and use deterministic kernels only.")
+@click.option("--int8", is_flag=True, help="Quantise the network, too; published where it answers as the network does.")
 @click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
 @json_option

@@ -5,6 +5,7 @@ The process is `python -m workers.measure`: one line of JSON in, one line of JSO
 
 from pydantic import Field
 
+from modeling.precision import WantedPrecision
 from orchestrator.contract.messages import Versioned
 
 MEASURE_MODULE = "workers.measure"
@@ -17,6 +18,7 @@ class MeasureRequest(Versioned):
     root: str
     paths: tuple[str, ...]  # relative to the root, in the order in which to measure
     follow_symlinks: bool
+    precision: WantedPrecision = "auto"
     device: str  # as torch says it, or auto
     batch_size: int
     decode_threads: int
