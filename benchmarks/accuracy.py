@@ -120,6 +120,7 @@ def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
     }  # fmt: skip
     if goal.splits > 1:
         row["seconds_warm"] = round(statistics.median(run.seconds for run in runs[1:]), 1)
+        row["cpu_seconds_warm"] = round(statistics.median(run.cpu_seconds for run in runs[1:]), 1)
     return row
 
 

@@ -54,10 +54,11 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     ranks = join_ranks(device)
     history = History(request.work if ranks.leads else None, emit if ranks.leads else _silent)
     _import_meanwhile(
-        ["torchvision"] if request.weights else [], ["matplotlib.figure", "matplotlib.backends.backend_agg"]
+        ["modeling.networks.photographs"] if request.weights else [],
+        ["matplotlib.figure", "matplotlib.backends.backend_agg"],
     )
     try:
-        with _determinism(request.deterministic):
+        with determinism(request.deterministic):
             data = look(request, history)
             setting = Setting(request, device, ranks, history, "scratch", _deadline(request))
             return conclude(setting, data, _fit(setting, data), history.rows)
@@ -135,14 +136,17 @@ def conclude(setting: Setting, data: Data, trained: Trained, history: Sequence[R
 
 
 @contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
-    """Deterministic kernels alone, where that is wanted."""
+def determinism(wanted: bool) -> Iterator[None]:
+    """Deterministic kernels alone, where that is wanted; asking torch for anything here imports its compiler."""
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
+    if before or not wanted:
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(False)
 
 
 def _deadline(request: TrainRequest) -> float | None:

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torchvision import models
 
 from modeling.architectures import Architecture
 from modeling.errors import ArchitectureError
+from modeling.networks.dynamo import compiler_put_off
 from modeling.networks.heads import head_of, resized_head
 from modeling.preprocessing import Preprocessing
+
+with compiler_put_off():
+    from torchvision import models
 
 
 def build_photograph_network(architecture: Architecture, preprocessing: Preprocessing, num_classes: int) -> nn.Module:

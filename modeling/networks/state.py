@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modeling.architectures import ARCHITECTURES, Architecture, default_preprocessing, get_architecture
 from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
 from modeling.networks.build import build_network
+from modeling.networks.dynamo import compiler_put_off
 from modeling.networks.heads import head_of
 from modeling.networks.torchvision_table import ROWS
 from modeling.preprocessing import Preprocessing
@@ -112,8 +113,8 @@ def torchvision_preprocessing(enum: str, member: str, image_size: int | None) ->
 
 
 def _torchvision_weights(enum: str, member: str) -> Any:
-    from torchvision import models  # slow to import
-
+    with compiler_put_off():
+        from torchvision import models  # slow to import
     return getattr(models, enum)[member]
 
 

@@ -73,6 +73,16 @@ def style_axes(axes: "Axes", theme: Theme, *, grid: str | None = "y") -> None:
         axes.grid(color=theme.grid, linewidth=0.8)
 
 
+def lay_out_like(figure: "Figure", drawn: "Figure") -> None:
+    """Give a figure's axes the places of the same ones in a figure that was drawn: laying out costs as much as drawing.
+
+    Only for figures that differ in nothing but their theme.
+    """
+    figure.set_layout_engine("none")
+    for axes, laid_out in zip(figure.axes, drawn.axes, strict=True):
+        axes.set_position(laid_out.get_position(original=True), which="original")
+
+
 def percent_axis(axis: str, axes: "Axes") -> None:
     """Shares on an axis read as per cent, with as many digits as its range asks for."""
     from matplotlib.ticker import FuncFormatter

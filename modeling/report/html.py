@@ -1,12 +1,12 @@
 """Markup that cannot be broken from outside: whatever is not markup already is text, and is escaped."""
 
 import html
-import unicodedata
+import re
 from collections.abc import Iterable
 
 _VOID = frozenset({"img", "link", "meta", "source"})
 _LONGEST_TITLE = 1000
-_UNSEEN = {"Cc", "Cs"}  # control characters and lone surrogates; neither may stand in a page
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, lone surrogates
 
 
 class Html(str):
@@ -19,8 +19,7 @@ def text(value: str) -> Html:
     """Text as markup: escaped, and what no page may hold (control characters, undecodable bytes) made visible."""
     if isinstance(value, Html):
         return value
-    seen = (char if unicodedata.category(char) not in _UNSEEN or char in "\n\t" else "\ufffd" for char in value)
-    return Html(html.escape("".join(seen), quote=True))
+    return Html(html.escape(_UNSEEN.sub("\ufffd", value), quote=True))
 
 
 def element(tag: str, /, *children: str | None, **attributes: str | float | bool | None) -> Html:

@@ -1,6 +1,7 @@
 """From a story to a folder: `report.html`, whole in itself, and the same plots as files in `plots/`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from modeling.card import REPORT_FILE
 from modeling.durable import replace_durably
 from modeling.evaluation.evaluation import Evaluation
 from modeling.report import plots
-from modeling.report.canvas import THEMES, Theme, png_of
+from modeling.report.canvas import THEMES, Theme, lay_out_like, png_of
 from modeling.report.classes import classes_section, confusion_section
 from modeling.report.curves import curves, has_curves
 from modeling.report.data import data_section
@@ -42,17 +43,22 @@ def write_report(folder: Path, story: Story) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    drawn, pictured = draw_plots(story), pictured_mistakes(story)
-    files = {f"{name}.png": plot.light for name, plot in drawn.items()}
-    if pictured:
-        files["mistakes.png"] = montage(mistake_captions(pictured))
-    if story.samples:
-        files["samples.png"] = montage(sample_captions(story.samples))
+    pictured = pictured_mistakes(story)
+    with ThreadPoolExecutor(1, thread_name_prefix="sheets") as pool:  # Pillow leaves the interpreter to the plots
+        sheets = pool.submit(_sheets, story, pictured)
+        drawn = draw_plots(story)
+        files = {f"{name}.png": plot.light for name, plot in drawn.items()} | sheets.result()
     (folder / PLOTS_FOLDER).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         replace_durably(folder / PLOTS_FOLDER / name, content)
     replace_durably(folder / REPORT_FILE, compose(story, drawn, pictured).encode())
     return folder / REPORT_FILE
+
+
+def _sheets(story: Story, pictured: Sequence[Pictured]) -> dict[str, bytes]:
+    """The pictures with their captions as PNGs, by file name."""
+    captions = {"mistakes.png": mistake_captions(pictured), "samples.png": sample_captions(story.samples)}
+    return {name: montage(cells) for name, cells in captions.items() if cells}
 
 
 def compose(story: Story, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> str:
@@ -81,7 +87,9 @@ def draw_plots(story: Story) -> dict[str, Plot]:
 
 def _drawn(name: str, draw: "Callable[[Theme], Figure]") -> Plot:
     light, dark = (draw(theme) for theme in THEMES)
-    return Plot(name, png_of(light), png_of(dark), round(light.get_figwidth() * _CSS_PX_PER_INCH))
+    light_png = png_of(light)
+    lay_out_like(dark, light)
+    return Plot(name, light_png, png_of(dark), round(light.get_figwidth() * _CSS_PX_PER_INCH))
 
 
 def _sections(story: Story, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> list[Section]:

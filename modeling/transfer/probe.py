@@ -13,6 +13,7 @@ from modeling.errors import DataError
 from modeling.transfer.features import Features
 from modeling.transfer.minimiser import Minimum
 from modeling.transfer.softmax import SoftmaxProblem
+from modeling.transfer.threads import one_thread
 
 PENALTIES: tuple[float, ...] = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))
 """Of standardised features, strong to weak: 10 to 0.00001. With N images, C = 1 / (N l2) in scikit-learn's terms."""
@@ -86,9 +87,10 @@ class _Rows:
     def measure(self, rows: Indices, weight_LF: Tensor, bias_L: Tensor) -> tuple[float, int]:
         """Sum of the negative log likelihoods of these images, and how many of them are right."""
         chosen = torch.from_numpy(rows)
-        logits_NL = self.features_NF[chosen].to(torch.float64) @ weight_LF.T + bias_L
         targets_N = self.targets_N[chosen]
-        nll = float(torch.nn.functional.cross_entropy(logits_NL, targets_N, reduction="sum"))
+        with one_thread():  # torch's own would spin longer than these small products take
+            logits_NL = self.features_NF[chosen].to(torch.float64) @ weight_LF.T + bias_L
+            nll = float(torch.nn.functional.cross_entropy(logits_NL, targets_N, reduction="sum"))
         return nll, int((logits_NL.argmax(dim=1) == targets_N).sum())
 
 

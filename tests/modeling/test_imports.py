@@ -34,3 +34,52 @@ def test_training_and_predicting_never_import_torchvision():
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert found.stdout == "False\n"
+
+
+def _printed(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_torchvision_comes_without_torchs_compiler_and_gets_it_when_it_asks():
+    code = """if True:
+        import sys
+        import modeling.networks.photographs
+        print(sorted(name for name in sys.modules if name.startswith(("torch._dynamo", "sympy"))))
+        from torchvision.ops.roi_align import is_compile_supported
+        print(is_compile_supported("cpu"))
+        from torch._dynamo.utils import is_compile_supported
+        print(is_compile_supported("cpu"))
+    """
+
+    without, said, expected = _printed(code).splitlines()
+
+    assert (without, said) == ("[]", expected)
+
+
+def test_who_imports_the_compiler_while_it_is_put_off_gets_the_real_one():
+    code = """if True:
+        import sys
+        from modeling.networks.dynamo import compiler_put_off
+        with compiler_put_off():
+            from torch._dynamo.utils import counters
+            import torch._dynamo
+        import torch._dynamo.utils as real
+        print(counters is real.counters, real is sys.modules["torch._dynamo.utils"], real.__file__ is not None)
+    """
+
+    assert _printed(code) == "True True True\n"
+
+
+def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler():
+    code = """if True:
+        import sys
+        import torch
+        from modeling.training import determinism
+        with determinism(False):
+            print("torch._dynamo" in sys.modules, torch.are_deterministic_algorithms_enabled())
+        with determinism(True):
+            print(torch.are_deterministic_algorithms_enabled())
+        print(torch.are_deterministic_algorithms_enabled())
+    """
+
+    assert _printed(code).splitlines() == ["False False", "True", "False"]

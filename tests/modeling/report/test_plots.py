@@ -5,9 +5,9 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from modeling.evaluation.evaluation import CoveragePoint
-from modeling.report.canvas import DARK, LIGHT, drawable, png_of
+from modeling.report.canvas import DARK, LIGHT, drawable, lay_out_like, png_of
 from modeling.report.classes import Pair, confused_pairs
-from modeling.report.plots import confusion, coverage, thinned
+from modeling.report.plots import confusion, coverage, reliability, thinned
 from tests.modeling.report.stories import EVIL, evaluation
 
 
@@ -84,3 +84,20 @@ def test_confused_pairs_are_the_most_frequent_first_each_in_its_direction():
     found = confused_pairs(evaluation(((6, 3, 1), (3, 2, 0), (0, 0, 9)), ("a", "b", "c")), most=2)
 
     assert found == [Pair("b", "a", 3, 0.6), Pair("a", "b", 3, 0.3)]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda theme: confusion(evaluation(), theme),
+        lambda theme: reliability(evaluation().reliability, theme),
+        lambda theme: coverage(evaluation(), theme),
+    ],
+)
+def test_a_plot_laid_out_like_its_light_one_is_the_plot_that_lays_itself_out(draw):
+    light, dark = draw(LIGHT), draw(DARK)
+    png_of(light)
+
+    lay_out_like(dark, light)
+
+    assert png_of(dark) == png_of(draw(DARK))
