@@ -4,12 +4,16 @@ An actor has one core, as is Ray's default, and there is one for every two cores
 `seconds_steady` begins when the first actor has its network; what was decoded until then is Ray's gain.
 """
 
+import os
+import secrets
+
 from benchmarks.peers.order import Order
 
 if __name__ == "__main__":
     order = Order.begin(__doc__)
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # without clusters Ray listens on loopback alone
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray keeps one in the home directory
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +24,8 @@ import torch
 from PIL import Image
 
 from benchmarks.peers.networks import build, mode, preprocessing
+
+LOOPBACK = "127.0.0.1"
 
 
 class Classifier:
@@ -60,9 +66,11 @@ def rows(dataset: Any, ready: list[float]) -> Iterator[tuple[str, int, float]]:
 
 def main(order: Order) -> None:
     """Classify the folder and answer."""
+    if (address := ray.util.get_node_ip_address()) != LOOPBACK:
+        raise SystemExit(f"Ray would listen on {address}, for other machines, too; it has to be {LOOPBACK} alone")
     ray.init(
         address="local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, log_to_driver=False,
-        _node_ip_address="127.0.0.1", _temp_dir=str(order.output.parent),
+        _temp_dir=str(order.output.parent),
     )  # fmt: skip
     ready: list[float] = []
     answers = list(rows(make_dataset(order), ready))
