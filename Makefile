@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What `make bench` compares with has an environment of its own: its needs are not ours.
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 # uv from PATH if it is there, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo test test-fast check format bench bench-accuracy lock install clean
+.PHONY: help demo test test-fast check format bench bench-jobs bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,7 +33,10 @@ format: $(STAMP)  ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## Measure what the documents say
+bench: $(STAMP) $(PEERS_STAMP)  ## Images a second, beside what others use; a quarter of an hour
+	$(BIN)/python -m benchmarks.throughput
+
+bench-jobs: $(STAMP)  ## How jobs go through queue, workers and manifest; four minutes
 	$(BIN)/python -m benchmarks.job_flow
 
 bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data: the figures of the tutorial; most of an hour
@@ -41,6 +47,9 @@ lock: $(STAMP)  ## Resolve the dependencies again; names no index host
 		$(UV) pip compile pyproject.toml -o $$set --quiet --upgrade --universal --python-version 3.11 \
 			--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" || exit 1; \
 	done
+	$(UV) pip compile benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt --constraint requirements.lock \
+		--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock"
 
 install: $(STAMP)  ## The environment, .venv
 
@@ -59,5 +68,11 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(PEERS_STAMP): benchmarks/peers/requirements.txt | $(STAMP)
+	@echo "installing what make bench compares with into $(PEERS) (torch comes from uv's cache)"
+	@test -x $(PEERS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PEERS)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(PEERS)/bin/python benchmarks/peers/requirements.txt
+	@touch $@
+
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output

@@ -1,6 +1,6 @@
 """How the way of a job through queue, workers and manifest behaves; what the documents say comes from here.
 
-    make bench                            about four minutes on 2 CPU cores
+    make bench-jobs                       about four minutes on 2 CPU cores
     python -m benchmarks.job_flow --num-images 20000 --repeats 3
 
 Starts its own server and worker in a temporary home. Prints a table; the last line is JSON, and both go to

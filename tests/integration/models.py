@@ -41,7 +41,7 @@ def make_pngs(folder: Path, num_images: int, *, distinct: int = 64) -> None:
         data = io.BytesIO()
         Image.fromarray(random.integers(0, 256, (SIDE, SIDE), np.uint8)).save(data, "png")
         originals.append(data.getvalue())
-    _link(folder, originals, num_images, ".png")
+    write_images(folder, originals, num_images, ".png")
 
 
 def make_photographs(folder: Path, num_images: int, *, distinct: int = 8) -> None:
@@ -53,10 +53,11 @@ def make_photographs(folder: Path, num_images: int, *, distinct: int = 8) -> Non
         data = io.BytesIO()
         coarse.resize((1800, 1200), Image.Resampling.BILINEAR).save(data, "jpeg", progressive=True)
         originals.append(data.getvalue())
-    _link(folder, originals, num_images, ".jpg")
+    write_images(folder, originals, num_images, ".jpg")
 
 
-def _link(folder: Path, originals: list[bytes], num_images: int, suffix: str) -> None:
+def write_images(folder: Path, originals: list[bytes], num_images: int, suffix: str) -> None:
+    """Write files `00000000.jpg`, ..., a thousand a folder, hard-linked to one file for each of the originals."""
     folder.mkdir(parents=True)
     first: dict[int, Path] = {}
     for index in range(num_images):

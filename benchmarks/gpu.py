@@ -1,0 +1,171 @@
+"""How much of a GPU the library uses: resnet50 and convnext_tiny in bfloat16, from JPEGs to predictions.
+
+    python -m benchmarks.gpu --num-images 4096 --repeats 3
+
+Written without a GPU at hand and never run on one yet: trust its figures after a look at them. Needs CUDA (else it
+ends with 69) and nothing from the network. For each network: the model alone at several sizes of batch, decoding alone
+by this machine's cores and by nvJPEG (where `torchcodec` is installed), and the library in this process at the best
+size, as a share of what the model alone does there. The last line is JSON; it goes to `benchmarks/results/`, too.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine import describe_run
+from benchmarks.throughput_folders import make_photographs
+from benchmarks.throughput_networks import PHOTOGRAPHIC
+from modeling.card import ModelCard
+from modeling.classifier import Classifier
+from modeling.decode import decode_image
+from modeling.networks.build import build_network
+from modeling.pipeline import predict_groups
+from orchestrator.contract.settings import Settings
+
+RESULTS = Path(__file__).parent / "results"
+UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+NETWORKS = ("resnet50", "convnext_tiny")
+BATCHES = (32, 64, 128, 256, 512)
+MODEL_ALONE_S = 3.0
+TOP_K = 5
+
+
+class Bfloat16(nn.Module):
+    """A network whose inside is bfloat16, channels last; in and out are as before."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.inside = network.to(torch.bfloat16, memory_format=torch.channels_last)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:  # noqa: N803 shape letters: B images, C channels, height, width
+        """Logits BL in bfloat16."""
+        logits: Tensor = self.inside(images_BCHW.to(torch.bfloat16, memory_format=torch.channels_last))
+        return logits
+
+
+def make_classifier(name: str) -> Classifier:
+    """The network on the GPU with random weights."""
+    torch.manual_seed(0)
+    labels = tuple(f"label-{number:04d}" for number in range(1000))
+    card = ModelCard(name, labels, PHOTOGRAPHIC, "0" * 64)
+    return Classifier(Bfloat16(build_network(name, PHOTOGRAPHIC, len(labels))), card, torch.device("cuda"))
+
+
+def measure_model(classifier: Classifier, batch_size: int) -> float:
+    """Images a second through the network, from pixels on the GPU to logits on the GPU."""
+    images = torch.rand(batch_size, *PHOTOGRAPHIC.shape, device="cuda").permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        for _ in range(5):
+            classifier.network(images)
+        torch.cuda.synchronize()
+        started, num_images = time.perf_counter(), 0
+        while time.perf_counter() - started < MODEL_ALONE_S:
+            for _ in range(10):
+                classifier.network(images)
+            torch.cuda.synchronize()
+            num_images += 10 * batch_size
+    return num_images / (time.perf_counter() - started)
+
+
+def measure_library(classifier: Classifier, files: list[Path], batch_size: int, threads: int) -> float:
+    """Images a second from files to predictions."""
+    groups = ([path.read_bytes for path in files[at : at + batch_size]] for at in range(0, len(files), batch_size))
+    started = time.perf_counter()
+    results = predict_groups(groups, classifier, top_k=TOP_K, batch_size=batch_size, decode_threads=threads)
+    assert sum(p.ok for result in results for p in result.predictions) == len(files)
+    return len(files) / (time.perf_counter() - started)
+
+
+def measure_cpu_decode(files: list[Path], threads: int) -> float:
+    """Images a second, read and decoded to the network's size by threads."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda path: decode_image(path.read_bytes(), PHOTOGRAPHIC), files):
+            pass
+    return len(files) / (time.perf_counter() - started)
+
+
+def measure_nvjpeg(files: list[Path], batch_size: int = 128) -> float:
+    """Images a second, read and decoded to their full size on the GPU.
+
+    Raises:
+        ImportError: torchcodec is not installed, or too old to decode images.
+    """
+    from torchcodec.decoders import decode_jpeg
+
+    decode_jpeg(files[:batch_size], device="cuda")  # the first call sets nvJPEG up
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for at in range(0, len(files), batch_size):
+        decode_jpeg(files[at : at + batch_size], device="cuda")
+    torch.cuda.synchronize()
+    return len(files) / (time.perf_counter() - started)
+
+
+def median(repeats: int, work: Callable[[], float]) -> float:
+    """The median of as many runs."""
+    return round(statistics.median(work() for _ in range(repeats)), 1)
+
+
+def measure_network(name: str, files: list[Path], repeats: int, threads: int) -> dict[str, Any]:
+    """The figures of one network."""
+    classifier = make_classifier(name)
+    model = {size: median(repeats, lambda size=size: measure_model(classifier, size)) for size in BATCHES}
+    best = max(model, key=lambda size: model[size])
+    measure_library(classifier, files[:best], best, threads)
+    library = median(repeats, lambda: measure_library(classifier, files, best, threads))
+    share = round(library / model[best], 3)
+    print(f"{name}: model alone {model[best]:,.0f} images/s in batches of {best}; library {library:,.0f}, {share:.0%}")
+    return {"model": model, "best_batch": best, "library": library, "library_to_model": share}
+
+
+def measure_decoding(files: list[Path], repeats: int, threads: int) -> dict[str, Any]:
+    """Decoding by the cores and by the GPU."""
+    figures: dict[str, Any] = {"cpu": median(repeats, lambda: measure_cpu_decode(files, threads)), "threads": threads}
+    try:
+        figures["nvjpeg"] = median(repeats, lambda: measure_nvjpeg(files))
+    except (ImportError, OSError, RuntimeError) as err:
+        print(f"nvJPEG is not measured: torchcodec cannot be used ({str(err).splitlines()[0]})")
+    print(f"decoding alone, images/s: {figures}")
+    return figures
+
+
+def main() -> None:
+    """Measure, print, and keep the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-images", type=int, default=4096, help="photographs of about 500 x 375 px")
+    parser.add_argument("--repeats", type=int, default=3, help="of everything; medians are reported")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("benchmarks.gpu needs a CUDA device, and torch finds none here", file=sys.stderr)
+        sys.exit(UNAVAILABLE)
+    threads = Settings(server_url=None).num_decode_threads
+    with tempfile.TemporaryDirectory(prefix="ph-bench-") as scratch:
+        contents = make_photographs(Path(scratch) / "images", options.num_images)
+        files = sorted((Path(scratch) / "images").rglob("*.jpg"))
+        decoding = measure_decoding(files, options.repeats, threads)
+        networks = {name: measure_network(name, files, options.repeats, threads) for name in NETWORKS}
+    result = describe_run("gpu") | {
+        "gpu": torch.cuda.get_device_name(),
+        "contents": contents,
+        "decoding": decoding,
+        "networks": networks,
+    }
+    path = RESULTS / f"{result['date']}-gpu-{result['cores']}-cores.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"kept in {path}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""How fast images are classified: against what the machine could do, and beside what others use for it.
+
+    make bench                                            about a quarter of an hour on 2 CPU cores
+    python -m benchmarks.throughput --folder 12mp --network mobilenet_v2,resnet50 --peers timm_best,dataloader
+
+For a folder and each network, in turns, `--repeats` times: reading and decoding alone and the network alone, whose
+combination bounds what these cores can do; the library in this process; a whole job through server, worker and
+manifest, with the worker's start and without; every peer, in its own environment. Medians, and medians of the
+ratios within a repeat. A peer's `steady` rate counts from when all is imported and built, `whole` is its process
+from outside. Prints tables; the last line is JSON, and both go to `benchmarks/results/`.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_run
+from benchmarks.throughput_folders import FOLDERS
+from benchmarks.throughput_networks import NETWORKS, publish_network
+from benchmarks.throughput_ours import Subject, measure_jobs
+from benchmarks.throughput_peers import PEERS, PYTHON, Peer, PeerError, choose_peers, run_peer
+from benchmarks.throughput_report import peer_rates, summarise, table
+from orchestrator.contract.settings import Settings
+
+RESULTS = Path(__file__).parent / "results"
+NUM_IMAGES = {"photographs": 1000, "12mp": 80, "digits": 10_000}
+
+
+class PeerRuns:
+    """What the peers answered so far; one that failed is not asked again."""
+
+    def __init__(self, peers: list[Peer], budget_s: float) -> None:
+        self._peers = peers
+        self._budget_s = budget_s
+        self._answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._failed: dict[str, str] = {}
+
+    def run(self, folder: Path, network: str, num_images: int) -> None:
+        """Ask each peer once."""
+        for peer in self._peers:
+            if peer.name not in self._failed:
+                _say(f"{network}: {peer.title}")
+                try:
+                    self._answers[peer.name].append(run_peer(peer, folder, network, num_images, self._budget_s))
+                except PeerError as err:
+                    self._failed[peer.name] = str(err)
+                    _say(f"{network}: {peer.title} {err}")
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """The medians of each peer, or why it has none."""
+        return {
+            peer.name: {"failed": self._failed[peer.name]}
+            if peer.name in self._failed
+            else peer_rates(self._answers[peer.name])
+            for peer in self._peers
+        }
+
+
+def measure(subject: Subject, peers: list[Peer], repeats: int, budget_s: float, scratch: Path) -> dict[str, Any]:
+    """The result of one network."""
+    ours: dict[str, list[float]] = defaultdict(list)
+    runs = PeerRuns(peers, budget_s)
+    network = subject.version.name
+    for repeat in range(repeats):
+        _say(f"{network}: repeat {repeat + 1} of {repeats}")
+        ours["decode"].append(subject.decode())
+        ours["model"].append(subject.model())
+        ours["library"].append(subject.library())
+        outputs = scratch / f"out-{network}-{repeat}"
+        outputs.mkdir()
+        cold, warm = measure_jobs(subject, outputs)
+        ours["job_cold"].append(cold)
+        ours["job_warm"].append(warm)
+        runs.run(subject.folder, network, len(subject.paths))
+    return summarise(ours, runs.figures())
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; ends the process where it makes no sense."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", choices=FOLDERS, default="photographs", help="what is classified")
+    parser.add_argument("--network", default="resnet18", help=f"networks, with commas, of {', '.join(NETWORKS)}")
+    parser.add_argument("--num-images", type=int, help=f"images in the folder; default: {NUM_IMAGES}")
+    parser.add_argument("--repeats", type=int, default=3, help="of everything; medians are reported")
+    parser.add_argument("--peers", default="all", help=f"none, all, or with commas of {', '.join(PEERS)}")
+    parser.add_argument("--budget", type=float, default=180.0, help="seconds that one run of a peer may take")
+    parser.add_argument("-o", "--output", type=Path, help="file of the result; default: in benchmarks/results")
+    options = parser.parse_args(arguments)
+    options.num_images = options.num_images or NUM_IMAGES[options.folder]
+    options.network = options.network.split(",")
+    if unknown := set(options.network) - set(NETWORKS):
+        parser.error(f"unknown networks {', '.join(sorted(unknown))}; choose of {', '.join(NETWORKS)}")
+    if options.num_images < 1 or options.repeats < 1:
+        parser.error("--num-images and --repeats must be 1 or more")
+    try:
+        options.peers = choose_peers(options.peers)
+    except ValueError as err:
+        parser.error(str(err))
+    return options
+
+
+def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Make the folder, measure every network and print its table."""
+    _say(f"making {options.num_images} images")
+    contents = FOLDERS[options.folder](scratch / "images", options.num_images)
+    settings = Settings(home=scratch / "home", server_url=None)
+    load_before, _, _ = os.getloadavg()
+    networks: dict[str, Any] = {}
+    for network in options.network:
+        subject = Subject(scratch / "images", publish_network(settings.models, network), settings)
+        networks[network] = measure(subject, options.peers, options.repeats, options.budget, scratch)
+        print(table(network, networks[network], {name: peer.title for name, peer in PEERS.items()}), flush=True)
+    return describe_run("throughput") | {
+        "folder": options.folder,
+        "contents": contents,
+        "num_images": options.num_images,
+        "repeats": options.repeats,
+        "batch_size": settings.batch_size,
+        "peers": {peer.name: shlex.join([peer.module, *peer.flags]) for peer in options.peers},
+        "load_before": round(load_before, 2),  # a machine that is not quiet gives no absolute figures
+        "networks": networks,
+    }
+
+
+def main() -> None:
+    """Measure, print, and keep the result."""
+    options = parse()
+    if options.peers and not PYTHON.exists():
+        sys.exit(f"the peers have no environment at {PYTHON.parents[1]}; `make bench` makes it, or say --peers none")
+    with tempfile.TemporaryDirectory(prefix="ph-bench-") as scratch:
+        result = run(options, Path(scratch))
+    default = RESULTS / f"{result['date']}-throughput-{result['cores']}-cores.json"
+    path: Path = options.output or default
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"kept in {path}")
+    print(json.dumps(result))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

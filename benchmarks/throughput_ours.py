@@ -1,0 +1,110 @@
+"""What `benchmarks.throughput` measures of us: the bounds, the library in this process, and whole jobs."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from modeling.classifier import Classifier
+from modeling.decode import decode_image
+from modeling.pipeline import predict_groups
+from modeling.store import ModelVersion
+from orchestrator.contract.settings import Settings
+from orchestrator.follow import follow
+from orchestrator.stack import Stack
+from orchestrator.submit import ClassifyWish, Office
+from workers.read import ImageReader
+
+TOP_K = 5
+MODEL_ALONE_S = 3.0  # at least so long: the network's speed does not depend on the number of images
+
+
+def load_classifier(version: ModelVersion) -> Classifier:
+    """The classifier that a worker on this machine would load."""
+    return Classifier.load(version.path, "cpu")
+
+
+@dataclass
+class Subject:
+    """A folder of images and a network, with what is needed to classify the one by the other."""
+
+    folder: Path
+    version: ModelVersion
+    settings: Settings
+    paths: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        self.paths = sorted(str(path.relative_to(self.folder)) for path in found)
+        self.reader = ImageReader(str(self.folder), follow_symlinks=False, max_file_bytes=self.settings.max_file_bytes)
+        self.classifier = load_classifier(self.version)
+        size = self.settings.batch_size
+        first = (self.paths * size)[:size]
+        self._batch = np.stack([self._decode(path) for path in first])
+        self.classifier.predict(self._batch, TOP_K)  # the first call prepares what later ones use
+
+    def decode(self) -> float:
+        """Images a second, read and decoded by as many threads as there are cores, and thrown away."""
+        started = time.perf_counter()
+        with ThreadPoolExecutor(self.settings.num_decode_threads) as pool:
+            for _ in pool.map(self._decode, self.paths):
+                pass
+        return len(self.paths) / (time.perf_counter() - started)
+
+    def model(self) -> float:
+        """Images a second through the network alone, the same batch again and again."""
+        started, num_images = time.perf_counter(), 0
+        while (elapsed_s := time.perf_counter() - started) < MODEL_ALONE_S:
+            self.classifier.predict(self._batch, TOP_K)
+            num_images += len(self._batch)
+        return num_images / elapsed_s
+
+    def library(self) -> float:
+        """Images a second on the way that a worker goes, without queue, parts and manifest."""
+        size = self.settings.batch_size
+        starts = range(0, len(self.paths), size)
+        batches = ([self.reader.source(path) for path in self.paths[at : at + size]] for at in starts)
+        started = time.perf_counter()
+        results = predict_groups(
+            batches, self.classifier, top_k=TOP_K, batch_size=size, decode_threads=self.settings.num_decode_threads
+        )
+        num_good = sum(prediction.ok for result in results for prediction in result.predictions)
+        assert num_good == len(self.paths), f"{len(self.paths) - num_good} images failed"
+        return num_good / (time.perf_counter() - started)
+
+    def _decode(self, path: str) -> np.ndarray:
+        return decode_image(self.reader.read(path), self.classifier.preprocessing)
+
+
+def measure_jobs(subject: Subject, outputs: Path) -> tuple[float, float]:
+    """Images a second of two whole jobs: one by a worker that has yet to start, one by the same worker after it.
+
+    The first counts from the start of the worker, the second from the job's submission; both to the published manifest.
+    outputs: a folder for the manifests that has none yet.
+    """
+    stack = Stack(subject.settings)
+    stack.up([])
+    try:
+        started = time.perf_counter()
+        stack.up(["cpu"])
+        _classify(subject, outputs / "cold.csv")
+        between = time.perf_counter()
+        _classify(subject, outputs / "warm.csv")
+        finished = time.perf_counter()
+    finally:
+        stack.down()
+    return len(subject.paths) / (between - started), len(subject.paths) / (finished - between)
+
+
+def _classify(subject: Subject, manifest: Path) -> None:
+    """Submit a job and follow it to its end."""
+    office = Office(subject.settings)
+    wish = ClassifyWish(str(subject.folder), subject.version.name, output=manifest)
+    job = office.submit_classify(wish).job
+    for glimpse in follow(subject.settings, office.ledger, job):
+        record = glimpse.record
+    office.ledger.client.close()
+    assert record.state == "succeeded", record
+    assert record.num_failed == 0, record

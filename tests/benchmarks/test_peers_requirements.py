@@ -1,0 +1,31 @@
+"""What the peers are installed from, against our own lock."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
+
+
+def pins(path: str) -> dict[str, set[str]]:
+    """Versions by name; more than one where they depend on the Python."""
+    found: dict[str, set[str]] = {}
+    for name, version in PINNED.findall((ROOT / path).read_text()):
+        found.setdefault(name, set()).add(version)
+    return found
+
+
+def test_peers_are_pinned_and_share_our_torch():
+    peers, ours = pins("benchmarks/peers/requirements.txt"), pins("requirements.lock")
+
+    assert {"ray", "timm", "transformers"} <= set(peers)
+    assert {name: peers[name] for name in ("torch", "torchvision", "pillow", "numpy")} == {
+        name: ours[name] for name in ("torch", "torchvision", "pillow", "numpy")
+    }
+
+
+def test_requirements_name_no_index_host():
+    text = (ROOT / "benchmarks/peers/requirements.txt").read_text()
+
+    assert "http" not in text.replace("httpcore", "").replace("httpx", "")
+    assert not [line for line in text.splitlines() if line.startswith("-")]
