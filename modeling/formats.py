@@ -85,6 +85,7 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"FOVb", "camera raw (X3F)"),
     (4, b"ftypcrx ", "camera raw (CR3)"),
 )
+_USUAL = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG and PNG, told at once: they are nearly all
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 # (signature, end marker, name) of what we read, to tell a file cut short from one that is damaged.
@@ -106,6 +107,8 @@ _READABLE_SIGNATURES: tuple[tuple[bytes, bytes, str], ...] = (
 
 def unsupported_format(data: bytes) -> str | None:
     """Name of the known image format that `data` begins with and that we do not read, or None."""
+    if data.startswith(_USUAL):
+        return None
     for offset, signature, name in _UNSUPPORTED_SIGNATURES:
         if data.startswith(signature, offset):
             return name

@@ -43,6 +43,8 @@ def upright(image: Image.Image) -> Image.Image:
 
 def to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """The image as L or RGB with 8 bits a channel: nothing clipped, transparency over the background."""
+    if image.mode == preprocessing.mode and "transparency" not in image.info:
+        return image
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_to_8_bit(np.asarray(image))).convert(preprocessing.mode)
     if image.has_transparency_data:
@@ -57,9 +59,9 @@ def to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def pixels_of(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """An upright image of any mode as pixels of the model's channels: uint8 HWC, a copy that may be written to."""
-    pixels = np.array(to_mode(image, preprocessing))
-    return pixels.reshape(*pixels.shape[:2], preprocessing.channels)
+    """An upright image of any mode as pixels of the model's channels: uint8 HWC, not to be written to."""
+    image = to_mode(image, preprocessing)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, preprocessing.channels)
 
 
 def _to_8_bit(values_HW: NDArray[Any]) -> Pixels:
@@ -109,7 +111,7 @@ def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:
     from torch import from_numpy  # slow to import, and wanted only where there are images to scale
     from torch.nn.functional import interpolate
 
-    images_1CHW = from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1)[None]
+    images_1CHW = from_numpy(np.require(pixels_HWC, requirements=["C", "W"])).permute(2, 0, 1)[None]
     scaled_1CHW = interpolate(images_1CHW, size=(height, width), mode="bilinear", antialias=True)
     scaled_HWC: Pixels = scaled_1CHW[0].permute(1, 2, 0).numpy()
     return scaled_HWC
