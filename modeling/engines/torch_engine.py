@@ -34,7 +34,7 @@ class TorchEngine:
 
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32 on the device."""
-        images = torch.from_numpy(np.ascontiguousarray(images_BHWC))
+        images = torch.from_numpy(np.require(images_BHWC, requirements=["C", "W"]))
         if self._device.type == "cuda":
             images = images.pin_memory().to(self._device, non_blocking=True)
         halves = self._dtype is not torch.float32
