@@ -56,7 +56,7 @@ LENET = Recipe(
     epochs=12, batch_size=256, learning_rate=3e-3, weight_decay=1e-2, augmentation="flip_shift", average=0.99
 )
 SPEEDNET = Recipe(
-    epochs=16,
+    epochs=18,
     batch_size=512,
     learning_rate=0.75,
     weight_decay=1.33e-3,
@@ -64,7 +64,7 @@ SPEEDNET = Recipe(
     optimizer="sgd",
     momentum=0.85,
     warmup=0.23,
-    label_smoothing=0.2,
+    label_smoothing=0.1,
     floor=0.07,
     average=0.95,
     lookahead=True,

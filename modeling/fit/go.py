@@ -33,7 +33,8 @@ from modeling.transfer.backbone import weights_digest
 
 IMBALANCED = 3.0  # largest class to smallest, from which rare classes count more
 _RATE_SEARCH = 4  # stream of chance of the learning rate's search, beside those of the loop
-_FEW = 8  # images that time a step on a CPU; a GPU is timed at its full micro-batch
+_HEAVY = ("speednet",)  # small networks whose convolutions gain from half precision
+_FEW = 8  # photographs that time a step on a CPU; a GPU is timed at its full micro-batch
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
 _VOLATILE = ("output", "work", "cache", "device", "max_error", "int8")
 
@@ -103,13 +104,14 @@ def _agreed(ranks: Ranks, find: Callable[[], Plan]) -> Plan:
 
 def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan:
     """The plan with what has to be measured: precision, micro-batch, learning rate and number of epochs."""
-    request, family = setting.request, get_architecture(setting.request.architecture).family
+    request, architecture = setting.request, get_architecture(setting.request.architecture)
     on_cuda = setting.device.type == "cuda"
     torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # dropout in the trials
     if on_cuda:
         plan = fit_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
-    if family == "torchvision" and not request.deterministic:
-        size = plan.micro_batch if on_cuda else min(_FEW, plan.micro_batch)
+    if (architecture.family == "torchvision" or architecture.name in _HEAVY) and not request.deterministic:
+        few = architecture.family == "torchvision" and not on_cuda
+        size = min(_FEW, plan.micro_batch) if few else plan.micro_batch
         plan = choose_precision(network, plan, _sample(setting, task, plan, size)[0])
     if request.learning_rate == "auto":
         rate = find_learning_rate(network, plan, _samples(setting, task, plan))

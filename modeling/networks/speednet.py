@@ -17,7 +17,7 @@ from torch.nn import functional
 from modeling.errors import ArchitectureError
 from modeling.preprocessing import Preprocessing
 
-_WIDTHS = (32, 96, 192)
+_WIDTHS = (48, 160, 192)
 _BIAS_RATE = 8.0  # a bias is stored this much smaller, so that SGD moves it 64 times as fast
 _LOGIT_SCALE = 1 / 9
 _WHITENING_EPS = 5e-4

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from benchmarks.decode import PREPROCESSING, kinds, scores
 from benchmarks.reference_decode import reference_decode
 from modeling.decode import decode_image
 from modeling.errors import ImageError
 from modeling.jpeg import decode_jpeg, jpeg_size
+from modeling.networks.build import build_network
 from modeling.preprocessing import Preprocessing
 from tests.modeling.data import encode, real_data
 
@@ -104,6 +107,18 @@ def test_real_photographs_look_the_same_as_by_pillow_alone():
         assert np.abs(difference).max() <= 3, path.name
 
     assert np.mean(means) < 0.01  # of 255; `python -m benchmarks.decode` tells what labels make of it
+
+
+def test_real_photographs_get_the_same_labels_as_by_pillow_alone():
+    photographs = [path.read_bytes() for path in sorted(real_data("cats_dogs").glob("*/*.jpg"))[::20]]
+    network = build_network("mobilenet_v2", PREPROCESSING, 1000).eval()
+    weights = real_data("weights") / "mobilenet_v2_rebuilt.pth"
+    network.load_state_dict(torch.load(weights, weights_only=True))
+
+    ours, plain = (kinds(scores(network, photographs, decode)) for decode in (decode_image, reference_decode))
+
+    assert float((ours == plain).double().mean()) >= 0.999
+    assert set(ours.tolist()) >= {0, 1}  # cats and dogs: labels that mean something
 
 
 def test_a_large_photograph_decoded_at_a_quarter_looks_the_same():
