@@ -124,7 +124,7 @@ def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
     (folder / "url").unlink()  # as an `up` leaves it that was killed before it wrote that down
     third = home.up()
     assert not {pid for _, pid in third} & {pid for _, pid in second}
-    assert not psutil.pid_exists(second[0][1])
+    wait_until(lambda: not psutil.pid_exists(second[0][1]), what="the system has reaped the earlier server")
 
     assert json.loads(home.run_ok("down", "--json")) == ["server", "worker-cpu"]
     assert home.everyone() == []
