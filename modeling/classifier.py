@@ -83,7 +83,7 @@ class Classifier:
             logits_BL = self._logits(images_BHWC)
             if self.calibration is not None:
                 logits_BL = logits_BL / self.calibration.temperature
-            scores_BL = logits_BL.softmax(dim=1)
+            scores_BL = _softmax(logits_BL)
             sorted_BL, order_BL = scores_BL.sort(dim=1, descending=True, stable=True)
             best_B2k = torch.cat((sorted_BL[:, :top_k], order_BL[:, :top_k].float()), dim=1).cpu().numpy()
         if not np.isfinite(best_B2k).all():
@@ -91,8 +91,10 @@ class Classifier:
         scores_Bk, order_Bk = np.split(best_B2k, 2, axis=1)
         decisions = self._decisions(scores_Bk[:, 0], order_Bk[:, 0])
         return [
-            Prediction(tuple(self.labels[int(i)] for i in order), tuple(scores), decision=decision)
-            for order, scores, decision in zip(order_Bk, scores_Bk.tolist(), decisions, strict=True)
+            Prediction(tuple([self.labels[i] for i in order]), tuple(scores), decision=decision)
+            for order, scores, decision in zip(
+                order_Bk.astype(np.int64).tolist(), scores_Bk.tolist(), decisions, strict=True
+            )
         ]
 
     def logits(self, images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -116,6 +118,12 @@ class Classifier:
         if self.calibration is None:
             return [None] * len(scores_B)
         return self.calibration.decide_all(best_B.astype(np.int64), scores_B.astype(np.float64))
+
+
+def _softmax(logits_BL: Tensor) -> Tensor:
+    """As torch's own, which wakes its threads for the smallest batch: half a millisecond, more than some networks."""
+    powers_BL = (logits_BL - logits_BL.amax(dim=1, keepdim=True)).exp()
+    return powers_BL / powers_BL.sum(dim=1, keepdim=True)
 
 
 def _read(path: Path) -> bytes:
