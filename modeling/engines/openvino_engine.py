@@ -2,6 +2,7 @@
 
 # Shapes: B images of a batch, P images of a padded batch, H height, W width, C channels, L labels.
 import os
+import threading
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -12,6 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.precision import Precision
+
+
+# OpenVINO 2026.4 makes tables of types ready in its first call, and stands still for good where two threads make that
+# call at once: each waits for the other's lock, one for Python's. So the first call is made before there are others.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class OpenVinoEngine:
@@ -41,6 +47,9 @@ class OpenVinoEngine:
         self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(self.num_streams):
             self._idle.put(compiled.create_infer_request())
+        _, *shape = compiled.input(0).partial_shape
+        with _ONE_AT_A_TIME:
+            self.logits(np.zeros((1, *(side.get_length() for side in shape)), np.uint8))
 
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32."""

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ from modeling.classifier import Classifier
 from modeling.engines.openvino_engine import OpenVinoEngine
 from modeling.exchange.onnx_export import write_graph
 from tests.modeling.test_exchange import make_model, random_images
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +46,27 @@ def test_many_threads_get_the_answers_to_their_own_images(engine):
         found = list(pool.map(engine.logits, batches))
 
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_threads_may_make_the_first_calls_of_a_process_together(tmp_path):
+    write_graph(Classifier.load(make_model(tmp_path / "model")), tmp_path / "network.onnx")
+    code = """if True:
+        import sys, threading
+        from pathlib import Path
+        import numpy as np
+        from modeling.engines.openvino_engine import OpenVinoEngine
+        engine = OpenVinoEngine(Path(sys.argv[1]), "fp32", num_streams=2)
+        together = threading.Barrier(4)
+        def call():
+            together.wait()
+            engine.logits(np.zeros((4, 8, 8, 1), np.uint8))
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+    """
+
+    for _ in range(3):  # it takes chance to stand still
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "network.onnx")], cwd=ROOT, check=True, timeout=40)
 
 
 def test_images_need_not_be_contiguous(engine):
