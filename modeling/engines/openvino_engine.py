@@ -14,7 +14,6 @@ from torch import Tensor
 
 from modeling.precision import Precision
 
-
 # OpenVINO 2026.4 makes tables of types ready in its first call, and stands still for good where two threads make that
 # call at once: each waits for the other's lock, one for Python's. So the first call is made before there are others.
 _ONE_AT_A_TIME = threading.Lock()
