@@ -12,8 +12,8 @@ from modeling.architectures import get_architecture
 from modeling.networks.heads import head_of
 from modeling.preprocessing import Preprocessing
 
-FEATURES_VERSION = 1
-"""Raised when features are computed in another way (folding, precision, pooling): cached ones are stale then."""
+FEATURES_VERSION = 2
+"""Raised when features are computed in another way (decoding, folding, precision, pooling): cached ones are stale then."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
