@@ -13,7 +13,7 @@ from modeling.networks.heads import head_of
 from modeling.preprocessing import Preprocessing
 
 FEATURES_VERSION = 2
-"""Raised when features are computed in another way (decoding, folding, precision, pooling): cached ones are stale then."""
+"""Raised when features are computed in another way (decoding, folding, precision, pooling): old ones are stale."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
