@@ -103,16 +103,24 @@ def test_a_size_that_did_not_fit_in_memory_is_not_tried_again():
 
 @pytest.mark.parametrize("num_streams", [2, 5])
 def test_several_streams_give_the_same_answers_in_the_same_order(num_streams):
-    class Uneven(FakeClassifier):
+    overtaken = threading.Event()
+
+    class Overtaken(FakeClassifier):
+        """Answers the first batch only when a later one has been answered."""
+
         def predict(self, images, top_k):
-            if int(images[0, 0, 0, 0]) % 3 == 0:
-                time.sleep(0.01)  # so that batches come back in another order than they left
-            return super().predict(images, top_k)
+            if int(images[0, 0, 0, 0]) == 0:
+                assert overtaken.wait(timeout=10)
+                return super().predict(images, top_k)
+            try:
+                return super().predict(images, top_k)
+            finally:
+                overtaken.set()
 
     groups = [sources(*range(start, start + 7)) for start in range(0, 70, 7)] + [[], [lambda: b""]]
     expected = predictions(groups, FakeClassifier(poison=12))
 
-    assert predictions(groups, Uneven(poison=12, num_streams=num_streams)) == expected
+    assert predictions(groups, Overtaken(poison=12, num_streams=num_streams)) == expected
     assert decode_threads_alive() == []
 
 
