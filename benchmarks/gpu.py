@@ -28,9 +28,9 @@ from benchmarks.throughput_networks import PHOTOGRAPHIC
 from modeling.card import ModelCard
 from modeling.classifier import Classifier
 from modeling.decode import decode_image
+from modeling.decoders import num_cores
 from modeling.networks.build import build_network
 from modeling.pipeline import predict_groups
-from orchestrator.contract.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
@@ -149,7 +149,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("benchmarks.gpu needs a CUDA device, and torch finds none here", file=sys.stderr)
         sys.exit(UNAVAILABLE)
-    threads = Settings(server_url=None).num_decode_threads
+    threads = num_cores()
     with tempfile.TemporaryDirectory(prefix="ph-bench-") as scratch:
         contents = make_photographs(Path(scratch) / "images", options.num_images)
         files = sorted((Path(scratch) / "images").rglob("*.jpg"))

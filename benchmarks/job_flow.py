@@ -125,13 +125,9 @@ def _classify_in_process(bench: Bench) -> None:
     classifier = Classifier.load(ModelStore(bench.settings.models).resolve("digits").path)
     reader = ImageReader(str(bench.images), follow_symlinks=False, max_file_bytes=1 << 28)
     paths = sorted(str(path.relative_to(bench.images)) for path in bench.images.rglob("*.png"))
-    size = bench.settings.batch_size
+    size = classifier.batch_size
     batches = ([reader.source(path) for path in paths[at : at + size]] for at in range(0, len(paths), size))
-    threads = bench.settings.num_decode_threads
-    count = sum(
-        len(result.predictions)
-        for result in predict_groups(batches, classifier, top_k=5, batch_size=size, decode_threads=threads)
-    )
+    count = sum(len(result.predictions) for result in predict_groups(batches, classifier, top_k=5))
     assert count == bench.num_images
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.machine import describe_run
 from benchmarks.throughput_folders import FOLDERS
-from benchmarks.throughput_networks import NETWORKS, publish_network
+from benchmarks.throughput_networks import NETWORKS, publish_int8, publish_network
 from benchmarks.throughput_ours import Subject, measure_jobs
 from benchmarks.throughput_peers import PEERS, PYTHON, Peer, PeerError, choose_peers, run_peer
 from benchmarks.throughput_report import peer_rates, summarise, table
@@ -62,8 +62,10 @@ class PeerRuns:
         }
 
 
-def measure(subject: Subject, peers: list[Peer], repeats: int, budget_s: float, scratch: Path) -> dict[str, Any]:
-    """The result of one network."""
+def measure(
+    subject: Subject, small: Subject | None, peers: list[Peer], repeats: int, budget_s: float, scratch: Path
+) -> dict[str, Any]:
+    """The result of one network; `small` is the same in int8."""
     ours: dict[str, list[float]] = defaultdict(list)
     runs = PeerRuns(peers, budget_s)
     network = subject.version.name
@@ -72,13 +74,16 @@ def measure(subject: Subject, peers: list[Peer], repeats: int, budget_s: float, 
         ours["decode"].append(subject.decode())
         ours["model"].append(subject.model())
         ours["library"].append(subject.library())
-        outputs = scratch / f"out-{network}-{repeat}"
-        outputs.mkdir()
-        cold, warm = measure_jobs(subject, outputs)
+        cold, warm = measure_jobs(subject, scratch / f"out-{network}-{repeat}")
         ours["job_cold"].append(cold)
         ours["job_warm"].append(warm)
+        if small is not None:
+            ours["library_int8"].append(small.library())
+            _, warm = measure_jobs(small, scratch / f"out-{network}-int8-{repeat}")
+            ours["job_int8"].append(warm)
         runs.run(subject.folder, network, len(subject.paths))
-    return summarise(ours, runs.figures())
+    engines = {"engine": subject.classifier.engine_name, "batch_size": subject.classifier.batch_size}
+    return engines | summarise(ours, runs.figures())
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -89,6 +94,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-images", type=int, help=f"images in the folder; default: {NUM_IMAGES}")
     parser.add_argument("--repeats", type=int, default=3, help="of everything; medians are reported")
     parser.add_argument("--peers", default="all", help=f"none, all, or with commas of {', '.join(PEERS)}")
+    parser.add_argument("--int8", action="store_true", help="measure the library and warm jobs in int8, too")
     parser.add_argument("--budget", type=float, default=180.0, help="seconds that one run of a peer may take")
     parser.add_argument("-o", "--output", type=Path, help="file of the result; default: in benchmarks/results")
     options = parser.parse_args(arguments)
@@ -114,18 +120,28 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     networks: dict[str, Any] = {}
     for network in options.network:
         subject = Subject(scratch / "images", publish_network(settings.models, network), settings)
-        networks[network] = measure(subject, options.peers, options.repeats, options.budget, scratch)
+        small = _in_int8(subject) if options.int8 else None
+        networks[network] = measure(subject, small, options.peers, options.repeats, options.budget, scratch)
         print(table(network, networks[network], {name: peer.title for name, peer in PEERS.items()}), flush=True)
     return describe_run("throughput") | {
         "folder": options.folder,
         "contents": contents,
         "num_images": options.num_images,
         "repeats": options.repeats,
-        "batch_size": settings.batch_size,
         "peers": {peer.name: shlex.join([peer.module, *peer.flags]) for peer in options.peers},
         "load_before": round(load_before, 2),  # a machine that is not quiet gives no absolute figures
         "networks": networks,
     }
+
+
+def _in_int8(subject: Subject) -> Subject | None:
+    """The same folder and network with int8 weights; none where jobs would not choose them."""
+    version = publish_int8(subject.settings.models, subject.version, list(subject.batch))
+    small = Subject(subject.folder, version, subject.settings)
+    if "int8" in small.classifier.engine_name:
+        return small
+    _say(f"{subject.version.name}: int8 is left out, {small.classifier.engine_name} measures faster")
+    return None
 
 
 def main() -> None:

@@ -1,15 +1,23 @@
 """Networks with random weights, published as models: what they answer means nothing, but takes as long."""
 
 import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 
 from modeling.architectures import IMAGENET_MEAN, IMAGENET_STD
-from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
+from modeling.classifier import Classifier
+from modeling.exchange.onnx_export import write_graph
 from modeling.networks.build import build_network
+from modeling.pixels import Pixels
 from modeling.preprocessing import Preprocessing
+from modeling.quantise import write_int8
 from modeling.store import ModelStore, ModelVersion
 
 NETWORKS = ("cnn", "mobilenet_v2", "resnet18", "resnet50")
@@ -25,8 +33,29 @@ def publish_network(models: Path, name: str) -> ModelVersion:
     weights = safetensors.torch.save(network.state_dict())
     labels = tuple(f"label-{number:04d}" for number in range(num_labels))
     card = ModelCard(name, labels, preprocessing, hashlib.sha256(weights).hexdigest())
+    return _publish(models, name, {WEIGHTS_FILE: weights, CARD_FILE: card.to_bytes()})
+
+
+def publish_int8(models: Path, version: ModelVersion, images: Sequence[Pixels]) -> ModelVersion:
+    """Publish the same network with int8 weights, whose scales these images give, under another name.
+
+    The bound that training holds int8 to is left out: labels of random weights flip at the smallest rounding.
+    """
+    classifier = Classifier.load(version.path)
+    with tempfile.TemporaryDirectory(prefix="ph-int8-") as folder:
+        whole, small = Path(folder, "whole.onnx"), Path(folder, "int8.onnx")
+        write_graph(classifier, whole)
+        write_int8(whole, small, lambda index: images[index], np.arange(len(images)))
+        int8 = small.read_bytes()
+    card = replace(classifier.card, training={"int8": {"sha256": hashlib.sha256(int8).hexdigest()}})
+    weights = (version.path / WEIGHTS_FILE).read_bytes()
+    files = {WEIGHTS_FILE: weights, CARD_FILE: card.to_bytes(), INT8_FILE: int8}
+    return _publish(models, f"{version.name}-int8", files)
+
+
+def _publish(models: Path, name: str, files: Mapping[str, bytes]) -> ModelVersion:
     staged = models.parent / f"staged-{name}"
     staged.mkdir(parents=True)
-    (staged / WEIGHTS_FILE).write_bytes(weights)
-    (staged / CARD_FILE).write_bytes(card.to_bytes())
+    for file, data in files.items():
+        (staged / file).write_bytes(data)
     return ModelStore(models).publish(staged, name)

@@ -9,6 +9,7 @@ import numpy as np
 
 from modeling.classifier import Classifier
 from modeling.decode import decode_image
+from modeling.decoders import num_cores
 from modeling.engines.choose import load_fastest
 from modeling.pipeline import predict_groups
 from modeling.store import ModelVersion
@@ -35,45 +36,47 @@ class Subject:
     version: ModelVersion
     settings: Settings
     paths: list[str] = field(init=False)
+    batch: np.ndarray = field(init=False)  # of the first images, BHWC
 
     def __post_init__(self) -> None:
         found = (path for path in self.folder.rglob("*") if path.is_file())
         self.paths = sorted(str(path.relative_to(self.folder)) for path in found)
         self.reader = ImageReader(str(self.folder), follow_symlinks=False, max_file_bytes=self.settings.max_file_bytes)
         self.classifier = load_classifier(self.version)
-        size = self.settings.batch_size
+        size = self.classifier.batch_size
         first = (self.paths * size)[:size]
-        self._batch = np.stack([self._decode(path) for path in first])
-        self.classifier.predict(self._batch, TOP_K)  # the first call prepares what later ones use
+        self.batch = np.stack([self._decode(path) for path in first])
+        self.classifier.predict(self.batch, TOP_K)  # the first call prepares what later ones use
 
     def decode(self) -> float:
-        """Images a second, read and decoded by as many threads as there are cores, and thrown away."""
-        started = time.perf_counter()
-        with ThreadPoolExecutor(self.settings.num_decode_threads) as pool:
-            for _ in pool.map(self._decode, self.paths):
-                pass
-        return len(self.paths) / (time.perf_counter() - started)
+        """Images a second, read, decoded and thrown away: by a thread a core, or by one where that is faster."""
+        rates = []
+        for num_threads in {1, num_cores()}:
+            started = time.perf_counter()
+            with ThreadPoolExecutor(num_threads) as pool:
+                for _ in pool.map(self._decode, self.paths):
+                    pass
+            rates.append(len(self.paths) / (time.perf_counter() - started))
+        return max(rates)
 
     def model(self) -> float:
         """Images a second through the network alone, the same batch again and again, on all its streams."""
         num_streams = self.classifier.num_streams
-        batches = [self._batch] * (4 * num_streams)
+        batches = [self.batch] * (4 * num_streams)
         started, num_images = time.perf_counter(), 0
         with ThreadPoolExecutor(num_streams) as pool:
             while (elapsed_s := time.perf_counter() - started) < MODEL_ALONE_S:
                 list(pool.map(lambda batch: self.classifier.predict(batch, TOP_K), batches))
-                num_images += len(self._batch) * len(batches)
+                num_images += len(self.batch) * len(batches)
         return num_images / elapsed_s
 
     def library(self) -> float:
         """Images a second on the way that a worker goes, without queue, parts and manifest."""
-        size = self.settings.batch_size
+        size = self.classifier.batch_size
         starts = range(0, len(self.paths), size)
         batches = ([self.reader.source(path) for path in self.paths[at : at + size]] for at in starts)
         started = time.perf_counter()
-        results = predict_groups(
-            batches, self.classifier, top_k=TOP_K, batch_size=size, decode_threads=self.settings.num_decode_threads
-        )
+        results = predict_groups(batches, self.classifier, top_k=TOP_K)
         num_good = sum(prediction.ok for result in results for prediction in result.predictions)
         assert num_good == len(self.paths), f"{len(self.paths) - num_good} images failed"
         return num_good / (time.perf_counter() - started)
@@ -86,8 +89,9 @@ def measure_jobs(subject: Subject, outputs: Path) -> tuple[float, float]:
     """Images a second of two whole jobs: one by a worker that has yet to start, one by the same worker after it.
 
     The first counts from the start of the worker, the second from the job's submission; both to the published manifest.
-    outputs: a folder for the manifests that has none yet.
+    outputs: a folder for the manifests that is not there yet.
     """
+    outputs.mkdir()
     stack = Stack(subject.settings)
     stack.up([])
     try:

@@ -10,6 +10,8 @@ OURS = {
     "library": "library, in process",
     "job_warm": "job, warm worker",
     "job_cold": "job, worker's start included",
+    "library_int8": "library, int8",
+    "job_int8": "job, warm worker, int8",
 }
 
 Rates = Mapping[str, Sequence[float]]  # images a second of each repeat, by what was measured
@@ -56,8 +58,12 @@ def _ratios(ours: Rates, bounds: Sequence[float], peers: Mapping[str, Mapping[st
         "job_warm_to_bound": _ratio(ours["job_warm"], bounds),
         "job_warm_to_library": _ratio(ours["job_warm"], ours["library"]),
     }
+    if "job_int8" in ours:
+        ratios["job_int8_to_job_warm"] = _ratio(ours["job_int8"], ours["job_warm"])
     for name, figures in peers.items():
         if "failed" not in figures:
+            if "job_int8" in ours:
+                ratios[f"job_int8_to_{name}_steady"] = _ratio(ours["job_int8"], figures["steady_runs"])
             ratios[f"library_to_{name}_steady"] = _ratio(ours["library"], figures["steady_runs"])
             ratios[f"job_warm_to_{name}_steady"] = _ratio(ours["job_warm"], figures["steady_runs"])
             ratios[f"job_cold_to_{name}_whole"] = _ratio(ours["job_cold"], figures["whole_runs"])
@@ -73,6 +79,8 @@ def table(network: str, result: Mapping[str, Any], titles: Mapping[str, str]) ->
     rates, ratios = result["images_per_sec"], result["ratios"]
     lines = [f"{network}", f"  {'':34}{'images/s':>10}{'of bound':>10}"]
     for name, title in [*list(OURS.items())[:2], ("bound", "bound: both share the cores"), *list(OURS.items())[2:]]:
+        if name not in rates:
+            continue
         share = f"{rates[name] / rates['bound']:>10.2f}" if name not in ("decode", "model") else ""
         lines.append(f"  {title:34}{rates[name]:>10.1f}{share}")
     if result["peers"]:

@@ -16,8 +16,8 @@ from modeling.surviving import Predictor, Survivor
 class GroupResult:
     """One group's predictions in order, and the seconds that each stage took.
 
-    `read` and `decode` are summed over the threads; `wait` (for decoded images) is the calling thread's; `predict`
-    is the streams' time divided by their number, so that one second of it is a second of the whole device.
+    `wait` (for decoded images) is the calling thread's. `read`, `decode` and `predict` are the time of several threads
+    divided by their number, so that one second of any stage is a second of everything that there is for it.
     """
 
     predictions: list[Prediction]

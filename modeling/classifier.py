@@ -21,6 +21,8 @@ from modeling.errors import ModelFormatError
 from modeling.networks.build import build_network, select_device
 from modeling.prediction import Prediction
 
+DEFAULT_BATCH = 32
+
 
 class Classifier:
     """A network with its card, on one device. Same images in the same batches give the same scores.
@@ -28,12 +30,24 @@ class Classifier:
     Several threads may use it at once.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, device: torch.device, engine: Engine | None = None) -> None:
-        """engine: computes the answers; by default torch does, in full precision."""
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        device: torch.device,
+        engine: Engine | None = None,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> None:
+        """engine: computes the answers; by default torch does, in full precision.
+
+        batch_size: images that it answers fastest together.
+        """
         self.reference = TorchEngine(network, card.preprocessing, device)
         self.network = self.reference.network  # in eval mode, its parameters without gradients
         self.device = device
         self.engine = engine or self.reference
+        self.batch_size = batch_size
         self.card = card
         self.labels = card.labels
         self.preprocessing = card.preprocessing
@@ -65,9 +79,14 @@ class Classifier:
         """Threads that may ask for predictions at once to advantage."""
         return self.engine.num_streams
 
-    def on(self, engine: Engine) -> "Classifier":
+    @property
+    def engine_name(self) -> str:
+        """What computes the answers, such as `openvino bf16`."""
+        return self.engine.name
+
+    def on(self, engine: Engine, batch_size: int = DEFAULT_BATCH) -> "Classifier":
         """The same model, answered by another engine."""
-        return Classifier(self.network, self.card, self.device, engine)
+        return Classifier(self.network, self.card, self.device, engine, batch_size=batch_size)
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
         """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modeling.pipeline import Source, predict_groups
+from modeling.decoders import Source
+from modeling.pipeline import predict_groups
 from modeling.surviving import Predictor
 
 
@@ -23,6 +24,8 @@ class Measurement:
 
     num_images: int
     elapsed_s: float
+    engine: str
+    batch_size: int
     seconds: dict[str, float]
     errors: dict[str, int]
     decisions: dict[str, int]
@@ -32,12 +35,13 @@ def measure(
     sources: Sequence[Source],
     classifier: Predictor,
     *,
-    batch_size: int,
-    decode_threads: int,
+    batch_size: int = 0,
+    decode_threads: int = 0,
     max_pixels: int,
     limit_s: float,
 ) -> Measurement:
     """Read, decode and predict `sources` as a worker would; no batch is begun after `limit_s`, but one always is."""
+    batch_size = batch_size or classifier.batch_size
     black_BHWC = np.zeros((batch_size, *classifier.preprocessing.shape), dtype=np.uint8)
     classifier.predict(black_BHWC, 1)  # the first batch pays for what later ones find ready
     seconds: Counter[str] = Counter()
@@ -54,7 +58,15 @@ def measure(
         errors.update(each.error_code for each in result.predictions if each.error_code)
         decisions.update(each.decision for each in result.predictions if each.decision)
     elapsed_s = time.perf_counter() - started
-    return Measurement(num_images, elapsed_s, dict(seconds), dict(sorted(errors.items())), dict(decisions))
+    return Measurement(
+        num_images=num_images,
+        elapsed_s=elapsed_s,
+        engine=classifier.engine_name,
+        batch_size=batch_size,
+        seconds=dict(seconds),
+        errors=dict(sorted(errors.items())),
+        decisions=dict(decisions),
+    )
 
 
 def _batches(sources: Sequence[Source], batch_size: int, deadline: float) -> Iterator[Sequence[Source]]:

@@ -9,35 +9,21 @@ predictions do not depend on what came before it.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
 
 from modeling.batches import Batcher, GroupResult
-from modeling.decode import decode_image
-from modeling.errors import ImageError
+from modeling.decoders import Chunk, Decoders, Source
 from modeling.formats import MAX_PIXELS
-from modeling.pixels import Pixels
-from modeling.preprocessing import Preprocessing
 from modeling.surviving import Predictor
-
-Source = Callable[[], bytes]
-"""Reads one image's bytes; may raise ImageError or OSError."""
 
 _CHUNK = 8  # images a thread reads and decodes at a time
 _MAX_OPEN_GROUPS = 2  # the one being predicted and the next: more would claim work that others could do
 
 
-@dataclass(slots=True)
-class _Chunk:
-    """A few images of one group: pixels, or why there are none."""
-
-    images: list[Pixels | ImageError] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "decode": 0.0})
-
-
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    chunk: Future[_Chunk]
+    chunk: Future[Chunk]
     ends_group: bool
 
 
@@ -46,26 +32,22 @@ def predict_groups(
     classifier: Predictor,
     *,
     top_k: int,
-    batch_size: int,
-    decode_threads: int,
+    batch_size: int = 0,
+    decode_threads: int = 0,
     max_pixels: int = MAX_PIXELS,
     between_batches: Callable[[], None] = lambda: None,
 ) -> Iterator[GroupResult]:
     """Predictions of every group, in order; the next group is pulled while the present one is predicted.
 
+    batch_size: 0: the classifier's. decode_threads: 0: as many as the first images show to be best.
     `between_batches` runs in the calling thread after every chunk and every batch; what it raises, or what
     `groups` raises, ends the iteration once the threads have stopped.
     """
-    preprocessing = classifier.preprocessing
-    pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-
-    def submit(sources: Sequence[Source]) -> Future[_Chunk]:
-        return pool.submit(_read_and_decode, sources, preprocessing, max_pixels)
-
-    max_chunks = 2 * -(-batch_size // _CHUNK) + decode_threads  # two batches, and work for every thread
+    batch_size = batch_size or classifier.batch_size
+    decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads)
     batcher = Batcher(classifier, top_k, batch_size, between_batches)
     try:
-        for pending in _ahead(_chunks(groups), submit, max_chunks):
+        for pending in _ahead(_chunks(groups), decoders, 2 * -(-batch_size // _CHUNK)):
             started = time.perf_counter()
             chunk = pending.chunk.result()
             batcher.add(chunk.images, chunk.seconds | {"wait": time.perf_counter() - started})
@@ -76,7 +58,7 @@ def predict_groups(
         yield from batcher.results()
     finally:
         batcher.close()
-        pool.shutdown(wait=True, cancel_futures=True)
+        decoders.close()
 
 
 def _chunks(groups: Iterable[Sequence[Source]]) -> Iterator[tuple[Sequence[Source], bool]]:
@@ -86,46 +68,22 @@ def _chunks(groups: Iterable[Sequence[Source]]) -> Iterator[tuple[Sequence[Sourc
             yield group[start : start + _CHUNK], start + _CHUNK >= len(group)
 
 
-def _ahead(
-    chunks: Iterator[tuple[Sequence[Source], bool]],
-    submit: Callable[[Sequence[Source]], Future[_Chunk]],
-    max_chunks: int,
-) -> Iterator[_Pending]:
-    """Chunks in order, each submitted before it is asked for: up to `max_chunks`, of two groups at most."""
+def _ahead(chunks: Iterator[tuple[Sequence[Source], bool]], decoders: Decoders, num_chunks: int) -> Iterator[_Pending]:
+    """Chunks in order, each submitted before it is asked for: `num_chunks` and one a thread, of two groups at most."""
     waiting: deque[_Pending] = deque()
     open_groups = 1  # groups with a chunk not yet handed on, counting the one that comes next
     exhausted = False
     while True:
-        while not exhausted and len(waiting) < max_chunks and open_groups <= _MAX_OPEN_GROUPS:
+        while not exhausted and len(waiting) < num_chunks + decoders.num_threads and open_groups <= _MAX_OPEN_GROUPS:
             following = next(chunks, None)
             if following is None:
                 exhausted = True
                 break
             sources, ends_group = following
-            waiting.append(_Pending(submit(sources), ends_group))
+            waiting.append(_Pending(decoders.submit(sources), ends_group))
             open_groups += ends_group
         if not waiting:
             return
         pending = waiting.popleft()
         yield pending
         open_groups -= pending.ends_group
-
-
-def _read_and_decode(sources: Sequence[Source], preprocessing: Preprocessing, max_pixels: int) -> _Chunk:
-    """Runs in a decode thread."""
-    chunk = _Chunk()
-    for source in sources:
-        started = time.perf_counter()
-        read = started
-        try:
-            data = source()
-            read = time.perf_counter()
-            chunk.images.append(decode_image(data, preprocessing, max_pixels=max_pixels))
-        except ImageError as err:
-            chunk.images.append(err)
-        except OSError as err:
-            chunk.images.append(ImageError("unreadable", err.strerror or type(err).__name__))
-        finally:
-            chunk.seconds["read"] += read - started
-            chunk.seconds["decode"] += time.perf_counter() - read
-    return chunk

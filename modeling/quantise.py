@@ -80,7 +80,7 @@ def quantise(
     with tempfile.TemporaryDirectory(prefix="pigeonhole-int8-") as folder:
         whole, small = Path(folder, "whole.onnx"), Path(folder, "int8.onnx")
         write_graph(classifier, whole)
-        _quantise(whole, small, load, calibration_M)
+        write_int8(whole, small, load, calibration_M)
         best_M = _best_labels(OpenVinoEngine(small, "int8"), load, validation_M)
         data = small.read_bytes()
     full_M = logits_ML.argmax(axis=1)
@@ -109,7 +109,8 @@ def _batches(load: Load, indices_M: Sequence[int] | Indices) -> Iterator[NDArray
         yield np.stack([load(int(index)) for index in indices_M[start : start + _BATCH]])
 
 
-def _quantise(source: Path, target: Path, load: Load, calibration_M: Indices) -> None:
+def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -> None:
+    """Quantise the ONNX file `source` by what it does with some images; whether it is any good is not asked."""
     from onnxruntime import quantization  # slow to import
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types

@@ -14,13 +14,22 @@ from modeling.preprocessing import Preprocessing
 
 
 class Predictor(Protocol):
-    """What is needed of a Classifier; `num_streams` threads may ask it at once to advantage."""
+    """What is needed of a Classifier.
+
+    num_streams: threads that may ask it at once to advantage. batch_size: images that it answers fastest together.
+    """
 
     @property
     def preprocessing(self) -> Preprocessing: ...
 
     @property
     def num_streams(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def engine_name(self) -> str: ...
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int, /) -> list[Prediction]: ...
 

@@ -14,7 +14,7 @@ from orchestrator.contract.queues import CLASSIFY, QUEUE_OF_KIND
 from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
-from orchestrator.contract.stages import STAGES, StageTimes
+from orchestrator.contract.stages import STAGES
 from orchestrator.events import describe_event
 
 FIRST_POLL_S, SLOWEST_POLL_S = 0.03, 0.5
@@ -72,14 +72,10 @@ def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
     """A job's record with what was asked for, for `--json`."""
     request = JobFolder.open(settings, record.job).request()
     facts = asdict(record) | {"progress": json.loads(record.progress) if record.progress else None}
-    times = facts.pop("times")
+    stage_seconds = facts.pop("stage_seconds")
     facts |= {"source": request.source}
     if isinstance(request, ClassifyRequest):
-        timed = {
-            "stage_seconds": times["seconds"],
-            "decode_threads": times["decode_threads"],
-            "bound": record.times.bound,
-        }
+        timed = {"stage_seconds": stage_seconds, "bound": record.bound}
         return facts | timed | {"model": request.model.ref, "output": request.output}
     if isinstance(request, TrainJobRequest):
         return facts | {"model": request.name, "architecture": request.train["architecture"]}
@@ -170,14 +166,15 @@ def describe(glimpse: Glimpse) -> str:
         parts.append(f"{glimpse.images_per_sec:,.0f} images/s")
     if glimpse.eta_s is not None:
         parts.append(f"{glimpse.eta_s:,.0f} s left")
-    if record.times.bound and not record.ended:
-        parts.append(f"limited by {record.times.bound}")
+    if record.bound and not record.ended:
+        parts.append(f"limited by {record.bound}")
     if record.trouble:
         parts.append(record.trouble)
     return ", ".join(parts)
 
 
-def describe_bound(times: StageTimes) -> str:
+def describe_bound(record: JobRecord) -> str:
     """What bounds a job and how long its stages took, in words."""
-    stages = ", ".join(f"{stage} {times.seconds[stage]:,.1f} s" for stage in STAGES if stage in times.seconds)
-    return f"{times.bound} ({stages})"
+    seconds = record.stage_seconds
+    stages = ", ".join(f"{stage} {seconds[stage]:,.1f} s" for stage in STAGES if stage in seconds)
+    return f"{record.bound} ({stages})"

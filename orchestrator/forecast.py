@@ -24,7 +24,8 @@ from modeling.store import ModelStore
 from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
 from orchestrator.contract.settings import Settings
-from orchestrator.contract.stages import Bound, StageTimes, stage_rates
+from orchestrator.contract.stages import Bound, name_bound, stage_rates
+from orchestrator.shard_size import fitting_shard_size
 from orchestrator.sources import Source, open_source
 from orchestrator.stack import SAFE_PATH
 from orchestrator.wishes import ClassifyWish, pin_model, require_images
@@ -48,13 +49,16 @@ class Share:
 class Forecast:
     """How a job would go.
 
-    elapsed_s: of measuring. stage_seconds, stage_images_per_sec, bound: see `orchestrator.contract.stages`.
+    engine, batch_size: of a worker on this machine. elapsed_s: of measuring.
+    stage_seconds, stage_images_per_sec, bound: see `orchestrator.contract.stages`.
     expected_s: seconds for the whole listing by number of workers, each like this machine.
     decisions: empty where the model has no calibration.
     """
 
     source: str
     model: str
+    engine: str
+    batch_size: int
     num_images: int
     num_shards: int
     skipped: Mapping[str, int]
@@ -63,7 +67,6 @@ class Forecast:
     images_per_sec: float
     stage_seconds: Mapping[str, float]
     stage_images_per_sec: Mapping[str, float]
-    decode_threads: int
     bound: Bound | None
     expected_s: Mapping[int, float]
     unreadable: Share
@@ -83,22 +86,25 @@ def forecast(settings: Settings, wish: ClassifyWish) -> Forecast:
     sample, num_images = draw_sample(source.paths, SAMPLE_IMAGES)
     folder = ModelStore(settings.models).resolve_pinned(pin.ref, pin.digest).path
     answer = _measure(_request(settings, wish, source, sample, str(folder)))
-    times = StageTimes(answer.seconds, settings.num_decode_threads)
     rate = answer.num_images / max(answer.elapsed_s, 1e-6)
+    shard_size = wish.shard_size or fitting_shard_size(rate, answer.batch_size)
     return Forecast(
         source=wish.source,
         model=pin.ref,
+        engine=answer.engine,
+        batch_size=answer.batch_size,
         num_images=num_images,
-        num_shards=math.ceil(num_images / wish.shard_size),
+        num_shards=math.ceil(num_images / shard_size),
         skipped=dict(source.skipped),
         num_measured=answer.num_images,
         elapsed_s=round(answer.elapsed_s, 3),
         images_per_sec=round(rate, 1),
         stage_seconds={stage: round(value, 3) for stage, value in answer.seconds.items()},
-        stage_images_per_sec={name: round(each, 1) for name, each in stage_rates(times, answer.num_images).items()},
-        decode_threads=settings.num_decode_threads,
-        bound=times.bound,
-        expected_s={crew: round(expected_s(num_images, wish.shard_size, rate, crew), 3) for crew in CREWS},
+        stage_images_per_sec={
+            name: round(each, 1) for name, each in stage_rates(answer.seconds, answer.num_images).items()
+        },
+        bound=name_bound(answer.seconds),
+        expected_s={crew: round(expected_s(num_images, shard_size, rate, crew), 3) for crew in CREWS},
         unreadable=_share(sum(answer.errors.values()), answer.num_images, num_images),
         error_codes=answer.errors,
         decisions=decision_shares(answer, num_images) if card.calibration is not None else {},
@@ -151,7 +157,7 @@ def _request(settings: Settings, wish: ClassifyWish, source: Source, sample: lis
         precision=wish.precision,
         device="auto",
         batch_size=settings.batch_size,
-        decode_threads=settings.num_decode_threads,
+        decode_threads=settings.decode_threads,
         max_pixels=settings.max_pixels,
         max_file_bytes=settings.max_file_bytes,
         limit_s=LIMIT_S,

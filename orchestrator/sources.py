@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import translate
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -33,13 +33,11 @@ class Source:
     paths: Iterator[str]
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def peek(self) -> bool:
-        """Whether there is a first path; it will still be yielded."""
-        first = next(self.paths, None)
-        if first is None:
-            return False
-        self.paths = chain([first], self.paths)
-        return True
+    def peek(self, count: int = 1) -> list[str]:
+        """The first paths, up to `count`; they will still be yielded."""
+        first = list(islice(self.paths, count))
+        self.paths = chain(first, self.paths)
+        return first
 
 
 @dataclass(frozen=True)

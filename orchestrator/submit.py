@@ -41,6 +41,7 @@ from orchestrator.wishes import (
     count_labelled,
     pin_model,
     require_images,
+    shard_size_of,
     train_request,
 )
 
@@ -118,7 +119,7 @@ class Office:
             output_format=output_format,  # type: ignore[arg-type]  # one of FORMATS, checked by _output
             overwrite=wish.overwrite,
             top_k=min(wish.top_k, len(card.labels)),
-            shard_size=wish.shard_size,
+            shard_size=shard_size_of(self.settings, wish, source, card),
             precision=wish.precision,
             max_failures=wish.max_failures,
             idempotency_key=wish.idempotency_key,

@@ -18,6 +18,7 @@ from orchestrator.contract.requests import MaxFailures, ModelPin, Part
 from orchestrator.contract.rows import format_of
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.summary import summary_path
+from orchestrator.shard_size import SAMPLE_IMAGES, choose_shard_size
 from orchestrator.sources import Source, SourceOptions, open_source
 
 DEFAULT_ARCHITECTURE = "cnn"
@@ -33,7 +34,7 @@ class ClassifyWish:
     output_format: str | None = None  # None: by the output's name
     overwrite: bool = False
     top_k: int = 5
-    shard_size: int = 512
+    shard_size: int | None = None  # None: by measurement
     precision: WantedPrecision = "auto"
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
@@ -130,6 +131,16 @@ def count_labelled(data: Path, part: Part, card: ModelCard) -> int:
 def require_images(source: Source) -> None:
     if not source.peek():
         raise UsageError(f"{source.text!r} holds no images{_describe_skipped(source)}")
+
+
+def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source, card: ModelCard) -> int:
+    """The size that the operator names, or that suits the model and the source."""
+    if wish.shard_size is not None:
+        return wish.shard_size
+    count = 1 if wish.source == "-" else SAMPLE_IMAGES  # whoever writes to a pipe may think about its second path
+    first = [os.path.join(source.root, path) for path in source.peek(count)]  # noqa: PTH118 names that are no UTF-8
+    artifacts = ModelStore(settings.models).resolve(wish.model).artifacts
+    return choose_shard_size(artifacts, wish.precision, card, first, settings.max_file_bytes)
 
 
 def pin_model(settings: Settings, model: str) -> tuple[ModelPin, ModelCard]:

@@ -26,10 +26,9 @@ from orchestrator.contract.requests import ClassifyRequest, ModelPin, fingerprin
 from orchestrator.contract.restore import output_of
 from orchestrator.contract.rows import Row
 from orchestrator.contract.settings import Settings
-from orchestrator.contract.stages import StageTimes
 from workers.right import RightLostError
 
-FAKE_TIMES = StageTimes({"predict": 0.5}, decode_threads=2)
+FAKE_SECONDS = {"predict": 0.5}
 PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" * 64)
 
 
@@ -42,6 +41,8 @@ class FakeClassifier:
     seen: list[int] = field(default_factory=list)  # mean brightness, image by image
     calibration: Calibration | None = None
     num_streams: int = 1
+    batch_size: int = 4
+    engine_name: str = "fake"
 
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
         brightness = [int(image.mean()) for image in images]
@@ -160,7 +161,7 @@ def write_fake_parts(
         rows = fake_rows(read_shard(folder.path, shard))
         rows = [decided(row) for row in rows] if calibrated else rows
         row_format = request.output_format
-        write_part(folder.parts, shard, rows, row_format=row_format, times=FAKE_TIMES, worker=worker)
+        write_part(folder.parts, shard, rows, row_format=row_format, seconds=FAKE_SECONDS, worker=worker, engine="fake")
 
 
 class FakeRight:

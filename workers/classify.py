@@ -8,13 +8,14 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modeling.batches import GroupResult
 from modeling.data.names import text_to_path
+from modeling.decoders import Source
 from modeling.errors import ImageError, ModelingError
-from modeling.pipeline import Source, predict_groups
+from modeling.pipeline import predict_groups
 from modeling.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.job_folder import JobFolder
@@ -26,7 +27,6 @@ from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.rows import Row
 from orchestrator.contract.server import SERVER_ERRORS
-from orchestrator.contract.stages import StageTimes
 from workers.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
 from workers.leases import Leases
 from workers.read import ImageReader
@@ -54,13 +54,11 @@ class OpenShard:
     """A claimed shard and the rows it has so far.
 
     decides: whether the model has a calibration, which rejects what has no answer.
-    decode_threads: those that read and decode its images.
     """
 
     claim: Claim
     paths: list[str]
     decides: bool
-    decode_threads: int
     rows: list[Row] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
 
@@ -141,6 +139,7 @@ class ClassifySlice:
             follow_symlinks=request.follow_symlinks,
             max_file_bytes=station.settings.max_file_bytes,
         )
+        self._batch_size = station.settings.batch_size or self._classifier.batch_size
         self._deadline = time.monotonic() + station.settings.slice_s
         self._draining_since: float | None = None
         self._open: deque[OpenShard] = deque()
@@ -174,7 +173,7 @@ class ClassifySlice:
 
     def _batches(self) -> Iterator[list[Source]]:
         """The sources of claimed shards, a batch at a time, so that a batch never depends on its neighbours."""
-        size = self._station.settings.batch_size
+        size = self._batch_size
         while self._delicate is None and (shard := self._claim_next()) is not None:
             if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
                 self._delicate = shard
@@ -201,7 +200,7 @@ class ClassifySlice:
             if not self._commit_if_written(claim):
                 decides = self._classifier.calibration is not None
                 paths = read_shard(self._folder.path, claim.shard)
-                return OpenShard(claim, paths, decides, self._station.settings.num_decode_threads)
+                return OpenShard(claim, paths, decides)
         return None
 
     def _is_over(self) -> bool:
@@ -218,13 +217,13 @@ class ClassifySlice:
             if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
                 raise HandBack
 
-    def _predict(self, batches: Iterator[list[Source]], *, threads: int | None = None) -> Iterator[GroupResult]:
+    def _predict(self, batches: Iterator[list[Source]], *, threads: int = 0) -> Iterator[GroupResult]:
         return predict_groups(
             batches,
             self._classifier,
             top_k=self._request.top_k,
-            batch_size=self._station.settings.batch_size,
-            decode_threads=threads or self._station.settings.num_decode_threads,
+            batch_size=self._batch_size,
+            decode_threads=threads or self._station.settings.decode_threads,
             max_pixels=self._station.settings.max_pixels,
             between_batches=self._between_batches,
         )
@@ -244,7 +243,7 @@ class ClassifySlice:
             return False
         if trailer is not None:
             seconds = trailer.seconds if write_s is None else trailer.seconds | {"write": write_s}
-            self._commit_written(claim, trailer, StageTimes(seconds, trailer.decode_threads))
+            self._commit_written(claim, trailer, seconds)
         return trailer is not None
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
@@ -267,8 +266,9 @@ class ClassifySlice:
                 shard.claim.shard,
                 shard.rows,
                 row_format=self._request.output_format,
-                times=StageTimes(seconds, shard.decode_threads),
+                seconds=seconds,
                 worker=self._station.worker,
+                engine=self._classifier.engine_name,
                 given_up=given_up,
             )
         except OSError as err:
@@ -280,7 +280,7 @@ class ClassifySlice:
         self._write_s = time.perf_counter() - started
         return True
 
-    def _commit_written(self, claim: Claim, trailer: PartTrailer, times: StageTimes) -> None:
+    def _commit_written(self, claim: Claim, trailer: PartTrailer, seconds: Mapping[str, float]) -> None:
         ledger = self._station.ledger
         verdict, state = self._station.patiently(
             ledger.commit,
@@ -288,7 +288,7 @@ class ClassifySlice:
             num_rows=trailer.num_rows,
             num_failed=trailer.num_failed,
             given_up=trailer.given_up,
-            times=times,
+            seconds=seconds,
         )
         self._leases.drop(claim)
         if verdict == "unknown":
@@ -310,10 +310,9 @@ class ClassifySlice:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit(shard, given_up=True)
-        shard.decode_threads = 1
         journal = Journal(self._folder.journals, shard.claim)
         deaths = journal.deaths()
-        size = self._station.settings.batch_size
+        size = self._batch_size
         with journal.open() as notes:
             for start in range(0, len(shard.paths), size):
                 indices = range(start, min(start + size, len(shard.paths)))

@@ -21,7 +21,7 @@ from orchestrator.contract.listing import ListingFacts, read_facts
 from orchestrator.contract.parts import PartTrailer, open_part
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.rows import FORMATS
-from orchestrator.contract.stages import StageTimes, stage_rates
+from orchestrator.contract.stages import name_bound, stage_rates
 from orchestrator.contract.summary import SUMMARY_VERSION, summary_path
 from workers.right import Right
 
@@ -56,13 +56,11 @@ class Totals:
     errors: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
-    decode_threads: int = 0
-    num_parts: int = 0
     workers: set[str] = field(default_factory=set)
+    engines: set[str] = field(default_factory=set)
 
     def add(self, trailer: PartTrailer) -> None:
         """Count one part."""
-        self.num_parts += 1
         self.num_rows += trailer.num_rows
         self.num_failed += trailer.num_failed
         self.shards_given_up += trailer.given_up
@@ -70,17 +68,17 @@ class Totals:
         self.errors.update(trailer.errors)
         self.decisions.update(trailer.decisions)
         self.seconds.update(trailer.seconds)
-        self.decode_threads += trailer.decode_threads
         self.workers.add(trailer.worker)
+        self.engines.update(filter(None, [trailer.engine]))
 
-    def times(self, record: JobRecord | None) -> StageTimes:
+    def stage_seconds(self, record: JobRecord | None) -> dict[str, float]:
         """How long the stages took.
 
         `write` is the ledger's where that is more: a commit tells how long its part took to write, a trailer can
         only tell that of the part before it.
         """
-        written_s = max(self.seconds["write"], record.times.seconds.get("write", 0.0) if record else 0.0)
-        return StageTimes({**self.seconds, "write": written_s}, self.decode_threads / max(self.num_parts, 1))
+        written_s = max(self.seconds["write"], record.stage_seconds.get("write", 0.0) if record else 0.0)
+        return {**self.seconds, "write": written_s}
 
 
 def publish_manifest(
@@ -253,6 +251,7 @@ def _summary(
         "timings": _timings(request, totals, record),
         "shards": {"num_shards": facts.num_shards, "shards_given_up": totals.shards_given_up},
         "workers": sorted(totals.workers),
+        "engines": sorted(totals.engines),
     }
     return (json.dumps(summary, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "backslashreplace")
 
@@ -263,17 +262,18 @@ def _timings(request: ClassifyRequest, totals: Totals, record: JobRecord | None)
     started = datetime.fromtimestamp(started_ms / 1000, UTC)
     now = datetime.now(UTC)
     elapsed_s = max((now - started).total_seconds(), 1e-3)
-    times = totals.times(record)
+    seconds = totals.stage_seconds(record)
     return {
         "submitted": request.created.isoformat(),
         "started": started.isoformat(),
         "published": now.isoformat(),
         "seconds": round(elapsed_s, 3),
         "images_per_sec": round(totals.num_rows / elapsed_s, 1),
-        "stage_seconds": {stage: round(value, 3) for stage, value in sorted(times.seconds.items())},
-        "stage_images_per_sec": {stage: round(rate, 1) for stage, rate in stage_rates(times, totals.num_rows).items()},
-        "decode_threads": round(times.decode_threads, 2),
-        "bound": times.bound,
+        "stage_seconds": {stage: round(value, 3) for stage, value in sorted(seconds.items())},
+        "stage_images_per_sec": {
+            stage: round(rate, 1) for stage, rate in stage_rates(seconds, totals.num_rows).items()
+        },
+        "bound": name_bound(seconds),
     }
 
 

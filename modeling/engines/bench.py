@@ -3,15 +3,17 @@
 # Shapes: B images of a batch, H height, W width, C channels.
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.engines.choose import images_per_sec, load_fastest, measure_engines
+from modeling.engines.choose import load_fastest, measure_engines
 from modeling.engines.engine import Engine
+from modeling.engines.timing import images_per_sec, random_images
 from modeling.store import ModelVersion
 
 BATCH_SIZES = (1, 8, 32, 64)
@@ -24,7 +26,7 @@ class Speed:
     """An engine with one batch size.
 
     images_per_sec: with every stream of the engine at work. latency_ms: median time of one batch by itself.
-    chosen: whether this engine is the one that jobs use here. refused: why it cannot be used; no figures then.
+    chosen: whether jobs use this engine and batch size here. refused: why it cannot be used; no figures then.
     """
 
     engine: str
@@ -40,30 +42,36 @@ class Speed:
 
 
 def bench_engines(version: ModelVersion, device: str = "cpu") -> Iterator[Speed]:
-    """Every engine that there is, with every batch size, as it is measured; random images.
+    """Every engine that there is, with several batch sizes, as it is measured; random images.
 
     Raises:
         ModelFormatError: the model is damaged.
     """
     classifier = load_fastest(version, device)
-    chosen = classifier.engine.name
+    chosen = (classifier.engine_name, classifier.batch_size)
     for name, engine in measure_engines(version, device):
         if isinstance(engine, str):
             yield Speed(name, chosen=False, refused=engine)
             continue
-        for batch_size in BATCH_SIZES:
-            shape = (batch_size, *classifier.preprocessing.shape)
-            images_BHWC = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-            speed = images_per_sec(engine, images_BHWC)
-            yield Speed(name, name == chosen, batch_size, round(speed, 1), round(_latency_ms(engine, images_BHWC), 2))
+        for batch_size in sorted({*BATCH_SIZES, classifier.batch_size}):
+            yield _measure(name, engine, random_images(classifier.preprocessing, batch_size), chosen)
 
 
-def _latency_ms(engine: Engine, images_BHWC: NDArray[np.uint8]) -> float:
-    """Median time of one batch by itself, until its logits are in memory."""
+def _measure(name: str, engine: Engine, images_BHWC: NDArray[np.uint8], chosen: tuple[str, int]) -> Speed:
+    def answer(images_BHWC: NDArray[np.uint8]) -> object:
+        return engine.logits(images_BHWC).cpu()  # in memory, so that a GPU is waited for
+
+    speed = images_per_sec(answer, images_BHWC, engine.num_streams)
+    batch_size, latency_ms = len(images_BHWC), _latency_ms(partial(answer, images_BHWC))
+    return Speed(name, (name, batch_size) == chosen, batch_size, round(speed, 1), round(latency_ms, 2))
+
+
+def _latency_ms(answer: Callable[[], object]) -> float:
+    """Median time of one batch by itself."""
     times: list[float] = []
     begun = time.perf_counter()
     while not times or (time.perf_counter() - begun < _LATENCY_S and len(times) < _LATENCY_CALLS):
         started = time.perf_counter()
-        engine.logits(images_BHWC).cpu()
+        answer()
         times.append(time.perf_counter() - started)
     return statistics.median(times) * 1000

@@ -10,21 +10,23 @@ import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from modeling.card import INT8_FILE
 from modeling.classifier import Classifier
 from modeling.durable import replace_durably
+from modeling.engines.choice import Choice, choice_path, read_choice
 from modeling.engines.engine import Engine
 from modeling.engines.hardware import hardware_key, hardware_name
+from modeling.engines.timing import best_batch_size, images_per_sec, random_images, speeds_by_batch_size
 from modeling.engines.torch_engine import TorchEngine
 from modeling.errors import ModelFormatError, ModelingError
 from modeling.precision import Precision, WantedPrecision
@@ -33,31 +35,12 @@ from modeling.store import ModelVersion
 
 logger = logging.getLogger(__name__)
 
-BATCH = 32
-_SMALL_PIXELS = 64 * 64  # of larger images fewer are timed: torch alone may take a second for `BATCH`
-_FEW = 8
+_MANY, _FEW = 32, 8  # images of a batch that engines are compared by: torch alone may take a second for many
+_SMALL_PIXELS = 64 * 64
 FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding take longer, and building an engine seconds
 GRAPH_FILE = "network.onnx"
-_MEASURE_S = 0.4
 _CLEARLY = 1.1  # an engine that is faster by less than this is not worth its rounding
 _TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.05, "int8": float("inf")}  # int8 was held to its own bound
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What was found.
-
-    images_per_sec: of batches of random images, by engine. refused: why an engine is not used.
-    """
-
-    engine: str
-    hardware: str
-    images_per_sec: dict[str, float] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,19 +80,19 @@ def measure_engines(version: ModelVersion, device: str = "cpu") -> Iterator[tupl
 
 def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, precision: WantedPrecision) -> Classifier:
     """The classifier with the remembered engine, or with the one found now."""
-    path = folder / f"{precision}-{hardware_key(classifier.device)}.json"
+    path = choice_path(folder, precision, hardware_key(classifier.device))
     options = _options(classifier, version, folder, precision)
-    remembered = _read(path)
+    remembered = read_choice(path)
     for option in options:
         if remembered is not None and remembered.engine == option.name:
-            return classifier.on(option.make())
-    choice, engine = _find(classifier, options, precision)
+            return classifier.on(option.make(), remembered.batch_size)
+    choice, found = _find(classifier, options, precision)
     logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
     try:
         replace_durably(path, (json.dumps(choice.to_json(), indent=2, sort_keys=True) + "\n").encode())
     except OSError as err:
         logger.warning("the choice cannot be remembered in %s: %s", folder, err.strerror)
-    return classifier.on(engine)
+    return found
 
 
 def _options(
@@ -165,8 +148,11 @@ def _graph(classifier: Classifier, folder: Path) -> Path:
     return path
 
 
-def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> tuple[Choice, Engine]:
-    """Make each engine ready, check its answers and time it; the fastest, unless a safer one is about as fast."""
+def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> tuple[Choice, Classifier]:
+    """Make each engine ready, check its answers and time it; the fastest, unless a safer one is about as fast.
+
+    Then its best batch size.
+    """
     speeds: dict[str, float] = {}
     refused: dict[str, str] = {}
     best: tuple[float, str, Engine] | None = None
@@ -176,7 +162,7 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
         try:
             engine = option.make()
             _check_answers(classifier, engine, option.precision)
-            speed = images_per_sec(engine, _random_images(classifier))
+            speed = images_per_sec(partial(_answer, engine), _random_images(classifier), engine.num_streams)
         except Exception as err:  # whatever a compiler raises: torch is left
             logger.warning("%s cannot be used: %s", option.name, _reason(err))
             refused[option.name] = _reason(err)
@@ -186,7 +172,14 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
             best = (speed, option.name, engine)
     if best is None:
         raise ModelingError(_unavailable(precision, refused))
-    return Choice(best[1], hardware_name(classifier.device), speeds, refused), best[2]
+    sizes = speeds_by_batch_size(classifier.on(best[2]))
+    rounded = {str(size): round(speed, 1) for size, speed in sizes.items()}
+    choice = Choice(best[1], best_batch_size(sizes), hardware_name(classifier.device), speeds, rounded, refused)
+    return choice, classifier.on(best[2], choice.batch_size)
+
+
+def _answer(engine: Engine, images_BHWC: NDArray[np.uint8]) -> object:
+    return engine.logits(images_BHWC).cpu()  # waits for a GPU
 
 
 def _unavailable(precision: str, refused: dict[str, str]) -> str:
@@ -218,34 +211,9 @@ def _check_answers(classifier: Classifier, engine: Engine, precision: Precision)
         raise ModelingError(f"logits differ by {difference:.2g} of the largest, {_TOLERANCE[precision]:g} is allowed")
 
 
-def images_per_sec(engine: Engine, images_BHWC: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
-    """Images a second with every stream of an engine at work: the best of some rounds."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    best_s, begun = float("inf"), time.perf_counter()
-    with ThreadPoolExecutor(engine.num_streams) as pool:
-        batches = [images_BHWC] * engine.num_streams
-        answer = lambda images: engine.logits(images).cpu()  # noqa: E731 waits for a GPU
-        list(pool.map(answer, batches))  # the first pass of a shape is slow
-        while best_s == float("inf") or time.perf_counter() - begun < _MEASURE_S:
-            started = time.perf_counter()
-            list(pool.map(answer, batches))
-            best_s = min(best_s, time.perf_counter() - started)
-    return len(batches) * len(images_BHWC) / best_s
-
-
-def _random_images(classifier: Classifier) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _random_images(classifier: Classifier) -> NDArray[np.uint8]:
     height, width, _ = classifier.preprocessing.shape
-    shape = (BATCH if height * width <= _SMALL_PIXELS else _FEW, *classifier.preprocessing.shape)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def _read(path: Path) -> Choice | None:
-    """A remembered choice; none where there is none, or one that cannot be read."""
-    try:
-        return Choice(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
+    return random_images(classifier.preprocessing, _MANY if height * width <= _SMALL_PIXELS else _FEW)
 
 
 @contextmanager

@@ -49,8 +49,8 @@ class FailureLimit(click.ParamType[MaxFailures]):
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists, once the job has succeeded.")
 @click.option("--top-k", type=click.IntRange(1, 1000), default=5, show_default=True, help="Best labels a row.")
 @click.option(
-    "--shard-size", type=click.IntRange(1, 100_000), default=512, show_default=True,
-    help="Images a worker claims at once; what is done again if it dies.",
+    "--shard-size", type=click.IntRange(1, 100_000),
+    help="Images a worker claims at once; what is done again if it dies. Default: two seconds of work.",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,

@@ -77,8 +77,8 @@ def status(job: str, as_json: bool) -> None:
         click.echo(f"{'images':10} {done} of {total} done, {record.num_failed:,} failed")
         if record.num_shards:
             click.echo(f"{'shards':10} {record.shards_done:,} of {record.num_shards:,} done")
-        if record.times.bound:
-            click.echo(f"{'limited by':10} {describe_bound(record.times)}")
+        if record.bound:
+            click.echo(f"{'limited by':10} {describe_bound(record)}")
 
 
 @click.command()

@@ -32,7 +32,7 @@ def _lines(told: Forecast) -> list[tuple[str, str]]:
     lines = [
         ("source", f"{told.source}: {_count(told.num_images, 'image')} in {_count(told.num_shards, 'shard')}"),
         ("left out", left_out),
-        ("model", told.model),
+        ("model", f"{told.model} by {told.engine}, {_count(told.batch_size, 'image')} in a batch"),
         (
             "measured",
             f"{_count(told.num_measured, 'image')} in {duration(told.elapsed_s)}: {told.images_per_sec:,.0f} images/s",

@@ -126,8 +126,8 @@ def _numbers(glimpse: Glimpse) -> Text:
     text.append(f"  {record.num_failed:,} failed", style="red" if record.num_failed else "dim")
     if glimpse.eta_s is not None:
         text.append(f"  {duration(glimpse.eta_s)} left")
-    if record.times.bound:
-        text.append(f"  limited by {record.times.bound}", style="dim")
+    if record.bound:
+        text.append(f"  limited by {record.bound}", style="dim")
     return text
 
 

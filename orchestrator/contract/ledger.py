@@ -6,7 +6,7 @@ per image, and per shard one bit, besides the few that are claimed at the moment
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal, cast
 
@@ -14,7 +14,7 @@ import redis
 
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.roster import PREFIX, Roster
-from orchestrator.contract.stages import STAGES, UNTIMED, StageTimes
+from orchestrator.contract.stages import STAGES, Bound, name_bound
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
@@ -60,12 +60,17 @@ class JobRecord:
     error: str = ""
     result: str = ""
     trouble: str = ""  # what keeps it from going on at the moment
-    times: StageTimes = UNTIMED  # of the shards that are done
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
 
     @property
     def ended(self) -> bool:
         """Whether the job has reached a state it will not leave."""
         return self.state in FINAL_STATES
+
+    @property
+    def bound(self) -> Bound | None:
+        """What bounds a classify job."""
+        return name_bound(self.stage_seconds)
 
 
 class Ledger(Roster):
@@ -148,7 +153,7 @@ class Ledger(Roster):
             error=values.get("error", ""),
             result=values.get("result", ""),
             trouble=values.get("trouble", ""),
-            times=_times(values),
+            stage_seconds=_seconds(values),
             **numbers,
         )
 
@@ -194,10 +199,10 @@ class Ledger(Roster):
         num_rows: int,
         num_failed: int,
         given_up: bool = False,
-        times: StageTimes = UNTIMED,
+        seconds: Mapping[str, float] | None = None,
     ) -> tuple[Verdict, State]:
         """Say that the shard's part is on the disk, and how long it took; returns what came of it and of the job."""
-        added = [item for pair in time_fields(times).items() for item in pair]
+        added = [item for pair in time_fields(seconds or {}).items() for item in pair]
         verdict, state = self._run(
             "commit",
             [self._job(claim.job)],
@@ -271,17 +276,14 @@ _NUMBERS = (
 )
 
 
-def time_fields(times: StageTimes, num_shards: int = 1) -> dict[str, int]:
-    """What a job's hash keeps of the times of `num_shards` shards: whole numbers, which add up exactly."""
-    fields = {f"{stage}_us": round(times.seconds[stage] * 1e6) for stage in STAGES if stage in times.seconds}
-    return fields | {"decode_threads": round(times.decode_threads * num_shards)}
+def time_fields(seconds: Mapping[str, float]) -> dict[str, int]:
+    """What a job's hash keeps of seconds by stage: whole numbers, which add up exactly."""
+    return {f"{stage}_us": round(seconds[stage] * 1e6) for stage in STAGES if stage in seconds}
 
 
-def _times(values: Mapping[str, str]) -> StageTimes:
-    """The reverse: seconds by stage, and the mean of the decode threads over the shards that are done."""
-    seconds = {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
-    num_shards = int(values.get("shards_done", 0))
-    return StageTimes(seconds, int(values.get("decode_threads", 0)) / num_shards if num_shards else 1.0)
+def _seconds(values: Mapping[str, str]) -> dict[str, float]:
+    """The reverse: seconds by stage, of the shards that are done."""
+    return {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
 
 
 def _ms(seconds: float) -> int:

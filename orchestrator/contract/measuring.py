@@ -20,8 +20,8 @@ class MeasureRequest(Versioned):
     follow_symlinks: bool
     precision: WantedPrecision = "auto"
     device: str  # as torch says it, or auto
-    batch_size: int
-    decode_threads: int
+    batch_size: int  # 0: the model's
+    decode_threads: int  # 0: by measurement
     max_pixels: int
     max_file_bytes: int
     limit_s: float  # no batch is begun after it
@@ -33,6 +33,8 @@ class MeasureAnswer(Versioned):
     error: str = ""
     num_images: int = 0
     elapsed_s: float = 0.0
+    engine: str = ""
+    batch_size: int = 0
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage, without `write`
     errors: dict[str, int] = Field(default_factory=dict)  # images by error code
     decisions: dict[str, int] = Field(default_factory=dict)  # answered images by decision

@@ -7,7 +7,7 @@ neither replace a part nor leave half of one.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,6 @@ from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.files import link_once, temporary_beside, write_durable
 from orchestrator.contract.messages import Versioned
 from orchestrator.contract.rows import FORMATS, Row
-from orchestrator.contract.stages import StageTimes
 
 _MAX_TRAILER_BYTES = 16 << 20
 
@@ -35,13 +34,8 @@ class PartTrailer(Versioned):
     rows_sha256: str
     given_up: bool = False
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage; volatile, so never in a row
-    decode_threads: int = 1  # among which read and decode were shared
     worker: str = ""
-
-    @property
-    def times(self) -> StageTimes:
-        """How long its stages took. `write` is that of parts before it: a part cannot tell how long it took itself."""
-        return StageTimes(self.seconds, self.decode_threads)
+    engine: str = ""  # that answered, such as `openvino bf16`
 
 
 def part_path(parts: Path, shard: int) -> Path:
@@ -55,11 +49,15 @@ def write_part(
     rows: Sequence[Row],
     *,
     row_format: str,
-    times: StageTimes,
+    seconds: Mapping[str, float],
     worker: str,
+    engine: str,
     given_up: bool = False,
 ) -> None:
-    """Write the part of `shard` unless it exists; durable when this returns."""
+    """Write the part of `shard` unless it exists; durable when this returns.
+
+    seconds: by stage; `write` is that of the part before, as a part cannot tell how long it took itself.
+    """
     data = FORMATS[row_format].encode(rows)
     errors = Counter(row.prediction.error_code for row in rows if row.prediction.error_code)
     trailer = PartTrailer(
@@ -72,9 +70,9 @@ def write_part(
         rows_bytes=len(data),
         rows_sha256=hashlib.sha256(data).hexdigest(),
         given_up=given_up,
-        seconds={stage: round(value, 4) for stage, value in times.seconds.items()},
-        decode_threads=round(times.decode_threads),
+        seconds={stage: round(value, 4) for stage, value in seconds.items()},
         worker=worker,
+        engine=engine,
     )
     path = part_path(parts, shard)
     with temporary_beside(path) as temporary:

@@ -102,8 +102,8 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
     "evaluate": EvaluateJobRequest,
 }
 
-# What differs between two submissions of the same wish.
-_VOLATILE = {"job", "created"}
+# What differs between two submissions of the same wish. A shard's size is measured, and no row depends on it.
+_VOLATILE = {"job", "created", "shard_size"}
 
 
 def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:

@@ -8,7 +8,7 @@ from orchestrator.contract.ledger import Ledger, time_fields
 from orchestrator.contract.listing import count_shards, read_facts
 from orchestrator.contract.parts import PartTrailer, part_path, read_trailer
 from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest, fingerprint
-from orchestrator.contract.stages import add_times
+from orchestrator.contract.stages import add_seconds
 
 
 def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> bool:
@@ -60,7 +60,7 @@ def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearra
         "num_failed": num_failed,
         "shards_given_up": sum(trailer.given_up for trailer in trailers),
     }
-    fields |= time_fields(add_times(trailer.times for trailer in trailers), len(trailers))
+    fields |= time_fields(add_seconds(trailer.seconds for trailer in trailers))
     limit = request.failure_limit(facts.num_images if facts else None)
     if limit is not None:
         fields["failure_limit"] = limit

@@ -1,6 +1,5 @@
 """Settings: a flag, then `PIGEONHOLE_*` in the environment, then `pigeonhole.toml`, then the default."""
 
-import os
 import socket
 import tomllib
 from functools import lru_cache
@@ -54,9 +53,11 @@ class Settings(BaseSettings):
         description="Seconds without a finished batch after which a worker process is replaced.",
     )
     max_attempts: int = Field(default=20, ge=3, description="Times a shard may kill its worker before it is given up.")
-    batch_size: int = Field(default=32, ge=1, description="Images in one forward pass.")
+    batch_size: int = Field(
+        default=0, ge=0, description="Images in one forward pass; 0: as many as measure fastest for the model."
+    )
     decode_threads: int = Field(
-        default=0, ge=0, description="Threads that read and decode; 0: as many as the process has cores."
+        default=0, ge=0, description="Threads that read and decode; 0: as many as measure best for the images."
     )
     max_pixels: int = Field(
         default=MAX_PIXELS,
@@ -107,11 +108,6 @@ class Settings(BaseSettings):
     def stack(self) -> Path:
         """Sockets, process ids and logs of this machine's local stack; other machines may share the home."""
         return self.home / "stack" / socket.gethostname()
-
-    @property
-    def num_decode_threads(self) -> int:
-        """Threads that read and decode images in one worker."""
-        return self.decode_threads or len(os.sched_getaffinity(0))
 
     def find_server_url(self) -> str | None:
         """The configured server, else the local stack's, else None."""

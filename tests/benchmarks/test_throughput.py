@@ -10,10 +10,12 @@ from benchmarks.machine import describe_run
 from benchmarks.peers.order import Order
 from benchmarks.throughput import PeerRuns, parse
 from benchmarks.throughput_folders import LARGE, PHOTOGRAPHS, make_digits, make_large, make_photographs
-from benchmarks.throughput_networks import NETWORKS, publish_network
+from benchmarks.throughput_networks import GREY, NETWORKS, publish_int8, publish_network
 from benchmarks.throughput_ours import Subject, load_classifier
 from benchmarks.throughput_peers import ALL, PEERS, ROOT, Peer, PeerError, choose_peers, command_line, read_answer
 from benchmarks.throughput_report import peer_rates, shared_bound, summarise, table
+from modeling.engines.choose import load_fastest
+from modeling.engines.timing import random_images
 from orchestrator.contract.settings import Settings
 
 
@@ -69,6 +71,19 @@ def test_ratios_are_medians_of_the_ratios_within_a_repeat():
         "job_cold_to_timm_whole": 1.5,
     }
     assert json.loads(json.dumps(result)) == result
+
+
+def test_int8_is_compared_with_jobs_in_full_precision_and_with_every_peer():
+    ours = {
+        "decode": [200.0], "model": [200.0], "library": [90.0], "job_cold": [50.0], "job_warm": [80.0],
+        "library_int8": [150.0], "job_int8": [120.0],
+    }  # fmt: skip
+
+    result = summarise(ours, {"timm": peer_rates([answer(20.0, 10.0)])})
+
+    assert result["ratios"]["job_int8_to_job_warm"] == 1.5
+    assert result["ratios"]["job_int8_to_timm_steady"] == 6.0
+    assert "job, warm worker, int8" in table("resnet18", result, {"timm": "timm"})
 
 
 def test_table_names_everything_that_was_measured_and_why_a_peer_has_no_figures():
@@ -175,6 +190,15 @@ def test_published_network_loads_and_has_its_labels(tmp_path, name):
     classifier = load_classifier(version)
 
     assert (version.name, len(classifier.labels)) == (name, 10 if name == "cnn" else 1000)
+
+
+def test_int8_weights_are_published_beside_the_same_network(tmp_path):
+    version = publish_network(tmp_path / "models", "cnn")
+
+    small = publish_int8(tmp_path / "models", version, list(random_images(GREY, 16)))
+
+    assert small.name == "cnn-int8"
+    assert load_fastest(small, precision="int8").engine_name == "openvino int8"
 
 
 def test_library_and_bounds_have_a_rate(tmp_path):

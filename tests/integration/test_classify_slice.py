@@ -134,17 +134,16 @@ def test_the_times_of_a_slice_are_in_its_trailers_and_the_ledger(folder, station
     classify_slice(folder.job, station)
 
     trailers = [read_trailer(folder.parts, shard) for shard in range(3)]
-    times = ledger.record(folder.job).times
-    assert {stage for trailer in trailers for stage in trailer.seconds} == set(STAGES) == set(times.seconds)
-    assert {trailer.decode_threads for trailer in trailers} == {station.settings.num_decode_threads}
-    assert times.decode_threads == station.settings.num_decode_threads
+    seconds = ledger.record(folder.job).stage_seconds
+    assert {stage for trailer in trailers for stage in trailer.seconds} == set(STAGES) == set(seconds)
+    assert {trailer.engine for trailer in trailers} == {"fake"}
 
 
 class ListeningLedger(Ledger):
     """A ledger that remembers how long each part that it heard of took to write."""
 
     def commit(self, claim, **facts):
-        self.heard = [*getattr(self, "heard", []), facts["times"].seconds["write"]]
+        self.heard = [*getattr(self, "heard", []), facts["seconds"]["write"]]
         return super().commit(claim, **facts)
 
 
@@ -158,7 +157,7 @@ def test_a_trailer_tells_how_long_the_part_before_it_took_to_write_and_the_commi
         0.0, round(heard[0], 4), round(heard[1], 4),
     ]  # fmt: skip
     assert min(heard) > 0
-    assert station.ledger.record(folder.job).times.seconds["write"] == pytest.approx(sum(heard), abs=1e-5)
+    assert station.ledger.record(folder.job).stage_seconds["write"] == pytest.approx(sum(heard), abs=1e-5)
 
 
 def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, ledger, tmp_path):

@@ -13,7 +13,6 @@ from orchestrator.contract.parts import part_path, read_trailer
 from orchestrator.contract.requests import MaxFailures
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import connect
-from orchestrator.contract.stages import UNTIMED, StageTimes
 from tests.fakes import enter_job, make_job, write_fake_parts
 from tests.integration.server import wait_until
 
@@ -234,26 +233,25 @@ def test_committing_twice_counts_once(ledger):
 
 def test_the_times_of_shards_add_up_once_each_and_name_what_bounds_the_job(ledger):
     enter(ledger, 3)
-    times = [
-        StageTimes({"read": 0.25, "decode": 6.0, "wait": 2.5, "predict": 0.000_004, "write": 0.5}, 2),
-        StageTimes({"read": 0.25, "decode": 2.0, "wait": 0.5, "predict": 1.0, "write": 0.25}, 4),
+    shards = [
+        {"read": 0.25, "decode": 6.0, "wait": 2.5, "predict": 0.000_004, "write": 0.5},
+        {"read": 0.25, "decode": 2.0, "wait": 0.5, "predict": 1.0, "write": 0.25},
     ]
 
-    for each in times:
+    for seconds in shards:
         taken = claim(ledger)
         for _ in range(2):
-            ledger.commit(taken, num_rows=10, num_failed=0, times=each)
+            ledger.commit(taken, num_rows=10, num_failed=0, seconds=seconds)
 
     record = ledger.record(JOB)
-    seconds = {"read": 0.5, "decode": 8.0, "wait": 3.0, "predict": 1.000_004, "write": 0.75}
-    assert record.times == StageTimes(seconds, 3.0)
-    assert record.times.bound == "decode"
+    assert record.stage_seconds == {"read": 0.5, "decode": 8.0, "wait": 3.0, "predict": 1.000_004, "write": 0.75}
+    assert record.bound == "decode"
 
 
 def test_a_job_without_a_commit_has_no_times(ledger):
     enter(ledger, 3)
 
-    assert ledger.record(JOB).times == UNTIMED
+    assert ledger.record(JOB).stage_seconds == {}
 
 
 def test_a_shard_handed_back_comes_next_and_that_is_no_attempt(ledger):
@@ -606,7 +604,7 @@ def do_shards(folder, ledger, shards):
             num_rows=trailer.num_rows,
             num_failed=trailer.num_failed,
             given_up=trailer.given_up,
-            times=trailer.times,
+            seconds=trailer.seconds,
         )
 
 

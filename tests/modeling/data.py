@@ -79,6 +79,8 @@ class FakeClassifier:
     ) -> None:
         self.preprocessing = GREY_4
         self.num_streams = num_streams
+        self.batch_size = 4
+        self.engine_name = "fake"
         self.poison = poison
         self.max_batch = max_batch
         self.broken = broken

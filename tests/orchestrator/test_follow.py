@@ -14,13 +14,12 @@ from orchestrator.contract.ledger import JobRecord
 from orchestrator.contract.requests import EvaluateJobRequest
 from orchestrator.contract.roster import WorkerRecord
 from orchestrator.contract.settings import Settings
-from orchestrator.contract.stages import StageTimes
 from orchestrator.follow import Glimpse, describe, describe_bound, exit_code, follow, read_record, to_json
 from tests.fakes import PIN, make_job
 
 JOB = "c000000-000000-000000"
 WORKER = WorkerRecord("w1", "host", 1, "cpu", ("classify",), "idle", 0.0, 0, 0.0)
-DECODING = StageTimes({"read": 0.5, "decode": 8.0, "wait": 3.0, "predict": 1.0}, decode_threads=2)
+DECODING = {"read": 0.25, "decode": 4.0, "wait": 3.0, "predict": 1.0}
 SECOND = 1e-9  # a timeout that is over at once
 
 
@@ -176,11 +175,11 @@ def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record
             f"{JOB}: running, 0/5 images, the disk is full",
         ),
         (
-            Glimpse(JobRecord(JOB, "classify", "running", 5, 2, listed=True, times=DECODING), 0.0, 1),
+            Glimpse(JobRecord(JOB, "classify", "running", 5, 2, listed=True, stage_seconds=DECODING), 0.0, 1),
             f"{JOB}: running, 2/5 images, limited by decode",
         ),
         (
-            Glimpse(JobRecord(JOB, "classify", "succeeded", 5, 5, listed=True, times=DECODING), 0.0, 1),
+            Glimpse(JobRecord(JOB, "classify", "succeeded", 5, 5, listed=True, stage_seconds=DECODING), 0.0, 1),
             f"{JOB}: succeeded, 5/5 images",
         ),
         (Glimpse(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
@@ -241,13 +240,12 @@ def test_as_json_a_job_has_what_was_asked_for_beside_how_far_it_is(settings, fol
     assert facts["num_done"] == 4
     assert (facts["model"], facts["output"], facts["source"]) == ("fake@1", str(tmp_path / "out.csv"), str(tmp_path))
     assert facts["progress"] is None
-    assert (facts["stage_seconds"], facts["decode_threads"], facts["bound"]) == ({}, 1.0, None)
+    assert (facts["stage_seconds"], facts["bound"]) == ({}, None)
     json.dumps(facts)
 
 
 def test_as_json_a_job_says_what_bounds_it(settings, folder):
-    facts = to_json(settings, running(folder, 4, times=DECODING))
+    facts = to_json(settings, running(folder, 4, stage_seconds=DECODING))
 
-    assert facts["stage_seconds"] == {"read": 0.5, "decode": 8.0, "wait": 3.0, "predict": 1.0}
-    assert (facts["decode_threads"], facts["bound"]) == (2, "decode")
+    assert (facts["stage_seconds"], facts["bound"]) == (DECODING, "decode")
     json.dumps(facts)

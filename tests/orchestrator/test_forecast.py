@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,10 +91,12 @@ def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_a
     told = json.loads(result.stdout)
     assert [path for path in files(home.parent) if not _of_engines(path)] == before
     assert {
-        name: told[name] for name in ("source", "model", "num_images", "num_shards", "skipped", "num_measured")
+        name: told[name]
+        for name in ("source", "model", "engine", "num_images", "num_shards", "skipped", "num_measured")
     } == {
         "source": "in",
         "model": "digits@1",
+        "engine": "torch fp32",
         "num_images": 21,
         "num_shards": 3,
         "skipped": {".txt": 1},
@@ -102,6 +105,7 @@ def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_a
     assert (told["unreadable"]["share"], told["error_codes"], told["decisions"]) == (0.0476, {"not_an_image": 1}, {})
     assert set(told["stage_seconds"]) == {"read", "decode", "wait", "predict"}
     assert told["bound"] in ("storage", "decode", "device")
+    assert told["batch_size"] >= 8
     assert list(told["expected_s"]) == ["1", "2", "4", "8"]
     assert told["expected_s"]["1"] > told["expected_s"]["2"] > told["expected_s"]["4"] == told["expected_s"]["8"]
 
@@ -112,6 +116,7 @@ def test_a_plan_for_people_names_the_bound_the_time_and_what_fails(home):
     lines = dict(line.split(maxsplit=1) for line in result.stdout.replace("limited by", "bound").splitlines())
     assert result.stderr == "measuring a sample on this machine; nothing is submitted\n"
     assert lines["source"] == "in: 21 images in 1 shard"
+    assert re.fullmatch(r"digits@1 by torch fp32, \d+ images in a batch", lines["model"])
     assert lines["bound"].partition(" ")[0] in ("storage", "decode", "device")
     assert lines["time"].startswith("1 worker ")
     assert lines["unreadable"] == "4.8%: 1 not_an_image in the sample"

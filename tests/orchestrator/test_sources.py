@@ -240,8 +240,8 @@ def test_a_folder_yields_before_the_next_one_is_looked_at(tmp_path, monkeypatch)
 def test_peeking_loses_no_path(tmp_path):
     source = open_source(str(make(tmp_path, "a.png", "b.png")), SourceOptions())
 
-    assert source.peek()
-    assert source.peek()
+    assert source.peek() == ["a.png"]
+    assert source.peek(5) == ["a.png", "b.png"]
     assert list(source.paths) == ["a.png", "b.png"]
     assert not source.peek()
 

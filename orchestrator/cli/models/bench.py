@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def bench_model(model: str, device: str, as_json: bool) -> None:
     """Measure how fast MODEL answers here, by engine and batch size.
 
-    The engine that jobs use on this machine has a star; it was chosen by such a measurement. Images a second are
-    those of the network alone, with all cores at work; `classify --plan` tells what a whole job will do.
+    What jobs use on this machine has a star; it was chosen by such a measurement. Images a second are those of the
+    network alone, with all cores at work; `classify --plan` tells what a whole job will do.
 
     \b
     Example:

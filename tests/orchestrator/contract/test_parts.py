@@ -6,7 +6,6 @@ from modeling.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.parts import PartTrailer, open_part, part_path, read_trailer, write_part
 from orchestrator.contract.rows import FORMATS, Row
-from orchestrator.contract.stages import StageTimes
 
 CAT = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25)))
 DOG = Row("b.jpg", Prediction(("dog",), (0.5,)))
@@ -14,8 +13,10 @@ FAILED = Row("c.jpg", Prediction(error_code="empty", error="the file is empty (0
 
 
 def write(parts, rows, *, shard=7, row_format="csv", worker="w1", given_up=False):
-    times = StageTimes({"predict": 0.123456, "write": 0.5}, decode_threads=3)
-    write_part(parts, shard, rows, row_format=row_format, times=times, worker=worker, given_up=given_up)
+    write_part(
+        parts, shard, rows, row_format=row_format, seconds={"predict": 0.123456, "write": 0.5}, worker=worker,
+        engine="openvino bf16", given_up=given_up,
+    )  # fmt: skip
     return part_path(parts, shard)
 
 
@@ -45,8 +46,8 @@ def test_a_part_holds_its_rows_and_a_trailer_that_counts_them(row_format, tmp_pa
         rows_bytes=len(rows),
         rows_sha256=trailer.rows_sha256,
         seconds={"predict": 0.1235, "write": 0.5},
-        decode_threads=3,
         worker="w1",
+        engine="openvino bf16",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["00000007.part"]
 

@@ -1,0 +1,138 @@
+"""Threads that read and decode images ahead, as many as suit these images on this machine."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from modeling.decode import decode_image
+from modeling.errors import ImageError
+from modeling.pixels import Pixels
+from modeling.preprocessing import Preprocessing
+
+Source = Callable[[], bytes]
+"""Reads one image's bytes; may raise ImageError or OSError."""
+
+MAX_THREADS = 32
+_LOCKED_S = 100e-6  # an image that takes less processor time spends it nearly all under the interpreter's lock
+_TRIAL_IMAGES = 8
+_TRIAL_S = 0.05  # of a slice of seconds; large images are few and slow, and the fewer tell enough
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A few images of one group: pixels, or why there are none.
+
+    seconds: that reading and decoding them took, divided by the number of threads that did it at once.
+    """
+
+    images: list[Pixels | ImageError] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "decode": 0.0})
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What the first images took one by one, with no other thread at work."""
+
+    num_images: int = 0
+    elapsed_s: float = 0.0
+    processor_s: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        return self.num_images >= _TRIAL_IMAGES or self.elapsed_s > _TRIAL_S
+
+
+class Decoders:
+    """Reads and decodes chunks of images in threads; the caller keeps their order.
+
+    Unless a number of threads is given, the first images are read and decoded by the calling thread, whose clocks
+    then say how many threads keep the cores busy: one a core, and more by the share of time that reading waits for
+    the storage (Goetz et al., Java Concurrency in Practice, 2006, 8.2: cores x (1 + wait / compute)). Tiny images
+    hold the interpreter's lock for nearly all of their time; for them one thread is faster than two.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, max_pixels: int, num_threads: int = 0) -> None:
+        """num_threads: 0: by measurement."""
+        self._preprocessing = preprocessing
+        self._max_pixels = max_pixels
+        self._trial = _Trial()
+        self._pool: ThreadPoolExecutor | None = None
+        self._num_threads = num_threads
+
+    @property
+    def num_threads(self) -> int:
+        """Threads at work; one a core until it is known better."""
+        return self._num_threads or num_cores()
+
+    def submit(self, sources: Sequence[Source]) -> Future[Chunk]:
+        """Have the images read and decoded; while their number of threads is not known, by this one."""
+        chunk = Chunk()
+        if not self._num_threads:
+            sources = self._try(sources, chunk)
+        if self._pool is None:
+            if not self._num_threads:
+                return _done(chunk)
+            self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode")
+        return self._pool.submit(self._decode_all, sources, chunk) if sources else _done(chunk)
+
+    def close(self) -> None:
+        """Forget what was not begun, and end the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _try(self, sources: Sequence[Source], chunk: Chunk) -> Sequence[Source]:
+        """Read and decode images here until enough is known; returns those that are left."""
+        trial = self._trial
+        for place, source in enumerate(sources):
+            if trial.over:
+                self._num_threads = best_num_threads(trial.elapsed_s, trial.processor_s, trial.num_images, num_cores())
+                return sources[place:]
+            started, processor_started = time.perf_counter(), time.thread_time()
+            self._decode_one(source, chunk, 1)
+            trial.num_images += 1
+            trial.elapsed_s += time.perf_counter() - started
+            trial.processor_s += time.thread_time() - processor_started
+        return ()
+
+    def _decode_all(self, sources: Sequence[Source], chunk: Chunk) -> Chunk:
+        """Runs in a thread of the pool."""
+        for source in sources:
+            self._decode_one(source, chunk, self._num_threads)
+        return chunk
+
+    def _decode_one(self, source: Source, chunk: Chunk, num_threads: int) -> None:
+        started = time.perf_counter()
+        read = started
+        try:
+            data = source()
+            read = time.perf_counter()
+            chunk.images.append(decode_image(data, self._preprocessing, max_pixels=self._max_pixels))
+        except ImageError as err:
+            chunk.images.append(err)
+        except OSError as err:
+            chunk.images.append(ImageError("unreadable", err.strerror or type(err).__name__))
+        finally:
+            chunk.seconds["read"] += (read - started) / num_threads
+            chunk.seconds["decode"] += (time.perf_counter() - read) / num_threads
+
+
+def best_num_threads(elapsed_s: float, processor_s: float, num_images: int, cores: int) -> int:
+    """Threads that keep the cores busy with images like these, which took one thread so long.
+
+    elapsed_s: by the clock on the wall; what of it is not processor time was waited for the storage.
+    """
+    at_work = 1 if processor_s / num_images < _LOCKED_S else cores
+    return max(1, min(MAX_THREADS, round(at_work * elapsed_s / max(processor_s, 1e-9))))
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _done(chunk: Chunk) -> Future[Chunk]:
+    future: Future[Chunk] = Future()
+    future.set_result(chunk)
+    return future

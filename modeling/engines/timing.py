@@ -1,0 +1,60 @@
+"""How fast an engine answers, and in batches of which size it answers fastest."""
+
+# Shapes: B images of a batch, H height, W width, C channels.
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.preprocessing import Preprocessing
+from modeling.surviving import Predictor
+
+SMALLEST_BATCH, LARGEST_BATCH = 8, 256
+_LONGEST_S = 1.0  # of a batch by itself: a worker heeds a cancel or a drain between batches
+_MEASURE_S = 0.3
+_AS_FAST = 0.97  # of the fastest batch size is as good: a smaller batch answers sooner and takes less memory
+
+
+def images_per_sec(
+    answer: Callable[[NDArray[np.uint8]], object], images_BHWC: NDArray[np.uint8], streams: int
+) -> float:
+    """Images a second where `streams` threads ask for answers at once: the best of some rounds."""
+    best_s, begun = float("inf"), time.perf_counter()
+    with ThreadPoolExecutor(streams) as pool:
+        batches = [images_BHWC] * streams
+        list(pool.map(answer, batches))  # the first pass of a shape is slow
+        while best_s == float("inf") or time.perf_counter() - begun < _MEASURE_S:
+            started = time.perf_counter()
+            list(pool.map(answer, batches))
+            best_s = min(best_s, time.perf_counter() - started)
+    return len(batches) * len(images_BHWC) / best_s
+
+
+def speeds_by_batch_size(classifier: Predictor) -> dict[int, float]:
+    """Images a second by batch size, from 8 to 256 in powers of two as long as a batch takes no longer than a second.
+
+    Powers of two, because engines pad to them, and because shards are of such sizes: a shard of another size then
+    has the same batches.
+    """
+    speeds: dict[int, float] = {}
+    size = SMALLEST_BATCH
+    while size <= LARGEST_BATCH:
+        images_BHWC = random_images(classifier.preprocessing, size)
+        speeds[size] = images_per_sec(lambda images: classifier.predict(images, 1), images_BHWC, classifier.num_streams)
+        size *= 2
+        if size * classifier.num_streams / max(speeds.values()) > _LONGEST_S:
+            break
+    return speeds
+
+
+def best_batch_size(speeds: dict[int, float]) -> int:
+    """The smallest that is about as fast as the fastest."""
+    return min(size for size, speed in speeds.items() if speed >= _AS_FAST * max(speeds.values()))
+
+
+def random_images(preprocessing: Preprocessing, num_images: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The same random images BHWC whenever they are asked for."""
+    return np.random.default_rng(0).integers(0, 256, (num_images, *preprocessing.shape), dtype=np.uint8)

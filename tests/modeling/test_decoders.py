@@ -1,0 +1,130 @@
+import threading
+import time
+
+import pytest
+
+from modeling import decoders as module
+from modeling.decoders import MAX_THREADS, Decoders, best_num_threads
+from modeling.errors import ImageError
+from modeling.formats import MAX_PIXELS
+from tests.modeling.data import GREY_4, grey_png
+
+
+@pytest.fixture
+def decoders():
+    opened = []
+
+    def open_decoders(num_threads: int = 0) -> Decoders:
+        opened.append(Decoders(GREY_4, MAX_PIXELS, num_threads))
+        return opened[-1]
+
+    yield open_decoders
+    for each in opened:
+        each.close()
+
+
+def values_of(chunk):
+    return [image if isinstance(image, ImageError) else int(image[0, 0, 0]) for image in chunk.images]
+
+
+def sources(*values):
+    return [lambda value=value: grey_png(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "processor_s", "num_images", "cores", "num_threads"),
+    [
+        (0.010, 0.010, 8, 4, 4),  # photographs: one a core
+        (0.0105, 0.010, 8, 4, 4),
+        (0.030, 0.010, 8, 4, 12),  # two thirds are waiting for the storage
+        (9.0, 0.010, 8, 4, MAX_THREADS),
+        (0.00024, 0.00024, 8, 4, 1),  # 30 microseconds each, under the interpreter's lock
+        (0.00240, 0.00024, 8, 4, 10),  # the same from a slow storage
+        (0.0, 0.0, 1, 4, 1),
+    ],
+)
+def test_threads_are_as_many_as_keep_the_cores_busy(elapsed_s, processor_s, num_images, cores, num_threads):
+    assert best_num_threads(elapsed_s, processor_s, num_images, cores) == num_threads
+
+
+@pytest.mark.parametrize("num_threads", [0, 3])
+def test_every_image_comes_back_in_order_measured_or_not(decoders, num_threads):
+    at_work = decoders(num_threads)
+    groups = [range(start, start + 7) for start in range(0, 210, 7)]
+
+    chunks = [at_work.submit(sources(*group)) for group in groups]
+
+    assert [values_of(chunk.result()) for chunk in chunks] == [list(group) for group in groups]
+
+
+def test_the_first_images_are_decoded_by_the_caller_and_the_others_by_threads(decoders):
+    threads = []
+
+    def source():
+        threads.append(threading.current_thread())
+        return grey_png(1)
+
+    at_work = decoders()
+    at_work.submit([source] * 12).result()
+
+    caller = threading.current_thread()
+    assert [thread is caller for thread in threads] == [True] * 8 + [False] * 4
+
+
+def test_slow_images_are_not_tried_one_by_one_for_long(decoders, monkeypatch):
+    monkeypatch.setattr(module, "_TRIAL_S", 0.0)
+    threads = []
+
+    def source():
+        threads.append(threading.current_thread())
+        return grey_png(1)
+
+    decoders().submit([source] * 3).result()
+
+    assert [thread is threading.current_thread() for thread in threads] == [True, False, False]
+
+
+def test_reading_that_waits_gets_more_threads_than_there_are_cores(decoders):
+    def slow():
+        time.sleep(0.005)
+        return grey_png(1)
+
+    at_work = decoders()
+    at_work.submit([slow] * 9).result()
+
+    assert at_work.num_threads > module.num_cores()
+
+
+def test_a_given_number_of_threads_is_kept(decoders):
+    at_work = decoders(3)
+
+    at_work.submit([lambda: time.sleep(0.001) or grey_png(1)] * 20).result()
+
+    assert at_work.num_threads == 3
+
+
+def test_bad_images_are_told_in_their_places(decoders):
+    def missing():
+        raise ImageError("missing", "no such file")
+
+    def broken():
+        raise OSError(5, "Input/output error")
+
+    found = values_of(decoders().submit([*sources(1), missing, broken, *sources(2), lambda: b""]).result())
+
+    codes = [each.code if isinstance(each, ImageError) else each for each in found]
+    assert codes == [1, "missing", "unreadable", 2, "empty"]
+
+
+def test_seconds_are_those_of_all_threads_together(decoders):
+    def slow():
+        time.sleep(0.01)
+        return grey_png(1)
+
+    chunk = decoders(4).submit([slow] * 8).result()
+
+    assert 0.02 <= chunk.seconds["read"] < 0.08  # eighty milliseconds of one thread in four
+
+
+def test_an_empty_chunk_is_done_at_once(decoders):
+    assert decoders().submit([]).result().images == []
