@@ -7,6 +7,7 @@ random head does not spoil the features. Whichever is better on validation is ke
 # Shapes: M images in use, F features, L labels.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,9 +69,15 @@ def fit_from_weights(setting: Setting, data: Data) -> Trained:
 
 
 def pretrained(request: TrainRequest, num_labels: int) -> tuple[nn.Module, Preprocessing]:
-    """The network with its pre-trained weights and a fresh head, and the preprocessing that these were made for."""
+    """The network with its pre-trained weights and a fresh head, and the preprocessing that goes with it.
+
+    It is the one that the weights were made for, but for torchvision's margin: that is not cut away, so the whole
+    shorter side is seen. Operators' images are framed already, and more of them are labelled right without it.
+    """
     assert request.weights is not None
     preprocessing = weights_preprocessing(request.architecture, request.weights, request.image_size)
+    if preprocessing.resize is not None and not Path(request.weights).is_dir():
+        preprocessing = replace(preprocessing, resize=max(preprocessing.height, preprocessing.width))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         network = build_network(request.architecture, preprocessing, num_labels)
