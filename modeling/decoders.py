@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ Source = Callable[[], bytes]
 """Reads one image's bytes; may raise ImageError or OSError."""
 
 MAX_THREADS = 32
-_LOCKED_S = 100e-6  # an image that takes less processor time spends it nearly all under the interpreter's lock
+SMALLEST_CHUNK, LARGEST_CHUNK = 8, 32
+_CHUNK_S = 8e-3
+_LOCKED_S = 150e-6  # an image that takes less processor time spends it nearly all under the interpreter's lock
+_READ_BYTES = 1 << 20  # read ahead of decoding by a thread
 _TRIAL_IMAGES = 8
 _TRIAL_S = 0.05  # of a slice of seconds; large images are few and slow, and the fewer tell enough
 
@@ -62,6 +66,14 @@ class Decoders:
         self._num_threads = num_threads
 
     @property
+    def chunk_size(self) -> int:
+        """Images to submit at a time: more of those that are decoded fast, as handing over takes its time, too."""
+        if not self._trial.num_images:
+            return SMALLEST_CHUNK
+        fast = int(_CHUNK_S * self._trial.num_images / max(self._trial.elapsed_s, 1e-9))
+        return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, fast))
+
+    @property
     def num_threads(self) -> int:
         """Threads at work; one a core until it is known better."""
         return self._num_threads or num_cores()
@@ -75,7 +87,7 @@ class Decoders:
             if not self._num_threads:
                 return _done(chunk)
             self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode")
-        return self._pool.submit(self._decode_all, sources, chunk) if sources else _done(chunk)
+        return self._pool.submit(self._decode_all, sources, chunk, self._num_threads) if sources else _done(chunk)
 
     def close(self) -> None:
         """Forget what was not begun, and end the threads."""
@@ -90,32 +102,39 @@ class Decoders:
                 self._num_threads = best_num_threads(trial.elapsed_s, trial.processor_s, trial.num_images, num_cores())
                 return sources[place:]
             started, processor_started = time.perf_counter(), time.thread_time()
-            self._decode_one(source, chunk, 1)
+            self._decode_all([source], chunk, 1)
             trial.num_images += 1
             trial.elapsed_s += time.perf_counter() - started
             trial.processor_s += time.thread_time() - processor_started
         return ()
 
-    def _decode_all(self, sources: Sequence[Source], chunk: Chunk) -> Chunk:
-        """Runs in a thread of the pool."""
-        for source in sources:
-            self._decode_one(source, chunk, self._num_threads)
+    def _decode_all(self, sources: Sequence[Source], chunk: Chunk, num_threads: int) -> Chunk:
+        """Read some images, decode them, and go on with others.
+
+        Each call to the system lets go of the interpreter's lock, and whoever waits for it is woken for nothing, most
+        of the time: with tiny images that takes longer than decoding. So such calls are made in a row.
+        """
+        waiting = deque(sources)
+        while waiting:
+            started = time.perf_counter()
+            read: list[bytes | ImageError] = []
+            num_bytes = 0
+            while waiting and num_bytes < _READ_BYTES:
+                read.append(_read(waiting.popleft()))
+                num_bytes += len(read[-1]) if isinstance(read[-1], bytes) else 0
+            done = time.perf_counter()
+            chunk.images += [self._decode(data) for data in read]
+            chunk.seconds["read"] += (done - started) / num_threads
+            chunk.seconds["decode"] += (time.perf_counter() - done) / num_threads
         return chunk
 
-    def _decode_one(self, source: Source, chunk: Chunk, num_threads: int) -> None:
-        started = time.perf_counter()
-        read = started
+    def _decode(self, data: bytes | ImageError) -> Pixels | ImageError:
+        if isinstance(data, ImageError):
+            return data
         try:
-            data = source()
-            read = time.perf_counter()
-            chunk.images.append(decode_image(data, self._preprocessing, max_pixels=self._max_pixels))
+            return decode_image(data, self._preprocessing, max_pixels=self._max_pixels)
         except ImageError as err:
-            chunk.images.append(err)
-        except OSError as err:
-            chunk.images.append(ImageError("unreadable", err.strerror or type(err).__name__))
-        finally:
-            chunk.seconds["read"] += (read - started) / num_threads
-            chunk.seconds["decode"] += (time.perf_counter() - read) / num_threads
+            return err
 
 
 def best_num_threads(elapsed_s: float, processor_s: float, num_images: int, cores: int) -> int:
@@ -130,6 +149,15 @@ def best_num_threads(elapsed_s: float, processor_s: float, num_images: int, core
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def _read(source: Source) -> bytes | ImageError:
+    try:
+        return source()
+    except ImageError as err:
+        return err
+    except OSError as err:
+        return ImageError("unreadable", err.strerror or type(err).__name__)
 
 
 def _done(chunk: Chunk) -> Future[Chunk]:

@@ -17,7 +17,6 @@ from modeling.decoders import Chunk, Decoders, Source
 from modeling.formats import MAX_PIXELS
 from modeling.surviving import Predictor
 
-_CHUNK = 8  # images a thread reads and decodes at a time
 _MAX_OPEN_GROUPS = 2  # the one being predicted and the next: more would claim work that others could do
 
 
@@ -47,7 +46,7 @@ def predict_groups(
     decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads)
     batcher = Batcher(classifier, top_k, batch_size, between_batches)
     try:
-        for pending in _ahead(_chunks(groups), decoders, 2 * -(-batch_size // _CHUNK)):
+        for pending in _ahead(_chunks(groups, decoders), decoders, batch_size):
             started = time.perf_counter()
             chunk = pending.chunk.result()
             batcher.add(chunk.images, chunk.seconds | {"wait": time.perf_counter() - started})
@@ -61,20 +60,26 @@ def predict_groups(
         decoders.close()
 
 
-def _chunks(groups: Iterable[Sequence[Source]]) -> Iterator[tuple[Sequence[Source], bool]]:
+def _chunks(groups: Iterable[Sequence[Source]], decoders: Decoders) -> Iterator[tuple[Sequence[Source], bool]]:
     """Each group cut into chunks, and whether the group ends with it; an empty group is one empty chunk."""
     for group in groups:
-        for start in range(0, max(1, len(group)), _CHUNK):
-            yield group[start : start + _CHUNK], start + _CHUNK >= len(group)
+        end = 0
+        while not end or end < len(group):
+            start, end = end, end + decoders.chunk_size
+            yield group[start:end], end >= len(group)
 
 
-def _ahead(chunks: Iterator[tuple[Sequence[Source], bool]], decoders: Decoders, num_chunks: int) -> Iterator[_Pending]:
-    """Chunks in order, each submitted before it is asked for: `num_chunks` and one a thread, of two groups at most."""
+def _ahead(chunks: Iterator[tuple[Sequence[Source], bool]], decoders: Decoders, batch_size: int) -> Iterator[_Pending]:
+    """Chunks in order, each submitted before it is asked for: two batches and one chunk a thread, of two groups."""
     waiting: deque[_Pending] = deque()
     open_groups = 1  # groups with a chunk not yet handed on, counting the one that comes next
     exhausted = False
     while True:
-        while not exhausted and len(waiting) < num_chunks + decoders.num_threads and open_groups <= _MAX_OPEN_GROUPS:
+        while (
+            not exhausted
+            and len(waiting) < 2 * -(-batch_size // decoders.chunk_size) + decoders.num_threads
+            and open_groups <= _MAX_OPEN_GROUPS
+        ):
             following = next(chunks, None)
             if following is None:
                 exhausted = True

@@ -38,8 +38,8 @@ def sources(*values):
         (0.0105, 0.010, 8, 4, 4),
         (0.030, 0.010, 8, 4, 12),  # two thirds are waiting for the storage
         (9.0, 0.010, 8, 4, MAX_THREADS),
-        (0.00024, 0.00024, 8, 4, 1),  # 30 microseconds each, under the interpreter's lock
-        (0.00240, 0.00024, 8, 4, 10),  # the same from a slow storage
+        (0.00064, 0.00064, 8, 4, 1),  # 80 microseconds each, under the interpreter's lock
+        (0.00640, 0.00064, 8, 4, 10),  # the same from a slow storage
         (0.0, 0.0, 1, 4, 1),
     ],
 )
@@ -124,6 +124,29 @@ def test_seconds_are_those_of_all_threads_together(decoders):
     chunk = decoders(4).submit([slow] * 8).result()
 
     assert 0.02 <= chunk.seconds["read"] < 0.08  # eighty milliseconds of one thread in four
+
+
+def test_images_are_read_in_a_row_before_they_are_decoded_but_no_more_than_a_mebibyte_of_them(decoders, monkeypatch):
+    events = []
+    decode = module.decode_image
+    monkeypatch.setattr(module, "decode_image", lambda *args, **more: events.append("decode") or decode(*args, **more))
+
+    def source(size):
+        return lambda: events.append("read") or grey_png(1).ljust(size, b"\0")
+
+    chunk = decoders(1).submit([source(0), source(0), source(1 << 20), source(0)]).result()
+
+    assert events == ["read"] * 3 + ["decode"] * 3 + ["read", "decode"]
+    assert values_of(chunk) == [1, 1, 1, 1]
+
+
+def test_what_is_decoded_fast_is_submitted_in_larger_chunks(decoders, monkeypatch):
+    at_work = decoders()
+    before = at_work.chunk_size
+    monkeypatch.setattr(module.time, "perf_counter", iter(tick / 8192 for tick in range(10_000)).__next__)
+    at_work.submit(sources(*range(8)))  # a few ticks of an eighth of a millisecond each
+
+    assert before == module.SMALLEST_CHUNK < at_work.chunk_size < module.LARGEST_CHUNK
 
 
 def test_an_empty_chunk_is_done_at_once(decoders):

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from modeling.decoders import SMALLEST_CHUNK
 from modeling.errors import ImageError
-from modeling.pipeline import _CHUNK, predict_groups
+from modeling.pipeline import predict_groups
 from modeling.prediction import Prediction
 from tests.modeling.data import FakeClassifier, answer, grey_png
 
@@ -169,7 +170,7 @@ def test_reading_ahead_is_bounded():
     run([[source] * 600], Watcher(), batch_size=4, decode_threads=2)
 
     assert num_read == 600
-    assert max(ahead) <= (2 * 1 + 2 + 1) * _CHUNK  # two batches, one chunk a thread, and the one in hand
+    assert max(ahead) <= (2 * 1 + 2 + 1) * SMALLEST_CHUNK  # two batches, one chunk a thread, and the one in hand
 
 
 def test_the_next_group_is_pulled_while_the_present_one_is_predicted_and_no_more_than_one():

@@ -194,7 +194,9 @@ def test_a_glimpse_is_one_plain_line(glimpse, line):
 
 
 def test_what_bounds_a_job_is_told_with_the_seconds_of_its_stages():
-    assert describe_bound(DECODING) == "decode (read 0.5 s, decode 8.0 s, wait 3.0 s, predict 1.0 s)"
+    record = JobRecord(JOB, "classify", "running", stage_seconds=DECODING)
+
+    assert describe_bound(record) == "decode (read 0.2 s, decode 4.0 s, wait 3.0 s, predict 1.0 s)"
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
