@@ -43,6 +43,7 @@ class Peer:
 _BEST = ("--amp", "--channels-last")
 ALL = (
     Peer("timm", "timm, its defaults", "timm_inference", batch_size=256, workers=2),
+    Peer("timm_channels", "timm, channels_last", "timm_inference", flags=("--channels-last",)),
     Peer("timm_best", "timm, bf16, channels_last", "timm_inference", flags=_BEST),
     Peer("timm_compile", "timm, bf16, compiled", "timm_inference", flags=(*_BEST, "--compile"), optional=True),
     Peer("ray_data", "Ray Data", "ray_data"),

@@ -17,7 +17,7 @@ from orchestrator.contract.settings import Settings
 from orchestrator.contract.stages import STAGES
 from orchestrator.events import describe_event
 
-FIRST_POLL_S, SLOWEST_POLL_S = 0.03, 0.5
+FIRST_POLL_S, SLOWEST_POLL_S = 0.03, 0.25
 RATE_WINDOW_S = 15.0
 NEVER_BEGAN_S = 5.0  # longer than any submission stands between its folder and the ledger
 
@@ -111,7 +111,7 @@ class Glimpse:
 def follow(
     settings: Settings, ledger: Ledger, job: str, *, timeout_s: float | None = None, fresh: bool = True
 ) -> Iterator[Glimpse]:
-    """Look at a job until it has ended, often at first, then twice a second; the last glimpse is its end.
+    """Look at a job until it has ended, often at first, then four times a second; the last glimpse is its end.
 
     A server that is away is waited for. With `timeout_s` the iteration may stop before the end.
     """
