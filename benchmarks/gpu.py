@@ -4,11 +4,13 @@
 
 Written without a GPU at hand and never run on one yet: trust its figures after a look at them. Needs CUDA (else it
 ends with 69) and nothing from the network. For each network: the model alone at several sizes of batch, decoding alone
-by this machine's cores and by nvJPEG (where `torchcodec` is installed), and the library in this process at the best
-size, as a share of what the model alone does there. The last line is JSON; it goes to `benchmarks/results/`, too.
+by this machine's cores and by nvJPEG (where `torchcodec` is installed), and the library in this process, on the engine
+and in the batches that it chooses itself, as a share of what the model alone does at its best. The last line is JSON;
+it goes to `benchmarks/results/`, too.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -20,16 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.machine import describe_run
 from benchmarks.throughput_folders import make_photographs
-from benchmarks.throughput_networks import PHOTOGRAPHIC
-from modeling.card import ModelCard
+from benchmarks.throughput_networks import PHOTOGRAPHIC, publish_network
 from modeling.classifier import Classifier
 from modeling.decode import decode_image
 from modeling.decoders import num_cores
-from modeling.networks.build import build_network
+from modeling.engines.choose import load_fastest
+from modeling.engines.torch_engine import TorchEngine
 from modeling.pipeline import predict_groups
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,48 +41,27 @@ MODEL_ALONE_S = 3.0
 TOP_K = 5
 
 
-class Bfloat16(nn.Module):
-    """A network whose inside is bfloat16, channels last; in and out are as before."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.inside = network.to(torch.bfloat16, memory_format=torch.channels_last)
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:  # noqa: N803 shape letters: B images, C channels, height, width
-        """Logits BL in bfloat16."""
-        logits: Tensor = self.inside(images_BCHW.to(torch.bfloat16, memory_format=torch.channels_last))
-        return logits
-
-
-def make_classifier(name: str) -> Classifier:
-    """The network on the GPU with random weights."""
-    torch.manual_seed(0)
-    labels = tuple(f"label-{number:04d}" for number in range(1000))
-    card = ModelCard(name, labels, PHOTOGRAPHIC, "0" * 64)
-    return Classifier(Bfloat16(build_network(name, PHOTOGRAPHIC, len(labels))), card, torch.device("cuda"))
-
-
-def measure_model(classifier: Classifier, batch_size: int) -> float:
+def measure_model(engine: TorchEngine, batch_size: int) -> float:
     """Images a second through the network, from pixels on the GPU to logits on the GPU."""
-    images = torch.rand(batch_size, *PHOTOGRAPHIC.shape, device="cuda").permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        for _ in range(5):
-            classifier.network(images)
+    images = torch.randint(0, 256, (batch_size, *PHOTOGRAPHIC.shape), dtype=torch.uint8, device="cuda")
+    for _ in range(5):
+        engine.forward(images)
+    torch.cuda.synchronize()
+    started, num_images = time.perf_counter(), 0
+    while time.perf_counter() - started < MODEL_ALONE_S:
+        for _ in range(10):
+            engine.forward(images)
         torch.cuda.synchronize()
-        started, num_images = time.perf_counter(), 0
-        while time.perf_counter() - started < MODEL_ALONE_S:
-            for _ in range(10):
-                classifier.network(images)
-            torch.cuda.synchronize()
-            num_images += 10 * batch_size
+        num_images += 10 * batch_size
     return num_images / (time.perf_counter() - started)
 
 
-def measure_library(classifier: Classifier, files: list[Path], batch_size: int, threads: int) -> float:
-    """Images a second from files to predictions."""
-    groups = ([path.read_bytes for path in files[at : at + batch_size]] for at in range(0, len(files), batch_size))
+def measure_library(classifier: Classifier, files: list[Path]) -> float:
+    """Images a second from files to predictions, as a worker does it."""
+    size = classifier.batch_size
+    groups = ([path.read_bytes for path in files[at : at + size]] for at in range(0, len(files), size))
     started = time.perf_counter()
-    results = predict_groups(groups, classifier, top_k=TOP_K, batch_size=batch_size, decode_threads=threads)
+    results = predict_groups(groups, classifier, top_k=TOP_K)
     assert sum(p.ok for result in results for p in result.predictions) == len(files)
     return len(files) / (time.perf_counter() - started)
 
@@ -117,16 +97,19 @@ def median(repeats: int, work: Callable[[], float]) -> float:
     return round(statistics.median(work() for _ in range(repeats)), 1)
 
 
-def measure_network(name: str, files: list[Path], repeats: int, threads: int) -> dict[str, Any]:
+def measure_network(models: Path, name: str, files: list[Path], repeats: int) -> dict[str, Any]:
     """The figures of one network."""
-    classifier = make_classifier(name)
-    model = {size: median(repeats, lambda size=size: measure_model(classifier, size)) for size in BATCHES}
+    classifier = load_fastest(publish_network(models, name), "cuda")
+    whole = copy.deepcopy(classifier.network)  # its memory format changes
+    engine = TorchEngine(whole, classifier.preprocessing, classifier.device, "bf16")
+    model = {size: median(repeats, lambda size=size: measure_model(engine, size)) for size in BATCHES}
     best = max(model, key=lambda size: model[size])
-    measure_library(classifier, files[:best], best, threads)
-    library = median(repeats, lambda: measure_library(classifier, files, best, threads))
+    measure_library(classifier, files[: classifier.batch_size])
+    library = median(repeats, lambda: measure_library(classifier, files))
     share = round(library / model[best], 3)
     print(f"{name}: model alone {model[best]:,.0f} images/s in batches of {best}; library {library:,.0f}, {share:.0%}")
-    return {"model": model, "best_batch": best, "library": library, "library_to_model": share}
+    engines = {"engine": classifier.engine_name, "batch_size": classifier.batch_size}
+    return engines | {"model": model, "best_batch": best, "library": library, "library_to_model": share}
 
 
 def measure_decoding(files: list[Path], repeats: int, threads: int) -> dict[str, Any]:
@@ -154,7 +137,8 @@ def main() -> None:
         contents = make_photographs(Path(scratch) / "images", options.num_images)
         files = sorted((Path(scratch) / "images").rglob("*.jpg"))
         decoding = measure_decoding(files, options.repeats, threads)
-        networks = {name: measure_network(name, files, options.repeats, threads) for name in NETWORKS}
+        models = Path(scratch) / "home" / "models"
+        networks = {name: measure_network(models, name, files, options.repeats) for name in NETWORKS}
     result = describe_run("gpu") | {
         "gpu": torch.cuda.get_device_name(),
         "contents": contents,

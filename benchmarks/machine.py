@@ -12,17 +12,28 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile"
 
 
 def describe_run(module: str) -> dict[str, object]:
-    """Date, full command, hardware and versions of a run of `python -m benchmarks.<module>`."""
+    """Date, full command, hardware and versions of a run of `python -m benchmarks.<module>`.
+
+    The command leaves out where its result goes: that is this machine's affair.
+    """
     cpuinfo = Path("/proc/cpuinfo").read_text()
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "command": " ".join([f"python -m benchmarks.{module}", *sys.argv[1:]]),
+        "command": " ".join([f"python -m benchmarks.{module}", *_arguments(sys.argv[1:])]),
         "cpu": _entry(cpuinfo, "model name") or platform.processor(),
         "cpu_flags": sorted(set(FLAGS) & set(_entry(cpuinfo, "flags").split())),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """Those that say what is measured, and not where the result or the data lie."""
+    paths = ("-o", "--output", "--data")
+    return [
+        word for before, word in zip(["", *given], given, strict=False) if word not in paths and before not in paths
+    ]
 
 
 def _entry(cpuinfo: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """The card of a model: everything about it but the weights, in `model.json` beside `model.safetensors`."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -38,6 +39,12 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     format_version: int = FORMAT_VERSION
+
+    @property
+    def int8_sha256(self) -> str | None:
+        """Hex digest of the bytes of `int8.onnx`; None where the model has no quantised network."""
+        quality = self.training.get("int8")
+        return quality.get("sha256") if isinstance(quality, dict) else None
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
@@ -108,3 +115,10 @@ class ModelCard:
             raise ModelFormatError(f"{source}: {err}") from err
         except (ValueError, RecursionError) as err:
             raise ModelFormatError(f"{source}: not JSON ({err})") from err
+
+
+def check_int8(data: bytes, card: ModelCard, path: Path) -> None:
+    """Raises ModelFormatError where these bytes, of `path`, are not the quantised network of the card."""
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card.int8_sha256:
+        raise ModelFormatError(f"{path}: sha256 is {digest}, the card says {card.int8_sha256}")

@@ -10,6 +10,7 @@ accuracy there falls by 0.3 points at most. Where it is not kept, the figures sa
 import contextlib
 import hashlib
 import io
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -123,7 +124,7 @@ def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -
             images_BHWC = next(self._batches, None)
             return None if images_BHWC is None else {"images": images_BHWC}
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _without_warnings():
         quantization.quantize_static(
             str(source),
             str(target),
@@ -135,3 +136,13 @@ def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -
             calibrate_method=quantization.CalibrationMethod.MinMax,
             op_types_to_quantize=_OPERATORS,
         )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without onnxruntime's advice, by the root logger, to simplify the graph first."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -5,7 +5,6 @@ everybody's on such hardware, and it is deleted only with the folder that holds 
 """
 
 # Shapes: B images of a batch, L labels.
-import hashlib
 import json
 import logging
 import os
@@ -20,15 +19,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modeling.card import INT8_FILE
+from modeling.card import INT8_FILE, check_int8
 from modeling.classifier import Classifier
 from modeling.durable import replace_durably
 from modeling.engines.choice import Choice, choice_path, read_choice
+from modeling.engines.cuda_graphs import CudaGraphEngine
 from modeling.engines.engine import Engine
 from modeling.engines.hardware import hardware_key, hardware_name
 from modeling.engines.timing import best_batch_size, images_per_sec, random_images, speeds_by_batch_size
 from modeling.engines.torch_engine import TorchEngine
-from modeling.errors import ModelFormatError, ModelingError
+from modeling.errors import ModelingError
 from modeling.precision import Precision, WantedPrecision
 from modeling.shelf import locked
 from modeling.store import ModelVersion
@@ -103,6 +103,7 @@ def _options(
     if classifier.device.type == "cuda":
         half: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         found.append(_Option(f"torch {half}", half, lambda: _torch(classifier, half)))
+        found.append(_Option(f"torch {half} graphs", half, lambda: CudaGraphEngine(_torch(classifier, half))))
     else:
         found += _openvino_options(classifier, version, folder)
     return [option for option in found if precision in ("auto", option.precision)]
@@ -125,14 +126,11 @@ def _openvino_options(classifier: Classifier, version: ModelVersion, folder: Pat
 def _int8(classifier: Classifier, version: ModelVersion) -> Path:
     """The version's quantised network, checked against its card."""
     path = version.path / INT8_FILE
-    expected = classifier.card.training.get("int8", {}).get("sha256")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != expected:
-        raise ModelFormatError(f"{path}: sha256 is {digest}, the card says {expected}")
+    check_int8(path.read_bytes(), classifier.card, path)
     return path
 
 
-def _torch(classifier: Classifier, precision: Precision) -> Engine:
+def _torch(classifier: Classifier, precision: Precision) -> TorchEngine:
     return TorchEngine(classifier.network, classifier.preprocessing, classifier.device, precision)
 
 

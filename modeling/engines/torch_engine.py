@@ -24,8 +24,8 @@ class TorchEngine:
         """precision: of autocast; half precision goes with channels last, which its kernels want."""
         self.name = f"torch {precision}"
         self.network = network.eval().requires_grad_(False).to(device)
-        self._preprocessing = preprocessing
-        self._device = device
+        self.preprocessing = preprocessing
+        self.device = device
         self._dtype = _DTYPES[precision]
         self._format = torch.contiguous_format
         if precision != "fp32":
@@ -35,10 +35,14 @@ class TorchEngine:
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32 on the device."""
         images = torch.from_numpy(np.require(images_BHWC, requirements=["C", "W"]))
-        if self._device.type == "cuda":
-            images = images.pin_memory().to(self._device, non_blocking=True)
+        if self.device.type == "cuda":
+            images = images.pin_memory().to(self.device, non_blocking=True)
+        return self.forward(images)
+
+    def forward(self, images_BHWC: Tensor) -> Tensor:
+        """Logits BL as float32 of images as bytes, both on the device."""
         halves = self._dtype is not torch.float32
-        with torch.inference_mode(), torch.autocast(self._device.type, dtype=self._dtype, enabled=halves):
-            images_BCHW = normalise(images, self._preprocessing).to(memory_format=self._format)
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=self._dtype, enabled=halves):
+            images_BCHW = normalise(images_BHWC, self.preprocessing).to(memory_format=self._format)
             logits_BL: Tensor = self.network(images_BCHW).float()
         return logits_BL

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.architectures import get_architecture
-from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.classifier import Classifier
 from modeling.exchange.outputs import published_output
 
@@ -24,6 +24,7 @@ An image classifier, exported by Pigeonhole.
 |---|---|
 | `model.safetensors` | the weights: a state dict of torch, read by `safetensors.torch.load_file` |
 | `model.json` | all else; its keys are below |
+| `int8.onnx` | the quantised network, where there is one: takes pixels as bytes, gives logits |
 
 | key of `model.json` | what |
 |---|---|
@@ -90,7 +91,7 @@ def export_folder(model: Path, output: Path) -> FolderExport:
     card = Classifier.load(model).card
     with published_output(output) as written:
         written.mkdir()
-        for name in (CARD_FILE, WEIGHTS_FILE):
+        for name in (CARD_FILE, WEIGHTS_FILE, *([INT8_FILE] if card.int8_sha256 else [])):
             shutil.copyfile(model / name, written / name)
         (written / README_FILE).write_text(_readme(card), encoding="utf-8")
         size_bytes = sum(path.stat().st_size for path in written.iterdir())

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from modeling.architectures import Architecture, default_preprocessing, get_architecture
-from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard, check_int8
 from modeling.classifier import Classifier
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
 from modeling.networks.build import build_network, normalise
@@ -75,11 +75,19 @@ def stage_folder(folder: Path, staged: Path) -> ModelCard:
         ModelFormatError: no whole model, or damaged.
     """
     for name in (CARD_FILE, WEIGHTS_FILE):
-        try:
-            shutil.copyfile(folder / name, staged / name)
-        except OSError as err:
-            raise ModelFormatError(f"{folder} is no exported model: {name} cannot be read ({err.strerror})") from err
-    return Classifier.load(staged).card
+        _copy(folder, staged, name)
+    card = Classifier.load(staged).card
+    if card.int8_sha256:
+        _copy(folder, staged, INT8_FILE)
+        check_int8((staged / INT8_FILE).read_bytes(), card, folder / INT8_FILE)
+    return card
+
+
+def _copy(folder: Path, staged: Path, name: str) -> None:
+    try:
+        shutil.copyfile(folder / name, staged / name)
+    except OSError as err:
+        raise ModelFormatError(f"{folder} is no exported model: {name} cannot be read ({err.strerror})") from err
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from modeling.architectures import get_architecture
 from modeling.calibration import Calibration
-from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.classifier import Classifier
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
 from modeling.exchange.folder_export import export_folder
@@ -118,6 +119,26 @@ def test_an_exported_folder_comes_back_as_the_same_model_bit_for_bit(tmp_path):
     before, after = (Classifier.load(folder) for folder in (model, tmp_path / "staged"))
     assert np.array_equal(before.logits(images), after.logits(images))
     assert before.predict(images, 3) == after.predict(images, 3)
+
+
+def test_the_quantised_network_goes_with_the_folder_and_is_checked_when_it_comes_back(tmp_path):
+    model = make_model(tmp_path / "model")
+    (model / INT8_FILE).write_bytes(b"quantised")
+    card = Classifier.load(model).card
+    quality = {"int8": {"sha256": hashlib.sha256(b"quantised").hexdigest()}}
+    (model / CARD_FILE).write_bytes(replace(card, training=quality).to_bytes())
+    (tmp_path / "staged").mkdir()
+
+    export = export_folder(model, tmp_path / "folder")
+    stage_folder(export.path, tmp_path / "staged")
+
+    assert (tmp_path / "staged" / INT8_FILE).read_bytes() == b"quantised"
+    (export.path / INT8_FILE).write_bytes(b"another")
+    with pytest.raises(ModelFormatError, match=r"int8\.onnx: sha256 is .* the card says"):
+        stage_folder(export.path, tmp_path / "staged")
+    (export.path / INT8_FILE).unlink()
+    with pytest.raises(ModelFormatError, match=r"no exported model: int8\.onnx cannot be read"):
+        stage_folder(export.path, tmp_path / "staged")
 
 
 @pytest.mark.parametrize(("architecture", "mode"), [("squeezenet1_1", "RGB"), ("resnet18", "L"), ("googlenet", "RGB")])
