@@ -72,7 +72,7 @@ def pretrained(request: TrainRequest, num_labels: int) -> tuple[nn.Module, Prepr
     """The network with its pre-trained weights and a fresh head, and the preprocessing that goes with it.
 
     It is the one that the weights were made for, but for torchvision's margin: that is not cut away, so the whole
-    shorter side is seen. Operators' images are framed already, and more of them are labelled right without it.
+    shorter side is seen. Operators' images are framed already: the margin is part of what they show.
     """
     assert request.weights is not None
     preprocessing = weights_preprocessing(request.architecture, request.weights, request.image_size)

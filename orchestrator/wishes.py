@@ -18,7 +18,7 @@ from orchestrator.contract.requests import MaxFailures, ModelPin, Part
 from orchestrator.contract.rows import format_of
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.summary import summary_path
-from orchestrator.shard_size import SAMPLE_IMAGES, choose_shard_size
+from orchestrator.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.sources import Source, SourceOptions, open_source
 
 DEFAULT_ARCHITECTURE = "cnn"
@@ -137,10 +137,13 @@ def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source, card: 
     """The size that the operator names, or that suits the model and the source."""
     if wish.shard_size is not None:
         return wish.shard_size
-    count = 1 if wish.source == "-" else SAMPLE_IMAGES  # whoever writes to a pipe may think about its second path
-    first = [os.path.join(source.root, path) for path in source.peek(count)]  # noqa: PTH118 names that are no UTF-8
+    streams = wish.source == "-"  # whoever writes to a pipe may think about its second path
+    first = source.peek(1 if streams else SMALLEST + 1)
+    if len(first) <= SMALLEST and not streams:
+        return SMALLEST  # whatever would be measured, it is one shard
+    images = [os.path.join(source.root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names that are no UTF-8
     artifacts = ModelStore(settings.models).resolve(wish.model).artifacts
-    return choose_shard_size(artifacts, wish.precision, card, first, settings.max_file_bytes)
+    return choose_shard_size(artifacts, wish.precision, card, images, settings.max_file_bytes)
 
 
 def pin_model(settings: Settings, model: str) -> tuple[ModelPin, ModelCard]:

@@ -1,10 +1,21 @@
-"""What a training starts from: weights by name, a published model, a file or a folder."""
+"""What a training starts from, weights by name, a published model, a file or a folder; and what suits a job."""
 
 import pytest
 
 from modeling.errors import DataError, ModelingError, ModelNotFoundError
 from modeling.store import ModelStore
-from orchestrator.wishes import TrainWish, check_train, choose_weights, train_request
+from orchestrator import wishes
+from orchestrator.shard_size import SMALLEST
+from orchestrator.sources import SourceOptions, open_source
+from orchestrator.wishes import (
+    ClassifyWish,
+    TrainWish,
+    check_train,
+    choose_weights,
+    pin_model,
+    shard_size_of,
+    train_request,
+)
 from tests.integration.models import make_pngs, publish_model
 
 
@@ -73,3 +84,48 @@ def test_weights_of_another_architecture_are_told_before_anything_is_trained(set
 def test_data_of_one_image_a_class_are_refused_before_anything_is_submitted(settings, here):
     with pytest.raises(DataError, match=r"every class of .*digits has one image only"):
         check_train(settings, TrainWish(here / "digits", "mine", {}))
+
+
+def shard_size(settings, version, source, *, wanted=None):
+    """The shard size of a job that classifies `source`, and what its source still yields."""
+    opened = open_source(source, SourceOptions())
+    wish = ClassifyWish(source, version.ref, shard_size=wanted)
+    found = shard_size_of(settings, wish, opened, pin_model(settings, version.ref)[1])
+    return found, list(opened.paths)
+
+
+def test_the_shard_size_that_the_operator_names_is_taken(settings, here, version):
+    assert shard_size(settings, version, "digits", wanted=7)[0] == 7
+
+
+@pytest.mark.parametrize(("num_images", "measured"), [(1, []), (SMALLEST, []), (SMALLEST + 1, ["8 images"])])
+def test_a_source_that_is_one_shard_in_any_case_is_not_measured(
+    settings, tmp_path, version, monkeypatch, num_images, measured
+):
+    calls = []
+    monkeypatch.setattr(
+        wishes, "choose_shard_size", lambda artifacts, precision, card, images, most: calls.append(images) or 128
+    )
+    make_pngs(tmp_path / "in", num_images)
+
+    size, paths = shard_size(settings, version, str(tmp_path / "in"))
+
+    assert [f"{len(images)} images" for images in calls] == measured
+    assert size == (128 if measured else SMALLEST)
+    assert len(paths) == num_images
+    assert all(image.startswith(str(tmp_path / "in")) for images in calls for image in images)
+
+
+def test_of_a_pipe_only_one_path_is_waited_for(settings, here, version):
+    class SlowPipe:
+        given = False
+
+        def read(self, _):
+            assert not self.given, "a second path was waited for"
+            self.given = True
+            return b"digits/0/00000.png\n"
+
+    opened = open_source("-", SourceOptions(), stdin=SlowPipe())
+    card = pin_model(settings, version.ref)[1]
+
+    assert shard_size_of(settings, ClassifyWish("-", version.ref), opened, card) >= SMALLEST
