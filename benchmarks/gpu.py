@@ -61,7 +61,7 @@ def measure_library(classifier: Classifier, files: list[Path]) -> float:
     size = classifier.batch_size
     groups = ([path.read_bytes for path in files[at : at + size]] for at in range(0, len(files), size))
     started = time.perf_counter()
-    results = predict_groups(groups, classifier, top_k=TOP_K)
+    results = predict_groups([groups], classifier, top_k=TOP_K)
     assert sum(p.ok for result in results for p in result.predictions) == len(files)
     return len(files) / (time.perf_counter() - started)
 

@@ -127,7 +127,7 @@ def _classify_in_process(bench: Bench) -> None:
     paths = sorted(str(path.relative_to(bench.images)) for path in bench.images.rglob("*.png"))
     size = classifier.batch_size
     batches = ([reader.source(path) for path in paths[at : at + size]] for at in range(0, len(paths), size))
-    count = sum(len(result.predictions) for result in predict_groups(batches, classifier, top_k=5))
+    count = sum(len(result.predictions) for result in predict_groups([batches], classifier, top_k=5))
     assert count == bench.num_images
 
 

@@ -84,7 +84,7 @@ class Subject:
         starts = range(0, len(self.paths), size)
         batches = ([self.reader.source(path) for path in self.paths[at : at + size]] for at in starts)
         started = time.perf_counter()
-        results = predict_groups(batches, self.classifier, top_k=TOP_K)
+        results = predict_groups([batches], self.classifier, top_k=TOP_K)
         num_good = sum(prediction.ok for result in results for prediction in result.predictions)
         assert num_good == len(self.paths), f"{len(self.paths) - num_good} images failed"
         return num_good / (time.perf_counter() - started)

@@ -15,7 +15,7 @@ from modeling.preprocessing import Preprocessing
 Source = Callable[[], bytes]
 """Reads one image's bytes; may raise ImageError or OSError."""
 
-MAX_THREADS = 32
+MAX_THREADS = 32  # or one a core, where there are more
 SMALLEST_CHUNK, LARGEST_CHUNK = 8, 32
 _CHUNK_S = 8e-3
 _LOCKED_S = 150e-6  # an image that takes less processor time spends it nearly all under the interpreter's lock
@@ -37,15 +37,21 @@ class Chunk:
 
 @dataclass(slots=True)
 class _Trial:
-    """What the first images took one by one, with no other thread at work."""
+    """What the first images took one by one, with no other thread at work.
 
+    spent_s: on all of them. The rest counts those that could be decoded: elapsed, of it processor time, and of it
+    waiting for the storage.
+    """
+
+    spent_s: float = 0.0
     num_images: int = 0
     elapsed_s: float = 0.0
     processor_s: float = 0.0
+    waited_s: float = 0.0
 
     @property
     def over(self) -> bool:
-        return self.num_images >= _TRIAL_IMAGES or self.elapsed_s > _TRIAL_S
+        return self.num_images >= _TRIAL_IMAGES or self.spent_s > _TRIAL_S
 
 
 class Decoders:
@@ -99,14 +105,27 @@ class Decoders:
         trial = self._trial
         for place, source in enumerate(sources):
             if trial.over:
-                self._num_threads = best_num_threads(trial.elapsed_s, trial.processor_s, trial.num_images, num_cores())
+                self._num_threads = best_num_threads(trial.waited_s, trial.processor_s, trial.num_images, num_cores())
                 return sources[place:]
-            started, processor_started = time.perf_counter(), time.thread_time()
-            self._decode_all([source], chunk, 1)
-            trial.num_images += 1
-            trial.elapsed_s += time.perf_counter() - started
-            trial.processor_s += time.thread_time() - processor_started
+            self._try_one(source, chunk)
         return ()
+
+    def _try_one(self, source: Source, chunk: Chunk) -> None:
+        started, processor_started = time.perf_counter(), time.thread_time()
+        data = _read(source)
+        read_s, processor_read_s = time.perf_counter() - started, time.thread_time() - processor_started
+        image = self._decode(data)
+        elapsed_s, processor_s = time.perf_counter() - started, time.thread_time() - processor_started
+        chunk.images.append(image)
+        chunk.seconds["read"] += read_s
+        chunk.seconds["decode"] += elapsed_s - read_s
+        trial = self._trial
+        trial.spent_s += elapsed_s
+        if not isinstance(image, ImageError):
+            trial.num_images += 1
+            trial.elapsed_s += elapsed_s
+            trial.processor_s += processor_s
+            trial.waited_s += max(0.0, read_s - processor_read_s)
 
     def _decode_all(self, sources: Sequence[Source], chunk: Chunk, num_threads: int) -> Chunk:
         """Read some images, decode them, and go on with others.
@@ -137,13 +156,13 @@ class Decoders:
             return err
 
 
-def best_num_threads(elapsed_s: float, processor_s: float, num_images: int, cores: int) -> int:
-    """Threads that keep the cores busy with images like these, which took one thread so long.
-
-    elapsed_s: by the clock on the wall; what of it is not processor time was waited for the storage.
-    """
+def best_num_threads(waited_s: float, processor_s: float, num_images: int, cores: int) -> int:
+    """Threads that keep the cores busy with images like these, which one thread waited for and worked on so long."""
+    if not num_images:
+        return cores
     at_work = 1 if processor_s / num_images < _LOCKED_S else cores
-    return max(1, min(MAX_THREADS, round(at_work * elapsed_s / max(processor_s, 1e-9))))
+    wanted = round(at_work * (1 + waited_s / max(processor_s, 1e-9)))
+    return max(1, min(max(MAX_THREADS, cores), wanted))
 
 
 def num_cores() -> int:

@@ -51,7 +51,7 @@ def measure(
     started = time.perf_counter()
     batches = _batches(sources, batch_size, started + limit_s)
     for result in predict_groups(
-        batches, classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, max_pixels=max_pixels
+        [batches], classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, max_pixels=max_pixels
     ):
         num_images += len(result.predictions)
         seconds.update(result.seconds)

@@ -141,8 +141,9 @@ def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
     """Without onnxruntime's advice, by the root logger, to simplify the graph first."""
-    logging.disable(logging.WARNING)
+    root, refuse = logging.getLogger(), lambda record: record.levelno > logging.WARNING
+    root.addFilter(refuse)
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        root.removeFilter(refuse)

@@ -119,7 +119,7 @@ class Office:
             output_format=output_format,  # type: ignore[arg-type]  # one of FORMATS, checked by _output
             overwrite=wish.overwrite,
             top_k=min(wish.top_k, len(card.labels)),
-            shard_size=shard_size_of(self.settings, wish, source, card),
+            shard_size=wish.shard_size or 1,  # measured when all else is known to be right
             precision=wish.precision,
             max_failures=wish.max_failures,
             idempotency_key=wish.idempotency_key,
@@ -131,6 +131,7 @@ class Office:
         if wish.need_worker:
             self.require_worker(CLASSIFY)
         require_images(source)
+        request = request.model_copy(update={"shard_size": shard_size_of(self.settings, wish, source)})
         folder = JobFolder.create(self.settings, request)
         lister = Lister(folder, request, self.ledger, self.ring)
         try:

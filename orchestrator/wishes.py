@@ -133,17 +133,17 @@ def require_images(source: Source) -> None:
         raise UsageError(f"{source.text!r} holds no images{_describe_skipped(source)}")
 
 
-def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source, card: ModelCard) -> int:
+def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source) -> int:
     """The size that the operator names, or that suits the model and the source."""
     if wish.shard_size is not None:
         return wish.shard_size
     streams = wish.source == "-"  # whoever writes to a pipe may think about its second path
     first = source.peek(1 if streams else SMALLEST + 1)
     if len(first) <= SMALLEST and not streams:
-        return SMALLEST  # whatever would be measured, it is one shard
+        return SMALLEST  # it is one shard in any case
     images = [os.path.join(source.root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names that are no UTF-8
     artifacts = ModelStore(settings.models).resolve(wish.model).artifacts
-    return choose_shard_size(artifacts, wish.precision, card, images, settings.max_file_bytes)
+    return choose_shard_size(artifacts, wish.precision, images, settings.batch_size)
 
 
 def pin_model(settings: Settings, model: str) -> tuple[ModelPin, ModelCard]:

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modeling.batches import GroupResult
@@ -161,7 +161,7 @@ class ClassifySlice:
             HandBack: the job or the worker is to stop before a shard is finished.
         """
         while True:
-            for result in self._predict(self._batches()):
+            for result in self._predict(self._lots()):
                 shard = self._open[0]
                 shard.add(result)
                 if shard.complete:
@@ -171,16 +171,16 @@ class ClassifySlice:
             self._go_through_carefully(self._delicate)
             self._delicate = None
 
-    def _batches(self) -> Iterator[list[Source]]:
-        """The sources of claimed shards, a batch at a time, so that a batch never depends on its neighbours."""
+    def _lots(self) -> Iterator[list[list[Source]]]:
+        """The sources of claimed shards, batch by batch, so that a batch never depends on its neighbours."""
         size = self._batch_size
         while self._delicate is None and (shard := self._claim_next()) is not None:
             if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
                 self._delicate = shard
                 return
             self._open.append(shard)
-            for start in range(0, len(shard.paths), size):
-                yield [self._reader.source(path) for path in shard.paths[start : start + size]]
+            starts = range(0, len(shard.paths), size)
+            yield [[self._reader.source(path) for path in shard.paths[start : start + size]] for start in starts]
 
     def _claim_next(self) -> OpenShard | None:
         """The next shard to work on; None when the slice is over."""
@@ -217,9 +217,9 @@ class ClassifySlice:
             if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
                 raise HandBack
 
-    def _predict(self, batches: Iterator[list[Source]], *, threads: int = 0) -> Iterator[GroupResult]:
+    def _predict(self, lots: Iterable[list[list[Source]]], *, threads: int = 0) -> Iterator[GroupResult]:
         return predict_groups(
-            batches,
+            lots,
             self._classifier,
             top_k=self._request.top_k,
             batch_size=self._batch_size,
@@ -323,7 +323,7 @@ class ClassifySlice:
                 sources = [
                     _killer if index in convicted else self._reader.source(shard.paths[index]) for index in indices
                 ]
-                for result in self._predict(iter([sources]), threads=1):
+                for result in self._predict([[sources]], threads=1):
                     shard.add(result)
         return self._commit(shard)
 
@@ -332,7 +332,7 @@ class ClassifySlice:
         for index in indices:
             if deaths[IMAGE, index] < DEATHS_TO_CONVICT:
                 notes.trying(IMAGE, index)
-                list(self._predict(iter([[self._reader.source(shard.paths[index])]]), threads=1))
+                list(self._predict([[[self._reader.source(shard.paths[index])]]], threads=1))
 
 
 def _killer() -> bytes:

@@ -59,6 +59,7 @@ class _Lane:
     def __init__(self, engine: TorchEngine) -> None:
         self._engine = engine
         self._stream = torch.cuda.Stream(engine.device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()  # of memory that the lane's graphs, replayed one by one, share
         self._recordings: dict[int, _Recording] = {}
 
     def logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
@@ -74,6 +75,8 @@ class _Lane:
             recording.graph.replay()
             logits_BL = recording.logits_PL[:num_images].clone()  # the next replay writes over it
         self._stream.synchronize()
+        if logits_BL.is_cuda:  # its memory is this stream's, and must not be used again while the caller's reads it
+            logits_BL.record_stream(torch.cuda.current_stream(self._engine.device))
         return logits_BL
 
     def _record(self, size: int) -> _Recording:
@@ -82,10 +85,11 @@ class _Lane:
         images_PHWC = torch.zeros(shape, dtype=torch.uint8, device=self._engine.device)
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self._engine.device))
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        repeatable = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
+        with torch.inference_mode(), torch.cuda.stream(self._stream), repeatable:
             for _ in range(_WARM_UPS):
                 self._engine.forward(images_PHWC)
             self._stream.synchronize()
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 logits_PL = self._engine.forward(images_PHWC)
         return _Recording(graph, pinned_PHWC, images_PHWC, logits_PL)

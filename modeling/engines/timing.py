@@ -43,7 +43,14 @@ def speeds_by_batch_size(classifier: Predictor) -> dict[int, float]:
     size = SMALLEST_BATCH
     while size <= LARGEST_BATCH:
         images_BHWC = random_images(classifier.preprocessing, size)
-        speeds[size] = images_per_sec(lambda images: classifier.predict(images, 1), images_BHWC, classifier.num_streams)
+        try:
+            speeds[size] = images_per_sec(
+                lambda images: classifier.predict(images, 1), images_BHWC, classifier.num_streams
+            )
+        except Exception:
+            if not speeds:
+                raise
+            break  # most likely it does not fit in memory; smaller ones do
         size *= 2
         if size * classifier.num_streams / max(speeds.values()) > _LONGEST_S:
             break

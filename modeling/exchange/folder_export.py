@@ -91,7 +91,7 @@ def export_folder(model: Path, output: Path) -> FolderExport:
     card = Classifier.load(model).card
     with published_output(output) as written:
         written.mkdir()
-        for name in (CARD_FILE, WEIGHTS_FILE, *([INT8_FILE] if card.int8_sha256 else [])):
+        for name in (CARD_FILE, WEIGHTS_FILE, *([INT8_FILE] if (model / INT8_FILE).is_file() else [])):
             shutil.copyfile(model / name, written / name)
         (written / README_FILE).write_text(_readme(card), encoding="utf-8")
         size_bytes = sum(path.stat().st_size for path in written.iterdir())

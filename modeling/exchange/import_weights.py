@@ -77,7 +77,7 @@ def stage_folder(folder: Path, staged: Path) -> ModelCard:
     for name in (CARD_FILE, WEIGHTS_FILE):
         _copy(folder, staged, name)
     card = Classifier.load(staged).card
-    if card.int8_sha256:
+    if (folder / INT8_FILE).is_file():
         _copy(folder, staged, INT8_FILE)
         check_int8((staged / INT8_FILE).read_bytes(), card, folder / INT8_FILE)
     return card

@@ -102,7 +102,7 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
     "evaluate": EvaluateJobRequest,
 }
 
-# What differs between two submissions of the same wish. A shard's size is measured, and no row depends on it.
+# What differs between two submissions of the same wish. A shard's size is measured: how work is cut, not what it is.
 _VOLATILE = {"job", "created", "shard_size"}
 
 

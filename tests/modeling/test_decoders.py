@@ -32,19 +32,21 @@ def sources(*values):
 
 
 @pytest.mark.parametrize(
-    ("elapsed_s", "processor_s", "num_images", "cores", "num_threads"),
+    ("waited_s", "processor_s", "num_images", "cores", "num_threads"),
     [
-        (0.010, 0.010, 8, 4, 4),  # photographs: one a core
-        (0.0105, 0.010, 8, 4, 4),
-        (0.030, 0.010, 8, 4, 12),  # two thirds are waiting for the storage
+        (0.000, 0.010, 8, 4, 4),  # photographs: one a core
+        (0.0005, 0.010, 8, 4, 4),
+        (0.020, 0.010, 8, 4, 12),  # two thirds are waiting for the storage
         (9.0, 0.010, 8, 4, MAX_THREADS),
-        (0.00064, 0.00064, 8, 4, 1),  # 80 microseconds each, under the interpreter's lock
-        (0.00640, 0.00064, 8, 4, 10),  # the same from a slow storage
+        (0.0, 0.010, 8, 64, 64),
+        (0.0, 0.00064, 8, 4, 1),  # 80 microseconds each, under the interpreter's lock
+        (0.00576, 0.00064, 8, 4, 10),  # the same from a slow storage
         (0.0, 0.0, 1, 4, 1),
+        (0.0, 0.0, 0, 4, 4),  # nothing could be decoded: as usual
     ],
 )
-def test_threads_are_as_many_as_keep_the_cores_busy(elapsed_s, processor_s, num_images, cores, num_threads):
-    assert best_num_threads(elapsed_s, processor_s, num_images, cores) == num_threads
+def test_threads_are_as_many_as_keep_the_cores_busy(waited_s, processor_s, num_images, cores, num_threads):
+    assert best_num_threads(waited_s, processor_s, num_images, cores) == num_threads
 
 
 @pytest.mark.parametrize("num_threads", [0, 3])
@@ -95,6 +97,17 @@ def test_reading_that_waits_gets_more_threads_than_there_are_cores(decoders):
     assert at_work.num_threads > module.num_cores()
 
 
+def test_images_that_cannot_be_decoded_do_not_set_the_pace_for_others(decoders, monkeypatch):
+    monkeypatch.setattr(module, "_TRIAL_S", 60.0)
+    monkeypatch.setattr(module, "best_num_threads", lambda waited_s, processor_s, num_images, cores: num_images)
+    at_work = decoders()
+
+    chunk = at_work.submit([lambda: b""] * 30 + sources(*range(9))).result()
+
+    assert at_work.num_threads == 8  # as many as were decoded before it was known
+    assert len(chunk.images) == 39
+
+
 def test_a_given_number_of_threads_is_kept(decoders):
     at_work = decoders(3)
 
@@ -143,8 +156,8 @@ def test_images_are_read_in_a_row_before_they_are_decoded_but_no_more_than_a_meb
 def test_what_is_decoded_fast_is_submitted_in_larger_chunks(decoders, monkeypatch):
     at_work = decoders()
     before = at_work.chunk_size
-    monkeypatch.setattr(module.time, "perf_counter", iter(tick / 8192 for tick in range(10_000)).__next__)
-    at_work.submit(sources(*range(8)))  # a few ticks of an eighth of a millisecond each
+    monkeypatch.setattr(module.time, "perf_counter", iter(tick / 4096 for tick in range(10_000)).__next__)
+    at_work.submit(sources(*range(8)))  # two ticks of a quarter of a millisecond each
 
     assert before == module.SMALLEST_CHUNK < at_work.chunk_size < module.LARGEST_CHUNK
 

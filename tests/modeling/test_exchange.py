@@ -136,9 +136,17 @@ def test_the_quantised_network_goes_with_the_folder_and_is_checked_when_it_comes
     (export.path / INT8_FILE).write_bytes(b"another")
     with pytest.raises(ModelFormatError, match=r"int8\.onnx: sha256 is .* the card says"):
         stage_folder(export.path, tmp_path / "staged")
-    (export.path / INT8_FILE).unlink()
-    with pytest.raises(ModelFormatError, match=r"no exported model: int8\.onnx cannot be read"):
-        stage_folder(export.path, tmp_path / "staged")
+
+
+def test_a_folder_without_its_quantised_network_is_the_model_in_full_precision(tmp_path):
+    model = make_model(tmp_path / "model")
+    card = Classifier.load(model).card
+    (model / CARD_FILE).write_bytes(replace(card, training={"int8": {"sha256": "0" * 64}}).to_bytes())
+    (tmp_path / "staged").mkdir()
+
+    stage_folder(export_folder(model, tmp_path / "folder").path, tmp_path / "staged")
+
+    assert sorted(os.listdir(tmp_path / "staged")) == ["model.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize(("architecture", "mode"), [("squeezenet1_1", "RGB"), ("resnet18", "L"), ("googlenet", "RGB")])

@@ -17,7 +17,7 @@ def sources(*values: int):
 
 def run(groups, classifier, *, batch_size=4, decode_threads=2, **options):
     return list(
-        predict_groups(groups, classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, **options)
+        predict_groups([groups], classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, **options)
     )
 
 
@@ -173,36 +173,53 @@ def test_reading_ahead_is_bounded():
     assert max(ahead) <= (2 * 1 + 2 + 1) * SMALLEST_CHUNK  # two batches, one chunk a thread, and the one in hand
 
 
-def test_the_next_group_is_pulled_while_the_present_one_is_predicted_and_no_more_than_one():
+def test_the_next_lot_is_pulled_while_the_present_one_is_predicted_and_no_more_than_one():
     events = []
 
-    def groups() -> Iterator[list]:
+    def lots() -> Iterator[list]:
         for number in range(4):
             events.append(f"pull {number}")
-            yield sources(number)
+            yield [sources(number)]
 
-    for result in predict_groups(groups(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2):
+    for result in predict_groups(lots(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2):
         events.append(f"done {result.predictions[0].labels[0]}")
 
     assert events == ["pull 0", "pull 1", "done 0", "pull 2", "done 1", "pull 3", "done 2", "done 3"]
 
 
-def test_several_streams_pull_no_more_groups_than_they_are_busy_with_and_the_next():
+def test_several_streams_pull_no_more_lots_than_they_are_busy_with_and_the_next():
     num_pulled, num_done, ahead = 0, 0, []
 
-    def groups() -> Iterator[list]:
+    def lots() -> Iterator[list]:
         nonlocal num_pulled
         for number in range(30):
             num_pulled += 1
             ahead.append(num_pulled - num_done)
-            yield sources(number)
+            yield [sources(number)]
 
     classifier = FakeClassifier(num_streams=2)
-    for _ in predict_groups(groups(), classifier, top_k=1, batch_size=2, decode_threads=2):
+    for _ in predict_groups(lots(), classifier, top_k=1, batch_size=2, decode_threads=2):
         num_done += 1
 
     assert num_done == 30
     assert max(ahead) <= 2 + 2 + 1  # two being read, two streams, and one batch that waits for a stream
+
+
+def test_all_threads_read_however_small_the_batches_of_a_lot_are():
+    together, lock, num_inside = threading.Event(), threading.Lock(), 0
+
+    def source():
+        nonlocal num_inside
+        with lock:
+            num_inside += 1
+            if num_inside == 16:
+                together.set()
+        assert together.wait(timeout=10), f"only {num_inside} images were read at once"
+        return grey_png(1)
+
+    results = run([[source] * 8] * 40, FakeClassifier(), batch_size=8, decode_threads=16)
+
+    assert [len(result.predictions) for result in results] == [8] * 40
 
 
 def test_what_between_batches_raises_stops_everything_and_leaves_no_threads():
@@ -224,7 +241,7 @@ def test_what_between_batches_raises_stops_everything_and_leaves_no_threads():
 
 def test_closing_the_iterator_early_leaves_no_threads():
     results = predict_groups(
-        [sources(*range(50)), sources(1)], FakeClassifier(), top_k=1, batch_size=4, decode_threads=2
+        [[sources(*range(50)), sources(1)]], FakeClassifier(), top_k=1, batch_size=4, decode_threads=2
     )
     next(results)
 

@@ -3,14 +3,17 @@ import os
 
 import pytest
 
-from modeling.card import ModelCard
 from modeling.engines.choice import Choice, choice_path
-from modeling.preprocessing import Preprocessing
-from orchestrator.shard_size import LARGEST, SMALLEST, UNKNOWN, choose_shard_size, decode_rate, fitting_shard_size
+from orchestrator.shard_size import (
+    LARGEST,
+    LARGEST_BATCH,
+    SMALLEST,
+    UNKNOWN,
+    choose_shard_size,
+    decode_rate,
+    fitting_shard_size,
+)
 from tests.fakes import make_images
-
-CARD = ModelCard("cnn", ("dark", "light"), Preprocessing("L", 28, 28), "0" * 64)
-MANY_BYTES = 1 << 20
 
 
 def remember(artifacts, speed, *, hardware="a", precision="auto", batch_size=32):
@@ -21,7 +24,7 @@ def remember(artifacts, speed, *, hardware="a", precision="auto", batch_size=32)
 
 
 def size_of(artifacts, images=(), precision="auto"):
-    return choose_shard_size(artifacts, precision, CARD, images, MANY_BYTES)
+    return choose_shard_size(artifacts, precision, images)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,7 @@ def test_the_slowest_worker_that_measured_the_model_counts(tmp_path):
 
 def test_as_long_as_no_worker_has_measured_the_model_shards_are_of_middling_size(tmp_path):
     assert size_of(tmp_path / "none") == UNKNOWN
+    assert size_of(tmp_path / "none", [__file__] * 8) >= LARGEST_BATCH
 
 
 @pytest.mark.parametrize("rubbish", ["", "{", "[]", '{"engine": "torch fp32"}', '{"batch_size": 32, "hardware": ""}'])
@@ -53,7 +57,17 @@ def test_a_memory_that_cannot_be_read_counts_as_none(tmp_path, rubbish):
     assert size_of(tmp_path) == UNKNOWN
 
 
-def test_images_that_are_slow_to_decode_make_smaller_shards(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("num_bytes", "size"), [(1000, LARGEST), (3_000_000, 64), (200_000, 1024)])
+def test_larger_files_make_smaller_shards(tmp_path, monkeypatch, num_bytes, size):
+    remember(tmp_path / "artifacts", 1e6)
+    monkeypatch.setattr("orchestrator.shard_size.time.perf_counter", lambda: 0.0)  # a storage that takes no time
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    (tmp_path / "a.jpg").write_bytes(b"x" * num_bytes)
+
+    assert size_of(tmp_path / "artifacts", [str(tmp_path / "a.jpg")] * 3) == size
+
+
+def test_a_slow_storage_makes_smaller_shards_and_is_not_asked_for_long(tmp_path, monkeypatch):
     remember(tmp_path / "artifacts", 1e6)
     images = [str(tmp_path / "in" / name) for name in make_images(tmp_path / "in", [1, 2, 3])]
     ticks = iter(range(100))
@@ -61,15 +75,21 @@ def test_images_that_are_slow_to_decode_make_smaller_shards(tmp_path, monkeypatc
 
     size = size_of(tmp_path / "artifacts", images)
 
-    assert size == max(SMALLEST, 1 << int(2 * 16 * len(os.sched_getaffinity(0))).bit_length() - 1)
+    assert size == fitting_shard_size(15.9 * len(os.sched_getaffinity(0)), 32)
     assert next(ticks) == 2 * 2  # a tenth of a second is over: the third is not read
 
 
-def test_what_is_no_image_tells_nothing_and_stops_nobody(tmp_path):
-    (tmp_path / "text.png").write_text("no image")
-    (tmp_path / "large.png").write_bytes(b"x" * (MANY_BYTES + 1))
+def test_what_cannot_be_read_tells_nothing_and_stops_nobody(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "link.png").symlink_to("text.png")
-    names = ["text.png", "large.png", "pipe.png", "link.png", "gone.png", "nul\0.png"]
+    names = ["pipe.png", "link.png", "gone.png", "nul\0.png"]
 
-    assert decode_rate(CARD, [str(tmp_path / name) for name in names], MANY_BYTES) == float("inf")
+    assert decode_rate([str(tmp_path / name) for name in names]) == float("inf")
+
+
+def test_a_batch_size_that_is_set_divides_the_shard(tmp_path):
+    remember(tmp_path, 130.0)
+
+    assert choose_shard_size(tmp_path, "auto", [], 100) == 300
+    assert choose_shard_size(tmp_path, "auto", [], 1000) == 1000

@@ -12,7 +12,6 @@ from orchestrator.wishes import (
     TrainWish,
     check_train,
     choose_weights,
-    pin_model,
     shard_size_of,
     train_request,
 )
@@ -90,7 +89,7 @@ def shard_size(settings, version, source, *, wanted=None):
     """The shard size of a job that classifies `source`, and what its source still yields."""
     opened = open_source(source, SourceOptions())
     wish = ClassifyWish(source, version.ref, shard_size=wanted)
-    found = shard_size_of(settings, wish, opened, pin_model(settings, version.ref)[1])
+    found = shard_size_of(settings, wish, opened)
     return found, list(opened.paths)
 
 
@@ -104,7 +103,7 @@ def test_a_source_that_is_one_shard_in_any_case_is_not_measured(
 ):
     calls = []
     monkeypatch.setattr(
-        wishes, "choose_shard_size", lambda artifacts, precision, card, images, most: calls.append(images) or 128
+        wishes, "choose_shard_size", lambda artifacts, precision, images, batch_size: calls.append(images) or 128
     )
     make_pngs(tmp_path / "in", num_images)
 
@@ -126,6 +125,5 @@ def test_of_a_pipe_only_one_path_is_waited_for(settings, here, version):
             return b"digits/0/00000.png\n"
 
     opened = open_source("-", SourceOptions(), stdin=SlowPipe())
-    card = pin_model(settings, version.ref)[1]
 
-    assert shard_size_of(settings, ClassifyWish("-", version.ref), opened, card) >= SMALLEST
+    assert shard_size_of(settings, ClassifyWish("-", version.ref), opened) >= SMALLEST

@@ -1,6 +1,7 @@
 import threading
 
 import numpy as np
+import pytest
 
 from modeling.engines import timing
 from modeling.engines.timing import best_batch_size, images_per_sec, random_images, speeds_by_batch_size
@@ -28,6 +29,12 @@ def test_a_batch_that_would_take_too_long_is_not_tried(monkeypatch):
     speeds = speeds_by_batch_size(FakeClassifier(num_streams=2))
 
     assert list(speeds) == [8, 16]  # two streams with batches of 32 take 64 / 50 s
+
+
+def test_sizes_end_where_memory_does(monkeypatch):
+    assert list(speeds_by_batch_size(FakeClassifier(max_batch=32))) == [8, 16, 32]
+    with pytest.raises(MemoryError):
+        speeds_by_batch_size(FakeClassifier(max_batch=4))
 
 
 def test_all_streams_are_at_work_while_the_clock_runs(monkeypatch):
