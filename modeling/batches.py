@@ -51,13 +51,24 @@ class _Flight:
 class Batcher:
     """Fills batches of one group's images, has them predicted, and hands on the groups that are whole, in order."""
 
-    def __init__(self, classifier: Predictor, top_k: int, batch_size: int, between_batches: Callable[[], None]) -> None:
-        """between_batches: runs in the calling thread after every chunk and every batch."""
+    def __init__(
+        self,
+        classifier: Predictor,
+        top_k: int,
+        batch_size: int,
+        between_batches: Callable[[], None],
+        choose_streams: Callable[[], int],
+    ) -> None:
+        """between_batches: runs in the calling thread after every chunk and every batch.
+
+        choose_streams: asked for the number of streams when the first batch is filled.
+        """
         self._survivor = Survivor(classifier, top_k)
         self._batch_size = batch_size
         self._between_batches = between_batches
-        self._num_streams = classifier.num_streams
-        self._pool = ThreadPoolExecutor(self._num_streams, "predict") if self._num_streams > 1 else None
+        self._choose_streams = choose_streams
+        self._num_streams = 0  # not known yet
+        self._pool: ThreadPoolExecutor | None = None
         self._groups = deque([_Group()])  # the last one is being filled
         self._flights: deque[_Flight] = deque()
         self._images: list[Pixels] = []  # of the batch being filled
@@ -108,6 +119,9 @@ class Batcher:
 
         One batch more than there are streams is on its way, so that none of them waits for this thread.
         """
+        if not self._num_streams:
+            self._num_streams = self._choose_streams()
+            self._pool = ThreadPoolExecutor(self._num_streams, "predict") if self._num_streams > 1 else None
         group, images, places = self._groups[-1], self._images, self._places
         self._images, self._places = [], []
         group.num_flying += 1

@@ -38,16 +38,18 @@ class Classifier:
         engine: Engine | None = None,
         *,
         batch_size: int = DEFAULT_BATCH,
+        images_per_sec: float = 0.0,
     ) -> None:
         """engine: computes the answers; by default torch does, in full precision.
 
-        batch_size: images that it answers fastest together.
+        batch_size, images_per_sec: see `modeling.surviving.Predictor`.
         """
         self.reference = TorchEngine(network, card.preprocessing, device)
         self.network = self.reference.network  # in eval mode, its parameters without gradients
         self.device = device
         self.engine = engine or self.reference
         self.batch_size = batch_size
+        self.images_per_sec = images_per_sec
         self.card = card
         self.labels = card.labels
         self.preprocessing = card.preprocessing
@@ -84,9 +86,11 @@ class Classifier:
         """What computes the answers, such as `openvino bf16`."""
         return self.engine.name
 
-    def on(self, engine: Engine, batch_size: int = DEFAULT_BATCH) -> "Classifier":
+    def on(self, engine: Engine, batch_size: int = DEFAULT_BATCH, images_per_sec: float = 0.0) -> "Classifier":
         """The same model, answered by another engine."""
-        return Classifier(self.network, self.card, self.device, engine, batch_size=batch_size)
+        return Classifier(
+            self.network, self.card, self.device, engine, batch_size=batch_size, images_per_sec=images_per_sec
+        )
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
         """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.

@@ -84,6 +84,12 @@ class Decoders:
         """Threads at work; one a core until it is known better."""
         return self._num_threads or num_cores()
 
+    @property
+    def images_per_sec(self) -> float:
+        """What the threads decode, told from the first images; 0 where none were decoded to tell it."""
+        trial = self._trial
+        return self.num_threads * trial.num_images / max(trial.elapsed_s, 1e-9)
+
     def submit(self, sources: Sequence[Source]) -> Future[Chunk]:
         """Have the images read and decoded; while their number of threads is not known, by this one."""
         chunk = Chunk()

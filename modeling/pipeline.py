@@ -46,7 +46,7 @@ def predict_groups(
     """
     batch_size = batch_size or classifier.batch_size
     decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads)
-    batcher = Batcher(classifier, top_k, batch_size, between_batches)
+    batcher = Batcher(classifier, top_k, batch_size, between_batches, lambda: _num_streams(classifier, decoders))
     try:
         for pending in _ahead(_chunks(lots, decoders), decoders, batch_size):
             started = time.perf_counter()
@@ -100,6 +100,12 @@ def _ahead(
         pending = waiting.popleft()
         yield pending
         open_lots -= pending.ends_lot
+
+
+def _num_streams(classifier: Predictor, decoders: Decoders) -> int:
+    """One where it keeps up with decoding: fewer threads wait less for the interpreter's lock."""
+    one_is_enough = classifier.images_per_sec > classifier.num_streams * decoders.images_per_sec > 0
+    return 1 if one_is_enough else classifier.num_streams
 
 
 def _num_chunks(decoders: Decoders, batch_size: int) -> int:

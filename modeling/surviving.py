@@ -17,6 +17,7 @@ class Predictor(Protocol):
     """What is needed of a Classifier.
 
     num_streams: threads that may ask it at once to advantage. batch_size: images that it answers fastest together.
+    images_per_sec: that it answers with all streams at work; 0 where that was not measured.
     """
 
     @property
@@ -27,6 +28,9 @@ class Predictor(Protocol):
 
     @property
     def batch_size(self) -> int: ...
+
+    @property
+    def images_per_sec(self) -> float: ...
 
     @property
     def engine_name(self) -> str: ...

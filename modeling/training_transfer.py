@@ -5,6 +5,7 @@ random head does not spoil the features. Whichever is better on validation is ke
 """
 
 # Shapes: M images in use, F features, L labels.
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from modeling.data.images import ImageFiles, Indices
 from modeling.data.splits import Split
 from modeling.fit.go import Setting, class_weights, fit_network, recipe_of
 from modeling.fit.logits import answer
-from modeling.fit.loop import DivergedError
+from modeling.fit.loop import DivergedError, Emit
 from modeling.fit.plan import BudgetError, Plan
 from modeling.model_folder import Trained
 from modeling.networks.build import build_network
@@ -35,6 +36,8 @@ from modeling.transfer.probe import Probe, fit_probe
 from modeling.weights import load_weights, weights_preprocessing
 
 Logits = NDArray[np.float32]
+
+_EVENT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def fit_from_weights(setting: Setting, data: Data) -> Trained:
         ModelingError: the weights cannot be had, or are not those of the architecture.
     """
     request = setting.request
-    network, preprocessing = pretrained(request, len(data.dataset.labels))
+    network, preprocessing = pretrained(request, len(data.dataset.labels), setting.emit)
     probed = _probe(setting, data, network.to(setting.device), preprocessing)
     if request.epochs is None and request.budget_s is None:
         return probed
@@ -68,7 +71,7 @@ def fit_from_weights(setting: Setting, data: Data) -> Trained:
     return _better(setting, data, probed, tuned)
 
 
-def pretrained(request: TrainRequest, num_labels: int) -> tuple[nn.Module, Preprocessing]:
+def pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple[nn.Module, Preprocessing]:
     """The network with its pre-trained weights and a fresh head, and the preprocessing that goes with it.
 
     It is the one that the weights were made for, but for torchvision's margin: that is not cut away, so the whole
@@ -81,8 +84,21 @@ def pretrained(request: TrainRequest, num_labels: int) -> tuple[nn.Module, Prepr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         network = build_network(request.architecture, preprocessing, num_labels)
-    load_weights(network, request.architecture, request.weights)
+    load_weights(network, request.architecture, request.weights, _telling(emit))
     return network.eval(), preprocessing
+
+
+def _telling(emit: Emit) -> Callable[[int, int | None], None]:
+    """A function that tells of a download twice a second and at its end."""
+    spoke = 0.0
+
+    def tell(num_done: int, num_bytes: int | None) -> None:
+        nonlocal spoke
+        if num_done == num_bytes or time.monotonic() - spoke > _EVENT_EVERY_S:
+            spoke = time.monotonic()
+            emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes})
+
+    return tell
 
 
 def _probe(setting: Setting, data: Data, network: nn.Module, preprocessing: Preprocessing) -> Trained:

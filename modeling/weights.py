@@ -8,6 +8,7 @@ A reference to weights is one of
 Names come first: a file named `imagenet` is meant by `./imagenet`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,15 @@ def check_weights(architecture: str, weights: str) -> None:
         raise ModelingError(f"no weights {weights!r} for {architecture}; {_choices(architecture)}")
 
 
-def load_weights(network: "nn.Module", architecture: str, weights: str) -> None:
+def load_weights(
+    network: "nn.Module",
+    architecture: str,
+    weights: str,
+    on_progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> None:
     """Give the network these weights; a head of another number of labels keeps its own.
+
+    on_progress: told of a download how many bytes are there and, if that is known, of how many.
 
     Raises:
         ArchitectureError: they are weights of another architecture; says what does not fit.
@@ -53,7 +61,7 @@ def load_weights(network: "nn.Module", architecture: str, weights: str) -> None:
     check_weights(architecture, weights)
     member = member_of(get_architecture(architecture), weights)
     if member is not None:
-        state = download_state(_ROWS[architecture].weights_enum, member)
+        state = download_state(_ROWS[architecture].weights_enum, member, on_progress)
     else:
         path = Path(weights)
         state = read_state(path / WEIGHTS_FILE if path.is_dir() else path)

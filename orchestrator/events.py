@@ -19,6 +19,9 @@ _STEPS = {
 }
 
 
+_SHARES = {"epoch": ("epoch", "epochs"), "download": ("bytes_done", "num_bytes")}
+
+
 def describe_event(progress: str) -> str:
     """The last event of a job, as the ledger keeps it, on one line; empty where there is nothing to tell."""
     event = parse_event(progress)
@@ -32,7 +35,7 @@ def describe_event(progress: str) -> str:
 def share_done(progress: str) -> tuple[float, float] | None:
     """How much of how much is done, by the last event; None where that cannot be told."""
     event = parse_event(progress)
-    names = ("epoch", "epochs") if event.get("event") == "epoch" else ("num_done", "num_images")
+    names = _SHARES.get(str(event.get("event")), ("num_done", "num_images"))
     done, total = (event.get(name) for name in names)
     if isinstance(done, int | float) and isinstance(total, int | float) and 0 <= done <= total and total > 0:
         return done, total
@@ -63,6 +66,12 @@ def _step(event: Event) -> str:
     return f"{_STEPS[event['event']]} {event['num_done']:,}/{event['num_images']:,} images"
 
 
+def _download(event: Event) -> str:
+    """Weights on their way."""
+    of_all = f" of {event['num_bytes'] / 1e6:,.1f}" if event.get("num_bytes") else ""
+    return f"downloading weights, {event['bytes_done'] / 1e6:,.1f}{of_all} MB"
+
+
 def _epoch(event: Event) -> str:
     """An epoch that is over, and how long the others will take at its pace."""
     words = [f"epoch {event['epoch']}/{event['epochs']}", f"loss {event['loss']:.4f}"]
@@ -89,6 +98,7 @@ def _data(event: Event) -> str:
 
 _WORDS: dict[str, Callable[[Event], str]] = {
     **dict.fromkeys(_STEPS, _step),
+    "download": _download,
     "epoch": _epoch,
     "data": _data,
     "probe": _probe,

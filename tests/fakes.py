@@ -42,6 +42,7 @@ class FakeClassifier:
     calibration: Calibration | None = None
     num_streams: int = 1
     batch_size: int = 4
+    images_per_sec: float = 0.0
     engine_name: str = "fake"
 
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:

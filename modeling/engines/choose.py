@@ -85,7 +85,7 @@ def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, pr
     remembered = read_choice(path)
     for option in options:
         if remembered is not None and remembered.engine == option.name:
-            return classifier.on(option.make(), remembered.batch_size)
+            return classifier.on(option.make(), remembered.batch_size, remembered.speed)
     choice, found = _find(classifier, options, precision)
     logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
     try:
@@ -173,7 +173,7 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
     sizes = speeds_by_batch_size(classifier.on(best[2]))
     rounded = {str(size): round(speed, 1) for size, speed in sizes.items()}
     choice = Choice(best[1], best_batch_size(sizes), hardware_name(classifier.device), speeds, rounded, refused)
-    return choice, classifier.on(best[2], choice.batch_size)
+    return choice, classifier.on(best[2], choice.batch_size, choice.speed)
 
 
 def _answer(engine: Engine, images_BHWC: NDArray[np.uint8]) -> object:

@@ -4,9 +4,9 @@ import contextlib
 import pickle
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import safetensors.torch
@@ -22,6 +22,7 @@ from modeling.networks.torchvision_table import ROWS
 from modeling.preprocessing import Preprocessing
 
 State = dict[str, Tensor]
+OnProgress = Callable[[int, int | None], None]  # bytes that are there, and of how many if that is known
 
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
@@ -84,15 +85,17 @@ def _without_prefixes(state: State) -> State:
     return state
 
 
-def download_state(enum: str, member: str) -> State:
-    """torchvision's weights from its cache or from the network, with progress on standard error.
+def download_state(enum: str, member: str, on_progress: OnProgress) -> State:
+    """torchvision's weights from its cache or from the network; the file must have the hash that its name says.
+
+    on_progress: told how many bytes are there and, if the server says it, of how many.
 
     Raises:
         ModelingError: they cannot be fetched, or are not what their name says.
     """
     weights = _torchvision_weights(enum, member)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # standard output may be somebody's data
+        with contextlib.redirect_stdout(sys.stderr), _progress_told(on_progress):  # stdout may be somebody's data
             state: State = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as err:
         reason = " ".join(str(getattr(err, "reason", None) or err).split()).rstrip(".")
@@ -102,6 +105,33 @@ def download_state(enum: str, member: str) -> State:
             f"with --from-weights FILE, or put it at {file}"
         ) from err
     return state
+
+
+@contextlib.contextmanager
+def _progress_told(on_progress: OnProgress) -> Iterator[None]:
+    """While it lasts, torch.hub tells `on_progress` what it would draw as a bar."""
+
+    class Told:
+        """What torch.hub needs of tqdm."""
+
+        def __init__(self, total: int | None = None, **_: object) -> None:
+            self._total, self._done = total, 0
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, num_bytes: int) -> None:
+            self._done += num_bytes
+            on_progress(self._done, self._total)
+
+    drawn = vars(torch.hub)["tqdm"]
+    vars(torch.hub)["tqdm"] = Told
+    try:
+        yield
+    finally:
+        vars(torch.hub)["tqdm"] = drawn
 
 
 def torchvision_preprocessing(enum: str, member: str, image_size: int | None) -> Preprocessing:

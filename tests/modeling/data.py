@@ -80,6 +80,7 @@ class FakeClassifier:
         self.preprocessing = GREY_4
         self.num_streams = num_streams
         self.batch_size = 4
+        self.images_per_sec = 0.0
         self.engine_name = "fake"
         self.poison = poison
         self.max_batch = max_batch

@@ -138,6 +138,23 @@ def test_streams_predict_at_the_same_time():
     assert found == [[answer(value) for value in range(16)]]
 
 
+@pytest.mark.parametrize(("images_per_sec", "threads"), [(1e9, {"MainThread"}), (1.0, {"predict_0", "predict_1"})])
+def test_one_stream_is_used_where_it_keeps_up_with_decoding(images_per_sec, threads):
+    seen = set()
+
+    class Watched(FakeClassifier):
+        def predict(self, images, top_k):
+            seen.add(threading.current_thread().name)
+            time.sleep(0.002)  # so that a second stream gets its turn
+            return super().predict(images, top_k)
+
+    classifier = Watched(num_streams=2)
+    classifier.images_per_sec = images_per_sec
+
+    assert predictions([sources(*range(60))], classifier, decode_threads=0) == [[answer(value) for value in range(60)]]
+    assert seen == threads
+
+
 def test_a_stream_that_breaks_ends_the_run_and_leaves_no_threads():
     with pytest.raises(RuntimeError, match="the device is gone"):
         run([sources(*range(50))], FakeClassifier(broken=True, num_streams=3))

@@ -2,13 +2,17 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from modeling.errors import ArchitectureError, ModelingError
 from modeling.fit.loop import DivergedError
+from modeling.recipes import CNN as RECIPE
 from modeling.train_request import TrainRequest
 from modeling.training import train
+from modeling.training_transfer import _better
 from tests.modeling.data import make_class_folders
 
 
@@ -54,6 +58,71 @@ def test_with_epochs_the_network_is_tuned_from_the_probe_and_the_better_one_kept
     assert named(events, "note")[-1]["text"].startswith("fine-tuning: validation accuracy ")
     assert card.training["kept"] in ("probe", "fine-tuning")
     assert card.metrics["test_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("probed", "tuned", "kept"),
+    [
+        ([[2, 0], [0, 2]], [[2, 0], [2, 0]], "probed"),  # both right, one right
+        ([[2, 0], [2, 0]], [[2, 0], [0, 2]], "tuned"),
+        ([[2, 0], [0, 2]], [[3, 0], [0, 3]], "tuned"),  # as many right, and surer of it
+        ([[3, 0], [0, 3]], [[2, 0], [0, 2]], "probed"),
+        ([[2, 0], [0, 2]], [[2, 0], [0, 2]], "probed"),  # nothing won: the simpler one
+    ],
+)
+def test_whichever_answers_the_validation_images_better_is_kept(probed, tuned, kept):
+    def trained(logits):
+        return SimpleNamespace(logits_of=lambda indices: np.array(logits, np.float32)[indices])
+
+    both = {"probed": trained(probed), "tuned": trained(tuned)}
+    data = SimpleNamespace(
+        split=SimpleNamespace(validation=np.arange(2)), dataset=SimpleNamespace(targets_N=np.array([0, 1]))
+    )
+    notes = []
+
+    found = _better(SimpleNamespace(emit=notes.append), data, both["probed"], both["tuned"])
+
+    assert found is both[kept]
+    assert notes[0]["text"].endswith("kept" if kept == "tuned" else "the probe is kept")
+
+
+def test_fine_tuning_that_was_killed_goes_on_and_ends_with_the_same_model(base, tmp_path):
+    class KilledError(Exception):
+        pass
+
+    def die_when_the_second_epoch_is_over(event):
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            raise KilledError
+
+    wish = replace(base, epochs=3)
+    run(replace(wish, output=tmp_path / "whole"))
+    resumed = replace(wish, output=tmp_path / "resumed", work=tmp_path / "work")
+    with pytest.raises(KilledError):
+        train(resumed, die_when_the_second_epoch_is_over)
+    _, events = run(resumed)
+
+    assert [event["epoch"] for event in events if event["event"] in ("resumed", "epoch")] == [2, 3]
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_budget_with_some_time_left_gets_as_many_epochs_as_fit_and_says_so(base, tmp_path, monkeypatch):
+    epoch_s = 100.0 * 32 / 8 * 1.15 * (1 + 1 / 3 * 4 / 32)  # 32 training images by 8, 4 to validate
+    monkeypatch.setattr("modeling.fit.go.step_seconds", lambda *args, **extra: 100.0)
+
+    card, events = run(replace(base, weights=None, epochs=9, budget_s=2.5 * epoch_s, output=tmp_path / "model"))
+
+    assert [event["epoch"] for event in named(events, "epoch")] == [1, 2]
+    assert card.training["plan"]["recipe"]["epochs"] == 2
+    assert any(event["text"].startswith("2 epochs of 9 fit into the ") for event in named(events, "note"))
+
+
+def test_a_learning_rate_that_is_to_be_found_is_found_told_and_used(base, tmp_path):
+    card, events = run(replace(base, weights=None, epochs=1, learning_rate="auto", output=tmp_path / "model"))
+
+    rate = card.training["plan"]["recipe"]["learning_rate"]
+    assert f"learning rate {rate:g} found by a range test" in [event["text"] for event in named(events, "note")]
+    assert 0 < rate != RECIPE.learning_rate
 
 
 def test_a_budget_too_small_for_fine_tuning_leaves_the_probe_and_says_so(base, monkeypatch):

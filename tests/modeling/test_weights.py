@@ -1,12 +1,17 @@
 """Weights by name, by file and by model folder, and what is said of those that do not fit."""
 
+import hashlib
+import http.server
+import io
 import re
+import threading
 import urllib.error
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from torchvision.models import Weights, WeightsEnum
 
 from modeling.architectures import default_preprocessing, get_architecture
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
@@ -188,6 +193,70 @@ def test_without_a_network_one_line_says_how_to_get_the_weights(tmp_path, monkey
         "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth where there is a network and give it with "
         f"--from-weights FILE, or put it at {tmp_path}/hub/checkpoints/squeezenet1_1-b8a52dc0.pth"
     )
+
+
+class Responder(http.server.BaseHTTPRequestHandler):
+    """Answers every request with the same bytes."""
+
+    body = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_): ...
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """A function that has `squeezenet1_1`'s weights served by HTTP, under the hash of `named` bytes."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    servers = []
+
+    def start(body, named):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Responder,), {"body": body}))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        url = f"http://127.0.0.1:{server.server_port}/tiny-{hashlib.sha256(named).hexdigest()[:8]}.pth"
+
+        class Tiny(WeightsEnum):
+            V1 = Weights(url=url, transforms=None, meta={})
+
+        monkeypatch.setattr("modeling.networks.state._torchvision_weights", lambda enum, member: Tiny.V1)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_download_tells_how_far_it_is_and_is_kept(serve, tmp_path, capsys):
+    preprocessing, told = Preprocessing("RGB", 64, 64), []
+    given, network = fresh("squeezenet1_1", 1000, preprocessing), fresh("squeezenet1_1", 1000, preprocessing)
+    file = io.BytesIO()
+    torch.save(given.state_dict(), file)
+    serve(file.getvalue(), named=file.getvalue())
+
+    load_weights(network, "squeezenet1_1", "imagenet", lambda done, total: told.append((done, total)))
+
+    assert same(network, given.state_dict())
+    assert told[-1] == (len(file.getvalue()), len(file.getvalue()))
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert len(told) > 1
+    assert [path.name[:5] for path in (tmp_path / "hub" / "checkpoints").iterdir()] == ["tiny-"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_download_with_another_hash_is_refused_and_not_kept(serve, tmp_path):
+    network = fresh("squeezenet1_1", 1000, Preprocessing("RGB", 64, 64))
+    serve(b"not what was asked for", named=b"what was asked for")
+
+    with pytest.raises(ModelingError, match=r"cannot be had \(invalid hash value .*--from-weights FILE"):
+        load_weights(network, "squeezenet1_1", "imagenet")
+
+    assert list((tmp_path / "hub" / "checkpoints").iterdir()) == []
 
 
 def test_weights_in_torchs_cache_need_no_network(tmp_path, monkeypatch, capsys):

@@ -71,6 +71,8 @@ def test_before_the_first_event_there_is_nothing_to_tell():
         ({"event": "scan", "num_done": 8, "num_images": 7}, None),
         ({"event": "scan", "num_done": 0, "num_images": 0}, None),
         ({"event": "scan", "num_done": "3", "num_images": 7}, None),
+        ({"event": "download", "bytes_done": 5, "num_bytes": 20}, (5, 20)),
+        ({"event": "download", "bytes_done": 5, "num_bytes": None}, None),
         ({"event": "note", "text": "x"}, None),
     ],
 )
