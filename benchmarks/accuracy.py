@@ -69,6 +69,14 @@ GOALS = (
         MOBILENET | {"test": 0.2, "image_size": 256}, "0.980 to 0.982", 0.98, 30, splits=5,
     ),
     Goal(
+        "cats-dogs-tuned", "cats and dogs, `mobilenet_v2` at 128 px, fine-tuned for 2 epochs", photographs("cats_dogs"),
+        MOBILENET | {"test": 0.2, "image_size": 128, "epochs": 2},
+    ),
+    Goal(
+        "cats-dogs-light", "cats and dogs, `squeezenet1_1`, probe", photographs("cats_dogs"),
+        {"architecture": "squeezenet1_1", "weights": "weights/squeezenet1_1_rebuilt.pth", "test": 0.2}, splits=5,
+    ),
+    Goal(
         "characters", "printed characters, 34 classes, by font, `glyphnet`", characters,
         {"architecture": "glyphnet"}, "", 0.97,
     ),

@@ -4,6 +4,7 @@ The order of steps is what makes every crash harmless; `docs/job_lifecycle.md` g
 claim, predict, write the part under a temporary name, fsync, link it into place, commit, ring.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -110,9 +111,12 @@ def classify_slice(job: str, station: Station) -> None:
             leases.abandon()  # the server is away for too long to be told; the job is not to blame
             raise
         except Exception as err:
+            reason = f"{type(err).__name__}: {err}"[:500]
             if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
-                reason = f"{type(err).__name__}: {err}"[:500]
                 leases.state = station.patiently(station.ledger.cancel, job, reason=reason)
+            else:
+                with contextlib.suppress(*SERVER_ERRORS):  # the error itself is what is told
+                    station.ledger.report_trouble(job, f"worker {station.worker}: {reason}")
             leases.abandon()  # so that the attempt counts: what breaks every worker must not be tried for ever
             if station.device != "cpu":
                 logger.critical("an error on %s may be sticky; this process ends", station.device, exc_info=True)

@@ -350,6 +350,17 @@ def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, station, led
     assert bells.rung == [("finalize", folder.job)]
 
 
+def test_an_error_before_any_shard_is_claimed_is_shown_to_whoever_watches(folder, station, ledger):
+    station.sessions.error = MemoryError("no room for the model")
+
+    with pytest.raises(MemoryError):
+        classify_slice(folder.job, station)
+
+    record = ledger.record(folder.job)
+    assert record.trouble == "worker w1: MemoryError: no room for the model"
+    assert not record.ended
+
+
 def test_an_error_that_every_attempt_meets_fails_the_job_with_its_text(folder, station, ledger, bells, classifier):
     def broken(brightness):
         raise RuntimeError("the driver is gone")

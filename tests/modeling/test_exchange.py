@@ -75,6 +75,25 @@ def test_an_onnx_file_answers_as_the_model_does_in_batches_of_any_size(exported)
     assert (export.size_bytes, os.listdir(export.path.parent)) == (export.path.stat().st_size, ["model", "model.onnx"])
 
 
+@pytest.mark.parametrize(
+    ("architecture", "preprocessing"),
+    [
+        ("speednet", Preprocessing("RGB", 32, 32)),  # several views of an image
+        ("mobilenet_v3_small", Preprocessing("RGB", 64, 64)),
+        ("vit_b_32", Preprocessing("RGB", 32, 32)),
+    ],
+)
+def test_networks_of_other_kinds_answer_the_same_as_onnx_files(architecture, preprocessing, tmp_path):
+    model = make_model(tmp_path / "model", architecture, preprocessing)
+
+    export = export_onnx(model, tmp_path / "model.onnx")
+
+    session = onnxruntime.InferenceSession(export.path, providers=["CPUExecutionProvider"])
+    images = random_images(3, preprocessing)
+    (logits,) = session.run(["logits"], {"images": images})
+    assert np.abs(logits - Classifier.load(model).logits(images)).max() < MAX_DIFFERENCE
+
+
 def test_an_onnx_file_says_its_labels_preprocessing_and_calibration(exported):
     _, export = exported
     file = onnx.load(export.path)

@@ -9,7 +9,7 @@ from torch import nn
 
 from modeling.augmentation import Place, alternating_flip, augment, random_crop, random_shift, trivial_augment
 from modeling.errors import ModelingError
-from modeling.fit.averaging import AveragedWeights
+from modeling.fit.averaging import AveragedWeights, Lookahead
 from modeling.fit.go import _agreed, class_weights
 from modeling.fit.history import History, history_csv
 from modeling.fit.mixing import mix
@@ -199,6 +199,39 @@ def test_a_precision_that_is_slower_is_not_chosen():
     plan = choose_precision(SlowInHalf(), Plan(RECIPE, 8), torch.rand(8, 1, 2, 2))
 
     assert plan.precision == "fp32"
+
+
+@pytest.mark.parametrize(("precision", "channels_last"), [("bf16", True), ("fp32", True), ("fp32", False)])
+def test_the_precision_and_layout_that_measure_fastest_are_chosen(monkeypatch, precision, channels_last):
+    def seconds(network, plan, images, *, repeats=3):
+        return 1.0 if (plan.precision, plan.channels_last) == (precision, channels_last) else 2.0
+
+    monkeypatch.setattr("modeling.fit.plan.step_seconds", seconds)
+
+    plan = choose_precision(nn.Linear(4, 2), Plan(RECIPE, 8), torch.rand(8, 4))
+
+    assert (plan.precision, plan.channels_last) == (precision, channels_last)
+
+
+def test_lookahead_goes_on_from_the_average_every_five_steps_by_a_decay_that_rises():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 1.0)
+    average = Lookahead(network, 0.9)
+    weights = []
+
+    for step in range(1, 11):
+        with torch.no_grad():
+            network.weight += 1.0  # what an optimizer does
+        average.update(network, progress=step / 10)
+        weights.append(network.weight.item())
+
+    first = 0.9**5 * 0.5**3  # of the average 1 that stays after five steps, which went to 6
+    at_5 = first * 1.0 + (1 - first) * 6.0
+    last = 0.9**5
+    at_10 = last * at_5 + (1 - last) * (at_5 + 5.0)
+    assert weights[:4] == [2.0, 3.0, 4.0, 5.0]
+    assert weights[4] == pytest.approx(at_5)
+    assert weights[9] == pytest.approx(at_10) == pytest.approx(average.state["weight"].item())
 
 
 def test_the_range_test_finds_a_rate_at_which_the_loss_falls():
