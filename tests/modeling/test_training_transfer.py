@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from modeling import training_transfer
 from modeling.errors import ArchitectureError, ModelingError
 from modeling.fit.loop import DivergedError
 from modeling.recipes import CNN as RECIPE
 from modeling.train_request import TrainRequest
 from modeling.training import train
 from modeling.training_transfer import _better
-from tests.modeling.data import make_class_folders
+from tests.modeling.data import glyph, idx_bytes, make_class_folders
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,56 @@ def test_a_learning_rate_that_is_to_be_found_is_found_told_and_used(base, tmp_pa
     rate = card.training["plan"]["recipe"]["learning_rate"]
     assert f"learning rate {rate:g} found by a range test" in [event["text"] for event in named(events, "note")]
     assert 0 < rate != RECIPE.learning_rate
+
+
+@pytest.mark.parametrize("from_weights", [True, False])
+def test_nothing_is_chosen_by_the_test_part(base, tmp_path, from_weights):
+    def write(folder, part, count, *, swapped=False):
+        """Bars in noise, so that none is a duplicate of another."""
+        targets = np.arange(count) % 2
+        noise = np.random.default_rng(count).integers(0, 40, (count, 12, 12))
+        bars = np.stack([np.asarray(glyph(target, number)) for number, target in enumerate(targets)])
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(np.clip(bars + noise, 0, 255)))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(1 - targets if swapped else targets))
+
+    cards, weights = [], []
+    for name in ("right", "wrong"):  # the same test images, under the other label
+        data = tmp_path / name
+        data.mkdir()
+        write(data, "train", 96)
+        write(data, "t10k", 20, swapped=name == "wrong")
+        wish = replace(base, data=data, output=tmp_path / f"model-{name}", cache=None, validation=0.25)
+        card, _ = run(replace(wish, epochs=2) if from_weights else replace(wish, weights=None, epochs=4))
+        cards.append(card)
+        weights.append((tmp_path / f"model-{name}" / "model.safetensors").read_bytes())
+
+    right, wrong = cards
+    assert weights[0] == weights[1]
+    assert right.calibration == wrong.calibration
+    assert right.metrics["test_accuracy"] > 0.9 > 0.1 > wrong.metrics["test_accuracy"]
+    validation = {name: value for name, value in right.metrics.items() if not name.startswith("test_")}
+    assert validation == {name: value for name, value in wrong.metrics.items() if not name.startswith("test_")}
+
+
+@pytest.mark.parametrize("from_weights", [True, False])
+def test_rare_classes_weigh_more_in_what_is_fitted(base, tmp_path, monkeypatch, from_weights):
+    data = make_class_folders(tmp_path / "data", 24)
+    for path in sorted((data / "down").iterdir())[6:]:
+        path.unlink()
+    seen = []
+    fit = training_transfer.fit_probe
+    monkeypatch.setattr(
+        training_transfer, "fit_probe", lambda *args, **more: seen.append(more["sample_weight_N"]) or fit(*args, **more)
+    )
+
+    wish = replace(base, data=data, output=tmp_path / "model", epochs=1)
+    card, _ = run(wish if from_weights else replace(wish, weights=None))
+
+    weights = card.training["plan"]["class_weights"]
+    assert weights[1] == pytest.approx(2 * weights[0], rel=0.2)  # four times as rare, by the root
+    if from_weights:
+        assert len(set(seen[0].tolist())) == 2
+        assert card.training["plan"]["freeze_statistics"] is True
 
 
 def test_a_budget_too_small_for_fine_tuning_leaves_the_probe_and_says_so(base, monkeypatch):
