@@ -9,6 +9,7 @@ import click
 import pytest
 
 from orchestrator.cli import main
+from tests.modeling.data import make_class_folders
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -136,3 +137,18 @@ def test_a_command_line_with_a_fault_is_found_out(line: str, fault: str) -> None
 
 def test_no_figure_is_left_to_be_filled_in():
     assert [path.name for path in PAGES if "{{" in path.read_text()] == []
+
+
+def test_the_library_page_does_what_it_shows(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "library.md").read_text(), re.MULTILINE | re.DOTALL)
+    make_class_folders(tmp_path / "photos", 40)
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(code, "docs/library.md", "exec"), {})  # noqa: S102 our own page
+
+    said = capsys.readouterr().out
+    assert "birds@2 " in said
+    assert re.search(r"photos/down/003\.png \('down', 'across'\) (accept|review)", said)
+    assert (tmp_path / "birds.onnx").stat().st_size > 1000
+    assert (tmp_path / "evaluated" / "report.html").is_file()
+    assert list((tmp_path / "work-0" / "tensorboard").iterdir())
