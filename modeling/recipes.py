@@ -1,8 +1,9 @@
 """How networks are trained unless the operator says otherwise."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+LARGE = 5_000  # training photographs from which stronger augmentation pays
 Augmentation = Literal["none", "affine", "elastic", "flip_shift", "photo", "photo_strong"]
 
 
@@ -103,3 +104,10 @@ FINE_TUNING = Recipe(
     average=0.99,
     clip=1.0,
 )
+
+
+def suited_to(recipe: Recipe, num_images: int) -> Recipe:
+    """The recipe for so many training images: many photographs are mixed and changed more before they are shown."""
+    if recipe.augmentation == "photo" and num_images >= LARGE:
+        return replace(recipe, augmentation="photo_strong", mixing=True)
+    return recipe

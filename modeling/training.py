@@ -31,10 +31,10 @@ from modeling.fit.task import Task
 from modeling.model_folder import Trained, check_output, judge, make_model, write_model
 from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.speednet import SpeedNet
+from modeling.recipes import suited_to
 from modeling.train_request import TrainRequest
 from modeling.training_data import Data, choose_preprocessing, look, make_task, measure
 
-LARGE = 5000  # training photographs from which stronger augmentation pays
 WHITENED = 5000  # images that speednet's first layer is fitted on
 
 Emit = Callable[[dict[str, Any]], None]
@@ -105,9 +105,7 @@ def fit_from_scratch(setting: Setting, data: Data) -> Trained:
 
 def plan_from_scratch(request: TrainRequest, architecture: Architecture, data: Data) -> Plan:
     """The architecture's recipe with what the request and the data say otherwise."""
-    recipe = recipe_of(request, architecture.recipe)
-    if recipe.augmentation == "photo" and len(data.split.train) >= LARGE:
-        recipe = replace(recipe, augmentation="photo_strong", mixing=True)
+    recipe = suited_to(recipe_of(request, architecture.recipe), len(data.split.train))
     weights = class_weights(data.dataset.targets_N[data.split.train], len(data.dataset.labels))
     # Convolutions on CPUs run 1.2 to 1.6 times faster with channels last.
     return Plan(recipe, recipe.batch_size, class_weights=weights, channels_last=architecture.family == "small")

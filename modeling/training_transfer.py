@@ -26,7 +26,7 @@ from modeling.model_folder import Trained
 from modeling.networks.build import build_network
 from modeling.networks.heads import set_head
 from modeling.preprocessing import Preprocessing
-from modeling.recipes import FINE_TUNING
+from modeling.recipes import FINE_TUNING, suited_to
 from modeling.train_request import TrainRequest
 from modeling.training_data import Data, make_task
 from modeling.transfer.backbone import Backbone
@@ -151,6 +151,7 @@ def _fine_tuning_plan(request: TrainRequest, architecture: Architecture, data: D
     recipe = recipe_of(request, FINE_TUNING)
     if architecture.family != "torchvision":
         recipe = replace(recipe, augmentation=architecture.recipe.augmentation)
+    recipe = suited_to(recipe, len(data.split.train))
     weights = class_weights(data.dataset.targets_N[data.split.train], len(data.dataset.labels))
     return Plan(recipe, recipe.batch_size, class_weights=weights, freeze_statistics=True)
 

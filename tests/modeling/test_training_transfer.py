@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from modeling import training_transfer
+from modeling.architectures import get_architecture
 from modeling.errors import ArchitectureError, ModelingError
 from modeling.fit.loop import DivergedError
 from modeling.recipes import CNN as RECIPE
 from modeling.train_request import TrainRequest
-from modeling.training import train
+from modeling.training import plan_from_scratch, train
 from modeling.training_transfer import _better
 from tests.modeling.data import glyph, idx_bytes, make_class_folders
 
@@ -153,6 +154,26 @@ def test_nothing_is_chosen_by_the_test_part(base, tmp_path, from_weights):
     assert right.metrics["test_accuracy"] > 0.9 > 0.1 > wrong.metrics["test_accuracy"]
     validation = {name: value for name, value in right.metrics.items() if not name.startswith("test_")}
     assert validation == {name: value for name, value in wrong.metrics.items() if not name.startswith("test_")}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "num_images", "augmentation", "mixing"),
+    [
+        ("resnet18", 4_999, "photo", False),
+        ("resnet18", 5_000, "photo_strong", True),
+        ("cnn", 50_000, "affine", False),
+    ],
+)
+def test_many_photographs_are_mixed_and_changed_more(base, architecture, num_images, augmentation, mixing):
+    targets = np.arange(num_images) % 2
+    data = SimpleNamespace(
+        split=SimpleNamespace(train=np.arange(num_images)),
+        dataset=SimpleNamespace(targets_N=targets, labels=("across", "down")),
+    )
+
+    for make_plan in (plan_from_scratch, training_transfer._fine_tuning_plan):
+        recipe = make_plan(base, get_architecture(architecture), data).recipe
+        assert (recipe.augmentation, recipe.mixing) == (augmentation, mixing)
 
 
 @pytest.mark.parametrize("from_weights", [True, False])
