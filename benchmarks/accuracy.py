@@ -120,11 +120,12 @@ def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
     cache = scratch / f"{goal.name}-cache"
     runs = [train(goal, data, folder, scratch / f"{goal.name}-{seed}", cache, seed) for seed in range(goal.splits)]
     accuracies = [run.metrics["test_accuracy"] for run in runs]
+    shared = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]  # not all accept any
     row: dict[str, Any] = {
         "name": goal.name, "title": goal.title, "course": goal.course, "wanted": goal.wanted,
         "wanted_seconds": goal.seconds, "accuracy": round(statistics.mean(accuracies), 4), "accuracies": accuracies,
         "seconds": round(runs[0].seconds, 1), "cpu_seconds": round(runs[0].cpu_seconds, 1), "phases": runs[0].phases,
-        "metrics": {name: round(statistics.mean(run.metrics[name] for run in runs), 5) for name in runs[0].metrics},
+        "metrics": {name: round(statistics.mean(run.metrics[name] for run in runs), 5) for name in shared},
     }  # fmt: skip
     if goal.splits > 1:
         row["seconds_warm"] = round(statistics.median(run.seconds for run in runs[1:]), 1)
