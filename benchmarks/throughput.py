@@ -29,7 +29,7 @@ from benchmarks.throughput_report import peer_rates, summarise, table
 from orchestrator.contract.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
-NUM_IMAGES = {"photographs": 1000, "12mp": 80, "digits": 10_000}
+NUM_IMAGES = {"photographs": 500, "12mp": 80, "digits": 10_000}
 
 
 class PeerRuns:

@@ -21,7 +21,8 @@ from modeling.errors import ModelFormatError, ModelingError
 from modeling.fit.checkpoint import load_checkpoint
 from modeling.fit.logits import AnyImages, DeviceImages, to_device
 from modeling.fit.loop import Emit, Fitting
-from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget, fit_memory, step_seconds
+from modeling.fit.memory import fit_cpu_memory, fit_memory
+from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget, step_seconds
 from modeling.fit.ranks import Ranks
 from modeling.fit.rate_finder import NUM_STEPS, find_learning_rate
 from modeling.fit.schedule import seed_of
@@ -107,8 +108,15 @@ def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan
     request, architecture = setting.request, get_architecture(setting.request.architecture)
     on_cuda = setting.device.type == "cuda"
     torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # dropout in the trials
+    wanted = plan.micro_batch
     if on_cuda:
         plan = fit_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
+    else:
+        plan = fit_cpu_memory(network, plan, _sample(setting, task, plan, 2)[0])  # batch norm wants two
+    if plan.micro_batch < wanted:
+        images = "1 image" if plan.micro_batch == 1 else f"{plan.micro_batch} images"
+        text = f"{images} at a time, as memory is short; a step is made of {wanted} all the same"
+        setting.emit({"event": "note", "text": text})
     if (architecture.family == "torchvision" or architecture.name in _HEAVY) and not request.deterministic:
         few = architecture.family == "torchvision" and not on_cuda
         size = min(_FEW, plan.micro_batch) if few else plan.micro_batch

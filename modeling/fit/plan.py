@@ -3,7 +3,6 @@
 # Shapes: B images, C channels, H height, W width.
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -53,27 +52,6 @@ class Plan:
         return cls(
             **value | {"recipe": Recipe(**value["recipe"]), "class_weights": tuple(weights) if weights else None}
         )
-
-
-def fit_memory(network: nn.Module, plan: Plan, batch_of: Callable[[int], Tensor]) -> Plan:
-    """The plan with a micro-batch whose step fits in memory: halved until it does.
-
-    batch_of: normalised images BCHW on the device, as many as asked for.
-
-    Raises:
-        ModelingError: not even one image fits.
-    """
-    size = plan.micro_batch
-    while True:
-        try:
-            step_seconds(network, replace(plan, micro_batch=size), batch_of(size), repeats=1)
-        except (torch.OutOfMemoryError, MemoryError) as err:
-            if size == 1:
-                raise ModelingError("one image does not fit in memory; give a smaller --image-size") from err
-            size = max(1, size // 2)
-            torch.cuda.empty_cache()
-            continue
-        return replace(plan, micro_batch=size)
 
 
 def choose_precision(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> Plan:

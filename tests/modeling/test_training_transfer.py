@@ -119,6 +119,19 @@ def test_a_budget_with_some_time_left_gets_as_many_epochs_as_fit_and_says_so(bas
     assert any(event["text"].startswith("2 epochs of 9 fit into the ") for event in named(events, "note"))
 
 
+def test_where_memory_is_short_a_step_is_made_of_several_passes_and_the_training_says_so(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling.fit.memory.memory_left", lambda: 0)
+
+    card, events = run(replace(base, weights=None, epochs=4, learning_rate=5e-3, output=tmp_path / "model"))
+
+    assert card.training["plan"]["micro_batch"] == 1
+    assert card.training["plan"]["recipe"]["batch_size"] == 8
+    assert "1 image at a time, as memory is short; a step is made of 8 all the same" in [
+        event["text"] for event in named(events, "note")
+    ]
+    assert card.metrics["test_accuracy"] == 1.0
+
+
 def test_a_learning_rate_that_is_to_be_found_is_found_told_and_used(base, tmp_path):
     card, events = run(replace(base, weights=None, epochs=1, learning_rate="auto", output=tmp_path / "model"))
 

@@ -12,9 +12,10 @@ from modeling.errors import ModelingError
 from modeling.fit.averaging import AveragedWeights, Lookahead
 from modeling.fit.go import _agreed, class_weights
 from modeling.fit.history import History, history_csv
+from modeling.fit.memory import fit_cpu_memory, fit_memory, kept_bytes, memory_left
 from modeling.fit.mixing import mix
 from modeling.fit.optimizer import make_optimizer, set_rates
-from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget, fit_memory
+from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget
 from modeling.fit.rate_finder import find_learning_rate, steepest
 from modeling.fit.schedule import learning_rate_factor, seed_of
 from modeling.recipes import Recipe
@@ -182,6 +183,36 @@ def test_a_step_that_does_not_fit_in_memory_is_halved_until_it_does():
     Small.forward = lambda self, images: (_ for _ in ()).throw(MemoryError())
     with pytest.raises(ModelingError, match="one image does not fit in memory"):
         fit_memory(Small(), Plan(RECIPE, 16), lambda size: torch.rand(size, 1, 2, 2))
+
+
+def test_on_a_cpu_as_many_images_are_taken_at_a_time_as_the_memory_that_is_left_holds(monkeypatch):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(100, 1000), nn.GELU(), nn.Linear(1000, 1000), nn.GELU())
+    images = torch.rand(2, 100)
+    plan = Plan(RECIPE, 64)
+    image_bytes = kept_bytes(network, plan, images) / 2
+    weights = sum(parameter.numel() * 4 for parameter in network.parameters())
+
+    def fitting(num_images):
+        monkeypatch.setattr(
+            "modeling.fit.memory.memory_left", lambda: (2 * num_images * image_bytes + 4 * weights) / 0.7
+        )
+        return fit_cpu_memory(network, plan, images).micro_batch
+
+    assert 3 * 1000 * 4 <= image_bytes <= 5 * 1000 * 4  # what three or four layers give, and no weights
+    assert [fitting(num_images) for num_images in (1000, 65, 63, 20, 0)] == [64, 64, 32, 16, 1]
+
+
+def test_the_memory_that_is_left_is_that_of_the_control_group_where_it_has_less(tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling.fit.memory._CGROUP", tmp_path)
+    machine = memory_left()
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    unlimited = memory_left()
+    (tmp_path / "memory.max").write_text("4096\n")
+
+    assert machine > 1 << 20
+    assert unlimited > 1 << 20
+    assert memory_left() == 3096
 
 
 def test_a_precision_that_is_slower_is_not_chosen():
