@@ -107,7 +107,7 @@ def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_a
     assert told["bound"] in ("storage", "decode", "device")
     assert told["batch_size"] >= 8
     assert list(told["expected_s"]) == ["1", "2", "4", "8"]
-    assert told["expected_s"]["1"] > told["expected_s"]["2"] > told["expected_s"]["4"] == told["expected_s"]["8"]
+    assert told["expected_s"]["1"] >= told["expected_s"]["2"] >= told["expected_s"]["4"] == told["expected_s"]["8"]
 
 
 def test_a_plan_for_people_names_the_bound_the_time_and_what_fails(home):
