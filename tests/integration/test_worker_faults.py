@@ -154,13 +154,13 @@ def test_an_image_that_kills_its_worker_is_found_and_answered_and_its_mates_keep
     (patches / "sitecustomize.py").write_text(
         "import os, signal\n"
         "try:\n"
-        "    import modeling.decode as decode, modeling.pipeline as pipeline\n"
+        "    import modeling.decode as decode, modeling.decoders as decoders\n"
         "    whole = decode.decode_image\n"
         "    def decode_image(data, *args, **options):\n"
         "        if data.startswith(b'KILL'):\n"
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
         "        return whole(data, *args, **options)\n"
-        "    pipeline.decode_image = decode_image\n"
+        "    decoders.decode_image = decode_image\n"
         "except ImportError:\n"
         "    pass\n"
     )
