@@ -9,8 +9,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
 
 from modeling.batches import GroupResult
 from modeling.data.names import text_to_path
@@ -26,10 +25,10 @@ from orchestrator.contract.parts import PartTrailer, part_path, read_trailer, wr
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.restore import restore_job
-from orchestrator.contract.rows import Row
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
 from workers.leases import Leases
+from workers.open_shard import OpenShard
 from workers.read import ImageReader
 from workers.station import Station
 
@@ -48,43 +47,6 @@ class BlindError(Exception):
 
 class HandBack(Exception):  # noqa: N818 a turn of events, not an error
     """The slice ends in the middle of a shard: the job was cancelled, or the worker is told to stop."""
-
-
-@dataclass
-class OpenShard:
-    """A claimed shard and the rows it has so far.
-
-    decides: whether the model has a calibration, which rejects what has no answer.
-    """
-
-    claim: Claim
-    paths: list[str]
-    decides: bool
-    rows: list[Row] = field(default_factory=list)
-    seconds: Counter[str] = field(default_factory=Counter)
-
-    def add(self, result: GroupResult) -> None:
-        """Append the next predictions."""
-        self._append(result.predictions)
-        self.seconds.update(result.seconds)
-
-    def give_up(self, prediction: Prediction) -> None:
-        """The same row for every image, whatever it had so far."""
-        self.rows = []
-        self._append([prediction] * len(self.paths))
-
-    def _append(self, predictions: Sequence[Prediction]) -> None:
-        start = len(self.rows)
-        paths = self.paths[start : start + len(predictions)]
-        self.rows += [
-            Row(path, prediction if prediction.ok or not self.decides else replace(prediction, decision="reject"))
-            for path, prediction in zip(paths, predictions, strict=True)
-        ]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every path has its row."""
-        return len(self.rows) == len(self.paths)
 
 
 def classify_slice(job: str, station: Station) -> None:
