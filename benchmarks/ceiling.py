@@ -8,7 +8,6 @@ A table for people, then JSON on the last line.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe_run
+from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_networks import GREY, PHOTOGRAPHIC, publish_int8, publish_network
 from modeling.classifier import Classifier
 from modeling.engines.choose import measure_engines
 from modeling.engines.timing import images_per_sec, random_images
 from modeling.summary import summarise
 
-RESULTS = Path(__file__).parent / "results"
 SIDE = 3072  # of the square matrices: far more than fits in any cache
 MEASURE_S = 3.0
 BATCH = 16
@@ -78,10 +76,7 @@ def main() -> None:
                     name, *(f"{key} {value}" for key, value in row.items() if value is not None), sep="  ", flush=True
                 )
     result = describe_run("ceiling") | {"peak_gflops": peaks, "batch_size": BATCH, "networks": networks}
-    path = RESULTS / f"{result['date']}-ceiling-{result['cores']}-cores.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"kept in {path.name}")
-    print(json.dumps(result))
+    keep(result, "ceiling")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from redis import RedisError
 from benchmarks.chaos_faults import FAULTS, Scene
 from benchmarks.chaos_orders import Customer, Ended, Order, Trainer, make_orders, make_training_data
 from benchmarks.chaos_watch import Watch
-from benchmarks.machine import describe_run
+from benchmarks.machine import describe_run, keep
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.job_folder import active_jobs
 from orchestrator.contract.queues import ALL_QUEUES
@@ -39,7 +39,6 @@ from tests.integration.house import House
 from tests.integration.models import publish_model
 from tests.integration.server import Server, wait_until
 
-RESULTS = Path(__file__).parent / "results"
 NUM_WORKERS = 2
 LATE_S = 15.0  # a dead worker's shards are taken over within this
 CALM_S = 240.0  # after the last fault every job ends within this
@@ -288,10 +287,7 @@ def main() -> None:
     show(figures)
     asked = {"minutes": arguments.minutes, "seed": arguments.seed, "jobs_at_once": arguments.jobs}
     result = describe_run("chaos") | asked | {"figures": figures}
-    path = RESULTS / f"{result['date']}-chaos-{result['cores']}-cores.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"kept in {path}")
-    print(json.dumps(result))
+    keep(result, "chaos")
     sys.exit(bool(figures["broken_promises"]))
 
 

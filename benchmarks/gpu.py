@@ -11,7 +11,6 @@ it goes to `benchmarks/results/`, too.
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import describe_run
+from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import PHOTOGRAPHIC, publish_network
 from modeling.classifier import Classifier
@@ -33,7 +32,6 @@ from modeling.engines.choose import load_fastest
 from modeling.engines.torch_engine import TorchEngine
 from modeling.pipeline import predict_groups
 
-RESULTS = Path(__file__).parent / "results"
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 NETWORKS = ("resnet50", "convnext_tiny")
 BATCHES = (32, 64, 128, 256, 512)
@@ -145,10 +143,7 @@ def main() -> None:
         "decoding": decoding,
         "networks": networks,
     }
-    path = RESULTS / f"{result['date']}-gpu-{result['cores']}-cores.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"kept in {path}")
-    print(json.dumps(result))
+    keep(result, "gpu")
 
 
 if __name__ == "__main__":

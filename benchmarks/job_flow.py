@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.machine import describe_run
+from benchmarks.machine import describe_run, keep
 from modeling.classifier import Classifier
 from modeling.pipeline import predict_groups
 from modeling.store import ModelStore
@@ -38,8 +38,6 @@ from orchestrator.stack import Stack
 from orchestrator.submit import ClassifyWish, Office
 from tests.integration.models import make_pngs, publish_model
 from workers.read import ImageReader
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass
@@ -222,10 +220,7 @@ def main() -> None:
         "repeats": arguments.repeats,
         "figures": figures,
     }
-    path = RESULTS / f"{result['date']}-job_flow-{result['cores']}-cores.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"kept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
-    print(json.dumps(result))
+    keep(result, "job_flow")
 
 
 if __name__ == "__main__":

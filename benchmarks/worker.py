@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.machine import describe_run
+from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import FOLDERS
 from benchmarks.throughput_networks import publish_network
 from modeling.engines.choose import load_fastest
@@ -32,7 +32,6 @@ from orchestrator.follow import follow
 from orchestrator.stack import Stack
 from orchestrator.submit import ClassifyWish, Office
 
-RESULTS = Path(__file__).parent / "results"
 SAMPLE_EVERY_S = 0.2
 
 
@@ -168,9 +167,7 @@ def main() -> None:
         }
     for key in ("engine", "start", "memory", "two_workers"):
         print(key, json.dumps(found[key]))
-    path = RESULTS / f"{found['date']}-worker-{found['cores']}-cores.json"
-    path.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found))
+    keep(found, "worker")
 
 
 if __name__ == "__main__":

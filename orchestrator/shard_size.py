@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from modeling.engines.choice import read_choices
+from modeling.engines.choice import LARGEST_BATCH, read_choices
 from modeling.precision import WantedPrecision
 
 SHARD_S = 2.0
 SMALLEST, LARGEST = 64, 4096
-UNKNOWN, LARGEST_BATCH = 512, 256  # images of a shard at most, and of a batch, until a worker has measured the model
+UNKNOWN = 512  # at most, until a worker has measured the model
 SAMPLE_IMAGES = 8
 _SAMPLE_S = 0.1
 _SAMPLE_BYTES = 64 << 20  # of an image

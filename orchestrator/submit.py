@@ -131,7 +131,7 @@ class Office:
         if wish.need_worker:
             self.require_worker(CLASSIFY)
         require_images(source)
-        request = request.model_copy(update={"shard_size": shard_size_of(self.settings, wish, source)})
+        request = request.model_copy(update={"shard_size": shard_size_of(self.settings, wish, source, pin)})
         folder = JobFolder.create(self.settings, request)
         lister = Lister(folder, request, self.ledger, self.ring)
         try:

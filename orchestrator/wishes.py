@@ -133,7 +133,7 @@ def require_images(source: Source) -> None:
         raise UsageError(f"{source.text!r} holds no images{_describe_skipped(source)}")
 
 
-def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source) -> int:
+def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source, pin: ModelPin) -> int:
     """The size that the operator names, or that suits the model and the source."""
     if wish.shard_size is not None:
         return wish.shard_size
@@ -142,7 +142,7 @@ def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source) -> int
     if len(first) <= SMALLEST and not streams:
         return SMALLEST  # it is one shard in any case
     images = [os.path.join(source.root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names that are no UTF-8
-    artifacts = ModelStore(settings.models).resolve(wish.model).artifacts
+    artifacts = ModelStore(settings.models).resolve(pin.ref).artifacts
     return choose_shard_size(artifacts, wish.precision, images, settings.batch_size)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modeling.engines.choose import load_fastest, measure_engines
 from modeling.engines.engine import Engine
-from modeling.engines.timing import images_per_sec, random_images
+from modeling.engines.timing import answer, images_per_sec, random_images
 from modeling.store import ModelVersion
 
 BATCH_SIZES = (1, 8, 32, 64)
@@ -58,20 +58,17 @@ def bench_engines(version: ModelVersion, device: str = "cpu") -> Iterator[Speed]
 
 
 def _measure(name: str, engine: Engine, images_BHWC: NDArray[np.uint8], chosen: tuple[str, int]) -> Speed:
-    def answer(images_BHWC: NDArray[np.uint8]) -> object:
-        return engine.logits(images_BHWC).cpu()  # in memory, so that a GPU is waited for
-
-    speed = images_per_sec(answer, images_BHWC, engine.num_streams)
-    batch_size, latency_ms = len(images_BHWC), _latency_ms(partial(answer, images_BHWC))
+    speed = images_per_sec(partial(answer, engine), images_BHWC, engine.num_streams)
+    batch_size, latency_ms = len(images_BHWC), _latency_ms(partial(answer, engine, images_BHWC))
     return Speed(name, (name, batch_size) == chosen, batch_size, round(speed, 1), round(latency_ms, 2))
 
 
-def _latency_ms(answer: Callable[[], object]) -> float:
+def _latency_ms(ask: Callable[[], object]) -> float:
     """Median time of one batch by itself."""
     times: list[float] = []
     begun = time.perf_counter()
     while not times or (time.perf_counter() - begun < _LATENCY_S and len(times) < _LATENCY_CALLS):
         started = time.perf_counter()
-        answer()
+        ask()
         times.append(time.perf_counter() - started)
     return statistics.median(times) * 1000

@@ -8,6 +8,8 @@ from typing import Any
 
 from modeling.precision import WantedPrecision
 
+LARGEST_BATCH = 256  # images, that is tried
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

@@ -26,7 +26,7 @@ from modeling.engines.choice import Choice, choice_path, read_choice
 from modeling.engines.cuda_graphs import CudaGraphEngine
 from modeling.engines.engine import Engine
 from modeling.engines.hardware import hardware_key, hardware_name
-from modeling.engines.timing import best_batch_size, images_per_sec, random_images, speeds_by_batch_size
+from modeling.engines.timing import answer, best_batch_size, images_per_sec, random_images, speeds_by_batch_size
 from modeling.engines.torch_engine import TorchEngine
 from modeling.errors import ModelingError
 from modeling.precision import Precision, WantedPrecision
@@ -160,7 +160,7 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
         try:
             engine = option.make()
             _check_answers(classifier, engine, option.precision)
-            speed = images_per_sec(partial(_answer, engine), _random_images(classifier), engine.num_streams)
+            speed = images_per_sec(partial(answer, engine), _random_images(classifier), engine.num_streams)
         except Exception as err:  # whatever a compiler raises: torch is left
             logger.warning("%s cannot be used: %s", option.name, _reason(err))
             refused[option.name] = _reason(err)
@@ -174,10 +174,6 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
     rounded = {str(size): round(speed, 1) for size, speed in sizes.items()}
     choice = Choice(best[1], best_batch_size(sizes), hardware_name(classifier.device), speeds, rounded, refused)
     return choice, classifier.on(best[2], choice.batch_size, choice.speed)
-
-
-def _answer(engine: Engine, images_BHWC: NDArray[np.uint8]) -> object:
-    return engine.logits(images_BHWC).cpu()  # waits for a GPU
 
 
 def _unavailable(precision: str, refused: dict[str, str]) -> str:

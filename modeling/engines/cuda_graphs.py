@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modeling.engines.engine import padded_size
 from modeling.engines.torch_engine import TorchEngine
 
 _WARM_UPS = 3  # passes before a recording, as torch's documentation of CUDA graphs asks for
@@ -64,7 +65,7 @@ class _Lane:
 
     def logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
         num_images = len(images_BHWC)
-        size = 1 << max(0, num_images - 1).bit_length()
+        size = padded_size(num_images)
         if size not in self._recordings:
             with _RECORDING:
                 self._recordings[size] = self._record(size)

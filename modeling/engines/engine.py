@@ -22,3 +22,8 @@ class Engine(Protocol):
 
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32, where the engine computes them; images are of the model's own shape."""
+
+
+def padded_size(num_images: int) -> int:
+    """The power of two to which a batch is padded where each size has to be prepared for."""
+    return 1 << max(0, num_images - 1).bit_length()

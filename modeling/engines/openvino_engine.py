@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modeling.engines.engine import padded_size
 from modeling.precision import Precision
 
 # OpenVINO 2026.4 makes tables of types ready in its first call, and stands still for good where two threads make that
@@ -53,7 +54,7 @@ class OpenVinoEngine:
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32."""
         num_images = len(images_BHWC)
-        padding = (1 << max(0, num_images - 1).bit_length()) - num_images
+        padding = padded_size(num_images) - num_images
         if padding:
             images_BHWC = np.concatenate([images_BHWC, np.zeros((padding, *images_BHWC.shape[1:]), np.uint8)])
         request = self._idle.get()

@@ -1,5 +1,5 @@
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,15 +86,39 @@ def test_slow_images_are_not_tried_one_by_one_for_long(decoders, monkeypatch):
     assert [thread is threading.current_thread() for thread in threads] == [True, False, False]
 
 
-def test_reading_that_waits_gets_more_threads_than_there_are_cores(decoders):
-    def slow():
-        time.sleep(0.005)
+@pytest.fixture
+def slow_storage(monkeypatch):
+    """A source whose reading waits 10 ms, by clocks that stand still otherwise, but for 1 ms of decoding."""
+    clocks, decode = threading.local(), module.decode_image
+
+    def spend(seconds, *, working):
+        clocks.wall = getattr(clocks, "wall", 0.0) + seconds
+        clocks.processor = getattr(clocks, "processor", 0.0) + seconds * working
+
+    def source():
+        spend(0.01, working=False)
         return grey_png(1)
 
-    at_work = decoders()
-    at_work.submit([slow] * 9).result()
+    def timed_decode(*args, **options):
+        spend(0.001, working=True)
+        return decode(*args, **options)
 
-    assert at_work.num_threads > module.num_cores()
+    clock = SimpleNamespace(
+        perf_counter=lambda: getattr(clocks, "wall", 0.0), thread_time=lambda: getattr(clocks, "processor", 0.0)
+    )
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "decode_image", timed_decode)
+    return source
+
+
+def test_reading_that_waits_gets_more_threads_than_there_are_cores(decoders, slow_storage, monkeypatch):
+    monkeypatch.setattr(module, "num_cores", lambda: 2)
+
+    at_work = decoders()
+    at_work.submit([slow_storage] * 9).result()
+
+    assert at_work.num_threads == 2 * (1 + 10)
+    assert at_work.images_per_sec == pytest.approx(22 / 0.011)
 
 
 def test_images_that_cannot_be_decoded_do_not_set_the_pace_for_others(decoders, monkeypatch):
@@ -108,10 +132,10 @@ def test_images_that_cannot_be_decoded_do_not_set_the_pace_for_others(decoders, 
     assert len(chunk.images) == 39
 
 
-def test_a_given_number_of_threads_is_kept(decoders):
+def test_a_given_number_of_threads_is_kept(decoders, slow_storage):
     at_work = decoders(3)
 
-    at_work.submit([lambda: time.sleep(0.001) or grey_png(1)] * 20).result()
+    at_work.submit([slow_storage] * 20).result()
 
     assert at_work.num_threads == 3
 
@@ -129,14 +153,11 @@ def test_bad_images_are_told_in_their_places(decoders):
     assert codes == [1, "missing", "unreadable", 2, "empty"]
 
 
-def test_seconds_are_those_of_all_threads_together(decoders):
-    def slow():
-        time.sleep(0.01)
-        return grey_png(1)
+def test_seconds_are_those_of_all_threads_together(decoders, slow_storage):
+    chunk = decoders(4).submit([slow_storage] * 8).result()
 
-    chunk = decoders(4).submit([slow] * 8).result()
-
-    assert 0.02 <= chunk.seconds["read"] < 0.08  # eighty milliseconds of one thread in four
+    assert chunk.seconds["read"] == pytest.approx(8 * 0.01 / 4)
+    assert chunk.seconds["decode"] == pytest.approx(8 * 0.001 / 4)
 
 
 def test_images_are_read_in_a_row_before_they_are_decoded_but_no_more_than_a_mebibyte_of_them(decoders, monkeypatch):
@@ -156,7 +177,8 @@ def test_images_are_read_in_a_row_before_they_are_decoded_but_no_more_than_a_meb
 def test_what_is_decoded_fast_is_submitted_in_larger_chunks(decoders, monkeypatch):
     at_work = decoders()
     before = at_work.chunk_size
-    monkeypatch.setattr(module.time, "perf_counter", iter(tick / 4096 for tick in range(10_000)).__next__)
+    ticks = iter(tick / 4096 for tick in range(10_000))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=ticks.__next__, thread_time=lambda: 0.0))
     at_work.submit(sources(*range(8)))  # two ticks of a quarter of a millisecond each
 
     assert before == module.SMALLEST_CHUNK < at_work.chunk_size < module.LARGEST_CHUNK

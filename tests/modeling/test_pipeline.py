@@ -1,5 +1,4 @@
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,11 +29,17 @@ def decode_threads_alive() -> list[str]:
 
 
 def test_predictions_come_in_the_order_of_the_images_though_reading_takes_unequal_time():
-    def slow_first():
-        time.sleep(0.02)
+    overtaken = threading.Event()
+
+    def first():
+        assert overtaken.wait(timeout=10)
         return grey_png(0)
 
-    group = [slow_first, *sources(*range(1, 50))]
+    def last():
+        overtaken.set()
+        return grey_png(16)
+
+    group = [first, *sources(*range(1, 16)), last, *sources(*range(17, 50))]
 
     assert predictions([group], FakeClassifier(), decode_threads=4) == [[answer(value) for value in range(50)]]
 
@@ -140,12 +145,14 @@ def test_streams_predict_at_the_same_time():
 
 @pytest.mark.parametrize(("images_per_sec", "threads"), [(1e9, {"MainThread"}), (1.0, {"predict_0", "predict_1"})])
 def test_one_stream_is_used_where_it_keeps_up_with_decoding(images_per_sec, threads):
-    seen = set()
+    seen, both = set(), threading.Event()
 
     class Watched(FakeClassifier):
         def predict(self, images, top_k):
             seen.add(threading.current_thread().name)
-            time.sleep(0.002)  # so that a second stream gets its turn
+            if seen == threads:
+                both.set()
+            assert both.wait(timeout=10)  # the first stream waits for the second, where there is one
             return super().predict(images, top_k)
 
     classifier = Watched(num_streams=2)
@@ -170,7 +177,7 @@ def test_a_broken_classifier_ends_the_run_instead_of_blaming_the_images():
 
 
 def test_reading_ahead_is_bounded():
-    num_read = 0
+    num_read, pause = 0, threading.Event()  # never set
     ahead = []
 
     def source():
@@ -180,7 +187,10 @@ def test_reading_ahead_is_bounded():
 
     class Watcher(FakeClassifier):
         def predict(self, images, top_k):
-            time.sleep(0.002)  # give the threads time to run ahead as far as they may
+            settled = -1  # the threads run ahead as far as they may, then stand still
+            while settled != num_read:
+                settled = num_read
+                pause.wait(0.002)
             ahead.append(num_read - len(self.batches) * 4)
             return super().predict(images, top_k)
 

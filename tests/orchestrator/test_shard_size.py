@@ -3,10 +3,9 @@ import os
 
 import pytest
 
-from modeling.engines.choice import Choice, choice_path
+from modeling.engines.choice import LARGEST_BATCH, Choice, choice_path
 from orchestrator.shard_size import (
     LARGEST,
-    LARGEST_BATCH,
     SMALLEST,
     UNKNOWN,
     choose_shard_size,

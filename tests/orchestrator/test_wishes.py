@@ -12,6 +12,7 @@ from orchestrator.wishes import (
     TrainWish,
     check_train,
     choose_weights,
+    pin_model,
     shard_size_of,
     train_request,
 )
@@ -89,7 +90,7 @@ def shard_size(settings, version, source, *, wanted=None):
     """The shard size of a job that classifies `source`, and what its source still yields."""
     opened = open_source(source, SourceOptions())
     wish = ClassifyWish(source, version.ref, shard_size=wanted)
-    found = shard_size_of(settings, wish, opened)
+    found = shard_size_of(settings, wish, opened, pin_model(settings, version.ref)[0])
     return found, list(opened.paths)
 
 
@@ -126,4 +127,5 @@ def test_of_a_pipe_only_one_path_is_waited_for(settings, here, version):
 
     opened = open_source("-", SourceOptions(), stdin=SlowPipe())
 
-    assert shard_size_of(settings, ClassifyWish("-", version.ref), opened) >= SMALLEST
+    pin, _ = pin_model(settings, version.ref)
+    assert shard_size_of(settings, ClassifyWish("-", version.ref), opened, pin) >= SMALLEST
