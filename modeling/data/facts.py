@@ -1,18 +1,20 @@
-"""What one image file is: whether it decodes, its size, mode and orientation, and a thumbnail to compare it by."""
+"""What one image is: whether its file decodes, its size, mode and orientation, and a thumbnail to compare it by."""
 
-# Shapes: H height, W width, C channels.
+# Shapes: N images, H height, W width, C channels (of thumbnails 3: YCbCr), S side of a thumbnail.
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from modeling.decode import loaded_image
 from modeling.errors import ImageError
 from modeling.formats import MAX_PIXELS
-from modeling.pixels import orientation_of, to_mode, upright
+from modeling.pixels import Pixels, orientation_of, to_mode, upright
 from modeling.preprocessing import Preprocessing
 
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
@@ -22,6 +24,10 @@ _NEEDED = 4 * GREY_SIDE  # px a side from which a thumbnail is made
 _GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
 _FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
 _RGB = Preprocessing("RGB", GREY_SIDE, GREY_SIDE)
+_YCBCR = np.array(  # of RGB, as JFIF has it (ITU-T T.871)
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32
+)
+_CHUNK = 512  # images: what a core's cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +108,40 @@ def _num_frames(image: Image.Image) -> int:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # later frames may be broken; only the first is read
         return 1
+
+
+def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
+    """What images held as pixels are; all of them are readable, and none is turned."""
+    height, width, channels = pixels_NHWC.shape[1:]
+    mode = "L" if channels == 1 else "RGB"
+    for start in range(0, len(pixels_NHWC), _CHUNK):
+        chunk_NHWC = pixels_NHWC[start : start + _CHUNK]
+        planes_CNHW = np.ascontiguousarray(np.moveaxis(chunk_NHWC, 3, 0))
+        grey_N = np.ptp(planes_CNHW, axis=0).max(axis=(1, 2)) <= _GREY_TOLERANCE
+        for grey, thumbnail in zip(grey_N.tolist(), _pixel_thumbnails(planes_CNHW), strict=True):
+            yield ImageFacts((width, height), mode, "pixels", 1, 1, grey=grey, thumbnail=thumbnail)
+
+
+def _pixel_thumbnails(planes_CNHW: Pixels) -> Iterator[bytes]:
+    """The thumbnail of each image; by exact areas, which Pillow's box filter only nears."""
+    rgb_CNHW = np.broadcast_to(planes_CNHW, (3, *planes_CNHW.shape[1:])).astype(np.float32)
+    ycbcr_CNHW = np.tensordot(_YCBCR, rgb_CNHW, axes=1)
+    ycbcr_CNHW[1:] += 128
+    luma_NSS = _areas(ycbcr_CNHW[0], GREY_SIDE)
+    chromas_CNSS = _areas(ycbcr_CNHW[1:], COLOUR_SIDE)
+    for number, luma_SS in enumerate(luma_NSS):
+        yield luma_SS.tobytes() + chromas_CNSS[:, number].tobytes()
+
+
+def _areas(planes: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+    """Planes (..., H, W) averaged to (..., side, side), or stretched."""
+    rows_SH, columns_SW = (_area_weights(size, side) for size in planes.shape[-2:])
+    return np.rint(rows_SH @ planes @ columns_SW.T).clip(0, 255).astype(np.uint8)
+
+
+def _area_weights(size: int, side: int) -> NDArray[np.float32]:
+    """How much each of `size` px counts in each of `side`: by what the one covers of the other."""
+    edges, at = np.linspace(0, size, side + 1), np.arange(size)
+    covered = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+    weights: NDArray[np.float32] = (covered.clip(0) * side / size).astype(np.float32)
+    return weights

@@ -1,6 +1,6 @@
 """The scan before training: every image is read and decoded, and nothing is changed."""
 
-# Shapes: N images, H height, W width, C channels.
+# Shapes: H height, W width, C channels.
 import hashlib
 import os
 import time
@@ -10,17 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from modeling.data.cache import FactsCache, Verdict
 from modeling.data.checks import check_report
 from modeling.data.dataset import Dataset
 from modeling.data.duplicates import find_duplicates, group_numbers
-from modeling.data.facts import COLOUR_SIDE, GREY_SIDE, ImageFacts, check_image, read_image_file
+from modeling.data.facts import COLOUR_SIDE, GREY_SIDE, ImageFacts, check_image, check_pixels, read_image_file
 from modeling.data.findings import Finding
 from modeling.data.report import DataReport
 from modeling.errors import ImageError
-from modeling.pixels import Pixels
 
 Emit = Callable[[dict[str, Any]], None]
 Look = tuple[str, Verdict]
@@ -54,7 +51,7 @@ def scan_dataset(dataset: Dataset, emit: Emit, cache: Path | None) -> DataReport
         duplicates=likeness.duplicates,
         groups_N=group_numbers(dataset.num_images, likeness.duplicates),
         look_alikes=likeness.look_alikes,
-        flat=_flat(dataset, thumbnailed),
+        flat=tuple(index for index, fact in enumerate(thumbnailed) if fact is not None and _is_flat(fact.thumbnail)),
     )
     trouble = (Finding("info", "cache_unusable", store.trouble),) if store.trouble else ()
     return replace(report, findings=(*check_report(report), *dataset.findings, *trouble))
@@ -63,7 +60,8 @@ def scan_dataset(dataset: Dataset, emit: Emit, cache: Path | None) -> DataReport
 def _looks(dataset: Dataset, store: FactsCache) -> Iterator[Look]:
     """A look at each image, in order."""
     if dataset.pixels_NHWC is not None:
-        yield from _look_at_pixels(dataset.pixels_NHWC)
+        for pixels_HWC, facts in zip(dataset.pixels_NHWC, check_pixels(dataset.pixels_NHWC), strict=True):
+            yield hashlib.sha256(pixels_HWC.tobytes()).hexdigest(), Verdict(facts, None)
         return
 
     def look_at_some(start: int) -> list[Look]:
@@ -97,25 +95,8 @@ def _check(data: bytes) -> Verdict:
         return Verdict(None, (err.code, err.message))
 
 
-def _look_at_pixels(pixels_NHWC: Pixels) -> Iterator[Look]:
-    """Pixels that are at hand are all readable; copies of them are exact, so no thumbnail is made."""
-    height, width, channels = pixels_NHWC.shape[1:]
-    mode = "L" if channels == 1 else "RGB"
-    facts = ImageFacts((width, height), mode, "pixels", 1, 1, grey=channels == 1, thumbnail=b"")
-    verdict = Verdict(facts, None)
-    for pixels_HWC in pixels_NHWC:
-        yield hashlib.sha256(pixels_HWC.tobytes()).hexdigest(), verdict
-
-
-def _flat(dataset: Dataset, facts: list[ImageFacts | None]) -> tuple[int, ...]:
-    """Indices of images of a single colour."""
-    if dataset.pixels_NHWC is not None:
-        flat_N = (dataset.pixels_NHWC == dataset.pixels_NHWC[:, :1, :1]).all(axis=(1, 2, 3))
-        return tuple(np.flatnonzero(flat_N).tolist())
-    return tuple(index for index, fact in enumerate(facts) if fact is not None and _is_flat(fact.thumbnail))
-
-
 def _is_flat(thumbnail: bytes) -> bool:
+    """Whether an image is of a single colour."""
     luma, chroma = GREY_SIDE**2, COLOUR_SIDE**2
     planes = (thumbnail[:luma], thumbnail[luma : luma + chroma], thumbnail[luma + chroma :])
     return all(plane == plane[:1] * len(plane) for plane in planes)

@@ -20,7 +20,7 @@ from modeling.networks.build import build_network, select_device
 from modeling.preprocessing import Preprocessing
 from modeling.train_request import TrainRequest
 from modeling.training import train
-from tests.modeling.data import encode, glyph, grey_png, make_class_folders, make_idx
+from tests.modeling.data import encode, glyph, grey_png, idx_bytes, make_class_folders, make_idx
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -131,10 +131,17 @@ def snapshot_names(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_official_test_part_of_idx_files_is_the_test_part(tmp_path):
-    card = train(request(make_idx(tmp_path / "data", 40, 10), tmp_path / "model", epochs=1), ignore)
+    data = make_idx(tmp_path / "data", 44, 10)
+    images_NHW = np.random.default_rng(1).integers(0, 200, (50, 12, 12))
+    images_NHW[40:42] = images_NHW[0:2]  # two of them are test images, too, ...
+    images_NHW = np.concatenate([images_NHW[10:], images_NHW[2:6] + 9, images_NHW[:10]])  # ... and four, but brighter
+    for part, chosen in (("train", images_NHW[:44]), ("t10k", images_NHW[44:])):
+        (data / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(chosen))
+
+    card = train(request(data, tmp_path / "model", epochs=1), ignore)
 
     counts = {name: card.metrics[name] for name in ("num_train", "num_validation", "num_test")}
-    assert counts == {"num_train": 26, "num_validation": 4, "num_test": 10}  # ten are among the test images, too
+    assert counts == {"num_train": 34, "num_validation": 4, "num_test": 10}
 
 
 def test_training_without_held_out_parts_keeps_the_last_epoch(tmp_path):

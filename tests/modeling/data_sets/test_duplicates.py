@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from modeling.data.duplicates import MAX_SET, Duplicates, Likeness, find_duplicates, group_numbers
-from modeling.data.facts import check_image
+from modeling.data.duplicates import COPY, MAX_SET, Duplicates, Likeness, find_duplicates, group_numbers
+from modeling.data.facts import check_image, check_pixels
+from modeling.data.open import open_dataset
 from tests.modeling.data import encode, real_data
 from tests.modeling.data_sets.pictures import photo, plates
 
@@ -63,6 +64,13 @@ def grained(seed: int) -> bytes:
     return encode(Image.fromarray((light + grain).clip(0, 255).astype(np.uint8)))
 
 
+def stroke(shift: float) -> bytes:
+    """A handwritten one of 28 x 28 px, as MNIST has them: a slanted line that ends in soft grey."""
+    image = Image.new("L", (280, 280))
+    ImageDraw.Draw(image).line([(170 + 2 * shift, 45), (110, 235)], fill=255, width=32)
+    return encode(image.resize((28, 28), Image.Resampling.BOX))
+
+
 def recoloured(image: Image.Image) -> bytes:
     luma, first, second = image.convert("YCbCr").split()
     return encode(Image.merge("YCbCr", (luma, second, first)).convert("RGB"))
@@ -75,6 +83,7 @@ UNLIKE = {
     "almost empty pages": [drawn(".", place=place) for place in ((2, 2), (40, 0), (20, 10))],
     "plates lit alike": [grained(seed) for seed in range(4)],
     "another colour": [encode(photo(1)), recoloured(photo(1))],
+    "the same stroke by other hands": [stroke(0), stroke(1)],
     "another shape": [encode(photo(1, (96, 72))), encode(photo(1, (96, 96)))],
 }
 
@@ -103,6 +112,31 @@ def test_a_set_that_is_too_large_is_taken_apart_by_stricter_limits():
     found = find_duplicates([hashlib.sha256(image).hexdigest() for image in data], list(map(check_image, data)))
 
     assert found == Likeness((Duplicates((0, MAX_SET), False),), ())
+
+
+def test_limits_for_small_images_are_stricter(monkeypatch):
+    strokes = UNLIKE["the same stroke by other hands"]
+
+    monkeypatch.setattr("modeling.data.duplicates.SMALL", COPY)
+
+    assert duplicates_of(*strokes) == [((0, 1), False)]
+
+
+def test_copies_of_small_glyphs_are_found():
+    glyphs = [Image.open(io.BytesIO(drawn(letter))).resize((28, 28)) for letter in "EFCGOQPR"]
+    again = ImageEnhance.Brightness(glyphs[2]).enhance(0.9)
+
+    assert duplicates_of(*map(encode, glyphs), encode(again)) == [((2, 8), False)]
+
+
+@pytest.mark.parametrize(("folder", "num_near"), [("mnist", 0), ("notmnist", 150)])
+def test_the_copies_among_real_glyphs_are_found_and_handwritten_digits_are_none(folder, num_near):
+    dataset = open_dataset(real_data(folder))
+    digests = [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in dataset.pixels_NHWC]
+
+    found = find_duplicates(digests, list(check_pixels(dataset.pixels_NHWC)))
+
+    assert sum(not duplicates.exact for duplicates in found.duplicates) == num_near
 
 
 def test_images_without_facts_are_in_no_set():

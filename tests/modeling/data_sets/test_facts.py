@@ -1,10 +1,11 @@
 import csv
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from modeling.data.facts import THUMBNAIL_BYTES, check_image, read_image_file
+from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, check_image, check_pixels, read_image_file
 from modeling.data.names import bare, harmless
 from modeling.errors import ImageError
 from tests.modeling.data import encode, real_data
@@ -30,6 +31,33 @@ def test_the_size_and_the_thumbnail_are_upright(orientation, size):
 
     assert (facts.size, facts.orientation) == (size, orientation if orientation < 9 else 1)
     assert facts.thumbnail == check_image(encode(photo(1, size))).thumbnail
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pixels_have_the_facts_of_a_file_that_holds_them(mode):
+    pictures = [photo(seed, (32, 32)).convert(mode) for seed in range(3)]
+    pixels_NHWC = np.stack([np.asarray(picture).reshape(32, 32, -1) for picture in pictures])
+
+    found = list(check_pixels(pixels_NHWC))
+
+    for facts, picture in zip(found, pictures, strict=True):
+        of_file = check_image(encode(picture))
+        assert (facts.size, facts.mode, facts.grey) == (of_file.size, of_file.mode, of_file.grey)
+        thumbnails = [np.frombuffer(which.thumbnail, dtype=np.uint8).astype(int) for which in (facts, of_file)]
+        assert np.abs(thumbnails[0] - thumbnails[1]).max() <= 1  # of 255: the file's are rounded twice
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (48, 100), (7, 33)])
+def test_pixels_of_any_size_have_thumbnails_of_one_size(height, width):
+    ramp_HW = np.linspace(0, 255, height).round()[:, None] + np.zeros((height, width))
+
+    [facts] = check_pixels(ramp_HW.astype(np.uint8)[None, :, :, None])
+
+    assert len(facts.thumbnail) == THUMBNAIL_BYTES
+    luma_HW = np.frombuffer(facts.thumbnail, dtype=np.uint8)[: GREY_SIDE**2].reshape(GREY_SIDE, GREY_SIDE).astype(int)
+    assert (luma_HW == luma_HW[:, :1]).all()
+    assert (np.diff(luma_HW[:, 0]) >= 0).all()
+    assert luma_HW.mean() == pytest.approx(ramp_HW.mean(), abs=1)
 
 
 def test_grey_is_what_shows_no_colour_whatever_its_mode():

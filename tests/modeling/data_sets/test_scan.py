@@ -1,4 +1,5 @@
 import csv
+import io
 import sqlite3
 
 import numpy as np
@@ -11,7 +12,7 @@ from modeling.data.facts import ImageFacts, check_image
 from modeling.data.open import open_dataset
 from modeling.data.scan import scan_dataset
 from modeling.errors import DataError
-from tests.modeling.data import encode, glyph, make_class_folders, make_idx
+from tests.modeling.data import encode, glyph, idx_bytes, make_class_folders, make_idx
 from tests.modeling.data_sets.pictures import photo, plates, png, write_files
 
 
@@ -227,14 +228,38 @@ def test_a_class_whose_training_images_are_all_test_images_is_an_error(tmp_path)
         scan(write_files(tmp_path, files)).check_trainable()
 
 
-def test_pixels_are_compared_by_their_bytes_only(tmp_path):
-    report = scan(make_idx(tmp_path, 24, 4))  # the glyphs of label 0 repeat at places 8 apart, in other shades
+def test_near_duplicates_are_found_in_idx_files_as_well(tmp_path):
+    make_idx(tmp_path, 8, 2)
+    pictures = [np.asarray(photo(seed, (28, 28)).convert("L")) for seed in range(8)]
+    darker = [np.rint(pictures[index] * 0.9) for index in (5, 2)]
+    for part, chosen in (("train", pictures), ("t10k", darker)):
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(np.stack(chosen)))
 
-    pixels = report.dataset.pixels_NHWC
-    expected = [bytes(image) for image in pixels]
-    assert [report.groups_N[index] for index in range(28)] == [expected.index(image) for image in expected]
-    assert report.facts[0] == ImageFacts((12, 12), "L", "pixels", 1, 1, True, b"")
+    report = scan(tmp_path)
+
+    assert [(found.indices, found.exact) for found in report.duplicates] == [((2, 9), False), ((5, 8), False)]
+    assert np.flatnonzero(report.leaked_N).tolist() == [2, 5]
+    assert report.facts[0] == ImageFacts((28, 28), "L", "pixels", 1, 1, True, b"")
     assert report.flat == ()
+
+
+def test_a_test_image_of_cifar10_that_was_encoded_again_is_no_training_image(tmp_path):
+    """Of CIFAR-10's own test images, one in thirty has a near duplicate in training (Barz, Denzler 2020)."""
+    pictures = [photo(seed, (32, 32)) for seed in range(11)]
+    pictures[3] = Image.open(io.BytesIO(encode(pictures[10], "JPEG", quality=85)))
+    records = [bytes([number % 2]) + planes(picture) for number, picture in enumerate(pictures)]
+    for number in range(5):
+        (tmp_path / f"data_batch_{number + 1}.bin").write_bytes(b"".join(records[2 * number : 2 * number + 2]))
+    (tmp_path / "test_batch.bin").write_bytes(records[10])
+
+    report = scan(tmp_path)
+
+    assert [(found.indices, found.exact) for found in report.duplicates] == [((3, 10), False)]
+    assert np.flatnonzero(report.leaked_N).tolist() == [3]
+
+
+def planes(picture: Image.Image) -> bytes:
+    return np.moveaxis(np.asarray(picture), 2, 0).tobytes()
 
 
 def test_the_json_holds_counts_kinds_and_names(tmp_path):
