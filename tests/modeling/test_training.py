@@ -132,10 +132,10 @@ def snapshot_names(folder: Path) -> dict[str, bytes]:
 
 def test_the_official_test_part_of_idx_files_is_the_test_part(tmp_path):
     data = make_idx(tmp_path / "data", 44, 10)
-    images_NHW = np.random.default_rng(1).integers(0, 200, (50, 12, 12))
-    images_NHW[40:42] = images_NHW[0:2]  # two of them are test images, too, ...
-    images_NHW = np.concatenate([images_NHW[10:], images_NHW[2:6] + 9, images_NHW[:10]])  # ... and four, but brighter
-    for part, chosen in (("train", images_NHW[:44]), ("t10k", images_NHW[44:])):
+    images = np.random.default_rng(1).integers(0, 200, (50, 12, 12))
+    images[40:42] = images[0:2]  # two of them are test images, too, ...
+    images = np.concatenate([images[10:], images[2:6] + 9, images[:10]])  # ... and four, but brighter
+    for part, chosen in (("train", images[:44]), ("t10k", images[44:])):
         (data / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(chosen))
 
     card = train(request(data, tmp_path / "model", epochs=1), ignore)

@@ -36,9 +36,9 @@ def test_the_size_and_the_thumbnail_are_upright(orientation, size):
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_pixels_have_the_facts_of_a_file_that_holds_them(mode):
     pictures = [photo(seed, (32, 32)).convert(mode) for seed in range(3)]
-    pixels_NHWC = np.stack([np.asarray(picture).reshape(32, 32, -1) for picture in pictures])
+    pixels = np.stack([np.asarray(picture).reshape(32, 32, -1) for picture in pictures])
 
-    found = list(check_pixels(pixels_NHWC))
+    found = list(check_pixels(pixels))
 
     for facts, picture in zip(found, pictures, strict=True):
         of_file = check_image(encode(picture))
@@ -49,15 +49,15 @@ def test_pixels_have_the_facts_of_a_file_that_holds_them(mode):
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (48, 100), (7, 33)])
 def test_pixels_of_any_size_have_thumbnails_of_one_size(height, width):
-    ramp_HW = np.linspace(0, 255, height).round()[:, None] + np.zeros((height, width))
+    ramp = np.linspace(0, 255, height).round()[:, None] + np.zeros((height, width))
 
-    [facts] = check_pixels(ramp_HW.astype(np.uint8)[None, :, :, None])
+    [facts] = check_pixels(ramp.astype(np.uint8)[None, :, :, None])
 
     assert len(facts.thumbnail) == THUMBNAIL_BYTES
-    luma_HW = np.frombuffer(facts.thumbnail, dtype=np.uint8)[: GREY_SIDE**2].reshape(GREY_SIDE, GREY_SIDE).astype(int)
-    assert (luma_HW == luma_HW[:, :1]).all()
-    assert (np.diff(luma_HW[:, 0]) >= 0).all()
-    assert luma_HW.mean() == pytest.approx(ramp_HW.mean(), abs=1)
+    luma = np.frombuffer(facts.thumbnail, dtype=np.uint8)[: GREY_SIDE**2].reshape(GREY_SIDE, GREY_SIDE).astype(int)
+    assert (luma == luma[:, :1]).all()
+    assert (np.diff(luma[:, 0]) >= 0).all()
+    assert luma.mean() == pytest.approx(ramp.mean(), abs=1)
 
 
 def test_grey_is_what_shows_no_colour_whatever_its_mode():
