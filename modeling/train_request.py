@@ -30,7 +30,7 @@ class TrainRequest:
         take their place.
     int8: quantise the network, too, and publish that beside it where it keeps the bound (modeling.quantise).
     work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
-    cache: folder for facts about images and their features; safe to delete.
+    cache: folder for facts about images, their features, and what trains fastest on this hardware; safe to delete.
     """
 
     data: Path

@@ -170,7 +170,7 @@ def _better(setting: Setting, data: Data, probed: Trained, tuned: Trained) -> Tr
     before, after = (_merit(data, trained.logits_of) for trained in (probed, tuned))
     keep = tuned if after.beats(before) else probed
     text = f"fine-tuning: validation accuracy {before.accuracy:.4f} before, {after.accuracy:.4f} after; "
-    setting.emit({"event": "note", "text": text + ("kept" if keep is tuned else "the probe is kept")})
+    setting.note(text + ("kept" if keep is tuned else "the probe is kept"))
     return keep
 
 

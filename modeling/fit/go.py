@@ -22,7 +22,8 @@ from modeling.fit.checkpoint import load_checkpoint
 from modeling.fit.logits import AnyImages, DeviceImages, to_device
 from modeling.fit.loop import Emit, Fitting
 from modeling.fit.memory import fit_cpu_memory, fit_memory
-from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget, step_seconds
+from modeling.fit.pace import fastest_plan, step_seconds
+from modeling.fit.plan import BudgetError, Plan, epochs_in_budget
 from modeling.fit.ranks import Ranks
 from modeling.fit.rate_finder import NUM_STEPS, find_learning_rate
 from modeling.fit.schedule import seed_of
@@ -34,7 +35,6 @@ from modeling.transfer.backbone import weights_digest
 
 IMBALANCED = 3.0  # largest class to smallest, from which rare classes count more
 _RATE_SEARCH = 4  # stream of chance of the learning rate's search, beside those of the loop
-_HEAVY = ("speednet",)  # small networks whose convolutions gain from half precision
 _FEW = 8  # photographs that time a step on a CPU; a GPU is timed at its full micro-batch
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
 _VOLATILE = ("output", "work", "cache", "device", "max_error", "int8")
@@ -60,6 +60,10 @@ class Setting:
         """Where this stage saves, if the request says where."""
         work = self.request.work
         return None if work is None else work / f"{self.stage}.checkpoint"
+
+    def note(self, text: str) -> None:
+        """Tell people what they may want to know."""
+        self.emit({"event": "note", "text": text})
 
 
 def fit_network(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> tuple[Plan, Fitted]:
@@ -115,15 +119,15 @@ def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan
         plan = fit_cpu_memory(network, plan, _sample(setting, task, plan, 2)[0])  # batch norm wants two
     if plan.micro_batch < wanted:
         images = "1 image" if plan.micro_batch == 1 else f"{plan.micro_batch} images"
-        text = f"{images} at a time, as memory is short; a step is made of {wanted} all the same"
-        setting.emit({"event": "note", "text": text})
-    if (architecture.family == "torchvision" or architecture.name in _HEAVY) and not request.deterministic:
+        setting.note(f"{images} at a time, as memory is short; a step is made of {wanted} all the same")
+    if not request.deterministic:
         few = architecture.family == "torchvision" and not on_cuda
         size = min(_FEW, plan.micro_batch) if few else plan.micro_batch
-        plan = choose_precision(network, plan, _sample(setting, task, plan, size)[0])
+        images_BCHW, _ = _sample(setting, task, plan, size)
+        plan = fastest_plan(network, plan, images_BCHW, request.cache, setting.note)
     if request.learning_rate == "auto":
         rate = find_learning_rate(network, plan, _samples(setting, task, plan))
-        setting.emit({"event": "note", "text": f"learning rate {rate:g} found by a range test"})
+        setting.note(f"learning rate {rate:g} found by a range test")
         plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
     if setting.deadline is not None:
         plan = _within_budget(setting, network, task, plan, setting.deadline)
@@ -139,8 +143,7 @@ def _within_budget(setting: Setting, network: nn.Module, task: Task, plan: Plan,
     left_s = deadline - time.monotonic()
     epochs = epochs_in_budget(left_s, epoch_s * 1.15, plan.recipe.epochs)  # decoding, optimizer
     if epochs < plan.recipe.epochs:
-        text = f"{epochs} epochs of {plan.recipe.epochs} fit into the {left_s:.0f} s that are left"
-        setting.emit({"event": "note", "text": text})
+        setting.note(f"{epochs} epochs of {plan.recipe.epochs} fit into the {left_s:.0f} s that are left")
     return replace(plan, recipe=replace(plan.recipe, epochs=epochs))
 
 
@@ -188,7 +191,7 @@ def _saved_plan(setting: Setting, run: str) -> Plan | None:
     try:
         state = load_checkpoint(setting.checkpoint, run=run)
     except ModelFormatError as err:
-        setting.emit({"event": "note", "text": f"{err}; starting over"})
+        setting.note(f"{err}; starting over")
         setting.checkpoint.replace(setting.checkpoint.with_suffix(".damaged"))
         return None
     return None if state is None else Plan.from_json(state["plan"])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from modeling.errors import ModelingError
-from modeling.fit.plan import Plan, autocast, step_seconds
+from modeling.fit.pace import step_seconds
+from modeling.fit.plan import Plan, autocast
 
 _SHARE = 0.7  # of the memory that is left; the rest is for decoded images and whoever else runs
 _COPIES = 4  # of the weights: themselves, gradients, optimizer, average

@@ -118,7 +118,8 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit_and_another_seed_another
     data = make_idx(tmp_path / "data")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.rand(3)  # what others draw from the global generator must not matter
-        train(request(data, tmp_path / name, architecture=architecture, seed=seed, epochs=2), ignore)
+        wish = {"architecture": architecture, "seed": seed, "epochs": 2}
+        train(request(data, tmp_path / name, cache=tmp_path / "cache", **wish), ignore)
 
     a, b, c = (snapshot_names(tmp_path / name) for name in "abc")
     assert a == b
@@ -334,7 +335,7 @@ def test_a_disk_that_is_full_when_the_model_is_saved_costs_no_earlier_model(tmp_
 
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path):
     data = make_idx(tmp_path / "data")
-    wish = {"epochs": 4, "architecture": "cnn_pyramid"}
+    wish = {"epochs": 4, "architecture": "cnn_pyramid", "cache": tmp_path / "cache"}
     train(request(data, tmp_path / "whole", **wish), ignore)
 
     class KilledError(Exception):

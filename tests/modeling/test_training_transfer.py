@@ -82,10 +82,10 @@ def test_whichever_answers_the_validation_images_better_is_kept(probed, tuned, k
     )
     notes = []
 
-    found = _better(SimpleNamespace(emit=notes.append), data, both["probed"], both["tuned"])
+    found = _better(SimpleNamespace(note=notes.append), data, both["probed"], both["tuned"])
 
     assert found is both[kept]
-    assert notes[0]["text"].endswith("kept" if kept == "tuned" else "the probe is kept")
+    assert notes[0].endswith("kept" if kept == "tuned" else "the probe is kept")
 
 
 def test_fine_tuning_that_was_killed_goes_on_and_ends_with_the_same_model(base, tmp_path):
@@ -96,7 +96,7 @@ def test_fine_tuning_that_was_killed_goes_on_and_ends_with_the_same_model(base, 
         if event["event"] == "epoch" and event["epoch"] == 2:
             raise KilledError
 
-    wish = replace(base, epochs=3)
+    wish = replace(base, epochs=3, cache=tmp_path / "cache")
     run(replace(wish, output=tmp_path / "whole"))
     resumed = replace(wish, output=tmp_path / "resumed", work=tmp_path / "work")
     with pytest.raises(KilledError):

@@ -15,7 +15,7 @@ from modeling.fit.history import History, history_csv
 from modeling.fit.memory import fit_cpu_memory, fit_memory, kept_bytes, memory_left
 from modeling.fit.mixing import mix
 from modeling.fit.optimizer import make_optimizer, set_rates
-from modeling.fit.plan import BudgetError, Plan, choose_precision, epochs_in_budget
+from modeling.fit.plan import BudgetError, Plan, epochs_in_budget
 from modeling.fit.rate_finder import find_learning_rate, steepest
 from modeling.fit.schedule import learning_rate_factor, seed_of
 from modeling.recipes import Recipe
@@ -213,35 +213,6 @@ def test_the_memory_that_is_left_is_that_of_the_control_group_where_it_has_less(
     assert machine > 1 << 20
     assert unlimited > 1 << 20
     assert memory_left() == 3096
-
-
-def test_a_precision_that_is_slower_is_not_chosen():
-    class SlowInHalf(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(4, 2)
-
-        def forward(self, images):
-            if torch.is_autocast_enabled("cpu"):
-                for _ in range(300):
-                    torch.rand(64, 64) @ torch.rand(64, 64)
-            return self.inner(images.flatten(1))
-
-    plan = choose_precision(SlowInHalf(), Plan(RECIPE, 8), torch.rand(8, 1, 2, 2))
-
-    assert plan.precision == "fp32"
-
-
-@pytest.mark.parametrize(("precision", "channels_last"), [("bf16", True), ("fp32", True), ("fp32", False)])
-def test_the_precision_and_layout_that_measure_fastest_are_chosen(monkeypatch, precision, channels_last):
-    def seconds(network, plan, images, *, repeats=3):
-        return 1.0 if (plan.precision, plan.channels_last) == (precision, channels_last) else 2.0
-
-    monkeypatch.setattr("modeling.fit.plan.step_seconds", seconds)
-
-    plan = choose_precision(nn.Linear(4, 2), Plan(RECIPE, 8), torch.rand(8, 4))
-
-    assert (plan.precision, plan.channels_last) == (precision, channels_last)
 
 
 def test_lookahead_goes_on_from_the_average_every_five_steps_by_a_decay_that_rises():

@@ -1,0 +1,112 @@
+"""In which precision and memory layout a network trains fastest here: found by timing steps, and remembered.
+
+Half precision on a CPU without instructions for it takes many times longer, and channels-last slows some networks
+down: so both are timed, never assumed. What was found is written down with the hardware's name, so that the same
+request on the same machine is the same run again.
+"""
+
+# Shapes: B images, C channels, H height, W width.
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modeling.durable import replace_durably
+from modeling.engines.hardware import hardware_key
+from modeling.fit.plan import Plan, Precision, autocast
+
+_LONG_S = 2.0
+_FIRST_S = 0.25  # that getting ready for a precision may take
+_ENOUGH_S = 0.05  # of short steps: the fastest of many is no noise
+_CLEARLY = 1.15  # faster by less is noise, and what the plan says is the safer choice
+
+
+def fastest_plan(
+    network: nn.Module, plan: Plan, images_BCHW: Tensor, cache: Path | None, tell: Callable[[str], None]
+) -> Plan:
+    """The plan in the precision and layout whose steps were fastest when such a network first trained here.
+
+    images_BCHW: a micro-batch, normalised, on the device. cache: a folder; None: nothing is remembered.
+    tell: told where nothing can be remembered.
+    """
+    if cache is None:
+        return choose_pace(network, plan, images_BCHW)
+    path = cache / "pace" / f"{_key(network, plan, images_BCHW)}.json"
+    if remembered := _read(path):
+        return replace(plan, **remembered)
+    plan = choose_pace(network, plan, images_BCHW)
+    found = {"precision": plan.precision, "channels_last": plan.channels_last}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_durably(path, json.dumps(found).encode())
+    except OSError as err:
+        tell(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); the next run measures it again")
+    return plan
+
+
+def choose_pace(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> Plan:
+    """The plan in the layout, and then in the precision, whose steps measure clearly faster than the plan's own."""
+    half: Precision = "bf16"
+    if images_BCHW.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        half = "fp16"
+    best, best_s = plan, step_seconds(network, plan, images_BCHW)
+    if any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
+        best, best_s = _faster(network, best, best_s, replace(plan, channels_last=not plan.channels_last), images_BCHW)
+    return _faster(network, best, best_s, replace(best, precision=half), images_BCHW)[0]
+
+
+def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats: int = 3) -> float:
+    """Seconds of the fastest of some forward and backward passes, on a copy that is thrown away."""
+    trial = copy.deepcopy(network).train()
+    if plan.channels_last:
+        trial = trial.to(memory_format=torch.channels_last)
+        images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+    times: list[float] = []
+    while len(times) < repeats or (repeats > 1 and sum(times) < _ENOUGH_S):
+        started = time.perf_counter()
+        with autocast(images_BCHW.device, plan.precision):
+            logits_BL = trial(images_BCHW)
+            loss = functional.cross_entropy(logits_BL.float(), logits_BL.argmax(dim=1))
+        torch.autograd.backward(loss)
+        trial.zero_grad(set_to_none=True)
+        if images_BCHW.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+        if sum(times) > _LONG_S:
+            break  # what takes so long needs no repeating to be told from noise
+    return min(times)
+
+
+def _faster(network: nn.Module, best: Plan, best_s: float, candidate: Plan, images_BCHW: Tensor) -> tuple[Plan, float]:
+    """The better of two plans, and the seconds of its step."""
+    if step_seconds(network, candidate, images_BCHW, repeats=1) > max(_FIRST_S, 3 * best_s):
+        return best, best_s  # hopeless even for a first step
+    seconds = step_seconds(network, candidate, images_BCHW)
+    return (candidate, seconds) if seconds * _CLEARLY < best_s else (best, best_s)
+
+
+def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> str:
+    """The same for networks of the same layers, on the same images and hardware."""
+    layers = [(name, list(weight.shape), weight.requires_grad) for name, weight in network.named_parameters()]
+    own = [plan.precision, plan.channels_last, plan.freeze_statistics]
+    facts = [hardware_key(images_BCHW.device), list(images_BCHW.shape), own, str(network), layers]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What was written down, where it can be read and says something that there is."""
+    try:
+        value = json.loads(path.read_bytes())
+        precision, channels_last = value["precision"], value["channels_last"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    usable = precision in ("fp32", "bf16", "fp16") and isinstance(channels_last, bool)
+    return {"precision": precision, "channels_last": channels_last} if usable else None
