@@ -2,8 +2,9 @@
 
 `python -m benchmarks.accuracy [--only NAME,...] [--data DIR] [-o FILE]` trains every row in a process of its own, as
 a worker does, and takes the figures from the model that it leaves: the test part is looked at once, by the training
-itself. Times are wall-clock seconds of the whole process; `cpu_seconds` is the processor time of all its threads, by
-which a run on a busy machine can be told. A table for people, then JSON on the last line.
+itself. One row is a network as others trained it, which is only evaluated. Times are wall-clock seconds of the whole
+process; `cpu_seconds` is the processor time of all its threads, by which a run on a busy machine can be told. A table
+for people, then JSON on the last line.
 """
 
 import argparse
@@ -20,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_data import characters, cifar10, mnist, photographs
+from benchmarks.accuracy_data import IMAGENET_LABELS, characters, cifar10, imagenet, mnist, photographs
 from benchmarks.machine import describe_run
 from modeling.child_process import CHILD_ENVIRONMENT
+from modeling.evaluation.run import EVALUATION_FILE, EvaluateRequest
 from modeling.train_request import TrainRequest
 
 
@@ -31,6 +33,7 @@ class Goal:
     """A row of the table.
 
     data: where its data are, made ready below a folder of the benchmark's own.
+    trained: whether it is trained; else the weights of its options are imported and evaluated as they are.
     course: the accuracy of the course that the project grew from. wanted: what we want to reach.
     seconds: what it may take. splits: seeds of as many random splits, averaged.
     """
@@ -43,6 +46,7 @@ class Goal:
     wanted: float | None = None
     seconds: float | None = None
     splits: int = 1
+    trained: bool = True
 
 
 @dataclass
@@ -64,6 +68,10 @@ GOALS = (
     Goal("mnist-glyphnet", "MNIST, `glyphnet`", mnist, {"architecture": "glyphnet"}, "", 0.996),
     Goal("cifar-lenet", "CIFAR-10 (JPEG), `lenet`", cifar10, {"architecture": "lenet"}, "0.522", 0.65),
     Goal("cifar-speednet", "CIFAR-10 (JPEG), `speednet`", cifar10, {"architecture": "speednet"}, "", 0.90, 1800),
+    Goal(
+        "imagenet", "ImageNet, 1,000 classes, 133 photographs, `mobilenet_v2` as it is", imagenet, MOBILENET,
+        trained=False,
+    ),
     Goal(
         "cats-dogs", "cats and dogs, `mobilenet_v2` at 256 px, probe", photographs("cats_dogs"),
         MOBILENET | {"test": 0.2, "image_size": 256}, "0.980 to 0.982", 0.98, 30, splits=5,
@@ -115,10 +123,13 @@ def main() -> None:
 
 
 def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
-    """Train a row, with as many splits as it has; the first run finds no cache."""
+    """Train or evaluate a row, with as many splits as it has; the first run finds no cache."""
     folder = goal.data(data, scratch)
     cache = scratch / f"{goal.name}-cache"
-    runs = [train(goal, data, folder, scratch / f"{goal.name}-{seed}", cache, seed) for seed in range(goal.splits)]
+    if goal.trained:
+        runs = [train(goal, data, folder, scratch / f"{goal.name}-{seed}", cache, seed) for seed in range(goal.splits)]
+    else:
+        runs = [evaluate(goal, data, folder, scratch / goal.name)]
     accuracies = [run.metrics["test_accuracy"] for run in runs]
     shared = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]  # not all accept any
     row: dict[str, Any] = {
@@ -139,8 +150,28 @@ def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed:
     if "weights" in wish:
         wish["weights"] = str(data / wish["weights"])
     request = TrainRequest(data=folder, output=output, seed=seed, cache=cache, work=output.with_suffix(".work"), **wish)
-    path = output.with_suffix(".json")
-    path.write_text(json.dumps(request.to_json()))
+    seconds, cpu_seconds, phases = in_child(goal.name, request.to_json(), output.with_suffix(".json"))
+    return Run(seconds, cpu_seconds, json.loads((output / "model.json").read_bytes())["metrics"], phases)
+
+
+def evaluate(goal: Goal, data: Path, folder: Path, output: Path) -> Run:
+    """The network as it is, in a process of its own."""
+    from modeling.exchange.import_weights import WeightsImport, stage_weights  # torch: for this row alone
+
+    model = output.with_suffix(".model")
+    model.mkdir()
+    weights, labels = data / goal.options["weights"], folder.with_name(IMAGENET_LABELS)
+    stage_weights(WeightsImport(weights, goal.options["architecture"], labels), model)
+    request = {"task": "evaluate"} | EvaluateRequest(model, folder, output).to_json()
+    seconds, cpu_seconds, phases = in_child(goal.name, request, output.with_suffix(".json"))
+    found = json.loads((output / EVALUATION_FILE).read_bytes())
+    metrics = {"test_accuracy": found["accuracy"]} | {f"top_{k}": share for k, share in found["top_k"].items()}
+    return Run(seconds, cpu_seconds, metrics, phases)
+
+
+def in_child(name: str, request: dict[str, Any], path: Path) -> tuple[float, float, dict[str, float]]:
+    """Do what a request says; wall-clock and processor seconds, and when each kind of event was last heard of."""
+    path.write_text(json.dumps(request))
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     phases: dict[str, float] = {}
     with subprocess.Popen(
@@ -149,16 +180,15 @@ def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed:
     ) as child:  # fmt: skip
         assert child.stdout is not None
         for event in map(json.loads, child.stdout):
-            phases[event["event"]] = round(time.perf_counter() - started, 1)  # when it was last heard of
+            phases[event["event"]] = round(time.perf_counter() - started, 1)
             if event["event"] == "error":
-                raise SystemExit(f"{goal.name}: {event['error']}")
+                raise SystemExit(f"{name}: {event['error']}")
             if event["event"] == "epoch":
-                said = f"{goal.name}: epoch {event['epoch']}/{event['epochs']}, accuracy {event['accuracy']:.4f}"
+                said = f"{name}: epoch {event['epoch']}/{event['epochs']}, accuracy {event['accuracy']:.4f}"
                 print(said, file=sys.stderr, flush=True)
     if child.returncode:
-        raise SystemExit(f"{goal.name}: the training ended with {child.returncode}")
-    seconds, cpu_seconds = time.perf_counter() - started, _cpu_seconds() - cpu_before
-    return Run(seconds, cpu_seconds, json.loads((output / "model.json").read_bytes())["metrics"], phases)
+        raise SystemExit(f"{name}: the process ended with {child.returncode}")
+    return time.perf_counter() - started, _cpu_seconds() - cpu_before, phases
 
 
 def _cpu_seconds() -> float:

@@ -1,5 +1,7 @@
 """The data sets of `benchmarks.accuracy`, in the forms that training takes."""
 
+import csv
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+IMAGENET_LABELS = "imagenet.json"
 TEST_FONTS = 152  # of 1,016: 15 %
 
 
@@ -18,6 +21,19 @@ def mnist(data: Path, scratch: Path) -> Path:
 def photographs(name: str) -> Callable[[Path, Path], Path]:
     """A folder of photographs, as it is."""
     return lambda data, scratch: data / name
+
+
+def imagenet(data: Path, scratch: Path) -> Path:
+    """A list of photographs with their ImageNet classes; beside it IMAGENET_LABELS, the thousand names."""
+    source, listed = data / "imagenet_samples", scratch / "samples.csv"
+    classes = json.loads((source / "imagenet_class_index.json").read_bytes())
+    names = [classes[str(number)][1] for number in range(len(classes))]  # two of them are those of two classes
+    labels = [f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names)]
+    (scratch / IMAGENET_LABELS).write_text(json.dumps(labels))
+    with (source / "labels.csv").open(newline="") as file, listed.open("w", newline="") as out:
+        rows = [(source / row["file"], labels[int(row["imagenet_index"])]) for row in csv.DictReader(file)]
+        csv.writer(out).writerows([("path", "label"), *rows])
+    return listed
 
 
 def cifar10(data: Path, scratch: Path) -> Path:

@@ -18,7 +18,7 @@ from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from modeling.engines.engine import Engine
 from modeling.engines.torch_engine import TorchEngine
 from modeling.errors import ModelFormatError
-from modeling.networks.build import build_network, select_device
+from modeling.networks.build import blank_network, select_device
 from modeling.prediction import Prediction
 
 DEFAULT_BATCH = 32
@@ -68,8 +68,7 @@ class Classifier:
         digest = hashlib.sha256(weights).hexdigest()
         if digest != card.weights_sha256:
             raise ModelFormatError(f"{path / WEIGHTS_FILE}: sha256 is {digest}, the card says {card.weights_sha256}")
-        with torch.device("meta"):  # no random weights are made only to be overwritten
-            network = build_network(card.architecture, card.preprocessing, len(card.labels))
+        network = blank_network(card.architecture, card.preprocessing, len(card.labels))
         try:
             network.load_state_dict(safetensors.torch.load(weights), strict=True, assign=True)
         except (RuntimeError, safetensors.SafetensorError) as err:

@@ -16,7 +16,7 @@ from modeling.architectures import Architecture, default_preprocessing, get_arch
 from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard, check_int8
 from modeling.classifier import Classifier
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
-from modeling.networks.build import build_network, normalise
+from modeling.networks.build import blank_network, normalise
 from modeling.networks.state import State, fit_state, read_state
 from modeling.preprocessing import Preprocessing
 
@@ -140,8 +140,7 @@ def _fitted(
     """The network with the state, and the first preprocessing with which it fits."""
     misfit: ArchitectureError | None = None
     for preprocessing in _preprocessings(architecture, wish):
-        with torch.device("meta"):  # no random weights are made only to be overwritten
-            network = build_network(architecture.name, preprocessing, num_labels)
+        network = blank_network(architecture.name, preprocessing, num_labels)
         try:
             fitting = fit_state(network, architecture.name, state, source=str(wish.file))
         except ArchitectureError as err:

@@ -2,10 +2,12 @@
 
 # Shapes: B images, H height, W width, C channels, L labels.
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from modeling.architectures import get_architecture
 from modeling.errors import ModelingError
@@ -26,6 +28,32 @@ def build_network(architecture: str, preprocessing: Preprocessing, num_classes: 
     module, _, function = known.builder.partition(":")
     builder: Callable[[Preprocessing, int], nn.Module] = getattr(importlib.import_module(module), function)
     return builder(preprocessing, num_classes)
+
+
+def blank_network(architecture: str, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
+    """A network whose weights are whatever the memory holds, for those who load others into it at once.
+
+    Drawing weights takes up to a second. Meta tensors take a second as well: they bring in torch's compiler.
+
+    Raises:
+        ArchitectureError: as `build_network`.
+    """
+    with _NothingDrawn():
+        return build_network(architecture, preprocessing, num_classes)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Random numbers are not drawn in this block: the tensors stay as they are."""
+
+    _DRAWING = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.erfinv_})
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func in self._DRAWING or getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def normalise(images_BHWC: Tensor, preprocessing: Preprocessing) -> Tensor:

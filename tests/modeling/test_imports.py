@@ -70,6 +70,22 @@ def test_who_imports_the_compiler_while_it_is_put_off_gets_the_real_one():
     assert _printed(code) == "True True True\n"
 
 
+def test_a_model_is_loaded_and_answers_without_torchs_compiler():
+    code = """if True:
+        import sys
+        import torch
+        from modeling.networks.build import blank_network
+        from modeling.preprocessing import Preprocessing
+        for name in ("cnn", "convnext_tiny", "resnet18", "mobilenet_v2", "vit_b_32"):
+            network = blank_network(name, Preprocessing("RGB", 224, 224), 2).eval()
+        with torch.inference_mode():
+            print(network(torch.zeros(1, 3, 224, 224)).shape)
+        print("torch._dynamo" in sys.modules)
+    """
+
+    assert _printed(code).splitlines() == ["torch.Size([1, 2])", "False"]
+
+
 def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler():
     code = """if True:
         import sys

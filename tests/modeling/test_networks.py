@@ -10,7 +10,7 @@ from torch import nn
 
 from modeling.architectures import ARCHITECTURES, default_preprocessing, get_architecture
 from modeling.errors import ArchitectureError, ModelingError
-from modeling.networks.build import build_network, normalise, select_device
+from modeling.networks.build import blank_network, build_network, normalise, select_device
 from modeling.networks.heads import features, head_of, set_head
 from modeling.networks.speednet import single_view
 from modeling.networks.torchvision_table import ROWS
@@ -38,6 +38,21 @@ def network_of(name: str, preprocessing: Preprocessing) -> nn.Module:
 def random_images(preprocessing: Preprocessing, count: int = 2) -> torch.Tensor:
     pixels = np.random.default_rng(0).integers(0, 256, (count, *preprocessing.shape), dtype=np.uint8)
     return normalise(torch.from_numpy(pixels), preprocessing)
+
+
+@pytest.mark.parametrize("name", [*OWN, "convnext_tiny", "inception_v3", "mobilenet_v3_small", "vit_b_32"])
+def test_a_blank_network_draws_nothing_and_answers_as_another_once_it_has_its_weights(name):
+    preprocessing = sized(name)
+    network = network_of(name, preprocessing)
+    before = torch.get_rng_state()
+
+    blank = blank_network(name, preprocessing, LABELS)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    blank.load_state_dict(network.state_dict(), strict=True, assign=True)
+    images = random_images(preprocessing, 1)
+    with torch.inference_mode():
+        assert torch.equal(blank.eval()(images), network(images))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
