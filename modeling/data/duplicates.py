@@ -1,11 +1,9 @@
 """Images that are the same picture: by their bytes, and near duplicates by their thumbnails.
 
-Near duplicates are found in two steps. A perceptual hash of 64 bits (signs of the low frequencies of a cosine
-transform against their median; C. Zauner, "Implementation and benchmarking of perceptual image hash functions",
-2010) brings up candidates by bands of equal bits, in nearly linear time. Each is then confirmed on the thumbnails:
-what stands out from its surroundings must stand out at the same places in both. Flat images, glyphs and products
-photographed twice have the same broad light and shade; only copies share the detail. Images smaller than a thumbnail
-hold little of it: different hands draw the same stroke; so stricter limits hold for them.
+Near duplicates are found in two steps. A perceptual hash brings up candidates. Each is then confirmed on the
+thumbnails: what stands out from its surroundings must stand out at the same places in both. Flat images, glyphs and
+products photographed twice have the same broad light and shade; only copies share the detail. Images smaller than a
+thumbnail hold little of it: different hands draw the same stroke; so stricter limits hold for them.
 
 Where a fixed camera looks at one thing after another, all images are so much alike that likeness proves nothing. So a
 set of near duplicates that grows beyond a few images is taken apart again by stricter limits, and given up where
@@ -16,21 +14,17 @@ printed characters, where they find the same picture encoded, resized, brightene
 twice, and nothing else.
 """
 
-# Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F 8 frequencies a side,
-# K numbers of a sketch.
+# Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, K numbers of a sketch.
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, ImageFacts
-
-T = TypeVar("T", bound=np.generic)
-Pairs = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from modeling.data.perceptual_hash import Floats, Pairs, Thumbnails, by_chunks, candidates, luma
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +41,16 @@ class Limits:
     max_chroma: float
 
 
+Test = Callable[[Thumbnails, Thumbnails, Limits], NDArray[np.bool_]]
+"""Whether pairs of thumbnails pass a test of theirs."""
+
 COPY = Limits(min_detail=0.70, max_deviation=1.3, max_chroma=6.0)
 SMALL = Limits(min_detail=0.90, max_deviation=0.7, max_chroma=4.0)
 STRICT = Limits(min_detail=0.97, max_deviation=0.35, max_chroma=3.0)
 MAX_STRETCH = 1.05  # between the aspect ratios
 MAX_SET = 10  # different files that show one picture; copies of copies are seldom more
 _MIN_DETAIL_LEVELS = 1.5  # of 255: detail below this is noise
-
 _SKETCH_STEPS = 32
-_FREQUENCIES = 8
-_MAX_HAMMING = 10  # bits: copies differ by six or fewer
-_BAND_BITS = 16
-_NUM_SHUFFLES = 4  # of the 64 bits into 4 bands: 98 % of pairs six bits apart share one of the 16 bands
-_WINDOW = 32  # neighbours looked at in a band: bounds the work where thousands share its bits
-_CHUNK = 512  # images or pairs: what a core's cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +125,7 @@ def _near_sets(facts: Sequence[ImageFacts | None]) -> tuple[list[list[int]], lis
     thumbnails = b"".join(fact.thumbnail for fact in facts if fact is not None)
     thumbnails_ND = np.frombuffer(thumbnails, dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)
     sizes_N2 = np.array([fact.size for fact in facts if fact is not None])
-    pairs_P2 = _of_one_shape(sizes_N2, _candidates(_hashes(thumbnails_ND)))
+    pairs_P2 = _of_one_shape(sizes_N2, candidates(thumbnails_ND))
     pairs_P2 = _sketched_alike(_sketches(thumbnails_ND), pairs_P2)
     small_P = (sizes_N2.min(axis=1) < GREY_SIDE)[pairs_P2].any(axis=1)
     kept = [_confirmed(thumbnails_ND, pairs_P2[~small_P], COPY), _confirmed(thumbnails_ND, pairs_P2[small_P], SMALL)]
@@ -153,49 +143,6 @@ def _by_size(sets: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
     return [found for found in sets if len(found) <= MAX_SET], [found for found in sets if len(found) > MAX_SET]
 
 
-def _hashes(thumbnails_ND: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """64 bits of each image."""
-    at = np.arange(GREY_SIDE)
-    waves_FH = np.cos(np.pi / GREY_SIDE * np.outer(np.arange(_FREQUENCIES), at + 0.5)).astype(np.float32)
-    bits = []
-    for chunk_ND in _chunks(thumbnails_ND):
-        strengths = (waves_FH @ _luma(chunk_ND) @ waves_FH.T).reshape(len(chunk_ND), -1)
-        strengths[:, 0] = 0  # the mean brightness says nothing
-        bits.append(strengths > np.median(strengths, axis=1, keepdims=True))
-    return np.concatenate(bits)
-
-
-def _candidates(bits_N64: NDArray[np.bool_]) -> Pairs:
-    """Pairs at most _MAX_HAMMING bits apart that share all bits of a band, each once, in order."""
-    generator = np.random.default_rng(0)  # any fixed shuffles do
-    num_images, num_bits = bits_N64.shape
-    words_N = np.packbits(bits_N64, axis=1).view(np.uint64)[:, 0]
-    found = [np.empty(0, dtype=np.int64)]
-    for _ in range(_NUM_SHUFFLES):
-        for band in np.split(generator.permutation(num_bits), num_bits // _BAND_BITS):
-            keys_N = np.packbits(bits_N64[:, band], axis=1) @ np.array([256, 1])
-            found += (first_P * num_images + second_P for first_P, second_P in _close_in_band(keys_N, words_N))
-    sorted_P = np.sort(np.concatenate(found))  # np.unique hashes, which takes 50 times longer
-    return np.stack(np.divmod(sorted_P[np.diff(sorted_P, prepend=-1) > 0], num_images), axis=1)
-
-
-def _close_in_band(
-    keys_N: NDArray[np.int64], words_N: NDArray[np.uint64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """First and second images, the smaller first, of close pairs with equal keys, by their distance when sorted."""
-    order_N = np.lexsort((words_N, keys_N))  # within a key, what is alike is near
-    keys_N, words_N = keys_N[order_N], words_N[order_N]
-    at = np.arange(len(keys_N))
-    for step in range(1, min(_WINDOW, len(keys_N) - 1) + 1):
-        at = at[at + step < len(keys_N)]
-        at = at[keys_N[at] == keys_N[at + step]]  # what shares no key at one step does not at the next
-        if not len(at):
-            return
-        close = at[np.bitwise_count(words_N[at] ^ words_N[at + step]) <= _MAX_HAMMING]
-        ends_2P = np.sort(np.stack([order_N[close], order_N[close + step]]), axis=0)
-        yield ends_2P[0], ends_2P[1]
-
-
 def _of_one_shape(sizes_N2: NDArray[np.int64], pairs_P2: Pairs) -> Pairs:
     """Those pairs whose images are as wide for their height."""
     aspects_N = sizes_N2[:, 0] / sizes_N2[:, 1]
@@ -203,14 +150,17 @@ def _of_one_shape(sizes_N2: NDArray[np.int64], pairs_P2: Pairs) -> Pairs:
     return pairs_P2[np.maximum(stretch_P, 1 / stretch_P) <= MAX_STRETCH]
 
 
-def _sketches(thumbnails_ND: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _sketches(thumbnails_ND: Thumbnails) -> NDArray[np.uint8]:
     """16 x 16 means of each standardised luma, in steps of 1 / _SKETCH_STEPS deviations."""
-    sketches = []
-    for chunk_ND in _chunks(thumbnails_ND):
-        fields = _standardised(_luma(chunk_ND)).reshape(len(chunk_ND), GREY_SIDE // 2, 2, GREY_SIDE // 2, 2)
-        steps_NK = np.rint(fields.mean(axis=(2, 4)) * _SKETCH_STEPS).reshape(len(chunk_ND), -1)
-        sketches.append((steps_NK + 128).clip(0, 255).astype(np.uint8))
-    return np.concatenate(sketches)
+
+    def sketched(chunk_ND: Thumbnails) -> NDArray[np.uint8]:
+        fields = _standardised(luma(chunk_ND)).reshape(len(chunk_ND), GREY_SIDE // 2, 2, GREY_SIDE // 2, 2)
+        sums_NHW = fields[:, :, 0, :, 0] + fields[:, :, 0, :, 1] + fields[:, :, 1, :, 0] + fields[:, :, 1, :, 1]
+        steps_NK = np.rint(sums_NHW * (_SKETCH_STEPS / 4)).reshape(len(chunk_ND), -1)
+        levels_NK: NDArray[np.uint8] = (steps_NK + 128).clip(0, 255).astype(np.uint8)
+        return levels_NK
+
+    return by_chunks(sketched, thumbnails_ND)
 
 
 def _sketched_alike(sketches_NK: NDArray[np.uint8], pairs_P2: Pairs) -> Pairs:
@@ -218,44 +168,43 @@ def _sketched_alike(sketches_NK: NDArray[np.uint8], pairs_P2: Pairs) -> Pairs:
 
     Of digits, thousands of times as many pairs as there are copies come this far; this costs a fiftieth of the rest.
     """
-    kept = [np.empty((0, 2), dtype=np.int64)]
-    for chunk_P2 in _chunks(pairs_P2):
+    limit = COPY.max_deviation * _SKETCH_STEPS + 1  # both are rounded
+
+    def kept(chunk_P2: Pairs) -> Pairs:
         ours_PK, theirs_PK = (sketches_NK[chunk_P2[:, side]] for side in (0, 1))
         apart_P = (np.maximum(ours_PK, theirs_PK) - np.minimum(ours_PK, theirs_PK)).max(axis=1)
-        kept.append(chunk_P2[apart_P <= COPY.max_deviation * _SKETCH_STEPS + 1])  # both are rounded
-    return np.concatenate(kept)
+        alike_P2: Pairs = chunk_P2[apart_P <= limit]
+        return alike_P2
+
+    return by_chunks(kept, pairs_P2)
 
 
-def _confirmed(thumbnails_ND: NDArray[np.uint8], pairs_P2: Pairs, limits: Limits) -> Pairs:
+def _confirmed(thumbnails_ND: Thumbnails, pairs_P2: Pairs, limits: Limits) -> Pairs:
     """Those pairs whose thumbnails show the same picture."""
     for test in (_same_colours, _same_light, _same_detail):  # the cheap ones first
-        kept = [np.empty((0, 2), dtype=np.int64)]
-        for chunk_P2 in _chunks(pairs_P2):
-            ours_PD, theirs_PD = (thumbnails_ND[chunk_P2[:, side]] for side in (0, 1))
-            kept.append(chunk_P2[test(ours_PD, theirs_PD, limits)])
-        pairs_P2 = np.concatenate(kept)
+        pairs_P2 = by_chunks(partial(_passing, test, thumbnails_ND, limits), pairs_P2)
     return pairs_P2
 
 
-def _same_colours(ours_PD: NDArray[np.uint8], theirs_PD: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
+def _passing(test: Test, thumbnails_ND: Thumbnails, limits: Limits, pairs_P2: Pairs) -> Pairs:
+    ours_PD, theirs_PD = (thumbnails_ND[pairs_P2[:, side]] for side in (0, 1))
+    return pairs_P2[test(ours_PD, theirs_PD, limits)]
+
+
+def _same_colours(ours_PD: Thumbnails, theirs_PD: Thumbnails, limits: Limits) -> NDArray[np.bool_]:
     ours, theirs = (chosen[:, GREY_SIDE**2 :].astype(np.int16) for chosen in (ours_PD, theirs_PD))
     same_P: NDArray[np.bool_] = np.abs(ours - theirs).mean(axis=1) <= limits.max_chroma
     return same_P
 
 
-def _same_light(ours_PD: NDArray[np.uint8], theirs_PD: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
-    ours, theirs = (_standardised(_luma(chosen)) for chosen in (ours_PD, theirs_PD))
+def _same_light(ours_PD: Thumbnails, theirs_PD: Thumbnails, limits: Limits) -> NDArray[np.bool_]:
+    ours, theirs = (_standardised(luma(chosen)) for chosen in (ours_PD, theirs_PD))
     same_P: NDArray[np.bool_] = np.abs(ours - theirs).max(axis=1) <= limits.max_deviation
     return same_P
 
 
-def _same_detail(ours_PD: NDArray[np.uint8], theirs_PD: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
-    return _detail_correlation(_luma(ours_PD), _luma(theirs_PD)) >= limits.min_detail
-
-
-def _luma(thumbnails_ND: NDArray[np.uint8]) -> Floats:
-    """NHW."""
-    return thumbnails_ND[:, : GREY_SIDE**2].reshape(-1, GREY_SIDE, GREY_SIDE).astype(np.float32)
+def _same_detail(ours_PD: Thumbnails, theirs_PD: Thumbnails, limits: Limits) -> NDArray[np.bool_]:
+    return _detail_correlation(luma(ours_PD), luma(theirs_PD)) >= limits.min_detail
 
 
 def _standardised(images_PHW: Floats) -> Floats:
@@ -281,8 +230,3 @@ def _detail(images_PHW: Floats) -> Floats:
     around = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / np.float32(9)
     detail: Floats = (images_PHW - around).reshape(-1, GREY_SIDE**2)
     return detail
-
-
-def _chunks(array: NDArray[T]) -> Iterator[NDArray[T]]:
-    """The array in pieces that are turned to floats one at a time."""
-    return (array[start : start + _CHUNK] for start in range(0, len(array), _CHUNK))

@@ -333,6 +333,19 @@ def test_a_disk_that_is_full_when_the_model_is_saved_costs_no_earlier_model(tmp_
     assert sorted(os.listdir(tmp_path)) == ["data", "model"]
 
 
+def test_images_that_do_not_fit_in_memory_are_read_in_every_epoch_and_give_the_same_model(tmp_path, monkeypatch):
+    data, events = make_class_folders(tmp_path / "data"), []
+    wish = {"epochs": 2, "cache": tmp_path / "cache"}
+    train(request(data, tmp_path / "in memory", **wish), ignore)
+    monkeypatch.setattr("modeling.training_data.MAX_TENSOR_BYTES", 1000)
+
+    train(request(data, tmp_path / "from disk", **wish), events.append)
+
+    assert "decoding anew in every epoch" in next(event["text"] for event in events if event["event"] == "note")
+    assert not [event for event in events if event["event"] == "decode"]
+    assert snapshot_names(tmp_path / "from disk") == snapshot_names(tmp_path / "in memory")
+
+
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path):
     data = make_idx(tmp_path / "data")
     wish = {"epochs": 4, "architecture": "cnn_pyramid", "cache": tmp_path / "cache"}

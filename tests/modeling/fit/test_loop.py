@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from modeling.data.images import DecodedImages
 from modeling.data.splits import Split
@@ -13,6 +14,7 @@ from modeling.fit.checkpoint import load_checkpoint, save_checkpoint
 from modeling.fit.loop import DivergedError, Fitting
 from modeling.fit.plan import Plan
 from modeling.fit.task import Task
+from modeling.networks.build import normalise
 from modeling.preprocessing import Preprocessing
 from modeling.recipes import Recipe
 
@@ -113,7 +115,7 @@ def test_the_network_learns_and_keeps_the_best_epoch():
 
 
 def test_micro_batches_make_the_same_step_as_one_batch():
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))  # nothing that looks at the whole batch
+    plain = linear()  # nothing that looks at the whole batch
     recipe = replace(RECIPE, augmentation="none", epochs=1)
 
     states = []
@@ -125,6 +127,56 @@ def test_micro_batches_make_the_same_step_as_one_batch():
         states.append({name: tensor.clone() for name, tensor in plain.state_dict().items()})
 
     assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in states[0])
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+
+
+def one_step(**changes):
+    """The linear network before and after one step on all training images, and the loss that was told."""
+    plain = linear()
+    recipe = replace(
+        RECIPE, epochs=1, batch_size=70, optimizer="sgd", augmentation="none", average=0.0, weight_decay=0.0,
+        warmup=0.0,
+    )  # fmt: skip
+    fitting = Fitting(plain, task(), Plan(replace(recipe, **changes), 70), seed=3, device=CPU)
+    fitted = fitting.run(lambda event: None)
+    return linear(), plain, fitted.history[0]["loss"]
+
+
+def logits_and_targets(plain: nn.Module):
+    """What a network says to the training images, and what they are."""
+    wish = task()
+    images = normalise(torch.from_numpy(wish.images.pixels_MHWC[:70]), wish.preprocessing)
+    return plain(images), torch.from_numpy(wish.targets_N[:70])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_label_smoothing_is_in_the_loss(smoothing):
+    before, _, loss = one_step(label_smoothing=smoothing)
+
+    logits, targets = logits_and_targets(before)
+    log_shares = logits.detach().log_softmax(dim=1)
+    right, all_labels = -log_shares.gather(1, targets[:, None]).mean(), -log_shares.mean()
+    assert loss == pytest.approx(float((1 - smoothing) * right + smoothing * all_labels), rel=1e-5)
+
+
+def test_a_gradient_longer_than_the_clip_is_shortened_to_it_and_keeps_its_direction():
+    before, free, _ = one_step(clip=0.0)
+    _, clipped, _ = one_step(clip=0.01)
+    _, hardly, _ = one_step(clip=1e6)
+
+    nn.functional.cross_entropy(*logits_and_targets(before)).backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in before.parameters()])
+    assert gradient.norm() > 0.01
+    moved, moved_less, moved_as_much = (
+        parameters_to_vector(other.parameters()) - parameters_to_vector(before.parameters())
+        for other in (free, clipped, hardly)
+    )
+    assert torch.allclose(moved_less, moved * 0.01 / gradient.norm(), rtol=1e-3, atol=1e-7)
+    assert torch.equal(moved_as_much, moved)
 
 
 def test_frozen_statistics_stay_as_they_were():

@@ -1,13 +1,23 @@
 """The parts of a run: schedule, chance, average, mixing, precision, budget, range test."""
 
 import errno
+import struct
 from dataclasses import replace
 
 import pytest
 import torch
+from tensorboardX.proto.event_pb2 import Event
 from torch import nn
 
-from modeling.augmentation import Place, alternating_flip, augment, random_crop, random_shift, trivial_augment
+from modeling.augmentation import (
+    Place,
+    alternating_flip,
+    augment,
+    random_affine,
+    random_crop,
+    random_shift,
+    trivial_augment,
+)
 from modeling.errors import ModelingError
 from modeling.fit.averaging import AveragedWeights, Lookahead
 from modeling.fit.go import _agreed, class_weights
@@ -104,6 +114,47 @@ def test_a_crop_of_a_photograph_is_a_part_of_it_in_the_size_asked_for():
     spans = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]).abs()
     assert 0.4 < spans.min() < spans.max() <= 1
     assert 10 < int((crops[:, 0, 0, -1] < crops[:, 0, 0, 0]).sum()) < 40  # mirrored
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+def test_an_affine_change_moves_each_image_its_own_way_and_never_far(elastic):
+    dots = torch.zeros(200, 1, 40, 40)
+    dots[:, :, 8:11, 18:21] = 1  # above the middle, so that a turn is a move to the side
+
+    changed = random_affine(dots, chance(), elastic=elastic)
+
+    shares = changed[:, 0] / changed[:, 0].sum(dim=(1, 2), keepdim=True)
+    rows = (shares.sum(dim=2) * torch.arange(40)).sum(dim=1) - 9
+    columns = (shares.sum(dim=1) * torch.arange(40)).sum(dim=1) - 19
+    assert len({round(float(column), 3) for column in columns}) > 190
+    # a turn of 10 degrees and a shear of 0.1 at 10.5 px from the middle, and a shift of 4 percent
+    assert 2 < columns.abs().max() < (6 if elastic else 10.5 * (0.174 + 0.1) * 1.12 + 1.6)
+    assert 1 < rows.abs().max() < (5 if elastic else 10.5 * 0.13 + 1.6 + 0.3)
+    assert columns.mean().abs() < 0.4
+    assert rows.mean().abs() < 0.4
+
+
+def test_elastic_bends_what_affine_keeps_straight():
+    lines = torch.zeros(60, 1, 41, 41)
+    lines[:, :, :, 20] = 1
+
+    def crookedness(images):
+        """How far from a straight line, in px, the middle of each row's bright part lies at most."""
+        rows = images[:, 0, 6:-6]
+        columns = (rows * torch.arange(41.0)).sum(dim=2) / rows.sum(dim=2)
+        at = torch.arange(columns.shape[1], dtype=torch.float32)
+        slopes = ((at - at.mean()) * columns).sum(dim=1, keepdim=True) / ((at - at.mean()) ** 2).sum()
+        return (columns - columns.mean(dim=1, keepdim=True) - slopes * (at - at.mean())).abs().amax(dim=1)
+
+    straight, bent = (crookedness(random_affine(lines, chance(), elastic=elastic)) for elastic in (False, True))
+
+    assert straight.max() < 0.2
+    assert bent.median() > 0.4
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+def test_an_affine_change_repeats_the_edges(elastic):
+    assert torch.allclose(random_affine(torch.full((20, 3, 16, 16), 0.7), chance(), elastic=elastic), torch.tensor(0.7))
 
 
 @pytest.mark.parametrize("kind", ["none", "affine", "elastic", "flip_shift", "photo"])
@@ -264,6 +315,35 @@ def test_the_history_is_a_table_with_a_line_an_epoch():
         "stage,epoch,loss,accuracy,learning_rate,seconds,images_per_sec",
         "scratch,1,0.5,0.75,,1.5,",
     ]
+
+
+def test_tensorboard_gets_each_figure_of_each_epoch(tmp_path):
+    history = History(tmp_path, lambda event: None)
+    for epoch, loss in ((1, 0.5), (2, 0.25)):
+        figures = {"loss": loss, "accuracy": 1 - loss, "learning_rate": 0.125, "images_per_sec": 64.0, "seconds": 1.0}
+        history({"event": "epoch", "stage": "scratch", "epoch": epoch, **figures})
+    history.close()
+
+    [file] = (tmp_path / "tensorboard").iterdir()
+    told = {
+        (value.tag, event.step): value.simple_value
+        for event in map(Event.FromString, records(file.read_bytes()))
+        for value in event.summary.value
+    }
+    assert told == {
+        ("scratch/loss", 1): 0.5, ("scratch/accuracy", 1): 0.5,
+        ("scratch/learning_rate", 1): 0.125, ("scratch/images_per_sec", 1): 64.0,
+        ("scratch/loss", 2): 0.25, ("scratch/accuracy", 2): 0.75,
+        ("scratch/learning_rate", 2): 0.125, ("scratch/images_per_sec", 2): 64.0,
+    }  # fmt: skip
+
+
+def records(data: bytes):
+    """The records of a TFRecord file: length (8 bytes), checksum (4), content, checksum (4)."""
+    while data:
+        (length,) = struct.unpack_from("<Q", data)
+        yield data[12 : 12 + length]
+        data = data[16 + length :]
 
 
 def test_a_full_disk_costs_the_figures_and_not_the_training(tmp_path, monkeypatch):
