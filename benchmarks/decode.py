@@ -1,7 +1,8 @@
 """How fast images are decoded, and how near to the plain way: the figures of `docs/speed.md`.
 
 `python -m benchmarks.decode [--data DIR] [--repeats N]` decodes photographs and 12-megapixel mosaics of them to
-224 px with one thread, by our decoder and by Pillow alone, in turns; times are of the processor, not of the clock.
+224 px, and grey PNGs of 28 x 28 px, with one thread, by our decoder and by Pillow alone, in turns; times are of the
+processor, not of the clock.
 Then it compares the pixels, and the labels that a network gives to them (mobilenet_v2, 1,000 labels; and those
 summed into cat, dog and other). A table for people, then JSON on the last line.
 """
@@ -10,6 +11,7 @@ import argparse
 import io
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from PIL import Image
 
 from benchmarks.machine import describe_run
 from benchmarks.reference_decode import reference_decode
+from benchmarks.throughput_folders import make_digits
 from modeling.decode import decode_image
 from modeling.networks.build import build_network, normalise
 from modeling.preprocessing import Preprocessing
@@ -38,14 +41,18 @@ def main() -> None:
     options = parser.parse_args()
     photographs = [path.read_bytes() for path in sorted((options.data / "cats_dogs").glob("*/*.jpg"))]
     large = mosaics(photographs, 6)
+    with tempfile.TemporaryDirectory(prefix="ph-bench-") as scratch:
+        make_digits(Path(scratch) / "digits", 2000)
+        digits = [path.read_bytes() for path in Path(scratch).rglob("*.png")]
     found = {
         **describe_run("decode"),
         "photographs": speeds(photographs[::7], options.repeats),
         "12_megapixels": speeds(large, options.repeats),
+        "digits": speeds(digits, options.repeats, Preprocessing("L", 28, 28)),
         "agreement": agreement(photographs, options.data),
         "agreement_12_megapixels": pixel_difference(large),
     }
-    for name in ("photographs", "12_megapixels", "agreement", "agreement_12_megapixels"):
+    for name in ("photographs", "12_megapixels", "digits", "agreement", "agreement_12_megapixels"):
         print(name, json.dumps(found[name]))
     print(json.dumps(found))
 
@@ -64,12 +71,12 @@ def mosaics(photographs: Sequence[bytes], count: int) -> list[bytes]:
     return made
 
 
-def speeds(files: Sequence[bytes], repeats: int) -> dict[str, float]:
+def speeds(files: Sequence[bytes], repeats: int, preprocessing: Preprocessing = PREPROCESSING) -> dict[str, float]:
     """Images per second of processor time, medians of repeats in turns."""
     ours, plain = [], []
     for _ in range(repeats):
-        ours.append(per_second(decode_image, files))
-        plain.append(per_second(reference_decode, files))
+        ours.append(per_second(decode_image, files, preprocessing))
+        plain.append(per_second(reference_decode, files, preprocessing))
     ratio = statistics.median(a / b for a, b in zip(ours, plain, strict=True))
     return {
         "ours_images_per_sec": round(statistics.median(ours), 1),
@@ -78,11 +85,11 @@ def speeds(files: Sequence[bytes], repeats: int) -> dict[str, float]:
     }
 
 
-def per_second(decode: Decoder, files: Sequence[bytes]) -> float:
+def per_second(decode: Decoder, files: Sequence[bytes], preprocessing: Preprocessing) -> float:
     """Images per second of processor time."""
     started = time.process_time()
     for data in files:
-        decode(data, PREPROCESSING)
+        decode(data, preprocessing)
     return len(files) / (time.process_time() - started)
 
 

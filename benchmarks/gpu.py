@@ -1,12 +1,13 @@
-"""How much of a GPU the library uses: resnet50 and convnext_tiny in bfloat16, from JPEGs to predictions.
+"""How much of a GPU we use: resnet50 and convnext_tiny in bfloat16, from JPEGs to predictions and to a manifest.
 
     python -m benchmarks.gpu --num-images 4096 --repeats 3
 
-Written without a GPU at hand and never run on one yet: trust its figures after a look at them. Needs CUDA (else it
-ends with 69) and nothing from the network. For each network: the model alone at several sizes of batch, decoding alone
-by this machine's cores and by nvJPEG (where `torchcodec` is installed), and the library in this process, on the engine
-and in the batches that it chooses itself, as a share of what the model alone does at its best. The last line is JSON;
-it goes to `benchmarks/results/`, too.
+Written without a GPU at hand and never run on one yet: trust its figures after a look at them. Ends with 69 where
+torch finds no CUDA; needs nothing from the network. For each network: the model alone at several sizes of batch; the
+library in this process and whole jobs through server, worker and manifest, both on the engine, in the batches and with
+the decoder that are chosen by themselves, as shares of what the model alone does at its best. Beside them, decoding to
+the network's size by this machine's cores and by nvJPEG. `--device cpu` rehearses all of it, for figures that mean
+nothing. The last line is JSON; it goes to `benchmarks/results/`, too.
 """
 
 import argparse
@@ -25,43 +26,39 @@ import torch
 from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import PHOTOGRAPHIC, publish_network
-from modeling.classifier import Classifier
+from benchmarks.throughput_ours import Subject, measure_jobs
 from modeling.decode import decode_image
 from modeling.decoders import num_cores
-from modeling.engines.choose import load_fastest
+from modeling.engines.nvjpeg import NvJpeg
 from modeling.engines.torch_engine import TorchEngine
-from modeling.pipeline import predict_groups
+from modeling.formats import MAX_PIXELS
+from orchestrator.contract.settings import Settings
 
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 NETWORKS = ("resnet50", "convnext_tiny")
 BATCHES = (32, 64, 128, 256, 512)
 MODEL_ALONE_S = 3.0
-TOP_K = 5
+TOGETHER, CALLERS = 64, 4  # images that nvJPEG is given at a time, and threads that do
 
 
 def measure_model(engine: TorchEngine, batch_size: int) -> float:
-    """Images a second through the network, from pixels on the GPU to logits on the GPU."""
-    images = torch.randint(0, 256, (batch_size, *PHOTOGRAPHIC.shape), dtype=torch.uint8, device="cuda")
-    for _ in range(5):
+    """Images a second through the network, from pixels on the device to logits on the device."""
+    images = torch.randint(0, 256, (batch_size, *PHOTOGRAPHIC.shape), dtype=torch.uint8, device=engine.device)
+    for _ in range(3):
         engine.forward(images)
-    torch.cuda.synchronize()
+    _wait(engine.device)
     started, num_images = time.perf_counter(), 0
     while time.perf_counter() - started < MODEL_ALONE_S:
-        for _ in range(10):
+        for _ in range(5):
             engine.forward(images)
-        torch.cuda.synchronize()
-        num_images += 10 * batch_size
+        _wait(engine.device)
+        num_images += 5 * batch_size
     return num_images / (time.perf_counter() - started)
 
 
-def measure_library(classifier: Classifier, files: list[Path]) -> float:
-    """Images a second from files to predictions, as a worker does it."""
-    size = classifier.batch_size
-    groups = ([path.read_bytes for path in files[at : at + size]] for at in range(0, len(files), size))
-    started = time.perf_counter()
-    results = predict_groups([groups], classifier, top_k=TOP_K)
-    assert sum(p.ok for result in results for p in result.predictions) == len(files)
-    return len(files) / (time.perf_counter() - started)
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def measure_cpu_decode(files: list[Path], threads: int) -> float:
@@ -73,20 +70,19 @@ def measure_cpu_decode(files: list[Path], threads: int) -> float:
     return len(files) / (time.perf_counter() - started)
 
 
-def measure_nvjpeg(files: list[Path], batch_size: int = 128) -> float:
-    """Images a second, read and decoded to their full size on the GPU.
+def measure_nvjpeg(files: list[Path], device: torch.device) -> float:
+    """Images a second, read by threads, decoded to the network's size on the GPU, and back in the host's memory."""
+    together = NvJpeg(PHOTOGRAPHIC, device)
 
-    Raises:
-        ImportError: torchcodec is not installed, or too old to decode images.
-    """
-    from torchcodec.decoders import decode_jpeg
+    def decode(at: int) -> int:
+        images = together([path.read_bytes() for path in files[at : at + TOGETHER]], MAX_PIXELS)
+        return sum(image is not None for image in images)
 
-    decode_jpeg(files[:batch_size], device="cuda")  # the first call sets nvJPEG up
-    torch.cuda.synchronize()
+    decode(0)  # the first call sets nvJPEG up
     started = time.perf_counter()
-    for at in range(0, len(files), batch_size):
-        decode_jpeg(files[at : at + batch_size], device="cuda")
-    torch.cuda.synchronize()
+    with ThreadPoolExecutor(CALLERS) as pool:
+        num_decoded = sum(pool.map(decode, range(0, len(files), TOGETHER)))
+    assert num_decoded == len(files), f"nvJPEG left {len(files) - num_decoded} images to the cores"
     return len(files) / (time.perf_counter() - started)
 
 
@@ -95,30 +91,53 @@ def median(repeats: int, work: Callable[[], float]) -> float:
     return round(statistics.median(work() for _ in range(repeats)), 1)
 
 
-def measure_network(models: Path, name: str, files: list[Path], repeats: int) -> dict[str, Any]:
+def measure_network(subject: Subject, scratch: Path, repeats: int) -> dict[str, Any]:
     """The figures of one network."""
-    classifier = load_fastest(publish_network(models, name), "cuda")
+    classifier, name = subject.classifier, subject.version.name
     whole = copy.deepcopy(classifier.network)  # its memory format changes
     engine = TorchEngine(whole, classifier.preprocessing, classifier.device, "bf16")
     model = {size: median(repeats, lambda size=size: measure_model(engine, size)) for size in BATCHES}
     best = max(model, key=lambda size: model[size])
-    measure_library(classifier, files[: classifier.batch_size])
-    library = median(repeats, lambda: measure_library(classifier, files))
-    share = round(library / model[best], 3)
-    print(f"{name}: model alone {model[best]:,.0f} images/s in batches of {best}; library {library:,.0f}, {share:.0%}")
-    engines = {"engine": classifier.engine_name, "batch_size": classifier.batch_size}
-    return engines | {"model": model, "best_batch": best, "library": library, "library_to_model": share}
+    subject.library()  # graphs of all batch sizes are recorded
+    library = median(repeats, subject.library)
+    jobs = [measure_jobs(subject, scratch / f"{name}-{repeat}") for repeat in range(repeats)]
+    cold, warm = (round(statistics.median(speeds), 1) for speeds in zip(*jobs, strict=True))
+    shares = {"library_to_model": round(library / model[best], 3), "job_to_model": round(warm / model[best], 3)}
+    print(f"{name}: model alone {model[best]:,.0f} images/s in batches of {best}")
+    print(f"{name}: library {library:,.0f} ({shares['library_to_model']:.0%}), ", end="")
+    print(f"job {warm:,.0f} ({shares['job_to_model']:.0%}), with the worker's start {cold:,.0f}")
+    chosen = {
+        "engine": classifier.engine_name,
+        "batch_size": classifier.batch_size,
+        "decoder": "cores" if classifier.decode_together is None else "nvjpeg",
+    }
+    speeds = {"model": model, "best_batch": best, "library": library, "job_warm": warm, "job_cold": cold}
+    return chosen | speeds | shares
 
 
-def measure_decoding(files: list[Path], repeats: int, threads: int) -> dict[str, Any]:
+def measure_decoding(files: list[Path], device: torch.device, repeats: int) -> dict[str, Any]:
     """Decoding by the cores and by the GPU."""
-    figures: dict[str, Any] = {"cpu": median(repeats, lambda: measure_cpu_decode(files, threads)), "threads": threads}
+    threads = num_cores()
+    figures: dict[str, Any] = {"cores": median(repeats, lambda: measure_cpu_decode(files, threads)), "threads": threads}
     try:
-        figures["nvjpeg"] = median(repeats, lambda: measure_nvjpeg(files))
-    except (ImportError, OSError, RuntimeError) as err:
-        print(f"nvJPEG is not measured: torchcodec cannot be used ({str(err).splitlines()[0]})")
+        figures["nvjpeg"] = median(repeats, lambda: measure_nvjpeg(files, device))
+    except (OSError, RuntimeError) as err:
+        print(f"nvJPEG is not measured: {str(err).splitlines()[0]}")
     print(f"decoding alone, images/s: {figures}")
     return figures
+
+
+def run(num_images: int, repeats: int, device: torch.device, scratch: Path) -> dict[str, Any]:
+    """Make the photographs, and measure decoding and every network."""
+    contents = make_photographs(scratch / "images", num_images)
+    files = sorted((scratch / "images").rglob("*.jpg"))
+    decoding = measure_decoding(files, device, repeats)
+    settings = Settings(home=scratch / "home", server_url=None)
+    networks = {}
+    for name in NETWORKS:
+        subject = Subject(scratch / "images", publish_network(settings.models, name), settings, device.type)
+        networks[name] = measure_network(subject, scratch, repeats)
+    return {"contents": contents, "num_images": num_images, "decoding": decoding, "networks": networks}
 
 
 def main() -> None:
@@ -126,24 +145,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-images", type=int, default=4096, help="photographs of about 500 x 375 px")
     parser.add_argument("--repeats", type=int, default=3, help="of everything; medians are reported")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, not kept")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         print("benchmarks.gpu needs a CUDA device, and torch finds none here", file=sys.stderr)
         sys.exit(UNAVAILABLE)
-    threads = num_cores()
     with tempfile.TemporaryDirectory(prefix="ph-bench-") as scratch:
-        contents = make_photographs(Path(scratch) / "images", options.num_images)
-        files = sorted((Path(scratch) / "images").rglob("*.jpg"))
-        decoding = measure_decoding(files, options.repeats, threads)
-        models = Path(scratch) / "home" / "models"
-        networks = {name: measure_network(models, name, files, options.repeats) for name in NETWORKS}
-    result = describe_run("gpu") | {
-        "gpu": torch.cuda.get_device_name(),
-        "contents": contents,
-        "decoding": decoding,
-        "networks": networks,
-    }
-    keep(result, "gpu")
+        found = run(options.num_images, options.repeats, torch.device(options.device), Path(scratch))
+    if options.device == "cuda":
+        keep(describe_run("gpu") | {"gpu": torch.cuda.get_device_name()} | found, "gpu")
 
 
 if __name__ == "__main__":

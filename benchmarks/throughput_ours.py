@@ -24,18 +24,19 @@ TOP_K = 5
 MODEL_ALONE_S = 3.0  # at least so long: the network's speed does not depend on the number of images
 
 
-def load_classifier(version: ModelVersion) -> Classifier:
+def load_classifier(version: ModelVersion, device: str = "cpu") -> Classifier:
     """The classifier that a worker on this machine would load."""
-    return load_fastest(version)
+    return load_fastest(version, device)
 
 
 @dataclass
 class Subject:
-    """A folder of images and a network, with what is needed to classify the one by the other."""
+    """A folder of images and a network, with what is needed to classify the one by the other on a device."""
 
     folder: Path
     version: ModelVersion
     settings: Settings
+    device: str = "cpu"
     paths: list[str] = field(init=False)
     batch: np.ndarray = field(init=False)  # of the first images, BHWC
 
@@ -43,7 +44,7 @@ class Subject:
         found = (path for path in self.folder.rglob("*") if path.is_file())
         self.paths = sorted(str(path.relative_to(self.folder)) for path in found)
         self.reader = ImageReader(str(self.folder), follow_symlinks=False, max_file_bytes=self.settings.max_file_bytes)
-        self.classifier = load_classifier(self.version)
+        self.classifier = load_classifier(self.version, self.device)
         size = self.classifier.batch_size
         first = (self.paths * size)[:size]
         self.batch = np.stack([self._decode(path) for path in first])
@@ -52,7 +53,9 @@ class Subject:
     def decode(self) -> float:
         """Images a second, read and decoded by the threads that decode for the library, and thrown away."""
         sources = [self.reader.source(path) for path in self.paths]
-        decoders = Decoders(self.classifier.preprocessing, self.settings.max_pixels)
+        decoders = Decoders(
+            self.classifier.preprocessing, self.settings.max_pixels, together=self.classifier.decode_together
+        )
         waiting: deque[Future[Chunk]] = deque()
         at = num_images = 0
         started = time.perf_counter()
@@ -104,7 +107,7 @@ def measure_jobs(subject: Subject, outputs: Path) -> tuple[float, float]:
     stack.up([])
     try:
         started = time.perf_counter()
-        stack.up(["cpu"])
+        stack.up(["cuda:0" if subject.device == "cuda" else subject.device])
         _classify(subject, outputs / "cold.csv")
         between = time.perf_counter()
         _classify(subject, outputs / "warm.csv")

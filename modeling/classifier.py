@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modeling.calibration import Decision
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.decoders import BatchDecoder
 from modeling.engines.engine import Engine
 from modeling.engines.torch_engine import TorchEngine
 from modeling.errors import ModelFormatError
@@ -39,10 +40,11 @@ class Classifier:
         *,
         batch_size: int = DEFAULT_BATCH,
         images_per_sec: float = 0.0,
+        decode_together: BatchDecoder | None = None,
     ) -> None:
         """engine: computes the answers; by default torch does, in full precision.
 
-        batch_size, images_per_sec: see `modeling.surviving.Predictor`.
+        batch_size, images_per_sec, decode_together: see `modeling.surviving.Predictor`.
         """
         self.reference = TorchEngine(network, card.preprocessing, device)
         self.network = self.reference.network  # in eval mode, its parameters without gradients
@@ -50,6 +52,7 @@ class Classifier:
         self.engine = engine or self.reference
         self.batch_size = batch_size
         self.images_per_sec = images_per_sec
+        self.decode_together = decode_together
         self.card = card
         self.labels = card.labels
         self.preprocessing = card.preprocessing
@@ -85,10 +88,22 @@ class Classifier:
         """What computes the answers, such as `openvino bf16`."""
         return self.engine.name
 
-    def on(self, engine: Engine, batch_size: int = DEFAULT_BATCH, images_per_sec: float = 0.0) -> "Classifier":
+    def on(
+        self,
+        engine: Engine,
+        batch_size: int = DEFAULT_BATCH,
+        images_per_sec: float = 0.0,
+        decode_together: BatchDecoder | None = None,
+    ) -> "Classifier":
         """The same model, answered by another engine."""
         return Classifier(
-            self.network, self.card, self.device, engine, batch_size=batch_size, images_per_sec=images_per_sec
+            self.network,
+            self.card,
+            self.device,
+            engine,
+            batch_size=batch_size,
+            images_per_sec=images_per_sec,
+            decode_together=decode_together,
         )
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:

@@ -6,6 +6,7 @@ SyntaxError, IndexError, struct.error, zlib.error, MemoryError and more. Safe to
 """
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +15,9 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from modeling.errors import ImageError
 from modeling.formats import MAX_PIXELS, READABLE_FORMATS, is_cut_short, readable_format, unsupported_format
-from modeling.jpeg import Size, decode_jpeg, jpeg_size
-from modeling.pixels import Pixels, fit, pixels_of, upright
+from modeling.jpeg import decode_jpeg, jpeg_size
+from modeling.pixels import Pixels, Size, fit, pixels_of, upright
+from modeling.png import decode_plain_png, plain_png_size
 from modeling.preprocessing import Preprocessing
 
 _DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330  # TIFF tags
@@ -34,15 +36,32 @@ def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int =
     Raises:
         ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
     """
-    needed = _OVERSAMPLING * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
-    size = jpeg_size(data)
-    if size is not None:
-        _check_size(size, max_pixels)
-        pixels_HWC = decode_jpeg(data, size, needed=needed, grey=preprocessing.mode == "L")
-        if pixels_HWC is not None:
-            return fit(pixels_HWC, preprocessing)
-    with loaded_image(data, needed=needed, max_pixels=max_pixels) as (image, _):
+    grey = preprocessing.mode == "L"
+    pixels_HWC = None
+    if (size := jpeg_size(data)) is not None:
+        check_size(size, max_pixels)
+        pixels_HWC = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
+    elif (size := plain_png_size(data, grey=grey)) is not None:
+        check_size(size, max_pixels)
+        pixels_HWC = decode_plain_png(data, grey=grey)
+    if pixels_HWC is not None:
+        return fit(pixels_HWC, preprocessing)
+    with loaded_image(data, needed=_needed(preprocessing), max_pixels=max_pixels) as (image, _):
         return fit(pixels_of(upright(image), preprocessing), preprocessing)
+
+
+def _needed(preprocessing: Preprocessing) -> int:
+    """Px that the shorter side of a photograph keeps, at least, when it is decoded at a fraction."""
+    return _OVERSAMPLING * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
+
+
+@functools.cache
+def warm_up() -> None:
+    """Import what the first image of a kind would otherwise wait for; once."""
+    for kind in ("PNG", "JPEG"):
+        buffer = io.BytesIO()
+        Image.new("L", (2, 2)).save(buffer, kind)
+        decode_image(buffer.getvalue(), Preprocessing("L", 1, 1))
 
 
 @contextlib.contextmanager
@@ -62,14 +81,14 @@ def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple
         raise _unsupported(name)
     try:
         with Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
-            _check_size(image.size, max_pixels)
+            check_size(image.size, max_pixels)
             if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_camera_raw(image.tag_v2):
                 raise _unsupported("camera raw (TIFF)")
             size = image.size
             image.draft(None, (needed, needed))  # only JPEG heeds it
             drafted = image.size
             image.load()
-            _check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
+            check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
             yield image, size if image.size == drafted else image.size
     except ImageError:
         raise
@@ -77,7 +96,12 @@ def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple
         raise _image_error(err, data) from err
 
 
-def _check_size(size: Size, max_pixels: int) -> None:
+def check_size(size: Size, max_pixels: int) -> None:
+    """Refuse an image that states such a width and height.
+
+    Raises:
+        ImageError: `too_large` or `corrupt`.
+    """
     width, height = size
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} x {height} pixels are more than the limit of {max_pixels}")

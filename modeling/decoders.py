@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from modeling.decode import decode_image
+from modeling.decode import decode_image, warm_up
 from modeling.errors import ImageError
 from modeling.pixels import Pixels
 from modeling.preprocessing import Preprocessing
@@ -15,11 +15,15 @@ from modeling.preprocessing import Preprocessing
 Source = Callable[[], bytes]
 """Reads one image's bytes; may raise ImageError or OSError."""
 
+BatchDecoder = Callable[[Sequence[bytes], int], Sequence[Pixels | None]]
+"""Pixels of each file of at most so many, decoded together; None for those that `decode_image` has to decode."""
+
 MAX_THREADS = 32  # or one a core, where there are more
 SMALLEST_CHUNK, LARGEST_CHUNK = 8, 32
 _CHUNK_S = 8e-3
 _LOCKED_S = 150e-6  # an image that takes less processor time spends it nearly all under the interpreter's lock
 _READ_BYTES = 1 << 20  # read ahead of decoding by a thread
+_TOGETHER, _TOGETHER_BYTES, _TOGETHER_THREADS = 64, 64 << 20, 4  # where a device decodes: images, bytes, callers
 _TRIAL_IMAGES = 8
 _TRIAL_S = 0.05  # of a slice of seconds; large images are few and slow, and the fewer tell enough
 
@@ -63,17 +67,27 @@ class Decoders:
     hold the interpreter's lock for nearly all of their time; for them one thread is faster than two.
     """
 
-    def __init__(self, preprocessing: Preprocessing, max_pixels: int, num_threads: int = 0) -> None:
-        """num_threads: 0: by measurement."""
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        max_pixels: int,
+        num_threads: int = 0,
+        together: BatchDecoder | None = None,
+    ) -> None:
+        """num_threads: 0: by measurement. together: a device's decoder, which is asked first."""
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
+        self._together = together
         self._trial = _Trial()
         self._pool: ThreadPoolExecutor | None = None
-        self._num_threads = num_threads
+        self._num_threads = num_threads or (min(_TOGETHER_THREADS, num_cores()) if together else 0)
+        warm_up()
 
     @property
     def chunk_size(self) -> int:
         """Images to submit at a time: more of those that are decoded fast, as handing over takes its time, too."""
+        if self._together:
+            return _TOGETHER
         if not self._trial.num_images:
             return SMALLEST_CHUNK
         fast = int(_CHUNK_S * self._trial.num_images / max(self._trial.elapsed_s, 1e-9))
@@ -140,18 +154,27 @@ class Decoders:
         of the time: with tiny images that takes longer than decoding. So such calls are made in a row.
         """
         waiting = deque(sources)
+        limit = _TOGETHER_BYTES if self._together else _READ_BYTES
         while waiting:
             started = time.perf_counter()
             read: list[bytes | ImageError] = []
             num_bytes = 0
-            while waiting and num_bytes < _READ_BYTES:
+            while waiting and num_bytes < limit:
                 read.append(_read(waiting.popleft()))
                 num_bytes += len(read[-1]) if isinstance(read[-1], bytes) else 0
             done = time.perf_counter()
-            chunk.images += [self._decode(data) for data in read]
+            chunk.images += self._decode_read(read)
             chunk.seconds["read"] += (done - started) / num_threads
             chunk.seconds["decode"] += (time.perf_counter() - done) / num_threads
         return chunk
+
+    def _decode_read(self, read: Sequence[bytes | ImageError]) -> list[Pixels | ImageError]:
+        """Decode what was read; by the device first, where there is one for it."""
+        if self._together is None:
+            return [self._decode(data) for data in read]
+        files = [b"" if isinstance(data, ImageError) else data for data in read]
+        decoded = self._together(files, self._max_pixels)
+        return [self._decode(data) if pixels is None else pixels for data, pixels in zip(read, decoded, strict=True)]
 
     def _decode(self, data: bytes | ImageError) -> Pixels | ImageError:
         if isinstance(data, ImageError):

@@ -11,13 +11,12 @@ import io
 import simplejpeg
 from PIL import Image
 
-from modeling.pixels import Pixels, orientation_of
+from modeling.pixels import Pixels, Size, orientation_of
 
 _SIGNATURE = b"\xff\xd8\xff"
 _METADATA = (b"Exif\x00\x00", b"http://ns.adobe.com/xap/")  # where an orientation may stand
 _COLOUR_SPACES = ("YCbCr", "Gray")  # CMYK, YCCK and RGB are Pillow's affair
 _FACTORS = (8, 4, 2)  # libjpeg-turbo has vector code for these fractions only
-Size = tuple[int, int]  # width and height in px
 
 
 def jpeg_size(data: bytes) -> Size | None:
@@ -45,7 +44,7 @@ def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> Pixels |
         )
     except ValueError:
         return None
-    return turned(pixels_HWC, _orientation(data))
+    return turned(pixels_HWC, exif_orientation(data))
 
 
 def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:
@@ -59,7 +58,7 @@ def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:
     return pixels_HWC
 
 
-def _orientation(data: bytes) -> int:
+def exif_orientation(data: bytes) -> int:
     """As Pillow reads it, from EXIF or XMP; most files have neither, and cost a search for the words."""
     if not any(word in data for word in _METADATA):
         return 1

@@ -45,7 +45,7 @@ def predict_groups(
     `lots` raises, ends the iteration once the threads have stopped.
     """
     batch_size = batch_size or classifier.batch_size
-    decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads)
+    decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads, classifier.decode_together)
     batcher = Batcher(classifier, top_k, batch_size, between_batches, lambda: _num_streams(classifier, decoders))
     try:
         for pending in _ahead(_chunks(lots, decoders), decoders, batch_size):

@@ -1,6 +1,7 @@
 """From an opened Pillow image of any mode to the pixels that a model takes."""
 
 # Shapes: H height, W width, C channels (1 or 3).
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ from PIL import Image
 from modeling.preprocessing import Preprocessing
 
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+"""Width and height in px."""
 
 _LONGEST = 16  # shorter sides; no crop that a preprocessing may ask for reaches further
+_ALL = slice(None)
 _FULL_SCALES = (1.0, 255.0, 65535.0)
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -87,22 +91,42 @@ def fit(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
     Bilinear with antialiasing, by torch, whose kernel for bytes is 2.5 times as fast as Pillow's and differs from it
     by rounding alone. With `resize`, sizes and crop are rounded as torchvision's Resize and CenterCrop do.
     """
-    height, width = preprocessing.height, preprocessing.width
+    if pixels_HWC.shape == preprocessing.shape and preprocessing.resize is None:
+        return np.ascontiguousarray(pixels_HWC)
+    fitting = fitting_of(pixels_HWC.shape[0], pixels_HWC.shape[1], preprocessing)
+    scaled_HWC = _scaled(pixels_HWC[fitting.rows, fitting.columns], fitting.height, fitting.width)
+    return np.ascontiguousarray(scaled_HWC[fitting.crop_rows, fitting.crop_columns])
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """How an upright image becomes one of a model's size: what is taken of it, scaled to what, and what of that."""
+
+    rows: slice
+    columns: slice
+    height: int
+    width: int
+    crop_rows: slice
+    crop_columns: slice
+
+
+def fitting_of(height: int, width: int, preprocessing: Preprocessing) -> Fitting:
+    """How an image of this size is fitted to the preprocessing's."""
     if preprocessing.resize is None:
-        return np.ascontiguousarray(_scaled(pixels_HWC, height, width))
-    pixels_HWC = _not_too_long(pixels_HWC)
-    shorter = min(pixels_HWC.shape[:2])
-    sides = [int(preprocessing.resize * side / shorter) for side in pixels_HWC.shape[:2]]
-    scaled_HWC = _scaled(pixels_HWC, *sides)
-    top, left = round((sides[0] - height) / 2), round((sides[1] - width) / 2)
-    return np.ascontiguousarray(scaled_HWC[top : top + height, left : left + width])
+        return Fitting(_ALL, _ALL, preprocessing.height, preprocessing.width, _ALL, _ALL)
+    rows, columns = (_not_too_long(side, min(height, width)) for side in (height, width))
+    sides = rows.stop - rows.start, columns.stop - columns.start
+    scaled_height, scaled_width = (int(preprocessing.resize * side / min(sides)) for side in sides)
+    top = round((scaled_height - preprocessing.height) / 2)
+    left = round((scaled_width - preprocessing.width) / 2)
+    crop = slice(top, top + preprocessing.height), slice(left, left + preprocessing.width)
+    return Fitting(rows, columns, scaled_height, scaled_width, *crop)
 
 
-def _not_too_long(pixels_HWC: Pixels) -> Pixels:
+def _not_too_long(side: int, shorter: int) -> slice:
     """The middle of a strip, so that one of 1 x 60000 px never becomes an image of 64 x 3,840,000."""
-    sides = pixels_HWC.shape[:2]
-    top, left = (max(0, side - _LONGEST * min(sides)) // 2 for side in sides)
-    return pixels_HWC[top : sides[0] - top, left : sides[1] - left]
+    margin = max(0, side - _LONGEST * shorter) // 2
+    return slice(margin, side - margin)
 
 
 def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from modeling.decoders import BatchDecoder
 from modeling.errors import ImageError
 from modeling.pixels import Pixels
 from modeling.prediction import Prediction
@@ -17,7 +18,8 @@ class Predictor(Protocol):
     """What is needed of a Classifier.
 
     num_streams: threads that may ask it at once to advantage. batch_size: images that it answers fastest together.
-    images_per_sec: that it answers with all streams at work; 0 where that was not measured.
+    images_per_sec: that it answers with all streams at work; 0 where that was not measured. decode_together: decodes
+    images on its device; None where the cores are to decode.
     """
 
     @property
@@ -34,6 +36,9 @@ class Predictor(Protocol):
 
     @property
     def engine_name(self) -> str: ...
+
+    @property
+    def decode_together(self) -> BatchDecoder | None: ...
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int, /) -> list[Prediction]: ...
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from modeling.calibration import Calibration
 from modeling.data.names import path_to_text
+from modeling.decoders import BatchDecoder
 from modeling.prediction import Prediction
 from modeling.preprocessing import Preprocessing
 from orchestrator.contract.job_folder import JobFolder, new_job_id
@@ -44,6 +45,7 @@ class FakeClassifier:
     batch_size: int = 4
     images_per_sec: float = 0.0
     engine_name: str = "fake"
+    decode_together: BatchDecoder | None = None
 
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
         brightness = [int(image.mean()) for image in images]

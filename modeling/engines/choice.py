@@ -9,6 +9,7 @@ from typing import Any
 from modeling.precision import WantedPrecision
 
 LARGEST_BATCH = 256  # images, that is tried
+CORES, GPU = "cores", "nvjpeg"  # who may decode JPEGs
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class Choice:
     """What was found by measuring.
 
     images_per_sec: of batches of random images, by engine. batch_sizes: images per second by batch size, on the
-    engine that was chosen. refused: why an engine is not used.
+    engine that was chosen. refused: why an engine, or the GPU's decoder, is not used.
+    decoder: who decodes JPEGs, CORES or GPU. decoded_per_sec: by decoder; empty where there are only cores.
     """
 
     engine: str
@@ -25,6 +27,8 @@ class Choice:
     images_per_sec: dict[str, float] = field(default_factory=dict)
     batch_sizes: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    decoder: str = CORES
+    decoded_per_sec: dict[str, float] = field(default_factory=dict)
 
     @property
     def speed(self) -> float:

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from modeling.card import INT8_FILE, check_int8
 from modeling.classifier import Classifier
 from modeling.durable import replace_durably
-from modeling.engines.choice import Choice, choice_path, read_choice
+from modeling.engines.choice import CORES, Choice, choice_path, read_choice
 from modeling.engines.cuda_graphs import CudaGraphEngine
 from modeling.engines.engine import Engine
 from modeling.engines.hardware import hardware_key, hardware_name
@@ -85,7 +85,7 @@ def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, pr
     remembered = read_choice(path)
     for option in options:
         if remembered is not None and remembered.engine == option.name:
-            return classifier.on(option.make(), remembered.batch_size, remembered.speed)
+            return _on(classifier, option.make(), remembered)
     choice, found = _find(classifier, options, precision)
     logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
     try:
@@ -171,9 +171,35 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
     if best is None:
         raise ModelingError(_unavailable(precision, refused))
     sizes = speeds_by_batch_size(classifier.on(best[2]))
-    rounded = {str(size): round(speed, 1) for size, speed in sizes.items()}
-    choice = Choice(best[1], best_batch_size(sizes), hardware_name(classifier.device), speeds, rounded, refused)
-    return choice, classifier.on(best[2], choice.batch_size, choice.speed)
+    choice = Choice(
+        engine=best[1],
+        batch_size=best_batch_size(sizes),
+        hardware=hardware_name(classifier.device),
+        images_per_sec=speeds,
+        batch_sizes={str(size): round(speed, 1) for size, speed in sizes.items()},
+        refused=refused,
+    )
+    if classifier.device.type == "cuda":
+        choice = _with_decoder(choice, classifier)
+    return choice, _on(classifier, best[2], choice)
+
+
+def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
+    """The choice with the decoder that measures fastest beside this GPU."""
+    from modeling.engines.decoding import fastest_decoder  # nvJPEG: only where there is a GPU
+
+    name, speeds, refused = fastest_decoder(classifier.preprocessing, classifier.device)
+    return replace(choice, decoder=name, decoded_per_sec=speeds, refused=choice.refused | refused)
+
+
+def _on(classifier: Classifier, engine: Engine, choice: Choice) -> Classifier:
+    """The classifier as it was chosen."""
+    if choice.decoder == CORES:
+        return classifier.on(engine, choice.batch_size, choice.speed)
+    from modeling.engines.decoding import decoder_of
+
+    together = decoder_of(choice.decoder, classifier.preprocessing, classifier.device)
+    return classifier.on(engine, choice.batch_size, choice.speed, together)
 
 
 def _unavailable(precision: str, refused: dict[str, str]) -> str:

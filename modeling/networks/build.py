@@ -43,16 +43,16 @@ def blank_network(architecture: str, preprocessing: Preprocessing, num_classes: 
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Random numbers are not drawn in this block: the tensors stay as they are."""
-
-    _DRAWING = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.erfinv_})
+    """Random numbers are not drawn in this block: tensors stay as they are, or are zeros."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        if func in self._DRAWING or getattr(func, "__module__", None) == nn.init.__name__:
+        if getattr(func, "__module__", None) == nn.init.__name__:
             return args[0] if args else named["tensor"]
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0].zero_()  # not just anything: trunc_normal_ draws until all numbers are within its bounds
         return func(*args, **named)
 
 

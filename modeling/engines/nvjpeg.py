@@ -1,0 +1,119 @@
+"""JPEGs decoded in batches on a GPU (nvJPEG, through torchcodec), fitted to the model's size there, and brought back.
+
+They come back as bytes on the host, in one copy a batch: a few per cent of what a GPU's bus carries, for which
+batching, order, errors and halved batches stay as they are for images that the cores decode.
+
+On the processor, torchcodec's libjpeg-turbo takes nvJPEG's place: that is how the tests run all of this.
+"""
+
+# Shapes: N images, H height, W width, C channels.
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
+
+from modeling.formats import is_cut_short
+from modeling.jpeg import exif_orientation, jpeg_size
+from modeling.pixels import Pixels, Size, fitting_of
+from modeling.preprocessing import Preprocessing
+
+_EXIF = re.compile(b"\xff\xe1..Exif\0\0", re.DOTALL)  # where such a segment begins, and its length
+_HEAD = 1 << 17  # bytes, among which EXIF stands
+_APP12 = 0xEC  # a marker of segments that no decoder heeds
+_MAX_PIXELS = 100_000_000  # decoded at a time: 300 MB on the device, and four times as much for a moment
+
+
+class NvJpeg:
+    """Decodes what is plainly a JPEG; everything else is left to the processor's way. Several threads may ask."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self._preprocessing = preprocessing
+        self._device = device
+        self._mode: Literal["GRAY", "RGB"] = "GRAY" if preprocessing.mode == "L" else "RGB"
+
+    def __call__(self, files: Sequence[bytes], max_pixels: int) -> list[Pixels | None]:
+        """Pixels HWC of each file, as `decode_image` gives them but for rounding; None where that has to decode it.
+
+        That is: no JPEG in grey or YCbCr, one with more than `max_pixels`, one cut short, or one that the GPU refuses.
+        """
+        decoded: list[Pixels | None] = [None] * len(files)
+        for places in _shares([self._size(data, max_pixels) for data in files]):
+            for place, pixels_HWC in zip(places, self._decode([files[place] for place in places]), strict=True):
+                decoded[place] = pixels_HWC
+        return decoded
+
+    def _size(self, data: bytes, max_pixels: int) -> Size | None:
+        size = jpeg_size(data)
+        if size is None or size[0] * size[1] > min(max_pixels, _MAX_PIXELS) or is_cut_short(data):
+            return None
+        return size
+
+    def _decode(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
+        with torch.inference_mode(), self._own_stream():
+            try:
+                images_CHW = decode_jpeg([_tensor(data) for data in files], mode=self._mode, device=self._device)
+            except RuntimeError:  # it does not say which file it refuses
+                half = len(files) // 2
+                return [*self._decode(files[:half]), *self._decode(files[half:])] if half else [None]
+            fitted_NHWC = torch.stack(
+                [self._fit(_upright(image, data)) for image, data in zip(images_CHW, files, strict=True)]
+            )
+            pixels_NHWC: Pixels = fitted_NHWC.cpu().numpy()
+        return list(pixels_NHWC)
+
+    def _fit(self, image_CHW: Tensor) -> Tensor:
+        """The upright image in the model's size, HWC: `modeling.pixels.fit` on the device."""
+        fitting = fitting_of(image_CHW.shape[1], image_CHW.shape[2], self._preprocessing)
+        taken_1CHW = image_CHW[None, :, fitting.rows, fitting.columns]
+        size = (fitting.height, fitting.width)
+        if taken_1CHW.shape[2:] != size:  # kernels for bytes there are on processors alone
+            taken_1CHW = interpolate(taken_1CHW.float(), size=size, mode="bilinear", antialias=True).round_()
+        fitted_HWC: Tensor = taken_1CHW[0, :, fitting.crop_rows, fitting.crop_columns].permute(1, 2, 0)
+        return fitted_HWC.to(torch.uint8)
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """A stream of the calling thread's, so that decoding does not wait for predictions."""
+        if self._device.type != "cuda":
+            return nullcontext()
+        return torch.cuda.stream(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
+
+
+def _shares(sizes: Sequence[Size | None]) -> Iterator[list[int]]:
+    """Places of the images that have sizes, as many together as may be decoded at a time."""
+    share: list[int] = []
+    num_pixels = 0
+    for place, size in enumerate(sizes):
+        if size is None:
+            continue
+        if share and num_pixels + size[0] * size[1] > _MAX_PIXELS:
+            yield share
+            share, num_pixels = [], 0
+        share.append(place)
+        num_pixels += size[0] * size[1]
+    if share:
+        yield share
+
+
+def _upright(image_CHW: Tensor, data: bytes) -> Tensor:
+    """The image as its EXIF orientation wants it seen: `modeling.jpeg.turned` on the device."""
+    turn = exif_orientation(data)
+    if turn >= 5:
+        image_CHW = image_CHW.transpose(1, 2)
+    flipped = ([2] if turn in (2, 3, 6, 7) else []) + ([1] if turn in (3, 4, 7, 8) else [])
+    return image_CHW.flip(flipped) if flipped else image_CHW
+
+
+def _tensor(data: bytes) -> Tensor:
+    """A copy of the bytes, for torch warns of tensors that must not be written to; its EXIF is another's data.
+
+    On processors torchcodec turns images by their EXIF orientation, and on GPUs it may: here it is done once.
+    """
+    copy = bytearray(data)
+    if segment := _EXIF.search(data, 0, _HEAD):
+        copy[segment.start() + 1] = _APP12
+    return torch.frombuffer(copy, dtype=torch.uint8)

@@ -1,0 +1,48 @@
+"""The GPU's benchmark, rehearsed on the processor."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.throughput_folders import make_photographs
+from benchmarks.throughput_networks import publish_network
+from benchmarks.throughput_ours import Subject
+from orchestrator.contract.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+def test_a_network_has_the_shares_of_what_it_does_alone(tmp_path, monkeypatch):
+    make_photographs(tmp_path / "images", 12)
+    settings = Settings(home=tmp_path / "home", server_url=None)
+    monkeypatch.setattr(gpu, "BATCHES", (2, 4))
+    monkeypatch.setattr(gpu, "MODEL_ALONE_S", 0.01)
+    monkeypatch.setattr(gpu, "measure_jobs", lambda subject, outputs: (2.0, 8.0))
+    subject = Subject(tmp_path / "images", publish_network(settings.models, "mobilenet_v2"), settings)
+
+    found = gpu.measure_network(subject, tmp_path, repeats=2)
+
+    assert (found["decoder"], found["job_cold"], found["job_warm"]) == ("cores", 2.0, 8.0)
+    best = found["model"][found["best_batch"]]
+    assert best == max(found["model"].values()) > 0
+    assert found["library_to_model"] == pytest.approx(found["library"] / best, abs=1e-3)
+    assert found["job_to_model"] == pytest.approx(8 / best, abs=1e-3)
+
+
+def test_both_decoders_have_a_rate_and_one_that_fails_costs_its_figure_only(tmp_path, monkeypatch, capsys):
+    make_photographs(tmp_path / "images", 8)
+    files = sorted((tmp_path / "images").rglob("*.jpg"))
+
+    found = gpu.measure_decoding(files, CPU, repeats=1)
+    monkeypatch.setattr(gpu, "measure_nvjpeg", raising)
+    without = gpu.measure_decoding(files, CPU, repeats=1)
+
+    assert min(found["cores"], found["nvjpeg"]) > 0
+    assert set(without) == {"cores", "threads"}
+    assert "nvJPEG is not measured: no driver" in capsys.readouterr().out
+
+
+def raising(files: list[Path], device: torch.device) -> float:
+    raise RuntimeError("no driver")

@@ -1,0 +1,152 @@
+"""Plain PNGs have a fast way of their own, which answers as Pillow does."""
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from modeling import png
+from modeling.decode import decode_image
+from modeling.errors import ImageError
+from modeling.preprocessing import Preprocessing
+from tests.modeling.data import encode, real_data
+
+GREY, COLOUR = Preprocessing("L", 20, 30), Preprocessing("RGB", 20, 30)
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+PLAIN = encode(PICTURE.convert("L"))
+
+
+def with_text(**texts: str) -> PngInfo:
+    info = PngInfo()
+    for key, text in texts.items():
+        info.add_text(key.replace("_", " "), text)
+    return info
+
+
+def with_chunk(name: bytes, content: bytes, *, damaged: bool = False) -> bytes:
+    """The plain picture with another chunk before its pixels."""
+    checksum = zlib.crc32(name + content) ^ damaged
+    chunk = len(content).to_bytes(4, "big") + name + content + checksum.to_bytes(4, "big")
+    place = PLAIN.index(b"IDAT") - 4
+    return PLAIN[:place] + chunk + PLAIN[place:]
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+PLAIN_ONES = {
+    "grey": PLAIN,
+    "colour": encode(PICTURE),
+    "of a scanner": encode(PICTURE, dpi=(300, 300), pnginfo=with_text(Software="scan"), icc_profile=b"a profile"),
+    "with a gamma": with_chunk(b"gAMA", (100_000).to_bytes(4, "big")),
+}
+ODD_ONES = {
+    "palette": encode(PICTURE.quantize(16)),
+    "black and white": encode(PICTURE.convert("1")),
+    "16 bits": encode(Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)),
+    "alpha": encode(PICTURE.convert("RGBA")),
+    "a transparent colour": encode(PICTURE, transparency=(1, 2, 3)),
+    "turned": encode(PICTURE, exif=turned()),
+    "packed text": with_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"b")),
+    "an orientation in a text": encode(PICTURE, pnginfo=with_text(Raw_profile_type_exif="\nexif\n      4\n00000000")),
+    "frames": encode(PICTURE, save_all=True, append_images=[PICTURE.convert("L").convert("RGB")]),
+    "more after its end": PLAIN + b"x",
+    "cut short": PLAIN[:-30],
+    "cut in its end": PLAIN[:-2],
+    "a header alone": PLAIN[:33],
+    "a damaged chunk": with_chunk(b"tEXt", b"a\0b", damaged=True),
+    "an unknown chunk": with_chunk(b"prVt", b"a"),
+}
+
+
+def outcome(data: bytes, preprocessing: Preprocessing) -> bytes | tuple[str, str]:
+    try:
+        return decode_image(data, preprocessing, max_pixels=100_000).tobytes()
+    except ImageError as err:
+        return err.code, err.message
+
+
+@pytest.fixture
+def by_pillow(monkeypatch):
+    """What comes of an image where there is no fast way."""
+
+    def answer(data: bytes, preprocessing: Preprocessing) -> bytes | tuple[str, str]:
+        with monkeypatch.context() as patched:
+            patched.setattr("modeling.decode.plain_png_size", lambda data, *, grey: None)
+            return outcome(data, preprocessing)
+
+    return answer
+
+
+@pytest.mark.parametrize("kind", PLAIN_ONES)
+def test_plain_ones_take_the_fast_way_to_the_same_pixels(by_pillow, kind):
+    data = PLAIN_ONES[kind]
+
+    assert png.plain_png_size(data, grey=False) == (30, 20)
+    assert outcome(data, COLOUR) == by_pillow(data, COLOUR)
+    assert outcome(data, GREY) == by_pillow(data, GREY)
+
+
+def test_colours_become_grey_by_pillows_weights():
+    assert png.plain_png_size(PLAIN_ONES["colour"], grey=True) is None
+    assert png.plain_png_size(PLAIN, grey=True) == (30, 20)
+
+
+@pytest.mark.parametrize("kind", ODD_ONES)
+def test_odd_and_broken_ones_are_left_to_pillow(kind):
+    assert png.plain_png_size(ODD_ONES[kind], grey=False) is None
+
+
+def test_damaged_pixels_are_named_as_pillow_names_them(by_pillow):
+    place = PLAIN.index(b"IDAT") + 20
+    damaged = PLAIN[:place] + bytes([PLAIN[place] ^ 1]) + PLAIN[place + 1 :]
+
+    assert png.plain_png_size(damaged, grey=True) == (30, 20)
+    assert png.decode_plain_png(damaged, grey=True) is None
+    assert outcome(damaged, GREY) == by_pillow(damaged, GREY)
+    assert outcome(damaged, GREY)[0] == "corrupt"
+
+
+def test_a_size_beyond_the_limit_is_refused_before_anything_is_decoded(monkeypatch):
+    header = b"IHDR" + (40_000).to_bytes(4, "big") * 2 + PLAIN[24:29]
+    bomb = PLAIN[:12] + header + zlib.crc32(header).to_bytes(4, "big") + PLAIN[33:]
+    monkeypatch.setattr("modeling.decode.decode_plain_png", lambda *_, **__: pytest.fail("decoded"))
+
+    assert outcome(bomb, GREY) == ("too_large", "40000 x 40000 pixels are more than the limit of 100000")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(PLAIN_ONES)),
+    places=st.lists(st.tuples(st.integers(8, 10_000), st.integers(0, 7)), min_size=1, max_size=3),
+    length=st.integers(0, 10_000),
+)
+def test_whatever_is_damaged_both_ways_say_the_same(kind, places, length):
+    data = bytearray(PLAIN_ONES[kind])
+    for place, bit in places:
+        data[place % len(data)] ^= 1 << bit
+    data = bytes(data[: length % len(data)] if length % 3 == 0 else data)
+    fast = outcome(data, COLOUR)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("modeling.decode.plain_png_size", lambda data, *, grey: None)
+        assert fast == outcome(data, COLOUR)
+
+
+def test_the_real_odd_pngs_are_judged_as_pillow_judges_them(by_pillow):
+    files = [path for path in sorted(real_data("pathological").rglob("*")) if path.is_file()]
+    pngs = [data for path in files if (data := path.read_bytes()).startswith(b"\x89PNG")]
+
+    plain = [data for data in pngs if png.plain_png_size(data, grey=False)]
+
+    assert len(plain) > 100
+    for data in plain:
+        assert outcome(data, COLOUR) == by_pillow(data, COLOUR)
