@@ -23,7 +23,7 @@ SMALLEST_CHUNK, LARGEST_CHUNK = 8, 32
 _CHUNK_S = 8e-3
 _LOCKED_S = 150e-6  # an image that takes less processor time spends it nearly all under the interpreter's lock
 _READ_BYTES = 1 << 20  # read ahead of decoding by a thread
-_TOGETHER, _TOGETHER_BYTES, _TOGETHER_THREADS = 64, 64 << 20, 4  # where a device decodes: images, bytes, callers
+TOGETHER, TOGETHER_BYTES, TOGETHER_THREADS = 64, 64 << 20, 4  # where a device decodes: images, bytes, callers
 _TRIAL_IMAGES = 8
 _TRIAL_S = 0.05  # of a slice of seconds; large images are few and slow, and the fewer tell enough
 
@@ -80,14 +80,14 @@ class Decoders:
         self._together = together
         self._trial = _Trial()
         self._pool: ThreadPoolExecutor | None = None
-        self._num_threads = num_threads or (min(_TOGETHER_THREADS, num_cores()) if together else 0)
+        self._num_threads = num_threads or (min(TOGETHER_THREADS, num_cores()) if together else 0)
         warm_up()
 
     @property
     def chunk_size(self) -> int:
         """Images to submit at a time: more of those that are decoded fast, as handing over takes its time, too."""
         if self._together:
-            return _TOGETHER
+            return TOGETHER
         if not self._trial.num_images:
             return SMALLEST_CHUNK
         fast = int(_CHUNK_S * self._trial.num_images / max(self._trial.elapsed_s, 1e-9))
@@ -154,7 +154,7 @@ class Decoders:
         of the time: with tiny images that takes longer than decoding. So such calls are made in a row.
         """
         waiting = deque(sources)
-        limit = _TOGETHER_BYTES if self._together else _READ_BYTES
+        limit = TOGETHER_BYTES if self._together else _READ_BYTES
         while waiting:
             started = time.perf_counter()
             read: list[bytes | ImageError] = []

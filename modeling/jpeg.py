@@ -14,8 +14,10 @@ from PIL import Image
 from modeling.pixels import Pixels, Size, orientation_of
 
 _SIGNATURE = b"\xff\xd8\xff"
-_METADATA = (b"Exif\x00\x00", b"http://ns.adobe.com/xap/")  # where an orientation may stand
+_METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/")  # where an orientation may stand
 _COLOUR_SPACES = ("YCbCr", "Gray")  # CMYK, YCCK and RGB are Pillow's affair
+_EXIF = b"Exif\0\0"
+_APP1, _APP12, _SCAN = 0xE1, 0xEC, 0xDA  # markers: of EXIF, of what no decoder heeds, of the pixels
 _FACTORS = (8, 4, 2)  # libjpeg-turbo has vector code for these fractions only
 
 
@@ -67,3 +69,17 @@ def exif_orientation(data: bytes) -> int:
             return orientation_of(image)
     except Exception:  # broken metadata raise anything, and the pixels are fine all the same
         return 1
+
+
+def without_exif(data: bytes) -> bytearray:
+    """A copy of a JPEG whose EXIF segments are marked as something else, for decoders that would heed an orientation.
+
+    On processors torchcodec turns images by it, and on GPUs, too; here that is done once, as XMP may have the word.
+    """
+    copy = bytearray(data)
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
+        if data[at + 1] == _APP1 and data.startswith(_EXIF, at + 4):
+            copy[at + 1] = _APP12
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return copy

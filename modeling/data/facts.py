@@ -20,6 +20,7 @@ from modeling.preprocessing import Preprocessing
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
 THUMBNAIL_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
 MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
+_NO_COLOUR = bytes([128]) * (2 * COLOUR_SIDE**2)
 _NEEDED = 4 * GREY_SIDE  # px a side from which a thumbnail is made
 _GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
 _FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
@@ -27,7 +28,7 @@ _RGB = Preprocessing("RGB", GREY_SIDE, GREY_SIDE)
 _YCBCR = np.array(  # of RGB, as JFIF has it (ITU-T T.871)
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32
 )
-_CHUNK = 512  # images: what a core's cache holds
+_CHUNK_PIXELS = 1 << 19  # turned to floats at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,9 @@ def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
     """What images held as pixels are; all of them are readable, and none is turned."""
     height, width, channels = pixels_NHWC.shape[1:]
     mode = "L" if channels == 1 else "RGB"
-    for start in range(0, len(pixels_NHWC), _CHUNK):
-        chunk_NHWC = pixels_NHWC[start : start + _CHUNK]
+    step = max(1, _CHUNK_PIXELS // (height * width))
+    for start in range(0, len(pixels_NHWC), step):
+        chunk_NHWC = pixels_NHWC[start : start + step]
         planes_CNHW = np.ascontiguousarray(np.moveaxis(chunk_NHWC, 3, 0))
         grey_N = np.ptp(planes_CNHW, axis=0).max(axis=(1, 2)) <= _GREY_TOLERANCE
         for grey, thumbnail in zip(grey_N.tolist(), _pixel_thumbnails(planes_CNHW), strict=True):
@@ -124,10 +126,14 @@ def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
 
 def _pixel_thumbnails(planes_CNHW: Pixels) -> Iterator[bytes]:
     """The thumbnail of each image; by exact areas, which Pillow's box filter only nears."""
-    rgb_CNHW = np.broadcast_to(planes_CNHW, (3, *planes_CNHW.shape[1:])).astype(np.float32)
-    ycbcr_CNHW = np.tensordot(_YCBCR, rgb_CNHW, axes=1)
-    ycbcr_CNHW[1:] += 128
+    ycbcr_CNHW = planes_CNHW.astype(np.float32)
+    if len(planes_CNHW) == 3:
+        ycbcr_CNHW = np.tensordot(_YCBCR, ycbcr_CNHW, axes=1)
+        ycbcr_CNHW[1:] += 128
     luma_NSS = _areas(ycbcr_CNHW[0], GREY_SIDE)
+    if len(planes_CNHW) == 1:
+        yield from (luma_SS.tobytes() + _NO_COLOUR for luma_SS in luma_NSS)
+        return
     chromas_CNSS = _areas(ycbcr_CNHW[1:], COLOUR_SIDE)
     for number, luma_SS in enumerate(luma_NSS):
         yield luma_SS.tobytes() + chromas_CNSS[:, number].tobytes()

@@ -188,7 +188,7 @@ def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
     """The choice with the decoder that measures fastest beside this GPU."""
     from modeling.engines.decoding import fastest_decoder  # nvJPEG: only where there is a GPU
 
-    name, speeds, refused = fastest_decoder(classifier.preprocessing, classifier.device)
+    name, speeds, refused = fastest_decoder(classifier.preprocessing, classifier.device, choice.batch_size)
     return replace(choice, decoder=name, decoded_per_sec=speeds, refused=choice.refused | refused)
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from modeling.decode import decode_image, warm_up
-from modeling.decoders import BatchDecoder, num_cores
+from modeling.decoders import TOGETHER, TOGETHER_THREADS, BatchDecoder, num_cores
 from modeling.engines.choice import CORES, GPU
 from modeling.engines.nvjpeg import NvJpeg
 from modeling.errors import ModelingError
@@ -20,15 +20,19 @@ from modeling.pixels import Pixels
 from modeling.preprocessing import Preprocessing
 
 _SIZE = (500, 375)  # px: a photograph as they are sent around
-_TOGETHER, _CALLERS = 64, 2  # images, and threads that ask for as many
 _MEASURE_S = 0.5
 _CLEARLY = 1.1
 _MAX_MEAN_DIFFERENCE = 2.0  # of 255, in any image: decoders round, and smooth colours, each in its own way
 
 
-def fastest_decoder(preprocessing: Preprocessing, device: torch.device) -> tuple[str, dict[str, float], dict[str, str]]:
-    """CORES or GPU; images per second of each; and why the GPU is not used, if it cannot be."""
-    files = _photographs(_TOGETHER)
+def fastest_decoder(
+    preprocessing: Preprocessing, device: torch.device, batch_size: int
+) -> tuple[str, dict[str, float], dict[str, str]]:
+    """CORES or GPU; images per second of each; and why the GPU is not used, if it cannot be.
+
+    batch_size: images that are predicted together, which bounds how many are decoded together.
+    """
+    files = _photographs(min(TOGETHER, batch_size))
     warm_up()
     decode_all = _by_cores(preprocessing)
     expected = decode_all(files)
@@ -36,10 +40,11 @@ def fastest_decoder(preprocessing: Preprocessing, device: torch.device) -> tuple
     try:
         together = NvJpeg(preprocessing, device)
         _check(together(files, MAX_PIXELS), expected)
-        with ThreadPoolExecutor(_CALLERS, thread_name_prefix="decode") as pool:
-            batches = [files] * _CALLERS
+        callers = min(TOGETHER_THREADS, num_cores())
+        with ThreadPoolExecutor(callers, thread_name_prefix="decode") as pool:
             speeds[GPU] = _per_sec(
-                lambda: list(pool.map(lambda batch: together(batch, MAX_PIXELS), batches)), len(files) * _CALLERS
+                lambda: list(pool.map(lambda batch: together(batch, MAX_PIXELS), [files] * callers)),
+                len(files) * callers,
             )
     except Exception as err:  # whatever a driver raises: the cores are left
         return CORES, speeds, {GPU: f"{type(err).__name__}: {' '.join(str(err).split())}"[:300]}

@@ -7,25 +7,26 @@ On the processor, torchcodec's libjpeg-turbo takes nvJPEG's place: that is how t
 """
 
 # Shapes: N images, H height, W width, C channels.
-import re
+import io
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
 
+from modeling.decoders import TOGETHER_THREADS
 from modeling.formats import is_cut_short
-from modeling.jpeg import exif_orientation, jpeg_size
+from modeling.jpeg import exif_orientation, jpeg_size, without_exif
 from modeling.pixels import Pixels, Size, fitting_of
 from modeling.preprocessing import Preprocessing
 
-_EXIF = re.compile(b"\xff\xe1..Exif\0\0", re.DOTALL)  # where such a segment begins, and its length
-_HEAD = 1 << 17  # bytes, among which EXIF stands
-_APP12 = 0xEC  # a marker of segments that no decoder heeds
-_MAX_PIXELS = 100_000_000  # decoded at a time: 300 MB on the device, and four times as much for a moment
+_MAX_PIXELS = 32_000_000  # decoded at a time: 100 MB on the device, and four times as much for a moment
+_LARGEST_FACTOR = 64  # that an image is scaled down by: torch's kernel has shared memory for 94
 
 
 class NvJpeg:
@@ -35,11 +36,19 @@ class NvJpeg:
         self._preprocessing = preprocessing
         self._device = device
         self._mode: Literal["GRAY", "RGB"] = "GRAY" if preprocessing.mode == "L" else "RGB"
+        # A fixed number: torch hands out 32 in turns, and the engine's own must not come round again.
+        self._streams: SimpleQueue[torch.cuda.Stream | None] = SimpleQueue()
+        for _ in range(TOGETHER_THREADS):
+            self._streams.put(torch.cuda.Stream(device) if device.type == "cuda" else None)  # type: ignore[no-untyped-call]
 
     def __call__(self, files: Sequence[bytes], max_pixels: int) -> list[Pixels | None]:
         """Pixels HWC of each file, as `decode_image` gives them but for rounding; None where that has to decode it.
 
-        That is: no JPEG in grey or YCbCr, one with more than `max_pixels`, one cut short, or one that the GPU refuses.
+        That is: no JPEG in grey or YCbCr, one with more than `max_pixels`, one that is very large or cut short, or one
+        that the GPU refuses.
+
+        Raises:
+            RuntimeError: the GPU does not decode even a plain image.
         """
         decoded: list[Pixels | None] = [None] * len(files)
         for places in _shares([self._size(data, max_pixels) for data in files]):
@@ -51,20 +60,35 @@ class NvJpeg:
         size = jpeg_size(data)
         if size is None or size[0] * size[1] > min(max_pixels, _MAX_PIXELS) or is_cut_short(data):
             return None
-        return size
+        smallest = min(self._preprocessing.height, self._preprocessing.width)
+        return size if max(size) <= _LARGEST_FACTOR * smallest else None
 
     def _decode(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
-        with torch.inference_mode(), self._own_stream():
-            try:
-                images_CHW = decode_jpeg([_tensor(data) for data in files], mode=self._mode, device=self._device)
-            except RuntimeError:  # it does not say which file it refuses
-                half = len(files) // 2
-                return [*self._decode(files[:half]), *self._decode(files[half:])] if half else [None]
-            fitted_NHWC = torch.stack(
-                [self._fit(_upright(image, data)) for image, data in zip(images_CHW, files, strict=True)]
-            )
-            pixels_NHWC: Pixels = fitted_NHWC.cpu().numpy()
+        try:
+            return self._decode_all(files)
+        except RuntimeError as err:  # it does not say which file it refuses
+            if len(files) == 1:
+                self._check_it_works(err)
+                return [None]
+        half = len(files) // 2
+        return [*self._decode(files[:half]), *self._decode(files[half:])]
+
+    def _decode_all(self, files: Sequence[bytes]) -> Sequence[Pixels]:
+        tensors = [torch.frombuffer(without_exif(data), dtype=torch.uint8) for data in files]
+        with torch.inference_mode(), self._stream():
+            images_CHW = decode_jpeg(tensors, mode=self._mode, device=self._device)
+            fitted = [self._fit(_upright(image, data)) for image, data in zip(images_CHW, files, strict=True)]
+            pixels_NHWC: Pixels = torch.stack(fitted).cpu().numpy()
         return list(pixels_NHWC)
+
+    def _check_it_works(self, err: RuntimeError) -> None:
+        """See that a plain image can be decoded: else no file is to blame."""
+        file = io.BytesIO()
+        Image.new("L", (16, 16)).save(file, "JPEG")
+        try:
+            self._decode_all([file.getvalue()])
+        except RuntimeError:
+            raise err from None
 
     def _fit(self, image_CHW: Tensor) -> Tensor:
         """The upright image in the model's size, HWC: `modeling.pixels.fit` on the device."""
@@ -76,11 +100,15 @@ class NvJpeg:
         fitted_HWC: Tensor = taken_1CHW[0, :, fitting.crop_rows, fitting.crop_columns].permute(1, 2, 0)
         return fitted_HWC.to(torch.uint8)
 
-    def _own_stream(self) -> AbstractContextManager[object]:
-        """A stream of the calling thread's, so that decoding does not wait for predictions."""
-        if self._device.type != "cuda":
-            return nullcontext()
-        return torch.cuda.stream(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """A stream for this thread alone, so that decoding does not wait for predictions; none on a processor."""
+        stream = self._streams.get()
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._streams.put(stream)
 
 
 def _shares(sizes: Sequence[Size | None]) -> Iterator[list[int]]:
@@ -106,14 +134,3 @@ def _upright(image_CHW: Tensor, data: bytes) -> Tensor:
         image_CHW = image_CHW.transpose(1, 2)
     flipped = ([2] if turn in (2, 3, 6, 7) else []) + ([1] if turn in (3, 4, 7, 8) else [])
     return image_CHW.flip(flipped) if flipped else image_CHW
-
-
-def _tensor(data: bytes) -> Tensor:
-    """A copy of the bytes, for torch warns of tensors that must not be written to; its EXIF is another's data.
-
-    On processors torchcodec turns images by their EXIF orientation, and on GPUs it may: here it is done once.
-    """
-    copy = bytearray(data)
-    if segment := _EXIF.search(data, 0, _HEAD):
-        copy[segment.start() + 1] = _APP12
-    return torch.frombuffer(copy, dtype=torch.uint8)

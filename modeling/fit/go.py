@@ -111,7 +111,6 @@ def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan
     """The plan with what has to be measured: precision, micro-batch, learning rate and number of epochs."""
     request, architecture = setting.request, get_architecture(setting.request.architecture)
     on_cuda = setting.device.type == "cuda"
-    torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # dropout in the trials
     wanted = plan.micro_batch
     if on_cuda:
         plan = fit_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
@@ -124,8 +123,9 @@ def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan
         few = architecture.family == "torchvision" and not on_cuda
         size = min(_FEW, plan.micro_batch) if few else plan.micro_batch
         images_BCHW, _ = _sample(setting, task, plan, size)
-        plan = fastest_plan(network, plan, images_BCHW, request.cache, setting.note)
+        plan = fastest_plan(network, plan, images_BCHW, request.cache, tell=setting.note)
     if request.learning_rate == "auto":
+        torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # dropout, whatever the trials before drew
         rate = find_learning_rate(network, plan, _samples(setting, task, plan))
         setting.note(f"learning rate {rate:g} found by a range test")
         plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))

@@ -1,8 +1,8 @@
 """In which precision and memory layout a network trains fastest here: found by timing steps, and remembered.
 
 Half precision on a CPU without instructions for it takes many times longer, and channels-last slows some networks
-down: so both are timed, never assumed. What was found is written down with the hardware's name, so that the same
-request on the same machine is the same run again.
+down: so both are timed, never assumed. What was found is written down with the hardware's name, and the first to do so
+decides for all, so that the same request on the same machine is the same run again.
 """
 
 # Shapes: B images, C channels, H height, W width.
@@ -22,6 +22,7 @@ from torch.nn import functional
 from modeling.durable import replace_durably
 from modeling.engines.hardware import hardware_key
 from modeling.fit.plan import Plan, Precision, autocast
+from modeling.shelf import locked
 
 _LONG_S = 2.0
 _FIRST_S = 0.25  # that getting ready for a precision may take
@@ -30,37 +31,47 @@ _CLEARLY = 1.15  # faster by less is noise, and what the plan says is the safer 
 
 
 def fastest_plan(
-    network: nn.Module, plan: Plan, images_BCHW: Tensor, cache: Path | None, tell: Callable[[str], None]
+    network: nn.Module, plan: Plan, images_BCHW: Tensor, cache: Path | None, *, tell: Callable[[str], None]
 ) -> Plan:
     """The plan in the precision and layout whose steps were fastest when such a network first trained here.
 
     images_BCHW: a micro-batch, normalised, on the device. cache: a folder; None: nothing is remembered.
-    tell: told where nothing can be remembered.
+    tell: told what cannot be measured, or be remembered.
     """
     if cache is None:
-        return choose_pace(network, plan, images_BCHW)
+        return choose_pace(network, plan, images_BCHW, tell=tell)
     path = cache / "pace" / f"{_key(network, plan, images_BCHW)}.json"
-    if remembered := _read(path):
-        return replace(plan, **remembered)
-    plan = choose_pace(network, plan, images_BCHW)
-    found = {"precision": plan.precision, "channels_last": plan.channels_last}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(path, json.dumps(found).encode())
+        with locked(path.parent):
+            if (remembered := _read(path)) is None:
+                plan = choose_pace(network, plan, images_BCHW, tell=tell)
+                remembered = {"precision": plan.precision, "channels_last": plan.channels_last}
+                replace_durably(path, json.dumps(remembered).encode())
+            return replace(plan, **remembered)
     except OSError as err:
-        tell(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); the next run measures it again")
-    return plan
+        tell(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); every run measures it")
+        return choose_pace(network, plan, images_BCHW, tell=tell)
 
 
-def choose_pace(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> Plan:
+def choose_pace(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, tell: Callable[[str], None]) -> Plan:
     """The plan in the layout, and then in the precision, whose steps measure clearly faster than the plan's own."""
     half: Precision = "bf16"
     if images_BCHW.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         half = "fp16"
     best, best_s = plan, step_seconds(network, plan, images_BCHW)
-    if any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
-        best, best_s = _faster(network, best, best_s, replace(plan, channels_last=not plan.channels_last), images_BCHW)
-    return _faster(network, best, best_s, replace(best, precision=half), images_BCHW)[0]
+    layouts = [not plan.channels_last] if any(isinstance(layer, nn.Conv2d) for layer in network.modules()) else []
+    changes: list[dict[str, Any]] = [{"channels_last": layout} for layout in layouts] + [{"precision": half}]
+    for change in changes:
+        candidate = replace(best, **change)
+        try:
+            seconds = _seconds_if_hopeful(network, candidate, images_BCHW, best_s)
+        except RuntimeError as err:  # out of memory, or a layer that lacks it
+            tell(f"training goes on without {next(iter(change))} {next(iter(change.values()))}: {_one_line(err)}")
+            continue
+        if seconds * _CLEARLY < best_s:
+            best, best_s = candidate, seconds
+    return best
 
 
 def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats: int = 3) -> float:
@@ -85,12 +96,14 @@ def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats
     return min(times)
 
 
-def _faster(network: nn.Module, best: Plan, best_s: float, candidate: Plan, images_BCHW: Tensor) -> tuple[Plan, float]:
-    """The better of two plans, and the seconds of its step."""
-    if step_seconds(network, candidate, images_BCHW, repeats=1) > max(_FIRST_S, 3 * best_s):
-        return best, best_s  # hopeless even for a first step
-    seconds = step_seconds(network, candidate, images_BCHW)
-    return (candidate, seconds) if seconds * _CLEARLY < best_s else (best, best_s)
+def _seconds_if_hopeful(network: nn.Module, plan: Plan, images_BCHW: Tensor, best_s: float) -> float:
+    """Seconds of a step; of the first one alone where even that is hopelessly long."""
+    first_s = step_seconds(network, plan, images_BCHW, repeats=1)
+    return first_s if first_s > max(_FIRST_S, 3 * best_s) else step_seconds(network, plan, images_BCHW)
+
+
+def _one_line(err: RuntimeError) -> str:
+    return " ".join(str(err).split())[:200]
 
 
 def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> str:

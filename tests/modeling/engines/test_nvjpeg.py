@@ -88,7 +88,49 @@ def test_files_that_the_device_refuses_are_found_by_halves_and_the_others_decode
     found = NvJpeg(STRETCHED, CPU)(files, MAX_PIXELS)
 
     assert [pixels is None for pixels in found] == [place == 4 for place in range(7)]
-    assert calls == [7, 3, 4, 2, 1, 1, 2]
+    assert calls == [7, 3, 4, 2, 1, 1, 1, 2]  # one of them a plain image, to see that it is the file
+
+
+def test_a_device_that_fails_at_everything_is_no_files_fault(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", fail)
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        NvJpeg(STRETCHED, CPU)([jpeg(1), jpeg(2)], MAX_PIXELS)
+
+
+def test_an_image_that_cannot_be_scaled_on_the_device_is_left_to_the_cores(monkeypatch):
+    def scale(images, **options):
+        if images.shape[3] > 160:
+            raise RuntimeError("Too much shared memory required: 75000 vs 49152")
+        return interpolate(images, **options)
+
+    interpolate = nvjpeg.interpolate
+    monkeypatch.setattr(nvjpeg, "interpolate", scale)
+
+    found = NvJpeg(STRETCHED, CPU)([jpeg(1), jpeg(2, (200, 100)), jpeg(3)], MAX_PIXELS)
+
+    assert [pixels is None for pixels in found] == [False, True, False]
+
+
+def test_an_image_many_times_the_models_size_is_not_even_tried(monkeypatch):
+    tiny = Preprocessing("RGB", 2, 2)
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", lambda *_, **__: pytest.fail("tried"))
+
+    assert NvJpeg(tiny, CPU)([jpeg(1, (160, 4))], MAX_PIXELS) == [None]
+
+
+@pytest.mark.parametrize("place", ["after much else", "named in a comment"])
+def test_an_orientation_wherever_it_stands_is_applied_once(place):
+    segment = b"\xff\xfe\x00\x10\xff\xe1\x00\x10Exif\0\0\0\0\0\0" if place == "named in a comment" else b""
+    segment = segment or (b"\xff\xfe\xff\xff" + bytes(0xFFFD)) * 3
+    data = turned(3)[:2] + segment + turned(3)[2:]
+
+    [found] = NvJpeg(STRETCHED, CPU)([data], MAX_PIXELS)
+
+    check_near(found, turned(3), STRETCHED)
 
 
 def test_large_images_are_decoded_few_at_a_time(monkeypatch):
@@ -143,7 +185,7 @@ def test_the_faster_decoder_is_chosen(monkeypatch, gpu_s, expected):
     asked = []
     monkeypatch.setattr(decoding, "_per_sec", per_sec)
 
-    name, speeds, refused = fastest_decoder(STRETCHED, CPU)
+    name, speeds, refused = fastest_decoder(STRETCHED, CPU, 8)
 
     assert (name, refused) == (expected, {})
     assert speeds[GPU] == pytest.approx(speeds[CORES] / gpu_s)
@@ -159,19 +201,22 @@ def test_the_faster_decoder_is_chosen(monkeypatch, gpu_s, expected):
 def test_a_decoder_that_shows_something_else_is_refused_with_the_reason(monkeypatch, answer, why):
     monkeypatch.setattr(decoding, "NvJpeg", lambda *_: answer)
 
-    name, speeds, refused = fastest_decoder(STRETCHED, CPU)
+    name, speeds, refused = fastest_decoder(STRETCHED, CPU, 8)
 
     assert (name, list(speeds)) == (CORES, [CORES])
     assert re.search(why, refused[GPU])
 
 
-def test_a_device_without_nvjpeg_leaves_decoding_to_the_cores(monkeypatch):
+def test_a_device_without_nvjpeg_leaves_decoding_to_the_cores_and_says_why(monkeypatch):
     def fail(*_, **__):
-        raise OSError("libnvjpeg.so.13: cannot open shared object file")
+        raise RuntimeError("decode_jpegs_cuda: torchcodec was not compiled with nvJPEG support")
 
-    monkeypatch.setattr(decoding, "NvJpeg", fail)
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", fail)
 
-    assert fastest_decoder(STRETCHED, CPU)[2] == {GPU: "OSError: libnvjpeg.so.13: cannot open shared object file"}
+    name, _, refused = fastest_decoder(STRETCHED, CPU, 8)
+
+    assert name == CORES
+    assert refused == {GPU: "RuntimeError: decode_jpegs_cuda: torchcodec was not compiled with nvJPEG support"}
 
 
 def test_the_decoder_is_remembered_with_the_engine(tmp_path, monkeypatch):

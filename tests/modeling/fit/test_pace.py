@@ -1,15 +1,18 @@
 """Which precision and layout a network trains in: what measures fastest, remembered."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from modeling.fit import pace
 from modeling.fit.pace import choose_pace, fastest_plan
 from modeling.fit.plan import Plan
 from modeling.recipes import Recipe
+from modeling.shelf import locked
 from modeling.train_request import TrainRequest
 from modeling.training import train
 from tests.modeling.data import make_class_folders
@@ -61,7 +64,7 @@ def test_a_precision_that_is_slower_is_not_chosen():
                     torch.rand(64, 64) @ torch.rand(64, 64)
             return self.inner(images.flatten(1))
 
-    plan = choose_pace(SlowInHalf(), PLAN, torch.rand(8, 1, 2, 2))
+    plan = choose_pace(SlowInHalf(), PLAN, torch.rand(8, 1, 2, 2), tell=quiet)
 
     assert plan.precision == "fp32"
 
@@ -71,7 +74,7 @@ def test_a_precision_that_is_slower_is_not_chosen():
 def test_the_precision_and_layout_that_measure_fastest_are_chosen(clock, precision, channels_last):
     clock.fastest = (precision, channels_last)
 
-    plan = choose_pace(convolutional(), PLAN, IMAGES)
+    plan = choose_pace(convolutional(), PLAN, IMAGES, tell=quiet)
 
     assert (plan.precision, plan.channels_last) == (precision, channels_last)
 
@@ -79,7 +82,7 @@ def test_the_precision_and_layout_that_measure_fastest_are_chosen(clock, precisi
 def test_dense_networks_have_no_layout_to_choose(clock):
     clock.fastest = ("bf16", True)
 
-    plan = choose_pace(dense(), PLAN, IMAGES)
+    plan = choose_pace(dense(), PLAN, IMAGES, tell=quiet)
 
     assert plan.precision == "bf16"
     assert {layout for _, layout in clock.timed} == {False}
@@ -87,39 +90,81 @@ def test_dense_networks_have_no_layout_to_choose(clock):
 
 def test_what_was_found_is_remembered_for_the_same_layers_and_images(clock, tmp_path):
     clock.fastest = ("bf16", True)
-    first = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, quiet)
+    first = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
     clock.timed.clear()
     clock.fastest = ("fp32", False)
 
-    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, quiet) == first
+    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet) == first
     assert clock.timed == []
-    assert fastest_plan(convolutional(3), PLAN, IMAGES, tmp_path, quiet) == PLAN
-    assert fastest_plan(convolutional(), PLAN, IMAGES[:4], tmp_path, quiet) == PLAN
-    assert fastest_plan(convolutional(), PLAN, IMAGES, None, quiet) == PLAN
+    assert fastest_plan(convolutional(3), PLAN, IMAGES, tmp_path, tell=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES[:4], tmp_path, tell=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, None, tell=quiet) == PLAN
 
 
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", '{"precision": "fp4", "channels_last": true}', '{"precision": "fp32"}']
 )
 def test_what_cannot_be_read_is_measured_again(clock, tmp_path, damage):
-    fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, quiet)
-    [file] = (tmp_path / "pace").iterdir()
+    fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
+    [file] = (tmp_path / "pace").glob("*.json")
     file.write_text(damage)
     clock.fastest = ("bf16", False)
 
-    plan = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, quiet)
+    plan = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
 
     assert plan.precision == "bf16"
-    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, quiet) == plan
+    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet) == plan
 
 
 def test_a_cache_that_cannot_be_written_is_told(clock, tmp_path):
     (tmp_path / "cache").touch()
     told = []
 
-    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path / "cache", told.append) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path / "cache", tell=told.append) == PLAN
 
     assert [os.strerror(20) in text for text in told] == [True]
+
+
+def test_the_first_to_measure_decides_for_those_that_measure_meanwhile(clock, tmp_path, monkeypatch):
+    """Another process wrote its choice between our look and our own."""
+    clock.fastest = ("bf16", False)
+    key = pace._key(convolutional(), PLAN, IMAGES)
+
+    def locked_by_another(folder):
+        (folder / f"{key}.json").write_text('{"precision": "fp32", "channels_last": true}')
+        return locked(folder)
+
+    monkeypatch.setattr(pace, "locked", locked_by_another)
+
+    plan = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
+
+    assert (plan.precision, plan.channels_last, clock.timed) == ("fp32", True, [])
+
+
+def test_a_candidate_that_cannot_run_costs_a_line_and_not_the_training(monkeypatch):
+    def seconds(network, plan, images, *, repeats=3):
+        if plan.precision == "bf16":
+            raise RuntimeError("not implemented for\n'BFloat16'")
+        return 1.0
+
+    monkeypatch.setattr(pace, "step_seconds", seconds)
+    told = []
+
+    assert choose_pace(convolutional(), PLAN, IMAGES, tell=told.append) == PLAN
+
+    assert told == ["training goes on without precision bf16: not implemented for 'BFloat16'"]
+
+
+def test_the_search_for_a_rate_finds_the_same_whether_the_pace_was_measured_or_remembered(tmp_path):
+    data = make_class_folders(tmp_path / "data")
+    request = TrainRequest(
+        data, "mlp", tmp_path / "first", epochs=1, learning_rate="auto", cache=tmp_path / "cache", seed=3
+    )
+
+    cards = [train(replace(request, output=tmp_path / name), lambda event: None) for name in ("first", "second")]
+
+    first, second = (card.training["plan"]["recipe"]["learning_rate"] for card in cards)
+    assert first == second
 
 
 @pytest.mark.parametrize(("deterministic", "precision"), [(False, "bf16"), (True, "fp32")])
