@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modeling.calibration import Decision
 from modeling.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from modeling.decoders import BatchDecoder
+from modeling.engines.choice import GPU
 from modeling.engines.engine import Engine
 from modeling.engines.torch_engine import TorchEngine
 from modeling.errors import ModelFormatError
@@ -85,8 +86,8 @@ class Classifier:
 
     @property
     def engine_name(self) -> str:
-        """What computes the answers, such as `openvino bf16`."""
-        return self.engine.name
+        """What computes the answers, and decodes if the cores do not: `openvino bf16`, `torch bf16 graphs, nvjpeg`."""
+        return self.engine.name if self.decode_together is None else f"{self.engine.name}, {GPU}"
 
     def on(
         self,

@@ -25,10 +25,9 @@ from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.stages import Bound, name_bound, stage_rates
-from orchestrator.shard_size import fitting_shard_size
 from orchestrator.sources import Source, open_source
 from orchestrator.stack import SAFE_PATH
-from orchestrator.wishes import ClassifyWish, pin_model, require_images
+from orchestrator.wishes import ClassifyWish, first_paths, pin_model, require_images, shard_size_of
 
 SAMPLE_IMAGES = 256  # tells a share of a half to 6 percent points; eight batches at the default size
 LIMIT_S = 30.0  # of measuring; slow models are told from fewer images
@@ -83,11 +82,12 @@ def forecast(settings: Settings, wish: ClassifyWish) -> Forecast:
     pin, card = pin_model(settings, wish.model)
     source = open_source(wish.source, wish.reading)
     require_images(source)
+    first = first_paths(wish, source)
     sample, num_images = draw_sample(source.paths, SAMPLE_IMAGES)
     folder = ModelStore(settings.models).resolve_pinned(pin.ref, pin.digest).path
     answer = _measure(_request(settings, wish, source, sample, str(folder)))
     rate = answer.num_images / max(answer.elapsed_s, 1e-6)
-    shard_size = wish.shard_size or fitting_shard_size(rate, answer.batch_size)
+    shard_size = shard_size_of(settings, wish, source, first, pin)  # measuring left what it goes by
     return Forecast(
         source=wish.source,
         model=pin.ref,

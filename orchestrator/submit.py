@@ -39,6 +39,7 @@ from orchestrator.wishes import (
     choose_output,
     count_images,
     count_labelled,
+    first_paths,
     pin_model,
     require_images,
     shard_size_of,
@@ -131,7 +132,8 @@ class Office:
         if wish.need_worker:
             self.require_worker(CLASSIFY)
         require_images(source)
-        request = request.model_copy(update={"shard_size": shard_size_of(self.settings, wish, source, pin)})
+        shard_size = shard_size_of(self.settings, wish, source, first_paths(wish, source), pin)
+        request = request.model_copy(update={"shard_size": shard_size})
         folder = JobFolder.create(self.settings, request)
         lister = Lister(folder, request, self.ledger, self.ring)
         try:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,13 +134,21 @@ def require_images(source: Source) -> None:
         raise UsageError(f"{source.text!r} holds no images{_describe_skipped(source)}")
 
 
-def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source, pin: ModelPin) -> int:
-    """The size that the operator names, or that suits the model and the source."""
+def first_paths(wish: ClassifyWish, source: Source) -> list[str]:
+    """The paths of a source that `shard_size_of` looks at; they will still be yielded."""
+    return source.peek(1 if _streams(wish) else SMALLEST + 1)
+
+
+def _streams(wish: ClassifyWish) -> bool:
+    """Whether the source is a pipe: whoever writes to it may think about its second path."""
+    return wish.source == "-"
+
+
+def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source, first: Sequence[str], pin: ModelPin) -> int:
+    """The size that the operator names, or that suits the model and the first paths of the source."""
     if wish.shard_size is not None:
         return wish.shard_size
-    streams = wish.source == "-"  # whoever writes to a pipe may think about its second path
-    first = source.peek(1 if streams else SMALLEST + 1)
-    if len(first) <= SMALLEST and not streams:
+    if len(first) <= SMALLEST and not _streams(wish):
         return SMALLEST  # it is one shard in any case
     images = [os.path.join(source.root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names that are no UTF-8
     artifacts = ModelStore(settings.models).resolve(pin.ref).artifacts

@@ -82,6 +82,13 @@ def _of_engines(path) -> bool:
     return ".engines" in str(path)
 
 
+def test_a_plan_goes_by_the_shards_that_a_job_would_have(home, monkeypatch):
+    monkeypatch.setattr("orchestrator.wishes.SMALLEST", 4)
+    monkeypatch.setattr("orchestrator.wishes.choose_shard_size", lambda *_: 6)
+
+    assert json.loads(plan("in", "--json").stdout)["num_shards"] == 4  # of 21 images
+
+
 def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_an_engine(home):
     before = files(home.parent)
 

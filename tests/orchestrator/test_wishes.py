@@ -12,6 +12,7 @@ from orchestrator.wishes import (
     TrainWish,
     check_train,
     choose_weights,
+    first_paths,
     pin_model,
     shard_size_of,
     train_request,
@@ -90,7 +91,7 @@ def shard_size(settings, version, source, *, wanted=None):
     """The shard size of a job that classifies `source`, and what its source still yields."""
     opened = open_source(source, SourceOptions())
     wish = ClassifyWish(source, version.ref, shard_size=wanted)
-    found = shard_size_of(settings, wish, opened, pin_model(settings, version.ref)[0])
+    found = shard_size_of(settings, wish, opened, first_paths(wish, opened), pin_model(settings, version.ref)[0])
     return found, list(opened.paths)
 
 
@@ -128,4 +129,5 @@ def test_of_a_pipe_only_one_path_is_waited_for(settings, here, version):
     opened = open_source("-", SourceOptions(), stdin=SlowPipe())
 
     pin, _ = pin_model(settings, version.ref)
-    assert shard_size_of(settings, ClassifyWish("-", version.ref), opened, pin) >= SMALLEST
+    wish = ClassifyWish("-", version.ref)
+    assert shard_size_of(settings, wish, opened, first_paths(wish, opened), pin) >= SMALLEST

@@ -236,6 +236,7 @@ def test_the_decoder_is_remembered_with_the_engine(tmp_path, monkeypatch):
 
     assert isinstance(first.decode_together, NvJpeg)
     assert isinstance(second.decode_together, NvJpeg)
+    assert first.engine_name == second.engine_name == "torch fp32, nvjpeg"
 
 
 def test_real_photographs_are_decoded_alike():
