@@ -123,7 +123,8 @@ def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan
         few = architecture.family == "torchvision" and not on_cuda
         size = min(_FEW, plan.micro_batch) if few else plan.micro_batch
         images_BCHW, _ = _sample(setting, task, plan, size)
-        plan = fastest_plan(network, plan, images_BCHW, request.cache, tell=setting.note)
+        num_steps = plan.recipe.epochs * -(-len(task.split.train) // size)
+        plan = fastest_plan(network, plan, images_BCHW, num_steps, request.cache, tell=setting.note)
     if request.learning_rate == "auto":
         torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # dropout, whatever the trials before drew
         rate = find_learning_rate(network, plan, _samples(setting, task, plan))

@@ -28,38 +28,52 @@ _LONG_S = 2.0
 _FIRST_S = 0.25  # that getting ready for a precision may take
 _ENOUGH_S = 0.05  # of short steps: the fastest of many is no noise
 _CLEARLY = 1.15  # faster by less is noise, and what the plan says is the safer choice
+_SHORT_S = 10.0  # a run that is over by then is left as it is: there is less to win than to measure
 
 
 def fastest_plan(
-    network: nn.Module, plan: Plan, images_BCHW: Tensor, cache: Path | None, *, tell: Callable[[str], None]
+    network: nn.Module,
+    plan: Plan,
+    images_BCHW: Tensor,
+    num_steps: int,
+    cache: Path | None,
+    *,
+    tell: Callable[[str], None],
 ) -> Plan:
-    """The plan in the precision and layout whose steps were fastest when such a network first trained here.
+    """The plan in the precision and layout whose steps were fastest when such a run was first made here.
 
-    images_BCHW: a micro-batch, normalised, on the device. cache: a folder; None: nothing is remembered.
-    tell: told what cannot be measured, or be remembered.
+    images_BCHW: a micro-batch, normalised, on the device. num_steps: on as many images, that the run has.
+    cache: a folder; None: nothing is remembered. tell: told what cannot be measured, or be remembered.
     """
     if cache is None:
-        return choose_pace(network, plan, images_BCHW, tell=tell)
-    path = cache / "pace" / f"{_key(network, plan, images_BCHW)}.json"
+        return choose_pace(network, plan, images_BCHW, num_steps, tell=tell)
+    path = cache / "pace" / f"{_key(network, plan, images_BCHW, num_steps)}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent):
             if (remembered := _read(path)) is None:
-                plan = choose_pace(network, plan, images_BCHW, tell=tell)
+                plan = choose_pace(network, plan, images_BCHW, num_steps, tell=tell)
                 remembered = {"precision": plan.precision, "channels_last": plan.channels_last}
                 replace_durably(path, json.dumps(remembered).encode())
             return replace(plan, **remembered)
     except OSError as err:
         tell(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); every run measures it")
-        return choose_pace(network, plan, images_BCHW, tell=tell)
+        return choose_pace(network, plan, images_BCHW, num_steps, tell=tell)
 
 
-def choose_pace(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, tell: Callable[[str], None]) -> Plan:
-    """The plan in the layout, and then in the precision, whose steps measure clearly faster than the plan's own."""
+def choose_pace(
+    network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int, *, tell: Callable[[str], None]
+) -> Plan:
+    """The plan in the layout, and then in the precision, whose steps measure clearly faster than the plan's own.
+
+    A run of some seconds stays as it is planned.
+    """
+    best, best_s = plan, step_seconds(network, plan, images_BCHW)
+    if num_steps * best_s < _SHORT_S:
+        return plan
     half: Precision = "bf16"
     if images_BCHW.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         half = "fp16"
-    best, best_s = plan, step_seconds(network, plan, images_BCHW)
     layouts = [not plan.channels_last] if any(isinstance(layer, nn.Conv2d) for layer in network.modules()) else []
     changes: list[dict[str, Any]] = [{"channels_last": layout} for layout in layouts] + [{"precision": half}]
     for change in changes:
@@ -106,11 +120,11 @@ def _one_line(err: RuntimeError) -> str:
     return " ".join(str(err).split())[:200]
 
 
-def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> str:
-    """The same for networks of the same layers, on the same images and hardware."""
+def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int) -> str:
+    """The same for runs as long with networks of the same layers, on the same images and hardware."""
     layers = [(name, list(weight.shape), weight.requires_grad) for name, weight in network.named_parameters()]
     own = [plan.precision, plan.channels_last, plan.freeze_statistics]
-    facts = [hardware_key(images_BCHW.device), list(images_BCHW.shape), own, str(network), layers]
+    facts = [hardware_key(images_BCHW.device), list(images_BCHW.shape), num_steps, own, str(network), layers]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 

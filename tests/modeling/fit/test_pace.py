@@ -19,6 +19,7 @@ from tests.modeling.data import make_class_folders
 
 PLAN = Plan(Recipe(epochs=2, batch_size=8, learning_rate=0.1, weight_decay=0.01, augmentation="none"), 8)
 IMAGES = torch.rand(8, 1, 6, 6)
+STEPS = 20
 
 
 def convolutional(width: int = 2) -> nn.Module:
@@ -45,7 +46,7 @@ def clock(monkeypatch):
         def __call__(self, network, plan, images, *, repeats=3):
             self.timed.append((plan.precision, plan.channels_last))
             at_odds = sum(one != other for one, other in zip(self.timed[-1], self.fastest, strict=True))
-            return 1.0 + at_odds / 2
+            return 10.0 + 5 * at_odds  # a single step is worth it
 
     clock = Clock()
     monkeypatch.setattr("modeling.fit.pace.step_seconds", clock)
@@ -64,7 +65,7 @@ def test_a_precision_that_is_slower_is_not_chosen():
                     torch.rand(64, 64) @ torch.rand(64, 64)
             return self.inner(images.flatten(1))
 
-    plan = choose_pace(SlowInHalf(), PLAN, torch.rand(8, 1, 2, 2), tell=quiet)
+    plan = choose_pace(SlowInHalf(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, tell=quiet)
 
     assert plan.precision == "fp32"
 
@@ -74,15 +75,22 @@ def test_a_precision_that_is_slower_is_not_chosen():
 def test_the_precision_and_layout_that_measure_fastest_are_chosen(clock, precision, channels_last):
     clock.fastest = (precision, channels_last)
 
-    plan = choose_pace(convolutional(), PLAN, IMAGES, tell=quiet)
+    plan = choose_pace(convolutional(), PLAN, IMAGES, STEPS, tell=quiet)
 
     assert (plan.precision, plan.channels_last) == (precision, channels_last)
+
+
+def test_a_run_of_seconds_is_left_as_it_is_planned(monkeypatch):
+    monkeypatch.setattr(pace, "step_seconds", lambda network, plan, images, **_: 0.1 if plan == PLAN else 0.01)
+
+    assert choose_pace(dense(), PLAN, IMAGES, 99, tell=quiet) == PLAN
+    assert choose_pace(dense(), PLAN, IMAGES, 100, tell=quiet) != PLAN
 
 
 def test_dense_networks_have_no_layout_to_choose(clock):
     clock.fastest = ("bf16", True)
 
-    plan = choose_pace(dense(), PLAN, IMAGES, tell=quiet)
+    plan = choose_pace(dense(), PLAN, IMAGES, STEPS, tell=quiet)
 
     assert plan.precision == "bf16"
     assert {layout for _, layout in clock.timed} == {False}
@@ -90,37 +98,38 @@ def test_dense_networks_have_no_layout_to_choose(clock):
 
 def test_what_was_found_is_remembered_for_the_same_layers_and_images(clock, tmp_path):
     clock.fastest = ("bf16", True)
-    first = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
+    first = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
     clock.timed.clear()
     clock.fastest = ("fp32", False)
 
-    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet) == first
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet) == first
     assert clock.timed == []
-    assert fastest_plan(convolutional(3), PLAN, IMAGES, tmp_path, tell=quiet) == PLAN
-    assert fastest_plan(convolutional(), PLAN, IMAGES[:4], tmp_path, tell=quiet) == PLAN
-    assert fastest_plan(convolutional(), PLAN, IMAGES, None, tell=quiet) == PLAN
+    assert fastest_plan(convolutional(3), PLAN, IMAGES, STEPS, tmp_path, tell=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS + 1, tmp_path, tell=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES[:4], STEPS, tmp_path, tell=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, None, tell=quiet) == PLAN
 
 
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", '{"precision": "fp4", "channels_last": true}', '{"precision": "fp32"}']
 )
 def test_what_cannot_be_read_is_measured_again(clock, tmp_path, damage):
-    fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
+    fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
     [file] = (tmp_path / "pace").glob("*.json")
     file.write_text(damage)
     clock.fastest = ("bf16", False)
 
-    plan = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
+    plan = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
 
     assert plan.precision == "bf16"
-    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet) == plan
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet) == plan
 
 
 def test_a_cache_that_cannot_be_written_is_told(clock, tmp_path):
     (tmp_path / "cache").touch()
     told = []
 
-    assert fastest_plan(convolutional(), PLAN, IMAGES, tmp_path / "cache", tell=told.append) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path / "cache", tell=told.append) == PLAN
 
     assert [os.strerror(20) in text for text in told] == [True]
 
@@ -128,7 +137,7 @@ def test_a_cache_that_cannot_be_written_is_told(clock, tmp_path):
 def test_the_first_to_measure_decides_for_those_that_measure_meanwhile(clock, tmp_path, monkeypatch):
     """Another process wrote its choice between our look and our own."""
     clock.fastest = ("bf16", False)
-    key = pace._key(convolutional(), PLAN, IMAGES)
+    key = pace._key(convolutional(), PLAN, IMAGES, STEPS)
 
     def locked_by_another(folder):
         (folder / f"{key}.json").write_text('{"precision": "fp32", "channels_last": true}')
@@ -136,7 +145,7 @@ def test_the_first_to_measure_decides_for_those_that_measure_meanwhile(clock, tm
 
     monkeypatch.setattr(pace, "locked", locked_by_another)
 
-    plan = fastest_plan(convolutional(), PLAN, IMAGES, tmp_path, tell=quiet)
+    plan = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
 
     assert (plan.precision, plan.channels_last, clock.timed) == ("fp32", True, [])
 
@@ -145,12 +154,12 @@ def test_a_candidate_that_cannot_run_costs_a_line_and_not_the_training(monkeypat
     def seconds(network, plan, images, *, repeats=3):
         if plan.precision == "bf16":
             raise RuntimeError("not implemented for\n'BFloat16'")
-        return 1.0
+        return 10.0
 
     monkeypatch.setattr(pace, "step_seconds", seconds)
     told = []
 
-    assert choose_pace(convolutional(), PLAN, IMAGES, tell=told.append) == PLAN
+    assert choose_pace(convolutional(), PLAN, IMAGES, STEPS, tell=told.append) == PLAN
 
     assert told == ["training goes on without precision bf16: not implemented for 'BFloat16'"]
 
