@@ -7,6 +7,7 @@ from benchmarks import gpu
 from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import publish_network
 from benchmarks.throughput_ours import Subject
+from modeling.classifier import Classifier
 from modeling.engines.torch_engine import TorchEngine
 from orchestrator.contract.settings import Settings
 
@@ -20,6 +21,7 @@ def test_a_network_has_the_shares_of_what_it_does_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "MODEL_ALONE_S", 0.01)
     monkeypatch.setattr(gpu, "TorchEngine", lambda *facts: TorchEngine(*facts[:3]))  # bf16 takes a processor long
     monkeypatch.setattr(gpu, "measure_jobs", lambda subject, outputs: (2.0, 8.0))
+    monkeypatch.setattr("benchmarks.throughput_ours.load_classifier", lambda version, _: Classifier.load(version.path))
     subject = Subject(tmp_path / "images", publish_network(settings.models, "mobilenet_v2"), settings)
 
     found = gpu.measure_network(subject, tmp_path, repeats=2)
