@@ -39,10 +39,10 @@ def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int =
     grey = preprocessing.mode == "L"
     pixels_HWC = None
     if (size := jpeg_size(data)) is not None:
-        check_size(size, max_pixels)
+        _check_size(size, max_pixels)
         pixels_HWC = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
     elif (size := plain_png_size(data, grey=grey)) is not None:
-        check_size(size, max_pixels)
+        _check_size(size, max_pixels)
         pixels_HWC = decode_plain_png(data, grey=grey)
     if pixels_HWC is not None:
         return fit(pixels_HWC, preprocessing)
@@ -81,14 +81,14 @@ def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple
         raise _unsupported(name)
     try:
         with Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
-            check_size(image.size, max_pixels)
+            _check_size(image.size, max_pixels)
             if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_camera_raw(image.tag_v2):
                 raise _unsupported("camera raw (TIFF)")
             size = image.size
             image.draft(None, (needed, needed))  # only JPEG heeds it
             drafted = image.size
             image.load()
-            check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
+            _check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
             yield image, size if image.size == drafted else image.size
     except ImageError:
         raise
@@ -96,12 +96,7 @@ def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple
         raise _image_error(err, data) from err
 
 
-def check_size(size: Size, max_pixels: int) -> None:
-    """Refuse an image that states such a width and height.
-
-    Raises:
-        ImageError: `too_large` or `corrupt`.
-    """
+def _check_size(size: Size, max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} x {height} pixels are more than the limit of {max_pixels}")

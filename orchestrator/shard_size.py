@@ -21,7 +21,7 @@ SAMPLE_IMAGES = 8
 _SAMPLE_S = 0.1
 _SAMPLE_BYTES = 64 << 20  # of an image
 _BYTES_PER_S = 60e6  # that a core decodes, roughly: 40 of small JPEGs, 140 of large ones, 80 of large PNGs
-_IMAGE_S = 60e-6  # that the smallest takes
+_IMAGE_S = 20e-6  # that the smallest takes
 
 
 def choose_shard_size(

@@ -8,7 +8,6 @@ import re
 import shlex
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from orchestrator.contract.server import SCHEMES
 from orchestrator.contract.settings import Settings
+from tests.integration.server import answers, wait_until
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -278,7 +278,7 @@ def test_server_keeps_its_data_refuses_strangers_and_shows_no_password(tmp_path:
     )
     try:
         client = redis.Redis(port=port, password="abc123", socket_timeout=5)
-        wait_for_answer(client)
+        wait_until(lambda: answers(client), what="the server answers")
         found = client.config_get("appendonly", "maxmemory-policy", "save", "appendfsync")
         with pytest.raises(redis.AuthenticationError):
             redis.Redis(port=port, socket_timeout=5).ping()
@@ -310,16 +310,3 @@ def server_command(port: int, folder: Path) -> list[str]:
     moved = resolve(script).replace("port 6379", f"port {port}").replace("dir /data", f"dir {folder}")
     assert moved.count(str(folder)) == 1
     return [*entrypoint, moved]
-
-
-def wait_for_answer(client: redis.Redis, timeout_s: float = 20.0) -> None:
-    """Return once the server answers."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            client.ping()
-        except redis.ConnectionError:
-            assert time.monotonic() < deadline, "the server does not come up"
-            time.sleep(0.05)
-        else:
-            return

@@ -74,14 +74,15 @@ def choose_pace(
     half: Precision = "bf16"
     if images_BCHW.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         half = "fp16"
-    layouts = [not plan.channels_last] if any(isinstance(layer, nn.Conv2d) for layer in network.modules()) else []
-    changes: list[dict[str, Any]] = [{"channels_last": layout} for layout in layouts] + [{"precision": half}]
-    for change in changes:
-        candidate = replace(best, **change)
+    changes: list[tuple[str, Any]] = [("channels_last", not plan.channels_last), ("precision", half)]
+    if not any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
+        del changes[0]  # without places there is no layout
+    for name, value in changes:
+        candidate = replace(best, **{name: value})
         try:
             seconds = _seconds_if_hopeful(network, candidate, images_BCHW, best_s)
         except RuntimeError as err:  # out of memory, or a layer that lacks it
-            tell(f"training goes on without {next(iter(change))} {next(iter(change.values()))}: {_one_line(err)}")
+            tell(f"training goes on without {name} {value}: {' '.join(str(err).split())[:200]}")
             continue
         if seconds * _CLEARLY < best_s:
             best, best_s = candidate, seconds
@@ -114,10 +115,6 @@ def _seconds_if_hopeful(network: nn.Module, plan: Plan, images_BCHW: Tensor, bes
     """Seconds of a step; of the first one alone where even that is hopelessly long."""
     first_s = step_seconds(network, plan, images_BCHW, repeats=1)
     return first_s if first_s > max(_FIRST_S, 3 * best_s) else step_seconds(network, plan, images_BCHW)
-
-
-def _one_line(err: RuntimeError) -> str:
-    return " ".join(str(err).split())[:200]
 
 
 def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int) -> str:

@@ -59,7 +59,7 @@ class Server:
         ]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self._answers, what="the server answers")
+        wait_until(lambda: answers(self._client), what="the server answers")
 
     def kill(self) -> None:
         """Kill it at once, as a power cut would."""
@@ -103,11 +103,6 @@ class Server:
         """Bytes that all its keys take together, with what each costs to keep."""
         return sum(int(self._client.memory_usage(key) or 0) for key in self._client.scan_iter())
 
-    def _answers(self) -> bool:
-        with contextlib.suppress(redis.RedisError):
-            return bool(self._client.ping())
-        return False
-
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -117,6 +112,13 @@ class Server:
         self._process.send_signal(number)
         self._process.wait(PATIENCE_S)
         self._process = None
+
+
+def answers(client: redis.Redis) -> bool:
+    """Whether the server answers now."""
+    with contextlib.suppress(redis.RedisError):
+        return bool(client.ping())
+    return False
 
 
 def wait_until(condition, *, what: str, timeout_s: float = PATIENCE_S) -> None:
