@@ -22,6 +22,7 @@ from modeling.engines.torch_engine import TorchEngine
 from modeling.errors import ModelFormatError
 from modeling.networks.build import blank_network, select_device
 from modeling.prediction import Prediction
+from modeling.scores import best_scores
 
 DEFAULT_BATCH = 32
 
@@ -117,22 +118,12 @@ class Classifier:
             ValueError: images that are not of the preprocessing's shape.
             FloatingPointError: the network's answer is not finite.
         """
-        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            logits_BL = self._logits(images_BHWC)
-            if self.calibration is not None:
-                logits_BL = logits_BL / self.calibration.temperature
-            scores_BL = _softmax(logits_BL)
-            sorted_BL, order_BL = scores_BL.sort(dim=1, descending=True, stable=True)
-            best_B2k = torch.cat((sorted_BL[:, :top_k], order_BL[:, :top_k].float()), dim=1).cpu().numpy()
-        if not np.isfinite(best_B2k).all():
-            raise FloatingPointError("the network's scores are not finite")
-        scores_Bk, order_Bk = np.split(best_B2k, 2, axis=1)
+        temperature = self.calibration.temperature if self.calibration else 1.0
+        scores_Bk, order_Bk = best_scores(self._logits(images_BHWC), temperature, top_k)
         decisions = self._decisions(scores_Bk[:, 0], order_Bk[:, 0])
         return [
             Prediction(tuple([self.labels[i] for i in order]), tuple(scores), decision=decision)
-            for order, scores, decision in zip(
-                order_Bk.astype(np.int64).tolist(), scores_Bk.tolist(), decisions, strict=True
-            )
+            for order, scores, decision in zip(order_Bk.tolist(), scores_Bk.tolist(), decisions, strict=True)
         ]
 
     def logits(self, images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -141,8 +132,7 @@ class Classifier:
         Raises:
             ValueError: images that are not of the preprocessing's shape.
         """
-        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            logits_BL: NDArray[np.float32] = self._logits(images_BHWC).cpu().numpy()
+        logits_BL: NDArray[np.float32] = self._logits(images_BHWC).cpu().numpy()
         return logits_BL
 
     def _logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
@@ -152,16 +142,10 @@ class Classifier:
             raise ValueError(f"expected uint8 images of {self.preprocessing.shape}, not {found}")
         return self.engine.logits(images_BHWC)
 
-    def _decisions(self, scores_B: NDArray[np.float32], best_B: NDArray[np.float32]) -> Sequence[Decision | None]:
+    def _decisions(self, scores_B: NDArray[np.float32], best_B: NDArray[np.int64]) -> Sequence[Decision | None]:
         if self.calibration is None:
             return [None] * len(scores_B)
-        return self.calibration.decide_all(best_B.astype(np.int64), scores_B.astype(np.float64))
-
-
-def _softmax(logits_BL: Tensor) -> Tensor:
-    """As torch's own, which wakes its threads for the smallest batch: half a millisecond, more than some networks."""
-    powers_BL = (logits_BL - logits_BL.amax(dim=1, keepdim=True)).exp()
-    return powers_BL / powers_BL.sum(dim=1, keepdim=True)
+        return self.calibration.decide_all(best_B, scores_B.astype(np.float64))
 
 
 def _read(path: Path) -> bytes:

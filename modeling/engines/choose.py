@@ -36,6 +36,7 @@ from modeling.store import ModelVersion
 logger = logging.getLogger(__name__)
 
 _MANY, _FEW = 32, 8  # images of a batch that engines are compared by: torch alone may take a second for many
+_ODD = 3  # images of a batch that no engine is fitted to
 _SMALL_PIXELS = 64 * 64
 FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding take longer, and building an engine seconds
 GRAPH_FILE = "network.onnx"
@@ -71,7 +72,7 @@ def measure_engines(version: ModelVersion, device: str = "cpu") -> Iterator[tupl
         for option in _options(classifier, version, folder, "auto"):
             try:
                 engine = option.make()
-                _check_answers(classifier, engine, option.precision)
+                _check_answers(classifier, engine, option.precision, _random_images(classifier)[:_ODD])
             except Exception as err:  # whatever a compiler raises: others are left
                 yield option.name, _reason(err)
             else:
@@ -85,7 +86,7 @@ def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, pr
     remembered = read_choice(path)
     for option in options:
         if remembered is not None and remembered.engine == option.name:
-            return _on(classifier, option.make(), remembered)
+            return _on(classifier, option.make().fitted(remembered.batch_size), remembered)
     choice, found = _find(classifier, options, precision)
     logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
     try:
@@ -159,8 +160,11 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
             break
         try:
             engine = option.make()
-            _check_answers(classifier, engine, option.precision)
-            speed = images_per_sec(partial(answer, engine), _random_images(classifier), engine.num_streams)
+            images_BHWC = _random_images(classifier)
+            fitted = engine.fitted(len(images_BHWC))
+            _check_answers(classifier, engine, option.precision, images_BHWC[:_ODD])
+            _check_answers(classifier, fitted, option.precision, images_BHWC)
+            speed = images_per_sec(partial(answer, fitted), images_BHWC, fitted.num_streams)
         except Exception as err:  # whatever a compiler raises: torch is left
             logger.warning("%s cannot be used: %s", option.name, _reason(err))
             refused[option.name] = _reason(err)
@@ -170,9 +174,10 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
             best = (speed, option.name, engine)
     if best is None:
         raise ModelingError(_unavailable(precision, refused))
-    sizes = speeds_by_batch_size(classifier.on(best[2]))
+    _, name, engine = best
+    sizes = speeds_by_batch_size(lambda size: classifier.on(engine.fitted(size)))
     choice = Choice(
-        engine=best[1],
+        engine=name,
         batch_size=best_batch_size(sizes),
         hardware=hardware_name(classifier.device),
         images_per_sec=speeds,
@@ -181,7 +186,7 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
     )
     if classifier.device.type == "cuda":
         choice = _with_decoder(choice, classifier)
-    return choice, _on(classifier, best[2], choice)
+    return choice, _on(classifier, engine.fitted(choice.batch_size), choice)
 
 
 def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
@@ -216,7 +221,9 @@ def _reason(err: Exception) -> str:
     return f"{type(err).__name__}: {' '.join(str(err).split())}"[:300]
 
 
-def _check_answers(classifier: Classifier, engine: Engine, precision: Precision) -> None:
+def _check_answers(
+    classifier: Classifier, engine: Engine, precision: Precision, images_BHWC: NDArray[np.uint8]
+) -> None:
     """See that an engine answers as torch does, but for rounding.
 
     Raises:
@@ -224,7 +231,6 @@ def _check_answers(classifier: Classifier, engine: Engine, precision: Precision)
     """
     if engine is classifier.reference:
         return
-    images_BHWC = _random_images(classifier)[:5]
     expected_BL, found_BL = classifier.reference.logits(images_BHWC).cpu(), engine.logits(images_BHWC).cpu()
     difference = float((found_BL - expected_BL).abs().max() / expected_BL.abs().max().clamp(min=1e-6))
     if not difference <= _TOLERANCE[precision]:

@@ -8,6 +8,7 @@ once for each padded batch size and replayed by one call.
 import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Self
 
 import numpy as np
 import torch
@@ -53,6 +54,10 @@ class CudaGraphEngine:
         finally:
             self._idle.put(lane)
 
+    def fitted(self, batch_size: int) -> Self:
+        """Itself: each size has its own graphs."""
+        return self
+
 
 class _Lane:
     """One stream and its graphs; used by one thread at a time."""
@@ -86,8 +91,7 @@ class _Lane:
         images_PHWC = torch.zeros(shape, dtype=torch.uint8, device=self._engine.device)
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self._engine.device))
-        repeatable = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
-        with torch.inference_mode(), torch.cuda.stream(self._stream), repeatable:
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
             for _ in range(_WARM_UPS):
                 self._engine.forward(images_PHWC)
             self._stream.synchronize()

@@ -1,7 +1,7 @@
 """The one thing that differs between engines: how logits are computed from pixels."""
 
 # Shapes: B images of a batch, H height, W width, C channels, L labels.
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ class Engine(Protocol):
 
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32, where the engine computes them; images are of the model's own shape."""
+
+    def fitted(self, batch_size: int) -> Self:
+        """The engine at its fastest for batches of this size: itself, where sizes make no difference to it."""
 
 
 def padded_size(num_images: int) -> int:

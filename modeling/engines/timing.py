@@ -4,6 +4,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,14 @@ def images_per_sec(ask: Callable[[NDArray[np.uint8]], object], images_BHWC: NDAr
     return len(batches) * len(images_BHWC) / best_s
 
 
-def speeds_by_batch_size(classifier: Predictor) -> dict[int, float]:
+def _predict(classifier: Predictor, images_BHWC: NDArray[np.uint8]) -> None:
+    classifier.predict(images_BHWC, 1)
+
+
+def speeds_by_batch_size(fitted: Callable[[int], Predictor]) -> dict[int, float]:
     """Images a second by batch size, from 8 to 256 in powers of two as long as a batch takes no longer than a second.
+
+    fitted: the classifier, ready for batches of a size.
 
     Powers of two, because engines pad to them, and because shards are of such sizes: a shard of another size then
     has the same batches.
@@ -47,11 +54,11 @@ def speeds_by_batch_size(classifier: Predictor) -> dict[int, float]:
     speeds: dict[int, float] = {}
     size = SMALLEST_BATCH
     while size <= LARGEST_BATCH:
+        classifier = fitted(size)
         images_BHWC = random_images(classifier.preprocessing, size)
+        ask = partial(_predict, classifier)
         try:
-            speeds[size] = images_per_sec(
-                lambda images: classifier.predict(images, 1), images_BHWC, classifier.num_streams
-            )
+            speeds[size] = images_per_sec(ask, images_BHWC, classifier.num_streams)
         except Exception:
             if not speeds:
                 raise

@@ -1,6 +1,8 @@
 """A network computed by torch itself: the reference on every device, and the engine of GPUs."""
 
 # Shapes: B images of a batch, H height, W width, C channels, L labels.
+from typing import Self
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,10 +41,15 @@ class TorchEngine:
             images = images.pin_memory().to(self.device, non_blocking=True)
         return self.forward(images)
 
+    def fitted(self, batch_size: int) -> Self:
+        """Itself: no size is prepared for."""
+        return self
+
     def forward(self, images_BHWC: Tensor) -> Tensor:
         """Logits BL as float32 of images as bytes, both on the device."""
         halves = self._dtype is not torch.float32
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=self._dtype, enabled=halves):
+        repeatable = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
+        with torch.inference_mode(), repeatable, torch.autocast(self.device.type, dtype=self._dtype, enabled=halves):
             images_BCHW = normalise(images_BHWC, self.preprocessing).to(memory_format=self._format)
             logits_BL: Tensor = self.network(images_BCHW).float()
         return logits_BL

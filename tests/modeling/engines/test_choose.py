@@ -2,6 +2,7 @@
 
 import json
 import threading
+from typing import Self
 
 import numpy as np
 import pytest
@@ -38,6 +39,9 @@ class Backwards:
 
     def logits(self, images: np.ndarray) -> torch.Tensor:
         return -torch.arange(2.0).repeat(len(images), 1)
+
+    def fitted(self, batch_size: int) -> Self:
+        return self
 
 
 def remembered(version, precision="auto"):

@@ -15,9 +15,7 @@ def test_the_smallest_batch_that_is_about_as_fast_as_the_fastest_is_best():
 
 
 def test_batches_are_tried_in_powers_of_two_up_to_the_largest():
-    classifier = FakeClassifier()
-
-    speeds = speeds_by_batch_size(classifier)
+    speeds = speeds_by_batch_size(lambda _: FakeClassifier())
 
     assert list(speeds) == [8, 16, 32, 64, 128, 256]
     assert all(speed > 0 for speed in speeds.values())
@@ -26,15 +24,15 @@ def test_batches_are_tried_in_powers_of_two_up_to_the_largest():
 def test_a_batch_that_would_take_too_long_is_not_tried(monkeypatch):
     monkeypatch.setattr(timing, "images_per_sec", lambda answer, images, streams: 50.0)
 
-    speeds = speeds_by_batch_size(FakeClassifier(num_streams=2))
+    speeds = speeds_by_batch_size(lambda _: FakeClassifier(num_streams=2))
 
     assert list(speeds) == [8, 16]  # two streams with batches of 32 take 64 / 50 s
 
 
 def test_sizes_end_where_memory_does(monkeypatch):
-    assert list(speeds_by_batch_size(FakeClassifier(max_batch=32))) == [8, 16, 32]
+    assert list(speeds_by_batch_size(lambda _: FakeClassifier(max_batch=32))) == [8, 16, 32]
     with pytest.raises(MemoryError):
-        speeds_by_batch_size(FakeClassifier(max_batch=4))
+        speeds_by_batch_size(lambda _: FakeClassifier(max_batch=4))
 
 
 def test_all_streams_are_at_work_while_the_clock_runs(monkeypatch):
