@@ -18,6 +18,7 @@ from modeling.decoders import Chunk, Decoders, Source
 from modeling.formats import MAX_PIXELS
 from modeling.surviving import Predictor
 
+_BESIDE_NETWORK = 0.75  # of the speed that one decoding thread has by itself
 _MAX_OPEN_LOTS = 2  # the one being predicted and the next: more would claim work that others could do
 
 
@@ -46,7 +47,7 @@ def predict_groups(
     """
     batch_size = batch_size or classifier.batch_size
     decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads, classifier.decode_together)
-    batcher = Batcher(classifier, top_k, batch_size, between_batches, lambda: _num_streams(classifier, decoders))
+    batcher = Batcher(classifier, top_k, batch_size, between_batches, lambda: _streams_beside(classifier, decoders))
     try:
         for pending in _ahead(_chunks(lots, decoders), decoders, batch_size):
             started = time.perf_counter()
@@ -102,10 +103,20 @@ def _ahead(
         open_lots -= pending.ends_lot
 
 
-def _num_streams(classifier: Predictor, decoders: Decoders) -> int:
-    """One where it keeps up with decoding: fewer threads wait less for the interpreter's lock."""
-    one_is_enough = classifier.images_per_sec > classifier.num_streams * decoders.images_per_sec > 0
-    return 1 if one_is_enough else classifier.num_streams
+def _streams_beside(classifier: Predictor, decoders: Decoders) -> int:
+    return best_num_streams(
+        classifier.num_streams, classifier.images_per_sec, decoders.num_threads, decoders.images_per_sec
+    )
+
+
+def best_num_streams(num_streams: int, images_per_sec: float, decode_threads: int, decoded_per_sec: float) -> int:
+    """One where it keeps up with decoding, else all: fewer threads wait less for the interpreter's lock.
+
+    images_per_sec: of all streams; 0 where it is not known, as decoded_per_sec. That was measured with nothing else at
+    work: one thread, which is for tiny images, lives by the lock and is slower beside the network.
+    """
+    expected = decoded_per_sec * (_BESIDE_NETWORK if decode_threads == 1 else 1.0)
+    return 1 if images_per_sec > num_streams * expected > 0 else num_streams
 
 
 def _num_chunks(decoders: Decoders, batch_size: int) -> int:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_SCORE_BITS = 32
-_PLACE = (1 << _SCORE_BITS) - 1
+_SHIFT = 32
+_PLACE = 0xFFFF_FFFF
 
 
 def best_scores(logits_BL: Tensor, temperature: float, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -27,10 +27,20 @@ def best_scores(logits_BL: Tensor, temperature: float, k: int) -> tuple[NDArray[
         keys_Bk = _best_on_cores(logits_BL.numpy(), temperature, k)
     else:
         keys_Bk = _best_on_device(logits_BL, temperature, k)
-    scores_Bk = (keys_Bk >> _SCORE_BITS).astype(np.int32).view(np.float32)
+    scores_Bk = scores_of(keys_Bk)
     if not np.isfinite(scores_Bk).all():
         raise FloatingPointError("the network's scores are not finite")
-    return scores_Bk, num_labels - 1 - (keys_Bk & _PLACE)
+    return scores_Bk, labels_of(keys_Bk, num_labels)
+
+
+def scores_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The scores that whole numbers stand for."""
+    return (keys >> _SHIFT).astype(np.int32).view(np.float32)
+
+
+def labels_of(keys: NDArray[np.int64], num_labels: int) -> NDArray[np.int64]:
+    """The numbers of the labels that they stand for."""
+    return num_labels - 1 - (keys & _PLACE)
 
 
 @torch.inference_mode()
@@ -38,7 +48,7 @@ def _best_on_device(logits_BL: Tensor, temperature: float, k: int) -> NDArray[np
     """The k largest keys of each image, largest first, computed where the logits are."""
     scores_BL = (logits_BL / temperature).softmax(dim=1)
     places_L = torch.arange(logits_BL.shape[1] - 1, -1, -1, device=logits_BL.device)
-    keys_BL = (scores_BL.view(torch.int32).long() << _SCORE_BITS) | places_L
+    keys_BL = (scores_BL.view(torch.int32).long() << _SHIFT) | places_L
     best_Bk: NDArray[np.int64] = keys_BL.topk(k, dim=1).values.cpu().numpy()
     return best_Bk
 
@@ -52,7 +62,7 @@ def _best_on_cores(logits_BL: NDArray[np.float32], temperature: float, k: int) -
         np.exp(scores_BL, out=scores_BL)
         scores_BL /= scores_BL.sum(axis=1, keepdims=True)
     places_L = np.arange(num_labels - 1, -1, -1)
-    keys_BL = (scores_BL.view(np.int32).astype(np.int64) << _SCORE_BITS) | places_L
+    keys_BL = (scores_BL.view(np.int32).astype(np.int64) << _SHIFT) | places_L
     best_Bk = np.partition(keys_BL, num_labels - k, axis=1)[:, num_labels - k :]
     best_Bk.sort(axis=1)
     return best_Bk[:, ::-1]

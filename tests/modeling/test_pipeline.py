@@ -5,7 +5,7 @@ import pytest
 
 from modeling.decoders import SMALLEST_CHUNK
 from modeling.errors import ImageError
-from modeling.pipeline import predict_groups
+from modeling.pipeline import best_num_streams, predict_groups
 from modeling.prediction import Prediction
 from tests.modeling.data import FakeClassifier, answer, grey_png
 
@@ -141,6 +141,21 @@ def test_streams_predict_at_the_same_time():
     found = predictions([sources(*range(16))], Meeting(num_streams=2))
 
     assert found == [[answer(value) for value in range(16)]]
+
+
+@pytest.mark.parametrize(
+    ("images_per_sec", "decode_threads", "decoded_per_sec", "expected"),
+    [
+        (1000.0, 2, 400.0, 1),
+        (1000.0, 2, 600.0, 2),  # one stream does 500
+        (1000.0, 1, 600.0, 1),  # beside the network one thread does 450
+        (1000.0, 1, 700.0, 2),
+        (0.0, 2, 400.0, 2),  # not known
+        (1000.0, 2, 0.0, 2),
+    ],
+)
+def test_one_stream_is_enough_where_it_keeps_up(images_per_sec, decode_threads, decoded_per_sec, expected):
+    assert best_num_streams(2, images_per_sec, decode_threads, decoded_per_sec) == expected
 
 
 @pytest.mark.parametrize(("images_per_sec", "threads"), [(1e9, {"MainThread"}), (1.0, {"predict_0", "predict_1"})])

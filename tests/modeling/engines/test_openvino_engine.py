@@ -73,3 +73,26 @@ def test_images_need_not_be_contiguous(engine):
     images = random_images(6)
 
     assert np.array_equal(engine.logits(images[::2]), engine.logits(images[::2].copy()))
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 9])
+def test_an_engine_fitted_to_a_batch_size_answers_the_same_in_batches_of_any(engine, size):
+    images = random_images(size)
+
+    np.testing.assert_allclose(engine.fitted(4).logits(images), engine.logits(images), atol=1e-5)
+
+
+def test_a_graph_of_fixed_shapes_is_compiled_for_one_size_and_the_others_share_one(engine, monkeypatch):
+    engine.logits(random_images(2))
+    compile_graph, compiled = OpenVinoEngine._compiled, []
+
+    def compile_and_tell(self, size):
+        compiled.append(size)
+        return compile_graph(self, size)
+
+    monkeypatch.setattr(OpenVinoEngine, "_compiled", compile_and_tell)
+    fitted = engine.fitted(4)
+    for size in (1, 3, 4, 8, 9):
+        fitted.logits(random_images(size))
+
+    assert compiled == [4]
