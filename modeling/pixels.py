@@ -135,7 +135,8 @@ def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:
     from torch import from_numpy  # slow to import, and wanted only where there are images to scale
     from torch.nn.functional import interpolate
 
-    images_1CHW = from_numpy(np.require(pixels_HWC, requirements=["C", "W"])).permute(2, 0, 1)[None]
-    scaled_1CHW = interpolate(images_1CHW, size=(height, width), mode="bilinear", antialias=True)
+    # Reshaped, not [None]: torch takes pixels for channels last, and leaves them so, by the strides of all dimensions.
+    image_1HWC = from_numpy(np.require(pixels_HWC, requirements=["C", "W"]).reshape(1, *pixels_HWC.shape))
+    scaled_1CHW = interpolate(image_1HWC.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", antialias=True)
     scaled_HWC: Pixels = scaled_1CHW[0].permute(1, 2, 0).numpy()
     return scaled_HWC

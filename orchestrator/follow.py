@@ -141,7 +141,7 @@ def follow(
         if record.ended or (timeout_s is not None and now - started > timeout_s):
             return
         time.sleep(poll_s)
-        poll_s = min(poll_s * 1.2, SLOWEST_POLL_S)
+        poll_s = min(poll_s * 1.1, SLOWEST_POLL_S)
 
 
 def _rate(seen: list[tuple[float, int]]) -> float:
