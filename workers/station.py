@@ -2,9 +2,11 @@
 
 import functools
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -28,15 +30,18 @@ MODELS_KEPT = 4
 
 
 class Sessions:
-    """Loaded models by digest; the least recently used one goes when there are too many."""
+    """Loaded models by digest, one for all threads; the least recently used one goes when there are too many."""
 
     def __init__(self, store: ModelStore, device: str) -> None:
         self._store = store
         self._device = device
-        self._loaded: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[tuple[str, str], Future[Classifier]] = OrderedDict()
 
     def get(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "Classifier":
         """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
+
+        Threads that ask for a model which is being loaded wait for it, those that ask for another do not.
 
         Raises:
             ModelNotFoundError: if the store has no such version.
@@ -44,15 +49,30 @@ class Sessions:
             ModelingError: if the precision cannot be had.
         """
         key = (pin.digest, precision)
-        if key not in self._loaded:
+        with self._lock:
+            session = self._sessions.get(key)
+            to_load = session is None
+            if session is None:
+                session = self._sessions[key] = Future()
+                if len(self._sessions) > MODELS_KEPT:
+                    self._sessions.popitem(last=False)
+            self._sessions.move_to_end(key)
+        if to_load:
+            self._load(session, pin, precision)
+        return session.result()
+
+    def _load(self, session: "Future[Classifier]", pin: ModelPin, precision: WantedPrecision) -> None:
+        """Load what a session is of; what went wrong goes to all who wait, and the next to ask tries anew."""
+        try:
             from modeling.engines.choose import load_fastest  # torch: only where a model is wanted
 
             version = self._store.resolve_pinned(pin.ref, pin.digest)
-            self._loaded[key] = load_fastest(version, self._device, precision=precision)
-            if len(self._loaded) > MODELS_KEPT:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(key)
-        return self._loaded[key]
+            session.set_result(load_fastest(version, self._device, precision=precision))
+        except BaseException as err:
+            with self._lock:
+                if self._sessions.get((pin.digest, precision)) is session:
+                    del self._sessions[pin.digest, precision]
+            session.set_exception(err)
 
 
 @dataclass

@@ -1,12 +1,21 @@
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import redis
 
+from modeling.classifier import Classifier
+from modeling.engines import choose
 from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.pipeline import predict_groups
 from modeling.store import ModelStore, ModelVersion
 from orchestrator.contract.requests import ModelPin
 from tests.integration.models import publish_model
+from tests.modeling.data import grey_png
 from workers.station import MODELS_KEPT, Sessions, patiently
 
 
@@ -113,3 +122,81 @@ def test_a_model_that_is_not_there_is_told(sessions, tmp_path):
 
     with pytest.raises(ModelNotFoundError, match="digits@2"):
         sessions.get(pin_of(replace(version, version=2, digest="d" * 64)))
+
+
+class Loading:
+    """Stands in for loading: tells when it has begun, and goes on when it may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: ModelPin, outcome: Callable[[], None]) -> None:
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+        self.loads: list[str] = []
+        load = choose.load_fastest
+
+        def wait_and_load(version: ModelVersion, *args: str, **kwargs: str) -> Classifier:
+            self.loads.append(version.name)
+            if version.name == slow.name:
+                self.begun.set()
+                assert self.may_go_on.wait(timeout=10)
+                outcome()
+            return load(version, *args, **kwargs)
+
+        monkeypatch.setattr(choose, "load_fastest", wait_and_load)
+
+
+def test_threads_share_a_session_that_is_being_loaded_and_do_not_wait_for_others(sessions, tmp_path, monkeypatch):
+    slow, quick = (pin_of(publish_model(tmp_path / "models", name, seed)) for seed, name in enumerate(("one", "two")))
+    loading = Loading(monkeypatch, slow, lambda: None)
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(sessions.get, slow) for _ in range(2)]
+        assert loading.begun.wait(timeout=10)
+        other = sessions.get(quick)
+        loading.may_go_on.set()
+        first, second = (future.result(timeout=10) for future in waiting)
+
+    assert first is second is not other
+    assert loading.loads == ["one", "two"]
+
+
+def test_who_waited_for_a_model_that_cannot_be_loaded_is_told_and_the_next_to_ask_tries_anew(
+    sessions, tmp_path, monkeypatch
+):
+    pin = pin_of(publish_model(tmp_path / "models", "digits"))
+    errors = [ModelFormatError("damaged")]
+
+    def fail_once() -> None:
+        if errors:
+            raise errors.pop()
+
+    loading = Loading(monkeypatch, pin, fail_once)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(sessions.get, pin) for _ in range(2)]
+        assert loading.begun.wait(timeout=10)
+        loading.may_go_on.set()
+        found = [future.exception(timeout=10) for future in waiting]
+
+    assert "damaged" in [str(error) for error in found]
+    assert sessions.get(pin).labels == tuple("0123456789")
+
+
+def test_single_images_are_answered_by_the_session_that_a_shard_is_being_predicted_with(sessions, tmp_path):
+    pin = pin_of(publish_model(tmp_path / "models", "digits"))
+    session = sessions.get(pin)
+    image = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), dtype=np.uint8)
+    (expected,) = session.predict(image, 3)
+    singles = []
+
+    def ask_between_batches() -> None:
+        with ThreadPoolExecutor(1) as line:
+            singles.append(line.submit(lambda: sessions.get(pin).predict(image, 3)).result(timeout=10))
+
+    shard = [[[partial(grey_png, number, (28, 28)) for number in range(40)]]]
+    alone = [result.predictions for result in predict_groups(shard, session, top_k=3, batch_size=8)]
+    beside = [
+        result.predictions
+        for result in predict_groups(shard, session, top_k=3, batch_size=8, between_batches=ask_between_batches)
+    ]
+
+    assert beside == alone
+    assert len(singles) >= 5
+    assert all(answers == [expected] for answers in singles)
