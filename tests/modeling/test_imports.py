@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where torch lives; everything else is for the operator's side, too.
 NEEDS_TORCH = {
     "augmentation", "classifier", "engines", "exchange", "explain", "fit", "model_folder", "networks", "training",
-    "quantise", "training_data", "training_int8", "training_transfer", "transfer", "summary",
+    "quantise", "scores", "training_data", "training_int8", "training_transfer", "transfer", "summary",
 }  # fmt: skip
 FREE = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
