@@ -23,6 +23,8 @@ SCORE_DIGITS = 6
 
 csv.field_size_limit(1 << 30)  # of the whole process; 128 KiB are too few for --top-k 10000
 
+_JSON = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one for every row
+_SCORE = f"%.{SCORE_DIGITS}f"
 _TOP_K = re.compile(rf"(.*?):(\d\.\d{{{SCORE_DIGITS}}})(?:;|$)", re.DOTALL)
 
 
@@ -89,17 +91,12 @@ class CsvFormat:
 
     def _cells(self, row: Row) -> list[str]:
         prediction = row.prediction
-        pairs = zip(prediction.labels, prediction.scores, strict=True)
-        return [
-            harmless(path_to_text(row.path)),
-            row.status,
-            prediction.decision or "",
-            harmless(prediction.labels[0]) if prediction.ok else "",
-            f"{prediction.scores[0]:.{SCORE_DIGITS}f}" if prediction.ok else "",
-            harmless(";".join(f"{label}:{score:.{SCORE_DIGITS}f}" for label, score in pairs)),
-            prediction.error_code or "",
-            harmless(prediction.error or ""),
-        ]
+        path, decision = harmless(path_to_text(row.path)), prediction.decision or ""
+        if prediction.error_code is not None:
+            return [path, "error", decision, "", "", "", prediction.error_code, harmless(prediction.error or "")]
+        scores = [_SCORE % score for score in prediction.scores]
+        top_k = ";".join(map(":".join, zip(prediction.labels, scores, strict=True)))
+        return [path, "ok", decision, harmless(prediction.labels[0]), scores[0], harmless(top_k), "", ""]
 
     def _row(self, cells: list[str]) -> Row:
         path, status, decision, _label, _score, top_k, error_code, error = cells
@@ -229,7 +226,7 @@ def _to_json(row: Row) -> str:
         "error_code": prediction.error_code,
         "error": prediction.error,
     }
-    return json.dumps(record, ensure_ascii=False)
+    return _JSON.encode(record)
 
 
 def _from_json(line: str, path: Path, number: int) -> Row:
