@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from modeling.batches import GroupResult
 from modeling.data.names import text_to_path
@@ -127,15 +128,25 @@ class ClassifySlice:
             HandBack: the job or the worker is to stop before a shard is finished.
         """
         while True:
-            for result in self._predict(self._lots()):
-                shard = self._open[0]
-                shard.add(result)
-                if shard.complete:
-                    self._commit(self._open.popleft())
+            self._go_through(self._lots())
             if self._delicate is None:
                 return self._more
             self._go_through_carefully(self._delicate)
             self._delicate = None
+
+    def _go_through(self, lots: Iterator[list[list[Source]]]) -> None:
+        """Predict lots, and commit each shard while the next is predicted."""
+        with ThreadPoolExecutor(1, "write") as writer:
+            commits: deque[Future[None]] = deque()
+            for result in self._predict(lots):
+                shard = self._open[0]
+                shard.add(result)
+                if shard.complete:
+                    while commits:
+                        commits.popleft().result()
+                    commits.append(writer.submit(self._commit, self._open.popleft()))
+            while commits:
+                commits.popleft().result()
 
     def _lots(self) -> Iterator[list[list[Source]]]:
         """The sources of claimed shards, batch by batch, so that a batch never depends on its neighbours."""

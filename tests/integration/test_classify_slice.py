@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from modeling.errors import ModelNotFoundError
 from modeling.prediction import Prediction
 from orchestrator.contract.ledger import Ledger
 from orchestrator.contract.listing import read_shard
-from orchestrator.contract.parts import part_path, read_trailer
+from orchestrator.contract.parts import part_path, read_trailer, write_part
 from orchestrator.contract.rows import FORMATS, Row
 from orchestrator.contract.server import connect
 from orchestrator.contract.stages import STAGES
@@ -28,6 +29,7 @@ from tests.fakes import (
     write_fake_parts,
 )
 from tests.integration.server import wait_until
+from workers import classify
 from workers.classify import classify_slice
 from workers.end import end_job
 from workers.journal import BATCH, IMAGE
@@ -145,6 +147,41 @@ class ListeningLedger(Ledger):
     def commit(self, claim, **facts):
         self.heard = [*getattr(self, "heard", []), facts["seconds"]["write"]]
         return super().commit(claim, **facts)
+
+
+def test_the_next_shard_is_predicted_while_a_part_is_being_written(folder, station, ledger, monkeypatch):
+    second_predicted = threading.Event()
+
+    def look(brightness: list[int]) -> None:
+        if BRIGHTNESS[4] in brightness:  # the second shard's first image
+            second_predicted.set()
+
+    def write_late(*args, **kwargs) -> None:
+        assert second_predicted.wait(timeout=10)
+        write_part(*args, **kwargs)
+
+    station.sessions = FakeSessions(FakeClassifier(before=look))
+    monkeypatch.setattr(classify, "write_part", write_late)
+
+    classify_slice(folder.job, station)
+
+    assert ledger.record(folder.job).shards_done == 3
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_an_error_of_writing_ends_the_slice_whichever_part_it_is(folder, station, ledger, monkeypatch, failing):
+    def fail(parts, shard, *args, **kwargs) -> None:
+        if shard == failing:
+            raise RuntimeError("a bug")
+        write_part(parts, shard, *args, **kwargs)
+
+    monkeypatch.setattr(classify, "write_part", fail)
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        classify_slice(folder.job, station)
+
+    assert "RuntimeError: a bug" in ledger.record(folder.job).trouble
+    assert read_trailer(folder.parts, failing) is None
 
 
 def test_a_trailer_tells_how_long_the_part_before_it_took_to_write_and_the_commit_its_own(folder, station, server):
