@@ -61,14 +61,26 @@ def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:
 
 
 def exif_orientation(data: bytes) -> int:
-    """As Pillow reads it, from EXIF or XMP; most files have neither, and cost a search for the words."""
-    if not any(word in data for word in _METADATA):
+    """As Pillow reads it, from EXIF or XMP; most files have neither."""
+    if not _has_metadata(data):
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             return orientation_of(image)
     except Exception:  # broken metadata raise anything, and the pixels are fine all the same
         return 1
+
+
+def _has_metadata(data: bytes) -> bool:
+    """Whether a segment before the pixels may hold an orientation; in files that are not plain, anything may."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] == _SCAN:
+            return False
+        if data[at + 1] == _APP1 and data.startswith(_METADATA, at + 4):
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return any(word in data for word in _METADATA)
 
 
 def without_exif(data: bytes) -> bytearray:

@@ -1,6 +1,7 @@
 """One answer for each image, whatever a batch of them does to the classifier: halved until the culprits stand alone."""
 
 # Shapes: B images, H height, W width, C channels.
+import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -65,6 +66,7 @@ class Survivor:
         try:
             predictions = self._classifier.predict(np.stack(images), self._top_k)
         except Exception as err:
+            _let_go(err)
             self._check_classifier_works(err)
             out_of_memory = _is_out_of_memory(err)
             if len(images) == 1:
@@ -88,6 +90,14 @@ class Survivor:
             self._classifier.predict(black_1HWC, 1)
         except Exception:
             raise err from None
+
+
+def _let_go(err: BaseException) -> None:
+    """Free what the calls that failed hold, so that there is memory for a smaller batch."""
+    failed: BaseException | None = err
+    while failed is not None:
+        traceback.clear_frames(failed.__traceback__)
+        failed = failed.__context__
 
 
 def _is_out_of_memory(err: Exception) -> bool:

@@ -36,6 +36,7 @@ from modeling.store import ModelVersion
 logger = logging.getLogger(__name__)
 
 _MANY, _FEW = 32, 8  # images of a batch that engines are compared by: torch alone may take a second for many
+_ON_GPU = 64  # that small batches leave waiting for their kernels to be launched
 _ODD = 3  # images of a batch that no engine is fitted to
 _SMALL_PIXELS = 64 * 64
 FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding take longer, and building an engine seconds
@@ -239,6 +240,8 @@ def _check_answers(
 
 def _random_images(classifier: Classifier) -> NDArray[np.uint8]:
     height, width, _ = classifier.preprocessing.shape
+    if classifier.device.type == "cuda":
+        return random_images(classifier.preprocessing, _ON_GPU)
     return random_images(classifier.preprocessing, _MANY if height * width <= _SMALL_PIXELS else _FEW)
 
 

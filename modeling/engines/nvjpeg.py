@@ -45,7 +45,7 @@ class NvJpeg:
         """Pixels HWC of each file, as `decode_image` gives them but for rounding; None where that has to decode it.
 
         That is: no JPEG in grey or YCbCr, one with more than `max_pixels`, one that is very large or cut short, or one
-        that the GPU refuses.
+        that the GPU refuses, or shows otherwise the next time.
 
         Raises:
             RuntimeError: the GPU does not decode even a plain image.
@@ -73,13 +73,28 @@ class NvJpeg:
         half = len(files) // 2
         return [*self._decode(files[:half]), *self._decode(files[half:])]
 
-    def _decode_all(self, files: Sequence[bytes]) -> Sequence[Pixels]:
+    def _decode_all(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
         tensors = [torch.frombuffer(without_exif(data), dtype=torch.uint8) for data in files]
         with torch.inference_mode(), self._stream():
-            images_CHW = decode_jpeg(tensors, mode=self._mode, device=self._device)
-            fitted = [self._fit(_upright(image, data)) for image, data in zip(images_CHW, files, strict=True)]
-            pixels_NHWC: Pixels = torch.stack(fitted).cpu().numpy()
-        return list(pixels_NHWC)
+            images_CHW, unsteady = self._decode_twice(tensors)
+            channels, height, width = images_CHW[0].shape[0], self._preprocessing.height, self._preprocessing.width
+            fitted_NCHW = torch.empty((len(files), channels, height, width), device=self._device)
+            for place_CHW, image_CHW, data in zip(fitted_NCHW.unbind(), images_CHW, files, strict=True):
+                place_CHW.copy_(self._fit(_upright(image_CHW, data)))
+            pixels_NHWC = fitted_NCHW.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return [None if place in unsteady else pixels_HWC for place, pixels_HWC in enumerate(pixels_NHWC)]
+
+    def _decode_twice(self, tensors: list[Tensor]) -> tuple[list[Tensor], set[int]]:
+        """The images, and the places of those that come out otherwise when they are decoded behind other images.
+
+        Where a file ends early although it does not say so, nvJPEG shows what is left of some image before it.
+        """
+        images = list(decode_jpeg(tensors, mode=self._mode, device=self._device))
+        others = list(decode_jpeg(tensors[::-1], mode=self._mode, device=self._device))[::-1]
+        if torch.equal(_in_a_row(images), _in_a_row(others)):
+            return images, set()
+        pairs = zip(images, others, strict=True)
+        return images, {place for place, (one, other) in enumerate(pairs) if not torch.equal(one, other)}
 
     def _check_it_works(self, err: RuntimeError) -> None:
         """See that a plain image can be decoded: else no file is to blame."""
@@ -91,14 +106,13 @@ class NvJpeg:
             raise err from None
 
     def _fit(self, image_CHW: Tensor) -> Tensor:
-        """The upright image in the model's size, HWC: `modeling.pixels.fit` on the device."""
+        """The upright image in the model's size, not rounded yet: `modeling.pixels.fit` on the device."""
         fitting = fitting_of(image_CHW.shape[1], image_CHW.shape[2], self._preprocessing)
         taken_1CHW = image_CHW[None, :, fitting.rows, fitting.columns]
         size = (fitting.height, fitting.width)
         if taken_1CHW.shape[2:] != size:  # kernels for bytes there are on processors alone
-            taken_1CHW = interpolate(taken_1CHW.float(), size=size, mode="bilinear", antialias=True).round_()
-        fitted_HWC: Tensor = taken_1CHW[0, :, fitting.crop_rows, fitting.crop_columns].permute(1, 2, 0)
-        return fitted_HWC.to(torch.uint8)
+            taken_1CHW = interpolate(taken_1CHW.float(), size=size, mode="bilinear", antialias=True)
+        return taken_1CHW[0, :, fitting.crop_rows, fitting.crop_columns]
 
     @contextmanager
     def _stream(self) -> Iterator[None]:
@@ -125,6 +139,11 @@ def _shares(sizes: Sequence[Size | None]) -> Iterator[list[int]]:
         num_pixels += size[0] * size[1]
     if share:
         yield share
+
+
+def _in_a_row(images: Sequence[Tensor]) -> Tensor:
+    """All bytes of all images."""
+    return torch.cat([image.reshape(-1) for image in images])
 
 
 def _upright(image_CHW: Tensor, data: bytes) -> Tensor:

@@ -1,6 +1,8 @@
 """A network computed by torch itself: the reference on every device, and the engine of GPUs."""
 
 # Shapes: B images of a batch, H height, W width, C channels, L labels.
+import copy
+from contextlib import AbstractContextManager
 from typing import Self
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modeling.networks.build import normalise
+from modeling.networks.build import moments_on, normalise
 from modeling.precision import Precision
 from modeling.preprocessing import Preprocessing
 
@@ -23,16 +25,17 @@ class TorchEngine:
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing, device: torch.device, precision: Precision = "fp32"
     ) -> None:
-        """precision: of autocast; half precision goes with channels last, which its kernels want."""
+        """precision: of weights and computation; half precision goes with channels last, which its kernels want."""
         self.name = f"torch {precision}"
         self.network = network.eval().requires_grad_(False).to(device)
         self.preprocessing = preprocessing
         self.device = device
+        self._moments = moments_on(device, preprocessing)
         self._dtype = _DTYPES[precision]
         self._format = torch.contiguous_format
         if precision != "fp32":
             self._format = torch.channels_last
-            self.network = self.network.to(memory_format=torch.channels_last)
+            self.network = copy.deepcopy(self.network).to(self._dtype, memory_format=torch.channels_last)
 
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32 on the device."""
@@ -47,9 +50,18 @@ class TorchEngine:
 
     def forward(self, images_BHWC: Tensor) -> Tensor:
         """Logits BL as float32 of images as bytes, both on the device."""
-        halves = self._dtype is not torch.float32
-        repeatable = torch.backends.cudnn.flags(deterministic=True, benchmark=False)
-        with torch.inference_mode(), repeatable, torch.autocast(self.device.type, dtype=self._dtype, enabled=halves):
-            images_BCHW = normalise(images_BHWC, self.preprocessing).to(memory_format=self._format)
-            logits_BL: Tensor = self.network(images_BCHW).float()
+        with torch.inference_mode(), repeatable():
+            images_BCHW = normalise(images_BHWC, self.preprocessing, self._moments)
+            logits_BL: Tensor = self.network(images_BCHW.to(self._dtype, memory_format=self._format)).float()
         return logits_BL
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """cuDNN's algorithms that give the same bytes each time, in full precision where that is asked for."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True,  # it is off unless said, and a GPU then takes ten times as long
+        deterministic=True,
+        benchmark=False,
+        allow_tf32=False,
+    )
+    return flags

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from modeling.engines.torch_engine import repeatable
 from modeling.errors import ModelingError
 
 NAMES_SHOWN = 12
@@ -22,7 +23,7 @@ def watching(network: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.enable_grad(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        with torch.enable_grad(), repeatable():
             yield
     finally:
         for module, mode in modes.items():

@@ -56,11 +56,22 @@ class _NothingDrawn(TorchFunctionMode):
         return func(*args, **named)
 
 
-def normalise(images_BHWC: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 pixels to the float32 BCHW that networks take, on the device where the pixels are."""
-    device = images_BHWC.device
-    mean_C11 = torch.tensor(preprocessing.mean, device=device).view(-1, 1, 1)
-    std_C11 = torch.tensor(preprocessing.std, device=device).view(-1, 1, 1)
+Moments = tuple[Tensor, Tensor]
+"""Mean and standard deviation of each channel: both C11."""
+
+
+def moments_on(device: torch.device, preprocessing: Preprocessing) -> Moments:
+    """The preprocessing's moments on a device."""
+    mean_C, std_C = (torch.tensor(values, device=device) for values in (preprocessing.mean, preprocessing.std))
+    return mean_C.view(-1, 1, 1), std_C.view(-1, 1, 1)
+
+
+def normalise(images_BHWC: Tensor, preprocessing: Preprocessing, moments: Moments | None = None) -> Tensor:
+    """uint8 pixels to the float32 BCHW that networks take, on the device where the pixels are.
+
+    moments: the preprocessing's, if they are on the device already; to bring them there takes a GPU's whole attention.
+    """
+    mean_C11, std_C11 = moments or moments_on(images_BHWC.device, preprocessing)
     images_BCHW = images_BHWC.permute(0, 3, 1, 2).contiguous().float()
     return (images_BCHW / 255.0 - mean_C11) / std_C11
 

@@ -1,12 +1,15 @@
 import threading
+import weakref
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from modeling.decoders import SMALLEST_CHUNK
 from modeling.errors import ImageError
 from modeling.pipeline import best_num_streams, predict_groups
 from modeling.prediction import Prediction
+from modeling.surviving import Survivor
 from tests.modeling.data import FakeClassifier, answer, grey_png
 
 
@@ -309,3 +312,22 @@ def test_every_stage_is_timed():
     assert sorted(result.seconds) == ["decode", "predict", "read", "wait"]
     assert all(seconds >= 0 for seconds in result.seconds.values())
     assert result.seconds["decode"] > 0
+
+
+def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_are_tried():
+    held: list[weakref.ref] = []
+
+    class Greedy(FakeClassifier):
+        def predict(self, images, top_k):
+            if len(images) > 2:
+                held.append(weakref.ref(images))  # the traceback of what is raised next holds this call's images
+                raise MemoryError
+            assert all(batch() is None for batch in held)
+            return super().predict(images, top_k)
+
+    survivor = Survivor(Greedy(), 1)
+
+    found = survivor.predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
+
+    assert [prediction.labels[0] for prediction in found] == [str(value) for value in range(8)]
+    assert len(held) == 1 + 1  # of eight, of four; later ones are of two at once
