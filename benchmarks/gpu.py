@@ -38,7 +38,7 @@ from orchestrator.contract.settings import Settings
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 NETWORKS = ("resnet50", "convnext_tiny")
 BATCHES = (32, 64, 128, 256, 512)
-MODEL_ALONE_S = 3.0
+MODEL_ALONE_S = 1.0
 TOGETHER, CALLERS = 64, 4  # images that nvJPEG is given at a time, and threads that do
 
 

@@ -7,6 +7,7 @@ cannot or will not decode is left to Pillow, which then says what is wrong.
 
 # Shapes: H height, W width, C channels.
 import io
+from collections.abc import Iterator
 
 import simplejpeg
 from PIL import Image
@@ -18,6 +19,8 @@ _METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/")  # where an orientation m
 _COLOUR_SPACES = ("YCbCr", "Gray")  # CMYK, YCCK and RGB are Pillow's affair
 _EXIF = b"Exif\0\0"
 _APP1, _APP12, _SCAN = 0xE1, 0xEC, 0xDA  # markers: of EXIF, of what no decoder heeds, of the pixels
+_END = b"\xff\xd9"
+_MORE_DATA = bytes(range(7, 247, 5)) * 4  # anything but 0xFF, which would be a marker
 _FACTORS = (8, 4, 2)  # libjpeg-turbo has vector code for these fractions only
 
 
@@ -73,14 +76,22 @@ def exif_orientation(data: bytes) -> int:
 
 def _has_metadata(data: bytes) -> bool:
     """Whether a segment before the pixels may hold an orientation; in files that are not plain, anything may."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    for at in _segments(data):
         if data[at + 1] == _SCAN:
             return False
         if data[at + 1] == _APP1 and data.startswith(_METADATA, at + 4):
             return True
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return any(word in data for word in _METADATA)
+
+
+def _segments(data: bytes | bytearray) -> Iterator[int]:
+    """Where the segments before the pixels begin, and their data; it ends early where something else stands."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        yield at
+        if data[at + 1] == _SCAN:
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
 
 
 def without_exif(data: bytes) -> bytearray:
@@ -89,9 +100,14 @@ def without_exif(data: bytes) -> bytearray:
     On processors torchcodec turns images by it, and on GPUs, too; here that is done once, as XMP may have the word.
     """
     copy = bytearray(data)
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
+    for at in _segments(data):
         if data[at + 1] == _APP1 and data.startswith(_EXIF, at + 4):
             copy[at + 1] = _APP12
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return copy
+
+
+def with_more_data(data: bytearray) -> bytearray:
+    """A copy of a JPEG with more data before its end: a whole image stays as it is, one that lacks data does not."""
+    scan = max(_segments(data), default=0)
+    end = data.find(_END, scan)
+    return data[:end] + _MORE_DATA + data[end:] if end >= 0 else bytearray(data)

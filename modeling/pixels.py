@@ -136,7 +136,9 @@ def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:
     from torch.nn.functional import interpolate
 
     # Reshaped, not [None]: torch takes pixels for channels last, and leaves them so, by the strides of all dimensions.
-    image_1HWC = from_numpy(np.require(pixels_HWC, requirements=["C", "W"]).reshape(1, *pixels_HWC.shape))
-    scaled_1CHW = interpolate(image_1HWC.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", antialias=True)
-    scaled_HWC: Pixels = scaled_1CHW[0].permute(1, 2, 0).numpy()
+    # Turned by NumPy: each call of torch lets go of the interpreter's lock, and waits for it among many threads.
+    image_1HWC = np.require(pixels_HWC, requirements=["C", "W"]).reshape(1, *pixels_HWC.shape)
+    image_1CHW = from_numpy(image_1HWC.transpose(0, 3, 1, 2))
+    scaled_1CHW: Pixels = interpolate(image_1CHW, size=(height, width), mode="bilinear", antialias=True).numpy()
+    scaled_HWC: Pixels = scaled_1CHW[0].transpose(1, 2, 0)
     return scaled_HWC

@@ -21,7 +21,7 @@ from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not
 
 from modeling.decoders import TOGETHER_THREADS
 from modeling.formats import is_cut_short
-from modeling.jpeg import exif_orientation, jpeg_size, without_exif
+from modeling.jpeg import exif_orientation, jpeg_size, with_more_data, without_exif
 from modeling.pixels import Pixels, Size, fitting_of
 from modeling.preprocessing import Preprocessing
 
@@ -45,7 +45,7 @@ class NvJpeg:
         """Pixels HWC of each file, as `decode_image` gives them but for rounding; None where that has to decode it.
 
         That is: no JPEG in grey or YCbCr, one with more than `max_pixels`, one that is very large or cut short, or one
-        that the GPU refuses, or shows otherwise the next time.
+        that the GPU refuses, or that has too few data.
 
         Raises:
             RuntimeError: the GPU does not decode even a plain image.
@@ -74,27 +74,30 @@ class NvJpeg:
         return [*self._decode(files[:half]), *self._decode(files[half:])]
 
     def _decode_all(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
-        tensors = [torch.frombuffer(without_exif(data), dtype=torch.uint8) for data in files]
         with torch.inference_mode(), self._stream():
-            images_CHW, unsteady = self._decode_twice(tensors)
+            images_CHW, unfinished = self._decode_twice([without_exif(data) for data in files])
             channels, height, width = images_CHW[0].shape[0], self._preprocessing.height, self._preprocessing.width
             fitted_NCHW = torch.empty((len(files), channels, height, width), device=self._device)
             for place_CHW, image_CHW, data in zip(fitted_NCHW.unbind(), images_CHW, files, strict=True):
                 place_CHW.copy_(self._fit(_upright(image_CHW, data)))
             pixels_NHWC = fitted_NCHW.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return [None if place in unsteady else pixels_HWC for place, pixels_HWC in enumerate(pixels_NHWC)]
+        return [None if place in unfinished else pixels_HWC for place, pixels_HWC in enumerate(pixels_NHWC)]
 
-    def _decode_twice(self, tensors: list[Tensor]) -> tuple[list[Tensor], set[int]]:
-        """The images, and the places of those that come out otherwise when they are decoded behind other images.
+    def _decode_twice(self, files: Sequence[bytearray]) -> tuple[list[Tensor], set[int]]:
+        """The images, and the places of those whose data end early although the file does not.
 
-        Where a file ends early although it does not say so, nvJPEG shows what is left of some image before it.
+        nvJPEG does not tell, and shows there what is left of other images. Such a file is one that looks otherwise
+        when more data stand before its end; what is whole has no use for them.
         """
-        images = list(decode_jpeg(tensors, mode=self._mode, device=self._device))
-        others = list(decode_jpeg(tensors[::-1], mode=self._mode, device=self._device))[::-1]
-        if torch.equal(_in_a_row(images), _in_a_row(others)):
+        images, longer = (self._decode_once(each) for each in (files, [with_more_data(data) for data in files]))
+        if torch.equal(_in_a_row(images), _in_a_row(longer)):
             return images, set()
-        pairs = zip(images, others, strict=True)
+        pairs = zip(images, longer, strict=True)
         return images, {place for place, (one, other) in enumerate(pairs) if not torch.equal(one, other)}
+
+    def _decode_once(self, files: Sequence[bytearray]) -> list[Tensor]:
+        tensors = [torch.frombuffer(data, dtype=torch.uint8) for data in files]
+        return list(decode_jpeg(tensors, mode=self._mode, device=self._device))
 
     def _check_it_works(self, err: RuntimeError) -> None:
         """See that a plain image can be decoded: else no file is to blame."""

@@ -35,7 +35,7 @@ class TorchEngine:
         self._format = torch.contiguous_format
         if precision != "fp32":
             self._format = torch.channels_last
-            self.network = copy.deepcopy(self.network).to(self._dtype, memory_format=torch.channels_last)
+            self.network = copy.deepcopy(self.network).to(self._dtype).to(memory_format=torch.channels_last)
 
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32 on the device."""
