@@ -1,23 +1,24 @@
 """How much of a GPU we use: resnet50 and convnext_tiny in bfloat16, from JPEGs to predictions and to a manifest.
 
-    python -m benchmarks.gpu --num-images 4096 --repeats 3
+    python -m benchmarks.gpu --num-images 12288 --repeats 3
 
-Written without a GPU at hand and never run on one yet: trust its figures after a look at them. Ends with 69 where
-torch finds no CUDA; needs nothing from the network. For each network: the model alone at several sizes of batch; the
-library in this process and whole jobs through server, worker and manifest, both on the engine, in the batches and with
-the decoder that are chosen by themselves, as shares of what the model alone does at its best. Beside them, decoding to
-the network's size by this machine's cores and by nvJPEG. `--device cpu` rehearses all of it, for figures that mean
-nothing. The last line is JSON; it goes to `benchmarks/results/`, too.
+Ends with 69 where torch finds no CUDA; needs nothing from the network. For each network: the model alone at several
+sizes of batch; the library in this process and whole jobs through server, worker and manifest, both on the engine, in
+the batches and with the decoder that are chosen by themselves, as shares of what the model alone does at its best.
+Beside them, decoding to the network's size: by threads, by as many processes as there are cores (which wait for no
+lock of Python's), and by nvJPEG. `--device cpu` rehearses all of it, for figures that mean nothing. The last line is
+JSON; it goes to `benchmarks/results/`, too.
 """
 
 import argparse
-import copy
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import PHOTOGRAPHIC, publish_network
 from benchmarks.throughput_ours import Subject, measure_jobs
 from modeling.decode import decode_image
-from modeling.decoders import num_cores
+from modeling.decoders import TOGETHER, TOGETHER_THREADS, num_cores
 from modeling.engines.nvjpeg import NvJpeg
 from modeling.engines.torch_engine import TorchEngine
 from modeling.formats import MAX_PIXELS
@@ -39,7 +40,9 @@ UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 NETWORKS = ("resnet50", "convnext_tiny")
 BATCHES = (32, 64, 128, 256, 512)
 MODEL_ALONE_S = 1.0
-TOGETHER, CALLERS = 64, 4  # images that nvJPEG is given at a time, and threads that do
+NUM_DECODED = 4096  # of the images are enough to time decoding alone
+SHARE = 16  # images that a thread or a process is handed at a time
+DAMAGE_TRIALS = 10
 
 
 def measure_model(engine: TorchEngine, batch_size: int) -> float:
@@ -62,13 +65,18 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure_cpu_decode(files: list[Path], threads: int) -> float:
-    """Images a second, read and decoded to the network's size by threads."""
+def decode_all(files: list[Path]) -> int:
+    """Read and decode files to the network's size; how many."""
+    return len([decode_image(path.read_bytes(), PHOTOGRAPHIC) for path in files])
+
+
+def measure_cores(files: list[Path], pool: ThreadPoolExecutor | Pool) -> float:
+    """Images a second, read and decoded to the network's size by threads or processes."""
+    shares = [files[at : at + SHARE] for at in range(0, len(files), SHARE)]
+    sum(pool.map(decode_all, shares[: 4 * num_cores()]))  # they start when they are wanted
     started = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda path: decode_image(path.read_bytes(), PHOTOGRAPHIC), files):
-            pass
-    return len(files) / (time.perf_counter() - started)
+    num_decoded = sum(pool.map(decode_all, shares))
+    return num_decoded / (time.perf_counter() - started)
 
 
 def measure_nvjpeg(files: list[Path], device: torch.device) -> float:
@@ -81,7 +89,7 @@ def measure_nvjpeg(files: list[Path], device: torch.device) -> float:
 
     decode(0)  # the first call sets nvJPEG up
     started = time.perf_counter()
-    with ThreadPoolExecutor(CALLERS) as pool:
+    with ThreadPoolExecutor(TOGETHER_THREADS) as pool:
         num_decoded = sum(pool.map(decode, range(0, len(files), TOGETHER)))
     if num_decoded < len(files):
         raise RuntimeError(f"it left {len(files) - num_decoded} plain photographs to the cores")
@@ -89,16 +97,27 @@ def measure_nvjpeg(files: list[Path], device: torch.device) -> float:
 
 
 def check_damage(files: list[Path], device: torch.device) -> dict[str, int]:
-    """What nvJPEG makes of photographs cut in half that end as whole ones do, which the cores name as errors.
+    """What becomes of photographs that end as whole ones do, but before all their data are there.
 
-    `decoded`: those that it shows all the same. `unsteady`: those of them that it shows otherwise the next time.
+    `bare_unsteady`: those that nvJPEG by itself shows in several ways, behind other images. `shown`: those that are
+    not left to the cores at least once, `unsteady`: those of them that come out in more than one way.
     """
-    damaged = [data[: len(data) // 2] + b"\xff\xd9" for data in (path.read_bytes() for path in files[:TOGETHER])]
-    together = NvJpeg(PHOTOGRAPHIC, device)
-    first, second = (together(damaged, MAX_PIXELS) for _ in range(2))
-    shown = [(one, two) for one, two in zip(first, second, strict=True) if one is not None]
-    unsteady = sum(two is None or not np.array_equal(one, two) for one, two in shown)
-    return {"num_files": len(damaged), "decoded": len(shown), "unsteady": unsteady}
+    chance = np.random.default_rng(0)
+    whole = [path.read_bytes() for path in files[:TOGETHER]]
+    damaged = [data[: int(len(data) * chance.uniform(0.2, 0.95))] + b"\xff\xd9" for data in whole]
+    guarded = NvJpeg(PHOTOGRAPHIC, device)
+    bare = NvJpeg(PHOTOGRAPHIC, device)
+    bare._decode_twice = lambda files: (bare._decode_once(files), set())  # type: ignore[method-assign]
+    counts = {"num_files": len(damaged)}
+    for name, together in (("bare", bare), ("guarded", guarded)):
+        ways: list[set[bytes | None]] = [set() for _ in damaged]
+        for _ in range(DAMAGE_TRIALS):
+            order = chance.permutation(len(damaged))
+            for place, pixels in zip(order, together([damaged[place] for place in order], MAX_PIXELS), strict=True):
+                ways[place].add(None if pixels is None else pixels.tobytes())
+        counts[f"{name}_shown"] = sum(way != {None} for way in ways)
+        counts[f"{name}_unsteady"] = sum(len(way) > 1 for way in ways)
+    return counts
 
 
 def median(repeats: int, work: Callable[[], float]) -> float:
@@ -109,8 +128,7 @@ def median(repeats: int, work: Callable[[], float]) -> float:
 def measure_network(subject: Subject, scratch: Path, repeats: int) -> dict[str, Any]:
     """The figures of one network."""
     classifier, name = subject.classifier, subject.version.name
-    whole = copy.deepcopy(classifier.network)  # its memory format changes
-    engine = TorchEngine(whole, classifier.preprocessing, classifier.device, "bf16")
+    engine = TorchEngine(classifier.network, classifier.preprocessing, classifier.device, "bf16")
     model = {size: median(repeats, lambda size=size: measure_model(engine, size)) for size in BATCHES}
     best = max(model, key=lambda size: model[size])
     subject.library()  # graphs of all batch sizes are recorded
@@ -132,8 +150,12 @@ def measure_network(subject: Subject, scratch: Path, repeats: int) -> dict[str, 
 
 def measure_decoding(files: list[Path], device: torch.device, repeats: int) -> dict[str, Any]:
     """Decoding by the cores and by the GPU."""
-    threads = num_cores()
-    figures: dict[str, Any] = {"cores": median(repeats, lambda: measure_cpu_decode(files, threads)), "threads": threads}
+    figures: dict[str, Any] = {}
+    with multiprocessing.get_context("spawn").Pool(num_cores()) as processes:
+        figures[f"{num_cores()} processes"] = median(repeats, lambda: measure_cores(files, processes))
+    for num_threads in sorted({1, min(8, num_cores()), num_cores()}):
+        with ThreadPoolExecutor(num_threads) as threads:
+            figures[f"{num_threads} threads"] = median(repeats, lambda pool=threads: measure_cores(files, pool))
     try:
         figures["nvjpeg"] = median(repeats, lambda: measure_nvjpeg(files, device))
         figures["damaged"] = check_damage(files, device)
@@ -147,7 +169,7 @@ def run(num_images: int, repeats: int, device: torch.device, scratch: Path) -> d
     """Make the photographs, and measure decoding and every network."""
     contents = make_photographs(scratch / "images", num_images)
     files = sorted((scratch / "images").rglob("*.jpg"))
-    decoding = measure_decoding(files, device, repeats)
+    decoding = measure_decoding(files[:NUM_DECODED], device, repeats)
     settings = Settings(home=scratch / "home", server_url=None)
     networks = {}
     for name in NETWORKS:
@@ -159,7 +181,7 @@ def run(num_images: int, repeats: int, device: torch.device, scratch: Path) -> d
 def main() -> None:
     """Measure, print, and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-images", type=int, default=4096, help="photographs of about 500 x 375 px")
+    parser.add_argument("--num-images", type=int, default=12288, help="photographs of about 500 x 375 px")
     parser.add_argument("--repeats", type=int, default=3, help="of everything; medians are reported")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, not kept")
     options = parser.parse_args()

@@ -21,9 +21,9 @@ BatchDecoder = Callable[[Sequence[bytes], int], Sequence[Pixels | None]]
 MAX_THREADS = 32  # or one a core, where there are more
 SMALLEST_CHUNK, LARGEST_CHUNK = 8, 32
 _CHUNK_S = 8e-3
-_TINY_S = 150e-6  # of processor time an image, below which threads wait for the interpreter's lock more than they do
+_LOCKED_S = 150e-6  # of each image, that no other thread can use: Python's lock is held, or handed over
 _READ_BYTES = 1 << 20  # read ahead of decoding by a thread
-TOGETHER, TOGETHER_BYTES, TOGETHER_THREADS = 64, 64 << 20, 4  # where a device decodes: images, bytes, callers
+TOGETHER, TOGETHER_BYTES, TOGETHER_THREADS = 64, 64 << 20, 2  # where a device decodes: images, bytes, callers
 _TRIAL_IMAGES = 8
 _TRIAL_S = 0.05  # of a slice of seconds; large images are few and slow, and the fewer tell enough
 
@@ -63,8 +63,9 @@ class Decoders:
 
     Unless a number of threads is given, the first images are read and decoded by the calling thread, whose clocks
     then say how many threads keep the cores busy: one a core, and more by the share of time that reading waits for
-    the storage (Goetz et al., Java Concurrency in Practice, 2006, 8.2: cores x (1 + wait / compute)). Tiny images
-    take and leave the interpreter's lock all the time; for them one thread is faster than two.
+    the storage (Goetz et al., Java Concurrency in Practice, 2006, 8.2: cores x (1 + wait / compute)). Small images
+    take and leave the interpreter's lock all the time: where there are more threads than can hold it in turns, each
+    is slower than if there were fewer.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ def best_num_threads(waited_s: float, processor_s: float, num_images: int, cores
     """Threads that keep the cores busy with images like these, which one thread waited for and worked on so long."""
     if not num_images:
         return cores
-    at_work = 1 if processor_s / num_images < _TINY_S else cores
+    at_work = max(1, min(cores, int(processor_s / num_images / _LOCKED_S)))
     wanted = round(at_work * (1 + waited_s / max(processor_s, 1e-9)))
     return max(1, min(max(MAX_THREADS, cores), wanted))
 

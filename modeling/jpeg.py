@@ -20,7 +20,7 @@ _COLOUR_SPACES = ("YCbCr", "Gray")  # CMYK, YCCK and RGB are Pillow's affair
 _EXIF = b"Exif\0\0"
 _APP1, _APP12, _SCAN = 0xE1, 0xEC, 0xDA  # markers: of EXIF, of what no decoder heeds, of the pixels
 _END = b"\xff\xd9"
-_MORE_DATA = bytes(range(7, 247, 5)) * 4  # anything but 0xFF, which would be a marker
+_MORE_DATA = bytes(256)  # zeros stand for coefficients with the shortest codes
 _FACTORS = (8, 4, 2)  # libjpeg-turbo has vector code for these fractions only
 
 

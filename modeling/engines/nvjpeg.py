@@ -87,9 +87,10 @@ class NvJpeg:
         """The images, and the places of those whose data end early although the file does not.
 
         nvJPEG does not tell, and shows there what is left of other images. Such a file is one that looks otherwise
-        when more data stand before its end; what is whole has no use for them.
+        behind other images, and when more data stand before its end; what is whole has no use for them.
         """
-        images, longer = (self._decode_once(each) for each in (files, [with_more_data(data) for data in files]))
+        images = self._decode_once(files)
+        longer = self._decode_once([with_more_data(data) for data in reversed(files)])[::-1]
         if torch.equal(_in_a_row(images), _in_a_row(longer)):
             return images, set()
         pairs = zip(images, longer, strict=True)

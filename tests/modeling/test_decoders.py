@@ -38,7 +38,8 @@ def sources(*values):
         (0.0005, 0.010, 8, 4, 4),
         (0.020, 0.010, 8, 4, 12),  # two thirds are waiting for the storage
         (9.0, 0.010, 8, 4, MAX_THREADS),
-        (0.0, 0.010, 8, 64, 64),
+        (0.0, 0.010, 8, 64, 8),  # more could not hold the interpreter's lock in turns
+        (0.0, 0.280, 8, 64, 64),  # of 12 megapixels, which hardly need it
         (0.0, 0.00064, 8, 4, 1),  # 80 microseconds each, under the interpreter's lock
         (0.00576, 0.00064, 8, 4, 10),  # the same from a slow storage
         (0.0, 0.0, 1, 4, 1),

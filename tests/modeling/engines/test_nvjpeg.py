@@ -88,7 +88,30 @@ def test_files_that_the_device_refuses_are_found_by_halves_and_the_others_decode
     found = NvJpeg(STRETCHED, CPU)(files, MAX_PIXELS)
 
     assert [pixels is None for pixels in found] == [place == 4 for place in range(7)]
-    assert calls == [7, 3, 4, 2, 1, 1, 1, 2]  # one of them a plain image, to see that it is the file
+    assert calls == [7, 3, 3, 4, 2, 1, 1, 1, 1, 1, 2, 2]  # a pair is a plain image's, to see that it is the file
+
+
+def test_files_whose_data_end_early_are_left_to_the_cores():
+    whole = jpeg(1)
+    unfinished = [whole[: int(len(whole) * share)] + b"\xff\xd9" for share in (0.3, 0.6, 0.9)]
+
+    found = NvJpeg(STRETCHED, CPU)([jpeg(2), *unfinished, whole], MAX_PIXELS)
+
+    assert [pixels is None for pixels in found] == [False, True, True, True, False]
+
+
+def test_an_image_that_comes_out_otherwise_behind_others_is_left_to_the_cores(monkeypatch):
+    files = [jpeg(seed) for seed in range(3)]
+    decode = nvjpeg.decode_jpeg
+
+    def remember_the_one_before(tensors, **options):
+        images = decode(tensors, **options)
+        images[1][:, -8:] = images[0][:, -8:]
+        return images
+
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", remember_the_one_before)
+
+    assert [pixels is None for pixels in NvJpeg(STRETCHED, CPU)(files, MAX_PIXELS)] == [False, True, False]
 
 
 def test_a_device_that_fails_at_everything_is_no_files_fault(monkeypatch):
@@ -143,7 +166,7 @@ def test_large_images_are_decoded_few_at_a_time(monkeypatch):
 
     found = NvJpeg(STRETCHED, CPU)([jpeg(seed) for seed in range(5)], MAX_PIXELS)
 
-    assert sizes == [2, 2, 1]
+    assert sizes == [2, 2, 2, 2, 1, 1]  # each twice
     assert all(pixels is not None for pixels in found)
 
 
