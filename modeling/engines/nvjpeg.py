@@ -8,6 +8,7 @@ On the processor, torchcodec's libjpeg-turbo takes nvJPEG's place: that is how t
 
 # Shapes: N images, H height, W width, C channels.
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -76,12 +77,15 @@ class NvJpeg:
     def _decode_all(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
         with torch.inference_mode(), self._stream():
             images_CHW, unfinished = self._decode_twice([without_exif(data) for data in files])
-            channels, height, width = images_CHW[0].shape[0], self._preprocessing.height, self._preprocessing.width
-            fitted_NCHW = torch.empty((len(files), channels, height, width), device=self._device)
-            for place_CHW, image_CHW, data in zip(fitted_NCHW.unbind(), images_CHW, files, strict=True):
-                place_CHW.copy_(self._fit(_upright(image_CHW, data)))
-            pixels_NHWC = fitted_NCHW.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return [None if place in unfinished else pixels_HWC for place, pixels_HWC in enumerate(pixels_NHWC)]
+            places_of: dict[Size, list[int]] = defaultdict(list)  # images of one size are fitted together
+            upright = [_upright(image, data) for image, data in zip(images_CHW, files, strict=True)]
+            for place, image_CHW in enumerate(upright):
+                places_of[image_CHW.shape[2], image_CHW.shape[1]].append(place)
+            shares = [self._fit(torch.stack([upright[place] for place in places])) for places in places_of.values()]
+            pixels_NHWC = torch.cat(shares).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        places = [place for places in places_of.values() for place in places]
+        found = dict(zip(places, pixels_NHWC, strict=True))
+        return [None if place in unfinished else found[place] for place in range(len(files))]
 
     def _decode_twice(self, files: Sequence[bytearray]) -> tuple[list[Tensor], set[int]]:
         """The images, and the places of those whose data end early although the file does not.
@@ -109,14 +113,14 @@ class NvJpeg:
         except RuntimeError:
             raise err from None
 
-    def _fit(self, image_CHW: Tensor) -> Tensor:
-        """The upright image in the model's size, not rounded yet: `modeling.pixels.fit` on the device."""
-        fitting = fitting_of(image_CHW.shape[1], image_CHW.shape[2], self._preprocessing)
-        taken_1CHW = image_CHW[None, :, fitting.rows, fitting.columns]
+    def _fit(self, images_NCHW: Tensor) -> Tensor:
+        """Upright images in the model's size, not rounded yet: `modeling.pixels.fit` on the device."""
+        fitting = fitting_of(images_NCHW.shape[2], images_NCHW.shape[3], self._preprocessing)
+        taken_NCHW = images_NCHW[:, :, fitting.rows, fitting.columns].float()  # kernels for bytes have processors alone
         size = (fitting.height, fitting.width)
-        if taken_1CHW.shape[2:] != size:  # kernels for bytes there are on processors alone
-            taken_1CHW = interpolate(taken_1CHW.float(), size=size, mode="bilinear", antialias=True)
-        return taken_1CHW[0, :, fitting.crop_rows, fitting.crop_columns]
+        if taken_NCHW.shape[2:] != size:
+            taken_NCHW = interpolate(taken_NCHW, size=size, mode="bilinear", antialias=True)
+        return taken_NCHW[:, :, fitting.crop_rows, fitting.crop_columns]
 
     @contextmanager
     def _stream(self) -> Iterator[None]:
