@@ -108,6 +108,10 @@ class Classifier:
             decode_together=decode_together,
         )
 
+    def fitted(self, batch_size: int) -> "Classifier":
+        """The same model, ready for batches of another size than the one that was found to be best."""
+        return self.on(self.engine.fitted(batch_size), batch_size, self.images_per_sec, self.decode_together)
+
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
         """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.
 

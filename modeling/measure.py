@@ -35,13 +35,12 @@ def measure(
     sources: Sequence[Source],
     classifier: Predictor,
     *,
-    batch_size: int = 0,
     decode_threads: int = 0,
     max_pixels: int,
     limit_s: float,
 ) -> Measurement:
     """Read, decode and predict `sources` as a worker would; no batch is begun after `limit_s`, but one always is."""
-    batch_size = batch_size or classifier.batch_size
+    batch_size = classifier.batch_size
     black_BHWC = np.zeros((batch_size, *classifier.preprocessing.shape), dtype=np.uint8)
     classifier.predict(black_BHWC, 1)  # the first batch pays for what later ones find ready
     seconds: Counter[str] = Counter()

@@ -52,7 +52,7 @@ def get_station() -> Station:
     return Station(
         settings=settings,
         ledger=Ledger(connect(settings.require_server_url())),
-        sessions=Sessions(ModelStore(settings.models), facts.device),
+        sessions=Sessions(ModelStore(settings.models), facts.device, batch_size=settings.batch_size),
         worker=facts.worker,
         device=facts.device,
         ring=lambda queue, job: ring(app, queue, job),

@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from modeling.batches import GroupResult
 from modeling.data.names import text_to_path
@@ -27,6 +27,7 @@ from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.requests import ClassifyRequest
 from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import SERVER_ERRORS
+from workers.commits import Commits
 from workers.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
 from workers.leases import Leases
 from workers.open_shard import OpenShard
@@ -128,25 +129,22 @@ class ClassifySlice:
             HandBack: the job or the worker is to stop before a shard is finished.
         """
         while True:
-            self._go_through(self._lots())
+            self._predict_and_commit(self._lots())
             if self._delicate is None:
                 return self._more
             self._go_through_carefully(self._delicate)
             self._delicate = None
 
-    def _go_through(self, lots: Iterator[list[list[Source]]]) -> None:
+    def _predict_and_commit(self, lots: Iterator[list[list[Source]]]) -> None:
         """Predict lots, and commit each shard while the next is predicted."""
-        with ThreadPoolExecutor(1, "write") as writer:
-            commits: deque[Future[None]] = deque()
+        with Commits(self._commit, self._between_batches) as commits:
             for result in self._predict(lots):
                 shard = self._open[0]
                 shard.add(result)
                 if shard.complete:
-                    while commits:
-                        commits.popleft().result()
-                    commits.append(writer.submit(self._commit, self._open.popleft()))
-            while commits:
-                commits.popleft().result()
+                    commits.add(self._open.popleft())
+                commits.check()
+            commits.settle()
 
     def _lots(self) -> Iterator[list[list[Source]]]:
         """The sources of claimed shards, batch by batch, so that a batch never depends on its neighbours."""
@@ -185,8 +183,12 @@ class ClassifySlice:
         return self._station.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
 
     def _between_batches(self) -> None:
-        """Runs between batches: a cancel and a drain take effect here."""
+        """Runs between batches: something was finished."""
         self._leases.progressed()
+        self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        """A cancel and a drain take effect here."""
         if not self._leases.job_goes_on:
             raise HandBack
         if self._station.draining():
@@ -228,7 +230,7 @@ class ClassifySlice:
         while not (
             self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim, write_s=self._write_s)
         ):
-            self._between_batches()
+            self._heed_stop()
 
     def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
         """Write the part; False, after a while, where the disk refuses: it may be full, and whoever watches is told.
@@ -286,7 +288,7 @@ class ClassifySlice:
         if shard.claim.attempt > self._station.settings.max_attempts:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
-            return self._commit(shard, given_up=True)
+            return self._commit_alone(shard, given_up=True)
         journal = Journal(self._folder.journals, shard.claim)
         deaths = journal.deaths()
         size = self._batch_size
@@ -302,7 +304,12 @@ class ClassifySlice:
                 ]
                 for result in self._predict([[sources]], threads=1):
                     shard.add(result)
-        return self._commit(shard)
+        return self._commit_alone(shard)
+
+    def _commit_alone(self, shard: OpenShard, *, given_up: bool = False) -> None:
+        with Commits(partial(self._commit, given_up=given_up), self._between_batches) as commits:
+            commits.add(shard)
+            commits.settle()
 
     def _try_alone(self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes) -> None:
         """Try every image of a batch by itself; this process dies at the one that kills, and the note stays."""

@@ -67,7 +67,8 @@ class Leases:
     def drop(self, claim: Claim) -> None:
         """Renew `claim` no longer: it is committed."""
         with self._lock:
-            self._claims.pop(claim.shard, None)
+            if self._claims.get(claim.shard) == claim:  # it may have been lost, and claimed anew
+                del self._claims[claim.shard]
 
     def abandon(self) -> None:
         """Renew nothing any more, and hand nothing back: the leases run out, as they do after a death."""

@@ -43,10 +43,12 @@ def measure_sample(request: MeasureRequest) -> Measurement:
     from modeling.engines.choose import load_fastest  # torch
 
     reader = ImageReader(request.root, follow_symlinks=request.follow_symlinks, max_file_bytes=request.max_file_bytes)
+    classifier = load_fastest(
+        ModelVersion.at(Path(text_to_path(request.model))), request.device, precision=request.precision
+    )
     return measure(
         [reader.source(text_to_path(path)) for path in request.paths],
-        load_fastest(ModelVersion.at(Path(text_to_path(request.model))), request.device, precision=request.precision),
-        batch_size=request.batch_size,
+        classifier.fitted(request.batch_size) if request.batch_size else classifier,
         decode_threads=request.decode_threads,
         max_pixels=request.max_pixels,
         limit_s=request.limit_s,

@@ -33,11 +33,13 @@ MODELS_KEPT = 4
 class Sessions:
     """Loaded models by digest, one for all threads; the least recently used one goes when there are too many."""
 
-    def __init__(self, store: ModelStore, device: str) -> None:
+    def __init__(self, store: ModelStore, device: str, *, batch_size: int | None = None) -> None:
+        """batch_size: that the operator wants; by default each model has its own."""
         self._store = store
         self._device = device
+        self._batch_size = batch_size
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[tuple[str, str], Future[Classifier]] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, WantedPrecision], Future[Classifier]] = OrderedDict()
 
     def get(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "Classifier":
         """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
@@ -51,35 +53,40 @@ class Sessions:
         """
         key = (pin.digest, precision)
         with self._lock:
-            session = self._sessions.get(key)
-            to_load = session is None
-            if session is None:
-                session = self._sessions[key] = Future()
-                if len(self._sessions) > MODELS_KEPT:
-                    self._sessions.popitem(last=False)
+            to_load = key not in self._sessions
+            session = self._sessions.setdefault(key, Future())
             self._sessions.move_to_end(key)
-        if to_load:
-            self._load(session, pin, precision)
-        return session.result()
+        try:
+            if to_load:
+                self._load(key, session, pin)
+            return session.result()
+        finally:
+            del session  # an error's traceback holds this call, which must not hold the error
 
-    def _load(self, session: "Future[Classifier]", pin: ModelPin, precision: WantedPrecision) -> None:
+    def _load(self, key: tuple[str, WantedPrecision], session: "Future[Classifier]", pin: ModelPin) -> None:
         """Load what a session is of; what went wrong goes to all who wait, and the next to ask tries anew."""
         try:
             from modeling.engines.choose import load_fastest  # torch: only where a model is wanted
 
             version = self._store.resolve_pinned(pin.ref, pin.digest)
-            classifier = load_fastest(version, self._device, precision=precision)
-            _set_aside_what_stays()
-            session.set_result(classifier)
+            classifier = load_fastest(version, self._device, precision=key[1])
+            session.set_result(classifier.fitted(self._batch_size) if self._batch_size else classifier)
         except BaseException as err:
             with self._lock:
-                if self._sessions.get((pin.digest, precision)) is session:
-                    del self._sessions[pin.digest, precision]
+                if self._sessions.get(key) is session:
+                    del self._sessions[key]
             session.set_exception(err)
+        else:
+            with self._lock:
+                while len(self._sessions) > MODELS_KEPT:
+                    self._sessions.popitem(last=False)
+            _set_aside_what_stays()
+        finally:
+            del session
 
 
 def _set_aside_what_stays() -> None:
-    """Have Python look for garbage among new objects alone.
+    """Have Python look for garbage among new objects alone, until the next model is loaded.
 
     Rows are many new objects, and bring it to go through all there are again and again: torch's and the models' are
     hundreds of thousands, and stay. A sixth of the time of a job of tiny images was spent on them.

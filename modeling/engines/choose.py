@@ -149,45 +149,75 @@ def _graph(classifier: Classifier, folder: Path) -> Path:
 
 
 def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> tuple[Choice, Classifier]:
+    """The fastest engine, its best batch size, and who decodes for it."""
+    found = _compare(classifier, options, precision)
+    images_BHWC = _random_images(classifier)[:_ODD]
+
+    def fitted(size: int) -> Classifier:
+        engine = found.engine.fitted(size)
+        _check_answers(classifier, engine, found.precision, images_BHWC)
+        return classifier.on(engine)
+
+    sizes = speeds_by_batch_size(fitted)
+    choice = Choice(
+        engine=found.name,
+        batch_size=best_batch_size(sizes),
+        hardware=hardware_name(classifier.device),
+        images_per_sec=found.speeds,
+        batch_sizes={str(size): round(speed, 1) for size, speed in sizes.items()},
+        refused=found.refused,
+    )
+    if classifier.device.type == "cuda":
+        choice = _with_decoder(choice, classifier)
+    return choice, _on(classifier, found.engine.fitted(choice.batch_size), choice)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fastest:
+    """An engine that was found; speeds: images a second of all; refused: why others cannot be used."""
+
+    name: str
+    precision: Precision
+    engine: Engine
+    speeds: dict[str, float]
+    refused: dict[str, str]
+
+
+def _compare(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> _Fastest:
     """Make each engine ready, check its answers and time it; the fastest, unless a safer one is about as fast.
 
-    Then its best batch size.
+    Raises:
+        ModelingError: none can be used.
     """
     speeds: dict[str, float] = {}
     refused: dict[str, str] = {}
-    best: tuple[float, str, Engine] | None = None
+    best: tuple[float, _Option, Engine] | None = None
     for option in options:
         if best is not None and best[0] > FAST_ENOUGH:
             break
         try:
             engine = option.make()
-            images_BHWC = _random_images(classifier)
-            fitted = engine.fitted(len(images_BHWC))
-            _check_answers(classifier, engine, option.precision, images_BHWC[:_ODD])
-            _check_answers(classifier, fitted, option.precision, images_BHWC)
-            speed = images_per_sec(partial(answer, fitted), images_BHWC, fitted.num_streams)
+            speed = _speed(classifier, engine, option.precision)
         except Exception as err:  # whatever a compiler raises: torch is left
             logger.warning("%s cannot be used: %s", option.name, _reason(err))
             refused[option.name] = _reason(err)
             continue
         speeds[option.name] = round(speed, 1)
         if best is None or speed > _CLEARLY * best[0]:
-            best = (speed, option.name, engine)
+            best = (speed, option, engine)
     if best is None:
         raise ModelingError(_unavailable(precision, refused))
-    _, name, engine = best
-    sizes = speeds_by_batch_size(lambda size: classifier.on(engine.fitted(size)))
-    choice = Choice(
-        engine=name,
-        batch_size=best_batch_size(sizes),
-        hardware=hardware_name(classifier.device),
-        images_per_sec=speeds,
-        batch_sizes={str(size): round(speed, 1) for size, speed in sizes.items()},
-        refused=refused,
-    )
-    if classifier.device.type == "cuda":
-        choice = _with_decoder(choice, classifier)
-    return choice, _on(classifier, engine.fitted(choice.batch_size), choice)
+    _, option, engine = best
+    return _Fastest(option.name, option.precision, engine, speeds, refused)
+
+
+def _speed(classifier: Classifier, engine: Engine, precision: Precision) -> float:
+    """Images a second of an engine that answers as torch does, in batches that it is fitted to and in others."""
+    images_BHWC = _random_images(classifier)
+    fitted = engine.fitted(len(images_BHWC))
+    _check_answers(classifier, engine, precision, images_BHWC[:_ODD])
+    _check_answers(classifier, fitted, precision, images_BHWC)
+    return images_per_sec(partial(answer, fitted), images_BHWC, fitted.num_streams)
 
 
 def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:

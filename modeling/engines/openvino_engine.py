@@ -27,8 +27,9 @@ class OpenVinoEngine:
     """An ONNX file, `images` in and `logits` out, compiled for this machine's CPU.
 
     Each core is a stream of its own: batches that do not wait for each other's threads share cores better with
-    threads that decode. Batches are padded to a power of two: few shapes to prepare for, and an image that could not
-    be read does not change the last digits of its neighbours' scores.
+    threads that decode. An engine that is fitted to a batch size pads smaller batches to it, so that an image has the
+    same scores to the last digit whatever it is predicted with. Others are padded to a power of two: few shapes to
+    prepare for.
     """
 
     def __init__(self, network: Path, precision: Precision, *, num_streams: int | None = None) -> None:
@@ -42,7 +43,7 @@ class OpenVinoEngine:
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32."""
         num_images = len(images_BHWC)
-        size = padded_size(num_images)
+        size = self._fixed if num_images <= self._fixed else padded_size(num_images)
         if size > num_images:
             padding = np.zeros((size - num_images, *images_BHWC.shape[1:]), np.uint8)
             images_BHWC = np.concatenate([images_BHWC, padding])

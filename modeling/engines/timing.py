@@ -54,11 +54,10 @@ def speeds_by_batch_size(fitted: Callable[[int], Predictor]) -> dict[int, float]
     speeds: dict[int, float] = {}
     size = SMALLEST_BATCH
     while size <= LARGEST_BATCH:
-        classifier = fitted(size)
-        images_BHWC = random_images(classifier.preprocessing, size)
-        ask = partial(_predict, classifier)
         try:
-            speeds[size] = images_per_sec(ask, images_BHWC, classifier.num_streams)
+            classifier = fitted(size)
+            images_BHWC = random_images(classifier.preprocessing, size)
+            speeds[size] = images_per_sec(partial(_predict, classifier), images_BHWC, classifier.num_streams)
         except Exception:
             if not speeds:
                 raise

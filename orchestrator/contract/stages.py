@@ -1,9 +1,8 @@
 """Where the time of a classify job goes: seconds by stage, the rate of each stage, and the stage that bounds the job.
 
-The stages are those of `modeling.pipeline`, and `write`. Threads `read` and `decode`; the worker's main thread waits
-for what they decode (`wait`), lets the device predict (`predict`), and writes parts (`write`). A stage that several
-threads share counts with their mean: one second of any stage is a second of a whole worker. Seconds add up over
-shards and workers.
+The stages are those of `modeling.pipeline`, and `write`. Threads `read` and `decode`; others wait for what they decode
+(`wait`) and let the device predict (`predict`); one writes parts (`write`). A stage that several threads share counts
+with their mean: one second of any stage is a second of a whole worker. Seconds add up over shards and workers.
 """
 
 from collections import Counter
@@ -13,28 +12,30 @@ from typing import Literal
 Bound = Literal["storage", "decode", "device", "write"]
 
 STAGES = ("read", "decode", "wait", "predict", "write")
-_SELDOM = 0.1  # a main thread that waits for a smaller share of its time loses little by it
+_SELDOM = 0.1  # a device that waits for a smaller share of its time loses little by it
 
 
 def name_bound(seconds: Mapping[str, float]) -> Bound | None:
     """The stage that a job waits for most, so that more of another would not help; None where none took time.
 
-    A worker is two lines that work at once: its decode threads read and decode, its main thread predicts and writes.
-    The line that is busy for longer bounds the job, and of the two stages in that line the longer one. A line's busy
-    time is the sum of its stages: stages that share threads take turns.
+    A worker is three lines that work at once: threads read and decode, the device predicts, a thread writes. The line
+    that is busy for longest bounds the job; of the two stages in the first the longer one. A line's busy time is the
+    sum of its stages: stages that share threads take turns.
 
-    One exception. Where the main thread waits for less than a tenth of its time, images come as fast as it takes them,
-    and the main thread bounds the job, whatever the decode threads were busy with: on a CPU they share cores with the
-    device, and their seconds grow because they wait for a core. The stages are measured by the clock on the wall.
+    One exception. Where the device waits for less than a tenth of its time, images come as fast as it takes them, and
+    it bounds the job, whatever the decode threads were busy with: on a CPU they share cores with the device, and
+    their seconds grow because they wait for a core. The stages are measured by the clock on the wall.
 
-    What is equal counts for the main thread, and for `device` and `decode`.
+    What is equal counts for `device`, then for `decode`.
     """
     read, decode, wait, predict, write = (seconds.get(stage, 0.0) for stage in STAGES)
-    ahead, main = read + decode, predict + write
-    if ahead + main <= 0:
+    ahead = read + decode
+    if ahead + predict + write <= 0:
         return None
-    if main >= ahead or wait < _SELDOM * (wait + main):
-        return "write" if write > predict else "device"
+    if write > max(ahead, predict):
+        return "write"
+    if predict >= ahead or wait < _SELDOM * (wait + predict):
+        return "device"
     return "storage" if read > decode else "decode"
 
 

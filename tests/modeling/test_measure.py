@@ -11,7 +11,7 @@ def refuse() -> bytes:
 
 
 def run(sources, classifier, *, limit_s=60.0):
-    return measure(sources, classifier, batch_size=4, decode_threads=2, max_pixels=1000, limit_s=limit_s)
+    return measure(sources, classifier, decode_threads=2, max_pixels=1000, limit_s=limit_s)
 
 
 class DecidingClassifier(FakeClassifier):

@@ -1,3 +1,4 @@
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from modeling.pipeline import predict_groups
 from modeling.store import ModelStore, ModelVersion
 from orchestrator.contract.requests import ModelPin
 from tests.integration.models import publish_model
+from tests.integration.server import wait_until
 from tests.modeling.data import grey_png
 from workers.station import MODELS_KEPT, Sessions, patiently
 
@@ -170,13 +172,48 @@ def test_who_waited_for_a_model_that_cannot_be_loaded_is_told_and_the_next_to_as
 
     loading = Loading(monkeypatch, pin, fail_once)
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(sessions.get, pin) for _ in range(2)]
+        first = pool.submit(sessions.get, pin)
         assert loading.begun.wait(timeout=10)
+        (session,) = sessions._sessions.values()
+        second = pool.submit(sessions.get, pin)
+        wait_until(lambda: session._condition._waiters, what="the second waits for what the first loads")
         loading.may_go_on.set()
-        found = [future.exception(timeout=10) for future in waiting]
+        found = [future.exception(timeout=10) for future in (first, second)]
 
-    assert "damaged" in [str(error) for error in found]
+    assert found[0] is found[1]
+    assert str(found[0]) == "damaged"
     assert sessions.get(pin).labels == tuple("0123456789")
+
+
+def test_a_model_that_cannot_be_loaded_costs_none_that_is(sessions, tmp_path):
+    pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(MODELS_KEPT)]
+    loaded = [sessions.get(pin) for pin in pins]
+
+    with pytest.raises(ModelNotFoundError):
+        sessions.get(pins[0].model_copy(update={"name": "nobody", "digest": "d" * 64}))
+
+    assert [sessions.get(pin) for pin in pins] == loaded
+
+
+def test_the_operators_batch_size_is_the_sessions(tmp_path):
+    version = publish_model(tmp_path / "models", "digits")
+
+    assert Sessions(ModelStore(tmp_path / "models"), "cpu", batch_size=3).get(pin_of(version)).batch_size == 3
+
+
+@pytest.fixture
+def _unfrozen():
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_unfrozen")
+def test_garbage_is_looked_for_among_what_is_new_since_a_model_was_loaded(sessions, tmp_path):
+    gc.unfreeze()
+
+    sessions.get(pin_of(publish_model(tmp_path / "models", "digits")))
+
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_single_images_are_answered_by_the_session_that_a_shard_is_being_predicted_with(sessions, tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -82,8 +83,16 @@ def test_an_engine_fitted_to_a_batch_size_answers_the_same_in_batches_of_any(eng
     np.testing.assert_allclose(engine.fitted(4).logits(images), engine.logits(images), atol=1e-5)
 
 
-def test_a_graph_of_fixed_shapes_is_compiled_for_one_size_and_the_others_share_one(engine, monkeypatch):
-    engine.logits(random_images(2))
+def test_an_image_has_the_same_scores_to_the_last_digit_whatever_it_is_predicted_with(engine):
+    images, fitted = random_images(8), engine.fitted(8)
+
+    alone = np.concatenate([fitted.logits(images[at : at + 1]) for at in range(8)])
+
+    assert np.array_equal(fitted.logits(images), alone)
+    assert np.array_equal(fitted.logits(images[:5]), alone[:5])
+
+
+def test_a_graph_of_fixed_shapes_serves_what_fits_into_it_and_one_of_any_shape_the_rest(engine, monkeypatch):
     compile_graph, compiled = OpenVinoEngine._compiled, []
 
     def compile_and_tell(self, size):
@@ -91,8 +100,14 @@ def test_a_graph_of_fixed_shapes_is_compiled_for_one_size_and_the_others_share_o
         return compile_graph(self, size)
 
     monkeypatch.setattr(OpenVinoEngine, "_compiled", compile_and_tell)
-    fitted = engine.fitted(4)
-    for size in (1, 3, 4, 8, 9):
+    fresh = copy.copy(engine)
+    fresh._idle = {}
+    fitted = fresh.fitted(4)
+
+    for size in (1, 3, 4):
+        fitted.logits(random_images(size))
+    assert compiled == [4]
+    for size in (8, 9):
         fitted.logits(random_images(size))
 
-    assert compiled == [4]
+    assert compiled == [4, 0]

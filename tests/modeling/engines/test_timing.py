@@ -48,3 +48,12 @@ def test_random_images_are_the_same_whenever_asked_for():
     assert first.shape == (3, 6, 4, 3)
     assert first.dtype == np.uint8
     assert np.array_equal(first, again)
+
+
+def test_a_size_that_an_engine_cannot_be_fitted_to_ends_the_trials():
+    def fitted(size):
+        if size == 64:
+            raise RuntimeError("no memory for this graph")
+        return FakeClassifier()
+
+    assert list(speeds_by_batch_size(fitted)) == [8, 16, 32]

@@ -13,11 +13,13 @@ from orchestrator.contract.stages import add_seconds, name_bound, stage_rates
         ({"read": 6, "decode": 5, "wait": 3, "predict": 8, "write": 0}, "storage"),  # neither alone outlasts 8 s
         ({"read": 2, "decode": 8, "wait": 0.5, "predict": 9, "write": 0}, "device"),  # they only fight for cores
         ({"read": 5, "decode": 5, "wait": 9, "predict": 1, "write": 0}, "decode"),
-        ({"read": 5, "decode": 5, "wait": 9, "predict": 5, "write": 5}, "device"),
+        ({"read": 5, "decode": 5, "wait": 9, "predict": 6, "write": 6}, "decode"),  # they are written meanwhile
+        ({"read": 1, "decode": 4, "wait": 2, "predict": 6, "write": 7}, "write"),
+        ({"read": 1, "decode": 4, "wait": 2, "predict": 5, "write": 5}, "device"),
         ({"predict": 0.5}, "device"),
     ],
 )
-def test_what_bounds_a_job_is_the_longer_line_and_its_longer_stage(seconds, bound):
+def test_what_bounds_a_job_is_the_longest_line_and_its_longer_stage(seconds, bound):
     assert name_bound(seconds) == bound
 
 
