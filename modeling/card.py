@@ -40,6 +40,16 @@ class ModelCard:
     calibration: Calibration | None = None
     format_version: int = FORMAT_VERSION
 
+    def why_no_int8(self) -> str:
+        """Why the model has no quantised network, with the figures where it was refused: `has no int8 weights; ...`."""
+        quality = self.training.get("int8")
+        if not isinstance(quality, dict) or quality.get("kept", True):
+            return "has no int8 weights; train it with --int8, which says whether quantising keeps the bound"
+        return (
+            f"was refused int8 weights: {quality['agreement']:.2%} of {quality['num_validation']} validation images "
+            f"kept their label, and accuracy went from {quality['accuracy_full']:.4f} to {quality['accuracy']:.4f}"
+        )
+
     @property
     def int8_sha256(self) -> str | None:
         """Hex digest of the bytes of `int8.onnx`; None where the model has no quantised network."""

@@ -46,7 +46,7 @@ class Classifier:
     ) -> None:
         """engine: computes the answers; by default torch does, in full precision.
 
-        batch_size, images_per_sec, decode_together: see `modeling.surviving.Predictor`.
+        batch_size, images_per_sec, decode_together (and largest_batch): see `modeling.surviving.Predictor`.
         """
         self.reference = TorchEngine(network, card.preprocessing, device)
         self.network = self.reference.network  # in eval mode, its parameters without gradients
@@ -55,6 +55,7 @@ class Classifier:
         self.batch_size = batch_size
         self.images_per_sec = images_per_sec
         self.decode_together = decode_together
+        self.largest_batch: int | None = None
         self.card = card
         self.labels = card.labels
         self.preprocessing = card.preprocessing

@@ -18,10 +18,13 @@ from modeling.preprocessing import Preprocessing
 class Predictor(Protocol):
     """What is needed of a Classifier.
 
+    largest_batch: images of a batch that may fit in memory, after one that did not; None where all did.
     num_streams: threads that may ask it at once to advantage. batch_size: images that it answers fastest together.
     images_per_sec: that it answers with all streams at work; 0 where that was not measured. decode_together: decodes
     images on its device; None where the cores are to decode.
     """
+
+    largest_batch: int | None
 
     @property
     def preprocessing(self) -> Preprocessing: ...
@@ -45,12 +48,11 @@ class Predictor(Protocol):
 
 
 class Survivor:
-    """A classifier that survives bad batches, and remembers how large a batch fits in memory."""
+    """A classifier that survives bad batches, and is told how large a batch fits in memory."""
 
     def __init__(self, classifier: Predictor, top_k: int) -> None:
         self._classifier = classifier
         self._top_k = top_k
-        self._largest: int | None = None  # images of a batch that fitted after one that did not
 
     def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
         """One prediction for each image, though some make the classifier raise: those answer `predict_failed`.
@@ -61,7 +63,8 @@ class Survivor:
             Exception: what the classifier raised, if it cannot even predict one black image, or if one image
                 alone does not fit in memory: then no image is to blame.
         """
-        if self._largest is not None and len(images) > self._largest:
+        largest = self._classifier.largest_batch
+        if largest is not None and len(images) > largest:
             return self._halves(images)
         try:
             predictions = self._classifier.predict(np.stack(images), self._top_k)
@@ -74,7 +77,7 @@ class Survivor:
                     raise
                 return [Prediction.failed(ImageError("predict_failed", f"{type(err).__name__}: {err}"[:300]))]
             if out_of_memory:
-                self._largest = -(-len(images) // 2)
+                self._classifier.largest_batch = -(-len(images) // 2)
             return self._halves(images)
         if len(predictions) != len(images):
             raise RuntimeError(f"the classifier gave {len(predictions)} predictions for {len(images)} images")

@@ -78,12 +78,11 @@ def check_classify(settings: Settings, wish: ClassifyWish) -> None:
 
 def check_precision(settings: Settings, wish: ClassifyWish) -> None:
     """Raises where the model has no weights of the precision; what a worker's processor lacks, the job will tell."""
-    version = ModelStore(settings.models).resolve(wish.model)
+    store = ModelStore(settings.models)
+    version = store.resolve(wish.model)
     if wish.precision == "int8" and not (version.path / INT8_FILE).is_file():
-        raise UsageError(
-            f"--precision int8: {version.ref} has no int8 weights; train it with --int8, which says whether quantising "
-            "keeps the bound, or leave the precision to auto"
-        )
+        why = store.card(wish.model).why_no_int8()
+        raise UsageError(f"--precision int8: {version.ref} {why}; leave the precision to auto")
 
 
 def check_train(settings: Settings, wish: TrainWish) -> None:

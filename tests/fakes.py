@@ -46,6 +46,7 @@ class FakeClassifier:
     images_per_sec: float = 0.0
     engine_name: str = "fake"
     decode_together: BatchDecoder | None = None
+    largest_batch: int | None = None
 
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
         brightness = [int(image.mean()) for image in images]

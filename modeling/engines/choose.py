@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modeling.card import INT8_FILE, check_int8
+from modeling.card import INT8_FILE, ModelCard, check_int8
 from modeling.classifier import Classifier
 from modeling.durable import replace_durably
 from modeling.engines.choice import CORES, Choice, choice_path, read_choice
@@ -84,10 +84,10 @@ def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, pr
     """The classifier with the remembered engine, or with the one found now."""
     path = choice_path(folder, precision, hardware_key(classifier.device))
     options = _options(classifier, version, folder, precision)
-    remembered = read_choice(path)
-    for option in options:
-        if remembered is not None and remembered.engine == option.name:
-            return _on(classifier, option.make().fitted(remembered.batch_size), remembered)
+    if (remembered := read_choice(path)) is not None:
+        for option in options:
+            if option.name == remembered.engine and (made := _make(classifier, option, remembered, folder)):
+                return made
     choice, found = _find(classifier, options, precision)
     logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
     try:
@@ -95,6 +95,17 @@ def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, pr
     except OSError as err:
         logger.warning("the choice cannot be remembered in %s: %s", folder, err.strerror)
     return found
+
+
+def _make(classifier: Classifier, option: _Option, remembered: Choice, folder: Path) -> Classifier | None:
+    """The classifier as it was chosen; None where that cannot be had any more."""
+    for _ in range(2):
+        try:
+            return _on(classifier, option.make().fitted(remembered.batch_size), remembered)
+        except Exception as err:  # whatever a library raises: what is kept beside the version may be damaged
+            logger.warning("%s in %s is built anew: %s", option.name, folder, _reason(err))
+            (folder / GRAPH_FILE).unlink(missing_ok=True)
+    return None
 
 
 def _options(
@@ -206,7 +217,7 @@ def _compare(classifier: Classifier, options: Sequence[_Option], precision: Want
         if best is None or speed > _CLEARLY * best[0]:
             best = (speed, option, engine)
     if best is None:
-        raise ModelingError(_unavailable(precision, refused))
+        raise ModelingError(_unavailable(precision, refused, classifier.card))
     _, option, engine = best
     return _Fastest(option.name, option.precision, engine, speeds, refused)
 
@@ -238,11 +249,11 @@ def _on(classifier: Classifier, engine: Engine, choice: Choice) -> Classifier:
     return classifier.on(engine, choice.batch_size, choice.speed, together)
 
 
-def _unavailable(precision: str, refused: dict[str, str]) -> str:
+def _unavailable(precision: str, refused: dict[str, str], card: ModelCard) -> str:
     if refused:
         return f"precision {precision} cannot be used: {'; '.join(f'{name}: {why}' for name, why in refused.items())}"
     hint = {
-        "int8": "the model has no int8 weights; train it with --int8, which says if quantising keeps the bound",
+        "int8": f"the model {card.why_no_int8()}",
         "bf16": "this processor has no instructions for it",
     }.get(precision, "no engine offers it")
     return f"precision {precision} cannot be used here: {hint}; give --precision auto"

@@ -83,6 +83,7 @@ class FakeClassifier:
         self.images_per_sec = 0.0
         self.engine_name = "fake"
         self.decode_together = None
+        self.largest_batch: int | None = None
         self.poison = poison
         self.max_batch = max_batch
         self.broken = broken

@@ -121,6 +121,23 @@ def test_real_photographs_get_the_same_labels_as_by_pillow_alone():
     assert set(ours.tolist()) >= {0, 1}  # cats and dogs: labels that mean something
 
 
+@pytest.mark.parametrize("factor", [2, 4])
+def test_photographs_decoded_at_a_fraction_get_the_same_labels(factor):
+    photographs = []
+    for path in sorted(real_data("cats_dogs").glob("*/*.jpg"))[:: 25 * factor]:
+        image = Image.open(path).convert("RGB")
+        scale = factor * 2 * PREPROCESSING.resize / min(image.size)
+        size = tuple(round(scale * side) + 1 for side in image.size)
+        photographs.append(encode(image.resize(size, Image.LANCZOS), "JPEG", quality=92))
+    network = build_network("mobilenet_v2", PREPROCESSING, 1000).eval()
+    network.load_state_dict(torch.load(real_data("weights") / "mobilenet_v2_rebuilt.pth", weights_only=True))
+
+    ours, plain = (kinds(scores(network, photographs, decode)) for decode in (decode_image, reference_decode))
+
+    assert float((ours == plain).double().mean()) >= 0.999
+    assert set(ours.tolist()) >= {0, 1}
+
+
 def test_a_large_photograph_decoded_at_a_quarter_looks_the_same():
     folder = real_data("cats_dogs")
     photograph = Image.open(sorted(folder.glob("Cat/*.jpg"))[0]).convert("RGB").resize((2400, 1800), Image.LANCZOS)

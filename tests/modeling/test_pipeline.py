@@ -314,6 +314,15 @@ def test_every_stage_is_timed():
     assert result.seconds["decode"] > 0
 
 
+def test_a_size_that_did_not_fit_is_not_tried_by_the_next_slice_either():
+    classifier = FakeClassifier(max_batch=2)
+
+    for _ in range(2):
+        run([sources(*range(8))], classifier, batch_size=8)
+
+    assert [len(batch) for batch in classifier.batches].count(8) == 1
+
+
 def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_are_tried():
     held: list[weakref.ref] = []
 

@@ -67,8 +67,9 @@ def test_auto_measures_int8_among_the_others(trained, monkeypatch):
     assert "openvino int8" in json.loads(path.read_text())["images_per_sec"]
 
 
-def test_what_does_not_keep_the_bound_is_refused_with_its_figures(tmp_path, monkeypatch):
-    monkeypatch.setattr(quantise, "MIN_AGREEMENT", 1.01)
+@pytest.mark.parametrize(("bound", "value"), [("MIN_AGREEMENT", 1.01), ("MAX_FALL", -0.01)])
+def test_what_does_not_keep_the_bound_is_refused_with_its_figures(tmp_path, monkeypatch, bound, value):
+    monkeypatch.setattr(quantise, bound, value)
     events = []
 
     card = train_with_int8(tmp_path, events)
@@ -78,6 +79,7 @@ def test_what_does_not_keep_the_bound_is_refused_with_its_figures(tmp_path, monk
     assert f"{card.training['int8']['agreement']:.2%}" in text
     assert card.training["int8"]["kept"] is False
     assert not (tmp_path / "model" / INT8_FILE).exists()
+    assert f"was refused int8 weights: {card.training['int8']['agreement']:.2%} of" in card.why_no_int8()
 
 
 def test_a_quantised_network_that_is_not_the_cards_is_not_used(trained, tmp_path):

@@ -437,3 +437,18 @@ def test_a_model_without_calibration_or_mistakes_has_a_shorter_table(capsys):
 )  # fmt: skip
 def test_a_size_is_told_as_people_do(size_bytes, text):
     assert size_text(size_bytes) == text
+
+
+def test_bench_marks_what_jobs_use_and_says_the_same_as_data(home):
+    version = publish_model(home / "models", "fast")
+
+    said = CliRunner().invoke(main, ["models", "bench", "fast"])
+    told = json.loads(CliRunner().invoke(main, ["models", "bench", "fast", "--json"]).stdout)
+
+    assert (told["model"], told["device"]) == (version.ref, "cpu")
+    assert {"engine", "batch_size", "images_per_sec", "latency_ms", "chosen", "refused"} == set(told["speeds"][0])
+    assert sum(speed["chosen"] for speed in told["speeds"]) == 1
+    header, *rows = said.stdout.splitlines()
+    assert header.split() == ["engine", "batch", "images/s", "latency"]
+    assert len(rows) == len(told["speeds"])
+    assert sum("*" in row for row in rows) == 1

@@ -13,13 +13,16 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
+from modeling.calibration import Calibration
 from modeling.card import WEIGHTS_FILE
+from modeling.store import ModelStore
 from orchestrator.cli import main
 from orchestrator.contract.measuring import MeasureAnswer
 from orchestrator.forecast import Share, decision_shares, draw_sample, expected_s
 from tests.integration.house import hear_interrupts
 from tests.integration.models import make_photographs, make_pngs, publish_model
 from tests.integration.server import wait_until
+from tests.modeling.evaluation.models import make_model, png
 
 
 @pytest.fixture
@@ -183,3 +186,19 @@ def test_an_interrupt_ends_a_plan_and_the_process_that_measures(home, tmp_path):
         assert b"interrupted" in command.stderr.read()
     assert command.returncode == 130
     wait_until(lambda: not measuring.is_running(), what="the process that measures is gone")
+
+
+def test_a_plan_tells_how_many_images_people_will_have_to_look_at(home):
+    calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.6, 100, 0.1, 0.0, 0.0)
+    staged = make_model(home.parent / "staged", slope=0.05, calibration=calibration)
+    ModelStore(home / "models").publish(staged, "lamps")
+    (home.parent / "lamps").mkdir()
+    for number, brightness in enumerate([0] * 10 + [100] * 6 + [126] * 4):  # scores of 1.00, 0.80 and 0.52
+        (home.parent / "lamps" / f"{number}.png").write_bytes(png(brightness))
+
+    told = CliRunner().invoke(main, ["classify", "lamps", "--model", "lamps", "--plan", "--json"])
+    said = CliRunner().invoke(main, ["classify", "lamps", "--model", "lamps", "--plan"])
+
+    shares = {name: share["share"] for name, share in json.loads(told.stdout)["decisions"].items()}
+    assert shares == {"accept": 0.5, "review": 0.3, "reject": 0.2}
+    assert re.search(r"review\s.*30", said.stdout)

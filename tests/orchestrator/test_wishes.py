@@ -1,15 +1,20 @@
 """What a training starts from, weights by name, a published model, a file or a folder; and what suits a job."""
 
+from dataclasses import replace
+
 import pytest
 
+from modeling.card import CARD_FILE
 from modeling.errors import DataError, ModelingError, ModelNotFoundError
 from modeling.store import ModelStore
 from orchestrator import wishes
+from orchestrator.contract.errors import UsageError
 from orchestrator.shard_size import SMALLEST
 from orchestrator.sources import SourceOptions, open_source
 from orchestrator.wishes import (
     ClassifyWish,
     TrainWish,
+    check_precision,
     check_train,
     choose_weights,
     first_paths,
@@ -131,3 +136,31 @@ def test_of_a_pipe_only_one_path_is_waited_for(settings, here, version):
     pin, _ = pin_model(settings, version.ref)
     wish = ClassifyWish("-", version.ref)
     assert shard_size_of(settings, wish, opened, first_paths(wish, opened), pin) >= SMALLEST
+
+
+@pytest.mark.parametrize(
+    ("training", "why"),
+    [
+        ({}, "has no int8 weights; train it with --int8"),
+        (
+            {
+                "int8": {
+                    "kept": False,
+                    "agreement": 0.9871,
+                    "num_validation": 700,
+                    "accuracy_full": 0.98,
+                    "accuracy": 0.961,
+                }
+            },
+            r"was refused int8 weights: 98.71% of 700 .* accuracy went from 0.9800 to 0.9610; leave the precision",
+        ),
+    ],
+)
+def test_int8_that_a_model_does_not_have_is_refused_with_what_training_found(settings, here, version, training, why):
+    card = ModelStore(settings.models).card("digits")
+    (version.path / CARD_FILE).write_bytes(replace(card, training=training).to_bytes())
+
+    with pytest.raises(UsageError, match=f"--precision int8: digits@1 {why}"):
+        check_precision(settings, ClassifyWish("digits", "digits", precision="int8"))
+
+    check_precision(settings, ClassifyWish("digits", "digits"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modeling.classifier import Classifier
-from modeling.engines import choose
+from modeling.engines import choose, hardware
 from modeling.engines.choose import load_fastest
 from modeling.errors import ModelingError
 from modeling.store import ModelStore
@@ -172,3 +172,31 @@ def test_a_damaged_memory_of_the_choice_is_made_anew(tmp_path):
     load_fastest(version)
 
     assert remembered(version)["engine"]
+
+
+def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatch):
+    store = ModelStore(tmp_path / "models")
+    store.publish(make_model(tmp_path / "staged"), "shapes")
+    version = store.resolve("shapes")
+    monkeypatch.setattr(choose, "_CLEARLY", 0.0)  # the last engine is chosen: OpenVINO's
+    load_fastest(version, precision="fp32")
+    before = remembered(version, "fp32")
+    graph = version.artifacts / choose.GRAPH_FILE
+    graph.write_bytes(graph.read_bytes()[:100])
+
+    classifier = load_fastest(version, precision="fp32")
+
+    assert classifier.engine.name == before["engine"] == "openvino fp32"
+    assert remembered(version, "fp32") == before
+    assert len(graph.read_bytes()) > 100
+
+
+@pytest.mark.parametrize("changed", ["_VERSION", "_cpu", "version"])
+def test_what_was_built_for_other_hardware_or_libraries_is_not_used(monkeypatch, changed):
+    device = torch.device("cpu")
+    before = hardware.hardware_key(device)
+
+    other = {"_VERSION": -1, "_cpu": lambda: {"model name": "another"}, "version": lambda name: f"another {name}"}
+    monkeypatch.setattr(hardware, changed, other[changed])
+
+    assert hardware.hardware_key(device) != before
