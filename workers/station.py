@@ -77,23 +77,25 @@ class Sessions:
                     del self._sessions[key]
             session.set_exception(err)
         else:
-            with self._lock:
-                while len(self._sessions) > MODELS_KEPT:
-                    self._sessions.popitem(last=False)
-            _set_aside_what_stays()
+            self._settle()
         finally:
             del session
 
+    def _settle(self) -> None:
+        """Let the least recently used models go, and spare what stays from being looked through for garbage.
 
-def _set_aside_what_stays() -> None:
-    """Have Python look for garbage among new objects alone, until the next model is loaded.
-
-    Rows are many new objects, and bring it to go through all there are again and again: torch's and the models' are
-    hundreds of thousands, and stay. A sixth of the time of a job of tiny images was spent on them.
-    """
-    gc.unfreeze()  # a model may have gone since
-    gc.collect()
-    gc.freeze()
+        Rows are many new objects, and bring Python to look for garbage again and again, among all objects there are:
+        torch's and the models' are hundreds of thousands, and a sixth of the time of a job of tiny images was spent
+        on them. So what is there when a model has been loaded is set aside, until another has to go.
+        """
+        with self._lock:
+            too_many = len(self._sessions) - MODELS_KEPT
+            for _ in range(too_many):
+                self._sessions.popitem(last=False)
+        if too_many > 0:
+            gc.unfreeze()
+            gc.collect()
+        gc.freeze()
 
 
 @dataclass
