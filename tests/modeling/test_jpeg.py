@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.decode import PREPROCESSING, kinds, scores
+from benchmarks.decode import PREPROCESSING, enlarged, kind_scores, kinds, scores
 from benchmarks.reference_decode import reference_decode
 from modeling.decode import decode_image
 from modeling.errors import ImageError
@@ -122,20 +122,19 @@ def test_real_photographs_get_the_same_labels_as_by_pillow_alone():
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_photographs_decoded_at_a_fraction_get_the_same_labels(factor):
-    photographs = []
-    for path in sorted(real_data("cats_dogs").glob("*/*.jpg"))[:: 25 * factor]:
-        image = Image.open(path).convert("RGB")
-        scale = factor * 2 * PREPROCESSING.resize / min(image.size)
-        size = tuple(round(scale * side) + 1 for side in image.size)
-        photographs.append(encode(image.resize(size, Image.LANCZOS), "JPEG", quality=92))
+def test_photographs_decoded_at_a_fraction_get_the_same_labels_but_for_near_ties(factor):
+    paths = sorted(real_data("cats_dogs").glob("*/*.jpg"))[:: 25 * factor]
+    photographs = enlarged([path.read_bytes() for path in paths], factor)
     network = build_network("mobilenet_v2", PREPROCESSING, 1000).eval()
     network.load_state_dict(torch.load(real_data("weights") / "mobilenet_v2_rebuilt.pth", weights_only=True))
 
-    ours, plain = (kinds(scores(network, photographs, decode)) for decode in (decode_image, reference_decode))
+    ours, plain = (kind_scores(scores(network, photographs, decode)) for decode in (decode_image, reference_decode))
 
-    assert float((ours == plain).double().mean()) >= 0.999
-    assert set(ours.tolist()) >= {0, 1}
+    best, second = plain.topk(2, dim=1).values.unbind(dim=1)
+    sure = best - second > 0.1
+    assert sure.double().mean() > 0.9
+    assert torch.equal(ours[sure].argmax(dim=1), plain[sure].argmax(dim=1))
+    assert (ours - plain).abs().mean() < 0.02
 
 
 def test_a_large_photograph_decoded_at_a_quarter_looks_the_same():

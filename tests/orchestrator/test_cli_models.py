@@ -449,6 +449,6 @@ def test_bench_marks_what_jobs_use_and_says_the_same_as_data(home):
     assert {"engine", "batch_size", "images_per_sec", "latency_ms", "chosen", "refused"} == set(told["speeds"][0])
     assert sum(speed["chosen"] for speed in told["speeds"]) == 1
     header, *rows = said.stdout.splitlines()
-    assert header.split() == ["engine", "batch", "images/s", "latency"]
+    assert header.split() == ["ENGINE", "BATCH", "IMAGES/S", "LATENCY"]
     assert len(rows) == len(told["speeds"])
     assert sum("*" in row for row in rows) == 1
