@@ -37,15 +37,16 @@ def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int =
         ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
     """
     grey = preprocessing.mode == "L"
-    pixels_HWC = None
+    pixels_HWC, whole = None, None
     if (size := jpeg_size(data)) is not None:
         _check_size(size, max_pixels)
-        pixels_HWC = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
+        decoded = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
+        pixels_HWC, whole = decoded or (None, None)
     elif (size := plain_png_size(data, grey=grey)) is not None:
         _check_size(size, max_pixels)
         pixels_HWC = decode_plain_png(data, grey=grey)
     if pixels_HWC is not None:
-        return fit(pixels_HWC, preprocessing)
+        return fit(pixels_HWC, preprocessing, whole)
     with loaded_image(data, needed=_needed(preprocessing), max_pixels=max_pixels) as (image, _):
         return fit(pixels_of(upright(image), preprocessing), preprocessing)
 

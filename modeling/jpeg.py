@@ -35,13 +35,21 @@ def jpeg_size(data: bytes) -> Size | None:
     return (width, height) if colour_space in _COLOUR_SPACES else None
 
 
-def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> Pixels | None:
-    """Pixels HWC of a JPEG of that size, upright, one channel or three; None where Pillow has to read it.
+def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> tuple[Pixels, Size] | None:
+    """Pixels HWC of a JPEG of that size, upright, one channel or three, and the size that it has upright.
 
-    Decoded at an eighth, a quarter or a half while both sides keep `needed` px. Grey is the file's own luma.
+    None where Pillow has to read it. Decoded at an eighth, a quarter or a half while both sides keep `needed` px. Where
+    a side is no multiple of that, the last pixels reach beyond it: `modeling.pixels.fit` takes the size into account,
+    and one that is turned is decoded at another fraction, lest they come to lie in front. Grey is the file's own luma.
     Damage that a lenient decoder would pass over (missing data, say) gives None, too.
     """
-    factor = next((factor for factor in _FACTORS if min(size) >= factor * needed), 1)
+    orientation = exif_orientation(data)
+    fractions = (
+        factor
+        for factor in _FACTORS
+        if min(size) >= factor * needed and (orientation == 1 or not any(side % factor for side in size))
+    )
+    factor = next(fractions, 1)
     smallest = [-(-side // factor) for side in size]
     try:
         pixels_HWC: Pixels = simplejpeg.decode_jpeg(
@@ -49,7 +57,7 @@ def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> Pixels |
         )
     except ValueError:
         return None
-    return turned(pixels_HWC, exif_orientation(data))
+    return turned(pixels_HWC, orientation), size if orientation < 5 else (size[1], size[0])
 
 
 def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:

@@ -14,6 +14,7 @@ Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 """Width and height in px."""
 
+_NOT_LESS = 1 + 1e-9  # torch rounds the size that factors make down
 _LONGEST = 16  # shorter sides; no crop that a preprocessing may ask for reaches further
 _ALL = slice(None)
 _FULL_SCALES = (1.0, 255.0, 65535.0)
@@ -85,16 +86,28 @@ def _to_8_bit(values_HW: NDArray[Any]) -> Pixels:
     return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
-def fit(pixels_HWC: Pixels, preprocessing: Preprocessing) -> Pixels:
+def fit(pixels_HWC: Pixels, preprocessing: Preprocessing, whole: Size | None = None) -> Pixels:
     """Upright pixels of the model's channels, resized (and cropped) by the preprocessing's rule: C-contiguous.
 
     Bilinear with antialiasing, by torch, whose kernel for bytes is 2.5 times as fast as Pillow's and differs from it
     by rounding alone. With `resize`, sizes and crop are rounded as torchvision's Resize and CenterCrop do.
+
+    whole: the image's own size, where its pixels are those of a fraction, the last of which may reach beyond it.
     """
     if pixels_HWC.shape == preprocessing.shape and preprocessing.resize is None:
         return np.ascontiguousarray(pixels_HWC)
-    fitting = fitting_of(pixels_HWC.shape[0], pixels_HWC.shape[1], preprocessing)
-    scaled_HWC = _scaled(pixels_HWC[fitting.rows, fitting.columns], fitting.height, fitting.width)
+    height, width = pixels_HWC.shape[:2]
+    if whole is None or max(whole) > _LONGEST * min(whole):
+        whole = (width, height)
+    factor = round(max(whole) / max(height, width))
+    fitting = fitting_of(whole[1], whole[0], preprocessing)
+    if factor == 1:
+        pixels_HWC = pixels_HWC[fitting.rows, fitting.columns]
+        height, width = pixels_HWC.shape[:2]
+        sides = float(height), float(width)
+    else:
+        sides = whole[1] / factor, whole[0] / factor
+    scaled_HWC = _scaled(pixels_HWC, sides, fitting.height, fitting.width)
     return np.ascontiguousarray(scaled_HWC[fitting.crop_rows, fitting.crop_columns])
 
 
@@ -129,7 +142,8 @@ def _not_too_long(side: int, shorter: int) -> slice:
     return slice(margin, side - margin)
 
 
-def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:
+def _scaled(pixels_HWC: Pixels, sides: tuple[float, float], height: int, width: int) -> Pixels:
+    """Scaled to height x width. sides: how much of the pixels' height and width is the image's."""
     if pixels_HWC.shape[:2] == (height, width):
         return pixels_HWC
     from torch import from_numpy  # slow to import, and wanted only where there are images to scale
@@ -139,6 +153,11 @@ def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:
     # Turned by NumPy: each call of torch lets go of the interpreter's lock, and waits for it among many threads.
     image_1HWC = np.require(pixels_HWC, requirements=["C", "W"]).reshape(1, *pixels_HWC.shape)
     image_1CHW = from_numpy(image_1HWC.transpose(0, 3, 1, 2))
-    scaled_1CHW: Pixels = interpolate(image_1CHW, size=(height, width), mode="bilinear", antialias=True).numpy()
-    scaled_HWC: Pixels = scaled_1CHW[0].transpose(1, 2, 0)
+    if sides == pixels_HWC.shape[:2]:
+        scaled_1CHW = interpolate(image_1CHW, size=(height, width), mode="bilinear", antialias=True)
+    else:
+        factors = (_NOT_LESS * height / sides[0], _NOT_LESS * width / sides[1])
+        scaled_1CHW = interpolate(image_1CHW, scale_factor=factors, mode="bilinear", antialias=True)
+    scaled_HWC: Pixels = scaled_1CHW.numpy()[0].transpose(1, 2, 0)
+    assert scaled_HWC.shape[:2] == (height, width), "a fraction has twice the pixels that are wanted, and more"
     return scaled_HWC
