@@ -107,7 +107,6 @@ class ClassifySlice:
             follow_symlinks=request.follow_symlinks,
             max_file_bytes=station.settings.max_file_bytes,
         )
-        self._batch_size = station.settings.batch_size or self._classifier.batch_size
         self._deadline = time.monotonic() + station.settings.slice_s
         self._draining_since: float | None = None
         self._open: deque[OpenShard] = deque()
@@ -148,7 +147,7 @@ class ClassifySlice:
 
     def _lots(self) -> Iterator[list[list[Source]]]:
         """The sources of claimed shards, batch by batch, so that a batch never depends on its neighbours."""
-        size = self._batch_size
+        size = self._classifier.batch_size
         while self._delicate is None and (shard := self._claim_next()) is not None:
             if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
                 self._delicate = shard
@@ -201,7 +200,6 @@ class ClassifySlice:
             lots,
             self._classifier,
             top_k=self._request.top_k,
-            batch_size=self._batch_size,
             decode_threads=threads or self._station.settings.decode_threads,
             max_pixels=self._station.settings.max_pixels,
             between_batches=self._between_batches,
@@ -291,7 +289,7 @@ class ClassifySlice:
             return self._commit_alone(shard, given_up=True)
         journal = Journal(self._folder.journals, shard.claim)
         deaths = journal.deaths()
-        size = self._batch_size
+        size = self._classifier.batch_size
         with journal.open() as notes:
             for start in range(0, len(shard.paths), size):
                 indices = range(start, min(start + size, len(shard.paths)))
