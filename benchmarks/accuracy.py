@@ -23,9 +23,9 @@ from typing import Any
 
 from benchmarks.accuracy_data import IMAGENET_LABELS, characters, cifar10, imagenet, mnist, photographs
 from benchmarks.machine import describe_run
-from modeling.child_process import CHILD_ENVIRONMENT
 from modeling.evaluation.run import EVALUATION_FILE, EvaluateRequest
-from modeling.train_request import TrainRequest
+from modeling.training.process import CHILD_ENVIRONMENT
+from modeling.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def in_child(name: str, request: dict[str, Any], path: Path) -> tuple[float, flo
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     phases: dict[str, float] = {}
     with subprocess.Popen(
-        [sys.executable, "-m", "modeling.child_process", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "modeling.training.process", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env=CHILD_ENVIRONMENT | os.environ,
     ) as child:  # fmt: skip
         assert child.stdout is not None

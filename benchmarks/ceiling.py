@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_networks import GREY, PHOTOGRAPHIC, publish_int8, publish_network
-from modeling.classifier import Classifier
-from modeling.engines.choose import measure_engines
-from modeling.engines.timing import images_per_sec, random_images
-from modeling.summary import summarise
+from modeling.inference.choose_engine import measure_engines
+from modeling.inference.classifier import Classifier
+from modeling.inference.timing import images_per_sec, random_images
+from modeling.networks.summary import summarise
 
 SIDE = 3072  # of the square matrices: far more than fits in any cache
 MEASURE_S = 3.0

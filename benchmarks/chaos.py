@@ -32,12 +32,12 @@ from benchmarks.chaos_orders import Customer, Ended, Order, Trainer, make_orders
 from benchmarks.chaos_watch import Watch
 from benchmarks.machine import describe_run, keep
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.job_folder import active_jobs
+from orchestrator.contract.jobs.job_folder import active_jobs
+from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.contract.rows import FORMATS
-from tests.integration.house import House
-from tests.integration.models import publish_model
-from tests.integration.server import Server, wait_until
+from tests.support.published_models import publish_model
+from tests.support.server import Server, wait_until
+from tests.support.workers import House
 
 NUM_WORKERS = 2
 LATE_S = 15.0  # a dead worker's shards are taken over within this
@@ -45,7 +45,7 @@ CALM_S = 240.0  # after the last fault every job ends within this
 COUNT_STARTS = """
 import os
 if "CHAOS_STARTS" in os.environ:
-    import orchestrator.contract.listing as listing
+    import orchestrator.contract.jobs.listing as listing
     whole = listing.read_shard
     def read_shard(folder, shard):
         with open(os.environ["CHAOS_STARTS"], "ab", buffering=0) as file:

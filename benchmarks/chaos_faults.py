@@ -15,10 +15,10 @@ import redis
 
 from benchmarks.chaos_watch import Watch
 from orchestrator.contract.errors import UnavailableError
-from orchestrator.contract.job_folder import active_jobs
+from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE
-from orchestrator.submit import Office
-from tests.integration.house import House, Worker
+from orchestrator.jobs.submit import Office
+from tests.support.workers import House, Worker
 
 
 @dataclass

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeling.errors import ModelingError
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import PigeonholeError, UnavailableError
-from orchestrator.contract.job_folder import JobFolder, Outcome
-from orchestrator.contract.rows import FORMATS
+from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
+from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
-from orchestrator.results import find_published, verify
-from orchestrator.submit import ClassifyWish, Office, TrainWish
-from tests.integration.models import make_photographs, make_pngs
+from orchestrator.jobs.results import find_published, verify
+from orchestrator.jobs.submit import ClassifyWish, Office, TrainWish
 from tests.integration.test_training_jobs import make_shapes
+from tests.support.published_models import make_photographs, make_pngs
 
 POLL_S = 0.1
 TRAIN_EVERY_S = 30.0

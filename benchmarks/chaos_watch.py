@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from orchestrator.contract.ledger import PREFIX
+from orchestrator.contract.ledger.ledger import PREFIX
 from orchestrator.contract.queues import ALL_QUEUES
 
 TICK_S = 0.05

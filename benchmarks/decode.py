@@ -24,9 +24,9 @@ from PIL import Image
 from benchmarks.machine import describe_run
 from benchmarks.reference_decode import reference_decode
 from benchmarks.throughput_folders import make_digits
-from modeling.decode import decode_image
+from modeling.images.decode import decode_image
+from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import build_network, normalise
-from modeling.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing("RGB", 224, 224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DOGS, CATS = slice(151, 269), slice(281, 286)  # of ImageNet's labels

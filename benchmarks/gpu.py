@@ -29,11 +29,11 @@ from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import PHOTOGRAPHIC, publish_network
 from benchmarks.throughput_ours import Subject, measure_jobs
-from modeling.decode import decode_image
-from modeling.decoders import TOGETHER, TOGETHER_THREADS, num_cores
-from modeling.engines.nvjpeg import NvJpeg
-from modeling.engines.torch_engine import TorchEngine
-from modeling.formats import MAX_PIXELS
+from modeling.images.decode import decode_image
+from modeling.images.formats import MAX_PIXELS
+from modeling.inference.decoders import TOGETHER, TOGETHER_THREADS, num_cores
+from modeling.inference.engines.torch_engine import TorchEngine
+from modeling.inference.nvjpeg import NvJpeg
 from orchestrator.contract.settings import Settings
 
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h

@@ -24,20 +24,20 @@ from pathlib import Path
 import psutil
 
 from benchmarks.machine import describe_run, keep
-from modeling.classifier import Classifier
-from modeling.pipeline import predict_groups
-from modeling.store import ModelStore
-from orchestrator.contract.ledger import Ledger
-from orchestrator.contract.listing import ListingWriter
+from modeling.inference.classifier import Classifier
+from modeling.inference.pipeline import predict_groups
+from modeling.registry.store import ModelStore
+from orchestrator.contract.jobs.listing import ListingWriter
+from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
-from orchestrator.contract.summary import summary_path
-from orchestrator.follow import follow
-from orchestrator.stack import Stack
-from orchestrator.submit import ClassifyWish, Office
-from tests.integration.models import make_pngs, publish_model
-from workers.read import ImageReader
+from orchestrator.jobs.follow import follow
+from orchestrator.jobs.submit import ClassifyWish, Office
+from orchestrator.stack.stack import Stack
+from tests.support.published_models import make_pngs, publish_model
+from workers.classify.read import ImageReader
 
 
 @dataclass

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 
 def reference_decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:

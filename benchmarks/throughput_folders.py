@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.integration.models import make_pngs, write_images
+from tests.support.published_models import make_pngs, write_images
 
 PHOTOGRAPHS = Path("../shared/data/cats_dogs")
 USUAL = (500, 375)  # px; photographs of this longer side are taken

@@ -10,15 +10,15 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from modeling.architectures import IMAGENET_MEAN, IMAGENET_STD
-from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
-from modeling.classifier import Classifier
 from modeling.exchange.onnx_export import write_graph
+from modeling.images.pixels import Pixels
+from modeling.images.preprocessing import Preprocessing
+from modeling.inference.classifier import Classifier
+from modeling.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
 from modeling.networks.build import build_network
-from modeling.pixels import Pixels
-from modeling.preprocessing import Preprocessing
-from modeling.quantise import write_int8
-from modeling.store import ModelStore, ModelVersion
+from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
+from modeling.registry.store import ModelStore, ModelVersion
+from modeling.training.quantise import write_int8
 
 NETWORKS = ("cnn", "mobilenet_v2", "resnet18", "resnet50")
 GREY = Preprocessing("L", 28, 28)

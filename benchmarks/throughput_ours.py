@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling.classifier import Classifier
-from modeling.decode import decode_image
-from modeling.decoders import Chunk, Decoders
-from modeling.engines.choose import load_fastest
-from modeling.pipeline import predict_groups
-from modeling.store import ModelVersion
+from modeling.images.decode import decode_image
+from modeling.inference.choose_engine import load_fastest
+from modeling.inference.classifier import Classifier
+from modeling.inference.decoders import Chunk, Decoders
+from modeling.inference.pipeline import predict_groups
+from modeling.registry.store import ModelVersion
 from orchestrator.contract.settings import Settings
-from orchestrator.follow import follow
-from orchestrator.stack import Stack
-from orchestrator.submit import ClassifyWish, Office
-from workers.read import ImageReader
+from orchestrator.jobs.follow import follow
+from orchestrator.jobs.submit import ClassifyWish, Office
+from orchestrator.stack.stack import Stack
+from workers.classify.read import ImageReader
 
 TOP_K = 5
 MODEL_ALONE_S = 3.0  # at least so long: the network's speed does not depend on the number of images

@@ -25,12 +25,12 @@ import psutil
 from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import FOLDERS
 from benchmarks.throughput_networks import publish_network
-from modeling.engines.choose import load_fastest
-from modeling.store import ModelVersion
+from modeling.inference.choose_engine import load_fastest
+from modeling.registry.store import ModelVersion
 from orchestrator.contract.settings import Settings
-from orchestrator.follow import follow
-from orchestrator.stack import Stack
-from orchestrator.submit import ClassifyWish, Office
+from orchestrator.jobs.follow import follow
+from orchestrator.jobs.submit import ClassifyWish, Office
+from orchestrator.stack.stack import Stack
 
 SAMPLE_EVERY_S = 0.2
 

@@ -21,7 +21,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from orchestrator.contract.server import SCHEMES
 from orchestrator.contract.settings import Settings
-from tests.integration.server import answers, wait_until
+from tests.support.server import answers, wait_until
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -208,7 +208,7 @@ def test_service_can_be_scaled(name: str):
 
 @pytest.mark.parametrize("name", WORKERS)
 def test_worker_has_time_to_hand_back_what_it_holds(name: str):
-    from workers.classify import DRAIN_GRACE_S
+    from workers.classify.slice import DRAIN_GRACE_S
 
     service = SERVICES[name]
 
@@ -263,7 +263,7 @@ def test_no_file_names_a_host_or_holds_a_secret():
 
 @pytest.mark.integration
 def test_server_keeps_its_data_refuses_strangers_and_shows_no_password(tmp_path: Path):
-    from orchestrator.stack import find_server_program
+    from orchestrator.stack.stack import find_server_program
 
     program = tmp_path / "bin" / "valkey-server"
     program.parent.mkdir()

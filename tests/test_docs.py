@@ -9,7 +9,7 @@ import click
 import pytest
 
 from orchestrator.cli import main
-from tests.modeling.data import make_class_folders
+from tests.support.images import make_class_folders
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

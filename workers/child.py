@@ -12,12 +12,12 @@ from typing import Any, Self
 
 from celery import current_app, signals
 
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.contract.bells import ring
-from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
-from workers.station import Sessions, Station
+from workers.context import Sessions, Station
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _say(station: Station, doing: str) -> None:
 def _warm_up(**_: Any) -> None:
     """Import torch before the first doorbell, so that no job waits for it."""
     configure_logging(WorkerFacts.from_environment().log_level)
-    import modeling.classifier  # noqa: F401
+    import modeling.inference.classifier  # noqa: F401
 
     _say(get_station(), "idle")
     logger.info("ready")

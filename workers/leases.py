@@ -10,9 +10,9 @@ from typing import Self
 
 import redis
 
-from orchestrator.contract.ledger import Claim
+from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.station import Station
+from workers.context import Station
 
 logger = logging.getLogger(__name__)
 

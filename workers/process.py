@@ -25,9 +25,9 @@ from celery.worker import state as worker_state
 from orchestrator.contract.app import create_app
 from orchestrator.contract.bells import ring
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.ledger.live_workers import BEAT_S
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
-from orchestrator.contract.roster import BEAT_S
 from orchestrator.contract.server import SERVER_ERRORS, connect, redact, require_answer
 from orchestrator.contract.settings import get_settings
 from workers import ack_patch

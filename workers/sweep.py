@@ -6,15 +6,15 @@ It is why a doorbell may be lost, and why an emptied server needs nobody's help:
 import logging
 from collections.abc import Callable
 
-from orchestrator.contract.job_folder import JobFolder, active_jobs
-from orchestrator.contract.ledger import Ledger
-from orchestrator.contract.listing import read_facts
+from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs
+from orchestrator.contract.jobs.listing import read_facts
+from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest
+from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE, QUEUE_OF_KIND
-from orchestrator.contract.requests import AnyJobRequest, ClassifyRequest
-from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
-from workers.end import enter_outcome
+from workers.finalize.finalize import enter_outcome
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.child import at_work
-from workers.child_job import do_child_job
-from workers.classify import classify_slice
-from workers.end import end_job
+from workers.classify.slice import classify_slice
+from workers.finalize.finalize import end_job
+from workers.training.run import do_child_job
 
 logger = logging.getLogger(__name__)
 

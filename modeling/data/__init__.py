@@ -1,1 +1,0 @@
-"""Training data: opened by looking, scanned, split. Only ever read."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import PIL
 
 from modeling.data.facts import MAX_FILE_BYTES, THUMBNAIL_BYTES, ImageFacts
-from modeling.formats import MAX_PIXELS
+from modeling.images.formats import MAX_PIXELS
 
 FILE_NAME = "image_facts.sqlite"
 _WAIT_S = 10.0  # for another process that writes

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.findings import Finding
-from modeling.data.names import path_to_text
+from modeling.names import path_to_text
 
 FREE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 """Values of `parts_N`: an image's official part; FREE where it has none."""

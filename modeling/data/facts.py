@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from modeling.decode import loaded_image
 from modeling.errors import ImageError
-from modeling.formats import MAX_PIXELS
-from modeling.pixels import Pixels, orientation_of, to_mode, upright
-from modeling.preprocessing import Preprocessing
+from modeling.images.decode import loaded_image
+from modeling.images.formats import MAX_PIXELS
+from modeling.images.pixels import Pixels, orientation_of, to_mode, upright
+from modeling.images.preprocessing import Preprocessing
 
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
 THUMBNAIL_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2

@@ -13,11 +13,11 @@ from PIL import Image
 
 from modeling.data.dataset import Dataset
 from modeling.data.facts import read_image_file
-from modeling.decode import decode_image
 from modeling.errors import DataError, ImageError
-from modeling.formats import MAX_PIXELS
-from modeling.pixels import Pixels, fit, pixels_of
-from modeling.preprocessing import Preprocessing
+from modeling.images.decode import decode_image
+from modeling.images.formats import MAX_PIXELS
+from modeling.images.pixels import Pixels, fit, pixels_of
+from modeling.images.preprocessing import Preprocessing
 
 Indices = NDArray[np.int64]
 

@@ -16,9 +16,9 @@ from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dat
 from modeling.data.duplicates import Duplicates
 from modeling.data.facts import ImageFacts
 from modeling.data.findings import Finding, some
-from modeling.data.names import harmless
 from modeling.durable import replace_durably
 from modeling.errors import DataError
+from modeling.names import harmless
 
 MIN_SIDE = 8  # px; smaller images hold too little to be told apart
 _MAX_LISTED = 200  # unreadable images, and sets of duplicates, named in JSON; all are counted

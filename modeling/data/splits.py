@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, Targets
-from modeling.data.names import bare, harmless
 from modeling.data.report import DataReport
 from modeling.durable import replace_durably
 from modeling.errors import DataError
+from modeling.names import bare, harmless
 
 _COLUMNS = ("name", "label", "part", "sha256", "group")
 _UNREADABLE, _LEAKED = "unreadable", "leaked"

@@ -1,1 +1,0 @@
-"""How good a classifier is: figures, calibration, decisions and comparisons, from logits and true classes."""

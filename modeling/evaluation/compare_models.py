@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from modeling.evaluation.answers import Answers
-from modeling.evaluation.comparison import Comparison, compare, label_places
 from modeling.evaluation.gather import Gathered, Indices, gather
 from modeling.evaluation.parts import Part, choose, num_trained_on, parts_of
+from modeling.metrics.answers import Answers
+from modeling.metrics.comparison import Comparison, compare, label_places
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -50,8 +50,8 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     Raises:
         ModelingError: a model, the data or the device cannot be used, or the models know other labels.
     """
-    from modeling.classifier import Classifier  # torch: only where a model is wanted
-    from modeling.data.open import open_dataset
+    from modeling.data.forms.open import open_dataset
+    from modeling.inference.classifier import Classifier  # torch: only where a model is wanted
 
     classifiers = [Classifier.load(path, request.device) for path in (request.a, request.b)]
     label_places(classifiers[1].labels, classifiers[0].labels)  # says at once what cannot be compared

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from modeling.data.dataset import Dataset
 from modeling.data.facts import read_image_file
 from modeling.data.images import load_image
-from modeling.decode import decode_image
 from modeling.errors import DataError, ImageError
-from modeling.evaluation.answers import Answers
-from modeling.pixels import Pixels
-from modeling.preprocessing import Preprocessing
+from modeling.images.decode import decode_image
+from modeling.images.pixels import Pixels
+from modeling.images.preprocessing import Preprocessing
+from modeling.metrics.answers import Answers
 
 if TYPE_CHECKING:
-    from modeling.classifier import Classifier
+    from modeling.inference.classifier import Classifier
 
 BATCH = 64  # images in one forward pass
 _AHEAD = 2 * BATCH  # decoded images that may wait: some 20 MB at 224 px

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from modeling.card import REPORT_FILE
 from modeling.errors import ModelingError
-from modeling.evaluation.evaluation import Evaluation
-from modeling.evaluation.figures import evaluate_answers
 from modeling.evaluation.parts import PARTS, Part
+from modeling.metrics.evaluation import Evaluation
+from modeling.metrics.figures import evaluate_answers
+from modeling.registry.card import REPORT_FILE
 
 if TYPE_CHECKING:
     from modeling.evaluation.write import Subject
@@ -93,11 +93,11 @@ def measure(request: EvaluateRequest, emit: Emit) -> tuple["Subject", Evaluation
     Raises:
         ModelingError: the model, the data or the device cannot be used.
     """
-    from modeling.classifier import Classifier  # torch: only where a model is wanted
-    from modeling.data.open import open_dataset
+    from modeling.data.forms.open import open_dataset
     from modeling.evaluation.gather import gather
     from modeling.evaluation.parts import choose, num_trained_on, parts_of
     from modeling.evaluation.write import Subject
+    from modeling.inference.classifier import Classifier  # torch: only where a model is wanted
 
     classifier = Classifier.load(request.model, request.device)
     dataset = open_dataset(request.data)

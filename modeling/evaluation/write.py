@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modeling.card import ModelCard
 from modeling.data.dataset import Dataset
 from modeling.data.images import load_image
-from modeling.data.names import harmless
 from modeling.errors import ImageError
-from modeling.evaluation.evaluation import Evaluation
 from modeling.evaluation.gather import Gathered
 from modeling.evaluation.run import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
-from modeling.evaluation.scored import Scored
-from modeling.pixels import Pixels
-from modeling.preprocessing import Preprocessing
+from modeling.images.pixels import Pixels
+from modeling.images.preprocessing import Preprocessing
+from modeling.metrics.evaluation import Evaluation
+from modeling.metrics.scored import Scored
+from modeling.names import harmless
+from modeling.registry.card import ModelCard
 
 if TYPE_CHECKING:
-    from modeling.report.story import Sample
+    from modeling.report.content import Sample
 
 EVALUATION_VERSION = 1
 PREDICTION_COLUMNS = ("name", "label", "predicted", "score", "decision")
@@ -139,7 +139,7 @@ def _scored(subject: Subject) -> tuple[Scored, list[str | None]]:
 
 
 def _write_report(folder: Path, subject: Subject, evaluation: Evaluation) -> None:
-    from modeling.report.story import Story
+    from modeling.report.content import Story
     from modeling.report.write import write_report
 
     request, card = subject.request, subject.card
@@ -194,7 +194,7 @@ def _enlarged(preprocessing: Preprocessing) -> Preprocessing:
 
 def _samples(subject: Subject) -> list["Sample"]:
     """Some images with predictions, evenly spread over the data."""
-    from modeling.report.story import Sample
+    from modeling.report.content import Sample
 
     answers, labels = subject.gathered.answers, subject.card.labels
     scored, decisions = _scored(subject)

@@ -1,1 +1,0 @@
-"""Models that leave and models that come: ONNX, plain folders, and weights made elsewhere."""

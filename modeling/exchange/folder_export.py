@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.architectures import get_architecture
-from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
-from modeling.classifier import Classifier
 from modeling.exchange.outputs import published_output
+from modeling.inference.classifier import Classifier
+from modeling.networks.architectures import get_architecture
+from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 
 README_FILE = "README.md"
 
@@ -60,7 +60,7 @@ network = torchvision.models.get_model("{architecture}", num_classes=len(card["l
 {changes}network.load_state_dict(safetensors.torch.load_file("model.safetensors"))
 network.eval()"""
 _OWN = """from modeling.networks.build import build_network  # Pigeonhole
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 card = json.load(open("model.json"))
 preprocessing = Preprocessing.from_json(card["preprocessing"])

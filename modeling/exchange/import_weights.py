@@ -12,13 +12,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from modeling.architectures import Architecture, default_preprocessing, get_architecture
-from modeling.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard, check_int8
-from modeling.classifier import Classifier
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
+from modeling.images.preprocessing import Preprocessing
+from modeling.inference.classifier import Classifier
+from modeling.networks.architectures import Architecture, default_preprocessing, get_architecture
 from modeling.networks.build import blank_network, normalise
-from modeling.networks.state import State, fit_state, read_state
-from modeling.preprocessing import Preprocessing
+from modeling.networks.state_dicts import State, fit_state, read_state
+from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard, check_int8
 
 _LABELS = 'a JSON list of names or an object such as {"0": "cat"}'
 _PREPROCESSING = "a JSON object, as `models show --json` prints it under preprocessing"

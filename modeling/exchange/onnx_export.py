@@ -1,9 +1,9 @@
 """A model as one ONNX file that needs nothing of ours.
 
 Input `images`: uint8, batch x height x width x channels, decoded and brought to size as `preprocessing` in the
-metadata says (modeling.preprocessing has the one rule). Normalisation, network, temperature and softmax are in the
-graph. Outputs, both float32, batch x labels: `logits`, before the temperature, and `scores`, calibrated, which add
-up to 1. The batch may have any size.
+metadata says (modeling.images.preprocessing has the one rule). Normalisation, network, temperature and softmax are
+in the graph. Outputs, both float32, batch x labels: `logits`, before the temperature, and `scores`, calibrated, which
+add up to 1. The batch may have any size.
 
 Metadata (`metadata_props`), each value JSON: `labels` (names in the order of the outputs), `preprocessing`,
 `calibration` (with the thresholds of decisions; null where there is none), `architecture`, `weights_sha256`,
@@ -26,12 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modeling.card import ModelCard
-from modeling.classifier import Classifier
 from modeling.errors import ModelingError
 from modeling.exchange.outputs import published_output
+from modeling.images.preprocessing import Preprocessing
+from modeling.inference.classifier import Classifier
 from modeling.networks.build import normalise
-from modeling.preprocessing import Preprocessing
+from modeling.registry.card import ModelCard
 
 MAX_DIFFERENCE = 1e-3  # between logits of torch and of ONNX Runtime, both in float32
 _MAX_BYTES = 2_000_000_000  # protobuf holds 2 GiB

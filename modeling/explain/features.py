@@ -10,7 +10,7 @@ from torch import nn
 
 from modeling.explain.layers import run_to_layer, to_maps, watching
 from modeling.explain.pixel_space import normalised, to_unit
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from modeling.errors import ModelingError
 from modeling.explain.layers import first_convolution, run_to_layer, watching
 from modeling.explain.pixel_space import WHITE, normalised, to_unit
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 Floats = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from modeling.explain.layers import run_to_layer, to_maps, watching
 from modeling.explain.pixel_space import normalised, to_unit
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

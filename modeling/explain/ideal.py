@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from modeling.explain.layers import device_of, watching
 from modeling.explain.pixel_space import normalised, to_pixels, to_unit
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 _COARSEST = 48  # px: images whose longer side is twice this or more begin coarse
 _MOST_SIZES = 3

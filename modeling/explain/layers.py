@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from modeling.engines.torch_engine import repeatable
 from modeling.errors import ModelingError
+from modeling.inference.engines.torch_engine import repeatable
 
 NAMES_SHOWN = 12
 _TOKENS = re.compile(r"encoder\.layers\.[^.]+\.ln_1")  # as torchvision names them

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modeling.explain.layers import device_of
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 WHITE = 255.0  # grey levels from black to white
 

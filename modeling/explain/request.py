@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from modeling.decode import decode_image
 from modeling.errors import ImageError, ModelingError
-from modeling.pixels import Pixels
-from modeling.preprocessing import Preprocessing
+from modeling.images.decode import decode_image
+from modeling.images.pixels import Pixels
+from modeling.images.preprocessing import Preprocessing
 
 Kind = Literal["weights", "filters", "features", "gradcam", "ideal", "robustness"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

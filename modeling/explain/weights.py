@@ -11,7 +11,7 @@ from torch import nn
 from modeling.errors import ModelingError
 from modeling.explain.layers import device_of, watching
 from modeling.explain.pixel_space import normalised
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

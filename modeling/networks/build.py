@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from modeling.architectures import get_architecture
 from modeling.errors import ModelingError
-from modeling.preprocessing import Preprocessing
+from modeling.images.preprocessing import Preprocessing
+from modeling.networks.architectures import get_architecture
 
 
 def build_network(architecture: str, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
@@ -22,7 +22,7 @@ def build_network(architecture: str, preprocessing: Preprocessing, num_classes: 
     """
     known = get_architecture(architecture)
     if known.family == "torchvision":
-        from modeling.networks.photographs import build_photograph_network  # torchvision is slow to import
+        from modeling.networks.torchvision_networks import build_photograph_network  # torchvision is slow to import
 
         return build_photograph_network(known, preprocessing, num_classes)
     module, _, function = known.builder.partition(":")

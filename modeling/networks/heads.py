@@ -11,9 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from modeling.architectures import get_architecture
 from modeling.errors import ArchitectureError
-from modeling.networks.speednet import single_view
+from modeling.networks.architectures import get_architecture
+from modeling.networks.families.speednet import single_view
 
 
 def head_of(network: nn.Module, architecture: str) -> nn.Linear | nn.Conv2d:

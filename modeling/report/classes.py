@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modeling.calibration import Calibration
-from modeling.evaluation.evaluation import ClassFigures, Evaluation
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.evaluation import ClassFigures, Evaluation
 from modeling.report.figures import NOTHING, count, interval, percent
 from modeling.report.html import Html, element, join, short
 from modeling.report.section import Plot, Section, bar, table

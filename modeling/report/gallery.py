@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from modeling.calibration import Calibration
-from modeling.evaluation.evaluation import Evaluation, Mistake
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.evaluation import Evaluation, Mistake
+from modeling.report.content import Picture, Sample
 from modeling.report.figures import score as certainty
 from modeling.report.html import Html, element, join, short
 from modeling.report.pictures import Captioned, thumbnail
 from modeling.report.section import Section
-from modeling.report.story import Picture, Sample
 
 MOST_PICTURES = 24
 _WORDS = {"accept": "accepted", "review": "to review", "reject": "rejected"}

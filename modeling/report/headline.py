@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from modeling.evaluation.evaluation import DecisionFigures, Evaluation
+from modeling.metrics.evaluation import DecisionFigures, Evaluation
 from modeling.report.figures import count, interval, percent
 from modeling.report.html import Html, element, join
 

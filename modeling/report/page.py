@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from modeling.report.content import Story
 from modeling.report.curves import best_epoch
 from modeling.report.figures import count, percent
 from modeling.report.html import Html, element
 from modeling.report.section import Plot, Section
-from modeling.report.story import Story
 
 _SUBTITLE_FACTS = 3
 _CSS = Path(__file__).with_name("page.css")

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from modeling.report.canvas import LIGHT, font_file
+from modeling.report.content import Picture
 from modeling.report.html import Html, element, shortened
-from modeling.report.story import Picture
 
 THUMBNAIL_PX = 128
 _TINY_PX = 64  # up to here pixels are shown as they are, hard-edged and without loss

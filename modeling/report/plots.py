@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.evaluation.evaluation import CoveragePoint, DecisionFigures, Evaluation, ReliabilityBin
+from modeling.metrics.evaluation import CoveragePoint, DecisionFigures, Evaluation, ReliabilityBin
 from modeling.report.canvas import Theme, drawable, new_figure, percent_axis, style_axes
 from modeling.report.figures import count, percent
 from modeling.report.html import shortened

@@ -1,7 +1,7 @@
 """Whether the model's scores mean what they say, and what the thresholds make of them."""
 
-from modeling.calibration import Calibration
-from modeling.evaluation.evaluation import CoveragePoint, Evaluation
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.evaluation import CoveragePoint, Evaluation
 from modeling.report.figures import count, percent, points
 from modeling.report.html import Html, element
 from modeling.report.plots import FEW_IMAGES

@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeling.card import REPORT_FILE
 from modeling.durable import replace_durably
-from modeling.evaluation.evaluation import Evaluation
+from modeling.metrics.evaluation import Evaluation
+from modeling.registry.card import REPORT_FILE
 from modeling.report import plots
 from modeling.report.canvas import THEMES, Theme, lay_out_like, png_of
 from modeling.report.classes import classes_section, confusion_section
+from modeling.report.content import Story
 from modeling.report.curves import curves, has_curves
 from modeling.report.data import data_section
 from modeling.report.gallery import (
@@ -25,7 +26,6 @@ from modeling.report.headline import headline
 from modeling.report.page import curves_section, facts_section, page
 from modeling.report.pictures import montage
 from modeling.report.section import Plot, Section
-from modeling.report.story import Story
 from modeling.report.trust import coverage_section, reliability_section
 
 if TYPE_CHECKING:

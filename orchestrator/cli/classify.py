@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from modeling.precision import WANTED_PRECISIONS
-from orchestrator.cli.office import open_or_start_office, print_job, say_existed
+from modeling.inference.engines.precision import WANTED_PRECISIONS
+from orchestrator.cli.client import open_or_start_office, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, say
-from orchestrator.contract.job_folder import JobFolder
-from orchestrator.contract.requests import MaxFailures
-from orchestrator.contract.rows import FORMATS
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.requests import MaxFailures
+from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.settings import get_settings
-from orchestrator.sources import SourceOptions
-from orchestrator.submit import Office
-from orchestrator.wishes import ClassifyWish, check_classify
+from orchestrator.jobs.sources import SourceOptions
+from orchestrator.jobs.specs import ClassifyWish, check_classify
+from orchestrator.jobs.submit import Office
 
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -142,7 +142,7 @@ def _left_out(skipped: dict[str, int]) -> str:
 def _follow(office: Office, job: str, *, as_json: bool) -> None:
     """Show the job until it ends, then where its manifest is."""
     from orchestrator.cli.progress import end_code, follow_to_end, say_end
-    from orchestrator.follow import to_json
+    from orchestrator.jobs.follow import to_json
 
     record = follow_to_end(office, job)
     say_end(record)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import duration, json_option, print_json, say
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.ledger import JobRecord
+from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
-from orchestrator.contract.summary import summary_path
 from orchestrator.demo.story import Conclusion, Prepared, conclude, prepare
-from orchestrator.results import find_published
-from orchestrator.stack import Stack
-from orchestrator.submit import Office
-from orchestrator.wishes import ClassifyWish, TrainWish
+from orchestrator.jobs.results import find_published
+from orchestrator.jobs.specs import ClassifyWish, TrainWish
+from orchestrator.jobs.submit import Office
+from orchestrator.stack.stack import Stack
 
 MARKER = ".pigeonhole-demo"  # what tells a folder of ours from a folder of yours
 MODEL = "characters"

@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json
 from orchestrator.contract.devices import list_gpus
 from orchestrator.contract.errors import ExitCode, PigeonholeError
-from orchestrator.contract.job_folder import active_jobs
-from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.jobs.job_folder import active_jobs
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect, redact, require_answer
 from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.stack import find_server_program
+from orchestrator.stack.stack import find_server_program
 
 LOW_DISK_BYTES = 1 << 30
 

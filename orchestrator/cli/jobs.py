@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.office import open_office
+from orchestrator.cli.client import open_office
 from orchestrator.cli.output import duration, json_option, on_interrupt, print_json, print_table, say
 from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, UnavailableError
-from orchestrator.contract.job_folder import JobFolder, all_jobs
-from orchestrator.contract.ledger import FINAL_STATES, JobRecord, Ledger
+from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
+from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord, Ledger
 from orchestrator.contract.settings import get_settings
-from orchestrator.follow import describe_bound, exit_code, follow, read_record, to_json
+from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, to_json
 
 
 @click.command()

@@ -6,8 +6,8 @@ import click
 
 from orchestrator.cli.output import duration, print_json, say
 from orchestrator.contract.settings import Settings
-from orchestrator.forecast import Forecast, Share, forecast
-from orchestrator.wishes import ClassifyWish, check_classify
+from orchestrator.jobs.forecast import Forecast, Share, forecast
+from orchestrator.jobs.specs import ClassifyWish, check_classify
 
 
 def show_plan(settings: Settings, wish: ClassifyWish, *, as_json: bool) -> None:

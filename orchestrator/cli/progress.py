@@ -12,11 +12,11 @@ from rich.text import Text
 
 from orchestrator.cli.output import duration, on_interrupt, say
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.job_folder import JobFolder
-from orchestrator.contract.ledger import JobRecord
-from orchestrator.events import share_done, warnings
-from orchestrator.follow import Glimpse, describe, exit_code, follow
-from orchestrator.submit import Office
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.jobs.events import share_done, warnings
+from orchestrator.jobs.follow import Glimpse, describe, exit_code, follow
+from orchestrator.jobs.submit import Office
 
 LINE_EVERY_S = 5.0
 NO_WORKER_AFTER_S = 5.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from modeling.calibration import DECISIONS
-from modeling.data.names import path_to_text
+from modeling.metrics.calibration import DECISIONS
+from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.rows import Row
+from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
-from orchestrator.results import find_published, verify
+from orchestrator.jobs.results import find_published, verify
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show; 0: all."

@@ -52,7 +52,7 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
       pigeonhole scan photos/ --quarantine suspects.csv
       pigeonhole scan labels.csv --json
     """
-    from modeling.data.open import open_dataset
+    from modeling.data.forms.open import open_dataset
     from modeling.data.scan import scan_dataset
 
     if quarantine is not None:

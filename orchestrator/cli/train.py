@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from modeling.architectures import ARCHITECTURES
-from modeling.card import REPORT_FILE, ModelCard
-from modeling.store import ModelStore
-from orchestrator.cli.office import open_or_start_office, print_job, say_existed
+from modeling.networks.architectures import ARCHITECTURES
+from modeling.registry.card import REPORT_FILE, ModelCard
+from modeling.registry.store import ModelStore
+from orchestrator.cli.client import open_or_start_office, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
-from orchestrator.submit import Office
-from orchestrator.wishes import TrainWish, check_train
+from orchestrator.jobs.specs import TrainWish, check_train
+from orchestrator.jobs.submit import Office
 
 
 @click.command()
@@ -98,7 +98,7 @@ def train(
 def _follow(office: Office, job: str, *, as_json: bool) -> None:
     """Show the training until it ends, then the model."""
     from orchestrator.cli.progress import end_code, follow_to_end, say_end
-    from orchestrator.follow import to_json
+    from orchestrator.jobs.follow import to_json
 
     record = follow_to_end(office, job)
     say_end(record)

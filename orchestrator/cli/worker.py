@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import click
 
-from orchestrator.cli.office import open_office
+from orchestrator.cli.client import open_office
 from orchestrator.cli.output import duration, json_option, print_json, print_table
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.stack import SAFE_PATH
+from orchestrator.stack.stack import SAFE_PATH
 
 
 @click.command()

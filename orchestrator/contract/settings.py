@@ -14,7 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from modeling.formats import MAX_PIXELS, PILLOW_MAX_PIXELS
+from modeling.images.formats import MAX_PIXELS, PILLOW_MAX_PIXELS
 from orchestrator.contract.errors import UnavailableError, UsageError
 
 TOML_FILE = "pigeonhole.toml"

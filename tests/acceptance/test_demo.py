@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.integration.server import wait_until
+from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

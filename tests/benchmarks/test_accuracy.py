@@ -2,9 +2,9 @@ import json
 
 from benchmarks.accuracy import GOALS
 from benchmarks.accuracy_data import IMAGENET_LABELS, imagenet
-from modeling.data.open import open_dataset
+from modeling.data.forms.open import open_dataset
 from modeling.exchange.import_weights import read_labels
-from tests.modeling.data import real_data
+from tests.support.images import real_data
 
 
 def test_rows_have_names_of_their_own():

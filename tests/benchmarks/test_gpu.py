@@ -7,9 +7,9 @@ from benchmarks import gpu
 from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import publish_network
 from benchmarks.throughput_ours import Subject
-from modeling.classifier import Classifier
-from modeling.decoders import num_cores
-from modeling.engines.torch_engine import TorchEngine
+from modeling.inference.classifier import Classifier
+from modeling.inference.decoders import num_cores
+from modeling.inference.engines.torch_engine import TorchEngine
 from orchestrator.contract.settings import Settings
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_both_decoders_have_a_rate_and_one_that_fails_costs_its_figure_only(tmp_
     files = sorted((tmp_path / "images").rglob("*.jpg"))
 
     found = gpu.measure_decoding(files, CPU, repeats=1)
-    monkeypatch.setattr("modeling.engines.nvjpeg.decode_jpeg", raising)
+    monkeypatch.setattr("modeling.inference.nvjpeg.decode_jpeg", raising)
     without = gpu.measure_decoding(files, CPU, repeats=1)
 
     cores = {"1 threads", f"{num_cores()} threads", f"{num_cores()} processes"}

@@ -14,8 +14,8 @@ from benchmarks.throughput_networks import GREY, NETWORKS, publish_int8, publish
 from benchmarks.throughput_ours import Subject, load_classifier
 from benchmarks.throughput_peers import ALL, PEERS, ROOT, Peer, PeerError, choose_peers, command_line, read_answer
 from benchmarks.throughput_report import peer_rates, shared_bound, summarise, table
-from modeling.engines.choose import load_fastest
-from modeling.engines.timing import random_images
+from modeling.inference.choose_engine import load_fastest
+from modeling.inference.timing import random_images
 from orchestrator.contract.settings import Settings
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
-from tests.integration.house import House, open_house
-from tests.integration.models import publish_model
-from tests.integration.server import Server, find_server
+from tests.support.published_models import publish_model
+from tests.support.server import Server, find_server
+from tests.support.workers import House, open_house
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from modeling.classifier import Classifier
-from modeling.decode import decode_image
-from modeling.store import ModelStore
-from orchestrator.contract.rows import FORMATS
-from tests.integration.house import House, read_json
-from tests.integration.models import make_pngs
+from modeling.images.decode import decode_image
+from modeling.inference.classifier import Classifier
+from modeling.registry.store import ModelStore
+from orchestrator.contract.jobs.rows import FORMATS
+from tests.support.published_models import make_pngs
+from tests.support.workers import House, read_json
 
 pytestmark = pytest.mark.integration
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 import redis
 
-from modeling.calibration import Calibration
 from modeling.errors import ModelNotFoundError
-from modeling.prediction import Prediction
-from orchestrator.contract.ledger import Ledger
-from orchestrator.contract.listing import read_shard
-from orchestrator.contract.parts import part_path, read_trailer, write_part
-from orchestrator.contract.rows import FORMATS, Row
+from modeling.inference.prediction import Prediction
+from modeling.metrics.calibration import Calibration
+from orchestrator.contract.jobs.listing import read_shard
+from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
+from orchestrator.contract.jobs.rows import FORMATS, Row
+from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.ledger.stages import STAGES
 from orchestrator.contract.server import connect
-from orchestrator.contract.stages import STAGES
-from tests.fakes import (
+from tests.support.fakes import (
     Bells,
     FakeClassifier,
     FakeSessions,
@@ -28,12 +28,12 @@ from tests.fakes import (
     predict_brightness,
     write_fake_parts,
 )
-from tests.integration.server import wait_until
-from workers import classify
-from workers.classify import classify_slice
-from workers.end import end_job
-from workers.journal import BATCH, IMAGE
-from workers.station import Station
+from tests.support.server import wait_until
+from workers.classify import slice as classify
+from workers.classify.journal import BATCH, IMAGE
+from workers.classify.slice import classify_slice
+from workers.context import Station
+from workers.finalize.finalize import end_job
 
 pytestmark = pytest.mark.integration
 
@@ -253,7 +253,7 @@ def test_an_image_that_the_classifier_refuses_is_a_row(folder, station, classifi
 
 
 def test_a_drained_worker_hands_back_what_it_cannot_finish(folder, station, ledger, bells, classifier, monkeypatch):
-    monkeypatch.setattr("workers.classify.DRAIN_GRACE_S", -1.0)
+    monkeypatch.setattr("workers.classify.slice.DRAIN_GRACE_S", -1.0)
     told = []
     classifier.before = told.append
     station.draining = lambda: bool(told)
@@ -521,7 +521,7 @@ def test_a_shard_that_killed_too_many_workers_is_given_up(folder, station, ledge
 
 
 def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, ledger, station, tmp_path, monkeypatch):
-    for module in ("workers.end", "workers.right"):
+    for module in ("workers.finalize.finalize", "workers.finalize.lease"):
         monkeypatch.setattr(f"{module}.END_LEASE_S", 0.01)
     station.settings = settings.model_copy(update={"lease_s": SHORT_S})
     paths = make_images(tmp_path / "in", BRIGHTNESS[:4])

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.contract.job_folder import JobFolder
-from tests.integration.house import COMMAND, House, hear_interrupts
-from tests.integration.models import make_photographs, make_pngs
-from tests.integration.server import wait_until
+from orchestrator.contract.jobs.job_folder import JobFolder
+from tests.support.published_models import make_photographs, make_pngs
+from tests.support.server import wait_until
+from tests.support.workers import COMMAND, House, hear_interrupts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from orchestrator.contract.job_folder import active_jobs
-from orchestrator.contract.ledger import Claim, Ledger
-from orchestrator.contract.parts import part_path, read_trailer
-from orchestrator.contract.requests import MaxFailures
-from orchestrator.contract.rows import FORMATS
+from orchestrator.contract.jobs.job_folder import active_jobs
+from orchestrator.contract.jobs.parts import part_path, read_trailer
+from orchestrator.contract.jobs.requests import MaxFailures
+from orchestrator.contract.jobs.rows import FORMATS
+from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.server import connect
-from tests.fakes import (
+from tests.support.fakes import (
     Bells,
     FakeClassifier,
     FakeSessions,
@@ -21,10 +21,10 @@ from tests.fakes import (
     make_job,
     write_fake_parts,
 )
-from tests.integration.server import wait_until
-from workers.classify import classify_slice
-from workers.end import end_job
-from workers.station import Station
+from tests.support.server import wait_until
+from workers.classify.slice import classify_slice
+from workers.context import Station
+from workers.finalize.finalize import end_job
 
 pytestmark = pytest.mark.integration
 
@@ -210,7 +210,7 @@ def test_too_many_failures_end_the_job_without_a_manifest(make, station, ledger,
 def test_a_death_at_any_step_is_made_good_by_the_next_worker(
     make, station, ledger, server, outbox, tmp_path, monkeypatch
 ):
-    for module in ("workers.end", "workers.right"):
+    for module in ("workers.finalize.finalize", "workers.finalize.lease"):
         monkeypatch.setattr(f"{module}.END_LEASE_S", 0.01)
     end_job(make("undisturbed.csv").job, station)
     expected = (outbox / "undisturbed.csv").read_bytes()

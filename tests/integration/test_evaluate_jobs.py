@@ -6,11 +6,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from modeling.store import ModelStore
-from orchestrator.contract.job_folder import JobFolder
-from tests.integration.house import House, read_json
-from tests.integration.models import make_pngs, publish_model
-from tests.integration.server import wait_until
+from modeling.registry.store import ModelStore
+from orchestrator.contract.jobs.job_folder import JobFolder
+from tests.support.published_models import make_pngs, publish_model
+from tests.support.server import wait_until
+from tests.support.workers import House, read_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -34,7 +34,7 @@ def freeze_child(house: House) -> psutil.Process:
     def look() -> bool:
         for worker in house.workers:
             for process in psutil.Process(worker.process.pid).children(recursive=True):
-                if "modeling.child_process" in process.cmdline():
+                if "modeling.training.process" in process.cmdline():
                     process.suspend()
                     found.append(process)
         return bool(found)

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.contract.ledger import Claim, Ledger
+from orchestrator.contract.jobs.parts import part_path, read_trailer
+from orchestrator.contract.jobs.requests import MaxFailures
+from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.messages import JOB_ID
-from orchestrator.contract.parts import part_path, read_trailer
-from orchestrator.contract.requests import MaxFailures
-from orchestrator.contract.restore import restore_job
 from orchestrator.contract.server import connect
-from tests.fakes import enter_job, make_job, write_fake_parts
-from tests.integration.server import wait_until
+from tests.support.fakes import enter_job, make_job, write_fake_parts
+from tests.support.server import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -558,7 +558,7 @@ def test_a_new_job_has_a_lister_from_the_start(ledger):
 
 
 def test_a_job_whose_lister_died_says_so(ledger, monkeypatch):
-    monkeypatch.setattr("orchestrator.contract.ledger.LISTER_LEASE_S", SHORT_S)
+    monkeypatch.setattr("orchestrator.contract.ledger.ledger.LISTER_LEASE_S", SHORT_S)
     create(ledger)
 
     wait_until(lambda: ledger.need(JOB, 60) == "lister", what="the lister's lease has run out")

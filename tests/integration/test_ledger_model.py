@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from orchestrator.contract.ledger import Claim, Ledger
+from orchestrator.contract.ledger.ledger import Claim, Ledger
 
 pytestmark = pytest.mark.integration
 

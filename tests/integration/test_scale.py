@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from orchestrator.contract.queues import ALL_QUEUES
-from tests.integration.house import House
-from tests.integration.models import make_pngs
-from tests.integration.server import wait_until
+from tests.support.published_models import make_pngs
+from tests.support.server import wait_until
+from tests.support.workers import House
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.contract.rows import FORMATS
-from tests.integration.house import House
-from tests.integration.models import make_photographs, make_pngs
-from tests.integration.server import wait_until
-from tests.integration.stalling_proxy import StallingProxy
+from orchestrator.contract.jobs.rows import FORMATS
+from tests.support.published_models import make_photographs, make_pngs
+from tests.support.server import wait_until
+from tests.support.stalling_proxy import StallingProxy
+from tests.support.workers import House
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.contract.ledger import Ledger
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
-from orchestrator.stack import Process, Stack
-from tests.integration.house import COMMAND
-from tests.integration.models import make_photographs, make_pngs, publish_model
-from tests.integration.server import wait_until
+from orchestrator.stack.stack import Process, Stack
+from tests.support.published_models import make_photographs, make_pngs, publish_model
+from tests.support.server import wait_until
+from tests.support.workers import COMMAND
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), pytest.mark.usefixtures("_server_program")]
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.contract.ledger import Claim, Ledger
+from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.server import connect
-from tests.fakes import (
+from tests.support.fakes import (
     Bells,
     FakeClassifier,
     FakeSessions,
@@ -17,12 +17,12 @@ from tests.fakes import (
     make_job,
     write_fake_parts,
 )
-from tests.integration.server import wait_until
-from workers.classify import classify_slice
-from workers.end import end_job
+from tests.support.server import wait_until
+from workers.classify.slice import classify_slice
+from workers.context import Station
+from workers.finalize.finalize import end_job
+from workers.finalize.lease import Right, RightLostError
 from workers.leases import STALLED_EXIT_CODE, Leases
-from workers.right import Right, RightLostError
-from workers.station import Station
 from workers.sweep import sweep
 
 pytestmark = pytest.mark.integration
@@ -312,7 +312,7 @@ def test_whatever_goes_wrong_after_the_right_was_lost_is_the_loss(right, server)
 
 
 def test_a_lost_right_is_noticed_while_working(right, server, monkeypatch):
-    monkeypatch.setattr("workers.right.KEEP_EVERY_S", 0.01)
+    monkeypatch.setattr("workers.finalize.lease.KEEP_EVERY_S", 0.01)
     server.empty()
 
     def lost():

@@ -7,12 +7,12 @@ import psutil
 import pytest
 from PIL import Image, ImageDraw
 
-from modeling.classifier import Classifier
-from modeling.store import ModelStore
-from orchestrator.contract.job_folder import JobFolder
-from tests.integration.house import House, read_json
-from tests.integration.server import wait_until
-from workers.child_job import MAX_DEATHS
+from modeling.inference.classifier import Classifier
+from modeling.registry.store import ModelStore
+from orchestrator.contract.jobs.job_folder import JobFolder
+from tests.support.server import wait_until
+from tests.support.workers import House, read_json
+from workers.training.run import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -38,7 +38,7 @@ def training_child(house: House) -> psutil.Process:
     def look() -> bool:
         for worker in house.workers:
             for process in psutil.Process(worker.process.pid).children(recursive=True):
-                if "modeling.child_process" in process.cmdline():
+                if "modeling.training.process" in process.cmdline():
                     found.append(process)
         return bool(found)
 

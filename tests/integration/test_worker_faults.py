@@ -8,14 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.contract.job_folder import JobFolder
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.rows import FORMATS
+from orchestrator.contract.jobs.summary import summary_path
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
-from orchestrator.contract.rows import FORMATS
-from orchestrator.contract.summary import summary_path
-from orchestrator.submit import Office
-from tests.integration.house import House, read_json
-from tests.integration.models import make_photographs, make_pngs
-from tests.integration.server import wait_until
+from orchestrator.jobs.submit import Office
+from tests.support.published_models import make_photographs, make_pngs
+from tests.support.server import wait_until
+from tests.support.workers import House, read_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -154,7 +154,7 @@ def test_an_image_that_kills_its_worker_is_found_and_answered_and_its_mates_keep
     (patches / "sitecustomize.py").write_text(
         "import os, signal\n"
         "try:\n"
-        "    import modeling.decode as decode, modeling.decoders as decoders\n"
+        "    import modeling.images.decode as decode, modeling.inference.decoders as decoders\n"
         "    whole = decode.decode_image\n"
         "    def decode_image(data, *args, **options):\n"
         "        if data.startswith(b'KILL'):\n"

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
-    from modeling.engines.bench import Speed
+    from modeling.inference.bench import Speed
 
 
 @click.command("bench")
@@ -27,7 +27,7 @@ def bench_model(model: str, device: str, as_json: bool) -> None:
       pigeonhole models bench birds
     """
     version = ModelStore(get_settings().models).resolve(model)
-    from modeling.engines.bench import bench_engines  # torch: seconds
+    from modeling.inference.bench import bench_engines  # torch: seconds
 
     say(f"measuring {version.ref} on {device}; building its engines takes seconds the first time")
     speeds = list(bench_engines(version, device))

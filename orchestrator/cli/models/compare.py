@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.files import write_atomic
@@ -16,7 +16,7 @@ from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
     from modeling.evaluation.compare_models import Compared
-    from modeling.evaluation.comparison import Comparison, Flip, Side
+    from modeling.metrics.comparison import Comparison, Flip, Side
 
 SHOWN = 10  # flipped images each way, and labels; the JSON has all
 _CLEAR_LINE = "\r\x1b[K"

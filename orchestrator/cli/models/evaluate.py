@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import click
 
-from modeling.data.names import text_to_path
-from orchestrator.cli.office import open_or_start_office, print_job, say_existed
+from modeling.names import text_to_path
+from orchestrator.cli.client import open_or_start_office, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, print_table
-from orchestrator.contract.requests import Part
-from orchestrator.submit import Office
-from orchestrator.wishes import EvaluateWish, check_evaluate
+from orchestrator.contract.jobs.requests import Part
+from orchestrator.jobs.specs import EvaluateWish, check_evaluate
+from orchestrator.jobs.submit import Office
 
 WORST_CLASSES = 5  # shown; the report has all
 
@@ -64,7 +64,7 @@ def evaluate_model(
 def _follow(office: Office, job: str, *, as_json: bool) -> None:
     """Show the evaluation until it ends, then its figures."""
     from orchestrator.cli.progress import end_code, follow_to_end, say_end
-    from orchestrator.follow import to_json
+    from orchestrator.jobs.follow import to_json
 
     record = follow_to_end(office, job)
     say_end(record)

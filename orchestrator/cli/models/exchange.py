@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from modeling.architectures import ARCHITECTURES, get_architecture
-from modeling.store import ModelStore, check_model_name
+from modeling.networks.architectures import ARCHITECTURES, get_architecture
+from modeling.registry.store import ModelStore, check_model_name
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.cli.parameters import OneOf
 from orchestrator.contract.errors import NotFoundError, UsageError

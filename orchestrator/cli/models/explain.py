@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from modeling.explain.request import KINDS, ExplainRequest, read_pictures
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
-    from modeling.explain.workshop import Subject
+    from modeling.explain.renderer import Subject
 
 
 @click.command("explain")
@@ -86,8 +86,8 @@ def _prepare(
     second = store.resolve(second_model) if second_model else None
     pictures = read_pictures(images, store.card(version.ref).preprocessing)
 
-    from modeling.classifier import Classifier
-    from modeling.explain.workshop import Subject
+    from modeling.explain.renderer import Subject
+    from modeling.inference.classifier import Classifier
 
     subject = Subject(
         version.ref,

@@ -4,11 +4,11 @@ import sys
 
 import click
 
-from modeling.store import ModelStore
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_table, say, size_text
 from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.settings import get_settings
-from orchestrator.removal import check_removable, find_version, remove_version
+from orchestrator.jobs.removal import check_removable, find_version, remove_version
 
 
 @click.command("alias")

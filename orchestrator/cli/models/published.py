@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from modeling.calibration import Calibration
-from modeling.card import REPORT_FILE, ModelCard
 from modeling.errors import ModelFormatError
-from modeling.store import ModelStore, ModelVersion
+from modeling.metrics.calibration import Calibration
+from modeling.registry.card import REPORT_FILE, ModelCard
+from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli.output import json_option, print_json, print_table, say, size_text
 from orchestrator.contract.settings import get_settings
 

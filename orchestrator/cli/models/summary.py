@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modeling.architectures import ARCHITECTURES, default_preprocessing, get_architecture
-from modeling.preprocessing import Preprocessing
-from modeling.store import ModelStore
+from modeling.images.preprocessing import Preprocessing
+from modeling.networks.architectures import ARCHITECTURES, default_preprocessing, get_architecture
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_table
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
-    from modeling.summary import Layer, Summary
+    from modeling.networks.summary import Layer, Summary
 
 _IMAGENET_CLASSES = 1000
 _DIGITS = 10
@@ -91,7 +91,7 @@ def _summary(architecture: str, preprocessing: Preprocessing, num_labels: int) -
     import torch
 
     from modeling.networks.build import build_network
-    from modeling.summary import summarise
+    from modeling.networks.summary import summarise
 
     with torch.device("meta"):
         network = build_network(architecture, preprocessing, num_labels)

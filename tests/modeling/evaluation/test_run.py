@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling.calibration import NEVER, Calibration
 from modeling.errors import DataError, ModelFormatError, ModelingError
-from modeling.evaluation.evaluation import Evaluation
 from modeling.evaluation.run import EvaluateRequest, evaluate, measure
 from modeling.evaluation.write import documents
-from tests.modeling.data import make_idx
-from tests.modeling.evaluation.models import make_data, make_model, png, write_split
+from modeling.metrics.calibration import NEVER, Calibration
+from modeling.metrics.evaluation import Evaluation
+from tests.support.images import make_idx
+from tests.support.small_models import make_data, make_model, png, write_split
 
 CALIBRATION = Calibration(2.0, 0.1, (0.9, NEVER), 0.5, 100, 0.1, 0.0, 0.05)
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling.card import ModelCard
-from modeling.classifier import Classifier
 from modeling.errors import ModelingError
 from modeling.explain.explain import plan, write
+from modeling.explain.renderer import Subject
 from modeling.explain.request import ExplainRequest, Picture, read_pictures
-from modeling.explain.workshop import Subject
+from modeling.images.preprocessing import Preprocessing
+from modeling.inference.classifier import Classifier
 from modeling.networks.build import build_network
-from modeling.preprocessing import Preprocessing
-from tests.modeling.data import encode, glyph
-from tests.modeling.explain.planted import GREY, square_picture, state
+from modeling.registry.card import ModelCard
+from tests.support.images import encode, glyph
+from tests.support.planted import GREY, square_picture, state
 
 SIDE = 12
 LABELS = ("across", "down")

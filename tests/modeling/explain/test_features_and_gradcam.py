@@ -7,7 +7,7 @@ from modeling.errors import ModelingError
 from modeling.explain.features import feature_maps
 from modeling.explain.gradcam import grad_cam
 from modeling.explain.layers import find_layer, last_tokens, to_maps
-from tests.modeling.explain.planted import GREY, SIDE, SQUARE, SquareFinder, square_picture, state
+from tests.support.planted import GREY, SIDE, SQUARE, SquareFinder, square_picture, state
 
 
 def share_on(place: tuple[slice, slice], heat: np.ndarray) -> float:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from modeling.explain.ideal import Ascent, ideal_image
-from modeling.preprocessing import Preprocessing
-from tests.modeling.explain.planted import GREY, SIDE, Patterns, SquareFinder, classifier, correlation, patterns, state
+from modeling.images.preprocessing import Preprocessing
+from tests.support.planted import GREY, SIDE, Patterns, SquareFinder, classifier, correlation, patterns, state
 
 LABELS = ("across", "down", "disc")
 

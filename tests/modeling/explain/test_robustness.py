@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from modeling.explain.robustness import Attack, attack_within, fooled_at, smallest_flip
-from modeling.preprocessing import Preprocessing
-from tests.modeling.explain.planted import GREY, SIDE, Patterns, patterns, state
+from modeling.images.preprocessing import Preprocessing
+from tests.support.planted import GREY, SIDE, Patterns, patterns, state
 
 DISC = ((patterns()[2] > 0) * 120 + 60).astype(np.uint8)[:, :, None]
 

@@ -12,8 +12,8 @@ from modeling.explain.filters import (
     learned_responses,
 )
 from modeling.explain.weights import is_one_dense_layer, weight_images
-from modeling.preprocessing import Preprocessing
-from tests.modeling.explain.planted import GREY, SIDE, Patterns, SquareFinder, correlation, patterns, square_picture
+from modeling.images.preprocessing import Preprocessing
+from tests.support.planted import GREY, SIDE, Patterns, SquareFinder, correlation, patterns, square_picture
 
 
 def test_a_perceptrons_weight_image_is_the_pattern_that_it_has_learned():

@@ -4,7 +4,7 @@ from PIL import Image
 
 from modeling.report.canvas import LIGHT
 from modeling.report.curves import best_epoch, draw_curves, has_curves, lines_of
-from tests.modeling.report.stories import HISTORY
+from tests.support.report_contents import HISTORY
 
 
 def has_colour(path, colour: str) -> bool:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from modeling.evaluation.evaluation import CoveragePoint
+from modeling.metrics.evaluation import CoveragePoint
 from modeling.report.canvas import DARK, LIGHT, drawable, lay_out_like, png_of
 from modeling.report.classes import Pair, confused_pairs
 from modeling.report.plots import confusion, coverage, reliability, thinned
-from tests.modeling.report.stories import EVIL, evaluation
+from tests.support.report_contents import EVIL, evaluation
 
 
 def cells(counts, labels, theme=LIGHT) -> np.ndarray:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling.evaluation.evaluation import Mistake
+from modeling.metrics.evaluation import Mistake
+from modeling.report.content import Sample, Story
 from modeling.report.section import Plot
-from modeling.report.story import Sample, Story
 from modeling.report.write import compose, pictured_mistakes, write_report
-from tests.modeling.report.stories import EVIL, evaluation, picture, whole_story
+from tests.support.report_contents import EVIL, evaluation, picture, whole_story
 
 VOID = {"img", "link", "meta", "source"}
 

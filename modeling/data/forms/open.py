@@ -1,0 +1,71 @@
+"""Opening training data: what they are is found out by looking."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset
+from modeling.data.findings import Finding, some
+from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
+from modeling.data.forms.folders import EXPECTED, open_folders
+from modeling.data.forms.idx import find_idx_parts, open_idx
+from modeling.data.forms.lists import LIST_SUFFIXES, open_list
+from modeling.errors import DataError
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Look at `path` and list its images; those in files are not opened yet.
+
+    A folder per class, part folders, idx files, CIFAR-10's binary files, a list of path and label, or a manifest.
+
+    Raises:
+        DataError: what was found, and what is expected.
+    """
+    dataset = _open(path)
+    return replace(dataset, findings=(*dataset.findings, *_check_parts(dataset)))
+
+
+def check_learnable(dataset: Dataset) -> None:
+    """Refuse data of which a look at the list shows that no training can be checked; the scan asks for more.
+
+    Raises:
+        DataError: every class has one training image only, and there is no official validation part.
+    """
+    parts_N = dataset.parts_N
+    learnt_N = dataset.targets_N if parts_N is None else dataset.targets_N[parts_N <= TRAIN]
+    has_validation = parts_N is not None and bool((parts_N == VALIDATION).any())
+    if not has_validation and np.bincount(learnt_N).max() == 1:
+        raise DataError(
+            f"every class of {dataset.path} has one image only: nothing is left to check the training by; add images"
+        )
+
+
+def _open(path: Path) -> Dataset:
+    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+        return open_list(path)
+    if not path.is_dir():
+        raise DataError(f"{path} is {'not a folder' if path.exists() else 'missing'}; {EXPECTED}")
+    if (idx := find_idx_parts(path)) is not None:
+        return open_idx(*idx)
+    if (cifar10 := find_cifar10(path)) is not None:
+        return open_cifar10(cifar10)
+    return open_folders(path)
+
+
+def _check_parts(dataset: Dataset) -> Iterator[Finding]:
+    """A finding for each official part that lacks a class; a class that training lacks is an error."""
+    if dataset.parts_N is None:
+        return
+    learned = set(dataset.targets_N[dataset.parts_N <= TRAIN].tolist())  # FREE images may train, too
+    for part in (VALIDATION, TEST):
+        held = set(dataset.targets_N[dataset.parts_N == part].tolist())
+        if strange := [dataset.labels[target] for target in sorted(held - learned)]:
+            raise DataError(
+                f"{dataset.path}: the {PART_NAMES[part]} part holds class {some(strange)}, which the train part lacks; "
+                "a network cannot know it: add training images, or take it out"
+            )
+        if held and (absent := [dataset.labels[target] for target in sorted(learned - held)]):
+            message = f"class {some(absent)} has no {PART_NAMES[part]} images: nothing is measured for it"
+            yield Finding("warning", "class_not_in_part", message)

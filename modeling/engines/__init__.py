@@ -1,1 +1,0 @@
-"""What computes a network's answers: torch anywhere, OpenVINO on CPUs; the fastest is found by measuring."""

@@ -1,0 +1,241 @@
+"""The sheets of one model: computes what is asked for, and says in data what stands on each sheet."""
+
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from modeling.explain import panels as plates
+from modeling.explain.drawing import Sheet
+from modeling.explain.features import feature_maps
+from modeling.explain.filters import edge_filters, edge_responses, learned_filters, learned_responses
+from modeling.explain.gradcam import grad_cam
+from modeling.explain.ideal import Ascent, ideal_image
+from modeling.explain.layers import first_convolution, last_tokens
+from modeling.explain.panels import Seen
+from modeling.explain.request import ExplainRequest, Kind, Picture
+from modeling.explain.robustness import Attack, Flip, fooled_at, smallest_flip
+from modeling.explain.weights import weight_images
+from modeling.inference.classifier import Classifier
+from modeling.networks.architectures import get_architecture
+
+MOST_IDEAL = 12  # labels whose ideal images are made unasked
+
+Drawn = tuple[Sheet, dict[str, Any]]  # a sheet, and what stands on it as data
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model that is looked into, by the name that stands on the sheets, and a second one to compare with."""
+
+    name: str
+    classifier: Classifier
+    second_name: str | None = None
+    second: Classifier | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        return self.classifier.network
+
+    @property
+    def temperature(self) -> float:
+        calibration = self.classifier.card.calibration
+        return calibration.temperature if calibration else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plate:
+    """A file that will be written. `make` computes the sheet and its data."""
+
+    kind: Kind
+    file_name: str
+    make: Callable[[], Drawn]
+
+
+def feature_layers(subject: Subject, request: ExplainRequest) -> list[str]:
+    """The layer asked for, or the first convolution and the one that Grad-CAM looks at."""
+    if request.layer is not None:
+        return [request.layer]
+    first = first_convolution(subject.network)
+    layers = [first[0] if first else None, cam_layer(subject, request)]
+    return list(dict.fromkeys(layer for layer in layers if layer is not None))
+
+
+def cam_layer(subject: Subject, request: ExplainRequest) -> str | None:
+    """The layer that Grad-CAM looks at: the one asked for, the architecture's, or a transformer's last tokens."""
+    own = get_architecture(subject.classifier.card.architecture).cam_layer
+    return request.layer or own or last_tokens(subject.network)
+
+
+class Workshop:
+    """Makes sheets of one subject; every picture is asked for its answer once."""
+
+    def __init__(self, subject: Subject, request: ExplainRequest) -> None:
+        self._subject = subject
+        self._request = request
+        self._labels = subject.classifier.labels
+        self._index = {label: i for i, label in enumerate(self._labels)}
+        self._scores: dict[int, dict[str, float]] = {}
+
+    def plates(self, kind: Kind) -> list[Plate]:
+        """The plates of a kind."""
+        whole: dict[Kind, Callable[[], Drawn]] = {
+            "weights": self._weights,
+            "filters": self._filters,
+            "ideal": self._ideal,
+            "robustness": self._robustness,
+        }
+        each: dict[Kind, Callable[[int], Drawn]] = {
+            "filters": self._responses,
+            "features": self._features,
+            "gradcam": self._gradcam,
+        }
+        made = [Plate(kind, f"{kind}.png", whole[kind])] if kind in whole else []
+        if kind in each:
+            names = _file_names(kind, self._request.pictures)
+            made += [Plate(kind, name, lambda i=i: each[kind](i)) for i, name in enumerate(names)]  # type: ignore[misc]
+        return made
+
+    def _weights(self) -> Drawn:
+        found = weight_images(self._subject.network, self._subject.classifier.preprocessing)
+        chosen = [self._index[label] for label in self._request.labels or self._labels]
+        shown = [self._labels[i] for i in chosen[: plates.MOST_LABELS]]
+        return plates.weights_sheet(self._subject.name, found, self._labels, chosen), {"labels": shown}
+
+    def _filters(self) -> Drawn:
+        learned = learned_filters(self._subject.network)
+        facts = {"layer": learned.layer, "num_filters": len(learned.kernels_FhwC)}
+        return plates.filters_sheet(self._subject.name, learned, edge_filters()), facts
+
+    def _responses(self, i: int) -> Drawn:
+        pixels_HWC, fixed = self._request.pictures[i].pixels_HWC, edge_filters()
+        learned = learned_filters(self._subject.network)
+        learned_FHW = learned_responses(self._subject.network, pixels_HWC, self._subject.classifier.preprocessing)
+        sheet = plates.responses_sheet(self._seen(i), learned, learned_FHW, fixed, edge_responses(pixels_HWC, fixed))
+        return sheet, self._facts(i) | {"layer": learned.layer}
+
+    def _features(self, i: int) -> Drawn:
+        pixels_HWC, preprocessing = self._request.pictures[i].pixels_HWC, self._subject.classifier.preprocessing
+        found = [
+            feature_maps(self._subject.network, pixels_HWC, preprocessing, layer)
+            for layer in feature_layers(self._subject, self._request)
+        ]
+        strongest = {maps.layer: [int(channel) for channel in maps.channels_F[: plates.MOST_MAPS]] for maps in found}
+        return plates.features_sheet(self._seen(i), found), self._facts(i) | {"strongest": strongest}
+
+    def _gradcam(self, i: int) -> Drawn:
+        seen, pixels_HWC = self._seen(i), self._request.pictures[i].pixels_HWC
+        classifier = self._subject.classifier
+        layer = cam_layer(self._subject, self._request)
+        assert layer is not None, "the plan has refused this"
+        heats = [
+            (
+                label,
+                self._answers(i)[label],
+                grad_cam(classifier.network, pixels_HWC, classifier.preprocessing, layer, self._index[label]),
+            )
+            for label in self._request.labels or (seen.label,)
+        ]
+        scores = {label: round(score, 6) for label, score, _ in heats}
+        return plates.gradcam_sheet(seen, heats), self._facts(i) | {"layer": layer, "scores": scores}
+
+    def _ideal(self) -> Drawn:
+        ascent, subject = Ascent(seed=self._request.seed), self._subject
+        found = [
+            ideal_image(
+                subject.network, subject.classifier.preprocessing, self._index[label], ascent, subject.temperature
+            )
+            for label in self._ideal_labels()
+        ]
+        scores = {self._labels[image.label]: round(image.score, 6) for image in found}
+        return plates.ideal_sheet(subject.name, found, self._labels, ascent), {"scores": scores, "seed": ascent.seed}
+
+    def _ideal_labels(self) -> Sequence[str]:
+        if self._request.labels or len(self._labels) <= MOST_IDEAL:
+            return self._request.labels or self._labels
+        predicted = dict.fromkeys(self._seen(i).label for i in range(len(self._request.pictures)))
+        return list(predicted)[:MOST_IDEAL]
+
+    def _robustness(self) -> Drawn:
+        subject, attack = self._subject, Attack(seed=self._request.seed)
+        rows: list[tuple[Seen, Flip, float | None]] = []
+        for i, picture in enumerate(self._request.pictures):
+            network, preprocessing = subject.network, subject.classifier.preprocessing
+            flip = smallest_flip(network, picture.pixels_HWC, preprocessing, attack, subject.temperature)
+            rows.append((self._seen(i), flip, self._multiple(flip)))
+        flips = [flip for _, flip, _ in rows]
+        images = [
+            self._facts(i) | _change(flip, self._labels, multiple, compared=subject.second is not None)
+            for i, (_, flip, multiple) in enumerate(rows)
+        ]
+        summary = _summary(flips, attack)
+        sheet = plates.robustness_sheet(subject.name, rows, self._labels, summary, subject.second_name)
+        return sheet, {"median_epsilon": _median(flips), "summary": summary, "images": images}
+
+    def _multiple(self, flip: Flip) -> float | None:
+        second = self._subject.second
+        if second is None or flip.epsilon is None:
+            return None
+        return fooled_at(second.network, second.preprocessing, flip)
+
+    def _seen(self, i: int) -> Seen:
+        picture = self._request.pictures[i]
+        label, score = next(iter(self._answers(i).items()))
+        return Seen(picture.path.name, picture.pixels_HWC, label, score)
+
+    def _answers(self, i: int) -> dict[str, float]:
+        """Every label's score of a picture, best first, as the model reports it."""
+        if i not in self._scores:
+            pixels_1HWC = self._request.pictures[i].pixels_HWC[None]
+            (prediction,) = self._subject.classifier.predict(pixels_1HWC, len(self._labels))
+            self._scores[i] = dict(zip(prediction.labels, prediction.scores, strict=True))
+        return self._scores[i]
+
+    def _facts(self, i: int) -> dict[str, Any]:
+        seen = self._seen(i)
+        return {"image": str(self._request.pictures[i].path), "label": seen.label, "score": round(seen.score, 6)}
+
+
+def _change(flip: Flip, labels: Sequence[str], multiple: float | None, *, compared: bool) -> dict[str, Any]:
+    """What the robustness check found for one image, as data; epsilon in grey levels of 255."""
+    second = {"second_model_fooled": multiple == 1.0, "second_model_fooled_at": multiple} if compared else {}
+    return {
+        "epsilon": flip.epsilon,
+        "flipped_to": labels[flip.flipped] if flip.epsilon is not None else None,
+        "noise_flips": flip.num_noise_flips,
+        "noises": flip.num_noises,
+        "survives_saving": flip.survives_saving,
+    } | second
+
+
+def _median(flips: Sequence[Flip]) -> float | None:
+    """Of the smallest changes, in grey levels; images that nothing flips count as more than any."""
+    epsilons = [float("inf") if flip.epsilon is None else flip.epsilon for flip in flips]
+    middle = statistics.median(epsilons)
+    return None if middle == float("inf") else middle
+
+
+def _summary(flips: Sequence[Flip], attack: Attack) -> str:
+    median = _median(flips)
+    num_noises, num_flips = sum(flip.num_noises for flip in flips), sum(flip.num_noise_flips for flip in flips)
+    found = f"more than {attack.largest:g}" if median is None else f"{median:.2g}"
+    change = f"Median of {len(flips)} images: a change of" if len(flips) > 1 else "A change of"
+    return (
+        f"{change} {found} grey levels of 255 flips the answer; noise as large did {num_flips} of {num_noises} times."
+    )
+
+
+def _file_names(kind: Kind, pictures: Sequence[Picture]) -> list[str]:
+    """A name for each picture's sheet, after the picture's own; equal ones are numbered."""
+    names: list[str] = []
+    for picture in pictures:
+        stem = re.sub(r"[^\w.-]+", "-", picture.path.stem)[:100] or "image"
+        number, name = 1, f"{kind}-{stem}.png"
+        while name.lower() in {taken.lower() for taken in names}:
+            number += 1
+            name = f"{kind}-{stem}-{number}.png"
+        names.append(name)
+    return names

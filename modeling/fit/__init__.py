@@ -1,1 +1,0 @@
-"""Fitting a network to images: the loop, its schedule, precision, checkpoints and history."""

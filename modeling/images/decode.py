@@ -1,0 +1,148 @@
+"""From encoded bytes to a model's pixels: the only way in, for training, evaluation, bulk and push alike.
+
+Image files come from anywhere. Only the plugins in READABLE_FORMATS are ever tried, the size is bounded
+before anything is allocated, and whatever Pillow raises becomes an ImageError: broken files make it raise
+SyntaxError, IndexError, struct.error, zlib.error, MemoryError and more. Safe to call from many threads.
+"""
+
+import contextlib
+import functools
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from modeling.errors import ImageError
+from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS, is_cut_short, readable_format, unsupported_format
+from modeling.images.jpeg import decode_jpeg, jpeg_size
+from modeling.images.pixels import Pixels, Size, fit, pixels_of, upright
+from modeling.images.png import decode_plain_png, plain_png_size
+from modeling.images.preprocessing import Preprocessing
+
+_DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330  # TIFF tags
+_OVERSAMPLING = 2
+
+Image.init()  # registers the plugins once, before threads race to do it
+
+
+def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Pixels of one encoded image: uint8 (height, width, channels), C-contiguous.
+
+    Turned by its EXIF orientation, transparency over the preprocessing's background, 16-bit and float grey
+    scaled, the first frame of an animation. Large JPEGs are decoded at a half, quarter or eighth while that
+    leaves twice the size needed: antialiasing then averages four pixels and more, and no more can be seen.
+
+    Raises:
+        ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
+    """
+    grey = preprocessing.mode == "L"
+    pixels_HWC, whole = None, None
+    if (size := jpeg_size(data)) is not None:
+        _check_size(size, max_pixels)
+        decoded = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
+        pixels_HWC, whole = decoded or (None, None)
+    elif (size := plain_png_size(data, grey=grey)) is not None:
+        _check_size(size, max_pixels)
+        pixels_HWC = decode_plain_png(data, grey=grey)
+    if pixels_HWC is not None:
+        return fit(pixels_HWC, preprocessing, whole)
+    with loaded_image(data, needed=_needed(preprocessing), max_pixels=max_pixels) as (image, _):
+        return fit(pixels_of(upright(image), preprocessing), preprocessing)
+
+
+def _needed(preprocessing: Preprocessing) -> int:
+    """Px that the shorter side of a photograph keeps, at least, when it is decoded at a fraction."""
+    return _OVERSAMPLING * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
+
+
+@functools.cache
+def warm_up() -> None:
+    """Import what the first image of a kind would otherwise wait for; once."""
+    for kind in ("PNG", "JPEG"):
+        buffer = io.BytesIO()
+        Image.new("L", (2, 2)).save(buffer, kind)
+        decode_image(buffer.getvalue(), Preprocessing("L", 1, 1))
+
+
+@contextlib.contextmanager
+def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple[Image.Image, Size]]:
+    """One encoded image as Pillow decodes it, its first frame, not turned yet; and its true width and height.
+
+    A JPEG may come at a half, quarter or eighth, of `needed` px a side at least; all of it is read even so. What
+    Pillow raises while the image is used becomes an ImageError, too.
+
+    Raises:
+        ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
+    """
+    if not data:
+        raise ImageError("empty", "the file is empty (0 bytes)")
+    name = unsupported_format(data)
+    if name is not None:
+        raise _unsupported(name)
+    try:
+        with Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
+            _check_size(image.size, max_pixels)
+            if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_camera_raw(image.tag_v2):
+                raise _unsupported("camera raw (TIFF)")
+            size = image.size
+            image.draft(None, (needed, needed))  # only JPEG heeds it
+            drafted = image.size
+            image.load()
+            _check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
+            yield image, size if image.size == drafted else image.size
+    except ImageError:
+        raise
+    except Exception as err:
+        raise _image_error(err, data) from err
+
+
+def _check_size(size: Size, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width} x {height} pixels are more than the limit of {max_pixels}")
+    if width < 1 or height < 1:
+        raise ImageError("corrupt", f"the image says that it has {width} x {height} pixels")
+
+
+def _is_camera_raw(tags: Any) -> bool:
+    """Whether a TIFF is a camera's raw file, whose first page is only a thumbnail."""
+    return _DNG_VERSION in tags or (tags.get(_NEW_SUBFILE_TYPE) == 1 and _SUB_IFDS in tags)
+
+
+def _unsupported(name: str) -> ImageError:
+    return ImageError("unsupported", f"{name} files are not supported; convert to JPEG or PNG")
+
+
+def _image_error(err: Exception, data: bytes) -> ImageError:
+    """The ImageError for whatever Pillow raised on `data`."""
+    if isinstance(err, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
+        return ImageError("too_large", f"decoding would take too much memory: {_one_line(err)}")
+    name = readable_format(data)
+    if isinstance(err, UnidentifiedImageError):
+        if name is None:
+            other = _other_plugin(data)
+            if other is not None:
+                return _unsupported(other)
+            return ImageError("not_an_image", f"no known image format ({len(data)} bytes)")
+        if is_cut_short(data):
+            return ImageError("truncated", f"the {name} ends within its header ({len(data)} bytes)")
+        return ImageError("corrupt", f"the {name} header cannot be read ({len(data)} bytes)")
+    if isinstance(err, EOFError) or "truncated" in str(err).lower() or is_cut_short(data):
+        return ImageError("truncated", f"the file ends too early, after {len(data)} bytes: {_one_line(err)}")
+    return ImageError("corrupt", f"cannot be decoded: {_one_line(err)}")
+
+
+def _other_plugin(data: bytes) -> str | None:
+    """Name of a Pillow plugin outside the allow-list that knows the first bytes; nothing is parsed."""
+    for name, (_, accept) in Image.OPEN.items():
+        if name not in READABLE_FORMATS and accept is not None and accept(data[:16]) is True:
+            return name
+    return None
+
+
+def _one_line(err: Exception) -> str:
+    """The exception in one short line that is the same in every run."""
+    if isinstance(err, UnidentifiedImageError):
+        return "unidentified"  # its text holds a memory address
+    return " ".join(str(err).split())[:200] or type(err).__name__

@@ -1,0 +1,87 @@
+"""Plain PNGs, as scans and cut-out characters are, by libpng without the detour over a Pillow image.
+
+torchcodec lets go of the interpreter's lock while it decodes, and takes a third of Pillow's time for 28 x 28 px
+(`python -m benchmarks.decode`). What is odd about a file, and what is wrong with one, is left to Pillow to say.
+"""
+
+# Shapes: H height, W width, C channels.
+import functools
+import struct
+from collections.abc import Callable
+from typing import Literal
+from zlib import crc32
+
+from modeling.images.pixels import Pixels, Size
+
+Mode = Literal["GRAY", "RGB"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">8sI4sIIBB")  # signature, length and name of the first chunk, width, height, bits, colour type
+_CHUNK = struct.Struct(">I4s")  # length and name; content and a checksum of four bytes follow
+_GREY, _RGB = 0, 2  # colour types
+# Chunks that leave the pixels as they are, by their length: Pillow refuses what is too short. Each once in a file.
+_HARMLESS = {b"IHDR": 13, b"IEND": 0, b"cHRM": 32, b"gAMA": 4, b"pHYs": 9, b"sRGB": 1}
+_TEXTS = (b"Software\0", b"Comment\0", b"Title\0", b"Author\0", b"Description\0", b"Copyright\0", b"Source\0", b"date:")
+_MAX_TEXTS = 16
+
+
+def plain_png_size(data: bytes, *, grey: bool) -> Size | None:
+    """Width and height of a PNG with 8 bits of grey or, where that is not wanted, of colours; None for any other.
+
+    Plain means: whole, opaque, upright, a single frame, without a profile, and no chunk damaged but those of pixels,
+    which libpng checks.
+    """
+    if not data.startswith(_SIGNATURE) or len(data) < _HEADER.size:
+        return None
+    _, _, name, width, height, bits, colour = _HEADER.unpack_from(data)
+    simple = name == b"IHDR" and bits == 8 and (colour == _GREY or (colour == _RGB and not grey))
+    return (width, height) if simple and width and height and _has_plain_chunks(data) else None
+
+
+def _has_plain_chunks(data: bytes) -> bool:
+    """Whether the chunks fill the file, end as they must, and none changes what its pixels mean."""
+    at, before = len(_SIGNATURE), b""
+    seen: set[bytes] = set()
+    num_texts = 0
+    while at + _CHUNK.size <= len(data):
+        length, name = _CHUNK.unpack_from(data, at)
+        content, at = at + _CHUNK.size, at + _CHUNK.size + length + 4
+        if name == b"tEXt":
+            num_texts += 1
+            harmless = num_texts <= _MAX_TEXTS and data.startswith(_TEXTS, content)
+        elif name == b"IDAT":
+            harmless = before == name or name not in seen
+        else:
+            harmless = _HARMLESS.get(name) == length and name not in seen
+        if not harmless or (name != b"IDAT" and not _is_whole(data, content, at)):
+            return False
+        seen.add(name)
+        before = name
+    return at == len(data) and before == b"IEND"
+
+
+def _is_whole(data: bytes, content: int, end: int) -> bool:
+    """Whether the checksum of the chunk with this content is right."""
+    return crc32(data[content - 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
+
+
+def decode_plain_png(data: bytes, *, grey: bool) -> Pixels | None:
+    """Pixels HWC of such a PNG, one channel or three; None where libpng finds it broken."""
+    try:
+        pixels_CHW = _decoder()(bytearray(data), "GRAY" if grey else "RGB")
+    except RuntimeError:
+        return None
+    return pixels_CHW.transpose(1, 2, 0)
+
+
+@functools.cache
+def _decoder() -> Callable[[bytearray, Mode], Pixels]:
+    """A function from a PNG's bytes and the wanted mode to CHW; imported when the first image is there."""
+    from torch import frombuffer, uint8
+    from torchcodec.decoders import decode_png  # type: ignore[attr-defined]  # not named in its __all__
+
+    def decode(data: bytearray, mode: Mode) -> Pixels:
+        pixels_CHW: Pixels = decode_png(frombuffer(data, dtype=uint8), mode=mode).numpy()
+        return pixels_CHW
+
+    return decode

@@ -1,0 +1,300 @@
+"""The fastest engine for a model on this machine: built once, measured once, remembered beside the model version.
+
+Promise: a job's manifest is the same bytes on the same kind of hardware. So the first choice, once written down, is
+everybody's on such hardware, and it is deleted only with the folder that holds it.
+"""
+
+# Shapes: B images of a batch, L labels.
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modeling.durable import replace_durably
+from modeling.errors import ModelingError
+from modeling.inference.classifier import Classifier
+from modeling.inference.engines.choice import CORES, Choice, choice_path, read_choice
+from modeling.inference.engines.cuda_graphs import CudaGraphEngine
+from modeling.inference.engines.engine import Engine
+from modeling.inference.engines.hardware import hardware_key, hardware_name
+from modeling.inference.engines.precision import Precision, WantedPrecision
+from modeling.inference.engines.torch_engine import TorchEngine
+from modeling.inference.timing import answer, best_batch_size, images_per_sec, random_images, speeds_by_batch_size
+from modeling.registry.card import INT8_FILE, ModelCard, check_int8
+from modeling.registry.store import ModelVersion
+from modeling.registry.version_folder import locked
+
+logger = logging.getLogger(__name__)
+
+_MANY, _FEW = 32, 8  # images of a batch that engines are compared by: torch alone may take a second for many
+_ON_GPU = 64  # that small batches leave waiting for their kernels to be launched
+_ODD = 3  # images of a batch that no engine is fitted to
+_SMALL_PIXELS = 64 * 64
+FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding take longer, and building an engine seconds
+GRAPH_FILE = "network.onnx"
+_CLEARLY = 1.1  # an engine that is faster by less than this is not worth its rounding
+_TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.05, "int8": float("inf")}  # int8 was held to its own bound
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Option:
+    """An engine that could be used: its name, its precision, and how to make it ready."""
+
+    name: str
+    precision: Precision
+    make: Callable[[], Engine]
+
+
+def load_fastest(version: ModelVersion, device: str = "cpu", *, precision: WantedPrecision = "auto") -> Classifier:
+    """The model version with the engine that answers fastest on this device, in the precision that is wanted.
+
+    Raises:
+        ModelFormatError: the model is damaged.
+        ModelingError: the precision cannot be had for this model here; says why.
+    """
+    classifier = Classifier.load(version.path, device)
+    with _workshop(version) as folder:
+        return _with_engine(classifier, version, folder, precision)
+
+
+def measure_engines(version: ModelVersion, device: str = "cpu") -> Iterator[tuple[str, Engine | str]]:
+    """Every engine that there is for a model here, by name: ready for use, or why it cannot be used."""
+    classifier = Classifier.load(version.path, device)
+    with _workshop(version) as folder:
+        for option in _options(classifier, version, folder, "auto"):
+            try:
+                engine = option.make()
+                _check_answers(classifier, engine, option.precision, _random_images(classifier)[:_ODD])
+            except Exception as err:  # whatever a compiler raises: others are left
+                yield option.name, _reason(err)
+            else:
+                yield option.name, engine
+
+
+def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, precision: WantedPrecision) -> Classifier:
+    """The classifier with the remembered engine, or with the one found now."""
+    path = choice_path(folder, precision, hardware_key(classifier.device))
+    options = _options(classifier, version, folder, precision)
+    if (remembered := read_choice(path)) is not None:
+        for option in options:
+            if option.name == remembered.engine and (made := _make(classifier, option, remembered, folder)):
+                return made
+    choice, found = _find(classifier, options, precision)
+    logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
+    try:
+        replace_durably(path, (json.dumps(choice.to_json(), indent=2, sort_keys=True) + "\n").encode())
+    except OSError as err:
+        logger.warning("the choice cannot be remembered in %s: %s", folder, err.strerror)
+    return found
+
+
+def _make(classifier: Classifier, option: _Option, remembered: Choice, folder: Path) -> Classifier | None:
+    """The classifier as it was chosen; None where that cannot be had any more."""
+    for _ in range(2):
+        try:
+            return _on(classifier, option.make().fitted(remembered.batch_size), remembered)
+        except Exception as err:  # whatever a library raises: what is kept beside the version may be damaged
+            logger.warning("%s in %s is built anew: %s", option.name, folder, _reason(err))
+            (folder / GRAPH_FILE).unlink(missing_ok=True)
+    return None
+
+
+def _options(
+    classifier: Classifier, version: ModelVersion, folder: Path, precision: WantedPrecision
+) -> Sequence[_Option]:
+    """All engines of the wanted precision, torch in full precision first."""
+    found = [_Option("torch fp32", "fp32", lambda: classifier.reference)]
+    if classifier.device.type == "cuda":
+        half: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        found.append(_Option(f"torch {half}", half, lambda: _torch(classifier, half)))
+        found.append(_Option(f"torch {half} graphs", half, lambda: CudaGraphEngine(_torch(classifier, half))))
+    else:
+        found += _openvino_options(classifier, version, folder)
+    return [option for option in found if precision in ("auto", option.precision)]
+
+
+def _openvino_options(classifier: Classifier, version: ModelVersion, folder: Path) -> list[_Option]:
+    from modeling.inference.engines.openvino_engine import OpenVinoEngine, has_bf16
+
+    def plain(precision: Precision) -> _Option:
+        return _Option(
+            f"openvino {precision}", precision, lambda: OpenVinoEngine(_graph(classifier, folder), precision)
+        )
+
+    found = [plain("fp32")] + ([plain("bf16")] if has_bf16() else [])
+    if (version.path / INT8_FILE).is_file():
+        found.append(_Option("openvino int8", "int8", lambda: OpenVinoEngine(_int8(classifier, version), "int8")))
+    return found
+
+
+def _int8(classifier: Classifier, version: ModelVersion) -> Path:
+    """The version's quantised network, checked against its card."""
+    path = version.path / INT8_FILE
+    check_int8(path.read_bytes(), classifier.card, path)
+    return path
+
+
+def _torch(classifier: Classifier, precision: Precision) -> TorchEngine:
+    return TorchEngine(classifier.network, classifier.preprocessing, classifier.device, precision)
+
+
+def _graph(classifier: Classifier, folder: Path) -> Path:
+    """The network as an ONNX file, written if it is not there yet."""
+    path = folder / GRAPH_FILE
+    if not path.exists():
+        from modeling.exchange.onnx_export import write_graph  # slow to import
+
+        temporary = folder / f".{GRAPH_FILE}.{os.getpid()}"
+        write_graph(classifier, temporary)
+        temporary.replace(path)
+    return path
+
+
+def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> tuple[Choice, Classifier]:
+    """The fastest engine, its best batch size, and who decodes for it."""
+    found = _compare(classifier, options, precision)
+    images_BHWC = _random_images(classifier)[:_ODD]
+
+    def fitted(size: int) -> Classifier:
+        engine = found.engine.fitted(size)
+        _check_answers(classifier, engine, found.precision, images_BHWC)
+        return classifier.on(engine)
+
+    sizes = speeds_by_batch_size(fitted)
+    choice = Choice(
+        engine=found.name,
+        batch_size=best_batch_size(sizes),
+        hardware=hardware_name(classifier.device),
+        images_per_sec=found.speeds,
+        batch_sizes={str(size): round(speed, 1) for size, speed in sizes.items()},
+        refused=found.refused,
+    )
+    if classifier.device.type == "cuda":
+        choice = _with_decoder(choice, classifier)
+    return choice, _on(classifier, found.engine.fitted(choice.batch_size), choice)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fastest:
+    """An engine that was found; speeds: images a second of all; refused: why others cannot be used."""
+
+    name: str
+    precision: Precision
+    engine: Engine
+    speeds: dict[str, float]
+    refused: dict[str, str]
+
+
+def _compare(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> _Fastest:
+    """Make each engine ready, check its answers and time it; the fastest, unless a safer one is about as fast.
+
+    Raises:
+        ModelingError: none can be used.
+    """
+    speeds: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    best: tuple[float, _Option, Engine] | None = None
+    for option in options:
+        if best is not None and best[0] > FAST_ENOUGH:
+            break
+        try:
+            engine = option.make()
+            speed = _speed(classifier, engine, option.precision)
+        except Exception as err:  # whatever a compiler raises: torch is left
+            logger.warning("%s cannot be used: %s", option.name, _reason(err))
+            refused[option.name] = _reason(err)
+            continue
+        speeds[option.name] = round(speed, 1)
+        if best is None or speed > _CLEARLY * best[0]:
+            best = (speed, option, engine)
+    if best is None:
+        raise ModelingError(_unavailable(precision, refused, classifier.card))
+    _, option, engine = best
+    return _Fastest(option.name, option.precision, engine, speeds, refused)
+
+
+def _speed(classifier: Classifier, engine: Engine, precision: Precision) -> float:
+    """Images a second of an engine that answers as torch does, in batches that it is fitted to and in others."""
+    images_BHWC = _random_images(classifier)
+    fitted = engine.fitted(len(images_BHWC))
+    _check_answers(classifier, engine, precision, images_BHWC[:_ODD])
+    _check_answers(classifier, fitted, precision, images_BHWC)
+    return images_per_sec(partial(answer, fitted), images_BHWC, fitted.num_streams)
+
+
+def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
+    """The choice with the decoder that measures fastest beside this GPU."""
+    from modeling.inference.choose_decoder import fastest_decoder  # nvJPEG: only where there is a GPU
+
+    name, speeds, refused = fastest_decoder(classifier.preprocessing, classifier.device, choice.batch_size)
+    return replace(choice, decoder=name, decoded_per_sec=speeds, refused=choice.refused | refused)
+
+
+def _on(classifier: Classifier, engine: Engine, choice: Choice) -> Classifier:
+    """The classifier as it was chosen."""
+    if choice.decoder == CORES:
+        return classifier.on(engine, choice.batch_size, choice.speed)
+    from modeling.inference.choose_decoder import decoder_of
+
+    together = decoder_of(choice.decoder, classifier.preprocessing, classifier.device)
+    return classifier.on(engine, choice.batch_size, choice.speed, together)
+
+
+def _unavailable(precision: str, refused: dict[str, str], card: ModelCard) -> str:
+    if refused:
+        return f"precision {precision} cannot be used: {'; '.join(f'{name}: {why}' for name, why in refused.items())}"
+    hint = {
+        "int8": f"the model {card.why_no_int8()}",
+        "bf16": "this processor has no instructions for it",
+    }.get(precision, "no engine offers it")
+    return f"precision {precision} cannot be used here: {hint}; give --precision auto"
+
+
+def _reason(err: Exception) -> str:
+    return f"{type(err).__name__}: {' '.join(str(err).split())}"[:300]
+
+
+def _check_answers(
+    classifier: Classifier, engine: Engine, precision: Precision, images_BHWC: NDArray[np.uint8]
+) -> None:
+    """See that an engine answers as torch does, but for rounding.
+
+    Raises:
+        ModelingError: it does not; says by how much.
+    """
+    if engine is classifier.reference:
+        return
+    expected_BL, found_BL = classifier.reference.logits(images_BHWC).cpu(), engine.logits(images_BHWC).cpu()
+    difference = float((found_BL - expected_BL).abs().max() / expected_BL.abs().max().clamp(min=1e-6))
+    if not difference <= _TOLERANCE[precision]:
+        raise ModelingError(f"logits differ by {difference:.2g} of the largest, {_TOLERANCE[precision]:g} is allowed")
+
+
+def _random_images(classifier: Classifier) -> NDArray[np.uint8]:
+    height, width, _ = classifier.preprocessing.shape
+    if classifier.device.type == "cuda":
+        return random_images(classifier.preprocessing, _ON_GPU)
+    return random_images(classifier.preprocessing, _MANY if height * width <= _SMALL_PIXELS else _FEW)
+
+
+@contextmanager
+def _workshop(version: ModelVersion) -> Iterator[Path]:
+    """The folder of a version's artifacts, locked; one for this process alone where the store cannot be written to."""
+    folder = version.artifacts
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+        except OSError as err:
+            logger.warning("%s cannot keep engines (%s); they are built anew in every process", folder, err.strerror)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pigeonhole-engines-")))
+        yield folder

@@ -1,0 +1,160 @@
+"""A loaded model that predicts."""
+
+# Shapes: B images, H height, W width, C channels, L labels, k best labels kept.
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from modeling.errors import ModelFormatError
+from modeling.inference.decoders import BatchDecoder
+from modeling.inference.engines.choice import GPU
+from modeling.inference.engines.engine import Engine
+from modeling.inference.engines.torch_engine import TorchEngine
+from modeling.inference.prediction import Prediction
+from modeling.inference.scores import best_scores
+from modeling.metrics.calibration import Decision
+from modeling.networks.build import blank_network, select_device
+from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+
+DEFAULT_BATCH = 32
+
+
+class Classifier:
+    """A network with its card, on one device. Same images in the same batches give the same scores.
+
+    Several threads may use it at once.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        device: torch.device,
+        engine: Engine | None = None,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        images_per_sec: float = 0.0,
+        decode_together: BatchDecoder | None = None,
+    ) -> None:
+        """engine: computes the answers; by default torch does, in full precision.
+
+        batch_size, images_per_sec, decode_together (and largest_batch): see `modeling.inference.bisection.Predictor`.
+        """
+        self.reference = TorchEngine(network, card.preprocessing, device)
+        self.network = self.reference.network  # in eval mode, its parameters without gradients
+        self.device = device
+        self.engine = engine or self.reference
+        self.batch_size = batch_size
+        self.images_per_sec = images_per_sec
+        self.decode_together = decode_together
+        self.largest_batch: int | None = None
+        self.card = card
+        self.labels = card.labels
+        self.preprocessing = card.preprocessing
+        self.calibration = card.calibration
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Self:
+        """The model in folder `path`, checked against its own digest.
+
+        Raises:
+            ModelFormatError: a file is missing, damaged, or does not fit the card.
+        """
+        target = select_device(device)
+        card = ModelCard.from_bytes(_read(path / CARD_FILE), path / CARD_FILE)
+        weights = _read(path / WEIGHTS_FILE)
+        digest = hashlib.sha256(weights).hexdigest()
+        if digest != card.weights_sha256:
+            raise ModelFormatError(f"{path / WEIGHTS_FILE}: sha256 is {digest}, the card says {card.weights_sha256}")
+        network = blank_network(card.architecture, card.preprocessing, len(card.labels))
+        try:
+            network.load_state_dict(safetensors.torch.load(weights), strict=True, assign=True)
+        except (RuntimeError, safetensors.SafetensorError) as err:
+            raise ModelFormatError(f"{path / WEIGHTS_FILE}: not the weights of a {card.architecture}: {err}") from err
+        return cls(network, card, target)
+
+    @property
+    def num_streams(self) -> int:
+        """Threads that may ask for predictions at once to advantage."""
+        return self.engine.num_streams
+
+    @property
+    def engine_name(self) -> str:
+        """What computes the answers, and decodes if the cores do not: `openvino bf16`, `torch bf16 graphs, nvjpeg`."""
+        return self.engine.name if self.decode_together is None else f"{self.engine.name}, {GPU}"
+
+    def on(
+        self,
+        engine: Engine,
+        batch_size: int = DEFAULT_BATCH,
+        images_per_sec: float = 0.0,
+        decode_together: BatchDecoder | None = None,
+    ) -> "Classifier":
+        """The same model, answered by another engine."""
+        return Classifier(
+            self.network,
+            self.card,
+            self.device,
+            engine,
+            batch_size=batch_size,
+            images_per_sec=images_per_sec,
+            decode_together=decode_together,
+        )
+
+    def fitted(self, batch_size: int) -> "Classifier":
+        """The same model, ready for batches of another size than the one that was found to be best."""
+        return self.on(self.engine.fitted(batch_size), batch_size, self.images_per_sec, self.decode_together)
+
+    def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
+        """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.
+
+        Scores are the softmax's, at the temperature of the model's calibration, which then decides, too. Equal
+        scores keep the order of the labels.
+
+        Raises:
+            ValueError: images that are not of the preprocessing's shape.
+            FloatingPointError: the network's answer is not finite.
+        """
+        temperature = self.calibration.temperature if self.calibration else 1.0
+        scores_Bk, order_Bk = best_scores(self._logits(images_BHWC), temperature, top_k)
+        decisions = self._decisions(scores_Bk[:, 0], order_Bk[:, 0])
+        return [
+            Prediction(tuple([self.labels[i] for i in order]), tuple(scores), decision=decision)
+            for order, scores, decision in zip(order_Bk.tolist(), scores_Bk.tolist(), decisions, strict=True)
+        ]
+
+    def logits(self, images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the network answers to each image, before any temperature: BL, in the order of the labels.
+
+        Raises:
+            ValueError: images that are not of the preprocessing's shape.
+        """
+        logits_BL: NDArray[np.float32] = self._logits(images_BHWC).cpu().numpy()
+        return logits_BL
+
+    def _logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
+        """The network's answers, on the device, as float32."""
+        if images_BHWC.shape[1:] != self.preprocessing.shape or images_BHWC.dtype != np.uint8:
+            found = f"{images_BHWC.dtype} {images_BHWC.shape[1:]}"
+            raise ValueError(f"expected uint8 images of {self.preprocessing.shape}, not {found}")
+        return self.engine.logits(images_BHWC)
+
+    def _decisions(self, scores_B: NDArray[np.float32], best_B: NDArray[np.int64]) -> Sequence[Decision | None]:
+        if self.calibration is None:
+            return [None] * len(scores_B)
+        return self.calibration.decide_all(best_B, scores_B.astype(np.float64))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise ModelFormatError(f"{path}: cannot be read ({err.strerror})") from err

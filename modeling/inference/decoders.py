@@ -1,0 +1,215 @@
+"""Threads that read and decode images ahead, as many as suit these images on this machine."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from modeling.errors import ImageError
+from modeling.images.decode import decode_image, warm_up
+from modeling.images.pixels import Pixels
+from modeling.images.preprocessing import Preprocessing
+
+Source = Callable[[], bytes]
+"""Reads one image's bytes; may raise ImageError or OSError."""
+
+BatchDecoder = Callable[[Sequence[bytes], int], Sequence[Pixels | None]]
+"""Pixels of each file of at most so many, decoded together; None for those that `decode_image` has to decode."""
+
+MAX_THREADS = 32  # or one a core, where there are more
+SMALLEST_CHUNK, LARGEST_CHUNK = 8, 32
+_CHUNK_S = 8e-3
+_LOCKED_S = 150e-6  # of each image, that no other thread can use: Python's lock is held, or handed over
+_READ_BYTES = 1 << 20  # read ahead of decoding by a thread
+TOGETHER, TOGETHER_BYTES, TOGETHER_THREADS = 64, 64 << 20, 2  # where a device decodes: images, bytes, callers
+_TRIAL_IMAGES = 8
+_TRIAL_S = 0.05  # of a slice of seconds; large images are few and slow, and the fewer tell enough
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A few images of one group: pixels, or why there are none.
+
+    seconds: that reading and decoding them took, divided by the number of threads that did it at once.
+    """
+
+    images: list[Pixels | ImageError] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "decode": 0.0})
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What the first images took one by one, with no other thread at work.
+
+    spent_s: on all of them. The rest counts those that could be decoded: elapsed, of it processor time, and of it
+    waiting for the storage.
+    """
+
+    spent_s: float = 0.0
+    num_images: int = 0
+    elapsed_s: float = 0.0
+    processor_s: float = 0.0
+    waited_s: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        return self.num_images >= _TRIAL_IMAGES or self.spent_s > _TRIAL_S
+
+
+class Decoders:
+    """Reads and decodes chunks of images in threads; the caller keeps their order.
+
+    Unless a number of threads is given, the first images are read and decoded by the calling thread, whose clocks
+    then say how many threads keep the cores busy: one a core, and more by the share of time that reading waits for
+    the storage (Goetz et al., Java Concurrency in Practice, 2006, 8.2: cores x (1 + wait / compute)). Small images
+    take and leave the interpreter's lock all the time: where there are more threads than can hold it in turns, each
+    is slower than if there were fewer.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        max_pixels: int,
+        num_threads: int = 0,
+        together: BatchDecoder | None = None,
+    ) -> None:
+        """num_threads: 0: by measurement. together: a device's decoder, which is asked first."""
+        self._preprocessing = preprocessing
+        self._max_pixels = max_pixels
+        self._together = together
+        self._trial = _Trial()
+        self._pool: ThreadPoolExecutor | None = None
+        self._num_threads = num_threads or (min(TOGETHER_THREADS, num_cores()) if together else 0)
+        warm_up()
+
+    @property
+    def chunk_size(self) -> int:
+        """Images to submit at a time: more of those that are decoded fast, as handing over takes its time, too."""
+        if self._together:
+            return TOGETHER
+        if not self._trial.num_images:
+            return SMALLEST_CHUNK
+        fast = int(_CHUNK_S * self._trial.num_images / max(self._trial.elapsed_s, 1e-9))
+        return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, fast))
+
+    @property
+    def num_threads(self) -> int:
+        """Threads at work; one a core until it is known better."""
+        return self._num_threads or num_cores()
+
+    @property
+    def images_per_sec(self) -> float:
+        """What the threads decode, told from the first images; 0 where none were decoded to tell it."""
+        trial = self._trial
+        return self.num_threads * trial.num_images / max(trial.elapsed_s, 1e-9)
+
+    def submit(self, sources: Sequence[Source]) -> Future[Chunk]:
+        """Have the images read and decoded; while their number of threads is not known, by this one."""
+        chunk = Chunk()
+        if not self._num_threads:
+            sources = self._try(sources, chunk)
+        if self._pool is None:
+            if not self._num_threads:
+                return _done(chunk)
+            self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode")
+        return self._pool.submit(self._decode_all, sources, chunk, self._num_threads) if sources else _done(chunk)
+
+    def close(self) -> None:
+        """Forget what was not begun, and end the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _try(self, sources: Sequence[Source], chunk: Chunk) -> Sequence[Source]:
+        """Read and decode images here until enough is known; returns those that are left."""
+        trial = self._trial
+        for place, source in enumerate(sources):
+            if trial.over:
+                self._num_threads = best_num_threads(trial.waited_s, trial.processor_s, trial.num_images, num_cores())
+                return sources[place:]
+            self._try_one(source, chunk)
+        return ()
+
+    def _try_one(self, source: Source, chunk: Chunk) -> None:
+        started, processor_started = time.perf_counter(), time.thread_time()
+        data = _read(source)
+        read_s, processor_read_s = time.perf_counter() - started, time.thread_time() - processor_started
+        image = self._decode(data)
+        elapsed_s, processor_s = time.perf_counter() - started, time.thread_time() - processor_started
+        chunk.images.append(image)
+        chunk.seconds["read"] += read_s
+        chunk.seconds["decode"] += elapsed_s - read_s
+        trial = self._trial
+        trial.spent_s += elapsed_s
+        if not isinstance(image, ImageError):
+            trial.num_images += 1
+            trial.elapsed_s += elapsed_s
+            trial.processor_s += processor_s
+            trial.waited_s += max(0.0, read_s - processor_read_s)
+
+    def _decode_all(self, sources: Sequence[Source], chunk: Chunk, num_threads: int) -> Chunk:
+        """Read some images, decode them, and go on with others.
+
+        Each call to the system lets go of the interpreter's lock, and whoever waits for it is woken for nothing, most
+        of the time: with tiny images that takes longer than decoding. So such calls are made in a row.
+        """
+        waiting = deque(sources)
+        limit = TOGETHER_BYTES if self._together else _READ_BYTES
+        while waiting:
+            started = time.perf_counter()
+            read: list[bytes | ImageError] = []
+            num_bytes = 0
+            while waiting and num_bytes < limit:
+                read.append(_read(waiting.popleft()))
+                num_bytes += len(read[-1]) if isinstance(read[-1], bytes) else 0
+            done = time.perf_counter()
+            chunk.images += self._decode_read(read)
+            chunk.seconds["read"] += (done - started) / num_threads
+            chunk.seconds["decode"] += (time.perf_counter() - done) / num_threads
+        return chunk
+
+    def _decode_read(self, read: Sequence[bytes | ImageError]) -> list[Pixels | ImageError]:
+        """Decode what was read; by the device first, where there is one for it."""
+        if self._together is None:
+            return [self._decode(data) for data in read]
+        files = [b"" if isinstance(data, ImageError) else data for data in read]
+        decoded = self._together(files, self._max_pixels)
+        return [self._decode(data) if pixels is None else pixels for data, pixels in zip(read, decoded, strict=True)]
+
+    def _decode(self, data: bytes | ImageError) -> Pixels | ImageError:
+        if isinstance(data, ImageError):
+            return data
+        try:
+            return decode_image(data, self._preprocessing, max_pixels=self._max_pixels)
+        except ImageError as err:
+            return err
+
+
+def best_num_threads(waited_s: float, processor_s: float, num_images: int, cores: int) -> int:
+    """Threads that keep the cores busy with images like these, which one thread waited for and worked on so long."""
+    if not num_images:
+        return cores
+    at_work = max(1, min(cores, int(processor_s / num_images / _LOCKED_S)))
+    wanted = round(at_work * (1 + waited_s / max(processor_s, 1e-9)))
+    return max(1, min(max(MAX_THREADS, cores), wanted))
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _read(source: Source) -> bytes | ImageError:
+    try:
+        return source()
+    except ImageError as err:
+        return err
+    except OSError as err:
+        return ImageError("unreadable", err.strerror or type(err).__name__)
+
+
+def _done(chunk: Chunk) -> Future[Chunk]:
+    future: Future[Chunk] = Future()
+    future.set_result(chunk)
+    return future

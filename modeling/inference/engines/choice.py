@@ -1,0 +1,62 @@
+"""Which engine a model has on some hardware, as it is remembered beside the version; read without torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modeling.inference.engines.precision import WantedPrecision
+
+LARGEST_BATCH = 256  # images, that is tried
+CORES, GPU = "cores", "nvjpeg"  # who may decode JPEGs
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was found by measuring.
+
+    images_per_sec: of batches of random images, by engine. batch_sizes: images per second by batch size, on the
+    engine that was chosen. refused: why an engine, or the GPU's decoder, is not used.
+    decoder: who decodes JPEGs, CORES or GPU. decoded_per_sec: by decoder; empty where there are only cores.
+    """
+
+    engine: str
+    batch_size: int
+    hardware: str
+    images_per_sec: dict[str, float] = field(default_factory=dict)
+    batch_sizes: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    decoder: str = CORES
+    decoded_per_sec: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def speed(self) -> float:
+        """Images a second by the chosen engine in batches of the chosen size."""
+        return self.batch_sizes[str(self.batch_size)]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        return asdict(self)
+
+
+def choice_path(artifacts: Path, precision: WantedPrecision, hardware_key: str) -> Path:
+    """Where the choice for some hardware is remembered."""
+    return artifacts / f"{precision}-{hardware_key}.json"
+
+
+def read_choice(path: Path) -> Choice | None:
+    """A remembered choice; none where there is none, or one that cannot be read."""
+    try:
+        choice = Choice(**json.loads(path.read_bytes()))
+        usable = choice.speed > 0
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return choice if usable else None
+
+
+def read_choices(artifacts: Path, precision: WantedPrecision) -> Iterator[Choice]:
+    """The choices of all hardware that has answered in this precision."""
+    for path in sorted(artifacts.glob(f"{precision}-*.json")):
+        if choice := read_choice(path):
+            yield choice

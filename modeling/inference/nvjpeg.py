@@ -1,0 +1,163 @@
+"""JPEGs decoded in batches on a GPU (nvJPEG, through torchcodec), fitted to the model's size there, and brought back.
+
+They come back as bytes on the host, in one copy a batch: a few per cent of what a GPU's bus carries, for which
+batching, order, errors and halved batches stay as they are for images that the cores decode.
+
+On the processor, torchcodec's libjpeg-turbo takes nvJPEG's place: that is how the tests run all of this.
+"""
+
+# Shapes: N images, H height, W width, C channels.
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
+
+from modeling.images.formats import is_cut_short
+from modeling.images.jpeg import exif_orientation, jpeg_size, with_more_data, without_exif
+from modeling.images.pixels import Pixels, Size, fitting_of
+from modeling.images.preprocessing import Preprocessing
+from modeling.inference.decoders import TOGETHER_THREADS
+
+_MAX_PIXELS = 32_000_000  # decoded at a time: 100 MB on the device, and four times as much for a moment
+_LARGEST_FACTOR = 64  # that an image is scaled down by: torch's kernel has shared memory for 94
+
+
+class NvJpeg:
+    """Decodes what is plainly a JPEG; everything else is left to the processor's way. Several threads may ask."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self._preprocessing = preprocessing
+        self._device = device
+        self._mode: Literal["GRAY", "RGB"] = "GRAY" if preprocessing.mode == "L" else "RGB"
+        # A fixed number: torch hands out 32 in turns, and the engine's own must not come round again.
+        self._streams: SimpleQueue[torch.cuda.Stream | None] = SimpleQueue()
+        for _ in range(TOGETHER_THREADS):
+            self._streams.put(torch.cuda.Stream(device) if device.type == "cuda" else None)  # type: ignore[no-untyped-call]
+
+    def __call__(self, files: Sequence[bytes], max_pixels: int) -> list[Pixels | None]:
+        """Pixels HWC of each file, as `decode_image` gives them but for rounding; None where that has to decode it.
+
+        That is: no JPEG in grey or YCbCr, one with more than `max_pixels`, one that is very large or cut short, or one
+        that the GPU refuses, or that has too few data.
+
+        Raises:
+            RuntimeError: the GPU does not decode even a plain image.
+        """
+        decoded: list[Pixels | None] = [None] * len(files)
+        for places in _shares([self._size(data, max_pixels) for data in files]):
+            for place, pixels_HWC in zip(places, self._decode([files[place] for place in places]), strict=True):
+                decoded[place] = pixels_HWC
+        return decoded
+
+    def _size(self, data: bytes, max_pixels: int) -> Size | None:
+        size = jpeg_size(data)
+        if size is None or size[0] * size[1] > min(max_pixels, _MAX_PIXELS) or is_cut_short(data):
+            return None
+        smallest = min(self._preprocessing.height, self._preprocessing.width)
+        return size if max(size) <= _LARGEST_FACTOR * smallest else None
+
+    def _decode(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
+        try:
+            return self._decode_all(files)
+        except RuntimeError as err:  # it does not say which file it refuses
+            if len(files) == 1:
+                self._check_it_works(err)
+                return [None]
+        half = len(files) // 2
+        return [*self._decode(files[:half]), *self._decode(files[half:])]
+
+    def _decode_all(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
+        with torch.inference_mode(), self._stream():
+            images_CHW, unfinished = self._decode_twice([without_exif(data) for data in files])
+            places_of: dict[Size, list[int]] = defaultdict(list)  # images of one size are fitted together
+            upright = [_upright(image, data) for image, data in zip(images_CHW, files, strict=True)]
+            for place, image_CHW in enumerate(upright):
+                places_of[image_CHW.shape[2], image_CHW.shape[1]].append(place)
+            shares = [self._fit(torch.stack([upright[place] for place in places])) for places in places_of.values()]
+            pixels_NHWC = torch.cat(shares).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        places = [place for places in places_of.values() for place in places]
+        found = dict(zip(places, pixels_NHWC, strict=True))
+        return [None if place in unfinished else found[place] for place in range(len(files))]
+
+    def _decode_twice(self, files: Sequence[bytearray]) -> tuple[list[Tensor], set[int]]:
+        """The images, and the places of those whose data end early although the file does not.
+
+        nvJPEG does not tell, and shows there what is left of other images. Such a file is one that looks otherwise
+        behind other images, and when more data stand before its end; what is whole has no use for them.
+        """
+        images = self._decode_once(files)
+        longer = self._decode_once([with_more_data(data) for data in reversed(files)])[::-1]
+        if torch.equal(_in_a_row(images), _in_a_row(longer)):
+            return images, set()
+        pairs = zip(images, longer, strict=True)
+        return images, {place for place, (one, other) in enumerate(pairs) if not torch.equal(one, other)}
+
+    def _decode_once(self, files: Sequence[bytearray]) -> list[Tensor]:
+        tensors = [torch.frombuffer(data, dtype=torch.uint8) for data in files]
+        return list(decode_jpeg(tensors, mode=self._mode, device=self._device))
+
+    def _check_it_works(self, err: RuntimeError) -> None:
+        """See that a plain image can be decoded: else no file is to blame."""
+        file = io.BytesIO()
+        Image.new("L", (16, 16)).save(file, "JPEG")
+        try:
+            self._decode_all([file.getvalue()])
+        except RuntimeError:
+            raise err from None
+
+    def _fit(self, images_NCHW: Tensor) -> Tensor:
+        """Upright images in the model's size, not rounded yet: `modeling.images.pixels.fit` on the device."""
+        fitting = fitting_of(images_NCHW.shape[2], images_NCHW.shape[3], self._preprocessing)
+        taken_NCHW = images_NCHW[:, :, fitting.rows, fitting.columns].float()  # kernels for bytes have processors alone
+        size = (fitting.height, fitting.width)
+        if taken_NCHW.shape[2:] != size:
+            taken_NCHW = interpolate(taken_NCHW, size=size, mode="bilinear", antialias=True)
+        return taken_NCHW[:, :, fitting.crop_rows, fitting.crop_columns]
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """A stream for this thread alone, so that decoding does not wait for predictions; none on a processor."""
+        stream = self._streams.get()
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._streams.put(stream)
+
+
+def _shares(sizes: Sequence[Size | None]) -> Iterator[list[int]]:
+    """Places of the images that have sizes, as many together as may be decoded at a time."""
+    share: list[int] = []
+    num_pixels = 0
+    for place, size in enumerate(sizes):
+        if size is None:
+            continue
+        if share and num_pixels + size[0] * size[1] > _MAX_PIXELS:
+            yield share
+            share, num_pixels = [], 0
+        share.append(place)
+        num_pixels += size[0] * size[1]
+    if share:
+        yield share
+
+
+def _in_a_row(images: Sequence[Tensor]) -> Tensor:
+    """All bytes of all images."""
+    return torch.cat([image.reshape(-1) for image in images])
+
+
+def _upright(image_CHW: Tensor, data: bytes) -> Tensor:
+    """The image as its EXIF orientation wants it seen: `modeling.images.jpeg.turned` on the device."""
+    turn = exif_orientation(data)
+    if turn >= 5:
+        image_CHW = image_CHW.transpose(1, 2)
+    flipped = ([2] if turn in (2, 3, 6, 7) else []) + ([1] if turn in (3, 4, 7, 8) else [])
+    return image_CHW.flip(flipped) if flipped else image_CHW

@@ -1,0 +1,179 @@
+"""Two models on the same images: who is better, where, and whether that may be chance."""
+
+# Shapes: N images, L labels.
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.errors import ModelingError
+from modeling.metrics.answers import Answers
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.chance import mcnemar_p, wilson_interval
+from modeling.metrics.evaluation import Interval
+from modeling.metrics.scored import Scored
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One model's figures; those on decisions are None without a calibration. Rates are shares of all images."""
+
+    num_right: int
+    accuracy: float
+    accuracy_interval: Interval
+    num_accepted: int | None
+    num_accepted_wrong: int | None
+    review_rate: float | None
+    reject_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """An image that just one of the models gets right."""
+
+    index: int
+    name: str
+    label: str
+    predicted_a: str
+    predicted_b: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassDifference:
+    """One label: its images, and how many of them each model gets right."""
+
+    label: str
+    num_images: int
+    num_right_a: int
+    num_right_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Model A and model B on the same images.
+
+    worse, better: images that B gets wrong and A right, and the reverse, in the order of the data.
+    classes: of labels that have images, in the order of A's labels.
+    p: how likely two equally good models differ at least so much (McNemar's test).
+    review_change: B's review rate less A's; None unless both decide.
+    """
+
+    num_images: int
+    a: Side
+    b: Side
+    worse: tuple[Flip, ...]
+    better: tuple[Flip, ...]
+    num_both_wrong: int
+    classes: tuple[ClassDifference, ...]
+    p: float
+    review_change: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        return asdict(self) | {"conclusion": self.conclusion()}
+
+    def conclusion(self, a: str = "A", b: str = "B") -> str:
+        """One sentence for people, with what the models are called."""
+        gain = self.b.num_right - self.a.num_right
+        if not self.worse and not self.better:
+            return f"{a} and {b} are right on the same images"
+        if self.p >= SIGNIFICANT:
+            return f"no difference that these {self.num_images:,} images can show (p = {self.p:.2g})"
+        winner, more = (b, gain) if gain > 0 else (a, -gain)
+        p = f"p = {self.p:.2g}" if self.p >= 0.0001 else "p < 0.0001"
+        return f"{winner} is better: {more:,} more right of {self.num_images:,}, {p}"
+
+
+def compare(
+    answers_a: Answers, answers_b: Answers, calibration_a: Calibration | None, calibration_b: Calibration | None
+) -> Comparison:
+    """Compare the answers of two models to the same images; their labels may be in another order.
+
+    Raises:
+        ModelingError: other labels, other images, none at all, or an answer that is not finite.
+    """
+    to_a = label_places(answers_b.labels, answers_a.labels)
+    if answers_a.names != answers_b.names or not np.array_equal(answers_a.targets_N, to_a[answers_b.targets_N]):
+        raise ModelingError("two models can be compared on the same images only; these answers are to others")
+    scored_a = Scored.of(answers_a, calibration_a.temperature if calibration_a else 1.0)
+    scored_b = Scored.of(answers_b, calibration_b.temperature if calibration_b else 1.0)
+    a, b = _side(scored_a, calibration_a), _side(scored_b, calibration_b)  # while B's labels are in B's order
+    scored_b = replace(scored_b, predicted_N=to_a[scored_b.predicted_N])
+    worse_N = scored_a.right_N & ~scored_b.right_N
+    better_N = scored_b.right_N & ~scored_a.right_N
+    return Comparison(
+        num_images=len(answers_a.names),
+        a=a,
+        b=b,
+        worse=_flips(answers_a, worse_N, scored_a, scored_b),
+        better=_flips(answers_a, better_N, scored_a, scored_b),
+        num_both_wrong=int((~scored_a.right_N & ~scored_b.right_N).sum()),
+        classes=_classes(answers_a, scored_a, scored_b),
+        p=mcnemar_p(int(worse_N.sum()), int(better_N.sum())),
+        review_change=None if a.review_rate is None or b.review_rate is None else b.review_rate - a.review_rate,
+    )
+
+
+def label_places(labels: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
+    """The place of each label among another model's.
+
+    Raises:
+        ModelingError: a label that only one of them knows.
+    """
+    if set(labels) != set(among):
+        alone = (("A", sorted(set(among) - set(labels))), ("B", sorted(set(labels) - set(among))))
+        told = "; ".join(f"{model} alone knows {_some(names)}" for model, names in alone if names)
+        raise ModelingError(f"models of other labels cannot be compared: {told}")
+    places = {label: place for place, label in enumerate(among)}
+    return np.array([places[label] for label in labels], dtype=np.int64)
+
+
+def _side(scored: Scored, calibration: Calibration | None) -> Side:
+    num_right, num_images = int(scored.right_N.sum()), len(scored.right_N)
+    interval = wilson_interval(num_right, num_images)
+    if calibration is None:
+        return Side(num_right, num_right / num_images, interval, None, None, None, None)
+    decisions_N = np.array(calibration.decide_all(scored.predicted_N, scored.scores_N))
+    accepted_N = decisions_N == "accept"
+    return Side(
+        num_right=num_right,
+        accuracy=num_right / num_images,
+        accuracy_interval=interval,
+        num_accepted=int(accepted_N.sum()),
+        num_accepted_wrong=int((accepted_N & ~scored.right_N).sum()),
+        review_rate=float((decisions_N == "review").mean()),
+        reject_rate=float((decisions_N == "reject").mean()),
+    )
+
+
+def _flips(answers: Answers, chosen_N: NDArray[np.bool_], a: Scored, b: Scored) -> tuple[Flip, ...]:
+    labels = answers.labels
+    return tuple(
+        Flip(
+            index=index,
+            name=answers.names[index],
+            label=labels[answers.targets_N[index]],
+            predicted_a=labels[a.predicted_N[index]],
+            predicted_b=labels[b.predicted_N[index]],
+        )
+        for index in np.flatnonzero(chosen_N).tolist()
+    )
+
+
+def _classes(answers: Answers, a: Scored, b: Scored) -> tuple[ClassDifference, ...]:
+    """Counts by true label, where there are any."""
+    num_labels = len(answers.labels)
+    counts = (
+        np.bincount(targets, minlength=num_labels).tolist()
+        for targets in (answers.targets_N, answers.targets_N[a.right_N], answers.targets_N[b.right_N])
+    )
+    found = zip(answers.labels, *counts, strict=True)
+    return tuple(ClassDifference(*each) for each in found if each[1])
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")

@@ -1,0 +1,123 @@
+"""From a network's answers to the figures of an evaluation."""
+
+# Shapes: N images, L labels.
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.metrics.answers import Answers
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.chance import wilson_interval
+from modeling.metrics.evaluation import ClassFigures, DecisionFigures, Evaluation, Mistake
+from modeling.metrics.scored import Scored
+
+TOP_KS = (2, 3, 5, 10)
+MAX_MISTAKES = 50
+
+
+def evaluate_answers(answers: Answers, calibration: Calibration | None) -> Evaluation:
+    """The figures of `answers`, with scores as `calibration` makes them; without one those of the softmax.
+
+    Raises:
+        ModelingError: no images, or an answer that is not finite.
+    """
+    temperature = calibration.temperature if calibration else 1.0
+    scored = Scored.of(answers, temperature)
+    raw = Scored.of(answers, 1.0)
+    confusion_LL = confusion(answers, scored)
+    classes = _class_figures(answers.labels, confusion_LL)
+    num_images, num_right = len(answers.names), int(scored.right_N.sum())
+    return Evaluation(
+        labels=answers.labels,
+        num_images=num_images,
+        num_right=num_right,
+        accuracy=num_right / num_images,
+        accuracy_interval=wilson_interval(num_right, num_images),
+        top_k=_top_k(answers),
+        macro_f1=_macro_f1(classes),
+        nll=scored.nll,
+        ece=scored.ece,
+        raw_nll=raw.nll,
+        raw_ece=raw.ece,
+        temperature=temperature,
+        confusion=tuple(tuple(row) for row in confusion_LL.tolist()),
+        classes=classes,
+        reliability=scored.reliability(),
+        coverage=scored.coverage(),
+        decisions=_decision_figures(scored, calibration) if calibration else None,
+        mistakes=_mistakes(answers, scored),
+    )
+
+
+def confusion(answers: Answers, scored: Scored) -> NDArray[np.int64]:
+    """Counts LL: rows are true labels, columns predicted ones."""
+    num_labels = len(answers.labels)
+    cells_N = answers.targets_N * num_labels + scored.predicted_N
+    return np.bincount(cells_N, minlength=num_labels**2).reshape(num_labels, num_labels)
+
+
+def _class_figures(labels: tuple[str, ...], confusion_LL: NDArray[np.int64]) -> tuple[ClassFigures, ...]:
+    """Precision, recall and F1 of each label."""
+    counts = zip(
+        labels,
+        confusion_LL.sum(axis=1).tolist(),
+        confusion_LL.sum(axis=0).tolist(),
+        confusion_LL.diagonal().tolist(),
+        strict=True,
+    )
+    return tuple(
+        ClassFigures(
+            label=label,
+            num_images=num_images,
+            num_predicted=num_predicted,
+            num_right=num_right,
+            precision=num_right / num_predicted if num_predicted else None,
+            recall=num_right / num_images if num_images else None,
+            recall_interval=wilson_interval(num_right, num_images) if num_images else None,
+            f1=2 * num_right / (num_images + num_predicted) if num_images + num_predicted else None,
+        )
+        for label, num_images, num_predicted, num_right in counts
+    )
+
+
+def _macro_f1(classes: tuple[ClassFigures, ...]) -> float:
+    """Mean F1 of the labels that images have: one that only the model knows is no class of these data."""
+    scores = [each.f1 for each in classes if each.num_images and each.f1 is not None]
+    return sum(scores) / len(scores)
+
+
+def _top_k(answers: Answers) -> dict[str, float]:
+    """Accuracy where the k best labels count; of equal logits the first label is better, as in a prediction."""
+    truth_N1 = answers.logits_NL[np.arange(len(answers.names)), answers.targets_N, None]
+    before_NL = np.arange(len(answers.labels)) < answers.targets_N[:, None]
+    rank_N = ((answers.logits_NL > truth_N1) | ((answers.logits_NL == truth_N1) & before_NL)).sum(axis=1)
+    return {str(k): float((rank_N < k).mean()) for k in TOP_KS if k < len(answers.labels)}
+
+
+def _decision_figures(scored: Scored, calibration: Calibration) -> DecisionFigures:
+    decisions_N = np.array(calibration.decide_all(scored.predicted_N, scored.scores_N))
+    accepted_N = decisions_N == "accept"
+    num_accepted, num_wrong = int(accepted_N.sum()), int((accepted_N & ~scored.right_N).sum())
+    return DecisionFigures(
+        max_error=calibration.max_error,
+        num_accepted=num_accepted,
+        num_reviewed=int((decisions_N == "review").sum()),
+        num_rejected=int((decisions_N == "reject").sum()),
+        accepted_error=num_wrong / num_accepted if num_accepted else None,
+        accepted_error_interval=wilson_interval(num_wrong, num_accepted) if num_accepted else None,
+    )
+
+
+def _mistakes(answers: Answers, scored: Scored) -> tuple[Mistake, ...]:
+    """The most confident wrong answers, in the order of the data where equally so."""
+    wrong_N = np.flatnonzero(~scored.right_N)
+    worst_N = wrong_N[np.argsort(-scored.scores_N[wrong_N], kind="stable")][:MAX_MISTAKES]
+    return tuple(
+        Mistake(
+            index=index,
+            name=answers.names[index],
+            label=answers.labels[answers.targets_N[index]],
+            predicted=answers.labels[scored.predicted_N[index]],
+            score=float(scored.scores_N[index]),
+        )
+        for index in worst_N.tolist()
+    )

@@ -1,0 +1,254 @@
+"""State dicts: where they come from, what is wrong with them, and how one is made to fit a network."""
+
+import contextlib
+import pickle
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
+from modeling.images.preprocessing import Preprocessing
+from modeling.networks.architectures import ARCHITECTURES, Architecture, default_preprocessing, get_architecture
+from modeling.networks.build import build_network
+from modeling.networks.dynamo import compiler_put_off
+from modeling.networks.heads import head_of
+from modeling.networks.torchvision_table import ROWS
+
+State = dict[str, Tensor]
+OnProgress = Callable[[int, int | None], None]  # bytes that are there, and of how many if that is known
+
+_WRAPPERS = ("state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # outputs of googlenet and inception_v3 for training alone
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_NUM_SHOWN = 3
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a safetensors file, or of a state dict that torch wrote; nothing else is unpickled.
+
+    A state dict may lie under `state_dict` or `model`, and its names may begin with `module.`.
+
+    Raises:
+        ModelFormatError: no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # after eight bytes of length
+        loaded = _read_safetensors(path) if is_safetensors else _read_torch(path)
+    except OSError as err:
+        raise ModelFormatError(f"{path}: cannot be read ({err.strerror or err})") from err
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise ModelFormatError(f"{path}: holds no state dict but a {type(loaded).__name__}; save network.state_dict()")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ModelFormatError(f"{path}: {name!r} is no tensor but a {type(value).__name__}; save the state dict")
+    return _without_prefixes(dict(loaded))
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as err:
+        raise ModelFormatError(f"{path}: a damaged safetensors file ({err})") from err
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as err:
+        raise ModelFormatError(
+            f"{path}: neither safetensors nor a plain state dict, and nothing else is unpickled; "
+            "save network.state_dict(), best as safetensors"
+        ) from err
+    except Exception as err:  # broken archives raise anything
+        reason = str(err).partition("\n")[0]
+        raise ModelFormatError(f"{path}: cannot be loaded as weights ({type(err).__name__}: {reason})") from err
+
+
+def _without_prefixes(state: State) -> State:
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def download_state(enum: str, member: str, on_progress: OnProgress) -> State:
+    """torchvision's weights from its cache or from the network; the file must have the hash that its name says.
+
+    on_progress: told how many bytes are there and, if the server says it, of how many.
+
+    Raises:
+        ModelingError: they cannot be fetched, or are not what their name says.
+    """
+    weights = _torchvision_weights(enum, member)
+    try:
+        with contextlib.redirect_stdout(sys.stderr), _progress_told(on_progress):  # stdout may be somebody's data
+            state: State = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as err:
+        reason = " ".join(str(getattr(err, "reason", None) or err).split()).rstrip(".")
+        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+        raise ModelingError(
+            f"the weights {member} cannot be had ({reason}); get {weights.url} where there is a network and give it "
+            f"with --from-weights FILE, or put it at {file}"
+        ) from err
+    return state
+
+
+@contextlib.contextmanager
+def _progress_told(on_progress: OnProgress) -> Iterator[None]:
+    """While it lasts, torch.hub tells `on_progress` what it would draw as a bar."""
+
+    class Told:
+        """What torch.hub needs of tqdm."""
+
+        def __init__(self, total: int | None = None, **_: object) -> None:
+            self._total, self._done = total, 0
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, num_bytes: int) -> None:
+            self._done += num_bytes
+            on_progress(self._done, self._total)
+
+    drawn = vars(torch.hub)["tqdm"]
+    vars(torch.hub)["tqdm"] = Told
+    try:
+        yield
+    finally:
+        vars(torch.hub)["tqdm"] = drawn
+
+
+def torchvision_preprocessing(enum: str, member: str, image_size: int | None) -> Preprocessing:
+    """How torchvision's weights want their images; another `image_size` (px) keeps the proportion of the cut."""
+    transforms = _torchvision_weights(enum, member).transforms()
+    side = image_size or transforms.crop_size[0]
+    resize = max(side, round(transforms.resize_size[0] * side / transforms.crop_size[0]))
+    return Preprocessing("RGB", side, side, resize, tuple(transforms.mean), tuple(transforms.std))
+
+
+def _torchvision_weights(enum: str, member: str) -> Any:
+    with compiler_put_off():
+        from torchvision import models  # slow to import
+    return getattr(models, enum)[member]
+
+
+def fit_state(network: nn.Module, architecture: str, state: State, *, source: str) -> State:
+    """The state that the network can load strictly: `state`, with the network's own head if that has other labels.
+
+    Raises:
+        ArchitectureError: tensors are missing, unknown or of other shapes.
+    """
+    known = get_architecture(architecture)
+    own: State = network.state_dict()
+    head = known.head + "."
+    fitting = _resized_positions(network, known, _translated(known, state))
+    if _is_head_of_others(network, architecture, fitting):
+        fitting = {name: tensor for name, tensor in fitting.items() if not name.startswith(head)}
+        fitting |= {name: tensor for name, tensor in own.items() if name.startswith(head)}
+    problems = _problems(own, fitting)
+    if problems:
+        raise ArchitectureError(f"{source} does not fit {architecture}: {problems}{_whose(known, state)}")
+    return fitting
+
+
+def _translated(architecture: Architecture, state: State) -> State:
+    """The state in the words of today's networks: without auxiliary outputs, old names made new."""
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY)}
+    if architecture.name.startswith("densenet"):
+        state = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+    for name in [name for name in state if name.endswith("running_var")]:  # files from before torch 0.4.1 lack it
+        state.setdefault(name.replace("running_var", "num_batches_tracked"), torch.tensor(0))
+    weight = state.get(f"{architecture.head}.weight")
+    if weight is not None:  # maxvit's head has none
+        state.setdefault(f"{architecture.head}.bias", torch.zeros(len(weight)))
+    return state
+
+
+def _resized_positions(network: nn.Module, architecture: Architecture, state: State) -> State:
+    """The state with a vision transformer's positions interpolated to the network's image size."""
+    name = "encoder.pos_embedding"
+    own = network.state_dict().get(name)
+    given = state.get(name)
+    if own is None or given is None or own.shape == given.shape or not architecture.name.startswith("vit_"):
+        return state
+    if given.dim() != 3 or given.shape[0] != 1 or given.shape[2] != own.shape[2]:
+        return state
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    try:
+        return dict(interpolate_embeddings(network.image_size, architecture.step, dict(state)))
+    except ValueError:  # no square of positions: told as a shape that does not fit
+        return state
+
+
+def _is_head_of_others(network: nn.Module, architecture: str, state: State) -> bool:
+    """Whether the state's head takes the same features and answers with another number of labels."""
+    weight = head_of(network, architecture).weight
+    given = state.get(f"{get_architecture(architecture).head}.weight")
+    return given is not None and given.shape[1:] == weight.shape[1:] and len(given) != len(weight)
+
+
+def _problems(own: State, state: State) -> str:
+    """What does not fit, a few names of each kind; empty if all fits."""
+    shapes = [
+        f"{name} ({_shape(state[name])}, not {_shape(own[name])})"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    kinds = {
+        "missing": [name for name in own if name not in state],
+        "unknown": [name for name in state if name not in own],
+        "of other shapes": shapes,
+    }
+    return "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"
+
+
+def _whose(architecture: Architecture, state: State) -> str:
+    """A hint at the architecture whose weights these are; empty where none is known."""
+    candidates = [row.name for row in ROWS if _num_values(ARCHITECTURES[row.name], state) == row.num_values]
+    candidates += [name for name in ARCHITECTURES if _has_names_of(ARCHITECTURES[name], state)]
+    others = [name for name in candidates if name != architecture.name]
+    return f"; they are weights of {' or '.join(others)}" if others else ""
+
+
+def _num_values(architecture: Architecture, state: State) -> int | None:
+    """Floating-point numbers in the state without the head of that architecture; None where that is missing."""
+    if f"{architecture.head}.weight" not in state:
+        return None
+    skipped = (f"{architecture.head}.", *_AUXILIARY)
+    return sum(
+        tensor.numel() for name, tensor in state.items() if tensor.is_floating_point() and not name.startswith(skipped)
+    )
+
+
+def _has_names_of(architecture: Architecture, state: State) -> bool:
+    """Whether the state's names are just those of a network of our own."""
+    if architecture.family == "torchvision":
+        return False
+    preprocessing = default_preprocessing(architecture, architecture.image_size or 32)
+    with torch.device("meta"):
+        return set(build_network(architecture.name, preprocessing, 2).state_dict()) == set(state)

@@ -1,0 +1,51 @@
+"""What a report tells: gathered by training or by an evaluation, drawn by `modeling.report`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.evaluation import Evaluation
+
+Picture = NDArray[np.uint8]  # HWC, C is 1 or 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """An image with the true label and the model's answer."""
+
+    name: str
+    label: str
+    predicted: str
+    score: float
+    decision: str | None
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Story:
+    """Everything that stands in a report; what is empty or None is left out.
+
+    title: what the report is about, such as `birds`.
+    facts: name and value of each line in the head (architecture, digest, seed, device, time).
+    history: one row an epoch, as in `history.csv`: `epoch`, `loss`, `accuracy`, `learning_rate`, `seconds`; what
+        was not measured is None or missing.
+    data: the data report (`DataReport.to_json()`).
+    evaluation: of `part` ("test" or whatever was evaluated).
+    picture: pixels of the image at an index of the evaluated part, None where it cannot be read.
+    samples: some images with predictions.
+    calibration: the model's, which says what would become of each mistake.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]] = ()
+    history: Sequence[Mapping[str, float | None]] = ()
+    data: Mapping[str, Any] | None = None
+    evaluation: Evaluation | None = None
+    part: str = "test"
+    picture: Callable[[int], Picture | None] = field(default=lambda index: None)
+    samples: Sequence[Sample] = ()
+    calibration: Calibration | None = None

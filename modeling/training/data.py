@@ -1,0 +1,224 @@
+"""A data set made ready to be learnt: its preprocessing chosen, its images decoded or at hand."""
+
+# Shapes: N images, M chosen images, H height, W width, C channels.
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from modeling.data.dataset import Dataset
+from modeling.data.forms.open import open_dataset
+from modeling.data.images import DecodedImages, ImageFiles, Images, Indices, load_image
+from modeling.data.report import DataReport
+from modeling.data.scan import scan_dataset
+from modeling.data.splits import Split, split_dataset
+from modeling.errors import DataError, ImageError
+from modeling.images.formats import READABLE_FORMATS
+from modeling.images.pixels import Pixels
+from modeling.images.preprocessing import Preprocessing
+from modeling.networks.architectures import Architecture
+from modeling.training.fit.logits import AnyImages
+from modeling.training.fit.task import Task
+from modeling.training.request import MIN_IMAGE_SIZE, TrainRequest
+
+MAX_TENSOR_BYTES = 8 << 30  # larger sets are decoded in every epoch
+_SHARE_OF_MEMORY = 0.4
+_SAMPLE = 200  # images looked at to choose size and mode
+_MEASURED, _MEASURED_BYTES = 2000, 1 << 30  # images whose mean and deviation stand for all, where all are more
+_SMALL = 64  # px: the side up to which images keep their own size, and the default side of larger ones
+_MARGIN = 256 / 224  # how much larger photographs are decoded for augmentation to choose a part from
+_PROGRESS_S = 0.5
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """The data of a training: what they are, what a look at them showed, and who learns from which."""
+
+    dataset: Dataset
+    report: DataReport
+    split: Split
+
+
+def look(request: TrainRequest, emit: Emit) -> Data:
+    """Open, scan and split the data.
+
+    Raises:
+        DataError: nothing can be trained on them.
+    """
+    dataset = open_dataset(request.data)
+    report = scan_dataset(dataset, emit, request.cache)
+    split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
+    data = Data(dataset, report, split)
+    for finding in report.findings:
+        if finding.severity == "warning":
+            emit({"event": "warning", "text": finding.message})
+    emit({"event": "data"} | describe(data))
+    return data
+
+
+def describe(data: Data) -> dict[str, Any]:
+    """What the data are, for the `data` event and the model's card."""
+    dataset, split = data.dataset, data.split
+    used = np.concatenate([split.train, split.validation, split.test])
+    counts = np.bincount(dataset.targets_N[used], minlength=len(dataset.labels)).tolist()
+    return {
+        "path": str(dataset.path),
+        "kind": dataset.kind,
+        "classes": dict(zip(dataset.labels, counts, strict=True)),
+        "num_images": len(used),
+        "num_skipped": len(split.unreadable),
+        "num_ignored": dataset.num_ignored,
+        "num_train": len(split.train),
+        "num_validation": len(split.validation),
+        "num_test": len(split.test),
+    }
+
+
+def choose_preprocessing(dataset: Dataset, architecture: Architecture, image_size: int | None) -> Preprocessing:
+    """Size and mode that suit the network and the data; mean and std are yet to be measured.
+
+    A network that wants a size gets it. Others: pixels keep their own size; files do where all have the same and
+    it is small; else 64 x 64. Grey where all images are grey. `image_size` overrides the size.
+    """
+    mode, (height, width) = _own_mode_and_size(dataset)
+    if min(height, width) < MIN_IMAGE_SIZE or max(height, width) > _SMALL:
+        height = width = _SMALL
+    if architecture.image_size is not None:
+        height = width = architecture.image_size
+    height, width = image_size or height, image_size or width
+    resize = None
+    if architecture.resize is not None and architecture.image_size is not None:
+        resize = max(height, round(architecture.resize * height / architecture.image_size))
+    return Preprocessing(mode, height, width, resize)
+
+
+def _own_mode_and_size(dataset: Dataset) -> tuple[Literal["L", "RGB"], tuple[int, int]]:
+    """Mode and (height, width) of the images; (0, 0) where they differ."""
+    if dataset.pixels_NHWC is not None:
+        _, height, width, channels = dataset.pixels_NHWC.shape
+        return "L" if channels == 1 else "RGB", (height, width)
+    sizes, grey = _sample(dataset.files)
+    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+    return "L" if grey else "RGB", (height, width)
+
+
+def _sample(files: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
+    """Sizes (width, height) of some files spread over all, and whether all of those are grey."""
+    sizes: set[tuple[int, int]] = set()
+    grey = True
+    for path in files[:: max(1, len(files) // _SAMPLE)]:
+        try:
+            with Image.open(io.BytesIO(path.read_bytes()), formats=READABLE_FORMATS) as image:
+                sizes.add(image.size)
+                grey = grey and _is_grey(image)
+        except Exception:  # noqa: S112  # broken files raise anything; the scan has said what it is
+            continue
+    return sizes, grey and bool(sizes)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
+        return True
+    if max(image.size) > _SMALL * 16:
+        return False  # a large colour mode is not worth decoding here
+    red, green, blue = image.convert("RGB").split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()
+
+
+def make_task(data: Data, preprocessing: Preprocessing, emit: Emit, *, photographs: bool) -> Task:
+    """The images of a run, decoded as the model will see them, and photographs for training with a margin."""
+    dataset, split = data.dataset, data.split
+    if not photographs:
+        used = np.sort(np.concatenate([split.train, split.validation, split.test]))
+        images = load_images(dataset, preprocessing, used, emit)
+        return Task(images, images, dataset.targets_N, split, preprocessing, _contents(data))
+    train_images = load_images(dataset, with_margin(preprocessing), split.train, emit)
+    held_out = np.sort(np.concatenate([split.validation, split.test]))
+    images = load_images(dataset, preprocessing, held_out, emit)
+    return Task(train_images, images, dataset.targets_N, split, preprocessing, _contents(data))
+
+
+def _contents(data: Data) -> str:
+    """sha256 over the digests of the images that train and choose."""
+    used = np.concatenate([data.split.train, data.split.validation]).tolist()
+    return hashlib.sha256("\n".join(data.report.digests[index] for index in used).encode()).hexdigest()
+
+
+def with_margin(preprocessing: Preprocessing) -> Preprocessing:
+    """The preprocessing of images from which augmentation takes a part: all that the short side leaves."""
+    if preprocessing.resize is None:
+        height, width = (round(side * _MARGIN) for side in (preprocessing.height, preprocessing.width))
+        return replace(preprocessing, height=height, width=width)
+    return replace(preprocessing, height=preprocessing.resize, width=preprocessing.resize)
+
+
+def load_images(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Images:
+    """The chosen images decoded into memory; where they do not fit there, read whenever they are wanted.
+
+    Raises:
+        DataError: an image that could be read during the scan no longer can.
+    """
+    size_bytes = len(indices_M) * int(np.prod(preprocessing.shape))
+    if size_bytes > min(MAX_TENSOR_BYTES, int(_SHARE_OF_MEMORY * psutil.virtual_memory().available)):
+        emit({"event": "note", "text": f"{size_bytes >> 20} MiB of pixels: decoding anew in every epoch"})
+        return ImageFiles(dataset, preprocessing)
+    return DecodedImages(_decode(dataset, preprocessing, indices_M, emit), indices_M, dataset.num_images)
+
+
+def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Pixels:
+    """Pixels MHWC of the chosen images, decoded in threads."""
+    own = dataset.pixels_NHWC
+    if own is not None and own.shape[1:] == preprocessing.shape and preprocessing.resize is None:
+        return own if len(indices_M) == len(own) else own[indices_M]
+    pixels_MHWC = np.zeros((len(indices_M), *preprocessing.shape), dtype=np.uint8)
+
+    def decode(row: int) -> None:
+        index = int(indices_M[row])
+        try:
+            pixels_MHWC[row] = load_image(dataset, index, preprocessing)
+        except ImageError as err:
+            raise DataError(f"{dataset.name(index)} could be read before, and no longer can: {err}") from err
+
+    reported, total = time.monotonic(), len(indices_M)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for num_done, _ in enumerate(pool.map(decode, range(total)), start=1):
+            if time.monotonic() - reported >= _PROGRESS_S or num_done == total:
+                reported = time.monotonic()
+                emit({"event": "decode", "num_done": num_done, "num_images": total})
+    return pixels_MHWC
+
+
+def measure(images: AnyImages, indices_M: Indices) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over the chosen images, for pixels in [0, 1].
+
+    Exact for up to 1 GiB of pixels, else over some 2,000 images spread evenly, wherever they lie: how much memory
+    happens to be free must not change a model.
+    """
+    first_BHWC: Any = next(iter(images.batches([indices_M[:1]])))
+    if len(indices_M) * int(np.prod(first_BHWC.shape)) > _MEASURED_BYTES:
+        indices_M = indices_M[:: max(1, len(indices_M) // _MEASURED)]
+    counts_C: list[Any] = []
+    for pixels_BHWC in images.batches(indices_M[start : start + 1024] for start in range(0, len(indices_M), 1024)):
+        channels = pixels_BHWC.shape[3]
+        counts_C = counts_C or [np.zeros(256, dtype=np.int64) for _ in range(channels)]
+        for channel in range(channels):
+            counts_C[channel] += np.bincount(pixels_BHWC[..., channel].ravel(), minlength=256)
+    levels = np.arange(256) / 255.0
+    means, stds = [], []
+    for counts in counts_C:
+        shares = counts / counts.sum()
+        mean = float(shares @ levels)
+        means.append(round(mean, 6))
+        stds.append(round(max(float(np.sqrt(shares @ (levels - mean) ** 2)), 1 / 255), 6))
+    return tuple(means), tuple(stds)

@@ -1,0 +1,317 @@
+"""The loop that fits a network to images.
+
+What a step does follows from the plan, the seed and the step's place alone: its order and its chance are drawn
+anew from seed_of(seed, place). A run that goes on from a checkpoint therefore ends with the same weights, bit for
+bit, as one that was never stopped (on a CPU, with the same number of threads).
+"""
+
+# Shapes: N images of the data set, B images of a batch, L labels, H height, W width, C channels.
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modeling.data.images import Indices
+from modeling.errors import ModelingError
+from modeling.networks.augmentation import Place, augment, trivial_augment
+from modeling.networks.build import normalise
+from modeling.networks.families.speednet import single_view
+from modeling.training.fit.averaging import AveragedWeights, Lookahead
+from modeling.training.fit.checkpoint import load_checkpoint, save_checkpoint
+from modeling.training.fit.logits import answer, groups_of, to_device
+from modeling.training.fit.mixing import mix
+from modeling.training.fit.optimizer import make_optimizer, set_rates
+from modeling.training.fit.plan import Plan, autocast
+from modeling.training.fit.ranks import Ranks
+from modeling.training.fit.schedule import learning_rate_factor, seed_network, seed_of
+from modeling.training.fit.task import Fitted, Progress, Task
+
+CHECKPOINT_EVERY_S = 60.0
+_ORDER, _CHANCE, _NETWORK = 1, 2, 3  # the streams of chance, so that none repeats another
+_CHECK_EVERY = 20  # steps between looks at the losses: each look waits for the device
+
+Emit = Callable[[dict[str, Any]], None]
+State = dict[str, Tensor]
+
+
+class DivergedError(ModelingError):
+    """The loss is no finite number any more."""
+
+
+class Fitting:
+    """One run: network, optimizer, average and progress, and how to save and restore them."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        plan: Plan,
+        *,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks | None = None,
+        checkpoint: Path | None = None,
+        run: str = "",
+        checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    ) -> None:
+        """checkpoint: where to save, and to go on from if it is of the same `run` (a fingerprint)."""
+        self._task, self._plan, self._recipe = task, plan, plan.recipe
+        self._seed, self._device, self._ranks = seed, device, ranks or Ranks()
+        self._checkpoint, self._run, self._checkpoint_every_s = checkpoint, run, checkpoint_every_s
+        self.network = network.to(device)
+        self._ranks.broadcast(self.network)
+        if plan.channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)
+        self._optimizer = make_optimizer(self.network, plan)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
+        average = Lookahead if self._recipe.lookahead else AveragedWeights
+        self._average = average(self.network, self._recipe.average) if self._recipe.average else None
+        self._evaluated = copy.deepcopy(self.network)  # takes the averaged weights, never trains
+        self._best: State = _copy(self.network.state_dict())
+        self._class_weights = (
+            torch.tensor(plan.class_weights, device=device, dtype=torch.float32) if plan.class_weights else None
+        )
+        self._progress = Progress()
+        self._history: list[dict[str, float]] = []
+        self._losses: list[tuple[int, Tensor]] = []  # step and loss, not looked at yet
+        self._saved_at = time.monotonic()
+        self._warned = False
+
+    @property
+    def num_batches(self) -> int:
+        """Steps in an epoch."""
+        return max(1, -(-(len(self._task.split.train) - 1) // self._recipe.batch_size))
+
+    def run(self, emit: Emit) -> Fitted:
+        """Train every epoch that is left, and leave the best one's weights in the network.
+
+        Raises:
+            DivergedError: the loss became infinite or no number; the last good checkpoint stays.
+        """
+        self._restore(emit)
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            while self._progress.epoch < self._recipe.epochs:
+                self._train_epoch(emit)
+                self._end_epoch(emit)
+        self.network.load_state_dict(self._best)
+        if len(self._history) > 1 and self._history[-1]["loss"] > self._history[0]["loss"]:
+            text = f"the loss rose from {self._history[0]['loss']:.4g} to {self._history[-1]['loss']:.4g}"
+            emit({"event": "warning", "text": f"{text}: the model has not learnt; give a lower --learning-rate"})
+        best = self._progress.best_accuracy
+        return Fitted(self._progress.best_epoch, None if best < 0 else best, self._history)
+
+    def _train_epoch(self, emit: Emit) -> None:
+        """The steps of one epoch that are left."""
+        epoch, first = self._progress.epoch, self._progress.step_in_epoch
+        self._started, self._num_before = time.perf_counter(), first
+        groups = self._groups(epoch)[first:]
+        mine = [self._ranks.mine(torch.from_numpy(group)).numpy() for group in groups]
+        self._train_mode()
+        batches = self._task.train_images.batches(iter(mine))
+        for group, indices_B, pixels_BHWC in zip(groups, mine, batches, strict=True):
+            step = epoch * self.num_batches + self._progress.step_in_epoch
+            self._step(step, epoch, torch.from_numpy(indices_B), pixels_BHWC, len(group))
+            self._progress.step_in_epoch += 1
+            if self._ranks.agree(time.monotonic() - self._saved_at > self._checkpoint_every_s):
+                self._check_losses()
+                self._check_weights(step)
+                self._save(emit)
+        self._check_losses()
+        self._check_weights((epoch + 1) * self.num_batches - 1)
+
+    def _groups(self, epoch: int) -> list[Indices]:
+        """The training images in batches, in an order of the epoch's own.
+
+        A single one that is left over joins the batch before it: alone it has no statistics for a batch norm.
+        """
+        generator = np.random.default_rng(seed_of(self._seed, _ORDER, epoch))
+        groups = groups_of(generator.permutation(self._task.split.train), self._recipe.batch_size)
+        return groups if len(groups) == self.num_batches else [*groups[:-2], np.concatenate(groups[-2:])]
+
+    def _step(self, step: int, epoch: int, indices_B: Tensor, pixels: Any, num_together: int) -> None:
+        """One step on a batch, of which this process has its share."""
+        seed_network(self._device, seed_of(self._seed, _NETWORK, step, self._ranks.rank))
+        generator = torch.Generator().manual_seed(seed_of(self._seed, _CHANCE, step, self._ranks.rank))
+        num_steps = self._recipe.epochs * self.num_batches
+        set_rates(
+            self._optimizer,
+            learning_rate_factor(
+                step, num_steps, warmup=self._recipe.warmup, decay=self._recipe.decay, floor=self._recipe.floor
+            ),
+        )
+        self._optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self._device)
+        pixels_BHWC = to_device(pixels, self._device)
+        num_parts = max(1, -(-len(indices_B) // self._plan.micro_batch))
+        for part_B in torch.arange(len(indices_B)).tensor_split(num_parts):  # even ones, so that none is a single image
+            if len(part_B):
+                part = slice(int(part_B[0]), int(part_B[-1]) + 1)
+                place = Place(indices_B[part], epoch, generator)
+                total += self._accumulate(pixels_BHWC[part], place, num_together)
+        self._ranks.sum_gradients(self.network)
+        if self._recipe.clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._average:
+            self._average.update(self.network, (step + 1) / num_steps)
+        self._losses.append((step, total))
+        if len(self._losses) >= _CHECK_EVERY:
+            self._check_losses()
+
+    def _accumulate(self, pixels_BHWC: Tensor, place: Place, num_together: int) -> Tensor:
+        """Add a micro-batch's gradients; returns its loss, summed over its images."""
+        if self._recipe.augmentation == "photo_strong":
+            pixels_BHWC = trivial_augment(pixels_BHWC)
+        preprocessing = self._task.preprocessing
+        images_BCHW = normalise(pixels_BHWC, preprocessing)
+        size = (preprocessing.height, preprocessing.width)
+        images_BCHW = augment(images_BCHW, self._recipe.augmentation, place, size=size)
+        if self._plan.channels_last:
+            images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+        targets_B = torch.from_numpy(self._task.targets_N[place.indices_B.numpy()]).to(self._device)
+        if self._recipe.mixing:
+            mixed = mix(images_BCHW, targets_B, place.generator)
+            logits_BL = self._forward(mixed.images_BCHW)
+            loss = mixed.share * self._loss(logits_BL, mixed.targets_B)
+            loss = loss + (1 - mixed.share) * self._loss(logits_BL, mixed.other_B)
+        else:
+            loss = self._loss(self._forward(images_BCHW), targets_B)
+        torch.autograd.backward(self._scaler.scale(loss / num_together))
+        return loss.detach()
+
+    def _forward(self, images_BCHW: Tensor) -> Tensor:
+        with autocast(self._device, self._plan.precision):
+            logits_BL: Tensor = self.network(images_BCHW)
+        return logits_BL.float()
+
+    def _loss(self, logits_BL: Tensor, targets_B: Tensor) -> Tensor:
+        """Cross entropy, summed over the images."""
+        return functional.cross_entropy(
+            logits_BL,
+            targets_B,
+            weight=self._class_weights,
+            label_smoothing=self._recipe.label_smoothing,
+            reduction="sum",
+        )
+
+    def _check_losses(self) -> None:
+        """Look at the losses since the last look; steps after the first bad one are not to be kept."""
+        if not self._losses:
+            return
+        losses = self._ranks.sum(torch.stack([loss for _, loss in self._losses])).tolist()
+        steps = [step for step, _ in self._losses]
+        self._losses.clear()
+        for step, loss in zip(steps, losses, strict=True):
+            if not np.isfinite(loss):
+                raise self._diverged(f"the loss is {loss}", step)
+            self._progress.loss_sum += loss
+
+    def _check_weights(self, step: int) -> None:
+        """A last step may spoil the weights after a good loss: they are neither saved nor kept then."""
+        norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
+        if not torch.stack(list(norms)).isfinite().all():
+            raise self._diverged("the weights are infinite or no numbers", step)
+
+    def _diverged(self, what: str, step: int) -> DivergedError:
+        kept = f"; the last good checkpoint is {self._checkpoint}" if self._has_checkpoint() else ""
+        return DivergedError(
+            f"training diverged: {what} at step {step + 1} (epoch {self._progress.epoch + 1}); "
+            f"give a lower learning rate than {self._recipe.learning_rate}{kept}"
+        )
+
+    def _end_epoch(self, emit: Emit) -> None:
+        """Evaluate on validation, keep the weights if they are the best so far, tell, save."""
+        progress, seconds = self._progress, time.perf_counter() - self._started
+        num_images = len(self._task.split.train)
+        loss = progress.loss_sum / num_images
+        num_now = num_images - self._num_before * self._recipe.batch_size
+        accuracy = self._validation_accuracy()
+        progress.epoch, progress.step_in_epoch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        if accuracy is None or accuracy >= progress.best_accuracy:
+            progress.best_epoch, progress.best_accuracy = progress.epoch, -1.0 if accuracy is None else accuracy
+            self._best = _copy(self._evaluated.state_dict())
+        row = {"epoch": progress.epoch, "epochs": self._recipe.epochs, "loss": round(loss, 6)}
+        row |= {"learning_rate": self._optimizer.param_groups[0]["lr"], "seconds": round(seconds, 3)}
+        row |= {"images_per_sec": round(num_now / seconds, 1)} | ({} if accuracy is None else {"accuracy": accuracy})
+        self._history.append(row)
+        self._save(emit)
+        emit({"event": "epoch", "accuracy": None, **row})
+
+    def _validation_accuracy(self) -> float | None:
+        """Share of the validation images that are right, by the averaged weights; None where there are none."""
+        state = self._average.state if self._average else self.network.state_dict()
+        self._evaluated.load_state_dict(state)
+        self._ranks.broadcast(self._evaluated)
+        indices = self._task.split.validation
+        if not len(indices):
+            return None
+        mine = indices[self._ranks.rank :: self._ranks.size]
+        with single_view(self._evaluated):
+            logits_NL = answer(self._evaluated, self._task.images, mine, self._task.preprocessing, self._device)
+        right = (logits_NL.argmax(axis=1) == self._task.targets_N[mine]).sum() if len(mine) else 0
+        return float(self._ranks.sum(torch.tensor(float(right), device=self._device))) / len(indices)
+
+    def _train_mode(self) -> None:
+        self.network.train()
+        if self._plan.freeze_statistics:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _has_checkpoint(self) -> bool:
+        return self._checkpoint is not None and self._checkpoint.exists()
+
+    def _save(self, emit: Emit) -> None:
+        """Save a checkpoint; a disk that refuses costs the checkpoint, not the run."""
+        self._saved_at = time.monotonic()
+        if self._checkpoint is None or not self._ranks.leads:
+            return
+        try:
+            save_checkpoint(self._checkpoint, self._state())
+        except OSError as err:
+            if not self._warned:
+                emit({"event": "warning", "text": f"no checkpoint can be saved to {self._checkpoint}: {err}"})
+            self._warned = True
+
+    def _state(self) -> dict[str, Any]:
+        progress = self._progress
+        return {
+            "run": self._run,
+            "plan": self._plan.to_json(),
+            "progress": {name: getattr(progress, name) for name in progress.__slots__},
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": [self._average.num_updates, self._average.state] if self._average else [],
+            "best": self._best,
+            "history": self._history,
+        }
+
+    def _restore(self, emit: Emit) -> None:
+        """Go on from the checkpoint, if there is one of this run."""
+        state = load_checkpoint(self._checkpoint, run=self._run) if self._checkpoint is not None else None
+        if state is None:
+            return
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._average:
+            self._average.num_updates, averaged = state["average"]
+            self._average.state = {name: tensor.to(self._device) for name, tensor in averaged.items()}
+        self._best = {name: tensor.to(self._device) for name, tensor in state["best"].items()}
+        self._progress = Progress(**state["progress"])
+        self._history = state["history"]
+        step = self._progress.epoch * self.num_batches + self._progress.step_in_epoch
+        emit({"event": "resumed", "epoch": self._progress.epoch, "step": step, "history": self._history})
+
+
+def _copy(state: State) -> State:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}

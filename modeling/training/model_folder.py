@@ -1,0 +1,271 @@
+"""The folder of a trained model: weights, card, and what people want to know of how it came to be."""
+
+# Shapes: N images of the data set, M chosen images, L labels.
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+from torch import nn
+
+from modeling.data.dataset import Targets
+from modeling.data.images import Indices, load_image
+from modeling.data.splits import write_split
+from modeling.durable import sync_tree
+from modeling.errors import ImageError, ModelingError
+from modeling.images.preprocessing import Preprocessing
+from modeling.metrics.answers import Answers
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.evaluation import Evaluation
+from modeling.metrics.figures import evaluate_answers
+from modeling.metrics.scored import Scored
+from modeling.metrics.thresholds import fit_calibration
+from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
+from modeling.report.content import Picture, Sample, Story
+from modeling.training.data import Data, describe
+from modeling.training.fit.history import HISTORY_FILE, Row, history_csv
+from modeling.training.request import TrainRequest
+
+SPLIT_FILE = "split.csv"
+DATA_REPORT_FILE = "data_report.json"
+QUARANTINE_FILE = "quarantine.csv"
+EVALUATION_FILE = "evaluation.json"
+_NUM_SAMPLES = 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A network that was trained, its logits ML of the images at some indices, and how it was made."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    logits_of: Callable[[Indices], NDArray[np.float32]]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A model's card, and the bytes of its weights file and of its quantised network, where it has one."""
+
+    card: ModelCard
+    weights: bytes
+    int8: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What the held-out images say: calibration and accuracy on validation, the evaluation on `part`."""
+
+    calibration: Calibration | None
+    validation_accuracy: float | None
+    part: str
+    indices_M: Targets
+    answers: Answers | None
+    evaluation: Evaluation | None
+
+
+def judge(data: Data, trained: Trained, *, max_error: float) -> Judged:
+    """Calibrate on the validation part, then look at the test part, once; without one, at validation again."""
+    validation = _answers(data, trained, data.split.validation)
+    calibration = fit_calibration(validation, max_error=max_error) if validation else None
+    accuracy = None
+    if validation:
+        accuracy = float((validation.logits_NL.argmax(axis=1) == validation.targets_N).mean())
+    test = _answers(data, trained, data.split.test)
+    part, indices, answers = ("test", data.split.test, test)
+    if test is None:
+        part, indices, answers = ("validation", data.split.validation, validation)
+    evaluation = evaluate_answers(answers, calibration) if answers else None
+    return Judged(calibration, accuracy, part, indices, answers, evaluation)
+
+
+def _answers(data: Data, trained: Trained, indices_M: Indices) -> Answers | None:
+    """The network's answers on a part; None where it is empty."""
+    if not len(indices_M):
+        return None
+    names = tuple(data.dataset.name(int(index)) for index in indices_M)
+    return Answers(data.dataset.labels, names, data.dataset.targets_N[indices_M], trained.logits_of(indices_M))
+
+
+def weights_of(network: nn.Module) -> bytes:
+    """The content of `model.safetensors`."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def make_model(request: TrainRequest, data: Data, trained: Trained, judged: Judged) -> Model:
+    """Weights and card: nothing in them differs between two runs that end with the same weights."""
+    weights = weights_of(trained.network)
+    card = ModelCard(
+        architecture=request.architecture,
+        labels=data.dataset.labels,
+        preprocessing=trained.preprocessing,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        metrics=_metrics(data, judged),
+        training={
+            "data": describe(data),
+            "seed": request.seed,
+            "weights": request.weights,
+            **trained.facts,
+            "versions": _versions(),
+        },
+        calibration=judged.calibration,
+    )
+    return Model(card, weights)
+
+
+def _metrics(data: Data, judged: Judged) -> dict[str, float]:
+    counts = ("train", "validation", "test")
+    metrics: dict[str, float] = {f"num_{part}": len(getattr(data.split, part)) for part in counts}
+    if judged.validation_accuracy is not None:
+        metrics["validation_accuracy"] = judged.validation_accuracy
+    figures = judged.evaluation
+    if figures is None or judged.part != "test":
+        return metrics
+    metrics |= {"test_accuracy": figures.accuracy, "test_macro_f1": figures.macro_f1}
+    metrics |= {"test_nll": figures.nll, "test_ece": figures.ece, "test_ece_raw": figures.raw_ece}
+    if figures.decisions is not None:
+        shares = {"review": figures.decisions.num_reviewed, "reject": figures.decisions.num_rejected}
+        metrics |= {f"test_{name}_rate": count / figures.num_images for name, count in shares.items()}
+        if figures.decisions.accepted_error is not None:
+            metrics["test_accepted_error"] = figures.decisions.accepted_error
+    return {name: round(value, 9) for name, value in metrics.items()}
+
+
+def check_output(output: Path) -> None:
+    """Refuse to write over anything but an earlier result of ours.
+
+    Raises:
+        ModelingError: something else is there.
+    """
+    if output.exists() and not (output.is_dir() and (output / CARD_FILE).is_file()) and not _is_empty(output):
+        raise ModelingError(f"output {output} exists and holds something else than a model; give another folder")
+
+
+def _is_empty(output: Path) -> bool:
+    return output.is_dir() and not os.listdir(output)
+
+
+def write_model(
+    request: TrainRequest, data: Data, trained: Trained, judged: Judged, model: Model, history: Sequence[Row]
+) -> None:
+    """Write everything to a folder beside the output, and rename it into place.
+
+    Raises:
+        ModelingError: the disk is full, or refuses otherwise; the output is as it was before.
+    """
+    output = request.output
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        try:
+            (staging / WEIGHTS_FILE).write_bytes(model.weights)
+            (staging / CARD_FILE).write_bytes(model.card.to_bytes())
+            if model.int8 is not None:
+                (staging / INT8_FILE).write_bytes(model.int8)
+            _write_record(staging, data, judged, history)
+            _write_report(staging, data, trained, judged, model.card, history)
+            staging.chmod(0o755)  # mkdtemp keeps others out
+            sync_tree(staging)
+            if output.exists():
+                shutil.rmtree(output)  # an earlier result of ours, as check_output saw
+            staging.rename(output)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as err:
+        raise ModelingError(
+            f"the trained model cannot be written to {output}: {err.strerror or err}; make room and train again: "
+            "it goes on from its last checkpoint"
+        ) from err
+
+
+def _write_record(folder: Path, data: Data, judged: Judged, history: Sequence[Row]) -> None:
+    """What programs read: the split, the data report, the quarantine list, the history, the evaluation."""
+    write_split(folder / SPLIT_FILE, data.dataset, data.report, data.split)
+    (folder / DATA_REPORT_FILE).write_text(json.dumps(data.report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    data.report.write_quarantine(folder / QUARANTINE_FILE)
+    if history:
+        (folder / HISTORY_FILE).write_bytes(history_csv(history))
+    if judged.evaluation is not None:
+        document = {"part": judged.part} | judged.evaluation.to_json()
+        (folder / EVALUATION_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_report(
+    folder: Path, data: Data, trained: Trained, judged: Judged, card: ModelCard, history: Sequence[Row]
+) -> None:
+    """What people look at."""
+    from modeling.report.write import write_report  # matplotlib is slow to import
+
+    def picture(index: int) -> Picture | None:
+        try:
+            return load_image(data.dataset, int(judged.indices_M[index]), trained.preprocessing)
+        except ImageError:
+            return None
+
+    story = Story(
+        title=f"{card.architecture}, {len(card.labels)} classes",
+        facts=_facts(card),
+        history=[dict(row) for row in history],
+        data=data.report.to_json(),
+        evaluation=judged.evaluation,
+        calibration=judged.calibration,
+        part=judged.part,
+        picture=picture,
+        samples=_samples(judged, picture),
+    )
+    write_report(folder, story)
+
+
+def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    """The lines at the end of a report."""
+    preprocessing = card.preprocessing
+    lines = [
+        ("architecture", card.architecture),
+        ("images", f"{preprocessing.height} x {preprocessing.width} px, {preprocessing.mode}"),
+        ("seed", str(card.training["seed"])),
+        ("weights sha256", card.weights_sha256),
+    ]
+    if card.training.get("weights"):
+        lines.append(("started from", str(card.training["weights"])))
+    recipe = card.training.get("plan", {}).get("recipe", {})
+    return lines + [(name.replace("_", " "), str(value)) for name, value in recipe.items()]
+
+
+def _samples(judged: Judged, picture: Callable[[int], Picture | None]) -> list[Sample]:
+    """Images spread evenly over the part, with the model's answers."""
+    if judged.answers is None:
+        return []
+    answers, calibration = judged.answers, judged.calibration
+    scored = Scored.of(answers, calibration.temperature if calibration else 1.0)
+    samples = []
+    for index in np.linspace(0, len(answers.names) - 1, min(_NUM_SAMPLES, len(answers.names))).astype(int).tolist():
+        pixels = picture(index)
+        if pixels is None:
+            continue
+        predicted, score = int(scored.predicted_N[index]), float(scored.scores_N[index])
+        samples.append(
+            Sample(
+                name=answers.names[index],
+                label=answers.labels[int(answers.targets_N[index])],
+                predicted=answers.labels[predicted],
+                score=score,
+                decision=calibration.decide(predicted, score) if calibration else None,
+                picture=pixels,
+            )
+        )
+    return samples
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pillow")}

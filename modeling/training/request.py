@@ -1,0 +1,127 @@
+"""What a training run is asked to do."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from modeling.errors import ModelingError
+from modeling.networks.architectures import get_architecture
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024  # px
+_PATHS = ("data", "output", "work", "cache")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """Train `architecture` on `data` and leave the model in the folder `output`.
+
+    weights: pre-trained weights to start from (modeling.networks.weights says which); None: from scratch.
+    epochs, batch_size, learning_rate: the architecture's recipe where None; learning_rate may be `auto`, which
+        finds one by a range test. With `weights`, epochs are those of fine-tuning, which is left out where neither
+        they nor a budget are given.
+    image_size: side in px; where None, what the architecture wants, or else what the images suggest: their own
+        size if it is small and common, else 64.
+    budget_s: seconds that fitting may take: it chooses the number of epochs, up to `epochs`.
+    max_error: the share of accepted images that may be wrong, from which accept thresholds follow; in (0, 1).
+    deterministic: nothing is chosen by timing, and only deterministic kernels run; slower on a GPU.
+    validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; official parts
+        take their place.
+    int8: quantise the network, too, and publish that beside it where it keeps the bound (modeling.training.quantise).
+    work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
+    cache: folder for facts about images, their features, and what trains fastest on this hardware; safe to delete.
+    """
+
+    data: Path
+    architecture: str
+    output: Path
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | Literal["auto"] | None = None
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    validation: float = 0.1
+    test: float = 0.1
+    weights: str | None = None
+    budget_s: float | None = None
+    max_error: float = 0.01
+    deterministic: bool = False
+    int8: bool = False
+    work: Path | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in _PATHS:
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else Path(value))
+        get_architecture(self.architecture)
+        for name, low, high in (
+            ("epochs", 1, 10_000),
+            ("batch_size", 1, 65_536),
+            ("image_size", MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                _check_int(name, value, low, high)
+        _check_int("seed", self.seed, 0, 2**63 - 1)
+        if self.learning_rate not in (None, "auto"):
+            _check_number("learning_rate", self.learning_rate)
+            if not 0 < cast(float, self.learning_rate) <= 10:
+                raise ModelingError(f"learning_rate must be above 0 and at most 10, not {self.learning_rate}")
+        self._check_limits()
+        for name in ("validation", "test"):
+            _check_number(name, getattr(self, name))
+        if not (self.validation >= 0 and self.test >= 0 and self.validation + self.test < 1):
+            raise ModelingError(
+                f"validation ({self.validation}) and test ({self.test}) must be at least 0 and below 1 together"
+            )
+
+    def _check_limits(self) -> None:
+        _check_number("max_error", self.max_error)
+        if not 0 < self.max_error < 1:
+            raise ModelingError(f"max_error must be between 0 and 1, not {self.max_error}")
+        if self.budget_s is not None:
+            _check_number("budget_s", self.budget_s)
+            if self.budget_s <= 0:
+                raise ModelingError(f"budget_s must be above 0, not {self.budget_s}")
+        for name in ("deterministic", "int8"):
+            if not isinstance(getattr(self, name), bool):
+                raise ModelingError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if self.deterministic and self.budget_s is not None:
+            raise ModelingError("a budget goes by the clock, which deterministic rules out; give epochs instead")
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        paths = {name: None if (path := getattr(self, name)) is None else str(path) for name in _PATHS}
+        return asdict(self) | paths
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The reverse of `to_json`; keys with a default may be left out.
+
+        Raises:
+            ModelingError: unknown or missing keys, or values out of range.
+        """
+        if not isinstance(value, Mapping):
+            raise ModelingError(f"a training request must be an object, not {type(value).__name__}")
+        unknown = sorted(set(value) - {field.name for field in fields(cls)})
+        missing = sorted({"data", "architecture", "output"} - set(value))
+        if unknown or missing:
+            raise ModelingError(f"training request: unknown keys {unknown}, missing keys {missing}")
+        for key in ("data", "architecture", "output", "device", "weights", "work", "cache"):
+            optional = key in ("weights", "work", "cache") and value.get(key) is None
+            if not optional and not isinstance(value.get(key, ""), str):
+                raise ModelingError(f"{key} must be a string, not {value[key]!r}")
+        return cls(**value)
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ModelingError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ModelingError(f"{name} must be a number, not {value!r}")

@@ -1,0 +1,116 @@
+"""Features kept on disk, by the content of the images: another run computes only what is new.
+
+    <folder>/<key of the backbone>/<sha256 of the file>.features
+
+Each file holds some thousand images: a line of JSON (digests, number of features), then float32 rows. Its name is
+the digest of its content, so a damaged file is found out, removed and computed again, and processes that write at
+once never touch each other's files. Whoever writes removes the files least recently used beyond a limit. The folder
+may be deleted at any time.
+"""
+
+# Shapes: N images that are wanted, M images that are saved, F features.
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modeling.training.transfer.features import Features
+
+DEFAULT_LIMIT_BYTES = 4 << 30  # 800,000 images of 1,280 features
+_SUFFIX = ".features"
+_FORMAT = 1
+_ABANDONED_S = 24 * 3600  # no file takes a day to write
+
+
+class FeatureCache:
+    """Features under one folder, which several processes may use at once."""
+
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+
+    def load(self, key: str, digests_N: Sequence[str], num_features: int) -> tuple[Features, NDArray[np.bool_]]:
+        """Features NF of the images with these contents, and which of them are known; other rows are zero.
+
+        key: `Backbone.key()`. digests_N: sha256 of each image's bytes, hexadecimal.
+        """
+        features_NF = np.zeros((len(digests_N), num_features), dtype=np.float32)
+        known_N = np.zeros(len(digests_N), dtype=np.bool_)
+        rows: dict[str, list[int]] = {}
+        for row, digest in enumerate(digests_N):
+            rows.setdefault(digest, []).append(row)
+        for path in sorted((self._folder / key).glob("*" + _SUFFIX)):
+            for digest, features_F in _read(path, num_features):
+                for row in rows.pop(digest, ()):
+                    features_NF[row] = features_F
+                    known_N[row] = True
+            if not rows:
+                break
+        return features_NF, known_N
+
+    def save(self, key: str, digests_M: Sequence[str], features_MF: Features) -> None:
+        """Keep these images' features; appears whole or not at all.
+
+        Raises:
+            OSError: the disk is full, or refuses otherwise.
+        """
+        head = {"format": _FORMAT, "num_features": features_MF.shape[1], "digests": list(digests_M)}
+        data = json.dumps(head).encode() + b"\n" + np.ascontiguousarray(features_MF, dtype="<f4").tobytes()
+        path = self._folder / key / (hashlib.sha256(data).hexdigest() + _SUFFIX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            temporary.replace(path)  # not synced: what a power cut leaves half written is found out
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._prune(keep=path)
+
+    def _prune(self, keep: Path) -> None:
+        """Remove the files least recently used until the rest is within the limit, and what killed writers left."""
+        found: list[tuple[float, int, Path]] = []
+        for left in self._folder.glob("*/.*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    left.unlink()
+        for path in self._folder.glob("*/*" + _SUFFIX):
+            try:
+                facts = path.stat()
+            except FileNotFoundError:
+                continue  # another process was faster
+            found.append((facts.st_mtime, facts.st_size, path))
+        excess = sum(size for _, size, _ in found) - self._limit_bytes
+        for _, size, path in sorted(found):
+            if excess <= 0:
+                return
+            if path != keep:
+                path.unlink(missing_ok=True)
+                excess -= size
+
+
+def _read(path: Path, num_features: int) -> Iterator[tuple[str, Features]]:
+    """Digest and features of each image in a file; nothing, and no file any more, if it is damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return  # pruned by another process
+    head, _, rows = data.partition(b"\n")
+    if hashlib.sha256(data).hexdigest() != path.name.removesuffix(_SUFFIX):
+        with contextlib.suppress(PermissionError):  # someone else's cache: the damage stays, and is seen each time
+            path.unlink(missing_ok=True)
+        return
+    facts = json.loads(head)
+    if facts["format"] != _FORMAT or facts["num_features"] != num_features:
+        return
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # pruned just now, or not ours
+        os.utime(path)  # used now: the limit removes others first
+    yield from zip(facts["digests"], np.frombuffer(rows, dtype="<f4").reshape(-1, num_features), strict=True)

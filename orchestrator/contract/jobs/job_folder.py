@@ -1,0 +1,159 @@
+"""The folder of one job: what was asked, what is to be done, what is done, and how it ended.
+
+jobs/<job>/
+    job.json          the request, immutable
+    listing           paths of the images            (classify)
+    listing.index     offset, length, count a shard  (classify)
+    listing.json      facts, once the listing is whole
+    parts/            one file a finished shard      (classify)
+    journals/         progress inside shards that have killed a worker
+    training/         history, curves, and checkpoints until the job has ended (train)
+    events.jsonl      what the child process said    (train, evaluate)
+    training.log      what libraries said in it      (train; evaluation.log)
+    model/            the trained model, before it is published (train)
+    evaluation/       figures, predictions, report; copied to the wanted output (evaluate)
+    cancel            empty; there if the operator asked for the job's end
+    summary.json      facts of the published manifest
+    outcome.json      how the job ended; there exactly if it has ended
+"""
+
+import secrets
+import shutil
+from datetime import UTC, datetime
+from typing import Literal, Self
+
+from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.files import fsync_folder, link_once, temporary_beside, write_atomic, write_durable
+from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, parse_request
+from orchestrator.contract.messages import JOB_ID, Versioned
+from orchestrator.contract.settings import Settings
+
+FinalState = Literal["succeeded", "partial", "failed", "cancelled"]
+
+
+class Outcome(Versioned):
+    """How a job ended."""
+
+    state: FinalState
+    ended: datetime
+    num_images: int = 0
+    num_done: int = 0
+    num_failed: int = 0
+    too_many_failures: bool = False
+    result: str | None = None  # path of the manifest or of the evaluation's folder, or the model's reference
+    error: str | None = None
+
+
+def new_job_id(kind: Kind) -> str:
+    """An id that sorts by time and says the kind: `c261123-143355-7f3a2b`."""
+    return f"{kind[0]}{datetime.now(UTC):%y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+class JobFolder:
+    """Names and records in the folder of one job."""
+
+    def __init__(self, settings: Settings, job: str) -> None:
+        if not JOB_ID.fullmatch(job):
+            raise NotFoundError(f"{job!r} is no job id; `pigeonhole jobs` lists them")
+        self.job = job
+        self.path = settings.jobs / job
+        self.parts = self.path / "parts"
+        self.journals = self.path / "journals"
+        self.events = self.path / "events.jsonl"
+        self.model = self.path / "model"
+        self.evaluation = self.path / "evaluation"
+        self.summary = self.path / "summary.json"
+        self._outcome = self.path / "outcome.json"
+        self._active = settings.active / job
+
+    @classmethod
+    def create(cls, settings: Settings, request: AnyJobRequest) -> Self:
+        """Write the request down; the job is real once it is in the ledger, and lasting once it is active."""
+        folder = cls(settings, request.job)
+        settings.jobs.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir()
+        folder.parts.mkdir()
+        write_atomic(folder.path / "job.json", request.model_dump_json(indent=2).encode())
+        fsync_folder(settings.jobs)
+        return folder
+
+    @classmethod
+    def open(cls, settings: Settings, job: str) -> Self:
+        """The folder of a job that exists.
+
+        Raises:
+            NotFoundError: if it does not.
+        """
+        folder = cls(settings, job)
+        if not (folder.path / "job.json").exists():
+            raise NotFoundError(f"there is no job {job} in {settings.jobs}; `pigeonhole jobs` lists them")
+        return folder
+
+    def request(self) -> AnyJobRequest:
+        """What was asked for."""
+        path = self.path / "job.json"
+        return parse_request(path.read_bytes(), path=path)
+
+    def outcome(self) -> Outcome | None:
+        """How the job ended; None while it has not."""
+        return Outcome.read(self._outcome)
+
+    def activate(self) -> None:
+        """Put the job on the disk's list of active ones: from here on it outlives the server's memory."""
+        self._active.parent.mkdir(parents=True, exist_ok=True)
+        self._active.touch()
+        fsync_folder(self._active.parent)
+
+    def request_cancel(self) -> None:
+        """Write down that the operator wants the job to end; a server that forgets it is told again."""
+        (self.path / "cancel").touch()
+
+    def withdraw_cancel(self) -> None:
+        """Forget the operator's wish: it came too late."""
+        (self.path / "cancel").unlink(missing_ok=True)
+
+    def cancel_requested(self) -> bool:
+        """Whether the operator wanted the job to end."""
+        return (self.path / "cancel").exists()
+
+    def write_outcome(self, outcome: Outcome) -> Outcome:
+        """Write down how the job ended; the first end stays, and is returned."""
+        with temporary_beside(self._outcome) as temporary:
+            write_durable(temporary, outcome.model_dump_json(indent=2).encode())
+            link_once(temporary, self._outcome)
+        return self.outcome() or outcome
+
+    def retire(self) -> None:
+        """Take the job off the list of active ones: its end stands on the disk and in the ledger."""
+        self._active.unlink(missing_ok=True)
+
+    def remove_temporaries(self) -> None:
+        """Remove what nobody needs of an ended job: what writers that died left, checkpoints, lost attempts."""
+        for pattern in (".*.tmp", "parts/.*.tmp", "training/*.checkpoint", "training/*.damaged", "training/.*.tmp"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        for result in (self.model, self.evaluation):
+            for path in self.path.glob(f"{result.name}.[0-9]*"):
+                shutil.rmtree(path, ignore_errors=True)  # one that still writes to it must not hold up the end
+
+    def discard(self) -> None:
+        """Remove a job that never became one, because submitting it failed."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def active_jobs(settings: Settings) -> list[str]:
+    """Ids of the jobs that have not ended, by the disk's account, oldest first."""
+    try:
+        names = [path.name for path in settings.active.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted((name for name in names if JOB_ID.fullmatch(name)), key=lambda name: name[1:])
+
+
+def all_jobs(settings: Settings) -> list[str]:
+    """Ids of all jobs, newest first."""
+    try:
+        names = [path.name for path in settings.jobs.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted((name for name in names if JOB_ID.fullmatch(name)), key=lambda name: name[1:], reverse=True)

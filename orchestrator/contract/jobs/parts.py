@@ -1,0 +1,139 @@
+"""Part files: the rows of one shard as they will stand in the manifest, and a trailer that proves them.
+
+A part appears whole or not at all, and the first one to appear stays: a worker whose lease ran out can
+neither replace a part nor leave half of one.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from pydantic import Field
+
+from orchestrator.contract.errors import IntegrityError, MessageError
+from orchestrator.contract.files import link_once, temporary_beside, write_durable
+from orchestrator.contract.jobs.rows import FORMATS, Row
+from orchestrator.contract.messages import Versioned
+
+_MAX_TRAILER_BYTES = 16 << 20
+
+
+class PartTrailer(Versioned):
+    """The last line of a part."""
+
+    shard: int
+    num_rows: int
+    num_failed: int
+    labels: dict[str, int]  # rows by best label
+    errors: dict[str, int]  # rows by error code
+    decisions: dict[str, int] = Field(default_factory=dict)  # none without a calibration
+    rows_bytes: int
+    rows_sha256: str
+    given_up: bool = False
+    seconds: dict[str, float] = Field(default_factory=dict)  # by stage; volatile, so never in a row
+    worker: str = ""
+    engine: str = ""  # that answered, such as `openvino bf16`
+
+
+def part_path(parts: Path, shard: int) -> Path:
+    """Where the part of `shard` lies."""
+    return parts / f"{shard:08d}.part"
+
+
+def write_part(
+    parts: Path,
+    shard: int,
+    rows: Sequence[Row],
+    *,
+    row_format: str,
+    seconds: Mapping[str, float],
+    worker: str,
+    engine: str,
+    given_up: bool = False,
+) -> None:
+    """Write the part of `shard` unless it exists; durable when this returns.
+
+    seconds: by stage; `write` is that of the part before, as a part cannot tell how long it took itself.
+    """
+    data = FORMATS[row_format].encode(rows)
+    errors = Counter(row.prediction.error_code for row in rows if row.prediction.error_code)
+    trailer = PartTrailer(
+        shard=shard,
+        num_rows=len(rows),
+        num_failed=sum(errors.values()),
+        labels=Counter(row.prediction.labels[0] for row in rows if row.prediction.ok),
+        errors=errors,
+        decisions=Counter(row.prediction.decision for row in rows if row.prediction.decision),
+        rows_bytes=len(data),
+        rows_sha256=hashlib.sha256(data).hexdigest(),
+        given_up=given_up,
+        seconds={stage: round(value, 4) for stage, value in seconds.items()},
+        worker=worker,
+        engine=engine,
+    )
+    path = part_path(parts, shard)
+    with temporary_beside(path) as temporary:
+        write_durable(temporary, data + b"\n" + _seal(trailer.model_dump_json().encode()))
+        link_once(temporary, path)
+
+
+def read_trailer(parts: Path, shard: int) -> PartTrailer | None:
+    """The trailer of a shard's part; None if there is no part.
+
+    Raises:
+        IntegrityError: if the part is not one, or not whole.
+    """
+    path = part_path(parts, shard)
+    try:
+        with path.open("rb") as file:
+            return _parse_trailer(file, path, shard)
+    except FileNotFoundError:
+        return None
+
+
+def open_part(parts: Path, shard: int) -> tuple[IO[bytes], PartTrailer]:
+    """The part of `shard`, open at its first row, and its trailer.
+
+    Raises:
+        IntegrityError: if it is missing, or not whole.
+    """
+    path = part_path(parts, shard)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as err:
+        raise IntegrityError(f"{path} is missing") from err
+    try:
+        trailer = _parse_trailer(file, path, shard)
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file, trailer
+
+
+def _seal(record: bytes) -> bytes:
+    """A trailer's line: it proves the rows, and the checksum before it proves the trailer."""
+    return hashlib.sha256(record).hexdigest().encode() + b" " + record
+
+
+def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
+    """Read the last line; the rows' own checksum is proven where the rows are read."""
+    size = file.seek(0, 2)
+    tail, take = b"", 4096
+    while b"\n" not in tail and len(tail) < min(size, _MAX_TRAILER_BYTES):
+        file.seek(max(0, size - take))
+        tail, take = file.read(take), take * 4
+    line = tail.rpartition(b"\n")[2]
+    record = line.partition(b" ")[2]
+    if line != _seal(record):
+        raise IntegrityError(f"{path} has no readable trailer: its checksum is of another")
+    try:
+        trailer = PartTrailer.parse(json.loads(record), what=f"the trailer of {path}")
+    except (ValueError, MessageError) as err:
+        raise IntegrityError(f"{path} has no readable trailer: {err}") from err
+    if trailer.shard != shard or trailer.rows_bytes + 1 + len(line) != size:
+        raise IntegrityError(f"{path} is not the whole part of shard {shard}")
+    return trailer

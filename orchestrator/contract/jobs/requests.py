@@ -1,0 +1,129 @@
+"""What an operator asked for, as `job.json` keeps it: immutable, and all that a worker needs to know."""
+
+import hashlib
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from modeling.inference.engines.precision import WantedPrecision
+from orchestrator.contract.errors import MessageError
+from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
+
+Kind = Literal["classify", "train", "evaluate"]
+Format = Literal["csv", "json", "jsonl"]
+Part = Literal["all", "train", "validation", "test"]
+
+
+class MaxFailures(Versioned):
+    """How many images may fail before the job stops: a count, or a share of all once these are known."""
+
+    count: int | None = Field(default=None, ge=0)
+    share: float | None = Field(default=None, ge=0, le=1)
+
+    def limit(self, num_images: int | None) -> int | None:
+        """The number of failed images still accepted; None for a share of a number not yet known."""
+        if self.count is not None or num_images is None:
+            return self.count
+        return math.floor((self.share or 0.0) * num_images + 1e-6)  # 29 % of 100 are 28.999999999999996 in binary
+
+
+class ModelPin(Versioned):
+    """The model version a job was submitted with: its digest keeps every worker to the same weights."""
+
+    name: str
+    number: int
+    digest: str
+    preprocessing_digest: str
+
+    @property
+    def ref(self) -> str:
+        """As the command line spells it: `name@number`."""
+        return f"{self.name}@{self.number}"
+
+
+class ClassifyRequest(Versioned):
+    """Classify the images of a source."""
+
+    kind: Literal["classify"] = "classify"
+    job: str
+    created: datetime
+    source: str  # as the operator wrote it, for people
+    root: str  # absolute; every path of the listing lies below it (modeling.names.path_to_text)
+    follow_symlinks: bool
+    model: ModelPin
+    output: str  # absolute path of the manifest
+    output_format: Format
+    overwrite: bool
+    top_k: int = Field(ge=1)
+    shard_size: int = Field(ge=1)
+    precision: WantedPrecision = "auto"
+    max_failures: MaxFailures | None = None
+    idempotency_key: str | None = None
+
+    def failure_limit(self, num_images: int | None) -> int | None:
+        """The number of failed images still accepted; None where there is no limit, or not yet one."""
+        return self.max_failures.limit(num_images) if self.max_failures else None
+
+
+class TrainJobRequest(Versioned):
+    """Train a model; `train` holds modeling's own request, checked when it was submitted."""
+
+    kind: Literal["train"] = "train"
+    job: str
+    created: datetime
+    source: str
+    name: str  # of the model to publish
+    train: dict[str, Any]
+    idempotency_key: str | None = None
+
+
+class EvaluateJobRequest(Versioned):
+    """Evaluate a model on labelled images."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    job: str
+    created: datetime
+    source: str  # the data as the operator wrote it, for people
+    model: ModelPin
+    data: str  # absolute path
+    part: Part
+    output: str | None = None  # absolute path of the folder to publish; None: in the job's own
+    idempotency_key: str | None = None
+
+
+AnyJobRequest = ClassifyRequest | TrainJobRequest | EvaluateJobRequest
+_KINDS: dict[str, type[AnyJobRequest]] = {
+    "classify": ClassifyRequest,
+    "train": TrainJobRequest,
+    "evaluate": EvaluateJobRequest,
+}
+
+# What differs between two submissions of the same wish. A shard's size is measured: how work is cut, not what it is.
+_VOLATILE = {"job", "created", "shard_size"}
+
+
+def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:
+    """The request in a `job.json`.
+
+    Raises:
+        MessageError: if it is of another version, of an unknown kind, or malformed.
+    """
+    try:
+        record = json.loads(data)
+    except ValueError as err:
+        raise MessageError(f"{path} is not JSON: {err}") from err
+    kind = record.get("kind") if isinstance(record, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
+        known = ", ".join(_KINDS)
+        raise MessageError(f"{path} describes a job of kind {kind!r}; version {MESSAGE_VERSION} knows {known}")
+    return _KINDS[kind].parse(record, what=str(path))
+
+
+def fingerprint(request: AnyJobRequest) -> str:
+    """The same for two submissions that ask for the same: an idempotency key stands for one wish only."""
+    wish = request.model_dump_json(exclude=_VOLATILE)
+    return hashlib.sha256(wish.encode()).hexdigest()

@@ -1,0 +1,78 @@
+"""Rebuilding the ledger from the disk: after the server came back empty, or without its last second."""
+
+from pathlib import Path
+
+from orchestrator.contract.errors import IntegrityError
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.listing import count_shards, read_facts
+from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_trailer
+from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest, fingerprint
+from orchestrator.contract.ledger.ledger import Ledger, time_fields
+from orchestrator.contract.ledger.stages import add_seconds
+
+
+def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> bool:
+    """Enter the job as its folder tells it; False where the ledger knows it and `replace` is not set.
+
+    Doing it twice, or from two workers at once, changes nothing: the first entry stays.
+    """
+    request = folder.request()
+    fields: dict[str, str | int] = {"kind": request.kind, "state": "running"}
+    fields["created_ms"] = round(request.created.timestamp() * 1000)
+    done = bytearray()
+    if isinstance(request, ClassifyRequest):
+        fields |= _classify_fields(folder, request, done)
+    else:
+        fields |= {"listed": 1, "num_shards": 1}
+    if folder.cancel_requested():
+        fields["state"] = "cancelling"
+    return ledger.restore(
+        folder.job,
+        fields,
+        bytes(done),
+        output=output_of(request),
+        key=request.idempotency_key or "",
+        fingerprint=fingerprint(request),
+        replace=replace,
+    )
+
+
+def output_of(request: AnyJobRequest) -> str:
+    """The path that the job alone may write; nothing for training, whose versions never clash."""
+    return "" if isinstance(request, TrainJobRequest) else request.output or ""
+
+
+def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearray) -> dict[str, str | int]:
+    """Counts of a classify job from its listing and its parts; sets the bits of the shards in `done`."""
+    num_shards, num_images = count_shards(folder.path)
+    facts = read_facts(folder.path)
+    trailers = [trailer for shard in range(num_shards) if (trailer := _sound_trailer(folder.parts, shard))]
+    done.extend(bytes((num_shards + 7) // 8))
+    for trailer in trailers:
+        done[trailer.shard // 8] |= 0x80 >> trailer.shard % 8
+    num_failed = sum(trailer.num_failed for trailer in trailers)
+    fields: dict[str, str | int] = {
+        "num_shards": num_shards,
+        "num_images": num_images,
+        "listed": int(facts is not None),
+        "shards_done": len(trailers),
+        "num_done": sum(trailer.num_rows for trailer in trailers),
+        "num_failed": num_failed,
+        "shards_given_up": sum(trailer.given_up for trailer in trailers),
+    }
+    fields |= time_fields(add_seconds(trailer.seconds for trailer in trailers))
+    limit = request.failure_limit(facts.num_images if facts else None)
+    if limit is not None:
+        fields["failure_limit"] = limit
+        if num_failed > limit:
+            fields |= {"state": "cancelling", "too_many_failures": 1}
+    return fields
+
+
+def _sound_trailer(parts: Path, shard: int) -> PartTrailer | None:
+    """The trailer of a shard's part; a part that is not whole is removed, so that it is made again."""
+    try:
+        return read_trailer(parts, shard)
+    except IntegrityError:
+        part_path(parts, shard).unlink(missing_ok=True)
+        return None

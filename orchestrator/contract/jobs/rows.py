@@ -1,0 +1,246 @@
+"""Manifest rows and the formats they are written in.
+
+A part holds rows as they will stand in the manifest, so that joining millions of them is copying bytes.
+Nothing volatile goes into a row: the same images and the same model give the same bytes.
+"""
+
+import contextlib
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from modeling.inference.prediction import Prediction
+from modeling.metrics.calibration import DECISIONS, Decision
+from modeling.names import bare, harmless, path_to_text, text_to_path
+from orchestrator.contract.errors import IntegrityError, UsageError
+
+COLUMNS = ("path", "status", "decision", "label", "score", "top_k", "error_code", "error")
+SCORE_DIGITS = 6
+
+csv.field_size_limit(1 << 30)  # of the whole process; 128 KiB are too few for --top-k 10000
+
+_JSON = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one for every row
+_SCORE = f"%.{SCORE_DIGITS}f"
+_TOP_K = re.compile(rf"(.*?):(\d\.\d{{{SCORE_DIGITS}}})(?:;|$)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a job: its path relative to the job's root, and what became of it."""
+
+    path: str
+    prediction: Prediction
+
+    @property
+    def status(self) -> str:
+        """`ok` or `error`."""
+        return "ok" if self.prediction.ok else "error"
+
+
+class RowFormat(Protocol):
+    """How rows become the bytes of a manifest: header, parts joined by the separator, footer."""
+
+    separator: bytes
+
+    def header(self, facts: Mapping[str, Any]) -> bytes:
+        """What stands before the first row; `facts` of the job that are the same in every run."""
+        ...
+
+    def encode(self, rows: Iterable[Row]) -> bytes:
+        """Rows of one part."""
+        ...
+
+    def footer(self) -> bytes:
+        """What stands behind the last row."""
+        ...
+
+    def read(self, path: Path) -> Iterator[Row]:
+        """The rows of a manifest, one after another, in constant memory."""
+        ...
+
+
+class CsvFormat:
+    """One line of text an image; quoted by the csv module, UTF-8."""
+
+    separator = b""
+
+    def header(self, facts: Mapping[str, Any]) -> bytes:
+        return (",".join(COLUMNS) + "\n").encode()
+
+    def encode(self, rows: Iterable[Row]) -> bytes:
+        lines = _Lines()
+        csv.writer(lines, lineterminator="\r\n").writerows(self._cells(row) for row in rows)
+        return "".join(lines).encode("utf-8", "backslashreplace")
+
+    def footer(self) -> bytes:
+        return b""
+
+    def read(self, path: Path) -> Iterator[Row]:
+        with path.open(encoding="utf-8", newline="") as file, _damage_told(path):
+            reader = csv.reader(file)
+            if tuple(next(reader, ())) != COLUMNS:
+                raise IntegrityError(f"{path} is no manifest: its first line is not {','.join(COLUMNS)}")
+            for cells in reader:
+                if len(cells) != len(COLUMNS):
+                    raise IntegrityError(f"{path}, line {reader.line_num}: {len(cells)} cells, not {len(COLUMNS)}")
+                yield self._row([bare(cell) for cell in cells])
+
+    def _cells(self, row: Row) -> list[str]:
+        prediction = row.prediction
+        path, decision = harmless(path_to_text(row.path)), prediction.decision or ""
+        if prediction.error_code is not None:
+            return [path, "error", decision, "", "", "", prediction.error_code, harmless(prediction.error or "")]
+        scores = [_SCORE % score for score in prediction.scores]
+        top_k = ";".join(map(":".join, zip(prediction.labels, scores, strict=True)))
+        return [path, "ok", decision, harmless(prediction.labels[0]), scores[0], harmless(top_k), "", ""]
+
+    def _row(self, cells: list[str]) -> Row:
+        path, status, decision, _label, _score, top_k, error_code, error = cells
+        if status == "ok":
+            pairs = _TOP_K.findall(top_k)
+            prediction = Prediction(
+                tuple(label for label, _ in pairs),
+                tuple(float(score) for _, score in pairs),
+                decision=_decision(decision or None),
+            )
+        else:
+            prediction = Prediction(error_code=error_code, error=error, decision=_decision(decision or None))
+        return Row(text_to_path(path), prediction)
+
+
+class JsonlFormat:
+    """One JSON object a line."""
+
+    separator = b""
+
+    def header(self, facts: Mapping[str, Any]) -> bytes:
+        return b""
+
+    def encode(self, rows: Iterable[Row]) -> bytes:
+        return "".join(_to_json(row) + "\n" for row in rows).encode("utf-8", "backslashreplace")
+
+    def footer(self) -> bytes:
+        return b""
+
+    def read(self, path: Path) -> Iterator[Row]:
+        with path.open(encoding="utf-8") as file, _damage_told(path):
+            for number, line in enumerate(file, start=1):
+                yield _from_json(line, path, number)
+
+
+class JsonFormat:
+    """One document: the job's facts and a `predictions` array with one row a line."""
+
+    separator = b",\n"
+
+    def header(self, facts: Mapping[str, Any]) -> bytes:
+        opening = json.dumps(dict(facts), ensure_ascii=False, indent=2).removesuffix("\n}")
+        return (opening + ',\n  "predictions": [\n').encode()
+
+    def encode(self, rows: Iterable[Row]) -> bytes:
+        return ",\n".join(map(_to_json, rows)).encode("utf-8", "backslashreplace")
+
+    def footer(self) -> bytes:
+        return b"\n  ]\n}\n"
+
+    def read(self, path: Path) -> Iterator[Row]:
+        with path.open(encoding="utf-8") as file, _damage_told(path):
+            number = 0
+            for number, line in enumerate(file, start=1):  # noqa: B007 the next loop counts on
+                if line == '  "predictions": [\n':
+                    break
+            else:
+                raise IntegrityError(f"{path} is no manifest: it has no predictions array")
+            for at, line in enumerate(file, start=number + 1):
+                if line == "  ]\n":
+                    return
+                if line != "\n":  # the one line of a manifest without rows
+                    yield _from_json(line.rstrip(",\n"), path, at)
+            raise IntegrityError(f"{path} ends in the middle of its predictions")
+
+
+FORMATS: dict[str, RowFormat] = {"csv": CsvFormat(), "json": JsonFormat(), "jsonl": JsonlFormat()}
+
+
+def format_of(path: Path) -> str:
+    """The format that a manifest's name stands for.
+
+    Raises:
+        UsageError: if its suffix is of none.
+    """
+    name = path.suffix.lower().removeprefix(".")
+    if name not in FORMATS:
+        raise UsageError(f"{path.name!r} does not end in one of .{', .'.join(FORMATS)}; say which with --format")
+    return name
+
+
+class _Lines(list[str]):
+    """Takes the lines of a csv writer.
+
+    Told of both characters in "\\r\\n", that quotes a cell which holds either; asked for "\\n" alone, it leaves a
+    bare "\\r" in a cell unquoted (before Python 3.13), and a reader takes that for the end of the row.
+    """
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """What the decoders raise on a damaged manifest, as the error that commands expect."""
+    try:
+        yield
+    except (csv.Error, ValueError) as err:
+        raise IntegrityError(f"{path} is damaged: {err}") from err
+
+
+def _decision(text: str | None) -> Decision | None:
+    """The decision of a row, None where the model has no calibration.
+
+    Raises:
+        ValueError: no word for one.
+    """
+    if text is not None and text not in DECISIONS:
+        raise ValueError(f"{text!r} is no decision")
+    return text
+
+
+def _to_json(row: Row) -> str:
+    """A row as one line of JSON with the keys of COLUMNS."""
+    prediction = row.prediction
+    top_k = [
+        {"label": label, "score": round(score, SCORE_DIGITS)}
+        for label, score in zip(prediction.labels, prediction.scores, strict=True)
+    ]
+    best = top_k[0] if top_k else {"label": None, "score": None}
+    record = {
+        "path": path_to_text(row.path),
+        "status": row.status,
+        "decision": prediction.decision,
+        **best,
+        "top_k": top_k,
+        "error_code": prediction.error_code,
+        "error": prediction.error,
+    }
+    return _JSON.encode(record)
+
+
+def _from_json(line: str, path: Path, number: int) -> Row:
+    """The row that `_to_json` wrote on line `number` of `path`."""
+    try:
+        record = json.loads(line)
+        top_k = record["top_k"]
+        prediction = Prediction(
+            tuple(pair["label"] for pair in top_k),
+            tuple(pair["score"] for pair in top_k),
+            record["error_code"],
+            record["error"],
+            _decision(record["decision"]),
+        )
+        return Row(text_to_path(record["path"]), prediction)
+    except (ValueError, KeyError, TypeError) as err:
+        raise IntegrityError(f"{path}, line {number} is no manifest row: {err!r}") from err

@@ -1,0 +1,291 @@
+"""The ledger: who works on what, and how far every job is. It lives on the Redis or Valkey server.
+
+Every change of a job is one Lua script (`lua/`), so it happens whole or not at all. The truth about results is on
+the disk, in the job folder; the ledger can be lost and is rebuilt from there (`restore.py`). There is no key
+per image, and per shard one bit, besides the few that are claimed at the moment.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Literal, cast
+
+import redis
+
+from orchestrator.contract.ledger.live_workers import PREFIX, Roster
+from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
+from orchestrator.contract.messages import JOB_ID
+
+SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
+ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
+LISTER_LEASE_S = 30.0
+
+State = Literal[
+    "queued", "running", "finalizing", "succeeded", "partial", "failed", "cancelling", "cancelled", "unknown"
+]
+FINAL_STATES = frozenset({"succeeded", "partial", "failed", "cancelled"})
+Verdict = Literal["committed", "already", "stale", "unknown"]
+Need = Literal["claim", "starving", "end", "lister", "rebuild", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's hold on a shard. `attempt` counts the workers that died on it, this one included."""
+
+    job: str
+    shard: int
+    fence: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What the ledger knows of a job."""
+
+    job: str
+    kind: str
+    state: State
+    num_images: int = 0
+    num_done: int = 0
+    num_failed: int = 0
+    num_shards: int = 0
+    shards_done: int = 0
+    shards_given_up: int = 0
+    listed: bool = False
+    too_many_failures: bool = False
+    created_ms: int = 0
+    started_ms: int = 0
+    ended_ms: int = 0
+    progress: str = ""  # training: the last event as JSON
+    error: str = ""
+    result: str = ""
+    trouble: str = ""  # what keeps it from going on at the moment
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has reached a state it will not leave."""
+        return self.state in FINAL_STATES
+
+    @property
+    def bound(self) -> Bound | None:
+        """What bounds a classify job."""
+        return name_bound(self.stage_seconds)
+
+
+class Ledger(Roster):
+    """The ledger of one server; safe to share between threads."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        common = (files(__package__) / "lua" / "common.lua").read_text()
+        self._scripts = {
+            path.name.removesuffix(".lua"): client.register_script(common + path.read_text())
+            for path in (files(__package__) / "lua").iterdir()
+            if path.name.endswith(".lua") and path.name != "common.lua"
+        }
+
+    # Jobs
+
+    def create(
+        self,
+        job: str,
+        fields: Mapping[str, str | int],
+        *,
+        output: str = "",
+        key: str = "",
+        fingerprint: str = "",
+    ) -> tuple[str, str]:
+        """Enter a job: ("created", its id), or why not: exists, conflict or output_taken, and whose id."""
+        values = [item for pair in fields.items() for item in pair]
+        answer = self._run(
+            "create",
+            [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)],
+            [job, output, fingerprint, SUBMISSION_TTL_S, _ms(LISTER_LEASE_S), *values],
+        )
+        return answer[0], answer[1]
+
+    def restore(
+        self,
+        job: str,
+        fields: Mapping[str, str | int],
+        done: bytes,
+        *,
+        output: str = "",
+        key: str = "",
+        fingerprint: str = "",
+        replace: bool = False,
+    ) -> bool:
+        """Enter a job as its folder tells it, `done` being a bitmap of shards; False where it is known."""
+        values = [item for pair in fields.items() for item in pair]
+        answer = self._run(
+            "restore",
+            [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)],
+            [job, output, fingerprint, SUBMISSION_TTL_S, int(replace), done, _ms(LISTER_LEASE_S), *values],
+        )
+        return bool(answer)
+
+    def extend(
+        self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None
+    ) -> State:
+        """Say how far the listing is, and that its writer lives; returns the job's state."""
+        limit = "" if failure_limit is None else failure_limit
+        state = self._run("extend", [self._job(job)], [num_shards, num_images, int(listed), _ms(LISTER_LEASE_S), limit])
+        return state or "unknown"
+
+    def cancel(self, job: str, *, reason: str = "") -> State:
+        """Ask for the job's end; returns the state it is in then."""
+        return self._run("cancel", [self._job(job)], [reason]) or "unknown"
+
+    def record(self, job: str) -> JobRecord | None:
+        """All that is known of a job; None where it is not known."""
+        values = cast(dict[str, str], self.client.hgetall(self._job(job)))
+        if not values:
+            return None
+        numbers = {name: int(values.get(name, 0)) for name in _NUMBERS}
+        return JobRecord(
+            job=job,
+            kind=values.get("kind", ""),
+            state=cast(State, values.get("state", "unknown")),
+            listed=values.get("listed") == "1",
+            too_many_failures=values.get("too_many_failures") == "1",
+            progress=values.get("progress", ""),
+            error=values.get("error", ""),
+            result=values.get("result", ""),
+            trouble=values.get("trouble", ""),
+            stage_seconds=_seconds(values),
+            **numbers,
+        )
+
+    def active(self) -> set[str]:
+        """Ids of the jobs that have not ended, by the ledger's account."""
+        return {job for job in cast(set[str], self.client.smembers(f"{PREFIX}:active")) if JOB_ID.fullmatch(job)}
+
+    def need(self, job: str, starving_s: float) -> Need:
+        """What the job lacks at this moment.
+
+        `starving` is said at most once in `starving_s` seconds, of a job on which nobody works though somebody could.
+        """
+        return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s)])[0])
+
+    def job_of_submission(self, key: str) -> str | None:
+        """The job that an idempotency key stands for."""
+        value = cast(str | None, self.client.get(self._submission(key)))
+        return value.split()[0] if value else None
+
+    def owner_of_output(self, output: str) -> str | None:
+        """The job that will write `output`."""
+        return cast(str | None, self.client.hget(f"{PREFIX}:outputs", output))
+
+    # Shards
+
+    def claim(self, job: str, worker: str, lease_s: float) -> Claim | str:
+        """Take a shard, or learn why there is none: none, unknown, or the job's state."""
+        answer = self._run("claim", [self._job(job)], [worker, _ms(lease_s)])
+        if isinstance(answer, str):
+            return answer
+        return Claim(job, int(answer[0]), int(answer[1]), int(answer[2]))
+
+    def renew(self, job: str, claims: Iterable[Claim], lease_s: float) -> tuple[State, set[int]]:
+        """Keep `claims` for another lease; returns the job's state and the shards that were lost."""
+        pairs = [value for claim in claims for value in (claim.shard, claim.fence)]
+        state, *lost = self._run("renew", [self._job(job)], [_ms(lease_s), *pairs])
+        return state, {int(shard) for shard in lost}
+
+    def commit(
+        self,
+        claim: Claim,
+        *,
+        num_rows: int,
+        num_failed: int,
+        given_up: bool = False,
+        seconds: Mapping[str, float] | None = None,
+    ) -> tuple[Verdict, State]:
+        """Say that the shard's part is on the disk, and how long it took; returns what came of it and of the job."""
+        added = [item for pair in time_fields(seconds or {}).items() for item in pair]
+        verdict, state = self._run(
+            "commit",
+            [self._job(claim.job)],
+            [claim.shard, claim.fence, num_rows, num_failed, int(given_up), *added],
+        )
+        return verdict, state
+
+    def release(self, claim: Claim) -> bool:
+        """Hand a shard back unfinished; False where it was not this claim's any more."""
+        return bool(self._run("release", [self._job(claim.job)], [claim.shard, claim.fence]))
+
+    def report_progress(self, job: str, progress: str) -> None:
+        """Show the latest event of a training job; ignored where the job is not known."""
+        self._run("note", [self._job(job)], ["progress", progress])
+
+    def report_trouble(self, job: str, trouble: str) -> None:
+        """Show what keeps a job from going on; the next commit takes it away."""
+        self._run("note", [self._job(job)], ["trouble", trouble])
+
+    # The end
+
+    def begin_end(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
+        """Take the right to end the job; returns its state, and the fence if the right was granted."""
+        state, fence = self._run("begin_end", [self._job(job)], [worker, _ms(lease_s)])
+        return state, int(fence) if fence else None
+
+    def renew_end(self, job: str, fence: int, lease_s: float) -> bool:
+        """Keep the right to end the job, False where it is lost."""
+        return bool(self._run("renew_end", [self._job(job)], [fence, _ms(lease_s)]))
+
+    def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
+        """Enter the end that stands in the job folder; doing it twice changes nothing."""
+        self._run(
+            "finish",
+            [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs"],
+            [job, output, state, error, result, ENDED_TTL_S],
+        )
+
+    def queue_length(self, queue: str) -> int:
+        """Doorbells that hang on `queue`; Celery keeps a queue as a list of its name."""
+        return self.client.llen(queue)
+
+    def _job(self, job: str) -> str:
+        return f"{PREFIX}:job:{job}"
+
+    def _submission(self, key: str) -> str:
+        return f"{PREFIX}:submission:{key}" if key else ""
+
+    def _run(self, script: str, keys: list[str], args: list[Any]) -> Any:
+        try:
+            return self._scripts[script](keys=keys, args=args)
+        except redis.ResponseError as err:
+            if any(word in str(err) for word in _UNWILLING):
+                raise redis.BusyLoadingError(str(err)) from err
+            raise
+
+
+# What a server answers that runs and yet cannot serve: its disk is full, a script holds it, its replicas are away.
+_UNWILLING = ("MISCONF", "BUSY ", "NOREPLICAS", "MASTERDOWN")
+
+_NUMBERS = (
+    "num_images",
+    "num_done",
+    "num_failed",
+    "num_shards",
+    "shards_done",
+    "shards_given_up",
+    "created_ms",
+    "started_ms",
+    "ended_ms",
+)
+
+
+def time_fields(seconds: Mapping[str, float]) -> dict[str, int]:
+    """What a job's hash keeps of seconds by stage: whole numbers, which add up exactly."""
+    return {f"{stage}_us": round(seconds[stage] * 1e6) for stage in STAGES if stage in seconds}
+
+
+def _seconds(values: Mapping[str, str]) -> dict[str, float]:
+    """The reverse: seconds by stage, of the shards that are done."""
+    return {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
+
+
+def _ms(seconds: float) -> int:
+    """Milliseconds, as scripts count."""
+    return round(seconds * 1000)

@@ -1,0 +1,213 @@
+"""`classify --plan`: how a classify job would go, told from a sample, without submitting anything.
+
+The listing is read to its end. Of its paths a few hundred are drawn by reservoir sampling with a fixed seed, so that
+every path is as likely as any other however long the listing is, and the same listing gives the same sample. They
+are measured on this machine, in a process of its own.
+"""
+
+import contextlib
+import math
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os import environ
+from typing import IO
+
+from modeling.metrics.calibration import DECISIONS
+from modeling.metrics.chance import wilson_interval
+from modeling.names import path_to_text
+from modeling.registry.store import ModelStore
+from modeling.training.process import CHILD_ENVIRONMENT
+from orchestrator.contract.errors import MessageError, PigeonholeError
+from orchestrator.contract.jobs.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
+from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs.sources import Source, open_source
+from orchestrator.jobs.specs import ClassifyWish, first_paths, pin_model, require_images, shard_size_of
+from orchestrator.stack.stack import SAFE_PATH
+
+SAMPLE_IMAGES = 256  # tells a share of a half to 6 percent points; eight batches at the default size
+LIMIT_S = 30.0  # of measuring; slow models are told from fewer images
+CREWS = (1, 2, 4, 8)  # workers to foretell the time for
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of all images, told from the sample: with its 95 % interval (Wilson), exact where the sample is all."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """How a job would go.
+
+    engine, batch_size: of a worker on this machine. elapsed_s: of measuring.
+    stage_seconds, stage_images_per_sec, bound: see `orchestrator.contract.ledger.stages`.
+    expected_s: seconds for the whole listing by number of workers, each like this machine.
+    decisions: empty where the model has no calibration.
+    """
+
+    source: str
+    model: str
+    engine: str
+    batch_size: int
+    num_images: int
+    num_shards: int
+    skipped: Mapping[str, int]
+    num_measured: int
+    elapsed_s: float
+    images_per_sec: float
+    stage_seconds: Mapping[str, float]
+    stage_images_per_sec: Mapping[str, float]
+    bound: Bound | None
+    expected_s: Mapping[int, float]
+    unreadable: Share
+    error_codes: Mapping[str, int]
+    decisions: Mapping[str, Share]
+
+
+def forecast(settings: Settings, wish: ClassifyWish) -> Forecast:
+    """How the job that `wish` asks for would go; nothing is submitted or written, and no server is needed.
+
+    Raises:
+        PigeonholeError: (or modeling's ModelingError) what is wrong with the wish, or with the model on this machine.
+    """
+    pin, card = pin_model(settings, wish.model)
+    source = open_source(wish.source, wish.reading)
+    require_images(source)
+    first = first_paths(wish, source)
+    sample, num_images = draw_sample(source.paths, SAMPLE_IMAGES)
+    folder = ModelStore(settings.models).resolve_pinned(pin.ref, pin.digest).path
+    answer = _measure(_request(settings, wish, source, sample, str(folder)))
+    rate = answer.num_images / max(answer.elapsed_s, 1e-6)
+    shard_size = shard_size_of(settings, wish, source, first, pin)  # measuring left what it goes by
+    return Forecast(
+        source=wish.source,
+        model=pin.ref,
+        engine=answer.engine,
+        batch_size=answer.batch_size,
+        num_images=num_images,
+        num_shards=math.ceil(num_images / shard_size),
+        skipped=dict(source.skipped),
+        num_measured=answer.num_images,
+        elapsed_s=round(answer.elapsed_s, 3),
+        images_per_sec=round(rate, 1),
+        stage_seconds={stage: round(value, 3) for stage, value in answer.seconds.items()},
+        stage_images_per_sec={
+            name: round(each, 1) for name, each in stage_rates(answer.seconds, answer.num_images).items()
+        },
+        bound=name_bound(answer.seconds),
+        expected_s={crew: round(expected_s(num_images, shard_size, rate, crew), 3) for crew in CREWS},
+        unreadable=_share(sum(answer.errors.values()), answer.num_images, num_images),
+        error_codes=answer.errors,
+        decisions=decision_shares(answer, num_images) if card.calibration is not None else {},
+    )
+
+
+def draw_sample(paths: Iterable[str], size: int) -> tuple[list[str], int]:
+    """Up to `size` of the paths in random order, and how many there are; equal paths in give equal ones out."""
+    chance = random.Random(_SEED)
+    sample: list[str] = []
+    num_paths = 0
+    for path in paths:
+        num_paths += 1
+        if len(sample) < size:
+            sample.append(path)
+        elif (place := chance.randrange(num_paths)) < size:
+            sample[place] = path
+    chance.shuffle(sample)  # measuring may end early: what was measured by then is a sample, too
+    return sample, num_paths
+
+
+def expected_s(num_images: int, shard_size: int, images_per_sec: float, num_workers: int) -> float:
+    """Seconds until the busiest of equal workers is done: shards are not divided, so few of them leave workers idle."""
+    most_shards = math.ceil(math.ceil(num_images / shard_size) / num_workers)
+    return min(num_images, most_shards * shard_size) / images_per_sec
+
+
+def decision_shares(answer: MeasureAnswer, num_images: int) -> dict[str, Share]:
+    """The share of each decision; an image that cannot be answered is rejected, as in a manifest."""
+    counts = dict.fromkeys(DECISIONS, 0) | answer.decisions
+    counts["reject"] += sum(answer.errors.values())
+    return {name: _share(count, answer.num_images, num_images) for name, count in counts.items()}
+
+
+def _share(num_hits: int, num_measured: int, num_images: int) -> Share:
+    share = num_hits / num_measured
+    low, high = (share, share) if num_measured == num_images else wilson_interval(num_hits, num_measured)
+    return Share(round(share, 4), round(low, 4), round(high, 4))
+
+
+# The process that measures
+
+
+def _request(settings: Settings, wish: ClassifyWish, source: Source, sample: list[str], model: str) -> MeasureRequest:
+    return MeasureRequest(
+        model=path_to_text(model),
+        root=path_to_text(source.root),
+        paths=tuple(path_to_text(path) for path in sample),
+        follow_symlinks=wish.reading.follow_symlinks,
+        precision=wish.precision,
+        device="auto",
+        batch_size=settings.batch_size,
+        decode_threads=settings.decode_threads,
+        max_pixels=settings.max_pixels,
+        max_file_bytes=settings.max_file_bytes,
+        limit_s=LIMIT_S,
+    )
+
+
+def _measure(request: MeasureRequest) -> MeasureAnswer:
+    """Have it measured by a child process, which is killed if anything, such as Ctrl-C, ends the waiting.
+
+    Raises:
+        PigeonholeError: it could not be measured.
+    """
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", MEASURE_MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=CHILD_ENVIRONMENT | environ | SAFE_PATH,
+            start_new_session=True,  # a Ctrl-C is this process's affair; its end is the child's
+        )
+        with child:
+            try:
+                return _talk(child, request, log)
+            finally:
+                child.kill()
+
+
+def _talk(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO[bytes]) -> MeasureAnswer:
+    """Ask, and wait for the answer; the pipe to the child stays open until then."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(request.model_dump_json().encode() + b"\n")
+        child.stdin.flush()
+    except BrokenPipeError:  # it died before it listened; its log tells why
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+    line = child.stdout.readline()
+    if not line:
+        child.wait()
+        log.seek(0)
+        last = log.read().decode(errors="backslashreplace").strip().splitlines()[-1:]
+        raise PigeonholeError(
+            f"measuring ended with exit code {child.returncode}: {''.join(last) or 'it said nothing'}"
+        )
+    try:
+        answer = MeasureAnswer.model_validate_json(line)
+    except ValueError as err:
+        raise MessageError(f"measuring gave no answer that can be read: {line[:100]!r}") from err
+    if answer.error:
+        raise PigeonholeError(answer.error)
+    return answer

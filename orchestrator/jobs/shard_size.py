@@ -1,0 +1,73 @@
+"""How many images a shard has: what a worker does in about two seconds.
+
+Small enough that a cancel, a drain and the turns of other jobs are prompt, that a dead worker's loss is small and
+that workers end together; large enough that claiming and writing parts cost nothing beside it. Sizes are powers of
+two and no smaller than a batch, so that shards of another size have the same batches, and so the same rows.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from modeling.inference.engines.choice import LARGEST_BATCH, read_choices
+from modeling.inference.engines.precision import WantedPrecision
+
+SHARD_S = 2.0
+SMALLEST, LARGEST = 64, 4096
+UNKNOWN = 512  # at most, until a worker has measured the model
+SAMPLE_IMAGES = 8
+_SAMPLE_S = 0.1
+_SAMPLE_BYTES = 64 << 20  # of an image
+_BYTES_PER_S = 60e6  # that a core decodes, roughly: 40 of small JPEGs, 140 of large ones, 80 of large PNGs
+_IMAGE_S = 20e-6  # that the smallest takes
+
+
+def choose_shard_size(
+    artifacts: Path, precision: WantedPrecision, images: Iterable[str], batch_size: int | None = None
+) -> int:
+    """The size for a model, whose engines' choices lie in `artifacts`, and for a job that begins with `images`.
+
+    batch_size: where it is set; None: what was measured.
+    """
+    choices = list(read_choices(artifacts, precision))
+    rate = min([choice.speed for choice in choices], default=UNKNOWN / SHARD_S)
+    largest_batch = max([choice.batch_size for choice in choices], default=LARGEST_BATCH)
+    return fitting_shard_size(min(rate, decode_rate(images)), batch_size or largest_batch)
+
+
+def fitting_shard_size(images_per_sec: float, batch_size: int) -> int:
+    """The power of two for a worker of that speed; of a batch that is none, a multiple."""
+    wanted = max(1, int(SHARD_S * images_per_sec))
+    size = min(LARGEST, max(SMALLEST, batch_size, 1 << wanted.bit_length() - 1))
+    return -(-size // batch_size) * batch_size
+
+
+def decode_rate(images: Iterable[str]) -> float:
+    """Images a second that the cores of this machine read and decode; infinite where none can be read.
+
+    Reading some is timed; decoding is only told from their bytes, as a file may end the process that decodes it.
+    """
+    num_images, elapsed_s, num_bytes = 0, 0.0, 0
+    for image in images:
+        started = time.perf_counter()
+        try:
+            data = _read(image)
+        except (OSError, ValueError):
+            data = b""  # its row will say so
+        elapsed_s += time.perf_counter() - started
+        num_images, num_bytes = num_images + bool(data), num_bytes + len(data)
+        if elapsed_s > _SAMPLE_S:
+            break
+    if not num_images:
+        return float("inf")
+    image_s = (elapsed_s + num_bytes / _BYTES_PER_S) / num_images + _IMAGE_S
+    return len(os.sched_getaffinity(0)) / image_s
+
+
+def _read(image: str) -> bytes:
+    """A regular file's bytes, without waiting for a pipe's writer or following a link; none of what is very large."""
+    with open(os.open(image, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        facts = os.fstat(file.fileno())
+        return file.read() if stat.S_ISREG(facts.st_mode) and facts.st_size <= _SAMPLE_BYTES else b""

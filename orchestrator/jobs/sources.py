@@ -1,0 +1,263 @@
+"""What can be classified: a folder, a glob, a list of paths (a file or standard input), or one image.
+
+A source yields paths relative to its root, in an order that depends on names alone, while it is being read.
+Nothing is dropped in silence: what is left out of a folder or a glob is counted by reason. A list is taken
+at its word: every path in it becomes a row.
+"""
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import translate
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO
+
+from modeling.images.formats import IMAGE_EXTENSIONS
+from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.jobs.path_lists import csv_paths, text_paths
+
+LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list", ".csv"})
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass
+class Source:
+    """An opened source: its root, its paths as they are read, and what was left out so far."""
+
+    text: str  # as the operator wrote it
+    root: str  # absolute
+    paths: Iterator[str]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def peek(self, count: int = 1) -> list[str]:
+        """The first paths, up to `count`; they will still be yielded."""
+        first = list(islice(self.paths, count))
+        self.paths = chain(first, self.paths)
+        return first
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How an operator wants a source read."""
+
+    recursive: bool = True
+    follow_symlinks: bool = False
+    all_files: bool = False  # files without an image's extension, too
+    root: Path | None = None  # of a list; default: the list's folder, or the present one for standard input
+
+
+def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = None) -> Source:
+    """Open what the operator named.
+
+    Raises:
+        NotFoundError: if there is no such file or folder.
+        UsageError: if it is nothing that holds images or paths.
+    """
+    path = Path(text)
+    if text == "-":
+        return _open_list(text, stdin or sys.stdin.buffer, options, Path.cwd(), is_csv=False)
+    suffix = path.suffix.lower()
+    is_file = os.path.isfile(text)  # noqa: PTH113 pathlib's raises for a name too long or a folder it may not search
+    if is_file and suffix in LIST_EXTENSIONS:
+        return _open_list(text, _open_file(text), options, path.parent, is_csv=suffix == ".csv")
+    if options.root is not None:
+        raise UsageError(f"--root {str(options.root)!r} goes with a list of paths, and {text!r} is none")
+    if os.path.isdir(text):  # noqa: PTH112
+        return _open_folder(text, path, options)
+    if is_file and (suffix in IMAGE_EXTENSIONS or options.all_files):
+        return Source(text, str(_absolute(path.parent)), iter([path.name]))
+    if os.path.exists(text):  # noqa: PTH110
+        raise UsageError(
+            f"{text!r} is neither a folder nor an image nor a list of paths ({', '.join(sorted(LIST_EXTENSIONS))})"
+        )
+    if _GLOB.search(text):
+        return _open_glob(text, options)
+    raise NotFoundError(f"there is no {text!r}; give a folder, a list file, a quoted glob, or - for standard input")
+
+
+# Folders and globs
+
+
+def _open_folder(text: str, folder: Path, options: SourceOptions) -> Source:
+    """Every image below a folder."""
+    source = Source(text, str(_absolute(folder)), iter(()))
+    walk = _Walk(source, options, wanted=lambda parts: True, descend=lambda parts: options.recursive)
+    source.paths = walk.run()
+    return source
+
+
+def _open_glob(text: str, options: SourceOptions) -> Source:
+    """Every image that a pattern matches; `**` stands for any number of folders."""
+    parts = Path(text).parts
+    fixed = next(index for index, part in enumerate(parts) if _GLOB.search(part))
+    root = Path(*parts[:fixed])
+    pattern = tuple(None if part == "**" else re.compile(translate(part)) for part in parts[fixed:])
+    if not root.is_dir():
+        raise NotFoundError(f"there is no folder {str(root)!r} for the glob {text!r}")
+    source = Source(text, str(_absolute(root)), iter(()))
+    walk = _Walk(
+        source,
+        options,
+        wanted=lambda path: _matches(path, pattern),
+        descend=lambda path: _leads_to_a_match(path, pattern),
+    )
+    source.paths = walk.run()
+    return source
+
+
+Pattern = tuple[re.Pattern[str] | None, ...]  # a glob's parts; None is `**`
+
+
+def _matches(parts: tuple[str, ...], pattern: Pattern) -> bool:
+    """Whether path parts match a glob's parts."""
+    if not pattern:
+        return not parts
+    first = pattern[0]
+    if first is None:
+        return any(_matches(parts[skip:], pattern[1:]) for skip in range(len(parts) + 1))
+    return bool(parts) and bool(first.match(parts[0])) and _matches(parts[1:], pattern[1:])
+
+
+def _leads_to_a_match(parts: tuple[str, ...], pattern: Pattern) -> bool:
+    """Whether something below the folder with these parts could match."""
+    for index, part in enumerate(parts):
+        if index == len(pattern):
+            return False
+        wanted = pattern[index]
+        if wanted is None:
+            return True
+        if not wanted.match(part):
+            return False
+    return len(parts) < len(pattern)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to go into: its path below the root, and real paths from the root down to it, to see a circle."""
+
+    parts: tuple[str, ...]
+    ancestors: tuple[str, ...]
+
+
+class _Walk:
+    """A walk over a folder in the order of names, one folder's names in memory at a time."""
+
+    def __init__(
+        self,
+        source: Source,
+        options: SourceOptions,
+        *,
+        wanted: Callable[[tuple[str, ...]], bool],
+        descend: Callable[[tuple[str, ...]], bool],
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._wanted = wanted
+        self._descend = descend
+
+    def run(self) -> Iterator[str]:
+        """Paths of images, relative to the source's root."""
+        real = os.path.realpath(self._source.root)
+        waiting = [self._entries(_Folder((), (real,)))]  # a stack, not recursion: folders may be nested a thousand deep
+        while waiting:
+            found = next(waiting[-1], None)
+            if found is None:
+                waiting.pop()
+            elif isinstance(found, str):
+                yield found
+            else:
+                waiting.append(self._entries(found))
+
+    def _entries(self, folder: _Folder) -> "Iterator[str | _Folder]":
+        """The images of one folder, and the folders in it to go into, in the order of names."""
+        path = os.path.join(self._source.root, *folder.parts)  # noqa: PTH118 names are kept as the system gives them
+        try:
+            with os.scandir(path) as entries:
+                names = sorted(
+                    (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries
+                )
+        except OSError as err:
+            if not folder.parts:
+                raise UsageError(f"cannot list {path!r}: {err.strerror}") from err
+            self._source.skipped["unreadable folder"] += 1
+            return
+        for name, is_folder, is_link in names:
+            parts = (*folder.parts, name)
+            if name.startswith("."):
+                self._source.skipped["hidden folder" if is_folder else "hidden"] += 1
+            elif is_folder:
+                real = os.path.join(folder.ancestors[-1], name)  # noqa: PTH118
+                yield from self._below(parts, real, folder.ancestors)
+            elif is_link and os.path.isdir(os.path.join(path, name)):  # noqa: PTH112, PTH118
+                yield from self._linked_folder(parts, folder.ancestors)
+            else:
+                yield from self._file(parts)
+
+    def _below(self, parts: tuple[str, ...], real: str, ancestors: tuple[str, ...]) -> Iterator[_Folder]:
+        """A folder to go into, or one that is counted because the operator wants none."""
+        if self._descend(parts):
+            yield _Folder(parts, (*ancestors, real))
+        elif not self._options.recursive:
+            self._source.skipped["subfolder"] += 1
+
+    def _linked_folder(self, parts: tuple[str, ...], ancestors: tuple[str, ...]) -> "Iterator[str | _Folder]":
+        """A symlink to a folder: followed if allowed; else it is a row, or counted if it stays inside the root."""
+        real = os.path.realpath(os.path.join(self._source.root, *parts))  # noqa: PTH118
+        if self._options.follow_symlinks:
+            if real in ancestors:
+                self._source.skipped["circular link"] += 1
+            else:
+                yield from self._below(parts, real, ancestors)
+        elif real == ancestors[0] or real.startswith(ancestors[0].rstrip("/") + "/"):
+            self._source.skipped["link to a folder of the source"] += 1
+        elif not self._options.recursive:
+            self._source.skipped["subfolder"] += 1
+        elif self._wanted(parts) or self._descend(parts):
+            yield "/".join(parts)  # the worker answers outside_root: its images are not passed over in silence
+
+    def _file(self, path: tuple[str, ...]) -> Iterator[str]:
+        if not self._wanted(path):
+            return
+        suffix = os.path.splitext(path[-1])[1].lower()  # noqa: PTH122
+        if suffix in IMAGE_EXTENSIONS or self._options.all_files:
+            yield "/".join(path)
+        else:
+            self._source.skipped[suffix or "no extension"] += 1
+
+
+# Lists
+
+
+def _open_list(text: str, file: IO[bytes], options: SourceOptions, default_root: Path, *, is_csv: bool) -> Source:
+    """The paths of a list, relative to its root; absolute ones must lie inside it."""
+    root = _absolute(options.root or default_root)
+    if not root.is_dir():
+        raise NotFoundError(f"--root {str(root)!r} is no folder")
+    given = csv_paths(file, text) if is_csv else text_paths(file, text)
+    source = Source(text, str(root), (_inside(path, str(root)) for path in given))
+    first = next(source.paths, "")
+    source.paths = chain([first] if first else [], source.paths)
+    if first.startswith("/"):
+        raise UsageError(f"the list's first path {first!r} lies outside its root {str(root)!r}; say where with --root")
+    return source
+
+
+def _open_file(text: str) -> IO[bytes]:
+    try:
+        return open(text, "rb")
+    except OSError as err:
+        raise UsageError(f"cannot read the list {text!r}: {err.strerror}") from err
+
+
+def _inside(path: str, root: str) -> str:
+    """`path` relative to `root` where it lies below it by its name; else as it is."""
+    return path.removeprefix(root.rstrip("/") + "/") if path.startswith("/") else path
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute without resolving links: the operator's own name for the place, unless `..` may follow a link."""
+    return Path(os.path.realpath(path)) if ".." in path.parts else Path.cwd() / path

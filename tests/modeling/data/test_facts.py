@@ -1,0 +1,134 @@
+import csv
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, check_image, check_pixels, read_image_file
+from modeling.errors import ImageError
+from modeling.names import bare, harmless
+from tests.support.images import encode, real_data
+from tests.support.pictures import photo
+
+
+def test_an_image_says_what_it_is():
+    facts = check_image(encode(photo(1, (640, 400)), "JPEG"))
+
+    assert (facts.size, facts.mode, facts.format) == ((640, 400), "RGB", "JPEG")
+    assert (facts.orientation, facts.frames, facts.grey) == (1, 1, False)
+    assert len(facts.thumbnail) == THUMBNAIL_BYTES
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (96, 72)), (3, (96, 72)), (6, (72, 96)), (9, (96, 72))])
+def test_the_size_and_the_thumbnail_are_upright(orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}.get(orientation)
+    stored = photo(1) if turn is None else photo(1, size).transpose(turn)
+
+    facts = check_image(encode(stored, exif=exif))
+
+    assert (facts.size, facts.orientation) == (size, orientation if orientation < 9 else 1)
+    assert facts.thumbnail == check_image(encode(photo(1, size))).thumbnail
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pixels_have_the_facts_of_a_file_that_holds_them(mode):
+    pictures = [photo(seed, (32, 32)).convert(mode) for seed in range(3)]
+    pixels = np.stack([np.asarray(picture).reshape(32, 32, -1) for picture in pictures])
+
+    found = list(check_pixels(pixels))
+
+    for facts, picture in zip(found, pictures, strict=True):
+        of_file = check_image(encode(picture))
+        assert (facts.size, facts.mode, facts.grey) == (of_file.size, of_file.mode, of_file.grey)
+        thumbnails = [np.frombuffer(which.thumbnail, dtype=np.uint8).astype(int) for which in (facts, of_file)]
+        assert np.abs(thumbnails[0] - thumbnails[1]).max() <= 1  # of 255: the file's are rounded twice
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (48, 100), (7, 33)])
+def test_pixels_of_any_size_have_thumbnails_of_one_size(height, width):
+    ramp = np.linspace(0, 255, height).round()[:, None] + np.zeros((height, width))
+
+    [facts] = check_pixels(ramp.astype(np.uint8)[None, :, :, None])
+
+    assert len(facts.thumbnail) == THUMBNAIL_BYTES
+    luma = np.frombuffer(facts.thumbnail, dtype=np.uint8)[: GREY_SIDE**2].reshape(GREY_SIDE, GREY_SIDE).astype(int)
+    assert (luma == luma[:, :1]).all()
+    assert (np.diff(luma[:, 0]) >= 0).all()
+    assert luma.mean() == pytest.approx(ramp.mean(), abs=1)
+
+
+def test_grey_is_what_shows_no_colour_whatever_its_mode():
+    grey = photo(1).convert("L")
+    images = {"L": grey, "RGB": grey.convert("RGB"), "colour": photo(1), "1": grey.convert("1")}
+
+    assert {name: check_image(encode(image)).grey for name, image in images.items()} == {
+        "L": True,
+        "RGB": True,
+        "colour": False,
+        "1": True,
+    }
+
+
+def test_an_animation_tells_its_frames_and_shows_its_first():
+    frames = [photo(seed).convert("P") for seed in range(3)]
+    facts = check_image(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+
+    assert (facts.frames, facts.format) == (3, "GIF")
+    assert facts.thumbnail == check_image(encode(frames[0], "GIF")).thumbnail
+
+
+def test_a_jpeg_cut_short_is_truncated_though_its_header_is_fine():
+    data = encode(photo(1, (640, 400)), "JPEG")
+
+    with pytest.raises(ImageError) as caught:
+        check_image(data[: len(data) // 2])
+    assert caught.value.code == "truncated"
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "large.png").write_bytes(bytes(11))
+    (tmp_path / "folder.png").mkdir()
+
+    codes = {}
+    for name in ("pipe.png", "large.png", "folder.png", "absent.png"):
+        with pytest.raises(ImageError) as caught:
+            read_image_file(tmp_path / name, max_bytes=10)
+        codes[name] = caught.value.code
+
+    assert codes == {
+        "pipe.png": "unreadable",
+        "large.png": "too_large",
+        "folder.png": "unreadable",
+        "absent.png": "unreadable",
+    }
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+a", "-a", "@a", "'=a", "\ta", "plain", ""])
+def test_cells_are_harmless_and_come_back(cell):
+    assert not harmless(cell).startswith(("=", "+", "-", "@", "\t"))
+    assert bare(harmless(cell)) == cell
+
+
+def test_the_real_odd_files_are_judged_as_pillow_judges_them():
+    root = real_data("pathological")
+    rows = [
+        row for row in csv.DictReader((root / "MANIFEST.csv").open()) if row["path"].startswith("exif-orientation/")
+    ]
+    expected = {
+        row["path"]: (row["mode"], (int(row["w"]), int(row["h"])), int(row["orientation"]) or 1)
+        for row in rows
+        if row["load"] == "ok"
+    }
+
+    found = {}
+    for path in expected:
+        facts = check_image(read_image_file(root / path))
+        stored = facts.size[::-1] if facts.orientation >= 5 else facts.size
+        found[path] = (facts.mode, stored, facts.orientation)
+
+    assert len(found) == 18
+    assert found == expected

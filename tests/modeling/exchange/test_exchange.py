@@ -1,0 +1,287 @@
+"""Models that leave and come: the same answers in ONNX Runtime, the same model back from a folder."""
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import safetensors.torch
+import torch
+
+from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
+from modeling.exchange.folder_export import export_folder
+from modeling.exchange.import_weights import WeightsImport, read_labels, stage_folder, stage_weights
+from modeling.exchange.onnx_export import MAX_DIFFERENCE, export_onnx
+from modeling.images.preprocessing import Preprocessing
+from modeling.inference.classifier import Classifier
+from modeling.metrics.calibration import Calibration
+from modeling.networks.architectures import get_architecture
+from modeling.networks.build import build_network
+from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
+
+GREY_8 = Preprocessing("L", 8, 8, mean=(0.4,), std=(0.2,))
+HEAD = get_architecture("mlp").head
+LABELS = ("ash", "birch", "cedar")
+CALIBRATION = Calibration(1.7, 0.01, (0.9, 0.8, 0.95), 0.5, 100, 0.2, 0.1, 0.005)
+
+
+def make_model(folder: Path, architecture: str = "cnn_pyramid", preprocessing: Preprocessing = GREY_8) -> Path:
+    torch.manual_seed(0)
+    network = build_network(architecture, preprocessing, len(LABELS))
+    weights = safetensors.torch.save(network.state_dict())
+    digest = hashlib.sha256(weights).hexdigest()
+    card = ModelCard(architecture, LABELS, preprocessing, digest, {"test_accuracy": 0.5}, calibration=CALIBRATION)
+    folder.mkdir()
+    (folder / WEIGHTS_FILE).write_bytes(weights)
+    (folder / CARD_FILE).write_bytes(card.to_bytes())
+    (folder / "report.html").write_text("for people")
+    return folder
+
+
+def random_images(count: int = 4, preprocessing: Preprocessing = GREY_8) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, *preprocessing.shape), dtype=np.uint8)
+
+
+def labels_file(folder: Path, value: object = LABELS) -> Path:
+    (folder / "labels.json").write_text(json.dumps(value))
+    return folder / "labels.json"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model and its ONNX file."""
+    root = tmp_path_factory.mktemp("exported")
+    model = make_model(root / "model")
+    return model, export_onnx(model, root / "model.onnx")
+
+
+def test_an_onnx_file_answers_as_the_model_does_in_batches_of_any_size(exported):
+    model, export = exported
+    session = onnxruntime.InferenceSession(export.path, providers=["CPUExecutionProvider"])
+
+    for count in (1, 4, 7):
+        images = random_images(count)
+        logits, scores = session.run(["logits", "scores"], {"images": images})
+        expected = Classifier.load(model).logits(images)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        at_temperature = torch.from_numpy(expected / CALIBRATION.temperature).softmax(dim=1).numpy()
+        np.testing.assert_allclose(scores, at_temperature, atol=1e-6)
+    assert export.largest_difference < MAX_DIFFERENCE
+    assert (export.size_bytes, os.listdir(export.path.parent)) == (export.path.stat().st_size, ["model", "model.onnx"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "preprocessing"),
+    [
+        ("speednet", Preprocessing("RGB", 32, 32)),  # several views of an image
+        ("mobilenet_v3_small", Preprocessing("RGB", 64, 64)),
+        ("vit_b_32", Preprocessing("RGB", 32, 32)),
+    ],
+)
+def test_networks_of_other_kinds_answer_the_same_as_onnx_files(architecture, preprocessing, tmp_path):
+    model = make_model(tmp_path / "model", architecture, preprocessing)
+
+    export = export_onnx(model, tmp_path / "model.onnx")
+
+    session = onnxruntime.InferenceSession(export.path, providers=["CPUExecutionProvider"])
+    images = random_images(3, preprocessing)
+    (logits,) = session.run(["logits"], {"images": images})
+    assert np.abs(logits - Classifier.load(model).logits(images)).max() < MAX_DIFFERENCE
+
+
+def test_an_onnx_file_says_its_labels_preprocessing_and_calibration(exported):
+    _, export = exported
+    file = onnx.load(export.path)
+
+    onnx.checker.check_model(file)
+    metadata = {entry.key: json.loads(entry.value) for entry in file.metadata_props}
+    assert metadata["labels"] == list(LABELS)
+    assert Preprocessing.from_json(metadata["preprocessing"]) == GREY_8
+    assert Calibration.from_json(metadata["calibration"], 3) == CALIBRATION
+    assert (metadata["architecture"], metadata["format_version"]) == ("cnn_pyramid", 2)
+    assert {entry.domain: entry.version for entry in file.opset_import}[""] == export.opset
+    (images,) = file.graph.input
+    assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [axis.dim_param or axis.dim_value for axis in images.type.tensor_type.shape.dim] == ["batch", 8, 8, 1]
+
+
+def test_an_onnx_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
+    model = make_model(tmp_path / "model")
+    monkeypatch.setattr(
+        "modeling.exchange.onnx_export.write_graph", lambda classifier, path: path.write_bytes(b"x") and 20
+    )
+    monkeypatch.setattr("modeling.exchange.onnx_export._largest_difference", lambda classifier, path: float("nan"))
+
+    with pytest.raises(ModelingError, match=r"logits differ by up to nan, 0\.001 is allowed; nothing was written"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_an_exported_folder_comes_back_as_the_same_model_bit_for_bit(tmp_path):
+    model = make_model(tmp_path / "model")
+    (tmp_path / "staged").mkdir()
+
+    export = export_folder(model, tmp_path / "out" / "folder")
+    card = stage_folder(export.path, tmp_path / "staged")
+
+    assert sorted(os.listdir(export.path)) == ["README.md", "model.json", "model.safetensors"]
+    assert export.size_bytes == sum(path.stat().st_size for path in export.path.iterdir())
+    assert card == Classifier.load(model).card
+    for name in (CARD_FILE, WEIGHTS_FILE):
+        assert (tmp_path / "staged" / name).read_bytes() == (model / name).read_bytes()
+    images = random_images()
+    before, after = (Classifier.load(folder) for folder in (model, tmp_path / "staged"))
+    assert np.array_equal(before.logits(images), after.logits(images))
+    assert before.predict(images, 3) == after.predict(images, 3)
+
+
+def test_the_quantised_network_goes_with_the_folder_and_is_checked_when_it_comes_back(tmp_path):
+    model = make_model(tmp_path / "model")
+    (model / INT8_FILE).write_bytes(b"quantised")
+    card = Classifier.load(model).card
+    quality = {"int8": {"sha256": hashlib.sha256(b"quantised").hexdigest()}}
+    (model / CARD_FILE).write_bytes(replace(card, training=quality).to_bytes())
+    (tmp_path / "staged").mkdir()
+
+    export = export_folder(model, tmp_path / "folder")
+    stage_folder(export.path, tmp_path / "staged")
+
+    assert (tmp_path / "staged" / INT8_FILE).read_bytes() == b"quantised"
+    (export.path / INT8_FILE).write_bytes(b"another")
+    with pytest.raises(ModelFormatError, match=r"int8\.onnx: sha256 is .* the card says"):
+        stage_folder(export.path, tmp_path / "staged")
+
+
+def test_a_folder_without_its_quantised_network_is_the_model_in_full_precision(tmp_path):
+    model = make_model(tmp_path / "model")
+    card = Classifier.load(model).card
+    (model / CARD_FILE).write_bytes(replace(card, training={"int8": {"sha256": "0" * 64}}).to_bytes())
+    (tmp_path / "staged").mkdir()
+
+    stage_folder(export_folder(model, tmp_path / "folder").path, tmp_path / "staged")
+
+    assert sorted(os.listdir(tmp_path / "staged")) == ["model.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(("architecture", "mode"), [("squeezenet1_1", "RGB"), ("resnet18", "L"), ("googlenet", "RGB")])
+def test_the_page_in_an_exported_folder_loads_torchvisions_networks_without_us(
+    tmp_path, architecture, mode, monkeypatch
+):
+    preprocessing = Preprocessing(mode, 32, 32)
+    model = make_model(tmp_path / "model", architecture, preprocessing)
+    page = (export_folder(model, tmp_path / "folder").path / "README.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path / "folder")
+    names: dict = {}
+
+    exec(code, names)  # noqa: S102  # the page's own lines
+
+    images = random_images(2, preprocessing)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    with torch.inference_mode():
+        logits = names["network"]((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
+    np.testing.assert_allclose(logits.numpy(), Classifier.load(model).logits(images), atol=1e-5)
+    assert "modeling" not in code
+
+
+def test_an_output_that_exists_is_never_written_over(tmp_path):
+    model = make_model(tmp_path / "model")
+    (tmp_path / "out").write_text("mine")
+
+    for export in (export_folder, export_onnx):
+        with pytest.raises(ModelingError, match=r"out exists; name one that does not"):
+            export(model, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_small_network_is_imported_and_its_mode_found_out(tmp_path, mode):
+    preprocessing = Preprocessing(mode, 12, 12)
+    network = build_network("mlp", preprocessing, 3).eval()
+    torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, tmp_path / "weights.pt")
+    (tmp_path / "staged").mkdir()
+
+    card = stage_weights(
+        WeightsImport(tmp_path / "weights.pt", "mlp", labels_file(tmp_path), image_size=12), tmp_path / "staged"
+    )
+
+    digest = hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
+    assert (card.preprocessing, card.labels, card.calibration) == (preprocessing, LABELS, None)
+    assert card.training == {"imported": {"file": "weights.pt", "sha256": digest}}
+    classifier = Classifier.load(tmp_path / "staged")
+    assert {tensor.dtype for tensor in classifier.network.parameters()} == {torch.float32}
+    images = random_images(2, preprocessing)
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    np.testing.assert_allclose(classifier.logits(images), network(pixels).detach().numpy(), atol=2e-3)
+
+
+def test_a_preprocessing_file_overrides_the_architectures(tmp_path):
+    torch.save(build_network("mlp", GREY_8, 3).state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "preprocessing.json").write_text(json.dumps(GREY_8.to_json()))
+    (tmp_path / "staged").mkdir()
+    wish = WeightsImport(
+        tmp_path / "weights.pt", "mlp", labels_file(tmp_path), preprocessing=tmp_path / "preprocessing.json"
+    )
+
+    assert stage_weights(wish, tmp_path / "staged").preprocessing == GREY_8
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        (lambda state: state.pop("1.bias"), ArchitectureError, r"weights.pt does not fit mlp: 1 missing: 1\.bias$"),
+        (lambda state: state["1.weight"].fill_(float("nan")), ModelFormatError, "answers are not finite numbers"),
+        (
+            lambda state: state.update({f"{HEAD}.weight": torch.zeros(9, 128), f"{HEAD}.bias": torch.zeros(9)}),
+            ArchitectureError,
+            r"weights.pt answers with 9 labels, but .*labels.json names 3",
+        ),
+    ],
+    ids=["a tensor missing", "not a number", "other labels"],
+)
+def test_weights_that_do_not_fit_are_not_imported(tmp_path, change, kind, told):
+    state = build_network("mlp", Preprocessing("L", 28, 28), 3).state_dict()
+    change(state)
+    torch.save(state, tmp_path / "weights.pt")
+    (tmp_path / "staged").mkdir()
+
+    with pytest.raises(kind, match=told):
+        stage_weights(WeightsImport(tmp_path / "weights.pt", "mlp", labels_file(tmp_path), 28), tmp_path / "staged")
+    assert os.listdir(tmp_path / "staged") == []
+
+
+def test_labels_are_a_list_or_numbered_names(tmp_path):
+    assert read_labels(labels_file(tmp_path, ["b", "a"])) == ("b", "a")
+    assert read_labels(labels_file(tmp_path, {"1": "a", "0": "b"})) == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"0": "a", "2": "b"}, "labels must be numbered 0 to 1 without a gap, not '0', '2'"),
+        (["a", "b", "a"], "labels must differ, but 'a' stands there twice"),
+        ([], "labels must be a JSON list of names"),
+        ([1, 2], "labels must be a JSON list of names"),
+        ("cat", "labels must be a JSON list of names"),
+    ],
+)
+def test_labels_that_are_none_are_refused(tmp_path, value, told):
+    with pytest.raises(DataError, match=told):
+        read_labels(labels_file(tmp_path, value))
+
+
+def test_a_folder_that_holds_no_whole_model_is_not_imported(tmp_path):
+    model = make_model(tmp_path / "model")
+    (tmp_path / "staged").mkdir()
+    (model / WEIGHTS_FILE).write_bytes(b"other")
+
+    with pytest.raises(ModelFormatError, match="sha256"):
+        stage_folder(model, tmp_path / "staged")
+    (model / WEIGHTS_FILE).unlink()
+    with pytest.raises(ModelFormatError, match=r"no exported model: model.safetensors cannot be read"):
+        stage_folder(model, tmp_path / "staged")

@@ -1,0 +1,202 @@
+"""The engine that answers must answer as the model does, be chosen once, and be chosen again the same way."""
+
+import json
+import threading
+from typing import Self
+
+import numpy as np
+import pytest
+import torch
+from modeling.engines import choose, hardware
+
+from modeling.errors import ModelingError
+from modeling.inference.choose_engine import load_fastest
+from modeling.inference.classifier import Classifier
+from modeling.registry.store import ModelStore
+from tests.modeling.exchange.test_exchange import make_model, random_images
+from tests.support.published_models import publish_model
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with a small convolutional network, whose engines are built once for all tests here."""
+    root = tmp_path_factory.mktemp("engines")
+    store = ModelStore(root / "models")
+    store.publish(make_model(root / "staged"), "shapes")
+    return store
+
+
+@pytest.fixture(autouse=True)
+def _measure_all_engines(monkeypatch):
+    monkeypatch.setattr(choose, "FAST_ENOUGH", float("inf"))
+
+
+class Backwards:
+    """An engine that is fast and wrong."""
+
+    name = "torch bf16"
+    num_streams = 1
+
+    def logits(self, images: np.ndarray) -> torch.Tensor:
+        return -torch.arange(2.0).repeat(len(images), 1)
+
+    def fitted(self, batch_size: int) -> Self:
+        return self
+
+
+def remembered(version, precision="auto"):
+    (path,) = version.artifacts.glob(f"{precision}-*.json")
+    return json.loads(path.read_text())
+
+
+def test_every_engine_answers_as_torch_does_in_batches_of_any_size(store):
+    version = store.resolve("shapes")
+    reference = Classifier.load(version.path)
+
+    found = dict(choose.measure_engines(version))
+
+    assert {"torch fp32", "openvino fp32"} <= set(found)
+    for name, engine in found.items():
+        for size in (1, 3, 32):
+            images = random_images(size)
+            tolerance = 1e-4 if name.endswith("fp32") else 0.05
+            np.testing.assert_allclose(engine.logits(images), reference.logits(images), atol=tolerance)
+
+
+def test_the_choice_is_remembered_with_the_hardware_and_not_measured_again(store, monkeypatch):
+    version = store.resolve("shapes")
+    first = load_fastest(version)
+    monkeypatch.setattr(choose, "_find", lambda *_: pytest.fail("measured again"))
+
+    second = load_fastest(version)
+
+    facts = remembered(version)
+    assert facts["engine"] == first.engine.name == second.engine.name
+    assert "cores" in facts["hardware"]
+    assert facts["images_per_sec"]["openvino fp32"] > 0
+
+
+def test_predictions_are_the_models_whatever_engine_computes_them(store):
+    version = store.resolve("shapes")
+    images = random_images(9)
+
+    expected = Classifier.load(version.path).predict(images, 2)
+    found = load_fastest(version, precision="fp32").predict(images, 2)
+
+    assert [one.labels for one in found] == [one.labels for one in expected]
+    assert [one.decision for one in found] == [one.decision for one in expected]
+    np.testing.assert_allclose([one.scores for one in found], [one.scores for one in expected], atol=1e-5)
+
+
+def test_artifacts_may_be_deleted_at_any_time_and_go_with_the_version(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = publish_model(store.root, "digits")
+    load_fastest(version)
+    assert remembered(version)
+
+    for path in version.artifacts.iterdir():
+        path.unlink()
+    load_fastest(version)
+    store.remove(version)
+
+    assert not version.artifacts.exists()
+
+
+def test_a_store_that_cannot_be_written_to_costs_time_and_nothing_else(tmp_path, caplog):
+    version = publish_model(tmp_path / "models", "digits")
+    version.artifacts.parent.write_text("a file where the folder should be")
+
+    classifier = load_fastest(version)
+
+    assert len(classifier.predict(np.zeros((2, 28, 28, 1), np.uint8), 1)) == 2
+    assert "cannot keep engines" in caplog.text
+
+
+def test_an_engine_that_answers_otherwise_is_refused_with_its_figure(tmp_path, monkeypatch):
+    version = publish_model(tmp_path / "models", "digits")
+    wrong = choose._Option("torch bf16", "bf16", Backwards)
+    right = choose._Option("torch fp32", "fp32", lambda: None)
+
+    def options(classifier, *_):
+        return [choose._Option(right.name, right.precision, lambda: classifier.reference), wrong]
+
+    monkeypatch.setattr(choose, "_options", options)
+    classifier = load_fastest(version)
+
+    facts = remembered(version)
+    assert classifier.engine.name == "torch fp32"
+    assert "torch bf16" in facts["refused"]
+    assert "torch bf16" not in facts["images_per_sec"]
+
+
+def test_a_network_that_is_fast_by_torch_alone_gets_no_other_engine(tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "FAST_ENOUGH", 1)
+    version = publish_model(tmp_path / "models", "digits")
+
+    load_fastest(version)
+
+    assert set(remembered(version)["images_per_sec"]) == {"torch fp32"}
+    assert not (version.artifacts / choose.GRAPH_FILE).exists()
+
+
+def test_a_precision_that_the_model_does_not_have_says_how_to_get_it(store):
+    with pytest.raises(ModelingError, match=r"int8.*train it with --int8.*--precision auto"):
+        load_fastest(store.resolve("shapes"), precision="int8")
+
+
+def test_two_that_load_at_once_build_once(tmp_path, monkeypatch):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(make_model(tmp_path / "staged"), "shapes")
+    found = []
+    calls = []
+    find = choose._find
+    monkeypatch.setattr(choose, "_find", lambda *args: calls.append(1) or find(*args))
+
+    threads = [threading.Thread(target=lambda: found.append(load_fastest(version).engine.name)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(calls) == 1
+    assert len(found) == 3
+    assert len(set(found)) == 1
+
+
+def test_a_damaged_memory_of_the_choice_is_made_anew(tmp_path):
+    version = publish_model(tmp_path / "models", "digits")
+    load_fastest(version)
+    (path,) = version.artifacts.glob("auto-*.json")
+    path.write_text("{")
+
+    load_fastest(version)
+
+    assert remembered(version)["engine"]
+
+
+def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatch):
+    store = ModelStore(tmp_path / "models")
+    store.publish(make_model(tmp_path / "staged"), "shapes")
+    version = store.resolve("shapes")
+    monkeypatch.setattr(choose, "_CLEARLY", 0.0)  # the last engine is chosen: OpenVINO's
+    load_fastest(version, precision="fp32")
+    before = remembered(version, "fp32")
+    graph = version.artifacts / choose.GRAPH_FILE
+    graph.write_bytes(graph.read_bytes()[:100])
+
+    classifier = load_fastest(version, precision="fp32")
+
+    assert classifier.engine.name == before["engine"] == "openvino fp32"
+    assert remembered(version, "fp32") == before
+    assert len(graph.read_bytes()) > 100
+
+
+@pytest.mark.parametrize("changed", ["_VERSION", "_cpu", "version"])
+def test_what_was_built_for_other_hardware_or_libraries_is_not_used(monkeypatch, changed):
+    device = torch.device("cpu")
+    before = hardware.hardware_key(device)
+
+    other = {"_VERSION": -1, "_cpu": lambda: {"model name": "another"}, "version": lambda name: f"another {name}"}
+    monkeypatch.setattr(hardware, changed, other[changed])
+
+    assert hardware.hardware_key(device) != before

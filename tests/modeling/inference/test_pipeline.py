@@ -1,0 +1,342 @@
+import threading
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from modeling.errors import ImageError
+from modeling.inference.bisection import Survivor
+from modeling.inference.decoders import SMALLEST_CHUNK
+from modeling.inference.pipeline import best_num_streams, predict_groups
+from modeling.inference.prediction import Prediction
+from tests.support.images import FakeClassifier, answer, grey_png
+
+
+def sources(*values: int):
+    return [lambda value=value: grey_png(value) for value in values]
+
+
+def run(groups, classifier, *, batch_size=4, decode_threads=2, **options):
+    return list(
+        predict_groups([groups], classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, **options)
+    )
+
+
+def predictions(groups, classifier, **options):
+    return [result.predictions for result in run(groups, classifier, **options)]
+
+
+def decode_threads_alive() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "predict"))]
+
+
+def test_predictions_come_in_the_order_of_the_images_though_reading_takes_unequal_time():
+    overtaken = threading.Event()
+
+    def first():
+        assert overtaken.wait(timeout=10)
+        return grey_png(0)
+
+    def last():
+        overtaken.set()
+        return grey_png(16)
+
+    group = [first, *sources(*range(1, 16)), last, *sources(*range(17, 50))]
+
+    assert predictions([group], FakeClassifier(), decode_threads=4) == [[answer(value) for value in range(50)]]
+
+
+def test_batches_never_span_groups():
+    classifier = FakeClassifier()
+
+    found = predictions([sources(1, 2, 3), sources(4, 5, 6, 7, 8)], classifier, batch_size=4)
+
+    assert found == [[answer(v) for v in (1, 2, 3)], [answer(v) for v in (4, 5, 6, 7, 8)]]
+    assert classifier.batches == [[1, 2, 3], [4, 5, 6, 7], [8]]
+
+
+def test_a_batch_is_filled_with_valid_images_only():
+    def missing():
+        raise ImageError("missing", "no such file")
+
+    def unreadable():
+        raise PermissionError(13, "Permission denied")
+
+    classifier = FakeClassifier()
+    group = [*sources(1), missing, lambda: b"", *sources(2), unreadable, *sources(3)]
+
+    found = predictions([group], classifier, batch_size=3)
+
+    assert found == [
+        [
+            answer(1),
+            Prediction(error_code="missing", error="no such file"),
+            Prediction(error_code="empty", error="the file is empty (0 bytes)"),
+            answer(2),
+            Prediction(error_code="unreadable", error="Permission denied"),
+            answer(3),
+        ]
+    ]
+    assert classifier.batches == [[1, 2, 3]]
+
+
+def test_an_empty_group_and_a_group_of_bad_images_have_results_too():
+    bad = Prediction(error_code="empty", error="the file is empty (0 bytes)")
+
+    assert predictions([[], [lambda: b""], sources(1)], FakeClassifier()) == [[], [bad], [answer(1)]]
+    assert predictions([], FakeClassifier()) == []
+
+
+def test_the_image_that_makes_the_classifier_raise_is_found_and_its_batch_mates_keep_their_answers():
+    culprit = Prediction(error_code="predict_failed", error="ValueError: cannot take 6")
+
+    found = predictions([sources(1, 2, 3, 4, 5, 6, 7)], FakeClassifier(poison=6), batch_size=8)
+
+    assert found == [[answer(1), answer(2), answer(3), answer(4), answer(5), culprit, answer(7)]]
+
+
+def test_a_batch_too_large_for_memory_is_halved():
+    classifier = FakeClassifier(max_batch=2)
+
+    assert predictions([sources(*range(5))], classifier, batch_size=8) == [[answer(v) for v in range(5)]]
+
+
+def test_a_size_that_did_not_fit_in_memory_is_not_tried_again():
+    classifier = FakeClassifier(max_batch=2)
+
+    run([sources(*range(8)), sources(*range(8))], classifier, batch_size=8)
+
+    assert [len(batch) for batch in classifier.batches if len(batch) > 2] == [8, 4]
+
+
+@pytest.mark.parametrize("num_streams", [2, 5])
+def test_several_streams_give_the_same_answers_in_the_same_order(num_streams):
+    overtaken = threading.Event()
+
+    class Overtaken(FakeClassifier):
+        """Answers the first batch only when a later one has been answered."""
+
+        def predict(self, images, top_k):
+            if int(images[0, 0, 0, 0]) == 0:
+                assert overtaken.wait(timeout=10)
+                return super().predict(images, top_k)
+            try:
+                return super().predict(images, top_k)
+            finally:
+                overtaken.set()
+
+    groups = [sources(*range(start, start + 7)) for start in range(0, 70, 7)] + [[], [lambda: b""]]
+    expected = predictions(groups, FakeClassifier(poison=12))
+
+    assert predictions(groups, Overtaken(poison=12, num_streams=num_streams)) == expected
+    assert decode_threads_alive() == []
+
+
+def test_streams_predict_at_the_same_time():
+    together = threading.Barrier(2, timeout=10)  # breaks, and so fails the batch, unless two batches meet
+
+    class Meeting(FakeClassifier):
+        def predict(self, images, top_k):
+            together.wait()
+            return super().predict(images, top_k)
+
+    found = predictions([sources(*range(16))], Meeting(num_streams=2))
+
+    assert found == [[answer(value) for value in range(16)]]
+
+
+@pytest.mark.parametrize(
+    ("images_per_sec", "decode_threads", "decoded_per_sec", "expected"),
+    [
+        (1000.0, 2, 400.0, 1),
+        (1000.0, 2, 600.0, 2),  # one stream does 500
+        (1000.0, 1, 600.0, 1),  # beside the network one thread does 450
+        (1000.0, 1, 700.0, 2),
+        (0.0, 2, 400.0, 2),  # not known
+        (1000.0, 2, 0.0, 2),
+    ],
+)
+def test_one_stream_is_enough_where_it_keeps_up(images_per_sec, decode_threads, decoded_per_sec, expected):
+    assert best_num_streams(2, images_per_sec, decode_threads, decoded_per_sec) == expected
+
+
+@pytest.mark.parametrize(("images_per_sec", "threads"), [(1e9, {"MainThread"}), (1.0, {"predict_0", "predict_1"})])
+def test_one_stream_is_used_where_it_keeps_up_with_decoding(images_per_sec, threads):
+    seen, both = set(), threading.Event()
+
+    class Watched(FakeClassifier):
+        def predict(self, images, top_k):
+            seen.add(threading.current_thread().name)
+            if seen == threads:
+                both.set()
+            assert both.wait(timeout=10)  # the first stream waits for the second, where there is one
+            return super().predict(images, top_k)
+
+    classifier = Watched(num_streams=2)
+    classifier.images_per_sec = images_per_sec
+
+    assert predictions([sources(*range(60))], classifier, decode_threads=0) == [[answer(value) for value in range(60)]]
+    assert seen == threads
+
+
+def test_a_stream_that_breaks_ends_the_run_and_leaves_no_threads():
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        run([sources(*range(50))], FakeClassifier(broken=True, num_streams=3))
+
+    assert decode_threads_alive() == []
+
+
+def test_a_broken_classifier_ends_the_run_instead_of_blaming_the_images():
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        run([sources(1, 2)], FakeClassifier(broken=True))
+
+    assert decode_threads_alive() == []
+
+
+def test_reading_ahead_is_bounded():
+    num_read, pause = 0, threading.Event()  # never set
+    ahead = []
+
+    def source():
+        nonlocal num_read
+        num_read += 1
+        return grey_png(1)
+
+    class Watcher(FakeClassifier):
+        def predict(self, images, top_k):
+            settled = -1  # the threads run ahead as far as they may, then stand still
+            while settled != num_read:
+                settled = num_read
+                pause.wait(0.002)
+            ahead.append(num_read - len(self.batches) * 4)
+            return super().predict(images, top_k)
+
+    run([[source] * 600], Watcher(), batch_size=4, decode_threads=2)
+
+    assert num_read == 600
+    assert max(ahead) <= (2 * 1 + 2 + 1) * SMALLEST_CHUNK  # two batches, one chunk a thread, and the one in hand
+
+
+def test_the_next_lot_is_pulled_while_the_present_one_is_predicted_and_no_more_than_one():
+    events = []
+
+    def lots() -> Iterator[list]:
+        for number in range(4):
+            events.append(f"pull {number}")
+            yield [sources(number)]
+
+    for result in predict_groups(lots(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2):
+        events.append(f"done {result.predictions[0].labels[0]}")
+
+    assert events == ["pull 0", "pull 1", "done 0", "pull 2", "done 1", "pull 3", "done 2", "done 3"]
+
+
+def test_several_streams_pull_no_more_lots_than_they_are_busy_with_and_the_next():
+    num_pulled, num_done, ahead = 0, 0, []
+
+    def lots() -> Iterator[list]:
+        nonlocal num_pulled
+        for number in range(30):
+            num_pulled += 1
+            ahead.append(num_pulled - num_done)
+            yield [sources(number)]
+
+    classifier = FakeClassifier(num_streams=2)
+    for _ in predict_groups(lots(), classifier, top_k=1, batch_size=2, decode_threads=2):
+        num_done += 1
+
+    assert num_done == 30
+    assert max(ahead) <= 2 + 2 + 1  # two being read, two streams, and one batch that waits for a stream
+
+
+def test_all_threads_read_however_small_the_batches_of_a_lot_are():
+    together, lock, num_inside = threading.Event(), threading.Lock(), 0
+
+    def source():
+        nonlocal num_inside
+        with lock:
+            num_inside += 1
+            if num_inside == 16:
+                together.set()
+        assert together.wait(timeout=10), f"only {num_inside} images were read at once"
+        return grey_png(1)
+
+    results = run([[source] * 8] * 40, FakeClassifier(), batch_size=8, decode_threads=16)
+
+    assert [len(result.predictions) for result in results] == [8] * 40
+
+
+def test_what_between_batches_raises_stops_everything_and_leaves_no_threads():
+    class DrainError(Exception):
+        pass
+
+    classifier = FakeClassifier()
+
+    def stop():
+        if len(classifier.batches) == 2:
+            raise DrainError
+
+    with pytest.raises(DrainError):
+        run([sources(*range(100))], classifier, between_batches=stop)
+
+    assert classifier.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert decode_threads_alive() == []
+
+
+def test_closing_the_iterator_early_leaves_no_threads():
+    results = predict_groups(
+        [[sources(*range(50)), sources(1)]], FakeClassifier(), top_k=1, batch_size=4, decode_threads=2
+    )
+    next(results)
+
+    results.close()
+
+    assert decode_threads_alive() == []
+
+
+def test_what_the_groups_raise_is_raised_and_leaves_no_threads():
+    def groups():
+        yield sources(1)
+        raise ConnectionError("the ledger is gone")
+
+    with pytest.raises(ConnectionError, match="the ledger is gone"):
+        run(groups(), FakeClassifier())
+
+    assert decode_threads_alive() == []
+
+
+def test_every_stage_is_timed():
+    (result,) = run([sources(1, 2, 3)], FakeClassifier())
+
+    assert sorted(result.seconds) == ["decode", "predict", "read", "wait"]
+    assert all(seconds >= 0 for seconds in result.seconds.values())
+    assert result.seconds["decode"] > 0
+
+
+def test_a_size_that_did_not_fit_is_not_tried_by_the_next_slice_either():
+    classifier = FakeClassifier(max_batch=2)
+
+    for _ in range(2):
+        run([sources(*range(8))], classifier, batch_size=8)
+
+    assert [len(batch) for batch in classifier.batches].count(8) == 1
+
+
+def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_are_tried():
+    held: list[weakref.ref] = []
+
+    class Greedy(FakeClassifier):
+        def predict(self, images, top_k):
+            if len(images) > 2:
+                held.append(weakref.ref(images))  # the traceback of what is raised next holds this call's images
+                raise MemoryError
+            assert all(batch() is None for batch in held)
+            return super().predict(images, top_k)
+
+    survivor = Survivor(Greedy(), 1)
+
+    found = survivor.predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
+
+    assert [prediction.labels[0] for prediction in found] == [str(value) for value in range(8)]
+    assert len(held) == 1 + 1  # of eight, of four; later ones are of two at once

@@ -1,0 +1,108 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What commands use: whole rooms, and single modules of rooms in which torch lives.
+FREE_ROOMS = ("data", "evaluation", "images", "metrics", "registry", "report")
+FREE_MODULES = (
+    "durable", "errors", "names", "networks.architectures", "networks.recipes", "networks.torchvision_table",
+    "networks.weights", "inference.batches", "inference.bisection", "inference.decoders", "inference.measure",
+    "inference.pipeline", "inference.prediction", "inference.engines.choice", "inference.engines.precision",
+    "explain.drawing", "explain.request", "exchange.outputs", "training.process", "training.request",
+    "training.fit.history",
+)  # fmt: skip
+FREE = sorted(
+    [f"modeling.{name}" for name in FREE_MODULES]
+    + [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for room in FREE_ROOMS
+        for path in (ROOT / "modeling" / room).rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+)
+
+
+@pytest.mark.parametrize("forbidden", [("torch", "torchvision", "celery", "redis", "click")])
+def test_everything_but_networks_and_training_imports_without_torch(forbidden):
+    imports = "; ".join(f"import {module}" for module in FREE)
+    code = f"import sys; {imports}; print([name for name in {forbidden!r} if name in sys.modules])"
+
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert found.stdout == "[]\n"
+
+
+def test_training_and_predicting_never_import_torchvision():
+    code = "import sys, modeling.training.train, modeling.inference.classifier; print('torchvision' in sys.modules)"
+
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert found.stdout == "False\n"
+
+
+def _printed(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_torchvision_comes_without_torchs_compiler_and_gets_it_when_it_asks():
+    code = """if True:
+        import sys
+        import modeling.networks.torchvision_networks
+        print(sorted(name for name in sys.modules if name.startswith(("torch._dynamo", "sympy"))))
+        from torchvision.ops.roi_align import is_compile_supported
+        print(is_compile_supported("cpu"))
+        from torch._dynamo.utils import is_compile_supported
+        print(is_compile_supported("cpu"))
+    """
+
+    without, said, expected = _printed(code).splitlines()
+
+    assert (without, said) == ("[]", expected)
+
+
+def test_who_imports_the_compiler_while_it_is_put_off_gets_the_real_one():
+    code = """if True:
+        import sys
+        from modeling.networks.dynamo import compiler_put_off
+        with compiler_put_off():
+            from torch._dynamo.utils import counters
+            import torch._dynamo
+        import torch._dynamo.utils as real
+        print(counters is real.counters, real is sys.modules["torch._dynamo.utils"], real.__file__ is not None)
+    """
+
+    assert _printed(code) == "True True True\n"
+
+
+def test_a_model_is_loaded_and_answers_without_torchs_compiler():
+    code = """if True:
+        import sys
+        import torch
+        from modeling.networks.build import blank_network
+        from modeling.images.preprocessing import Preprocessing
+        for name in ("cnn", "convnext_tiny", "resnet18", "mobilenet_v2", "vit_b_32"):
+            network = blank_network(name, Preprocessing("RGB", 224, 224), 2).eval()
+        with torch.inference_mode():
+            print(network(torch.zeros(1, 3, 224, 224)).shape)
+        print("torch._dynamo" in sys.modules)
+    """
+
+    assert _printed(code).splitlines() == ["torch.Size([1, 2])", "False"]
+
+
+def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler():
+    code = """if True:
+        import sys
+        import torch
+        from modeling.training.train import determinism
+        with determinism(False):
+            print("torch._dynamo" in sys.modules, torch.are_deterministic_algorithms_enabled())
+        with determinism(True):
+            print(torch.are_deterministic_algorithms_enabled())
+        print(torch.are_deterministic_algorithms_enabled())
+    """
+
+    assert _printed(code).splitlines() == ["False False", "True", "False"]

@@ -1,0 +1,96 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from modeling.training.fit.ranks import Ranks
+from modeling.training.request import TrainRequest
+from modeling.training.train import train
+from tests.support.images import make_class_folders
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def test_the_shares_of_all_ranks_are_the_batch():
+    batch = torch.arange(11)
+
+    shares = [Ranks(rank, 3).mine(batch) for rank in range(3)]
+
+    assert sorted(torch.cat(shares).tolist()) == list(range(11))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def trained_by(launcher, output, **wish):
+    """The events and the weights of a training that is started like this."""
+    request = {"output": str(output), "epochs": 3, "batch_size": 7, "work": f"{output}-work"} | wish
+    path = output.with_suffix(".json")
+    path.write_text(json.dumps(request))
+    with subprocess.Popen(
+        [*launcher, "-m", "modeling.training.process", str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        events = [json.loads(line) for line in process.stdout]
+        assert process.wait(90) == 0, process.stderr.read()
+    return events, safetensors.torch.load_file(output / "model.safetensors")
+
+
+def check_alike(one, two):
+    """Two trainings told the same, and left the same weights; only the first of several processes speaks."""
+    assert [event["event"] for event in one[0]] == [event["event"] for event in two[0]]
+    losses = [[event["loss"] for event in events if event["event"] == "epoch"] for events in (one[0], two[0])]
+    assert len(losses[0]) == 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for name, tensor in one[1].items():
+        assert torch.allclose(tensor, two[1][name], atol=1e-5)
+
+
+@pytest.mark.integration
+def test_two_processes_under_torchrun_train_the_network_that_one_trains(tmp_path):
+    wish = {"data": str(make_class_folders(tmp_path / "data", 30)), "architecture": "perceptron"}
+
+    one = trained_by([sys.executable], tmp_path / "one", **wish)
+    two = trained_by(TORCHRUN, tmp_path / "two", **wish)
+
+    check_alike(one, two)
+
+
+@pytest.mark.integration
+def test_two_processes_under_torchrun_probe_and_tune_as_one_does(tmp_path):
+    data = make_class_folders(tmp_path / "data", 30)
+    wish = {"data": str(data), "architecture": "perceptron"}  # no dropout, nothing augmented: ranks draw their own
+    train(TrainRequest(output=tmp_path / "base", epochs=1, seed=5, **wish), lambda event: None)
+    wish |= {"weights": str(tmp_path / "base"), "learning_rate": 1e-3}
+
+    one = trained_by([sys.executable], tmp_path / "one", **wish)
+    two = trained_by(TORCHRUN, tmp_path / "two", **wish)
+
+    check_alike(one, two)
+    probes = [[event for event in events if event["event"] == "probe"] for events, _ in (one, two)]
+    assert len(probes[0]) == 1
+    assert probes[0] == probes[1]
+
+
+@pytest.mark.integration
+def test_what_torchrun_started_ends_when_it_is_killed_and_the_pipe_is_closed(tmp_path):
+    data = make_class_folders(tmp_path / "data", 30)
+    path = tmp_path / "request.json"
+    wish = {"data": str(data), "architecture": "perceptron", "output": str(tmp_path / "model"), "epochs": 10_000}
+    path.write_text(json.dumps(wish))
+
+    with subprocess.Popen(
+        [*TORCHRUN, "-m", "modeling.training.process", str(path)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert any('"epoch"' in line for line in process.stdout)
+        process.kill()
+        process.stdin.close()
+        process.stdout.read()  # ends when the last that holds it has ended
+
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,42 @@
+"""The process that trains or evaluates: what it is asked to do, and how it says that it cannot."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(path: Path) -> tuple[int, list[dict]]:
+    """Run the process on a request file; its exit code and its events."""
+    command = [sys.executable, "-m", "modeling.training.process", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        events = [json.loads(line) for line in process.stdout]  # its standard input is open: the parent lives
+        return process.wait(30), events
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "no request could be read"),
+        ('{"task": "explain"}', "unknown task 'explain'; choose one of train, evaluate"),
+        ('{"task": ["train"]}', "unknown task ['train']; choose one of train, evaluate"),
+        ('{"task": "evaluate", "model": "m"}', "evaluation request: unknown keys [], missing keys ['data', 'output']"),
+    ],
+)
+def test_a_request_that_cannot_be_understood_is_one_event_and_exit_code_1(tmp_path, content, told):
+    path = tmp_path / "request.json"
+    path.write_text(content)
+
+    code, events = run(path)
+
+    assert (code, [event["event"] for event in events]) == (1, ["error"])
+    assert told in events[0]["error"]
+
+
+def test_a_request_file_that_is_not_there_is_told(tmp_path):
+    assert run(tmp_path / "nowhere.json")[0] == 1

@@ -1,0 +1,109 @@
+"""`models compare` as an operator sees it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from modeling.metrics.calibration import Calibration
+from modeling.registry.store import ModelStore
+from orchestrator.cli import main
+from orchestrator.contract.settings import get_settings
+from tests.support.small_models import make_data, make_model, write_split
+
+CALIBRATION = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.1, 0.0, 0.0)
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch):
+    """Publishes a model that sees light from a brightness on, as the next version of `lamps`."""
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
+    get_settings.cache_clear()
+    store = ModelStore(get_settings().models)
+
+    def publish(threshold: int, *, trained_on: tuple[Path, ...] = (), **facts: object) -> str:
+        staged = make_model(tmp_path / f"staged-{threshold}", threshold=threshold, **facts)
+        if trained_on:
+            write_split(staged, dict.fromkeys(trained_on, "train"))
+        return store.publish(staged, "lamps").ref
+
+    yield publish
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_data(tmp_path / "data", dark=list(range(80, 128)), light=list(range(129, 180)))
+
+
+def run(*arguments: object) -> Result:
+    done = CliRunner().invoke(main, ["models", "compare", *map(str, arguments), "--device", "cpu"])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def test_two_models_are_compared_in_figures_flips_and_one_sentence(publish, data):
+    worse, better = publish(100, calibration=CALIBRATION), publish(126)
+
+    done = run(worse, better, data)
+
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == ["lamps@1: 99/99 images", "lamps@2: 99/99 images"]
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["99", "IMAGES", "LAMPS@1", "LAMPS@2"]
+    assert lines[1].split() == ["right", "71", "97"]
+    assert lines[4].split()[:2] == ["review", "rate"]
+    assert "26 IMAGES BETTER WITH LAMPS@2" in done.stdout
+    assert "dark/100.png" in done.stdout
+    assert "... and 16 more images; --json has all" in done.stdout
+    assert lines[-1] == "lamps@2 is better: 26 more right of 99, p < 0.0001"
+
+
+def test_the_json_has_every_flipped_image_and_the_file_the_same(publish, data, tmp_path):
+    worse, better = publish(100), publish(126)
+
+    done = run(worse, better, data, "--json", "-o", tmp_path / "comparison.json")
+
+    document = json.loads(done.stdout)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == document
+    assert (document["model_a"], document["model_b"], document["part"]) == ("lamps@1", "lamps@2", "all")
+    assert [flip["name"] for flip in document["better"]] == [f"dark/{value:03}.png" for value in range(100, 126)]
+    assert (document["worse"], document["review_change"], document["num_trained_on"]) == ([], None, [None, None])
+    assert document["conclusion"] == "lamps@2 is better: 26 more right of 99, p < 0.0001"
+
+
+def test_images_that_a_model_was_trained_on_and_unreadable_ones_are_told(publish, data):
+    one = publish(100, trained_on=(data / "dark" / "080.png", data / "light" / "170.png"))
+    other = publish(126)
+    (data / "dark" / "081.png").write_bytes(b"")
+
+    done = run(one, other, data)
+
+    assert "lamps@1 was trained on 2 of these 98 images, which flatters it; --part test leaves out A's" in done.stderr
+    assert "1 image cannot be read and is left out" in done.stderr
+
+
+def test_the_same_model_twice_shows_no_difference(publish, data):
+    ref = publish(126)
+
+    assert run(ref, ref, data).stdout.splitlines()[-1] == "lamps@1 and lamps@1 are right on the same images"
+
+
+def test_models_of_other_labels_are_refused_before_any_work(publish, data):
+    one, other = publish(100), publish(126, labels=("dark", "light", "neon"))
+
+    done = run(one, other, data)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error: models of other labels cannot be compared: B alone knows 'neon'\n"
+
+
+def test_an_output_in_a_folder_that_is_not_there_is_refused_before_any_work(publish, data, tmp_path):
+    ref = publish(126)
+
+    done = run(ref, ref, data, "-o", tmp_path / "nowhere" / "out.json")
+
+    assert done.exit_code == 2
+    assert "nowhere/out.json does not exist; make it first" in done.stderr

@@ -1,0 +1,133 @@
+from dataclasses import replace
+
+import pytest
+
+from modeling.inference.prediction import Prediction
+from orchestrator.contract.errors import IntegrityError
+from orchestrator.contract.jobs.parts import PartTrailer, open_part, part_path, read_trailer, write_part
+from orchestrator.contract.jobs.rows import FORMATS, Row
+
+CAT = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25)))
+DOG = Row("b.jpg", Prediction(("dog",), (0.5,)))
+FAILED = Row("c.jpg", Prediction(error_code="empty", error="the file is empty (0 bytes)"))
+
+
+def write(parts, rows, *, shard=7, row_format="csv", worker="w1", given_up=False):
+    write_part(
+        parts, shard, rows, row_format=row_format, seconds={"predict": 0.123456, "write": 0.5}, worker=worker,
+        engine="openvino bf16", given_up=given_up,
+    )  # fmt: skip
+    return part_path(parts, shard)
+
+
+def test_a_trailer_counts_rows_by_decision(tmp_path):
+    decisions = ["accept", "review", "accept", "reject"]
+    write(tmp_path, [Row(f"{at}.jpg", replace(CAT.prediction, decision=each)) for at, each in enumerate(decisions)])
+
+    assert read_trailer(tmp_path, 7).decisions == {"accept": 2, "review": 1, "reject": 1}
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_part_holds_its_rows_and_a_trailer_that_counts_them(row_format, tmp_path):
+    write(tmp_path, [CAT, DOG, CAT, FAILED], row_format=row_format)
+
+    file, trailer = open_part(tmp_path, 7)
+
+    with file:
+        rows = file.read(trailer.rows_bytes)
+    assert rows == FORMATS[row_format].encode([CAT, DOG, CAT, FAILED])
+    assert trailer == PartTrailer(
+        shard=7,
+        num_rows=4,
+        num_failed=1,
+        labels={"cat": 2, "dog": 1},
+        errors={"empty": 1},
+        decisions={},
+        rows_bytes=len(rows),
+        rows_sha256=trailer.rows_sha256,
+        seconds={"predict": 0.1235, "write": 0.5},
+        worker="w1",
+        engine="openvino bf16",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["00000007.part"]
+
+
+def test_the_first_writer_of_a_part_wins(tmp_path):
+    path = write(tmp_path, [CAT], worker="first")
+    before = path.read_bytes()
+
+    write(tmp_path, [DOG, FAILED], worker="second")
+
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_part_has_no_trailer(tmp_path):
+    assert read_trailer(tmp_path, 7) is None
+
+    with pytest.raises(IntegrityError, match="is missing"):
+        open_part(tmp_path, 7)
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_part_cut_off_anywhere_is_told_from_a_whole_one(row_format, tmp_path):
+    path = write(tmp_path, [CAT, FAILED], row_format=row_format)
+    whole = path.read_bytes()
+
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(IntegrityError, match=r"00000007\.part"):
+            read_trailer(tmp_path, 7)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"version":1', b'"version":2'),
+        (b'"shard":7', b'"shard":8'),
+        (b'"num_rows"', b'"mum_rows"'),
+        (b"}", b"\xff"),
+        (b'"cat":1', b'"cat":3'),
+        (b'"cat":1', b'"bat":1'),
+        (b'"num_failed":0', b'"num_failed":1'),
+    ],
+)
+def test_a_part_with_a_damaged_trailer_is_told(old, new, tmp_path):
+    path = write(tmp_path, [CAT])
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+    with pytest.raises(IntegrityError, match=r"00000007\.part"):
+        read_trailer(tmp_path, 7)
+
+
+def test_a_part_with_something_inserted_is_told(tmp_path):
+    path = write(tmp_path, [CAT])
+    path.write_bytes(b"a row too many\n" + path.read_bytes())
+
+    with pytest.raises(IntegrityError, match="is not the whole part of shard 7"):
+        read_trailer(tmp_path, 7)
+
+
+def test_the_part_of_another_shard_is_told(tmp_path):
+    write(tmp_path, [CAT]).rename(part_path(tmp_path, 8))
+
+    with pytest.raises(IntegrityError, match="is not the whole part of shard 8"):
+        read_trailer(tmp_path, 8)
+
+
+def test_a_trailer_of_a_model_with_many_long_labels_is_read_back(tmp_path):
+    labels = [f"a rather long label, number {number}" for number in range(20_000)]
+    write(tmp_path, [Row(f"{label}.jpg", Prediction((label,), (1.0,))) for label in labels])
+
+    trailer = read_trailer(tmp_path, 7)
+
+    assert trailer is not None
+    assert trailer.labels == dict.fromkeys(labels, 1)
+
+
+def test_a_shard_that_was_given_up_says_so(tmp_path):
+    write(tmp_path, [FAILED], given_up=True)
+
+    trailer = read_trailer(tmp_path, 7)
+
+    assert (trailer.given_up, trailer.num_failed, trailer.labels) == (True, 1, {})

@@ -1,0 +1,253 @@
+"""Following a job: what is said of it, by whom, and when it ends."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import pytest
+import redis
+
+from orchestrator.contract.errors import ExitCode, NotFoundError
+from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
+from orchestrator.contract.jobs.requests import EvaluateJobRequest
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.live_workers import WorkerRecord
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs.follow import Glimpse, describe, describe_bound, exit_code, follow, read_record, to_json
+from tests.support.fakes import PIN, make_job
+
+JOB = "c000000-000000-000000"
+WORKER = WorkerRecord("w1", "host", 1, "cpu", ("classify",), "idle", 0.0, 0, 0.0)
+DECODING = {"read": 0.25, "decode": 4.0, "wait": 3.0, "predict": 1.0}
+SECOND = 1e-9  # a timeout that is over at once
+
+
+@dataclass
+class FakeLedger:
+    """Answers with one record after another, the last one for ever; an exception among them is raised."""
+
+    records: list[JobRecord | Exception | None] = field(default_factory=list)
+    on_record: Callable[[], object] = lambda: None
+    crew: list[WorkerRecord] = field(default_factory=lambda: [WORKER])
+
+    def record(self, job: str) -> JobRecord | None:
+        self.on_record()
+        answer = self.records.pop(0) if len(self.records) > 1 else self.records[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def num_listeners(self, queue: str) -> int:
+        return sum(worker.alive and queue in worker.queues for worker in self.crew)
+
+
+@pytest.fixture
+def folder(settings: Settings, tmp_path) -> JobFolder:
+    """A classify job of ten images, listed."""
+    return make_job(settings, [f"{number}.png" for number in range(10)], root=tmp_path, output=tmp_path / "out.csv")
+
+
+def running(folder: JobFolder, num_done: int, **changes: object) -> JobRecord:
+    facts = {"num_images": 10, "num_done": num_done, "num_shards": 3, "listed": True} | changes
+    return JobRecord(folder.job, "classify", "running", **facts)
+
+
+def end(folder: JobFolder, **changes: object) -> Outcome:
+    outcome = {"state": "succeeded", "ended": datetime.now(UTC), "num_images": 10, "num_done": 10, "result": "out.csv"}
+    return folder.write_outcome(Outcome.model_validate(outcome | changes))
+
+
+def test_without_a_ledger_the_disk_tells_what_was_asked_for_and_listed(settings, folder):
+    record = read_record(settings, None, folder.job)
+
+    assert (record.kind, record.state, record.ended) == ("classify", "unknown", False)
+    assert (record.num_images, record.num_shards, record.listed, record.num_done) == (10, 3, True, 0)
+    assert record.created_ms == round(folder.request().created.timestamp() * 1000)
+
+
+def test_a_job_that_the_ledger_does_not_know_is_unknown_and_no_error(settings, folder):
+    assert read_record(settings, FakeLedger([None]), folder.job).state == "unknown"
+
+
+def test_the_ledger_tells_how_far_a_job_is(settings, folder):
+    assert read_record(settings, FakeLedger([running(folder, 4)]), folder.job) == running(folder, 4)
+
+
+def test_the_disks_word_on_the_end_is_final_whatever_the_ledger_says(settings, folder):
+    outcome = end(folder, state="partial", num_failed=2, error=None)
+
+    record = read_record(settings, FakeLedger([running(folder, 4, started_ms=7)]), folder.job)
+
+    assert (record.state, record.num_done, record.num_failed, record.result) == ("partial", 10, 2, "out.csv")
+    assert (record.started_ms, record.ended_ms) == (7, round(outcome.ended.timestamp() * 1000))
+    assert record.ended
+
+
+def test_a_job_that_never_was_is_not_found(settings):
+    for job in (JOB, "nonsense", "../../etc"):
+        with pytest.raises(NotFoundError):
+            read_record(settings, None, job)
+
+
+def test_following_ends_with_the_job(settings, folder):
+    ledger = FakeLedger([running(folder, 0), running(folder, 4), running(folder, 8)])
+    looks: list[int] = []
+
+    def end_at_third_look() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            end(folder)
+
+    ledger.on_record = end_at_third_look
+    glimpses = list(follow(settings, ledger, folder.job))
+
+    assert [glimpse.record.state for glimpse in glimpses][-2:] == ["running", "succeeded"]
+    assert [glimpse.record.num_done for glimpse in glimpses] == [0, 4, 8, 10]
+    assert [glimpse.num_workers for glimpse in glimpses] == [1] * 4
+    assert glimpses[1].images_per_sec > 0
+
+
+def test_an_ended_job_is_one_glimpse(settings, folder):
+    end(folder)
+
+    assert [glimpse.record.state for glimpse in follow(settings, FakeLedger([None]), folder.job)] == ["succeeded"]
+
+
+def test_following_stops_when_its_time_is_over(settings, folder):
+    glimpses = list(follow(settings, FakeLedger([running(folder, 4)]), folder.job, timeout_s=SECOND))
+
+    assert [glimpse.record.ended for glimpse in glimpses] == [False]
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError("gone"), redis.TimeoutError(), redis.BusyLoadingError()])
+def test_a_server_that_is_away_is_waited_for(settings, folder, error):
+    ledger = FakeLedger([running(folder, 4), error, running(folder, 8)])
+    glimpses = follow(settings, ledger, folder.job)
+
+    first, away, back = next(glimpses), next(glimpses), next(glimpses)
+
+    assert (first.server_away, first.record.num_done) == (False, 4)
+    assert away.server_away
+    assert not away.record.ended
+    assert (back.server_away, back.record.num_done) == (False, 8)
+
+
+def test_an_end_on_the_disk_is_seen_while_the_server_is_away(settings, folder):
+    end(folder)
+
+    [glimpse] = follow(settings, FakeLedger([redis.ConnectionError("gone")]), folder.job)
+
+    assert (glimpse.server_away, glimpse.record.state) == (True, "succeeded")
+
+
+def test_only_workers_that_are_alive_count(settings, folder):
+    gone = WorkerRecord("w2", "host", 2, "cpu", ("classify",), "idle", 0.0, 0, 60.0)
+    ledger = FakeLedger([running(folder, 4)], crew=[gone])
+
+    [glimpse] = follow(settings, ledger, folder.job, timeout_s=SECOND)
+
+    assert glimpse.num_workers == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "rate", "eta_s"),
+    [
+        (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=True), 20.0, 3.0),
+        (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=False), 20.0, None),
+        (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=True), 0.0, None),
+    ],
+)
+def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record, rate, eta_s):
+    assert Glimpse(record, rate, 1).eta_s == eta_s
+
+
+@pytest.mark.parametrize(
+    ("glimpse", "line"),
+    [
+        (
+            Glimpse(JobRecord(JOB, "classify", "running", 1000, 400, 3, listed=True), 200.0, 1),
+            f"{JOB}: running, 400/1000 images, 3 failed, 200 images/s, 3 s left",
+        ),
+        (Glimpse(JobRecord(JOB, "classify", "queued", 5), 0.0, 1), f"{JOB}: queued, 0/5+ images"),
+        (
+            Glimpse(JobRecord(JOB, "classify", "running", 5, listed=True, trouble="the disk is full"), 0.0, 1),
+            f"{JOB}: running, 0/5 images, the disk is full",
+        ),
+        (
+            Glimpse(JobRecord(JOB, "classify", "running", 5, 2, listed=True, stage_seconds=DECODING), 0.0, 1),
+            f"{JOB}: running, 2/5 images, limited by decode",
+        ),
+        (
+            Glimpse(JobRecord(JOB, "classify", "succeeded", 5, 5, listed=True, stage_seconds=DECODING), 0.0, 1),
+            f"{JOB}: succeeded, 5/5 images",
+        ),
+        (Glimpse(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
+        (
+            Glimpse(JobRecord(JOB, "classify", "running", 5), 0.0, 0, server_away=True),
+            f"{JOB}: the server is away, waiting for it",
+        ),
+    ],
+)
+def test_a_glimpse_is_one_plain_line(glimpse, line):
+    assert describe(glimpse) == line
+
+
+def test_what_bounds_a_job_is_told_with_the_seconds_of_its_stages():
+    record = JobRecord(JOB, "classify", "running", stage_seconds=DECODING)
+
+    assert describe_bound(record) == "decode (read 0.2 s, decode 4.0 s, wait 3.0 s, predict 1.0 s)"
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize(("progress", "line"), [('{"event": "note", "text": "warming up"}', ", warming up"), ("", "")])
+def test_what_a_child_process_does_is_told_by_its_last_event(kind, progress, line):
+    record = JobRecord(JOB, kind, "running", progress=progress)
+
+    assert describe(Glimpse(record, 0.0, 1)) == f"{JOB}: running{line}"
+
+
+def test_workers_that_train_are_those_that_evaluate(settings, tmp_path):
+    request = EvaluateJobRequest(
+        job="e000000-000000-000000", created=datetime.now(UTC), source="in", model=PIN, data="/in", part="all"
+    )
+    folder = JobFolder.create(settings, request)
+    trainer = replace(WORKER, queues=("train",))
+    ledger = FakeLedger([JobRecord(folder.job, "evaluate", "queued")], crew=[WORKER, trainer, trainer])
+
+    [glimpse] = follow(settings, ledger, folder.job, timeout_s=SECOND)
+
+    assert glimpse.num_workers == 2
+    facts = to_json(settings, glimpse.record)
+    assert (facts["model"], facts["part"], facts["output"], facts["source"]) == ("fake@1", "all", None, "in")
+
+
+@pytest.mark.parametrize(
+    ("state", "too_many_failures", "code"),
+    [
+        ("succeeded", False, ExitCode.OK),
+        ("partial", False, ExitCode.OK),
+        ("failed", False, ExitCode.FAILED),
+        ("failed", True, ExitCode.TOO_MANY_FAILURES),
+        ("cancelled", False, ExitCode.FAILED),
+    ],
+)
+def test_the_exit_code_tells_how_a_job_ended(state, too_many_failures, code):
+    assert exit_code(JobRecord(JOB, "classify", state, too_many_failures=too_many_failures)) == code
+
+
+def test_as_json_a_job_has_what_was_asked_for_beside_how_far_it_is(settings, folder, tmp_path):
+    facts = to_json(settings, running(folder, 4))
+
+    assert facts["num_done"] == 4
+    assert (facts["model"], facts["output"], facts["source"]) == ("fake@1", str(tmp_path / "out.csv"), str(tmp_path))
+    assert facts["progress"] is None
+    assert (facts["stage_seconds"], facts["bound"]) == ({}, None)
+    json.dumps(facts)
+
+
+def test_as_json_a_job_says_what_bounds_it(settings, folder):
+    facts = to_json(settings, running(folder, 4, stage_seconds=DECODING))
+
+    assert (facts["stage_seconds"], facts["bound"]) == (DECODING, "decode")
+    json.dumps(facts)

@@ -1,0 +1,204 @@
+"""`classify --plan`: what it tells, and that it leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+
+from modeling.metrics.calibration import Calibration
+from modeling.registry.card import WEIGHTS_FILE
+from modeling.registry.store import ModelStore
+from orchestrator.cli import main
+from orchestrator.contract.jobs.measuring import MeasureAnswer
+from orchestrator.jobs.forecast import Share, decision_shares, draw_sample, expected_s
+from tests.support.published_models import make_photographs, make_pngs, publish_model
+from tests.support.server import wait_until
+from tests.support.small_models import make_model, png
+from tests.support.workers import hear_interrupts
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a model and no server, of an operator who stands beside a folder `in` of 20 images and a bad one."""
+    publish_model(tmp_path / "home" / "models", "digits")
+    make_pngs(tmp_path / "in", 20)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "in" / "note.txt").write_bytes(b"")
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def plan(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["classify", *arguments, "--model", "digits", "--plan"])
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def test_a_sample_is_drawn_from_the_whole_listing_and_the_same_each_time():
+    paths = [f"{number}.jpg" for number in range(10_000)]
+
+    sample, num_paths = draw_sample(iter(paths), 400)
+
+    assert (num_paths, len(set(sample)), draw_sample(paths, 400)[0]) == (10_000, 400, sample)
+    quarters = Counter(int(path.removesuffix(".jpg")) // 2500 for path in sample)
+    assert all(60 < quarters[quarter] < 140 for quarter in range(4))  # 100 each, give or take 4.6 deviations
+    assert sample != sorted(sample)
+
+
+def test_a_short_listing_is_its_own_sample():
+    sample, num_paths = draw_sample(["a", "b", "c"], 400)
+
+    assert (sorted(sample), num_paths) == (["a", "b", "c"], 3)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_workers", "seconds"),
+    [(1000, 1, 10.0), (1000, 2, 5.0), (1000, 4, 3.0), (1000, 20, 1.0), (950, 1, 9.5), (30, 8, 0.3)],
+)
+def test_the_time_is_that_of_the_busiest_worker_since_shards_are_not_divided(num_images, num_workers, seconds):
+    assert expected_s(num_images, 100, 100.0, num_workers) == seconds
+
+
+def test_images_that_cannot_be_answered_count_as_rejected():
+    answer = MeasureAnswer(num_images=100, errors={"empty": 2, "missing": 3}, decisions={"accept": 85, "reject": 5})
+
+    assert decision_shares(answer, 1000) == {
+        "accept": Share(0.85, 0.7672, 0.9069),
+        "review": Share(0.0, 0.0, 0.037),
+        "reject": Share(0.1, 0.0552, 0.1744),
+    }
+    assert decision_shares(answer, 100)["reject"] == Share(0.1, 0.1, 0.1)  # nothing is left to chance
+
+
+def _of_engines(path) -> bool:
+    return ".engines" in str(path)
+
+
+def test_a_plan_goes_by_the_shards_that_a_job_would_have(home, monkeypatch):
+    monkeypatch.setattr("orchestrator.jobs.specs.SMALLEST", 4)
+    monkeypatch.setattr("orchestrator.jobs.specs.choose_shard_size", lambda *_: 6)
+
+    assert json.loads(plan("in", "--json").stdout)["num_shards"] == 4  # of 21 images
+
+
+def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_an_engine(home):
+    before = files(home.parent)
+
+    result = plan("in", "--shard-size", "8", "--json")
+
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert [path for path in files(home.parent) if not _of_engines(path)] == before
+    assert {
+        name: told[name]
+        for name in ("source", "model", "engine", "num_images", "num_shards", "skipped", "num_measured")
+    } == {
+        "source": "in",
+        "model": "digits@1",
+        "engine": "torch fp32",
+        "num_images": 21,
+        "num_shards": 3,
+        "skipped": {".txt": 1},
+        "num_measured": 21,
+    }
+    assert (told["unreadable"]["share"], told["error_codes"], told["decisions"]) == (0.0476, {"not_an_image": 1}, {})
+    assert set(told["stage_seconds"]) == {"read", "decode", "wait", "predict"}
+    assert told["bound"] in ("storage", "decode", "device")
+    assert told["batch_size"] >= 8
+    assert list(told["expected_s"]) == ["1", "2", "4", "8"]
+    assert told["expected_s"]["1"] >= told["expected_s"]["2"] >= told["expected_s"]["4"] == told["expected_s"]["8"]
+
+
+def test_a_plan_for_people_names_the_bound_the_time_and_what_fails(home):
+    result = plan("in")
+
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.replace("limited by", "bound").splitlines())
+    assert result.stderr == "measuring a sample on this machine; nothing is submitted\n"
+    assert lines["source"] == "in: 21 images in 1 shard"
+    assert re.fullmatch(r"digits@1 by torch fp32, \d+ images in a batch", lines["model"])
+    assert lines["bound"].partition(" ")[0] in ("storage", "decode", "device")
+    assert lines["time"].startswith("1 worker ")
+    assert lines["unreadable"] == "4.8%: 1 not_an_image in the sample"
+
+
+def test_a_list_on_standard_input_can_be_planned(home):
+    result = CliRunner().invoke(main, ["classify", "-", "--model", "digits", "--plan", "--json"], input="gone.png\n")
+
+    told = json.loads(result.stdout)
+    assert (told["num_images"], told["error_codes"]) == (1, {"missing": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (["nowhere"], 4, "there is no 'nowhere'"),
+        (["in", "-o", "no/out.csv"], 2, "there is no folder"),
+    ],
+)
+def test_a_plan_refuses_what_a_job_would_refuse(home, arguments, code, error):
+    result = plan(*arguments)
+
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith("error: ")
+    assert error in result.stderr
+
+
+def test_a_model_that_cannot_be_loaded_is_told_in_one_line(home):
+    weights = home / "models" / "digits" / "1" / WEIGHTS_FILE
+    weights.chmod(0o600)
+    weights.write_bytes(b"damaged")
+
+    result = plan("in")
+
+    assert result.exit_code == 1
+    assert "error: " in result.stderr
+    assert "the card says" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interrupt_ends_a_plan_and_the_process_that_measures(home, tmp_path):
+    make_photographs(tmp_path / "photographs", 500)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "classify", "photographs", "--model", "digits", "--plan"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_interrupts,  # noqa: PLW1509 it sets one signal
+    )
+    with command:
+        wait_until(psutil.Process(command.pid).children, what="a process measures")
+        (measuring,) = psutil.Process(command.pid).children()
+
+        command.send_signal(signal.SIGINT)
+
+        assert command.stderr is not None
+        assert b"interrupted" in command.stderr.read()
+    assert command.returncode == 130
+    wait_until(lambda: not measuring.is_running(), what="the process that measures is gone")
+
+
+def test_a_plan_tells_how_many_images_people_will_have_to_look_at(home):
+    calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.6, 100, 0.1, 0.0, 0.0)
+    staged = make_model(home.parent / "staged", slope=0.05, calibration=calibration)
+    ModelStore(home / "models").publish(staged, "lamps")
+    (home.parent / "lamps").mkdir()
+    for number, brightness in enumerate([0] * 10 + [100] * 6 + [126] * 4):  # scores of 1.00, 0.80 and 0.52
+        (home.parent / "lamps" / f"{number}.png").write_bytes(png(brightness))
+
+    told = CliRunner().invoke(main, ["classify", "lamps", "--model", "lamps", "--plan", "--json"])
+    said = CliRunner().invoke(main, ["classify", "lamps", "--model", "lamps", "--plan"])
+
+    shares = {name: share["share"] for name, share in json.loads(told.stdout)["decisions"].items()}
+    assert shares == {"accept": 0.5, "review": 0.3, "reject": 0.2}
+    assert re.search(r"review\s.*30", said.stdout)

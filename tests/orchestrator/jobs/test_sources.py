@@ -1,0 +1,513 @@
+"""What each kind of source yields, in which order, and what it counts as left out."""
+
+import io
+import itertools
+import os
+import subprocess
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.contract.jobs.rows import FORMATS, Row
+from orchestrator.jobs.sources import SourceOptions, open_source
+from tests.support.fakes import fake_rows
+
+MANIFEST = FORMATS["csv"]
+
+
+def make(folder: Path, *names: str) -> Path:
+    """Empty files below a folder; a source never opens an image."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def read(text: object, *, stdin: bytes | None = None, **options) -> tuple[list[str], Counter[str]]:
+    """All paths of a source, and what it left out."""
+    source = open_source(str(text), SourceOptions(**options), stdin=None if stdin is None else io.BytesIO(stdin))
+    return list(source.paths), source.skipped
+
+
+class SlowPipe(io.RawIOBase):
+    """A pipe whose writer pauses after each of `chunks`, and says how much of it was read."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = list(chunks)
+        self.num_read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        if not self._chunks:
+            return 0
+        chunk = self._chunks.pop(0)
+        assert len(chunk) <= len(buffer)
+        buffer[: len(chunk)] = chunk
+        self.num_read += 1
+        return len(chunk)
+
+
+DEPTH = 1200
+
+
+@pytest.fixture
+def deep_folder(tmp_path: Path) -> Iterator[Path]:
+    """DEPTH folders, each in the one before, and an image; removed again, as pytest cannot remove them."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(DEPTH):
+        os.mkdir("d", dir_fd=here)
+        here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(os.open("x.png", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    yield tmp_path
+    subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)
+
+
+# Folders
+
+
+def test_the_order_of_a_folder_depends_on_names_alone(tmp_path):
+    names = ["b.png", "a/z.png", "a/10.png", "a/9.png", "c/d/e.jpg", "B.png", "a.png", "é.png"]
+    first, second = make(tmp_path / "1", *names), make(tmp_path / "2", *reversed(names))
+
+    listed, skipped = read(first)
+
+    assert listed == ["B.png", "a/10.png", "a/9.png", "a/z.png", "a.png", "b.png", "c/d/e.jpg", "é.png"]
+    assert read(second)[0] == listed
+    assert skipped == {}
+
+
+def test_without_recursion_subfolders_are_counted_and_not_entered(tmp_path):
+    make(tmp_path, "a.png", "in/b.png", "in/deeper/c.png", "other/d.png")
+
+    assert read(tmp_path, recursive=False) == (["a.png"], {"subfolder": 2})
+
+
+def test_what_is_hidden_or_no_image_is_counted_by_reason(tmp_path):
+    make(tmp_path, "a.JPG", ".b.png", ".git/c.png", "notes.txt", "more.TXT", "README", "sub/.d.png", "sub/e.pdf")
+
+    listed, skipped = read(tmp_path)
+
+    assert listed == ["a.JPG"]
+    assert skipped == {"hidden": 2, "hidden folder": 1, ".txt": 2, "no extension": 1, ".pdf": 1}
+
+
+def test_an_image_that_cannot_be_read_here_is_listed_all_the_same(tmp_path):
+    make(tmp_path, "a.heic", "b.psd", "c.svg", "d.CR2")
+
+    assert read(tmp_path) == (["a.heic", "b.psd", "c.svg", "d.CR2"], {})
+
+
+def test_all_files_means_every_file_that_is_not_hidden(tmp_path):
+    make(tmp_path, "a.png", "b.txt", "c", ".d.png")
+
+    assert read(tmp_path, all_files=True) == (["a.png", "b.txt", "c"], {"hidden": 1})
+
+
+def test_symlinks_to_files_are_listed_wherever_they_lead(tmp_path):
+    """The worker answers those that lead outside with an error: a row, not a silence."""
+    source, outside = make(tmp_path / "in", "a.png"), make(tmp_path / "out", "b.png")
+    (source / "inside.png").symlink_to("a.png")
+    (source / "outside.png").symlink_to(outside / "b.png")
+    (source / "broken.png").symlink_to("nowhere.png")
+
+    assert read(source) == (["a.png", "broken.png", "inside.png", "outside.png"], {})
+
+
+def test_a_linked_folder_is_counted_inside_the_source_and_a_row_outside(tmp_path):
+    source, outside = make(tmp_path / "in", "real/a.png"), make(tmp_path / "out", "b.png")
+    (source / "again").symlink_to("real")
+    (source / "away").symlink_to(outside)
+    (source / "up").symlink_to("..")
+
+    assert read(source) == (["away", "real/a.png", "up"], {"link to a folder of the source": 1})
+
+
+def test_a_folder_whose_name_begins_with_the_sources_is_outside_it(tmp_path):
+    source, outside = make(tmp_path / "in", "a.png"), make(tmp_path / "inner", "b.png")
+    (source / "link").symlink_to(outside)
+
+    assert read(source) == (["a.png", "link"], {})
+
+
+def test_linked_folders_are_entered_when_links_are_followed(tmp_path):
+    source, outside = make(tmp_path / "in", "real/a.png"), make(tmp_path / "out", "b.png")
+    (source / "again").symlink_to("real")
+    (source / "away").symlink_to(outside)
+
+    assert read(source, follow_symlinks=True) == (["again/a.png", "away/b.png", "real/a.png"], {})
+
+
+@pytest.mark.timeout(20)
+def test_circular_links_are_counted_and_end(tmp_path):
+    source = make(tmp_path / "in", "sub/a.png")
+    (source / "sub" / "self").symlink_to(".")
+    (source / "sub" / "up").symlink_to("..")
+    (source / "loop").symlink_to("loop")
+
+    listed, skipped = read(source, follow_symlinks=True)
+
+    assert listed == ["sub/a.png"]
+    assert skipped == {"circular link": 2, "no extension": 1}
+
+
+def test_a_circle_by_way_of_another_folder_ends_too(tmp_path):
+    source, outside = make(tmp_path / "in", "a.png"), make(tmp_path / "out", "b.png")
+    (source / "away").symlink_to(outside)
+    (outside / "back").symlink_to(source)
+
+    assert read(source, follow_symlinks=True) == (["a.png", "away/b.png"], {"circular link": 1})
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_without_recursion_linked_folders_are_counted_like_others(tmp_path, follow):
+    source, outside = make(tmp_path / "in", "a.png"), make(tmp_path / "out", "b.png")
+    (source / "away").symlink_to(outside)
+
+    assert read(source, recursive=False, follow_symlinks=follow) == (["a.png"], {"subfolder": 1})
+
+
+def test_an_unreadable_folder_is_counted_and_its_neighbours_are_listed(tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "locked/2.png", "z/3.png")
+    scandir = os.scandir
+
+    def refuse(path):  # root may read everything, so a folder's mode would not do here
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    assert read(tmp_path) == (["a/1.png", "z/3.png"], {"unreadable folder": 1})
+    with pytest.raises(UsageError, match=r"cannot list '.*locked': Permission denied"):
+        read(tmp_path / "locked")
+
+
+def test_folders_may_be_nested_deeper_than_python_recurses(deep_folder):
+    assert read(deep_folder) == (["d/" * DEPTH + "x.png"], {})
+
+
+def test_names_that_are_not_utf8_come_as_the_system_gives_them(tmp_path):
+    name = os.fsdecode(b"latin\xe9.png")
+    make(tmp_path, name, "new\nline.png")
+
+    assert read(tmp_path)[0] == [name, "new\nline.png"]
+
+
+def test_the_operators_name_for_the_root_is_kept_links_and_all(tmp_path, monkeypatch):
+    make(tmp_path / "real", "a.png")
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+
+    source = open_source("./link/", SourceOptions())
+
+    assert (source.text, source.root, list(source.paths)) == ("./link/", str(tmp_path / "link"), ["a.png"])
+
+
+def test_two_dots_behind_a_link_mean_what_the_system_means(tmp_path, monkeypatch):
+    make(tmp_path / "far" / "images", "right.png")
+    make(tmp_path / "images", "wrong.png")
+    make(tmp_path / "far" / "real")
+    (tmp_path / "far" / "real").mkdir()
+    (tmp_path / "link").symlink_to("far/real")
+    monkeypatch.chdir(tmp_path)
+
+    source = open_source("link/../images", SourceOptions())
+
+    assert (source.root, list(source.paths)) == (str(tmp_path / "far" / "images"), ["right.png"])
+
+
+def test_a_folder_yields_before_the_next_one_is_looked_at(tmp_path, monkeypatch):
+    make(tmp_path, *(f"{index}/a.png" for index in range(5)))
+    looked_at: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked_at.append(str(path)) or scandir(path))
+
+    paths = open_source(str(tmp_path), SourceOptions()).paths
+
+    assert next(paths) == "0/a.png"
+    assert looked_at == [str(tmp_path), str(tmp_path / "0")]
+
+
+def test_peeking_loses_no_path(tmp_path):
+    source = open_source(str(make(tmp_path, "a.png", "b.png")), SourceOptions())
+
+    assert source.peek() == ["a.png"]
+    assert source.peek(5) == ["a.png", "b.png"]
+    assert list(source.paths) == ["a.png", "b.png"]
+    assert not source.peek()
+
+
+# Single files
+
+
+def test_one_image_is_a_source_of_its_own(tmp_path):
+    make(tmp_path, "a.png", "b.dat")
+
+    source = open_source(str(tmp_path / "a.png"), SourceOptions())
+
+    assert (source.root, list(source.paths)) == (str(tmp_path), ["a.png"])
+    assert read(tmp_path / "b.dat", all_files=True)[0] == ["b.dat"]
+    with pytest.raises(UsageError, match="neither a folder nor an image nor a list"):
+        read(tmp_path / "b.dat")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.png", "nowhere.txt", "x" * 5000, ""])
+def test_what_is_not_there_is_not_found(tmp_path, name):
+    with pytest.raises(NotFoundError, match="there is no"):
+        read(f"{tmp_path}/deeper/{name}")
+
+
+def test_a_pipe_by_name_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+
+    with pytest.raises(UsageError, match="neither a folder nor an image nor a list"):
+        read(tmp_path / "pipe.png")
+
+
+# Globs
+
+
+GLOB_NAMES = ("a.jpg", "b.png", "x/c.jpg", "x/y/d.jpg", "x/y/e.png", "z/f1.jpg", "z/f2.jpg", "z/f3.jpg")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "listed"),
+    [
+        ("*.jpg", ["a.jpg"]),
+        ("*/*.jpg", ["x/c.jpg", "z/f1.jpg", "z/f2.jpg", "z/f3.jpg"]),
+        ("**/*.jpg", ["a.jpg", "x/c.jpg", "x/y/d.jpg", "z/f1.jpg", "z/f2.jpg", "z/f3.jpg"]),
+        ("**/y/**", ["x/y/d.jpg", "x/y/e.png"]),
+        ("x/**/*.png", ["x/y/e.png"]),
+        ("**", sorted(GLOB_NAMES)),
+        ("z/f[13].jpg", ["z/f1.jpg", "z/f3.jpg"]),
+        ("z/f[!13].jpg", ["z/f2.jpg"]),
+        ("?.png", ["b.png"]),
+        ("[xz]/[cf]*", ["x/c.jpg", "z/f1.jpg", "z/f2.jpg", "z/f3.jpg"]),
+    ],
+)
+def test_a_glob_lists_what_it_matches_and_nothing_else(tmp_path, pattern, listed):
+    make(tmp_path, *GLOB_NAMES)
+
+    source = open_source(f"{tmp_path}/{pattern}", SourceOptions())
+
+    assert [f"{source.root}/{path}" for path in source.paths] == [f"{tmp_path}/{name}" for name in listed]
+    assert source.skipped == {}
+
+
+def test_a_globs_paths_are_relative_to_the_folder_before_its_first_star(tmp_path):
+    make(tmp_path, *GLOB_NAMES)
+
+    source = open_source(f"{tmp_path}/x/*/*.png", SourceOptions())
+
+    assert (source.root, list(source.paths)) == (str(tmp_path / "x"), ["y/e.png"])
+
+
+def test_a_glob_counts_only_what_it_matched_and_left_out(tmp_path):
+    make(tmp_path, "a.jpg", "a.txt", "b.txt", "deep/c.txt")
+
+    assert read(f"{tmp_path}/a*") == (["a.jpg"], {".txt": 1})
+
+
+def test_a_glob_that_matches_nothing_has_no_paths(tmp_path):
+    make(tmp_path, "a.jpg")
+
+    assert read(f"{tmp_path}/*.png") == ([], {})
+    with pytest.raises(NotFoundError, match=r"there is no folder '.*/nowhere' for the glob"):
+        read(f"{tmp_path}/nowhere/*.png")
+
+
+def test_a_glob_looks_into_no_folder_that_cannot_hold_a_match(tmp_path, monkeypatch):
+    make(tmp_path, "2024/cam1/a.jpg", "2024/cam2/b.jpg", "2023/cam1/c.jpg", "2024/cam1/raw/d.jpg")
+    looked_at: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked_at.append(str(path)) or scandir(path))
+
+    listed, _ = read(f"{tmp_path}/2024*/cam1/*.jpg")
+
+    assert listed == ["2024/cam1/a.jpg"]
+    assert looked_at == [str(tmp_path / part) for part in ("", "2024", "2024/cam1")]
+    looked_at.clear()
+    assert read(f"{tmp_path}/20*/*")[0] == []
+    assert looked_at == [str(tmp_path / part) for part in ("", "2023", "2024")]
+
+
+def test_a_name_that_exists_is_no_glob_whatever_characters_it_has(tmp_path):
+    make(tmp_path, "[1].png", "1.png", "a*b/c.png")
+
+    assert read(tmp_path / "[1].png")[0] == ["[1].png"]
+    assert read(tmp_path / "a*b")[0] == ["c.png"]
+
+
+# Lists
+
+
+@pytest.mark.parametrize(
+    ("data", "listed"),
+    [
+        (b"a.png\nsub/b.png\n", ["a.png", "sub/b.png"]),
+        (b"a.png\r\nsub/b.png\r\n", ["a.png", "sub/b.png"]),
+        (b"\n\na.png\n\r\n\nb.png", ["a.png", "b.png"]),
+        (b"\xef\xbb\xbfa.png\nb.png\n", ["a.png", "b.png"]),
+        (b" a .png\n", [" a .png"]),
+        (b"new\nline.png\0b.png\0", ["new\nline.png", "b.png"]),
+        (b"carriage\r\0b.png", ["carriage\r", "b.png"]),
+        (b"latin\xe9.png\n", ["latin\udce9.png"]),
+        (b"no-image.txt\n.hidden\n../outside.png\n", ["no-image.txt", ".hidden", "../outside.png"]),
+        (b"", []),
+        (b"\n\r\n\n", []),
+    ],
+)
+def test_a_text_list_holds_one_path_a_line_or_a_nul_byte(tmp_path, data, listed):
+    (tmp_path / "list.txt").write_bytes(data)
+
+    assert read(tmp_path / "list.txt") == (listed, {})
+    assert read("-", stdin=data)[0] == listed
+
+
+def test_a_list_longer_than_what_is_read_at_once_comes_whole(tmp_path):
+    names = [f"{index:07d}{'x' * (index % 97)}.png" for index in range(40_000)]
+
+    assert read("-", stdin="\n".join(names).encode())[0] == names
+    assert read("-", stdin="\0".join(names).encode())[0] == names
+
+
+def test_a_lists_root_is_its_folder_and_standard_inputs_the_present_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path, "lists/list.txt", "images/a.png")
+    (tmp_path / "lists" / "list.txt").write_text("a.png\n")
+
+    assert open_source("lists/list.txt", SourceOptions()).root == str(tmp_path / "lists")
+    assert open_source("-", SourceOptions(), stdin=io.BytesIO(b"a.png\n")).root == str(tmp_path)
+    assert open_source("lists/list.txt", SourceOptions(root=Path("images"))).root == str(tmp_path / "images")
+    with pytest.raises(NotFoundError, match=r"--root '.*/nowhere' is no folder"):
+        read("lists/list.txt", root=Path("nowhere"))
+
+
+def test_a_root_for_what_is_no_list_is_a_mistake(tmp_path):
+    with pytest.raises(UsageError, match="--root '/tmp' goes with a list"):
+        read(tmp_path, root=Path("/tmp"))
+
+
+def test_absolute_paths_below_the_root_become_relative_and_others_stay(tmp_path):
+    data = f"{tmp_path}/a.png\n{tmp_path}/sub/b.png\n{tmp_path}er/c.png\n/etc/d.png\n".encode()
+
+    listed, _ = read("-", stdin=data, root=tmp_path)
+
+    assert listed == ["a.png", "sub/b.png", f"{tmp_path}er/c.png", "/etc/d.png"]
+
+
+def test_a_list_that_begins_outside_its_root_is_refused_with_the_cure(tmp_path):
+    (tmp_path / "list.txt").write_text("/scans/a.png\n")
+
+    with pytest.raises(UsageError, match=r"first path '/scans/a.png' lies outside its root .*; say where with --root"):
+        read(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("column", ["path", "file", "filename", "image", "Path", " FILE "])
+def test_a_csv_list_is_read_by_its_path_column(tmp_path, column):
+    (tmp_path / "list.csv").write_text(
+        f'label,{column}\ncat,a.png\ndog,"b,c.png"\nbird,"new\nline.png"\nnone,\nshort\n'
+    )
+
+    assert read(tmp_path / "list.csv") == (["a.png", "b,c.png", "new\nline.png"], {})
+
+
+def test_of_several_path_columns_the_plainest_name_wins(tmp_path):
+    (tmp_path / "list.csv").write_text("image,file,path\n1,2,3\n")
+
+    assert read(tmp_path / "list.csv")[0] == ["3"]
+
+
+def test_a_csv_from_a_spreadsheet_may_have_a_mark_and_line_ends_of_its_own(tmp_path):
+    (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbfpath,label\r\na.png,1\r\nlatin\xe9.png,2\r\n")
+
+    assert read(tmp_path / "list.csv")[0] == ["a.png", "latin\udce9.png"]
+
+
+@pytest.mark.parametrize("text", ["name;path\na;b.png\n", "a.png\nb.png\n", ""])
+def test_a_csv_without_a_path_column_is_refused_with_what_it_has(tmp_path, text):
+    (tmp_path / "list.csv").write_text(text)
+
+    with pytest.raises(UsageError, match=r"has no column called path, file, filename, image; its first line is \["):
+        read(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_a_list_in_utf16_is_refused_with_the_cure(tmp_path, name):
+    (tmp_path / name).write_bytes("path\na.png\n".encode("utf-16"))
+
+    with pytest.raises(UsageError, match="is UTF-16; save it as UTF-8"):
+        read(tmp_path / name)
+
+
+def test_rubbish_called_a_list_ends_before_it_fills_the_memory(tmp_path):
+    with (tmp_path / "rubbish.txt").open("wb") as file:
+        file.truncate(0)
+        for _ in range(40):
+            file.write(b"x" * (1 << 18))
+
+    with pytest.raises(UsageError, match="is no list of paths"):
+        read(tmp_path / "rubbish.txt")
+
+
+def test_a_manifest_is_a_list_whose_names_come_back_as_they_were(tmp_path):
+    names = [
+        "=1+2.png",
+        "'quote.png",
+        "plain.png",
+        "latin\udce9.png",
+        "back\\x41slash.png",
+        "new\nline.png",
+        "@a,b.png",
+    ]
+    rows = [Row(name, row.prediction) for name, row in zip(names, fake_rows(names), strict=True)]
+    (tmp_path / "out.csv").write_bytes(MANIFEST.header({}) + MANIFEST.encode(rows) + MANIFEST.footer())
+
+    assert read(tmp_path / "out.csv")[0] == names
+
+
+def test_only_a_manifests_names_are_taken_back(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\n'quoted.png,1\nback\\x41slash.png,2\n")
+
+    assert read(tmp_path / "list.csv")[0] == ["'quoted.png", "back\\x41slash.png"]
+
+
+# Reading while the source is being written
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\0"])
+def test_paths_of_a_slow_writer_are_not_held_back_until_it_ends(separator):
+    first = separator.join(b"%05d.png" % index for index in range(500)) + separator
+    pipe = SlowPipe(first, b"late.png" + separator, b"last.png" + separator)
+    paths = open_source("-", SourceOptions(), stdin=io.BufferedReader(pipe, 1 << 16)).paths
+
+    assert list(itertools.islice(paths, 400))[-1] == "00399.png"
+    assert pipe.num_read == 1
+    assert list(paths)[-2:] == ["late.png", "last.png"]
+
+
+@pytest.mark.parametrize("header", [b"", b"path\n"])
+def test_a_long_list_is_read_in_flat_memory(tmp_path, header):
+    num_paths = 300_000
+    path = tmp_path / ("list.csv" if header else "list.txt")
+    path.write_bytes(header + b"".join(b"%07d.png\n" % index for index in range(num_paths)))
+    source = open_source(str(path), SourceOptions())
+    assert source.peek()
+
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in source.paths) == num_paths
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 16 << 20  # a chunk of 1 MiB and its paths; all paths would be 20 MiB more

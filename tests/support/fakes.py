@@ -1,0 +1,228 @@
+"""Small stand-ins, and small jobs for them to work on."""
+
+import io
+import itertools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import redis
+from PIL import Image
+
+from modeling.images.preprocessing import Preprocessing
+from modeling.inference.decoders import BatchDecoder
+from modeling.inference.prediction import Prediction
+from modeling.metrics.calibration import Calibration
+from modeling.names import path_to_text
+from orchestrator.contract.jobs.job_folder import JobFolder, new_job_id
+from orchestrator.contract.jobs.listing import ListingWriter, count_shards, read_facts, read_shard
+from orchestrator.contract.jobs.parts import write_part
+from orchestrator.contract.jobs.requests import ClassifyRequest, ModelPin, fingerprint
+from orchestrator.contract.jobs.restore import output_of
+from orchestrator.contract.jobs.rows import Row
+from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.settings import Settings
+from workers.finalize.lease import RightLostError
+
+FAKE_SECONDS = {"predict": 0.5}
+PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" * 64)
+
+
+@dataclass
+class FakeClassifier:
+    """Says `light` or `dark` by an image's mean, and keeps what it was shown."""
+
+    before: Callable[[list[int]], None] = lambda brightness: None
+    preprocessing: Preprocessing = Preprocessing("L", 2, 2)  # noqa: RUF009 frozen
+    seen: list[int] = field(default_factory=list)  # mean brightness, image by image
+    calibration: Calibration | None = None
+    num_streams: int = 1
+    batch_size: int = 4
+    images_per_sec: float = 0.0
+    engine_name: str = "fake"
+    decode_together: BatchDecoder | None = None
+    largest_batch: int | None = None
+
+    def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
+        brightness = [int(image.mean()) for image in images]
+        self.before(brightness)
+        self.seen += brightness
+        return [predict_brightness(value, top_k) for value in brightness]
+
+
+def predict_brightness(value: int, top_k: int = 2) -> Prediction:
+    """What FakeClassifier says of an image."""
+    score = value / 255
+    pairs = sorted([("light", score), ("dark", 1 - score)], key=lambda pair: -pair[1])[:top_k]
+    return Prediction(tuple(label for label, _ in pairs), tuple(score for _, score in pairs))
+
+
+@dataclass
+class FakeSessions:
+    """Has one classifier for every model; raises `error` instead, if it is set."""
+
+    classifier: FakeClassifier
+    error: Exception | None = None
+
+    def get(self, pin: ModelPin, precision: str = "auto") -> FakeClassifier:
+        if self.error is not None:
+            raise self.error
+        return self.classifier
+
+
+@dataclass
+class Bells:
+    """Remembers the doorbells that were rung."""
+
+    rung: list[tuple[str, str]] = field(default_factory=list)
+
+    def __call__(self, queue: str, job: str) -> None:
+        self.rung.append((queue, job))
+
+
+def grey_image(brightness: int) -> bytes:
+    """A PNG of one brightness."""
+    data = io.BytesIO()
+    Image.new("L", (2, 2), brightness).save(data, "png")
+    return data.getvalue()
+
+
+def make_images(folder: Path, brightness: Sequence[int]) -> list[str]:
+    """Write images `000.png`, `001.png`, ... of these brightnesses; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{index:03d}.png" for index in range(len(brightness))]
+    for name, value in zip(names, brightness, strict=True):
+        (folder / name).write_bytes(grey_image(value))
+    return names
+
+
+def make_job(
+    settings: Settings, paths: Sequence[str], *, root: Path, output: Path, shard_size: int = 4, **changes: object
+) -> JobFolder:
+    """A classify job on the disk, its listing whole."""
+    request = {
+        "job": new_job_id("classify"),
+        "created": datetime.now(UTC),
+        "source": str(root),
+        "root": path_to_text(str(root)),
+        "follow_symlinks": False,
+        "model": PIN,
+        "output": path_to_text(str(output)),
+        "output_format": "csv",
+        "overwrite": False,
+        "top_k": 2,
+        "shard_size": shard_size,
+    }
+    folder = JobFolder.create(settings, ClassifyRequest.model_validate(request | changes))
+    with ListingWriter(folder.path, shard_size) as writer:
+        for path in paths:
+            writer.add(path)
+        writer.close({"hidden": 2})
+    return folder
+
+
+def enter_job(folder: JobFolder, ledger: Ledger) -> None:
+    """Enter a listed classify job into the ledger, as submitting it does."""
+    request, facts = folder.request(), read_facts(folder.path)
+    verdict, _ = ledger.create(
+        folder.job,
+        {"kind": "classify", "listed": 0},
+        output=output_of(request),
+        key=request.idempotency_key or "",
+        fingerprint=fingerprint(request),
+    )
+    assert verdict == "created"
+    folder.activate()
+    limit = request.failure_limit(facts.num_images)
+    ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, failure_limit=limit)
+
+
+def fake_rows(paths: Sequence[str]) -> list[Row]:
+    """A row for every path: every third one is an error."""
+    failed = Prediction(error_code="missing", error="there is no such file")
+    return [
+        Row(path, failed if index % 3 == 2 else predict_brightness(len(path) % 256)) for index, path in enumerate(paths)
+    ]
+
+
+def decided(row: Row) -> Row:
+    """The row as a model with a calibration would have it: errors are rejected, paths of even length accepted."""
+    decision = "reject" if not row.prediction.ok else "review" if len(row.path) % 2 else "accept"
+    return Row(row.path, replace(row.prediction, decision=decision))
+
+
+def write_fake_parts(
+    folder: JobFolder, shards: Sequence[int] | None = None, *, worker: str = "w1", calibrated: bool = False
+) -> None:
+    """Parts with `fake_rows` for some shards, by default for all; `decided` where the model is calibrated."""
+    request = folder.request()
+    for shard in range(count_shards(folder.path)[0]) if shards is None else shards:
+        rows = fake_rows(read_shard(folder.path, shard))
+        rows = [decided(row) for row in rows] if calibrated else rows
+        row_format = request.output_format
+        write_part(folder.parts, shard, rows, row_format=row_format, seconds=FAKE_SECONDS, worker=worker, engine="fake")
+
+
+class FakeRight:
+    """The right to end a job, lost when it was asked for `lost_after` times."""
+
+    def __init__(self, lost_after: int | None = None) -> None:
+        self._left = lost_after
+
+    def check(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise RightLostError
+
+    confirm = check
+
+
+_FILE_STEPS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "tempfile.mkstemp"}
+
+
+def dies_at_step(number: int, call: Callable[[], object], folder: Path) -> bool:
+    """Run `call` in a process of its own that is gone just before its step `number`; False where it ended before.
+
+    A step is an operation on a file below `folder`, or a command to the server (once before it is sent, once after).
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _die_at_step(number, str(folder))
+            call()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(2)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 9), f"step {number}: exit code {code}"
+    return code == 9
+
+
+def _die_at_step(number: int, folder: str) -> None:
+    steps = itertools.count()
+
+    def step() -> None:
+        if next(steps) == number:
+            os._exit(9)
+
+    def on_event(event: str, args: tuple[object, ...]) -> None:
+        if event in _FILE_STEPS and any(str(arg).startswith(folder) for arg in args):
+            step()
+
+    send = redis.Redis.execute_command
+
+    def execute_command(*args: object, **options: object) -> object:
+        step()
+        answer = send(*args, **options)
+        step()
+        return answer
+
+    redis.Redis.execute_command = execute_command
+    sys.addaudithook(on_event)  # never removed: this process ends soon

@@ -1,0 +1,174 @@
+"""A whole house for a test: a home, a server, real worker processes, and the `pigeonhole` command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, all_jobs
+from orchestrator.contract.ledger.ledger import JobRecord, Ledger
+from orchestrator.contract.server import connect
+from orchestrator.contract.settings import Settings
+from tests.support.server import Server, wait_until
+
+COMMAND = [sys.executable, "-m", "orchestrator"]
+WORKER_PATIENCE_S = 90.0  # a worker imports torch, beside others that do
+JOB_PATIENCE_S = 90.0
+
+
+@dataclass
+class Worker:
+    """A worker's parent process and its log."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def ready(self) -> bool:
+        """Whether its child has loaded torch and takes doorbells."""
+        text = self.log.read_text()
+        assert self.process.poll() is None, f"the worker ended:\n{text}"
+        return " ready\n" in text and " ready." in text
+
+    def kill(self) -> None:
+        """As the kernel does when memory is short: no word to anybody."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> None:
+        """As an operator or an orchestrator does."""
+        self.process.send_signal(signal.SIGTERM)
+
+
+@dataclass
+class House:
+    """Everything of one installation."""
+
+    home: Path
+    server: Server
+    environment: dict[str, str] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        """As the processes of this house see them."""
+        return Settings(home=self.home, server_url=self.server.url)  # type: ignore[arg-type]  # parsed by pydantic
+
+    @property
+    def ledger(self) -> Ledger:
+        """A fresh line to the server."""
+        return Ledger(connect(self.server.url))
+
+    def run(
+        self, *arguments: str, input: bytes | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `pigeonhole ...` to its end; file names that are not UTF-8 survive in what it says."""
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=self._environment(), input=input, capture_output=True, timeout=180, cwd=cwd
+        )
+        out, err = (stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def run_ok(self, *arguments: str, **options: Any) -> str:
+        """Standard output of a command that must succeed."""
+        done = self.run(*arguments, **options)
+        assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
+        return done.stdout
+
+    def start(self, *arguments: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
+        """Start `pigeonhole ...` and leave it running."""
+        log = (self.home.parent / "started.log").open("ab")
+        with log:
+            return subprocess.Popen(
+                [*COMMAND, *arguments], env=self._environment(), stdin=stdin, stdout=log, stderr=log
+            )
+
+    def hire(self, *, wait: bool = True, **environment: str) -> Worker:
+        """Start a worker, and wait until it is ready."""
+        log = self.home.parent / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*COMMAND, "worker", "--device", "cpu"],
+                env=self._environment() | environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        worker = Worker(process, log)
+        self.workers.append(worker)
+        if wait:
+            wait_until(worker.ready, what="the worker is ready", timeout_s=WORKER_PATIENCE_S)
+        return worker
+
+    def submit(self, *arguments: str) -> str:
+        """Submit with --detach; returns the job."""
+        return self.run_ok(*arguments, "--detach").strip()
+
+    def record(self, job: str) -> JobRecord:
+        """What the ledger knows."""
+        record = self.ledger.record(job)
+        assert record is not None
+        return record
+
+    def outcome(self, job: str) -> Outcome:
+        """Wait for a job's end."""
+        folder = JobFolder.open(self.settings, job)
+        wait_until(
+            lambda: folder.outcome() is not None,
+            what=f"job {job} ends\n{self.logs()}",
+            timeout_s=JOB_PATIENCE_S,
+        )
+        outcome = folder.outcome()
+        assert outcome is not None
+        return outcome
+
+    def wait_for(self, job: str, num_done: int) -> None:
+        """Wait until a job has so many images done."""
+        wait_until(
+            lambda: self.record(job).num_done >= num_done, what=f"{num_done} images done", timeout_s=JOB_PATIENCE_S
+        )
+
+    def jobs(self) -> list[str]:
+        """Ids of all jobs in the home."""
+        return all_jobs(self.settings)
+
+    def logs(self) -> str:
+        """What the workers said, for a failing test."""
+        return "\n".join(f"--- {worker.log.name}\n{worker.log.read_text()[-4000:]}" for worker in self.workers)
+
+    def close(self) -> None:
+        """End every worker and wait for it."""
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                os.killpg(worker.process.pid, signal.SIGKILL)
+            worker.process.wait()
+
+    def _environment(self) -> dict[str, str]:
+        return (
+            os.environ
+            | {"PIGEONHOLE_HOME": str(self.home), "PIGEONHOLE_SERVER_URL": self.server.url}
+            | self.environment
+        )
+
+
+def hear_interrupts() -> None:
+    """For a child before it starts: a shell that runs the tests in the background has interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file."""
+    return json.loads(path.read_bytes())
+
+
+def open_house(home: Path, server: Server, **environment: str) -> Iterator[House]:
+    """For fixtures: a house that is closed at the end."""
+    house = House(home, server, environment)
+    try:
+        yield house
+    finally:
+        house.close()

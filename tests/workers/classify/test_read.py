@@ -1,0 +1,178 @@
+import errno
+import os
+import socket
+
+import pytest
+
+from modeling.errors import ImageError
+from modeling.names import path_to_text
+from workers.classify.read import ImageReader
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A source folder with a file, a subfolder, and files beside it that are none of its own."""
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "a.jpg").write_bytes(b"image a")
+    (root / "sub" / "b.jpg").write_bytes(b"image b")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "root-twin.jpg").write_bytes(b"secret")
+    return root
+
+
+def reader(root, *, follow=False, max_file_bytes=1000):
+    return ImageReader(path_to_text(str(root)), follow_symlinks=follow, max_file_bytes=max_file_bytes)
+
+
+def code(root, path, **options):
+    """The error code that reading `path` gives."""
+    with pytest.raises(ImageError) as failed:
+        reader(root, **options).read(path)
+    return failed.value.code
+
+
+def test_files_below_the_root_are_read(root):
+    assert reader(root).source("a.jpg")() == b"image a"
+    assert reader(root).read("sub/b.jpg") == b"image b"
+    assert reader(root).read("sub/../a.jpg") == b"image a"
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_links_inside_the_root_are_read(root, follow):
+    (root / "link.jpg").symlink_to("sub/b.jpg")
+    (root / "absolute.jpg").symlink_to(root / "a.jpg")
+    (root / "folder").symlink_to("sub")
+
+    for path, data in [("link.jpg", b"image b"), ("absolute.jpg", b"image a"), ("folder/b.jpg", b"image b")]:
+        assert reader(root, follow=follow).read(path) == data
+
+
+def test_links_that_leave_the_root_are_errors_unless_they_are_followed(root):
+    (root / "link.jpg").symlink_to("../outside/secret.jpg")
+    (root / "chain.jpg").symlink_to("link.jpg")
+    (root / "folder").symlink_to("../outside")
+    (root / "twin.jpg").symlink_to("../root-twin.jpg")
+
+    for path in ("link.jpg", "chain.jpg", "folder/secret.jpg", "twin.jpg"):
+        assert code(root, path) == "outside_root"
+        assert reader(root, follow=True).read(path) == b"secret"
+
+
+@pytest.mark.parametrize("path", ["../outside/secret.jpg", "sub/../../outside/secret.jpg", "/etc/passwd", "../root"])
+def test_paths_that_leave_the_root_are_errors(root, path):
+    assert code(root, path) == "outside_root"
+
+
+def test_an_absolute_path_below_the_root_is_read(root):
+    assert reader(root).read(str(root / "a.jpg")) == b"image a"
+
+
+def test_a_root_that_is_itself_a_link_is_no_way_out(root, tmp_path):
+    (tmp_path / "alias").symlink_to(root)
+
+    assert reader(tmp_path / "alias").read("sub/b.jpg") == b"image b"
+
+
+def test_a_pipe_is_no_file_and_does_not_hang(root):
+    os.mkfifo(root / "pipe.jpg")
+
+    assert code(root, "pipe.jpg") == "not_a_file"
+
+
+@pytest.mark.parametrize("path", ["sub", "", ".", "sub/"])
+def test_a_folder_is_no_file(root, path):
+    assert code(root, path) == "not_a_file"
+
+
+def test_a_socket_is_no_file(root, monkeypatch):
+    monkeypatch.chdir(root)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+
+        assert code(root, "socket.jpg") == "not_a_file"
+
+
+@pytest.mark.parametrize(
+    "path", ["none.jpg", "none/a.jpg", "a.jpg/b.jpg", "nul\0.jpg", "nul\0/a.jpg", "x" * 300, "\ud800"]
+)
+@pytest.mark.parametrize("follow", [False, True])
+def test_what_is_not_there_is_missing(root, path, follow):
+    assert code(root, path, follow=follow) == "missing"
+
+
+def test_a_link_to_nothing_is_missing(root):
+    (root / "dangling.jpg").symlink_to("gone.jpg")
+
+    assert code(root, "dangling.jpg") == "missing"
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_link_to_itself_is_unreadable(root, follow):
+    (root / "loop.jpg").symlink_to("loop.jpg")
+
+    assert code(root, "loop.jpg", follow=follow) == "unreadable"
+
+
+def test_an_empty_file_has_no_bytes(root):
+    (root / "empty.jpg").touch()
+
+    assert reader(root).read("empty.jpg") == b""
+
+
+def test_a_file_larger_than_the_limit_is_refused_before_it_is_read(root):
+    with (root / "large.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    (root / "just.jpg").write_bytes(b"x" * 1000)
+
+    assert code(root, "large.jpg") == "too_large"
+    assert len(reader(root).read("just.jpg")) == 1000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_told(root):
+    (root / "a.jpg").chmod(0)
+
+    assert code(root, "a.jpg") == "permission"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_file_that_the_system_refuses_to_open_is_told_whoever_asks(root, monkeypatch, number, follow):
+    whole = os.open
+
+    def refuse(path, flags, *args, **options):
+        if str(path).endswith("a.jpg"):
+            raise PermissionError(number, os.strerror(number), path)
+        return whole(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+    assert code(root, "a.jpg", follow=follow) == "permission"
+    assert reader(root, follow=follow).read("sub/b.jpg") == b"image b"
+
+
+def test_names_and_roots_of_any_bytes_are_read(tmp_path):
+    root = tmp_path / os.fsdecode(b"caf\xe9 \\x41\n")
+    root.mkdir()
+    names = [os.fsdecode(name) for name in (b"\xff.jpg", b"new\nline.jpg", "🐦.jpg".encode(), b"\\xff.jpg", b" =1.jpg")]
+    for name in names:
+        (root / name).write_text(repr(name))
+
+    assert [reader(root).read(name).decode() for name in names] == [repr(name) for name in names]
+
+
+@pytest.mark.parametrize("path", ["a.jpg", "sub", "none.jpg", "pipe.jpg", "large.jpg"])
+def test_no_file_is_left_open(root, path):
+    os.mkfifo(root / "pipe.jpg")
+    (root / "large.jpg").write_bytes(b"x" * 2000)
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(5):
+        try:
+            reader(root).read(path)
+        except ImageError:
+            continue
+
+    assert len(os.listdir("/proc/self/fd")) == before

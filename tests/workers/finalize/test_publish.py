@@ -1,0 +1,312 @@
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from modeling.names import text_to_path
+from orchestrator.contract.errors import IntegrityError
+from orchestrator.contract.jobs.listing import read_facts, read_shard
+from orchestrator.contract.jobs.parts import part_path
+from orchestrator.contract.jobs.rows import FORMATS
+from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.ledger.ledger import JobRecord
+from tests.support.fakes import PIN, FakeRight, dies_at_step, fake_rows, make_job, write_fake_parts
+from workers.finalize.lease import RightLostError
+from workers.finalize.publish import BadPartError, PublishError, Totals, publish_manifest, remove_temporaries
+
+NAMES = [f"{number}.jpg" for number in range(8)] + ["line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), "=1.jpg"]
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    """The folder that the manifest goes to."""
+    folder = tmp_path / "outbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def make(settings, outbox, tmp_path):
+    """Makes jobs of NAMES in shards of four, all done."""
+
+    def make(name="out.csv", *, calibrated=False, **changes):
+        folder = make_job(settings, NAMES, root=tmp_path / "in", output=outbox / name, **changes)
+        write_fake_parts(folder, calibrated=calibrated)
+        return folder
+
+    return make
+
+
+def publish(folder, *, fence=100, right=None, record=None):
+    return publish_manifest(folder, folder.request(), record, fence, right or FakeRight())
+
+
+def expected_rows(folder):
+    return [row for shard in range(3) for row in fake_rows(read_shard(folder.path, shard))]
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_the_manifest_has_a_row_for_every_image_in_order(make, outbox, row_format):
+    folder = make(f"out.{row_format}", output_format=row_format)
+
+    totals = publish(folder)
+
+    rows = list(FORMATS[row_format].read(outbox / f"out.{row_format}"))
+    assert [row.path for row in rows] == NAMES
+    assert [(row.status, row.prediction.labels, row.prediction.error_code) for row in rows] == [
+        (row.status, row.prediction.labels, row.prediction.error_code) for row in expected_rows(folder)
+    ]
+    assert (totals.num_rows, totals.num_failed, totals.workers) == (11, 3, {"w1"})
+    assert names(outbox) == [f"out.{row_format}", f"out.{row_format}.summary.json"]
+
+
+def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_path):
+    folder = make()
+    record = JobRecord(folder.job, "classify", "finalizing", started_ms=1_700_000_000_000)
+
+    publish(folder, record=record)
+
+    summary = json.loads((outbox / "out.csv.summary.json").read_text())
+    manifest = (outbox / "out.csv").read_bytes()
+    timings, listing = summary.pop("timings"), (folder.path / "listing").read_bytes()
+    assert summary == {
+        "version": 1,
+        "job": folder.job,
+        "source": str(tmp_path / "in"),
+        "root": str(tmp_path / "in"),
+        "model": PIN.model_dump(exclude={"version"}) | {"ref": "fake@1"},
+        "top_k": 2,
+        "manifest": {
+            "path": str(outbox / "out.csv"),
+            "format": "csv",
+            "sha256": hashlib.sha256(manifest).hexdigest(),
+            "bytes": len(manifest),
+        },
+        "listing": {"sha256": hashlib.sha256(listing).hexdigest(), "num_images": 11, "skipped": {"hidden": 2}},
+        "counts": {
+            "num_images": 11,
+            "num_done": 11,
+            "num_failed": 3,
+            "status": {"ok": 8, "error": 3},
+            "labels": {"dark": 8},
+            "error_codes": {"missing": 3},
+            "decisions": {},
+        },
+        "shards": {"num_shards": 3, "shards_given_up": 0},
+        "workers": ["w1"],
+        "engines": ["fake"],
+    }
+    assert timings["started"] == "2023-11-14T22:13:20+00:00"
+    assert timings["stage_seconds"] == {"predict": 1.5, "write": 0.0}
+    assert timings["stage_images_per_sec"] == {"predict": 7.3}
+    assert timings["bound"] == "device"
+    assert folder.summary.read_bytes() == (outbox / "out.csv.summary.json").read_bytes()
+
+
+def test_the_summary_takes_the_time_of_writing_from_the_ledger_which_hears_that_of_every_part(make, outbox):
+    folder = make()
+    record = JobRecord(folder.job, "classify", "finalizing", stage_seconds={"predict": 9.0, "write": 2.5})
+
+    publish(folder, record=record)
+
+    timings = json.loads((outbox / "out.csv.summary.json").read_text())["timings"]
+    assert timings["stage_seconds"] == {"predict": 1.5, "write": 2.5}
+    assert timings["stage_images_per_sec"] == {"predict": 7.3, "write": 4.4}
+    assert timings["bound"] == "write"
+
+
+def test_the_summary_of_a_calibrated_model_counts_rows_by_decision(make, outbox):
+    folder = make("out.jsonl", output_format="jsonl", calibrated=True)
+
+    publish(folder)
+
+    counts = json.loads((outbox / "out.jsonl.summary.json").read_text())["counts"]
+    found = Counter(row.prediction.decision for row in FORMATS["jsonl"].read(outbox / "out.jsonl"))
+    assert list(counts["decisions"].items()) == [(name, found[name]) for name in ("accept", "review", "reject")]
+    assert (sum(found.values()), found["reject"]) == (11, 3)
+
+
+def test_two_runs_of_a_job_give_the_same_bytes(make, outbox):
+    jobs = [make(name, output_format="json") for name in ("first.json", "second.json")]
+
+    for folder in jobs:
+        publish(folder)
+
+    assert (outbox / "first.json").read_bytes() == (outbox / "second.json").read_bytes()
+
+
+def test_publishing_twice_is_publishing_once(make, outbox):
+    folder = make()
+    publish(folder)
+    before = (outbox / "out.csv").read_bytes()
+
+    totals = publish(folder, fence=101)
+
+    assert isinstance(totals, Totals)
+    assert (outbox / "out.csv").read_bytes() == before
+    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+
+
+def test_an_output_of_another_is_not_overwritten(make, outbox):
+    folder = make()
+    (outbox / "out.csv").write_text("precious")
+
+    with pytest.raises(PublishError, match=r"out\.csv appeared while the job ran; it was left as it is"):
+        publish(folder)
+
+    assert [(name, (outbox / name).read_text()) for name in names(outbox)] == [("out.csv", "precious")]
+
+
+def test_an_output_that_appears_at_the_last_moment_is_not_overwritten(make, outbox):
+    folder = make()
+
+    class Meanwhile(FakeRight):
+        def confirm(self):
+            (outbox / "out.csv").write_text("precious")
+
+    with pytest.raises(PublishError, match="appeared while the job ran"):
+        publish(folder, right=Meanwhile())
+
+    assert (outbox / "out.csv").read_text() == "precious"
+
+
+def test_an_output_is_replaced_where_that_was_asked_for(make, outbox):
+    folder = make(overwrite=True)
+    (outbox / "out.csv").write_text("old")
+
+    publish(folder)
+
+    assert [row.path for row in FORMATS["csv"].read(outbox / "out.csv")] == NAMES
+    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+
+
+def test_an_output_folder_that_is_gone_is_told(make, outbox):
+    folder = make()
+    outbox.rmdir()
+
+    with pytest.raises(PublishError, match=r"cannot write .*out\.csv: No such file or directory"):
+        publish(folder)
+
+
+def damaged(path):
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1  # in the rows: only their checksum tells
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [Path.unlink, damaged, lambda path: path.write_bytes(path.read_bytes()[:-4]), lambda path: path.write_text("")],
+)
+def test_a_part_that_is_missing_or_damaged_is_named_and_nothing_is_published(make, outbox, harm):
+    folder = make()
+    harm(part_path(folder.parts, 1))
+
+    with pytest.raises(BadPartError) as bad:
+        publish(folder)
+
+    assert bad.value.shard == 1
+    assert names(outbox) == []
+
+
+def test_a_part_that_vanishes_while_parts_are_joined_is_named(make, outbox):
+    folder = make()
+
+    class Vanishing(FakeRight):
+        def check(self):
+            part_path(folder.parts, 2).unlink(missing_ok=True)
+
+    with pytest.raises(BadPartError) as bad:
+        publish(folder, right=Vanishing())
+
+    assert bad.value.shard == 2
+    assert names(outbox) == []
+
+
+def test_rows_that_do_not_add_up_to_the_listing_are_not_published(make, outbox):
+    folder = make()
+    facts = read_facts(folder.path).model_copy(update={"num_images": 12})
+    (folder.path / "listing.json").write_text(facts.model_dump_json())
+
+    with pytest.raises(IntegrityError, match="11 rows for 12 listed images"):
+        publish(folder)
+
+    assert names(outbox) == []
+
+
+def test_a_listing_that_is_not_whole_is_not_published(make, outbox):
+    folder = make()
+    (folder.path / "listing.json").unlink()
+
+    with pytest.raises(IntegrityError, match="the listing is not whole"):
+        publish(folder)
+
+
+def test_whoever_has_lost_the_right_publishes_nothing_and_leaves_nothing(make, outbox):
+    folder = make()
+
+    for lost_after in range(5):
+        with pytest.raises(RightLostError):
+            publish(folder, right=FakeRight(lost_after))
+        assert names(outbox) == []
+
+    publish(folder, right=FakeRight(5))
+    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_death_at_any_step_is_made_good_by_the_next_try(make, outbox, overwrite):
+    undisturbed = make("undisturbed.csv")
+    publish(undisturbed)
+    expected = (outbox / "undisturbed.csv").read_bytes()
+    step, dies = 0, True
+
+    while dies:
+        name = f"{step}.csv"
+        folder = make(name, overwrite=overwrite)
+        dies = dies_at_step(step, lambda folder=folder: publish(folder, fence=100), outbox)
+        half_way = outbox / name
+        assert not half_way.exists() or half_way.read_bytes() == expected
+        assert not half_way.exists() or summary_path(half_way).exists()
+
+        publish(folder, fence=101)
+
+        summary = json.loads(summary_path(outbox / name).read_text())
+        assert (outbox / name).read_bytes() == expected
+        assert summary["manifest"]["sha256"] == hashlib.sha256(expected).hexdigest()
+        assert [left for left in names(outbox) if left.startswith(".")] == []
+        step += 1
+
+    assert step > 5
+
+
+def test_only_temporaries_of_this_job_and_of_earlier_finalizers_are_removed(make, outbox):
+    folder = make()
+    prefix = f".{folder.job}."
+    mine = [f"{prefix}99.tmp", f"{prefix}99.summary.tmp"]
+    others = [f"{prefix}101.tmp", ".c261123-143355-7f3a2b.5.tmp", ".out.csv.swp", "out.csv.bak"]
+    for name in [*mine, *others]:
+        (outbox / name).touch()
+
+    remove_temporaries(folder.request(), before=100)
+    after_finalizer = names(outbox)
+    remove_temporaries(folder.request())
+
+    assert after_finalizer == sorted(others)
+    assert names(outbox) == sorted(others[1:])
+
+
+def test_an_output_of_any_bytes_is_published(make, outbox):
+    folder = make(os.fsdecode(b"caf\xe9 \\x41\n.csv"))
+
+    publish(folder)
+
+    assert Path(text_to_path(folder.request().output)).exists()
+    assert len(names(outbox)) == 2

@@ -1,0 +1,152 @@
+"""An evaluation's folder where the operator wanted it: whole, once, and nothing of anybody else's touched."""
+
+import errno
+import os
+from datetime import UTC, datetime
+
+import pytest
+
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.requests import EvaluateJobRequest
+from tests.support.fakes import PIN, FakeRight, dies_at_step
+from workers.finalize.lease import RightLostError
+from workers.finalize.publish import DiskTroubleError, PublishError
+from workers.finalize.publish_folder import publish_evaluation, remove_copies
+
+FILES = {"evaluation.json": b"{}", "report.html": b"report", "plots/curves.png": b"png"}
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    """The folder beside which the output goes."""
+    folder = tmp_path / "outbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def folder(settings, outbox) -> JobFolder:
+    """A job whose evaluation is done."""
+    return make(settings, output=str(outbox / "result"))
+
+
+def make(settings, **changes) -> JobFolder:
+    folder = JobFolder.create(
+        settings,
+        EvaluateJobRequest(
+            job="e261123-143355-7f3a2b",
+            created=datetime.now(UTC),
+            source="in",
+            model=PIN,
+            data="/in",
+            part="all",
+            **changes,
+        ),
+    )
+    for name, content in FILES.items():
+        path = folder.evaluation / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def publish(folder, *, fence=100, right=None):
+    return publish_evaluation(folder, folder.request(), fence, right or FakeRight())
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_folder_appears_with_all_its_files_for_others_to_read(folder, outbox):
+    assert publish(folder) == outbox / "result"
+
+    assert content(outbox / "result") == content(folder.evaluation) == FILES
+    assert (outbox / "result").stat().st_mode & 0o777 == 0o755
+    assert os.listdir(outbox) == ["result"]
+
+
+def test_without_an_output_it_stays_in_the_jobs_folder(settings, outbox):
+    folder = make(settings)
+
+    assert publish(folder) == folder.evaluation
+    assert content(folder.evaluation) == FILES
+
+
+def test_publishing_twice_is_publishing_once(folder, outbox):
+    publish(folder)
+
+    assert publish(folder, fence=101) == outbox / "result"
+
+    assert content(outbox / "result") == FILES
+    assert os.listdir(outbox) == ["result"]
+
+
+@pytest.mark.parametrize("spoil", ["other", "more", "less", "file", "link"])
+def test_what_appeared_under_the_name_meanwhile_is_left_as_it_is(folder, outbox, spoil):
+    result = publish(folder)
+    if spoil == "other":
+        (result / "plots" / "curves.png").write_bytes(b"gnp")
+    elif spoil == "more":
+        (result / "plots" / "mine.png").touch()
+    elif spoil == "less":
+        (result / "plots" / "curves.png").unlink()
+    else:
+        result.rename(outbox / "elsewhere")
+        result.touch() if spoil == "file" else result.symlink_to(outbox / "elsewhere")
+    before = content(outbox)
+
+    with pytest.raises(PublishError, match="result appeared while the job ran; it was left as it is"):
+        publish(folder, fence=101)
+
+    assert content(outbox) == before
+
+
+def test_a_right_that_was_lost_publishes_nothing(folder, outbox):
+    with pytest.raises(RightLostError):
+        publish(folder, right=FakeRight(lost_after=0))
+
+    assert os.listdir(outbox) == []
+
+
+def test_a_finalizer_that_dies_anywhere_leaves_what_the_next_one_finishes(folder, outbox):
+    step = 0
+    while dies_at_step(step, lambda: publish(folder, fence=100), outbox):
+        assert not (outbox / "result").exists() or content(outbox / "result") == FILES
+
+        assert publish(folder, fence=101) == outbox / "result"
+
+        assert content(outbox) == {f"result/{name}": data for name, data in FILES.items()}
+        (outbox / "result").rename(outbox.parent / f"result-{step}")
+        step += 1
+    assert step > 5
+
+
+def test_copies_of_dead_finalizers_go_and_those_of_later_ones_and_of_others_stay(folder, outbox):
+    names = [f".{folder.job}.99.tmp", f".{folder.job}.100.tmp", ".e261123-143355-000000.1.tmp", "mine.tmp"]
+    for name in names:
+        (outbox / name).mkdir()
+
+    remove_copies(folder.request(), before=100)
+
+    assert sorted(os.listdir(outbox)) == sorted(names[1:])
+    remove_copies(folder.request())
+    assert sorted(os.listdir(outbox)) == sorted(names[2:])
+
+
+def test_an_output_that_cannot_be_made_is_told(folder, outbox):
+    outbox.rmdir()
+
+    with pytest.raises(PublishError, match=r"cannot write .*result: No such file or directory"):
+        publish(folder)
+
+
+def test_a_full_disk_may_pass(folder, outbox):
+    class FullDisk(FakeRight):
+        def confirm(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskTroubleError, match=r"cannot publish .* yet: No space left"):
+        publish(folder, right=FullDisk())
+
+    assert os.listdir(outbox) == []

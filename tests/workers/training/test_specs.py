@@ -1,0 +1,104 @@
+"""What the child process of a training or an evaluation is asked to do."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.registry.store import ModelStore, ModelVersion
+from modeling.training.request import TrainRequest
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
+from orchestrator.jobs.specs import pin_model
+from tests.support.fakes import Bells, make_job
+from tests.support.published_models import publish_model
+from workers.context import Sessions, Station
+from workers.training.run import launcher
+from workers.training.specs import child_spec
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def version(settings) -> ModelVersion:
+    """A published model."""
+    return publish_model(settings.models, "digits")
+
+
+@pytest.fixture
+def station(settings) -> Station:
+    """A worker's station on its second GPU."""
+    return Station(
+        settings, ledger=None, sessions=Sessions(ModelStore(settings.models), "cuda:1"), worker="w1", device="cuda:1",
+        ring=Bells(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def evaluation(settings, version) -> JobFolder:
+    """A job that evaluates `digits@1`."""
+    pin, _ = pin_model(settings, "digits")
+    request = EvaluateJobRequest(
+        job="e261123-143355-7f3a2b", created=NOW, source="in", model=pin, data="/data/in", part="test", output="/out"
+    )
+    return JobFolder.create(settings, request)
+
+
+def test_an_evaluation_is_asked_for_with_the_pinned_models_folder_on_the_workers_device(station, evaluation, version):
+    spec = child_spec(evaluation.request(), evaluation, station)
+
+    assert spec is not None
+    assert (spec.name, spec.place) == ("evaluation", evaluation.path / "evaluation")
+    assert spec.request(Path("/jobs/e/evaluation.7")) == {
+        "task": "evaluate",
+        "model": str(version.path),
+        "model_ref": "digits@1",
+        "data": "/data/in",
+        "part": "test",
+        "output": "/jobs/e/evaluation.7",
+        "device": "cuda:1",
+    }
+
+
+def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(station, evaluation, version, settings):
+    spec = child_spec(evaluation.request(), evaluation, station)
+    assert spec is not None
+
+    (version.path / "model.json").write_bytes((version.path / "model.json").read_bytes() + b" ")
+    with pytest.raises(ModelFormatError, match=r"digits@1 was .* when the job was submitted, and is another now"):
+        spec.request(Path("/out"))
+    store = ModelStore(settings.models)
+    store.remove(store.resolve("digits@1"))
+    with pytest.raises(ModelNotFoundError, match="all its versions were removed"):
+        spec.request(Path("/out"))
+
+
+def test_a_training_is_asked_for_as_the_operator_wished_on_the_workers_device(settings, station):
+    train = TrainRequest(Path("/data/in"), "cnn", Path("model"), epochs=3)
+    job = TrainJobRequest(job="t261123-143355-7f3a2b", created=NOW, source="in", name="digits", train=train.to_json())
+    folder = JobFolder.create(settings, job)
+
+    spec = child_spec(job, folder, station)
+
+    assert spec is not None
+    assert (spec.name, spec.place) == ("training", folder.model)
+    asked = spec.request(Path("/jobs/t/model.7"))
+    assert (asked["task"], asked["output"], asked["device"]) == ("train", "/jobs/t/model.7", "cuda:1")
+    assert (asked["data"], asked["architecture"], asked["epochs"]) == ("/data/in", "cnn", 3)
+
+
+def test_a_classification_needs_no_child_process(settings, station, tmp_path):
+    folder = make_job(settings, ["a.png"], root=tmp_path, output=tmp_path / "out.csv")
+
+    assert child_spec(folder.request(), folder, station) is None
+
+
+def test_a_training_on_several_gpus_is_launched_by_torchrun_and_everything_else_is_not(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    together, alone = launcher(together=True), launcher(together=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    assert together[2:] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert alone == launcher(together=True) == [sys.executable, "-P"]

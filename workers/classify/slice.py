@@ -1,0 +1,322 @@
+"""One slice of a classify job: claim shards, predict them, write their parts, commit.
+
+The order of steps is what makes every crash harmless; `docs/job_lifecycle.md` goes through it:
+claim, predict, write the part under a temporary name, fsync, link it into place, commit, ring.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+
+from modeling.errors import ImageError, ModelingError
+from modeling.inference.batches import GroupResult
+from modeling.inference.decoders import Source
+from modeling.inference.pipeline import predict_groups
+from modeling.inference.prediction import Prediction
+from modeling.names import text_to_path
+from orchestrator.contract.errors import IntegrityError, MessageError
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.listing import read_shard
+from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_trailer, write_part
+from orchestrator.contract.jobs.requests import ClassifyRequest
+from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.ledger.ledger import Claim
+from orchestrator.contract.queues import CLASSIFY, FINALIZE
+from orchestrator.contract.server import SERVER_ERRORS
+from workers.classify.commits import Commits
+from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
+from workers.classify.open_shard import OpenShard
+from workers.classify.read import ImageReader
+from workers.context import Station
+from workers.leases import Leases
+
+logger = logging.getLogger(__name__)
+
+MAX_ERRORS = 3  # attempts at a shard that ended in an error of our own, after which the job fails with it
+BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
+DISK_RETRY_S = 2.0
+RESTORE_PAUSE_S = 0.05
+DRAIN_GRACE_S = 8.0  # a worker told to stop finishes a shard that needs no longer, and hands back any other
+
+
+class BlindError(Exception):
+    """This worker cannot see the job's images; another may."""
+
+
+class HandBack(Exception):  # noqa: N818 a turn of events, not an error
+    """The slice ends in the middle of a shard: the job was cancelled, or the worker is told to stop."""
+
+
+def classify_slice(job: str, station: Station) -> None:
+    """Work on `job` until its slice of time is over, nothing is left to claim, or it ends."""
+    folder = station.folder(job)
+    request = folder.request()
+    if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
+        logger.info("job %s wants no classifying; a doorbell too many does no harm", job)
+        return
+    more = True
+    with Leases(station, job) as leases:
+        try:
+            more = ClassifySlice(station, folder, request, leases).run()
+        except HandBack:
+            logger.info("job %s: handing back what is not finished", job)
+        except BlindError as err:
+            logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says it all
+            station.patiently(station.ledger.report_trouble, job, str(err))
+            more = False  # others ring for themselves; this one is asked again by the sweep
+        except (ModelingError, IntegrityError, MessageError) as err:
+            logger.exception("job %s cannot go on", job)
+            leases.state = station.patiently(station.ledger.cancel, job, reason=str(err))
+        except SERVER_ERRORS:
+            leases.abandon()  # the server is away for too long to be told; the job is not to blame
+            raise
+        except Exception as err:
+            reason = f"{type(err).__name__}: {err}"[:500]
+            if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
+                leases.state = station.patiently(station.ledger.cancel, job, reason=reason)
+            else:
+                with contextlib.suppress(*SERVER_ERRORS):  # the error itself is what is told
+                    station.ledger.report_trouble(job, f"worker {station.worker}: {reason}")
+            leases.abandon()  # so that the attempt counts: what breaks every worker must not be tried for ever
+            if station.device != "cpu":
+                logger.critical("an error on %s may be sticky; this process ends", station.device, exc_info=True)
+                os._exit(BROKEN_DEVICE_EXIT_CODE)
+            raise
+    if not leases.job_goes_on:
+        station.ring(FINALIZE, job)
+    elif more:
+        station.ring(CLASSIFY, job)
+
+
+class ClassifySlice:
+    """The state of one slice."""
+
+    def __init__(self, station: Station, folder: JobFolder, request: ClassifyRequest, leases: Leases) -> None:
+        self._station = station
+        self._folder = folder
+        self._request = request
+        self._leases = leases
+        self._check_root()
+        self._classifier = station.sessions.get(request.model, request.precision)
+        self._reader = ImageReader(
+            request.root,
+            follow_symlinks=request.follow_symlinks,
+            max_file_bytes=station.settings.max_file_bytes,
+        )
+        self._deadline = time.monotonic() + station.settings.slice_s
+        self._draining_since: float | None = None
+        self._open: deque[OpenShard] = deque()
+        self._delicate: OpenShard | None = None
+        self._more = True  # whether shards may be left when the slice is over
+        self._write_s = 0.0  # seconds that the latest part of this slice took to write
+
+    def _check_root(self) -> None:
+        """A worker that does not see the images must leave them to those that do, and say so."""
+        if not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may be no UTF-8
+            raise BlindError(f"worker {self._station.worker} does not see the folder {self._request.root}")
+
+    def run(self) -> bool:
+        """Claim, predict and commit, one shard after another, reading ahead into the next.
+
+        Returns whether there may be more to do.
+
+        Raises:
+            HandBack: the job or the worker is to stop before a shard is finished.
+        """
+        while True:
+            self._predict_and_commit(self._lots())
+            if self._delicate is None:
+                return self._more
+            self._go_through_carefully(self._delicate)
+            self._delicate = None
+
+    def _predict_and_commit(self, lots: Iterator[list[list[Source]]]) -> None:
+        """Predict lots, and commit each shard while the next is predicted."""
+        with Commits(self._commit, self._between_batches) as commits:
+            for result in self._predict(lots):
+                shard = self._open[0]
+                shard.add(result)
+                if shard.complete:
+                    commits.add(self._open.popleft())
+                commits.check()
+            commits.settle()
+
+    def _lots(self) -> Iterator[list[list[Source]]]:
+        """The sources of claimed shards, batch by batch, so that a batch never depends on its neighbours."""
+        size = self._classifier.batch_size
+        while self._delicate is None and (shard := self._claim_next()) is not None:
+            if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
+                self._delicate = shard
+                return
+            self._open.append(shard)
+            starts = range(0, len(shard.paths), size)
+            yield [[self._reader.source(path) for path in shard.paths[start : start + size]] for start in starts]
+
+    def _claim_next(self) -> OpenShard | None:
+        """The next shard to work on; None when the slice is over."""
+        ledger, job = self._station.ledger, self._request.job
+        while not self._is_over():
+            claim = self._station.patiently(ledger.claim, job, self._station.worker, self._station.settings.lease_s)
+            if claim == "unknown":
+                self._station.patiently(restore_job, self._folder, ledger)
+                time.sleep(RESTORE_PAUSE_S)  # another may be restoring it, too
+                continue
+            if isinstance(claim, str):
+                self._more = False
+                if claim != "none":
+                    self._leases.state = claim
+                return None
+            self._leases.add(claim)
+            if not self._commit_if_written(claim):
+                decides = self._classifier.calibration is not None
+                paths = read_shard(self._folder.path, claim.shard)
+                return OpenShard(claim, paths, decides)
+        return None
+
+    def _is_over(self) -> bool:
+        """Whether no further shard should be claimed."""
+        return self._station.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
+
+    def _between_batches(self) -> None:
+        """Runs between batches: something was finished."""
+        self._leases.progressed()
+        self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        """A cancel and a drain take effect here."""
+        if not self._leases.job_goes_on:
+            raise HandBack
+        if self._station.draining():
+            self._draining_since = self._draining_since or time.monotonic()
+            if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
+                raise HandBack
+
+    def _predict(self, lots: Iterable[list[list[Source]]], *, threads: int = 0) -> Iterator[GroupResult]:
+        return predict_groups(
+            lots,
+            self._classifier,
+            top_k=self._request.top_k,
+            decode_threads=threads or self._station.settings.decode_threads,
+            max_pixels=self._station.settings.max_pixels,
+            between_batches=self._between_batches,
+        )
+
+    # The end of a shard
+
+    def _commit_if_written(self, claim: Claim, *, write_s: float | None = None) -> bool:
+        """Whether the shard's part is there already: its writer died, or the server forgot, before the commit.
+
+        `write_s`: how long it took to write, where that was done just now.
+        """
+        try:
+            trailer = read_trailer(self._folder.parts, claim.shard)
+        except IntegrityError as err:
+            logger.warning("job %s: doing shard %d again: %s", self._request.job, claim.shard, err)
+            part_path(self._folder.parts, claim.shard).unlink(missing_ok=True)
+            return False
+        if trailer is not None:
+            seconds = trailer.seconds if write_s is None else trailer.seconds | {"write": write_s}
+            self._commit_written(claim, trailer, seconds)
+        return trailer is not None
+
+    def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
+        """Write the part, unless another was faster, and commit what is on the disk, once that is a whole part."""
+        while not (
+            self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim, write_s=self._write_s)
+        ):
+            self._heed_stop()
+
+    def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
+        """Write the part; False, after a while, where the disk refuses: it may be full, and whoever watches is told.
+
+        Its trailer tells how long the part before it took to write: its own time is known when it can change no more.
+        """
+        seconds = {**shard.seconds, "write": self._write_s}
+        started = time.perf_counter()
+        try:
+            write_part(
+                self._folder.parts,
+                shard.claim.shard,
+                shard.rows,
+                row_format=self._request.output_format,
+                seconds=seconds,
+                worker=self._station.worker,
+                engine=self._classifier.engine_name,
+                given_up=given_up,
+            )
+        except OSError as err:
+            logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
+            trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
+            self._station.patiently(self._station.ledger.report_trouble, self._request.job, trouble)
+            time.sleep(DISK_RETRY_S)
+            return False
+        self._write_s = time.perf_counter() - started
+        return True
+
+    def _commit_written(self, claim: Claim, trailer: PartTrailer, seconds: Mapping[str, float]) -> None:
+        ledger = self._station.ledger
+        verdict, state = self._station.patiently(
+            ledger.commit,
+            claim,
+            num_rows=trailer.num_rows,
+            num_failed=trailer.num_failed,
+            given_up=trailer.given_up,
+            seconds=seconds,
+        )
+        self._leases.drop(claim)
+        if verdict == "unknown":
+            self._station.patiently(restore_job, self._folder, ledger)
+        elif verdict == "committed":
+            self._station.patiently(ledger.count_images, self._station.worker, trailer.num_rows)
+            if state in ("finalizing", "cancelling"):
+                self._station.ring(FINALIZE, self._request.job)
+
+    # Shards that kill
+
+    def _go_through_carefully(self, shard: OpenShard) -> None:
+        """A shard whose workers died: without reading ahead, with notes, past the images that kill."""
+        logger.warning(
+            "shard %d of %s has lost %d workers; going through it carefully",
+            shard.claim.shard, self._request.job, shard.claim.attempt - 1,
+        )  # fmt: skip
+        if shard.claim.attempt > self._station.settings.max_attempts:
+            lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
+            shard.give_up(Prediction(error_code="given_up", error=lost))
+            return self._commit_alone(shard, given_up=True)
+        journal = Journal(self._folder.journals, shard.claim)
+        deaths = journal.deaths()
+        size = self._classifier.batch_size
+        with journal.open() as notes:
+            for start in range(0, len(shard.paths), size):
+                indices = range(start, min(start + size, len(shard.paths)))
+                if deaths[BATCH, start]:
+                    self._try_alone(shard, indices, deaths, notes)
+                notes.trying(BATCH, start)
+                convicted = {index for index in indices if deaths[IMAGE, index] >= DEATHS_TO_CONVICT}
+                sources = [
+                    _killer if index in convicted else self._reader.source(shard.paths[index]) for index in indices
+                ]
+                for result in self._predict([[sources]], threads=1):
+                    shard.add(result)
+        return self._commit_alone(shard)
+
+    def _commit_alone(self, shard: OpenShard, *, given_up: bool = False) -> None:
+        with Commits(partial(self._commit, given_up=given_up), self._between_batches) as commits:
+            commits.add(shard)
+            commits.settle()
+
+    def _try_alone(self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes) -> None:
+        """Try every image of a batch by itself; this process dies at the one that kills, and the note stays."""
+        for index in indices:
+            if deaths[IMAGE, index] < DEATHS_TO_CONVICT:
+                notes.trying(IMAGE, index)
+                list(self._predict([[[self._reader.source(shard.paths[index])]]], threads=1))
+
+
+def _killer() -> bytes:
+    """The source of an image that was convicted."""
+    raise ImageError("crashed_worker", "a worker process died whenever it tried this image")

@@ -1,0 +1,300 @@
+"""Joining the parts of a job into its manifest, and publishing that beside its summary."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from modeling.metrics.calibration import DECISIONS
+from modeling.names import text_to_path
+from orchestrator.contract.errors import IntegrityError, PigeonholeError
+from orchestrator.contract.files import fsync_folder, link_once, write_atomic, write_durable
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.listing import ListingFacts, read_facts
+from orchestrator.contract.jobs.parts import PartTrailer, open_part
+from orchestrator.contract.jobs.requests import ClassifyRequest
+from orchestrator.contract.jobs.rows import FORMATS
+from orchestrator.contract.jobs.summary import SUMMARY_VERSION, summary_path
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.stages import name_bound, stage_rates
+from workers.finalize.lease import Right
+
+_COPY_BYTES = 1 << 20
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
+
+
+class BadPartError(IntegrityError):
+    """A part that is missing or damaged; its shard must be done again."""
+
+    def __init__(self, shard: int, reason: str) -> None:
+        super().__init__(reason)
+        self.shard = shard
+
+
+class PublishError(PigeonholeError):
+    """The manifest is whole, but cannot be put where it was wanted."""
+
+
+class DiskTroubleError(Exception):
+    """The disk refuses for a reason that may pass: it is full, or far away. Nothing is lost by trying again."""
+
+
+@dataclass
+class Totals:
+    """What the trailers of all parts add up to."""
+
+    num_rows: int = 0
+    num_failed: int = 0
+    shards_given_up: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    decisions: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    workers: set[str] = field(default_factory=set)
+    engines: set[str] = field(default_factory=set)
+
+    def add(self, trailer: PartTrailer) -> None:
+        """Count one part."""
+        self.num_rows += trailer.num_rows
+        self.num_failed += trailer.num_failed
+        self.shards_given_up += trailer.given_up
+        self.labels.update(trailer.labels)
+        self.errors.update(trailer.errors)
+        self.decisions.update(trailer.decisions)
+        self.seconds.update(trailer.seconds)
+        self.workers.add(trailer.worker)
+        self.engines.update(filter(None, [trailer.engine]))
+
+    def stage_seconds(self, record: JobRecord | None) -> dict[str, float]:
+        """How long the stages took.
+
+        `write` is the ledger's where that is more: a commit tells how long its part took to write, a trailer can
+        only tell that of the part before it.
+        """
+        written_s = max(self.seconds["write"], record.stage_seconds.get("write", 0.0) if record else 0.0)
+        return {**self.seconds, "write": written_s}
+
+
+def publish_manifest(
+    folder: JobFolder,
+    request: ClassifyRequest,
+    record: JobRecord | None,
+    fence: int,
+    right: Right,
+) -> Totals:
+    """Join, prove and publish; doing it twice publishes the same bytes.
+
+    `right` is checked often, and confirmed just before anything becomes visible.
+
+    Raises:
+        BadPartError: a part is missing or damaged.
+        IntegrityError: the parts do not add up to the listing.
+        PublishError: the output appeared meanwhile, or cannot be written.
+    """
+    facts = read_facts(folder.path)
+    if facts is None:
+        raise IntegrityError(f"{folder.path / 'listing.json'} is missing: the listing is not whole")
+    output = Path(text_to_path(request.output))
+    remove_temporaries(request, before=fence)
+    temporary = output.with_name(f"{_temporary_prefix(request)}{fence}.tmp")
+    try:
+        totals, sha256 = _join(folder, request, facts, temporary, right)
+        if totals.num_rows != facts.num_images:
+            raise IntegrityError(f"{totals.num_rows} rows for {facts.num_images} listed images")
+        size = temporary.stat().st_size
+        summary = _summary(request, facts, totals, record, {"sha256": sha256, "bytes": size})
+        right.confirm()
+        _put(temporary, output, sha256, summary, overwrite=request.overwrite)
+    except OSError as err:
+        if err.errno in PASSING:
+            raise DiskTroubleError(f"cannot publish {request.output} yet: {err.strerror}") from err
+        raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
+    finally:
+        for path in (temporary, temporary.with_suffix(".summary.tmp")):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    write_atomic(folder.summary, summary)
+    return totals
+
+
+def remove_temporaries(request: ClassifyRequest, *, before: int | None = None) -> None:
+    """Remove what finalizers of this job that died left beside the output.
+
+    One that only slept has a lower fencing number than `before`, its successor's, and so never removes that one's.
+    """
+    output, prefix = Path(text_to_path(request.output)), _temporary_prefix(request)
+    with contextlib.suppress(OSError):
+        for path in output.parent.iterdir():
+            fence = path.name.removeprefix(prefix).partition(".")[0]
+            if path.name.startswith(prefix) and (before is None or not fence.isdecimal() or int(fence) < before):
+                path.unlink(missing_ok=True)
+
+
+def _temporary_prefix(request: ClassifyRequest) -> str:
+    """What the names of this job's unfinished manifests begin with; hidden, and never another's."""
+    return f".{request.job}."
+
+
+def _join(
+    folder: JobFolder,
+    request: ClassifyRequest,
+    facts: ListingFacts,
+    path: Path,
+    right: Right,
+) -> tuple[Totals, str]:
+    """Write header, parts and footer to `path`, durable; returns the counts and the sha256 of all bytes."""
+    row_format = FORMATS[request.output_format]
+    totals = Totals()
+    for shard in range(facts.num_shards):
+        totals.add(_trailer(folder, shard))
+        if shard % 100 == 0:
+            right.check()
+    with path.open("wb") as file:
+        hashed = _HashedFile(file)
+        hashed.write(row_format.header(_manifest_facts(request, totals)))
+        for shard in range(facts.num_shards):
+            if shard:
+                hashed.write(row_format.separator)
+            _copy_rows(folder, shard, hashed)
+            right.check()
+        hashed.write(row_format.footer())
+        file.flush()
+        os.fsync(file.fileno())
+    return totals, hashed.sha256.hexdigest()
+
+
+def _open_part(folder: JobFolder, shard: int) -> tuple[IO[bytes], PartTrailer]:
+    try:
+        return open_part(folder.parts, shard)
+    except IntegrityError as err:
+        raise BadPartError(shard, str(err)) from err
+
+
+def _trailer(folder: JobFolder, shard: int) -> PartTrailer:
+    file, trailer = _open_part(folder, shard)
+    file.close()
+    return trailer
+
+
+def _copy_rows(folder: JobFolder, shard: int, target: "_HashedFile") -> None:
+    """Append the rows of a part, proving them by the checksum in its trailer."""
+    file, trailer = _open_part(folder, shard)
+    sha256 = hashlib.sha256()
+    with file:
+        left = trailer.rows_bytes
+        while data := file.read(min(left, _COPY_BYTES)):
+            left -= len(data)
+            sha256.update(data)
+            target.write(data)
+    if sha256.hexdigest() != trailer.rows_sha256:
+        raise BadPartError(shard, f"the rows of {file.name} are not those its trailer proves")
+
+
+class _HashedFile:
+    """A file that knows the sha256 of what was written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.sha256.update(data)
+
+
+def _manifest_facts(request: ClassifyRequest, totals: Totals) -> dict[str, Any]:
+    """The head of a JSON manifest: nothing that differs between two runs of the same job."""
+    return {
+        "version": SUMMARY_VERSION,
+        "source": request.source,
+        "model": request.model.ref,
+        "model_digest": request.model.digest,
+        "preprocessing_digest": request.model.preprocessing_digest,
+        "top_k": request.top_k,
+        "num_images": totals.num_rows,
+        "num_failed": totals.num_failed,
+    }
+
+
+def _summary(
+    request: ClassifyRequest,
+    facts: ListingFacts,
+    totals: Totals,
+    record: JobRecord | None,
+    manifest: dict[str, Any],
+) -> bytes:
+    """The summary file: what the manifest must agree with, and how the job went."""
+    summary = {
+        "version": SUMMARY_VERSION,
+        "job": request.job,
+        "source": request.source,
+        "root": request.root,
+        "model": request.model.model_dump(exclude={"version"}) | {"ref": request.model.ref},
+        "top_k": request.top_k,
+        "manifest": {"path": request.output, "format": request.output_format, **manifest},
+        "listing": {"sha256": facts.sha256, "num_images": facts.num_images, "skipped": dict(facts.skipped)},
+        "counts": {
+            "num_images": totals.num_rows,
+            "num_done": totals.num_rows,
+            "num_failed": totals.num_failed,
+            "status": {"ok": totals.num_rows - totals.num_failed, "error": totals.num_failed},
+            "labels": dict(sorted(totals.labels.items())),
+            "error_codes": dict(sorted(totals.errors.items())),
+            "decisions": {name: totals.decisions[name] for name in DECISIONS} if totals.decisions else {},
+        },
+        "timings": _timings(request, totals, record),
+        "shards": {"num_shards": facts.num_shards, "shards_given_up": totals.shards_given_up},
+        "workers": sorted(totals.workers),
+        "engines": sorted(totals.engines),
+    }
+    return (json.dumps(summary, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _timings(request: ClassifyRequest, totals: Totals, record: JobRecord | None) -> dict[str, Any]:
+    """How long the job took, where the time went, and what bounded it."""
+    started_ms = record.started_ms if record and record.started_ms else request.created.timestamp() * 1000
+    started = datetime.fromtimestamp(started_ms / 1000, UTC)
+    now = datetime.now(UTC)
+    elapsed_s = max((now - started).total_seconds(), 1e-3)
+    seconds = totals.stage_seconds(record)
+    return {
+        "submitted": request.created.isoformat(),
+        "started": started.isoformat(),
+        "published": now.isoformat(),
+        "seconds": round(elapsed_s, 3),
+        "images_per_sec": round(totals.num_rows / elapsed_s, 1),
+        "stage_seconds": {stage: round(value, 3) for stage, value in sorted(seconds.items())},
+        "stage_images_per_sec": {
+            stage: round(rate, 1) for stage, rate in stage_rates(seconds, totals.num_rows).items()
+        },
+        "bound": name_bound(seconds),
+    }
+
+
+def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrite: bool) -> None:
+    """Give the manifest its name; the summary comes first, so that no manifest stands without one."""
+    if not overwrite and output.exists() and not _is_ours(output, sha256):
+        raise PublishError(f"{output} appeared while the job ran; it was left as it is")
+    beside = temporary.with_suffix(".summary.tmp")
+    write_durable(beside, summary)
+    beside.replace(summary_path(output))
+    if overwrite:
+        temporary.replace(output)
+    elif not link_once(temporary, output) and not _is_ours(output, sha256):
+        if _is_ours(summary_path(output), hashlib.sha256(summary).hexdigest()):
+            summary_path(output).unlink()  # ours, beside a manifest that is not
+        raise PublishError(f"{output} appeared while the job ran; it was left as it is")
+    fsync_folder(output.parent)
+
+
+def _is_ours(output: Path, sha256: str) -> bool:
+    """Whether `output` is what a finalizer that died just after publishing left there."""
+    with contextlib.suppress(OSError), output.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return False

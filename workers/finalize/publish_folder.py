@@ -1,0 +1,80 @@
+"""Putting an evaluation's folder where the operator wanted it, whole or not at all."""
+
+import contextlib
+import filecmp
+import os
+import shutil
+from pathlib import Path
+
+from modeling.durable import copy_durably
+from modeling.names import text_to_path
+from orchestrator.contract.files import fsync_folder
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.requests import EvaluateJobRequest
+from workers.finalize.lease import Right
+from workers.finalize.publish import PASSING, DiskTroubleError, PublishError
+
+
+def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, fence: int, right: Right) -> Path:
+    """The folder that holds the evaluation for good; doing it twice publishes it once.
+
+    `right` is confirmed just before the folder becomes visible.
+
+    Raises:
+        PublishError: the output appeared meanwhile, or cannot be written.
+        DiskTroubleError: the disk refuses for a reason that may pass.
+    """
+    if request.output is None:
+        return folder.evaluation
+    output = Path(text_to_path(request.output))
+    remove_copies(request, before=fence)
+    copy = output.with_name(f"{_prefix(request)}{fence}.tmp")
+    try:
+        copy.mkdir()
+        copy_durably(folder.evaluation, copy)
+        right.confirm()
+        _put(copy, output)
+    except OSError as err:
+        if err.errno in PASSING:
+            raise DiskTroubleError(f"cannot publish {request.output} yet: {err.strerror}") from err
+        raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+    return output
+
+
+def remove_copies(request: EvaluateJobRequest, *, before: int | None = None) -> None:
+    """Remove what finalizers of this job that died left beside the output; none with the fence `before` or a later."""
+    if request.output is None:
+        return
+    output = Path(text_to_path(request.output))
+    with contextlib.suppress(FileNotFoundError):
+        for path in output.parent.glob(f"{_prefix(request)}*.tmp"):
+            fence = path.name.removeprefix(_prefix(request)).removesuffix(".tmp")
+            if before is None or not fence.isdecimal() or int(fence) < before:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _prefix(request: EvaluateJobRequest) -> str:
+    """What the names of this job's unfinished copies begin with; hidden, and never another's."""
+    return f".{request.job}."
+
+
+def _put(copy: Path, output: Path) -> None:
+    """Give the copy its name, unless a finalizer that died just after that has done so."""
+    if not os.path.lexists(output):
+        copy.rename(output)
+        fsync_folder(output.parent)
+    elif output.is_symlink() or not output.is_dir() or not _same(filecmp.dircmp(copy, output, ignore=[], hide=[])):
+        raise PublishError(f"{output} appeared while the job ran; it was left as it is")
+
+
+def _same(comparison: "filecmp.dircmp[str]") -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    odd = (*comparison.left_only, *comparison.right_only, *comparison.common_funny)
+    left, right = Path(comparison.left), Path(comparison.right)
+    return (
+        not odd
+        and all(filecmp.cmp(left / name, right / name, shallow=False) for name in comparison.common_files)
+        and all(_same(inner) for inner in comparison.subdirs.values())
+    )

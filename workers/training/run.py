@@ -1,0 +1,227 @@
+"""A job that a child process of its own does (training, evaluation), under the eyes of the worker that started it."""
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from modeling.durable import sync_tree
+from modeling.errors import ModelingError
+from modeling.training.process import CHILD_ENVIRONMENT
+from orchestrator.contract.files import fsync_folder, write_atomic
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.ledger.ledger import FINAL_STATES, Claim
+from orchestrator.contract.queues import FINALIZE, TRAIN
+from orchestrator.contract.server import SERVER_ERRORS
+from workers.context import Station
+from workers.leases import Leases
+from workers.training.specs import ChildSpec, child_spec
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3  # what kills its worker is not tried for ever
+MAX_DEATHS = 3  # of the child alone, by signals
+LAST_LINES = 5  # of the log, in the error of a child that crashed
+
+
+def launcher(*, together: bool) -> list[str]:
+    """The beginning of the child's command line: Python, by way of torchrun where several GPUs work together."""
+    num_gpus = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
+    if not together or num_gpus < 2:
+        return [sys.executable, "-P"]
+    return [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_gpus)]
+
+
+class ChildFailedError(Exception):
+    """The child ended without a result; the message is for the operator."""
+
+
+def do_child_job(job: str, station: Station) -> None:
+    """Have `job` done by a child process, unless another worker does it, or its result is there already."""
+    folder = station.folder(job)
+    spec = child_spec(folder.request(), folder, station)
+    if folder.outcome() is not None or spec is None:
+        logger.info("job %s wants no child process; a doorbell too many does no harm", job)
+        return
+    claim = _claim(folder, station)
+    if claim is None:
+        return
+    child_job = ChildJob(station, folder, spec)
+    with Leases(station, job, on_tick=child_job.stop_if_unwanted) as leases:
+        child_job.leases = leases
+        leases.add(claim)
+        try:
+            if claim.attempt > MAX_ATTEMPTS:
+                raise ChildFailedError(f"{claim.attempt - 1} workers died of it")
+            finished = spec.place.exists() or child_job.run(claim)
+        except (ChildFailedError, ModelingError) as err:
+            station.patiently(station.ledger.cancel, job, reason=f"{spec.name} failed: {err}")
+            finished = False
+        if finished:
+            _commit(claim, folder, leases, station)
+    _ring_on(job, child_job, station)
+
+
+def _claim(folder: JobFolder, station: Station) -> Claim | None:
+    """The job's only shard; None where somebody else has it, or the job is past that."""
+    ledger, lease_s = station.ledger, station.settings.lease_s
+    claim = station.patiently(ledger.claim, folder.job, station.worker, lease_s)
+    if claim == "unknown":
+        station.patiently(restore_job, folder, ledger)
+        claim = station.patiently(ledger.claim, folder.job, station.worker, lease_s)
+    return None if isinstance(claim, str) else claim
+
+
+def _commit(claim: Claim, folder: JobFolder, leases: Leases, station: Station) -> None:
+    """Say that the result is there; it lies in the job folder, so a server that forgot is told by restoring."""
+    verdict, _ = station.patiently(station.ledger.commit, claim, num_rows=0, num_failed=0)
+    leases.drop(claim)
+    if verdict == "unknown":
+        station.patiently(restore_job, folder, station.ledger)
+
+
+def _ring_on(job: str, child_job: "ChildJob", station: Station) -> None:
+    """Ring for whatever the job needs next."""
+    if child_job.drained:
+        station.ring(TRAIN, job)
+        return
+    record = station.patiently(station.ledger.record, job)
+    if record is not None and record.state not in FINAL_STATES:
+        station.ring(FINALIZE, job)
+
+
+class ChildJob:
+    """A child process at work on a job, and what it says."""
+
+    def __init__(self, station: Station, folder: JobFolder, spec: ChildSpec) -> None:
+        self._station = station
+        self._folder = folder
+        self._spec = spec
+        self._child: subprocess.Popen[str] | None = None
+        self._log = folder.path / f"{spec.name}.log"
+        self.leases: Leases | None = None
+        self.drained = False
+        self._unwanted = False
+
+    def run(self, claim: Claim) -> bool:
+        """Run the child; True when its result is in the job folder, False when it was stopped.
+
+        A child that is killed by a signal, as by a kernel short of memory, gets another chance: a training goes on
+        from its last checkpoint.
+
+        Raises:
+            ChildFailedError: if the child ended without a result, with its error or its last lines.
+            ModelingError: if it cannot be asked for what the operator wanted.
+        """
+        self._claim = claim
+        output = self._spec.place.with_name(f"{self._spec.place.name}.{claim.fence}")
+        request_path = self._write_request(output)
+        for deaths_left in reversed(range(MAX_DEATHS)):
+            code, error = self._run_once(request_path)
+            if code == 0 and output.exists():
+                self._keep(output)
+                return True
+            if self._unwanted or self._was_told_to_stop(code):
+                return False
+            if error or code > 0 or not deaths_left:
+                raise ChildFailedError(error or self._crash(code))
+            again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
+            with self._folder.events.open("a") as events:
+                events.write(json.dumps(again) + "\n")
+            self._forward(json.dumps(again))
+        raise AssertionError("the last death raises")
+
+    def _run_once(self, request_path: Path) -> tuple[int, str]:
+        """Run the child to its end; its exit code, and its error if it told one."""
+        error = ""
+        with self._log.open("a") as log, self._folder.events.open("a") as events:
+            self._child = self._start(request_path, log.fileno())
+            with self._child as child:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    events.write(line)
+                    events.flush()
+                    error = self._forward(line) or error
+        return child.returncode, error
+
+    def stop_if_unwanted(self) -> None:
+        """Called every second by the leases: end the child when the job or the worker is to stop."""
+        if self.leases is None or self._child is None:
+            return
+        self.leases.progressed()  # the child's own pace is its affair; its death is noticed
+        self.drained = self.drained or self._station.draining()
+        if self.drained or not self.leases.job_goes_on or self._claim.shard in self.leases.lost:
+            self._unwanted = True
+            self._end_child(self._child)
+
+    def _end_child(self, child: "subprocess.Popen[str]") -> None:
+        """Kill it; what it started has sessions of its own, and ends with the pipe on its standard input."""
+        child.kill()
+        if child.stdin is not None:
+            child.stdin.close()
+
+    def _was_told_to_stop(self, code: int) -> bool:
+        """Whether the child ended because the whole worker is being stopped, by somebody who told it as well."""
+        self.drained = self.drained or self._station.draining() or code in (-signal.SIGTERM, -signal.SIGINT)
+        return self.drained
+
+    def _keep(self, output: Path) -> None:
+        """Give the result its place in the job folder; the first one stays, whoever makes another."""
+        sync_tree(output)
+        try:
+            output.rename(self._spec.place)
+        except OSError as err:
+            if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        fsync_folder(self._folder.path)
+
+    def _write_request(self, output: Path) -> Path:
+        """The request for the child, whose result goes into a folder of this claim's own."""
+        path = self._folder.path / f"{self._spec.name}_request.{self._claim.fence}.json"
+        write_atomic(path, json.dumps(self._spec.request(output), indent=2).encode())
+        return path
+
+    def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
+        """Start the child; the pipe on its standard input tells it when this process dies."""
+        return subprocess.Popen(
+            [*launcher(together=self._spec.together), "-m", "modeling.training.process", str(request_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            env=CHILD_ENVIRONMENT | os.environ | {"PYTHONSAFEPATH": "1"},  # of the launcher's own children, too
+            start_new_session=True,  # a Ctrl-C at the worker's terminal is the worker's affair
+        )
+
+    def _forward(self, line: str) -> str | None:
+        """Show an event to whoever watches the job; returns the error if it is one."""
+        try:
+            event: dict[str, Any] = json.loads(line)
+        except ValueError:
+            logger.warning("job %s: the %s said no event: %r", self._folder.job, self._spec.name, line[:200])
+            return None
+        if event.get("event") == "error":
+            return str(event.get("error"))
+        try:
+            self._station.ledger.report_progress(self._folder.job, line.strip())
+        except SERVER_ERRORS as err:
+            logger.warning("cannot forward an event of %s: %s", self._folder.job, err)
+        return None
+
+    def _crash(self, code: int) -> str:
+        """What a child that died without a word left in its log."""
+        with self._log.open(errors="backslashreplace") as log:
+            last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
+        how = f"exit code {code}"
+        if code < 0:
+            how = f"signal {-code}, {MAX_DEATHS} times; where memory ran short, a smaller batch or image size helps"
+        return f"the process ended with {how}: {' | '.join(last) or 'it said nothing'} (log: {self._log})"
