@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.accuracy_data import IMAGENET_LABELS, characters, cifar10, imagenet, mnist, photographs
 from benchmarks.machine import describe_run
-from modeling.evaluation.run import EVALUATION_FILE, EvaluateRequest
+from modeling.evaluation.request import EVALUATION_FILE, EvaluateRequest
 from modeling.training.process import CHILD_ENVIRONMENT
 from modeling.training.request import TrainRequest
 

@@ -10,12 +10,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from modeling.exchange.onnx_export import write_graph
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
 from modeling.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
 from modeling.networks.build import build_network
+from modeling.networks.onnx_graph import write_graph
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
 from modeling.training.quantise import write_int8
@@ -44,7 +44,7 @@ def publish_int8(models: Path, version: ModelVersion, images: Sequence[Pixels]) 
     classifier = Classifier.load(version.path)
     with tempfile.TemporaryDirectory(prefix="ph-int8-") as folder:
         whole, small = Path(folder, "whole.onnx"), Path(folder, "int8.onnx")
-        write_graph(classifier, whole)
+        write_graph(classifier.network, classifier.card, whole)
         write_int8(whole, small, lambda index: images[index], np.arange(len(images)))
         int8 = small.read_bytes()
     card = replace(classifier.card, training={"int8": {"sha256": hashlib.sha256(int8).hexdigest()}})

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from modeling.evaluation.gather import Gathered, Indices, gather
-from modeling.evaluation.parts import Part, choose, num_trained_on, parts_of
+from modeling.evaluation.parts import choose, num_trained_on, parts_of
+from modeling.evaluation.request import Part
 from modeling.metrics.answers import Answers
 from modeling.metrics.comparison import Comparison, compare, label_places
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,10 +9,9 @@ from modeling.data.dataset import PART_NAMES, TRAIN, Dataset
 from modeling.data.splits import read_split
 from modeling.errors import DataError, ImageError, ModelFormatError
 from modeling.evaluation.gather import Indices, ahead, image_sha256
+from modeling.evaluation.request import Part
 
 SPLIT_FILE = "split.csv"  # in a model's folder, where its training wrote one
-Part = Literal["all", "train", "validation", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
 
 PartOf = Mapping[str, str]
 """Part of the model's split by an image's sha256."""

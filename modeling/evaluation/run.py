@@ -1,13 +1,12 @@
 """Evaluating a model: from a request to figures, predictions and a report in a folder."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from modeling.errors import ModelingError
-from modeling.evaluation.parts import PARTS, Part
+from modeling.evaluation.request import EVALUATION_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, EvaluateRequest
 from modeling.metrics.evaluation import Evaluation
 from modeling.metrics.figures import evaluate_answers
 from modeling.registry.card import REPORT_FILE
@@ -17,57 +16,7 @@ if TYPE_CHECKING:
 
 Emit = Callable[[dict[str, Any]], None]
 
-EVALUATION_FILE = "evaluation.json"
-PREDICTIONS_FILE = "predictions.csv"
-PLOTS_FOLDER = "plots"
-
 _OURS = {EVALUATION_FILE, PREDICTIONS_FILE, REPORT_FILE, PLOTS_FOLDER}
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateRequest:
-    """Evaluate the model in folder `model` on labelled images and leave the result in the folder `output`.
-
-    part: `all` images of `data`, or those of one part of the model's own split (known by their content), or of the
-        official parts of `data` where the model's training has not seen them.
-    model_ref: what the model is called in the result; the folder's name where empty.
-    """
-
-    model: Path
-    data: Path
-    output: Path
-    device: str = "cpu"
-    part: Part = "all"
-    model_ref: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("model", "data", "output"):
-            object.__setattr__(self, name, Path(getattr(self, name)))
-        if self.part not in PARTS:
-            raise ModelingError(f"unknown part {self.part!r}; choose one of {', '.join(PARTS)}")
-        object.__setattr__(self, "model_ref", self.model_ref or self.model.name)
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return {name: str(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The reverse of `to_json`; keys with a default may be left out.
-
-        Raises:
-            ModelingError: unknown or missing keys, or values that are no text.
-        """
-        if not isinstance(value, Mapping):
-            raise ModelingError(f"an evaluation request must be an object, not {type(value).__name__}")
-        unknown = sorted(set(value) - {field.name for field in fields(cls)})
-        missing = sorted({"model", "data", "output"} - set(value))
-        if unknown or missing:
-            raise ModelingError(f"evaluation request: unknown keys {unknown}, missing keys {missing}")
-        for key, text in value.items():
-            if not isinstance(text, str):
-                raise ModelingError(f"{key} must be a string, not {text!r}")
-        return cls(**value)
 
 
 def evaluate(request: EvaluateRequest, emit: Emit) -> Evaluation:

@@ -18,7 +18,7 @@ from modeling.data.dataset import Dataset
 from modeling.data.images import load_image
 from modeling.errors import ImageError
 from modeling.evaluation.gather import Gathered
-from modeling.evaluation.run import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
+from modeling.evaluation.request import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.evaluation import Evaluation

@@ -151,10 +151,10 @@ def _graph(classifier: Classifier, folder: Path) -> Path:
     """The network as an ONNX file, written if it is not there yet."""
     path = folder / GRAPH_FILE
     if not path.exists():
-        from modeling.exchange.onnx_export import write_graph  # slow to import
+        from modeling.networks.onnx_graph import write_graph  # slow to import
 
         temporary = folder / f".{GRAPH_FILE}.{os.getpid()}"
-        write_graph(classifier, temporary)
+        write_graph(classifier.network, classifier.card, temporary)
         temporary.replace(path)
     return path
 

@@ -83,7 +83,8 @@ def _train(request: Mapping[str, Any], emit: Emit) -> None:
 
 
 def _evaluate(request: Mapping[str, Any], emit: Emit) -> None:
-    from modeling.evaluation.run import EvaluateRequest, evaluate
+    from modeling.evaluation.request import EvaluateRequest
+    from modeling.evaluation.run import evaluate
 
     evaluate(EvaluateRequest.from_json(request), emit)
 

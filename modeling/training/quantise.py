@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.images import Indices
-from modeling.exchange.onnx_export import write_graph
 from modeling.images.pixels import Pixels
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.openvino_engine import OpenVinoEngine
+from modeling.networks.onnx_graph import write_graph
 
 MIN_AGREEMENT = 0.995
 MAX_FALL = 0.003  # of accuracy, in [0, 1]
@@ -80,7 +80,7 @@ def quantise(
     """
     with tempfile.TemporaryDirectory(prefix="pigeonhole-int8-") as folder:
         whole, small = Path(folder, "whole.onnx"), Path(folder, "int8.onnx")
-        write_graph(classifier, whole)
+        write_graph(classifier.network, classifier.card, whole)
         write_int8(whole, small, load, calibration_M)
         best_M = _best_labels(OpenVinoEngine(small, "int8"), load, validation_M)
         data = small.read_bytes()

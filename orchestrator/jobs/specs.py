@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeling.errors import ModelNameError, ModelNotFoundError
+from modeling.evaluation.request import Part
 from modeling.inference.engines.precision import WantedPrecision
 from modeling.names import path_to_text
 from modeling.networks.weights import DEFAULT as IMAGENET
@@ -15,7 +16,7 @@ from modeling.registry.card import CARD_FILE, INT8_FILE, ModelCard
 from modeling.registry.store import ModelStore, check_model_name
 from modeling.training.request import TrainRequest
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.jobs.requests import MaxFailures, ModelPin, Part
+from orchestrator.contract.jobs.requests import MaxFailures, ModelPin
 from orchestrator.contract.jobs.rows import format_of
 from orchestrator.contract.jobs.summary import summary_path
 from orchestrator.contract.settings import Settings

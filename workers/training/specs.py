@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.evaluation.run import EvaluateRequest
+from modeling.evaluation.request import EvaluateRequest
 from modeling.registry.store import ModelStore
 from modeling.training.request import TrainRequest
 from orchestrator.contract.jobs.job_folder import JobFolder

@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import click
 
+from modeling.evaluation.request import Part
 from modeling.names import text_to_path
 from orchestrator.cli.client import open_or_start_office, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, print_table
-from orchestrator.contract.jobs.requests import Part
 from orchestrator.jobs.specs import EvaluateWish, check_evaluate
 from orchestrator.jobs.submit import Office
 

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from modeling.evaluation.request import Part
 from modeling.inference.engines.precision import WantedPrecision
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
 
 Kind = Literal["classify", "train", "evaluate"]
 Format = Literal["csv", "json", "jsonl"]
-Part = Literal["all", "train", "validation", "test"]
 
 
 class MaxFailures(Versioned):

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from modeling.errors import DataError, ModelFormatError, ModelingError
-from modeling.evaluation.run import EvaluateRequest, evaluate, measure
+from modeling.evaluation.request import EvaluateRequest
+from modeling.evaluation.run import evaluate, measure
 from modeling.evaluation.write import documents
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.evaluation import Evaluation

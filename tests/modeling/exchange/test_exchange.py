@@ -113,7 +113,7 @@ def test_an_onnx_file_says_its_labels_preprocessing_and_calibration(exported):
 def test_an_onnx_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     model = make_model(tmp_path / "model")
     monkeypatch.setattr(
-        "modeling.exchange.onnx_export.write_graph", lambda classifier, path: path.write_bytes(b"x") and 20
+        "modeling.exchange.onnx_export.write_graph", lambda network, card, path: path.write_bytes(b"x") and 20
     )
     monkeypatch.setattr("modeling.exchange.onnx_export._largest_difference", lambda classifier, path: float("nan"))
 
