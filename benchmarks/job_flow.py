@@ -28,7 +28,7 @@ from modeling.inference.classifier import Classifier
 from modeling.inference.pipeline import predict_groups
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.listing import ListingWriter
-from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect

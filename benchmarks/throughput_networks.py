@@ -18,7 +18,7 @@ from modeling.networks.build import build_network
 from modeling.networks.onnx_graph import write_graph
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
-from modeling.training.quantise import write_int8
+from modeling.training.int8 import write_int8
 
 NETWORKS = ("cnn", "mobilenet_v2", "resnet18", "resnet50")
 GREY = Preprocessing("L", 28, 28)

@@ -13,7 +13,7 @@ from typing import Any, Self
 from celery import current_app, signals
 
 from modeling.registry.store import ModelStore
-from orchestrator.contract.bells import ring
+from orchestrator.contract.app import ring
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from modeling.inference.engines.precision import WantedPrecision
+from modeling.inference.engines.choice import WantedPrecision
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import ModelPin

@@ -22,8 +22,7 @@ import psutil
 from celery import Celery, signals
 from celery.worker import state as worker_state
 
-from orchestrator.contract.app import create_app
-from orchestrator.contract.bells import ring
+from orchestrator.contract.app import create_app, ring
 from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import BEAT_S

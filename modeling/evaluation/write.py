@@ -21,8 +21,8 @@ from modeling.evaluation.gather import Gathered
 from modeling.evaluation.request import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
+from modeling.metrics.answers import Scored
 from modeling.metrics.evaluation import Evaluation
-from modeling.metrics.scored import Scored
 from modeling.names import harmless
 from modeling.registry.card import ModelCard
 

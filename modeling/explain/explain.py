@@ -9,10 +9,10 @@ from typing import Any
 
 from modeling.errors import ModelingError
 from modeling.explain.drawing import draw
+from modeling.explain.filters import is_one_dense_layer
 from modeling.explain.layers import find_layer, first_convolution
 from modeling.explain.renderer import MOST_IDEAL, Plate, Subject, Workshop, cam_layer, feature_layers
 from modeling.explain.request import KINDS, ExplainRequest, Kind
-from modeling.explain.weights import is_one_dense_layer
 from modeling.networks.architectures import ARCHITECTURES
 
 _ARCHITECTURES_SHOWN = 8

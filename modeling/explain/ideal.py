@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modeling.explain.layers import device_of, watching
-from modeling.explain.pixel_space import normalised, to_pixels, to_unit
+from modeling.explain.layers import device_of, normalised, to_pixels, to_unit, watching
 from modeling.images.preprocessing import Preprocessing
 
 _COARSEST = 48  # px: images whose longer side is twice this or more begin coarse

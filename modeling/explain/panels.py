@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from modeling.explain import drawing
 from modeling.explain.drawing import Scale, Section, Sheet, Tile
-from modeling.explain.features import FeatureMaps
-from modeling.explain.filters import LearnedFilters, filter_pictures
-from modeling.explain.gradcam import HeatMap
+from modeling.explain.features import FeatureMaps, HeatMap
+from modeling.explain.filters import LearnedFilters, WeightImages, filter_pictures
 from modeling.explain.ideal import Ascent, IdealImage
 from modeling.explain.robustness import Flip
-from modeling.explain.weights import WeightImages
 
 Floats = NDArray[np.float32]
 

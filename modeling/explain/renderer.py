@@ -10,15 +10,13 @@ from torch import nn
 
 from modeling.explain import panels as plates
 from modeling.explain.drawing import Sheet
-from modeling.explain.features import feature_maps
-from modeling.explain.filters import edge_filters, edge_responses, learned_filters, learned_responses
-from modeling.explain.gradcam import grad_cam
+from modeling.explain.features import feature_maps, grad_cam
+from modeling.explain.filters import edge_filters, edge_responses, learned_filters, learned_responses, weight_images
 from modeling.explain.ideal import Ascent, ideal_image
 from modeling.explain.layers import first_convolution, last_tokens
 from modeling.explain.panels import Seen
 from modeling.explain.request import ExplainRequest, Kind, Picture
 from modeling.explain.robustness import Attack, Flip, fooled_at, smallest_flip
-from modeling.explain.weights import weight_images
 from modeling.inference.classifier import Classifier
 from modeling.networks.architectures import get_architecture
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modeling.explain.filters import LUMA
-from modeling.explain.layers import device_of, watching
-from modeling.explain.pixel_space import WHITE, normalised, scores_of, to_unit
+from modeling.explain.layers import WHITE, device_of, normalised, scores_of, to_unit, watching
 from modeling.images.preprocessing import Preprocessing
 
 _MULTIPLES = (1.0, 2.0, 4.0, 8.0)  # of the perturbation, tried on the second network until one fools it

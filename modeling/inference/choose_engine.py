@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 from modeling.durable import replace_durably
 from modeling.errors import ModelingError
 from modeling.inference.classifier import Classifier
-from modeling.inference.engines.choice import CORES, Choice, choice_path, read_choice
-from modeling.inference.engines.cuda_graphs import CudaGraphEngine
+from modeling.inference.engines.choice import CORES, Choice, Precision, WantedPrecision, choice_path, read_choice
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.hardware import hardware_key, hardware_name
-from modeling.inference.engines.precision import Precision, WantedPrecision
-from modeling.inference.engines.torch_engine import TorchEngine
+from modeling.inference.engines.torch_engine import CudaGraphEngine, TorchEngine
 from modeling.inference.timing import answer, best_batch_size, images_per_sec, random_images, speeds_by_batch_size
 from modeling.registry.card import INT8_FILE, ModelCard, check_int8
 from modeling.registry.store import ModelVersion
@@ -233,7 +231,7 @@ def _speed(classifier: Classifier, engine: Engine, precision: Precision) -> floa
 
 def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
     """The choice with the decoder that measures fastest beside this GPU."""
-    from modeling.inference.choose_decoder import fastest_decoder  # nvJPEG: only where there is a GPU
+    from modeling.inference.nvjpeg import fastest_decoder  # nvJPEG: only where there is a GPU
 
     name, speeds, refused = fastest_decoder(classifier.preprocessing, classifier.device, choice.batch_size)
     return replace(choice, decoder=name, decoded_per_sec=speeds, refused=choice.refused | refused)
@@ -243,7 +241,7 @@ def _on(classifier: Classifier, engine: Engine, choice: Choice) -> Classifier:
     """The classifier as it was chosen."""
     if choice.decoder == CORES:
         return classifier.on(engine, choice.batch_size, choice.speed)
-    from modeling.inference.choose_decoder import decoder_of
+    from modeling.inference.nvjpeg import decoder_of
 
     together = decoder_of(choice.decoder, classifier.preprocessing, classifier.device)
     return classifier.on(engine, choice.batch_size, choice.speed, together)

@@ -1,10 +1,14 @@
-"""What a network answered to images whose class is known."""
+"""What a network answered to images whose class is known, and what follows from each answer's score."""
 
-# Shapes: N images, L labels.
+# Shapes: N images, L labels, P points of a curve.
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from modeling.errors import ModelingError
+from modeling.metrics.evaluation import CoveragePoint, ReliabilityBin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,3 +30,104 @@ class Answers:
         if self.logits_NL.shape != expected or self.targets_N.shape != expected[:1]:
             found = f"{self.logits_NL.shape} logits and {self.targets_N.shape} targets"
             raise ValueError(f"{expected[0]} images of {expected[1]} labels do not fit {found}")
+
+
+NUM_BINS = 15  # as Guo et al. 2017 and most since
+MAX_POINTS = 200  # of a coverage curve: more than a plot can show
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Each image's best label with its score in [0, 1], and the logarithm of the score that the truth got."""
+
+    predicted_N: NDArray[np.int64]
+    scores_N: NDArray[np.float64]
+    log_truth_N: NDArray[np.float64]
+    right_N: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, answers: Answers, temperature: float) -> Self:
+        """The softmax of the logits divided by `temperature`; of equal scores the first label is the best.
+
+        Raises:
+            ModelingError: a logit is not finite.
+        """
+        check_finite(answers)
+        log_scores_NL = log_softmax(answers.logits_NL, temperature)
+        images_N = np.arange(len(answers.names))
+        predicted_N = answers.logits_NL.argmax(axis=1).astype(np.int64)  # a division could make equals of neighbours
+        return cls(
+            predicted_N,
+            np.exp(log_scores_NL[images_N, predicted_N]),
+            log_scores_NL[images_N, answers.targets_N],
+            predicted_N == answers.targets_N,
+        )
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log likelihood of the truth, in nats."""
+        return float(-self.log_truth_N.mean()) + 0.0  # never -0.0
+
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """Mean score beside accuracy in equal bins of the score; empty bins are left out."""
+        bins_N = np.minimum((self.scores_N * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+        counts = np.bincount(bins_N, minlength=NUM_BINS)
+        scores = np.bincount(bins_N, weights=self.scores_N, minlength=NUM_BINS)
+        right = np.bincount(bins_N, weights=self.right_N, minlength=NUM_BINS)
+        return tuple(
+            ReliabilityBin(
+                low=index / NUM_BINS,
+                high=(index + 1) / NUM_BINS,
+                num_images=int(counts[index]),
+                mean_score=float(scores[index] / counts[index]),
+                accuracy=float(right[index] / counts[index]),
+            )
+            for index in np.flatnonzero(counts).tolist()
+        )
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error (Naeini et al. 2015): the mean gap between score and accuracy over the bins."""
+        bins = self.reliability()
+        return sum(each.num_images * abs(each.mean_score - each.accuracy) for each in bins) / len(self.scores_N)
+
+    def coverage(self) -> tuple[CoveragePoint, ...]:
+        """Share accepted and share of those wrong by threshold, the highest first; at most `MAX_POINTS` of them.
+
+        Thresholds are scores that occur, since images of equal score are accepted together. Thinned evenly over the
+        accepted share; the first and the last (everything accepted) stay.
+        """
+        order_N = np.argsort(-self.scores_N, kind="stable")
+        scores_N = self.scores_N[order_N]
+        num_wrong_N = np.cumsum(~self.right_N[order_N])
+        last_P = np.flatnonzero(np.append(scores_N[1:] != scores_N[:-1], True))
+        if len(last_P) > MAX_POINTS:
+            wanted = np.linspace(last_P[0], last_P[-1], MAX_POINTS)
+            last_P = np.unique(last_P[np.searchsorted(last_P, wanted)])
+        return tuple(
+            CoveragePoint(
+                threshold=float(scores_N[at]),
+                coverage=(at + 1) / len(scores_N),
+                error=float(num_wrong_N[at] / (at + 1)),
+            )
+            for at in last_P.tolist()
+        )
+
+
+def log_softmax(logits_NL: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Logarithms of the scores, in float64, safe for logits of any size."""
+    scaled_NL = logits_NL.astype(np.float64) / temperature
+    scaled_NL -= scaled_NL.max(axis=1, keepdims=True)
+    normaliser_N1: NDArray[np.float64] = np.log(np.exp(scaled_NL).sum(axis=1, keepdims=True))
+    scaled_NL -= normaliser_N1
+    return scaled_NL
+
+
+def check_finite(answers: Answers) -> None:
+    """Raises ModelingError where a logit is not finite, or there is no image."""
+    if not answers.names:
+        raise ModelingError("there are no images to measure on: every one is left out or unreadable")
+    finite_N = np.isfinite(answers.logits_NL).all(axis=1)
+    if not finite_N.all():
+        worst = answers.names[int(np.argmin(finite_N))]
+        raise ModelingError(f"the network's answer to {worst} is not finite; its weights are damaged or diverged")

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.errors import ModelingError
-from modeling.metrics.answers import Answers
+from modeling.metrics.answers import Answers, Scored
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.chance import mcnemar_p, wilson_interval
 from modeling.metrics.evaluation import Interval
-from modeling.metrics.scored import Scored
 
 SIGNIFICANT = 0.05
 

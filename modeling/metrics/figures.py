@@ -4,11 +4,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.metrics.answers import Answers
+from modeling.metrics.answers import Answers, Scored
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.chance import wilson_interval
 from modeling.metrics.evaluation import ClassFigures, DecisionFigures, Evaluation, Mistake
-from modeling.metrics.scored import Scored
 
 TOP_KS = (2, 3, 5, 10)
 MAX_MISTAKES = 50

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.errors import DataError, ModelingError
-from modeling.metrics.answers import Answers
+from modeling.metrics.answers import Answers, Scored, check_finite, log_softmax
 from modeling.metrics.calibration import NEVER, Calibration
-from modeling.metrics.scored import Scored, check_finite, log_softmax
 
 ENOUGH = 3  # times 1 / max_error images, for a threshold of a label's own
 REJECT_BELOW = 0.5  # the best label is more likely wrong than right

@@ -15,7 +15,7 @@ FORMAT_VERSION = 2
 _UNCALIBRATED = 1  # the format before calibration was part of a model
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
-INT8_FILE = "int8.onnx"  # the network quantised, where that kept the bound (modeling.training.quantise)
+INT8_FILE = "int8.onnx"  # the network quantised, where that kept the bound (modeling.training.int8)
 REPORT_FILE = "report.html"  # for people; of a training, or of an evaluation
 
 

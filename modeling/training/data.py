@@ -26,8 +26,7 @@ from modeling.images.formats import READABLE_FORMATS
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.architectures import Architecture
-from modeling.training.fit.logits import AnyImages
-from modeling.training.fit.task import Task
+from modeling.training.fit.task import AnyImages, Task
 from modeling.training.request import MIN_IMAGE_SIZE, TrainRequest
 
 MAX_TENSOR_BYTES = 8 << 30  # larger sets are decoded in every epoch

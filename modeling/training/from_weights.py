@@ -24,15 +24,14 @@ from modeling.networks.heads import set_head
 from modeling.networks.recipes import FINE_TUNING, suited_to
 from modeling.networks.weights import load_weights, weights_preprocessing
 from modeling.training.data import Data, make_task
-from modeling.training.fit.logits import answer
 from modeling.training.fit.loop import DivergedError, Emit
 from modeling.training.fit.plan import BudgetError, Plan
+from modeling.training.fit.task import answer
 from modeling.training.fit.trainer import Setting, class_weights, fit_network, recipe_of
 from modeling.training.model_folder import Trained
 from modeling.training.request import TrainRequest
 from modeling.training.transfer.backbone import Backbone
-from modeling.training.transfer.cache import FeatureCache
-from modeling.training.transfer.cached import Wanted, cached_features
+from modeling.training.transfer.cache import FeatureCache, Wanted, cached_features
 from modeling.training.transfer.probe import Probe, fit_probe
 
 Logits = NDArray[np.float32]

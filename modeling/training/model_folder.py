@@ -24,11 +24,10 @@ from modeling.data.splits import write_split
 from modeling.durable import sync_tree
 from modeling.errors import ImageError, ModelingError
 from modeling.images.preprocessing import Preprocessing
-from modeling.metrics.answers import Answers
+from modeling.metrics.answers import Answers, Scored
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.evaluation import Evaluation
 from modeling.metrics.figures import evaluate_answers
-from modeling.metrics.scored import Scored
 from modeling.metrics.thresholds import fit_calibration
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.report.content import Picture, Sample, Story

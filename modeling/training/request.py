@@ -28,7 +28,7 @@ class TrainRequest:
     deterministic: nothing is chosen by timing, and only deterministic kernels run; slower on a GPU.
     validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; official parts
         take their place.
-    int8: quantise the network, too, and publish that beside it where it keeps the bound (modeling.training.quantise).
+    int8: quantise the network, too, and publish that beside it where it keeps the bound (modeling.training.int8).
     work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
     cache: folder for facts about images, their features, and what trains fastest on this hardware; safe to delete.
     """

@@ -28,10 +28,9 @@ from modeling.networks.recipes import suited_to
 from modeling.registry.card import ModelCard
 from modeling.training.data import Data, choose_preprocessing, look, make_task, measure
 from modeling.training.fit.history import History, Row
-from modeling.training.fit.logits import answer
 from modeling.training.fit.plan import Plan
 from modeling.training.fit.ranks import join_ranks, leave_ranks, own_device
-from modeling.training.fit.task import Task
+from modeling.training.fit.task import Task, answer
 from modeling.training.fit.trainer import Setting, class_weights, fit_network, recipe_of
 from modeling.training.model_folder import Trained, check_output, judge, make_model, write_model
 from modeling.training.request import TrainRequest

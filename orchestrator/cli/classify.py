@@ -3,21 +3,25 @@
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from modeling.inference.engines.precision import WANTED_PRECISIONS
+from modeling.inference.engines.choice import WANTED_PRECISIONS
 from orchestrator.cli.client import open_or_start_office, print_job, say_existed
-from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.cli.output import duration, json_option, print_json, say
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.settings import get_settings
+from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import ClassifyWish, check_classify
 from orchestrator.jobs.submit import Office
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.forecast import Forecast, Share
 
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -101,9 +105,7 @@ def classify(
     reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
     full = ClassifyWish(source, **wish, max_failures=max_failures, reading=reading, need_worker=not detach)
     if plan:
-        from orchestrator.cli.plan import show_plan
-
-        show_plan(get_settings(), full, as_json=as_json)
+        _show_plan(get_settings(), full, as_json=as_json)
         return
     office = open_or_start_office(check=lambda settings: check_classify(settings, full))
     try:
@@ -164,3 +166,51 @@ def say_decisions(folder: JobFolder) -> None:
         say(decided)
     if counts["decisions"].get("review"):
         say(f"`pigeonhole results show {folder.job} --decision review` shows what to look at")
+
+
+def _show_plan(settings: Settings, wish: ClassifyWish, *, as_json: bool) -> None:
+    """Check the wish, measure a sample of its images here, and print how the job would go."""
+    from orchestrator.jobs.forecast import forecast  # numpy: only where something is measured
+
+    check_classify(settings, wish)
+    say("measuring a sample on this machine; nothing is submitted")
+    told = forecast(settings, wish)
+    if as_json:
+        print_json(asdict(told))
+        return
+    for name, text in _lines(told):
+        click.echo(f"{name:12} {text}")
+
+
+def _lines(told: "Forecast") -> list[tuple[str, str]]:
+    """Each fact with its name."""
+    stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in told.stage_images_per_sec.items())
+    times = ", ".join(f"{_count(crew, 'worker')} {duration(seconds)}" for crew, seconds in told.expected_s.items())
+    left_out = ", ".join(f"{count} {reason}" for reason, count in told.skipped.items())
+    codes = ", ".join(f"{count} {code}" for code, count in told.error_codes.items())
+    shared = " if the storage, which they share, keeps up" if told.bound == "storage" else ""
+    lines = [
+        ("source", f"{told.source}: {_count(told.num_images, 'image')} in {_count(told.num_shards, 'shard')}"),
+        ("left out", left_out),
+        ("model", f"{told.model} by {told.engine}, {_count(told.batch_size, 'image')} in a batch"),
+        (
+            "measured",
+            f"{_count(told.num_measured, 'image')} in {duration(told.elapsed_s)}: {told.images_per_sec:,.0f} images/s",
+        ),
+        ("limited by", f"{told.bound} (images/s by stage: {stages})" if told.bound else ""),
+        ("time", f"{times} (workers like this machine, each with a device and cores of its own{shared})"),
+        ("unreadable", _share_text(told.unreadable) + (f": {codes} in the sample" if codes else "")),
+        *((name, _share_text(share)) for name, share in told.decisions.items()),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def _share_text(share: "Share") -> str:
+    """A share with its interval, where the sample leaves one."""
+    if share.low == share.high:
+        return f"{share.share:.1%}"
+    return f"{share.share:.1%} ({share.low:.1%} to {share.high:.1%})"

@@ -10,7 +10,7 @@ import click
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import duration, json_option, print_json, say
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.demo.story import Conclusion, Prepared, conclude, prepare

@@ -14,8 +14,7 @@ from orchestrator.cli.output import duration, on_interrupt, say
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
-from orchestrator.jobs.events import share_done, warnings
-from orchestrator.jobs.follow import Glimpse, describe, exit_code, follow
+from orchestrator.jobs.follow import Glimpse, describe, exit_code, follow, share_done, warnings
 from orchestrator.jobs.submit import Office
 
 LINE_EVERY_S = 5.0

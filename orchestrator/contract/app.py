@@ -1,14 +1,17 @@
 """The one Celery app. Each setting has its reason; `docs/architecture.md` tells the whole story."""
 
 import importlib
+import logging
 from types import ModuleType
 
 from celery import Celery
 from celery.loaders.app import AppLoader
 from kombu.entity import Queue
+from kombu.exceptions import OperationalError
 
-from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.contract.server import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, celery_url
+from orchestrator.contract.messages import Doorbell
+from orchestrator.contract.queues import ALL_QUEUES, TASKS
+from orchestrator.contract.server import CONNECT_TIMEOUT_S, SERVER_ERRORS, SOCKET_TIMEOUT_S, celery_url
 
 # A stuck slice is noticed from inside (Settings.stall_s); this is for a child that never gives up the GIL.
 SLICE_TIME_LIMIT_S = 3600
@@ -77,3 +80,14 @@ def create_app(server_url: str, *, include: tuple[str, ...] = ()) -> Celery:
     app = Celery("pigeonhole", broker=celery_url(server_url), include=list(include), loader=Loader)
     app.conf.update(CONFIG)
     return app
+
+
+logger = logging.getLogger(__name__)
+
+
+def ring(app: Celery, queue: str, job: str) -> None:
+    """Hang a doorbell for `job` on `queue`. Where the server is away that is left to a worker's sweep."""
+    try:
+        app.send_task(TASKS[queue], args=[Doorbell(job=job).model_dump()], queue=queue)
+    except (OperationalError, *SERVER_ERRORS) as err:
+        logger.warning("cannot ring for job %s on %s, a sweep will: %s", job, queue, err)

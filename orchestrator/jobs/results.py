@@ -16,8 +16,7 @@ from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundE
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_facts
 from orchestrator.contract.jobs.requests import ClassifyRequest
-from orchestrator.contract.jobs.rows import FORMATS, Row
-from orchestrator.contract.jobs.summary import SUMMARY_VERSION, summary_path
+from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, Row, summary_path
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.settings import Settings
 

@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from modeling.inference.engines.choice import LARGEST_BATCH, read_choices
-from modeling.inference.engines.precision import WantedPrecision
+from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, read_choices
 
 SHARD_S = 2.0
 SMALLEST, LARGEST = 64, 4096

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modeling.errors import ModelNameError, ModelNotFoundError
 from modeling.evaluation.request import Part
-from modeling.inference.engines.precision import WantedPrecision
+from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
 from modeling.networks.weights import DEFAULT as IMAGENET
 from modeling.networks.weights import check_weights
@@ -17,8 +17,7 @@ from modeling.registry.store import ModelStore, check_model_name
 from modeling.training.request import TrainRequest
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.requests import MaxFailures, ModelPin
-from orchestrator.contract.jobs.rows import format_of
-from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.jobs.rows import format_of, summary_path
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, SourceOptions, open_source

@@ -84,7 +84,7 @@ class Office:
 
     def ring(self, queue: str, job: str) -> None:
         """Hang a doorbell."""
-        from orchestrator.contract.bells import ring
+        from orchestrator.contract.app import ring
 
         ring(self._app, queue, job)
 

@@ -9,8 +9,7 @@ import psutil
 import pytest
 
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.jobs.submit import Office
 from tests.support.published_models import make_photographs, make_pngs

@@ -27,9 +27,8 @@ from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.classify.commits import Commits
 from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
-from workers.classify.open_shard import OpenShard
+from workers.classify.open_shard import Commits, OpenShard
 from workers.classify.read import ImageReader
 from workers.context import Station
 from workers.leases import Leases

@@ -19,8 +19,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import ListingFacts, read_facts
 from orchestrator.contract.jobs.parts import PartTrailer, open_part
 from orchestrator.contract.jobs.requests import ClassifyRequest
-from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.jobs.summary import SUMMARY_VERSION, summary_path
+from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.stages import name_bound, stage_rates
 from workers.finalize.lease import Right

@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from modeling.inference.engines.precision import WantedPrecision
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
+WANTED_PRECISIONS: tuple[WantedPrecision, ...] = ("auto", "fp32", "bf16", "int8")
+
 
 LARGEST_BATCH = 256  # images, that is tried
 CORES, GPU = "cores", "nvjpeg"  # who may decode JPEGs

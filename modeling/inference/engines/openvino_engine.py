@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from openvino import opset13
 from torch import Tensor
 
+from modeling.inference.engines.choice import Precision
 from modeling.inference.engines.engine import padded_size
-from modeling.inference.engines.precision import Precision
 
 _ANY = 0  # images of a batch: a graph for all sizes
 _PREPARING = threading.Lock()

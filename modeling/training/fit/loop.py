@@ -19,18 +19,22 @@ from torch.nn import functional
 
 from modeling.data.images import Indices
 from modeling.errors import ModelingError
-from modeling.networks.augmentation import Place, augment, trivial_augment
+from modeling.networks.augmentation import Place, augment, mix, trivial_augment
 from modeling.networks.build import normalise
 from modeling.networks.families.speednet import single_view
-from modeling.training.fit.averaging import AveragedWeights, Lookahead
 from modeling.training.fit.checkpoint import load_checkpoint, save_checkpoint
-from modeling.training.fit.logits import answer, groups_of, to_device
-from modeling.training.fit.mixing import mix
-from modeling.training.fit.optimizer import make_optimizer, set_rates
+from modeling.training.fit.optimizer import (
+    AveragedWeights,
+    Lookahead,
+    learning_rate_factor,
+    make_optimizer,
+    seed_network,
+    seed_of,
+    set_rates,
+)
 from modeling.training.fit.plan import Plan, autocast
 from modeling.training.fit.ranks import Ranks
-from modeling.training.fit.schedule import learning_rate_factor, seed_network, seed_of
-from modeling.training.fit.task import Fitted, Progress, Task
+from modeling.training.fit.task import Fitted, Progress, Task, answer, groups_of, to_device
 
 CHECKPOINT_EVERY_S = 60.0
 _ORDER, _CHANCE, _NETWORK = 1, 2, 3  # the streams of chance, so that none repeats another

@@ -1,11 +1,22 @@
-"""The optimizer of a recipe, and which weights decay."""
+"""How weights move: the optimizer of a recipe, its learning rate over a run, and averaged weights.
 
-from typing import Any
+The peak learning rate is found by a range test where it is asked for (Smith 2017, arXiv:1506.01186). Rates and the
+seeds of chance are functions of the step: nothing to save or restore.
+"""
+
+# Shapes: B images of a batch, H height, W width, C channels.
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from modeling.training.fit.plan import Plan
+from modeling.errors import ModelingError
+from modeling.training.fit.plan import Plan, autocast
 
 
 def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
@@ -36,3 +47,148 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's learning rate to a share of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
+
+
+Decay = Literal["linear", "cosine"]
+
+_MASK = (1 << 64) - 1
+_FIRST = 0.2  # of the peak: where the warm-up begins
+
+
+def learning_rate_factor(step: int, num_steps: int, *, warmup: float, decay: Decay, floor: float = 0.0) -> float:
+    """The factor in [0, 1] on the peak learning rate at `step` (from 0) of `num_steps`.
+
+    Rises linearly over the first `warmup` (a share of all steps), then falls to `floor`.
+    """
+    position = (step + 0.5) / max(num_steps, 1)
+    if position < warmup:
+        return _FIRST + (1 - _FIRST) * position / warmup
+    left = min(1.0, max(0.0, (1 - position) / (1 - warmup)))
+    falling = left if decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+    return floor + (1 - floor) * falling
+
+
+def seed_of(seed: int, *place: int) -> int:
+    """A seed for one place in a run (an epoch, a step), far from those of its neighbours.
+
+    splitmix64 (Steele, Lea and Flood 2014) over the numbers in turn.
+    """
+    state = _mix(seed & _MASK)
+    for number in place:
+        state = _mix((state + number + 0x9E3779B97F4A7C15) & _MASK)
+    return state >> 1  # torch takes 63 bits
+
+
+def seed_network(device: torch.device, seed: int) -> None:
+    """Seed the chance of dropout and the like; torch.manual_seed takes a millisecond where CUDA is not in use."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _mix(value: int) -> int:
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+State = dict[str, Tensor]
+
+
+class AveragedWeights:
+    """`average = decay * average + (1 - decay) * weights`, over weights and buffers (Polyak and Juditsky 1992).
+
+    The decay rises from 0 as (1 + n) / (10 + n) with the number n of updates, so that a short run is not held
+    back by its random start.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self.num_updates = 0
+        self.state: State = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, progress: float) -> None:
+        """Take the present weights into the average; `progress` is the share of the run that is over."""
+        decay = min(self._decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        self._take(network, decay)
+
+    def _take(self, network: nn.Module, decay: float) -> None:
+        averages, currents = [], []
+        for name, current in network.state_dict().items():
+            if current.is_floating_point():
+                averages.append(self.state[name])
+                currents.append(current.detach())
+            else:
+                self.state[name].copy_(current)
+        torch._foreach_lerp_(averages, currents, 1 - decay)
+
+
+class Lookahead(AveragedWeights):
+    """Every few steps the average takes the weights in, and the weights go on from it (Zhang et al. 2019).
+
+    The decay rises with the cube of the progress, as in Jordan 2024: early steps are free, late ones are bound.
+    """
+
+    _EVERY = 5
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, progress: float) -> None:
+        """Take the weights into the average and give them back, every few steps and at the end."""
+        self.num_updates += 1
+        if self.num_updates % self._EVERY and progress < 1:
+            return
+        self._take(network, self._decay**self._EVERY * progress**3)
+        network.load_state_dict(self.state)
+
+
+LOWEST, HIGHEST, NUM_STEPS = 1e-6, 3.0, 100
+_SMOOTHING = 0.9
+_BLOWN_UP = 4.0  # times the lowest smoothed loss: higher rates need no look
+
+
+def find_learning_rate(network: nn.Module, plan: Plan, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
+    """The rate at which the smoothed loss falls most steeply over its logarithm, on a copy of the network.
+
+    batches: (normalised images BCHW, targets B) on the device, up to NUM_STEPS of them.
+
+    Raises:
+        ModelingError: the loss falls at no rate.
+    """
+    trial = copy.deepcopy(network)
+    recipe = replace(plan.recipe, learning_rate=HIGHEST)
+    optimizer = make_optimizer(trial.train(), replace(plan, recipe=recipe))
+    rates: list[float] = []
+    losses: list[float] = []
+    smoothed = 0.0
+    for step, (images_BCHW, targets_B) in enumerate(batches):
+        rate = LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
+        set_rates(optimizer, rate / HIGHEST)
+        with autocast(images_BCHW.device, plan.precision):
+            logits_BL = trial(images_BCHW)
+        loss = functional.cross_entropy(logits_BL.float(), targets_B)
+        smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * loss.item()
+        corrected = smoothed / (1 - _SMOOTHING ** (step + 1))
+        if not math.isfinite(corrected) or (losses and corrected > _BLOWN_UP * min(losses)):
+            break
+        rates.append(rate)
+        losses.append(corrected)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        if step + 1 == NUM_STEPS:
+            break
+    return steepest(rates, losses)
+
+
+def steepest(rates: list[float], losses: list[float]) -> float:
+    """The rate at which the loss falls fastest over the logarithm of the rate.
+
+    Raises:
+        ModelingError: it falls nowhere.
+    """
+    slopes = [(losses[i + 1] - losses[i - 1]) / math.log(rates[i + 1] / rates[i - 1]) for i in range(1, len(rates) - 1)]
+    if not slopes or min(slopes) >= 0:
+        raise ModelingError("no learning rate makes the loss fall; look at the data, or give --learning-rate a number")
+    return float(f"{rates[1 + slopes.index(min(slopes))]:.2g}")

@@ -1,14 +1,74 @@
-"""What a run is to learn, how far it is, and what comes of it."""
+"""What a run is to learn, its images in memory or on a device, how far it is, and a network's logits of them."""
 
-# Shapes: N images of the data set.
+# Shapes: N images asked for, M images in memory, B images of a batch, L labels, H height, W width, C channels.
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from modeling.data.images import DecodedImages, Images, Indices, rows_of
 from modeling.data.splits import Split
+from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
-from modeling.training.fit.logits import AnyImages
+from modeling.networks.build import normalise
+
+EVALUATION_BATCH = 256
+_EVALUATION_PIXELS = EVALUATION_BATCH * 128 * 128  # of larger images fewer: results of 3 GiB a layer are too much
+
+
+class DeviceImages:
+    """Decoded images that all lie on the device."""
+
+    def __init__(self, images: DecodedImages, device: torch.device) -> None:
+        self._pixels_MHWC = torch.from_numpy(images.pixels_MHWC).to(device)
+        self._row_N = images.row_N
+
+    def batches(self, groups: Iterable[Indices]) -> Iterator[Tensor]:
+        """uint8 BHWC of each group of indices, in order, on the device."""
+        for indices_B in groups:
+            rows_B = torch.from_numpy(rows_of(self._row_N, indices_B))
+            yield self._pixels_MHWC[rows_B.to(self._pixels_MHWC.device)]
+
+
+AnyImages = Images | DeviceImages
+
+
+def to_device(pixels_BHWC: Pixels | Tensor, device: torch.device) -> Tensor:
+    """A batch on the device; from pinned memory where that lets the copy overlap."""
+    if isinstance(pixels_BHWC, Tensor):
+        return pixels_BHWC.to(device)
+    batch = torch.from_numpy(pixels_BHWC)
+    return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
+
+
+def groups_of(indices_N: Indices, size: int) -> list[Indices]:
+    """The indices in runs of `size`; the last may be shorter."""
+    return [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
+
+
+def answer(
+    network: nn.Module,
+    images: AnyImages,
+    indices_N: Indices,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    *,
+    on_batch: Callable[[int], None] = lambda num_images: None,
+) -> NDArray[np.float32]:
+    """Logits NL of the images at some indices, by the network in eval mode, in full precision."""
+    network.eval()
+    size = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // (preprocessing.height * preprocessing.width)))
+    groups = groups_of(indices_N, size)
+    logits: list[NDArray[np.float32]] = []
+    with torch.inference_mode():
+        for pixels_BHWC in images.batches(iter(groups)):
+            images_BCHW = normalise(to_device(pixels_BHWC, device), preprocessing)
+            logits.append(network(images_BCHW).float().cpu().numpy())
+            on_batch(len(pixels_BHWC))
+    return np.concatenate(logits) if logits else np.zeros((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,16 +20,13 @@ from modeling.networks.architectures import get_architecture
 from modeling.networks.augmentation import Place, augment
 from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
-from modeling.training.fit.autotune import fastest_plan, step_seconds
+from modeling.training.fit.autotune import fastest_plan, fit_cpu_memory, fit_memory, step_seconds
 from modeling.training.fit.checkpoint import load_checkpoint
-from modeling.training.fit.logits import AnyImages, DeviceImages, to_device
 from modeling.training.fit.loop import Emit, Fitting
-from modeling.training.fit.memory import fit_cpu_memory, fit_memory
+from modeling.training.fit.optimizer import NUM_STEPS, find_learning_rate, seed_of
 from modeling.training.fit.plan import BudgetError, Plan, epochs_in_budget
 from modeling.training.fit.ranks import Ranks
-from modeling.training.fit.rate_finder import NUM_STEPS, find_learning_rate
-from modeling.training.fit.schedule import seed_of
-from modeling.training.fit.task import Fitted, Task
+from modeling.training.fit.task import AnyImages, DeviceImages, Fitted, Task, to_device
 from modeling.training.request import TrainRequest
 from modeling.training.transfer.backbone import weights_digest
 

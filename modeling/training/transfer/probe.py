@@ -11,8 +11,7 @@ from torch import Tensor
 from modeling.data.splits import Split
 from modeling.errors import DataError
 from modeling.training.transfer.features import Features
-from modeling.training.transfer.minimiser import Minimum
-from modeling.training.transfer.softmax import SoftmaxProblem
+from modeling.training.transfer.minimiser import Minimum, SoftmaxProblem
 from modeling.training.transfer.threads import one_thread
 
 PENALTIES: tuple[float, ...] = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from modeling.evaluation.request import Part
-from modeling.inference.engines.precision import WantedPrecision
+from modeling.inference.engines.choice import WantedPrecision
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
 

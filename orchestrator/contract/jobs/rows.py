@@ -244,3 +244,11 @@ def _from_json(line: str, path: Path, number: int) -> Row:
         return Row(text_to_path(record["path"]), prediction)
     except (ValueError, KeyError, TypeError) as err:
         raise IntegrityError(f"{path}, line {number} is no manifest row: {err!r}") from err
+
+
+SUMMARY_VERSION = 1
+
+
+def summary_path(manifest: Path) -> Path:
+    """Where the summary of a manifest lies."""
+    return manifest.with_name(manifest.name + ".summary.json")

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from modeling.errors import ModelingError
-from modeling.explain.features import feature_maps
-from modeling.explain.gradcam import grad_cam
+from modeling.explain.features import feature_maps, grad_cam
 from modeling.explain.layers import find_layer, last_tokens, to_maps
 from tests.support.planted import GREY, SIDE, SQUARE, SquareFinder, square_picture, state
 

@@ -8,10 +8,11 @@ from modeling.explain.filters import (
     edge_filters,
     edge_responses,
     filter_pictures,
+    is_one_dense_layer,
     learned_filters,
     learned_responses,
+    weight_images,
 )
-from modeling.explain.weights import is_one_dense_layer, weight_images
 from modeling.images.preprocessing import Preprocessing
 from tests.support.planted import GREY, SIDE, Patterns, SquareFinder, correlation, patterns, square_picture
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.engines.cuda_graphs import CudaGraphEngine
-from modeling.inference.engines.torch_engine import TorchEngine
+from modeling.inference.engines.torch_engine import CudaGraphEngine, TorchEngine
 from modeling.inference.timing import random_images
 from modeling.networks.build import build_network
 

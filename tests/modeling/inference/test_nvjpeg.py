@@ -11,10 +11,9 @@ from PIL import Image
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.choose_decoder import fastest_decoder
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.engines.choice import CORES, GPU
-from modeling.inference.nvjpeg import NvJpeg
+from modeling.inference.nvjpeg import NvJpeg, fastest_decoder
 from modeling.inference.pipeline import predict_groups
 from tests.support.images import FakeClassifier, encode, real_data
 from tests.support.pictures import photo

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modeling.errors import ModelingError
-from modeling.metrics.answers import Answers
+from modeling.metrics.answers import MAX_POINTS, Answers, Scored
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.evaluation import (
     ClassFigures,
@@ -18,7 +18,6 @@ from modeling.metrics.evaluation import (
     ReliabilityBin,
 )
 from modeling.metrics.figures import MAX_MISTAKES, evaluate_answers
-from modeling.metrics.scored import MAX_POINTS, Scored
 from tests.support.answers import LABELS, answers_of, drawn
 
 # ant, ant, ant, bee, bee: the second ant is taken for a bee, the last bee for a cow; there are no cows.

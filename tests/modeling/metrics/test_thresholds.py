@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from modeling.errors import DataError, ModelingError
-from modeling.metrics.answers import Answers
+from modeling.metrics.answers import Answers, Scored
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.figures import evaluate_answers
-from modeling.metrics.scored import Scored
 from modeling.metrics.thresholds import fit_calibration, fit_temperature
 from tests.support.answers import LABELS, answers_of, drawn
 

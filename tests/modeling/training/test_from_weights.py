@@ -120,7 +120,7 @@ def test_a_budget_with_some_time_left_gets_as_many_epochs_as_fit_and_says_so(bas
 
 
 def test_where_memory_is_short_a_step_is_made_of_several_passes_and_the_training_says_so(base, tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling.training.fit.memory.memory_left", lambda: 0)
+    monkeypatch.setattr("modeling.training.fit.autotune.memory_left", lambda: 0)
 
     card, events = run(replace(base, weights=None, epochs=4, learning_rate=5e-3, output=tmp_path / "model"))
 

@@ -4,7 +4,7 @@ import pytest
 from celery import Celery
 from pydantic import ValidationError
 
-from orchestrator.contract.bells import ring
+from orchestrator.contract.app import ring
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.messages import Doorbell
 

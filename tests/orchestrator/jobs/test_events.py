@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator.jobs.events import describe_event, share_done, warnings
+from orchestrator.jobs.follow import describe_event, share_done, warnings
 
 EPOCH = {"event": "epoch", "epoch": 2, "epochs": 9, "loss": 0.5, "accuracy": 0.91}
 

@@ -19,7 +19,7 @@ from orchestrator.cli.classify import say_decisions
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.requests import ModelPin
-from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.results import Proof, find_published, verify
 from tests.support.fakes import FakeRight, make_job, write_fake_parts

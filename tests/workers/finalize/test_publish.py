@@ -10,8 +10,7 @@ from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.listing import read_facts, read_shard
 from orchestrator.contract.jobs.parts import part_path
-from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.jobs.summary import summary_path
+from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from tests.support.fakes import PIN, FakeRight, dies_at_step, fake_rows, make_job, write_fake_parts
 from workers.finalize.lease import RightLostError

@@ -15,8 +15,7 @@ from orchestrator.jobs.specs import pin_model
 from tests.support.fakes import Bells, make_job
 from tests.support.published_models import publish_model
 from workers.context import Sessions, Station
-from workers.training.run import launcher
-from workers.training.specs import child_spec
+from workers.training.run import child_spec, launcher
 
 NOW = datetime.now(UTC)
 

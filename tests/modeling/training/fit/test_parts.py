@@ -14,20 +14,26 @@ from modeling.networks.augmentation import (
     Place,
     alternating_flip,
     augment,
+    mix,
     random_affine,
     random_crop,
     random_shift,
     trivial_augment,
 )
 from modeling.networks.recipes import Recipe
-from modeling.training.fit.averaging import AveragedWeights, Lookahead
+from modeling.training.fit.autotune import fit_cpu_memory, fit_memory, kept_bytes, memory_left
 from modeling.training.fit.history import History, history_csv
-from modeling.training.fit.memory import fit_cpu_memory, fit_memory, kept_bytes, memory_left
-from modeling.training.fit.mixing import mix
-from modeling.training.fit.optimizer import make_optimizer, set_rates
+from modeling.training.fit.optimizer import (
+    AveragedWeights,
+    Lookahead,
+    find_learning_rate,
+    learning_rate_factor,
+    make_optimizer,
+    seed_of,
+    set_rates,
+    steepest,
+)
 from modeling.training.fit.plan import BudgetError, Plan, epochs_in_budget
-from modeling.training.fit.rate_finder import find_learning_rate, steepest
-from modeling.training.fit.schedule import learning_rate_factor, seed_of
 from modeling.training.fit.trainer import _agreed, class_weights
 
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.1, weight_decay=0.01, augmentation="none")
@@ -245,7 +251,7 @@ def test_on_a_cpu_as_many_images_are_taken_at_a_time_as_the_memory_that_is_left_
 
     def fitting(num_images):
         monkeypatch.setattr(
-            "modeling.training.fit.memory.memory_left", lambda: (2 * num_images * image_bytes + 4 * weights) / 0.7
+            "modeling.training.fit.autotune.memory_left", lambda: (2 * num_images * image_bytes + 4 * weights) / 0.7
         )
         return fit_cpu_memory(network, plan, images).micro_batch
 
@@ -254,7 +260,7 @@ def test_on_a_cpu_as_many_images_are_taken_at_a_time_as_the_memory_that_is_left_
 
 
 def test_the_memory_that_is_left_is_that_of_the_control_group_where_it_has_less(tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling.training.fit.memory._CGROUP", tmp_path)
+    monkeypatch.setattr("modeling.training.fit.autotune._CGROUP", tmp_path)
     machine = memory_left()
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("max\n")

@@ -11,9 +11,8 @@ from modeling.data.images import DecodedImages
 from modeling.data.splits import Split
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import build_network
-from modeling.training.fit.logits import answer
 from modeling.training.fit.ranks import Ranks
-from modeling.training.fit.task import Task
+from modeling.training.fit.task import Task, answer
 from modeling.training.fit.trainer import Setting, fingerprint
 from modeling.training.request import TrainRequest
 

@@ -13,10 +13,8 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import build_network, normalise
 from modeling.networks.heads import features as head_features
 from modeling.training.transfer.backbone import Backbone, weights_digest
-from modeling.training.transfer.cache import FeatureCache
-from modeling.training.transfer.cached import Wanted, cached_features
-from modeling.training.transfer.features import Extractor, extract_features
-from modeling.training.transfer.folding import fold_batch_norms, trace
+from modeling.training.transfer.cache import FeatureCache, Wanted, cached_features
+from modeling.training.transfer.features import Extractor, extract_features, fold_batch_norms, trace
 
 CPU = torch.device("cpu")
 GREY_12 = Preprocessing("L", 12, 12)

@@ -4,9 +4,8 @@ import torch
 
 from modeling.data.splits import Split
 from modeling.errors import DataError
-from modeling.training.transfer.minimiser import minimise
+from modeling.training.transfer.minimiser import BIAS_L2, SoftmaxProblem, minimise
 from modeling.training.transfer.probe import PENALTIES, Step, choose, fit_probe
-from modeling.training.transfer.softmax import BIAS_L2, SoftmaxProblem
 
 
 def blobs(num_images: int, num_classes: int, num_features: int = 6, noise: float = 1.0, seed: int = 0):
@@ -223,7 +222,7 @@ def test_a_large_problem_in_float32_ends_near_the_optimum_of_float64(monkeypatch
     features, targets = (torch.from_numpy(array) for array in blobs(200, 3, noise=3.0))
     arguments = ((features - 5).double(), targets, torch.ones(200, dtype=torch.float64), 3)
     exact = SoftmaxProblem(*arguments)
-    monkeypatch.setattr("modeling.training.transfer.softmax._LARGE", 1)
+    monkeypatch.setattr("modeling.training.transfer.minimiser._LARGE", 1)
     large = SoftmaxProblem(*arguments)
 
     points = [problem.solve(0.01, problem.zero_LF1, 1e-6).point_P for problem in (exact, large)]
