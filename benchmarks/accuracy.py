@@ -146,10 +146,10 @@ def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
 
 def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed: int) -> Run:
     """One training in a process of its own, as a worker starts it."""
-    wish = dict(goal.options)
-    if "weights" in wish:
-        wish["weights"] = str(data / wish["weights"])
-    request = TrainRequest(data=folder, output=output, seed=seed, cache=cache, work=output.with_suffix(".work"), **wish)
+    spec = dict(goal.options)
+    if "weights" in spec:
+        spec["weights"] = str(data / spec["weights"])
+    request = TrainRequest(data=folder, output=output, seed=seed, cache=cache, work=output.with_suffix(".work"), **spec)
     seconds, cpu_seconds, phases = in_child(goal.name, request.to_json(), output.with_suffix(".json"))
     return Run(seconds, cpu_seconds, json.loads((output / "model.json").read_bytes())["metrics"], phases)
 

@@ -52,7 +52,7 @@ def measure_network(models: Path, name: str, peaks: dict[str, float]) -> list[di
         if isinstance(engine, str):
             rows.append({"engine": engine_name, "refused": engine})
             continue
-        fitted = engine.fitted(len(images))
+        fitted = engine.for_batch_size(len(images))
         speed = max(images_per_sec(fitted.logits, images, fitted.num_streams) for _ in range(3))
         gflops, peak = speed * operations / 1e9, peaks.get(engine_name.split()[-1])
         share = round(gflops / peak, 3) if peak else None

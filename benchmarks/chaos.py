@@ -132,7 +132,7 @@ def disturb(run: Run, seconds: float) -> None:
     scene, end, following, told = run.scene, time.monotonic() + seconds, 0.0, 0
     while time.monotonic() < end:
         scene.mend()
-        _keep_crew(run)
+        _keep_workers(run)
         if time.monotonic() > following:
             fault = scene.random.choices(list(FAULTS), FAULTS.values())[0]
             if (text := fault(scene)) is not None:
@@ -144,17 +144,17 @@ def disturb(run: Run, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def _keep_crew(run: Run) -> None:
+def _keep_workers(run: Run) -> None:
     """Replace a worker that ended though nobody hurt it; it may do so only where it found no server at its start."""
-    for worker in list(run.scene.crew):
+    for worker in list(run.scene.workers):
         if worker.process.poll() == ExitCode.UNAVAILABLE and "no server answers" in worker.log.read_text():
             run.faults["worker_found_no_server"] += 1
-            run.scene.crew.remove(worker)
+            run.scene.workers.remove(worker)
             run.scene.hire()
         elif worker.process.poll() is not None:
             run.broken.append(f"worker {worker.process.pid} ended by itself with {worker.process.returncode}")
             run.say(f"{run.broken[-1]}:\n{worker.log.read_text()[-3000:]}")
-            run.scene.crew.remove(worker)
+            run.scene.workers.remove(worker)
             run.scene.hire()
 
 
@@ -210,7 +210,7 @@ def _orphans(run: Run) -> list[int]:
     return found
 
 
-def judge(run: Run) -> dict[str, object]:
+def calibrate_and_test(run: Run) -> dict[str, object]:
     """The figures; adds to `run.broken` what was promised and not kept."""
     ended = run.ended()
     jobs = [job for job in ended if job.kind == "classify"]
@@ -269,7 +269,7 @@ def show(figures: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Disturb, calm down, judge, and keep the result."""
+    """Disturb, calm down, calibrate_and_test, and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults happen")
     parser.add_argument("--seed", type=int, default=0, help="of the faults and of the jobs' order")
@@ -280,7 +280,7 @@ def main() -> None:
     with open_run(arguments.seed, arguments.jobs, arguments.num_images) as run:
         disturb(run, arguments.minutes * 60)
         calm_down(run)
-        figures = judge(run)
+        figures = calibrate_and_test(run)
         for worker in run.scene.house.workers if arguments.logs is not None else ():
             arguments.logs.mkdir(parents=True, exist_ok=True)
             (arguments.logs / worker.log.name).write_bytes(worker.log.read_bytes())

@@ -17,7 +17,7 @@ from benchmarks.chaos_watch import Watch
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE
-from orchestrator.jobs.submit import Office
+from orchestrator.jobs.submit import JobClient
 from tests.support.workers import House, Worker
 
 
@@ -27,7 +27,7 @@ class Scene:
 
     house: House
     random: random.Random
-    crew: list[Worker] = field(default_factory=list)  # those that should be at work
+    workers: list[Worker] = field(default_factory=list)  # those that should be at work
     told_to_stop: list[Worker] = field(default_factory=list)
     hurt_until: dict[int, float] = field(default_factory=dict)  # worker's process id -> moment
     deaths: Counter[int] = field(default_factory=Counter)  # children that were killed, by their worker's process id
@@ -37,14 +37,14 @@ class Scene:
 
     def hire(self) -> None:
         """One more worker; it is at work as soon as it has loaded torch."""
-        self.crew.append(self.house.hire(wait=False))
+        self.workers.append(self.house.hire(wait=False))
 
     def whole(self) -> list[Worker]:
         """The workers that are ready and were not hurt lately."""
         now = time.monotonic()
-        crew = [worker for worker in self.crew if self.hurt_until.get(worker.process.pid, 0) < now]
+        workers = [worker for worker in self.workers if self.hurt_until.get(worker.process.pid, 0) < now]
         return [
-            worker for worker in crew if worker.process.poll() is None and worker.ready() and self._has_child(worker)
+            worker for worker in workers if worker.process.poll() is None and worker.ready() and self._has_child(worker)
         ]
 
     def _has_child(self, worker: Worker) -> bool:
@@ -92,7 +92,7 @@ def kill_parent(scene: Scene) -> str | None:
     if (worker := scene.pick()) is None:
         return None
     worker.kill()
-    scene.crew.remove(worker)
+    scene.workers.remove(worker)
     scene.hire()
     return f"SIGKILL to the parent of worker {worker.process.pid}; another is started"
 
@@ -113,7 +113,7 @@ def kill_both(scene: Scene) -> str | None:
         return None
     os.killpg(worker.process.pid, signal.SIGKILL)
     worker.process.wait()
-    scene.crew.remove(worker)
+    scene.workers.remove(worker)
     held = scene.died(worker)
     scene.hire()
     return f"SIGKILL to worker {worker.process.pid} and its child, which held {held} shards; another is started"
@@ -139,7 +139,7 @@ def stop_worker(scene: Scene) -> str | None:
     if (worker := scene.pick()) is None:
         return None
     worker.terminate()
-    scene.crew.remove(worker)
+    scene.workers.remove(worker)
     scene.told_to_stop.append(worker)
     scene.hire()
     return f"SIGTERM to worker {worker.process.pid}; another is started"
@@ -219,13 +219,13 @@ def double_bells(scene: Scene) -> str | None:
     if not scene.server_is_up or not jobs:
         return None
     try:
-        office = Office(scene.house.settings)
+        client = JobClient(scene.house.settings)
     except UnavailableError:
         return None
     job = scene.random.choice(jobs)
     for _ in range(3):
-        office.ring(CLASSIFY, job)
-        office.ring(FINALIZE, job)
+        client.ring(CLASSIFY, job)
+        client.ring(FINALIZE, job)
     return f"rang 3 times too often for {job} on {CLASSIFY} and {FINALIZE}"
 
 

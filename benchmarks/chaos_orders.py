@@ -17,7 +17,7 @@ from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import find_published, verify
-from orchestrator.jobs.submit import ClassifyWish, Office, TrainWish
+from orchestrator.jobs.submit import ClassifySpec, JobClient, TrainSpec
 from tests.integration.test_training_jobs import make_shapes
 from tests.support.published_models import make_photographs, make_pngs
 
@@ -119,8 +119,8 @@ class Customer(threading.Thread):
 
     def classify(self, order: Order, output: Path) -> str:
         """Submit one job."""
-        wish = ClassifyWish(str(order.source), "digits", output=output, shard_size=order.shard_size)
-        return Office(self.settings).submit_classify(wish).job
+        spec = ClassifySpec(str(order.source), "digits", output=output, shard_size=order.shard_size)
+        return JobClient(self.settings).submit_classify(spec).job
 
     def _submit(self, order: Order) -> tuple[str, Path] | None:
         """Submit until somebody listens: with the server away a submission is refused, which is no fault."""
@@ -166,9 +166,9 @@ class Trainer(Customer):
         """One training, then a pause."""
         self._number += 1
         name = f"bars-{self._number}"
-        wish = TrainWish(self.orders[0].source.parent / "shapes", name, {"architecture": "mlp", "epochs": 60})
+        spec = TrainSpec(self.orders[0].source.parent / "shapes", name, {"architecture": "mlp", "epochs": 60})
         try:
-            job = Office(self.settings).submit_train(wish).job
+            job = JobClient(self.settings).submit_train(spec).job
         except (UnavailableError, *SERVER_ERRORS):
             self.leaving.wait(1)
             return

@@ -34,7 +34,7 @@ from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import follow
-from orchestrator.jobs.submit import ClassifyWish, Office
+from orchestrator.jobs.submit import ClassifySpec, JobClient
 from orchestrator.stack.stack import Stack
 from tests.support.published_models import make_pngs, publish_model
 from workers.classify.read import ImageReader
@@ -51,7 +51,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.settings = Settings(home=self.home, server_url=None)
-        self.office = Office(self.settings)
+        self.client = JobClient(self.settings)
         self.client = connect(self.settings.require_server_url())
         self._number = 0
 
@@ -60,9 +60,9 @@ class Bench:
         self._number += 1
         output = self.home.parent / f"out-{self._number}.csv"
         started = time.perf_counter()
-        job = self.office.submit_classify(ClassifyWish(str(source), "digits", output=output)).job
-        for glimpse in follow(self.settings, self.office.ledger, job):
-            record = glimpse.record
+        job = self.client.submit_classify(ClassifySpec(str(source), "digits", output=output)).job
+        for snapshot in follow(self.settings, self.client.ledger, job):
+            record = snapshot.record
         elapsed_s = time.perf_counter() - started
         assert record.state == "succeeded", record
         return elapsed_s, output
@@ -137,7 +137,7 @@ def measure_load(bench: Bench) -> dict[str, float]:
     process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.DEVNULL)
     inside, sizes, bells = psutil.Process(process.pid), [], 0
     while process.poll() is None:
-        bells = max(bells, sum(bench.office.ledger.queue_length(queue) for queue in ALL_QUEUES))
+        bells = max(bells, sum(bench.client.ledger.queue_length(queue) for queue in ALL_QUEUES))
         sizes.append(inside.memory_info().rss)
         time.sleep(0.05)
     assert process.returncode == 0

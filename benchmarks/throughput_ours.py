@@ -16,7 +16,7 @@ from modeling.inference.pipeline import predict_groups
 from modeling.registry.store import ModelVersion
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import follow
-from orchestrator.jobs.submit import ClassifyWish, Office
+from orchestrator.jobs.submit import ClassifySpec, JobClient
 from orchestrator.stack.stack import Stack
 from workers.classify.read import ImageReader
 
@@ -119,11 +119,11 @@ def measure_jobs(subject: Subject, outputs: Path) -> tuple[float, float]:
 
 def _classify(subject: Subject, manifest: Path) -> None:
     """Submit a job and follow it to its end."""
-    office = Office(subject.settings)
-    wish = ClassifyWish(str(subject.folder), subject.version.name, output=manifest)
-    job = office.submit_classify(wish).job
-    for glimpse in follow(subject.settings, office.ledger, job):
-        record = glimpse.record
-    office.ledger.client.close()
+    client = JobClient(subject.settings)
+    spec = ClassifySpec(str(subject.folder), subject.version.name, output=manifest)
+    job = client.submit_classify(spec).job
+    for snapshot in follow(subject.settings, client.ledger, job):
+        record = snapshot.record
+    client.ledger.client.close()
     assert record.state == "succeeded", record
     assert record.num_failed == 0, record

@@ -29,7 +29,7 @@ from modeling.inference.choose_engine import load_fastest
 from modeling.registry.store import ModelVersion
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import follow
-from orchestrator.jobs.submit import ClassifyWish, Office
+from orchestrator.jobs.submit import ClassifySpec, JobClient
 from orchestrator.stack.stack import Stack
 
 SAMPLE_EVERY_S = 0.2
@@ -49,12 +49,12 @@ class Bench:
         """Seconds of a whole job."""
         self._number += 1
         started = time.perf_counter()
-        office = Office(self.settings)
-        wish = ClassifyWish(
+        client = JobClient(self.settings)
+        spec = ClassifySpec(
             str(folder), self.version.name, output=self.scratch / f"out-{self._number}.csv", shard_size=64
         )
-        for glimpse in follow(self.settings, office.ledger, office.submit_classify(wish).job):
-            record = glimpse.record
+        for snapshot in follow(self.settings, client.ledger, client.submit_classify(spec).job):
+            record = snapshot.record
         assert record.state == "succeeded", record
         return time.perf_counter() - started
 

@@ -17,7 +17,7 @@ from orchestrator.contract.app import ring
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
-from workers.context import Sessions, Station
+from workers.context import ModelCache, WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +44,15 @@ class WorkerFacts:
 
 
 @cache
-def get_station() -> Station:
+def worker_context() -> WorkerContext:
     """This process's place of work, made once."""
     settings, facts = get_settings(), WorkerFacts.from_environment()
     drain_flag = Path(facts.drain_flag)
     app = current_app._get_current_object()
-    return Station(
+    return WorkerContext(
         settings=settings,
         ledger=Ledger(connect(settings.require_server_url())),
-        sessions=Sessions(ModelStore(settings.models), facts.device, batch_size=settings.batch_size),
+        models=ModelCache(ModelStore(settings.models), facts.device, batch_size=settings.batch_size),
         worker=facts.worker,
         device=facts.device,
         ring=lambda queue, job: ring(app, queue, job),
@@ -61,19 +61,19 @@ def get_station() -> Station:
 
 
 @contextlib.contextmanager
-def at_work(doing: str) -> Iterator[Station]:
-    """The station, with the ledger told what it is used for."""
-    station = get_station()
-    _say(station, doing)
+def at_work(doing: str) -> Iterator[WorkerContext]:
+    """The context, with the ledger told what it is used for."""
+    context = worker_context()
+    _say(context, doing)
     try:
-        yield station
+        yield context
     finally:
-        _say(station, "draining" if station.draining() else "idle")
+        _say(context, "draining" if context.draining() else "idle")
 
 
-def _say(station: Station, doing: str) -> None:
+def _say(context: WorkerContext, doing: str) -> None:
     try:
-        station.ledger.say_doing(station.worker, doing)
+        context.ledger.say_doing(context.worker, doing)
     except SERVER_ERRORS as err:
         logger.info("cannot say %r: %s", doing, err)
 
@@ -84,7 +84,7 @@ def _warm_up(**_: Any) -> None:
     configure_logging(WorkerFacts.from_environment().log_level)
     import modeling.inference.classifier  # noqa: F401
 
-    _say(get_station(), "idle")
+    _say(worker_context(), "idle")
     logger.info("ready")
 
 

@@ -30,7 +30,7 @@ PATIENCE_S = 120.0  # a server that is away longer ends the slice; the parts on 
 MODELS_KEPT = 4
 
 
-class Sessions:
+class ModelCache:
     """Loaded models by digest, one for all threads; the least recently used one goes when there are too many."""
 
     def __init__(self, store: ModelStore, device: str, *, batch_size: int | None = None) -> None:
@@ -39,7 +39,7 @@ class Sessions:
         self._device = device
         self._batch_size = batch_size
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[tuple[str, WantedPrecision], Future[Classifier]] = OrderedDict()
+        self._models: OrderedDict[tuple[str, WantedPrecision], Future[Classifier]] = OrderedDict()
 
     def get(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "Classifier":
         """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
@@ -53,33 +53,33 @@ class Sessions:
         """
         key = (pin.digest, precision)
         with self._lock:
-            to_load = key not in self._sessions
-            session = self._sessions.setdefault(key, Future())
-            self._sessions.move_to_end(key)
+            to_load = key not in self._models
+            loading = self._models.setdefault(key, Future())
+            self._models.move_to_end(key)
         try:
             if to_load:
-                self._load(key, session, pin)
-            return session.result()
+                self._load(key, loading, pin)
+            return loading.result()
         finally:
-            del session  # an error's traceback holds this call, which must not hold the error
+            del loading  # an error's traceback holds this call, which must not hold the error
 
-    def _load(self, key: tuple[str, WantedPrecision], session: "Future[Classifier]", pin: ModelPin) -> None:
-        """Load what a session is of; what went wrong goes to all who wait, and the next to ask tries anew."""
+    def _load(self, key: tuple[str, WantedPrecision], loading: "Future[Classifier]", pin: ModelPin) -> None:
+        """Load what a loading is of; what went wrong goes to all who wait, and the next to ask tries anew."""
         try:
             from modeling.inference.choose_engine import load_fastest  # torch: only where a model is wanted
 
             version = self._store.resolve_pinned(pin.ref, pin.digest)
             classifier = load_fastest(version, self._device, precision=key[1])
-            session.set_result(classifier.fitted(self._batch_size) if self._batch_size else classifier)
+            loading.set_result(classifier.for_batch_size(self._batch_size) if self._batch_size else classifier)
         except BaseException as err:
             with self._lock:
-                if self._sessions.get(key) is session:
-                    del self._sessions[key]
-            session.set_exception(err)
+                if self._models.get(key) is loading:
+                    del self._models[key]
+            loading.set_exception(err)
         else:
             self._settle()
         finally:
-            del session
+            del loading
 
     def _settle(self) -> None:
         """Let the least recently used models go, and spare what stays from being looked through for garbage.
@@ -89,9 +89,9 @@ class Sessions:
         on them. So what is there when a model has been loaded is set aside, until another has to go.
         """
         with self._lock:
-            too_many = len(self._sessions) - MODELS_KEPT
+            too_many = len(self._models) - MODELS_KEPT
             for _ in range(too_many):
-                self._sessions.popitem(last=False)
+                self._models.popitem(last=False)
         if too_many > 0:
             gc.unfreeze()
             gc.collect()
@@ -99,12 +99,12 @@ class Sessions:
 
 
 @dataclass
-class Station:
+class WorkerContext:
     """One worker's place of work: plain values and functions, so that tests need no Celery."""
 
     settings: Settings
     ledger: Ledger
-    sessions: Sessions
+    models: ModelCache
     worker: str
     device: str  # as torch says it
     ring: Callable[[str, str], None]  # queue, job

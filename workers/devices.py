@@ -22,8 +22,8 @@ class Device:
     locks: tuple[IO[str], ...] = ()  # held open while the worker lives
 
 
-def take_device(wish: str, *, gpus: list[int] | None = None, locks: Path | None = None) -> Device:
-    """Take the device that `wish` names: auto (a free GPU, else the CPU), cpu, cuda:N, or several as cuda:N,M.
+def take_device(wanted: str, *, gpus: list[int] | None = None, locks: Path | None = None) -> Device:
+    """Take the device that `wanted` names: auto (a free GPU, else the CPU), cpu, cuda:N, or several as cuda:N,M.
 
     Several GPUs train one model together; everything else runs on the first of them. A GPU is taken by a lock
     file, so several workers of one user started with `auto` take one each.
@@ -33,26 +33,26 @@ def take_device(wish: str, *, gpus: list[int] | None = None, locks: Path | None 
         UnavailableError: if other workers hold it.
     """
     gpus = list_gpus() if gpus is None else gpus
-    if wish == "cpu" or (wish == "auto" and not gpus):
+    if wanted == "cpu" or (wanted == "auto" and not gpus):
         return Device("cpu", "cpu", visible="")
-    choices = [[gpu] for gpu in gpus] if wish == "auto" else [_numbers(wish)]
-    wanted = sorted({gpu for choice in choices for gpu in choice})
-    if missing := set(wanted) - set(gpus):
+    choices = [[gpu] for gpu in gpus] if wanted == "auto" else [_numbers(wanted)]
+    named = sorted({gpu for choice in choices for gpu in choice})
+    if missing := set(named) - set(gpus):
         raise UsageError(f"there is no GPU {min(missing)} here; this machine has {gpus or 'none'}")
     for choice in choices:
         if held := _lock_all(locks or _lock_folder(), choice):
             visible = ",".join(map(str, choice))
             return Device(f"cuda:{visible}", "cuda:0", visible, held)
     raise UnavailableError(
-        f"other workers hold GPU {', '.join(map(str, wanted))}; stop one, or start this one with --device cpu"
+        f"other workers hold GPU {', '.join(map(str, named))}; stop one, or start this one with --device cpu"
     )
 
 
-def _numbers(wish: str) -> list[int]:
-    """The GPUs in a wish such as cuda:0,1."""
-    numbers = wish.removeprefix("cuda:").split(",")
-    if not wish.startswith("cuda:") or not all(number.isdecimal() for number in numbers):
-        raise UsageError(f"--device {wish!r} is none of auto, cpu, cuda:N, cuda:N,M,...")
+def _numbers(wanted: str) -> list[int]:
+    """The GPUs that are named, as in cuda:0,1."""
+    numbers = wanted.removeprefix("cuda:").split(",")
+    if not wanted.startswith("cuda:") or not all(number.isdecimal() for number in numbers):
+        raise UsageError(f"--device {wanted!r} is none of auto, cpu, cuda:N, cuda:N,M,...")
     return sorted({int(number) for number in numbers})
 
 

@@ -12,7 +12,7 @@ import redis
 
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.context import Station
+from workers.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ class Leases:
     whoever asks first. That also frees a worker that hangs inside a decoder or a driver.
     """
 
-    def __init__(self, station: Station, job: str, *, on_tick: Callable[[], None] = lambda: None) -> None:
-        self._station = station
+    def __init__(self, context: WorkerContext, job: str, *, on_tick: Callable[[], None] = lambda: None) -> None:
+        self._context = context
         self._job = job
         self._on_tick = on_tick
         self._claims: dict[int, Claim] = {}
@@ -50,7 +50,7 @@ class Leases:
         self._thread.join()
         for claim in self.held():
             try:
-                self._station.ledger.release(claim)
+                self._context.ledger.release(claim)
             except SERVER_ERRORS as away:
                 logger.warning(
                     "cannot hand back shard %d of %s, its lease will run out: %s",
@@ -90,19 +90,19 @@ class Leases:
         return self.state in ("queued", "running", "finalizing", "unknown")
 
     def _run(self) -> None:
-        while not self._stop.wait(min(RENEW_S, self._station.settings.lease_s / 3)):
+        while not self._stop.wait(min(RENEW_S, self._context.settings.lease_s / 3)):
             try:
                 self._renew()
             except redis.RedisError as err:  # whatever it is, this thread must live to see the end of it
                 logger.warning("cannot renew the leases of %s: %s", self._job, err)
             self._on_tick()
-            if time.monotonic() - self._last_progress > self._station.settings.stall_s:
-                logger.critical("nothing was finished for %.0f s; this process ends", self._station.settings.stall_s)
+            if time.monotonic() - self._last_progress > self._context.settings.stall_s:
+                logger.critical("nothing was finished for %.0f s; this process ends", self._context.settings.stall_s)
                 os._exit(STALLED_EXIT_CODE)
 
     def _renew(self) -> None:
         claims = self.held()
-        self.state, lost = self._station.ledger.renew(self._job, claims, self._station.settings.lease_s)
+        self.state, lost = self._context.ledger.renew(self._job, claims, self._context.settings.lease_s)
         self.lost |= lost
         if lost and self.state != "unknown":
             logger.warning("job %s: the lease of shards %s ran out; another may have them", self._job, sorted(lost))

@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 
 @click.command(help="Start a worker; `pigeonhole worker --help` says more.")
 @click.option("--queues", default=",".join(ALL_QUEUES))
-@click.option("--device", "wish", default="auto")
+@click.option("--device", "wanted", default="auto")
 @click.option("--log-level", default="INFO")
-def main(queues: str, wish: str, log_level: str) -> None:
+def main(queues: str, wanted: str, log_level: str) -> None:
     """Run one worker until it is told to stop."""
     configure_logging(log_level)
     try:
-        run_worker(_parse_queues(queues), take_device(wish), log_level)
+        run_worker(_parse_queues(queues), take_device(wanted), log_level)
     except PigeonholeError as err:
         click.echo(f"error: {err}", err=True)
         sys.exit(err.exit_code)
@@ -72,18 +72,18 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting starves the decode threads of shared cores
     ack_patch.install()
     app = create_app(url, include=("workers.tasks",))
-    caretaker = Caretaker(app, ledger, worker, queues, device.name)
+    maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name)
     signals.setup_logging.connect(_keep_logging, weak=False)
-    signals.worker_ready.connect(lambda **_: _ready(Path(facts.drain_flag), caretaker), weak=False)
+    signals.worker_ready.connect(lambda **_: _ready(Path(facts.drain_flag), maintenance), weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
     try:
         app.worker_main(_celery_arguments(worker, queues, log_level))
     finally:
-        caretaker.stop()
+        maintenance.stop()
         shutil.rmtree(run_folder, ignore_errors=True)
 
 
-class Caretaker:
+class MaintenanceThreads:
     """The threads that say the worker lives and look after jobs that nobody else looks after."""
 
     def __init__(self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str) -> None:
@@ -170,7 +170,7 @@ def _keep_logging(**_: Any) -> None:
     """Connected to Celery's signal, which keeps Celery from setting up logging of its own."""
 
 
-def _ready(drain_flag: Path, caretaker: Caretaker) -> None:
+def _ready(drain_flag: Path, maintenance: MaintenanceThreads) -> None:
     """The worker takes doorbells from here on."""
     warm_stop = signal.getsignal(signal.SIGTERM)
     assert callable(warm_stop)
@@ -184,7 +184,7 @@ def _ready(drain_flag: Path, caretaker: Caretaker) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    caretaker.start()
+    maintenance.start()
 
 
 def _stop_at_once(run_folder: Path) -> None:

@@ -13,11 +13,11 @@ from orchestrator.contract.server import SERVER_ERRORS
 from workers.child import at_work
 from workers.classify.slice import classify_slice
 from workers.finalize.finalize import end_job
-from workers.training.run import do_child_job
+from workers.training.run import run_process_job
 
 logger = logging.getLogger(__name__)
 
-_WORK = {CLASSIFY: classify_slice, TRAIN: do_child_job, FINALIZE: end_job}
+_WORK = {CLASSIFY: classify_slice, TRAIN: run_process_job, FINALIZE: end_job}
 
 
 @shared_task(name=TASKS[CLASSIFY], time_limit=SLICE_TIME_LIMIT_S)
@@ -42,8 +42,8 @@ def _answer(queue: str, message: dict[str, Any]) -> None:
     """Do what the bell asks for; a bell that means nothing here is reported and dropped."""
     try:
         job = Doorbell.parse(message, what=f"a doorbell on {queue}").job
-        with at_work(f"{queue} {job}") as station:
-            _WORK[queue](job, station)
+        with at_work(f"{queue} {job}") as context:
+            _WORK[queue](job, context)
     except MessageError as err:
         logger.error("%s", err)  # noqa: TRY400 the message says it all
     except NotFoundError as err:

@@ -16,7 +16,7 @@ from modeling.data.facts import read_image_file
 from modeling.errors import DataError, ImageError
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
-from modeling.images.pixels import Pixels, fit, pixels_of
+from modeling.images.pixels import Pixels, pixels_of, scale_to
 from modeling.images.preprocessing import Preprocessing
 
 Indices = NDArray[np.int64]
@@ -110,5 +110,5 @@ def load_image(dataset: Dataset, index: int, preprocessing: Preprocessing) -> Pi
         if pixels_HWC.shape == preprocessing.shape and preprocessing.resize is None:
             return pixels_HWC
         picture = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC)
-        return fit(pixels_of(picture, preprocessing), preprocessing)
+        return scale_to(pixels_of(picture, preprocessing), preprocessing)
     return decode_image(read_image_file(dataset.files[index]), preprocessing, max_pixels=MAX_PIXELS)

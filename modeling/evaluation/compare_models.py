@@ -10,7 +10,7 @@ import numpy as np
 
 from modeling.evaluation.gather import Gathered, Indices, gather
 from modeling.evaluation.parts import choose, num_trained_on, parts_of
-from modeling.evaluation.request import Part
+from modeling.evaluation.request import DataPart
 from modeling.metrics.answers import Answers
 from modeling.metrics.comparison import Comparison, compare, label_places
 
@@ -28,7 +28,7 @@ class CompareRequest:
     b: Path
     data: Path
     device: str = "cpu"
-    part: Part = "all"
+    part: DataPart = "all"
 
 
 @dataclass(frozen=True, slots=True)

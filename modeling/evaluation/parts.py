@@ -9,12 +9,12 @@ from modeling.data.dataset import PART_NAMES, TRAIN, Dataset
 from modeling.data.splits import read_split
 from modeling.errors import DataError, ImageError, ModelFormatError
 from modeling.evaluation.gather import Indices, ahead, image_sha256
-from modeling.evaluation.request import Part
+from modeling.evaluation.request import DataPart
 
 SPLIT_FILE = "split.csv"  # in a model's folder, where its training wrote one
 
 PartOf = Mapping[str, str]
-"""Part of the model's split by an image's sha256."""
+"""DataPart of the model's split by an image's sha256."""
 
 
 def parts_of(model: Path) -> PartOf | None:
@@ -37,7 +37,7 @@ def num_trained_on(split: PartOf | None, sha256: Iterable[str]) -> int | None:
     return None if split is None else sum(split.get(digest) == PART_NAMES[TRAIN] for digest in sha256)
 
 
-def choose(dataset: Dataset, part: Part, split: PartOf | None) -> Indices:
+def choose(dataset: Dataset, part: DataPart, split: PartOf | None) -> Indices:
     """Indices of the images in `part`, ascending.
 
     What an image's part is, the model's split says, which knows images by their content; where it knows none of

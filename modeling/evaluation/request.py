@@ -11,8 +11,8 @@ EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.csv"
 PLOTS_FOLDER = "plots"
 
-Part = Literal["all", "train", "validation", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
+DataPart = Literal["all", "train", "validation", "test"]
+PARTS: tuple[DataPart, ...] = get_args(DataPart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class EvaluateRequest:
     data: Path
     output: Path
     device: str = "cpu"
-    part: Part = "all"
+    part: DataPart = "all"
     model_ref: str = ""
 
     def __post_init__(self) -> None:

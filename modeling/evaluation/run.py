@@ -12,7 +12,7 @@ from modeling.metrics.figures import evaluate_answers
 from modeling.registry.card import REPORT_FILE
 
 if TYPE_CHECKING:
-    from modeling.evaluation.write import Subject
+    from modeling.evaluation.write import Evaluated
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -28,12 +28,12 @@ def evaluate(request: EvaluateRequest, emit: Emit) -> Evaluation:
     from modeling.evaluation.write import write_evaluation
 
     check_output(request.output)
-    subject, evaluation = measure(request, emit)
-    write_evaluation(subject, evaluation)
+    evaluated, evaluation = measure_model(request, emit)
+    write_evaluation(evaluated, evaluation)
     return evaluation
 
 
-def measure(request: EvaluateRequest, emit: Emit) -> tuple["Subject", Evaluation]:
+def measure_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", Evaluation]:
     """Evaluate as requested, and write nothing.
 
     Events go to `emit` as they happen: `evaluate` with `num_done` and `num_images`, `note` and `warning` with a
@@ -45,7 +45,7 @@ def measure(request: EvaluateRequest, emit: Emit) -> tuple["Subject", Evaluation
     from modeling.data.forms.open import open_dataset
     from modeling.evaluation.gather import gather
     from modeling.evaluation.parts import choose, num_trained_on, parts_of
-    from modeling.evaluation.write import Subject
+    from modeling.evaluation.write import Evaluated
     from modeling.inference.classifier import Classifier  # torch: only where a model is wanted
 
     classifier = Classifier.load(request.model, request.device)
@@ -63,10 +63,10 @@ def measure(request: EvaluateRequest, emit: Emit) -> tuple["Subject", Evaluation
         ),
     )
     evaluation = evaluate_answers(gathered.answers, classifier.calibration)
-    subject = Subject(request, classifier.card, dataset, gathered, num_trained_on(split, gathered.sha256))
-    for text in subject.warnings():
+    evaluated = Evaluated(request, classifier.card, dataset, gathered, num_trained_on(split, gathered.sha256))
+    for text in evaluated.warnings():
         emit({"event": "warning", "text": text})
-    return subject, evaluation
+    return evaluated, evaluation
 
 
 def check_output(output: Path) -> None:

@@ -38,7 +38,7 @@ _PICTURE_PX = 128  # a report's pictures: no smaller than this where the file ha
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class Evaluated:
     """What was evaluated on what.
 
     num_trained_on: evaluated images that the model's training saw; None where the model does not say which.
@@ -78,15 +78,15 @@ class Subject:
         }
 
 
-def write_evaluation(subject: Subject, evaluation: Evaluation) -> None:
+def write_evaluation(evaluated: Evaluated, evaluation: Evaluation) -> None:
     """Write everything to a folder beside the output, and rename it into place."""
-    output = subject.request.output
+    output = evaluated.request.output
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        for name, text in documents(subject, evaluation).items():
+        for name, text in documents(evaluated, evaluation).items():
             _write(staging / name, text)
-        _write_report(staging, subject, evaluation)
+        _write_report(staging, evaluated, evaluation)
         staging.chmod(0o755)  # mkdtemp keeps others out
         if output.exists():
             shutil.rmtree(output)  # an earlier evaluation, as check_output saw
@@ -95,10 +95,10 @@ def write_evaluation(subject: Subject, evaluation: Evaluation) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def documents(subject: Subject, evaluation: Evaluation) -> dict[str, str]:
+def documents(evaluated: Evaluated, evaluation: Evaluation) -> dict[str, str]:
     """Text of `evaluation.json` and `predictions.csv` by their names."""
-    figures = json.dumps(subject.facts() | evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    return {EVALUATION_FILE: figures + "\n", PREDICTIONS_FILE: _predictions(subject)}
+    figures = json.dumps(evaluated.facts() | evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    return {EVALUATION_FILE: figures + "\n", PREDICTIONS_FILE: _predictions(evaluated)}
 
 
 def _write(path: Path, text: str) -> None:
@@ -108,10 +108,10 @@ def _write(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _predictions(subject: Subject) -> str:
+def _predictions(evaluated: Evaluated) -> str:
     """One line an image, in the order of the data."""
-    answers, labels = subject.gathered.answers, subject.card.labels
-    scored, decisions = _scored(subject)
+    answers, labels = evaluated.gathered.answers, evaluated.card.labels
+    scored, decisions = _scored(evaluated)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(PREDICTION_COLUMNS)
@@ -128,52 +128,52 @@ def _predictions(subject: Subject) -> str:
     return lines.getvalue()
 
 
-def _scored(subject: Subject) -> tuple[Scored, list[str | None]]:
+def _scored(evaluated: Evaluated) -> tuple[Scored, list[str | None]]:
     """Scores and decisions as the model's calibration makes them."""
-    calibration = subject.card.calibration
+    calibration = evaluated.card.calibration
     if calibration is None:
-        scored = Scored.of(subject.gathered.answers, 1.0)
+        scored = Scored.of(evaluated.gathered.answers, 1.0)
         return scored, [None] * len(scored.scores_N)
-    scored = Scored.of(subject.gathered.answers, calibration.temperature)
+    scored = Scored.of(evaluated.gathered.answers, calibration.temperature)
     return scored, list(calibration.decide_all(scored.predicted_N, scored.scores_N))
 
 
-def _write_report(folder: Path, subject: Subject, evaluation: Evaluation) -> None:
-    from modeling.report.content import Story
+def _write_report(folder: Path, evaluated: Evaluated, evaluation: Evaluation) -> None:
+    from modeling.report.content import ReportContent
     from modeling.report.write import write_report
 
-    request, card = subject.request, subject.card
+    request, card = evaluated.request, evaluated.card
     facts = [
         ("model", request.model_ref),
         ("architecture", card.architecture),
         ("weights", card.weights_sha256[:12]),
         ("data", str(request.data)),
         ("device", request.device),
-        *(("beware", warning) for warning in subject.warnings()),
+        *(("beware", warning) for warning in evaluated.warnings()),
     ]
-    story = Story(
+    content = ReportContent(
         title=request.model_ref,
         facts=facts,
         evaluation=evaluation,
         part="evaluated" if request.part == "all" else request.part,
-        picture=_pictures(subject),
-        samples=_samples(subject),
+        picture=_pictures(evaluated),
+        samples=_samples(evaluated),
         calibration=card.calibration,
     )
-    write_report(folder, story)
+    write_report(folder, content)
 
 
-def _pictures(subject: Subject) -> Callable[[int], Pixels | None]:
+def _pictures(evaluated: Evaluated) -> Callable[[int], Pixels | None]:
     """A function from an evaluated image's place to its pixels, framed as the network sees it."""
-    shown = _enlarged(subject.card.preprocessing)
+    shown = _enlarged(evaluated.card.preprocessing)
 
     def picture(place: int) -> Pixels | None:
-        index = int(subject.gathered.indices_N[place])
-        if subject.dataset.pixels_NHWC is not None:
-            pixels_HWC: Pixels = subject.dataset.pixels_NHWC[index]
+        index = int(evaluated.gathered.indices_N[place])
+        if evaluated.dataset.pixels_NHWC is not None:
+            pixels_HWC: Pixels = evaluated.dataset.pixels_NHWC[index]
             return pixels_HWC
         try:
-            return load_image(subject.dataset, index, shown)
+            return load_image(evaluated.dataset, index, shown)
         except ImageError:  # it was there a moment ago; the report shows a blank
             return None
 
@@ -192,13 +192,13 @@ def _enlarged(preprocessing: Preprocessing) -> Preprocessing:
     )
 
 
-def _samples(subject: Subject) -> list["Sample"]:
+def _samples(evaluated: Evaluated) -> list["Sample"]:
     """Some images with predictions, evenly spread over the data."""
     from modeling.report.content import Sample
 
-    answers, labels = subject.gathered.answers, subject.card.labels
-    scored, decisions = _scored(subject)
-    picture = _pictures(subject)
+    answers, labels = evaluated.gathered.answers, evaluated.card.labels
+    scored, decisions = _scored(evaluated)
+    picture = _pictures(evaluated)
     last = len(answers.names) - 1
     places = np.unique(np.linspace(0, last, min(_NUM_SAMPLES, last + 1)).round().astype(int)).tolist()
     return [

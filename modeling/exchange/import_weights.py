@@ -17,7 +17,7 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
 from modeling.networks.architectures import Architecture, default_preprocessing, get_architecture
 from modeling.networks.build import blank_network, normalise
-from modeling.networks.state_dicts import State, fit_state, read_state
+from modeling.networks.state_dicts import State, match_state, read_state
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard, check_int8
 
 _LABELS = 'a JSON list of names or an object such as {"0": "cat"}'
@@ -40,7 +40,7 @@ class WeightsImport:
     preprocessing: Path | None = None
 
 
-def stage_weights(wish: WeightsImport, staged: Path) -> ModelCard:
+def stage_weights(request: WeightsImport, staged: Path) -> ModelCard:
     """Write a model of these weights to the empty folder `staged`.
 
     The file is read strictly: every tensor of the network, of its shape, and no other. Numbers become float32.
@@ -49,19 +49,19 @@ def stage_weights(wish: WeightsImport, staged: Path) -> ModelCard:
         ArchitectureError: weights of another architecture, or of another number of labels.
         ModelFormatError: a file that is no weights, no labels or no preprocessing, or weights that answer nothing.
     """
-    architecture = get_architecture(wish.architecture)
-    labels = read_labels(wish.labels)
-    state = read_state(wish.file)
-    _check_num_labels(architecture, state, labels, wish)
-    network, preprocessing = _fitted(architecture, state, len(labels), wish)
-    _check_answers(network, preprocessing, wish.file)
+    architecture = get_architecture(request.architecture)
+    labels = read_labels(request.labels)
+    state = read_state(request.file)
+    _check_num_labels(architecture, state, labels, request)
+    network, preprocessing = _matching_network(architecture, state, len(labels), request)
+    _check_answers(network, preprocessing, request.file)
     weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     card = ModelCard(
-        architecture=wish.architecture,
+        architecture=request.architecture,
         labels=labels,
         preprocessing=preprocessing,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        training={"imported": {"file": wish.file.name, "sha256": _sha256(wish.file)}},
+        training={"imported": {"file": request.file.name, "sha256": _sha256(request.file)}},
     )
     (staged / WEIGHTS_FILE).write_bytes(weights)
     (staged / CARD_FILE).write_bytes(card.to_bytes())
@@ -125,49 +125,51 @@ def _read_json(path: Path, expected: str) -> Any:
         raise DataError(f"{path}: not JSON ({err}); expected {expected}") from err
 
 
-def _check_num_labels(architecture: Architecture, state: State, labels: tuple[str, ...], wish: WeightsImport) -> None:
+def _check_num_labels(
+    architecture: Architecture, state: State, labels: tuple[str, ...], request: WeightsImport
+) -> None:
     weight = state.get(f"{architecture.head}.weight")
     if weight is not None and weight.dim() and len(weight) != len(labels):
         raise ArchitectureError(
-            f"{wish.file} answers with {len(weight)} labels, but {wish.labels} names {len(labels)}; "
+            f"{request.file} answers with {len(weight)} labels, but {request.labels} names {len(labels)}; "
             "give the labels that it was trained with"
         )
 
 
-def _fitted(
-    architecture: Architecture, state: State, num_labels: int, wish: WeightsImport
+def _matching_network(
+    architecture: Architecture, state: State, num_labels: int, request: WeightsImport
 ) -> tuple[nn.Module, Preprocessing]:
     """The network with the state, and the first preprocessing with which it fits."""
     misfit: ArchitectureError | None = None
-    for preprocessing in _preprocessings(architecture, wish):
+    for preprocessing in _preprocessings(architecture, request):
         network = blank_network(architecture.name, preprocessing, num_labels)
         try:
-            fitting = fit_state(network, architecture.name, state, source=str(wish.file))
+            matching = match_state(network, architecture.name, state, source=str(request.file))
         except ArchitectureError as err:
             misfit = misfit or err
             continue
         own = network.state_dict()
-        cast = {name: tensor.to(own[name].dtype) for name, tensor in fitting.items()}
+        cast = {name: tensor.to(own[name].dtype) for name, tensor in matching.items()}
         network.load_state_dict(cast, assign=True)
         return network.eval(), preprocessing
     assert misfit is not None, "there is a preprocessing to try"
     raise misfit
 
 
-def _preprocessings(architecture: Architecture, wish: WeightsImport) -> list[Preprocessing]:
+def _preprocessings(architecture: Architecture, request: WeightsImport) -> list[Preprocessing]:
     """What to try: the file's, or the architecture's, which for small networks may be for colour or grey."""
-    if wish.preprocessing is not None:
-        if wish.image_size is not None:
+    if request.preprocessing is not None:
+        if request.image_size is not None:
             raise ModelingError("give either an image size or a preprocessing file, which has one")
-        value = _read_json(wish.preprocessing, _PREPROCESSING)
+        value = _read_json(request.preprocessing, _PREPROCESSING)
         try:
             return [Preprocessing.from_json(value)]
         except ModelFormatError as err:
-            raise ModelFormatError(f"{wish.preprocessing}: {err}") from err
-    usual = default_preprocessing(architecture, wish.image_size)
+            raise ModelFormatError(f"{request.preprocessing}: {err}") from err
+    usual = default_preprocessing(architecture, request.image_size)
     if architecture.family == "torchvision":
         return [usual]
-    return [usual, default_preprocessing(architecture, wish.image_size, "L" if usual.mode == "RGB" else "RGB")]
+    return [usual, default_preprocessing(architecture, request.image_size, "L" if usual.mode == "RGB" else "RGB")]
 
 
 def _check_answers(network: nn.Module, preprocessing: Preprocessing, file: Path) -> None:

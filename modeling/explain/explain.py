@@ -11,7 +11,7 @@ from modeling.errors import ModelingError
 from modeling.explain.drawing import draw
 from modeling.explain.filters import is_one_dense_layer
 from modeling.explain.layers import find_layer, first_convolution
-from modeling.explain.renderer import MOST_IDEAL, Plate, Subject, Workshop, cam_layer, feature_layers
+from modeling.explain.renderer import MOST_IDEAL, ExplainedModel, Panel, Renderer, cam_layer, feature_layers
 from modeling.explain.request import KINDS, ExplainRequest, Kind
 from modeling.networks.architectures import ARCHITECTURES
 
@@ -19,10 +19,10 @@ _ARCHITECTURES_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExplainPlan:
     """The files that will be written, and the kinds that were not asked for and do not suit, with the reason."""
 
-    plates: tuple[Plate, ...]
+    panels: tuple[Panel, ...]
     left_out: dict[Kind, str]
 
 
@@ -35,31 +35,31 @@ class Written:
     facts: dict[str, Any]
 
 
-def plan(subject: Subject, request: ExplainRequest) -> Plan:
+def plan(explained: ExplainedModel, request: ExplainRequest) -> ExplainPlan:
     """What will be shown; nothing is computed yet.
 
     Raises:
         ModelingError: an unknown label or layer, or a kind asked for that does not suit the model or lacks images.
     """
-    _check_labels(subject, request.labels)
+    _check_labels(explained, request.labels)
     if request.layer is not None:
-        find_layer(subject.network, request.layer)
-    reasons = {kind: _obstacle(kind, subject, request) for kind in request.show or KINDS}
+        find_layer(explained.network, request.layer)
+    reasons = {kind: _obstacle(kind, explained, request) for kind in request.show or KINDS}
     left_out = {kind: reason for kind, reason in reasons.items() if reason is not None}
     if request.show and left_out:
         raise ModelingError("; ".join(f"{kind}: {reason}" for kind, reason in left_out.items()))
-    workshop = Workshop(subject, request)
+    renderer = Renderer(explained, request)
     wanted = [kind for kind in reasons if kind not in left_out]
-    return Plan(tuple(plate for kind in wanted for plate in workshop.plates(kind)), left_out)
+    return ExplainPlan(tuple(panel for kind in wanted for panel in renderer.panels(kind)), left_out)
 
 
-def write(planned: Plan, output: Path, *, overwrite: bool) -> Iterator[Written]:
+def write(planned: ExplainPlan, output: Path, *, overwrite: bool) -> Iterator[Written]:
     """Compute and write the plan's files into a folder, one after another.
 
     Raises:
         ModelingError: before anything is computed, if a file exists and `overwrite` is not set.
     """
-    taken = [plate.file_name for plate in planned.plates if os.path.lexists(output / plate.file_name)]
+    taken = [panel.file_name for panel in planned.panels if os.path.lexists(output / panel.file_name)]
     if taken and not overwrite:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise ModelingError(f"{output / taken[0]}{more} exists; give another folder, or --overwrite to replace it")
@@ -67,49 +67,49 @@ def write(planned: Plan, output: Path, *, overwrite: bool) -> Iterator[Written]:
     return _written(planned, output)
 
 
-def _written(planned: Plan, output: Path) -> Iterator[Written]:
-    for plate in planned.plates:
-        sheet, facts = plate.make()
-        path = output / plate.file_name
-        staged = output / f".{plate.file_name}.part"
+def _written(planned: ExplainPlan, output: Path) -> Iterator[Written]:
+    for panel in planned.panels:
+        sheet, facts = panel.make()
+        path = output / panel.file_name
+        staged = output / f".{panel.file_name}.part"
         try:
             staged.write_bytes(draw(sheet))
             staged.replace(path)
         finally:
             staged.unlink(missing_ok=True)
-        yield Written(plate.kind, path, facts)
+        yield Written(panel.kind, path, facts)
 
 
-def _check_labels(subject: Subject, labels: Sequence[str]) -> None:
-    known = subject.classifier.labels
+def _check_labels(explained: ExplainedModel, labels: Sequence[str]) -> None:
+    known = explained.classifier.labels
     for label in labels:
         if label not in known:
             near = get_close_matches(label, known, n=3) or known[:10]
             more = ", ..." if near == known[:10] and len(known) > 10 else ""
             raise ModelingError(
-                f"{subject.name} has no label {label!r}; choose one of its own: {', '.join(near)}{more}"
+                f"{explained.name} has no label {label!r}; choose one of its own: {', '.join(near)}{more}"
             )
 
 
-def _obstacle(kind: Kind, subject: Subject, request: ExplainRequest) -> str | None:
+def _obstacle(kind: Kind, explained: ExplainedModel, request: ExplainRequest) -> str | None:
     """Why a kind cannot be shown, and what to do; None where it can."""
-    architecture = subject.classifier.card.architecture
+    architecture = explained.classifier.card.architecture
     if kind == "weights":
-        suits = is_one_dense_layer(subject.network)
+        suits = is_one_dense_layer(explained.network)
         return None if suits else f"only a perceptron has one weight a pixel and label; this model is a {architecture}"
     if kind == "filters":
-        found = first_convolution(subject.network)
+        found = first_convolution(explained.network)
         return f"a {architecture} has no convolution, so it has no filters" if found is None else None
     if kind == "ideal":
-        many = len(subject.classifier.labels) > MOST_IDEAL and not request.labels and not request.pictures
-        return f"{len(subject.classifier.labels)} labels are too many; choose some with --label" if many else None
+        many = len(explained.classifier.labels) > MOST_IDEAL and not request.labels and not request.pictures
+        return f"{len(explained.classifier.labels)} labels are too many; choose some with --label" if many else None
     if not request.pictures:
         return "no image was given"
-    if kind == "robustness" and len(subject.classifier.labels) == 1:
+    if kind == "robustness" and len(explained.classifier.labels) == 1:
         return "a model of one label has no other answer"
-    if kind == "features" and not feature_layers(subject, request):
+    if kind == "features" and not feature_layers(explained, request):
         return f"a {architecture} keeps no places apart, so it has no feature maps"
-    if kind == "gradcam" and cam_layer(subject, request) is None:
+    if kind == "gradcam" and cam_layer(explained, request) is None:
         return f"a {architecture} has no last layer of places; {_with_cam_layer()}, or a layer with --layer"
     return None
 

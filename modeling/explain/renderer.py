@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from modeling.explain import panels as plates
+from modeling.explain import panels
 from modeling.explain.drawing import Sheet
 from modeling.explain.features import feature_maps, grad_cam
 from modeling.explain.filters import edge_filters, edge_responses, learned_filters, learned_responses, weight_images
@@ -26,7 +26,7 @@ Drawn = tuple[Sheet, dict[str, Any]]  # a sheet, and what stands on it as data
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ExplainedModel:
     """The model that is looked into, by the name that stands on the sheets, and a second one to compare with."""
 
     name: str
@@ -45,7 +45,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Plate:
+class Panel:
     """A file that will be written. `make` computes the sheet and its data."""
 
     kind: Kind
@@ -53,33 +53,33 @@ class Plate:
     make: Callable[[], Drawn]
 
 
-def feature_layers(subject: Subject, request: ExplainRequest) -> list[str]:
+def feature_layers(explained: ExplainedModel, request: ExplainRequest) -> list[str]:
     """The layer asked for, or the first convolution and the one that Grad-CAM looks at."""
     if request.layer is not None:
         return [request.layer]
-    first = first_convolution(subject.network)
-    layers = [first[0] if first else None, cam_layer(subject, request)]
+    first = first_convolution(explained.network)
+    layers = [first[0] if first else None, cam_layer(explained, request)]
     return list(dict.fromkeys(layer for layer in layers if layer is not None))
 
 
-def cam_layer(subject: Subject, request: ExplainRequest) -> str | None:
+def cam_layer(explained: ExplainedModel, request: ExplainRequest) -> str | None:
     """The layer that Grad-CAM looks at: the one asked for, the architecture's, or a transformer's last tokens."""
-    own = get_architecture(subject.classifier.card.architecture).cam_layer
-    return request.layer or own or last_tokens(subject.network)
+    own = get_architecture(explained.classifier.card.architecture).cam_layer
+    return request.layer or own or last_tokens(explained.network)
 
 
-class Workshop:
-    """Makes sheets of one subject; every picture is asked for its answer once."""
+class Renderer:
+    """Makes sheets of one explained; every picture is asked for its answer once."""
 
-    def __init__(self, subject: Subject, request: ExplainRequest) -> None:
-        self._subject = subject
+    def __init__(self, explained: ExplainedModel, request: ExplainRequest) -> None:
+        self._explained = explained
         self._request = request
-        self._labels = subject.classifier.labels
+        self._labels = explained.classifier.labels
         self._index = {label: i for i, label in enumerate(self._labels)}
         self._scores: dict[int, dict[str, float]] = {}
 
-    def plates(self, kind: Kind) -> list[Plate]:
-        """The plates of a kind."""
+    def panels(self, kind: Kind) -> list[Panel]:
+        """The panels of a kind."""
         whole: dict[Kind, Callable[[], Drawn]] = {
             "weights": self._weights,
             "filters": self._filters,
@@ -91,43 +91,43 @@ class Workshop:
             "features": self._features,
             "gradcam": self._gradcam,
         }
-        made = [Plate(kind, f"{kind}.png", whole[kind])] if kind in whole else []
+        made = [Panel(kind, f"{kind}.png", whole[kind])] if kind in whole else []
         if kind in each:
             names = _file_names(kind, self._request.pictures)
-            made += [Plate(kind, name, lambda i=i: each[kind](i)) for i, name in enumerate(names)]  # type: ignore[misc]
+            made += [Panel(kind, name, lambda i=i: each[kind](i)) for i, name in enumerate(names)]  # type: ignore[misc]
         return made
 
     def _weights(self) -> Drawn:
-        found = weight_images(self._subject.network, self._subject.classifier.preprocessing)
+        found = weight_images(self._explained.network, self._explained.classifier.preprocessing)
         chosen = [self._index[label] for label in self._request.labels or self._labels]
-        shown = [self._labels[i] for i in chosen[: plates.MOST_LABELS]]
-        return plates.weights_sheet(self._subject.name, found, self._labels, chosen), {"labels": shown}
+        shown = [self._labels[i] for i in chosen[: panels.MOST_LABELS]]
+        return panels.weights_sheet(self._explained.name, found, self._labels, chosen), {"labels": shown}
 
     def _filters(self) -> Drawn:
-        learned = learned_filters(self._subject.network)
+        learned = learned_filters(self._explained.network)
         facts = {"layer": learned.layer, "num_filters": len(learned.kernels_FhwC)}
-        return plates.filters_sheet(self._subject.name, learned, edge_filters()), facts
+        return panels.filters_sheet(self._explained.name, learned, edge_filters()), facts
 
     def _responses(self, i: int) -> Drawn:
         pixels_HWC, fixed = self._request.pictures[i].pixels_HWC, edge_filters()
-        learned = learned_filters(self._subject.network)
-        learned_FHW = learned_responses(self._subject.network, pixels_HWC, self._subject.classifier.preprocessing)
-        sheet = plates.responses_sheet(self._seen(i), learned, learned_FHW, fixed, edge_responses(pixels_HWC, fixed))
+        learned = learned_filters(self._explained.network)
+        learned_FHW = learned_responses(self._explained.network, pixels_HWC, self._explained.classifier.preprocessing)
+        sheet = panels.responses_sheet(self._seen(i), learned, learned_FHW, fixed, edge_responses(pixels_HWC, fixed))
         return sheet, self._facts(i) | {"layer": learned.layer}
 
     def _features(self, i: int) -> Drawn:
-        pixels_HWC, preprocessing = self._request.pictures[i].pixels_HWC, self._subject.classifier.preprocessing
+        pixels_HWC, preprocessing = self._request.pictures[i].pixels_HWC, self._explained.classifier.preprocessing
         found = [
-            feature_maps(self._subject.network, pixels_HWC, preprocessing, layer)
-            for layer in feature_layers(self._subject, self._request)
+            feature_maps(self._explained.network, pixels_HWC, preprocessing, layer)
+            for layer in feature_layers(self._explained, self._request)
         ]
-        strongest = {maps.layer: [int(channel) for channel in maps.channels_F[: plates.MOST_MAPS]] for maps in found}
-        return plates.features_sheet(self._seen(i), found), self._facts(i) | {"strongest": strongest}
+        strongest = {maps.layer: [int(channel) for channel in maps.channels_F[: panels.MOST_MAPS]] for maps in found}
+        return panels.features_sheet(self._seen(i), found), self._facts(i) | {"strongest": strongest}
 
     def _gradcam(self, i: int) -> Drawn:
         seen, pixels_HWC = self._seen(i), self._request.pictures[i].pixels_HWC
-        classifier = self._subject.classifier
-        layer = cam_layer(self._subject, self._request)
+        classifier = self._explained.classifier
+        layer = cam_layer(self._explained, self._request)
         assert layer is not None, "the plan has refused this"
         heats = [
             (
@@ -138,18 +138,18 @@ class Workshop:
             for label in self._request.labels or (seen.label,)
         ]
         scores = {label: round(score, 6) for label, score, _ in heats}
-        return plates.gradcam_sheet(seen, heats), self._facts(i) | {"layer": layer, "scores": scores}
+        return panels.gradcam_sheet(seen, heats), self._facts(i) | {"layer": layer, "scores": scores}
 
     def _ideal(self) -> Drawn:
-        ascent, subject = Ascent(seed=self._request.seed), self._subject
+        ascent, explained = Ascent(seed=self._request.seed), self._explained
         found = [
             ideal_image(
-                subject.network, subject.classifier.preprocessing, self._index[label], ascent, subject.temperature
+                explained.network, explained.classifier.preprocessing, self._index[label], ascent, explained.temperature
             )
             for label in self._ideal_labels()
         ]
         scores = {self._labels[image.label]: round(image.score, 6) for image in found}
-        return plates.ideal_sheet(subject.name, found, self._labels, ascent), {"scores": scores, "seed": ascent.seed}
+        return panels.ideal_sheet(explained.name, found, self._labels, ascent), {"scores": scores, "seed": ascent.seed}
 
     def _ideal_labels(self) -> Sequence[str]:
         if self._request.labels or len(self._labels) <= MOST_IDEAL:
@@ -158,23 +158,23 @@ class Workshop:
         return list(predicted)[:MOST_IDEAL]
 
     def _robustness(self) -> Drawn:
-        subject, attack = self._subject, Attack(seed=self._request.seed)
+        explained, attack = self._explained, Attack(seed=self._request.seed)
         rows: list[tuple[Seen, Flip, float | None]] = []
         for i, picture in enumerate(self._request.pictures):
-            network, preprocessing = subject.network, subject.classifier.preprocessing
-            flip = smallest_flip(network, picture.pixels_HWC, preprocessing, attack, subject.temperature)
+            network, preprocessing = explained.network, explained.classifier.preprocessing
+            flip = smallest_flip(network, picture.pixels_HWC, preprocessing, attack, explained.temperature)
             rows.append((self._seen(i), flip, self._multiple(flip)))
         flips = [flip for _, flip, _ in rows]
         images = [
-            self._facts(i) | _change(flip, self._labels, multiple, compared=subject.second is not None)
+            self._facts(i) | _change(flip, self._labels, multiple, compared=explained.second is not None)
             for i, (_, flip, multiple) in enumerate(rows)
         ]
         summary = _summary(flips, attack)
-        sheet = plates.robustness_sheet(subject.name, rows, self._labels, summary, subject.second_name)
+        sheet = panels.robustness_sheet(explained.name, rows, self._labels, summary, explained.second_name)
         return sheet, {"median_epsilon": _median(flips), "summary": summary, "images": images}
 
     def _multiple(self, flip: Flip) -> float | None:
-        second = self._subject.second
+        second = self._explained.second
         if second is None or flip.epsilon is None:
             return None
         return fooled_at(second.network, second.preprocessing, flip)
@@ -188,7 +188,7 @@ class Workshop:
         """Every label's score of a picture, best first, as the model reports it."""
         if i not in self._scores:
             pixels_1HWC = self._request.pictures[i].pixels_HWC[None]
-            (prediction,) = self._subject.classifier.predict(pixels_1HWC, len(self._labels))
+            (prediction,) = self._explained.classifier.predict(pixels_1HWC, len(self._labels))
             self._scores[i] = dict(zip(prediction.labels, prediction.scores, strict=True))
         return self._scores[i]
 

@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from modeling.errors import ImageError
 from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS, is_cut_short, readable_format, unsupported_format
 from modeling.images.jpeg import decode_jpeg, jpeg_size
-from modeling.images.pixels import Pixels, Size, fit, pixels_of, upright
+from modeling.images.pixels import Pixels, Size, pixels_of, scale_to, upright
 from modeling.images.png import decode_plain_png, plain_png_size
 from modeling.images.preprocessing import Preprocessing
 
@@ -46,9 +46,9 @@ def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int =
         _check_size(size, max_pixels)
         pixels_HWC = decode_plain_png(data, grey=grey)
     if pixels_HWC is not None:
-        return fit(pixels_HWC, preprocessing, whole)
+        return scale_to(pixels_HWC, preprocessing, whole)
     with loaded_image(data, needed=_needed(preprocessing), max_pixels=max_pixels) as (image, _):
-        return fit(pixels_of(upright(image), preprocessing), preprocessing)
+        return scale_to(pixels_of(upright(image), preprocessing), preprocessing)
 
 
 def _needed(preprocessing: Preprocessing) -> int:

@@ -39,7 +39,7 @@ def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> tuple[Pi
     """Pixels HWC of a JPEG of that size, upright, one channel or three, and the size that it has upright.
 
     None where Pillow has to read it. Decoded at an eighth, a quarter or a half while both sides keep `needed` px. Where
-    a side is no multiple of that, the last pixels reach beyond it: `pixels.fit` takes the size into account,
+    a side is no multiple of that, the last pixels reach beyond it: `pixels.scale_to` takes the size into account,
     and one that is turned is decoded at another fraction, lest they come to lie in front. Grey is the file's own luma.
     Damage that a lenient decoder would pass over (missing data, say) gives None, too.
     """

@@ -86,7 +86,7 @@ def _to_8_bit(values_HW: NDArray[Any]) -> Pixels:
     return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
-def fit(pixels_HWC: Pixels, preprocessing: Preprocessing, whole: Size | None = None) -> Pixels:
+def scale_to(pixels_HWC: Pixels, preprocessing: Preprocessing, whole: Size | None = None) -> Pixels:
     """Upright pixels of the model's channels, resized (and cropped) by the preprocessing's rule: C-contiguous.
 
     Bilinear with antialiasing, by torch, whose kernel for bytes is 2.5 times as fast as Pillow's and differs from it
@@ -100,19 +100,19 @@ def fit(pixels_HWC: Pixels, preprocessing: Preprocessing, whole: Size | None = N
     if whole is None or max(whole) > _LONGEST * min(whole):
         whole = (width, height)
     factor = round(max(whole) / max(height, width))
-    fitting = fitting_of(whole[1], whole[0], preprocessing)
+    scaling = scaling_of(whole[1], whole[0], preprocessing)
     if factor == 1:
-        pixels_HWC = pixels_HWC[fitting.rows, fitting.columns]
+        pixels_HWC = pixels_HWC[scaling.rows, scaling.columns]
         height, width = pixels_HWC.shape[:2]
         sides = float(height), float(width)
     else:
         sides = whole[1] / factor, whole[0] / factor
-    scaled_HWC = _scaled(pixels_HWC, sides, fitting.height, fitting.width)
-    return np.ascontiguousarray(scaled_HWC[fitting.crop_rows, fitting.crop_columns])
+    scaled_HWC = _scaled(pixels_HWC, sides, scaling.height, scaling.width)
+    return np.ascontiguousarray(scaled_HWC[scaling.crop_rows, scaling.crop_columns])
 
 
 @dataclass(frozen=True, slots=True)
-class Fitting:
+class Scaling:
     """How an upright image becomes one of a model's size: what is taken of it, scaled to what, and what of that."""
 
     rows: slice
@@ -123,17 +123,17 @@ class Fitting:
     crop_columns: slice
 
 
-def fitting_of(height: int, width: int, preprocessing: Preprocessing) -> Fitting:
-    """How an image of this size is fitted to the preprocessing's."""
+def scaling_of(height: int, width: int, preprocessing: Preprocessing) -> Scaling:
+    """How an image of this size is scaled to the preprocessing's."""
     if preprocessing.resize is None:
-        return Fitting(_ALL, _ALL, preprocessing.height, preprocessing.width, _ALL, _ALL)
+        return Scaling(_ALL, _ALL, preprocessing.height, preprocessing.width, _ALL, _ALL)
     rows, columns = (_not_too_long(side, min(height, width)) for side in (height, width))
     sides = rows.stop - rows.start, columns.stop - columns.start
     scaled_height, scaled_width = (int(preprocessing.resize * side / min(sides)) for side in sides)
     top = round((scaled_height - preprocessing.height) / 2)
     left = round((scaled_width - preprocessing.width) / 2)
     crop = slice(top, top + preprocessing.height), slice(left, left + preprocessing.width)
-    return Fitting(rows, columns, scaled_height, scaled_width, *crop)
+    return Scaling(rows, columns, scaled_height, scaled_width, *crop)
 
 
 def _not_too_long(side: int, shorter: int) -> slice:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from modeling.errors import ImageError
 from modeling.images.pixels import Pixels
-from modeling.inference.bisection import Predictor, Survivor
+from modeling.inference.bisection import BisectingPredictor, Predictor
 from modeling.inference.prediction import Prediction
 
 
@@ -63,7 +63,7 @@ class Batcher:
 
         choose_streams: asked for the number of streams when the first batch is filled.
         """
-        self._survivor = Survivor(classifier, top_k)
+        self._predictor = BisectingPredictor(classifier, top_k)
         self._batch_size = batch_size
         self._between_batches = between_batches
         self._choose_streams = choose_streams
@@ -137,7 +137,7 @@ class Batcher:
 
     def _predict(self, images: Sequence[Pixels]) -> tuple[list[Prediction], float]:
         started = time.perf_counter()
-        return self._survivor.predict(images), time.perf_counter() - started
+        return self._predictor.predict(images), time.perf_counter() - started
 
     def _land(self) -> None:
         """Take the oldest batch's predictions."""

@@ -55,7 +55,7 @@ def bench_engines(version: ModelVersion, device: str = "cpu") -> Iterator[Speed]
             continue
         for batch_size in sorted({*BATCH_SIZES, classifier.batch_size}):
             images_BHWC = random_images(classifier.preprocessing, batch_size)
-            yield _measure(name, engine.fitted(batch_size), images_BHWC, chosen)
+            yield _measure(name, engine.for_batch_size(batch_size), images_BHWC, chosen)
 
 
 def _measure(name: str, engine: Engine, images_BHWC: NDArray[np.uint8], chosen: tuple[str, int]) -> Speed:

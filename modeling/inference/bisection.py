@@ -47,7 +47,7 @@ class Predictor(Protocol):
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int, /) -> list[Prediction]: ...
 
 
-class Survivor:
+class BisectingPredictor:
     """A classifier that survives bad batches, and is told how large a batch fits in memory."""
 
     def __init__(self, classifier: Predictor, top_k: int) -> None:

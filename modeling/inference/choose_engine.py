@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _MANY, _FEW = 32, 8  # images of a batch that engines are compared by: torch alone may take a second for many
 _ON_GPU = 64  # that small batches leave waiting for their kernels to be launched
-_ODD = 3  # images of a batch that no engine is fitted to
+_ODD = 3  # images of a batch that no engine is sized to
 _SMALL_PIXELS = 64 * 64
 FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding take longer, and building an engine seconds
 GRAPH_FILE = "network.onnx"
@@ -60,14 +60,14 @@ def load_fastest(version: ModelVersion, device: str = "cpu", *, precision: Wante
         ModelingError: the precision cannot be had for this model here; says why.
     """
     classifier = Classifier.load(version.path, device)
-    with _workshop(version) as folder:
+    with _artifacts_folder(version) as folder:
         return _with_engine(classifier, version, folder, precision)
 
 
 def measure_engines(version: ModelVersion, device: str = "cpu") -> Iterator[tuple[str, Engine | str]]:
     """Every engine that there is for a model here, by name: ready for use, or why it cannot be used."""
     classifier = Classifier.load(version.path, device)
-    with _workshop(version) as folder:
+    with _artifacts_folder(version) as folder:
         for option in _options(classifier, version, folder, "auto"):
             try:
                 engine = option.make()
@@ -99,7 +99,7 @@ def _make(classifier: Classifier, option: _Option, remembered: Choice, folder: P
     """The classifier as it was chosen; None where that cannot be had any more."""
     for _ in range(2):
         try:
-            return _on(classifier, option.make().fitted(remembered.batch_size), remembered)
+            return _on(classifier, option.make().for_batch_size(remembered.batch_size), remembered)
         except Exception as err:  # whatever a library raises: what is kept beside the version may be damaged
             logger.warning("%s in %s is built anew: %s", option.name, folder, _reason(err))
             (folder / GRAPH_FILE).unlink(missing_ok=True)
@@ -162,12 +162,12 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
     found = _compare(classifier, options, precision)
     images_BHWC = _random_images(classifier)[:_ODD]
 
-    def fitted(size: int) -> Classifier:
-        engine = found.engine.fitted(size)
+    def sized(size: int) -> Classifier:
+        engine = found.engine.for_batch_size(size)
         _check_answers(classifier, engine, found.precision, images_BHWC)
         return classifier.on(engine)
 
-    sizes = speeds_by_batch_size(fitted)
+    sizes = speeds_by_batch_size(sized)
     choice = Choice(
         engine=found.name,
         batch_size=best_batch_size(sizes),
@@ -178,7 +178,7 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
     )
     if classifier.device.type == "cuda":
         choice = _with_decoder(choice, classifier)
-    return choice, _on(classifier, found.engine.fitted(choice.batch_size), choice)
+    return choice, _on(classifier, found.engine.for_batch_size(choice.batch_size), choice)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,12 +221,12 @@ def _compare(classifier: Classifier, options: Sequence[_Option], precision: Want
 
 
 def _speed(classifier: Classifier, engine: Engine, precision: Precision) -> float:
-    """Images a second of an engine that answers as torch does, in batches that it is fitted to and in others."""
+    """Images a second of an engine that answers as torch does, in batches that it is sized to and in others."""
     images_BHWC = _random_images(classifier)
-    fitted = engine.fitted(len(images_BHWC))
+    sized = engine.for_batch_size(len(images_BHWC))
     _check_answers(classifier, engine, precision, images_BHWC[:_ODD])
-    _check_answers(classifier, fitted, precision, images_BHWC)
-    return images_per_sec(partial(answer, fitted), images_BHWC, fitted.num_streams)
+    _check_answers(classifier, sized, precision, images_BHWC)
+    return images_per_sec(partial(answer, sized), images_BHWC, sized.num_streams)
 
 
 def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
@@ -285,7 +285,7 @@ def _random_images(classifier: Classifier) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _workshop(version: ModelVersion) -> Iterator[Path]:
+def _artifacts_folder(version: ModelVersion) -> Iterator[Path]:
     """The folder of a version's artifacts, locked; one for this process alone where the store cannot be written to."""
     folder = version.artifacts
     with ExitStack() as stack:

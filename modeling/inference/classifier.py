@@ -169,9 +169,9 @@ class Classifier:
             decode_together=decode_together,
         )
 
-    def fitted(self, batch_size: int) -> "Classifier":
+    def for_batch_size(self, batch_size: int) -> "Classifier":
         """The same model, ready for batches of another size than the one that was found to be best."""
-        return self.on(self.engine.fitted(batch_size), batch_size, self.images_per_sec, self.decode_together)
+        return self.on(self.engine.for_batch_size(batch_size), batch_size, self.images_per_sec, self.decode_together)
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
         """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.

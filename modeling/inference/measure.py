@@ -31,7 +31,7 @@ class Measurement:
     decisions: dict[str, int]
 
 
-def measure(
+def measure_pipeline(
     sources: Sequence[Source],
     classifier: Predictor,
     *,

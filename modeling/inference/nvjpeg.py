@@ -1,4 +1,4 @@
-"""JPEGs decoded in batches on a GPU (nvJPEG, through torchcodec), fitted to the model's size there, and brought back.
+"""JPEGs decoded in batches on a GPU (nvJPEG, through torchcodec), scaled to the model's size there, and brought back.
 
 They come back as bytes on the host, in one copy a batch: a few per cent of what a GPU's bus carries, for which
 batching, order, errors and halved batches stay as they are for images that the cores decode.
@@ -29,7 +29,7 @@ from modeling.errors import ModelingError
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.formats import MAX_PIXELS, is_cut_short
 from modeling.images.jpeg import exif_orientation, jpeg_size, with_more_data, without_exif
-from modeling.images.pixels import Pixels, Size, fitting_of
+from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import TOGETHER, TOGETHER_THREADS, BatchDecoder, best_num_threads, num_cores
 from modeling.inference.engines.choice import CORES, GPU
@@ -85,11 +85,13 @@ class NvJpeg:
     def _decode_all(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
         with torch.inference_mode(), self._stream():
             images_CHW, unfinished = self._decode_twice([without_exif(data) for data in files])
-            places_of: dict[Size, list[int]] = defaultdict(list)  # images of one size are fitted together
+            places_of: dict[Size, list[int]] = defaultdict(list)  # images of one size are scaled together
             upright = [_upright(image, data) for image, data in zip(images_CHW, files, strict=True)]
             for place, image_CHW in enumerate(upright):
                 places_of[image_CHW.shape[2], image_CHW.shape[1]].append(place)
-            shares = [self._fit(torch.stack([upright[place] for place in places])) for places in places_of.values()]
+            shares = [
+                self._scale_to(torch.stack([upright[place] for place in places])) for places in places_of.values()
+            ]
             pixels_NHWC = torch.cat(shares).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         places = [place for places in places_of.values() for place in places]
         found = dict(zip(places, pixels_NHWC, strict=True))
@@ -121,14 +123,14 @@ class NvJpeg:
         except RuntimeError:
             raise err from None
 
-    def _fit(self, images_NCHW: Tensor) -> Tensor:
-        """Upright images in the model's size, not rounded yet: `modeling.images.pixels.fit` on the device."""
-        fitting = fitting_of(images_NCHW.shape[2], images_NCHW.shape[3], self._preprocessing)
-        taken_NCHW = images_NCHW[:, :, fitting.rows, fitting.columns].float()  # kernels for bytes have processors alone
-        size = (fitting.height, fitting.width)
+    def _scale_to(self, images_NCHW: Tensor) -> Tensor:
+        """Upright images in the model's size, not rounded yet: `modeling.images.pixels.scale_to` on the device."""
+        scaling = scaling_of(images_NCHW.shape[2], images_NCHW.shape[3], self._preprocessing)
+        taken_NCHW = images_NCHW[:, :, scaling.rows, scaling.columns].float()  # kernels for bytes have processors alone
+        size = (scaling.height, scaling.width)
         if taken_NCHW.shape[2:] != size:
             taken_NCHW = interpolate(taken_NCHW, size=size, mode="bilinear", antialias=True)
-        return taken_NCHW[:, :, fitting.crop_rows, fitting.crop_columns]
+        return taken_NCHW[:, :, scaling.crop_rows, scaling.crop_columns]
 
     @contextmanager
     def _stream(self) -> Iterator[None]:

@@ -43,10 +43,10 @@ def _predict(classifier: Predictor, images_BHWC: NDArray[np.uint8]) -> None:
     classifier.predict(images_BHWC, 1)
 
 
-def speeds_by_batch_size(fitted: Callable[[int], Predictor]) -> dict[int, float]:
+def speeds_by_batch_size(sized: Callable[[int], Predictor]) -> dict[int, float]:
     """Images a second by batch size, from 8 to 256 in powers of two as long as a batch takes no longer than a second.
 
-    fitted: the classifier, ready for batches of a size.
+    sized: the classifier, ready for batches of a size.
 
     Powers of two, because engines pad to them, and because shards are of such sizes: a shard of another size then
     has the same batches.
@@ -55,7 +55,7 @@ def speeds_by_batch_size(fitted: Callable[[int], Predictor]) -> dict[int, float]
     size = SMALLEST_BATCH
     while size <= LARGEST_BATCH:
         try:
-            classifier = fitted(size)
+            classifier = sized(size)
             images_BHWC = random_images(classifier.preprocessing, size)
             speeds[size] = images_per_sec(partial(_predict, classifier), images_BHWC, classifier.num_streams)
         except Exception:

@@ -8,7 +8,7 @@ from modeling.errors import ArchitectureError
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks import recipes
 from modeling.networks.recipes import Recipe
-from modeling.networks.torchvision_table import ROWS, Row
+from modeling.networks.torchvision_table import ROWS, Entry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -118,7 +118,7 @@ _OWN = (
 )
 
 
-def _of_torchvision(row: Row) -> Architecture:
+def _of_torchvision(row: Entry) -> Architecture:
     return Architecture(
         name=row.name,
         summary=f"torchvision's {row.name}, for photographs of {row.image_size} px",

@@ -148,7 +148,7 @@ def _torchvision_weights(enum: str, member: str) -> Any:
     return getattr(models, enum)[member]
 
 
-def fit_state(network: nn.Module, architecture: str, state: State, *, source: str) -> State:
+def match_state(network: nn.Module, architecture: str, state: State, *, source: str) -> State:
     """The state that the network can load strictly: `state`, with the network's own head if that has other labels.
 
     Raises:
@@ -157,14 +157,14 @@ def fit_state(network: nn.Module, architecture: str, state: State, *, source: st
     known = get_architecture(architecture)
     own: State = network.state_dict()
     head = known.head + "."
-    fitting = _resized_positions(network, known, _translated(known, state))
-    if _is_head_of_others(network, architecture, fitting):
-        fitting = {name: tensor for name, tensor in fitting.items() if not name.startswith(head)}
-        fitting |= {name: tensor for name, tensor in own.items() if name.startswith(head)}
-    problems = _problems(own, fitting)
+    matching = _resized_positions(network, known, _translated(known, state))
+    if _is_head_of_others(network, architecture, matching):
+        matching = {name: tensor for name, tensor in matching.items() if not name.startswith(head)}
+        matching |= {name: tensor for name, tensor in own.items() if name.startswith(head)}
+    problems = _problems(own, matching)
     if problems:
         raise ArchitectureError(f"{source} does not fit {architecture}: {problems}{_whose(known, state)}")
-    return fitting
+    return matching
 
 
 def _translated(architecture: Architecture, state: State) -> State:

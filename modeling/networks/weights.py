@@ -56,7 +56,7 @@ def load_weights(
         ModelFormatError: a file that holds no weights.
         ModelingError: there are no such weights, or they cannot be downloaded.
     """
-    from modeling.networks.state_dicts import download_state, fit_state, read_state
+    from modeling.networks.state_dicts import download_state, match_state, read_state
 
     check_weights(architecture, weights)
     member = member_of(get_architecture(architecture), weights)
@@ -65,7 +65,7 @@ def load_weights(
     else:
         path = Path(weights)
         state = read_state(path / WEIGHTS_FILE if path.is_dir() else path)
-    network.load_state_dict(fit_state(network, architecture, state, source=weights))
+    network.load_state_dict(match_state(network, architecture, state, source=weights))
 
 
 def weights_preprocessing(architecture: str, weights: str, image_size: int | None = None) -> Preprocessing:

@@ -20,7 +20,7 @@ _NEVER = 1.0  # a threshold above it accepts nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ConfusedPair:
     """Images of `label` that were taken for `predicted`; `share` is of all images of `label`."""
 
     label: str
@@ -29,7 +29,7 @@ class Pair:
     share: float
 
 
-def confused_pairs(evaluation: Evaluation, most: int = _MOST_PAIRS) -> list[Pair]:
+def confused_pairs(evaluation: Evaluation, most: int = _MOST_PAIRS) -> list[ConfusedPair]:
     """The most frequent mix-ups, each in one direction; of equal counts the larger share first."""
     counts_LL = np.array(evaluation.confusion, np.int64)
     totals_L = counts_LL.sum(axis=1)
@@ -41,7 +41,7 @@ def confused_pairs(evaluation: Evaluation, most: int = _MOST_PAIRS) -> list[Pair
     ]
     pairs.sort(key=lambda pair: (-pair[0], -pair[1], pair[2], pair[3]))
     labels = evaluation.labels
-    return [Pair(labels[row], labels[column], number, share) for number, share, row, column in pairs[:most]]
+    return [ConfusedPair(labels[row], labels[column], number, share) for number, share, row, column in pairs[:most]]
 
 
 def confusion_section(evaluation: Evaluation, plot: Plot) -> Section:
@@ -85,7 +85,7 @@ def classes_section(evaluation: Evaluation, calibration: Calibration | None) -> 
     return Section("classes", "Class by class", lead, join(pieces))
 
 
-def _pair_table(pairs: Sequence[Pair]) -> Html:
+def _pair_table(pairs: Sequence[ConfusedPair]) -> Html:
     if not pairs:
         return element("p", "No class was taken for another.", class_="note")
     most = pairs[0].num_images

@@ -26,7 +26,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Story:
+class ReportContent:
     """Everything that stands in a report; what is empty or None is left out.
 
     title: what the report is about, such as `birds`.

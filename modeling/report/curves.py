@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Row = Mapping[str, float | None]
+EpochRow = Mapping[str, float | None]
 Line = tuple[list[float], list[float]]  # epochs, values
 
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 
 
-def draw_curves(history: Sequence[Row], path: Path) -> None:
+def draw_curves(history: Sequence[EpochRow], path: Path) -> None:
     """Write the curves so far as a PNG, whole: a viewer never sees half of it. Takes a fifth of a second.
 
     Raises:
@@ -27,12 +27,12 @@ def draw_curves(history: Sequence[Row], path: Path) -> None:
     replace_durably(path, png_of(curves(history, LIGHT)))
 
 
-def has_curves(history: Sequence[Row]) -> bool:
+def has_curves(history: Sequence[EpochRow]) -> bool:
     """Whether there is anything to draw."""
     return any(lines_of(history, kind) for kind in ("loss", "accuracy"))
 
 
-def lines_of(history: Sequence[Row], kind: str) -> dict[str, Line]:
+def lines_of(history: Sequence[EpochRow], kind: str) -> dict[str, Line]:
     """The columns whose name holds `kind`, by name: epochs and values where it was measured."""
     columns = dict.fromkeys(key for row in history for key in row if kind in key)
     lines: dict[str, Line] = {}
@@ -45,7 +45,7 @@ def lines_of(history: Sequence[Row], kind: str) -> dict[str, Line]:
     return lines
 
 
-def best_epoch(history: Sequence[Row]) -> tuple[float, float] | None:
+def best_epoch(history: Sequence[EpochRow]) -> tuple[float, float] | None:
     """Epoch and value of the best accuracy, the last of equals, as training keeps it."""
     lines = lines_of(history, "accuracy")
     if not lines:
@@ -55,7 +55,7 @@ def best_epoch(history: Sequence[Row]) -> tuple[float, float] | None:
     return max(zip(epochs, values, strict=True), key=lambda point: (point[1], point[0]))
 
 
-def curves(history: Sequence[Row], theme: Theme) -> "Figure":
+def curves(history: Sequence[EpochRow], theme: Theme) -> "Figure":
     """Loss on the left, accuracy on the right; only the one that there is."""
     panels = [(kind, lines) for kind in ("loss", "accuracy") if (lines := lines_of(history, kind))]
     figure = new_figure(9.6, 3.3, theme)
@@ -111,6 +111,6 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _epoch(row: Row, number: int) -> float:
+def _epoch(row: EpochRow, number: int) -> float:
     epoch = row.get("epoch")
     return number if epoch is None else epoch

@@ -98,7 +98,7 @@ def _error_tile(decisions: DecisionFigures, budget: str) -> Html:
 
 def _plain_tiles(evaluation: Evaluation) -> list[Html]:
     best = [
-        _tile(f"Right among the best {k}", percent(share), ["the true label is one of them"])
+        _tile(f"FinalizeLease among the best {k}", percent(share), ["the true label is one of them"])
         for k, share in list(evaluation.top_k.items())[-1:]
     ]
     macro = _tile("Macro F1", percent(evaluation.macro_f1), ["every class counts the same"])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from modeling.report.content import Story
+from modeling.report.content import ReportContent
 from modeling.report.curves import best_epoch
 from modeling.report.figures import count, percent
 from modeling.report.html import Html, element
@@ -14,7 +14,7 @@ _CSS = Path(__file__).with_name("page.css")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is fetched, whatever stands in it
 
 
-def page(story: Story, glance: Html | None, sections: Sequence[Section]) -> str:
+def page(content: ReportContent, glance: Html | None, sections: Sequence[Section]) -> str:
     """The report as HTML."""
     head = element(
         "head",
@@ -22,7 +22,7 @@ def page(story: Story, glance: Html | None, sections: Sequence[Section]) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{story.title} – Pigeonhole report"),
+        element("title", f"{content.title} – Pigeonhole report"),
         element("link", rel="icon", href="data:,"),
         element("style", Html(_CSS.read_text(encoding="utf-8"))),
     )
@@ -31,19 +31,18 @@ def page(story: Story, glance: Html | None, sections: Sequence[Section]) -> str:
         "footer",
         element("div", "Made by Pigeonhole. This page loads nothing and can be passed on as it is.", class_="wrap"),
     )
-    return (
-        f"<!doctype html>\n{element('html', head, element('body', _band(story, sections), main, footer), lang='en')}\n"
-    )
+    body = element("body", _band(content, sections), main, footer)
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def curves_section(story: Story, plot: Plot) -> Section:
+def curves_section(content: ReportContent, plot: Plot) -> Section:
     """How training went."""
     lead = (
         "How training went, epoch by epoch. Loss should fall and accuracy rise until both level off; an accuracy that "
         "still climbs at the end asks for more epochs, one that falls for fewer."
     )
-    best = best_epoch(story.history)
-    alt = f"Training curves over {count(len(story.history), 'epoch')}"
+    best = best_epoch(content.history)
+    alt = f"Training curves over {count(len(content.history), 'epoch')}"
     alt += f"; best accuracy {percent(best[1])} in epoch {best[0]:g}" if best else ""
     return Section("curves", "Training", lead, plot.image(alt))
 
@@ -55,10 +54,10 @@ def facts_section(facts: Sequence[tuple[str, str]]) -> Section:
     return Section("facts", "Recipe and facts", lead, element("dl", *lines, class_="facts"))
 
 
-def _band(story: Story, sections: Sequence[Section]) -> Html:
+def _band(content: ReportContent, sections: Sequence[Section]) -> Html:
     """The head of the page: title, the first facts, and links to the sections."""
-    subtitle = " · ".join(f"{name} {value}" for name, value in story.facts[:_SUBTITLE_FACTS])
-    titles = element("div", element("h1", story.title), element("p", subtitle, class_="sub") if subtitle else None)
+    subtitle = " · ".join(f"{name} {value}" for name, value in content.facts[:_SUBTITLE_FACTS])
+    titles = element("div", element("h1", content.title), element("p", subtitle, class_="sub") if subtitle else None)
     links = [element("li", element("a", section.title, href=f"#{section.anchor}")) for section in sections]
     contents = element("nav", element("ul", *links), aria_label="Contents") if len(links) > 1 else None
     inner = element("div", element("div", _pigeonholes(), titles, class_="title"), contents, class_="wrap")

@@ -1,4 +1,4 @@
-"""From a story to a folder: `report.html`, whole in itself, and the same plots as files in `plots/`."""
+"""From a content to a folder: `report.html`, whole in itself, and the same plots as files in `plots/`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from modeling.registry.card import REPORT_FILE
 from modeling.report import plots
 from modeling.report.canvas import THEMES, Theme, lay_out_like, png_of
 from modeling.report.classes import classes_section, confusion_section
-from modeling.report.content import Story
+from modeling.report.content import ReportContent
 from modeling.report.curves import curves, has_curves
 from modeling.report.data import data_section
 from modeling.report.gallery import (
@@ -35,53 +35,53 @@ PLOTS_FOLDER = "plots"
 _CSS_PX_PER_INCH = 96
 
 
-def write_report(folder: Path, story: Story) -> Path:
-    """Write the page and its plots into `folder`, made if missing; the same story gives the same bytes.
+def write_report(folder: Path, content: ReportContent) -> Path:
+    """Write the page and its plots into `folder`, made if missing; the same content gives the same bytes.
 
-    What the story lacks is left out; what is there of an earlier report is replaced. Returns the page's path.
+    What the content lacks is left out; what is there of an earlier report is replaced. Returns the page's path.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    pictured = pictured_mistakes(story)
+    pictured = pictured_mistakes(content)
     with ThreadPoolExecutor(1, thread_name_prefix="sheets") as pool:  # Pillow leaves the interpreter to the plots
-        sheets = pool.submit(_sheets, story, pictured)
-        drawn = draw_plots(story)
+        sheets = pool.submit(_sheets, content, pictured)
+        drawn = draw_plots(content)
         files = {f"{name}.png": plot.light for name, plot in drawn.items()} | sheets.result()
     (folder / PLOTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        replace_durably(folder / PLOTS_FOLDER / name, content)
-    replace_durably(folder / REPORT_FILE, compose(story, drawn, pictured).encode())
+    for name, data in files.items():
+        replace_durably(folder / PLOTS_FOLDER / name, data)
+    replace_durably(folder / REPORT_FILE, compose(content, drawn, pictured).encode())
     return folder / REPORT_FILE
 
 
-def _sheets(story: Story, pictured: Sequence[Pictured]) -> dict[str, bytes]:
+def _sheets(content: ReportContent, pictured: Sequence[Pictured]) -> dict[str, bytes]:
     """The pictures with their captions as PNGs, by file name."""
-    captions = {"mistakes.png": mistake_captions(pictured), "samples.png": sample_captions(story.samples)}
+    captions = {"mistakes.png": mistake_captions(pictured), "samples.png": sample_captions(content.samples)}
     return {name: montage(cells) for name, cells in captions.items() if cells}
 
 
-def compose(story: Story, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> str:
+def compose(content: ReportContent, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> str:
     """The page, with plots and pictures that are at hand."""
-    glance = headline(story.evaluation, story.part) if story.evaluation else None
-    return page(story, glance, _sections(story, drawn, pictured))
+    glance = headline(content.evaluation, content.part) if content.evaluation else None
+    return page(content, glance, _sections(content, drawn, pictured))
 
 
-def pictured_mistakes(story: Story) -> list[Pictured]:
+def pictured_mistakes(content: ReportContent) -> list[Pictured]:
     """The worst mistakes with their pictures, as far as a page has room."""
-    mistakes = story.evaluation.mistakes[:MOST_PICTURES] if story.evaluation else ()
-    return [(mistake, story.picture(mistake.index)) for mistake in mistakes]
+    mistakes = content.evaluation.mistakes[:MOST_PICTURES] if content.evaluation else ()
+    return [(mistake, content.picture(mistake.index)) for mistake in mistakes]
 
 
-def draw_plots(story: Story) -> dict[str, Plot]:
-    """The story's plots by name, in both themes; takes a second or two."""
+def draw_plots(content: ReportContent) -> dict[str, Plot]:
+    """The content's plots by name, in both themes; takes a second or two."""
     drawings: dict[str, Callable[[Theme], Figure]] = {}
-    if evaluation := story.evaluation:
+    if evaluation := content.evaluation:
         drawings["confusion"] = lambda theme: plots.confusion(evaluation, theme)
         drawings["reliability"] = lambda theme: plots.reliability(evaluation.reliability, theme)
         drawings["coverage"] = lambda theme: plots.coverage(evaluation, theme)
-    if has_curves(story.history):
-        drawings["curves"] = lambda theme: curves(story.history, theme)
+    if has_curves(content.history):
+        drawings["curves"] = lambda theme: curves(content.history, theme)
     return {name: _drawn(name, draw) for name, draw in drawings.items()}
 
 
@@ -92,27 +92,27 @@ def _drawn(name: str, draw: "Callable[[Theme], Figure]") -> Plot:
     return Plot(name, light_png, png_of(dark), round(light.get_figwidth() * _CSS_PX_PER_INCH))
 
 
-def _sections(story: Story, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> list[Section]:
+def _sections(content: ReportContent, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> list[Section]:
     """The sections in the order in which they matter to an operator."""
-    sections = _evaluation_sections(story, story.evaluation, drawn, pictured) if story.evaluation else []
-    if story.samples:
-        sections.append(samples_section(story.samples))
+    sections = _evaluation_sections(content, content.evaluation, drawn, pictured) if content.evaluation else []
+    if content.samples:
+        sections.append(samples_section(content.samples))
     if "curves" in drawn:
-        sections.append(curves_section(story, drawn["curves"]))
-    if story.data:
-        sections.append(data_section(story.data))
-    if story.facts:
-        sections.append(facts_section(story.facts))
+        sections.append(curves_section(content, drawn["curves"]))
+    if content.data:
+        sections.append(data_section(content.data))
+    if content.facts:
+        sections.append(facts_section(content.facts))
     return sections
 
 
 def _evaluation_sections(
-    story: Story, evaluation: Evaluation, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]
+    content: ReportContent, evaluation: Evaluation, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]
 ) -> list[Section]:
     return [
-        mistakes_section(evaluation, pictured, story.calibration),
+        mistakes_section(evaluation, pictured, content.calibration),
         confusion_section(evaluation, drawn["confusion"]),
-        classes_section(evaluation, story.calibration),
+        classes_section(evaluation, content.calibration),
         reliability_section(evaluation, drawn["reliability"]),
-        coverage_section(evaluation, story.calibration, drawn["coverage"]),
+        coverage_section(evaluation, content.calibration, drawn["coverage"]),
     ]

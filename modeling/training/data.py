@@ -49,7 +49,7 @@ class Data:
     split: Split
 
 
-def look(request: TrainRequest, emit: Emit) -> Data:
+def load_data(request: TrainRequest, emit: Emit) -> Data:
     """Open, scan and split the data.
 
     Raises:
@@ -198,7 +198,7 @@ def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, 
     return pixels_MHWC
 
 
-def measure(images: AnyImages, indices_M: Indices) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: AnyImages, indices_M: Indices) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over the chosen images, for pixels in [0, 1].
 
     Exact for up to 1 GiB of pixels, else over some 2,000 images spread evenly, wherever they lie: how much memory

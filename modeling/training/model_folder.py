@@ -30,9 +30,9 @@ from modeling.metrics.evaluation import Evaluation
 from modeling.metrics.figures import evaluate_answers
 from modeling.metrics.thresholds import fit_calibration
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
-from modeling.report.content import Picture, Sample, Story
+from modeling.report.content import Picture, ReportContent, Sample
 from modeling.training.data import Data, describe
-from modeling.training.fit.history import HISTORY_FILE, Row, history_csv
+from modeling.training.fit.history import HISTORY_FILE, EpochRow, history_csv
 from modeling.training.request import TrainRequest
 
 SPLIT_FILE = "split.csv"
@@ -62,7 +62,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class Tested:
     """What the held-out images say: calibration and accuracy on validation, the evaluation on `part`."""
 
     calibration: Calibration | None
@@ -73,7 +73,7 @@ class Judged:
     evaluation: Evaluation | None
 
 
-def judge(data: Data, trained: Trained, *, max_error: float) -> Judged:
+def calibrate_and_test(data: Data, trained: Trained, *, max_error: float) -> Tested:
     """Calibrate on the validation part, then look at the test part, once; without one, at validation again."""
     validation = _answers(data, trained, data.split.validation)
     calibration = fit_calibration(validation, max_error=max_error) if validation else None
@@ -85,7 +85,7 @@ def judge(data: Data, trained: Trained, *, max_error: float) -> Judged:
     if test is None:
         part, indices, answers = ("validation", data.split.validation, validation)
     evaluation = evaluate_answers(answers, calibration) if answers else None
-    return Judged(calibration, accuracy, part, indices, answers, evaluation)
+    return Tested(calibration, accuracy, part, indices, answers, evaluation)
 
 
 def _answers(data: Data, trained: Trained, indices_M: Indices) -> Answers | None:
@@ -102,7 +102,7 @@ def weights_of(network: nn.Module) -> bytes:
     return safetensors.torch.save(state)
 
 
-def make_model(request: TrainRequest, data: Data, trained: Trained, judged: Judged) -> Model:
+def make_model(request: TrainRequest, data: Data, trained: Trained, tested: Tested) -> Model:
     """Weights and card: nothing in them differs between two runs that end with the same weights."""
     weights = weights_of(trained.network)
     card = ModelCard(
@@ -110,7 +110,7 @@ def make_model(request: TrainRequest, data: Data, trained: Trained, judged: Judg
         labels=data.dataset.labels,
         preprocessing=trained.preprocessing,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        metrics=_metrics(data, judged),
+        metrics=_metrics(data, tested),
         training={
             "data": describe(data),
             "seed": request.seed,
@@ -118,18 +118,18 @@ def make_model(request: TrainRequest, data: Data, trained: Trained, judged: Judg
             **trained.facts,
             "versions": _versions(),
         },
-        calibration=judged.calibration,
+        calibration=tested.calibration,
     )
     return Model(card, weights)
 
 
-def _metrics(data: Data, judged: Judged) -> dict[str, float]:
+def _metrics(data: Data, tested: Tested) -> dict[str, float]:
     counts = ("train", "validation", "test")
     metrics: dict[str, float] = {f"num_{part}": len(getattr(data.split, part)) for part in counts}
-    if judged.validation_accuracy is not None:
-        metrics["validation_accuracy"] = judged.validation_accuracy
-    figures = judged.evaluation
-    if figures is None or judged.part != "test":
+    if tested.validation_accuracy is not None:
+        metrics["validation_accuracy"] = tested.validation_accuracy
+    figures = tested.evaluation
+    if figures is None or tested.part != "test":
         return metrics
     metrics |= {"test_accuracy": figures.accuracy, "test_macro_f1": figures.macro_f1}
     metrics |= {"test_nll": figures.nll, "test_ece": figures.ece, "test_ece_raw": figures.raw_ece}
@@ -156,7 +156,7 @@ def _is_empty(output: Path) -> bool:
 
 
 def write_model(
-    request: TrainRequest, data: Data, trained: Trained, judged: Judged, model: Model, history: Sequence[Row]
+    request: TrainRequest, data: Data, trained: Trained, tested: Tested, model: Model, history: Sequence[EpochRow]
 ) -> None:
     """Write everything to a folder beside the output, and rename it into place.
 
@@ -172,8 +172,8 @@ def write_model(
             (staging / CARD_FILE).write_bytes(model.card.to_bytes())
             if model.int8 is not None:
                 (staging / INT8_FILE).write_bytes(model.int8)
-            _write_record(staging, data, judged, history)
-            _write_report(staging, data, trained, judged, model.card, history)
+            _write_record(staging, data, tested, history)
+            _write_report(staging, data, trained, tested, model.card, history)
             staging.chmod(0o755)  # mkdtemp keeps others out
             sync_tree(staging)
             if output.exists():
@@ -188,42 +188,42 @@ def write_model(
         ) from err
 
 
-def _write_record(folder: Path, data: Data, judged: Judged, history: Sequence[Row]) -> None:
+def _write_record(folder: Path, data: Data, tested: Tested, history: Sequence[EpochRow]) -> None:
     """What programs read: the split, the data report, the quarantine list, the history, the evaluation."""
     write_split(folder / SPLIT_FILE, data.dataset, data.report, data.split)
     (folder / DATA_REPORT_FILE).write_text(json.dumps(data.report.to_json(), indent=2, ensure_ascii=False) + "\n")
     data.report.write_quarantine(folder / QUARANTINE_FILE)
     if history:
         (folder / HISTORY_FILE).write_bytes(history_csv(history))
-    if judged.evaluation is not None:
-        document = {"part": judged.part} | judged.evaluation.to_json()
+    if tested.evaluation is not None:
+        document = {"part": tested.part} | tested.evaluation.to_json()
         (folder / EVALUATION_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _write_report(
-    folder: Path, data: Data, trained: Trained, judged: Judged, card: ModelCard, history: Sequence[Row]
+    folder: Path, data: Data, trained: Trained, tested: Tested, card: ModelCard, history: Sequence[EpochRow]
 ) -> None:
     """What people look at."""
     from modeling.report.write import write_report  # matplotlib is slow to import
 
     def picture(index: int) -> Picture | None:
         try:
-            return load_image(data.dataset, int(judged.indices_M[index]), trained.preprocessing)
+            return load_image(data.dataset, int(tested.indices_M[index]), trained.preprocessing)
         except ImageError:
             return None
 
-    story = Story(
+    content = ReportContent(
         title=f"{card.architecture}, {len(card.labels)} classes",
         facts=_facts(card),
         history=[dict(row) for row in history],
         data=data.report.to_json(),
-        evaluation=judged.evaluation,
-        calibration=judged.calibration,
-        part=judged.part,
+        evaluation=tested.evaluation,
+        calibration=tested.calibration,
+        part=tested.part,
         picture=picture,
-        samples=_samples(judged, picture),
+        samples=_samples(tested, picture),
     )
-    write_report(folder, story)
+    write_report(folder, content)
 
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
@@ -241,11 +241,11 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
     return lines + [(name.replace("_", " "), str(value)) for name, value in recipe.items()]
 
 
-def _samples(judged: Judged, picture: Callable[[int], Picture | None]) -> list[Sample]:
+def _samples(tested: Tested, picture: Callable[[int], Picture | None]) -> list[Sample]:
     """Images spread evenly over the part, with the model's answers."""
-    if judged.answers is None:
+    if tested.answers is None:
         return []
-    answers, calibration = judged.answers, judged.calibration
+    answers, calibration = tested.answers, tested.calibration
     scored = Scored.of(answers, calibration.temperature if calibration else 1.0)
     samples = []
     for index in np.linspace(0, len(answers.names) - 1, min(_NUM_SAMPLES, len(answers.names))).astype(int).tolist():

@@ -26,13 +26,13 @@ from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.families.speednet import SpeedNet
 from modeling.networks.recipes import suited_to
 from modeling.registry.card import ModelCard
-from modeling.training.data import Data, choose_preprocessing, look, make_task, measure
-from modeling.training.fit.history import History, Row
+from modeling.training.data import Data, channel_statistics, choose_preprocessing, load_data, make_task
+from modeling.training.fit.history import EpochRow, History
 from modeling.training.fit.plan import Plan
 from modeling.training.fit.ranks import join_ranks, leave_ranks, own_device
 from modeling.training.fit.task import Task, answer
 from modeling.training.fit.trainer import Setting, class_weights, fit_network, recipe_of
-from modeling.training.model_folder import Trained, check_output, judge, make_model, write_model
+from modeling.training.model_folder import Trained, calibrate_and_test, check_output, make_model, write_model
 from modeling.training.request import TrainRequest
 
 WHITENED = 5000  # images that speednet's first layer is fitted on
@@ -59,7 +59,7 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     )
     try:
         with determinism(request.deterministic):
-            data = look(request, history)
+            data = load_data(request, history)
             setting = Setting(request, device, ranks, history, "scratch", _deadline(request))
             return conclude(setting, data, _fit(setting, data), history.rows)
     finally:
@@ -87,7 +87,7 @@ def fit_from_scratch(setting: Setting, data: Data) -> Trained:
     preprocessing = choose_preprocessing(data.dataset, architecture, request.image_size)
     plan = plan_from_scratch(request, architecture, data)
     task = make_task(data, preprocessing, setting.emit, photographs=plan.recipe.augmentation.startswith("photo"))
-    mean, std = measure(task.train_images, data.split.train)
+    mean, std = channel_statistics(task.train_images, data.split.train)
     task = replace(task, preprocessing=replace(preprocessing, mean=mean, std=std))
     with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
         torch.manual_seed(request.seed)
@@ -118,16 +118,16 @@ def _some_images(task: Task) -> Tensor:
     return normalise(torch.from_numpy(pixels_BHWC), task.preprocessing)
 
 
-def conclude(setting: Setting, data: Data, trained: Trained, history: Sequence[Row]) -> ModelCard:
+def conclude(setting: Setting, data: Data, trained: Trained, history: Sequence[EpochRow]) -> ModelCard:
     """Calibrate on validation, look at the test part once, and write the model's folder."""
-    judged = judge(data, trained, max_error=setting.request.max_error)
-    model = make_model(setting.request, data, trained, judged)
+    tested = calibrate_and_test(data, trained, max_error=setting.request.max_error)
+    model = make_model(setting.request, data, trained, tested)
     if setting.request.int8 and setting.ranks.leads:
         from modeling.training.int8 import add_int8  # OpenVINO and ONNX: not wanted for most trainings
 
         model = add_int8(model, data, trained, setting.emit)
     if setting.ranks.leads:
-        write_model(setting.request, data, trained, judged, model, history)
+        write_model(setting.request, data, trained, tested, model, history)
     digest = hashlib.sha256(model.card.to_bytes()).hexdigest()
     setting.emit({"event": "model", "digest": digest, "metrics": model.card.metrics})
     return model.card

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.inference.engines.choice import WANTED_PRECISIONS
-from orchestrator.cli.client import open_or_start_office, print_job, say_existed
+from orchestrator.cli.client import open_or_start_client, print_job, say_existed
 from orchestrator.cli.output import duration, json_option, print_json, say
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.sources import SourceOptions
-from orchestrator.jobs.specs import ClassifyWish, check_classify
-from orchestrator.jobs.submit import Office
+from orchestrator.jobs.specs import ClassifySpec, check_classify
+from orchestrator.jobs.submit import JobClient
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
@@ -86,7 +86,7 @@ def classify(
     detach: bool,
     plan: bool,
     as_json: bool,
-    **wish: Any,
+    **spec: Any,
 ) -> None:
     """Classify the images of SOURCE; every one of them becomes a row of the manifest.
 
@@ -103,13 +103,13 @@ def classify(
       pigeonhole classify inbox/ --model birds --plan
     """
     reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
-    full = ClassifyWish(source, **wish, max_failures=max_failures, reading=reading, need_worker=not detach)
+    full = ClassifySpec(source, **spec, max_failures=max_failures, reading=reading, need_worker=not detach)
     if plan:
         _show_plan(get_settings(), full, as_json=as_json)
         return
-    office = open_or_start_office(check=lambda settings: check_classify(settings, full))
+    client = open_or_start_client(check=lambda settings: check_classify(settings, full))
     try:
-        submission = office.submit_classify(full, on_listing=_show_listing())
+        submission = client.submit_classify(full, on_listing=_show_listing())
     finally:
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE, nl=False, err=True)
@@ -121,7 +121,7 @@ def classify(
     if detach:
         print_job(submission.job, as_json=as_json)
     else:
-        _follow(office, submission.job, as_json=as_json)
+        _follow(client, submission.job, as_json=as_json)
 
 
 def _show_listing() -> Any:
@@ -141,17 +141,17 @@ def _left_out(skipped: dict[str, int]) -> str:
     return "; left out: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
 
 
-def _follow(office: Office, job: str, *, as_json: bool) -> None:
+def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
     """Show the job until it ends, then where its manifest is."""
     from orchestrator.cli.progress import end_code, follow_to_end, say_end
     from orchestrator.jobs.follow import to_json
 
-    record = follow_to_end(office, job)
+    record = follow_to_end(client, job)
     say_end(record)
     if record.result:
-        say_decisions(JobFolder.open(office.settings, job))
+        say_decisions(JobFolder.open(client.settings, job))
     if as_json:
-        print_json(to_json(office.settings, record))
+        print_json(to_json(client.settings, record))
     elif record.result:
         click.echo(record.result)
     sys.exit(end_code(record))
@@ -168,13 +168,13 @@ def say_decisions(folder: JobFolder) -> None:
         say(f"`pigeonhole results show {folder.job} --decision review` shows what to look at")
 
 
-def _show_plan(settings: Settings, wish: ClassifyWish, *, as_json: bool) -> None:
-    """Check the wish, measure a sample of its images here, and print how the job would go."""
+def _show_plan(settings: Settings, spec: ClassifySpec, *, as_json: bool) -> None:
+    """Check the spec, measure a sample of its images here, and print how the job would go."""
     from orchestrator.jobs.forecast import forecast  # numpy: only where something is measured
 
-    check_classify(settings, wish)
+    check_classify(settings, spec)
     say("measuring a sample on this machine; nothing is submitted")
-    told = forecast(settings, wish)
+    told = forecast(settings, spec)
     if as_json:
         print_json(asdict(told))
         return
@@ -185,7 +185,9 @@ def _show_plan(settings: Settings, wish: ClassifyWish, *, as_json: bool) -> None
 def _lines(told: "Forecast") -> list[tuple[str, str]]:
     """Each fact with its name."""
     stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in told.stage_images_per_sec.items())
-    times = ", ".join(f"{_count(crew, 'worker')} {duration(seconds)}" for crew, seconds in told.expected_s.items())
+    times = ", ".join(
+        f"{_count(num_workers, 'worker')} {duration(seconds)}" for num_workers, seconds in told.expected_s.items()
+    )
     left_out = ", ".join(f"{count} {reason}" for reason, count in told.skipped.items())
     codes = ", ".join(f"{count} {code}" for code, count in told.error_codes.items())
     shared = " if the storage, which they share, keeps up" if told.bound == "storage" else ""

@@ -1,4 +1,4 @@
-"""Opening the office for a command: find the server, or start the local stack."""
+"""Opening the client for a command: find the server, or start the local stack."""
 
 from collections.abc import Callable
 
@@ -8,22 +8,22 @@ import redis
 from orchestrator.cli.output import print_json, say
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.jobs.submit import Office, Submission
+from orchestrator.jobs.submit import JobClient, Submission
 
 
-def open_office() -> Office:
-    """The office at the configured server, or at the local stack's if it runs.
+def open_client() -> JobClient:
+    """The client at the configured server, or at the local stack's if it runs.
 
     Raises:
         UnavailableError: if there is none, or it does not answer.
     """
-    return Office(get_settings())
+    return JobClient(get_settings())
 
 
-def open_or_start_office(check: Callable[[Settings], None]) -> Office:
-    """The office; where no server is configured and no local stack runs, that is started first.
+def open_or_start_client(check: Callable[[Settings], None]) -> JobClient:
+    """The client; where no server is configured and no local stack runs, that is started first.
 
-    `check` raises what is wrong with the wish, so that no stack is started for nothing.
+    `check` raises what is wrong with the spec, so that no stack is started for nothing.
     """
     settings = get_settings()
     if settings.server_url is None and not _local_server_answers(settings):
@@ -33,7 +33,7 @@ def open_or_start_office(check: Callable[[Settings], None]) -> Office:
 
         say("no server is configured: starting the local stack (`pigeonhole down` stops it)")
         Stack(settings).up(list_devices())
-    return Office(settings)
+    return JobClient(settings)
 
 
 def _local_server_answers(settings: Settings) -> bool:

@@ -15,8 +15,8 @@ from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.demo.story import Conclusion, Prepared, conclude, prepare
 from orchestrator.jobs.results import find_published
-from orchestrator.jobs.specs import ClassifyWish, TrainWish
-from orchestrator.jobs.submit import Office
+from orchestrator.jobs.specs import ClassifySpec, TrainSpec
+from orchestrator.jobs.submit import JobClient
 from orchestrator.stack.stack import Stack
 
 MARKER = ".pigeonhole-demo"  # what tells a folder of ours from a folder of yours
@@ -52,14 +52,14 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
             prepared = prepare(output, seed)
             starting.result()
         say(f"     {prepared.num_glyphs} glyphs in other fonts to learn from, {len(prepared.cut.characters)} to read")
-        office = Office(settings)
+        client = JobClient(settings)
         say("2/4  training a character classifier through the queue")
-        training = TrainWish(prepared.glyphs, MODEL, {"architecture": "cnn", "epochs": EPOCHS})
-        model = _run(office, office.submit_train(training).job)
+        training = TrainSpec(prepared.glyphs, MODEL, {"architecture": "cnn", "epochs": EPOCHS})
+        model = _run(client, client.submit_train(training).job)
         say("3/4  classifying the page's characters through the queue")
         manifest = output / "characters.csv"
-        wish = ClassifyWish(str(prepared.characters), model.result, output=manifest)
-        _run(office, office.submit_classify(wish).job)
+        spec = ClassifySpec(str(prepared.characters), model.result, output=manifest)
+        _run(client, client.submit_classify(spec).job)
         say("4/4  joining the answers to text")
         rows = list(find_published(settings, str(manifest)).rows())
         conclusion = conclude(prepared, [(row.prediction.labels, row.prediction.scores) for row in rows])
@@ -80,11 +80,11 @@ def _clear(output: Path) -> None:
     (output / MARKER).touch()
 
 
-def _run(office: Office, job: str) -> JobRecord:
+def _run(client: JobClient, job: str) -> JobRecord:
     """Follow a job to its end, which must be a good one."""
     from orchestrator.cli.progress import follow_to_end
 
-    record = follow_to_end(office, job)
+    record = follow_to_end(client, job)
     if record.state != "succeeded":
         raise PigeonholeError(f"job {job} of the demo ended as {record.state}: {record.error}")
     return record

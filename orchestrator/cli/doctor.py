@@ -25,7 +25,7 @@ LOW_DISK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing looked at."""
 
     name: str
@@ -55,95 +55,97 @@ def doctor(as_json: bool) -> None:
     sys.exit(ExitCode.OK if all(finding.ok for finding in findings) else ExitCode.FAILED)
 
 
-def _look(look: Callable[[Settings], Finding], settings: Settings) -> Finding:
+def _look(look: Callable[[Settings], CheckResult], settings: Settings) -> CheckResult:
     """What one look found; an error is a finding, too, and no reason not to look further."""
     try:
         return look(settings)
     except PigeonholeError as err:
-        return Finding(look.__name__.removeprefix("_"), False, str(err), "correct that, and look again")
+        return CheckResult(look.__name__.removeprefix("_"), False, str(err), "correct that, and look again")
 
 
-def _python(_: Settings) -> Finding:
+def _python(_: Settings) -> CheckResult:
     cores = len(os.sched_getaffinity(0))
-    return Finding("python", True, f"{platform.python_version()} on {platform.system()}, {cores} cores")
+    return CheckResult("python", True, f"{platform.python_version()} on {platform.system()}, {cores} cores")
 
 
-def _torch(_: Settings) -> Finding:
+def _torch(_: Settings) -> CheckResult:
     """Torch in a process of its own: this one never imports it."""
     code = "import torch; print(torch.__version__, torch.cuda.device_count())"
     try:
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
-        return Finding("torch", False, "its import takes over 120 s", "look at the disk it lies on")
+        return CheckResult("torch", False, "its import takes over 120 s", "look at the disk it lies on")
     if answer.returncode != 0:
         last = answer.stderr.strip().splitlines()[-1:] or ["no message"]
-        return Finding("torch", False, last[0], "install Pigeonhole's requirements again: `make install`")
+        return CheckResult("torch", False, last[0], "install Pigeonhole's requirements again: `make install`")
     version, num_visible = answer.stdout.split()
     num_gpus = len(list_gpus())
     found = f"{version}, {num_visible} of {num_gpus} GPUs usable"
-    return Finding("torch", int(num_visible) >= num_gpus, found, "install an NVIDIA driver that this torch supports")
+    return CheckResult(
+        "torch", int(num_visible) >= num_gpus, found, "install an NVIDIA driver that this torch supports"
+    )
 
 
-def _home(settings: Settings) -> Finding:
+def _home(settings: Settings) -> CheckResult:
     """The folder of jobs and models."""
     there = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     found = f"{settings.home}, {free / 1e9:.1f} GB free" + ("" if there == settings.home else ", not made yet")
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return Finding("home", False, f"{found}, not writable", "set PIGEONHOLE_HOME to a folder you can write")
-    return Finding("home", free > LOW_DISK_BYTES, found, "make room, or set PIGEONHOLE_HOME to a larger disk")
+        return CheckResult("home", False, f"{found}, not writable", "set PIGEONHOLE_HOME to a folder you can write")
+    return CheckResult("home", free > LOW_DISK_BYTES, found, "make room, or set PIGEONHOLE_HOME to a larger disk")
 
 
-def _server_program(settings: Settings) -> Finding:
+def _server_program(settings: Settings) -> CheckResult:
     """A server for the local stack; not needed where another is configured."""
     try:
-        return Finding("program", True, find_server_program())
+        return CheckResult("program", True, find_server_program())
     except PigeonholeError as err:
-        return Finding("program", settings.server_url is not None, str(err), "install Valkey")
+        return CheckResult("program", settings.server_url is not None, str(err), "install Valkey")
 
 
-def _server(settings: Settings) -> Finding:
+def _server(settings: Settings) -> CheckResult:
     url = settings.find_server_url()
     if url is None:
-        return Finding("server", False, "none is configured, no local stack runs", "pigeonhole up")
+        return CheckResult("server", False, "none is configured, no local stack runs", "pigeonhole up")
     try:
         client = connect(url)
         require_answer(client, url)
     except PigeonholeError as err:
         cure = "pigeonhole up" if settings.server_url is None else "start that server, or correct PIGEONHOLE_SERVER_URL"
-        return Finding("server", False, str(err), cure)
+        return CheckResult("server", False, str(err), cure)
     facts = client.info("server") | client.info("persistence") | client.info("memory")
     name = facts.get("server_name", "redis")
     version = facts.get("valkey_version") or facts.get("redis_version")
     policy = facts.get("maxmemory_policy")  # not by CONFIG GET, which hosted servers refuse
     found = f"{name} {version} at {redact(url)}, append-only {'on' if facts.get('aof_enabled') else 'OFF'}, {policy}"
     if policy != "noeviction":
-        return Finding("server", False, found, "set `maxmemory-policy noeviction`: an evicted key is a lost job")
-    return Finding(
+        return CheckResult("server", False, found, "set `maxmemory-policy noeviction`: an evicted key is a lost job")
+    return CheckResult(
         "server", bool(facts.get("aof_enabled")), found, "set `appendonly yes`: a restart forgets jobs' order"
     )
 
 
-def _workers(settings: Settings) -> Finding:
+def _workers(settings: Settings) -> CheckResult:
     return _with_ledger(settings, "workers", _look_at_workers)
 
 
-def _look_at_workers(ledger: Ledger) -> Finding:
+def _look_at_workers(ledger: Ledger) -> CheckResult:
     alive = [worker for worker in ledger.workers() if worker.alive]
     unheard = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
     found = f"{len(alive)} alive" + (f"; nobody listens to {', '.join(unheard)}" if unheard else "")
-    return Finding("workers", not unheard, found, "pigeonhole worker")
+    return CheckResult("workers", not unheard, found, "pigeonhole worker")
 
 
-def _jobs(settings: Settings) -> Finding:
-    return Finding("jobs", True, f"{len(active_jobs(settings))} active")
+def _jobs(settings: Settings) -> CheckResult:
+    return CheckResult("jobs", True, f"{len(active_jobs(settings))} active")
 
 
-def _models(settings: Settings) -> Finding:
-    return Finding("models", True, f"{len(ModelStore(settings.models).list())} versions in {settings.models}")
+def _models(settings: Settings) -> CheckResult:
+    return CheckResult("models", True, f"{len(ModelStore(settings.models).list())} versions in {settings.models}")
 
 
-def _with_ledger(settings: Settings, name: str, look: Callable[[Ledger], Finding]) -> Finding:
+def _with_ledger(settings: Settings, name: str, look: Callable[[Ledger], CheckResult]) -> CheckResult:
     """Look at something that the server knows."""
     url = settings.find_server_url()
     if url is not None:
@@ -153,4 +155,4 @@ def _with_ledger(settings: Settings, name: str, look: Callable[[Ledger], Finding
             return look(Ledger(client))
         except PigeonholeError:
             pass
-    return Finding(name, False, "unknown without a server", "pigeonhole up")
+    return CheckResult(name, False, "unknown without a server", "pigeonhole up")

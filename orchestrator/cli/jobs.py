@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.client import open_office
+from orchestrator.cli.client import open_client
 from orchestrator.cli.output import duration, json_option, on_interrupt, print_json, print_table, say
 from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, UnavailableError
 from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
@@ -97,7 +97,7 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     JobFolder.open(get_settings(), job)
     record = _ended(job)
     if record is None:
-        record = follow_to_end(open_office(), job, timeout_s=timeout_s, fresh=False)
+        record = follow_to_end(open_client(), job, timeout_s=timeout_s, fresh=False)
     say_end(record)
     if as_json:
         print_json(to_json(get_settings(), record))
@@ -125,11 +125,11 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
     for job in jobs:
         record = _ended(job)
         if record is None:
-            office = open_office()
+            client = open_client()
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             with on_interrupt(job):
-                for glimpse in follow(settings, office.ledger, job, timeout_s=left_s):
-                    record = glimpse.record
+                for snapshot in follow(settings, client.ledger, job, timeout_s=left_s):
+                    record = snapshot.record
         assert record is not None
         if not record.ended:
             say(f"job {job} is still {record.state} after {duration(timeout_s or 0)}")
@@ -152,7 +152,7 @@ def cancel(job: str, as_json: bool) -> None:
     """
     folder = JobFolder.open(get_settings(), job)
     outcome = folder.outcome()
-    state = outcome.state if outcome else open_office().cancel(job)
+    state = outcome.state if outcome else open_client().cancel(job)
     if as_json:
         print_json({"job": job, "state": state})
     elif outcome:
@@ -174,7 +174,7 @@ def _ended(job: str) -> JobRecord | None:
 def _ledger_if_there() -> Ledger | None:
     """The ledger; None, said on standard error, where no server answers."""
     try:
-        return open_office().ledger
+        return open_client().ledger
     except UnavailableError as err:
         say(f"showing what the disk knows: {err}", color="yellow")
         return None

@@ -14,27 +14,27 @@ from orchestrator.cli.output import duration, on_interrupt, say
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
-from orchestrator.jobs.follow import Glimpse, describe, exit_code, follow, share_done, warnings
-from orchestrator.jobs.submit import Office
+from orchestrator.jobs.follow import JobSnapshot, describe, exit_code, follow, share_done, warnings
+from orchestrator.jobs.submit import JobClient
 
 LINE_EVERY_S = 5.0
 NO_WORKER_AFTER_S = 5.0
 _COLORS = {"succeeded": "green", "partial": "yellow", "failed": "red", "cancelled": "yellow"}
 
 
-def follow_to_end(office: Office, job: str, *, timeout_s: float | None = None, fresh: bool = True) -> JobRecord:
+def follow_to_end(client: JobClient, job: str, *, timeout_s: float | None = None, fresh: bool = True) -> JobRecord:
     """Show a job until it ends, and return its record; an interrupt leaves the job running and says so.
 
     Raises:
         SystemExit: 130 on an interrupt, 124 when `timeout_s` is over.
     """
-    glimpses = follow(office.settings, office.ledger, job, timeout_s=timeout_s, fresh=fresh)
+    snapshots = follow(client.settings, client.ledger, job, timeout_s=timeout_s, fresh=fresh)
     with on_interrupt(job):
-        last = _show_live(glimpses) if sys.stderr.isatty() else _show_lines(glimpses)
+        last = _show_live(snapshots) if sys.stderr.isatty() else _show_lines(snapshots)
     if not last.record.ended:
         say(f"job {job} has not ended within {duration(timeout_s or 0)}; it goes on")
         sys.exit(ExitCode.TIMED_OUT)
-    for warning in warnings(JobFolder.open(office.settings, job).events):
+    for warning in warnings(JobFolder.open(client.settings, job).events):
         say(warning, color="yellow")
     return last.record
 
@@ -59,41 +59,41 @@ def end_code(record: JobRecord) -> int:
     return int(exit_code(record))
 
 
-def _show_lines(glimpses: Iterator[Glimpse]) -> Glimpse:
+def _show_lines(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
     """A line when the state changes, and every few seconds."""
     last_line, last_at, state = "", 0.0, ""
-    watchman = _Watchman()
-    for glimpse in glimpses:
+    no_worker = _NoWorkerWarning()
+    for snapshot in snapshots:
         now = time.monotonic()
-        due = now - last_at > LINE_EVERY_S or glimpse.record.state != state
-        line = describe(glimpse)
-        if due and line != last_line and not glimpse.record.ended:
+        due = now - last_at > LINE_EVERY_S or snapshot.record.state != state
+        line = describe(snapshot)
+        if due and line != last_line and not snapshot.record.ended:
             say(line)
-            last_line, last_at, state = line, now, glimpse.record.state
-        if warning := watchman.look(glimpse):
+            last_line, last_at, state = line, now, snapshot.record.state
+        if warning := no_worker.look(snapshot):
             say(warning, color="yellow")
-    return glimpse
+    return snapshot
 
 
-def _show_live(glimpses: Iterator[Glimpse]) -> Glimpse:
+def _show_live(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
     """A table that redraws itself, gone at the end."""
     console = Console(stderr=True)
-    watchman = _Watchman()
+    no_worker = _NoWorkerWarning()
     warning = ""
     with Live(console=console, refresh_per_second=8, transient=True) as live:
-        for glimpse in glimpses:
-            warning = watchman.look(glimpse) or (warning if glimpse.num_workers == 0 else "")
-            live.update(_render(glimpse, warning))
-    return glimpse
+        for snapshot in snapshots:
+            warning = no_worker.look(snapshot) or (warning if snapshot.num_workers == 0 else "")
+            live.update(_render(snapshot, warning))
+    return snapshot
 
 
-def _render(glimpse: Glimpse, warning: str) -> RenderableType:
+def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
     """The live view of a job."""
-    record = glimpse.record
-    shown: list[RenderableType] = [_heading(record), Text(describe(glimpse).partition(": ")[2], overflow="ellipsis")]
+    record = snapshot.record
+    shown: list[RenderableType] = [_heading(record), Text(describe(snapshot).partition(": ")[2], overflow="ellipsis")]
     if record.kind == "classify":
-        shown[1] = _numbers(glimpse)
-    if glimpse.server_away:
+        shown[1] = _numbers(snapshot)
+    if snapshot.server_away:
         warning = "the server is away, waiting for it"
     return Group(*shown, Text(warning, style="yellow")) if warning else Group(*shown)
 
@@ -116,34 +116,34 @@ def _bar(record: JobRecord) -> ProgressBar:
     return ProgressBar(total=total, completed=done, width=40, pulse=share is None and record.state == "running")
 
 
-def _numbers(glimpse: Glimpse) -> Text:
+def _numbers(snapshot: JobSnapshot) -> Text:
     """How far a classify job is, on one line."""
-    record = glimpse.record
+    record = snapshot.record
     text = Text(overflow="ellipsis", no_wrap=True)
     text.append(f"{record.num_done:,}/{record.num_images:,}{'' if record.listed else '+'} images")
-    text.append(f"  {glimpse.images_per_sec:,.0f} images/s")
+    text.append(f"  {snapshot.images_per_sec:,.0f} images/s")
     text.append(f"  {record.num_failed:,} failed", style="red" if record.num_failed else "dim")
-    if glimpse.eta_s is not None:
-        text.append(f"  {duration(glimpse.eta_s)} left")
+    if snapshot.eta_s is not None:
+        text.append(f"  {duration(snapshot.eta_s)} left")
     if record.bound:
         text.append(f"  limited by {record.bound}", style="dim")
     return text
 
 
-class _Watchman:
+class _NoWorkerWarning:
     """Notices that nobody is there to do the work, once each time."""
 
     def __init__(self) -> None:
         self._alone_since: float | None = None
         self._said = False
 
-    def look(self, glimpse: Glimpse) -> str:
+    def look(self, snapshot: JobSnapshot) -> str:
         """A warning, or nothing."""
-        if glimpse.num_workers or glimpse.server_away or glimpse.record.ended:
+        if snapshot.num_workers or snapshot.server_away or snapshot.record.ended:
             self._alone_since, self._said = None, False
             return ""
         self._alone_since = self._alone_since or time.monotonic()
         if self._said or time.monotonic() - self._alone_since < NO_WORKER_AFTER_S:
             return ""
         self._said = True
-        return f"no worker is alive; job {glimpse.record.job} waits for one: start it with `pigeonhole worker`"
+        return f"no worker is alive; job {snapshot.record.job} waits for one: start it with `pigeonhole worker`"

@@ -8,11 +8,11 @@ import click
 from modeling.networks.architectures import ARCHITECTURES
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore
-from orchestrator.cli.client import open_or_start_office, print_job, say_existed
+from orchestrator.cli.client import open_or_start_client, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
-from orchestrator.jobs.specs import TrainWish, check_train
-from orchestrator.jobs.submit import Office
+from orchestrator.jobs.specs import TrainSpec, check_train
+from orchestrator.jobs.submit import JobClient
 
 
 @click.command()
@@ -85,27 +85,27 @@ def train(
       pigeonhole train corrected.csv --name birds --from-weights birds@2 --detach
     """
     chosen = {key: value for key, value in options.items() if value is not None}
-    wish = TrainWish(data, name, chosen, idempotency_key, need_worker=not detach)
-    office = open_or_start_office(check=lambda settings: check_train(settings, wish))
-    submission = office.submit_train(wish)
+    spec = TrainSpec(data, name, chosen, idempotency_key, need_worker=not detach)
+    client = open_or_start_client(check=lambda settings: check_train(settings, spec))
+    submission = client.submit_train(spec)
     say_existed(submission)
     if detach:
         print_job(submission.job, as_json=as_json)
     else:
-        _follow(office, submission.job, as_json=as_json)
+        _follow(client, submission.job, as_json=as_json)
 
 
-def _follow(office: Office, job: str, *, as_json: bool) -> None:
+def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
     """Show the training until it ends, then the model."""
     from orchestrator.cli.progress import end_code, follow_to_end, say_end
     from orchestrator.jobs.follow import to_json
 
-    record = follow_to_end(office, job)
+    record = follow_to_end(client, job)
     say_end(record)
-    store = ModelStore(office.settings.models)
+    store = ModelStore(client.settings.models)
     card = store.card(record.result) if record.result else None
     if as_json:
-        print_json(to_json(office.settings, record) | {"metrics": card.metrics if card else {}})
+        print_json(to_json(client.settings, record) | {"metrics": card.metrics if card else {}})
     elif card is not None:
         say(f"published {record.result}{_figures(card)}")
         say(f"its report: {store.resolve(record.result).path / REPORT_FILE}")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from orchestrator.cli.client import open_office
+from orchestrator.cli.client import open_client
 from orchestrator.cli.output import duration, json_option, print_json, print_table
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.stack.stack import SAFE_PATH
@@ -57,7 +57,7 @@ def list_workers(as_json: bool) -> None:
     Example:
       pigeonhole workers list --json
     """
-    records = open_office().ledger.workers()
+    records = open_client().ledger.workers()
     if as_json:
         print_json([asdict(record) | {"alive": record.alive} for record in records])
         return

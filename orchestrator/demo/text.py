@@ -11,7 +11,7 @@ DOUBTFUL_BELOW = 0.6  # of the best score: what scores less is for a second look
 
 
 @dataclass(frozen=True)
-class Pair:
+class LetterPair:
     """One step of an alignment: a character of the original and of the recognised text, None where one lacks it."""
 
     original: str | None
@@ -22,7 +22,7 @@ class Pair:
         return self.original == self.recognised
 
 
-def align(original: str, recognised: str) -> list[Pair]:
+def align(original: str, recognised: str) -> list[LetterPair]:
     """Both texts side by side with as few differences as can be (Levenshtein, 1965)."""
     costs = [list(range(len(recognised) + 1))]
     for i, wanted in enumerate(original, start=1):
@@ -34,13 +34,13 @@ def align(original: str, recognised: str) -> list[Pair]:
     while i or j:
         if i and j and costs[i][j] == costs[i - 1][j - 1] + (original[i - 1] != recognised[j - 1]):
             i, j = i - 1, j - 1
-            pairs.append(Pair(original[i], recognised[j]))
+            pairs.append(LetterPair(original[i], recognised[j]))
         elif i and costs[i][j] == costs[i - 1][j] + 1:
             i -= 1
-            pairs.append(Pair(original[i], None))
+            pairs.append(LetterPair(original[i], None))
         else:
             j -= 1
-            pairs.append(Pair(None, recognised[j]))
+            pairs.append(LetterPair(None, recognised[j]))
     return pairs[::-1]
 
 

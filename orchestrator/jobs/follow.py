@@ -197,7 +197,7 @@ def exit_code(record: JobRecord) -> ExitCode:
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class JobSnapshot:
     """A job at one moment of being followed."""
 
     record: JobRecord
@@ -215,8 +215,8 @@ class Glimpse:
 
 def follow(
     settings: Settings, ledger: Ledger, job: str, *, timeout_s: float | None = None, fresh: bool = True
-) -> Iterator[Glimpse]:
-    """Look at a job until it has ended, often at first, then four times a second; the last glimpse is its end.
+) -> Iterator[JobSnapshot]:
+    """Look at a job until it has ended, often at first, then four times a second; the last snapshot is its end.
 
     A server that is away is waited for. With `timeout_s` the iteration may stop before the end.
     """
@@ -242,7 +242,7 @@ def follow(
         ):
             raise PigeonholeError(f"job {job} never began: its submission was cut short; submit it again")
         seen = [(at, done) for at, done in seen if now - at < RATE_WINDOW_S] + [(now, record.num_done)]
-        yield Glimpse(record, _rate(seen), num_workers, away)
+        yield JobSnapshot(record, _rate(seen), num_workers, away)
         if record.ended or (timeout_s is not None and now - started > timeout_s):
             return
         time.sleep(poll_s)
@@ -255,10 +255,10 @@ def _rate(seen: list[tuple[float, int]]) -> float:
     return (last - first) / (last_at - first_at) if last_at > first_at else 0.0
 
 
-def describe(glimpse: Glimpse) -> str:
+def describe(snapshot: JobSnapshot) -> str:
     """One plain line on a job."""
-    record = glimpse.record
-    if glimpse.server_away:
+    record = snapshot.record
+    if snapshot.server_away:
         return f"{record.job}: the server is away, waiting for it"
     if record.kind != CLASSIFY:
         told = describe_event(record.progress)
@@ -267,10 +267,10 @@ def describe(glimpse: Glimpse) -> str:
     parts = [f"{record.job}: {record.state}", f"{record.num_done}/{total} images"]
     if record.num_failed:
         parts.append(f"{record.num_failed} failed")
-    if glimpse.images_per_sec > 0:
-        parts.append(f"{glimpse.images_per_sec:,.0f} images/s")
-    if glimpse.eta_s is not None:
-        parts.append(f"{glimpse.eta_s:,.0f} s left")
+    if snapshot.images_per_sec > 0:
+        parts.append(f"{snapshot.images_per_sec:,.0f} images/s")
+    if snapshot.eta_s is not None:
+        parts.append(f"{snapshot.eta_s:,.0f} s left")
     if record.bound and not record.ended:
         parts.append(f"limited by {record.bound}")
     if record.trouble:

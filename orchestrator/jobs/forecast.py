@@ -26,12 +26,12 @@ from orchestrator.contract.jobs.measuring import MEASURE_MODULE, MeasureAnswer, 
 from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.sources import Source, open_source
-from orchestrator.jobs.specs import ClassifyWish, first_paths, pin_model, require_images, shard_size_of
+from orchestrator.jobs.specs import ClassifySpec, first_paths, pin_model, require_images, shard_size_of
 from orchestrator.stack.stack import SAFE_PATH
 
 SAMPLE_IMAGES = 256  # tells a share of a half to 6 percent points; eight batches at the default size
 LIMIT_S = 30.0  # of measuring; slow models are told from fewer images
-CREWS = (1, 2, 4, 8)  # workers to foretell the time for
+NUMS_WORKERS = (1, 2, 4, 8)  # workers to foretell the time for
 _SEED = 0
 
 
@@ -73,23 +73,23 @@ class Forecast:
     decisions: Mapping[str, Share]
 
 
-def forecast(settings: Settings, wish: ClassifyWish) -> Forecast:
-    """How the job that `wish` asks for would go; nothing is submitted or written, and no server is needed.
+def forecast(settings: Settings, spec: ClassifySpec) -> Forecast:
+    """How the job that `spec` asks for would go; nothing is submitted or written, and no server is needed.
 
     Raises:
-        PigeonholeError: (or modeling's ModelingError) what is wrong with the wish, or with the model on this machine.
+        PigeonholeError: (or modeling's ModelingError) what is wrong with the spec, or with the model on this machine.
     """
-    pin, card = pin_model(settings, wish.model)
-    source = open_source(wish.source, wish.reading)
+    pin, card = pin_model(settings, spec.model)
+    source = open_source(spec.source, spec.reading)
     require_images(source)
-    first = first_paths(wish, source)
+    first = first_paths(spec, source)
     sample, num_images = draw_sample(source.paths, SAMPLE_IMAGES)
     folder = ModelStore(settings.models).resolve_pinned(pin.ref, pin.digest).path
-    answer = _measure(_request(settings, wish, source, sample, str(folder)))
+    answer = _measure(_request(settings, spec, source, sample, str(folder)))
     rate = answer.num_images / max(answer.elapsed_s, 1e-6)
-    shard_size = shard_size_of(settings, wish, source, first, pin)  # measuring left what it goes by
+    shard_size = shard_size_of(settings, spec, source, first, pin)  # measuring left what it goes by
     return Forecast(
-        source=wish.source,
+        source=spec.source,
         model=pin.ref,
         engine=answer.engine,
         batch_size=answer.batch_size,
@@ -104,7 +104,9 @@ def forecast(settings: Settings, wish: ClassifyWish) -> Forecast:
             name: round(each, 1) for name, each in stage_rates(answer.seconds, answer.num_images).items()
         },
         bound=name_bound(answer.seconds),
-        expected_s={crew: round(expected_s(num_images, shard_size, rate, crew), 3) for crew in CREWS},
+        expected_s={
+            num_workers: round(expected_s(num_images, shard_size, rate, num_workers), 3) for num_workers in NUMS_WORKERS
+        },
         unreadable=_share(sum(answer.errors.values()), answer.num_images, num_images),
         error_codes=answer.errors,
         decisions=decision_shares(answer, num_images) if card.calibration is not None else {},
@@ -148,13 +150,13 @@ def _share(num_hits: int, num_measured: int, num_images: int) -> Share:
 # The process that measures
 
 
-def _request(settings: Settings, wish: ClassifyWish, source: Source, sample: list[str], model: str) -> MeasureRequest:
+def _request(settings: Settings, spec: ClassifySpec, source: Source, sample: list[str], model: str) -> MeasureRequest:
     return MeasureRequest(
         model=path_to_text(model),
         root=path_to_text(source.root),
         paths=tuple(path_to_text(path) for path in sample),
-        follow_symlinks=wish.reading.follow_symlinks,
-        precision=wish.precision,
+        follow_symlinks=spec.reading.follow_symlinks,
+        precision=spec.precision,
         device="auto",
         batch_size=settings.batch_size,
         decode_threads=settings.decode_threads,

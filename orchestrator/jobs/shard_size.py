@@ -33,10 +33,10 @@ def choose_shard_size(
     choices = list(read_choices(artifacts, precision))
     rate = min([choice.speed for choice in choices], default=UNKNOWN / SHARD_S)
     largest_batch = max([choice.batch_size for choice in choices], default=LARGEST_BATCH)
-    return fitting_shard_size(min(rate, decode_rate(images)), batch_size or largest_batch)
+    return round_shard_size(min(rate, decode_rate(images)), batch_size or largest_batch)
 
 
-def fitting_shard_size(images_per_sec: float, batch_size: int) -> int:
+def round_shard_size(images_per_sec: float, batch_size: int) -> int:
     """The power of two for a worker of that speed; of a batch that is none, a multiple."""
     wanted = max(1, int(SHARD_S * images_per_sec))
     size = min(LARGEST, max(SMALLEST, batch_size, 1 << wanted.bit_length() - 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeling.errors import ModelNameError, ModelNotFoundError
-from modeling.evaluation.request import Part
+from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
 from modeling.networks.weights import DEFAULT as IMAGENET
@@ -26,7 +26,7 @@ DEFAULT_ARCHITECTURE = "cnn"
 
 
 @dataclass(frozen=True)
-class ClassifyWish:
+class ClassifySpec:
     """What an operator asks for, as the command line takes it."""
 
     source: str
@@ -44,7 +44,7 @@ class ClassifyWish:
 
 
 @dataclass(frozen=True)
-class TrainWish:
+class TrainSpec:
     """What an operator asks for, as the command line takes it."""
 
     data: Path
@@ -55,46 +55,46 @@ class TrainWish:
 
 
 @dataclass(frozen=True)
-class EvaluateWish:
+class EvaluateSpec:
     """What an operator asks for, as the command line takes it."""
 
     model: str
     data: Path
     output: Path | None = None  # a folder that is not there yet; None: in the job's folder
-    part: Part = "all"
+    part: DataPart = "all"
     idempotency_key: str | None = None
     need_worker: bool = True
 
 
-def check_classify(settings: Settings, wish: ClassifyWish) -> None:
+def check_classify(settings: Settings, spec: ClassifySpec) -> None:
     """Raises what `submit_classify` would, as far as it can be told without a server; `-` is left unread."""
-    if wish.source != "-":
-        require_images(open_source(wish.source, wish.reading))
-    pin_model(settings, wish.model)
-    check_precision(settings, wish)
-    output, _ = choose_output(settings, wish, "")
-    check_output(output, overwrite=wish.overwrite, in_job_folder=wish.output is None)
+    if spec.source != "-":
+        require_images(open_source(spec.source, spec.reading))
+    pin_model(settings, spec.model)
+    check_precision(settings, spec)
+    output, _ = choose_output(settings, spec, "")
+    check_output(output, overwrite=spec.overwrite, in_job_folder=spec.output is None)
 
 
-def check_precision(settings: Settings, wish: ClassifyWish) -> None:
+def check_precision(settings: Settings, spec: ClassifySpec) -> None:
     """Raises where the model has no weights of the precision; what a worker's processor lacks, the job will tell."""
     store = ModelStore(settings.models)
-    version = store.resolve(wish.model)
-    if wish.precision == "int8" and not (version.path / INT8_FILE).is_file():
-        why = store.card(wish.model).why_no_int8()
+    version = store.resolve(spec.model)
+    if spec.precision == "int8" and not (version.path / INT8_FILE).is_file():
+        why = store.card(spec.model).why_no_int8()
         raise UsageError(f"--precision int8: {version.ref} {why}; leave the precision to auto")
 
 
-def check_train(settings: Settings, wish: TrainWish) -> None:
+def check_train(settings: Settings, spec: TrainSpec) -> None:
     """Raises what `submit_train` would, as far as it can be told without a server."""
-    count_images(train_request(settings, wish).data)
+    count_images(train_request(settings, spec).data)
 
 
-def check_evaluate(settings: Settings, wish: EvaluateWish) -> None:
+def check_evaluate(settings: Settings, spec: EvaluateSpec) -> None:
     """Raises what `submit_evaluate` would, as far as it can be told without a server."""
-    _, card = pin_model(settings, wish.model)
-    count_labelled(choose_data(wish.data), wish.part, card)
-    check_folder(choose_folder(wish.output))
+    _, card = pin_model(settings, spec.model)
+    count_labelled(choose_data(spec.data), spec.part, card)
+    check_folder(choose_folder(spec.output))
 
 
 def count_images(data: Path) -> int:
@@ -110,7 +110,7 @@ def count_images(data: Path) -> int:
     return dataset.num_images
 
 
-def count_labelled(data: Path, part: Part, card: ModelCard) -> int:
+def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
     """The number of images in a data set of which `part` is to be evaluated; none is opened.
 
     Raises:
@@ -133,25 +133,25 @@ def require_images(source: Source) -> None:
         raise UsageError(f"{source.text!r} holds no images{_describe_skipped(source)}")
 
 
-def first_paths(wish: ClassifyWish, source: Source) -> list[str]:
+def first_paths(spec: ClassifySpec, source: Source) -> list[str]:
     """The paths of a source that `shard_size_of` looks at; they will still be yielded."""
-    return source.peek(1 if _streams(wish) else SMALLEST + 1)
+    return source.peek(1 if _streams(spec) else SMALLEST + 1)
 
 
-def _streams(wish: ClassifyWish) -> bool:
+def _streams(spec: ClassifySpec) -> bool:
     """Whether the source is a pipe: whoever writes to it may think about its second path."""
-    return wish.source == "-"
+    return spec.source == "-"
 
 
-def shard_size_of(settings: Settings, wish: ClassifyWish, source: Source, first: Sequence[str], pin: ModelPin) -> int:
+def shard_size_of(settings: Settings, spec: ClassifySpec, source: Source, first: Sequence[str], pin: ModelPin) -> int:
     """The size that the operator names, or that suits the model and the first paths of the source."""
-    if wish.shard_size is not None:
-        return wish.shard_size
-    if len(first) <= SMALLEST and not _streams(wish):
+    if spec.shard_size is not None:
+        return spec.shard_size
+    if len(first) <= SMALLEST and not _streams(spec):
         return SMALLEST  # it is one shard in any case
     images = [os.path.join(source.root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names that are no UTF-8
     artifacts = ModelStore(settings.models).resolve(pin.ref).artifacts
-    return choose_shard_size(artifacts, wish.precision, images, settings.batch_size)
+    return choose_shard_size(artifacts, spec.precision, images, settings.batch_size)
 
 
 def pin_model(settings: Settings, model: str) -> tuple[ModelPin, ModelCard]:
@@ -168,15 +168,15 @@ def pin_model(settings: Settings, model: str) -> tuple[ModelPin, ModelCard]:
     return pin, card
 
 
-def train_request(settings: Settings, wish: TrainWish) -> TrainRequest:
+def train_request(settings: Settings, spec: TrainSpec) -> TrainRequest:
     """What the worker's training gets, checked."""
-    check_model_name(wish.name)
-    options = {"architecture": DEFAULT_ARCHITECTURE} | wish.options
-    wanted = wish.options.get("weights")
+    check_model_name(spec.name)
+    options = {"architecture": DEFAULT_ARCHITECTURE} | spec.options
+    wanted = spec.options.get("weights")
     if isinstance(wanted, str):
         weights, architecture = choose_weights(settings, wanted)
-        options = {"architecture": architecture} | wish.options | {"weights": weights}
-    request = TrainRequest.from_json(options | {"data": str(choose_data(wish.data)), "output": "model"})
+        options = {"architecture": architecture} | spec.options | {"weights": weights}
+    request = TrainRequest.from_json(options | {"data": str(choose_data(spec.data)), "output": "model"})
     if request.weights is not None:
         check_weights(request.architecture, request.weights)
     return request
@@ -240,13 +240,13 @@ def check_folder(output: Path | None) -> None:
     _check_is_writable(output)
 
 
-def choose_output(settings: Settings, wish: ClassifyWish, job: str) -> tuple[Path, str]:
+def choose_output(settings: Settings, spec: ClassifySpec, job: str) -> tuple[Path, str]:
     """Where the manifest goes, and in which format."""
-    if wish.output is None:
-        output_format = wish.output_format or "csv"
+    if spec.output is None:
+        output_format = spec.output_format or "csv"
         return settings.jobs / job / f"manifest.{output_format}", output_format
-    output = Path(os.path.abspath(wish.output))  # noqa: PTH100 links are kept: the operator's own name
-    return output, wish.output_format or format_of(output)
+    output = Path(os.path.abspath(spec.output))  # noqa: PTH100 links are kept: the operator's own name
+    return output, spec.output_format or format_of(output)
 
 
 def check_output(output: Path, *, overwrite: bool, in_job_folder: bool) -> None:

@@ -28,9 +28,9 @@ from orchestrator.contract.settings import Settings
 from orchestrator.jobs.listing import Lister
 from orchestrator.jobs.sources import open_source
 from orchestrator.jobs.specs import (
-    ClassifyWish,
-    EvaluateWish,
-    TrainWish,
+    ClassifySpec,
+    EvaluateSpec,
+    TrainSpec,
     check_folder,
     check_output,
     check_precision,
@@ -65,7 +65,7 @@ class ListingInterruptedError(PigeonholeError):
     exit_code = ExitCode.INTERRUPTED
 
 
-class Office:
+class JobClient:
     """The counter where jobs are handed in: settings and an open line to the server."""
 
     def __init__(self, settings: Settings) -> None:
@@ -97,42 +97,42 @@ class Office:
             )
 
     def submit_classify(
-        self, wish: ClassifyWish, *, on_listing: Callable[[str, int], None] = lambda job, num_images: None
+        self, spec: ClassifySpec, *, on_listing: Callable[[str, int], None] = lambda job, num_images: None
     ) -> Submission:
         """Submit a classify job; returns when its listing is whole. Workers begin long before.
 
         Raises:
             PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
         """
-        source = open_source(wish.source, wish.reading)
-        pin, card = pin_model(self.settings, wish.model)
-        check_precision(self.settings, wish)
+        source = open_source(spec.source, spec.reading)
+        pin, card = pin_model(self.settings, spec.model)
+        check_precision(self.settings, spec)
         job = new_job_id("classify")
-        output, output_format = choose_output(self.settings, wish, job)
+        output, output_format = choose_output(self.settings, spec, job)
         request = ClassifyRequest(
             job=job,
             created=datetime.now(UTC),
             source=path_to_text(source.text),
             root=path_to_text(source.root),
-            follow_symlinks=wish.reading.follow_symlinks,
+            follow_symlinks=spec.reading.follow_symlinks,
             model=pin,
             output=path_to_text(str(output)),
             output_format=output_format,  # type: ignore[arg-type]  # one of FORMATS, checked by _output
-            overwrite=wish.overwrite,
-            top_k=min(wish.top_k, len(card.labels)),
-            shard_size=wish.shard_size or 1,  # measured when all else is known to be right
-            precision=wish.precision,
-            max_failures=wish.max_failures,
-            idempotency_key=wish.idempotency_key,
+            overwrite=spec.overwrite,
+            top_k=min(spec.top_k, len(card.labels)),
+            shard_size=spec.shard_size or 1,  # measured when all else is known to be right
+            precision=spec.precision,
+            max_failures=spec.max_failures,
+            idempotency_key=spec.idempotency_key,
         )
-        if earlier := self._earlier(request, own_folder=wish.output is None):
+        if earlier := self._earlier(request, own_folder=spec.output is None):
             return Submission(earlier, existed=True)
-        check_output(output, overwrite=wish.overwrite, in_job_folder=wish.output is None)
+        check_output(output, overwrite=spec.overwrite, in_job_folder=spec.output is None)
         self._check_output_is_free(request)
-        if wish.need_worker:
+        if spec.need_worker:
             self.require_worker(CLASSIFY)
         require_images(source)
-        shard_size = shard_size_of(self.settings, wish, source, first_paths(wish, source), pin)
+        shard_size = shard_size_of(self.settings, spec, source, first_paths(spec, source), pin)
         request = request.model_copy(update={"shard_size": shard_size})
         folder = JobFolder.create(self.settings, request)
         lister = Lister(folder, request, self.ledger, self.ring)
@@ -146,50 +146,50 @@ class Office:
                 raise ListingInterruptedError(message) from err
             raise
 
-    def submit_train(self, wish: TrainWish) -> Submission:
+    def submit_train(self, spec: TrainSpec) -> Submission:
         """Submit a training job.
 
         Raises:
             PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
         """
-        train = train_request(self.settings, wish)
+        train = train_request(self.settings, spec)
         request = TrainJobRequest(
             job=new_job_id("train"),
             created=datetime.now(UTC),
-            source=path_to_text(str(wish.data)),
-            name=wish.name,
+            source=path_to_text(str(spec.data)),
+            name=spec.name,
             train=train.to_json(),
-            idempotency_key=wish.idempotency_key,
+            idempotency_key=spec.idempotency_key,
         )
         if earlier := self._earlier(request):
             return Submission(earlier, existed=True)
-        return self._submit_child(request, count_images(train.data), need_worker=wish.need_worker)
+        return self._submit_process_job(request, count_images(train.data), need_worker=spec.need_worker)
 
-    def submit_evaluate(self, wish: EvaluateWish) -> Submission:
+    def submit_evaluate(self, spec: EvaluateSpec) -> Submission:
         """Submit an evaluation.
 
         Raises:
             PigeonholeError: (or modeling's ModelingError) what is wrong, before anything was written.
         """
-        pin, card = pin_model(self.settings, wish.model)
-        data, output = choose_data(wish.data), choose_folder(wish.output)
+        pin, card = pin_model(self.settings, spec.model)
+        data, output = choose_data(spec.data), choose_folder(spec.output)
         request = EvaluateJobRequest(
             job=new_job_id("evaluate"),
             created=datetime.now(UTC),
-            source=path_to_text(str(wish.data)),
+            source=path_to_text(str(spec.data)),
             model=pin,
             data=str(data),
-            part=wish.part,
+            part=spec.part,
             output=path_to_text(str(output)) if output else None,
-            idempotency_key=wish.idempotency_key,
+            idempotency_key=spec.idempotency_key,
         )
         if earlier := self._earlier(request):
             return Submission(earlier, existed=True)
         check_folder(output)
         self._check_output_is_free(request)
-        return self._submit_child(request, count_labelled(data, wish.part, card), need_worker=wish.need_worker)
+        return self._submit_process_job(request, count_labelled(data, spec.part, card), need_worker=spec.need_worker)
 
-    def _submit_child(
+    def _submit_process_job(
         self, request: TrainJobRequest | EvaluateJobRequest, num_images: int, *, need_worker: bool
     ) -> Submission:
         """Submit a job that a child process of a worker does as a whole: one shard, listed from the first."""
@@ -226,7 +226,7 @@ class Office:
         """Where no worker lives to conclude a cancellation, conclude it here; whether that was done."""
         if any(worker.alive for worker in self.ledger.workers()):
             return False
-        state, fence = self.ledger.begin_end(folder.job, "the operator", lease_s=30)
+        state, fence = self.ledger.take_finalize_lease(folder.job, "the operator", lease_s=30)
         record = self.ledger.record(folder.job)
         if state != "cancelling" or fence is None or record is None:
             return False

@@ -20,7 +20,7 @@ from orchestrator.contract.server import connect
 from tests.support.fakes import (
     Bells,
     FakeClassifier,
-    FakeSessions,
+    FakeModelCache,
     dies_at_step,
     enter_job,
     make_images,
@@ -32,7 +32,7 @@ from tests.support.server import wait_until
 from workers.classify import slice as classify
 from workers.classify.journal import BATCH, IMAGE
 from workers.classify.slice import classify_slice
-from workers.context import Station
+from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
 
 pytestmark = pytest.mark.integration
@@ -52,8 +52,8 @@ def classifier():
 
 
 @pytest.fixture
-def station(settings, ledger, bells, classifier):
-    return Station(settings, ledger, FakeSessions(classifier), "w1", "cpu", bells)
+def context(settings, ledger, bells, classifier):
+    return WorkerContext(settings, ledger, FakeModelCache(classifier), "w1", "cpu", bells)
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ def all_expired(ledger, key):
 
 
 def test_a_slice_works_through_the_whole_job_and_rings_for_its_end(
-    folder, station, ledger, bells, classifier, tmp_path
+    folder, context, ledger, bells, classifier, tmp_path
 ):
     ledger.beat("w1", {"host": "h"})
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     record = ledger.record(folder.job)
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
@@ -114,26 +114,26 @@ def test_a_slice_works_through_the_whole_job_and_rings_for_its_end(
     assert ledger.workers()[0].num_images == 10
 
 
-def test_a_slice_with_nothing_to_do_rings_for_nothing(folder, station, ledger, bells):
+def test_a_slice_with_nothing_to_do_rings_for_nothing(folder, context, ledger, bells):
     claims = [ledger.claim(folder.job, "w2", 60) for _ in range(3)]
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert bells.rung == []
     assert ledger.renew(folder.job, claims, 60) == ("running", set())
 
 
-def test_a_slice_whose_time_is_over_rings_for_the_next(folder, station, bells, ledger):
-    station.settings = station.settings.model_copy(update={"slice_s": 1e-9})
+def test_a_slice_whose_time_is_over_rings_for_the_next(folder, context, bells, ledger):
+    context.settings = context.settings.model_copy(update={"slice_s": 1e-9})
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert bells.rung == [("classify", folder.job)]
     assert ledger.record(folder.job).shards_done == 0
 
 
-def test_the_times_of_a_slice_are_in_its_trailers_and_the_ledger(folder, station, ledger):
-    classify_slice(folder.job, station)
+def test_the_times_of_a_slice_are_in_its_trailers_and_the_ledger(folder, context, ledger):
+    classify_slice(folder.job, context)
 
     trailers = [read_trailer(folder.parts, shard) for shard in range(3)]
     seconds = ledger.record(folder.job).stage_seconds
@@ -149,7 +149,7 @@ class ListeningLedger(Ledger):
         return super().commit(claim, **facts)
 
 
-def test_the_next_shard_is_predicted_while_a_part_is_being_written(folder, station, ledger, monkeypatch):
+def test_the_next_shard_is_predicted_while_a_part_is_being_written(folder, context, ledger, monkeypatch):
     second_predicted = threading.Event()
 
     def look(brightness: list[int]) -> None:
@@ -160,16 +160,16 @@ def test_the_next_shard_is_predicted_while_a_part_is_being_written(folder, stati
         assert second_predicted.wait(timeout=10)
         write_part(*args, **kwargs)
 
-    station.sessions = FakeSessions(FakeClassifier(before=look))
+    context.models = FakeModelCache(FakeClassifier(before=look))
     monkeypatch.setattr(classify, "write_part", write_late)
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert ledger.record(folder.job).shards_done == 3
 
 
 @pytest.mark.parametrize("failing", [0, 2])
-def test_an_error_of_writing_ends_the_slice_whichever_part_it_is(folder, station, ledger, monkeypatch, failing):
+def test_an_error_of_writing_ends_the_slice_whichever_part_it_is(folder, context, ledger, monkeypatch, failing):
     def fail(parts, shard, *args, **kwargs) -> None:
         if shard == failing:
             raise RuntimeError("a bug")
@@ -178,26 +178,26 @@ def test_an_error_of_writing_ends_the_slice_whichever_part_it_is(folder, station
     monkeypatch.setattr(classify, "write_part", fail)
 
     with pytest.raises(RuntimeError, match="a bug"):
-        classify_slice(folder.job, station)
+        classify_slice(folder.job, context)
 
     assert "RuntimeError: a bug" in ledger.record(folder.job).trouble
     assert read_trailer(folder.parts, failing) is None
 
 
-def test_a_trailer_tells_how_long_the_part_before_it_took_to_write_and_the_commit_its_own(folder, station, server):
-    station.ledger = ListeningLedger(connect(server.url))
+def test_a_trailer_tells_how_long_the_part_before_it_took_to_write_and_the_commit_its_own(folder, context, server):
+    context.ledger = ListeningLedger(connect(server.url))
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
-    heard = station.ledger.heard
+    heard = context.ledger.heard
     assert [read_trailer(folder.parts, shard).seconds["write"] for shard in range(3)] == [
         0.0, round(heard[0], 4), round(heard[1], 4),
     ]  # fmt: skip
     assert min(heard) > 0
-    assert station.ledger.record(folder.job).stage_seconds["write"] == pytest.approx(sum(heard), abs=1e-5)
+    assert context.ledger.record(folder.job).stage_seconds["write"] == pytest.approx(sum(heard), abs=1e-5)
 
 
-def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, ledger, tmp_path):
+def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, context, ledger, tmp_path):
     (tmp_path / "in" / "001.png").unlink()
     (tmp_path / "in" / "005.png").write_bytes(b"")
     (tmp_path / "in" / "006.png").unlink()
@@ -205,7 +205,7 @@ def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, 
     (tmp_path / "in" / "009.png").unlink()
     os.mkfifo(tmp_path / "in" / "009.png")
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     result = rows(folder, tmp_path)
     codes = {row.path: row.prediction.error_code for row in result if not row.prediction.ok}
@@ -216,49 +216,49 @@ def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, station, 
     assert (ledger.record(folder.job).num_failed, ledger.record(folder.job).num_done) == (4, 10)
 
 
-def test_a_calibrated_model_rejects_what_has_no_answer(folder, station, classifier, tmp_path):
+def test_a_calibrated_model_rejects_what_has_no_answer(folder, context, classifier, tmp_path):
     classifier.calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.0, 0.0, 0.0)
     (tmp_path / "in" / "005.png").write_bytes(b"")
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     empty = Prediction(error_code="empty", error="the file is empty (0 bytes)", decision="reject")
     assert rows(folder, tmp_path) == expected(BRIGHTNESS, _5=empty)
     assert read_trailer(folder.parts, 1).decisions == {"reject": 1}
 
 
-def test_a_calibrated_model_rejects_what_was_given_up(folder, station, ledger, classifier):
+def test_a_calibrated_model_rejects_what_was_given_up(folder, context, ledger, classifier):
     classifier.calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.0, 0.0, 0.0)
-    station.settings = station.settings.model_copy(update={"max_attempts": 3})
+    context.settings = context.settings.model_copy(update={"max_attempts": 3})
     claim_and_die(ledger, folder, 3)
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert [read_trailer(folder.parts, shard).decisions for shard in range(3)] == [
         {"reject": 4}, {"reject": 4}, {"reject": 2},
     ]  # fmt: skip
 
 
-def test_an_image_that_the_classifier_refuses_is_a_row(folder, station, classifier, tmp_path):
+def test_an_image_that_the_classifier_refuses_is_a_row(folder, context, classifier, tmp_path):
     def refuse(brightness):
         if 250 in brightness:
             raise ValueError("too bright")
 
     classifier.before = refuse
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     failed = Prediction(error_code="predict_failed", error="ValueError: too bright")
     assert rows(folder, tmp_path) == expected(BRIGHTNESS, _4=failed)
 
 
-def test_a_drained_worker_hands_back_what_it_cannot_finish(folder, station, ledger, bells, classifier, monkeypatch):
+def test_a_drained_worker_hands_back_what_it_cannot_finish(folder, context, ledger, bells, classifier, monkeypatch):
     monkeypatch.setattr("workers.classify.slice.DRAIN_GRACE_S", -1.0)
     told = []
     classifier.before = told.append
-    station.draining = lambda: bool(told)
+    context.draining = lambda: bool(told)
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert bells.rung == [("classify", folder.job)]
     assert ledger.record(folder.job).shards_done == 0
@@ -266,12 +266,12 @@ def test_a_drained_worker_hands_back_what_it_cannot_finish(folder, station, ledg
     assert [(claim.shard, claim.attempt) for claim in again] == [(0, 1), (1, 1), (2, 1)]
 
 
-def test_a_drained_worker_finishes_what_needs_no_long_time(folder, station, ledger, bells, classifier):
+def test_a_drained_worker_finishes_what_needs_no_long_time(folder, context, ledger, bells, classifier):
     told = []
     classifier.before = told.append
-    station.draining = lambda: bool(told)
+    context.draining = lambda: bool(told)
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     record = ledger.record(folder.job)
     assert bells.rung == [("classify", folder.job)]
@@ -279,7 +279,7 @@ def test_a_drained_worker_finishes_what_needs_no_long_time(folder, station, ledg
     assert ledger.need(folder.job, 60) == "claim"
 
 
-def test_a_cancel_stops_a_slice_between_batches(folder, station, ledger, bells, classifier):
+def test_a_cancel_stops_a_slice_between_batches(folder, context, ledger, bells, classifier):
     told, renew = [], ledger.renew
 
     def tell(*args):
@@ -294,45 +294,45 @@ def test_a_cancel_stops_a_slice_between_batches(folder, station, ledger, bells, 
     ledger.renew = tell
     classifier.before = cancel
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert ledger.record(folder.job).state == "cancelling"
     assert ledger.record(folder.job).shards_done == 0
     assert bells.rung == [("finalize", folder.job)]
-    assert ledger.begin_end(folder.job, "w2", 60)[1] is not None  # nothing is held any more
+    assert ledger.take_finalize_lease(folder.job, "w2", 60)[1] is not None  # nothing is held any more
 
 
-def test_a_job_that_the_server_forgot_is_restored_and_done(folder, station, server, ledger, bells, tmp_path):
+def test_a_job_that_the_server_forgot_is_restored_and_done(folder, context, server, ledger, bells, tmp_path):
     server.empty()
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
     assert ledger.record(folder.job).state == "finalizing"
     assert bells.rung == [("finalize", folder.job)]
 
 
-def test_a_server_emptied_in_the_middle_costs_no_row(folder, station, server, ledger, classifier, tmp_path):
+def test_a_server_emptied_in_the_middle_costs_no_row(folder, context, server, ledger, classifier, tmp_path):
     def empty_once(brightness):
         classifier.before = lambda brightness: None
         server.empty()
 
     classifier.before = empty_once
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
     while ledger.record(folder.job).state == "running":
-        classify_slice(folder.job, station)
+        classify_slice(folder.job, context)
 
     record = ledger.record(folder.job)
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
     assert (record.state, record.num_done, record.shards_done) == ("finalizing", 10, 3)
 
 
-def test_a_part_that_is_on_the_disk_is_committed_without_predicting(folder, station, ledger, bells, classifier):
+def test_a_part_that_is_on_the_disk_is_committed_without_predicting(folder, context, ledger, bells, classifier):
     write_fake_parts(folder, [0, 2])
     before = [part_path(folder.parts, shard).read_bytes() for shard in (0, 2)]
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert classifier.seen == BRIGHTNESS[4:8]
     assert [part_path(folder.parts, shard).read_bytes() for shard in (0, 2)] == before
@@ -340,31 +340,31 @@ def test_a_part_that_is_on_the_disk_is_committed_without_predicting(folder, stat
     assert bells.rung == [("finalize", folder.job)]
 
 
-def test_a_damaged_part_is_made_again(folder, station, classifier, tmp_path):
+def test_a_damaged_part_is_made_again(folder, context, classifier, tmp_path):
     write_fake_parts(folder, [1])
     part = part_path(folder.parts, 1)
     part.write_bytes(part.read_bytes()[:-7])
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
 
 
-def test_a_part_of_another_that_is_damaged_meanwhile_is_made_again(folder, station, ledger, classifier, tmp_path):
+def test_a_part_of_another_that_is_damaged_meanwhile_is_made_again(folder, context, ledger, classifier, tmp_path):
     def another_writes_rubbish(brightness):
         part_path(folder.parts, 0).write_bytes(b"rubbish")
         classifier.before = lambda brightness: None
 
     classifier.before = another_writes_rubbish
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert ledger.record(folder.job).state == "finalizing"
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
 
 
 def test_a_server_that_stays_away_is_no_error_of_the_job_however_often_its_shard_was_tried(
-    folder, station, ledger, classifier
+    folder, context, ledger, classifier
 ):
     def patience_ends(brightness):
         raise redis.ConnectionError("the server is away")
@@ -373,44 +373,44 @@ def test_a_server_that_stays_away_is_no_error_of_the_job_however_often_its_shard
     classifier.before = patience_ends
 
     with pytest.raises(redis.ConnectionError):
-        classify_slice(folder.job, station)
+        classify_slice(folder.job, context)
 
     assert (ledger.record(folder.job).state, ledger.record(folder.job).error) == ("running", "")
 
 
-def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, station, ledger, bells):
-    station.sessions.error = ModelNotFoundError("no model 'fake@1'")
+def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, context, ledger, bells):
+    context.models.error = ModelNotFoundError("no model 'fake@1'")
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert (ledger.record(folder.job).state, ledger.record(folder.job).error) == ("cancelling", "no model 'fake@1'")
     assert bells.rung == [("finalize", folder.job)]
 
 
-def test_an_error_before_any_shard_is_claimed_is_shown_to_whoever_watches(folder, station, ledger):
-    station.sessions.error = MemoryError("no room for the model")
+def test_an_error_before_any_shard_is_claimed_is_shown_to_whoever_watches(folder, context, ledger):
+    context.models.error = MemoryError("no room for the model")
 
     with pytest.raises(MemoryError):
-        classify_slice(folder.job, station)
+        classify_slice(folder.job, context)
 
     record = ledger.record(folder.job)
     assert record.trouble == "worker w1: MemoryError: no room for the model"
     assert not record.ended
 
 
-def test_an_error_that_every_attempt_meets_fails_the_job_with_its_text(folder, station, ledger, bells, classifier):
+def test_an_error_that_every_attempt_meets_fails_the_job_with_its_text(folder, context, ledger, bells, classifier):
     def broken(brightness):
         raise RuntimeError("the driver is gone")
 
     classifier.before = broken
-    station = replace(station, settings=station.settings.model_copy(update={"lease_s": SHORT_S}))
+    context = replace(context, settings=context.settings.model_copy(update={"lease_s": SHORT_S}))
     num_attempts = 0
 
     def attempt_fails_the_job():
         nonlocal num_attempts
         num_attempts += 1
         with contextlib.suppress(RuntimeError):
-            classify_slice(folder.job, station)
+            classify_slice(folder.job, context)
         return ledger.record(folder.job).state == "cancelling"
 
     wait_until(attempt_fails_the_job, what="the job fails")
@@ -420,21 +420,21 @@ def test_an_error_that_every_attempt_meets_fails_the_job_with_its_text(folder, s
     assert ledger.record(folder.job).shards_done == 0
 
 
-def test_a_damaged_listing_stops_the_job_with_its_reason(folder, station, ledger, bells):
+def test_a_damaged_listing_stops_the_job_with_its_reason(folder, context, ledger, bells):
     (folder.path / "listing").write_bytes(b"\0" * (folder.path / "listing").stat().st_size)
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert ledger.record(folder.job).state == "cancelling"
     assert "does not hold the 4 paths of shard" in ledger.record(folder.job).error
     assert bells.rung == [("finalize", folder.job)]
 
 
-def test_a_job_that_has_ended_is_not_touched(folder, station, ledger, bells, classifier):
+def test_a_job_that_has_ended_is_not_touched(folder, context, ledger, bells, classifier):
     ledger.cancel(folder.job)
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     assert (classifier.seen, bells.rung, ledger.record(folder.job).state) == ([], [], "cancelled")
 
@@ -450,26 +450,26 @@ def note_deaths(folder, shard, *last_notes):
 
 
 def test_an_image_that_killed_twice_alone_is_convicted_and_its_batch_mates_are_answered(
-    folder, station, ledger, classifier, tmp_path
+    folder, context, ledger, classifier, tmp_path
 ):
     claim_and_die(ledger, folder, 4)
     note_deaths(folder, 1, (BATCH, 0), (IMAGE, 2), (IMAGE, 2))
     (tmp_path / "in" / "006.png").unlink()  # whoever reads it sees that it was tried
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     crashed = Prediction(error_code="crashed_worker", error="a worker process died whenever it tried this image")
     assert rows(folder, tmp_path) == expected(BRIGHTNESS, _6=crashed)
     assert 130 not in classifier.seen
 
 
-def test_the_images_of_a_batch_that_killed_are_tried_alone_with_notes(folder, station, ledger, classifier, tmp_path):
+def test_the_images_of_a_batch_that_killed_are_tried_alone_with_notes(folder, context, ledger, classifier, tmp_path):
     claim_and_die(ledger, folder, 3)
     note_deaths(folder, 1, (BATCH, 0))
     batches = []
     classifier.before = batches.append
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     journals = list(folder.journals.glob("00000001.*.jsonl"))
     notes = max(journals, key=lambda path: int(path.name.split(".")[1])).read_text()
@@ -485,17 +485,17 @@ def test_the_images_of_a_batch_that_killed_are_tried_alone_with_notes(folder, st
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
 
 
-def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(folder, station, ledger, server, tmp_path):
+def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(folder, context, ledger, server, tmp_path):
     def die(brightness):
         if 130 in brightness:
             os._exit(9)
 
     def fresh_slice():
-        other = replace_ledger(station, server)
-        other.sessions = FakeSessions(FakeClassifier(before=die))
+        other = replace_ledger(context, server)
+        other.models = FakeModelCache(FakeClassifier(before=die))
         classify_slice(folder.job, other)
 
-    station.settings = station.settings.model_copy(update={"lease_s": SHORT_S, "max_attempts": 20})
+    context.settings = context.settings.model_copy(update={"lease_s": SHORT_S, "max_attempts": 20})
     num_deaths = 0
     while ledger.record(folder.job).state in ("queued", "running"):
         wait_until(lambda: all_expired(ledger, "{pigeonhole}:job:" + folder.job + ":leases"), what="leases run out")
@@ -506,11 +506,11 @@ def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(folder, st
     assert num_deaths == 5  # two by chance, for all one knows; one in the batch; two alone
 
 
-def test_a_shard_that_killed_too_many_workers_is_given_up(folder, station, ledger, classifier, tmp_path):
-    station.settings = station.settings.model_copy(update={"max_attempts": 3})
+def test_a_shard_that_killed_too_many_workers_is_given_up(folder, context, ledger, classifier, tmp_path):
+    context.settings = context.settings.model_copy(update={"max_attempts": 3})
     claim_and_die(ledger, folder, 3)
 
-    classify_slice(folder.job, station)
+    classify_slice(folder.job, context)
 
     given_up = [row.prediction for row in rows(folder, tmp_path)]
     assert given_up == [Prediction(error_code="given_up", error="3 workers died on its shard; it was given up")] * 10
@@ -520,10 +520,10 @@ def test_a_shard_that_killed_too_many_workers_is_given_up(folder, station, ledge
 # Every step
 
 
-def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, ledger, station, tmp_path, monkeypatch):
+def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, ledger, context, tmp_path, monkeypatch):
     for module in ("workers.finalize.finalize", "workers.finalize.lease"):
-        monkeypatch.setattr(f"{module}.END_LEASE_S", 0.01)
-    station.settings = settings.model_copy(update={"lease_s": SHORT_S})
+        monkeypatch.setattr(f"{module}.FINALIZE_LEASE_S", 0.01)
+    context.settings = settings.model_copy(update={"lease_s": SHORT_S})
     paths = make_images(tmp_path / "in", BRIGHTNESS[:4])
     manifests, step, dies = [], 0, True
 
@@ -532,12 +532,12 @@ def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, led
         folder = make_job(settings, paths, root=tmp_path / "in", output=output, shard_size=2)
         enter_job(folder, ledger)
         dies = dies_at_step(
-            step, lambda job=folder.job: classify_slice(job, replace_ledger(station, server)), settings.home
+            step, lambda job=folder.job: classify_slice(job, replace_ledger(context, server)), settings.home
         )
 
         def ended(folder=folder):
-            classify_slice(folder.job, station)
-            end_job(folder.job, station)
+            classify_slice(folder.job, context)
+            end_job(folder.job, context)
             return folder.outcome() is not None
 
         wait_until(ended, what="the job has ended")
@@ -550,9 +550,9 @@ def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, led
     assert list(FORMATS["csv"].read(tmp_path / "0.csv")) == expected(BRIGHTNESS[:4])
 
 
-def replace_ledger(station, server):
-    """The station of another process, with a connection of its own."""
-    return replace(station, ledger=Ledger(connect(server.url)), worker="w2", ring=Bells())
+def replace_ledger(context, server):
+    """The context of another process, with a connection of its own."""
+    return replace(context, ledger=Ledger(connect(server.url)), worker="w2", ring=Bells())
 
 
 def test_the_listing_of_these_jobs_is_the_images(folder):

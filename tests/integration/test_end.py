@@ -14,7 +14,7 @@ from orchestrator.contract.server import connect
 from tests.support.fakes import (
     Bells,
     FakeClassifier,
-    FakeSessions,
+    FakeModelCache,
     dies_at_step,
     enter_job,
     make_images,
@@ -23,7 +23,7 @@ from tests.support.fakes import (
 )
 from tests.support.server import wait_until
 from workers.classify.slice import classify_slice
-from workers.context import Station
+from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
 
 pytestmark = pytest.mark.integration
@@ -45,8 +45,8 @@ def bells():
 
 
 @pytest.fixture
-def station(settings, ledger, bells):
-    return Station(settings, ledger, FakeSessions(FakeClassifier()), "w1", "cpu", bells)
+def context(settings, ledger, bells):
+    return WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", bells)
 
 
 @pytest.fixture
@@ -80,10 +80,10 @@ def names(folder):
     return sorted(os.listdir(folder))
 
 
-def test_a_job_that_is_done_is_published_and_ends(make, station, ledger, outbox, settings):
+def test_a_job_that_is_done_is_published_and_ends(make, context, ledger, outbox, settings):
     folder = make()
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     record = ledger.record(folder.job)
     counts = {"num_images": 9, "num_done": 9, "num_failed": 2}
@@ -97,50 +97,50 @@ def test_a_job_that_is_done_is_published_and_ends(make, station, ledger, outbox,
     assert names(outbox) == ["out.csv", "out.csv.summary.json"]
 
 
-def test_ending_twice_is_ending_once(make, station, ledger, outbox):
+def test_ending_twice_is_ending_once(make, context, ledger, outbox):
     folder = make()
-    end_job(folder.job, station)
+    end_job(folder.job, context)
     before = (outbox / "out.csv").stat(), folder.outcome(), ledger.record(folder.job)
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert ((outbox / "out.csv").stat(), folder.outcome(), ledger.record(folder.job)) == before
 
 
-def test_a_job_that_is_not_that_far_is_left_alone(make, station, bells, outbox):
+def test_a_job_that_is_not_that_far_is_left_alone(make, context, bells, outbox):
     folder = make(done=False)
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert (end(folder), bells.rung, names(outbox)) == (None, [], [])
 
 
-def test_a_job_that_another_worker_ends_is_left_to_it(make, station, ledger, outbox):
+def test_a_job_that_another_worker_ends_is_left_to_it(make, context, ledger, outbox):
     folder = make()
-    ledger.begin_end(folder.job, "w2", 60)
+    ledger.take_finalize_lease(folder.job, "w2", 60)
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert (end(folder), names(outbox)) == (None, [])
 
 
-def test_a_job_that_the_server_forgot_is_ended_all_the_same(make, station, server, ledger):
+def test_a_job_that_the_server_forgot_is_ended_all_the_same(make, context, server, ledger):
     folder = make()
     server.empty()
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert end(folder)["state"] == "partial"
     assert ledger.record(folder.job).state == "partial"
 
 
-def test_an_end_that_the_server_forgot_is_told_again(make, station, server, ledger):
+def test_an_end_that_the_server_forgot_is_told_again(make, context, server, ledger):
     folder = make()
-    end_job(folder.job, station)
+    end_job(folder.job, context)
     server.empty()
     enter_job(folder, ledger)
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert ledger.record(folder.job).state == "partial"
     assert ledger.active() == set()
@@ -149,57 +149,57 @@ def test_an_end_that_the_server_forgot_is_told_again(make, station, server, ledg
 @pytest.mark.parametrize(
     "harm", [lambda part: part.unlink(), lambda part: part.write_bytes(b"?" + part.read_bytes()[1:])]
 )
-def test_a_part_that_is_missing_or_damaged_is_done_again(make, station, ledger, bells, outbox, harm):
+def test_a_part_that_is_missing_or_damaged_is_done_again(make, context, ledger, bells, outbox, harm):
     folder = make()
     harm(part_path(folder.parts, 1))
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
     first = (end(folder), list(bells.rung), ledger.record(folder.job).state, ledger.record(folder.job).shards_done)
     do_all(folder, ledger)
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert first == (None, [("classify", folder.job)], "running", 2)
     assert end(folder)["state"] == "partial"
     assert [row.path for row in FORMATS["csv"].read(outbox / "out.csv")] == NAMES
 
 
-def test_an_output_that_appeared_meanwhile_fails_the_job_and_stays(make, station, ledger, outbox):
+def test_an_output_that_appeared_meanwhile_fails_the_job_and_stays(make, context, ledger, outbox):
     folder = make()
     (outbox / "out.csv").write_text("precious")
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert end(folder)["state"] == "failed"
     assert end(folder)["error"] == f"{outbox}/out.csv appeared while the job ran; it was left as it is"
     assert (ledger.record(folder.job).state, (outbox / "out.csv").read_text()) == ("failed", "precious")
 
 
-def test_a_cancelled_job_publishes_nothing_and_keeps_its_counts(make, station, ledger, outbox):
+def test_a_cancelled_job_publishes_nothing_and_keeps_its_counts(make, context, ledger, outbox):
     folder = make(done=False)
     claim = ledger.claim(folder.job, "w1", 60)
     ledger.commit(claim, num_rows=4, num_failed=1)
     ledger.cancel(folder.job)
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert end(folder) == {"state": "cancelled", "num_images": 9, "num_done": 4, "num_failed": 1}
     assert names(outbox) == []
 
 
-def test_a_job_that_stopped_for_a_reason_fails_with_it(make, station, ledger):
+def test_a_job_that_stopped_for_a_reason_fails_with_it(make, context, ledger):
     folder = make(done=False)
     ledger.cancel(folder.job, reason="the model is gone")
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert end(folder) == {"state": "failed", "num_images": 9, "error": "the model is gone"}
 
 
 @pytest.mark.parametrize("limit", [MaxFailures(count=1), MaxFailures(share=0.2)])
-def test_too_many_failures_end_the_job_without_a_manifest(make, station, ledger, outbox, limit):
+def test_too_many_failures_end_the_job_without_a_manifest(make, context, ledger, outbox, limit):
     folder = make(max_failures=limit)
 
-    end_job(folder.job, station)
+    end_job(folder.job, context)
 
     assert end(folder)["state"] == "failed"
     assert end(folder)["too_many_failures"]
@@ -208,20 +208,20 @@ def test_too_many_failures_end_the_job_without_a_manifest(make, station, ledger,
 
 
 def test_a_death_at_any_step_is_made_good_by_the_next_worker(
-    make, station, ledger, server, outbox, tmp_path, monkeypatch
+    make, context, ledger, server, outbox, tmp_path, monkeypatch
 ):
     for module in ("workers.finalize.finalize", "workers.finalize.lease"):
-        monkeypatch.setattr(f"{module}.END_LEASE_S", 0.01)
-    end_job(make("undisturbed.csv").job, station)
+        monkeypatch.setattr(f"{module}.FINALIZE_LEASE_S", 0.01)
+    end_job(make("undisturbed.csv").job, context)
     expected = (outbox / "undisturbed.csv").read_bytes()
     step, dies = 0, True
 
     while dies:
         folder = make(f"{step}.csv")
-        dies = dies_at_step(step, lambda folder=folder: end_by_another(folder, station, server), tmp_path)
+        dies = dies_at_step(step, lambda folder=folder: end_by_another(folder, context, server), tmp_path)
 
         def ended(folder=folder):
-            end_job(folder.job, station)
+            end_job(folder.job, context)
             return folder.outcome() is not None
 
         wait_until(ended, what="the job has ended")
@@ -235,21 +235,21 @@ def test_a_death_at_any_step_is_made_good_by_the_next_worker(
     assert step > 20
 
 
-def end_by_another(folder, station, server):
+def end_by_another(folder, context, server):
     """Runs in a process of its own, with a connection of its own."""
-    other = Station(station.settings, Ledger(connect(server.url)), station.sessions, "w2", "cpu", Bells())
+    other = WorkerContext(context.settings, Ledger(connect(server.url)), context.models, "w2", "cpu", Bells())
     end_job(folder.job, other)
 
 
-def test_a_summary_tells_the_story_of_the_whole_path(settings, ledger, station, bells, tmp_path, outbox):
+def test_a_summary_tells_the_story_of_the_whole_path(settings, ledger, context, bells, tmp_path, outbox):
     paths = make_images(tmp_path / "in", [0, 250, 128])
     folder = make_job(
         settings, [*paths, "gone.png"], root=tmp_path / "in", output=outbox / "out.jsonl", output_format="jsonl"
     )
     enter_job(folder, ledger)
 
-    classify_slice(folder.job, station)
-    end_job(folder.job, station)
+    classify_slice(folder.job, context)
+    end_job(folder.job, context)
 
     summary = json.loads((outbox / "out.jsonl.summary.json").read_text())
     assert bells.rung == [("finalize", folder.job)]

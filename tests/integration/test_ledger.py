@@ -23,8 +23,8 @@ OTHER = "c261123-143356-7f3a2b"
 LONG_S, SHORT_S = 60.0, 0.05
 
 
-def create(ledger, job=JOB, **wish):
-    return ledger.create(job, {"kind": "classify", "listed": 0}, **wish)
+def create(ledger, job=JOB, **spec):
+    return ledger.create(job, {"kind": "classify", "listed": 0}, **spec)
 
 
 def enter(ledger, num_shards, *, job=JOB, listed=True, limit=None):
@@ -84,7 +84,7 @@ def test_a_job_that_was_never_entered_is_not_known(ledger):
         ledger.record(JOB), ledger.active(), ledger.claim(JOB, "w1", 1), ledger.extend(JOB, 1, 1, listed=True),
         ledger.cancel(JOB), ledger.need(JOB, 1), ledger.renew(JOB, [Claim(JOB, 3, 1, 1)], 1),
         ledger.commit(Claim(JOB, 3, 1, 1), num_rows=1, num_failed=0), ledger.release(Claim(JOB, 3, 1, 1)),
-        ledger.begin_end(JOB, "w1", 1), ledger.renew_end(JOB, 1, 1), ledger.owner_of_output("/o"),
+        ledger.take_finalize_lease(JOB, "w1", 1), ledger.renew_finalize_lease(JOB, 1, 1), ledger.owner_of_output("/o"),
         ledger.job_of_submission("k"),
     ]  # fmt: skip
     ledger.report_progress(JOB, "{}")
@@ -401,7 +401,7 @@ def test_a_job_that_has_ended_stays_as_it_is(ledger, end):
 
     answers = [
         ledger.cancel(JOB), ledger.claim(JOB, "w1", 1), ledger.extend(JOB, 9, 90, listed=True), ledger.need(JOB, 0),
-        ledger.begin_end(JOB, "w1", 1),
+        ledger.take_finalize_lease(JOB, "w1", 1),
     ]  # fmt: skip
 
     assert answers == [end, end, end, "nothing", (end, None)]
@@ -418,46 +418,47 @@ def finalizing(ledger):
 
 def test_only_a_complete_job_can_be_ended(ledger):
     enter(ledger, 1)
-    queued = ledger.begin_end(JOB, "w1", LONG_S)
+    queued = ledger.take_finalize_lease(JOB, "w1", LONG_S)
     taken = claim(ledger)
-    running = ledger.begin_end(JOB, "w1", LONG_S)
+    running = ledger.take_finalize_lease(JOB, "w1", LONG_S)
     commit(ledger, taken)
 
     assert (queued, running) == (("queued", None), ("running", None))
-    assert ledger.begin_end(JOB, "w1", LONG_S)[1] is not None
+    assert ledger.take_finalize_lease(JOB, "w1", LONG_S)[1] is not None
 
 
 def test_one_worker_at_a_time_ends_a_job(ledger):
     finalizing(ledger)
 
-    state, fence = ledger.begin_end(JOB, "w1", LONG_S)
+    state, fence = ledger.take_finalize_lease(JOB, "w1", LONG_S)
 
-    assert (state, ledger.begin_end(JOB, "w2", LONG_S)) == ("finalizing", ("finalizing", None))
+    assert (state, ledger.take_finalize_lease(JOB, "w2", LONG_S)) == ("finalizing", ("finalizing", None))
     assert ledger.need(JOB, 0) == "nothing"
-    assert ledger.renew_end(JOB, fence, LONG_S)
+    assert ledger.renew_finalize_lease(JOB, fence, LONG_S)
 
 
 def test_the_right_to_end_a_job_goes_on_when_its_holder_died(ledger):
     finalizing(ledger)
-    _, old = ledger.begin_end(JOB, "w1", SHORT_S)
+    _, old = ledger.take_finalize_lease(JOB, "w1", SHORT_S)
     taken = []
 
     wait_until(
-        lambda: taken.append(ledger.begin_end(JOB, "w2", LONG_S)[1]) or taken[-1] is not None, what="the right is free"
+        lambda: taken.append(ledger.take_finalize_lease(JOB, "w2", LONG_S)[1]) or taken[-1] is not None,
+        what="the right is free",
     )
 
     assert taken[-1] > old
-    assert not ledger.renew_end(JOB, old, LONG_S)
-    assert ledger.renew_end(JOB, taken[-1], LONG_S)
+    assert not ledger.renew_finalize_lease(JOB, old, LONG_S)
+    assert ledger.renew_finalize_lease(JOB, taken[-1], LONG_S)
 
 
 def test_the_right_to_end_a_job_can_be_given_up(ledger):
     finalizing(ledger)
-    _, fence = ledger.begin_end(JOB, "w1", LONG_S)
+    _, fence = ledger.take_finalize_lease(JOB, "w1", LONG_S)
 
-    assert ledger.renew_end(JOB, fence, 0)
+    assert ledger.renew_finalize_lease(JOB, fence, 0)
 
-    assert ledger.begin_end(JOB, "w2", LONG_S)[1] > fence
+    assert ledger.take_finalize_lease(JOB, "w2", LONG_S)[1] > fence
 
 
 def test_a_cancelled_job_is_not_ended_while_somebody_works_on_it(ledger):
@@ -465,12 +466,12 @@ def test_a_cancelled_job_is_not_ended_while_somebody_works_on_it(ledger):
     live, dying = claim(ledger), claim(ledger, lease_s=SHORT_S)
     ledger.cancel(JOB)
 
-    held = [ledger.begin_end(JOB, "w2", LONG_S), ledger.need(JOB, 0)]
+    held = [ledger.take_finalize_lease(JOB, "w2", LONG_S), ledger.need(JOB, 0)]
     ledger.release(live)
     wait_until(lambda: ledger.need(JOB, 0) == "end", what="the lease of the dead has run out")
 
     assert held == [("cancelling", None), "nothing"]
-    assert ledger.begin_end(JOB, "w2", LONG_S)[1] > dying.fence
+    assert ledger.take_finalize_lease(JOB, "w2", LONG_S)[1] > dying.fence
 
 
 def test_finishing_frees_everything_and_doing_it_twice_changes_nothing(ledger):
@@ -654,14 +655,14 @@ def test_a_ledger_that_is_wrong_is_replaced(ledger, folder):
     enter_job(folder, ledger)
     do_shards(folder, ledger, set(range(7)))
     part_path(folder.parts, 4).unlink()
-    _, ender = ledger.begin_end(folder.job, "w1", LONG_S)
+    _, ender = ledger.take_finalize_lease(folder.job, "w1", LONG_S)
 
     assert restore_job(folder, ledger, replace=True)
 
     record = ledger.record(folder.job)
     assert (record.state, record.shards_done, record.num_done) == ("running", 6, 21)
     assert ledger.claim(folder.job, "w2", LONG_S).shard == 4
-    assert not ledger.renew_end(folder.job, ender, LONG_S)
+    assert not ledger.renew_finalize_lease(folder.job, ender, LONG_S)
 
 
 def test_leases_from_before_a_replacement_are_void(ledger, folder):

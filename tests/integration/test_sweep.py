@@ -10,7 +10,7 @@ from orchestrator.contract.server import connect
 from tests.support.fakes import (
     Bells,
     FakeClassifier,
-    FakeSessions,
+    FakeModelCache,
     dies_at_step,
     enter_job,
     make_images,
@@ -19,9 +19,9 @@ from tests.support.fakes import (
 )
 from tests.support.server import wait_until
 from workers.classify.slice import classify_slice
-from workers.context import Station
+from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
-from workers.finalize.lease import Right, RightLostError
+from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
 from workers.leases import STALLED_EXIT_CODE, Leases
 from workers.sweep import sweep
 
@@ -34,8 +34,8 @@ def bells():
 
 
 @pytest.fixture
-def station(settings, ledger, bells):
-    return Station(settings, ledger, FakeSessions(FakeClassifier()), "w1", "cpu", bells)
+def context(settings, ledger, bells):
+    return WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", bells)
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_a_cancel_that_the_server_forgot_is_told_again(swept, folder, ledger):
     assert ledger.record(folder.job).state == "cancelling"
 
 
-def test_an_end_that_the_server_forgot_is_told_again(swept, folder, station, ledger):
-    classify_slice(folder.job, station)
-    end_job(folder.job, station)
+def test_an_end_that_the_server_forgot_is_told_again(swept, folder, context, ledger):
+    classify_slice(folder.job, context)
+    end_job(folder.job, context)
     ledger.client.persist("{pigeonhole}:job:" + folder.job)  # as before the end, but for the outcome on the disk
     ledger.client.hset("{pigeonhole}:job:" + folder.job, mapping={"state": "finalizing"})
     ledger.client.sadd("{pigeonhole}:active", folder.job)
@@ -189,11 +189,11 @@ def test_a_listing_that_is_whole_is_told_again_where_the_server_forgot(swept, si
     assert (record.listed, record.num_shards, record.num_images, record.state) == (True, 3, 6, "queued")
 
 
-def test_a_job_whose_lister_died_fails_with_what_to_do(swept, silent, ledger, station):
+def test_a_job_whose_lister_died_fails_with_what_to_do(swept, silent, ledger, context):
     (silent.path / "listing.json").unlink()
 
     rung = swept()
-    end_job(silent.job, station)
+    end_job(silent.job, context)
 
     assert rung == [("finalize", silent.job)]
     assert silent.outcome().state == "failed"
@@ -211,13 +211,13 @@ def test_one_damaged_job_does_not_keep_the_others_from_being_looked_after(swept,
     assert swept() == [("classify", folder.job)]
 
 
-def test_sweeps_and_slices_alone_bring_a_forgotten_job_to_its_end(swept, folder, station, server, tmp_path):
+def test_sweeps_and_slices_alone_bring_a_forgotten_job_to_its_end(swept, folder, context, server, tmp_path):
     server.empty()
     work = {"classify": classify_slice, "finalize": end_job}
 
     for _ in range(5):
         for queue, job in swept():
-            work[queue](job, station)
+            work[queue](job, context)
 
     assert folder.outcome().state == "succeeded"
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 7
@@ -227,8 +227,8 @@ def test_sweeps_and_slices_alone_bring_a_forgotten_job_to_its_end(swept, folder,
 # Leases
 
 
-def test_a_lease_is_renewed_while_its_slice_goes_on_and_handed_back_at_its_end(folder, station, ledger):
-    short = replace(station, settings=station.settings.model_copy(update={"lease_s": 0.1}))
+def test_a_lease_is_renewed_while_its_slice_goes_on_and_handed_back_at_its_end(folder, context, ledger):
+    short = replace(context, settings=context.settings.model_copy(update={"lease_s": 0.1}))
     ticks = []
 
     with Leases(short, folder.job, on_tick=lambda: ticks.append(None)) as leases:
@@ -242,8 +242,8 @@ def test_a_lease_is_renewed_while_its_slice_goes_on_and_handed_back_at_its_end(f
     assert ledger.claim(folder.job, "w2", 60).shard == claim.shard
 
 
-def test_what_was_abandoned_counts_as_an_attempt(folder, station, ledger):
-    with Leases(station, folder.job) as leases:
+def test_what_was_abandoned_counts_as_an_attempt(folder, context, ledger):
+    with Leases(context, folder.job) as leases:
         leases.add(ledger.claim(folder.job, "w1", 0.01))
         leases.abandon()
     attempts = []
@@ -255,8 +255,8 @@ def test_what_was_abandoned_counts_as_an_attempt(folder, station, ledger):
     assert attempts[-1].shard == 0
 
 
-def test_a_slice_hears_of_a_cancel(folder, station, ledger):
-    with Leases(station, folder.job) as leases:
+def test_a_slice_hears_of_a_cancel(folder, context, ledger):
+    with Leases(context, folder.job) as leases:
         goes_on = leases.job_goes_on
         ledger.cancel(folder.job)
         wait_until(lambda: not leases.job_goes_on, what="the slice has heard")
@@ -264,11 +264,11 @@ def test_a_slice_hears_of_a_cancel(folder, station, ledger):
     assert (goes_on, leases.state) == (True, "cancelling")
 
 
-def test_a_process_that_finishes_nothing_ends_itself(folder, station, server, tmp_path):
+def test_a_process_that_finishes_nothing_ends_itself(folder, context, server, tmp_path):
     def hang():
         stuck = replace(
-            station,
-            settings=station.settings.model_copy(update={"stall_s": 0.05, "lease_s": 0.1}),
+            context,
+            settings=context.settings.model_copy(update={"stall_s": 0.05, "lease_s": 0.1}),
             ledger=Ledger(connect(server.url)),
         )
         with Leases(stuck, folder.job):
@@ -278,51 +278,51 @@ def test_a_process_that_finishes_nothing_ends_itself(folder, station, server, tm
         dies_at_step(10**9, hang, tmp_path)
 
 
-# The right to end a job
+# The lease to finalize a job
 
 
 @pytest.fixture
-def right(folder, station, ledger):
-    """The right to end a job of which all is done."""
+def lease(folder, context, ledger):
+    """The lease to finalize a job of which all is done."""
     while isinstance(claim := ledger.claim(folder.job, "w1", 60), Claim):
         ledger.commit(claim, num_rows=2, num_failed=0)
-    _, fence = ledger.begin_end(folder.job, "w1", 60)
-    return Right(station, folder.job, fence)
+    _, fence = ledger.take_finalize_lease(folder.job, "w1", 60)
+    return FinalizeLease(context, folder.job, fence)
 
 
 def test_a_right_that_holds_lets_errors_through(right):
     def fail():
-        with right:
-            right.check()
-            right.confirm()
+        with lease:
+            lease.check()
+            lease.confirm()
             raise ValueError("our own")
 
     with pytest.raises(ValueError, match="our own"):
         fail()
 
 
-def test_whatever_goes_wrong_after_the_right_was_lost_is_the_loss(right, server):
+def test_whatever_goes_wrong_after_the_right_was_lost_is_the_loss(lease, server):
     def fail():
-        with right:
+        with lease:
             server.empty()
             raise ValueError("another has cleaned up after us")
 
-    with pytest.raises(RightLostError):
+    with pytest.raises(FinalizeLeaseLostError):
         fail()
 
 
-def test_a_lost_right_is_noticed_while_working(right, server, monkeypatch):
+def test_a_lost_right_is_noticed_while_working(lease, server, monkeypatch):
     monkeypatch.setattr("workers.finalize.lease.KEEP_EVERY_S", 0.01)
     server.empty()
 
     def lost():
         try:
-            right.check()
-        except RightLostError:
+            lease.check()
+        except FinalizeLeaseLostError:
             return True
         return False
 
-    with right:
+    with lease:
         wait_until(lost, what="the loss is noticed")
 
 
@@ -336,15 +336,15 @@ def test_a_slice_outlives_a_server_that_was_killed(settings, own_server, tmp_pat
             own_server.start()
 
     ledger = Ledger(connect(own_server.url))
-    station = Station(settings, ledger, FakeSessions(FakeClassifier(before=disturb)), "w1", "cpu", Bells())
+    context = WorkerContext(settings, ledger, FakeModelCache(FakeClassifier(before=disturb)), "w1", "cpu", Bells())
     paths = make_images(tmp_path / "in", [0, 50, 100, 150, 200, 250])
     folder = make_job(settings, paths, root=tmp_path / "in", output=tmp_path / "out.csv", shard_size=2)
     enter_job(folder, ledger)
 
     def ended():
         sweep(settings, ledger, Bells())
-        classify_slice(folder.job, station)
-        end_job(folder.job, station)
+        classify_slice(folder.job, context)
+        end_job(folder.job, context)
         return folder.outcome() is not None
 
     wait_until(ended, what="the job has ended", timeout_s=60)

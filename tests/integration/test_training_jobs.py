@@ -120,13 +120,13 @@ def events_of(house: House, job: str) -> list[dict]:
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(house: House, tmp_path: Path):
     house.hire()
     data = make_shapes(tmp_path / "in")
-    wish = ("train", str(data), "--arch", "mlp", "--epochs", "80", "--name")
-    job = house.submit(*wish, "killed")
+    spec = ("train", str(data), "--arch", "mlp", "--epochs", "80", "--name")
+    job = house.submit(*spec, "killed")
 
     kill_training(house, job)
 
     assert house.outcome(job).state == "succeeded", house.logs()
-    house.run_ok(*wish, "undisturbed")
+    house.run_ok(*spec, "undisturbed")
     store = ModelStore(house.settings.models)
     assert store.resolve("killed").digest == store.resolve("undisturbed").digest
     resumed = [event for event in events_of(house, job) if event["event"] == "resumed"]

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
-from orchestrator.jobs.submit import Office
+from orchestrator.jobs.submit import JobClient
 from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
 from tests.support.workers import House, read_json
@@ -184,15 +184,15 @@ def test_lost_and_doubled_doorbells_and_a_second_finalize_change_nothing(house: 
     assert house.outcome(lost).state == "succeeded"
 
     doubled = house.submit("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "doubled.csv"))
-    office = Office(house.settings)
+    client = JobClient(house.settings)
     for _ in range(10):
-        office.ring(CLASSIFY, doubled)
-        office.ring(FINALIZE, doubled)
+        client.ring(CLASSIFY, doubled)
+        client.ring(FINALIZE, doubled)
     assert house.outcome(doubled).state == "succeeded"
     summary = read_json(tmp_path / "doubled.csv.summary.json")
     manifest = (tmp_path / "doubled.csv").read_bytes()
     outcome = JobFolder.open(house.settings, doubled).outcome()
-    office.ring(FINALIZE, doubled)
+    client.ring(FINALIZE, doubled)
     wait_until(lambda: house.ledger.queue_length(FINALIZE) == 0, what="the bell was heard")
 
     assert manifest == (tmp_path / "lost.csv").read_bytes()

@@ -27,7 +27,7 @@ from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings
-from workers.finalize.lease import RightLostError
+from workers.finalize.lease import FinalizeLeaseLostError
 
 FAKE_SECONDS = {"predict": 0.5}
 PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" * 64)
@@ -63,7 +63,7 @@ def predict_brightness(value: int, top_k: int = 2) -> Prediction:
 
 
 @dataclass
-class FakeSessions:
+class FakeModelCache:
     """Has one classifier for every model; raises `error` instead, if it is set."""
 
     classifier: FakeClassifier
@@ -168,7 +168,7 @@ def write_fake_parts(
         write_part(folder.parts, shard, rows, row_format=row_format, seconds=FAKE_SECONDS, worker=worker, engine="fake")
 
 
-class FakeRight:
+class FakeFinalizeLease:
     """The right to end a job, lost when it was asked for `lost_after` times."""
 
     def __init__(self, lost_after: int | None = None) -> None:
@@ -178,7 +178,7 @@ class FakeRight:
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
-                raise RightLostError
+                raise FinalizeLeaseLostError
 
     confirm = check
 

@@ -11,7 +11,7 @@ from modeling.metrics.evaluation import (
     Mistake,
     ReliabilityBin,
 )
-from modeling.report.content import Sample, Story
+from modeling.report.content import ReportContent, Sample
 
 EVIL = '<script>alert("x")</script> & $\\frac{1}'
 HISTORY = (
@@ -85,7 +85,7 @@ def _figures(label: str, counts: np.ndarray, place: int) -> ClassFigures:
     )
 
 
-def whole_story(**changes) -> Story:
+def whole_content(**changes) -> ReportContent:
     parts = {
         "title": "animals@3",
         "facts": (("architecture", "cnn"), ("seed", "0")),
@@ -99,4 +99,4 @@ def whole_story(**changes) -> Story:
         ),
         "calibration": CALIBRATION,
     }
-    return Story(**(parts | changes))
+    return ReportContent(**(parts | changes))

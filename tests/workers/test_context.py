@@ -18,7 +18,7 @@ from orchestrator.contract.jobs.requests import ModelPin
 from tests.support.images import grey_png
 from tests.support.published_models import publish_model
 from tests.support.server import wait_until
-from workers.context import MODELS_KEPT, Sessions, patiently
+from workers.context import MODELS_KEPT, ModelCache, patiently
 
 
 class Server:
@@ -69,61 +69,61 @@ def test_an_error_of_our_own_is_not_repeated():
 
 
 @pytest.fixture
-def sessions(tmp_path):
-    """Sessions on the CPU, with an empty store in `tmp_path / "models"`."""
-    return Sessions(ModelStore(tmp_path / "models"), "cpu")
+def models(tmp_path):
+    """ModelCache on the CPU, with an empty store in `tmp_path / "models"`."""
+    return ModelCache(ModelStore(tmp_path / "models"), "cpu")
 
 
 def pin_of(version: ModelVersion) -> ModelPin:
     return ModelPin(name=version.name, number=version.version, digest=version.digest, preprocessing_digest="p" * 64)
 
 
-def test_a_model_is_loaded_once_and_kept(sessions, tmp_path):
+def test_a_model_is_loaded_once_and_kept(models, tmp_path):
     version = publish_model(tmp_path / "models", "digits")
 
-    first = sessions.get(pin_of(version))
+    first = models.get(pin_of(version))
     (version.path / "model.safetensors").unlink()
 
-    assert sessions.get(pin_of(version)) is first
+    assert models.get(pin_of(version)) is first
     assert first.labels == tuple("0123456789")
 
 
-def test_one_model_of_two_names_is_loaded_once(sessions, tmp_path):
+def test_one_model_of_two_names_is_loaded_once(models, tmp_path):
     digits, numbers = (publish_model(tmp_path / "models", name) for name in ("digits", "numbers"))
 
     assert digits.digest == numbers.digest
-    assert sessions.get(pin_of(digits)) is sessions.get(pin_of(numbers))
+    assert models.get(pin_of(digits)) is models.get(pin_of(numbers))
 
 
-def test_the_least_recently_used_model_goes_when_there_are_too_many(sessions, tmp_path):
+def test_the_least_recently_used_model_goes_when_there_are_too_many(models, tmp_path):
     names = [f"model-{index}" for index in range(MODELS_KEPT + 1)]
     pins = [pin_of(publish_model(tmp_path / "models", name, seed)) for seed, name in enumerate(names)]
-    loaded = [sessions.get(pin) for pin in pins[:MODELS_KEPT]]
+    loaded = [models.get(pin) for pin in pins[:MODELS_KEPT]]
 
-    assert sessions.get(pins[0]) is loaded[0]
-    newest = sessions.get(pins[-1])
+    assert models.get(pins[0]) is loaded[0]
+    newest = models.get(pins[-1])
 
-    assert sessions.get(pins[-1]) is newest
-    assert [sessions.get(pins[index]) is loaded[index] for index in (0, *range(2, MODELS_KEPT))] == [True] * (
+    assert models.get(pins[-1]) is newest
+    assert [models.get(pins[index]) is loaded[index] for index in (0, *range(2, MODELS_KEPT))] == [True] * (
         MODELS_KEPT - 1
     )
-    assert sessions.get(pins[1]) is not loaded[1]
+    assert models.get(pins[1]) is not loaded[1]
 
 
-def test_a_model_that_is_not_the_one_pinned_is_refused(sessions, tmp_path):
+def test_a_model_that_is_not_the_one_pinned_is_refused(models, tmp_path):
     pin = pin_of(publish_model(tmp_path / "models", "digits"))
 
     with pytest.raises(ModelFormatError, match="digits@1 was dddddddddddd when the job was submitted"):
-        sessions.get(pin.model_copy(update={"digest": "d" * 64}))
+        models.get(pin.model_copy(update={"digest": "d" * 64}))
 
-    assert sessions.get(pin).labels == tuple("0123456789")
+    assert models.get(pin).labels == tuple("0123456789")
 
 
-def test_a_model_that_is_not_there_is_told(sessions, tmp_path):
+def test_a_model_that_is_not_there_is_told(models, tmp_path):
     version = publish_model(tmp_path / "models", "digits")
 
     with pytest.raises(ModelNotFoundError, match="digits@2"):
-        sessions.get(pin_of(replace(version, version=2, digest="d" * 64)))
+        models.get(pin_of(replace(version, version=2, digest="d" * 64)))
 
 
 class Loading:
@@ -145,14 +145,14 @@ class Loading:
         monkeypatch.setattr(choose, "load_fastest", wait_and_load)
 
 
-def test_threads_share_a_session_that_is_being_loaded_and_do_not_wait_for_others(sessions, tmp_path, monkeypatch):
+def test_threads_share_a_session_that_is_being_loaded_and_do_not_wait_for_others(models, tmp_path, monkeypatch):
     slow, quick = (pin_of(publish_model(tmp_path / "models", name, seed)) for seed, name in enumerate(("one", "two")))
     loading = Loading(monkeypatch, slow, lambda: None)
 
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(sessions.get, slow) for _ in range(2)]
+        waiting = [pool.submit(models.get, slow) for _ in range(2)]
         assert loading.begun.wait(timeout=10)
-        other = sessions.get(quick)
+        other = models.get(quick)
         loading.may_go_on.set()
         first, second = (future.result(timeout=10) for future in waiting)
 
@@ -161,7 +161,7 @@ def test_threads_share_a_session_that_is_being_loaded_and_do_not_wait_for_others
 
 
 def test_who_waited_for_a_model_that_cannot_be_loaded_is_told_and_the_next_to_ask_tries_anew(
-    sessions, tmp_path, monkeypatch
+    models, tmp_path, monkeypatch
 ):
     pin = pin_of(publish_model(tmp_path / "models", "digits"))
     errors = [ModelFormatError("damaged")]
@@ -172,33 +172,33 @@ def test_who_waited_for_a_model_that_cannot_be_loaded_is_told_and_the_next_to_as
 
     loading = Loading(monkeypatch, pin, fail_once)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(sessions.get, pin)
+        first = pool.submit(models.get, pin)
         assert loading.begun.wait(timeout=10)
-        (session,) = sessions._sessions.values()
-        second = pool.submit(sessions.get, pin)
+        (session,) = models._models.values()
+        second = pool.submit(models.get, pin)
         wait_until(lambda: session._condition._waiters, what="the second waits for what the first loads")
         loading.may_go_on.set()
         found = [future.exception(timeout=10) for future in (first, second)]
 
     assert found[0] is found[1]
     assert str(found[0]) == "damaged"
-    assert sessions.get(pin).labels == tuple("0123456789")
+    assert models.get(pin).labels == tuple("0123456789")
 
 
-def test_a_model_that_cannot_be_loaded_costs_none_that_is(sessions, tmp_path):
+def test_a_model_that_cannot_be_loaded_costs_none_that_is(models, tmp_path):
     pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(MODELS_KEPT)]
-    loaded = [sessions.get(pin) for pin in pins]
+    loaded = [models.get(pin) for pin in pins]
 
     with pytest.raises(ModelNotFoundError):
-        sessions.get(pins[0].model_copy(update={"name": "nobody", "digest": "d" * 64}))
+        models.get(pins[0].model_copy(update={"name": "nobody", "digest": "d" * 64}))
 
-    assert [sessions.get(pin) for pin in pins] == loaded
+    assert [models.get(pin) for pin in pins] == loaded
 
 
 def test_the_operators_batch_size_is_the_sessions(tmp_path):
     version = publish_model(tmp_path / "models", "digits")
 
-    assert Sessions(ModelStore(tmp_path / "models"), "cpu", batch_size=3).get(pin_of(version)).batch_size == 3
+    assert ModelCache(ModelStore(tmp_path / "models"), "cpu", batch_size=3).get(pin_of(version)).batch_size == 3
 
 
 @pytest.fixture
@@ -208,24 +208,24 @@ def _unfrozen():
 
 
 @pytest.mark.usefixtures("_unfrozen")
-def test_garbage_is_looked_for_among_what_is_new_since_a_model_was_loaded(sessions, tmp_path):
+def test_garbage_is_looked_for_among_what_is_new_since_a_model_was_loaded(models, tmp_path):
     gc.unfreeze()
 
-    sessions.get(pin_of(publish_model(tmp_path / "models", "digits")))
+    models.get(pin_of(publish_model(tmp_path / "models", "digits")))
 
     assert gc.get_freeze_count() > 10_000
 
 
-def test_single_images_are_answered_by_the_session_that_a_shard_is_being_predicted_with(sessions, tmp_path):
+def test_single_images_are_answered_by_the_session_that_a_shard_is_being_predicted_with(models, tmp_path):
     pin = pin_of(publish_model(tmp_path / "models", "digits"))
-    session = sessions.get(pin)
+    session = models.get(pin)
     image = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), dtype=np.uint8)
     (expected,) = session.predict(image, 3)
     singles = []
 
     def ask_between_batches() -> None:
         with ThreadPoolExecutor(1) as line:
-            singles.append(line.submit(lambda: sessions.get(pin).predict(image, 3)).result(timeout=10))
+            singles.append(line.submit(lambda: models.get(pin).predict(image, 3)).result(timeout=10))
 
     shard = [[[partial(grey_png, number, (28, 28)) for number in range(40)]]]
     alone = [result.predictions for result in predict_groups(shard, session, top_k=3, batch_size=8)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.contract.ledger.ledger import Claim
 
 CAREFUL_FROM_ATTEMPT = 3  # two deaths can be chance: a machine switched off, the memory full
-DEATHS_TO_CONVICT = 2
+POISON_DEATHS = 2
 
 BATCH, IMAGE, FINISHED = "batch", "image", "finished"
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from modeling.errors import ModelingError
-from modeling.inference.measure import Measurement, measure
+from modeling.inference.measure import Measurement, measure_pipeline
 from modeling.names import text_to_path
 from modeling.registry.store import ModelVersion
 from modeling.training.process import EXIT_MISTAKE, exit_with_parent, take_stdout
@@ -46,9 +46,9 @@ def measure_sample(request: MeasureRequest) -> Measurement:
     classifier = load_fastest(
         ModelVersion.at(Path(text_to_path(request.model))), request.device, precision=request.precision
     )
-    return measure(
+    return measure_pipeline(
         [reader.source(text_to_path(path)) for path in request.paths],
-        classifier.fitted(request.batch_size) if request.batch_size else classifier,
+        classifier.for_batch_size(request.batch_size) if request.batch_size else classifier,
         decode_threads=request.decode_threads,
         max_pixels=request.max_pixels,
         limit_s=request.limit_s,

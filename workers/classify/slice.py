@@ -27,10 +27,10 @@ from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, DEATHS_TO_CONVICT, IMAGE, Journal, Notes
+from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, IMAGE, POISON_DEATHS, Journal, Notes
 from workers.classify.open_shard import Commits, OpenShard
 from workers.classify.read import ImageReader
-from workers.context import Station
+from workers.context import WorkerContext
 from workers.leases import Leases
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ RESTORE_PAUSE_S = 0.05
 DRAIN_GRACE_S = 8.0  # a worker told to stop finishes a shard that needs no longer, and hands back any other
 
 
-class BlindError(Exception):
+class InputNotVisibleError(Exception):
     """This worker cannot see the job's images; another may."""
 
 
@@ -50,63 +50,63 @@ class HandBack(Exception):  # noqa: N818 a turn of events, not an error
     """The slice ends in the middle of a shard: the job was cancelled, or the worker is told to stop."""
 
 
-def classify_slice(job: str, station: Station) -> None:
+def classify_slice(job: str, context: WorkerContext) -> None:
     """Work on `job` until its slice of time is over, nothing is left to claim, or it ends."""
-    folder = station.folder(job)
+    folder = context.folder(job)
     request = folder.request()
     if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
         logger.info("job %s wants no classifying; a doorbell too many does no harm", job)
         return
     more = True
-    with Leases(station, job) as leases:
+    with Leases(context, job) as leases:
         try:
-            more = ClassifySlice(station, folder, request, leases).run()
+            more = ClassifySlice(context, folder, request, leases).run()
         except HandBack:
             logger.info("job %s: handing back what is not finished", job)
-        except BlindError as err:
+        except InputNotVisibleError as err:
             logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says it all
-            station.patiently(station.ledger.report_trouble, job, str(err))
+            context.patiently(context.ledger.report_trouble, job, str(err))
             more = False  # others ring for themselves; this one is asked again by the sweep
         except (ModelingError, IntegrityError, MessageError) as err:
             logger.exception("job %s cannot go on", job)
-            leases.state = station.patiently(station.ledger.cancel, job, reason=str(err))
+            leases.state = context.patiently(context.ledger.cancel, job, reason=str(err))
         except SERVER_ERRORS:
             leases.abandon()  # the server is away for too long to be told; the job is not to blame
             raise
         except Exception as err:
             reason = f"{type(err).__name__}: {err}"[:500]
             if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
-                leases.state = station.patiently(station.ledger.cancel, job, reason=reason)
+                leases.state = context.patiently(context.ledger.cancel, job, reason=reason)
             else:
                 with contextlib.suppress(*SERVER_ERRORS):  # the error itself is what is told
-                    station.ledger.report_trouble(job, f"worker {station.worker}: {reason}")
+                    context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
             leases.abandon()  # so that the attempt counts: what breaks every worker must not be tried for ever
-            if station.device != "cpu":
-                logger.critical("an error on %s may be sticky; this process ends", station.device, exc_info=True)
+            if context.device != "cpu":
+                logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
                 os._exit(BROKEN_DEVICE_EXIT_CODE)
             raise
     if not leases.job_goes_on:
-        station.ring(FINALIZE, job)
+        context.ring(FINALIZE, job)
     elif more:
-        station.ring(CLASSIFY, job)
+        context.ring(CLASSIFY, job)
 
 
 class ClassifySlice:
     """The state of one slice."""
 
-    def __init__(self, station: Station, folder: JobFolder, request: ClassifyRequest, leases: Leases) -> None:
-        self._station = station
+    def __init__(self, context: WorkerContext, folder: JobFolder, request: ClassifyRequest, leases: Leases) -> None:
+        self._context = context
         self._folder = folder
         self._request = request
         self._leases = leases
         self._check_root()
-        self._classifier = station.sessions.get(request.model, request.precision)
+        self._classifier = context.models.get(request.model, request.precision)
         self._reader = ImageReader(
             request.root,
             follow_symlinks=request.follow_symlinks,
-            max_file_bytes=station.settings.max_file_bytes,
+            max_file_bytes=context.settings.max_file_bytes,
         )
-        self._deadline = time.monotonic() + station.settings.slice_s
+        self._deadline = time.monotonic() + context.settings.slice_s
         self._draining_since: float | None = None
         self._open: deque[OpenShard] = deque()
         self._delicate: OpenShard | None = None
@@ -116,7 +116,7 @@ class ClassifySlice:
     def _check_root(self) -> None:
         """A worker that does not see the images must leave them to those that do, and say so."""
         if not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may be no UTF-8
-            raise BlindError(f"worker {self._station.worker} does not see the folder {self._request.root}")
+            raise InputNotVisibleError(f"worker {self._context.worker} does not see the folder {self._request.root}")
 
     def run(self) -> bool:
         """Claim, predict and commit, one shard after another, reading ahead into the next.
@@ -157,11 +157,11 @@ class ClassifySlice:
 
     def _claim_next(self) -> OpenShard | None:
         """The next shard to work on; None when the slice is over."""
-        ledger, job = self._station.ledger, self._request.job
+        ledger, job = self._context.ledger, self._request.job
         while not self._is_over():
-            claim = self._station.patiently(ledger.claim, job, self._station.worker, self._station.settings.lease_s)
+            claim = self._context.patiently(ledger.claim, job, self._context.worker, self._context.settings.lease_s)
             if claim == "unknown":
-                self._station.patiently(restore_job, self._folder, ledger)
+                self._context.patiently(restore_job, self._folder, ledger)
                 time.sleep(RESTORE_PAUSE_S)  # another may be restoring it, too
                 continue
             if isinstance(claim, str):
@@ -178,7 +178,7 @@ class ClassifySlice:
 
     def _is_over(self) -> bool:
         """Whether no further shard should be claimed."""
-        return self._station.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
+        return self._context.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
 
     def _between_batches(self) -> None:
         """Runs between batches: something was finished."""
@@ -189,7 +189,7 @@ class ClassifySlice:
         """A cancel and a drain take effect here."""
         if not self._leases.job_goes_on:
             raise HandBack
-        if self._station.draining():
+        if self._context.draining():
             self._draining_since = self._draining_since or time.monotonic()
             if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
                 raise HandBack
@@ -199,8 +199,8 @@ class ClassifySlice:
             lots,
             self._classifier,
             top_k=self._request.top_k,
-            decode_threads=threads or self._station.settings.decode_threads,
-            max_pixels=self._station.settings.max_pixels,
+            decode_threads=threads or self._context.settings.decode_threads,
+            max_pixels=self._context.settings.max_pixels,
             between_batches=self._between_batches,
         )
 
@@ -243,22 +243,22 @@ class ClassifySlice:
                 shard.rows,
                 row_format=self._request.output_format,
                 seconds=seconds,
-                worker=self._station.worker,
+                worker=self._context.worker,
                 engine=self._classifier.engine_name,
                 given_up=given_up,
             )
         except OSError as err:
             logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
             trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
-            self._station.patiently(self._station.ledger.report_trouble, self._request.job, trouble)
+            self._context.patiently(self._context.ledger.report_trouble, self._request.job, trouble)
             time.sleep(DISK_RETRY_S)
             return False
         self._write_s = time.perf_counter() - started
         return True
 
     def _commit_written(self, claim: Claim, trailer: PartTrailer, seconds: Mapping[str, float]) -> None:
-        ledger = self._station.ledger
-        verdict, state = self._station.patiently(
+        ledger = self._context.ledger
+        verdict, state = self._context.patiently(
             ledger.commit,
             claim,
             num_rows=trailer.num_rows,
@@ -268,11 +268,11 @@ class ClassifySlice:
         )
         self._leases.drop(claim)
         if verdict == "unknown":
-            self._station.patiently(restore_job, self._folder, ledger)
+            self._context.patiently(restore_job, self._folder, ledger)
         elif verdict == "committed":
-            self._station.patiently(ledger.count_images, self._station.worker, trailer.num_rows)
+            self._context.patiently(ledger.count_images, self._context.worker, trailer.num_rows)
             if state in ("finalizing", "cancelling"):
-                self._station.ring(FINALIZE, self._request.job)
+                self._context.ring(FINALIZE, self._request.job)
 
     # Shards that kill
 
@@ -282,7 +282,7 @@ class ClassifySlice:
             "shard %d of %s has lost %d workers; going through it carefully",
             shard.claim.shard, self._request.job, shard.claim.attempt - 1,
         )  # fmt: skip
-        if shard.claim.attempt > self._station.settings.max_attempts:
+        if shard.claim.attempt > self._context.settings.max_attempts:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit_alone(shard, given_up=True)
@@ -295,9 +295,10 @@ class ClassifySlice:
                 if deaths[BATCH, start]:
                     self._try_alone(shard, indices, deaths, notes)
                 notes.trying(BATCH, start)
-                convicted = {index for index in indices if deaths[IMAGE, index] >= DEATHS_TO_CONVICT}
+                poisonous = {index for index in indices if deaths[IMAGE, index] >= POISON_DEATHS}
                 sources = [
-                    _killer if index in convicted else self._reader.source(shard.paths[index]) for index in indices
+                    _poison_image if index in poisonous else self._reader.source(shard.paths[index])
+                    for index in indices
                 ]
                 for result in self._predict([[sources]], threads=1):
                     shard.add(result)
@@ -311,11 +312,11 @@ class ClassifySlice:
     def _try_alone(self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes) -> None:
         """Try every image of a batch by itself; this process dies at the one that kills, and the note stays."""
         for index in indices:
-            if deaths[IMAGE, index] < DEATHS_TO_CONVICT:
+            if deaths[IMAGE, index] < POISON_DEATHS:
                 notes.trying(IMAGE, index)
                 list(self._predict([[[self._reader.source(shard.paths[index])]]], threads=1))
 
 
-def _killer() -> bytes:
-    """The source of an image that was convicted."""
+def _poison_image() -> bytes:
+    """The source of an image that was poisonous."""
     raise ImageError("crashed_worker", "a worker process died whenever it tried this image")

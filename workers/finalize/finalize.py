@@ -1,6 +1,6 @@
 """Ending a job: publish its manifest, its model or its evaluation, or conclude that it failed or was cancelled.
 
-One worker at a time has the right to end a job, by a lease with a fencing number. Every step may be done
+One worker at a time has the lease to finalize a job, by a lease with a fencing number. Every step may be done
 twice: the second time it finds the same bytes, the same model version and the same outcome.
 """
 
@@ -18,25 +18,25 @@ from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, 
 from orchestrator.contract.jobs.restore import output_of, restore_job
 from orchestrator.contract.ledger.ledger import JobRecord, Ledger
 from orchestrator.contract.queues import CLASSIFY
-from workers.context import Station
-from workers.finalize.lease import END_LEASE_S, Right, RightLostError
+from workers.context import WorkerContext
+from workers.finalize.lease import FINALIZE_LEASE_S, FinalizeLease, FinalizeLeaseLostError
 from workers.finalize.publish import BadPartError, DiskTroubleError, publish_manifest, remove_temporaries
 from workers.finalize.publish_folder import publish_evaluation, remove_copies
 
 logger = logging.getLogger(__name__)
 
 
-def end_job(job: str, station: Station) -> None:
+def end_job(job: str, context: WorkerContext) -> None:
     """End `job` if it is that far and nobody else does."""
-    folder = station.folder(job)
+    folder = context.folder(job)
     request = folder.request()
     outcome = folder.outcome()
     if outcome is None:
-        outcome = _conclude(folder, request, station)
+        outcome = _conclude(folder, request, context)
     if outcome is not None:
         outcome = folder.write_outcome(outcome)
         folder.remove_temporaries()
-        station.patiently(enter_outcome, folder, outcome, station.ledger)
+        context.patiently(enter_outcome, folder, outcome, context.ledger)
         logger.info("job %s: %s", job, outcome.state)
 
 
@@ -52,38 +52,38 @@ def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: Ledger) -> None:
     folder.retire()
 
 
-def _conclude(folder: JobFolder, request: AnyJobRequest, station: Station) -> Outcome | None:
+def _conclude(folder: JobFolder, request: AnyJobRequest, context: WorkerContext) -> Outcome | None:
     """How the job ends; None where it is not this worker's to say, or not yet."""
-    ledger = station.ledger
-    state, fence = station.patiently(ledger.begin_end, folder.job, station.worker, END_LEASE_S)
+    ledger = context.ledger
+    state, fence = context.patiently(ledger.take_finalize_lease, folder.job, context.worker, FINALIZE_LEASE_S)
     if state == "unknown":
-        station.patiently(restore_job, folder, ledger)
-        state, fence = station.patiently(ledger.begin_end, folder.job, station.worker, END_LEASE_S)
+        context.patiently(restore_job, folder, ledger)
+        state, fence = context.patiently(ledger.take_finalize_lease, folder.job, context.worker, FINALIZE_LEASE_S)
     if fence is None:
         return None
-    record = station.patiently(ledger.record, folder.job)
+    record = context.patiently(ledger.record, folder.job)
     if state == "cancelling":
         return _stopped(folder, request, record)
     try:
-        with Right(station, folder.job, fence) as right:
+        with FinalizeLease(context, folder.job, fence) as lease:
             match request:
                 case ClassifyRequest():
-                    return _publish_rows(folder, request, record, fence, right)
+                    return _publish_rows(folder, request, record, fence, lease)
                 case TrainJobRequest():
-                    return _publish_model(folder, request, record, station)
+                    return _publish_model(folder, request, record, context)
                 case EvaluateJobRequest():
-                    result = publish_evaluation(folder, request, fence, right)
+                    result = publish_evaluation(folder, request, fence, lease)
                     return _outcome("succeeded", record, result=path_to_text(str(result)))
-    except RightLostError:
+    except FinalizeLeaseLostError:
         logger.info("job %s: another worker ends it", folder.job)
     except BadPartError as err:
         logger.warning("job %s: %s; doing shard %d again", folder.job, err, err.shard)
         part_path(folder.parts, err.shard).unlink(missing_ok=True)
-        station.patiently(restore_job, folder, ledger, replace=True)
-        station.ring(CLASSIFY, folder.job)
+        context.patiently(restore_job, folder, ledger, replace=True)
+        context.ring(CLASSIFY, folder.job)
     except DiskTroubleError as err:
-        logger.warning("job %s: %s; trying again when the right to end it has run out", folder.job, err)
-        station.patiently(ledger.report_trouble, folder.job, str(err))
+        logger.warning("job %s: %s; trying again when the lease to finalize it has run out", folder.job, err)
+        context.patiently(ledger.report_trouble, folder.job, str(err))
     except (PigeonholeError, ModelingError) as err:
         logger.exception("job %s cannot be published", folder.job)
         return _outcome("failed", record, error=str(err))
@@ -95,12 +95,12 @@ def _publish_rows(
     request: ClassifyRequest,
     record: JobRecord | None,
     fence: int,
-    right: Right,
+    lease: FinalizeLease,
 ) -> Outcome:
     """Publish the manifest, unless too many images failed."""
     if record is not None and (outcome := _too_many_failures(folder, request, record)):
         return outcome
-    totals = publish_manifest(folder, request, record, fence, right)
+    totals = publish_manifest(folder, request, record, fence, lease)
     return Outcome(
         state="partial" if totals.num_failed else "succeeded",
         ended=datetime.now(UTC),
@@ -111,9 +111,11 @@ def _publish_rows(
     )
 
 
-def _publish_model(folder: JobFolder, request: TrainJobRequest, record: JobRecord | None, station: Station) -> Outcome:
+def _publish_model(
+    folder: JobFolder, request: TrainJobRequest, record: JobRecord | None, context: WorkerContext
+) -> Outcome:
     """Publish the trained model; the store knows a digest that it has already."""
-    version = ModelStore(station.settings.models).publish(folder.model, request.name)
+    version = ModelStore(context.settings.models).publish(folder.model, request.name)
     return _outcome("succeeded", record, result=version.ref)
 
 

@@ -1,4 +1,4 @@
-"""The right to end a job: a lease with a fencing number, held by one worker at a time."""
+"""The lease to finalize a job: a lease with a fencing number, held by one worker at a time."""
 
 import logging
 import threading
@@ -7,32 +7,32 @@ from typing import Self
 
 import redis
 
-from workers.context import Station
+from workers.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
-END_LEASE_S = 30.0
+FINALIZE_LEASE_S = 30.0
 KEEP_EVERY_S = 2.0
 
 
-class RightLostError(Exception):
+class FinalizeLeaseLostError(Exception):
     """Another worker is ending the job, or the server forgot that this one does."""
 
 
-class Right:
-    """The right to end a job, kept by a thread: an fsync of a large manifest may outlast a lease.
+class FinalizeLease:
+    """The lease to finalize a job, kept by a thread: an fsync of a large manifest may outlast a lease.
 
-    Whatever goes wrong inside the block counts only if the right still holds: a worker that was frozen finds
+    Whatever goes wrong inside the block counts only if the lease still holds: a worker that was frozen finds
     that another has cleaned up after it, which is no failure of the job.
     """
 
-    def __init__(self, station: Station, job: str, fence: int) -> None:
-        self._station = station
+    def __init__(self, context: WorkerContext, job: str, fence: int) -> None:
+        self._context = context
         self._job = job
         self._fence = fence
         self._stop = threading.Event()
         self._lost = False
-        self._thread = threading.Thread(target=self._run, name=f"right-{job}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"finalize-lease-{job}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,22 +43,24 @@ class Right:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if err is not None and not isinstance(err, RightLostError):
+        if err is not None and not isinstance(err, FinalizeLeaseLostError):
             self.confirm()
 
     def check(self) -> None:
-        """Cheap, to be called often: raises RightLostError if the thread has found the right lost."""
+        """Cheap, to be called often: raises FinalizeLeaseLostError if the thread has found the lease lost."""
         if self._lost:
-            raise RightLostError
+            raise FinalizeLeaseLostError
 
     def confirm(self) -> None:
-        """Ask the ledger now; raises RightLostError if the right is lost."""
-        if not self._station.patiently(self._station.ledger.renew_end, self._job, self._fence, END_LEASE_S):
-            raise RightLostError
+        """Ask the ledger now; raises FinalizeLeaseLostError if the lease is lost."""
+        if not self._context.patiently(
+            self._context.ledger.renew_finalize_lease, self._job, self._fence, FINALIZE_LEASE_S
+        ):
+            raise FinalizeLeaseLostError
 
     def _run(self) -> None:
         while not self._stop.wait(KEEP_EVERY_S):
             try:
-                self._lost = not self._station.ledger.renew_end(self._job, self._fence, END_LEASE_S)
+                self._lost = not self._context.ledger.renew_finalize_lease(self._job, self._fence, FINALIZE_LEASE_S)
             except redis.RedisError as err:
-                logger.warning("cannot renew the right to end %s: %s", self._job, err)
+                logger.warning("cannot renew the lease to finalize %s: %s", self._job, err)

@@ -22,7 +22,7 @@ from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.stages import name_bound, stage_rates
-from workers.finalize.lease import Right
+from workers.finalize.lease import FinalizeLease
 
 _COPY_BYTES = 1 << 20
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
@@ -85,11 +85,11 @@ def publish_manifest(
     request: ClassifyRequest,
     record: JobRecord | None,
     fence: int,
-    right: Right,
+    lease: FinalizeLease,
 ) -> Totals:
     """Join, prove and publish; doing it twice publishes the same bytes.
 
-    `right` is checked often, and confirmed just before anything becomes visible.
+    `lease` is checked often, and confirmed just before anything becomes visible.
 
     Raises:
         BadPartError: a part is missing or damaged.
@@ -103,12 +103,12 @@ def publish_manifest(
     remove_temporaries(request, before=fence)
     temporary = output.with_name(f"{_temporary_prefix(request)}{fence}.tmp")
     try:
-        totals, sha256 = _join(folder, request, facts, temporary, right)
+        totals, sha256 = _join(folder, request, facts, temporary, lease)
         if totals.num_rows != facts.num_images:
             raise IntegrityError(f"{totals.num_rows} rows for {facts.num_images} listed images")
         size = temporary.stat().st_size
         summary = _summary(request, facts, totals, record, {"sha256": sha256, "bytes": size})
-        right.confirm()
+        lease.confirm()
         _put(temporary, output, sha256, summary, overwrite=request.overwrite)
     except OSError as err:
         if err.errno in PASSING:
@@ -145,7 +145,7 @@ def _join(
     request: ClassifyRequest,
     facts: ListingFacts,
     path: Path,
-    right: Right,
+    lease: FinalizeLease,
 ) -> tuple[Totals, str]:
     """Write header, parts and footer to `path`, durable; returns the counts and the sha256 of all bytes."""
     row_format = FORMATS[request.output_format]
@@ -153,7 +153,7 @@ def _join(
     for shard in range(facts.num_shards):
         totals.add(_trailer(folder, shard))
         if shard % 100 == 0:
-            right.check()
+            lease.check()
     with path.open("wb") as file:
         hashed = _HashedFile(file)
         hashed.write(row_format.header(_manifest_facts(request, totals)))
@@ -161,7 +161,7 @@ def _join(
             if shard:
                 hashed.write(row_format.separator)
             _copy_rows(folder, shard, hashed)
-            right.check()
+            lease.check()
         hashed.write(row_format.footer())
         file.flush()
         os.fsync(file.fileno())

@@ -11,14 +11,14 @@ from modeling.names import text_to_path
 from orchestrator.contract.files import fsync_folder
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
-from workers.finalize.lease import Right
+from workers.finalize.lease import FinalizeLease
 from workers.finalize.publish import PASSING, DiskTroubleError, PublishError
 
 
-def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, fence: int, right: Right) -> Path:
+def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, fence: int, lease: FinalizeLease) -> Path:
     """The folder that holds the evaluation for good; doing it twice publishes it once.
 
-    `right` is confirmed just before the folder becomes visible.
+    `lease` is confirmed just before the folder becomes visible.
 
     Raises:
         PublishError: the output appeared meanwhile, or cannot be written.
@@ -32,7 +32,7 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, fence: in
     try:
         copy.mkdir()
         copy_durably(folder.evaluation, copy)
-        right.confirm()
+        lease.confirm()
         _put(copy, output)
     except OSError as err:
         if err.errno in PASSING:

@@ -26,12 +26,12 @@ from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.ledger import FINAL_STATES, Claim
 from orchestrator.contract.queues import FINALIZE, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.context import Station
+from workers.context import WorkerContext
 from workers.leases import Leases
 
 
 @dataclass(frozen=True)
-class ChildSpec:
+class ProcessSpec:
     """One kind of work for `modeling.training.process`.
 
     name: what it is called, in messages.
@@ -46,31 +46,31 @@ class ChildSpec:
     together: bool = False
 
 
-def child_spec(request: AnyJobRequest, folder: JobFolder, station: Station) -> ChildSpec | None:
+def process_spec(request: AnyJobRequest, folder: JobFolder, context: WorkerContext) -> ProcessSpec | None:
     """The spec of a job; None for one that needs no child process."""
     match request:
         case TrainJobRequest():
-            return ChildSpec("training", folder.model, lambda output: _train(request, output, folder, station), True)
+            return ProcessSpec("training", folder.model, lambda output: _train(request, output, folder, context), True)
         case EvaluateJobRequest():
-            return ChildSpec("evaluation", folder.evaluation, lambda output: _evaluate(request, output, station))
+            return ProcessSpec("evaluation", folder.evaluation, lambda output: _evaluate(request, output, context))
         case _:
             return None
 
 
-def _train(request: TrainJobRequest, output: Path, folder: JobFolder, station: Station) -> dict[str, Any]:
-    """The operator's wish, on this worker's device; whoever tries again goes on from the last checkpoint."""
-    places = {"output": str(output), "work": str(folder.path / "training"), "cache": str(station.settings.cache)}
-    wish = request.train | places | {"device": station.device}
-    return {"task": "train"} | TrainRequest.from_json(wish).to_json()
+def _train(request: TrainJobRequest, output: Path, folder: JobFolder, context: WorkerContext) -> dict[str, Any]:
+    """The operator's wanted, on this worker's device; whoever tries again goes on from the last checkpoint."""
+    places = {"output": str(output), "work": str(folder.path / "training"), "cache": str(context.settings.cache)}
+    wanted = request.train | places | {"device": context.device}
+    return {"task": "train"} | TrainRequest.from_json(wanted).to_json()
 
 
-def _evaluate(request: EvaluateJobRequest, output: Path, station: Station) -> dict[str, Any]:
+def _evaluate(request: EvaluateJobRequest, output: Path, context: WorkerContext) -> dict[str, Any]:
     """The pinned model, if the store still has it, on this worker's device."""
-    version = ModelStore(station.settings.models).resolve_pinned(request.model.ref, request.model.digest)
-    wish = EvaluateRequest(
-        version.path, Path(request.data), output, station.device, request.part, model_ref=version.ref
+    version = ModelStore(context.settings.models).resolve_pinned(request.model.ref, request.model.digest)
+    wanted = EvaluateRequest(
+        version.path, Path(request.data), output, context.device, request.part, model_ref=version.ref
     )
-    return {"task": "evaluate"} | wish.to_json()
+    return {"task": "evaluate"} | wanted.to_json()
 
 
 logger = logging.getLogger(__name__)
@@ -92,18 +92,18 @@ class ChildFailedError(Exception):
     """The child ended without a result; the message is for the operator."""
 
 
-def do_child_job(job: str, station: Station) -> None:
+def run_process_job(job: str, context: WorkerContext) -> None:
     """Have `job` done by a child process, unless another worker does it, or its result is there already."""
-    folder = station.folder(job)
-    spec = child_spec(folder.request(), folder, station)
+    folder = context.folder(job)
+    spec = process_spec(folder.request(), folder, context)
     if folder.outcome() is not None or spec is None:
         logger.info("job %s wants no child process; a doorbell too many does no harm", job)
         return
-    claim = _claim(folder, station)
+    claim = _claim(folder, context)
     if claim is None:
         return
-    child_job = ChildJob(station, folder, spec)
-    with Leases(station, job, on_tick=child_job.stop_if_unwanted) as leases:
+    child_job = ChildJob(context, folder, spec)
+    with Leases(context, job, on_tick=child_job.stop_if_unwanted) as leases:
         child_job.leases = leases
         leases.add(claim)
         try:
@@ -111,46 +111,46 @@ def do_child_job(job: str, station: Station) -> None:
                 raise ChildFailedError(f"{claim.attempt - 1} workers died of it")
             finished = spec.place.exists() or child_job.run(claim)
         except (ChildFailedError, ModelingError) as err:
-            station.patiently(station.ledger.cancel, job, reason=f"{spec.name} failed: {err}")
+            context.patiently(context.ledger.cancel, job, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
-            _commit(claim, folder, leases, station)
-    _ring_on(job, child_job, station)
+            _commit(claim, folder, leases, context)
+    _ring_on(job, child_job, context)
 
 
-def _claim(folder: JobFolder, station: Station) -> Claim | None:
+def _claim(folder: JobFolder, context: WorkerContext) -> Claim | None:
     """The job's only shard; None where somebody else has it, or the job is past that."""
-    ledger, lease_s = station.ledger, station.settings.lease_s
-    claim = station.patiently(ledger.claim, folder.job, station.worker, lease_s)
+    ledger, lease_s = context.ledger, context.settings.lease_s
+    claim = context.patiently(ledger.claim, folder.job, context.worker, lease_s)
     if claim == "unknown":
-        station.patiently(restore_job, folder, ledger)
-        claim = station.patiently(ledger.claim, folder.job, station.worker, lease_s)
+        context.patiently(restore_job, folder, ledger)
+        claim = context.patiently(ledger.claim, folder.job, context.worker, lease_s)
     return None if isinstance(claim, str) else claim
 
 
-def _commit(claim: Claim, folder: JobFolder, leases: Leases, station: Station) -> None:
+def _commit(claim: Claim, folder: JobFolder, leases: Leases, context: WorkerContext) -> None:
     """Say that the result is there; it lies in the job folder, so a server that forgot is told by restoring."""
-    verdict, _ = station.patiently(station.ledger.commit, claim, num_rows=0, num_failed=0)
+    verdict, _ = context.patiently(context.ledger.commit, claim, num_rows=0, num_failed=0)
     leases.drop(claim)
     if verdict == "unknown":
-        station.patiently(restore_job, folder, station.ledger)
+        context.patiently(restore_job, folder, context.ledger)
 
 
-def _ring_on(job: str, child_job: "ChildJob", station: Station) -> None:
+def _ring_on(job: str, child_job: "ChildJob", context: WorkerContext) -> None:
     """Ring for whatever the job needs next."""
     if child_job.drained:
-        station.ring(TRAIN, job)
+        context.ring(TRAIN, job)
         return
-    record = station.patiently(station.ledger.record, job)
+    record = context.patiently(context.ledger.record, job)
     if record is not None and record.state not in FINAL_STATES:
-        station.ring(FINALIZE, job)
+        context.ring(FINALIZE, job)
 
 
 class ChildJob:
     """A child process at work on a job, and what it says."""
 
-    def __init__(self, station: Station, folder: JobFolder, spec: ChildSpec) -> None:
-        self._station = station
+    def __init__(self, context: WorkerContext, folder: JobFolder, spec: ProcessSpec) -> None:
+        self._context = context
         self._folder = folder
         self._spec = spec
         self._child: subprocess.Popen[str] | None = None
@@ -205,7 +205,7 @@ class ChildJob:
         if self.leases is None or self._child is None:
             return
         self.leases.progressed()  # the child's own pace is its affair; its death is noticed
-        self.drained = self.drained or self._station.draining()
+        self.drained = self.drained or self._context.draining()
         if self.drained or not self.leases.job_goes_on or self._claim.shard in self.leases.lost:
             self._unwanted = True
             self._end_child(self._child)
@@ -218,7 +218,7 @@ class ChildJob:
 
     def _was_told_to_stop(self, code: int) -> bool:
         """Whether the child ended because the whole worker is being stopped, by somebody who told it as well."""
-        self.drained = self.drained or self._station.draining() or code in (-signal.SIGTERM, -signal.SIGINT)
+        self.drained = self.drained or self._context.draining() or code in (-signal.SIGTERM, -signal.SIGINT)
         return self.drained
 
     def _keep(self, output: Path) -> None:
@@ -261,7 +261,7 @@ class ChildJob:
         if event.get("event") == "error":
             return str(event.get("error"))
         try:
-            self._station.ledger.report_progress(self._folder.job, line.strip())
+            self._context.ledger.report_progress(self._folder.job, line.strip())
         except SERVER_ERRORS as err:
             logger.warning("cannot forward an event of %s: %s", self._folder.job, err)
         return None

@@ -23,7 +23,7 @@ class Engine(Protocol):
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
         """Logits BL as float32, where the engine computes them; images are of the model's own shape."""
 
-    def fitted(self, batch_size: int) -> Self:
+    def for_batch_size(self, batch_size: int) -> Self:
         """The engine at its fastest for batches of this size: itself, where sizes make no difference to it."""
 
 

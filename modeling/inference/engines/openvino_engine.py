@@ -56,7 +56,7 @@ class OpenVinoEngine:
             idle.put(request)
         return logits_PL[:num_images]
 
-    def fitted(self, batch_size: int) -> Self:
+    def for_batch_size(self, batch_size: int) -> Self:
         """The same network; batches of this size have a graph of fixed shapes, which is compiled to faster code."""
         engine = copy.copy(self)
         engine._fixed = padded_size(batch_size)

@@ -48,7 +48,7 @@ class TorchEngine:
             images = images.pin_memory().to(self.device, non_blocking=True)
         return self.forward(images)
 
-    def fitted(self, batch_size: int) -> Self:
+    def for_batch_size(self, batch_size: int) -> Self:
         """Itself: no size is prepared for."""
         return self
 
@@ -109,7 +109,7 @@ class CudaGraphEngine:
         finally:
             self._idle.put(lane)
 
-    def fitted(self, batch_size: int) -> Self:
+    def for_batch_size(self, batch_size: int) -> Self:
         """Itself: each size has its own graphs."""
         return self
 

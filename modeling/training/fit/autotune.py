@@ -49,22 +49,22 @@ def fastest_plan(
     cache: a folder; None: nothing is remembered. tell: told what cannot be measured, or be remembered.
     """
     if cache is None:
-        return choose_pace(network, plan, images_BCHW, num_steps, tell=tell)
+        return time_plans(network, plan, images_BCHW, num_steps, tell=tell)
     path = cache / "pace" / f"{_key(network, plan, images_BCHW, num_steps)}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent):
             if (remembered := _read(path)) is None:
-                plan = choose_pace(network, plan, images_BCHW, num_steps, tell=tell)
+                plan = time_plans(network, plan, images_BCHW, num_steps, tell=tell)
                 remembered = {"precision": plan.precision, "channels_last": plan.channels_last}
                 replace_durably(path, json.dumps(remembered).encode())
             return replace(plan, **remembered)
     except OSError as err:
         tell(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); every run measures it")
-        return choose_pace(network, plan, images_BCHW, num_steps, tell=tell)
+        return time_plans(network, plan, images_BCHW, num_steps, tell=tell)
 
 
-def choose_pace(
+def time_plans(
     network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int, *, tell: Callable[[str], None]
 ) -> Plan:
     """The plan in the layout, and then in the precision, whose steps measure clearly faster than the plan's own.
@@ -145,7 +145,7 @@ _TEMPORARY = 2.0  # a backward pass needs about as much as the forward pass keep
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def fit_memory(network: nn.Module, plan: Plan, batch_of: Callable[[int], Tensor]) -> Plan:
+def within_memory(network: nn.Module, plan: Plan, batch_of: Callable[[int], Tensor]) -> Plan:
     """The plan with a micro-batch whose step fits in memory: halved until it does.
 
     batch_of: normalised images BCHW on the device, as many as asked for.
@@ -166,7 +166,7 @@ def fit_memory(network: nn.Module, plan: Plan, batch_of: Callable[[int], Tensor]
         return replace(plan, micro_batch=size)
 
 
-def fit_cpu_memory(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> Plan:
+def within_cpu_memory(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> Plan:
     """The plan with a micro-batch that fits in the memory that is left, told from what these images need.
 
     It is not tried: where memory runs short, Linux ends the process instead of refusing.

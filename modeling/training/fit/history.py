@@ -17,7 +17,7 @@ COLUMNS = ("stage", "epoch", "loss", "accuracy", "learning_rate", "seconds", "im
 _DRAW_EVERY_S = 5.0
 
 Emit = Callable[[dict[str, Any]], None]
-Row = Mapping[str, Any]
+EpochRow = Mapping[str, Any]
 
 
 class History:
@@ -26,7 +26,7 @@ class History:
     def __init__(self, folder: Path | None, emit: Emit) -> None:
         self._folder = folder
         self._emit = emit
-        self.rows: list[Row] = []
+        self.rows: list[EpochRow] = []
         self._board: Any = None
         self._drawn_at = 0.0
 
@@ -68,7 +68,7 @@ class History:
         draw_curves(self.rows, folder / CURVES_FILE)
         self._drawn_at = time.monotonic()
 
-    def _write_board(self, folder: Path, row: Row) -> None:
+    def _write_board(self, folder: Path, row: EpochRow) -> None:
         """Write the row's figures in this thread: SummaryWriter's dies of a full disk, and its full queue blocks."""
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -86,7 +86,7 @@ class History:
         self._board.flush()
 
 
-def history_csv(rows: Sequence[Row]) -> bytes:
+def history_csv(rows: Sequence[EpochRow]) -> bytes:
     """One line an epoch, with a heading."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")

@@ -20,7 +20,7 @@ from modeling.networks.architectures import get_architecture
 from modeling.networks.augmentation import Place, augment
 from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
-from modeling.training.fit.autotune import fastest_plan, fit_cpu_memory, fit_memory, step_seconds
+from modeling.training.fit.autotune import fastest_plan, step_seconds, within_cpu_memory, within_memory
 from modeling.training.fit.checkpoint import load_checkpoint
 from modeling.training.fit.loop import Emit, Fitting
 from modeling.training.fit.optimizer import NUM_STEPS, find_learning_rate, seed_of
@@ -110,9 +110,9 @@ def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan
     on_cuda = setting.device.type == "cuda"
     wanted = plan.micro_batch
     if on_cuda:
-        plan = fit_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
+        plan = within_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
     else:
-        plan = fit_cpu_memory(network, plan, _sample(setting, task, plan, 2)[0])  # batch norm wants two
+        plan = within_cpu_memory(network, plan, _sample(setting, task, plan, 2)[0])  # batch norm wants two
     if plan.micro_batch < wanted:
         images = "1 image" if plan.micro_batch == 1 else f"{plan.micro_batch} images"
         setting.note(f"{images} at a time, as memory is short; a step is made of {wanted} all the same")

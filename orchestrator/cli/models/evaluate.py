@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import click
 
-from modeling.evaluation.request import Part
+from modeling.evaluation.request import DataPart
 from modeling.names import text_to_path
-from orchestrator.cli.client import open_or_start_office, print_job, say_existed
+from orchestrator.cli.client import open_or_start_client, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, print_table
-from orchestrator.jobs.specs import EvaluateWish, check_evaluate
-from orchestrator.jobs.submit import Office
+from orchestrator.jobs.specs import EvaluateSpec, check_evaluate
+from orchestrator.jobs.submit import JobClient
 
 WORST_CLASSES = 5  # shown; the report has all
 
@@ -26,7 +26,7 @@ WORST_CLASSES = 5  # shown; the report has all
     help="The folder to make, for figures, predictions and report; default: one in the job's folder.",
 )  # fmt: skip
 @click.option(
-    "--part", type=click.Choice(get_args(Part)), default="all", show_default=True,
+    "--part", type=click.Choice(get_args(DataPart)), default="all", show_default=True,
     help="Only images of this part: of the split that the model was trained with, or of DATA's own parts.",
 )  # fmt: skip
 @click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
@@ -36,7 +36,7 @@ def evaluate_model(
     model: str,
     data: Path,
     output: Path | None,
-    part: Part,
+    part: DataPart,
     idempotency_key: str | None,
     detach: bool,
     as_json: bool,
@@ -51,26 +51,26 @@ def evaluate_model(
       pigeonhole models evaluate birds@2 photos/ --part test -o birds-2-test
       pigeonhole models evaluate birds photos/ --json
     """
-    wish = EvaluateWish(model, data, output, part, idempotency_key, need_worker=not detach)
-    office = open_or_start_office(check=lambda settings: check_evaluate(settings, wish))
-    submission = office.submit_evaluate(wish)
+    spec = EvaluateSpec(model, data, output, part, idempotency_key, need_worker=not detach)
+    client = open_or_start_client(check=lambda settings: check_evaluate(settings, spec))
+    submission = client.submit_evaluate(spec)
     say_existed(submission)
     if detach:
         print_job(submission.job, as_json=as_json)
     else:
-        _follow(office, submission.job, as_json=as_json)
+        _follow(client, submission.job, as_json=as_json)
 
 
-def _follow(office: Office, job: str, *, as_json: bool) -> None:
+def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
     """Show the evaluation until it ends, then its figures."""
     from orchestrator.cli.progress import end_code, follow_to_end, say_end
     from orchestrator.jobs.follow import to_json
 
-    record = follow_to_end(office, job)
+    record = follow_to_end(client, job)
     say_end(record)
     if record.state != "succeeded":
         if as_json:
-            print_json(to_json(office.settings, record))
+            print_json(to_json(client.settings, record))
         sys.exit(end_code(record))
     folder = Path(text_to_path(record.result))
     figures = json.loads((folder / "evaluation.json").read_bytes())

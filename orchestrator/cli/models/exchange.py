@@ -112,15 +112,15 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
         raise UsageError(
             f"{str(source)!r} is an ONNX file, and those cannot be imported; export the model with --format folder"
         )
-    wish = None if source.is_dir() else _weights_import(source, given)
-    if wish is None and given:
+    spec = None if source.is_dir() else _weights_import(source, given)
+    if spec is None and given:
         option = _OPTIONS[next(iter(given))]
         raise UsageError(f"{str(source)!r} is a folder, which says itself what {option} would say; leave it out")
     store = ModelStore(get_settings().models)
     store.root.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=".importing-", dir=store.root))
     try:
-        _stage(source, wish, staged)
+        _stage(source, spec, staged)
         version = store.publish(staged, name)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -149,10 +149,10 @@ def _weights_import(source: Path, given: dict[str, object]) -> "WeightsImport":
     return WeightsImport(file=source, **given)  # type: ignore[arg-type]  # as click's types and this table have them
 
 
-def _stage(source: Path, wish: "WeightsImport | None", staged: Path) -> None:
+def _stage(source: Path, spec: "WeightsImport | None", staged: Path) -> None:
     from modeling.exchange.import_weights import stage_folder, stage_weights
 
-    if wish is None:
+    if spec is None:
         stage_folder(source, staged)
     else:
-        stage_weights(wish, staged)
+        stage_weights(spec, staged)

@@ -11,7 +11,7 @@ from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
-    from modeling.explain.renderer import Subject
+    from modeling.explain.renderer import ExplainedModel
 
 
 @click.command("explain")
@@ -62,8 +62,8 @@ def explain_model(
     """
     from modeling.explain.explain import plan, write
 
-    subject, request = _prepare(model, second_model, device, images, options)
-    planned = plan(subject, request)
+    explained, request = _prepare(model, second_model, device, images, options)
+    planned = plan(explained, request)
     for kind, reason in planned.left_out.items():
         say(f"{kind} is left out: {reason}")
     written = []
@@ -79,20 +79,20 @@ def explain_model(
 
 def _prepare(
     model: str, second_model: str | None, device: str, images: tuple[Path, ...], options: dict[str, object]
-) -> "tuple[Subject, ExplainRequest]":
+) -> "tuple[ExplainedModel, ExplainRequest]":
     """The loaded models and what is to be shown; images are read first, since that fails soonest."""
     store = ModelStore(get_settings().models)
     version = store.resolve(model)
     second = store.resolve(second_model) if second_model else None
     pictures = read_pictures(images, store.card(version.ref).preprocessing)
 
-    from modeling.explain.renderer import Subject
+    from modeling.explain.renderer import ExplainedModel
     from modeling.inference.classifier import Classifier
 
-    subject = Subject(
+    explained = ExplainedModel(
         version.ref,
         Classifier.load(version.path, device),
         second.ref if second else None,
         Classifier.load(second.path, device) if second else None,
     )
-    return subject, ExplainRequest(pictures=pictures, **options)  # type: ignore[arg-type]
+    return explained, ExplainRequest(pictures=pictures, **options)  # type: ignore[arg-type]

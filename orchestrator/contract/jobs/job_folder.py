@@ -109,7 +109,7 @@ class JobFolder:
         (self.path / "cancel").touch()
 
     def withdraw_cancel(self) -> None:
-        """Forget the operator's wish: it came too late."""
+        """Forget the operator's spec: it came too late."""
         (self.path / "cancel").unlink(missing_ok=True)
 
     def cancel_requested(self) -> bool:

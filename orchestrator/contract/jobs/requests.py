@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from modeling.evaluation.request import Part
+from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
@@ -90,7 +90,7 @@ class EvaluateJobRequest(Versioned):
     source: str  # the data as the operator wrote it, for people
     model: ModelPin
     data: str  # absolute path
-    part: Part
+    part: DataPart
     output: str | None = None  # absolute path of the folder to publish; None: in the job's own
     idempotency_key: str | None = None
 
@@ -102,7 +102,7 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
     "evaluate": EvaluateJobRequest,
 }
 
-# What differs between two submissions of the same wish. A shard's size is measured: how work is cut, not what it is.
+# What differs between two submissions of the same spec. A shard's size is measured: how work is cut, not what it is.
 _VOLATILE = {"job", "created", "shard_size"}
 
 
@@ -124,6 +124,6 @@ def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:
 
 
 def fingerprint(request: AnyJobRequest) -> str:
-    """The same for two submissions that ask for the same: an idempotency key stands for one wish only."""
-    wish = request.model_dump_json(exclude=_VOLATILE)
-    return hashlib.sha256(wish.encode()).hexdigest()
+    """The same for two submissions that ask for the same: an idempotency key stands for one spec only."""
+    spec = request.model_dump_json(exclude=_VOLATILE)
+    return hashlib.sha256(spec.encode()).hexdigest()

@@ -224,14 +224,14 @@ class Ledger(Roster):
 
     # The end
 
-    def begin_end(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
+    def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
         """Take the right to end the job; returns its state, and the fence if the right was granted."""
-        state, fence = self._run("begin_end", [self._job(job)], [worker, _ms(lease_s)])
+        state, fence = self._run("take_finalize_lease", [self._job(job)], [worker, _ms(lease_s)])
         return state, int(fence) if fence else None
 
-    def renew_end(self, job: str, fence: int, lease_s: float) -> bool:
+    def renew_finalize_lease(self, job: str, fence: int, lease_s: float) -> bool:
         """Keep the right to end the job, False where it is lost."""
-        return bool(self._run("renew_end", [self._job(job)], [fence, _ms(lease_s)]))
+        return bool(self._run("renew_finalize_lease", [self._job(job)], [fence, _ms(lease_s)]))
 
     def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
         """Enter the end that stands in the job folder; doing it twice changes nothing."""

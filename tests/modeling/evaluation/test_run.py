@@ -12,7 +12,7 @@ from PIL import Image
 
 from modeling.errors import DataError, ModelFormatError, ModelingError
 from modeling.evaluation.request import EvaluateRequest
-from modeling.evaluation.run import evaluate, measure
+from modeling.evaluation.run import evaluate, measure_model
 from modeling.evaluation.write import documents
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.evaluation import Evaluation
@@ -41,8 +41,8 @@ def run(tmp_path, events):
     """Evaluates a model on data; the report, which takes its time, is left out."""
 
     def run(model, data, **wishes):
-        subject, evaluation = measure(EvaluateRequest(model, data, tmp_path / "out", **wishes), events.append)
-        written = documents(subject, evaluation)
+        evaluated, evaluation = measure_model(EvaluateRequest(model, data, tmp_path / "out", **wishes), events.append)
+        written = documents(evaluated, evaluation)
         rows = list(csv.reader(io.StringIO(written["predictions.csv"])))
         return Result(evaluation, json.loads(written["evaluation.json"]), rows)
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from modeling.errors import ModelingError
 from modeling.explain.explain import plan, write
-from modeling.explain.renderer import Subject
+from modeling.explain.renderer import ExplainedModel
 from modeling.explain.request import ExplainRequest, Picture, read_pictures
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
@@ -25,19 +25,19 @@ PICTURES = (
 )
 
 
-def subject(architecture: str = "cnn", labels: tuple[str, ...] = LABELS, **more: object) -> Subject:
+def explained(architecture: str = "cnn", labels: tuple[str, ...] = LABELS, **more: object) -> ExplainedModel:
     torch.manual_seed(0)
     card = ModelCard(architecture, labels, SMALL, "0" * 64)
     network = build_network(architecture, SMALL, len(labels))
-    return Subject("bars@1", Classifier(network, card, torch.device("cpu")), **more)
+    return ExplainedModel("bars@1", Classifier(network, card, torch.device("cpu")), **more)
 
 
 def names(planned) -> list[str]:
-    return [plate.file_name for plate in planned.plates]
+    return [panel.file_name for panel in planned.panels]
 
 
 def test_all_that_suits_is_planned_and_the_rest_is_left_out_with_a_reason():
-    conv, dense = plan(subject(), ExplainRequest(PICTURES)), plan(subject("perceptron"), ExplainRequest())
+    conv, dense = plan(explained(), ExplainRequest(PICTURES)), plan(explained("perceptron"), ExplainRequest())
 
     assert names(conv) == [
         "filters.png",
@@ -73,18 +73,18 @@ def test_all_that_suits_is_planned_and_the_rest_is_left_out_with_a_reason():
 )
 def test_what_does_not_suit_is_told_before_anything_is_computed(architecture, request_, message):
     with pytest.raises(ModelingError, match=message):
-        plan(subject(architecture), request_)
+        plan(explained(architecture), request_)
 
 
 def test_a_model_of_one_label_has_no_robustness():
-    left_out = plan(subject(labels=("only",)), ExplainRequest(PICTURES)).left_out
+    left_out = plan(explained(labels=("only",)), ExplainRequest(PICTURES)).left_out
 
     assert left_out["robustness"] == "a model of one label has no other answer"
 
 
 def test_ideal_images_of_many_labels_are_made_only_of_those_chosen_or_predicted():
     labels = tuple(f"label {i}" for i in range(13))
-    many = subject(labels=labels)
+    many = explained(labels=labels)
 
     assert "13 labels are too many" in plan(many, ExplainRequest()).left_out["ideal"]
     assert "ideal" not in plan(many, ExplainRequest(labels=labels[:1])).left_out
@@ -92,7 +92,7 @@ def test_ideal_images_of_many_labels_are_made_only_of_those_chosen_or_predicted(
 
 
 def test_every_kind_is_written_as_a_png_and_says_in_data_what_stands_on_it(tmp_path):
-    chosen = subject(second_name="bars@2", second=subject("perceptron").classifier)
+    chosen = explained(second_name="bars@2", second=explained("perceptron").classifier)
     everything = plan(chosen, ExplainRequest(PICTURES[:1], labels=LABELS, seed=1))
     before = state(chosen.network)
 
@@ -118,7 +118,7 @@ def test_every_kind_is_written_as_a_png_and_says_in_data_what_stands_on_it(tmp_p
 def test_the_same_request_writes_the_same_bytes(tmp_path):
     contents = []
     for folder in ("first", "second"):
-        planned = plan(subject(), ExplainRequest(PICTURES[:1], ("gradcam", "ideal"), labels=LABELS[:1], seed=2))
+        planned = plan(explained(), ExplainRequest(PICTURES[:1], ("gradcam", "ideal"), labels=LABELS[:1], seed=2))
         contents.append([picture.path.read_bytes() for picture in write(planned, tmp_path / folder, overwrite=False)])
 
     assert contents[0] == contents[1]
@@ -126,7 +126,7 @@ def test_the_same_request_writes_the_same_bytes(tmp_path):
 
 def test_a_picture_that_exists_is_kept_unless_overwriting_is_asked_for(tmp_path):
     (tmp_path / "weights.png").write_bytes(b"mine")
-    weights = plan(subject("perceptron"), ExplainRequest(show=("weights",)))
+    weights = plan(explained("perceptron"), ExplainRequest(show=("weights",)))
 
     with pytest.raises(ModelingError, match=r"weights\.png exists; .* --overwrite"):
         write(weights, tmp_path, overwrite=False)
@@ -141,7 +141,7 @@ def test_a_perceptron_that_sees_colour_has_weight_images_too(tmp_path):
     preprocessing = Preprocessing("RGB", 6, 5)
     network = build_network("perceptron", preprocessing, 2)
     card = ModelCard("perceptron", LABELS, preprocessing, "0" * 64)
-    colourful = Subject("c@1", Classifier(network, card, torch.device("cpu")))
+    colourful = ExplainedModel("c@1", Classifier(network, card, torch.device("cpu")))
 
     (written,) = write(plan(colourful, ExplainRequest(show=("weights",))), tmp_path, overwrite=False)
 

@@ -144,7 +144,7 @@ def test_a_long_thin_strip_takes_no_more_memory_than_its_crop():
 
 def test_a_large_jpeg_is_decoded_smaller_only_while_twice_the_needed_size_is_left(monkeypatch):
     sizes = []
-    monkeypatch.setattr("modeling.images.decode.fit", lambda pixels, *_: sizes.append(pixels.shape))
+    monkeypatch.setattr("modeling.images.decode.scale_to", lambda pixels, *_: sizes.append(pixels.shape))
     for side in (64, 127, 128, 1000):
         decode_image(encode(Image.new("RGB", (side, side)), "JPEG"), Preprocessing("RGB", 32, 32))
 

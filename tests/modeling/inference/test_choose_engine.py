@@ -40,7 +40,7 @@ class Backwards:
     def logits(self, images: np.ndarray) -> torch.Tensor:
         return -torch.arange(2.0).repeat(len(images), 1)
 
-    def fitted(self, batch_size: int) -> Self:
+    def for_batch_size(self, batch_size: int) -> Self:
         return self
 
 

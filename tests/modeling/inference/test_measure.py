@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from modeling.errors import ImageError
-from modeling.inference.measure import measure
+from modeling.inference.measure import measure_pipeline
 from modeling.inference.prediction import Prediction
 from tests.support.fakes import FakeClassifier, grey_image
 
@@ -11,7 +11,7 @@ def refuse() -> bytes:
 
 
 def run(sources, classifier, *, limit_s=60.0):
-    return measure(sources, classifier, decode_threads=2, max_pixels=1000, limit_s=limit_s)
+    return measure_pipeline(sources, classifier, decode_threads=2, max_pixels=1000, limit_s=limit_s)
 
 
 class DecidingClassifier(FakeClassifier):

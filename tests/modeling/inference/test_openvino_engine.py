@@ -82,11 +82,11 @@ def test_images_need_not_be_contiguous(engine):
 def test_an_engine_fitted_to_a_batch_size_answers_the_same_in_batches_of_any(engine, size):
     images = random_images(size)
 
-    np.testing.assert_allclose(engine.fitted(4).logits(images), engine.logits(images), atol=1e-5)
+    np.testing.assert_allclose(engine.for_batch_size(4).logits(images), engine.logits(images), atol=1e-5)
 
 
 def test_an_image_has_the_same_scores_to_the_last_digit_whatever_it_is_predicted_with(engine):
-    images, fitted = random_images(8), engine.fitted(8)
+    images, fitted = random_images(8), engine.for_batch_size(8)
 
     alone = np.concatenate([fitted.logits(images[at : at + 1]) for at in range(8)])
 
@@ -104,7 +104,7 @@ def test_a_graph_of_fixed_shapes_serves_what_fits_into_it_and_one_of_any_shape_t
     monkeypatch.setattr(OpenVinoEngine, "_compiled", compile_and_tell)
     fresh = copy.copy(engine)
     fresh._idle = {}
-    fitted = fresh.fitted(4)
+    fitted = fresh.for_batch_size(4)
 
     for size in (1, 3, 4):
         fitted.logits(random_images(size))

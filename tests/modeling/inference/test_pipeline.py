@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modeling.errors import ImageError
-from modeling.inference.bisection import Survivor
+from modeling.inference.bisection import BisectingPredictor
 from modeling.inference.decoders import SMALLEST_CHUNK
 from modeling.inference.pipeline import best_num_streams, predict_groups
 from modeling.inference.prediction import Prediction
@@ -334,7 +334,7 @@ def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_a
             assert all(batch() is None for batch in held)
             return super().predict(images, top_k)
 
-    survivor = Survivor(Greedy(), 1)
+    survivor = BisectingPredictor(Greedy(), 1)
 
     found = survivor.predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
 

@@ -51,9 +51,9 @@ def test_random_images_are_the_same_whenever_asked_for():
 
 
 def test_a_size_that_an_engine_cannot_be_fitted_to_ends_the_trials():
-    def fitted(size):
+    def sized(size):
         if size == 64:
             raise RuntimeError("no memory for this graph")
         return FakeClassifier()
 
-    assert list(speeds_by_batch_size(fitted)) == [8, 16, 32]
+    assert list(speeds_by_batch_size(sized)) == [8, 16, 32]

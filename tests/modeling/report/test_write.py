@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from modeling.metrics.evaluation import Mistake
-from modeling.report.content import Sample, Story
+from modeling.report.content import ReportContent, Sample
 from modeling.report.section import Plot
 from modeling.report.write import compose, pictured_mistakes, write_report
-from tests.support.report_contents import EVIL, evaluation, picture, whole_story
+from tests.support.report_contents import EVIL, evaluation, picture, whole_content
 
 VOID = {"img", "link", "meta", "source"}
 
@@ -54,16 +54,16 @@ def read(path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-def composed(story: Story) -> Page:
+def composed(content: ReportContent) -> Page:
     """The page with blanks for plots, which take their time to draw."""
-    names = ("confusion", "reliability", "coverage") if story.evaluation else ()
-    names += ("curves",) if story.history else ()
-    return Page(compose(story, {name: Plot(name, b"", b"", 480) for name in names}, pictured_mistakes(story)))
+    names = ("confusion", "reliability", "coverage") if content.evaluation else ()
+    names += ("curves",) if content.history else ()
+    return Page(compose(content, {name: Plot(name, b"", b"", 480) for name in names}, pictured_mistakes(content)))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return write_report(tmp_path_factory.mktemp("report"), whole_story())
+    return write_report(tmp_path_factory.mktemp("report"), whole_content())
 
 
 def test_a_whole_story_makes_every_section_in_the_order_of_an_operators_questions(whole):
@@ -129,7 +129,7 @@ def test_a_mistake_that_the_thresholds_let_through_is_named_as_such(whole):
 
 
 def test_the_same_story_gives_the_same_bytes(tmp_path, whole):
-    again = write_report(tmp_path, whole_story())
+    again = write_report(tmp_path, whole_content())
 
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert len(files) == 7
@@ -138,16 +138,16 @@ def test_the_same_story_gives_the_same_bytes(tmp_path, whole):
 
 
 def test_a_model_without_a_test_part_gets_its_curves_and_its_data(tmp_path):
-    page = read(write_report(tmp_path, whole_story(evaluation=None, samples=())))
+    page = read(write_report(tmp_path, whole_content(evaluation=None, samples=())))
 
     assert page.headings() == ["curves", "data", "facts"]
     assert [path.name for path in (tmp_path / "plots").iterdir()] == ["curves.png"]
 
 
 def test_an_imported_model_without_calibration_or_history_gets_its_evaluation():
-    story = Story("imported@1", evaluation=evaluation(decisions=False), part="validation")
+    content = ReportContent("imported@1", evaluation=evaluation(decisions=False), part="validation")
 
-    page = composed(story)
+    page = composed(content)
 
     assert page.headings() == ["glance", "mistakes", "confusion", "classes", "reliability", "coverage"]
     assert "expect about 850 to get the right label" in page.text
@@ -157,13 +157,13 @@ def test_an_imported_model_without_calibration_or_history_gets_its_evaluation():
 
 
 def test_an_empty_story_is_a_page_with_its_title():
-    page = composed(Story("nothing@1"))
+    page = composed(ReportContent("nothing@1"))
 
     assert (page.headings(), "nothing@1" in page.text) == ([], True)
 
 
 def test_a_model_without_mistakes_says_so():
-    page = composed(Story("perfect@1", evaluation=evaluation(((10, 0), (0, 10)))))
+    page = composed(ReportContent("perfect@1", evaluation=evaluation(((10, 0), (0, 10)))))
 
     assert "Every image got its true label." in page.text
     assert "No class was taken for another." in page.text
@@ -172,7 +172,7 @@ def test_a_model_without_mistakes_says_so():
 def test_names_from_outside_are_text_and_never_markup():
     labels = (EVIL, "\udcff\x00\n\u65e5")
     mistake = Mistake(0, f"{EVIL}.png", *labels, 0.9)
-    story = whole_story(
+    content = whole_content(
         title=EVIL,
         facts=((EVIL, EVIL),),
         data={"classes": {EVIL: 3}, "findings": [{"severity": EVIL, "message": EVIL}], EVIL: {EVIL: 1}},
@@ -180,7 +180,7 @@ def test_names_from_outside_are_text_and_never_markup():
         samples=(Sample(EVIL, EVIL, labels[1], 0.5, EVIL, picture(1)),),
     )
 
-    page = composed(story)
+    page = composed(content)
 
     assert "script" not in {tag for tag, _ in page.elements}
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
@@ -192,7 +192,7 @@ def test_names_from_outside_are_text_and_never_markup():
 def test_long_names_are_shortened_and_whole_when_pointed_at():
     label = "a very long label that no card can hold, number 17"
 
-    page = composed(whole_story(evaluation=evaluation(labels=(label, "dog"))))
+    page = composed(whole_content(evaluation=evaluation(labels=(label, "dog"))))
 
     assert label in {attributes.get("title") for _, attributes in page.elements}
     assert label not in page.text
@@ -206,7 +206,7 @@ def test_a_thousand_classes_stay_a_page_of_bounded_size():
     data = {"classes": dict.fromkeys(labels, 7)}
     made = evaluation(counts, labels)
 
-    page = composed(Story("many@1", evaluation=made, data=data, picture=lambda index: picture(index, 400)))
+    page = composed(ReportContent("many@1", evaluation=made, data=data, picture=lambda index: picture(index, 400)))
 
     assert len(page.markup) < 2_000_000
     assert len([tag for tag, _ in page.elements if tag == "img"]) == 3 + 24
@@ -216,7 +216,7 @@ def test_a_thousand_classes_stay_a_page_of_bounded_size():
 def test_thumbnails_are_small_and_tiny_images_stay_sharp():
     samples = tuple(Sample(f"{side}.png", "a", "a", 0.9, None, picture(side, side)) for side in (28, 600))
 
-    page = composed(Story("sides@1", samples=samples))
+    page = composed(ReportContent("sides@1", samples=samples))
 
     found = [(attributes["class"], attributes["width"]) for tag, attributes in page.elements if tag == "img"]
     assert found == [("thumb tiny", "28"), ("thumb", "128")]
@@ -225,7 +225,7 @@ def test_thumbnails_are_small_and_tiny_images_stay_sharp():
 def test_figures_that_were_not_measured_are_left_out_of_tables():
     made = evaluation(((5, 1, 0), (0, 4, 0), (0, 0, 0)), ("cat", "dog", "emu"))
 
-    page = composed(whole_story(evaluation=made, calibration=None))
+    page = composed(whole_content(evaluation=made, calibration=None))
 
     assert "emu 0 – – – – –" in page.text  # images, recall, interval, precision, F1, taken for
 

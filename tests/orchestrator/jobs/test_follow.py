@@ -14,7 +14,7 @@ from orchestrator.contract.jobs.requests import EvaluateJobRequest
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.live_workers import WorkerRecord
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.follow import Glimpse, describe, describe_bound, exit_code, follow, read_record, to_json
+from orchestrator.jobs.follow import JobSnapshot, describe, describe_bound, exit_code, follow, read_record, to_json
 from tests.support.fakes import PIN, make_job
 
 JOB = "c000000-000000-000000"
@@ -29,7 +29,7 @@ class FakeLedger:
 
     records: list[JobRecord | Exception | None] = field(default_factory=list)
     on_record: Callable[[], object] = lambda: None
-    crew: list[WorkerRecord] = field(default_factory=lambda: [WORKER])
+    workers: list[WorkerRecord] = field(default_factory=lambda: [WORKER])
 
     def record(self, job: str) -> JobRecord | None:
         self.on_record()
@@ -39,7 +39,7 @@ class FakeLedger:
         return answer
 
     def num_listeners(self, queue: str) -> int:
-        return sum(worker.alive and queue in worker.queues for worker in self.crew)
+        return sum(worker.alive and queue in worker.queues for worker in self.workers)
 
 
 @pytest.fixture
@@ -100,32 +100,32 @@ def test_following_ends_with_the_job(settings, folder):
             end(folder)
 
     ledger.on_record = end_at_third_look
-    glimpses = list(follow(settings, ledger, folder.job))
+    snapshots = list(follow(settings, ledger, folder.job))
 
-    assert [glimpse.record.state for glimpse in glimpses][-2:] == ["running", "succeeded"]
-    assert [glimpse.record.num_done for glimpse in glimpses] == [0, 4, 8, 10]
-    assert [glimpse.num_workers for glimpse in glimpses] == [1] * 4
-    assert glimpses[1].images_per_sec > 0
+    assert [snapshot.record.state for snapshot in snapshots][-2:] == ["running", "succeeded"]
+    assert [snapshot.record.num_done for snapshot in snapshots] == [0, 4, 8, 10]
+    assert [snapshot.num_workers for snapshot in snapshots] == [1] * 4
+    assert snapshots[1].images_per_sec > 0
 
 
 def test_an_ended_job_is_one_glimpse(settings, folder):
     end(folder)
 
-    assert [glimpse.record.state for glimpse in follow(settings, FakeLedger([None]), folder.job)] == ["succeeded"]
+    assert [snapshot.record.state for snapshot in follow(settings, FakeLedger([None]), folder.job)] == ["succeeded"]
 
 
 def test_following_stops_when_its_time_is_over(settings, folder):
-    glimpses = list(follow(settings, FakeLedger([running(folder, 4)]), folder.job, timeout_s=SECOND))
+    snapshots = list(follow(settings, FakeLedger([running(folder, 4)]), folder.job, timeout_s=SECOND))
 
-    assert [glimpse.record.ended for glimpse in glimpses] == [False]
+    assert [snapshot.record.ended for snapshot in snapshots] == [False]
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), redis.TimeoutError(), redis.BusyLoadingError()])
 def test_a_server_that_is_away_is_waited_for(settings, folder, error):
     ledger = FakeLedger([running(folder, 4), error, running(folder, 8)])
-    glimpses = follow(settings, ledger, folder.job)
+    snapshots = follow(settings, ledger, folder.job)
 
-    first, away, back = next(glimpses), next(glimpses), next(glimpses)
+    first, away, back = next(snapshots), next(snapshots), next(snapshots)
 
     assert (first.server_away, first.record.num_done) == (False, 4)
     assert away.server_away
@@ -136,18 +136,18 @@ def test_a_server_that_is_away_is_waited_for(settings, folder, error):
 def test_an_end_on_the_disk_is_seen_while_the_server_is_away(settings, folder):
     end(folder)
 
-    [glimpse] = follow(settings, FakeLedger([redis.ConnectionError("gone")]), folder.job)
+    [snapshot] = follow(settings, FakeLedger([redis.ConnectionError("gone")]), folder.job)
 
-    assert (glimpse.server_away, glimpse.record.state) == (True, "succeeded")
+    assert (snapshot.server_away, snapshot.record.state) == (True, "succeeded")
 
 
 def test_only_workers_that_are_alive_count(settings, folder):
     gone = WorkerRecord("w2", "host", 2, "cpu", ("classify",), "idle", 0.0, 0, 60.0)
-    ledger = FakeLedger([running(folder, 4)], crew=[gone])
+    ledger = FakeLedger([running(folder, 4)], workers=[gone])
 
-    [glimpse] = follow(settings, ledger, folder.job, timeout_s=SECOND)
+    [snapshot] = follow(settings, ledger, folder.job, timeout_s=SECOND)
 
-    assert glimpse.num_workers == 0
+    assert snapshot.num_workers == 0
 
 
 @pytest.mark.parametrize(
@@ -159,38 +159,38 @@ def test_only_workers_that_are_alive_count(settings, folder):
     ],
 )
 def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record, rate, eta_s):
-    assert Glimpse(record, rate, 1).eta_s == eta_s
+    assert JobSnapshot(record, rate, 1).eta_s == eta_s
 
 
 @pytest.mark.parametrize(
-    ("glimpse", "line"),
+    ("snapshot", "line"),
     [
         (
-            Glimpse(JobRecord(JOB, "classify", "running", 1000, 400, 3, listed=True), 200.0, 1),
+            JobSnapshot(JobRecord(JOB, "classify", "running", 1000, 400, 3, listed=True), 200.0, 1),
             f"{JOB}: running, 400/1000 images, 3 failed, 200 images/s, 3 s left",
         ),
-        (Glimpse(JobRecord(JOB, "classify", "queued", 5), 0.0, 1), f"{JOB}: queued, 0/5+ images"),
+        (JobSnapshot(JobRecord(JOB, "classify", "queued", 5), 0.0, 1), f"{JOB}: queued, 0/5+ images"),
         (
-            Glimpse(JobRecord(JOB, "classify", "running", 5, listed=True, trouble="the disk is full"), 0.0, 1),
+            JobSnapshot(JobRecord(JOB, "classify", "running", 5, listed=True, trouble="the disk is full"), 0.0, 1),
             f"{JOB}: running, 0/5 images, the disk is full",
         ),
         (
-            Glimpse(JobRecord(JOB, "classify", "running", 5, 2, listed=True, stage_seconds=DECODING), 0.0, 1),
+            JobSnapshot(JobRecord(JOB, "classify", "running", 5, 2, listed=True, stage_seconds=DECODING), 0.0, 1),
             f"{JOB}: running, 2/5 images, limited by decode",
         ),
         (
-            Glimpse(JobRecord(JOB, "classify", "succeeded", 5, 5, listed=True, stage_seconds=DECODING), 0.0, 1),
+            JobSnapshot(JobRecord(JOB, "classify", "succeeded", 5, 5, listed=True, stage_seconds=DECODING), 0.0, 1),
             f"{JOB}: succeeded, 5/5 images",
         ),
-        (Glimpse(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
+        (JobSnapshot(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
         (
-            Glimpse(JobRecord(JOB, "classify", "running", 5), 0.0, 0, server_away=True),
+            JobSnapshot(JobRecord(JOB, "classify", "running", 5), 0.0, 0, server_away=True),
             f"{JOB}: the server is away, waiting for it",
         ),
     ],
 )
-def test_a_glimpse_is_one_plain_line(glimpse, line):
-    assert describe(glimpse) == line
+def test_a_glimpse_is_one_plain_line(snapshot, line):
+    assert describe(snapshot) == line
 
 
 def test_what_bounds_a_job_is_told_with_the_seconds_of_its_stages():
@@ -204,7 +204,7 @@ def test_what_bounds_a_job_is_told_with_the_seconds_of_its_stages():
 def test_what_a_child_process_does_is_told_by_its_last_event(kind, progress, line):
     record = JobRecord(JOB, kind, "running", progress=progress)
 
-    assert describe(Glimpse(record, 0.0, 1)) == f"{JOB}: running{line}"
+    assert describe(JobSnapshot(record, 0.0, 1)) == f"{JOB}: running{line}"
 
 
 def test_workers_that_train_are_those_that_evaluate(settings, tmp_path):
@@ -213,12 +213,12 @@ def test_workers_that_train_are_those_that_evaluate(settings, tmp_path):
     )
     folder = JobFolder.create(settings, request)
     trainer = replace(WORKER, queues=("train",))
-    ledger = FakeLedger([JobRecord(folder.job, "evaluate", "queued")], crew=[WORKER, trainer, trainer])
+    ledger = FakeLedger([JobRecord(folder.job, "evaluate", "queued")], workers=[WORKER, trainer, trainer])
 
-    [glimpse] = follow(settings, ledger, folder.job, timeout_s=SECOND)
+    [snapshot] = follow(settings, ledger, folder.job, timeout_s=SECOND)
 
-    assert glimpse.num_workers == 2
-    facts = to_json(settings, glimpse.record)
+    assert snapshot.num_workers == 2
+    facts = to_json(settings, snapshot.record)
     assert (facts["model"], facts["part"], facts["output"], facts["source"]) == ("fake@1", "all", None, "in")
 
 

@@ -22,7 +22,7 @@ from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.results import Proof, find_published, verify
-from tests.support.fakes import FakeRight, make_job, write_fake_parts
+from tests.support.fakes import FakeFinalizeLease, make_job, write_fake_parts
 from tests.support.published_models import publish_model
 from workers.finalize.publish import publish_manifest
 
@@ -73,7 +73,7 @@ def publish(settings: Settings, tmp_path: Path) -> Callable[..., Publication]:
             settings, NAMES, root=tmp_path / "in", output=output, output_format=row_format, model=pin, **changes
         )
         write_fake_parts(folder, calibrated=calibrated)
-        publish_manifest(folder, folder.request(), None, 1, FakeRight())
+        publish_manifest(folder, folder.request(), None, 1, FakeFinalizeLease())
         folder.write_outcome(Outcome(state="partial", ended=datetime.now(UTC), result=str(output)))
         return Publication(settings, folder, output, model)
 

@@ -10,7 +10,7 @@ from orchestrator.jobs.shard_size import (
     UNKNOWN,
     choose_shard_size,
     decode_rate,
-    fitting_shard_size,
+    round_shard_size,
 )
 from tests.support.fakes import make_images
 
@@ -31,7 +31,7 @@ def size_of(artifacts, images=(), precision="auto"):
     [(100, 16, 128), (127.9, 16, 128), (128, 16, 256), (5, 8, SMALLEST), (1e6, 32, LARGEST), (60, 256, 256)],
 )
 def test_a_shard_is_two_seconds_of_work_in_a_power_of_two(images_per_sec, batch_size, size):
-    assert fitting_shard_size(images_per_sec, batch_size) == size
+    assert round_shard_size(images_per_sec, batch_size) == size
 
 
 def test_the_slowest_worker_that_measured_the_model_counts(tmp_path):
@@ -74,7 +74,7 @@ def test_a_slow_storage_makes_smaller_shards_and_is_not_asked_for_long(tmp_path,
 
     size = size_of(tmp_path / "artifacts", images)
 
-    assert size == fitting_shard_size(15.9 * len(os.sched_getaffinity(0)), 32)
+    assert size == round_shard_size(15.9 * len(os.sched_getaffinity(0)), 32)
     assert next(ticks) == 2 * 2  # a tenth of a second is over: the third is not read
 
 

@@ -8,12 +8,12 @@ from modeling.errors import DataError, ModelingError, ModelNotFoundError
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import UsageError
-from orchestrator.jobs import specs as wishes
+from orchestrator.jobs import specs as specs
 from orchestrator.jobs.shard_size import SMALLEST
 from orchestrator.jobs.sources import SourceOptions, open_source
 from orchestrator.jobs.specs import (
-    ClassifyWish,
-    TrainWish,
+    ClassifySpec,
+    TrainSpec,
     check_precision,
     check_train,
     choose_weights,
@@ -73,7 +73,7 @@ def test_a_version_that_is_not_there_is_told(settings, here, version):
 def test_a_training_request_has_an_architecture_whether_or_not_one_is_named(
     settings, here, version, options, architecture, starts_from_version
 ):
-    request = train_request(settings, TrainWish(here / "digits", "mine", options))
+    request = train_request(settings, TrainSpec(here / "digits", "mine", options))
 
     assert request.architecture == architecture
     assert request.weights == (str(version.path) if starts_from_version else None)
@@ -82,21 +82,21 @@ def test_a_training_request_has_an_architecture_whether_or_not_one_is_named(
 
 def test_weights_of_another_architecture_are_told_before_anything_is_trained(settings, here, version):
     with pytest.raises(ModelingError, match="perceptron"):
-        train_request(settings, TrainWish(here / "digits", "mine", {"weights": "digits", "architecture": "mlp"}))
+        train_request(settings, TrainSpec(here / "digits", "mine", {"weights": "digits", "architecture": "mlp"}))
     with pytest.raises(ModelingError, match="no weights 'imagenet' for cnn"):
-        train_request(settings, TrainWish(here / "digits", "mine", {"weights": "imagenet"}))
+        train_request(settings, TrainSpec(here / "digits", "mine", {"weights": "imagenet"}))
 
 
 def test_data_of_one_image_a_class_are_refused_before_anything_is_submitted(settings, here):
     with pytest.raises(DataError, match=r"every class of .*digits has one image only"):
-        check_train(settings, TrainWish(here / "digits", "mine", {}))
+        check_train(settings, TrainSpec(here / "digits", "mine", {}))
 
 
 def shard_size(settings, version, source, *, wanted=None):
     """The shard size of a job that classifies `source`, and what its source still yields."""
     opened = open_source(source, SourceOptions())
-    wish = ClassifyWish(source, version.ref, shard_size=wanted)
-    found = shard_size_of(settings, wish, opened, first_paths(wish, opened), pin_model(settings, version.ref)[0])
+    spec = ClassifySpec(source, version.ref, shard_size=wanted)
+    found = shard_size_of(settings, spec, opened, first_paths(spec, opened), pin_model(settings, version.ref)[0])
     return found, list(opened.paths)
 
 
@@ -110,7 +110,7 @@ def test_a_source_that_is_one_shard_in_any_case_is_not_measured(
 ):
     calls = []
     monkeypatch.setattr(
-        wishes, "choose_shard_size", lambda artifacts, precision, images, batch_size: calls.append(images) or 128
+        specs, "choose_shard_size", lambda artifacts, precision, images, batch_size: calls.append(images) or 128
     )
     make_pngs(tmp_path / "in", num_images)
 
@@ -134,8 +134,8 @@ def test_of_a_pipe_only_one_path_is_waited_for(settings, here, version):
     opened = open_source("-", SourceOptions(), stdin=SlowPipe())
 
     pin, _ = pin_model(settings, version.ref)
-    wish = ClassifyWish("-", version.ref)
-    assert shard_size_of(settings, wish, opened, first_paths(wish, opened), pin) >= SMALLEST
+    spec = ClassifySpec("-", version.ref)
+    assert shard_size_of(settings, spec, opened, first_paths(spec, opened), pin) >= SMALLEST
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,6 @@ def test_int8_that_a_model_does_not_have_is_refused_with_what_training_found(set
     (version.path / CARD_FILE).write_bytes(replace(card, training=training).to_bytes())
 
     with pytest.raises(UsageError, match=f"--precision int8: digits@1 {why}"):
-        check_precision(settings, ClassifyWish("digits", "digits", precision="int8"))
+        check_precision(settings, ClassifySpec("digits", "digits", precision="int8"))
 
-    check_precision(settings, ClassifyWish("digits", "digits"))
+    check_precision(settings, ClassifySpec("digits", "digits"))

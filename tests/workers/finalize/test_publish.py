@@ -12,8 +12,8 @@ from orchestrator.contract.jobs.listing import read_facts, read_shard
 from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
-from tests.support.fakes import PIN, FakeRight, dies_at_step, fake_rows, make_job, write_fake_parts
-from workers.finalize.lease import RightLostError
+from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step, fake_rows, make_job, write_fake_parts
+from workers.finalize.lease import FinalizeLeaseLostError
 from workers.finalize.publish import BadPartError, PublishError, Totals, publish_manifest, remove_temporaries
 
 NAMES = [f"{number}.jpg" for number in range(8)] + ["line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), "=1.jpg"]
@@ -39,8 +39,8 @@ def make(settings, outbox, tmp_path):
     return make
 
 
-def publish(folder, *, fence=100, right=None, record=None):
-    return publish_manifest(folder, folder.request(), record, fence, right or FakeRight())
+def publish(folder, *, fence=100, lease=None, record=None):
+    return publish_manifest(folder, folder.request(), record, fence, lease or FakeFinalizeLease())
 
 
 def expected_rows(folder):
@@ -166,12 +166,12 @@ def test_an_output_of_another_is_not_overwritten(make, outbox):
 def test_an_output_that_appears_at_the_last_moment_is_not_overwritten(make, outbox):
     folder = make()
 
-    class Meanwhile(FakeRight):
+    class Meanwhile(FakeFinalizeLease):
         def confirm(self):
             (outbox / "out.csv").write_text("precious")
 
     with pytest.raises(PublishError, match="appeared while the job ran"):
-        publish(folder, right=Meanwhile())
+        publish(folder, lease=Meanwhile())
 
     assert (outbox / "out.csv").read_text() == "precious"
 
@@ -218,12 +218,12 @@ def test_a_part_that_is_missing_or_damaged_is_named_and_nothing_is_published(mak
 def test_a_part_that_vanishes_while_parts_are_joined_is_named(make, outbox):
     folder = make()
 
-    class Vanishing(FakeRight):
+    class Vanishing(FakeFinalizeLease):
         def check(self):
             part_path(folder.parts, 2).unlink(missing_ok=True)
 
     with pytest.raises(BadPartError) as bad:
-        publish(folder, right=Vanishing())
+        publish(folder, lease=Vanishing())
 
     assert bad.value.shard == 2
     assert names(outbox) == []
@@ -252,11 +252,11 @@ def test_whoever_has_lost_the_right_publishes_nothing_and_leaves_nothing(make, o
     folder = make()
 
     for lost_after in range(5):
-        with pytest.raises(RightLostError):
-            publish(folder, right=FakeRight(lost_after))
+        with pytest.raises(FinalizeLeaseLostError):
+            publish(folder, lease=FakeFinalizeLease(lost_after))
         assert names(outbox) == []
 
-    publish(folder, right=FakeRight(5))
+    publish(folder, lease=FakeFinalizeLease(5))
     assert names(outbox) == ["out.csv", "out.csv.summary.json"]
 
 

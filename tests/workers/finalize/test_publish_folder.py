@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
-from tests.support.fakes import PIN, FakeRight, dies_at_step
-from workers.finalize.lease import RightLostError
+from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step
+from workers.finalize.lease import FinalizeLeaseLostError
 from workers.finalize.publish import DiskTroubleError, PublishError
 from workers.finalize.publish_folder import publish_evaluation, remove_copies
 
@@ -50,8 +50,8 @@ def make(settings, **changes) -> JobFolder:
     return folder
 
 
-def publish(folder, *, fence=100, right=None):
-    return publish_evaluation(folder, folder.request(), fence, right or FakeRight())
+def publish(folder, *, fence=100, lease=None):
+    return publish_evaluation(folder, folder.request(), fence, lease or FakeFinalizeLease())
 
 
 def content(folder):
@@ -103,8 +103,8 @@ def test_what_appeared_under_the_name_meanwhile_is_left_as_it_is(folder, outbox,
 
 
 def test_a_right_that_was_lost_publishes_nothing(folder, outbox):
-    with pytest.raises(RightLostError):
-        publish(folder, right=FakeRight(lost_after=0))
+    with pytest.raises(FinalizeLeaseLostError):
+        publish(folder, lease=FakeFinalizeLease(lost_after=0))
 
     assert os.listdir(outbox) == []
 
@@ -142,11 +142,11 @@ def test_an_output_that_cannot_be_made_is_told(folder, outbox):
 
 
 def test_a_full_disk_may_pass(folder, outbox):
-    class FullDisk(FakeRight):
+    class FullDisk(FakeFinalizeLease):
         def confirm(self) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(DiskTroubleError, match=r"cannot publish .* yet: No space left"):
-        publish(folder, right=FullDisk())
+        publish(folder, lease=FullDisk())
 
     assert os.listdir(outbox) == []

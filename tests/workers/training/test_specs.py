@@ -14,8 +14,8 @@ from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequ
 from orchestrator.jobs.specs import pin_model
 from tests.support.fakes import Bells, make_job
 from tests.support.published_models import publish_model
-from workers.context import Sessions, Station
-from workers.training.run import child_spec, launcher
+from workers.context import ModelCache, WorkerContext
+from workers.training.run import launcher, process_spec
 
 NOW = datetime.now(UTC)
 
@@ -27,10 +27,10 @@ def version(settings) -> ModelVersion:
 
 
 @pytest.fixture
-def station(settings) -> Station:
-    """A worker's station on its second GPU."""
-    return Station(
-        settings, ledger=None, sessions=Sessions(ModelStore(settings.models), "cuda:1"), worker="w1", device="cuda:1",
+def context(settings) -> WorkerContext:
+    """A worker's context on its second GPU."""
+    return WorkerContext(
+        settings, ledger=None, models=ModelCache(ModelStore(settings.models), "cuda:1"), worker="w1", device="cuda:1",
         ring=Bells(),
     )  # fmt: skip
 
@@ -45,8 +45,8 @@ def evaluation(settings, version) -> JobFolder:
     return JobFolder.create(settings, request)
 
 
-def test_an_evaluation_is_asked_for_with_the_pinned_models_folder_on_the_workers_device(station, evaluation, version):
-    spec = child_spec(evaluation.request(), evaluation, station)
+def test_an_evaluation_is_asked_for_with_the_pinned_models_folder_on_the_workers_device(context, evaluation, version):
+    spec = process_spec(evaluation.request(), evaluation, context)
 
     assert spec is not None
     assert (spec.name, spec.place) == ("evaluation", evaluation.path / "evaluation")
@@ -61,8 +61,8 @@ def test_an_evaluation_is_asked_for_with_the_pinned_models_folder_on_the_workers
     }
 
 
-def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(station, evaluation, version, settings):
-    spec = child_spec(evaluation.request(), evaluation, station)
+def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(context, evaluation, version, settings):
+    spec = process_spec(evaluation.request(), evaluation, context)
     assert spec is not None
 
     (version.path / "model.json").write_bytes((version.path / "model.json").read_bytes() + b" ")
@@ -74,12 +74,12 @@ def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(station, 
         spec.request(Path("/out"))
 
 
-def test_a_training_is_asked_for_as_the_operator_wished_on_the_workers_device(settings, station):
+def test_a_training_is_asked_for_as_the_operator_wished_on_the_workers_device(settings, context):
     train = TrainRequest(Path("/data/in"), "cnn", Path("model"), epochs=3)
     job = TrainJobRequest(job="t261123-143355-7f3a2b", created=NOW, source="in", name="digits", train=train.to_json())
     folder = JobFolder.create(settings, job)
 
-    spec = child_spec(job, folder, station)
+    spec = process_spec(job, folder, context)
 
     assert spec is not None
     assert (spec.name, spec.place) == ("training", folder.model)
@@ -88,10 +88,10 @@ def test_a_training_is_asked_for_as_the_operator_wished_on_the_workers_device(se
     assert (asked["data"], asked["architecture"], asked["epochs"]) == ("/data/in", "cnn", 3)
 
 
-def test_a_classification_needs_no_child_process(settings, station, tmp_path):
+def test_a_classification_needs_no_child_process(settings, context, tmp_path):
     folder = make_job(settings, ["a.png"], root=tmp_path, output=tmp_path / "out.csv")
 
-    assert child_spec(folder.request(), folder, station) is None
+    assert process_spec(folder.request(), folder, context) is None
 
 
 def test_a_training_on_several_gpus_is_launched_by_torchrun_and_everything_else_is_not(monkeypatch):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from modeling.fit import pace
 from torch import nn
 
 from modeling.networks.recipes import Recipe
 from modeling.registry.version_folder import locked
-from modeling.training.fit.autotune import choose_pace, fastest_plan
+from modeling.training.fit import autotune as pace
+from modeling.training.fit.autotune import fastest_plan, time_plans
 from modeling.training.fit.plan import Plan
 from modeling.training.request import TrainRequest
 from modeling.training.train import train
@@ -65,7 +65,7 @@ def test_a_precision_that_is_slower_is_not_chosen():
                     torch.rand(64, 64) @ torch.rand(64, 64)
             return self.inner(images.flatten(1))
 
-    plan = choose_pace(SlowInHalf(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, tell=quiet)
+    plan = time_plans(SlowInHalf(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, tell=quiet)
 
     assert plan.precision == "fp32"
 
@@ -75,7 +75,7 @@ def test_a_precision_that_is_slower_is_not_chosen():
 def test_the_precision_and_layout_that_measure_fastest_are_chosen(clock, precision, channels_last):
     clock.fastest = (precision, channels_last)
 
-    plan = choose_pace(convolutional(), PLAN, IMAGES, STEPS, tell=quiet)
+    plan = time_plans(convolutional(), PLAN, IMAGES, STEPS, tell=quiet)
 
     assert (plan.precision, plan.channels_last) == (precision, channels_last)
 
@@ -83,14 +83,14 @@ def test_the_precision_and_layout_that_measure_fastest_are_chosen(clock, precisi
 def test_a_run_of_seconds_is_left_as_it_is_planned(monkeypatch):
     monkeypatch.setattr(pace, "step_seconds", lambda network, plan, images, **_: 0.1 if plan == PLAN else 0.01)
 
-    assert choose_pace(dense(), PLAN, IMAGES, 99, tell=quiet) == PLAN
-    assert choose_pace(dense(), PLAN, IMAGES, 100, tell=quiet) != PLAN
+    assert time_plans(dense(), PLAN, IMAGES, 99, tell=quiet) == PLAN
+    assert time_plans(dense(), PLAN, IMAGES, 100, tell=quiet) != PLAN
 
 
 def test_dense_networks_have_no_layout_to_choose(clock):
     clock.fastest = ("bf16", True)
 
-    plan = choose_pace(dense(), PLAN, IMAGES, STEPS, tell=quiet)
+    plan = time_plans(dense(), PLAN, IMAGES, STEPS, tell=quiet)
 
     assert plan.precision == "bf16"
     assert {layout for _, layout in clock.timed} == {False}
@@ -159,7 +159,7 @@ def test_a_candidate_that_cannot_run_costs_a_line_and_not_the_training(monkeypat
     monkeypatch.setattr(pace, "step_seconds", seconds)
     told = []
 
-    assert choose_pace(convolutional(), PLAN, IMAGES, STEPS, tell=told.append) == PLAN
+    assert time_plans(convolutional(), PLAN, IMAGES, STEPS, tell=told.append) == PLAN
 
     assert told == ["training goes on without precision bf16: not implemented for 'BFloat16'"]
 

@@ -21,7 +21,7 @@ from modeling.networks.augmentation import (
     trivial_augment,
 )
 from modeling.networks.recipes import Recipe
-from modeling.training.fit.autotune import fit_cpu_memory, fit_memory, kept_bytes, memory_left
+from modeling.training.fit.autotune import kept_bytes, memory_left, within_cpu_memory, within_memory
 from modeling.training.fit.history import History, history_csv
 from modeling.training.fit.optimizer import (
     AveragedWeights,
@@ -234,12 +234,12 @@ def test_a_step_that_does_not_fit_in_memory_is_halved_until_it_does():
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return self.inner(images.flatten(1))
 
-    plan = fit_memory(Small(), Plan(RECIPE, 16), lambda size: torch.rand(size, 1, 2, 2))
+    plan = within_memory(Small(), Plan(RECIPE, 16), lambda size: torch.rand(size, 1, 2, 2))
 
     assert plan.micro_batch == 2
     Small.forward = lambda self, images: (_ for _ in ()).throw(MemoryError())
     with pytest.raises(ModelingError, match="one image does not fit in memory"):
-        fit_memory(Small(), Plan(RECIPE, 16), lambda size: torch.rand(size, 1, 2, 2))
+        within_memory(Small(), Plan(RECIPE, 16), lambda size: torch.rand(size, 1, 2, 2))
 
 
 def test_on_a_cpu_as_many_images_are_taken_at_a_time_as_the_memory_that_is_left_holds(monkeypatch):
@@ -253,7 +253,7 @@ def test_on_a_cpu_as_many_images_are_taken_at_a_time_as_the_memory_that_is_left_
         monkeypatch.setattr(
             "modeling.training.fit.autotune.memory_left", lambda: (2 * num_images * image_bytes + 4 * weights) / 0.7
         )
-        return fit_cpu_memory(network, plan, images).micro_batch
+        return within_cpu_memory(network, plan, images).micro_batch
 
     assert 3 * 1000 * 4 <= image_bytes <= 5 * 1000 * 4  # what three or four layers give, and no weights
     assert [fitting(num_images) for num_images in (1000, 65, 63, 20, 0)] == [64, 64, 32, 16, 1]
