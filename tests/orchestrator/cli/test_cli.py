@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,25 +28,9 @@ from orchestrator.contract.errors import (
 )
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.settings import Settings, get_settings
+from tests.support.commands import EVERY_COMMAND, LEAVES
 from tests.support.fakes import make_job
 from tests.support.published_models import make_pngs, publish_model
-
-CONTEXT = click.Context(main)
-
-
-def all_commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command and subcommand with its words."""
-    for name in main.list_commands(CONTEXT):
-        command = main.get_command(CONTEXT, name)
-        assert command is not None
-        yield name, command
-        if isinstance(command, click.Group):
-            for inner, subcommand in command.commands.items():
-                yield f"{name} {inner}", subcommand
-
-
-EVERY_COMMAND = dict(all_commands())
-LEAVES = {words: command for words, command in EVERY_COMMAND.items() if not isinstance(command, click.Group)}
 
 
 @pytest.fixture
@@ -140,15 +122,6 @@ def test_help_imports_nothing_heavy(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_help_is_there_in_a_moment():
-    def seconds() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "orchestrator", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - started
-
-    assert min(seconds() for _ in range(5)) < 0.3
 
 
 # Mistakes
