@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 # uv from PATH if it is there, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo test test-fast check format bench bench-jobs bench-accuracy lock install clean
+.PHONY: docs help demo test test-fast check format bench bench-jobs bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ bench-jobs: $(STAMP)  ## How jobs go through queue, workers and manifest; four m
 
 bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data: the figures of the tutorial; most of an hour
 	$(BIN)/python -m benchmarks.accuracy
+
+docs: $(STAMP)  ## Write docs/commands.md and docs/settings.md anew
+	$(BIN)/python docs/generate.py
 
 lock: $(STAMP)  ## Resolve the dependencies again; names no index host
 	for set in "requirements.lock" "requirements-dev.lock --group dev"; do \

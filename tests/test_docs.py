@@ -1,6 +1,7 @@
 """The pages against the repository and the command line: links, command lines, and whether every command is told of."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.support.commands import CONTEXT, LEAVES
 from tests.support.images import make_class_folders
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*pigeonhole [^`\n]+)`")
@@ -69,7 +70,7 @@ def anchors_of(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     dead = []
     for target in _LINK.findall(page.read_text()):
@@ -83,11 +84,30 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert dead == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_command_line_names_commands_and_options_that_exist(page: Path) -> None:
     faults = {line: fault for line in command_lines(page.read_text()) if (fault := fault_of(line))}
 
     assert faults == {}
+
+
+@pytest.mark.parametrize("name", ["commands.md", "settings.md"])
+def test_generated_pages_are_current(name: str) -> None:
+    generator = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+
+    assert (ROOT / "docs" / name).read_text() == generator[f"{name.removesuffix('.md')}_page"](), "run `make docs`"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) < 700
+
+
+def test_the_index_has_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+
+    assert [page.name for page in PAGES if page.parent.name == "docs" and f"({page.name})" not in index] == [
+        "README.md"
+    ]
 
 
 def test_every_command_is_told_of() -> None:

@@ -1,0 +1,154 @@
+"""Every file in examples/ runs as its first lines say, on small data."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.images import make_class_folders
+from tests.support.published_models import make_pngs, publish_model
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+ROWS = [
+    ("0001.png", "ok", "accept", "7", 0.98, None),
+    ("0002.png", "ok", "review", "NA", 0.61, None),
+    ("0003.png", "error", "reject", None, None, "truncated"),
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the examples run in, with a home of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def run(name: str, *arguments: str, **variables: str) -> str:
+    """The standard output of an example, which must succeed."""
+    command = [str(EXAMPLES / name)] if name.endswith(".sh") else [sys.executable, str(EXAMPLES / name)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | variables
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write_manifest(path: Path) -> None:
+    """A manifest with a row of each kind, and a summary beside it."""
+    keys = ("path", "status", "decision", "label", "score", "error_code")
+    rows = [dict(zip(keys, row, strict=True)) for row in ROWS]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = [",".join("" if value is None else str(value) for value in row) for row in ROWS]
+        path.write_text("\n".join([",".join(keys), *lines]) + "\n")
+    Path(f"{path}.summary.json").write_text(json.dumps({"root": str(path.parent)}))
+
+
+def test_every_example_is_in_the_index_and_has_a_test_here() -> None:
+    names = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh", ".ipynb"))
+    index, tests = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
+
+    assert [name for name in names if f"({name})" not in index or f'"{name}"' not in tests] == []
+    assert len(names) >= 6
+
+
+def test_classify_images(here: Path) -> None:
+    publish_model(here / "home" / "models", "digits")
+    make_pngs(here / "images", 3)
+    images = sorted((here / "images").rglob("*.png"))
+    (here / "broken.png").write_bytes(b"")
+
+    said = run("classify_images.py", str(here / "home" / "models" / "digits"), *map(str, images), "broken.png")
+
+    assert len(said.splitlines()) == 4
+    assert said.splitlines()[-1].startswith("broken.png: empty: ")
+
+
+def test_train_model(here: Path) -> None:
+    make_class_folders(here / "photos", 40)
+
+    said = run("train_model.py", "photos", "trained")
+
+    assert "'epoch': 3" in said
+    assert "test accuracy" in said
+    assert (here / "trained" / "model.json").is_file()
+
+
+def test_manifest_with_pandas(here: Path) -> None:
+    pytest.importorskip("pandas")
+    write_manifest(here / "out.csv")
+
+    said = run("manifest_with_pandas.py", "out.csv")
+
+    assert "NA" in said
+    assert "1 of 3 images failed" in said
+
+
+def test_manifest_with_polars(here: Path) -> None:
+    pytest.importorskip("polars")
+    write_manifest(here / "out.jsonl")
+
+    said = run("manifest_with_polars.py", "out.jsonl")
+
+    assert "NA" in said
+    assert "truncated" in said
+
+
+def test_sort_by_label(here: Path) -> None:
+    write_manifest(here / "out.csv")
+    for name in ("0001.png", "0002.png", "0003.png"):
+        (here / name).write_bytes(b"x")
+
+    run("sort_by_label.py", "out.csv", "sorted")
+
+    found = sorted(str(path.relative_to(here / "sorted")) for path in (here / "sorted").rglob("*.png"))
+    assert found == ["7/0001.png", "review/0002.png"]
+
+
+def test_import_timm_checkpoint(here: Path) -> None:
+    pytest.importorskip("timm")
+    (here / "labels.json").write_text('["robin", "wren"]')
+
+    said = run("import_timm_checkpoint.py", "resnet18", "labels.json", "birds")
+
+    assert "birds@1" in said
+
+
+def test_first_hour(here: Path) -> None:
+    make_class_folders(here / "photos", 40)
+    shutil.copytree(here / "photos" / "down", here / "new")
+    cells = json.loads((EXAMPLES / "first_hour.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    (here / "first_hour.py").write_text(code)
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DATA": "photos", "NEW": "new"}
+    done = subprocess.run([sys.executable, "first_hour.py"], env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert "test_accuracy" in done.stdout
+    assert "Counter(" in done.stdout
+
+
+@pytest.mark.integration
+def test_nightly_publishes_once_a_day(here: Path) -> None:
+    publish_model(here / "home" / "models", "digits")
+    make_pngs(here / "inbox", 5)
+    (here / "manifests").mkdir()
+    arguments = (str(here / "inbox"), "digits", str(here / "manifests"))
+    try:
+        run("nightly.sh", *arguments)
+        [manifest] = here.glob("manifests/*.csv")
+        first = manifest.read_bytes()
+        run("nightly.sh", *arguments)
+    finally:
+        subprocess.run([str(Path(sys.executable).parent / "pigeonhole"), "down"], env=os.environ, check=True)
+
+    assert manifest.read_bytes() == first
+    assert len(list(here.glob("manifests/*.csv"))) == 1
