@@ -1,5 +1,4 @@
-from modeling.engines import choose
-
+from modeling.inference import choose_engine
 from modeling.inference.bench import BATCH_SIZES, bench_engines
 from modeling.inference.choose_engine import load_fastest
 from tests.support.published_models import publish_model
@@ -7,15 +6,15 @@ from tests.support.published_models import publish_model
 
 def test_every_engine_is_timed_with_every_batch_size_and_the_one_in_use_is_marked(tmp_path, monkeypatch):
     version = publish_model(tmp_path / "models", "digits")
-    options = choose._options
+    options = choose_engine._options
 
     def broken():
         raise RuntimeError("no such instruction")
 
     def with_a_broken_one(*args):
-        return [*options(*args)[:1], choose._Option("openvino bf16", "bf16", broken)]
+        return [*options(*args)[:1], choose_engine._Option("openvino bf16", "bf16", broken)]
 
-    monkeypatch.setattr(choose, "_options", with_a_broken_one)
+    monkeypatch.setattr(choose_engine, "_options", with_a_broken_one)
 
     *timed, refused = bench_engines(version)
 

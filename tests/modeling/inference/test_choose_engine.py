@@ -7,11 +7,12 @@ from typing import Self
 import numpy as np
 import pytest
 import torch
-from modeling.engines import choose, hardware
 
 from modeling.errors import ModelingError
+from modeling.inference import choose_engine
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
+from modeling.inference.engines import hardware
 from modeling.registry.store import ModelStore
 from tests.modeling.exchange.test_exchange import make_model, random_images
 from tests.support.published_models import publish_model
@@ -28,7 +29,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _measure_all_engines(monkeypatch):
-    monkeypatch.setattr(choose, "FAST_ENOUGH", float("inf"))
+    monkeypatch.setattr(choose_engine, "FAST_ENOUGH", float("inf"))
 
 
 class Backwards:
@@ -53,7 +54,7 @@ def test_every_engine_answers_as_torch_does_in_batches_of_any_size(store):
     version = store.resolve("shapes")
     reference = Classifier.load(version.path)
 
-    found = dict(choose.measure_engines(version))
+    found = dict(choose_engine.measure_engines(version))
 
     assert {"torch fp32", "openvino fp32"} <= set(found)
     for name, engine in found.items():
@@ -66,7 +67,7 @@ def test_every_engine_answers_as_torch_does_in_batches_of_any_size(store):
 def test_the_choice_is_remembered_with_the_hardware_and_not_measured_again(store, monkeypatch):
     version = store.resolve("shapes")
     first = load_fastest(version)
-    monkeypatch.setattr(choose, "_find", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(choose_engine, "_find", lambda *_: pytest.fail("measured again"))
 
     second = load_fastest(version)
 
@@ -114,13 +115,13 @@ def test_a_store_that_cannot_be_written_to_costs_time_and_nothing_else(tmp_path,
 
 def test_an_engine_that_answers_otherwise_is_refused_with_its_figure(tmp_path, monkeypatch):
     version = publish_model(tmp_path / "models", "digits")
-    wrong = choose._Option("torch bf16", "bf16", Backwards)
-    right = choose._Option("torch fp32", "fp32", lambda: None)
+    wrong = choose_engine._Option("torch bf16", "bf16", Backwards)
+    right = choose_engine._Option("torch fp32", "fp32", lambda: None)
 
     def options(classifier, *_):
-        return [choose._Option(right.name, right.precision, lambda: classifier.reference), wrong]
+        return [choose_engine._Option(right.name, right.precision, lambda: classifier.reference), wrong]
 
-    monkeypatch.setattr(choose, "_options", options)
+    monkeypatch.setattr(choose_engine, "_options", options)
     classifier = load_fastest(version)
 
     facts = remembered(version)
@@ -130,13 +131,13 @@ def test_an_engine_that_answers_otherwise_is_refused_with_its_figure(tmp_path, m
 
 
 def test_a_network_that_is_fast_by_torch_alone_gets_no_other_engine(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "FAST_ENOUGH", 1)
+    monkeypatch.setattr(choose_engine, "FAST_ENOUGH", 1)
     version = publish_model(tmp_path / "models", "digits")
 
     load_fastest(version)
 
     assert set(remembered(version)["images_per_sec"]) == {"torch fp32"}
-    assert not (version.artifacts / choose.GRAPH_FILE).exists()
+    assert not (version.artifacts / choose_engine.GRAPH_FILE).exists()
 
 
 def test_a_precision_that_the_model_does_not_have_says_how_to_get_it(store):
@@ -149,8 +150,8 @@ def test_two_that_load_at_once_build_once(tmp_path, monkeypatch):
     version = store.publish(make_model(tmp_path / "staged"), "shapes")
     found = []
     calls = []
-    find = choose._find
-    monkeypatch.setattr(choose, "_find", lambda *args: calls.append(1) or find(*args))
+    find = choose_engine._find
+    monkeypatch.setattr(choose_engine, "_find", lambda *args: calls.append(1) or find(*args))
 
     threads = [threading.Thread(target=lambda: found.append(load_fastest(version).engine.name)) for _ in range(3)]
     for thread in threads:
@@ -178,10 +179,10 @@ def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatc
     store = ModelStore(tmp_path / "models")
     store.publish(make_model(tmp_path / "staged"), "shapes")
     version = store.resolve("shapes")
-    monkeypatch.setattr(choose, "_CLEARLY", 0.0)  # the last engine is chosen: OpenVINO's
+    monkeypatch.setattr(choose_engine, "_CLEARLY", 0.0)  # the last engine is chosen: OpenVINO's
     load_fastest(version, precision="fp32")
     before = remembered(version, "fp32")
-    graph = version.artifacts / choose.GRAPH_FILE
+    graph = version.artifacts / choose_engine.GRAPH_FILE
     graph.write_bytes(graph.read_bytes()[:100])
 
     classifier = load_fastest(version, precision="fp32")

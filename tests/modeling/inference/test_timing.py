@@ -2,9 +2,9 @@ import threading
 
 import numpy as np
 import pytest
-from modeling.engines import timing
 
 from modeling.images.preprocessing import Preprocessing
+from modeling.inference import timing
 from modeling.inference.timing import best_batch_size, images_per_sec, random_images, speeds_by_batch_size
 from tests.support.images import FakeClassifier
 
