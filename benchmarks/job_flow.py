@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks.machine import describe_run, keep
 from modeling.inference.classifier import Classifier
-from modeling.inference.pipeline import predict_groups
+from modeling.inference.pipeline import predict_units
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.listing import ListingWriter
 from orchestrator.contract.jobs.rows import summary_path
@@ -123,9 +123,8 @@ def _classify_in_process(bench: Bench) -> None:
     classifier = Classifier.load(ModelStore(bench.settings.models).resolve("digits").path)
     reader = ImageReader(str(bench.images), follow_symlinks=False, max_file_bytes=1 << 28)
     paths = sorted(str(path.relative_to(bench.images)) for path in bench.images.rglob("*.png"))
-    size = classifier.batch_size
-    batches = ([reader.source(path) for path in paths[at : at + size]] for at in range(0, len(paths), size))
-    count = sum(len(result.predictions) for result in predict_groups([batches], classifier, top_k=5))
+    results = predict_units([map(reader.source, paths)], classifier, top_k=5)
+    count = sum(len(result.predictions) for result in results)
     assert count == bench.num_images
 
 

@@ -12,7 +12,7 @@ from modeling.images.decode import decode_image
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
 from modeling.inference.decoders import Chunk, Decoders
-from modeling.inference.pipeline import predict_groups
+from modeling.inference.pipeline import predict_units
 from modeling.registry.store import ModelVersion
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import follow
@@ -83,11 +83,8 @@ class Subject:
 
     def library(self) -> float:
         """Images a second on the way that a worker goes, without queue, parts and manifest."""
-        size = self.classifier.batch_size
-        starts = range(0, len(self.paths), size)
-        batches = ([self.reader.source(path) for path in self.paths[at : at + size]] for at in starts)
         started = time.perf_counter()
-        results = predict_groups([batches], self.classifier, top_k=TOP_K)
+        results = predict_units([map(self.reader.source, self.paths)], self.classifier, top_k=TOP_K)
         num_good = sum(prediction.ok for result in results for prediction in result.predictions)
         assert num_good == len(self.paths), f"{len(self.paths) - num_good} images failed"
         return num_good / (time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""How fast a model answers images on this machine, where the time goes, and how many images it cannot answer."""
+"""How fast a model predicts images on this machine, where the time goes, and how many images fail."""
 
 # Shapes: B images in a batch, H height, W width, C channels.
 import time
@@ -10,16 +10,16 @@ import numpy as np
 
 from modeling.inference.bisection import Predictor
 from modeling.inference.decoders import Source
-from modeling.inference.pipeline import predict_groups
+from modeling.inference.pipeline import predict_units
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What came of a sample of images.
+    """The result of predicting a sample of images.
 
-    elapsed_s: from the first image to the last answer, all stages at work at once; the model was loaded and warm.
-    seconds: by stage, as `modeling.inference.pipeline.GroupResult` has them.
-    errors: images by error code. decisions: answered images by decision; none without a calibration.
+    elapsed_s: from the first image to the last prediction, all stages at work at once; the model was loaded and warm.
+    seconds: by stage, as `modeling.inference.pipeline.BatchResult` has them.
+    errors: failed images by error code. decisions: other images by decision; none without a calibration.
     """
 
     num_images: int
@@ -39,18 +39,18 @@ def measure_pipeline(
     max_pixels: int,
     limit_s: float,
 ) -> Measurement:
-    """Read, decode and predict `sources` as a worker would; no batch is begun after `limit_s`, but one always is."""
+    """Read, decode and predict `sources` as a worker does; no batch but the first is begun after `limit_s`."""
     batch_size = classifier.batch_size
     black_BHWC = np.zeros((batch_size, *classifier.preprocessing.shape), dtype=np.uint8)
-    classifier.predict(black_BHWC, 1)  # the first batch pays for what later ones find ready
+    classifier.predict(black_BHWC, 1)  # the first batch of a size is slow
     seconds: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     decisions: Counter[str] = Counter()
     num_images = 0
     started = time.perf_counter()
-    batches = _batches(sources, batch_size, started + limit_s)
-    for result in predict_groups(
-        [batches], classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, max_pixels=max_pixels
+    unit = _until(started + limit_s, sources, batch_size)
+    for result in predict_units(
+        [unit], classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, max_pixels=max_pixels
     ):
         num_images += len(result.predictions)
         seconds.update(result.seconds)
@@ -68,9 +68,9 @@ def measure_pipeline(
     )
 
 
-def _batches(sources: Sequence[Source], batch_size: int, deadline: float) -> Iterator[Sequence[Source]]:
-    """Batches of sources, the first one in any case."""
+def _until(deadline: float, sources: Sequence[Source], batch_size: int) -> Iterator[Source]:
+    """Whole batches of sources until a deadline; the first batch in any case."""
     for start in range(0, len(sources), batch_size):
         if start and time.perf_counter() > deadline:
             return
-        yield sources[start : start + batch_size]
+        yield from sources[start : start + batch_size]

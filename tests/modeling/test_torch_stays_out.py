@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FREE_ROOMS = ("data", "evaluation", "images", "metrics", "registry", "report")
 FREE_MODULES = (
     "durable", "errors", "names", "networks.architectures", "networks.recipes", "networks.torchvision_table",
-    "networks.weights", "inference.batches", "inference.bisection", "inference.decoders", "inference.measure",
+    "networks.weights", "inference.bisection", "inference.decoders", "inference.measure",
     "inference.pipeline", "inference.prediction", "inference.engines.choice",
     "explain.drawing", "explain.request", "exchange.outputs", "training.process", "training.request",
     "training.fit.history",

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 import redis
-from modeling.engines import choose
 
 from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.inference import choose_engine
 from modeling.inference.classifier import Classifier
-from modeling.inference.pipeline import predict_groups
+from modeling.inference.pipeline import predict_units
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.contract.jobs.requests import ModelPin
 from tests.support.images import grey_png
@@ -132,7 +132,7 @@ class Loading:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: ModelPin, outcome: Callable[[], None]) -> None:
         self.begun, self.may_go_on = threading.Event(), threading.Event()
         self.loads: list[str] = []
-        load = choose.load_fastest
+        load = choose_engine.load_fastest
 
         def wait_and_load(version: ModelVersion, *args: str, **kwargs: str) -> Classifier:
             self.loads.append(version.name)
@@ -142,7 +142,7 @@ class Loading:
                 outcome()
             return load(version, *args, **kwargs)
 
-        monkeypatch.setattr(choose, "load_fastest", wait_and_load)
+        monkeypatch.setattr(choose_engine, "load_fastest", wait_and_load)
 
 
 def test_threads_share_a_session_that_is_being_loaded_and_do_not_wait_for_others(models, tmp_path, monkeypatch):
@@ -227,11 +227,11 @@ def test_single_images_are_answered_by_the_session_that_a_shard_is_being_predict
         with ThreadPoolExecutor(1) as line:
             singles.append(line.submit(lambda: models.get(pin).predict(image, 3)).result(timeout=10))
 
-    shard = [[[partial(grey_png, number, (28, 28)) for number in range(40)]]]
-    alone = [result.predictions for result in predict_groups(shard, session, top_k=3, batch_size=8)]
+    shard = [[partial(grey_png, number, (28, 28)) for number in range(40)]]
+    alone = [result.predictions for result in predict_units(shard, session, top_k=3, batch_size=8)]
     beside = [
         result.predictions
-        for result in predict_groups(shard, session, top_k=3, batch_size=8, between_batches=ask_between_batches)
+        for result in predict_units(shard, session, top_k=3, batch_size=8, between_batches=ask_between_batches)
     ]
 
     assert beside == alone

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-from modeling.inference.batches import GroupResult
+from modeling.inference.pipeline import BatchResult
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.ledger.ledger import Claim
@@ -27,8 +27,8 @@ class OpenShard:
     rows: list[Row] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
 
-    def add(self, result: GroupResult) -> None:
-        """Append the next predictions."""
+    def add(self, result: BatchResult) -> None:
+        """Append the predictions of the next batch."""
         self._append(result.predictions)
         self.seconds.update(result.seconds)
 

@@ -9,13 +9,12 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from modeling.errors import ImageError, ModelingError
-from modeling.inference.batches import GroupResult
 from modeling.inference.decoders import Source
-from modeling.inference.pipeline import predict_groups
+from modeling.inference.pipeline import BatchResult, predict_units
 from modeling.inference.prediction import Prediction
 from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError, MessageError
@@ -127,16 +126,16 @@ class ClassifySlice:
             HandBack: the job or the worker is to stop before a shard is finished.
         """
         while True:
-            self._predict_and_commit(self._lots())
+            self._predict_and_commit(self._units())
             if self._delicate is None:
                 return self._more
             self._go_through_carefully(self._delicate)
             self._delicate = None
 
-    def _predict_and_commit(self, lots: Iterator[list[list[Source]]]) -> None:
-        """Predict lots, and commit each shard while the next is predicted."""
+    def _predict_and_commit(self, units: Iterable[Sequence[Source]]) -> None:
+        """Predict shards, and commit each while the next is predicted."""
         with Commits(self._commit, self._between_batches) as commits:
-            for result in self._predict(lots):
+            for result in self._predict(units):
                 shard = self._open[0]
                 shard.add(result)
                 if shard.complete:
@@ -144,16 +143,14 @@ class ClassifySlice:
                 commits.check()
             commits.settle()
 
-    def _lots(self) -> Iterator[list[list[Source]]]:
-        """The sources of claimed shards, batch by batch, so that a batch never depends on its neighbours."""
-        size = self._classifier.batch_size
+    def _units(self) -> Iterator[Sequence[Source]]:
+        """The sources of each shard, which is claimed when it is asked for."""
         while self._delicate is None and (shard := self._claim_next()) is not None:
             if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
                 self._delicate = shard
                 return
             self._open.append(shard)
-            starts = range(0, len(shard.paths), size)
-            yield [[self._reader.source(path) for path in shard.paths[start : start + size]] for start in starts]
+            yield [self._reader.source(path) for path in shard.paths]
 
     def _claim_next(self) -> OpenShard | None:
         """The next shard to work on; None when the slice is over."""
@@ -194,9 +191,9 @@ class ClassifySlice:
             if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
                 raise HandBack
 
-    def _predict(self, lots: Iterable[list[list[Source]]], *, threads: int = 0) -> Iterator[GroupResult]:
-        return predict_groups(
-            lots,
+    def _predict(self, units: Iterable[Sequence[Source]], *, threads: int = 0) -> Iterator[BatchResult]:
+        return predict_units(
+            units,
             self._classifier,
             top_k=self._request.top_k,
             decode_threads=threads or self._context.settings.decode_threads,
@@ -300,7 +297,7 @@ class ClassifySlice:
                     _poison_image if index in poisonous else self._reader.source(shard.paths[index])
                     for index in indices
                 ]
-                for result in self._predict([[sources]], threads=1):
+                for result in self._predict([sources], threads=1):
                     shard.add(result)
         return self._commit_alone(shard)
 
@@ -314,7 +311,7 @@ class ClassifySlice:
         for index in indices:
             if deaths[IMAGE, index] < POISON_DEATHS:
                 notes.trying(IMAGE, index)
-                list(self._predict([[[self._reader.source(shard.paths[index])]]], threads=1))
+                list(self._predict([[self._reader.source(shard.paths[index])]], threads=1))
 
 
 def _poison_image() -> bytes:

@@ -5,16 +5,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from modeling.engines import choose, decoding, nvjpeg
 from PIL import Image
 
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
 from modeling.images.preprocessing import Preprocessing
+from modeling.inference import choose_engine, nvjpeg
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.engines.choice import CORES, GPU
 from modeling.inference.nvjpeg import NvJpeg, fastest_decoder
-from modeling.inference.pipeline import predict_groups
+from modeling.inference.pipeline import predict_units
 from tests.support.images import FakeClassifier, encode, real_data
 from tests.support.pictures import photo
 from tests.support.published_models import publish_model
@@ -188,10 +188,10 @@ def test_a_job_decodes_on_the_device_and_names_bad_images_as_ever():
     classifier.decode_together = together
     sources = [lambda data=data: data for data in files] + [missing]
 
-    [result] = predict_groups([[sources]], classifier, top_k=1)
+    predictions = [each for result in predict_units([sources], classifier, top_k=1) for each in result.predictions]
 
     assert sum(asked) == len(sources)
-    errors = [prediction.error_code for prediction in result.predictions]
+    errors = [prediction.error_code for prediction in predictions]
     assert errors == [None] * 3 + ["truncated"] + [None] * (len(files) - 4) + ["unreadable"]
     shown = [value for batch in classifier.batches for value in batch]
     assert shown == [shade for shade in shades if shade != 30]
@@ -205,7 +205,7 @@ def test_the_faster_decoder_is_chosen(monkeypatch, gpu_s, expected):
         return num_images / (1.0 if len(asked) == 1 else gpu_s * num_images / asked[0])
 
     asked = []
-    monkeypatch.setattr(decoding, "_per_sec", per_sec)
+    monkeypatch.setattr(nvjpeg, "_per_sec", per_sec)
 
     name, speeds, refused = fastest_decoder(STRETCHED, CPU, 8)
 
@@ -221,7 +221,7 @@ def test_the_faster_decoder_is_chosen(monkeypatch, gpu_s, expected):
     ],
 )
 def test_a_decoder_that_shows_something_else_is_refused_with_the_reason(monkeypatch, answer, why):
-    monkeypatch.setattr(decoding, "NvJpeg", lambda *_: answer)
+    monkeypatch.setattr(nvjpeg, "NvJpeg", lambda *_: answer)
 
     name, speeds, refused = fastest_decoder(STRETCHED, CPU, 8)
 
@@ -243,17 +243,17 @@ def test_a_device_without_nvjpeg_leaves_decoding_to_the_cores_and_says_why(monke
 
 def test_the_decoder_is_remembered_with_the_engine(tmp_path, monkeypatch):
     version = publish_model(tmp_path / "models", "digits")
-    find = choose._find
+    find = choose_engine._find
 
     def on_a_gpu(classifier, options, precision):
         choice, _ = find(classifier, options, precision)
-        monkeypatch.setattr(decoding, "fastest_decoder", lambda *_: (GPU, {CORES: 1.0, GPU: 9.0}, {}))
-        choice = choose._with_decoder(choice, classifier)
-        return choice, choose._on(classifier, classifier.reference, choice)
+        monkeypatch.setattr(nvjpeg, "fastest_decoder", lambda *_: (GPU, {CORES: 1.0, GPU: 9.0}, {}))
+        choice = choose_engine._with_decoder(choice, classifier)
+        return choice, choose_engine._on(classifier, classifier.reference, choice)
 
-    monkeypatch.setattr(choose, "_find", on_a_gpu)
+    monkeypatch.setattr(choose_engine, "_find", on_a_gpu)
     first = load_fastest(version)
-    monkeypatch.setattr(choose, "_find", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(choose_engine, "_find", lambda *_: pytest.fail("measured again"))
     second = load_fastest(version)
 
     assert isinstance(first.decode_together, NvJpeg)

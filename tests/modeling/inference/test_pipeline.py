@@ -8,7 +8,7 @@ import pytest
 from modeling.errors import ImageError
 from modeling.inference.bisection import BisectingPredictor
 from modeling.inference.decoders import SMALLEST_CHUNK
-from modeling.inference.pipeline import best_num_streams, predict_groups
+from modeling.inference.pipeline import best_num_streams, predict_units
 from modeling.inference.prediction import Prediction
 from tests.support.images import FakeClassifier, answer, grey_png
 
@@ -17,14 +17,19 @@ def sources(*values: int):
     return [lambda value=value: grey_png(value) for value in values]
 
 
-def run(groups, classifier, *, batch_size=4, decode_threads=2, **options):
+def run(units, classifier, *, batch_size=4, decode_threads=2, **options):
     return list(
-        predict_groups([groups], classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, **options)
+        predict_units(units, classifier, top_k=1, batch_size=batch_size, decode_threads=decode_threads, **options)
     )
 
 
-def predictions(groups, classifier, **options):
-    return [result.predictions for result in run(groups, classifier, **options)]
+def predictions(units, classifier, **options):
+    """Batch by batch."""
+    return [result.predictions for result in run(units, classifier, **options)]
+
+
+def flat(batches):
+    return [prediction for batch in batches for prediction in batch]
 
 
 def decode_threads_alive() -> list[str]:
@@ -42,21 +47,23 @@ def test_predictions_come_in_the_order_of_the_images_though_reading_takes_unequa
         overtaken.set()
         return grey_png(16)
 
-    group = [first, *sources(*range(1, 16)), last, *sources(*range(17, 50))]
+    unit = [first, *sources(*range(1, 16)), last, *sources(*range(17, 50))]
 
-    assert predictions([group], FakeClassifier(), decode_threads=4) == [[answer(value) for value in range(50)]]
+    found = predictions([unit], FakeClassifier(), batch_size=25, decode_threads=4)
+
+    assert found == [[answer(value) for value in range(25)], [answer(value) for value in range(25, 50)]]
 
 
-def test_batches_never_span_groups():
+def test_a_unit_is_cut_into_batches_that_never_span_two_units():
     classifier = FakeClassifier()
 
     found = predictions([sources(1, 2, 3), sources(4, 5, 6, 7, 8)], classifier, batch_size=4)
 
-    assert found == [[answer(v) for v in (1, 2, 3)], [answer(v) for v in (4, 5, 6, 7, 8)]]
+    assert found == [[answer(v) for v in values] for values in ((1, 2, 3), (4, 5, 6, 7), (8,))]
     assert classifier.batches == [[1, 2, 3], [4, 5, 6, 7], [8]]
 
 
-def test_a_batch_is_filled_with_valid_images_only():
+def test_a_batch_is_cut_by_position_though_some_of_its_images_are_bad():
     def missing():
         raise ImageError("missing", "no such file")
 
@@ -64,24 +71,22 @@ def test_a_batch_is_filled_with_valid_images_only():
         raise PermissionError(13, "Permission denied")
 
     classifier = FakeClassifier()
-    group = [*sources(1), missing, lambda: b"", *sources(2), unreadable, *sources(3)]
+    unit = [*sources(1), missing, lambda: b"", *sources(2), unreadable, *sources(3)]
 
-    found = predictions([group], classifier, batch_size=3)
+    found = predictions([unit], classifier, batch_size=3)
 
     assert found == [
         [
             answer(1),
             Prediction(error_code="missing", error="no such file"),
             Prediction(error_code="empty", error="the file is empty (0 bytes)"),
-            answer(2),
-            Prediction(error_code="unreadable", error="Permission denied"),
-            answer(3),
-        ]
+        ],
+        [answer(2), Prediction(error_code="unreadable", error="Permission denied"), answer(3)],
     ]
-    assert classifier.batches == [[1, 2, 3]]
+    assert classifier.batches == [[1], [2, 3]]
 
 
-def test_an_empty_group_and_a_group_of_bad_images_have_results_too():
+def test_an_empty_unit_and_a_unit_of_bad_images_have_results_too():
     bad = Prediction(error_code="empty", error="the file is empty (0 bytes)")
 
     assert predictions([[], [lambda: b""], sources(1)], FakeClassifier()) == [[], [bad], [answer(1)]]
@@ -100,6 +105,16 @@ def test_a_batch_too_large_for_memory_is_halved():
     classifier = FakeClassifier(max_batch=2)
 
     assert predictions([sources(*range(5))], classifier, batch_size=8) == [[answer(v) for v in range(5)]]
+
+
+@pytest.mark.parametrize("num_streams", [1, 2])
+def test_bad_batches_between_good_ones_keep_their_places(num_streams):
+    bad = Prediction(error_code="empty", error="the file is empty (0 bytes)")
+    unit = [*[lambda: b""] * 4, *sources(1, 2, 3, 4), *[lambda: b""] * 40, *sources(5)]
+
+    found = predictions([unit, [lambda: b""]], FakeClassifier(num_streams=num_streams))
+
+    assert found == [[bad] * 4, [answer(v) for v in (1, 2, 3, 4)], *[[bad] * 4] * 10, [answer(5)], [bad]]
 
 
 def test_a_size_that_did_not_fit_in_memory_is_not_tried_again():
@@ -126,10 +141,10 @@ def test_several_streams_give_the_same_answers_in_the_same_order(num_streams):
             finally:
                 overtaken.set()
 
-    groups = [sources(*range(start, start + 7)) for start in range(0, 70, 7)] + [[], [lambda: b""]]
-    expected = predictions(groups, FakeClassifier(poison=12))
+    units = [sources(*range(start, start + 7)) for start in range(0, 70, 7)] + [[], [lambda: b""]]
+    expected = predictions(units, FakeClassifier(poison=12))
 
-    assert predictions(groups, Overtaken(poison=12, num_streams=num_streams)) == expected
+    assert predictions(units, Overtaken(poison=12, num_streams=num_streams)) == expected
     assert decode_threads_alive() == []
 
 
@@ -143,7 +158,7 @@ def test_streams_predict_at_the_same_time():
 
     found = predictions([sources(*range(16))], Meeting(num_streams=2))
 
-    assert found == [[answer(value) for value in range(16)]]
+    assert flat(found) == [answer(value) for value in range(16)]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +191,9 @@ def test_one_stream_is_used_where_it_keeps_up_with_decoding(images_per_sec, thre
     classifier = Watched(num_streams=2)
     classifier.images_per_sec = images_per_sec
 
-    assert predictions([sources(*range(60))], classifier, decode_threads=0) == [[answer(value) for value in range(60)]]
+    found = predictions([sources(*range(60))], classifier, decode_threads=0)
+
+    assert flat(found) == [answer(value) for value in range(60)]
     assert seen == threads
 
 
@@ -218,39 +235,57 @@ def test_reading_ahead_is_bounded():
     assert max(ahead) <= (2 * 1 + 2 + 1) * SMALLEST_CHUNK  # two batches, one chunk a thread, and the one in hand
 
 
-def test_the_next_lot_is_pulled_while_the_present_one_is_predicted_and_no_more_than_one():
+def test_the_next_unit_is_pulled_while_the_present_one_is_predicted_and_no_more_than_one():
     events = []
 
-    def lots() -> Iterator[list]:
+    def units() -> Iterator[list]:
         for number in range(4):
             events.append(f"pull {number}")
-            yield [sources(number)]
+            yield sources(number)
 
-    for result in predict_groups(lots(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2):
+    for result in predict_units(units(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2):
         events.append(f"done {result.predictions[0].labels[0]}")
 
     assert events == ["pull 0", "pull 1", "done 0", "pull 2", "done 1", "pull 3", "done 2", "done 3"]
 
 
-def test_several_streams_pull_no_more_lots_than_they_are_busy_with_and_the_next():
+def test_a_unit_is_pulled_lazily_batch_by_batch():
+    num_pulled, ahead = 0, []
+
+    def unit():
+        nonlocal num_pulled
+        for value in range(200):
+            num_pulled += 1
+            yield from sources(value)
+
+    num_done = 0
+    for result in predict_units([unit()], FakeClassifier(), top_k=1, batch_size=4, decode_threads=2):
+        ahead.append(num_pulled - num_done)
+        num_done += len(result.predictions)
+
+    assert num_done == num_pulled == 200
+    assert max(ahead) <= (1 + 2 * 1 + 2 + 1) * 4  # the one in hand, two batches, a chunk a thread, and the next batch
+
+
+def test_several_streams_pull_no_more_units_than_they_are_busy_with_and_the_next():
     num_pulled, num_done, ahead = 0, 0, []
 
-    def lots() -> Iterator[list]:
+    def units() -> Iterator[list]:
         nonlocal num_pulled
         for number in range(30):
             num_pulled += 1
             ahead.append(num_pulled - num_done)
-            yield [sources(number)]
+            yield sources(number)
 
     classifier = FakeClassifier(num_streams=2)
-    for _ in predict_groups(lots(), classifier, top_k=1, batch_size=2, decode_threads=2):
+    for _ in predict_units(units(), classifier, top_k=1, batch_size=2, decode_threads=2):
         num_done += 1
 
     assert num_done == 30
     assert max(ahead) <= 2 + 2 + 1  # two being read, two streams, and one batch that waits for a stream
 
 
-def test_all_threads_read_however_small_the_batches_of_a_lot_are():
+def test_all_threads_read_however_small_the_batches_of_a_unit_are():
     together, lock, num_inside = threading.Event(), threading.Lock(), 0
 
     def source():
@@ -262,7 +297,7 @@ def test_all_threads_read_however_small_the_batches_of_a_lot_are():
         assert together.wait(timeout=10), f"only {num_inside} images were read at once"
         return grey_png(1)
 
-    results = run([[source] * 8] * 40, FakeClassifier(), batch_size=8, decode_threads=16)
+    results = run([[source] * 320], FakeClassifier(), batch_size=8, decode_threads=16)
 
     assert [len(result.predictions) for result in results] == [8] * 40
 
@@ -285,9 +320,8 @@ def test_what_between_batches_raises_stops_everything_and_leaves_no_threads():
 
 
 def test_closing_the_iterator_early_leaves_no_threads():
-    results = predict_groups(
-        [[sources(*range(50)), sources(1)]], FakeClassifier(), top_k=1, batch_size=4, decode_threads=2
-    )
+    units = [sources(*range(50)), sources(1)]
+    results = predict_units(units, FakeClassifier(), top_k=1, batch_size=4, decode_threads=2)
     next(results)
 
     results.close()
@@ -295,13 +329,13 @@ def test_closing_the_iterator_early_leaves_no_threads():
     assert decode_threads_alive() == []
 
 
-def test_what_the_groups_raise_is_raised_and_leaves_no_threads():
-    def groups():
+def test_what_the_units_raise_is_raised_and_leaves_no_threads():
+    def units():
         yield sources(1)
         raise ConnectionError("the ledger is gone")
 
     with pytest.raises(ConnectionError, match="the ledger is gone"):
-        run(groups(), FakeClassifier())
+        run(units(), FakeClassifier())
 
     assert decode_threads_alive() == []
 
@@ -334,9 +368,9 @@ def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_a
             assert all(batch() is None for batch in held)
             return super().predict(images, top_k)
 
-    survivor = BisectingPredictor(Greedy(), 1)
+    predictor = BisectingPredictor(Greedy(), 1)
 
-    found = survivor.predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
+    found = predictor.predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
 
     assert [prediction.labels[0] for prediction in found] == [str(value) for value in range(8)]
     assert len(held) == 1 + 1  # of eight, of four; later ones are of two at once
