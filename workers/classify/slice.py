@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from modeling.errors import ImageError, ModelingError
@@ -110,7 +110,6 @@ class ClassifySlice:
         self._open: deque[OpenShard] = deque()
         self._delicate: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
-        self._write_s = 0.0  # seconds that the latest part of this slice took to write
 
     def _check_root(self) -> None:
         """A worker that does not see the images must leave them to those that do, and say so."""
@@ -203,11 +202,8 @@ class ClassifySlice:
 
     # The end of a shard
 
-    def _commit_if_written(self, claim: Claim, *, write_s: float | None = None) -> bool:
-        """Whether the shard's part is there already: its writer died, or the server forgot, before the commit.
-
-        `write_s`: how long it took to write, where that was done just now.
-        """
+    def _commit_if_written(self, claim: Claim) -> bool:
+        """Commit the shard if its whole part is on the disk, whoever wrote it; returns whether it was."""
         try:
             trailer = read_trailer(self._folder.parts, claim.shard)
         except IntegrityError as err:
@@ -215,31 +211,23 @@ class ClassifySlice:
             part_path(self._folder.parts, claim.shard).unlink(missing_ok=True)
             return False
         if trailer is not None:
-            seconds = trailer.seconds if write_s is None else trailer.seconds | {"write": write_s}
-            self._commit_written(claim, trailer, seconds)
+            self._commit_written(claim, trailer)
         return trailer is not None
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
         """Write the part, unless another was faster, and commit what is on the disk, once that is a whole part."""
-        while not (
-            self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim, write_s=self._write_s)
-        ):
+        while not (self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim)):
             self._heed_stop()
 
     def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
-        """Write the part; False, after a while, where the disk refuses: it may be full, and whoever watches is told.
-
-        Its trailer tells how long the part before it took to write: its own time is known when it can change no more.
-        """
-        seconds = {**shard.seconds, "write": self._write_s}
-        started = time.perf_counter()
+        """Write the part. If the disk refuses, say so in the job's record, pause, and return False: it may be full."""
         try:
             write_part(
                 self._folder.parts,
                 shard.claim.shard,
                 shard.rows,
                 row_format=self._request.output_format,
-                seconds=seconds,
+                seconds=shard.seconds,
                 worker=self._context.worker,
                 engine=self._classifier.engine_name,
                 given_up=given_up,
@@ -250,10 +238,9 @@ class ClassifySlice:
             self._context.patiently(self._context.ledger.report_trouble, self._request.job, trouble)
             time.sleep(DISK_RETRY_S)
             return False
-        self._write_s = time.perf_counter() - started
         return True
 
-    def _commit_written(self, claim: Claim, trailer: PartTrailer, seconds: Mapping[str, float]) -> None:
+    def _commit_written(self, claim: Claim, trailer: PartTrailer) -> None:
         ledger = self._context.ledger
         verdict, state = self._context.patiently(
             ledger.commit,
@@ -261,7 +248,7 @@ class ClassifySlice:
             num_rows=trailer.num_rows,
             num_failed=trailer.num_failed,
             given_up=trailer.given_up,
-            seconds=seconds,
+            seconds=trailer.seconds,
         )
         self._leases.drop(claim)
         if verdict == "unknown":

@@ -70,15 +70,6 @@ class Totals:
         self.workers.add(trailer.worker)
         self.engines.update(filter(None, [trailer.engine]))
 
-    def stage_seconds(self, record: JobRecord | None) -> dict[str, float]:
-        """How long the stages took.
-
-        `write` is the ledger's where that is more: a commit tells how long its part took to write, a trailer can
-        only tell that of the part before it.
-        """
-        written_s = max(self.seconds["write"], record.stage_seconds.get("write", 0.0) if record else 0.0)
-        return {**self.seconds, "write": written_s}
-
 
 def publish_manifest(
     folder: JobFolder,
@@ -261,7 +252,7 @@ def _timings(request: ClassifyRequest, totals: Totals, record: JobRecord | None)
     started = datetime.fromtimestamp(started_ms / 1000, UTC)
     now = datetime.now(UTC)
     elapsed_s = max((now - started).total_seconds(), 1e-3)
-    seconds = totals.stage_seconds(record)
+    seconds = totals.seconds
     return {
         "submitted": request.created.isoformat(),
         "started": started.isoformat(),

@@ -6,6 +6,8 @@ neither replace a part nor leave half of one.
 
 import hashlib
 import json
+import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import IO
 from pydantic import Field
 
 from orchestrator.contract.errors import IntegrityError, MessageError
-from orchestrator.contract.files import link_once, temporary_beside, write_durable
+from orchestrator.contract.files import link_once, temporary_beside
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.messages import Versioned
 
@@ -56,8 +58,9 @@ def write_part(
 ) -> None:
     """Write the part of `shard` unless it exists; durable when this returns.
 
-    seconds: by stage; `write` is that of the part before, as a part cannot tell how long it took itself.
+    seconds: by stage; `write` is added here: formatting, writing and syncing the rows, without the trailer.
     """
+    started = time.perf_counter()
     data = FORMATS[row_format].encode(rows)
     errors = Counter(row.prediction.error_code for row in rows if row.prediction.error_code)
     trailer = PartTrailer(
@@ -70,14 +73,24 @@ def write_part(
         rows_bytes=len(data),
         rows_sha256=hashlib.sha256(data).hexdigest(),
         given_up=given_up,
-        seconds={stage: round(value, 4) for stage, value in seconds.items()},
         worker=worker,
         engine=engine,
     )
     path = part_path(parts, shard)
     with temporary_beside(path) as temporary:
-        write_durable(temporary, data + b"\n" + _seal(trailer.model_dump_json().encode()))
+        with temporary.open("wb") as file:
+            _write_through(file, data + b"\n")
+            stages = {**seconds, "write": time.perf_counter() - started}
+            trailer = trailer.model_copy(update={"seconds": {name: round(value, 4) for name, value in stages.items()}})
+            _write_through(file, _seal(trailer.model_dump_json().encode()))
         link_once(temporary, path)
+
+
+def _write_through(file: IO[bytes], data: bytes) -> None:
+    """Append to a file and wait until it is on the disk."""
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read_trailer(parts: Path, shard: int) -> PartTrailer | None:

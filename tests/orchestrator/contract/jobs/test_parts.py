@@ -1,3 +1,5 @@
+import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,7 +16,7 @@ FAILED = Row("c.jpg", Prediction(error_code="empty", error="the file is empty (0
 
 def write(parts, rows, *, shard=7, row_format="csv", worker="w1", given_up=False):
     write_part(
-        parts, shard, rows, row_format=row_format, seconds={"predict": 0.123456, "write": 0.5}, worker=worker,
+        parts, shard, rows, row_format=row_format, seconds={"predict": 0.123456}, worker=worker,
         engine="openvino bf16", given_up=given_up,
     )  # fmt: skip
     return part_path(parts, shard)
@@ -45,11 +47,32 @@ def test_a_part_holds_its_rows_and_a_trailer_that_counts_them(row_format, tmp_pa
         decisions={},
         rows_bytes=len(rows),
         rows_sha256=trailer.rows_sha256,
-        seconds={"predict": 0.1235, "write": 0.5},
+        seconds={"predict": 0.1235, "write": trailer.seconds["write"]},
         worker="w1",
         engine="openvino bf16",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["00000007.part"]
+
+
+def test_a_trailer_has_the_time_that_its_own_rows_took_to_write_and_follows_once_they_are_on_the_disk(
+    tmp_path, monkeypatch
+):
+    on_disk = []
+    now_s = 100.0
+
+    def slow_sync(descriptor: int) -> None:
+        nonlocal now_s
+        now_s += 2.5
+        on_disk.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", slow_sync)
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s)
+
+    path = write(tmp_path, [CAT, FAILED])
+
+    trailer = read_trailer(tmp_path, 7)
+    assert trailer.seconds == {"predict": 0.1235, "write": 2.5}
+    assert on_disk[:2] == [trailer.rows_bytes + 1, path.stat().st_size]
 
 
 def test_the_first_writer_of_a_part_wins(tmp_path):
