@@ -26,6 +26,7 @@ WORKDIR /source
 COPY requirements-dev.lock pyproject.toml README.md LICENSE ./
 COPY modeling modeling
 COPY orchestrator orchestrator
+COPY pigeonhole pigeonhole
 COPY workers workers
 RUN uv build --wheel --build-constraints requirements-dev.lock --require-hashes --out-dir /wheel
 

@@ -34,7 +34,7 @@ class ModelVersion:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """The version in folder `path` of a store.
+        """The version in folder `path` of a store; a model elsewhere has its folder's name and the version 0.
 
         Raises:
             ModelFormatError: its card cannot be read.
@@ -43,7 +43,9 @@ class ModelVersion:
             digest = hashlib.sha256((path / CARD_FILE).read_bytes()).hexdigest()
         except OSError as err:
             raise ModelFormatError(f"{path / CARD_FILE}: cannot be read ({err.strerror})") from err
-        return cls(path.parent.name, int(path.name), digest, path)
+        if is_number(path.name):
+            return cls(path.parent.name, int(path.name), digest, path)
+        return cls(path.name, 0, digest, path)
 
     @property
     def ref(self) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -65,6 +66,27 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     finally:
         history.close()
         leave_ranks()
+
+
+def train_folder(
+    data: str | Path,
+    output: str | Path,
+    *,
+    architecture: str = "cnn",
+    emit: Emit = lambda event: None,
+    **options: Any,
+) -> ModelCard:
+    """Train a model on labelled images and write it into the folder `output`; returns the model's card.
+
+    data: a folder with one folder of images for each label, or another form that docs/data.md names.
+    architecture: `pigeonhole models architectures` lists them. emit: called with each event, as `train` does.
+    options: the other fields of `TrainRequest`, such as `epochs=4`, `device="cuda"` or `seed=1`.
+
+    Raises:
+        ModelingError: as `train`, or an option is out of its range.
+        TypeError: no such option.
+    """
+    return train(TrainRequest(Path(data), architecture, Path(output), **options), emit)
 
 
 def _import_meanwhile(*groups: list[str]) -> None:
@@ -152,4 +174,4 @@ def _deadline(request: TrainRequest) -> float | None:
 
 
 def _silent(event: dict[str, Any]) -> None:
-    """Only the first of several processes speaks."""
+    """Report nothing: of several processes only the first does."""
