@@ -148,15 +148,17 @@ def test_no_figure_is_left_to_be_filled_in():
 
 
 def test_the_library_page_does_what_it_shows(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "library.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "library.md").read_text(), re.MULTILINE | re.DOTALL)
     make_class_folders(tmp_path / "photos", 40)
     monkeypatch.chdir(tmp_path)
 
-    exec(compile(code, "docs/library.md", "exec"), {})  # noqa: S102 our own page
+    exec(compile("\n".join(blocks), "docs/library.md", "exec"), {})  # noqa: S102 our own page
 
     said = capsys.readouterr().out
     assert "birds@2 " in said
-    assert re.search(r"photos/down/003\.png \('down', 'across'\) (accept|review)", said)
+    assert re.search(r"photos/down/003\.png \('down', 'across'\) \([01]\.\d+, [01]\.\d+\) (accept|review)", said)
+    assert "not_an_image: " in said
+    assert "missing: there is no file lost.png" in said
     assert (tmp_path / "birds.onnx").stat().st_size > 1000
     assert (tmp_path / "evaluated" / "report.html").is_file()
-    assert list((tmp_path / "work-0" / "tensorboard").iterdir())
+    assert list((tmp_path / "work" / "tensorboard").iterdir())
