@@ -23,7 +23,8 @@ def load_model(path: str | Path, device: str = "cpu", precision: WantedPrecision
     """The model in a folder, ready to classify, on the engine that is fastest on this device.
 
     path: the folder that `train` has written, or a published model: `models/birds@2`, `models/birds@champion`,
-        `models/birds` (the latest version), where `models` is the folder of published models.
+        `models/birds` (the latest version), where `models` is a folder of published models, such as
+        `~/.pigeonhole/models`.
     device: `cpu`, `cuda` or `cuda:1`. precision: `auto` chooses it with the engine.
 
     The first call on a machine measures the engines. It stores the result in a folder `.engines` beside the model's
@@ -34,7 +35,7 @@ def load_model(path: str | Path, device: str = "cpu", precision: WantedPrecision
         ModelFormatError: the model is damaged.
         ModelingError: no such device, or the precision is not available for this model on it.
     """
-    return load_fastest(_find_version(Path(path).absolute()), device, precision=precision)
+    return load_fastest(_find_version(Path(path).expanduser().absolute()), device, precision=precision)
 
 
 def classify_files(

@@ -8,6 +8,7 @@ import modeling
 from modeling.errors import ModelFormatError, ModelingError, ModelNotFoundError
 from modeling.inference.classify_files import classify_files, load_model
 from modeling.inference.prediction import Prediction
+from modeling.registry.store import ModelStore
 from tests.support.images import FakeClassifier, answer, grey_png, make_class_folders
 from tests.support.published_models import LABELS, publish_model
 
@@ -81,10 +82,13 @@ def test_what_is_neither_a_path_nor_bytes_is_a_mistake():
         classify_files([grey_png(1)], FakeClassifier(), top_k=0)
 
 
-def test_a_published_model_is_loaded_by_its_folder_name_version_or_alias(tmp_path):
+def test_a_published_model_is_loaded_by_its_folder_name_version_or_alias(tmp_path, monkeypatch):
     version = publish_model(tmp_path / "models", "digits")
+    ModelStore(tmp_path / "models").set_alias(version, "champion")
+    monkeypatch.setenv("HOME", str(tmp_path))
 
-    for path in (version.path, str(version.path), tmp_path / "models/digits", tmp_path / "models/digits@1"):
+    folder = tmp_path / "models" / "digits"
+    for path in (version.path, str(version.path), folder, f"{folder}@1", f"{folder}@champion", "~/models/digits"):
         assert load_model(path).card.labels == LABELS
     with pytest.raises(ModelNotFoundError, match=r"nor a published model: .*digits@2"):
         load_model(tmp_path / "models/digits@2")
