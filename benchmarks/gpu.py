@@ -31,7 +31,7 @@ from benchmarks.throughput_networks import PHOTOGRAPHIC, publish_network
 from benchmarks.throughput_ours import Subject, measure_jobs
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
-from modeling.inference.decoders import TOGETHER, TOGETHER_THREADS, num_cores
+from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, num_cores
 from modeling.inference.engines.torch_engine import TorchEngine
 from modeling.inference.nvjpeg import NvJpeg
 from orchestrator.contract.settings import Settings
@@ -84,13 +84,13 @@ def measure_nvjpeg(files: list[Path], device: torch.device) -> float:
     together = NvJpeg(PHOTOGRAPHIC, device)
 
     def decode(at: int) -> int:
-        images = together([path.read_bytes() for path in files[at : at + TOGETHER]], MAX_PIXELS)
+        images = together([path.read_bytes() for path in files[at : at + DEVICE_CHUNK]], MAX_PIXELS)
         return sum(image is not None for image in images)
 
     decode(0)  # the first call sets nvJPEG up
     started = time.perf_counter()
-    with ThreadPoolExecutor(TOGETHER_THREADS) as pool:
-        num_decoded = sum(pool.map(decode, range(0, len(files), TOGETHER)))
+    with ThreadPoolExecutor(DEVICE_THREADS) as pool:
+        num_decoded = sum(pool.map(decode, range(0, len(files), DEVICE_CHUNK)))
     if num_decoded < len(files):
         raise RuntimeError(f"it left {len(files) - num_decoded} plain photographs to the cores")
     return len(files) / (time.perf_counter() - started)
@@ -103,7 +103,7 @@ def check_damage(files: list[Path], device: torch.device) -> dict[str, int]:
     not left to the cores at least once, `unsteady`: those of them that come out in more than one way.
     """
     chance = np.random.default_rng(0)
-    whole = [path.read_bytes() for path in files[:TOGETHER]]
+    whole = [path.read_bytes() for path in files[:DEVICE_CHUNK]]
     damaged = [data[: int(len(data) * chance.uniform(0.2, 0.95))] + b"\xff\xd9" for data in whole]
     guarded = NvJpeg(PHOTOGRAPHIC, device)
     bare = NvJpeg(PHOTOGRAPHIC, device)
@@ -142,7 +142,7 @@ def measure_network(subject: Subject, scratch: Path, repeats: int) -> dict[str, 
     chosen = {
         "engine": classifier.engine_name,
         "batch_size": classifier.batch_size,
-        "decoder": "cores" if classifier.decode_together is None else "nvjpeg",
+        "decoder": "cores" if classifier.batch_decoder is None else "nvjpeg",
     }
     speeds = {"model": model, "best_batch": best, "library": library, "job_warm": warm, "job_cold": cold}
     return chosen | speeds | shares

@@ -54,7 +54,7 @@ class Subject:
         """Images a second, read and decoded by the threads that decode for the library, and thrown away."""
         sources = [self.reader.source(path) for path in self.paths]
         decoders = Decoders(
-            self.classifier.preprocessing, self.settings.max_pixels, together=self.classifier.decode_together
+            self.classifier.preprocessing, self.settings.max_pixels, batch_decoder=self.classifier.batch_decoder
         )
         waiting: deque[Future[Chunk]] = deque()
         at = num_images = 0

@@ -1,4 +1,4 @@
-"""How fast each engine answers for a model here, batch size by batch size: for people who choose hardware."""
+"""How fast each engine predicts with a model on this machine, by batch size: for people who choose hardware."""
 
 # Shapes: B images of a batch, H height, W width, C channels.
 import statistics
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modeling.inference.choose_engine import load_fastest, measure_engines
 from modeling.inference.engines.engine import Engine
-from modeling.inference.timing import answer, images_per_sec, random_images
+from modeling.inference.timing import compute_logits, images_per_sec, random_images
 from modeling.registry.store import ModelVersion
 
 BATCH_SIZES = (1, 8, 32, 64)
@@ -25,7 +25,7 @@ _LATENCY_CALLS = 50
 class Speed:
     """An engine with one batch size.
 
-    images_per_sec: with every stream of the engine at work. latency_ms: median time of one batch by itself.
+    images_per_sec: with all streams of the engine. latency_ms: median time of one batch at a time.
     chosen: whether jobs use this engine and batch size here. refused: why it cannot be used; no figures then.
     """
 
@@ -42,7 +42,7 @@ class Speed:
 
 
 def bench_engines(version: ModelVersion, device: str = "cpu") -> Iterator[Speed]:
-    """Every engine that there is, with several batch sizes, as it is measured; random images.
+    """The speed of every engine at several batch sizes, as it is measured, with random images.
 
     Raises:
         ModelFormatError: the model is damaged.
@@ -59,17 +59,17 @@ def bench_engines(version: ModelVersion, device: str = "cpu") -> Iterator[Speed]
 
 
 def _measure(name: str, engine: Engine, images_BHWC: NDArray[np.uint8], chosen: tuple[str, int]) -> Speed:
-    speed = images_per_sec(partial(answer, engine), images_BHWC, engine.num_streams)
-    batch_size, latency_ms = len(images_BHWC), _latency_ms(partial(answer, engine, images_BHWC))
+    speed = images_per_sec(partial(compute_logits, engine), images_BHWC, engine.num_streams)
+    batch_size, latency_ms = len(images_BHWC), _latency_ms(partial(compute_logits, engine, images_BHWC))
     return Speed(name, (name, batch_size) == chosen, batch_size, round(speed, 1), round(latency_ms, 2))
 
 
-def _latency_ms(ask: Callable[[], object]) -> float:
-    """Median time of one batch by itself."""
+def _latency_ms(predict: Callable[[], object]) -> float:
+    """Median time of one batch at a time."""
     times: list[float] = []
     begun = time.perf_counter()
     while not times or (time.perf_counter() - begun < _LATENCY_S and len(times) < _LATENCY_CALLS):
         started = time.perf_counter()
-        ask()
+        predict()
         times.append(time.perf_counter() - started)
     return statistics.median(times) * 1000

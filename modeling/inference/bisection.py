@@ -1,4 +1,4 @@
-"""One answer for each image, whatever a batch of them does to the classifier: halved until the culprits stand alone."""
+"""One prediction for each image, even if some make the classifier fail: a failing batch is halved to find them."""
 
 # Shapes: B images, H height, W width, C channels.
 import traceback
@@ -16,12 +16,12 @@ from modeling.inference.prediction import Prediction
 
 
 class Predictor(Protocol):
-    """What is needed of a Classifier.
+    """What the pipeline needs of a Classifier.
 
-    largest_batch: images of a batch that may fit in memory, after one that did not; None where all did.
-    num_streams: threads that may ask it at once to advantage. batch_size: images that it answers fastest together.
-    images_per_sec: that it answers with all streams at work; 0 where that was not measured. decode_together: decodes
-    images on its device; None where the cores are to decode.
+    largest_batch: images in the largest batch to try, after one that did not fit in memory; None if all did.
+    num_streams: threads that predict at the same time. batch_size: images in the batch that predicts fastest.
+    images_per_sec: measured with all streams; 0 if it was not measured. batch_decoder: decodes images on the device;
+    None if the cores decode.
     """
 
     largest_batch: int | None
@@ -42,26 +42,26 @@ class Predictor(Protocol):
     def engine_name(self) -> str: ...
 
     @property
-    def decode_together(self) -> BatchDecoder | None: ...
+    def batch_decoder(self) -> BatchDecoder | None: ...
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int, /) -> list[Prediction]: ...
 
 
 class BisectingPredictor:
-    """A classifier that survives bad batches, and is told how large a batch fits in memory."""
+    """Predicts batches that the classifier may fail on, and records on it how large a batch fits in memory."""
 
     def __init__(self, classifier: Predictor, top_k: int) -> None:
         self._classifier = classifier
         self._top_k = top_k
 
     def predict(self, images: Sequence[Pixels]) -> list[Prediction]:
-        """One prediction for each image, though some make the classifier raise: those answer `predict_failed`.
+        """One prediction for each image; an image that makes the classifier raise has the error `predict_failed`.
 
-        A batch that raises (or does not fit in memory) is halved until the culprits stand alone.
+        A batch that raises (or does not fit in memory) is halved until the images that fail are alone.
 
         Raises:
-            Exception: what the classifier raised, if it cannot even predict one black image, or if one image
-                alone does not fit in memory: then no image is to blame.
+            Exception: what the classifier raised, if it also fails on one black image, or if one image alone does
+                not fit in memory: the cause is not an image then.
         """
         largest = self._classifier.largest_batch
         if largest is not None and len(images) > largest:
@@ -69,7 +69,7 @@ class BisectingPredictor:
         try:
             predictions = self._classifier.predict(np.stack(images), self._top_k)
         except Exception as err:
-            _let_go(err)
+            _clear_frames(err)
             self._check_classifier_works(err)
             out_of_memory = _is_out_of_memory(err)
             if len(images) == 1:
@@ -95,8 +95,8 @@ class BisectingPredictor:
             raise err from None
 
 
-def _let_go(err: BaseException) -> None:
-    """Free what the calls that failed hold, so that there is memory for a smaller batch."""
+def _clear_frames(err: BaseException) -> None:
+    """Free the local variables of the calls that failed, so that a smaller batch fits in memory."""
     failed: BaseException | None = err
     while failed is not None:
         traceback.clear_frames(failed.__traceback__)
@@ -104,5 +104,5 @@ def _let_go(err: BaseException) -> None:
 
 
 def _is_out_of_memory(err: Exception) -> bool:
-    """Whether it is a MemoryError or torch's OutOfMemoryError, told without importing torch."""
+    """Whether it is a MemoryError or torch's OutOfMemoryError; torch is not imported for this."""
     return isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError"

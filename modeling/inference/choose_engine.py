@@ -1,7 +1,7 @@
-"""The fastest engine for a model on this machine: built once, measured once, remembered beside the model version.
+"""The fastest engine for a model on this machine: built once, measured once, stored beside the model version.
 
-Promise: a job's manifest is the same bytes on the same kind of hardware. So the first choice, once written down, is
-everybody's on such hardware, and it is deleted only with the folder that holds it.
+Promise: a job's manifest is the same bytes on the same kind of hardware. So every process on such hardware uses the
+first choice that was stored, and it is deleted only with its folder.
 """
 
 # Shapes: B images of a batch, L labels.
@@ -26,26 +26,32 @@ from modeling.inference.engines.choice import CORES, Choice, Precision, WantedPr
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.hardware import hardware_key, hardware_name
 from modeling.inference.engines.torch_engine import CudaGraphEngine, TorchEngine
-from modeling.inference.timing import answer, best_batch_size, images_per_sec, random_images, speeds_by_batch_size
+from modeling.inference.timing import (
+    best_batch_size,
+    compute_logits,
+    images_per_sec,
+    random_images,
+    speeds_by_batch_size,
+)
 from modeling.registry.card import INT8_FILE, ModelCard, check_int8
 from modeling.registry.store import ModelVersion
 from modeling.registry.version_folder import locked
 
 logger = logging.getLogger(__name__)
 
-_MANY, _FEW = 32, 8  # images of a batch that engines are compared by: torch alone may take a second for many
-_ON_GPU = 64  # that small batches leave waiting for their kernels to be launched
-_ODD = 3  # images of a batch that no engine is sized to
+_MANY, _FEW = 32, 8  # images in the batch that compares engines: torch may take a second for many
+_ON_GPU = 64  # images: with smaller batches a GPU waits for kernel launches
+_ODD = 3  # images: a batch size that no engine is prepared for
 _SMALL_PIXELS = 64 * 64
-FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding take longer, and building an engine seconds
+FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding are slower; building an engine takes seconds
 GRAPH_FILE = "network.onnx"
-_CLEARLY = 1.1  # an engine that is faster by less than this is not worth its rounding
-_TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.05, "int8": float("inf")}  # int8 was held to its own bound
+_MIN_SPEEDUP = 1.1  # an engine with a smaller one is not worth its rounding
+_TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.05, "int8": float("inf")}  # int8 was checked against its own bound
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Option:
-    """An engine that could be used: its name, its precision, and how to make it ready."""
+    """An engine that could be used: its name, its precision, and how to build it."""
 
     name: str
     precision: Precision
@@ -53,11 +59,11 @@ class _Option:
 
 
 def load_fastest(version: ModelVersion, device: str = "cpu", *, precision: WantedPrecision = "auto") -> Classifier:
-    """The model version with the engine that answers fastest on this device, in the precision that is wanted.
+    """The model version with the engine that is fastest on this device in the wanted precision.
 
     Raises:
         ModelFormatError: the model is damaged.
-        ModelingError: the precision cannot be had for this model here; says why.
+        ModelingError: the precision is not available for this model here; says why.
     """
     classifier = Classifier.load(version.path, device)
     with _artifacts_folder(version) as folder:
@@ -65,21 +71,21 @@ def load_fastest(version: ModelVersion, device: str = "cpu", *, precision: Wante
 
 
 def measure_engines(version: ModelVersion, device: str = "cpu") -> Iterator[tuple[str, Engine | str]]:
-    """Every engine that there is for a model here, by name: ready for use, or why it cannot be used."""
+    """Every engine for a model on this machine, by name: ready for use, or why it cannot be used."""
     classifier = Classifier.load(version.path, device)
     with _artifacts_folder(version) as folder:
         for option in _options(classifier, version, folder, "auto"):
             try:
                 engine = option.make()
                 _check_answers(classifier, engine, option.precision, _random_images(classifier)[:_ODD])
-            except Exception as err:  # whatever a compiler raises: others are left
+            except Exception as err:  # whatever a compiler raises: other engines remain
                 yield option.name, _reason(err)
             else:
                 yield option.name, engine
 
 
 def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, precision: WantedPrecision) -> Classifier:
-    """The classifier with the remembered engine, or with the one found now."""
+    """The classifier with the stored engine, or with the one found now."""
     path = choice_path(folder, precision, hardware_key(classifier.device))
     options = _options(classifier, version, folder, precision)
     if (remembered := read_choice(path)) is not None:
@@ -96,11 +102,11 @@ def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, pr
 
 
 def _make(classifier: Classifier, option: _Option, remembered: Choice, folder: Path) -> Classifier | None:
-    """The classifier as it was chosen; None where that cannot be had any more."""
+    """The classifier as it was chosen; None if that cannot be built any more."""
     for _ in range(2):
         try:
             return _on(classifier, option.make().for_batch_size(remembered.batch_size), remembered)
-        except Exception as err:  # whatever a library raises: what is kept beside the version may be damaged
+        except Exception as err:  # whatever a library raises: the stored graph may be damaged
             logger.warning("%s in %s is built anew: %s", option.name, folder, _reason(err))
             (folder / GRAPH_FILE).unlink(missing_ok=True)
     return None
@@ -109,7 +115,7 @@ def _make(classifier: Classifier, option: _Option, remembered: Choice, folder: P
 def _options(
     classifier: Classifier, version: ModelVersion, folder: Path, precision: WantedPrecision
 ) -> Sequence[_Option]:
-    """All engines of the wanted precision, torch in full precision first."""
+    """All engines of the wanted precision; torch in full precision is first."""
     found = [_Option("torch fp32", "fp32", lambda: classifier.reference)]
     if classifier.device.type == "cuda":
         half: Precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -146,7 +152,7 @@ def _torch(classifier: Classifier, precision: Precision) -> TorchEngine:
 
 
 def _graph(classifier: Classifier, folder: Path) -> Path:
-    """The network as an ONNX file, written if it is not there yet."""
+    """The network as an ONNX file, which is written if it does not exist."""
     path = folder / GRAPH_FILE
     if not path.exists():
         from modeling.networks.onnx_graph import write_graph  # slow to import
@@ -158,7 +164,7 @@ def _graph(classifier: Classifier, folder: Path) -> Path:
 
 
 def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> tuple[Choice, Classifier]:
-    """The fastest engine, its best batch size, and who decodes for it."""
+    """The fastest engine, its best batch size, and its decoder."""
     found = _compare(classifier, options, precision)
     images_BHWC = _random_images(classifier)[:_ODD]
 
@@ -183,7 +189,7 @@ def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedP
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fastest:
-    """An engine that was found; speeds: images a second of all; refused: why others cannot be used."""
+    """The engine that was found; speeds: images per second of all engines; refused: why others cannot be used."""
 
     name: str
     precision: Precision
@@ -193,10 +199,10 @@ class _Fastest:
 
 
 def _compare(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> _Fastest:
-    """Make each engine ready, check its answers and time it; the fastest, unless a safer one is about as fast.
+    """Build each engine, check its logits and time it; the fastest, unless an earlier one is about as fast.
 
     Raises:
-        ModelingError: none can be used.
+        ModelingError: no engine can be used.
     """
     speeds: dict[str, float] = {}
     refused: dict[str, str] = {}
@@ -207,12 +213,12 @@ def _compare(classifier: Classifier, options: Sequence[_Option], precision: Want
         try:
             engine = option.make()
             speed = _speed(classifier, engine, option.precision)
-        except Exception as err:  # whatever a compiler raises: torch is left
+        except Exception as err:  # whatever a compiler raises: torch remains
             logger.warning("%s cannot be used: %s", option.name, _reason(err))
             refused[option.name] = _reason(err)
             continue
         speeds[option.name] = round(speed, 1)
-        if best is None or speed > _CLEARLY * best[0]:
+        if best is None or speed > _MIN_SPEEDUP * best[0]:
             best = (speed, option, engine)
     if best is None:
         raise ModelingError(_unavailable(precision, refused, classifier.card))
@@ -221,17 +227,17 @@ def _compare(classifier: Classifier, options: Sequence[_Option], precision: Want
 
 
 def _speed(classifier: Classifier, engine: Engine, precision: Precision) -> float:
-    """Images a second of an engine that answers as torch does, in batches that it is sized to and in others."""
+    """Images per second of an engine whose logits are those of torch, at its batch size and at others."""
     images_BHWC = _random_images(classifier)
     sized = engine.for_batch_size(len(images_BHWC))
     _check_answers(classifier, engine, precision, images_BHWC[:_ODD])
     _check_answers(classifier, sized, precision, images_BHWC)
-    return images_per_sec(partial(answer, sized), images_BHWC, sized.num_streams)
+    return images_per_sec(partial(compute_logits, sized), images_BHWC, sized.num_streams)
 
 
 def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
-    """The choice with the decoder that measures fastest beside this GPU."""
-    from modeling.inference.nvjpeg import fastest_decoder  # nvJPEG: only where there is a GPU
+    """The choice with the decoder that is fastest on this machine."""
+    from modeling.inference.nvjpeg import fastest_decoder  # imports nvJPEG, which only GPUs need
 
     name, speeds, refused = fastest_decoder(classifier.preprocessing, classifier.device, choice.batch_size)
     return replace(choice, decoder=name, decoded_per_sec=speeds, refused=choice.refused | refused)
@@ -243,8 +249,8 @@ def _on(classifier: Classifier, engine: Engine, choice: Choice) -> Classifier:
         return classifier.on(engine, choice.batch_size, choice.speed)
     from modeling.inference.nvjpeg import decoder_of
 
-    together = decoder_of(choice.decoder, classifier.preprocessing, classifier.device)
-    return classifier.on(engine, choice.batch_size, choice.speed, together)
+    batch_decoder = decoder_of(choice.decoder, classifier.preprocessing, classifier.device)
+    return classifier.on(engine, choice.batch_size, choice.speed, batch_decoder)
 
 
 def _unavailable(precision: str, refused: dict[str, str], card: ModelCard) -> str:
@@ -264,10 +270,10 @@ def _reason(err: Exception) -> str:
 def _check_answers(
     classifier: Classifier, engine: Engine, precision: Precision, images_BHWC: NDArray[np.uint8]
 ) -> None:
-    """See that an engine answers as torch does, but for rounding.
+    """Check that an engine's logits are those of torch, except for rounding.
 
     Raises:
-        ModelingError: it does not; says by how much.
+        ModelingError: they are not; says by how much.
     """
     if engine is classifier.reference:
         return
@@ -286,7 +292,7 @@ def _random_images(classifier: Classifier) -> NDArray[np.uint8]:
 
 @contextmanager
 def _artifacts_folder(version: ModelVersion) -> Iterator[Path]:
-    """The folder of a version's artifacts, locked; one for this process alone where the store cannot be written to."""
+    """The folder of a version's artifacts, locked; a temporary one if the store cannot be written to."""
     folder = version.artifacts
     with ExitStack() as stack:
         try:

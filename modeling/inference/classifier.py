@@ -30,9 +30,9 @@ _PLACE = 0xFFFF_FFFF
 def best_scores(logits_BL: Tensor, temperature: float, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k best softmax scores at a temperature, best first, and the labels' numbers: both Bk, or BL where k > L.
 
-    A label is looked for by one whole number, its key: the bits of its score, which order non-negative numbers as the
-    numbers themselves are ordered, and below them its place, counted from the end. So the best labels need no sorting
-    of all, of equal scores the first label goes first, and what comes back from a device is one tensor.
+    Each label has one integer key: the bits of its score, whose order is that of the (non-negative) scores, and below
+    them its place, counted from the end. So the best labels are found without sorting all, equal scores keep the order
+    of the labels, and a device returns one tensor.
 
     Raises:
         FloatingPointError: a score is not finite.
@@ -50,18 +50,18 @@ def best_scores(logits_BL: Tensor, temperature: float, k: int) -> tuple[NDArray[
 
 
 def scores_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The scores that whole numbers stand for."""
+    """The scores in integer keys."""
     return (keys >> _SHIFT).astype(np.int32).view(np.float32)
 
 
 def labels_of(keys: NDArray[np.int64], num_labels: int) -> NDArray[np.int64]:
-    """The numbers of the labels that they stand for."""
+    """The numbers of the labels in integer keys."""
     return num_labels - 1 - (keys & _PLACE)
 
 
 @torch.inference_mode()
 def _best_on_device(logits_BL: Tensor, temperature: float, k: int) -> NDArray[np.int64]:
-    """The k largest keys of each image, largest first, computed where the logits are."""
+    """The k largest keys of each image, largest first, computed on the device of the logits."""
     scores_BL = (logits_BL / temperature).softmax(dim=1)
     places_L = torch.arange(logits_BL.shape[1] - 1, -1, -1, device=logits_BL.device)
     keys_BL = (scores_BL.view(torch.int32).long() << _SHIFT) | places_L
@@ -70,9 +70,9 @@ def _best_on_device(logits_BL: Tensor, temperature: float, k: int) -> NDArray[np
 
 
 def _best_on_cores(logits_BL: NDArray[np.float32], temperature: float, k: int) -> NDArray[np.int64]:
-    """The same for logits in memory: torch would wake its threads for 2,048 numbers, and wait until they get a core."""
+    """The same in NumPy: torch would wake its threads for 2,048 numbers, and wait until they get a core."""
     num_labels = logits_BL.shape[1]
-    with np.errstate(invalid="ignore"):  # what is not finite is told in the end
+    with np.errstate(invalid="ignore"):  # what is not finite is an error later
         scores_BL = logits_BL / np.float32(temperature)
         scores_BL -= scores_BL.max(axis=1, keepdims=True)
         np.exp(scores_BL, out=scores_BL)
@@ -102,11 +102,11 @@ class Classifier:
         *,
         batch_size: int = DEFAULT_BATCH,
         images_per_sec: float = 0.0,
-        decode_together: BatchDecoder | None = None,
+        batch_decoder: BatchDecoder | None = None,
     ) -> None:
-        """engine: computes the answers; by default torch does, in full precision.
+        """engine: computes the logits; by default torch in full precision.
 
-        batch_size, images_per_sec, decode_together (and largest_batch): see `modeling.inference.bisection.Predictor`.
+        batch_size, images_per_sec, batch_decoder (and largest_batch): see `modeling.inference.bisection.Predictor`.
         """
         self.reference = TorchEngine(network, card.preprocessing, device)
         self.network = self.reference.network  # in eval mode, its parameters without gradients
@@ -114,7 +114,7 @@ class Classifier:
         self.engine = engine or self.reference
         self.batch_size = batch_size
         self.images_per_sec = images_per_sec
-        self.decode_together = decode_together
+        self.batch_decoder = batch_decoder
         self.largest_batch: int | None = None
         self.card = card
         self.labels = card.labels
@@ -123,7 +123,7 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Self:
-        """The model in folder `path`, checked against its own digest.
+        """The model in folder `path`, checked against the digest in its card.
 
         Raises:
             ModelFormatError: a file is missing, damaged, or does not fit the card.
@@ -143,22 +143,22 @@ class Classifier:
 
     @property
     def num_streams(self) -> int:
-        """Threads that may ask for predictions at once to advantage."""
+        """Threads that predict at the same time."""
         return self.engine.num_streams
 
     @property
     def engine_name(self) -> str:
-        """What computes the answers, and decodes if the cores do not: `openvino bf16`, `torch bf16 graphs, nvjpeg`."""
-        return self.engine.name if self.decode_together is None else f"{self.engine.name}, {GPU}"
+        """The engine, and the decoder unless the cores decode: `openvino bf16`, `torch bf16 graphs, nvjpeg`."""
+        return self.engine.name if self.batch_decoder is None else f"{self.engine.name}, {GPU}"
 
     def on(
         self,
         engine: Engine,
         batch_size: int = DEFAULT_BATCH,
         images_per_sec: float = 0.0,
-        decode_together: BatchDecoder | None = None,
+        batch_decoder: BatchDecoder | None = None,
     ) -> "Classifier":
-        """The same model, answered by another engine."""
+        """The same model on another engine."""
         return Classifier(
             self.network,
             self.card,
@@ -166,22 +166,22 @@ class Classifier:
             engine,
             batch_size=batch_size,
             images_per_sec=images_per_sec,
-            decode_together=decode_together,
+            batch_decoder=batch_decoder,
         )
 
     def for_batch_size(self, batch_size: int) -> "Classifier":
-        """The same model, ready for batches of another size than the one that was found to be best."""
-        return self.on(self.engine.for_batch_size(batch_size), batch_size, self.images_per_sec, self.decode_together)
+        """The same model, prepared for another batch size than the one that was found to be best."""
+        return self.on(self.engine.for_batch_size(batch_size), batch_size, self.images_per_sec, self.batch_decoder)
 
     def predict(self, images_BHWC: NDArray[np.uint8], top_k: int) -> list[Prediction]:
         """The `top_k` best labels of each image with scores in [0, 1], best first, in batch order.
 
-        Scores are the softmax's, at the temperature of the model's calibration, which then decides, too. Equal
-        scores keep the order of the labels.
+        Scores are the softmax's. A calibrated model scales logits by its temperature first, and decides. Equal scores
+        keep the order of the labels.
 
         Raises:
             ValueError: images that are not of the preprocessing's shape.
-            FloatingPointError: the network's answer is not finite.
+            FloatingPointError: the network's scores are not finite.
         """
         temperature = self.calibration.temperature if self.calibration else 1.0
         scores_Bk, order_Bk = best_scores(self._logits(images_BHWC), temperature, top_k)
@@ -192,7 +192,7 @@ class Classifier:
         ]
 
     def logits(self, images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the network answers to each image, before any temperature: BL, in the order of the labels.
+        """The network's outputs BL, before any temperature, in the order of the labels.
 
         Raises:
             ValueError: images that are not of the preprocessing's shape.
@@ -201,7 +201,7 @@ class Classifier:
         return logits_BL
 
     def _logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
-        """The network's answers, on the device, as float32."""
+        """The network's outputs, on the device, as float32."""
         if images_BHWC.shape[1:] != self.preprocessing.shape or images_BHWC.dtype != np.uint8:
             found = f"{images_BHWC.dtype} {images_BHWC.shape[1:]}"
             raise ValueError(f"expected uint8 images of {self.preprocessing.shape}, not {found}")

@@ -1,4 +1,4 @@
-"""Threads that read and decode images ahead, as many as suit these images on this machine."""
+"""Threads that read and decode images ahead; their number is measured on the first images."""
 
 import os
 import time
@@ -16,23 +16,23 @@ Source = Callable[[], bytes]
 """Reads one image's bytes; may raise ImageError or OSError."""
 
 BatchDecoder = Callable[[Sequence[bytes], int], Sequence[Pixels | None]]
-"""Pixels of each file of at most so many, decoded together; None for those that `decode_image` has to decode."""
+"""Decodes files together, none with more than a number of pixels; None for those that `decode_image` has to decode."""
 
-MAX_THREADS = 32  # or one a core, where there are more
+MAX_THREADS = 32  # or one a core, if there are more cores
 SMALLEST_CHUNK, LARGEST_CHUNK = 8, 32
 _CHUNK_S = 8e-3
-_LOCKED_S = 150e-6  # of each image, that no other thread can use: Python's lock is held, or handed over
-_READ_BYTES = 1 << 20  # read ahead of decoding by a thread
-TOGETHER, TOGETHER_BYTES, TOGETHER_THREADS = 64, 64 << 20, 2  # where a device decodes: images, bytes, callers
+_LOCKED_S = 150e-6  # per image: Python's lock is held or handed over, and other threads wait
+_READ_BYTES = 1 << 20  # that a thread reads before it decodes
+DEVICE_CHUNK, DEVICE_BYTES, DEVICE_THREADS = 64, 64 << 20, 2  # if a device decodes: images, bytes, callers
 _TRIAL_IMAGES = 8
-_TRIAL_S = 0.05  # of a slice of seconds; large images are few and slow, and the fewer tell enough
+_TRIAL_S = 0.05  # short beside a slice of seconds; a few large images are enough
 
 
 @dataclass(slots=True)
 class Chunk:
-    """A few images of one group: pixels, or why there are none.
+    """The decoded images of one decode call: pixels, or the error.
 
-    seconds: that reading and decoding them took, divided by the number of threads that did it at once.
+    seconds: by stage, divided by the number of threads that work at the same time.
     """
 
     images: list[Pixels | ImageError] = field(default_factory=list)
@@ -41,10 +41,10 @@ class Chunk:
 
 @dataclass(slots=True)
 class _Trial:
-    """What the first images took one by one, with no other thread at work.
+    """The times of the first images, read and decoded one by one while no other thread works.
 
-    spent_s: on all of them. The rest counts those that could be decoded: elapsed, of it processor time, and of it
-    waiting for the storage.
+    spent_s: of all of them. The rest counts those that could be decoded: their elapsed time, and in it the processor
+    time and the time of waiting for the storage.
     """
 
     spent_s: float = 0.0
@@ -61,11 +61,10 @@ class _Trial:
 class Decoders:
     """Reads and decodes chunks of images in threads; the caller keeps their order.
 
-    Unless a number of threads is given, the first images are read and decoded by the calling thread, whose clocks
-    then say how many threads keep the cores busy: one a core, and more by the share of time that reading waits for
-    the storage (Goetz et al., Java Concurrency in Practice, 2006, 8.2: cores x (1 + wait / compute)). Small images
-    take and leave the interpreter's lock all the time: where there are more threads than can hold it in turns, each
-    is slower than if there were fewer.
+    Unless a number of threads is given, the calling thread reads and decodes the first images and measures how many
+    threads keep the cores busy: one per core, and more by the share of time that reading waits for the storage
+    (Goetz et al., Java Concurrency in Practice, 2006, 8.2: cores x (1 + wait / compute)). Small images take and
+    release the interpreter's lock often: more threads than can hold it in turns slow each other down.
     """
 
     def __init__(
@@ -73,22 +72,22 @@ class Decoders:
         preprocessing: Preprocessing,
         max_pixels: int,
         num_threads: int = 0,
-        together: BatchDecoder | None = None,
+        batch_decoder: BatchDecoder | None = None,
     ) -> None:
-        """num_threads: 0: by measurement. together: a device's decoder, which is asked first."""
+        """num_threads: 0: by measurement. batch_decoder: a device's decoder, which is tried first."""
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
-        self._together = together
+        self._batch_decoder = batch_decoder
         self._trial = _Trial()
         self._pool: ThreadPoolExecutor | None = None
-        self._num_threads = num_threads or (min(TOGETHER_THREADS, num_cores()) if together else 0)
+        self._num_threads = num_threads or (min(DEVICE_THREADS, num_cores()) if batch_decoder else 0)
         warm_up()
 
     @property
     def chunk_size(self) -> int:
-        """Images to submit at a time: more of those that are decoded fast, as handing over takes its time, too."""
-        if self._together:
-            return TOGETHER
+        """Images to submit at a time: more of those that decode fast, since handing over a chunk takes time too."""
+        if self._batch_decoder:
+            return DEVICE_CHUNK
         if not self._trial.num_images:
             return SMALLEST_CHUNK
         fast = int(_CHUNK_S * self._trial.num_images / max(self._trial.elapsed_s, 1e-9))
@@ -96,17 +95,17 @@ class Decoders:
 
     @property
     def num_threads(self) -> int:
-        """Threads at work; one a core until it is known better."""
+        """Threads that decode; one per core until the first images are measured."""
         return self._num_threads or num_cores()
 
     @property
     def images_per_sec(self) -> float:
-        """What the threads decode, told from the first images; 0 where none were decoded to tell it."""
+        """Images per second of all threads, estimated from the first images; 0 if none were measured."""
         trial = self._trial
         return self.num_threads * trial.num_images / max(trial.elapsed_s, 1e-9)
 
     def submit(self, sources: Sequence[Source]) -> Future[Chunk]:
-        """Have the images read and decoded; while their number of threads is not known, by this one."""
+        """Read and decode the images in a thread; in this one until the number of threads is known."""
         chunk = Chunk()
         if not self._num_threads:
             sources = self._try(sources, chunk)
@@ -117,12 +116,12 @@ class Decoders:
         return self._pool.submit(self._decode_all, sources, chunk, self._num_threads) if sources else _done(chunk)
 
     def close(self) -> None:
-        """Forget what was not begun, and end the threads."""
+        """Drop the chunks that no thread has begun, and end the threads."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _try(self, sources: Sequence[Source], chunk: Chunk) -> Sequence[Source]:
-        """Read and decode images here until enough is known; returns those that are left."""
+        """Read and decode images in this thread until enough are measured; returns the rest."""
         trial = self._trial
         for place, source in enumerate(sources):
             if trial.over:
@@ -151,11 +150,11 @@ class Decoders:
     def _decode_all(self, sources: Sequence[Source], chunk: Chunk, num_threads: int) -> Chunk:
         """Read some images, decode them, and go on with others.
 
-        Each call to the system lets go of the interpreter's lock, and whoever waits for it is woken for nothing, most
-        of the time: with tiny images that takes longer than decoding. So such calls are made in a row.
+        Each system call releases the interpreter's lock and wakes a waiting thread, mostly for nothing: with tiny
+        images that takes longer than decoding. So several files are read in a row.
         """
         waiting = deque(sources)
-        limit = TOGETHER_BYTES if self._together else _READ_BYTES
+        limit = DEVICE_BYTES if self._batch_decoder else _READ_BYTES
         while waiting:
             started = time.perf_counter()
             read: list[bytes | ImageError] = []
@@ -170,11 +169,11 @@ class Decoders:
         return chunk
 
     def _decode_read(self, read: Sequence[bytes | ImageError]) -> list[Pixels | ImageError]:
-        """Decode what was read; by the device first, where there is one for it."""
-        if self._together is None:
+        """Decode what was read, on the device first if it has a decoder."""
+        if self._batch_decoder is None:
             return [self._decode(data) for data in read]
         files = [b"" if isinstance(data, ImageError) else data for data in read]
-        decoded = self._together(files, self._max_pixels)
+        decoded = self._batch_decoder(files, self._max_pixels)
         return [self._decode(data) if pixels is None else pixels for data, pixels in zip(read, decoded, strict=True)]
 
     def _decode(self, data: bytes | ImageError) -> Pixels | ImageError:
@@ -187,7 +186,7 @@ class Decoders:
 
 
 def best_num_threads(waited_s: float, processor_s: float, num_images: int, cores: int) -> int:
-    """Threads that keep the cores busy with images like these, which one thread waited for and worked on so long."""
+    """Threads that keep the cores busy, from the waiting and the processor time of one thread with some images."""
     if not num_images:
         return cores
     at_work = max(1, min(cores, int(processor_s / num_images / _LOCKED_S)))

@@ -1,14 +1,12 @@
-"""JPEGs decoded in batches on a GPU (nvJPEG, through torchcodec), scaled to the model's size there, and brought back.
+"""JPEGs decoded in batches on a GPU (nvJPEG, through torchcodec), scaled to the model's size there, and copied back.
 
-They come back as bytes on the host, in one copy a batch: a few per cent of what a GPU's bus carries, for which
-batching, order, errors and halved batches stay as they are for images that the cores decode.
+They return to the host as bytes, in one copy a batch. That takes a few per cent of the bus, and batching, order,
+errors and halved batches are the same as for images that the cores decode.
 
-On the processor, torchcodec's libjpeg-turbo takes nvJPEG's place: that is how the tests run all of this.
+On the CPU torchcodec uses libjpeg-turbo instead of nvJPEG: the tests run the module that way.
 """
 
 # Shapes: N images, H height, W width, C channels.
-# Shapes: H height, W width, C channels.
-
 import io
 import time
 from collections import defaultdict
@@ -31,36 +29,36 @@ from modeling.images.formats import MAX_PIXELS, is_cut_short
 from modeling.images.jpeg import exif_orientation, jpeg_size, with_more_data, without_exif
 from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.decoders import TOGETHER, TOGETHER_THREADS, BatchDecoder, best_num_threads, num_cores
+from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, BatchDecoder, best_num_threads, num_cores
 from modeling.inference.engines.choice import CORES, GPU
 
-_MAX_PIXELS = 32_000_000  # decoded at a time: 100 MB on the device, and four times as much for a moment
-_LARGEST_FACTOR = 64  # that an image is scaled down by: torch's kernel has shared memory for 94
+_MAX_PIXELS = 32_000_000  # decoded at a time: 100 MB on the device, briefly 400 MB
+_LARGEST_FACTOR = 64  # of scaling down: torch's kernel has shared memory for 94
 
 
 class NvJpeg:
-    """Decodes what is plainly a JPEG; everything else is left to the processor's way. Several threads may ask."""
+    """Decodes plain JPEGs and leaves everything else to `decode_image`. Several threads may call it."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self._preprocessing = preprocessing
         self._device = device
         self._mode: Literal["GRAY", "RGB"] = "GRAY" if preprocessing.mode == "L" else "RGB"
-        # A fixed number: torch hands out 32 in turns, and the engine's own must not come round again.
+        # A fixed number: torch has 32 streams and reuses them in turn, also those of the engine.
         self._streams: SimpleQueue[torch.cuda.Stream | None] = SimpleQueue()
-        for _ in range(TOGETHER_THREADS):
+        for _ in range(DEVICE_THREADS):
             self._streams.put(torch.cuda.Stream(device) if device.type == "cuda" else None)  # type: ignore[no-untyped-call]
 
     def __call__(self, files: Sequence[bytes], max_pixels: int) -> list[Pixels | None]:
-        """Pixels HWC of each file, as `decode_image` gives them but for rounding; None where that has to decode it.
+        """Pixels HWC of each file, as `decode_image` returns them except for rounding; None if that has to decode it.
 
-        That is: no JPEG in grey or YCbCr, one with more than `max_pixels`, one that is very large or cut short, or one
-        that the GPU refuses, or that has too few data.
+        None: no JPEG in grey or YCbCr, more than `max_pixels`, very large, cut short, refused by the GPU, or with data
+        that end early.
 
         Raises:
             RuntimeError: the GPU does not decode even a plain image.
         """
         decoded: list[Pixels | None] = [None] * len(files)
-        for places in _shares([self._size(data, max_pixels) for data in files]):
+        for places in _split_by_pixels([self._size(data, max_pixels) for data in files]):
             for place, pixels_HWC in zip(places, self._decode([files[place] for place in places]), strict=True):
                 decoded[place] = pixels_HWC
         return decoded
@@ -75,7 +73,7 @@ class NvJpeg:
     def _decode(self, files: Sequence[bytes]) -> Sequence[Pixels | None]:
         try:
             return self._decode_all(files)
-        except RuntimeError as err:  # it does not say which file it refuses
+        except RuntimeError as err:  # it does not name the file
             if len(files) == 1:
                 self._check_it_works(err)
                 return [None]
@@ -89,10 +87,10 @@ class NvJpeg:
             upright = [_upright(image, data) for image, data in zip(images_CHW, files, strict=True)]
             for place, image_CHW in enumerate(upright):
                 places_of[image_CHW.shape[2], image_CHW.shape[1]].append(place)
-            shares = [
+            scaled = [
                 self._scale_to(torch.stack([upright[place] for place in places])) for places in places_of.values()
             ]
-            pixels_NHWC = torch.cat(shares).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            pixels_NHWC = torch.cat(scaled).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         places = [place for places in places_of.values() for place in places]
         found = dict(zip(places, pixels_NHWC, strict=True))
         return [None if place in unfinished else found[place] for place in range(len(files))]
@@ -100,12 +98,12 @@ class NvJpeg:
     def _decode_twice(self, files: Sequence[bytearray]) -> tuple[list[Tensor], set[int]]:
         """The images, and the places of those whose data end early although the file does not.
 
-        nvJPEG does not tell, and shows there what is left of other images. Such a file is one that looks otherwise
-        behind other images, and when more data stand before its end; what is whole has no use for them.
+        nvJPEG reports no error for them and shows remains of other images. Such a file gives other pixels after other
+        images and with more data before its end; a whole file ignores both.
         """
         images = self._decode_once(files)
         longer = self._decode_once([with_more_data(data) for data in reversed(files)])[::-1]
-        if torch.equal(_in_a_row(images), _in_a_row(longer)):
+        if torch.equal(_concatenate(images), _concatenate(longer)):
             return images, set()
         pairs = zip(images, longer, strict=True)
         return images, {place for place, (one, other) in enumerate(pairs) if not torch.equal(one, other)}
@@ -115,7 +113,7 @@ class NvJpeg:
         return list(decode_jpeg(tensors, mode=self._mode, device=self._device))
 
     def _check_it_works(self, err: RuntimeError) -> None:
-        """See that a plain image can be decoded: else no file is to blame."""
+        """Check that a plain image can be decoded; if not, the file is not the cause."""
         file = io.BytesIO()
         Image.new("L", (16, 16)).save(file, "JPEG")
         try:
@@ -124,9 +122,9 @@ class NvJpeg:
             raise err from None
 
     def _scale_to(self, images_NCHW: Tensor) -> Tensor:
-        """Upright images in the model's size, not rounded yet: `modeling.images.pixels.scale_to` on the device."""
+        """Upright images at the model's size, not rounded yet: `modeling.images.pixels.scale_to` on the device."""
         scaling = scaling_of(images_NCHW.shape[2], images_NCHW.shape[3], self._preprocessing)
-        taken_NCHW = images_NCHW[:, :, scaling.rows, scaling.columns].float()  # kernels for bytes have processors alone
+        taken_NCHW = images_NCHW[:, :, scaling.rows, scaling.columns].float()  # only CPUs have kernels for bytes
         size = (scaling.height, scaling.width)
         if taken_NCHW.shape[2:] != size:
             taken_NCHW = interpolate(taken_NCHW, size=size, mode="bilinear", antialias=True)
@@ -134,7 +132,7 @@ class NvJpeg:
 
     @contextmanager
     def _stream(self) -> Iterator[None]:
-        """A stream for this thread alone, so that decoding does not wait for predictions; none on a processor."""
+        """A stream for this thread alone, so that decoding does not wait for predictions; none on a CPU."""
         stream = self._streams.get()
         try:
             with torch.cuda.stream(stream):
@@ -143,29 +141,29 @@ class NvJpeg:
             self._streams.put(stream)
 
 
-def _shares(sizes: Sequence[Size | None]) -> Iterator[list[int]]:
-    """Places of the images that have sizes, as many together as may be decoded at a time."""
-    share: list[int] = []
+def _split_by_pixels(sizes: Sequence[Size | None]) -> Iterator[list[int]]:
+    """Places of the images that have sizes, in lists that may be decoded at a time."""
+    places: list[int] = []
     num_pixels = 0
     for place, size in enumerate(sizes):
         if size is None:
             continue
-        if share and num_pixels + size[0] * size[1] > _MAX_PIXELS:
-            yield share
-            share, num_pixels = [], 0
-        share.append(place)
+        if places and num_pixels + size[0] * size[1] > _MAX_PIXELS:
+            yield places
+            places, num_pixels = [], 0
+        places.append(place)
         num_pixels += size[0] * size[1]
-    if share:
-        yield share
+    if places:
+        yield places
 
 
-def _in_a_row(images: Sequence[Tensor]) -> Tensor:
+def _concatenate(images: Sequence[Tensor]) -> Tensor:
     """All bytes of all images."""
     return torch.cat([image.reshape(-1) for image in images])
 
 
 def _upright(image_CHW: Tensor, data: bytes) -> Tensor:
-    """The image as its EXIF orientation wants it seen: `modeling.images.jpeg.turned` on the device."""
+    """The image turned by its EXIF orientation: `modeling.images.jpeg.turned` on the device."""
     turn = exif_orientation(data)
     if turn >= 5:
         image_CHW = image_CHW.transpose(1, 2)
@@ -173,46 +171,46 @@ def _upright(image_CHW: Tensor, data: bytes) -> Tensor:
     return image_CHW.flip(flipped) if flipped else image_CHW
 
 
-_SIZE = (500, 375)  # px: a photograph as they are sent around
+_SIZE = (500, 375)  # px: a common size of photographs
 _MEASURE_S = 0.5
-_CLEARLY = 1.1
-_MAX_MEAN_DIFFERENCE = 2.0  # of 255, in any image: decoders round, and smooth colours, each in its own way
+_MIN_SPEEDUP = 1.1
+_MAX_MEAN_DIFFERENCE = 2.0  # of 255, in any image: decoders round and smooth colours differently
 
 
 def fastest_decoder(
     preprocessing: Preprocessing, device: torch.device, batch_size: int
 ) -> tuple[str, dict[str, float], dict[str, str]]:
-    """CORES or GPU; images per second of each; and why the GPU is not used, if it cannot be.
+    """CORES or GPU; images per second of each; and why the GPU cannot be used, if so.
 
-    batch_size: images that are predicted together, which bounds how many are decoded together.
+    batch_size: images in a forward pass, which limits how many are decoded in one call.
     """
-    files = _photographs(min(TOGETHER, batch_size))
+    files = _photographs(min(DEVICE_CHUNK, batch_size))
     warm_up()
-    decode_image(files[0], preprocessing)  # the first takes longer
+    decode_image(files[0], preprocessing)  # the first call is slow
     decode_all = _by_cores(preprocessing, files)
     expected = decode_all()
     speeds = {CORES: _per_sec(decode_all, len(files))}
     try:
-        together = NvJpeg(preprocessing, device)
-        _check(together(files, MAX_PIXELS), expected)
-        callers = min(TOGETHER_THREADS, num_cores())
+        decoder = NvJpeg(preprocessing, device)
+        _check(decoder(files, MAX_PIXELS), expected)
+        callers = min(DEVICE_THREADS, num_cores())
         with ThreadPoolExecutor(callers, thread_name_prefix="decode") as pool:
             speeds[GPU] = _per_sec(
-                lambda: list(pool.map(lambda batch: together(batch, MAX_PIXELS), [files] * callers)),
+                lambda: list(pool.map(lambda batch: decoder(batch, MAX_PIXELS), [files] * callers)),
                 len(files) * callers,
             )
-    except Exception as err:  # whatever a driver raises: the cores are left
+    except Exception as err:  # whatever a driver raises: the cores remain
         return CORES, speeds, {GPU: f"{type(err).__name__}: {' '.join(str(err).split())}"[:300]}
-    return (GPU if speeds[GPU] > _CLEARLY * speeds[CORES] else CORES), speeds, {}
+    return (GPU if speeds[GPU] > _MIN_SPEEDUP * speeds[CORES] else CORES), speeds, {}
 
 
 def decoder_of(name: str, preprocessing: Preprocessing, device: torch.device) -> BatchDecoder | None:
-    """The device's decoder, or None where the cores decode."""
+    """The device's decoder, or None if the cores decode."""
     return NvJpeg(preprocessing, device) if name == GPU else None
 
 
 def _by_cores(preprocessing: Preprocessing, files: Sequence[bytes]) -> Callable[[], list[Pixels]]:
-    """Decodes the files, by as many threads as a job would have for them."""
+    """A function that decodes the files with as many threads as a job has for them."""
     started = time.thread_time()
     decode_image(files[0], preprocessing)
     num_threads = best_num_threads(0.0, time.thread_time() - started, 1, num_cores())
@@ -225,7 +223,7 @@ def _by_cores(preprocessing: Preprocessing, files: Sequence[bytes]) -> Callable[
 
 
 def _per_sec(work: Callable[[], object], num_images: int) -> float:
-    """Images a second: the best of some rounds."""
+    """Images per second: the best of several rounds."""
     best_s, begun = float("inf"), time.perf_counter()
     while best_s == float("inf") or time.perf_counter() - begun < _MEASURE_S:
         started = time.perf_counter()
@@ -235,7 +233,7 @@ def _per_sec(work: Callable[[], object], num_images: int) -> float:
 
 
 def _check(found: Sequence[Pixels | None], expected: Sequence[Pixels]) -> None:
-    """See that the GPU's images are those of the cores, but for rounding.
+    """Check that the GPU's images are those of the cores, except for rounding.
 
     Raises:
         ModelingError: they are not; says by how much.
@@ -249,7 +247,7 @@ def _check(found: Sequence[Pixels | None], expected: Sequence[Pixels]) -> None:
 
 
 def _photographs(count: int) -> list[bytes]:
-    """JPEGs with the soft shapes and the grain of photographs."""
+    """Made JPEGs with soft shapes and grain, as photographs have."""
     made = []
     for seed in range(count):
         generator = np.random.default_rng(seed)

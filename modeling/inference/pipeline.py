@@ -22,7 +22,7 @@ from modeling.inference.bisection import BisectingPredictor, Predictor
 from modeling.inference.decoders import Chunk, Decoders, Source
 from modeling.inference.prediction import Prediction
 
-_BESIDE_NETWORK = 0.75  # of the speed that one decoding thread has by itself
+_BESIDE_NETWORK = 0.75  # of the speed that a single decoding thread has alone
 _MAX_OPEN_UNITS = 2  # the one being predicted and the next: a worker that claims more takes work from others
 
 
@@ -31,7 +31,7 @@ class BatchResult:
     """The predictions of one batch in order, and the seconds that each stage took.
 
     `wait` (for decoded images) is the calling thread's. `read`, `decode` and `predict` are the time of several threads
-    divided by their number, so that one second of any stage is a second of everything that there is for it.
+    divided by their number, so that one second of a stage is a second of all its threads.
     """
 
     predictions: list[Prediction]
@@ -58,7 +58,7 @@ def predict_units(
     `units` raises, ends the iteration once the threads have stopped.
     """
     batch_size = batch_size or classifier.batch_size
-    decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads, classifier.decode_together)
+    decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads, classifier.batch_decoder)
     batcher = _Batcher(classifier, top_k, between_batches, lambda: _streams_beside(classifier, decoders))
     try:
         for pending in _decode_ahead(_chunks(units, decoders, batch_size), decoders, batch_size):
@@ -271,10 +271,11 @@ def _streams_beside(classifier: Predictor, decoders: Decoders) -> int:
 
 
 def best_num_streams(num_streams: int, images_per_sec: float, decode_threads: int, decoded_per_sec: float) -> int:
-    """One where it keeps up with decoding, else all: fewer threads wait less for the interpreter's lock.
+    """One stream if it keeps up with decoding, else all: fewer threads wait less for the interpreter's lock.
 
-    images_per_sec: of all streams; 0 where it is not known, as decoded_per_sec. That was measured with nothing else at
-    work: one thread, which is for tiny images, lives by the lock and is slower beside the network.
+    images_per_sec: of all streams. It and decoded_per_sec are 0 if not measured. Decoding was
+    measured alone: a single thread, which is chosen for tiny images, depends on the lock and is slower beside the
+    network.
     """
     expected = decoded_per_sec * (_BESIDE_NETWORK if decode_threads == 1 else 1.0)
     return 1 if images_per_sec > num_streams * expected > 0 else num_streams

@@ -1,4 +1,4 @@
-"""The answer for one image."""
+"""The prediction for one image."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from modeling.metrics.calibration import Decision
 class Prediction:
     """Labels with scores in [0, 1], best first, or an error code with its message.
 
-    decision: what to do with the image; None where the model has no calibration, which decides.
+    decision: what to do with the image; None if the model is not calibrated.
     """
 
     labels: tuple[str, ...] = ()
@@ -21,10 +21,10 @@ class Prediction:
 
     @property
     def ok(self) -> bool:
-        """Whether the image has an answer."""
+        """Whether the image has labels."""
         return self.error_code is None
 
     @classmethod
     def failed(cls, error: ImageError) -> "Prediction":
-        """The answer for an image that cannot be read."""
+        """The prediction for an image that cannot be read."""
         return cls(error_code=error.code, error=error.message)

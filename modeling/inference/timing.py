@@ -1,4 +1,4 @@
-"""How fast an engine answers, and in batches of which size it answers fastest."""
+"""How fast an engine predicts, and its fastest batch size."""
 
 # Shapes: B images of a batch, H height, W width, C channels.
 import time
@@ -16,25 +16,27 @@ from modeling.inference.engines.choice import LARGEST_BATCH
 from modeling.inference.engines.engine import Engine
 
 SMALLEST_BATCH = 8
-_LONGEST_S = 1.0  # of a batch by itself: a worker heeds a cancel or a drain between batches
+_LONGEST_S = 1.0  # of one batch: a worker reacts to a cancel or a drain between batches
 _MEASURE_S = 0.15
-_AS_FAST = 0.95  # of the fastest batch size is as good: a smaller batch answers sooner and takes less memory
+_AS_FAST = 0.95  # of the highest speed is enough: a smaller batch has less latency and takes less memory
 
 
-def answer(engine: Engine, images_BHWC: NDArray[np.uint8]) -> None:
-    """Have the engine answer, and wait until its logits are in memory."""
+def compute_logits(engine: Engine, images_BHWC: NDArray[np.uint8]) -> None:
+    """Compute the logits, and wait until they are in the host's memory."""
     engine.logits(images_BHWC).cpu()
 
 
-def images_per_sec(ask: Callable[[NDArray[np.uint8]], object], images_BHWC: NDArray[np.uint8], streams: int) -> float:
-    """Images a second where `streams` threads ask for answers at once: the best of some rounds."""
+def images_per_sec(
+    predict: Callable[[NDArray[np.uint8]], object], images_BHWC: NDArray[np.uint8], streams: int
+) -> float:
+    """Images per second if `streams` threads predict at the same time: the best of several rounds."""
     best_s, begun = float("inf"), time.perf_counter()
     with ThreadPoolExecutor(streams) as pool:
         batches = [images_BHWC] * streams
-        list(pool.map(ask, batches))  # the first pass of a shape is slow
+        list(pool.map(predict, batches))  # the first batch of a shape is slow
         while best_s == float("inf") or time.perf_counter() - begun < _MEASURE_S:
             started = time.perf_counter()
-            list(pool.map(ask, batches))
+            list(pool.map(predict, batches))
             best_s = min(best_s, time.perf_counter() - started)
     return len(batches) * len(images_BHWC) / best_s
 
@@ -44,12 +46,12 @@ def _predict(classifier: Predictor, images_BHWC: NDArray[np.uint8]) -> None:
 
 
 def speeds_by_batch_size(sized: Callable[[int], Predictor]) -> dict[int, float]:
-    """Images a second by batch size, from 8 to 256 in powers of two as long as a batch takes no longer than a second.
+    """Images per second by batch size, from 8 to 256 in powers of two while a batch takes at most a second.
 
-    sized: the classifier, ready for batches of a size.
+    sized: returns the classifier prepared for a batch size.
 
-    Powers of two, because engines pad to them, and because shards are of such sizes: a shard of another size then
-    has the same batches.
+    Powers of two, because engines pad to them, and because shards have such sizes: every shard size then gives the
+    same batches.
     """
     speeds: dict[int, float] = {}
     size = SMALLEST_BATCH
@@ -61,7 +63,7 @@ def speeds_by_batch_size(sized: Callable[[int], Predictor]) -> dict[int, float]:
         except Exception:
             if not speeds:
                 raise
-            break  # most likely it does not fit in memory; smaller ones do
+            break  # most likely it does not fit in memory; smaller batches do
         size *= 2
         if size * classifier.num_streams / max(speeds.values()) > _LONGEST_S:
             break
@@ -69,10 +71,10 @@ def speeds_by_batch_size(sized: Callable[[int], Predictor]) -> dict[int, float]:
 
 
 def best_batch_size(speeds: dict[int, float]) -> int:
-    """The smallest that is about as fast as the fastest."""
+    """The smallest size that is about as fast as the fastest."""
     return min(size for size, speed in speeds.items() if speed >= _AS_FAST * max(speeds.values()))
 
 
 def random_images(preprocessing: Preprocessing, num_images: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The same random images BHWC whenever they are asked for."""
+    """Random images BHWC, the same in every call."""
     return np.random.default_rng(0).integers(0, 256, (num_images, *preprocessing.shape), dtype=np.uint8)

@@ -45,7 +45,7 @@ class FakeClassifier:
     batch_size: int = 4
     images_per_sec: float = 0.0
     engine_name: str = "fake"
-    decode_together: BatchDecoder | None = None
+    batch_decoder: BatchDecoder | None = None
     largest_batch: int | None = None
 
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:

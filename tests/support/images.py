@@ -82,7 +82,7 @@ class FakeClassifier:
         self.batch_size = 4
         self.images_per_sec = 0.0
         self.engine_name = "fake"
-        self.decode_together = None
+        self.batch_decoder = None
         self.largest_batch: int | None = None
         self.poison = poison
         self.max_batch = max_batch

@@ -1,4 +1,4 @@
-"""Which engine a model has on some hardware, as it is remembered beside the version; read without torch."""
+"""The engine that was chosen for a model on some hardware, as it is stored beside the version; needs no torch."""
 
 import json
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
 WANTED_PRECISIONS: tuple[WantedPrecision, ...] = ("auto", "fp32", "bf16", "int8")
 
 
-LARGEST_BATCH = 256  # images, that is tried
-CORES, GPU = "cores", "nvjpeg"  # who may decode JPEGs
+LARGEST_BATCH = 256  # images, that is measured
+CORES, GPU = "cores", "nvjpeg"  # decoders of JPEGs
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was found by measuring.
+    """The measured choice.
 
     images_per_sec: of batches of random images, by engine. batch_sizes: images per second by batch size, on the
     engine that was chosen. refused: why an engine, or the GPU's decoder, is not used.
-    decoder: who decodes JPEGs, CORES or GPU. decoded_per_sec: by decoder; empty where there are only cores.
+    decoder: CORES or GPU. decoded_per_sec: images per second by decoder; empty without a GPU.
     """
 
     engine: str
@@ -35,7 +35,7 @@ class Choice:
 
     @property
     def speed(self) -> float:
-        """Images a second by the chosen engine in batches of the chosen size."""
+        """Images per second of the chosen engine at the chosen batch size."""
         return self.batch_sizes[str(self.batch_size)]
 
     def to_json(self) -> dict[str, Any]:
@@ -44,12 +44,12 @@ class Choice:
 
 
 def choice_path(artifacts: Path, precision: WantedPrecision, hardware_key: str) -> Path:
-    """Where the choice for some hardware is remembered."""
+    """The file with the choice for some hardware."""
     return artifacts / f"{precision}-{hardware_key}.json"
 
 
 def read_choice(path: Path) -> Choice | None:
-    """A remembered choice; none where there is none, or one that cannot be read."""
+    """A stored choice; None if there is none, or it cannot be read."""
     try:
         choice = Choice(**json.loads(path.read_bytes()))
         usable = choice.speed > 0
@@ -59,7 +59,7 @@ def read_choice(path: Path) -> Choice | None:
 
 
 def read_choices(artifacts: Path, precision: WantedPrecision) -> Iterator[Choice]:
-    """The choices of all hardware that has answered in this precision."""
+    """The choices of all hardware that has used this precision."""
     for path in sorted(artifacts.glob(f"{precision}-*.json")):
         if choice := read_choice(path):
             yield choice

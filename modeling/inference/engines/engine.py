@@ -1,4 +1,4 @@
-"""The one thing that differs between engines: how logits are computed from pixels."""
+"""What an engine does: it computes logits from pixels."""
 
 # Shapes: B images of a batch, H height, W width, C channels, L labels.
 from typing import Protocol, Self
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Engine(Protocol):
-    """A network made ready on one device. Several threads may ask at once, `num_streams` to advantage.
+    """A network on one device. Any number of threads may call it; `num_streams` at once use the device best.
 
     name: engine and precision, such as `openvino bf16`.
     """
@@ -21,12 +21,12 @@ class Engine(Protocol):
     def num_streams(self) -> int: ...
 
     def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
-        """Logits BL as float32, where the engine computes them; images are of the model's own shape."""
+        """Logits BL as float32, on the engine's device; images have the model's shape."""
 
     def for_batch_size(self, batch_size: int) -> Self:
-        """The engine at its fastest for batches of this size: itself, where sizes make no difference to it."""
+        """The engine prepared for batches of this size; itself if the size makes no difference."""
 
 
 def padded_size(num_images: int) -> int:
-    """The power of two to which a batch is padded where each size has to be prepared for."""
+    """The power of two to which a batch is padded if each size needs preparation."""
     return 1 << max(0, num_images - 1).bit_length()

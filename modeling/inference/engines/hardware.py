@@ -1,4 +1,4 @@
-"""What a measured choice or a compiled artifact is good for: this processor and these versions, and no other."""
+"""The hardware and versions that a measured choice or a compiled artifact is valid for."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-_VERSION = 4  # raised when engines are built or measured in another way
+_VERSION = 4  # increased when engines are built or measured differently
 _FACTS = ("model name", "cpu family", "model", "stepping", "flags")
 
 
 def hardware_name(device: torch.device) -> str:
-    """The device as people know it: a GPU's name, or the processor's with the number of cores in use."""
+    """The device for people: a GPU's name, or the processor's with the number of cores in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu().get('model name', platform.processor())}, {len(os.sched_getaffinity(0))} cores"
@@ -28,7 +28,7 @@ def hardware_key(device: torch.device) -> str:
 
 
 def _cpu() -> dict[str, str]:
-    """The facts of the first core that say what code it runs; what /proc/cpuinfo does not tell is left out."""
+    """The facts of the first core that decide what code it runs, as far as /proc/cpuinfo has them."""
     try:
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:

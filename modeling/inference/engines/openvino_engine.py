@@ -1,4 +1,4 @@
-"""A network computed by OpenVINO: on CPUs several times as fast as torch, most of all in bfloat16 and int8."""
+"""A network computed by OpenVINO: several times as fast as torch on CPUs, above all in bfloat16 and int8."""
 
 # Shapes: B images of a batch, P images of a padded batch, H height, W width, C channels, L labels.
 import copy
@@ -26,10 +26,9 @@ _PREPARING = threading.Lock()
 class OpenVinoEngine:
     """An ONNX file, `images` in and `logits` out, compiled for this machine's CPU.
 
-    Each core is a stream of its own: batches that do not wait for each other's threads share cores better with
-    threads that decode. An engine that is fitted to a batch size pads smaller batches to it, so that an image has the
-    same scores to the last digit whatever it is predicted with. Others are padded to a power of two: few shapes to
-    prepare for.
+    Each core is a stream: batches that do not wait for each other's threads share cores better with decode threads.
+    An engine that is prepared for a batch size pads smaller batches to it, so that an image's scores do not depend on
+    its batch, to the last digit. Other batches are padded to a power of two, so that few shapes are prepared.
     """
 
     def __init__(self, network: Path, precision: Precision, *, num_streams: int | None = None) -> None:
@@ -57,7 +56,7 @@ class OpenVinoEngine:
         return logits_PL[:num_images]
 
     def for_batch_size(self, batch_size: int) -> Self:
-        """The same network; batches of this size have a graph of fixed shapes, which is compiled to faster code."""
+        """The same network; batches of this size use a graph of fixed shapes, which compiles to faster code."""
         engine = copy.copy(self)
         engine._fixed = padded_size(batch_size)
         engine._idle = {size: idle for size, idle in self._idle.items() if size == _ANY}
@@ -65,7 +64,7 @@ class OpenVinoEngine:
         return engine
 
     def _prepared(self, size: int) -> "SimpleQueue[openvino.InferRequest]":
-        """Requests that wait for batches of this size; its graph is compiled when the first one comes."""
+        """Idle requests for batches of this size; its graph is compiled at the first call."""
         if size not in self._idle:
             with _PREPARING:
                 if size not in self._idle:
@@ -78,7 +77,9 @@ class OpenVinoEngine:
         if size != _ANY:
             _, *shape = graph.input("images").partial_shape
             graph.reshape([size, *shape])
-        halves = self._precision == "bf16" or (self._precision == "int8" and has_bf16())  # what is not quantised, too
+        halves = self._precision == "bf16" or (
+            self._precision == "int8" and has_bf16()
+        )  # also for what is not quantised
         compiled = openvino.Core().compile_model(
             graph,
             "CPU",
@@ -102,10 +103,10 @@ def has_bf16() -> bool:
 
 @functools.cache
 def _make_first_call() -> None:
-    """Call a graph that does nothing, while no other thread can.
+    """Call an empty graph while no other thread can call one.
 
-    OpenVINO 2026.4 makes tables of types ready in its first call, and stands still for good where two threads make
-    that call at once: each waits for the other's lock, one for Python's.
+    OpenVINO 2026.4 initialises tables of types in its first call. It deadlocks if two threads make that call at the
+    same time: each waits for a lock of the other, one of them for Python's.
     """
     number = opset13.parameter([1], np.uint8, name="images")
     nothing = openvino.Core().compile_model(

@@ -1,4 +1,4 @@
-"""A network computed by torch itself, the reference on every device, and as CUDA graphs, the fast engine of GPUs."""
+"""A network computed by torch: directly, the reference on every device, and as CUDA graphs, fast on GPUs."""
 
 # Shapes: B images of a batch, P images of a padded batch, H height, W width, C channels, L labels.
 import copy
@@ -22,14 +22,14 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchEngine:
-    """The network in eval mode on a device; bytes go over, normalisation happens there."""
+    """The network in eval mode on a device; images are copied as bytes and normalised there."""
 
     num_streams = 1  # one stream of a GPU, or all threads of a CPU, serve one batch
 
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing, device: torch.device, precision: Precision = "fp32"
     ) -> None:
-        """precision: of weights and computation; half precision goes with channels last, which its kernels want."""
+        """precision: of weights and computation; half precision uses channels last, which its kernels need."""
         self.name = f"torch {precision}"
         self.network = network.eval().requires_grad_(False).to(device)
         self.preprocessing = preprocessing
@@ -49,11 +49,11 @@ class TorchEngine:
         return self.forward(images)
 
     def for_batch_size(self, batch_size: int) -> Self:
-        """Itself: no size is prepared for."""
+        """Itself: sizes need no preparation."""
         return self
 
     def forward(self, images_BHWC: Tensor) -> Tensor:
-        """Logits BL as float32 of images as bytes, both on the device."""
+        """Logits BL as float32 from images as bytes, both on the device."""
         with torch.inference_mode(), repeatable():
             images_BCHW = normalise(images_BHWC, self.preprocessing, self._moments)
             logits_BL: Tensor = self.network(images_BCHW.to(self._dtype, memory_format=self._format)).float()
@@ -61,9 +61,9 @@ class TorchEngine:
 
 
 def repeatable() -> AbstractContextManager[None]:
-    """cuDNN's algorithms that give the same bytes each time, in full precision where that is asked for."""
+    """Deterministic algorithms of cuDNN, without TF32."""
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True,  # it is off unless said, and a GPU then takes ten times as long
+        enabled=True,  # off by default here, which takes a GPU ten times as long
         deterministic=True,
         benchmark=False,
         allow_tf32=False,
@@ -71,13 +71,13 @@ def repeatable() -> AbstractContextManager[None]:
     return flags
 
 
-_WARM_UPS = 3  # passes before a recording, as torch's documentation of CUDA graphs asks for
+_WARM_UPS = 3  # passes before a recording, as torch's documentation of CUDA graphs recommends
 _RECORDING = threading.Lock()  # while one stream records, the other must not
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Recording:
-    """A graph, and where it reads and leaves its tensors. pinned: on the host, to copy from without waiting."""
+    """A graph with its input and output tensors. pinned: on the host, to copy from asynchronously."""
 
     graph: torch.cuda.CUDAGraph
     pinned_PHWC: Tensor
@@ -86,11 +86,11 @@ class _Recording:
 
 
 class CudaGraphEngine:
-    """The network of a torch engine on a GPU. While one stream computes a batch, the next goes over on the other.
+    """The network of a torch engine on a GPU. While one stream computes a batch, the other copies the next.
 
-    Launching some hundred kernels from Python takes longer than small batches take to compute. A CUDA graph is recorded
-    once for each padded batch size and replayed by one call. Batches are padded to a power of two: a graph is good for
-    one shape, and few shapes need few graphs.
+    Launching hundreds of kernels from Python takes longer than computing a small batch. A CUDA graph is recorded once
+    for each padded batch size and replayed by one call. Batches are padded to a power of two: a graph has one shape,
+    and few shapes need few graphs.
     """
 
     num_streams = 2
@@ -120,7 +120,9 @@ class _Lane:
     def __init__(self, engine: TorchEngine) -> None:
         self._engine = engine
         self._stream = torch.cuda.Stream(engine.device)  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()  # of memory that the lane's graphs, replayed one by one, share
+        self._pool = (
+            torch.cuda.graph_pool_handle()
+        )  # memory that the lane's graphs share, as they are replayed one by one
         self._recordings: dict[int, _Recording] = {}
 
     def logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:
@@ -134,9 +136,9 @@ class _Lane:
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             recording.images_PHWC.copy_(recording.pinned_PHWC, non_blocking=True)
             recording.graph.replay()
-            logits_BL = recording.logits_PL[:num_images].clone()  # the next replay writes over it
+            logits_BL = recording.logits_PL[:num_images].clone()  # the next replay overwrites it
         self._stream.synchronize()
-        if logits_BL.is_cuda:  # its memory is this stream's, and must not be used again while the caller's reads it
+        if logits_BL.is_cuda:  # allocated on this stream; must not be reused while the caller's stream reads it
             logits_BL.record_stream(torch.cuda.current_stream(self._engine.device))
         return logits_BL
 

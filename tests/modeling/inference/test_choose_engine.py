@@ -179,7 +179,7 @@ def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatc
     store = ModelStore(tmp_path / "models")
     store.publish(make_model(tmp_path / "staged"), "shapes")
     version = store.resolve("shapes")
-    monkeypatch.setattr(choose_engine, "_CLEARLY", 0.0)  # the last engine is chosen: OpenVINO's
+    monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen: OpenVINO's
     load_fastest(version, precision="fp32")
     before = remembered(version, "fp32")
     graph = version.artifacts / choose_engine.GRAPH_FILE

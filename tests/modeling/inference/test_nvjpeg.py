@@ -185,7 +185,7 @@ def test_a_job_decodes_on_the_device_and_names_bad_images_as_ever():
         raise FileNotFoundError(2, "No such file or directory")
 
     classifier = FakeClassifier()
-    classifier.decode_together = together
+    classifier.batch_decoder = together
     sources = [lambda data=data: data for data in files] + [missing]
 
     predictions = [each for result in predict_units([sources], classifier, top_k=1) for each in result.predictions]
@@ -256,8 +256,8 @@ def test_the_decoder_is_remembered_with_the_engine(tmp_path, monkeypatch):
     monkeypatch.setattr(choose_engine, "_find", lambda *_: pytest.fail("measured again"))
     second = load_fastest(version)
 
-    assert isinstance(first.decode_together, NvJpeg)
-    assert isinstance(second.decode_together, NvJpeg)
+    assert isinstance(first.batch_decoder, NvJpeg)
+    assert isinstance(second.batch_decoder, NvJpeg)
     assert first.engine_name == second.engine_name == "torch fp32, nvjpeg"
 
 
