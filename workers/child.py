@@ -73,7 +73,7 @@ def at_work(doing: str) -> Iterator[WorkerContext]:
 
 def _say(context: WorkerContext, doing: str) -> None:
     try:
-        context.ledger.say_doing(context.worker, doing)
+        context.ledger.live_workers.say_doing(context.worker, doing)
     except SERVER_ERRORS as err:
         logger.info("cannot say %r: %s", doing, err)
 

@@ -25,7 +25,7 @@ from celery.worker import state as worker_state
 from orchestrator.contract.app import create_app, ring
 from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.contract.ledger.ledger import Ledger
-from orchestrator.contract.ledger.live_workers import BEAT_S
+from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS, connect, redact, require_answer
 from orchestrator.contract.settings import get_settings
@@ -103,7 +103,7 @@ class MaintenanceThreads:
         ]
 
     def start(self) -> None:
-        """Beat and sweep at once, then every `BEAT_S`."""
+        """Beat and sweep at once, then every `HEARTBEAT_S`."""
         for thread in self._threads:
             thread.start()
 
@@ -112,9 +112,9 @@ class MaintenanceThreads:
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(timeout=BEAT_S)
+                thread.join(timeout=HEARTBEAT_S)
         try:
-            self._ledger.forget_worker(self._worker)
+            self._ledger.live_workers.remove(self._worker)
         except SERVER_ERRORS as err:
             logger.info("cannot sign off, the server will notice: %s", err)
 
@@ -126,16 +126,18 @@ class MaintenanceThreads:
                 logger.warning("cannot reach the server: %s", err)
             except Exception:
                 logger.exception("%s failed; it is tried again", threading.current_thread().name)
-            if self._stop.wait(BEAT_S):
+            if self._stop.wait(HEARTBEAT_S):
                 return
 
     def _beat(self) -> None:
-        self._ledger.beat(self._worker, self._facts | {"busy": int(bool(worker_state.reserved_requests))})
+        self._ledger.live_workers.heartbeat(
+            self._worker, self._facts | {"busy": int(bool(worker_state.reserved_requests))}
+        )
 
     def _sweep(self) -> None:
-        if self._ledger.take_sweep(self._worker):
+        if self._ledger.live_workers.take_sweep(self._worker):
             sweep(get_settings(), self._ledger, self._ring)
-            self._ledger.end_sweep()
+            self._ledger.live_workers.end_sweep()
 
     def _ring(self, queue: str, job: str) -> None:
         logger.info("job %s has work and nobody at it; ringing on %s", job, queue)

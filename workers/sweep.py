@@ -30,7 +30,7 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
     """
     jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
     waiting = {queue: ledger.queue_length(queue) for queue in ALL_QUEUES}
-    idle = {queue: ledger.num_idle(queue) for queue in ALL_QUEUES} if jobs else {}
+    idle = {queue: ledger.live_workers.num_idle(queue) for queue in ALL_QUEUES} if jobs else {}
     for job in sorted(jobs):
         try:
             queue, need = _look_at(JobFolder.open(settings, job), ledger, starving_s=2 * settings.slice_s)

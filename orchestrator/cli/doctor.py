@@ -131,7 +131,7 @@ def _workers(settings: Settings) -> CheckResult:
 
 
 def _look_at_workers(ledger: Ledger) -> CheckResult:
-    alive = [worker for worker in ledger.workers() if worker.alive]
+    alive = [worker for worker in ledger.live_workers.workers() if worker.alive]
     unheard = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
     found = f"{len(alive)} alive" + (f"; nobody listens to {', '.join(unheard)}" if unheard else "")
     return CheckResult("workers", not unheard, found, "pigeonhole worker")

@@ -51,13 +51,13 @@ def workers() -> None:
 @workers.command("list")
 @json_option
 def list_workers(as_json: bool) -> None:
-    """List the workers that beat within the last hour, and what each does now.
+    """List the workers with a heartbeat within the last hour, and what each is doing.
 
     \b
     Example:
       pigeonhole workers list --json
     """
-    records = open_client().ledger.workers()
+    records = open_client().ledger.live_workers.workers()
     if as_json:
         print_json([asdict(record) | {"alive": record.alive} for record in records])
         return
@@ -69,7 +69,7 @@ def list_workers(as_json: bool) -> None:
                 record.host,
                 record.device,
                 record.doing if record.alive else "gone",
-                duration(record.since_s if record.alive else record.beat_age_s),
+                duration(record.since_s if record.alive else record.heartbeat_age_s),
                 record.num_images,
                 ",".join(record.queues),
             )

@@ -229,7 +229,7 @@ def follow(
         num_workers = 0
         try:
             record = read_record(settings, ledger, job)
-            num_workers = ledger.num_listeners(QUEUE_OF_KIND.get(record.kind, CLASSIFY))
+            num_workers = ledger.live_workers.num_listeners(QUEUE_OF_KIND.get(record.kind, CLASSIFY))
         except SERVER_ERRORS:
             away = True
             record = read_record(settings, None, job) if record.state not in FINAL_STATES else record

@@ -75,7 +75,7 @@ class Lister:
             if state == "finalizing":
                 self._ring(FINALIZE, job)
             elif self._ledger.queue_length(CLASSIFY) == 0:
-                for _ in range(max(1, min(self._ledger.num_listeners(CLASSIFY), num_shards))):
+                for _ in range(max(1, min(self._ledger.live_workers.num_listeners(CLASSIFY), num_shards))):
                     self._ring(CLASSIFY, job)
         except SERVER_ERRORS as err:
             logger.warning("the server is away, going on listing: %s", err)

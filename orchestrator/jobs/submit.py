@@ -90,7 +90,7 @@ class JobClient:
 
     def require_worker(self, queue: str) -> None:
         """Raises UnavailableError where no living worker listens to `queue`."""
-        if not self.ledger.num_listeners(queue):
+        if not self.ledger.live_workers.num_listeners(queue):
             raise UnavailableError(
                 f"no worker listens to the queue {queue!r}; start one with `pigeonhole worker`, "
                 "or leave the job waiting for one with --detach"
@@ -224,7 +224,7 @@ class JobClient:
 
     def _end_unworked(self, folder: JobFolder) -> bool:
         """Where no worker lives to conclude a cancellation, conclude it here; whether that was done."""
-        if any(worker.alive for worker in self.ledger.workers()):
+        if any(worker.alive for worker in self.ledger.live_workers.workers()):
             return False
         state, fence = self.ledger.take_finalize_lease(folder.job, "the operator", lease_s=30)
         record = self.ledger.record(folder.job)

@@ -165,11 +165,11 @@ class Stack:
         return self._spawn(name, [sys.executable, "-m", "workers", "--device", device])
 
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
-        """Wait for the first beat of every worker."""
+        """Wait for the first heartbeat of every worker."""
         ledger = Ledger(connect((self.folder / "url").read_text()))
         for process in running.values():
             if process.name != "server":
-                self._wait(process, lambda pid=process.pid: _beats(ledger, pid), WORKER_START_S)  # type: ignore[misc]
+                self._wait(process, lambda pid=process.pid: _is_alive(ledger, pid), WORKER_START_S)  # type: ignore[misc]
 
     def _spawn(self, name: str, command: list[str]) -> Process:
         """Start a process in a session of its own, with a log."""
@@ -251,8 +251,8 @@ def _quoted(path: Path) -> str:
     return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
-def _beats(ledger: Ledger, pid: int) -> bool:
-    return any(worker.pid == pid and worker.alive for worker in ledger.workers())
+def _is_alive(ledger: Ledger, pid: int) -> bool:
+    return any(worker.pid == pid and worker.alive for worker in ledger.live_workers.workers())
 
 
 def _write_private(path: Path, text: str) -> None:

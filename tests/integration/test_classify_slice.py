@@ -102,7 +102,7 @@ def all_expired(ledger, key):
 def test_a_slice_works_through_the_whole_job_and_rings_for_its_end(
     folder, context, ledger, bells, classifier, tmp_path
 ):
-    ledger.beat("w1", {"host": "h"})
+    ledger.live_workers.heartbeat("w1", {"host": "h"})
 
     classify_slice(folder.job, context)
 
@@ -111,7 +111,7 @@ def test_a_slice_works_through_the_whole_job_and_rings_for_its_end(
     assert (record.state, record.num_done, record.shards_done, record.num_failed) == ("finalizing", 10, 3, 0)
     assert bells.rung == [("finalize", folder.job)]
     assert classifier.seen == BRIGHTNESS
-    assert ledger.workers()[0].num_images == 10
+    assert ledger.live_workers.workers()[0].num_images == 10
 
 
 def test_a_slice_with_nothing_to_do_rings_for_nothing(folder, context, ledger, bells):

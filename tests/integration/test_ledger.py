@@ -751,14 +751,14 @@ def test_what_the_append_only_file_holds_outlives_a_kill(own_server):
 # Workers
 
 
-def test_a_worker_is_listed_with_what_it_says_of_itself(ledger):
-    ledger.beat("w2", {"host": "h", "pid": 7, "device": "cpu", "queues": "classify,finalize"})
-    ledger.beat("w1", {"host": "h", "pid": 8, "device": "cuda:0", "queues": "train"})
-    ledger.say_doing("w2", "classify " + JOB)
-    ledger.count_images("w2", 30)
-    ledger.count_images("w2", 12)
+def test_a_worker_is_listed_with_what_it_reports_of_itself(ledger):
+    ledger.live_workers.heartbeat("w2", {"host": "h", "pid": 7, "device": "cpu", "queues": "classify,finalize"})
+    ledger.live_workers.heartbeat("w1", {"host": "h", "pid": 8, "device": "cuda:0", "queues": "train"})
+    ledger.live_workers.say_doing("w2", "classify " + JOB)
+    ledger.live_workers.count_images("w2", 30)
+    ledger.live_workers.count_images("w2", 12)
 
-    first, second = ledger.workers()
+    first, second = ledger.live_workers.workers()
 
     assert (first.worker, first.pid, first.device, first.queues, first.doing, first.num_images) == (
         "w1", 8, "cuda:0", ("train",), "starting", 0,
@@ -773,19 +773,19 @@ def test_a_worker_is_listed_with_what_it_says_of_itself(ledger):
 
 def test_workers_of_machines_with_wrong_clocks_are_alive(ledger, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
-    ledger.beat("w1", {"host": "h", "pid": 7})
+    ledger.live_workers.heartbeat("w1", {"host": "h", "pid": 7})
 
     monkeypatch.undo()
 
-    assert [worker.alive for worker in ledger.workers()] == [True]
+    assert [worker.alive for worker in ledger.live_workers.workers()] == [True]
 
 
-def test_a_worker_that_said_farewell_leaves_nothing_for_ever(ledger):
-    ledger.beat("w1", {"host": "h", "pid": 7})
-    ledger.forget_worker("w1")
-    ledger.say_doing("w1", "idle")  # its child, which outlives it by a moment
+def test_a_worker_that_ended_is_not_listed_and_leaves_nothing_for_ever(ledger):
+    ledger.live_workers.heartbeat("w1", {"host": "h", "pid": 7})
+    ledger.live_workers.remove("w1")
+    ledger.live_workers.say_doing("w1", "idle")  # its pool child, which outlives it by a moment
 
-    assert ledger.workers() == []
+    assert ledger.live_workers.workers() == []
     assert 0 < ledger.client.ttl("{pigeonhole}:worker:w1") <= 3600
 
 

@@ -107,7 +107,7 @@ def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
     first = home.up()
     assert [name for name, _ in first] == ["server", "worker-cpu"]
     assert {pid for _, pid in first} <= {process.pid for process in home.everyone()}
-    [worker] = home.ledger.workers()
+    [worker] = home.ledger.live_workers.workers()
     assert (worker.device, worker.alive, worker.pid) == ("cpu", True, first[1][1])
     folder = home.settings.stack
     assert home.settings.find_server_url() == f"unix://{folder}/server.sock"

@@ -51,9 +51,9 @@ def hire_idle(ledger, number):
     """Let `number` workers live that have nothing to do, beside a busy one."""
     ledger.client.delete("{pigeonhole}:workers")
     queues = "classify,train,finalize"
-    ledger.beat("busy", {"queues": queues, "busy": 1})
+    ledger.live_workers.heartbeat("busy", {"queues": queues, "busy": 1})
     for index in range(number):
-        ledger.beat(f"idle-{index}", {"queues": queues, "busy": 0})
+        ledger.live_workers.heartbeat(f"idle-{index}", {"queues": queues, "busy": 0})
 
 
 @pytest.fixture
@@ -81,11 +81,11 @@ def test_every_idle_worker_gets_a_bell_of_its_own(swept, folder):
 
 
 def test_one_worker_at_a_time_sweeps(ledger):
-    first = ledger.take_sweep("w1")
-    second = ledger.take_sweep("w2")
-    ledger.end_sweep()
+    first = ledger.live_workers.take_sweep("w1")
+    second = ledger.live_workers.take_sweep("w2")
+    ledger.live_workers.end_sweep()
 
-    assert (first, second, ledger.take_sweep("w2")) == (True, False, True)
+    assert (first, second, ledger.live_workers.take_sweep("w2")) == (True, False, True)
 
 
 def test_a_job_whose_worker_died_is_rung_for_by_busy_workers_without_waiting_for_it_to_starve(swept, folder, ledger):

@@ -38,7 +38,7 @@ def published_files(manifest: Path) -> tuple[bytes, bytes]:
 
 def is_idle(house: House, num_workers: int) -> bool:
     """Whether so many workers live, listen, and have nothing in hand."""
-    living = [worker for worker in house.ledger.workers() if worker.alive]
+    living = [worker for worker in house.ledger.live_workers.workers() if worker.alive]
     return len(living) == num_workers and all(worker.doing == "idle" for worker in living)
 
 
@@ -118,7 +118,7 @@ def test_a_worker_told_to_stop_hands_back_its_shards_at_once_and_ends_well(house
     record = house.record(job)
     assert record.state == "running"
     assert house.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:leases") == 0
-    assert house.ledger.workers() == []
+    assert house.ledger.live_workers.workers() == []
     house.hire()
     assert house.outcome(job).state == "succeeded"
     assert json.loads(house.run_ok("status", job, "--json"))["num_done"] == 240

@@ -254,7 +254,7 @@ class ClassifySlice:
         if verdict == "unknown":
             self._context.patiently(restore_job, self._folder, ledger)
         elif verdict == "committed":
-            self._context.patiently(ledger.count_images, self._context.worker, trailer.num_rows)
+            self._context.patiently(ledger.live_workers.count_images, self._context.worker, trailer.num_rows)
             if state in ("finalizing", "cancelling"):
                 self._context.ring(FINALIZE, self._request.job)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import redis
 
-from orchestrator.contract.ledger.live_workers import PREFIX, Roster
+from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkers
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.messages import JOB_ID
 
@@ -73,11 +73,15 @@ class JobRecord:
         return name_bound(self.stage_seconds)
 
 
-class Ledger(Roster):
-    """The ledger of one server; safe to share between threads."""
+class Ledger:
+    """The ledger of one server; safe to share between threads. Every call asks the server once.
+
+    `RecoveringLedger` repeats calls while the server is away, and enters jobs again that it forgot.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
-        super().__init__(client)
+        self.client = client
+        self.live_workers = LiveWorkers(client)
         common = (files(__package__) / "lua" / "common.lua").read_text()
         self._scripts = {
             path.name.removesuffix(".lua"): client.register_script(common + path.read_text())

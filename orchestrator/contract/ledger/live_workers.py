@@ -1,4 +1,4 @@
-"""The roster: which workers live, and what each does. They say so themselves, every `BEAT_S`."""
+"""Which workers are alive, and what each is doing. Every worker reports that itself, every `HEARTBEAT_S`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import cast
 import redis
 
 PREFIX = "{pigeonhole}"  # one hash tag: all keys a script touches live in one slot
-BEAT_S = 2.0
-ALIVE_S = 10.0  # a worker whose last beat is older is not counted on
-WORKER_TTL_S = 3600  # a worker that has not beaten for longer is struck off the list
-SWEEP_S = 10.0  # a sweep that takes longer, or whose worker died, leaves the next one to another
+HEARTBEAT_S = 2.0
+ALIVE_S = 10.0  # a worker whose last heartbeat is older counts as gone
+WORKER_TTL_S = 3600  # a worker whose last heartbeat is older is removed
+SWEEP_S = 10.0  # a sweep that takes longer, or whose worker died, no longer keeps another worker from sweeping
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """What a worker says of itself with every beat."""
+    """What a worker reports of itself with every heartbeat."""
 
     worker: str
     host: str
@@ -24,26 +24,26 @@ class WorkerRecord:
     queues: tuple[str, ...]
     doing: str  # idle, starting, draining, or the queue and job it works for
     since_s: float  # seconds it has done that
-    num_images: int  # answered since it started
-    beat_age_s: float
-    busy: bool = False  # holds a doorbell, as of its last beat
+    num_images: int  # classified since it started
+    heartbeat_age_s: float
+    busy: bool = False  # holds a doorbell, as of its last heartbeat
 
     @property
     def alive(self) -> bool:
-        """Whether its last beat is recent."""
-        return self.beat_age_s < ALIVE_S
+        """Whether its last heartbeat is recent."""
+        return self.heartbeat_age_s < ALIVE_S
 
 
-class Roster:
+class LiveWorkers:
     """The workers of one server; safe to share between threads."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self.client = client
+        self._client = client
 
-    def beat(self, worker: str, facts: Mapping[str, str | int]) -> None:
-        """Say that a worker lives, and what it is."""
+    def heartbeat(self, worker: str, facts: Mapping[str, str | int]) -> None:
+        """Report that a worker is alive, and its facts."""
         key, now = f"{PREFIX}:worker:{worker}", self._now()
-        with self.client.pipeline(transaction=False) as pipeline:
+        with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping={name: str(value) for name, value in facts.items()})
             pipeline.expire(key, WORKER_TTL_S)
             pipeline.zadd(f"{PREFIX}:workers", {worker: now})
@@ -51,69 +51,72 @@ class Roster:
             pipeline.execute()
 
     def say_doing(self, worker: str, doing: str) -> None:
-        """Say what a worker does from now on."""
+        """Report what a worker does from now on."""
         key, now = f"{PREFIX}:worker:{worker}", self._now()
-        with self.client.pipeline(transaction=False) as pipeline:
+        with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping={"doing": doing, "doing_since": now})
-            pipeline.expire(key, WORKER_TTL_S)  # a child outlives its parent's farewell
+            pipeline.expire(key, WORKER_TTL_S)  # a pool child may report after its parent has removed the worker
             pipeline.execute()
 
     def count_images(self, worker: str, num_images: int) -> None:
-        """Add to the images a worker has answered."""
-        self.client.hincrby(f"{PREFIX}:worker:{worker}", "num_images", num_images)
+        """Add to the number of images a worker has classified."""
+        self._client.hincrby(f"{PREFIX}:worker:{worker}", "num_images", num_images)
 
-    def forget_worker(self, worker: str) -> None:
-        """Strike a worker that has ended off the list."""
-        self.client.zrem(f"{PREFIX}:workers", worker)
-        self.client.delete(f"{PREFIX}:worker:{worker}")
+    def remove(self, worker: str) -> None:
+        """Remove a worker that has ended."""
+        self._client.zrem(f"{PREFIX}:workers", worker)
+        self._client.delete(f"{PREFIX}:worker:{worker}")
 
     def workers(self) -> list[WorkerRecord]:
-        """The workers that beat within the last hour, by name; `alive` tells which are there now."""
+        """The workers with a heartbeat within the last hour, by name; `alive` tells which are there now."""
         now = self._now()
-        oldest = now - WORKER_TTL_S
-        beats = cast(
+        heartbeats = cast(
             list[tuple[str, float]],
-            self.client.zrange(f"{PREFIX}:workers", oldest, "+inf", byscore=True, withscores=True),
+            self._client.zrange(f"{PREFIX}:workers", now - WORKER_TTL_S, "+inf", byscore=True, withscores=True),
         )
-        with self.client.pipeline(transaction=False) as pipeline:
-            for worker, _ in beats:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for worker, _ in heartbeats:
                 pipeline.hgetall(f"{PREFIX}:worker:{worker}")
             all_facts: list[dict[str, str]] = pipeline.execute()
-        records = []
-        for (worker, beat), facts in zip(beats, all_facts, strict=True):
-            records.append(
-                WorkerRecord(
-                    worker=worker,
-                    host=facts.get("host", "?"),
-                    pid=int(facts.get("pid", 0)),
-                    device=facts.get("device", "?"),
-                    queues=tuple(facts.get("queues", "").split(",")),
-                    doing=facts.get("doing", "starting"),
-                    busy=facts.get("busy") == "1",
-                    since_s=max(0.0, now - float(facts.get("doing_since", now))),
-                    num_images=int(facts.get("num_images", 0)),
-                    beat_age_s=max(0.0, now - beat),
-                )
-            )
+        records = [
+            _record(worker, facts, now=now, heartbeat=heartbeat)
+            for (worker, heartbeat), facts in zip(heartbeats, all_facts, strict=True)
+        ]
         return sorted(records, key=lambda record: record.worker)
 
     def num_listeners(self, queue: str) -> int:
-        """Number of living workers that take doorbells from `queue`."""
+        """Number of live workers that take doorbells from `queue`."""
         return sum(worker.alive and queue in worker.queues for worker in self.workers())
 
     def num_idle(self, queue: str) -> int:
-        """Number of living workers that listen to `queue` and have nothing to do."""
+        """Number of live workers that take doorbells from `queue` and hold none."""
         return sum(worker.alive and not worker.busy and queue in worker.queues for worker in self.workers())
 
     def take_sweep(self, worker: str) -> bool:
-        """Whether it is this worker's turn to look after the jobs: one at a time does, however many there are."""
-        return bool(self.client.set(f"{PREFIX}:sweeper", worker, nx=True, px=round(SWEEP_S * 1000)))
+        """Whether this worker sweeps now: one worker at a time does, however many there are."""
+        return bool(self._client.set(f"{PREFIX}:sweeper", worker, nx=True, px=round(SWEEP_S * 1000)))
 
     def end_sweep(self) -> None:
-        """Leave the next sweep to whoever comes first."""
-        self.client.delete(f"{PREFIX}:sweeper")
+        """Let any worker sweep again."""
+        self._client.delete(f"{PREFIX}:sweeper")
 
     def _now(self) -> float:
-        """Seconds since 1970 by the server's clock: those of many machines differ."""
-        seconds, microseconds = self.client.time()
+        """Seconds since 1970 by the server's clock: the clocks of the workers' machines differ."""
+        seconds, microseconds = self._client.time()
         return seconds + microseconds / 1e6
+
+
+def _record(worker: str, facts: Mapping[str, str], *, now: float, heartbeat: float) -> WorkerRecord:
+    """The record of a worker from its hash; a worker whose hash has expired has only its name and heartbeat."""
+    return WorkerRecord(
+        worker=worker,
+        host=facts.get("host", "?"),
+        pid=int(facts.get("pid", 0)),
+        device=facts.get("device", "?"),
+        queues=tuple(facts.get("queues", "").split(",")),
+        doing=facts.get("doing", "starting"),
+        busy=facts.get("busy") == "1",
+        since_s=max(0.0, now - float(facts.get("doing_since", now))),
+        num_images=int(facts.get("num_images", 0)),
+        heartbeat_age_s=max(0.0, now - heartbeat),
+    )

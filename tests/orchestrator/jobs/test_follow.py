@@ -31,6 +31,10 @@ class FakeLedger:
     on_record: Callable[[], object] = lambda: None
     workers: list[WorkerRecord] = field(default_factory=lambda: [WORKER])
 
+    @property
+    def live_workers(self) -> "FakeLedger":
+        return self
+
     def record(self, job: str) -> JobRecord | None:
         self.on_record()
         answer = self.records.pop(0) if len(self.records) > 1 else self.records[0]
