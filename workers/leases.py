@@ -1,4 +1,4 @@
-"""Keeping what a slice has claimed: a thread that renews leases and learns whether the job goes on."""
+"""Keeping what a slice has claimed: a thread renews the leases and learns whether the job goes on."""
 
 import logging
 import os
@@ -8,9 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import redis
-
 from orchestrator.contract.ledger.ledger import Claim
+from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
 
@@ -23,31 +22,30 @@ STALLED_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 class Leases:
     """The claims of one slice, renewed until they are dropped or the block ends.
 
-    A process that finishes nothing for `stall_s` ends itself: its parent starts another, and the shard goes to
-    whoever asks first. That also frees a worker that hangs inside a decoder or a driver.
+    A process that finishes nothing for `stall_s` ends itself: its parent starts another, and another worker claims the
+    shard. That also frees a worker that hangs inside a decoder or a driver.
     """
 
     def __init__(self, context: WorkerContext, job: str, *, on_tick: Callable[[], None] = lambda: None) -> None:
+        """on_tick: called after every renewal, also after one that the server did not answer."""
         self._context = context
         self._job = job
         self._on_tick = on_tick
         self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"leases-{job}", daemon=True)
+        self._renewal = PeriodicCall(self._tick, min(RENEW_S, context.settings.lease_s / 3), f"leases-{job}")
         self._last_progress = time.monotonic()
         self.state: str = "running"  # of the job
         self.lost: set[int] = set()  # shards whose lease ran out, or that the server forgot
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._renewal.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._renewal.stop()
         for claim in self.held():
             try:
                 self._context.ledger.release(claim)
@@ -81,7 +79,7 @@ class Leases:
             return list(self._claims.values())
 
     def progressed(self) -> None:
-        """Say that something was finished just now."""
+        """Note that something was finished just now."""
         self._last_progress = time.monotonic()
 
     @property
@@ -89,16 +87,12 @@ class Leases:
         """Whether the job still wants work done, as of the last renewal."""
         return self.state in ("queued", "running", "finalizing", "unknown")
 
-    def _run(self) -> None:
-        while not self._stop.wait(min(RENEW_S, self._context.settings.lease_s / 3)):
-            try:
-                self._renew()
-            except redis.RedisError as err:  # whatever it is, this thread must live to see the end of it
-                logger.warning("cannot renew the leases of %s: %s", self._job, err)
+    def _tick(self) -> None:
+        try:
+            self._renew()
+        finally:  # a server that is away must not keep a process that hangs from being noticed
             self._on_tick()
-            if time.monotonic() - self._last_progress > self._context.settings.stall_s:
-                logger.critical("nothing was finished for %.0f s; this process ends", self._context.settings.stall_s)
-                os._exit(STALLED_EXIT_CODE)
+            self._end_if_stalled()
 
     def _renew(self) -> None:
         claims = self.held()
@@ -106,3 +100,8 @@ class Leases:
         self.lost |= lost
         if lost and self.state != "unknown":
             logger.warning("job %s: the lease of shards %s ran out; another may have them", self._job, sorted(lost))
+
+    def _end_if_stalled(self) -> None:
+        if time.monotonic() - self._last_progress > self._context.settings.stall_s:
+            logger.critical("nothing was finished for %.0f s; this process ends", self._context.settings.stall_s)
+            os._exit(STALLED_EXIT_CODE)

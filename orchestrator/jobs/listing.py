@@ -1,7 +1,6 @@
-"""Listing a source into its job's folder, while workers already begin with what is listed."""
+"""Lists a source into the job's folder, while workers already classify what is listed."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -9,21 +8,22 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.ledger.ledger import FINAL_STATES, LISTER_LEASE_S, Ledger
+from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.jobs.sources import Source
 
 logger = logging.getLogger(__name__)
 
-EXTEND_EVERY_S = 0.3  # how often the ledger hears of new shards
-SIGN_OF_LIFE_S = LISTER_LEASE_S / 5
+EXTEND_EVERY_S = 0.3  # how often new shards are entered into the ledger
+RENEW_S = LISTER_LEASE_S / 5
 
 
 class Lister:
-    """Writes the listing of one job, and lets the ledger know how far it is.
+    """Writes the listing of one job, and enters into the ledger how far it is.
 
-    A server that is away meanwhile is no reason to stop: the listing grows on the disk, and the ledger hears of
-    it later, if need be from a worker's sweep.
+    A server that is away does not stop the listing: it goes on on the disk, and is entered into the ledger later,
+    if need be by a worker's sweep.
     """
 
     def __init__(
@@ -33,21 +33,15 @@ class Lister:
         self._request = request
         self._ledger = ledger
         self._ring = ring
-        self._durable = (0, 0)  # shards and images that the ledger may know of
-        self._ended = threading.Event()
+        self._durable = (0, 0)  # shards and images that may be entered: they are synced to the disk
 
     def run(self, source: Source, on_listing: Callable[[str, int], None]) -> ListingFacts | None:
-        """List every path of `source`; `on_listing` hears the job and the number of images now and then.
+        """List every path of `source`; `on_listing` is called with the job and the number of images at intervals.
 
         Returns None if the job was ended meanwhile: cancelled, or too many of its images failed.
         """
-        pulse = threading.Thread(target=self._keep_alive, name="lister", daemon=True)
-        pulse.start()
-        try:
+        with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
             return self._write(source, on_listing)
-        finally:
-            self._ended.set()
-            pulse.join()
 
     def _write(self, source: Source, on_listing: Callable[[str, int], None]) -> ListingFacts | None:
         last = 0.0
@@ -67,7 +61,7 @@ class Lister:
         return facts
 
     def _extend(self, *, listed: bool) -> bool:
-        """Let the ledger know how far the listing is; ring where workers may be waiting. False if the job ended."""
+        """Enter how far the listing is; ring where workers may be waiting. False if the job has ended."""
         job, (num_shards, num_images) = self._request.job, self._durable
         limit = self._request.failure_limit(num_images) if listed else self._request.failure_limit(None)
         try:
@@ -82,16 +76,12 @@ class Lister:
             return True
         return state not in FINAL_STATES and state != "cancelling"
 
-    def _keep_alive(self) -> None:
-        """Say that this process lives, however long the source takes for its next path."""
-        while not self._ended.wait(SIGN_OF_LIFE_S):
-            try:
-                self._ledger.extend(self._request.job, *self._durable, listed=False)
-            except SERVER_ERRORS as err:
-                logger.info("the server is away: %s", err)
+    def _renew_lease(self) -> None:
+        """Tell the ledger that this process is alive, however long the source takes for its next path."""
+        self._ledger.extend(self._request.job, *self._durable, listed=False)
 
     def fail(self, err: BaseException) -> None:
-        """The listing will never be whole: the job, if the ledger has it, must end."""
+        """End the job, if the ledger has it: its listing will never be whole."""
         cause = "it was interrupted" if isinstance(err, KeyboardInterrupt) else str(err) or type(err).__name__
         reason = f"listing {self._request.source} ended early: {cause}"
         try:

@@ -1,0 +1,61 @@
+"""A call that a thread repeats: the renewal of a lease, a heartbeat, a sweep."""
+
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from orchestrator.contract.server import SERVER_ERRORS
+
+logger = logging.getLogger(__name__)
+
+
+class PeriodicCall:
+    """Calls `call` every `every_s` seconds in a thread of its own, from start to stop, or while a block runs.
+
+    An error of a call is logged and the next call is made all the same: a lease whose thread had ended would run out
+    though its holder is alive.
+    """
+
+    def __init__(self, call: Callable[[], None], every_s: float, name: str, *, at_once: bool = False) -> None:
+        """name: of the thread, and in the log. at_once: whether the first call comes without a pause before it."""
+        self._call = call
+        self._every_s = every_s
+        self._name = name
+        self._at_once = at_once
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to call."""
+        self._thread.start()
+
+    def stop(self, *, wait_s: float | None = None) -> None:
+        """Make no further call, and wait for the present one, at most `wait_s`; fine where it was never started."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(wait_s)
+
+    def _run(self) -> None:
+        if self._at_once:
+            self._call_once()
+        while not self._stop.wait(self._every_s):
+            self._call_once()
+
+    def _call_once(self) -> None:
+        try:
+            self._call()
+        except SERVER_ERRORS as err:
+            logger.warning("%s: the server is away, trying again: %s", self._name, err)
+        except Exception:
+            logger.exception("%s failed, trying again", self._name)
