@@ -655,14 +655,14 @@ def test_a_ledger_that_is_wrong_is_replaced(ledger, folder):
     enter_job(folder, ledger)
     do_shards(folder, ledger, set(range(7)))
     part_path(folder.parts, 4).unlink()
-    _, ender = ledger.take_finalize_lease(folder.job, "w1", LONG_S)
+    _, fence = ledger.take_finalize_lease(folder.job, "w1", LONG_S)
 
     assert restore_job(folder, ledger, replace=True)
 
     record = ledger.record(folder.job)
     assert (record.state, record.shards_done, record.num_done) == ("running", 6, 21)
     assert ledger.claim(folder.job, "w2", LONG_S).shard == 4
-    assert not ledger.renew_finalize_lease(folder.job, ender, LONG_S)
+    assert not ledger.renew_finalize_lease(folder.job, fence, LONG_S)
 
 
 def test_leases_from_before_a_replacement_are_void(ledger, folder):

@@ -7,7 +7,7 @@ if not state then return {'rebuild', ''} end
 local now = now_ms()
 if state == 'finalizing' or state == 'cancelling' then
   local held = state == 'cancelling' and redis.call('ZCOUNT', leases, now, '+inf') > 0
-  if number('ender_until') > now or held then return {'nothing', state} end
+  if number('finalizer_until') > now or held then return {'nothing', state} end
   return {'end', state}
 end
 if state ~= 'queued' and state ~= 'running' then return {'nothing', state} end
