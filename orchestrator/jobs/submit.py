@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from modeling.names import path_to_text
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.jobs.end import conclude, stopped_outcome
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.jobs.listing import ListingFacts
+from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
     ClassifyRequest,
@@ -20,8 +22,8 @@ from orchestrator.contract.jobs.requests import (
     TrainJobRequest,
     fingerprint,
 )
-from orchestrator.contract.jobs.restore import output_of, restore_job
-from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.jobs.restore import output_of
+from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.settings import Settings
@@ -204,43 +206,29 @@ class JobClient:
         return entered
 
     def cancel(self, job: str) -> str:
-        """Ask for a job's end; returns the state it is in then."""
+        """Cancel a job; returns the state it is in then."""
         folder = JobFolder.open(self.settings, job)
         outcome = folder.outcome()
         if outcome is not None:
             return outcome.state
-        folder.request_cancel()  # first, so that a server that forgets is told again
-        state = self.ledger.cancel(job)
-        if state == "unknown":
-            restore_job(folder, self.ledger)
-            state = self.ledger.cancel(job)
-        if state == "cancelling":
-            self.ring(FINALIZE, job)
-            if self._end_unworked(folder):
-                return "cancelled"
-        else:
-            folder.withdraw_cancel()  # too late: the job must not end as cancelled after a server's loss of memory
-        return state
+        folder.request_cancel()  # first, so that a sweep cancels it again if the server forgets
+        ledger = RecoveringLedger(self.ledger, self.settings)
+        state = ledger.cancel(job)
+        if state != "cancelling":
+            folder.withdraw_cancel()  # too late: the job must not end as cancelled if the server forgets it
+            return state
+        self.ring(FINALIZE, job)
+        outcome = self._end_unworked(folder, ledger)
+        return outcome.state if outcome else state
 
-    def _end_unworked(self, folder: JobFolder) -> bool:
-        """Where no worker lives to conclude a cancellation, conclude it here; whether that was done."""
+    def _end_unworked(self, folder: JobFolder, ledger: RecoveringLedger) -> Outcome | None:
+        """End a cancelled job here where no worker is alive to end it; None where one is, or a worker's lease holds."""
         if any(worker.alive for worker in self.ledger.live_workers.workers()):
-            return False
-        state, fence = self.ledger.take_finalize_lease(folder.job, "the operator", lease_s=30)
-        record = self.ledger.record(folder.job)
-        if state != "cancelling" or fence is None or record is None:
-            return False
-        outcome = Outcome(
-            state="cancelled",
-            ended=datetime.now(UTC),
-            num_images=record.num_images,
-            num_done=record.num_done,
-            num_failed=record.num_failed,
-        )
-        outcome = folder.write_outcome(outcome)
-        self.ledger.finish(folder.job, outcome.state, output=output_of(folder.request()))
-        folder.retire()
-        return outcome.state == "cancelled"
+            return None
+        state, fence = ledger.take_finalize_lease(folder.job, "the operator", FINALIZE_LEASE_S)
+        if state != "cancelling" or fence is None:
+            return None
+        return conclude(folder, stopped_outcome(folder, folder.request(), ledger.record(folder.job)), ledger)
 
     def _earlier(self, request: AnyJobRequest, *, own_folder: bool = False) -> str | None:
         """The job that the same idempotency key already stands for."""

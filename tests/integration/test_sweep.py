@@ -278,19 +278,20 @@ def test_a_process_that_finishes_nothing_ends_itself(folder, context, server, tm
         dies_at_step(10**9, hang, tmp_path)
 
 
-# The lease to finalize a job
+# The finalize lease
 
 
 @pytest.fixture
-def lease(folder, context, ledger):
-    """The lease to finalize a job of which all is done."""
+def lease(folder, context, ledger, monkeypatch):
+    """The finalize lease of a job of which all is done, renewed very often."""
+    monkeypatch.setattr("workers.finalize.lease.RENEW_S", 0.01)
     while isinstance(claim := ledger.claim(folder.job, "w1", 60), Claim):
         ledger.commit(claim, num_rows=2, num_failed=0)
     _, fence = ledger.take_finalize_lease(folder.job, "w1", 60)
     return FinalizeLease(context, folder.job, fence)
 
 
-def test_a_right_that_holds_lets_errors_through(right):
+def test_a_finalize_lease_that_holds_lets_errors_through(lease):
     def fail():
         with lease:
             lease.check()
@@ -301,7 +302,7 @@ def test_a_right_that_holds_lets_errors_through(right):
         fail()
 
 
-def test_whatever_goes_wrong_after_the_right_was_lost_is_the_loss(lease, server):
+def test_an_error_after_the_finalize_lease_was_lost_is_the_loss(lease, server):
     def fail():
         with lease:
             server.empty()
@@ -311,8 +312,7 @@ def test_whatever_goes_wrong_after_the_right_was_lost_is_the_loss(lease, server)
         fail()
 
 
-def test_a_lost_right_is_noticed_while_working(lease, server, monkeypatch):
-    monkeypatch.setattr("workers.finalize.lease.KEEP_EVERY_S", 0.01)
+def test_a_lost_finalize_lease_is_noticed_while_working(lease, server):
     server.empty()
 
     def lost():

@@ -169,9 +169,10 @@ def write_fake_parts(
 
 
 class FakeFinalizeLease:
-    """The right to end a job, lost when it was asked for `lost_after` times."""
+    """A finalize lease that is lost once it was checked `lost_after` times."""
 
-    def __init__(self, lost_after: int | None = None) -> None:
+    def __init__(self, lost_after: int | None = None, *, fence: int = 100) -> None:
+        self.fence = fence
         self._left = lost_after
 
     def check(self) -> None:

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import redis
 
 from modeling.errors import ModelFormatError, ModelNotFoundError
 from modeling.inference import choose_engine
@@ -18,54 +17,7 @@ from orchestrator.contract.jobs.requests import ModelPin
 from tests.support.images import grey_png
 from tests.support.published_models import publish_model
 from tests.support.server import wait_until
-from workers.context import MODELS_KEPT, ModelCache, patiently
-
-
-class Server:
-    """Refuses some calls, then answers."""
-
-    def __init__(self, refusals: list[Exception]) -> None:
-        self._refusals = refusals
-        self.calls = 0
-
-    def __call__(self) -> str:
-        self.calls += 1
-        if self._refusals:
-            raise self._refusals.pop(0)
-        return "answer"
-
-
-def test_a_server_that_is_away_for_a_moment_is_waited_for():
-    server = Server([redis.ConnectionError("gone"), redis.TimeoutError("slow")])
-
-    answer = patiently(server, give_up=lambda: False)
-
-    assert (answer, server.calls) == ("answer", 3)
-
-
-def test_a_worker_told_to_stop_waits_no_longer():
-    server = Server([redis.ConnectionError("gone")])
-
-    with pytest.raises(redis.ConnectionError, match="gone"):
-        patiently(server, give_up=lambda: True)
-
-
-def test_patience_ends():
-    server = Server([redis.ConnectionError("gone")] * 100)
-
-    with pytest.raises(redis.ConnectionError, match="gone"):
-        patiently(server, give_up=lambda: False, patience_s=0.2)
-
-    assert 1 < server.calls < 10
-
-
-def test_an_error_of_our_own_is_not_repeated():
-    server = Server([redis.ResponseError("wrong arguments")])
-
-    with pytest.raises(redis.ResponseError):
-        patiently(server, give_up=lambda: False)
-
-    assert server.calls == 1
+from workers.context import MODELS_KEPT, ModelCache
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_shard
 from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_trailer, write_part
 from orchestrator.contract.jobs.requests import ClassifyRequest
-from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
@@ -37,7 +36,6 @@ logger = logging.getLogger(__name__)
 MAX_ERRORS = 3  # attempts at a shard that ended in an error of our own, after which the job fails with it
 BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 DISK_RETRY_S = 2.0
-RESTORE_PAUSE_S = 0.05
 DRAIN_GRACE_S = 8.0  # a worker told to stop finishes a shard that needs no longer, and hands back any other
 
 
@@ -56,7 +54,7 @@ def classify_slice(job: str, context: WorkerContext) -> None:
     if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
         logger.info("job %s wants no classifying; a doorbell too many does no harm", job)
         return
-    more = True
+    more, ledger = True, context.recovering_ledger
     with Leases(context, job) as leases:
         try:
             more = ClassifySlice(context, folder, request, leases).run()
@@ -64,20 +62,20 @@ def classify_slice(job: str, context: WorkerContext) -> None:
             logger.info("job %s: handing back what is not finished", job)
         except InputNotVisibleError as err:
             logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says it all
-            context.patiently(context.ledger.report_trouble, job, str(err))
+            ledger.report_trouble(job, str(err))
             more = False  # others ring for themselves; this one is asked again by the sweep
         except (ModelingError, IntegrityError, MessageError) as err:
             logger.exception("job %s cannot go on", job)
-            leases.state = context.patiently(context.ledger.cancel, job, reason=str(err))
+            leases.state = ledger.cancel(job, reason=str(err))
         except SERVER_ERRORS:
-            leases.abandon()  # the server is away for too long to be told; the job is not to blame
+            leases.abandon()  # the server is away for too long; that is no error of the job
             raise
         except Exception as err:
             reason = f"{type(err).__name__}: {err}"[:500]
             if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
-                leases.state = context.patiently(context.ledger.cancel, job, reason=reason)
+                leases.state = ledger.cancel(job, reason=reason)
             else:
-                with contextlib.suppress(*SERVER_ERRORS):  # the error itself is what is told
+                with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised below
                     context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
             leases.abandon()  # so that the attempt counts: what breaks every worker must not be tried for ever
             if context.device != "cpu":
@@ -95,6 +93,7 @@ class ClassifySlice:
 
     def __init__(self, context: WorkerContext, folder: JobFolder, request: ClassifyRequest, leases: Leases) -> None:
         self._context = context
+        self._ledger = context.recovering_ledger
         self._folder = folder
         self._request = request
         self._leases = leases
@@ -153,13 +152,8 @@ class ClassifySlice:
 
     def _claim_next(self) -> OpenShard | None:
         """The next shard to work on; None when the slice is over."""
-        ledger, job = self._context.ledger, self._request.job
         while not self._is_over():
-            claim = self._context.patiently(ledger.claim, job, self._context.worker, self._context.settings.lease_s)
-            if claim == "unknown":
-                self._context.patiently(restore_job, self._folder, ledger)
-                time.sleep(RESTORE_PAUSE_S)  # another may be restoring it, too
-                continue
+            claim = self._ledger.claim(self._request.job, self._context.worker, self._context.settings.lease_s)
             if isinstance(claim, str):
                 self._more = False
                 if claim != "none":
@@ -235,15 +229,13 @@ class ClassifySlice:
         except OSError as err:
             logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
             trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
-            self._context.patiently(self._context.ledger.report_trouble, self._request.job, trouble)
+            self._ledger.report_trouble(self._request.job, trouble)
             time.sleep(DISK_RETRY_S)
             return False
         return True
 
     def _commit_written(self, claim: Claim, trailer: PartTrailer) -> None:
-        ledger = self._context.ledger
-        verdict, state = self._context.patiently(
-            ledger.commit,
+        verdict, state = self._ledger.commit(
             claim,
             num_rows=trailer.num_rows,
             num_failed=trailer.num_failed,
@@ -251,10 +243,8 @@ class ClassifySlice:
             seconds=trailer.seconds,
         )
         self._leases.drop(claim)
-        if verdict == "unknown":
-            self._context.patiently(restore_job, self._folder, ledger)
-        elif verdict == "committed":
-            self._context.patiently(ledger.live_workers.count_images, self._context.worker, trailer.num_rows)
+        if verdict == "committed":
+            self._ledger.count_images(self._context.worker, trailer.num_rows)
             if state in ("finalizing", "cancelling"):
                 self._context.ring(FINALIZE, self._request.job)
 

@@ -1,18 +1,13 @@
-"""The lease to finalize a job: a lease with a fencing number, held by one worker at a time."""
+"""The finalize lease: the right to end a job, with a fencing number, held by one worker at a time."""
 
-import logging
-import threading
 from types import TracebackType
 from typing import Self
 
-import redis
-
+from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S
+from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from workers.context import WorkerContext
 
-logger = logging.getLogger(__name__)
-
-FINALIZE_LEASE_S = 30.0
-KEEP_EVERY_S = 2.0
+RENEW_S = 2.0
 
 
 class FinalizeLeaseLostError(Exception):
@@ -20,29 +15,27 @@ class FinalizeLeaseLostError(Exception):
 
 
 class FinalizeLease:
-    """The lease to finalize a job, kept by a thread: an fsync of a large manifest may outlast a lease.
+    """The finalize lease of a job, renewed by a thread: an fsync of a large manifest may take longer than a lease.
 
-    Whatever goes wrong inside the block counts only if the lease still holds: a worker that was frozen finds
-    that another has cleaned up after it, which is no failure of the job.
+    An error inside the block counts only if the lease still holds: a worker that was frozen finds that another has
+    removed its temporary files, and that is no failure of the job.
     """
 
     def __init__(self, context: WorkerContext, job: str, fence: int) -> None:
+        self.fence = fence
         self._context = context
         self._job = job
-        self._fence = fence
-        self._stop = threading.Event()
         self._lost = False
-        self._thread = threading.Thread(target=self._run, name=f"finalize-lease-{job}", daemon=True)
+        self._renewal = PeriodicCall(self._renew, RENEW_S, f"finalize-lease-{job}")
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._renewal.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._renewal.stop()
         if err is not None and not isinstance(err, FinalizeLeaseLostError):
             self.confirm()
 
@@ -53,14 +46,8 @@ class FinalizeLease:
 
     def confirm(self) -> None:
         """Ask the ledger now; raises FinalizeLeaseLostError if the lease is lost."""
-        if not self._context.patiently(
-            self._context.ledger.renew_finalize_lease, self._job, self._fence, FINALIZE_LEASE_S
-        ):
+        if not self._context.recovering_ledger.renew_finalize_lease(self._job, self.fence, FINALIZE_LEASE_S):
             raise FinalizeLeaseLostError
 
-    def _run(self) -> None:
-        while not self._stop.wait(KEEP_EVERY_S):
-            try:
-                self._lost = not self._context.ledger.renew_finalize_lease(self._job, self._fence, FINALIZE_LEASE_S)
-            except redis.RedisError as err:
-                logger.warning("cannot renew the lease to finalize %s: %s", self._job, err)
+    def _renew(self) -> None:
+        self._lost = not self._context.ledger.renew_finalize_lease(self._job, self.fence, FINALIZE_LEASE_S)

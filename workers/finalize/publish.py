@@ -1,4 +1,4 @@
-"""Joining the parts of a job into its manifest, and publishing that beside its summary."""
+"""Joins the parts of a job into its manifest, and publishes that with its summary."""
 
 import contextlib
 import errno
@@ -15,6 +15,7 @@ from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
 from orchestrator.contract.files import fsync_folder, link_once, write_atomic, write_durable
+from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import ListingFacts, read_facts
 from orchestrator.contract.jobs.parts import PartTrailer, open_part
@@ -29,7 +30,7 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
 
 
 class BadPartError(IntegrityError):
-    """A part that is missing or damaged; its shard must be done again."""
+    """A part is missing or damaged; its shard must be done again."""
 
     def __init__(self, shard: int, reason: str) -> None:
         super().__init__(reason)
@@ -37,11 +38,11 @@ class BadPartError(IntegrityError):
 
 
 class PublishError(PigeonholeError):
-    """The manifest is whole, but cannot be put where it was wanted."""
+    """The result is whole, but cannot be written to the output path."""
 
 
 class DiskTroubleError(Exception):
-    """The disk refuses for a reason that may pass: it is full, or far away. Nothing is lost by trying again."""
+    """The disk refuses for a reason that may pass: it is full, or a remote one is away. Trying again loses nothing."""
 
 
 @dataclass
@@ -75,10 +76,9 @@ def publish_manifest(
     folder: JobFolder,
     request: ClassifyRequest,
     record: JobRecord | None,
-    fence: int,
     lease: FinalizeLease,
 ) -> Totals:
-    """Join, prove and publish; doing it twice publishes the same bytes.
+    """Join, verify and publish; doing it twice publishes the same bytes.
 
     `lease` is checked often, and confirmed just before anything becomes visible.
 
@@ -91,8 +91,8 @@ def publish_manifest(
     if facts is None:
         raise IntegrityError(f"{folder.path / 'listing.json'} is missing: the listing is not whole")
     output = Path(text_to_path(request.output))
-    remove_temporaries(request, before=fence)
-    temporary = output.with_name(f"{_temporary_prefix(request)}{fence}.tmp")
+    remove_unpublished(request, before=lease.fence)
+    temporary = unpublished_path(request, lease.fence)
     try:
         totals, sha256 = _join(folder, request, facts, temporary, lease)
         if totals.num_rows != facts.num_images:
@@ -111,24 +111,6 @@ def publish_manifest(
                 path.unlink(missing_ok=True)
     write_atomic(folder.summary, summary)
     return totals
-
-
-def remove_temporaries(request: ClassifyRequest, *, before: int | None = None) -> None:
-    """Remove what finalizers of this job that died left beside the output.
-
-    One that only slept has a lower fencing number than `before`, its successor's, and so never removes that one's.
-    """
-    output, prefix = Path(text_to_path(request.output)), _temporary_prefix(request)
-    with contextlib.suppress(OSError):
-        for path in output.parent.iterdir():
-            fence = path.name.removeprefix(prefix).partition(".")[0]
-            if path.name.startswith(prefix) and (before is None or not fence.isdecimal() or int(fence) < before):
-                path.unlink(missing_ok=True)
-
-
-def _temporary_prefix(request: ClassifyRequest) -> str:
-    """What the names of this job's unfinished manifests begin with; hidden, and never another's."""
-    return f".{request.job}."
 
 
 def _join(
@@ -173,7 +155,7 @@ def _trailer(folder: JobFolder, shard: int) -> PartTrailer:
 
 
 def _copy_rows(folder: JobFolder, shard: int, target: "_HashedFile") -> None:
-    """Append the rows of a part, proving them by the checksum in its trailer."""
+    """Append the rows of a part, verified by the checksum in its trailer."""
     file, trailer = _open_part(folder, shard)
     sha256 = hashlib.sha256()
     with file:
@@ -183,11 +165,11 @@ def _copy_rows(folder: JobFolder, shard: int, target: "_HashedFile") -> None:
             sha256.update(data)
             target.write(data)
     if sha256.hexdigest() != trailer.rows_sha256:
-        raise BadPartError(shard, f"the rows of {file.name} are not those its trailer proves")
+        raise BadPartError(shard, f"the rows of {file.name} do not match the checksum in its trailer")
 
 
 class _HashedFile:
-    """A file that knows the sha256 of what was written to it."""
+    """A file with the sha256 of what was written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -1,6 +1,5 @@
-"""Putting an evaluation's folder where the operator wanted it, whole or not at all."""
+"""Publishes an evaluation's folder at the operator's path, whole or not at all."""
 
-import contextlib
 import filecmp
 import os
 import shutil
@@ -9,14 +8,15 @@ from pathlib import Path
 from modeling.durable import copy_durably
 from modeling.names import text_to_path
 from orchestrator.contract.files import fsync_folder
+from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
 from workers.finalize.lease import FinalizeLease
 from workers.finalize.publish import PASSING, DiskTroubleError, PublishError
 
 
-def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, fence: int, lease: FinalizeLease) -> Path:
-    """The folder that holds the evaluation for good; doing it twice publishes it once.
+def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: FinalizeLease) -> Path:
+    """Publish the evaluation and return its folder; doing it twice publishes it once.
 
     `lease` is confirmed just before the folder becomes visible.
 
@@ -27,8 +27,8 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, fence: in
     if request.output is None:
         return folder.evaluation
     output = Path(text_to_path(request.output))
-    remove_copies(request, before=fence)
-    copy = output.with_name(f"{_prefix(request)}{fence}.tmp")
+    remove_unpublished(request, before=lease.fence)
+    copy = unpublished_path(request, lease.fence)
     try:
         copy.mkdir()
         copy_durably(folder.evaluation, copy)
@@ -43,25 +43,8 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, fence: in
     return output
 
 
-def remove_copies(request: EvaluateJobRequest, *, before: int | None = None) -> None:
-    """Remove what finalizers of this job that died left beside the output; none with the fence `before` or a later."""
-    if request.output is None:
-        return
-    output = Path(text_to_path(request.output))
-    with contextlib.suppress(FileNotFoundError):
-        for path in output.parent.glob(f"{_prefix(request)}*.tmp"):
-            fence = path.name.removeprefix(_prefix(request)).removesuffix(".tmp")
-            if before is None or not fence.isdecimal() or int(fence) < before:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _prefix(request: EvaluateJobRequest) -> str:
-    """What the names of this job's unfinished copies begin with; hidden, and never another's."""
-    return f".{request.job}."
-
-
 def _put(copy: Path, output: Path) -> None:
-    """Give the copy its name, unless a finalizer that died just after that has done so."""
+    """Give the copy its name, unless an earlier finalizer did so and died just after that."""
     if not os.path.lexists(output):
         copy.rename(output)
         fsync_folder(output.parent)

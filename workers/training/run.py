@@ -1,4 +1,4 @@
-"""A job that a child process of its own does (training, evaluation), under the eyes of the worker that started it."""
+"""A job that a process of its own does (training, evaluation), watched by the worker that started it."""
 
 import errno
 import json
@@ -22,7 +22,6 @@ from modeling.training.request import TrainRequest
 from orchestrator.contract.files import fsync_folder, write_atomic
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import AnyJobRequest, EvaluateJobRequest, TrainJobRequest
-from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.ledger import FINAL_STATES, Claim
 from orchestrator.contract.queues import FINALIZE, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
@@ -34,10 +33,10 @@ from workers.leases import Leases
 class ProcessSpec:
     """One kind of work for `modeling.training.process`.
 
-    name: what it is called, in messages.
-    place: where the result lies in the job folder, once it is whole.
-    request: what the child is told, given the folder that it shall make; raises modeling's ModelingError.
-    together: whether a process on every GPU of the worker does it, all of them together.
+    name: of the work, in messages.
+    place: path of the whole result in the job folder.
+    request: makes the request for the process from the folder it writes to; raises modeling's ModelingError.
+    together: whether one process on every GPU of the worker does the work together.
     """
 
     name: str
@@ -47,7 +46,7 @@ class ProcessSpec:
 
 
 def process_spec(request: AnyJobRequest, folder: JobFolder, context: WorkerContext) -> ProcessSpec | None:
-    """The spec of a job; None for one that needs no child process."""
+    """The spec of a job; None for one that needs no process of its own."""
     match request:
         case TrainJobRequest():
             return ProcessSpec("training", folder.model, lambda output: _train(request, output, folder, context), True)
@@ -58,7 +57,7 @@ def process_spec(request: AnyJobRequest, folder: JobFolder, context: WorkerConte
 
 
 def _train(request: TrainJobRequest, output: Path, folder: JobFolder, context: WorkerContext) -> dict[str, Any]:
-    """The operator's wanted, on this worker's device; whoever tries again goes on from the last checkpoint."""
+    """What the operator wants, on this worker's device; the next attempt goes on from the last checkpoint."""
     places = {"output": str(output), "work": str(folder.path / "training"), "cache": str(context.settings.cache)}
     wanted = request.train | places | {"device": context.device}
     return {"task": "train"} | TrainRequest.from_json(wanted).to_json()
@@ -75,99 +74,83 @@ def _evaluate(request: EvaluateJobRequest, output: Path, context: WorkerContext)
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # what kills its worker is not tried for ever
-MAX_DEATHS = 3  # of the child alone, by signals
-LAST_LINES = 5  # of the log, in the error of a child that crashed
+MAX_ATTEMPTS = 3  # a job that kills its workers is not tried for ever
+MAX_DEATHS = 3  # of the process alone, by signals
+LAST_LINES = 5  # of the log, in the error of a process that crashed
 
 
 def launcher(*, together: bool) -> list[str]:
-    """The beginning of the child's command line: Python, by way of torchrun where several GPUs work together."""
+    """The beginning of the process's command line: Python, through torchrun where several GPUs work together."""
     num_gpus = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
     if not together or num_gpus < 2:
         return [sys.executable, "-P"]
     return [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_gpus)]
 
 
-class ChildFailedError(Exception):
-    """The child ended without a result; the message is for the operator."""
+class ProcessFailedError(Exception):
+    """The process ended without a result; the message is for the operator."""
 
 
 def run_process_job(job: str, context: WorkerContext) -> None:
-    """Have `job` done by a child process, unless another worker does it, or its result is there already."""
+    """Run `job` in a process of its own, unless another worker does, or its result is there already."""
     folder = context.folder(job)
     spec = process_spec(folder.request(), folder, context)
     if folder.outcome() is not None or spec is None:
-        logger.info("job %s wants no child process; a doorbell too many does no harm", job)
+        logger.info("job %s needs no process; its doorbell is dropped", job)
         return
-    claim = _claim(folder, context)
-    if claim is None:
-        return
-    child_job = ChildJob(context, folder, spec)
-    with Leases(context, job, on_tick=child_job.stop_if_unwanted) as leases:
-        child_job.leases = leases
+    ledger = context.recovering_ledger
+    claim = ledger.claim(job, context.worker, context.settings.lease_s)
+    if isinstance(claim, str):
+        return  # another worker has it, or the job needs no more work
+    process_job = ProcessJob(context, folder, spec)
+    with Leases(context, job, on_tick=process_job.stop_if_unwanted) as leases:
+        process_job.leases = leases
         leases.add(claim)
         try:
             if claim.attempt > MAX_ATTEMPTS:
-                raise ChildFailedError(f"{claim.attempt - 1} workers died of it")
-            finished = spec.place.exists() or child_job.run(claim)
-        except (ChildFailedError, ModelingError) as err:
-            context.patiently(context.ledger.cancel, job, reason=f"{spec.name} failed: {err}")
+                raise ProcessFailedError(f"{claim.attempt - 1} workers died of it")
+            finished = spec.place.exists() or process_job.run(claim)
+        except (ProcessFailedError, ModelingError) as err:
+            ledger.cancel(job, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
-            _commit(claim, folder, leases, context)
-    _ring_on(job, child_job, context)
+            ledger.commit(claim, num_rows=0, num_failed=0)
+            leases.drop(claim)
+    _ring_on(job, process_job, context)
 
 
-def _claim(folder: JobFolder, context: WorkerContext) -> Claim | None:
-    """The job's only shard; None where somebody else has it, or the job is past that."""
-    ledger, lease_s = context.ledger, context.settings.lease_s
-    claim = context.patiently(ledger.claim, folder.job, context.worker, lease_s)
-    if claim == "unknown":
-        context.patiently(restore_job, folder, ledger)
-        claim = context.patiently(ledger.claim, folder.job, context.worker, lease_s)
-    return None if isinstance(claim, str) else claim
-
-
-def _commit(claim: Claim, folder: JobFolder, leases: Leases, context: WorkerContext) -> None:
-    """Say that the result is there; it lies in the job folder, so a server that forgot is told by restoring."""
-    verdict, _ = context.patiently(context.ledger.commit, claim, num_rows=0, num_failed=0)
-    leases.drop(claim)
-    if verdict == "unknown":
-        context.patiently(restore_job, folder, context.ledger)
-
-
-def _ring_on(job: str, child_job: "ChildJob", context: WorkerContext) -> None:
-    """Ring for whatever the job needs next."""
-    if child_job.drained:
+def _ring_on(job: str, process_job: "ProcessJob", context: WorkerContext) -> None:
+    """Ring for what the job needs next."""
+    if process_job.drained:
         context.ring(TRAIN, job)
         return
-    record = context.patiently(context.ledger.record, job)
+    record = context.recovering_ledger.record(job)
     if record is not None and record.state not in FINAL_STATES:
         context.ring(FINALIZE, job)
 
 
-class ChildJob:
-    """A child process at work on a job, and what it says."""
+class ProcessJob:
+    """A process that works on a job, and the events it writes."""
 
     def __init__(self, context: WorkerContext, folder: JobFolder, spec: ProcessSpec) -> None:
         self._context = context
         self._folder = folder
         self._spec = spec
-        self._child: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | None = None
         self._log = folder.path / f"{spec.name}.log"
         self.leases: Leases | None = None
         self.drained = False
         self._unwanted = False
 
     def run(self, claim: Claim) -> bool:
-        """Run the child; True when its result is in the job folder, False when it was stopped.
+        """Run the process; True when its result is in the job folder, False when it was stopped.
 
-        A child that is killed by a signal, as by a kernel short of memory, gets another chance: a training goes on
-        from its last checkpoint.
+        A process that is killed by a signal, for example by a kernel short of memory, is started again: a training
+        goes on from its last checkpoint.
 
         Raises:
-            ChildFailedError: if the child ended without a result, with its error or its last lines.
-            ModelingError: if it cannot be asked for what the operator wanted.
+            ProcessFailedError: if the process ended without a result, with its error or its last lines.
+            ModelingError: if no valid request can be made of what the operator wants.
         """
         self._claim = claim
         output = self._spec.place.with_name(f"{self._spec.place.name}.{claim.fence}")
@@ -180,7 +163,7 @@ class ChildJob:
             if self._unwanted or self._was_told_to_stop(code):
                 return False
             if error or code > 0 or not deaths_left:
-                raise ChildFailedError(error or self._crash(code))
+                raise ProcessFailedError(error or self._crash(code))
             again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
             with self._folder.events.open("a") as events:
                 events.write(json.dumps(again) + "\n")
@@ -188,41 +171,41 @@ class ChildJob:
         raise AssertionError("the last death raises")
 
     def _run_once(self, request_path: Path) -> tuple[int, str]:
-        """Run the child to its end; its exit code, and its error if it told one."""
+        """Run the process to its end; returns its exit code, and its error if it reported one."""
         error = ""
         with self._log.open("a") as log, self._folder.events.open("a") as events:
-            self._child = self._start(request_path, log.fileno())
-            with self._child as child:
-                assert child.stdout is not None
-                for line in child.stdout:
+            self._process = self._start(request_path, log.fileno())
+            with self._process as process:
+                assert process.stdout is not None
+                for line in process.stdout:
                     events.write(line)
                     events.flush()
                     error = self._forward(line) or error
-        return child.returncode, error
+        return process.returncode, error
 
     def stop_if_unwanted(self) -> None:
-        """Called every second by the leases: end the child when the job or the worker is to stop."""
-        if self.leases is None or self._child is None:
+        """Called every second by the leases: end the process when the job or the worker is to stop."""
+        if self.leases is None or self._process is None:
             return
-        self.leases.progressed()  # the child's own pace is its affair; its death is noticed
+        self.leases.progressed()  # how fast the process works is not watched; its death is noticed
         self.drained = self.drained or self._context.draining()
         if self.drained or not self.leases.job_goes_on or self._claim.shard in self.leases.lost:
             self._unwanted = True
-            self._end_child(self._child)
+            self._end(self._process)
 
-    def _end_child(self, child: "subprocess.Popen[str]") -> None:
-        """Kill it; what it started has sessions of its own, and ends with the pipe on its standard input."""
-        child.kill()
-        if child.stdin is not None:
-            child.stdin.close()
+    def _end(self, process: "subprocess.Popen[str]") -> None:
+        """Kill the process; those it started have their own sessions, and end with the pipe on its standard input."""
+        process.kill()
+        if process.stdin is not None:
+            process.stdin.close()
 
     def _was_told_to_stop(self, code: int) -> bool:
-        """Whether the child ended because the whole worker is being stopped, by somebody who told it as well."""
+        """Whether the process ended because the whole worker is being stopped, and was sent the signal as well."""
         self.drained = self.drained or self._context.draining() or code in (-signal.SIGTERM, -signal.SIGINT)
         return self.drained
 
     def _keep(self, output: Path) -> None:
-        """Give the result its place in the job folder; the first one stays, whoever makes another."""
+        """Move the result to its place in the job folder; the first result stays."""
         sync_tree(output)
         try:
             output.rename(self._spec.place)
@@ -232,13 +215,13 @@ class ChildJob:
         fsync_folder(self._folder.path)
 
     def _write_request(self, output: Path) -> Path:
-        """The request for the child, whose result goes into a folder of this claim's own."""
+        """Write the request for the process, whose result goes into a folder of this claim's own."""
         path = self._folder.path / f"{self._spec.name}_request.{self._claim.fence}.json"
         write_atomic(path, json.dumps(self._spec.request(output), indent=2).encode())
         return path
 
     def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
-        """Start the child; the pipe on its standard input tells it when this process dies."""
+        """Start the process; the pipe on its standard input closes when this process dies."""
         return subprocess.Popen(
             [*launcher(together=self._spec.together), "-m", "modeling.training.process", str(request_path)],
             stdin=subprocess.PIPE,
@@ -247,16 +230,18 @@ class ChildJob:
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=CHILD_ENVIRONMENT | os.environ | {"PYTHONSAFEPATH": "1"},  # of the launcher's own children, too
-            start_new_session=True,  # a Ctrl-C at the worker's terminal is the worker's affair
+            env=CHILD_ENVIRONMENT | os.environ | {"PYTHONSAFEPATH": "1"},  # also for the processes that torchrun starts
+            start_new_session=True,  # a Ctrl-C at the worker's terminal is for the worker only
         )
 
     def _forward(self, line: str) -> str | None:
-        """Show an event to whoever watches the job; returns the error if it is one."""
+        """Enter an event into the ledger, for commands that watch the job; returns the error if it is one."""
         try:
             event: dict[str, Any] = json.loads(line)
         except ValueError:
-            logger.warning("job %s: the %s said no event: %r", self._folder.job, self._spec.name, line[:200])
+            logger.warning(
+                "job %s: the %s wrote a line that is no event: %r", self._folder.job, self._spec.name, line[:200]
+            )
             return None
         if event.get("event") == "error":
             return str(event.get("error"))
@@ -267,7 +252,7 @@ class ChildJob:
         return None
 
     def _crash(self, code: int) -> str:
-        """What a child that died without a word left in its log."""
+        """The error of a process that died without reporting one, with the last lines of its log."""
         with self._log.open(errors="backslashreplace") as log:
             last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
         how = f"exit code {code}"

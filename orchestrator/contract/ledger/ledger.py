@@ -19,6 +19,7 @@ from orchestrator.contract.messages import JOB_ID
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
 LISTER_LEASE_S = 30.0
+FINALIZE_LEASE_S = 30.0
 
 State = Literal[
     "queued", "running", "finalizing", "succeeded", "partial", "failed", "cancelling", "cancelled", "unknown"
@@ -229,12 +230,12 @@ class Ledger:
     # The end
 
     def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
-        """Take the right to end the job; returns its state, and the fence if the right was granted."""
+        """Take the job's finalize lease; returns the job's state, and the fence if the lease was granted."""
         state, fence = self._run("take_finalize_lease", [self._job(job)], [worker, _ms(lease_s)])
         return state, int(fence) if fence else None
 
     def renew_finalize_lease(self, job: str, fence: int, lease_s: float) -> bool:
-        """Keep the right to end the job, False where it is lost."""
+        """Keep the job's finalize lease; False where it is lost."""
         return bool(self._run("renew_finalize_lease", [self._job(job)], [fence, _ms(lease_s)]))
 
     def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:

@@ -73,7 +73,7 @@ def publish(settings: Settings, tmp_path: Path) -> Callable[..., Publication]:
             settings, NAMES, root=tmp_path / "in", output=output, output_format=row_format, model=pin, **changes
         )
         write_fake_parts(folder, calibrated=calibrated)
-        publish_manifest(folder, folder.request(), None, 1, FakeFinalizeLease())
+        publish_manifest(folder, folder.request(), None, FakeFinalizeLease())
         folder.write_outcome(Outcome(state="partial", ended=datetime.now(UTC), result=str(output)))
         return Publication(settings, folder, output, model)
 

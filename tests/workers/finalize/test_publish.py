@@ -14,7 +14,7 @@ from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step, fake_rows, make_job, write_fake_parts
 from workers.finalize.lease import FinalizeLeaseLostError
-from workers.finalize.publish import BadPartError, PublishError, Totals, publish_manifest, remove_temporaries
+from workers.finalize.publish import BadPartError, PublishError, Totals, publish_manifest
 
 NAMES = [f"{number}.jpg" for number in range(8)] + ["line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), "=1.jpg"]
 
@@ -40,7 +40,7 @@ def make(settings, outbox, tmp_path):
 
 
 def publish(folder, *, fence=100, lease=None, record=None):
-    return publish_manifest(folder, folder.request(), record, fence, lease or FakeFinalizeLease())
+    return publish_manifest(folder, folder.request(), record, lease or FakeFinalizeLease(fence=fence))
 
 
 def expected_rows(folder):
@@ -273,22 +273,6 @@ def test_a_death_at_any_step_is_made_good_by_the_next_try(make, outbox, overwrit
         step += 1
 
     assert step > 5
-
-
-def test_only_temporaries_of_this_job_and_of_earlier_finalizers_are_removed(make, outbox):
-    folder = make()
-    prefix = f".{folder.job}."
-    mine = [f"{prefix}99.tmp", f"{prefix}99.summary.tmp"]
-    others = [f"{prefix}101.tmp", ".c261123-143355-7f3a2b.5.tmp", ".out.csv.swp", "out.csv.bak"]
-    for name in [*mine, *others]:
-        (outbox / name).touch()
-
-    remove_temporaries(folder.request(), before=100)
-    after_finalizer = names(outbox)
-    remove_temporaries(folder.request())
-
-    assert after_finalizer == sorted(others)
-    assert names(outbox) == sorted(others[1:])
 
 
 def test_an_output_of_any_bytes_is_published(make, outbox):

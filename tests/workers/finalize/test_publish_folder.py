@@ -11,7 +11,7 @@ from orchestrator.contract.jobs.requests import EvaluateJobRequest
 from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step
 from workers.finalize.lease import FinalizeLeaseLostError
 from workers.finalize.publish import DiskTroubleError, PublishError
-from workers.finalize.publish_folder import publish_evaluation, remove_copies
+from workers.finalize.publish_folder import publish_evaluation
 
 FILES = {"evaluation.json": b"{}", "report.html": b"report", "plots/curves.png": b"png"}
 
@@ -51,7 +51,7 @@ def make(settings, **changes) -> JobFolder:
 
 
 def publish(folder, *, fence=100, lease=None):
-    return publish_evaluation(folder, folder.request(), fence, lease or FakeFinalizeLease())
+    return publish_evaluation(folder, folder.request(), lease or FakeFinalizeLease(fence=fence))
 
 
 def content(folder):
@@ -120,18 +120,6 @@ def test_a_finalizer_that_dies_anywhere_leaves_what_the_next_one_finishes(folder
         (outbox / "result").rename(outbox.parent / f"result-{step}")
         step += 1
     assert step > 5
-
-
-def test_copies_of_dead_finalizers_go_and_those_of_later_ones_and_of_others_stay(folder, outbox):
-    names = [f".{folder.job}.99.tmp", f".{folder.job}.100.tmp", ".e261123-143355-000000.1.tmp", "mine.tmp"]
-    for name in names:
-        (outbox / name).mkdir()
-
-    remove_copies(folder.request(), before=100)
-
-    assert sorted(os.listdir(outbox)) == sorted(names[1:])
-    remove_copies(folder.request())
-    assert sorted(os.listdir(outbox)) == sorted(names[2:])
 
 
 def test_an_output_that_cannot_be_made_is_told(folder, outbox):

@@ -1,0 +1,110 @@
+"""The end of a job: how a cancelled or failed job concludes, and the steps by which any job ends.
+
+Workers and commands both end jobs; publishing a result is a worker's alone. Every step may be done twice: the second
+time it finds the same outcome, and changes nothing.
+"""
+
+import contextlib
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from modeling.names import text_to_path
+from orchestrator.contract.jobs.job_folder import FinalState, JobFolder, Outcome
+from orchestrator.contract.jobs.listing import read_facts
+from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
+from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest
+from orchestrator.contract.jobs.restore import output_of
+from orchestrator.contract.ledger.ledger import JobRecord
+
+
+def conclude(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> Outcome:
+    """End a job, on the disk first; returns its outcome, which is another one if the job has ended before."""
+    outcome = folder.write_outcome(outcome)
+    folder.remove_temporaries()
+    enter_outcome(folder, outcome, ledger)
+    return outcome
+
+
+def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> None:
+    """Enter into the ledger how the job ended, then remove it from the active jobs."""
+    ledger.finish(
+        folder.job,
+        outcome.state,
+        output=output_of(folder.request()),
+        error=outcome.error or "",
+        result=outcome.result or "",
+    )
+    folder.retire()
+
+
+def stopped_outcome(folder: JobFolder, request: AnyJobRequest, record: JobRecord | None) -> Outcome:
+    """The outcome of a job that was cancelled, by the operator or by an error; removes what it left beside its output.
+
+    The caller holds the finalize lease.
+    """
+    remove_unpublished(request)
+    if outcome := too_many_failures(folder, request, record):
+        return outcome
+    if record is not None and record.error:
+        return make_outcome("failed", record, error=record.error)
+    return make_outcome("cancelled", record)
+
+
+def too_many_failures(folder: JobFolder, request: AnyJobRequest, record: JobRecord | None) -> Outcome | None:
+    """The outcome of a classify job of which more images failed than the operator accepts; None for any other job."""
+    if record is None or not isinstance(request, ClassifyRequest):
+        return None
+    facts = read_facts(folder.path)
+    limit = request.failure_limit(facts.num_images if facts else None)
+    if limit is None or record.num_failed <= limit:
+        return None
+    counts = f"{record.num_failed} of {record.num_done} images failed, more than the {limit} allowed"
+    outcome = make_outcome("failed", record, error=f"{counts} by --max-failures")
+    return outcome.model_copy(update={"too_many_failures": True})
+
+
+def make_outcome(
+    state: FinalState, record: JobRecord | None, *, error: str | None = None, result: str | None = None
+) -> Outcome:
+    """An outcome with the ledger's counts."""
+    return Outcome(
+        state=state,
+        ended=datetime.now(UTC),
+        num_images=record.num_images if record else 0,
+        num_done=record.num_done if record else 0,
+        num_failed=record.num_failed if record else 0,
+        error=error,
+        result=result,
+    )
+
+
+def unpublished_path(request: AnyJobRequest, fence: int) -> Path:
+    """Where the finalizer with this fence prepares the output, beside it: a hidden name that no other job uses."""
+    return Path(text_to_path(output_of(request))).with_name(f"{_prefix(request)}{fence}.tmp")
+
+
+def remove_unpublished(request: AnyJobRequest, *, before: int | None = None) -> None:
+    """Remove what finalizers of this job that died left beside the output, by default of all.
+
+    before: only of finalizers with a lower fence. One that was frozen so never removes its successor's files.
+    """
+    if not output_of(request):
+        return
+    prefix = _prefix(request)
+    with contextlib.suppress(OSError):
+        for path in Path(text_to_path(output_of(request))).parent.iterdir():
+            fence = path.name.removeprefix(prefix).partition(".")[0]
+            if path.name.startswith(prefix) and (before is None or not fence.isdecimal() or int(fence) < before):
+                _remove(path)
+
+
+def _prefix(request: AnyJobRequest) -> str:
+    return f".{request.job}."
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

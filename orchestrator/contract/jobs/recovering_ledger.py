@@ -1,0 +1,152 @@
+"""The ledger for callers that go on when the server was away, or came back without a job it knew.
+
+How patient it is stays the caller's: a command fails at once, a worker waits. So does what a lost lease means.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, State, Verdict
+from orchestrator.contract.server import SERVER_ERRORS
+from orchestrator.contract.settings import Settings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RESTORES = 3  # for one call; if the server is emptied again and again, a later sweep restores the job
+RESTORE_PAUSE_S = 0.05  # between two of them
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long calls are repeated while the server is away: for `seconds`, or until `give_up` returns true."""
+
+    seconds: float = 0.0
+    give_up: Callable[[], bool] = lambda: False
+
+    def call(self, call: Callable[[], T]) -> T:
+        """Repeat `call` while the server is away; the last error is raised when patience ends."""
+        deadline = time.monotonic() + self.seconds
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return call()
+            except SERVER_ERRORS as err:
+                if self.give_up() or time.monotonic() >= deadline:
+                    raise
+                logger.warning("the server is away, trying again: %s", err)
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+NO_PATIENCE = Patience()
+
+
+class RecoveringLedger:
+    """The ledger's calls, repeated while the server is away, and after restoring a job that the server forgot.
+
+    The answer `unknown` means that restoring the job did not help. All methods raise one of SERVER_ERRORS when patience
+    ends, and NotFoundError for a job that is neither in the ledger nor on the disk.
+    """
+
+    def __init__(self, ledger: Ledger, settings: Settings, patience: Patience = NO_PATIENCE) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._patience = patience
+
+    def claim(self, job: str, worker: str, lease_s: float) -> Claim | str:
+        """Take a shard, or learn why there is none; see `Ledger.claim`."""
+        return self._known(job, lambda: self._ledger.claim(job, worker, lease_s), lambda answer: answer == "unknown")
+
+    def commit(
+        self,
+        claim: Claim,
+        *,
+        num_rows: int,
+        num_failed: int,
+        given_up: bool = False,
+        seconds: Mapping[str, float] | None = None,
+    ) -> tuple[Verdict, State]:
+        """Enter that the shard's part is on the disk; see `Ledger.commit`.
+
+        A job that was restored has the part already: its commit is answered with `already`, or `stale` where only a
+        claim can tell (a training, an evaluation).
+        """
+
+        def commit() -> tuple[Verdict, State]:
+            return self._ledger.commit(
+                claim, num_rows=num_rows, num_failed=num_failed, given_up=given_up, seconds=seconds
+            )
+
+        return self._known(claim.job, commit, lambda answer: answer[0] == "unknown")
+
+    def cancel(self, job: str, *, reason: str = "") -> State:
+        """Ask for the job's end; see `Ledger.cancel`."""
+        return self._known(job, lambda: self._ledger.cancel(job, reason=reason), lambda state: state == "unknown")
+
+    def extend(
+        self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None
+    ) -> State:
+        """Enter how far the listing is; see `Ledger.extend`."""
+        return self._known(
+            job,
+            lambda: self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=failure_limit),
+            lambda state: state == "unknown",
+        )
+
+    def need(self, job: str, starving_s: float) -> Need:
+        """What the job lacks at this moment; see `Ledger.need`."""
+        return self._known(job, lambda: self._ledger.need(job, starving_s), lambda need: need == "rebuild")
+
+    def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
+        """Take the job's finalize lease; see `Ledger.take_finalize_lease`."""
+        return self._known(
+            job,
+            lambda: self._ledger.take_finalize_lease(job, worker, lease_s),
+            lambda answer: answer[0] == "unknown",
+        )
+
+    def renew_finalize_lease(self, job: str, fence: int, lease_s: float) -> bool:
+        """Keep the job's finalize lease, False where it is lost; a server that forgot the job has lost it."""
+        return self._patience.call(lambda: self._ledger.renew_finalize_lease(job, fence, lease_s))
+
+    def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
+        """Enter the end that stands in the job folder; a job that the server forgot needs none."""
+        self._patience.call(lambda: self._ledger.finish(job, state, output=output, error=error, result=result))
+
+    def record(self, job: str) -> JobRecord | None:
+        """All that the ledger has of a job; None where it is not known."""
+        return self._patience.call(lambda: self._ledger.record(job))
+
+    def report_trouble(self, job: str, trouble: str) -> None:
+        """Show what keeps a job from going on; the next commit removes it."""
+        self._patience.call(lambda: self._ledger.report_trouble(job, trouble))
+
+    def count_images(self, worker: str, num_images: int) -> None:
+        """Add to the number of images a worker has classified."""
+        self._patience.call(lambda: self._ledger.live_workers.count_images(worker, num_images))
+
+    def restore(self, job: str, *, replace: bool = False) -> None:
+        """Enter a job as its folder has it; where the ledger knows it, only if `replace` is set."""
+        folder = JobFolder.open(self._settings, job)
+        if self._patience.call(lambda: restore_job(folder, self._ledger, replace=replace)) and not replace:
+            logger.warning("the server had forgotten job %s; entered it again from %s", job, folder.path)
+
+    def _known(self, job: str, call: Callable[[], T], is_unknown: Callable[[T], bool]) -> T:
+        """The answer to `call`, which is repeated after the job was restored if the server does not know it."""
+        answer = self._patience.call(call)
+        for restores in range(RESTORES):
+            if not is_unknown(answer):
+                break
+            if restores:
+                time.sleep(RESTORE_PAUSE_S)
+            self.restore(job)
+            answer = self._patience.call(call)
+        return answer

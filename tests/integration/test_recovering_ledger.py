@@ -1,0 +1,118 @@
+"""A job that the server forgot is restored by whichever call comes first."""
+
+import pytest
+import redis
+
+from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.jobs.job_folder import new_job_id
+from orchestrator.contract.jobs.recovering_ledger import RESTORES, Patience, RecoveringLedger
+from orchestrator.contract.ledger.ledger import Claim, Ledger
+from orchestrator.contract.server import connect
+from tests.support.fakes import enter_job, make_job, write_fake_parts
+
+pytestmark = pytest.mark.integration
+
+LONG_S = 60
+
+
+@pytest.fixture
+def folder(settings, ledger, tmp_path):
+    """A job of ten images in three shards, entered."""
+    names = [f"{number}.png" for number in range(10)]
+    folder = make_job(settings, names, root=tmp_path, output=tmp_path / "out.csv")
+    enter_job(folder, ledger)
+    return folder
+
+
+@pytest.fixture
+def recovering(settings, ledger):
+    return RecoveringLedger(ledger, settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda ledger, job: ledger.claim(job, "w1", LONG_S).shard, 0),
+        (lambda ledger, job: ledger.cancel(job, reason="an error"), "cancelling"),
+        (lambda ledger, job: ledger.need(job, LONG_S), "claim"),
+        (lambda ledger, job: ledger.take_finalize_lease(job, "w1", LONG_S), ("running", None)),
+        (lambda ledger, job: ledger.extend(job, 3, 10, listed=True), "running"),
+    ],
+    ids=["claim", "cancel", "need", "take_finalize_lease", "extend"],
+)
+def test_a_call_restores_the_job_that_the_server_forgot(folder, recovering, ledger, server, call, answer):
+    server.empty()
+
+    assert call(recovering, folder.job) == answer
+
+    record = ledger.record(folder.job)
+    assert (record.num_shards, record.num_images, record.listed) == (3, 10, True)
+
+
+def test_a_part_whose_commit_finds_the_job_forgotten_is_counted_once(folder, recovering, ledger, server):
+    claim = ledger.claim(folder.job, "w1", LONG_S)
+    write_fake_parts(folder, [claim.shard])
+    server.empty()
+
+    verdict = recovering.commit(claim, num_rows=4, num_failed=1)
+
+    record = ledger.record(folder.job)
+    assert verdict == ("already", "running")
+    assert (record.shards_done, record.num_done, record.num_failed) == (1, 4, 1)
+
+
+def test_a_job_that_the_server_knows_is_not_restored(folder, recovering, ledger):
+    write_fake_parts(folder, [0])
+
+    claim = recovering.claim(folder.job, "w1", LONG_S)
+
+    assert isinstance(claim, Claim)
+    assert ledger.record(folder.job).shards_done == 0
+
+
+def test_a_finalizer_restores_a_job_over_what_the_ledger_has(folder, recovering, ledger):
+    write_fake_parts(folder, [0])
+
+    recovering.restore(folder.job, replace=True)
+
+    assert ledger.record(folder.job).shards_done == 1
+
+
+def test_a_job_that_is_on_no_disk_is_not_found(recovering):
+    with pytest.raises(NotFoundError):
+        recovering.claim(new_job_id("classify"), "w1", LONG_S)
+
+
+def test_a_server_that_forgets_again_and_again_is_not_asked_for_ever(folder, settings, server):
+    class ForgetfulLedger(Ledger):
+        claims = 0
+
+        def claim(self, *args):
+            self.claims += 1
+            server.empty()
+            return super().claim(*args)
+
+    ledger = ForgetfulLedger(connect(server.url))
+
+    assert RecoveringLedger(ledger, settings).claim(folder.job, "w1", LONG_S) == "unknown"
+    assert ledger.claims == RESTORES + 1
+    ledger.client.close()
+
+
+def test_a_server_that_is_away_while_the_job_is_restored_is_waited_for(folder, settings, server):
+    class UnreliableLedger(Ledger):
+        refusals = 2
+
+        def restore(self, *args, **kwargs):
+            if self.refusals:
+                self.refusals -= 1
+                raise redis.ConnectionError("gone")
+            return super().restore(*args, **kwargs)
+
+    ledger = UnreliableLedger(connect(server.url))
+    server.empty()
+
+    claim = RecoveringLedger(ledger, settings, Patience(LONG_S)).claim(folder.job, "w1", LONG_S)
+
+    assert (claim.shard, ledger.refusals) == (0, 0)
+    ledger.client.close()
