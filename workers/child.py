@@ -1,4 +1,4 @@
-"""A worker's child process: holds the device, the loaded models and the decode threads, and does the work."""
+"""A worker's pool child: the process that holds the device, models and decode threads, and does the work."""
 
 import contextlib
 import json
@@ -21,12 +21,12 @@ from workers.context import ModelCache, WorkerContext
 
 logger = logging.getLogger(__name__)
 
-WORKER_ENVIRONMENT = "PIGEONHOLE_WORKER"  # how a parent tells its child who they are; not for operators
+WORKER_ENVIRONMENT = "PIGEONHOLE_WORKER"  # by which the parent passes WorkerFacts to its pool child; not for operators
 
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a parent tells its child."""
+    """What the parent passes to its pool child."""
 
     worker: str
     device: str
@@ -39,13 +39,13 @@ class WorkerFacts:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """What this process's parent said."""
+        """What this process's parent passed."""
         return cls(**json.loads(os.environ[WORKER_ENVIRONMENT]))
 
 
 @cache
 def worker_context() -> WorkerContext:
-    """This process's place of work, made once."""
+    """This process's context, made once."""
     settings, facts = get_settings(), WorkerFacts.from_environment()
     drain_flag = Path(facts.drain_flag)
     app = current_app._get_current_object()
@@ -62,7 +62,7 @@ def worker_context() -> WorkerContext:
 
 @contextlib.contextmanager
 def at_work(doing: str) -> Iterator[WorkerContext]:
-    """The context, with the ledger told what it is used for."""
+    """The context; the ledger shows what the worker is doing meanwhile."""
     context = worker_context()
     _say(context, doing)
     try:
@@ -75,7 +75,7 @@ def _say(context: WorkerContext, doing: str) -> None:
     try:
         context.ledger.live_workers.say_doing(context.worker, doing)
     except SERVER_ERRORS as err:
-        logger.info("cannot say %r: %s", doing, err)
+        logger.info("cannot report %r: %s", doing, err)
 
 
 @signals.worker_process_init.connect
@@ -89,7 +89,7 @@ def _warm_up(**_: Any) -> None:
 
 
 def configure_logging(level: str) -> None:
-    """Log lines of one shape, from parent and child, on standard error."""
+    """Log lines of one format on standard error, from the parent and the pool child."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(processName)s %(message)s", force=True)
     for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "celery.bootsteps"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

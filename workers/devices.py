@@ -14,10 +14,10 @@ from orchestrator.contract.errors import UnavailableError, UsageError
 
 @dataclass(frozen=True)
 class Device:
-    """A device, or several GPUs that train together, and what the child process needs to see them."""
+    """A device, or several GPUs that train together, and what the pool child needs to see them."""
 
     name: str  # as the operator says it: cpu, cuda:1, cuda:0,1
-    torch_name: str  # as the child, which sees only these, says the first: cpu, cuda:0
+    torch_name: str  # as the pool child, which sees only these, names the first: cpu, cuda:0
     visible: str | None  # CUDA_VISIBLE_DEVICES
     locks: tuple[IO[str], ...] = ()  # held open while the worker lives
 

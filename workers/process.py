@@ -1,7 +1,7 @@
-"""A worker's parent process: talks to the broker, beats, sweeps, restarts its child. It never imports torch.
+"""A worker's parent process: takes doorbells from the broker, starts the pool child, and runs the maintenance threads.
 
-The child (`child.py`) holds the device and does the work. On SIGTERM or Ctrl-C the worker takes no further
-doorbell, and finishes or hands back what it holds; a second signal stops it at once.
+It never imports torch. The pool child (`child.py`) holds the device and does the work. On SIGTERM or Ctrl-C the worker
+takes no further doorbell, and finishes or hands back what it holds; a second signal stops it immediately.
 """
 
 import logging
@@ -11,8 +11,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +24,7 @@ from orchestrator.contract.app import create_app, ring
 from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
+from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS, connect, redact, require_answer
 from orchestrator.contract.settings import get_settings
@@ -52,7 +51,7 @@ def main(queues: str, wanted: str, log_level: str) -> None:
 
 
 def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
-    """Hold `device` and take doorbells off `queues` until told to stop."""
+    """Hold `device` and take doorbells from `queues` until told to stop."""
     settings = get_settings()
     url = settings.require_server_url()
     ledger = Ledger(connect(url))
@@ -84,7 +83,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
 
 
 class MaintenanceThreads:
-    """The threads that say the worker lives and look after jobs that nobody else looks after."""
+    """The worker's heartbeat and its sweep, each in a thread of its own: a sweep may have a large job to restore."""
 
     def __init__(self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str) -> None:
         self._app = app
@@ -96,40 +95,26 @@ class MaintenanceThreads:
             "device": device,
             "queues": ",".join(queues),
         }
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._repeat, args=(work,), name=work.__name__, daemon=True)
-            for work in (self._beat, self._sweep)  # apart, since a sweep may have a large job to restore
-        ]
+        self._threads = (
+            PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", at_once=True),
+            PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", at_once=True),
+        )
 
     def start(self) -> None:
-        """Beat and sweep at once, then every `HEARTBEAT_S`."""
+        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Strike the worker off the list."""
-        self._stop.set()
+        """Stop the threads and remove the worker from the live ones."""
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join(timeout=HEARTBEAT_S)
+            thread.stop(wait_s=HEARTBEAT_S)
         try:
             self._ledger.live_workers.remove(self._worker)
         except SERVER_ERRORS as err:
-            logger.info("cannot sign off, the server will notice: %s", err)
+            logger.info("cannot remove this worker from the live ones, its heartbeat will expire: %s", err)
 
-    def _repeat(self, work: Callable[[], None]) -> None:
-        while True:
-            try:
-                work()
-            except SERVER_ERRORS as err:
-                logger.warning("cannot reach the server: %s", err)
-            except Exception:
-                logger.exception("%s failed; it is tried again", threading.current_thread().name)
-            if self._stop.wait(HEARTBEAT_S):
-                return
-
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         self._ledger.live_workers.heartbeat(
             self._worker, self._facts | {"busy": int(bool(worker_state.reserved_requests))}
         )
@@ -140,12 +125,12 @@ class MaintenanceThreads:
             self._ledger.live_workers.end_sweep()
 
     def _ring(self, queue: str, job: str) -> None:
-        logger.info("job %s has work and nobody at it; ringing on %s", job, queue)
+        logger.info("job %s has work and no worker; ringing on %s", job, queue)
         ring(self._app, queue, job)
 
 
 def _parse_queues(text: str) -> tuple[str, ...]:
-    """The queues to listen to; ending jobs is every worker's affair."""
+    """The queues to listen to; every worker ends jobs."""
     wanted = [name.strip() for name in text.split(",") if name.strip()]
     if unknown := sorted(set(wanted) - set(ALL_QUEUES)):
         raise UsageError(f"--queues {text!r}: {unknown[0]!r} is none of {', '.join(ALL_QUEUES)}")
@@ -159,7 +144,7 @@ def _celery_arguments(worker: str, queues: tuple[str, ...], log_level: str) -> l
         "--quiet",
         "worker",
         "--pool=prefork",  # never solo: it loses the task it is in when told to stop
-        "--concurrency=1",  # one child holds the device
+        "--concurrency=1",  # one pool child holds the device
         f"--queues={','.join(queues)}",
         f"--hostname={worker}@{socket.gethostname()}",
         f"--loglevel={log_level}",
@@ -169,11 +154,11 @@ def _celery_arguments(worker: str, queues: tuple[str, ...], log_level: str) -> l
 
 
 def _keep_logging(**_: Any) -> None:
-    """Connected to Celery's signal, which keeps Celery from setting up logging of its own."""
+    """Connected to Celery's signal, so that Celery sets up no logging of its own."""
 
 
 def _ready(drain_flag: Path, maintenance: MaintenanceThreads) -> None:
-    """The worker takes doorbells from here on."""
+    """Called when the worker takes doorbells: set up the signals, start the maintenance threads."""
     warm_stop = signal.getsignal(signal.SIGTERM)
     assert callable(warm_stop)
 
@@ -190,7 +175,7 @@ def _ready(drain_flag: Path, maintenance: MaintenanceThreads) -> None:
 
 
 def _stop_at_once(run_folder: Path) -> None:
-    """End this process and its child now; leases run out, and others take over."""
+    """End this process and its pool child now; leases run out, and other workers take over."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
     shutil.rmtree(run_folder, ignore_errors=True)

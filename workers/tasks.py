@@ -28,7 +28,7 @@ def classify_task(message: dict[str, Any]) -> None:
 
 @shared_task(name=TASKS[TRAIN])
 def train_task(message: dict[str, Any]) -> None:
-    """Train or evaluate to the end; the child process can be stopped at any time."""
+    """Train or evaluate to the end; the process that does it can be stopped at any time."""
     _answer(TRAIN, message)
 
 
@@ -39,14 +39,14 @@ def finalize_task(message: dict[str, Any]) -> None:
 
 
 def _answer(queue: str, message: dict[str, Any]) -> None:
-    """Do what the bell asks for; a bell that means nothing here is reported and dropped."""
+    """Do the work that the doorbell is for; an invalid doorbell is logged and dropped."""
     try:
         job = Doorbell.parse(message, what=f"a doorbell on {queue}").job
         with at_work(f"{queue} {job}") as context:
             _WORK[queue](job, context)
     except MessageError as err:
-        logger.error("%s", err)  # noqa: TRY400 the message says it all
+        logger.error("%s", err)  # noqa: TRY400 the message is enough
     except NotFoundError as err:
         logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400
     except SERVER_ERRORS as err:
-        logger.warning("the server is away for too long, leaving %s to whoever comes next: %s", queue, err)
+        logger.warning("the server is away for too long, leaving %s to another doorbell: %s", queue, err)
