@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import KW_ONLY, MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -14,8 +14,8 @@ _PATHS = ("data", "output", "work", "cache")
 
 
 @dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """Train `architecture` on `data` and leave the model in the folder `output`.
+class TrainOptions:
+    """What a user asks of a training, checked; where it runs and where its files go is known later (`TrainRequest`).
 
     weights: pre-trained weights to start from (modeling.networks.weights says which); None: from scratch.
     epochs, batch_size, learning_rate: the architecture's recipe where None; learning_rate may be `auto`, which
@@ -23,25 +23,22 @@ class TrainRequest:
         they nor a budget are given.
     image_size: side in px; where None, what the architecture wants, or else what the images suggest: their own
         size if it is small and common, else 64.
+    validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; official parts
+        take their place.
     budget_s: seconds that fitting may take: it chooses the number of epochs, up to `epochs`.
     max_error: the share of accepted images that may be wrong, from which accept thresholds follow; in (0, 1).
     deterministic: nothing is chosen by timing, and only deterministic kernels run; slower on a GPU.
-    validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; official parts
-        take their place.
     int8: quantise the network, too, and publish that beside it where it keeps the bound (modeling.training.int8).
-    work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
-    cache: folder for facts about images, their features, and what trains fastest on this hardware; safe to delete.
     """
 
     data: Path
     architecture: str
-    output: Path
+    _: KW_ONLY
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | Literal["auto"] | None = None
     image_size: int | None = None
     seed: int = 0
-    device: str = "cpu"
     validation: float = 0.1
     test: float = 0.1
     weights: str | None = None
@@ -49,11 +46,9 @@ class TrainRequest:
     max_error: float = 0.01
     deterministic: bool = False
     int8: bool = False
-    work: Path | None = None
-    cache: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in _PATHS:
+        for name in self._paths():
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value))
         get_architecture(self.architecture)
@@ -92,9 +87,13 @@ class TrainRequest:
         if self.deterministic and self.budget_s is not None:
             raise ModelingError("a budget goes by the clock, which deterministic rules out; give epochs instead")
 
+    @classmethod
+    def _paths(cls) -> list[str]:
+        return [field.name for field in fields(cls) if field.name in _PATHS]
+
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        paths = {name: None if (path := getattr(self, name)) is None else str(path) for name in _PATHS}
+        paths = {name: None if (path := getattr(self, name)) is None else str(path) for name in self._paths()}
         return asdict(self) | paths
 
     @classmethod
@@ -107,7 +106,7 @@ class TrainRequest:
         if not isinstance(value, Mapping):
             raise ModelingError(f"a training request must be an object, not {type(value).__name__}")
         unknown = sorted(set(value) - {field.name for field in fields(cls)})
-        missing = sorted({"data", "architecture", "output"} - set(value))
+        missing = sorted({field.name for field in fields(cls) if field.default is MISSING} - set(value))
         if unknown or missing:
             raise ModelingError(f"training request: unknown keys {unknown}, missing keys {missing}")
         for key in ("data", "architecture", "output", "device", "weights", "work", "cache"):
@@ -115,6 +114,22 @@ class TrainRequest:
             if not optional and not isinstance(value.get(key, ""), str):
                 raise ModelingError(f"{key} must be a string, not {value[key]!r}")
         return cls(**value)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest(TrainOptions):
+    """Train `architecture` on `data` and leave the model in the folder `output`.
+
+    device: as torch spells it.
+    work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
+    cache: folder for facts about images, their features, and what trains fastest on this hardware; safe to delete.
+    """
+
+    output: Path
+    _: KW_ONLY
+    device: str = "cpu"
+    work: Path | None = None
+    cache: Path | None = None
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
