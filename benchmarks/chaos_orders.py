@@ -16,8 +16,10 @@ from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.results import find_published, verify
-from orchestrator.jobs.submit import ClassifySpec, JobClient, TrainSpec
+from orchestrator.jobs.specs import ClassifySpec, TrainSpec
+from orchestrator.jobs.submit import JobClient
 from tests.integration.test_training_jobs import make_shapes
 from tests.support.published_models import make_photographs, make_pngs
 
@@ -120,7 +122,7 @@ class Customer(threading.Thread):
     def classify(self, order: Order, output: Path) -> str:
         """Submit one job."""
         spec = ClassifySpec(str(order.source), "digits", output=output, shard_size=order.shard_size)
-        return JobClient(self.settings).submit_classify(spec).job
+        return JobClient(self.settings).submit(prepare(self.settings, spec)).job
 
     def _submit(self, order: Order) -> tuple[str, Path] | None:
         """Submit until somebody listens: with the server away a submission is refused, which is no fault."""
@@ -168,7 +170,7 @@ class Trainer(Customer):
         name = f"bars-{self._number}"
         spec = TrainSpec(self.orders[0].source.parent / "shapes", name, {"architecture": "mlp", "epochs": 60})
         try:
-            job = JobClient(self.settings).submit_train(spec).job
+            job = JobClient(self.settings).submit(prepare(self.settings, spec)).job
         except (UnavailableError, *SERVER_ERRORS):
             self.leaving.wait(1)
             return

@@ -34,7 +34,9 @@ from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import follow
-from orchestrator.jobs.submit import ClassifySpec, JobClient
+from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.submit import JobClient
 from orchestrator.stack.stack import Stack
 from tests.support.published_models import make_pngs, publish_model
 from workers.classify.read import ImageReader
@@ -60,7 +62,7 @@ class Bench:
         self._number += 1
         output = self.home.parent / f"out-{self._number}.csv"
         started = time.perf_counter()
-        job = self.client.submit_classify(ClassifySpec(str(source), "digits", output=output)).job
+        job = self.client.submit(prepare(self.settings, ClassifySpec(str(source), "digits", output=output))).job
         for snapshot in follow(self.settings, self.client.ledger, job):
             record = snapshot.record
         elapsed_s = time.perf_counter() - started

@@ -16,7 +16,9 @@ from modeling.inference.pipeline import predict_units
 from modeling.registry.store import ModelVersion
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import follow
-from orchestrator.jobs.submit import ClassifySpec, JobClient
+from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.submit import JobClient
 from orchestrator.stack.stack import Stack
 from workers.classify.read import ImageReader
 
@@ -118,7 +120,7 @@ def _classify(subject: Subject, manifest: Path) -> None:
     """Submit a job and follow it to its end."""
     client = JobClient(subject.settings)
     spec = ClassifySpec(str(subject.folder), subject.version.name, output=manifest)
-    job = client.submit_classify(spec).job
+    job = client.submit(prepare(subject.settings, spec)).job
     for snapshot in follow(subject.settings, client.ledger, job):
         record = snapshot.record
     client.ledger.client.close()

@@ -29,7 +29,9 @@ from modeling.inference.choose_engine import load_fastest
 from modeling.registry.store import ModelVersion
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import follow
-from orchestrator.jobs.submit import ClassifySpec, JobClient
+from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.submit import JobClient
 from orchestrator.stack.stack import Stack
 
 SAMPLE_EVERY_S = 0.2
@@ -53,7 +55,7 @@ class Bench:
         spec = ClassifySpec(
             str(folder), self.version.name, output=self.scratch / f"out-{self._number}.csv", shard_size=64
         )
-        for snapshot in follow(self.settings, client.ledger, client.submit_classify(spec).job):
+        for snapshot in follow(self.settings, client.ledger, client.submit(prepare(self.settings, spec)).job):
             record = snapshot.record
         assert record.state == "succeeded", record
         return time.perf_counter() - started

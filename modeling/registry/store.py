@@ -57,6 +57,15 @@ class ModelVersion:
         """Folder of what is built from this version for some hardware; beside it, and safe to delete at any time."""
         return self.path.parent / ".engines" / self.digest[:16]
 
+    def card(self) -> ModelCard:
+        """What is known of the model.
+
+        Raises:
+            ModelFormatError: a damaged card, or one of an unknown format.
+        """
+        path = self.path / CARD_FILE
+        return ModelCard.from_bytes(path.read_bytes(), path)
+
     def created(self) -> datetime:
         """When it was published, in UTC."""
         return datetime.fromtimestamp((self.path / CARD_FILE).stat().st_mtime, UTC)
@@ -136,8 +145,7 @@ class ModelStore:
             ModelNotFoundError: no such version.
             ModelFormatError: a damaged card, or one of an unknown format.
         """
-        path = self.resolve(ref).path / CARD_FILE
-        return ModelCard.from_bytes(path.read_bytes(), path)
+        return self.resolve(ref).card()
 
     def aliases(self, name: str) -> dict[str, int]:
         """The version number behind each alias of a model; empty where the model is not there.

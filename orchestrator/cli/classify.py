@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ from orchestrator.cli.output import duration, json_option, print_json, say
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.settings import get_settings
+from orchestrator.jobs.prepare import PreparedClassify, prepare
 from orchestrator.jobs.sources import SourceOptions
-from orchestrator.jobs.specs import ClassifySpec, check_classify
-from orchestrator.jobs.submit import JobClient
+from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.submit import JobClient, OnListing
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
@@ -32,7 +33,7 @@ class FailureLimit(click.ParamType[MaxFailures]):
     name = "N|P%"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MaxFailures:
-        """Parse what the operator wrote."""
+        """Parse the text of the option."""
         if isinstance(value, MaxFailures):
             return value
         share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
@@ -49,31 +50,42 @@ class FailureLimit(click.ParamType[MaxFailures]):
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The manifest to write; default: one in the job's folder."
 )
-@click.option("--format", "output_format", type=click.Choice(list(FORMATS)), help="Default: by the output's name.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(list(FORMATS)),
+    help="Format of the manifest; default: by the output's name.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists, once the job has succeeded.")
-@click.option("--top-k", type=click.IntRange(1, 1000), default=5, show_default=True, help="Best labels a row.")
+@click.option(
+    "--top-k", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of best labels per row."
+)
 @click.option(
     "--shard-size", type=click.IntRange(1, 100_000),
-    help="Images a worker claims at once; what is done again if it dies. Default: two seconds of work.",
+    help="Images per shard, the unit that a worker claims and repeats after a crash; default: two seconds of work.",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,
-    help="Numbers that the network is computed in; auto: whatever measures fastest and answers as the model does.",
+    help="Numeric precision of the network; auto: the fastest measured one that gives the model's answers.",
 )  # fmt: skip
-@click.option("--max-failures", type=FailureLimit(), help="Stop and exit with 3 once more images than this failed.")
+@click.option(
+    "--max-failures",
+    type=FailureLimit(),
+    help="Stop and exit with 3 once more than this number or share of images has failed.",
+)
 @click.option("--recursive/--no-recursive", default=True, show_default=True, help="Descend into folders.")
-@click.option("--follow-symlinks", is_flag=True, help="Read what symlinks lead to outside the source, too.")
-@click.option("--all-files", is_flag=True, help="Take every file for an image, whatever its name.")
+@click.option("--follow-symlinks", is_flag=True, help="Also read images that symlinks lead to outside the source.")
+@click.option("--all-files", is_flag=True, help="Treat every file as an image, whatever its name.")
 @click.option(
     "--root", type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that a list's paths belong to; default: the list's own, or the present one for '-'.",
+    help="Folder that the paths of a list are relative to; default: the list's own, or the current one for '-'.",
 )  # fmt: skip
-@click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
+@click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id once it is listed, and return.")
 @click.option(
     "--plan",
     is_flag=True,
-    help="Submit nothing: measure a sample here, and say how long it takes, what limits it, and what fails.",
+    help="Submit nothing: measure a sample on this machine, and print the time, what limits it, and what fails.",
 )
 @json_option
 def classify(
@@ -91,8 +103,8 @@ def classify(
     """Classify the images of SOURCE; every one of them becomes a row of the manifest.
 
     SOURCE is a folder, a quoted glob, an image, a list of paths (.txt, or .csv with a column `path`), or - for
-    a list on standard input. Files that are hidden or not images by their name are counted, not classified;
-    a list is taken at its word.
+    a list on standard input. Hidden files and files without an image's extension are counted, not classified;
+    every path of a list is classified.
 
     \b
     Examples:
@@ -105,11 +117,13 @@ def classify(
     reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
     full = ClassifySpec(source, **spec, max_failures=max_failures, reading=reading, need_worker=not detach)
     if plan:
-        _show_plan(get_settings(), full, as_json=as_json)
+        full = replace(full, idempotency_key=None)  # a key stands for a submission
+        _show_plan(prepare(get_settings(), full), as_json=as_json)
         return
-    client = open_or_start_client(check=lambda settings: check_classify(settings, full))
+    prepared = prepare(get_settings(), full)
+    client = open_or_start_client()
     try:
-        submission = client.submit_classify(full, on_listing=_show_listing())
+        submission = client.submit(prepared, on_listing=_show_listing())
     finally:
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE, nl=False, err=True)
@@ -124,8 +138,8 @@ def classify(
         _follow(client, submission.job, as_json=as_json)
 
 
-def _show_listing() -> Any:
-    """A function that tells how a long listing goes, on a terminal."""
+def _show_listing() -> OnListing:
+    """A function that shows the progress of a long listing on a terminal."""
 
     def show(job: str, num_images: int) -> None:
         if sys.stderr.isatty():
@@ -142,7 +156,7 @@ def _left_out(skipped: dict[str, int]) -> str:
 
 
 def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
-    """Show the job until it ends, then where its manifest is."""
+    """Show the job until it ends, then the path of its manifest."""
     from orchestrator.cli.progress import end_code, follow_to_end, say_end
     from orchestrator.jobs.follow import to_json
 
@@ -158,7 +172,7 @@ def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
 
 
 def say_decisions(folder: JobFolder) -> None:
-    """How many images need a person, where the model decides."""
+    """Say how many images need a person, where the model decides."""
     from orchestrator.cli.results import describe_decisions
 
     counts = json.loads(folder.summary.read_bytes())["counts"]
@@ -168,13 +182,12 @@ def say_decisions(folder: JobFolder) -> None:
         say(f"`pigeonhole results show {folder.job} --decision review` shows what to look at")
 
 
-def _show_plan(settings: Settings, spec: ClassifySpec, *, as_json: bool) -> None:
-    """Check the spec, measure a sample of its images here, and print how the job would go."""
+def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:
+    """Measure a sample of the images on this machine, and print how the job would go."""
     from orchestrator.jobs.forecast import forecast  # numpy: only where something is measured
 
-    check_classify(settings, spec)
     say("measuring a sample on this machine; nothing is submitted")
-    told = forecast(settings, spec)
+    told = forecast(prepared)
     if as_json:
         print_json(asdict(told))
         return
@@ -183,7 +196,7 @@ def _show_plan(settings: Settings, spec: ClassifySpec, *, as_json: bool) -> None
 
 
 def _lines(told: "Forecast") -> list[tuple[str, str]]:
-    """Each fact with its name."""
+    """Name and text of each fact."""
     stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in told.stage_images_per_sec.items())
     times = ", ".join(
         f"{_count(num_workers, 'worker')} {duration(seconds)}" for num_workers, seconds in told.expected_s.items()

@@ -1,7 +1,5 @@
 """Opening the client for a command: find the server, or start the local stack."""
 
-from collections.abc import Callable
-
 import click
 import redis
 
@@ -12,22 +10,21 @@ from orchestrator.jobs.submit import JobClient, Submission
 
 
 def open_client() -> JobClient:
-    """The client at the configured server, or at the local stack's if it runs.
+    """The client of the configured server, or of the local stack's where that runs.
 
     Raises:
-        UnavailableError: if there is none, or it does not answer.
+        UnavailableError: there is no server, or it does not answer.
     """
     return JobClient(get_settings())
 
 
-def open_or_start_client(check: Callable[[Settings], None]) -> JobClient:
-    """The client; where no server is configured and no local stack runs, that is started first.
+def open_or_start_client() -> JobClient:
+    """The client; where no server is configured and no local stack runs, the local stack is started first.
 
-    `check` raises what is wrong with the spec, so that no stack is started for nothing.
+    Prepare the job before, so that an invalid one starts nothing.
     """
     settings = get_settings()
     if settings.server_url is None and not _local_server_answers(settings):
-        check(settings)
         from orchestrator.contract.devices import list_devices
         from orchestrator.stack.stack import Stack
 
@@ -47,11 +44,11 @@ def _local_server_answers(settings: Settings) -> bool:
 
 
 def say_existed(submission: Submission) -> None:
-    """Tell where an idempotency key had been used before."""
+    """Say so where the idempotency key stands for an earlier job."""
     if submission.existed:
         say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
 
 
 def print_job(job: str, *, as_json: bool) -> None:
-    """The id of a job that nobody follows."""
+    """Print the id of a detached job."""
     print_json({"job": job}) if as_json else click.echo(job)

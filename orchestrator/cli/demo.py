@@ -1,4 +1,4 @@
-"""`pigeonhole demo`: the project's first story, through a real server and a real worker."""
+"""`pigeonhole demo`: train on made glyphs and read a scanned page, with a real server and a real worker."""
 
 import shutil
 import time
@@ -14,12 +14,13 @@ from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.demo.story import Conclusion, Prepared, conclude, prepare
+from orchestrator.jobs.prepare import prepare as prepare_job
 from orchestrator.jobs.results import find_published
 from orchestrator.jobs.specs import ClassifySpec, TrainSpec
 from orchestrator.jobs.submit import JobClient
 from orchestrator.stack.stack import Stack
 
-MARKER = ".pigeonhole-demo"  # what tells a folder of ours from a folder of yours
+MARKER = ".pigeonhole-demo"  # marks a folder that a demo made and may replace
 MODEL = "characters"
 EPOCHS = 12  # the glyphs are few and varied; the recipe's own number suits sets ten times as large
 
@@ -27,9 +28,11 @@ EPOCHS = 12  # the glyphs are few and varied; the recipe's own number suits sets
 @click.command()
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-output"), show_default=True,
-    help="Folder for everything the demo makes; an earlier demo's is replaced.",
+    help="Folder for all files of the demo; that of an earlier demo is replaced.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, another page.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the page and the scan."
+)
 @json_option
 def demo(output: Path, seed: int, as_json: bool) -> None:
     """Print a page, scan it askew, and read it back with a classifier trained on other fonts.
@@ -55,11 +58,11 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
         client = JobClient(settings)
         say("2/4  training a character classifier through the queue")
         training = TrainSpec(prepared.glyphs, MODEL, {"architecture": "cnn", "epochs": EPOCHS})
-        model = _run(client, client.submit_train(training).job)
+        model = _run(client, client.submit(prepare_job(settings, training)).job)
         say("3/4  classifying the page's characters through the queue")
         manifest = output / "characters.csv"
         spec = ClassifySpec(str(prepared.characters), model.result, output=manifest)
-        _run(client, client.submit_classify(spec).job)
+        _run(client, client.submit(prepare_job(settings, spec)).job)
         say("4/4  joining the answers to text")
         rows = list(find_published(settings, str(manifest)).rows())
         conclusion = conclude(prepared, [(row.prediction.labels, row.prediction.scores) for row in rows])
@@ -70,7 +73,7 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
 
 
 def _clear(output: Path) -> None:
-    """Make the output folder, replacing an earlier demo's and nobody else's."""
+    """Make the output folder; that of an earlier demo is replaced, any other is refused."""
     if (output / MARKER).exists():
         Stack(Settings(home=output / "home", server_url=None)).down()
         shutil.rmtree(output)
@@ -81,7 +84,11 @@ def _clear(output: Path) -> None:
 
 
 def _run(client: JobClient, job: str) -> JobRecord:
-    """Follow a job to its end, which must be a good one."""
+    """Follow a job to its end.
+
+    Raises:
+        PigeonholeError: it did not succeed.
+    """
     from orchestrator.cli.progress import follow_to_end
 
     record = follow_to_end(client, job)
@@ -110,7 +117,7 @@ def _facts(
 
 
 def _tell(conclusion: Conclusion, facts: dict[str, object]) -> None:
-    """The text beside its original, and where everything lies."""
+    """Print the text beside its original, and the paths of the results."""
     click.echo()
     for line in conclusion.side_by_side:
         click.echo(line)

@@ -11,7 +11,9 @@ from modeling.registry.store import ModelStore
 from orchestrator.cli.client import open_or_start_client, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, say
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
-from orchestrator.jobs.specs import TrainSpec, check_train
+from orchestrator.contract.settings import get_settings
+from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.specs import TrainSpec
 from orchestrator.jobs.submit import JobClient
 
 
@@ -39,29 +41,37 @@ from orchestrator.jobs.submit import JobClient
     "--budget",
     "budget_s",
     type=Duration(),
-    help="Time that fitting may take; fewer epochs where needed. With --from-weights it allows fine-tuning.",
+    help="Time limit of the fitting, kept by fewer epochs. With --from-weights it allows fine-tuning.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a training step; default: the recipe's.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per training step; default: the recipe's.")
 @click.option("--learning-rate", type=LearningRate(), help="Highest learning rate, or auto; default: the recipe's.")
-@click.option("--image-size", type=click.IntRange(min=8), help="Side of the square the network sees, in pixels.")
+@click.option("--image-size", type=click.IntRange(min=8), help="Side of the network's square input, in pixels.")
 @click.option(
     "--max-error",
     type=Share(),
     default=0.01,
     show_default="1%",
-    help="Share of accepted images that may be wrong; the rest of the images goes to review.",
+    help="Share of accepted images that may be wrong; images that are not accepted go to review.",
 )
 @click.option(
-    "--validation", type=float, default=0.1, show_default=True, help="Share of images that chooses the epoch."
+    "--validation", type=float, default=0.1, show_default=True, help="Share of images that the epoch is chosen by."
 )
 @click.option("--test", type=float, default=0.1, show_default=True, help="Share of images kept for the final accuracy.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same model on a CPU."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Random seed; on a CPU, the same seed gives the same model.",
 )
 @click.option("--deterministic", is_flag=True, help="Choose nothing by timing, and use deterministic kernels only.")
-@click.option("--int8", is_flag=True, help="Quantise the network, too; published where it answers as the network does.")
-@click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
-@click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Also quantise the network to int8; published where its answers agree with the network's.",
+)
+@click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
+@click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
 def train(
     data: Path,
@@ -86,8 +96,9 @@ def train(
     """
     chosen = {key: value for key, value in options.items() if value is not None}
     spec = TrainSpec(data, name, chosen, idempotency_key, need_worker=not detach)
-    client = open_or_start_client(check=lambda settings: check_train(settings, spec))
-    submission = client.submit_train(spec)
+    prepared = prepare(get_settings(), spec)
+    client = open_or_start_client()
+    submission = client.submit(prepared)
     say_existed(submission)
     if detach:
         print_job(submission.job, as_json=as_json)
@@ -115,7 +126,7 @@ def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
 
 
 def _figures(card: ModelCard) -> str:
-    """What an operator wants to know first: how often it is right, and how much is left to people."""
+    """The figures that matter first: test accuracy, and the share of images left to people."""
     accuracy, calibration = card.metrics.get("test_accuracy"), card.calibration
     shown = [f"test accuracy {accuracy:.4f}"] if accuracy is not None else []
     if calibration is not None:

@@ -1,4 +1,4 @@
-"""`classify --plan`: how a classify job would go, told from a sample, without submitting anything.
+"""`classify --plan`: how a classify job would go, estimated from a sample, without submitting anything.
 
 The listing is read to its end. Of its paths a few hundred are drawn by reservoir sampling with a fixed seed, so that
 every path is as likely as any other however long the listing is, and the same listing gives the same sample. They
@@ -19,25 +19,22 @@ from typing import IO
 from modeling.metrics.calibration import DECISIONS
 from modeling.metrics.chance import wilson_interval
 from modeling.names import path_to_text
-from modeling.registry.store import ModelStore
 from modeling.training.process import CHILD_ENVIRONMENT
 from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.jobs.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
 from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
-from orchestrator.contract.settings import Settings
-from orchestrator.jobs.sources import Source, open_source
-from orchestrator.jobs.specs import ClassifySpec, first_paths, pin_model, require_images, shard_size_of
+from orchestrator.jobs.prepare import PreparedClassify
 from orchestrator.stack.stack import SAFE_PATH
 
-SAMPLE_IMAGES = 256  # tells a share of a half to 6 percent points; eight batches at the default size
-LIMIT_S = 30.0  # of measuring; slow models are told from fewer images
-NUMS_WORKERS = (1, 2, 4, 8)  # workers to foretell the time for
+SAMPLE_IMAGES = 256  # a share of a half is known to 6 percentage points; eight batches at the default size
+LIMIT_S = 30.0  # of measuring; slow models are measured on fewer images
+NUMS_WORKERS = (1, 2, 4, 8)  # workers that the time is estimated for
 _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of all images, told from the sample: with its 95 % interval (Wilson), exact where the sample is all."""
+    """A share of all images, estimated with its 95 % interval (Wilson); exact where the sample is all of them."""
 
     share: float
     low: float
@@ -73,24 +70,21 @@ class Forecast:
     decisions: Mapping[str, Share]
 
 
-def forecast(settings: Settings, spec: ClassifySpec) -> Forecast:
-    """How the job that `spec` asks for would go; nothing is submitted or written, and no server is needed.
+def forecast(prepared: PreparedClassify) -> Forecast:
+    """How the prepared job would go; nothing is submitted, and no server is needed.
 
     Raises:
-        PigeonholeError: (or modeling's ModelingError) what is wrong with the spec, or with the model on this machine.
+        PigeonholeError: (or modeling's ModelingError) the source holds no images, or the model cannot be measured.
     """
-    pin, card = pin_model(settings, spec.model)
-    source = open_source(spec.source, spec.reading)
-    require_images(source)
-    first = first_paths(spec, source)
+    source, model = prepared.source, prepared.model
+    first = prepared.first_paths()
     sample, num_images = draw_sample(source.paths, SAMPLE_IMAGES)
-    folder = ModelStore(settings.models).resolve_pinned(pin.ref, pin.digest).path
-    answer = _measure(_request(settings, spec, source, sample, str(folder)))
+    answer = _measure(_request(prepared, sample))
     rate = answer.num_images / max(answer.elapsed_s, 1e-6)
-    shard_size = shard_size_of(settings, spec, source, first, pin)  # measuring left what it goes by
+    shard_size = prepared.shard_size(first)  # from the engine choices that measuring left behind
     return Forecast(
-        source=spec.source,
-        model=pin.ref,
+        source=source.text,
+        model=model.version.ref,
         engine=answer.engine,
         batch_size=answer.batch_size,
         num_images=num_images,
@@ -109,7 +103,7 @@ def forecast(settings: Settings, spec: ClassifySpec) -> Forecast:
         },
         unreadable=_share(sum(answer.errors.values()), answer.num_images, num_images),
         error_codes=answer.errors,
-        decisions=decision_shares(answer, num_images) if card.calibration is not None else {},
+        decisions=decision_shares(answer, num_images) if model.card.calibration is not None else {},
     )
 
 
@@ -129,7 +123,7 @@ def draw_sample(paths: Iterable[str], size: int) -> tuple[list[str], int]:
 
 
 def expected_s(num_images: int, shard_size: int, images_per_sec: float, num_workers: int) -> float:
-    """Seconds until the busiest of equal workers is done: shards are not divided, so few of them leave workers idle."""
+    """Seconds until the busiest of equal workers is done; as shards are not divided, few shards leave workers idle."""
     most_shards = math.ceil(math.ceil(num_images / shard_size) / num_workers)
     return min(num_images, most_shards * shard_size) / images_per_sec
 
@@ -150,10 +144,11 @@ def _share(num_hits: int, num_measured: int, num_images: int) -> Share:
 # The process that measures
 
 
-def _request(settings: Settings, spec: ClassifySpec, source: Source, sample: list[str], model: str) -> MeasureRequest:
+def _request(prepared: PreparedClassify, sample: list[str]) -> MeasureRequest:
+    settings, spec = prepared.settings, prepared.spec
     return MeasureRequest(
-        model=path_to_text(model),
-        root=path_to_text(source.root),
+        model=path_to_text(str(prepared.model.version.path)),
+        root=path_to_text(prepared.source.root),
         paths=tuple(path_to_text(path) for path in sample),
         follow_symlinks=spec.reading.follow_symlinks,
         precision=spec.precision,
@@ -167,7 +162,7 @@ def _request(settings: Settings, spec: ClassifySpec, source: Source, sample: lis
 
 
 def _measure(request: MeasureRequest) -> MeasureAnswer:
-    """Have it measured by a child process, which is killed if anything, such as Ctrl-C, ends the waiting.
+    """Have a child process measure; it is killed if anything, such as Ctrl-C, ends the waiting.
 
     Raises:
         PigeonholeError: it could not be measured.
@@ -179,7 +174,7 @@ def _measure(request: MeasureRequest) -> MeasureAnswer:
             stdout=subprocess.PIPE,
             stderr=log,
             env=CHILD_ENVIRONMENT | environ | SAFE_PATH,
-            start_new_session=True,  # a Ctrl-C is this process's affair; its end is the child's
+            start_new_session=True,  # a Ctrl-C reaches this process only, which then kills the child
         )
         with child:
             try:
@@ -189,13 +184,13 @@ def _measure(request: MeasureRequest) -> MeasureAnswer:
 
 
 def _talk(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO[bytes]) -> MeasureAnswer:
-    """Ask, and wait for the answer; the pipe to the child stays open until then."""
+    """Send the request and wait for the answer; the pipe to the child stays open until then."""
     assert child.stdin is not None
     assert child.stdout is not None
     try:
         child.stdin.write(request.model_dump_json().encode() + b"\n")
         child.stdin.flush()
-    except BrokenPipeError:  # it died before it listened; its log tells why
+    except BrokenPipeError:  # it ended before it read the request; its log says why
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
     line = child.stdout.readline()

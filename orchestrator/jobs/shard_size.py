@@ -1,8 +1,8 @@
 """How many images a shard has: what a worker does in about two seconds.
 
-Small enough that a cancel, a drain and the turns of other jobs are prompt, that a dead worker's loss is small and
-that workers end together; large enough that claiming and writing parts cost nothing beside it. Sizes are powers of
-two and no smaller than a batch, so that shards of another size have the same batches, and so the same rows.
+That is short enough for prompt cancels, drains and turns of other jobs, for a small loss when a worker dies and for
+workers that end together; and long enough to make the cost of claiming shards and writing parts negligible. Sizes are
+powers of two and no smaller than a batch, so that shards of another size have the same batches, and so the same rows.
 """
 
 import os
@@ -26,9 +26,9 @@ _IMAGE_S = 20e-6  # that the smallest takes
 def choose_shard_size(
     artifacts: Path, precision: WantedPrecision, images: Iterable[str], batch_size: int | None = None
 ) -> int:
-    """The size for a model, whose engines' choices lie in `artifacts`, and for a job that begins with `images`.
+    """The size for a model, whose engine choices are in `artifacts`, and for a job that begins with `images`.
 
-    batch_size: where it is set; None: what was measured.
+    batch_size: the configured one; 0 or None: as measured.
     """
     choices = list(read_choices(artifacts, precision))
     rate = min([choice.speed for choice in choices], default=UNKNOWN / SHARD_S)
@@ -37,7 +37,7 @@ def choose_shard_size(
 
 
 def round_shard_size(images_per_sec: float, batch_size: int) -> int:
-    """The power of two for a worker of that speed; of a batch that is none, a multiple."""
+    """The power of two for a worker of that speed, rounded up to a multiple of the batch size."""
     wanted = max(1, int(SHARD_S * images_per_sec))
     size = min(LARGEST, max(SMALLEST, batch_size, 1 << wanted.bit_length() - 1))
     return -(-size // batch_size) * batch_size
@@ -46,7 +46,7 @@ def round_shard_size(images_per_sec: float, batch_size: int) -> int:
 def decode_rate(images: Iterable[str]) -> float:
     """Images a second that the cores of this machine read and decode; infinite where none can be read.
 
-    Reading some is timed; decoding is only told from their bytes, as a file may end the process that decodes it.
+    Reading is timed; decoding is only estimated from the size, as a file may crash the process that decodes it.
     """
     num_images, elapsed_s, num_bytes = 0, 0.0, 0
     for image in images:
@@ -66,7 +66,7 @@ def decode_rate(images: Iterable[str]) -> float:
 
 
 def _read(image: str) -> bytes:
-    """A regular file's bytes, without waiting for a pipe's writer or following a link; none of what is very large."""
+    """A regular file's bytes; none of a link, a pipe or a very large file."""
     with open(os.open(image, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         facts = os.fstat(file.fileno())
         return file.read() if stat.S_ISREG(facts.st_mode) and facts.st_size <= _SAMPLE_BYTES else b""

@@ -1,8 +1,7 @@
 """What can be classified: a folder, a glob, a list of paths (a file or standard input), or one image.
 
-A source yields paths relative to its root, in an order that depends on names alone, while it is being read.
-Nothing is dropped in silence: what is left out of a folder or a glob is counted by reason. A list is taken
-at its word: every path in it becomes a row.
+A source yields paths relative to its root while it is being read, in an order that depends on names alone.
+What a folder or a glob leaves out is counted by reason. Every path of a list becomes a row.
 """
 
 import csv
@@ -30,8 +29,8 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def text_paths(file: IO[bytes], text: str) -> Iterator[str]:
-    """One path a line; where a NUL byte comes first (`find -print0`), one path a NUL."""
-    read = getattr(file, "read1", file.read)  # as much as is there: a slow writer's first paths are not held back
+    """One path a line; where a NUL byte comes before the first end of a line (`find -print0`), one path a NUL."""
+    read = getattr(file, "read1", file.read)  # returns what is there: the first paths of a slow writer come at once
     rest = b""
     while b"\0" not in rest and b"\n" not in rest and (data := read(_READ_BYTES)):
         rest += data
@@ -65,7 +64,7 @@ def _decoded(lines: list[bytes], separator: bytes) -> Iterator[str]:
 
 
 def csv_paths(file: IO[bytes], text: str) -> Iterator[str]:
-    """The `path` column of a CSV; a Pigeonhole manifest's is read as it was written."""
+    """The `path` column of a CSV; the escapes of a Pigeonhole manifest are undone."""
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(lines)
     header = next(reader, [])
@@ -90,15 +89,19 @@ _GLOB = re.compile(r"[*?\[]")
 
 @dataclass
 class Source:
-    """An opened source: its root, its paths as they are read, and what was left out so far."""
+    """An opened source: its root, its paths as they are read, and what was left out so far.
+
+    is_stream: it is a pipe, whose writer may take long for the next path; nothing is read of it before it is asked for.
+    """
 
     text: str  # as the operator wrote it
     root: str  # absolute
     paths: Iterator[str]
     skipped: Counter[str] = field(default_factory=Counter)
+    is_stream: bool = False
 
     def peek(self, count: int = 1) -> list[str]:
-        """The first paths, up to `count`; they will still be yielded."""
+        """The first paths, up to `count`; `paths` still yields them."""
         first = list(islice(self.paths, count))
         self.paths = chain(first, self.paths)
         return first
@@ -106,28 +109,32 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How an operator wants a source read."""
+    """How a source is read."""
 
     recursive: bool = True
     follow_symlinks: bool = False
-    all_files: bool = False  # files without an image's extension, too
-    root: Path | None = None  # of a list; default: the list's folder, or the present one for standard input
+    all_files: bool = False  # also files without the extension of an image
+    root: Path | None = None  # of a list; default: the list's folder, or the current one for standard input
 
 
 def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = None) -> Source:
-    """Open what the operator named.
+    """Open what the operator named; standard input is not read yet.
 
     Raises:
-        NotFoundError: if there is no such file or folder.
-        UsageError: if it is nothing that holds images or paths.
+        NotFoundError: there is no such file or folder.
+        UsageError: it holds neither images nor paths.
     """
     path = Path(text)
     if text == "-":
-        return _open_list(text, stdin or sys.stdin.buffer, options, Path.cwd(), is_csv=False)
+        source = _open_list(text, stdin or sys.stdin.buffer, options, Path.cwd(), is_csv=False)
+        source.is_stream = True
+        return source
     suffix = path.suffix.lower()
     is_file = os.path.isfile(text)  # noqa: PTH113 pathlib's raises for a name too long or a folder it may not search
     if is_file and suffix in LIST_EXTENSIONS:
-        return _open_list(text, _open_file(text), options, path.parent, is_csv=suffix == ".csv")
+        source = _open_list(text, _open_file(text), options, path.parent, is_csv=suffix == ".csv")
+        source.peek()  # so that a file that is no list fails here
+        return source
     if options.root is not None:
         raise UsageError(f"--root {str(options.root)!r} goes with a list of paths, and {text!r} is none")
     if os.path.isdir(text):  # noqa: PTH112
@@ -201,14 +208,14 @@ def _leads_to_a_match(parts: tuple[str, ...], pattern: Pattern) -> bool:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder to go into: its path below the root, and real paths from the root down to it, to see a circle."""
+    """A folder to descend into: its path below the root, and the real paths down to it, which show circular links."""
 
     parts: tuple[str, ...]
     ancestors: tuple[str, ...]
 
 
 class _Walk:
-    """A walk over a folder in the order of names, one folder's names in memory at a time."""
+    """A walk over a folder in the order of names; the names of one folder are in memory at a time."""
 
     def __init__(
         self,
@@ -237,7 +244,7 @@ class _Walk:
                 waiting.append(self._entries(found))
 
     def _entries(self, folder: _Folder) -> "Iterator[str | _Folder]":
-        """The images of one folder, and the folders in it to go into, in the order of names."""
+        """The images of one folder and the folders in it to descend into, in the order of names."""
         path = os.path.join(self._source.root, *folder.parts)  # noqa: PTH118 names are kept as the system gives them
         try:
             with os.scandir(path) as entries:
@@ -262,7 +269,7 @@ class _Walk:
                 yield from self._file(parts)
 
     def _below(self, parts: tuple[str, ...], real: str, ancestors: tuple[str, ...]) -> Iterator[_Folder]:
-        """A folder to go into, or one that is counted because the operator wants none."""
+        """A folder to descend into; without `recursive`, it is counted instead."""
         if self._descend(parts):
             yield _Folder(parts, (*ancestors, real))
         elif not self._options.recursive:
@@ -281,7 +288,7 @@ class _Walk:
         elif not self._options.recursive:
             self._source.skipped["subfolder"] += 1
         elif self._wanted(parts) or self._descend(parts):
-            yield "/".join(parts)  # the worker answers outside_root: its images are not passed over in silence
+            yield "/".join(parts)  # the worker reports outside_root, so that its images are not dropped silently
 
     def _file(self, path: tuple[str, ...]) -> Iterator[str]:
         if not self._wanted(path):
@@ -297,17 +304,27 @@ class _Walk:
 
 
 def _open_list(text: str, file: IO[bytes], options: SourceOptions, default_root: Path, *, is_csv: bool) -> Source:
-    """The paths of a list, relative to its root; absolute ones must lie inside it."""
+    """The paths of a list, relative to its root; nothing is read yet."""
     root = _absolute(options.root or default_root)
     if not root.is_dir():
         raise NotFoundError(f"--root {str(root)!r} is no folder")
     given = csv_paths(file, text) if is_csv else text_paths(file, text)
-    source = Source(text, str(root), (_inside(path, str(root)) for path in given))
-    first = next(source.paths, "")
-    source.paths = chain([first] if first else [], source.paths)
+    return Source(text, str(root), _list_paths(given, str(root)))
+
+
+def _list_paths(given: Iterator[str], root: str) -> Iterator[str]:
+    """Paths relative to the root.
+
+    Raises:
+        UsageError: the first one lies outside the root, so another root is meant.
+    """
+    paths = (_inside(path, root) for path in given)
+    first = next(paths, "")
     if first.startswith("/"):
-        raise UsageError(f"the list's first path {first!r} lies outside its root {str(root)!r}; say where with --root")
-    return source
+        raise UsageError(f"the list's first path {first!r} lies outside its root {root!r}; say where with --root")
+    if first:
+        yield first
+    yield from paths
 
 
 def _open_file(text: str) -> IO[bytes]:
@@ -318,10 +335,10 @@ def _open_file(text: str) -> IO[bytes]:
 
 
 def _inside(path: str, root: str) -> str:
-    """`path` relative to `root` where it lies below it by its name; else as it is."""
+    """`path` relative to `root` where its name begins with that of `root`; else unchanged."""
     return path.removeprefix(root.rstrip("/") + "/") if path.startswith("/") else path
 
 
 def _absolute(path: Path) -> Path:
-    """Absolute without resolving links: the operator's own name for the place, unless `..` may follow a link."""
+    """Absolute, with links kept as the operator names them, unless `..` may follow a link."""
     return Path(os.path.realpath(path)) if ".." in path.parts else Path.cwd() / path

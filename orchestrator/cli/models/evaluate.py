@@ -12,7 +12,9 @@ from modeling.evaluation.request import DataPart
 from modeling.names import text_to_path
 from orchestrator.cli.client import open_or_start_client, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, print_table
-from orchestrator.jobs.specs import EvaluateSpec, check_evaluate
+from orchestrator.contract.settings import get_settings
+from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.specs import EvaluateSpec
 from orchestrator.jobs.submit import JobClient
 
 WORST_CLASSES = 5  # shown; the report has all
@@ -23,14 +25,14 @@ WORST_CLASSES = 5  # shown; the report has all
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
-    help="The folder to make, for figures, predictions and report; default: one in the job's folder.",
+    help="The folder to create for figures, predictions and report; default: one in the job's folder.",
 )  # fmt: skip
 @click.option(
     "--part", type=click.Choice(get_args(DataPart)), default="all", show_default=True,
-    help="Only images of this part: of the split that the model was trained with, or of DATA's own parts.",
+    help="Use only the images of this part of the model's training split, or of DATA's own parts.",
 )  # fmt: skip
-@click.option("--idempotency-key", help="Submit once however often this is called with the same key.")
-@click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
+@click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
+@click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
 def evaluate_model(
     model: str,
@@ -52,8 +54,9 @@ def evaluate_model(
       pigeonhole models evaluate birds photos/ --json
     """
     spec = EvaluateSpec(model, data, output, part, idempotency_key, need_worker=not detach)
-    client = open_or_start_client(check=lambda settings: check_evaluate(settings, spec))
-    submission = client.submit_evaluate(spec)
+    prepared = prepare(get_settings(), spec)
+    client = open_or_start_client()
+    submission = client.submit(prepared)
     say_existed(submission)
     if detach:
         print_job(submission.job, as_json=as_json)

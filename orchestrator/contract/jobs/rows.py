@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from modeling.inference.prediction import Prediction
 from modeling.metrics.calibration import DECISIONS, Decision
 from modeling.names import bare, harmless, path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, UsageError
+from orchestrator.contract.jobs.requests import Format
 
 COLUMNS = ("path", "status", "decision", "label", "score", "top_k", "error_code", "error")
 SCORE_DIGITS = 6
@@ -166,7 +167,7 @@ class JsonFormat:
 FORMATS: dict[str, RowFormat] = {"csv": CsvFormat(), "json": JsonFormat(), "jsonl": JsonlFormat()}
 
 
-def format_of(path: Path) -> str:
+def format_of(path: Path) -> Format:
     """The format that a manifest's name stands for.
 
     Raises:
@@ -175,7 +176,7 @@ def format_of(path: Path) -> str:
     name = path.suffix.lower().removeprefix(".")
     if name not in FORMATS:
         raise UsageError(f"{path.name!r} does not end in one of .{', .'.join(FORMATS)}; say which with --format")
-    return name
+    return cast(Format, name)
 
 
 class _Lines(list[str]):

@@ -22,7 +22,7 @@ from orchestrator.cli.output import size_text
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.specs import pin_model
+from orchestrator.jobs.prepare import pin_model
 from tests.support.fakes import make_job
 from tests.support.published_models import make_pngs, publish_model
 
@@ -221,7 +221,7 @@ def test_an_alias_that_cannot_be_is_told_on_one_line(store, arguments, code, tol
 def test_a_pin_keeps_to_the_version_that_the_alias_stood_for(store):
     store.set_alias(store.resolve("digits@1"), "champion")
 
-    pin, _ = pin_model(get_settings(), "digits@champion")
+    pin = pin_model(get_settings(), "digits@champion").pin
     store.set_alias(store.resolve("digits@2"), "champion")
 
     assert pin.ref == "digits@1"
@@ -290,12 +290,12 @@ def digest(store: ModelStore, ref: str, told: str) -> str:
 
 
 def classify_with(version: ModelVersion, tmp_path: Path) -> JobFolder:
-    pin, _ = pin_model(get_settings(), version.ref)
+    pin = pin_model(get_settings(), version.ref).pin
     return make_job(get_settings(), ["a.png"], root=tmp_path, output=tmp_path / "out.csv", model=pin)
 
 
 def evaluate_with(version: ModelVersion, tmp_path: Path) -> JobFolder:
-    pin, _ = pin_model(get_settings(), version.ref)
+    pin = pin_model(get_settings(), version.ref).pin
     job, now = "e261123-143355-7f3a2b", datetime.now(UTC)
     request = EvaluateJobRequest(job=job, created=now, source="in", model=pin, data=str(tmp_path), part="all")
     return JobFolder.create(get_settings(), request)

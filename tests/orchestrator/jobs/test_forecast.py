@@ -86,8 +86,8 @@ def _of_engines(path) -> bool:
 
 
 def test_a_plan_goes_by_the_shards_that_a_job_would_have(home, monkeypatch):
-    monkeypatch.setattr("orchestrator.jobs.specs.SMALLEST", 4)
-    monkeypatch.setattr("orchestrator.jobs.specs.choose_shard_size", lambda *_: 6)
+    monkeypatch.setattr("orchestrator.jobs.prepare.SMALLEST", 4)
+    monkeypatch.setattr("orchestrator.jobs.prepare.choose_shard_size", lambda *_: 6)
 
     assert json.loads(plan("in", "--json").stdout)["num_shards"] == 4  # of 21 images
 

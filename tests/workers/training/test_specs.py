@@ -8,10 +8,10 @@ import pytest
 
 from modeling.errors import ModelFormatError, ModelNotFoundError
 from modeling.registry.store import ModelStore, ModelVersion
-from modeling.training.request import TrainRequest
+from modeling.training.request import TrainOptions
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
-from orchestrator.jobs.specs import pin_model
+from orchestrator.jobs.prepare import pin_model
 from tests.support.fakes import Bells, make_job
 from tests.support.published_models import publish_model
 from workers.context import ModelCache, WorkerContext
@@ -38,7 +38,7 @@ def context(settings) -> WorkerContext:
 @pytest.fixture
 def evaluation(settings, version) -> JobFolder:
     """A job that evaluates `digits@1`."""
-    pin, _ = pin_model(settings, "digits")
+    pin = pin_model(settings, "digits").pin
     request = EvaluateJobRequest(
         job="e261123-143355-7f3a2b", created=NOW, source="in", model=pin, data="/data/in", part="test", output="/out"
     )
@@ -75,7 +75,7 @@ def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(context, 
 
 
 def test_a_training_is_asked_for_as_the_operator_wished_on_the_workers_device(settings, context):
-    train = TrainRequest(Path("/data/in"), "cnn", Path("model"), epochs=3)
+    train = TrainOptions(Path("/data/in"), "cnn", epochs=3)
     job = TrainJobRequest(job="t261123-143355-7f3a2b", created=NOW, source="in", name="digits", train=train.to_json())
     folder = JobFolder.create(settings, job)
 

@@ -1,0 +1,138 @@
+"""Submitting from Python with a real server and no worker: the order of the checks, and nothing done twice."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modeling.registry.card import CARD_FILE
+from modeling.registry.store import ModelVersion
+from modeling.training.request import TrainOptions
+from orchestrator.contract.errors import UnavailableError, UsageError
+from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
+from orchestrator.contract.jobs.requests import ClassifyRequest, TrainJobRequest
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs import prepare as prepare_module
+from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
+from orchestrator.jobs.submit import JobClient, Submission
+from tests.support.opened import count_opened
+from tests.support.published_models import make_pngs, publish_model
+from tests.support.server import Server
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def client(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> JobClient:
+    """A client in a folder with labelled images, `digits`."""
+    for label in "01":
+        make_pngs(tmp_path / "here" / "digits" / label, 2)
+    monkeypatch.chdir(tmp_path / "here")
+    return JobClient(Settings(home=tmp_path / "home", server_url=server.url))  # type: ignore[arg-type]  # pydantic's
+
+
+@pytest.fixture
+def version(client: JobClient) -> ModelVersion:
+    """A published model."""
+    return publish_model(client.settings.models, "digits")
+
+
+def submit(client: JobClient, spec: ClassifySpec | TrainSpec | EvaluateSpec) -> Submission:
+    """Submit without a worker."""
+    return client.submit(prepare(client.settings, replace(spec, need_worker=False)))
+
+
+def test_model_and_source_are_opened_once_from_preparing_to_the_whole_listing(client: JobClient, version: ModelVersion):
+    with count_opened() as opened:
+        submission = submit(client, ClassifySpec("digits", "digits", output=Path("out.csv")))
+
+    assert submission.facts is not None
+    assert submission.facts.num_images == 4
+    assert opened[str(Path.cwd() / "digits")] == 1
+    assert opened[str(version.path / CARD_FILE)] == 2  # for its digest, and for its content
+    request = JobFolder.open(client.settings, submission.job).request()
+    assert isinstance(request, ClassifyRequest)
+    assert (request.shard_size, request.model.ref) == (64, "digits@1")
+
+
+def test_a_training_is_checked_and_its_data_are_listed_once(client: JobClient, monkeypatch: pytest.MonkeyPatch):
+    checked = []
+    check = TrainOptions.__post_init__
+    monkeypatch.setattr(TrainOptions, "__post_init__", lambda self: checked.append(self) or check(self))
+
+    with count_opened() as opened:
+        submission = submit(client, TrainSpec(Path("digits"), "mine", {"epochs": 3}))
+
+    assert len(checked) == 1
+    assert opened[str(Path.cwd() / "digits" / "0")] == 1
+    request = JobFolder.open(client.settings, submission.job).request()
+    assert isinstance(request, TrainJobRequest)
+    assert request.train == checked[0].to_json()
+    record = client.ledger.record(submission.job)
+    assert record is not None
+    assert (record.state, record.num_images) == ("queued", 4)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ClassifySpec("digits", "digits", output=Path("out"), output_format="csv"),
+        EvaluateSpec("digits", Path("digits"), output=Path("out")),
+    ],
+)
+def test_the_idempotency_key_is_looked_up_before_an_existing_output_is_refused(
+    client: JobClient, version: ModelVersion, spec: ClassifySpec | EvaluateSpec
+):
+    spec = replace(spec, idempotency_key="monday")
+    first = submit(client, spec)
+    Path("out").touch()
+
+    second = submit(client, spec)
+
+    assert (second.job, second.existed) == (first.job, True)
+    with pytest.raises(UsageError, match="'monday' stands for another request"):
+        submit(client, replace(spec, output=Path("other")))
+    with pytest.raises(UsageError, match="exists; name"):
+        submit(client, replace(spec, idempotency_key="tuesday"))
+    assert all_jobs(client.settings) == [first.job]
+
+
+def test_a_repeated_submission_is_known_even_when_its_images_were_moved(client: JobClient, version: ModelVersion):
+    make_pngs(Path("inbox"), 1)
+    spec = ClassifySpec("inbox", "digits", idempotency_key="monday")
+    first = submit(client, spec)
+    Path("inbox/00000").rename("moved")
+
+    assert submit(client, spec) == Submission(first.job, existed=True)
+
+
+def test_without_a_worker_standard_input_is_not_read(
+    client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+):
+    class Unread:
+        buffer = object()  # has no method to read by
+
+    monkeypatch.setattr(sys, "stdin", Unread)
+    with pytest.raises(UnavailableError, match="no worker listens to the queue 'classify'"):
+        client.submit(prepare(client.settings, ClassifySpec("-", "digits", idempotency_key="monday")))
+    assert all_jobs(client.settings) == []
+
+
+def test_the_size_of_shards_is_measured_when_all_else_is_checked(
+    client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+):
+    measured = []
+    monkeypatch.setattr(prepare_module, "choose_shard_size", lambda *arguments: measured.append(arguments) or 64)
+    monkeypatch.setattr(prepare_module, "SMALLEST", 1)
+    spec = ClassifySpec("digits", "digits", output=Path("out.csv"))
+
+    with pytest.raises(UnavailableError, match="no worker listens"):
+        client.submit(prepare(client.settings, spec))
+    assert measured == []
+    first = submit(client, spec)
+    assert len(measured) == 1
+    with pytest.raises(UsageError, match=f"job {first.job} will write"):
+        submit(client, spec)
+    assert len(measured) == 1
