@@ -3,12 +3,10 @@
 # Shapes: H height, W width, C channels.
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from modeling.data.cache import FactsCache, Verdict
 from modeling.data.checks import check_report
@@ -18,12 +16,11 @@ from modeling.data.facts import COLOUR_SIDE, GREY_SIDE, ImageFacts, check_image,
 from modeling.data.findings import Finding
 from modeling.data.report import DataReport
 from modeling.errors import ImageError
+from modeling.images.progress import Emit, Progress
 
-Emit = Callable[[dict[str, Any]], None]
 Look = tuple[str, Verdict]
 """The sha256 of an image's bytes (empty where they cannot be read), and what it is."""
 
-_PROGRESS_S = 0.5
 _FILES_A_TASK = 16
 
 
@@ -104,10 +101,7 @@ def _is_flat(thumbnail: bytes) -> bool:
 
 def _with_progress(looks: Iterator[Look], num_images: int, emit: Emit) -> Iterator[Look]:
     """The looks, with events on how many are done."""
-    told = time.monotonic()
+    progress = Progress(lambda done, total: emit({"event": "scan", "num_done": done, "num_images": total}))
     for num_done, look in enumerate(looks, start=1):
         yield look
-        if time.monotonic() - told >= _PROGRESS_S and num_done < num_images:
-            told = time.monotonic()
-            emit({"event": "scan", "num_done": num_done, "num_images": num_images})
-    emit({"event": "scan", "num_done": num_images, "num_images": num_images})
+        progress.update(num_done, num_images)

@@ -1,20 +1,17 @@
 """Comparing two models in folders on the images of a data set."""
 
 # Shapes: N images.
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from modeling.evaluation.gather import Gathered, Indices, gather
 from modeling.evaluation.parts import choose, num_trained_on, parts_of
 from modeling.evaluation.request import DataPart
+from modeling.images.progress import Emit
 from modeling.metrics.answers import Answers
 from modeling.metrics.comparison import Comparison, compare, label_places
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +58,10 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     indices = choose(dataset, request.part, splits[0])
 
     def ask(which: int) -> Gathered:
-        def tell(num_done: int, num_images: int) -> None:
+        def report(num_done: int, num_images: int | None) -> None:
             emit({"event": "evaluate", "model": "ab"[which], "num_done": num_done, "num_images": num_images})
 
-        return gather(classifiers[which], dataset, indices, hashed=any(splits), on_progress=tell)
+        return gather(classifiers[which], dataset, indices, hashed=any(splits), on_progress=report)
 
     a, b = ask(0), ask(1)
     common = np.intersect1d(a.indices_N, b.indices_N)

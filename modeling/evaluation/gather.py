@@ -3,7 +3,6 @@
 # Shapes: N images with an answer, B images of a batch, L labels, H height, W width, C channels.
 import hashlib
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from modeling.errors import DataError, ImageError
 from modeling.images.decode import decode_image
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import OnProgress, Progress
 from modeling.metrics.answers import Answers
 
 if TYPE_CHECKING:
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
 
 BATCH = 64  # images in one forward pass
 _AHEAD = 2 * BATCH  # decoded images that may wait: some 20 MB at 224 px
-_PROGRESS_EVERY_S = 0.5
 _LABELS_SHOWN = 20
 
 Indices = NDArray[np.int64]
-OnProgress = Callable[[int, int], None]
-"""Told the number of images done and of all, now and then and at the end."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -74,7 +71,8 @@ def gather(
         DataError: images of a class that the model does not know, or none that can be read.
     """
     targets = model_targets(dataset, indices, classifier.labels)
-    progress = _Progress(len(indices), on_progress)
+    progress = Progress(on_progress)
+    num_done = 0
 
     def load(index: int) -> _Loaded:
         return _load(dataset, index, classifier.preprocessing, hashed=hashed)
@@ -83,7 +81,8 @@ def gather(
     answered = _Answered()
     while batch := list(islice(loaded, BATCH)):
         answered.add(batch, classifier)
-        progress.add(len(batch))
+        num_done += len(batch)
+        progress.update(num_done, len(indices))
     unreadable = tuple(
         Unreadable(dataset.name(int(indices[place])), error.code, error.message) for place, error in answered.failed
     )
@@ -180,22 +179,6 @@ class _Answered:
             pixels.append(loaded.image)
         if pixels:
             self.logits.append(classifier.logits(np.stack(pixels)))
-
-
-class _Progress:
-    """Counts images, and tells of it a few times a second."""
-
-    def __init__(self, num_images: int, tell: OnProgress) -> None:
-        self._num_done, self._num_images = 0, num_images
-        self._tell = tell
-        self._told_at = time.monotonic()
-
-    def add(self, num_images: int) -> None:
-        """Count some more."""
-        self._num_done += num_images
-        if self._num_done == self._num_images or time.monotonic() - self._told_at >= _PROGRESS_EVERY_S:
-            self._tell(self._num_done, self._num_images)
-            self._told_at = time.monotonic()
 
 
 def _nothing_to_read(dataset: Dataset, unreadable: Sequence[Unreadable]) -> str:

@@ -1,20 +1,18 @@
 """Evaluating a model: from a request to figures, predictions and a report in a folder."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modeling.errors import ModelingError
 from modeling.evaluation.request import EVALUATION_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, EvaluateRequest
+from modeling.images.progress import Emit
 from modeling.metrics.evaluation import Evaluation
 from modeling.metrics.figures import evaluate_answers
 from modeling.registry.card import REPORT_FILE
 
 if TYPE_CHECKING:
     from modeling.evaluation.write import Evaluated
-
-Emit = Callable[[dict[str, Any]], None]
 
 _OURS = {EVALUATION_FILE, PREDICTIONS_FILE, REPORT_FILE, PLOTS_FOLDER}
 

@@ -4,7 +4,7 @@ import contextlib
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import OnProgress
 from modeling.networks.architectures import ARCHITECTURES, Architecture, default_preprocessing, get_architecture
 from modeling.networks.build import build_network
 from modeling.networks.dynamo import compiler_put_off
@@ -22,7 +23,6 @@ from modeling.networks.heads import head_of
 from modeling.networks.torchvision_table import ROWS
 
 State = dict[str, Tensor]
-OnProgress = Callable[[int, int | None], None]  # bytes that are there, and of how many if that is known
 
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
@@ -88,7 +88,7 @@ def _without_prefixes(state: State) -> State:
 def download_state(enum: str, member: str, on_progress: OnProgress) -> State:
     """torchvision's weights from its cache or from the network; the file must have the hash that its name says.
 
-    on_progress: told how many bytes are there and, if the server says it, of how many.
+    on_progress: gets the number of bytes that are there and, if the server says it, of how many.
 
     Raises:
         ModelingError: they cannot be fetched, or are not what their name says.

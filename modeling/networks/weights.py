@@ -8,12 +8,12 @@ A reference to weights is one of
 Names come first: a file named `imagenet` is meant by `./imagenet`.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import OnProgress
 from modeling.networks.architectures import Architecture, default_preprocessing, get_architecture
 from modeling.networks.torchvision_table import ROWS
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
@@ -45,11 +45,11 @@ def load_weights(
     network: "nn.Module",
     architecture: str,
     weights: str,
-    on_progress: Callable[[int, int | None], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> None:
     """Give the network these weights; a head of another number of labels keeps its own.
 
-    on_progress: told of a download how many bytes are there and, if that is known, of how many.
+    on_progress: gets the number of bytes that a download has and, if that is known, of how many.
 
     Raises:
         ArchitectureError: they are weights of another architecture; says what does not fit.

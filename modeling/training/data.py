@@ -4,8 +4,7 @@
 import hashlib
 import io
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from modeling.errors import DataError, ImageError
 from modeling.images.formats import READABLE_FORMATS
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import Emit, Progress
 from modeling.networks.architectures import Architecture
 from modeling.training.fit.task import AnyImages, Task
 from modeling.training.request import MIN_IMAGE_SIZE, TrainRequest
@@ -35,9 +35,6 @@ _SAMPLE = 200  # images looked at to choose size and mode
 _MEASURED, _MEASURED_BYTES = 2000, 1 << 30  # images whose mean and deviation stand for all, where all are more
 _SMALL = 64  # px: the side up to which images keep their own size, and the default side of larger ones
 _MARGIN = 256 / 224  # how much larger photographs are decoded for augmentation to choose a part from
-_PROGRESS_S = 0.5
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,12 +186,11 @@ def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, 
         except ImageError as err:
             raise DataError(f"{dataset.name(index)} could be read before, and no longer can: {err}") from err
 
-    reported, total = time.monotonic(), len(indices_M)
+    progress = Progress(lambda done, total: emit({"event": "decode", "num_done": done, "num_images": total}))
+    total = len(indices_M)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for num_done, _ in enumerate(pool.map(decode, range(total)), start=1):
-            if time.monotonic() - reported >= _PROGRESS_S or num_done == total:
-                reported = time.monotonic()
-                emit({"event": "decode", "num_done": num_done, "num_images": total})
+            progress.update(num_done, total)
     return pixels_MHWC
 
 

@@ -5,7 +5,6 @@ random head does not spoil the features. Whichever is better on validation is ke
 """
 
 # Shapes: M images in use, F features, L labels.
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +17,14 @@ from torch import nn
 from modeling.data.images import ImageFiles, Indices
 from modeling.data.splits import Split
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import Emit, Progress
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network
 from modeling.networks.heads import set_head
 from modeling.networks.recipes import FINE_TUNING, suited_to
 from modeling.networks.weights import load_weights, weights_preprocessing
 from modeling.training.data import Data, make_task
-from modeling.training.fit.loop import DivergedError, Emit
+from modeling.training.fit.loop import DivergedError
 from modeling.training.fit.plan import BudgetError, Plan
 from modeling.training.fit.task import answer
 from modeling.training.fit.trainer import Setting, class_weights, fit_network, recipe_of
@@ -35,8 +35,6 @@ from modeling.training.transfer.cache import FeatureCache, Wanted, cached_featur
 from modeling.training.transfer.probe import Probe, fit_probe
 
 Logits = NDArray[np.float32]
-
-_EVENT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +81,16 @@ def pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple[nn.M
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         network = build_network(request.architecture, preprocessing, num_labels)
-    load_weights(network, request.architecture, request.weights, _telling(emit))
+    load_weights(network, request.architecture, request.weights, _download_progress(emit).update)
     return network.eval(), preprocessing
 
 
-def _telling(emit: Emit) -> Callable[[int, int | None], None]:
-    """A function that tells of a download twice a second and at its end."""
-    spoke = 0.0
-
-    def tell(num_done: int, num_bytes: int | None) -> None:
-        nonlocal spoke
-        if num_done == num_bytes or time.monotonic() - spoke > _EVENT_EVERY_S:
-            spoke = time.monotonic()
-            emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes})
-
-    return tell
+def _download_progress(emit: Emit) -> Progress:
+    """Reports a download in bytes."""
+    return Progress(
+        lambda num_done, num_bytes: emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes}),
+        at_once=True,
+    )
 
 
 def _probe(setting: Setting, data: Data, network: nn.Module, preprocessing: Preprocessing) -> Trained:

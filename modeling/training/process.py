@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.errors import ModelingError
-
-Emit = Callable[[dict[str, Any]], None]
+from modeling.images.progress import Emit
 
 # What whoever starts this process puts into its environment, unless there is something else there already. glibc gives
 # large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more. Threads

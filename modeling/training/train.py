@@ -9,7 +9,7 @@ the request's cache; `deterministic` rules both out.
 import hashlib
 import importlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.data.images import Indices
+from modeling.images.progress import Emit
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.families.speednet import SpeedNet
@@ -37,8 +38,6 @@ from modeling.training.model_folder import Trained, calibrate_and_test, check_ou
 from modeling.training.request import TrainRequest
 
 WHITENED = 5000  # images that speednet's first layer is fitted on
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 def train(request: TrainRequest, emit: Emit) -> ModelCard:

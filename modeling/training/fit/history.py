@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.durable import replace_durably
+from modeling.images.progress import Emit
 
 HISTORY_FILE = "history.csv"
 CURVES_FILE = "curves.png"
@@ -16,7 +17,6 @@ COLUMNS = ("stage", "epoch", "loss", "accuracy", "learning_rate", "seconds", "im
 
 _DRAW_EVERY_S = 5.0
 
-Emit = Callable[[dict[str, Any]], None]
 EpochRow = Mapping[str, Any]
 
 

@@ -8,7 +8,6 @@ bit, as one that was never stopped (on a CPU, with the same number of threads).
 # Shapes: N images of the data set, B images of a batch, L labels, H height, W width, C channels.
 import copy
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from modeling.data.images import Indices
 from modeling.errors import ModelingError
+from modeling.images.progress import Emit
 from modeling.networks.augmentation import Place, augment, mix, trivial_augment
 from modeling.networks.build import normalise
 from modeling.networks.families.speednet import single_view
@@ -40,7 +40,6 @@ CHECKPOINT_EVERY_S = 60.0
 _ORDER, _CHANCE, _NETWORK = 1, 2, 3  # the streams of chance, so that none repeats another
 _CHECK_EVERY = 20  # steps between looks at the losses: each look waits for the device
 
-Emit = Callable[[dict[str, Any]], None]
 State = dict[str, Tensor]
 
 

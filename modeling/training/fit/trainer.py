@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from modeling.data.images import DecodedImages
 from modeling.errors import ModelFormatError, ModelingError
+from modeling.images.progress import Emit
 from modeling.networks.architectures import get_architecture
 from modeling.networks.augmentation import Place, augment
 from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
 from modeling.training.fit.autotune import fastest_plan, step_seconds, within_cpu_memory, within_memory
 from modeling.training.fit.checkpoint import load_checkpoint
-from modeling.training.fit.loop import Emit, Fitting
+from modeling.training.fit.loop import Fitting
 from modeling.training.fit.optimizer import NUM_STEPS, find_learning_rate, seed_of
 from modeling.training.fit.plan import BudgetError, Plan, epochs_in_budget
 from modeling.training.fit.ranks import Ranks

@@ -20,13 +20,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.images import Images, Indices
+from modeling.images.progress import Emit
 from modeling.training.transfer.backbone import Backbone
-from modeling.training.transfer.features import Emit, Extractor, Features, extract_features
+from modeling.training.transfer.features import Extractor, Features, extract_features
 
 DEFAULT_LIMIT_BYTES = 4 << 30  # 800,000 images of 1,280 features
 _SUFFIX = ".features"
@@ -171,10 +173,8 @@ class _Counts:
     num_before: int
     num_images: int
 
-    def __call__(self, event: dict[str, object]) -> None:
-        num_done = event["num_done"]
-        assert isinstance(num_done, int)
-        self.emit({**event, "num_done": self.num_before + num_done, "num_images": self.num_images})
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.emit({**event, "num_done": self.num_before + event["num_done"], "num_images": self.num_images})
 
 
 def _save(cache: FeatureCache, key: str, digests_M: list[str], features_MF: Features, emit: Emit) -> None:

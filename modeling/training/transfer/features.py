@@ -11,9 +11,8 @@ stay in glibc's heap, while larger ones are mapped, zeroed and unmapped by the k
 
 import copy
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -27,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from modeling.data.images import Images, Indices
 from modeling.images.pixels import Pixels
+from modeling.images.progress import Emit, Progress
 from modeling.networks.build import normalise
 from modeling.networks.heads import head_of
 from modeling.training.transfer.backbone import Backbone
@@ -110,14 +110,12 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 Features = NDArray[np.float32]
-Emit = Callable[[dict[str, object]], None]
 
 _LARGEST_BATCH = 32
 _CPU_BYTES = 30 << 20  # of a batch's largest result; from 32 MiB on glibc gives memory back after each layer
 _CUDA_BYTES = 1 << 30
 _CUDA_BATCH = 128
 _CUDA_WORKERS = 2  # one batch is copied while another is computed
-_EVENT_EVERY_S = 0.5
 _FOLDING_TOLERANCE = 1e-4  # of the largest feature; float32 rounding gives some 1e-6
 
 
@@ -133,14 +131,13 @@ def extract_features(extractor: "Extractor", images: Images, indices_N: Indices,
         DataError: an image cannot be read.
     """
     features_NF = np.empty((len(indices_N), extractor.num_features), dtype=np.float32)
-    num_done, spoke = 0, time.monotonic()
+    progress = Progress(lambda done, total: emit({"event": "features", "num_done": done, "num_images": total}))
+    num_done = 0
     with one_thread():
         for features_BF in _in_order(extractor, images, indices_N):
             features_NF[num_done : num_done + len(features_BF)] = features_BF
             num_done += len(features_BF)
-            if num_done == len(indices_N) or time.monotonic() - spoke > _EVENT_EVERY_S:
-                emit({"event": "features", "num_done": num_done, "num_images": len(indices_N)})
-                spoke = time.monotonic()
+            progress.update(num_done, len(indices_N))
     return features_NF
 
 
