@@ -8,8 +8,9 @@ from typing import NamedTuple, Self
 
 import PIL
 
-from modeling.data.facts import MAX_FILE_BYTES, THUMBNAIL_BYTES, ImageFacts
+from modeling.data.facts import THUMBNAIL_BYTES, ImageFacts
 from modeling.images.formats import MAX_PIXELS
+from modeling.images.loader import MAX_FILE_BYTES
 
 FILE_NAME = "image_facts.sqlite"
 _WAIT_S = 10.0  # for another process that writes

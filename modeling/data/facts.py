@@ -1,17 +1,13 @@
 """What one image is: whether its file decodes, its size, mode and orientation, and a thumbnail to compare it by."""
 
 # Shapes: N images, H height, W width, C channels (of thumbnails 3: YCbCr), S side of a thumbnail.
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from modeling.errors import ImageError
 from modeling.images.decode import loaded_image
 from modeling.images.formats import MAX_PIXELS
 from modeling.images.pixels import Pixels, orientation_of, to_mode, upright
@@ -19,7 +15,6 @@ from modeling.images.preprocessing import Preprocessing
 
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
 THUMBNAIL_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
-MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
 _NO_COLOUR = bytes([128]) * (2 * COLOUR_SIDE**2)
 _NEEDED = 4 * GREY_SIDE  # px a side from which a thumbnail is made
 _GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
@@ -49,24 +44,6 @@ class ImageFacts:
     frames: int
     grey: bool
     thumbnail: bytes
-
-
-def read_image_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of an image file; never waits for a pipe.
-
-    Raises:
-        ImageError: `unreadable` or `too_large`.
-    """
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("unreadable", "not a file but a pipe, a socket or a device")
-            if status.st_size > max_bytes:
-                raise ImageError("too_large", f"{status.st_size} bytes are more than the limit of {max_bytes}")
-            return file.read()
-    except OSError as err:
-        raise ImageError("unreadable", err.strerror or type(err).__name__) from err
 
 
 def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:

@@ -1,10 +1,7 @@
 """Decoded images by index: from memory, or read and decoded ahead from files."""
 
 # Shapes: N images of the data set, M chosen images, B images of a batch, H height, W width, C channels.
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from modeling.data.dataset import Dataset
-from modeling.data.facts import read_image_file
 from modeling.errors import DataError, ImageError
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
+from modeling.images.loader import load_groups_ahead, read_image_file
 from modeling.images.pixels import Pixels, pixels_of, scale_to
 from modeling.images.preprocessing import Preprocessing
 
@@ -67,7 +64,7 @@ class ImageFiles:
     def __init__(self, dataset: Dataset, preprocessing: Preprocessing, *, num_threads: int | None = None) -> None:
         self._dataset = dataset
         self._preprocessing = preprocessing
-        self._num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._num_threads = num_threads
 
     def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
         """uint8 BHWC of each group of indices, in order; at most a few batches are in memory.
@@ -75,22 +72,9 @@ class ImageFiles:
         Raises:
             DataError: an image that could be read during the scan no longer can.
         """
-        with ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode") as pool:
-            waiting: deque[list[Future[Pixels]]] = deque()
-            try:
-                for indices_B in groups:
-                    waiting.append([pool.submit(self._load, int(index)) for index in indices_B])
-                    if len(waiting) > _AHEAD:
-                        yield self._gather(waiting.popleft())
-                while waiting:
-                    yield self._gather(waiting.popleft())
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _gather(self, futures: list[Future[Pixels]]) -> Pixels:
-        if not futures:
-            return np.zeros((0, *self._preprocessing.shape), dtype=np.uint8)
-        return np.stack([future.result() for future in futures])
+        indices = (indices_B.tolist() for indices_B in groups)
+        for images in load_groups_ahead(indices, self._load, num_ahead=_AHEAD, num_threads=self._num_threads):
+            yield np.stack(images) if images else np.zeros((0, *self._preprocessing.shape), dtype=np.uint8)
 
     def _load(self, index: int) -> Pixels:
         try:

@@ -2,9 +2,7 @@
 
 # Shapes: H height, W width, C channels.
 import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +10,18 @@ from modeling.data.cache import FactsCache, Verdict
 from modeling.data.checks import check_report
 from modeling.data.dataset import Dataset
 from modeling.data.duplicates import find_duplicates, group_numbers
-from modeling.data.facts import COLOUR_SIDE, GREY_SIDE, ImageFacts, check_image, check_pixels, read_image_file
+from modeling.data.facts import COLOUR_SIDE, GREY_SIDE, ImageFacts, check_image, check_pixels
 from modeling.data.findings import Finding
 from modeling.data.report import DataReport
 from modeling.errors import ImageError
+from modeling.images.loader import load_ahead, read_image_file
 from modeling.images.progress import Emit, Progress
 
 Look = tuple[str, Verdict]
 """The sha256 of an image's bytes (empty where they cannot be read), and what it is."""
 
 _FILES_A_TASK = 16
+_TASKS_AHEAD = 256
 
 
 def scan_dataset(dataset: Dataset, emit: Emit, cache: Path | None) -> DataReport:
@@ -64,12 +64,8 @@ def _looks(dataset: Dataset, store: FactsCache) -> Iterator[Look]:
     def look_at_some(start: int) -> list[Look]:
         return [_look_at_file(path, store) for path in dataset.files[start : start + _FILES_A_TASK]]
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="scan") as pool:
-        try:
-            for looks in pool.map(look_at_some, range(0, dataset.num_images, _FILES_A_TASK)):
-                yield from looks
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for looks in load_ahead(range(0, dataset.num_images, _FILES_A_TASK), look_at_some, num_ahead=_TASKS_AHEAD):
+        yield from looks
 
 
 def _look_at_file(path: Path, store: FactsCache) -> Look:

@@ -2,22 +2,19 @@
 
 # Shapes: N images with an answer, B images of a batch, L labels, H height, W width, C channels.
 import hashlib
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.dataset import Dataset
-from modeling.data.facts import read_image_file
 from modeling.data.images import load_image
 from modeling.errors import DataError, ImageError
 from modeling.images.decode import decode_image
+from modeling.images.loader import load_ahead, read_image_file
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.images.progress import OnProgress, Progress
@@ -27,12 +24,10 @@ if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
 
 BATCH = 64  # images in one forward pass
-_AHEAD = 2 * BATCH  # decoded images that may wait: some 20 MB at 224 px
+NUM_AHEAD = 2 * BATCH  # decoded images that may wait: some 20 MB at 224 px
 _LABELS_SHOWN = 20
 
 Indices = NDArray[np.int64]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ def gather(
     def load(index: int) -> _Loaded:
         return _load(dataset, index, classifier.preprocessing, hashed=hashed)
 
-    loaded = zip(range(len(indices)), ahead(indices.tolist(), load), strict=True)
+    loaded = zip(range(len(indices)), load_ahead(indices.tolist(), load, num_ahead=NUM_AHEAD), strict=True)
     answered = _Answered()
     while batch := list(islice(loaded, BATCH)):
         answered.add(batch, classifier)
@@ -119,21 +114,6 @@ def image_sha256(dataset: Dataset, index: int) -> str:
     if dataset.pixels_NHWC is not None:
         return hashlib.sha256(dataset.pixels_NHWC[index].tobytes()).hexdigest()
     return hashlib.sha256(read_image_file(dataset.files[index])).hexdigest()
-
-
-def ahead(items: Iterable[T], call: Callable[[T], R]) -> Iterator[R]:
-    """`call` of every item in order, done in threads a bounded way ahead of whoever takes the results."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="evaluate") as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(call, item))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)

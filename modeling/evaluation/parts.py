@@ -8,8 +8,9 @@ import numpy as np
 from modeling.data.dataset import PART_NAMES, TRAIN, Dataset
 from modeling.data.splits import read_split
 from modeling.errors import DataError, ImageError, ModelFormatError
-from modeling.evaluation.gather import Indices, ahead, image_sha256
+from modeling.evaluation.gather import NUM_AHEAD, Indices, image_sha256
 from modeling.evaluation.request import DataPart
+from modeling.images.loader import load_ahead
 
 SPLIT_FILE = "split.csv"  # in a model's folder, where its training wrote one
 
@@ -72,5 +73,5 @@ def _parts_by_split(dataset: Dataset, split: PartOf) -> list[str | None] | None:
         except ImageError:  # one that cannot be read is in no part; evaluating all of them tells of it
             return None
 
-    parts = list(ahead(range(dataset.num_images), part_of))
+    parts = list(load_ahead(range(dataset.num_images), part_of, num_ahead=NUM_AHEAD))
     return parts if any(parts) else None

@@ -3,9 +3,7 @@
 # Shapes: N images, M chosen images, H height, W width, C channels.
 import hashlib
 import io
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from modeling.data.scan import scan_dataset
 from modeling.data.splits import Split, split_dataset
 from modeling.errors import DataError, ImageError
 from modeling.images.formats import READABLE_FORMATS
+from modeling.images.loader import load_ahead
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.images.progress import Emit, Progress
@@ -34,6 +33,7 @@ _SHARE_OF_MEMORY = 0.4
 _SAMPLE = 200  # images looked at to choose size and mode
 _MEASURED, _MEASURED_BYTES = 2000, 1 << 30  # images whose mean and deviation stand for all, where all are more
 _SMALL = 64  # px: the side up to which images keep their own size, and the default side of larger ones
+_DECODED_AHEAD = 1024  # images; they lie in place, so what waits is small
 _MARGIN = 256 / 224  # how much larger photographs are decoded for augmentation to choose a part from
 
 
@@ -188,9 +188,8 @@ def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, 
 
     progress = Progress(lambda done, total: emit({"event": "decode", "num_done": done, "num_images": total}))
     total = len(indices_M)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for num_done, _ in enumerate(pool.map(decode, range(total)), start=1):
-            progress.update(num_done, total)
+    for num_done, _ in enumerate(load_ahead(range(total), decode, num_ahead=_DECODED_AHEAD), start=1):
+        progress.update(num_done, total)
     return pixels_MHWC
 
 

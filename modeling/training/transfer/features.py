@@ -11,9 +11,7 @@ stay in glibc's heap, while larger ones are mapped, zeroed and unmapped by the k
 
 import copy
 import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -25,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
 from modeling.data.images import Images, Indices
+from modeling.images.loader import load_ahead
 from modeling.images.pixels import Pixels
 from modeling.images.progress import Emit, Progress
 from modeling.networks.build import normalise
@@ -145,17 +144,10 @@ def _in_order(extractor: "Extractor", images: Images, indices_N: Indices) -> Ite
     """Features of batch after batch; a few batches are computed at once."""
     size = extractor.batch_size
     groups = [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
-    waiting: deque[Future[Features]] = deque()
-    pool = ThreadPoolExecutor(extractor.num_workers, thread_name_prefix="features")
-    try:
-        for pixels_BHWC in images.batches(iter(groups)):
-            waiting.append(pool.submit(extractor.features, pixels_BHWC))
-            if len(waiting) > 2 * extractor.num_workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    num_workers = extractor.num_workers
+    return load_ahead(
+        images.batches(iter(groups)), extractor.features, num_ahead=2 * num_workers, num_threads=num_workers
+    )
 
 
 class Extractor:

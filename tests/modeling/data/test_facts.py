@@ -1,12 +1,12 @@
 import csv
-import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, check_image, check_pixels, read_image_file
+from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, check_image, check_pixels
 from modeling.errors import ImageError
+from modeling.images.loader import read_image_file
 from modeling.names import bare, harmless
 from tests.support.images import encode, real_data
 from tests.support.pictures import photo
@@ -86,25 +86,6 @@ def test_a_jpeg_cut_short_is_truncated_though_its_header_is_fine():
     with pytest.raises(ImageError) as caught:
         check_image(data[: len(data) // 2])
     assert caught.value.code == "truncated"
-
-
-def test_only_regular_files_of_bounded_size_are_read(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "large.png").write_bytes(bytes(11))
-    (tmp_path / "folder.png").mkdir()
-
-    codes = {}
-    for name in ("pipe.png", "large.png", "folder.png", "absent.png"):
-        with pytest.raises(ImageError) as caught:
-            read_image_file(tmp_path / name, max_bytes=10)
-        codes[name] = caught.value.code
-
-    assert codes == {
-        "pipe.png": "unreadable",
-        "large.png": "too_large",
-        "folder.png": "unreadable",
-        "absent.png": "unreadable",
-    }
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+a", "-a", "@a", "'=a", "\ta", "plain", ""])
