@@ -8,14 +8,14 @@ import numpy as np
 from modeling.data.dataset import PART_NAMES, TRAIN, Dataset
 from modeling.data.splits import read_split
 from modeling.errors import DataError, ImageError, ModelFormatError
-from modeling.evaluation.gather import NUM_AHEAD, Indices, image_sha256
+from modeling.evaluation.predict import NUM_AHEAD, Indices, image_sha256
 from modeling.evaluation.request import DataPart
 from modeling.images.loader import load_ahead
 
 SPLIT_FILE = "split.csv"  # in a model's folder, where its training wrote one
 
 PartOf = Mapping[str, str]
-"""DataPart of the model's split by an image's sha256."""
+"""The part of the model's split that an image belongs to, by the image's sha256."""
 
 
 def parts_of(model: Path) -> PartOf | None:
@@ -33,16 +33,16 @@ def parts_of(model: Path) -> PartOf | None:
         raise ModelFormatError(str(err)) from err
 
 
-def num_trained_on(split: PartOf | None, sha256: Iterable[str]) -> int | None:
+def count_trained_on(split: PartOf | None, sha256: Iterable[str]) -> int | None:
     """How many of the images with these digests the model was trained on; None where it does not say."""
     return None if split is None else sum(split.get(digest) == PART_NAMES[TRAIN] for digest in sha256)
 
 
-def choose(dataset: Dataset, part: DataPart, split: PartOf | None) -> Indices:
+def choose_images(dataset: Dataset, part: DataPart, split: PartOf | None) -> Indices:
     """Indices of the images in `part`, ascending.
 
-    What an image's part is, the model's split says, which knows images by their content; where it knows none of
-    these, their official parts do.
+    The model's split, which knows images by their content, says to which part an image belongs; where it knows none
+    of these images, their official parts do.
 
     Raises:
         DataError: neither knows such a part of these images.
@@ -70,7 +70,7 @@ def _parts_by_split(dataset: Dataset, split: PartOf) -> list[str | None] | None:
     def part_of(index: int) -> str | None:
         try:
             return split.get(image_sha256(dataset, index))
-        except ImageError:  # one that cannot be read is in no part; evaluating all of them tells of it
+        except ImageError:  # an unreadable image is in no part; an evaluation of all of them reports it
             return None
 
     parts = list(load_ahead(range(dataset.num_images), part_of, num_ahead=NUM_AHEAD))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from modeling.errors import ModelingError
+from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.csv"
@@ -22,6 +23,7 @@ class EvaluateRequest:
     part: `all` images of `data`, or those of one part of the model's own split (known by their content), or of the
         official parts of `data` where the model's training has not seen them.
     model_ref: what the model is called in the result; the folder's name where empty.
+    precision: of the engine that answers; auto: the one that jobs use.
     """
 
     model: Path
@@ -30,12 +32,15 @@ class EvaluateRequest:
     device: str = "cpu"
     part: DataPart = "all"
     model_ref: str = ""
+    precision: WantedPrecision = "auto"
 
     def __post_init__(self) -> None:
         for name in ("model", "data", "output"):
             object.__setattr__(self, name, Path(getattr(self, name)))
         if self.part not in PARTS:
             raise ModelingError(f"unknown part {self.part!r}; choose one of {', '.join(PARTS)}")
+        if self.precision not in WANTED_PRECISIONS:
+            raise ModelingError(f"unknown precision {self.precision!r}; choose one of {', '.join(WANTED_PRECISIONS)}")
         object.__setattr__(self, "model_ref", self.model_ref or self.model.name)
 
     def to_json(self) -> dict[str, Any]:

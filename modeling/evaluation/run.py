@@ -21,47 +21,54 @@ def evaluate(request: EvaluateRequest, emit: Emit) -> Evaluation:
     """Evaluate as requested and leave `evaluation.json`, `predictions.csv`, `report.html` and `plots/` in the output.
 
     Raises:
-        ModelingError: the model, the data, the device or the output folder cannot be used.
+        ModelingError: the model, the data, the device, the precision or the output folder cannot be used.
     """
     from modeling.evaluation.write import write_evaluation
 
     check_output(request.output)
-    evaluated, evaluation = measure_model(request, emit)
+    evaluated, evaluation = evaluate_model(request, emit)
     write_evaluation(evaluated, evaluation)
     return evaluation
 
 
-def measure_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", Evaluation]:
+def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", Evaluation]:
     """Evaluate as requested, and write nothing.
 
     Events go to `emit` as they happen: `evaluate` with `num_done` and `num_images`, `note` and `warning` with a
     `text`. Images that cannot be read are counted and listed, and are no part of the figures.
 
     Raises:
-        ModelingError: the model, the data or the device cannot be used.
+        ModelingError: the model, the data, the device or the precision cannot be used.
     """
     from modeling.data.forms.open import open_dataset
-    from modeling.evaluation.gather import gather
-    from modeling.evaluation.parts import choose, num_trained_on, parts_of
+    from modeling.evaluation.engine import engine_figures, load_classifier
+    from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
+    from modeling.evaluation.predict import predict_dataset
     from modeling.evaluation.write import Evaluated
-    from modeling.inference.classifier import Classifier  # torch: only where a model is wanted
 
-    classifier = Classifier.load(request.model, request.device)
+    classifier = load_classifier(request.model, request.device, request.precision)
     dataset = open_dataset(request.data)
     split = parts_of(request.model)
     if split and request.part != "all":
         emit({"event": "note", "text": f"comparing {dataset.num_images} images with the model's training data"})
-    gathered = gather(
+    predicted = predict_dataset(
         classifier,
         dataset,
-        choose(dataset, request.part, split),
+        choose_images(dataset, request.part, split),
         hashed=split is not None,
         on_progress=lambda num_done, num_images: emit(
             {"event": "evaluate", "num_done": num_done, "num_images": num_images}
         ),
     )
-    evaluation = evaluate_answers(gathered.answers, classifier.calibration)
-    evaluated = Evaluated(request, classifier.card, dataset, gathered, num_trained_on(split, gathered.sha256))
+    evaluation = evaluate_answers(predicted.answers, classifier.calibration)
+    evaluated = Evaluated(
+        request,
+        classifier.card,
+        dataset,
+        predicted,
+        count_trained_on(split, predicted.sha256),
+        engine_figures(classifier, dataset, predicted),
+    )
     for text in evaluated.warnings():
         emit({"event": "warning", "text": text})
     return evaluated, evaluation

@@ -1,4 +1,4 @@
-"""An evaluation on the disk: figures as JSON, an answer a line as CSV, the report with its plots."""
+"""The files of an evaluation: figures as JSON, a line an image as CSV, the report with its plots."""
 
 # Shapes: H height, W width, C channels, N images.
 import csv
@@ -17,12 +17,12 @@ import numpy as np
 from modeling.data.dataset import Dataset
 from modeling.data.images import load_image
 from modeling.errors import ImageError
-from modeling.evaluation.gather import Gathered
+from modeling.evaluation.predict import DatasetAnswers
 from modeling.evaluation.request import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Scored
-from modeling.metrics.evaluation import Evaluation
+from modeling.metrics.evaluation import EngineFigures, Evaluation
 from modeling.names import harmless
 from modeling.registry.card import ModelCard
 
@@ -39,7 +39,7 @@ _PICTURE_PX = 128  # a report's pictures: no smaller than this where the file ha
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
-    """What was evaluated on what.
+    """What was evaluated on what, and by which engine.
 
     num_trained_on: evaluated images that the model's training saw; None where the model does not say which.
     """
@@ -47,12 +47,13 @@ class Evaluated:
     request: EvaluateRequest
     card: ModelCard
     dataset: Dataset
-    gathered: Gathered
+    predicted: DatasetAnswers
     num_trained_on: int | None
+    engine: EngineFigures
 
     def warnings(self) -> list[str]:
-        """What whoever reads the figures must know."""
-        num_images, num_unreadable = len(self.gathered.answers.names), len(self.gathered.unreadable)
+        """What a reader of the figures must know."""
+        num_images, num_unreadable = len(self.predicted.answers.names), len(self.predicted.unreadable)
         found = []
         if self.num_trained_on:
             found.append(
@@ -65,13 +66,14 @@ class Evaluated:
 
     def facts(self) -> dict[str, Any]:
         """What was evaluated, for the JSON document."""
-        unreadable = self.gathered.unreadable
+        unreadable = self.predicted.unreadable
         return {
             "version": EVALUATION_VERSION,
             "model": self.request.model_ref,
             "weights_sha256": self.card.weights_sha256,
             "data": str(self.request.data),
             "part": self.request.part,
+            **self.engine.to_json(),
             "num_unreadable": len(unreadable),
             "unreadable": [asdict(each) for each in unreadable[:MAX_UNREADABLE]],
             "num_trained_on": self.num_trained_on,
@@ -110,7 +112,7 @@ def _write(path: Path, text: str) -> None:
 
 def _predictions(evaluated: Evaluated) -> str:
     """One line an image, in the order of the data."""
-    answers, labels = evaluated.gathered.answers, evaluated.card.labels
+    answers, labels = evaluated.predicted.answers, evaluated.card.labels
     scored, decisions = _scored(evaluated)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
@@ -132,9 +134,9 @@ def _scored(evaluated: Evaluated) -> tuple[Scored, list[str | None]]:
     """Scores and decisions as the model's calibration makes them."""
     calibration = evaluated.card.calibration
     if calibration is None:
-        scored = Scored.of(evaluated.gathered.answers, 1.0)
+        scored = Scored.of(evaluated.predicted.answers, 1.0)
         return scored, [None] * len(scored.scores_N)
-    scored = Scored.of(evaluated.gathered.answers, calibration.temperature)
+    scored = Scored.of(evaluated.predicted.answers, calibration.temperature)
     return scored, list(calibration.decide_all(scored.predicted_N, scored.scores_N))
 
 
@@ -149,6 +151,8 @@ def _write_report(folder: Path, evaluated: Evaluated, evaluation: Evaluation) ->
         ("weights", card.weights_sha256[:12]),
         ("data", str(request.data)),
         ("device", request.device),
+        ("engine", evaluated.engine.engine),
+        ("reference", evaluated.engine.describe()),
         *(("beware", warning) for warning in evaluated.warnings()),
     ]
     content = ReportContent(
@@ -168,7 +172,7 @@ def _pictures(evaluated: Evaluated) -> Callable[[int], Pixels | None]:
     shown = _enlarged(evaluated.card.preprocessing)
 
     def picture(place: int) -> Pixels | None:
-        index = int(evaluated.gathered.indices_N[place])
+        index = int(evaluated.predicted.indices_N[place])
         if evaluated.dataset.pixels_NHWC is not None:
             pixels_HWC: Pixels = evaluated.dataset.pixels_NHWC[index]
             return pixels_HWC
@@ -196,7 +200,7 @@ def _samples(evaluated: Evaluated) -> list["Sample"]:
     """Some images with predictions, evenly spread over the data."""
     from modeling.report.content import Sample
 
-    answers, labels = evaluated.gathered.answers, evaluated.card.labels
+    answers, labels = evaluated.predicted.answers, evaluated.card.labels
     scored, decisions = _scored(evaluated)
     picture = _pictures(evaluated)
     last = len(answers.names) - 1

@@ -1,4 +1,4 @@
-"""Two models on the same images: who is better, where, and whether that may be chance."""
+"""Two models on the same images: which is better, where, and whether that may be chance; or two engines of one."""
 
 # Shapes: N images, L labels.
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.errors import ModelingError
-from modeling.metrics.answers import Answers, Scored
+from modeling.metrics.answers import Answers, Scored, log_softmax
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.chance import mcnemar_p, wilson_interval
-from modeling.metrics.evaluation import Interval
+from modeling.metrics.evaluation import Interval, ReferenceDifference
 
 SIGNIFICANT = 0.05
 
@@ -176,3 +176,22 @@ def _classes(answers: Answers, a: Scored, b: Scored) -> tuple[ClassDifference, .
 
 def _some(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+
+
+def reference_difference(answers: Answers, reference: Answers, temperature: float) -> ReferenceDifference:
+    """How far an engine's answers are from the reference's to the same images.
+
+    Raises:
+        ModelingError: an answer is not finite.
+    """
+    scored, expected = Scored.of(answers, temperature), Scored.of(reference, temperature)
+    scores_NL = np.exp(log_softmax(reference.logits_NL, temperature))
+    differences_N = np.abs(scored.scores_N - scores_NL[np.arange(len(scores_NL)), scored.predicted_N])
+    num_images = len(answers.names)
+    return ReferenceDifference(
+        num_images=num_images,
+        same_label=float((scored.predicted_N == expected.predicted_N).mean()),
+        max_score_difference=float(differences_N.max()),
+        mean_score_difference=float(differences_N.mean()),
+        accuracy_change=(int(scored.right_N.sum()) - int(expected.right_N.sum())) / num_images,
+    )

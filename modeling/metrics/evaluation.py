@@ -1,7 +1,8 @@
 """The figures of one evaluation, as the JSON document, the table and the report show them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 Interval = tuple[float, float]  # 95 %, Wilson
 
@@ -96,3 +97,56 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceDifference:
+    """How far an engine's answers are from the reference's, on a sample of the evaluated images.
+
+    same_label: share of images with the same best label. max_score_difference, mean_score_difference: of the score of
+    the engine's best label, beside the reference's score of that label. accuracy_change: the engine's accuracy less
+    the reference's.
+    """
+
+    num_images: int
+    same_label: float
+    max_score_difference: float
+    mean_score_difference: float
+    accuracy_change: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """Which engine answered, in which precision, beside which reference.
+
+    difference: None where the engine is the reference itself.
+    """
+
+    engine: str
+    precision: str
+    reference: str
+    difference: ReferenceDifference | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        difference = None if self.difference is None else asdict(self.difference)
+        reference = {"engine": self.reference, "difference": difference}
+        return {"engine": self.engine, "precision": self.precision, "reference": reference}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The reverse of `to_json`; other keys are passed over."""
+        reference = value["reference"]
+        difference = reference["difference"] and ReferenceDifference(**reference["difference"])
+        return cls(value["engine"], value["precision"], reference["engine"], difference)
+
+    def describe(self) -> str:
+        """The difference in one line, for people."""
+        found = self.difference
+        if found is None:
+            return "the reference itself"
+        return (
+            f"{found.same_label:.2%} of {found.num_images:,} labels as {self.reference}; score differs by at most "
+            f"{found.max_score_difference:.2g}, on average {found.mean_score_difference:.2g}; "
+            f"accuracy {found.accuracy_change:+.4f}"
+        )

@@ -54,7 +54,7 @@ def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
     import numpy as np
 
     from modeling.data.forms.open import open_dataset
-    from modeling.evaluation.gather import model_targets
+    from modeling.evaluation.predict import model_targets
 
     dataset = open_dataset(data)
     if part == "all":

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, overload
 
+from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
 from modeling.networks.weights import check_weights
 from modeling.registry.card import INT8_FILE, ModelCard
@@ -198,6 +199,7 @@ class PreparedEvaluate:
             model=self.model.pin,
             data=str(self.data),
             part=self.spec.part,
+            precision=self.spec.precision,
             output=self.claimed_output or None,
             idempotency_key=self.spec.idempotency_key,
         )
@@ -236,8 +238,7 @@ def prepare(settings: Settings, spec: ClassifySpec | TrainSpec | EvaluateSpec) -
 def _prepare_classify(settings: Settings, spec: ClassifySpec) -> PreparedClassify:
     source = open_source(spec.source, spec.reading)
     model = pin_model(settings, spec.model)
-    if spec.precision == "int8":
-        _check_int8(model)
+    check_precision(model, spec.precision)
     output = _absolute(spec.output)
     output_format = spec.output_format or (format_of(output) if output else "csv")
     return PreparedClassify(settings, spec, source, model, output, output_format)
@@ -258,6 +259,7 @@ def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
 
 def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluate:
     model = pin_model(settings, spec.model)
+    check_precision(model, spec.precision)
     data = choose_data(spec.data)
     num_images = count_labelled(data, spec.part, model.card)
     return PreparedEvaluate(spec, model, data, _absolute(spec.output), num_images)
@@ -273,9 +275,9 @@ def pin_model(settings: Settings, ref: str) -> PinnedModel:
     return PinnedModel(version, version.card())
 
 
-def _check_int8(model: PinnedModel) -> None:
+def check_precision(model: PinnedModel, precision: WantedPrecision) -> None:
     """Raises UsageError where the model has no int8 weights; whether a worker's processor can use them shows later."""
-    if not (model.version.path / INT8_FILE).is_file():
+    if precision == "int8" and not (model.version.path / INT8_FILE).is_file():
         why = model.card.why_no_int8()
         raise UsageError(f"--precision int8: {model.version.ref} {why}; leave the precision to auto")
 

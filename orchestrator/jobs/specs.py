@@ -46,5 +46,6 @@ class EvaluateSpec:
     data: Path
     output: Path | None = None  # a folder that does not exist yet; None: in the job's folder
     part: DataPart = "all"
+    precision: WantedPrecision = "auto"
     idempotency_key: str | None = None
     need_worker: bool = True

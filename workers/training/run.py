@@ -67,7 +67,7 @@ def _evaluate(request: EvaluateJobRequest, output: Path, context: WorkerContext)
     """The pinned model, if the store still has it, on this worker's device."""
     version = ModelStore(context.settings.models).resolve_pinned(request.model.ref, request.model.digest)
     wanted = EvaluateRequest(
-        version.path, Path(request.data), output, context.device, request.part, model_ref=version.ref
+        version.path, Path(request.data), output, context.device, request.part, version.ref, request.precision
     )
     return {"task": "evaluate"} | wanted.to_json()
 

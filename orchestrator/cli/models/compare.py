@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modeling.registry.store import ModelStore
+from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.files import write_atomic
 from orchestrator.contract.settings import get_settings
+from orchestrator.jobs.prepare import check_precision, pin_model
 
 if TYPE_CHECKING:
     from modeling.evaluation.compare_models import Compared
+    from modeling.images.progress import Emit
     from modeling.metrics.comparison import Comparison, Flip, Side
 
 SHOWN = 10  # flipped images each way, and labels; the JSON has all
@@ -32,12 +34,25 @@ Names = tuple[str, str]
     "--part", type=click.Choice(["all", "train", "validation", "test"]), default="all", show_default=True,
     help="Images to compare on: all, or a part of the split that A was trained with.",
 )  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,
+    help="Numbers that the network is computed in, as for `classify`; auto: what jobs use.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="Where the networks run: auto, cpu or cuda:N.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the comparison as JSON here."
 )
 @json_option
-def compare_command(a: str, b: str, data: Path, part: Any, device: str, output: Path | None, as_json: bool) -> None:
+def compare_command(
+    a: str,
+    b: str,
+    data: Path,
+    part: Any,
+    precision: WantedPrecision,
+    device: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Compare models A and B on the labelled images of DATA: figures, flipped images, and whether it may be chance.
 
     \b
@@ -49,18 +64,21 @@ def compare_command(a: str, b: str, data: Path, part: Any, device: str, output: 
 
     if output and not output.absolute().parent.is_dir():
         raise UsageError(f"the folder of {output} does not exist; make it first")
-    versions = [ModelStore(get_settings().models).resolve(ref) for ref in (a, b)]
+    models = [pin_model(get_settings(), ref) for ref in (a, b)]
+    for model in models:
+        check_precision(model, precision)
+    versions = [model.version for model in models]
     names = (versions[0].ref, versions[1].ref)
-    request = CompareRequest(versions[0].path, versions[1].path, data, device, part)
+    request = CompareRequest(versions[0].path, versions[1].path, data, device, part, precision)
     compared = compare_models(request, _show_progress(names))
     document = _document(names, data, part, compared)
     if output:
         write_atomic(output, (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
-    _say_doubts(names, compared)
+    _say_warnings(names, compared)
     if as_json:
         print_json(document)
         return
-    _print(names, compared.comparison)
+    _print(names, compared)
 
 
 def _document(names: Names, data: Path, part: str, compared: "Compared") -> dict[str, Any]:
@@ -68,11 +86,12 @@ def _document(names: Names, data: Path, part: str, compared: "Compared") -> dict
     comparison = compared.comparison
     head = {"model_a": names[0], "model_b": names[1], "data": str(data), "part": part}
     counts = {"num_unreadable": compared.num_unreadable, "num_trained_on": list(compared.num_trained_on)}
-    return head | counts | comparison.to_json() | {"conclusion": comparison.conclusion(*names)}
+    engines = {"engines": [engine.to_json() for engine in compared.engines]}
+    return head | engines | counts | comparison.to_json() | {"conclusion": comparison.conclusion(*names)}
 
 
-def _show_progress(names: Names) -> Callable[[dict[str, Any]], None]:
-    """Tells how far the models are: on a terminal as it goes, elsewhere when each is done."""
+def _show_progress(names: Names) -> "Emit":
+    """Shows the progress of both models: on a terminal as it goes, elsewhere when each is done."""
 
     def show(event: dict[str, Any]) -> None:
         done, total = event["num_done"], event["num_images"]
@@ -86,8 +105,8 @@ def _show_progress(names: Names) -> Callable[[dict[str, Any]], None]:
     return show
 
 
-def _say_doubts(names: Names, compared: "Compared") -> None:
-    """What whoever reads the figures must know."""
+def _say_warnings(names: Names, compared: "Compared") -> None:
+    """What a reader of the figures must know."""
     num_images = compared.comparison.num_images
     for name, num_trained_on in zip(names, compared.num_trained_on, strict=True):
         if num_trained_on:
@@ -99,8 +118,9 @@ def _say_doubts(names: Names, compared: "Compared") -> None:
         say(f"{compared.num_unreadable:,} images cannot be read and are left out", color="yellow")
 
 
-def _print(names: Names, comparison: "Comparison") -> None:
-    """Tables, and the conclusion last."""
+def _print(names: Names, compared: "Compared") -> None:
+    """Tables, the engines, and the conclusion last."""
+    comparison = compared.comparison
     print_table(
         (f"{comparison.num_images:,} images", *names),
         [(what, _of(comparison.a), _of(comparison.b)) for what, _of in _FIGURES],
@@ -109,6 +129,8 @@ def _print(names: Names, comparison: "Comparison") -> None:
     _print_classes(names, comparison)
     _print_flips(names, "worse", comparison.worse)
     _print_flips(names, "better", comparison.better)
+    for name, engine in zip(names, compared.engines, strict=True):
+        click.echo(f"{name} by {engine.engine}: {engine.describe()}")
     click.echo(comparison.conclusion(*names))
 
 

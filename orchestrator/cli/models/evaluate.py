@@ -9,6 +9,8 @@ from typing import Any, get_args
 import click
 
 from modeling.evaluation.request import DataPart
+from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
+from modeling.metrics.evaluation import EngineFigures
 from modeling.names import text_to_path
 from orchestrator.cli.client import open_or_start_client, print_job, say_existed
 from orchestrator.cli.output import json_option, print_json, print_table
@@ -31,6 +33,10 @@ WORST_CLASSES = 5  # shown; the report has all
     "--part", type=click.Choice(get_args(DataPart)), default="all", show_default=True,
     help="Use only the images of this part of the model's training split, or of DATA's own parts.",
 )  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,
+    help="Number format of the network, as for `classify`; auto: the one that jobs use.",
+)  # fmt: skip
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
@@ -39,13 +45,16 @@ def evaluate_model(
     data: Path,
     output: Path | None,
     part: DataPart,
+    precision: WantedPrecision,
     idempotency_key: str | None,
     detach: bool,
     as_json: bool,
 ) -> None:
     """Evaluate MODEL on DATA, labelled images as for `pigeonhole train`.
 
-    A worker does it. The result is a folder with evaluation.json, predictions.csv, report.html and plots.
+    A worker does it, with the engine that classify jobs use. The result is a folder with evaluation.json,
+    predictions.csv, report.html and plots. The figures name the engine, and say how far its answers are from those of
+    torch in fp32.
 
     \b
     Examples:
@@ -53,7 +62,7 @@ def evaluate_model(
       pigeonhole models evaluate birds@2 photos/ --part test -o birds-2-test
       pigeonhole models evaluate birds photos/ --json
     """
-    spec = EvaluateSpec(model, data, output, part, idempotency_key, need_worker=not detach)
+    spec = EvaluateSpec(model, data, output, part, precision, idempotency_key, need_worker=not detach)
     prepared = prepare(get_settings(), spec)
     client = open_or_start_client()
     submission = client.submit(prepared)
@@ -105,7 +114,9 @@ def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     calibrated = figures["decisions"] is not None
     before = f"  ({figures['raw_ece']:.4f} before calibration)" if calibrated else "  (the model is not calibrated)"
     facts.append(("ECE", f"{figures['ece']:.4f}{before}"))
-    return facts + (_decisions(figures) if calibrated else [])
+    facts += _decisions(figures) if calibrated else []
+    engine = EngineFigures.from_json(figures)
+    return [*facts, ("engine", f"{engine.engine}: {engine.describe()}")]
 
 
 def _decisions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -91,6 +91,7 @@ class EvaluateJobRequest(Versioned):
     model: ModelPin
     data: str  # absolute path
     part: DataPart
+    precision: WantedPrecision = "auto"
     output: str | None = None  # absolute path of the folder to publish; None: in the job's own
     idempotency_key: str | None = None
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from modeling.errors import DataError, ModelFormatError, ModelingError
 from modeling.evaluation.request import EvaluateRequest
-from modeling.evaluation.run import evaluate, measure_model
+from modeling.evaluation.run import evaluate, evaluate_model
 from modeling.evaluation.write import documents
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.evaluation import Evaluation
@@ -41,7 +41,7 @@ def run(tmp_path, events):
     """Evaluates a model on data; the report, which takes its time, is left out."""
 
     def run(model, data, **wishes):
-        evaluated, evaluation = measure_model(EvaluateRequest(model, data, tmp_path / "out", **wishes), events.append)
+        evaluated, evaluation = evaluate_model(EvaluateRequest(model, data, tmp_path / "out", **wishes), events.append)
         written = documents(evaluated, evaluation)
         rows = list(csv.reader(io.StringIO(written["predictions.csv"])))
         return Result(evaluation, json.loads(written["evaluation.json"]), rows)
@@ -73,6 +73,9 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
         "weights_sha256": json.loads((model / "model.json").read_text())["weights_sha256"],
         "data": str(data),
         "part": "all",
+        "engine": "torch fp32",
+        "precision": "fp32",
+        "reference": {"engine": "torch fp32", "difference": None},
         "num_unreadable": 0,
         "unreadable": [],
         "num_trained_on": None,
@@ -80,6 +83,7 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
     }
     assert events == [{"event": "evaluate", "num_done": 5, "num_images": 5}]
     assert "lamps@1" in (out / "report.html").read_text()
+    assert "the reference itself" in (out / "report.html").read_text()
 
 
 def test_predictions_hold_scores_and_decisions_as_the_calibration_makes_them(tmp_path, run):
@@ -264,7 +268,7 @@ def test_images_of_other_sizes_and_colours_are_read_as_the_model_wants_them(tmp_
 
 
 def test_a_request_survives_json(tmp_path):
-    request = EvaluateRequest(tmp_path / "m", tmp_path / "d", tmp_path / "o", "cuda:1", "test", "birds@2")
+    request = EvaluateRequest(tmp_path / "m", tmp_path / "d", tmp_path / "o", "cuda:1", "test", "birds@2", "int8")
 
     assert EvaluateRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
 
@@ -272,13 +276,14 @@ def test_a_request_survives_json(tmp_path):
 def test_a_request_needs_little(tmp_path):
     request = EvaluateRequest.from_json({"model": "store/birds/2", "data": "d", "output": "o"})
 
-    assert (request.device, request.part, request.model_ref) == ("cpu", "all", "2")
+    assert (request.device, request.part, request.model_ref, request.precision) == ("cpu", "all", "2", "auto")
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"part": "best"}, "unknown part 'best'; choose one of all, train, validation, test"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'; choose one of auto, fp32, bf16, int8"),
         ({"epochs": "3"}, r"unknown keys \['epochs'\]"),
         ({"data": 3}, "data must be a string, not 3"),
     ],

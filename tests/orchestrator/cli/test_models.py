@@ -337,6 +337,7 @@ def test_a_version_that_a_job_still_wants_is_kept_until_the_job_has_ended(store,
         (["digits", "in", "-o", "in"], 2, "exists; name a folder that does not"),
         (["digits", "in", "-o", "no/out"], 2, "there is no folder"),
         (["digits", "in", "--part", "some"], 2, "'some' is not one of 'all', 'train', 'validation', 'test'"),
+        (["digits", "in", "--precision", "int8"], 2, "--precision int8: digits@1 "),
         (["digits", "animals"], 2, "'cat', 'dog', which the model does not know"),
         (["digits", os.fsdecode(b"caf\xe9")], 2, "is not UTF-8"),
     ],
@@ -366,6 +367,18 @@ FIGURES = {
     "model": "birds@2",
     "data": "/photos",
     "part": "test",
+    "engine": "openvino bf16",
+    "precision": "bf16",
+    "reference": {
+        "engine": "torch fp32",
+        "difference": {
+            "num_images": 500,
+            "same_label": 0.998,
+            "max_score_difference": 0.01234,
+            "mean_score_difference": 0.00042,
+            "accuracy_change": -0.002,
+        },
+    },
     "num_images": 1200,
     "labels": ["crow", "owl", "raven", "auk"],
     "accuracy": 0.9483,
@@ -406,6 +419,8 @@ def test_the_figures_are_a_short_table_with_the_worst_classes(capsys):
         "to review 6.50%",
         "rejected 1.00%",
         "accepted wrong 0.36% (0.14% to 0.92% with 95 % confidence; the budget is 0.50%)",
+        "engine openvino bf16: 99.80% of 500 labels as torch fp32; score differs by at most 0.012, on average "
+        "0.00042; accuracy -0.0020",
         "",
         "WORST CLASSES IMAGES RECALL PRECISION MOST OFTEN TAKEN FOR",
         "crow 400 0.8500 0.9500 raven (50)",
@@ -417,7 +432,8 @@ def test_the_figures_are_a_short_table_with_the_worst_classes(capsys):
 def test_a_model_without_calibration_or_mistakes_has_a_shorter_table(capsys):
     flawless = [class_figures("crow", 10, 10, 1.0)]
 
-    print_figures(FIGURES | {"part": "all", "decisions": None, "classes": flawless})
+    by_reference = {"engine": "torch fp32", "reference": {"engine": "torch fp32", "difference": None}}
+    print_figures(FIGURES | {"part": "all", "decisions": None, "classes": flawless} | by_reference)
 
     told = capsys.readouterr()
     assert [" ".join(line.split()) for line in told.out.splitlines()] == [
@@ -427,6 +443,7 @@ def test_a_model_without_calibration_or_mistakes_has_a_shorter_table(capsys):
         "top-2 0.9900",
         "macro F1 0.9000",
         "ECE 0.0120 (the model is not calibrated)",
+        "engine torch fp32: the reference itself",
     ]
 
 

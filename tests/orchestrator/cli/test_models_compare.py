@@ -58,17 +58,23 @@ def test_two_models_are_compared_in_figures_flips_and_one_sentence(publish, data
     assert "26 IMAGES BETTER WITH LAMPS@2" in done.stdout
     assert "dark/100.png" in done.stdout
     assert "... and 16 more images; --json has all" in done.stdout
+    assert lines[-3].startswith("lamps@1 by ")
+    assert lines[-2].startswith("lamps@2 by ")
     assert lines[-1] == "lamps@2 is better: 26 more right of 99, p < 0.0001"
 
 
 def test_the_json_has_every_flipped_image_and_the_file_the_same(publish, data, tmp_path):
     worse, better = publish(100), publish(126)
 
-    done = run(worse, better, data, "--json", "-o", tmp_path / "comparison.json")
+    done = run(worse, better, data, "--precision", "fp32", "--json", "-o", tmp_path / "comparison.json")
 
     document = json.loads(done.stdout)
     assert json.loads((tmp_path / "comparison.json").read_text()) == document
     assert (document["model_a"], document["model_b"], document["part"]) == ("lamps@1", "lamps@2", "all")
+    assert [(each["precision"], each["reference"]["engine"]) for each in document["engines"]] == [
+        ("fp32", "torch fp32"),
+        ("fp32", "torch fp32"),
+    ]
     assert [flip["name"] for flip in document["better"]] == [f"dark/{value:03}.png" for value in range(100, 126)]
     assert (document["worse"], document["review_change"], document["num_trained_on"]) == ([], None, [None, None])
     assert document["conclusion"] == "lamps@2 is better: 26 more right of 99, p < 0.0001"
@@ -98,6 +104,16 @@ def test_models_of_other_labels_are_refused_before_any_work(publish, data):
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == "error: models of other labels cannot be compared: B alone knows 'neon'\n"
+
+
+def test_a_precision_that_a_model_lacks_is_refused_before_any_work(publish, data):
+    one, other = publish(100), publish(126)
+
+    done = run(one, other, data, "--precision", "int8")
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --precision int8: lamps@1 ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_output_in_a_folder_that_is_not_there_is_refused_before_any_work(publish, data, tmp_path):

@@ -284,3 +284,11 @@ def test_int8_that_a_model_does_not_have_is_refused_with_what_training_found(set
         prepare(settings, ClassifySpec("digits", "digits", precision="int8"))
 
     prepare(settings, ClassifySpec("digits", "digits"))
+
+
+def test_int8_that_a_model_does_not_have_is_refused_for_an_evaluation_too(settings, tmp_path):
+    publish_model(settings.models, "digits")
+    make_class_folders(tmp_path / "data", 1)
+
+    with pytest.raises(UsageError, match="--precision int8: digits@1 has no int8 weights"):
+        prepare(settings, EvaluateSpec("digits", tmp_path / "data", precision="int8"))

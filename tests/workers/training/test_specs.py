@@ -58,6 +58,7 @@ def test_an_evaluation_is_asked_for_with_the_pinned_models_folder_on_the_workers
         "part": "test",
         "output": "/jobs/e/evaluation.7",
         "device": "cuda:1",
+        "precision": "auto",
     }
 
 
