@@ -67,7 +67,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts; CUDA's default is by speed
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts; CUDA's default is by speed
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting starves the decode threads of shared cores
     ack_patch.install()
     app = create_app(url, include=("workers.tasks",))

@@ -12,7 +12,7 @@ import click
 
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json
-from orchestrator.contract.devices import list_gpus
+from orchestrator.contract.devices import list_gpus, survey_gpus
 from orchestrator.contract.errors import ExitCode, PigeonholeError
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.ledger.ledger import Ledger
@@ -79,8 +79,8 @@ def _torch(_: Settings) -> CheckResult:
         last = answer.stderr.strip().splitlines()[-1:] or ["no message"]
         return CheckResult("torch", False, last[0], "install Pigeonhole's requirements again: `make install`")
     version, num_visible = answer.stdout.split()
-    num_gpus = len(list_gpus())
-    found = f"{version}, {num_visible} of {num_gpus} GPUs usable"
+    num_gpus, reason = len(list_gpus()), survey_gpus().reason
+    found = f"{version}, {num_visible} of {num_gpus} GPUs usable" + (f" ({reason})" if reason else "")
     return CheckResult(
         "torch", int(num_visible) >= num_gpus, found, "install an NVIDIA driver that this torch supports"
     )

@@ -1,32 +1,53 @@
-"""The devices of this machine, found without torch."""
+"""The devices of this machine, found without torch: NVIDIA's management library (NVML) counts the GPUs."""
 
 import os
-import shutil
-import subprocess
+from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.contract.errors import UsageError
 
-NVIDIA_SMI_TIMEOUT_S = 30
+
+@dataclass(frozen=True)
+class GpuSurvey:
+    """What the driver says: UUIDs by index, in the order of the PCI bus; `reason` says why there are none."""
+
+    uuids: dict[int, str] = field(default_factory=dict)
+    reason: str = ""
 
 
-def list_gpus() -> list[int]:
-    """Indices of this machine's NVIDIA GPUs as nvidia-smi counts; none where that is missing or fails.
+def survey_gpus(nvml: Any = None) -> GpuSurvey:
+    """Every NVIDIA GPU of this machine. `nvml` is the module to ask; None is pynvml.
+
+    A machine without a driver, or whose driver fails, has none. A GPU that the driver cannot open is left out.
+    """
+    if nvml is None:
+        import pynvml  # only here: most commands need no device
+
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError_LibraryNotFound:
+        return GpuSurvey(reason="no NVIDIA driver is installed")
+    except nvml.NVMLError as err:
+        return GpuSurvey(reason=f"the NVIDIA driver does not start: {err}")
+    try:
+        uuids, failures = _ask_each(nvml)
+    except nvml.NVMLError as err:
+        return GpuSurvey(reason=f"the NVIDIA driver does not count its GPUs: {err}")
+    finally:
+        nvml.nvmlShutdown()
+    return GpuSurvey(uuids, "" if uuids else "; ".join(failures) or "the NVIDIA driver finds no GPU")
+
+
+def list_gpus(nvml: Any = None) -> list[int]:
+    """Indices of this machine's NVIDIA GPUs, as nvidia-smi numbers them; none where there is no working driver.
 
     Where CUDA_VISIBLE_DEVICES names some, by index or by UUID, only these.
 
     Raises:
         UsageError: if that variable names none of this machine's GPUs.
     """
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, "--query-gpu=index,uuid", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return []
-    rows = [line.partition(",") for line in answer.stdout.splitlines()] if answer.returncode == 0 else []
-    found = {int(index): uuid.strip() for index, _, uuid in rows if index.isdecimal()}
+    found = survey_gpus(nvml).uuids
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not visible or not found:
         return list(found) if visible is None else []
@@ -37,6 +58,17 @@ def list_gpus() -> list[int]:
     return chosen
 
 
-def list_devices() -> list[str]:
+def list_devices(nvml: Any = None) -> list[str]:
     """A name for every device a worker should hold: each GPU, or else the CPU."""
-    return [f"cuda:{index}" for index in list_gpus()] or ["cpu"]
+    return [f"cuda:{index}" for index in list_gpus(nvml)] or ["cpu"]
+
+
+def _ask_each(nvml: Any) -> tuple[dict[int, str], list[str]]:
+    """The UUIDs of the GPUs that answer, by index, and what is wrong with the others."""
+    uuids, failures = {}, []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            uuids[index] = str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)))
+        except nvml.NVMLError as err:
+            failures.append(f"GPU {index} does not answer: {err}")
+    return uuids, failures

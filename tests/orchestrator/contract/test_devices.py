@@ -1,70 +1,113 @@
-"""The devices that the local stack starts workers for: what nvidia-smi says, told from every way of not saying it."""
+"""The devices that the local stack starts workers for: what NVML says, and every way in which it says nothing."""
 
-import os
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
-from orchestrator.contract.devices import list_devices, list_gpus
+from orchestrator.contract.devices import GpuSurvey, list_devices, list_gpus, survey_gpus
 from orchestrator.contract.errors import UsageError
 
 
-@pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Puts a program of that name, with this text, alone on PATH."""
+class FakeNvml:
+    """NVML with these UUIDs in the order of their index; an exception in a UUID's place is raised for that GPU."""
 
-    def install(script: str) -> None:
-        program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path))
+    class NVMLError(Exception):
+        pass
 
-    return install
+    class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801, N818 as pynvml names it
+        pass
+
+    def __init__(self, *uuids: str | Exception, init: Exception | None = None, count: Exception | None = None) -> None:
+        self.uuids, self.init, self.count = uuids, init, count
+        self.num_open = 0
+
+    def nvmlInit(self) -> None:
+        if self.init:
+            raise self.init
+        self.num_open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.num_open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        if self.count:
+            raise self.count
+        return len(self.uuids)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        found = self.uuids[index]
+        if isinstance(found, Exception):
+            raise found
+        return index
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return str(self.uuids[handle])
 
 
-def test_a_machine_with_gpus_has_a_device_for_each(nvidia_smi):
-    nvidia_smi(
-        'test "$*" = "--query-gpu=index,uuid --format=csv,noheader" && printf "0, GPU-a1\\n1, GPU-b2\\n7, GPU-c3\\n"'
-    )
+@pytest.fixture(autouse=True)
+def _no_choice(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    assert list_gpus() == [0, 1, 7]
-    assert list_devices() == ["cuda:0", "cuda:1", "cuda:7"]
+
+def test_a_machine_with_gpus_has_a_device_for_each():
+    nvml = FakeNvml("GPU-a1", "GPU-b2", "GPU-c3")
+
+    assert list_gpus(nvml) == [0, 1, 2]
+    assert list_devices(nvml) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert nvml.num_open == 0
 
 
 @pytest.mark.parametrize(
-    ("visible", "expected"), [("1", [1]), ("7,0", [0, 7]), ("GPU-b2", [1]), ("", []), ("GPU-a, 1", [0, 1])]
+    ("visible", "expected"), [("1", [1]), ("2,0", [0, 2]), ("GPU-b2", [1]), ("", []), ("GPU-a, 1", [0, 1])]
 )
-def test_cuda_visible_devices_chooses_by_index_or_uuid(nvidia_smi, monkeypatch, visible, expected):
-    nvidia_smi('printf "0, GPU-a1\\n1, GPU-b2\\n7, GPU-c3\\n"')
+def test_cuda_visible_devices_chooses_by_index_or_uuid(monkeypatch, visible, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
-    assert list_gpus() == expected
+    assert list_gpus(FakeNvml("GPU-a1", "GPU-b2", "GPU-c3")) == expected
 
 
-def test_a_choice_that_names_no_gpu_of_this_machine_is_refused(nvidia_smi, monkeypatch):
-    nvidia_smi('printf "0, GPU-a1\\n"')
+def test_a_choice_that_names_no_gpu_of_this_machine_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-zz")
 
     with pytest.raises(UsageError, match="'GPU-zz' names none of the GPUs 0 here"):
-        list_gpus()
+        list_gpus(FakeNvml("GPU-a1"))
 
 
 @pytest.mark.parametrize(
-    "script",
+    ("nvml", "reason"),
     [
-        "exit 0",
-        'echo "No devices were found"',
-        'echo 0; echo "NVIDIA-SMI has failed because it could not communicate with the driver" >&2; exit 9',
+        (FakeNvml(), "the NVIDIA driver finds no GPU"),
+        (FakeNvml(init=FakeNvml.NVMLError_LibraryNotFound("gone")), "no NVIDIA driver is installed"),
+        (FakeNvml(init=FakeNvml.NVMLError("Driver Not Loaded")), "the NVIDIA driver does not start: Driver Not Loaded"),
+        (FakeNvml(count=FakeNvml.NVMLError("Unknown")), "the NVIDIA driver does not count its GPUs: Unknown"),
+        (FakeNvml(FakeNvml.NVMLError("GPU is lost")), "GPU 0 does not answer: GPU is lost"),
     ],
+    ids=["none", "no-library", "no-driver", "no-count", "lost"],
 )
-def test_a_machine_whose_driver_finds_none_has_its_cpu(nvidia_smi, script):
-    nvidia_smi(script)
+def test_a_machine_without_a_gpu_that_works_has_its_cpu_and_says_why(nvml, reason):
+    assert survey_gpus(nvml) == GpuSurvey({}, reason)
+    assert list_gpus(nvml) == []
+    assert list_devices(nvml) == ["cpu"]
+    assert nvml.num_open == 0
 
-    assert list_gpus() == []
-    assert list_devices() == ["cpu"]
+
+def test_a_gpu_that_does_not_answer_costs_only_itself():
+    nvml = FakeNvml("GPU-a1", FakeNvml.NVMLError("GPU is lost"), "GPU-c3")
+
+    assert survey_gpus(nvml) == GpuSurvey({0: "GPU-a1", 2: "GPU-c3"})
 
 
-def test_a_machine_without_a_driver_has_its_cpu(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+def test_the_real_library_answers_with_or_without_a_driver():
+    found = survey_gpus()
 
-    assert list_devices() == ["cpu"]
+    assert bool(found.uuids) != bool(found.reason)
+    assert all(uuid.startswith("GPU-") for uuid in found.uuids.values())
+
+
+def test_pynvml_is_loaded_only_by_those_who_ask():
+    code = "import sys, orchestrator.contract.devices; print('pynvml' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
