@@ -42,6 +42,16 @@ class Theme:
     chosen: str
 
 
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One plot as PNG bytes, for a light and for a dark page. `width` is its natural one on a page, in CSS pixels."""
+
+    name: str
+    light: bytes
+    dark: bytes
+    width: int
+
+
 LIGHT = Theme("light", "#fffefa", "#262a30", "#62666b", "#e6e0d3", "#1d5fa6", "#b9cee4", "#c2500c", "#1f3349")
 DARK = Theme("dark", "#1c232d", "#e8e6e0", "#a3a9b2", "#343d4a", "#6fb1f2", "#3b5876", "#ff9a5c", "#f0d9a0")
 THEMES = (LIGHT, DARK)

@@ -1,11 +1,8 @@
-"""The data report as a section: what the images are, what is wrong with them, how many each class has."""
+"""The data report for the page: what the images are, what is wrong with them, how many each class has."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from modeling.report.figures import count, percent
-from modeling.report.html import Html, element, join, short
-from modeling.report.section import Section, bar, table
 
 _OPEN_CLASSES = 20  # the rest is folded away
 _MOST_CLASSES = 1000
@@ -32,48 +29,97 @@ _DETAILS = {
 }
 
 
-def data_section(report: Mapping[str, Any]) -> Section:
-    """Numbers, findings and classes of a `DataReport.to_json()`, as far as it has them."""
-    lead = (
-        "What the scan found before training, with nothing of yours changed. Settle errors and warnings first: better "
-        "data improve a model more than longer training does."
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding's message; `word` names its severity on the page."""
+
+    severity: str
+    word: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """Images of a class, as a share of all and in relation to the largest class."""
+
+    label: str
+    num_images: int
+    share: float
+    of_largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """A set of copies: the first names, how many more there are, `exact` or `near`, and the classes they are in."""
+
+    names: Sequence[str]
+    num_more: int
+    kind: str
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """What the page shows of a data report; each list is cut, and `num_more_*` says by how many.
+
+    numbers: value and words. unreadable: path and message. details: name and value.
+    """
+
+    numbers: Sequence[tuple[int, str]]
+    findings: Sequence[Finding]
+    num_more_findings: int
+    num_classes: int
+    open_classes: Sequence[ClassCount]
+    folded_classes: Sequence[ClassCount]
+    num_more_classes: int
+    num_sets: int
+    copies: Sequence[Copies]
+    num_more_sets: int
+    unreadable: Sequence[tuple[str, str]]
+    num_more_unreadable: int
+    details: Sequence[tuple[str, str]]
+
+
+def summarise_data(report: Mapping[str, Any]) -> DataSummary:
+    """The numbers, findings and classes of a `DataReport.to_json()`, as far as it has them."""
+    findings, classes = _findings(report.get("findings") or ()), _classes(report.get("classes") or {})
+    copies, unreadable = _copies(report.get("duplicates") or ()), _unreadable(report.get("unreadable") or ())
+    num_sets = max(_num_sets(report), len(copies))
+    num_unreadable = max(report.get("num_unreadable") or 0, len(unreadable))
+    shown_classes = classes[:_MOST_CLASSES]
+    return DataSummary(
+        numbers=_numbers(report),
+        findings=findings[:_MOST_LISTED],
+        num_more_findings=_rest(len(findings)),
+        num_classes=len(classes),
+        open_classes=shown_classes[:_OPEN_CLASSES],
+        folded_classes=shown_classes[_OPEN_CLASSES:],
+        num_more_classes=_rest(len(classes), _MOST_CLASSES),
+        num_sets=num_sets,
+        copies=copies[:_MOST_LISTED],
+        num_more_sets=_rest(num_sets),
+        unreadable=unreadable[:_MOST_LISTED],
+        num_more_unreadable=_rest(num_unreadable),
+        details=[(words, value) for key, words in _DETAILS.items() if (value := _on_one_line(report.get(key)))],
     )
-    pieces = [
-        _numbers(report),
-        _findings(report.get("findings") or ()),
-        _classes(report.get("classes") or {}),
-        _duplicates(report.get("duplicates") or (), _num_sets(report)),
-        _unreadable(report.get("unreadable") or (), report.get("num_unreadable") or 0),
-        _details(report),
-    ]
-    return Section("data", "The data", lead, join(pieces))
 
 
-def _numbers(report: Mapping[str, Any]) -> Html | None:
-    """The counts, large; zeros are left out, as they are no news."""
+def _numbers(report: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """The counts; zeros are left out, as they are no news."""
     shown = [(report[key], words) for key, words in _NUMBERS.items() if report.get(key)]
     if classes := report.get("classes"):
         shown.insert(1, (len(classes), "classes"))
-    items = [element("li", element("b", f"{number:,}"), element("span", words)) for number, words in shown]
-    return element("ul", *items, class_="numbers") if items else None
+    return shown
 
 
-def _findings(findings: Sequence[Mapping[str, Any]]) -> Html:
-    """What is worth knowing, the worst first."""
+def _findings(findings: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """The findings, the most severe first."""
     order = list(_SEVERITIES)
-    known = sorted(findings, key=lambda finding: order.index(_severity(finding)))
-    items = [
-        element(
-            "li",
-            element("span", _SEVERITIES[_severity(finding)], class_=f"severity {_severity(finding)}"),
-            element("span", str(finding.get("message", ""))),
-        )
-        for finding in known[:_MOST_LISTED]
+    ordered = sorted(findings, key=lambda finding: order.index(_severity(finding)))
+    return [
+        Finding(_severity(finding), _SEVERITIES[_severity(finding)], str(finding.get("message", "")))
+        for finding in ordered
     ]
-    heading = element("h3", "Findings")
-    if not items:
-        return join([heading, element("p", "Nothing to complain about.", class_="note")])
-    return join([heading, element("ul", *items, class_="findings"), _rest(len(known), "finding")])
 
 
 def _severity(finding: Mapping[str, Any]) -> str:
@@ -81,96 +127,51 @@ def _severity(finding: Mapping[str, Any]) -> str:
     return severity if severity in _SEVERITIES else "info"
 
 
-def _classes(classes: Mapping[str, int]) -> Html | None:
-    """Images of each class as bars, the largest first."""
+def _classes(classes: Mapping[str, int]) -> list[ClassCount]:
+    """Images of each class, the largest first."""
     if not classes:
-        return None
+        return []
     pairs = sorted(classes.items(), key=lambda pair: (-pair[1], pair[0]))
     largest, total = max(pairs[0][1], 1), max(sum(classes.values()), 1)
-    items = [
-        element(
-            "li",
-            element("span", short(label, 26)),
-            bar(number / largest),
-            element("span", f"{number:,}", class_="number", title=percent(number / total)),
-        )
-        for label, number in pairs[:_MOST_CLASSES]
-    ]
-    folded = items[_OPEN_CLASSES:]
-    heading = element("h3", f"Images in {count(len(pairs), 'class', 'classes')}")
-    pieces = [heading, element("ul", *items[:_OPEN_CLASSES], class_="counts")]
-    if folded:
-        words = f"The {len(folded):,} smaller classes, down to {pairs[len(items) - 1][1]:,} images"
-        pieces.append(_folded(words, element("ul", *folded, class_="counts")))
-    return join([*pieces, _rest(len(pairs), "class", "classes", shown=_MOST_CLASSES)])
+    return [ClassCount(label, number, number / total, number / largest) for label, number in pairs]
 
 
 def _num_sets(report: Mapping[str, Any]) -> int:
     return sum(report.get(f"num_{kind}_duplicate_sets") or 0 for kind in ("exact", "near"))
 
 
-def _duplicates(sets: Sequence[Mapping[str, Any]], num_sets: int) -> Html | None:
+def _copies(sets: Sequence[Mapping[str, Any]]) -> list[Copies]:
     """Sets of copies; those in several classes first, as one of their labels is wrong."""
-    if not sets:
-        return None
     ordered = sorted(sets, key=lambda found: -len(found.get("labels", ())))
-    rows = []
-    for found in ordered[:_MOST_LISTED]:
-        images, labels = found.get("images", ()), found.get("labels", ())
-        names = [element("span", short(str(name), 40), class_="line") for name in images[:_MOST_COPIES]]
-        if len(images) > _MOST_COPIES:
-            names.append(element("span", f"and {len(images) - _MOST_COPIES:,} more", class_="line key"))
-        kind = "exact" if found.get("exact") else "near"
-        mixed = element("b", ", ".join(map(str, labels)), class_="mixed") if len(labels) > 1 else ", ".join(labels)
-        rows.append(element("tr", element("td", *names), element("td", kind), element("td", mixed)))
-    head = [element("th", name, scope="col") for name in ("images that show the same", "copy", "class")]
-    words = f"Copies: {count(max(num_sets, len(sets)), 'set')}, those in several classes first"
-    return _folded(words, table(head, rows, "copies"), _rest(max(num_sets, len(sets)), "set"))
-
-
-def _unreadable(images: Sequence[Mapping[str, Any]], num_unreadable: int) -> Html | None:
-    """Images that cannot be decoded, and why."""
-    if not images:
-        return None
-    rows = [
-        element(
-            "tr", element("td", short(str(image.get("path", "")), 40)), element("td", str(image.get("message", "")))
+    return [
+        Copies(
+            names=[str(name) for name in found.get("images", ())[:_MOST_COPIES]],
+            num_more=_rest(len(found.get("images", ())), _MOST_COPIES),
+            kind="exact" if found.get("exact") else "near",
+            labels=[str(label) for label in found.get("labels", ())],
         )
-        for image in images[:_MOST_LISTED]
+        for found in ordered
     ]
-    head = [element("th", name, scope="col") for name in ("image", "why it cannot be read")]
-    return _folded(
-        "Images that cannot be read", table(head, rows, "copies"), _rest(max(num_unreadable, len(images)), "image")
-    )
 
 
-def _details(report: Mapping[str, Any]) -> Html | None:
-    """Formats, modes, sizes and where the data came from, a line each."""
-    told = [(words, said) for key, words in _DETAILS.items() if (said := _said(report.get(key)))]
-    lines = [piece for words, said in told for piece in (element("dt", words), element("dd", said))]
-    return join([element("h3", "Details"), element("dl", *lines, class_="facts")]) if lines else None
+def _unreadable(images: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(str(image.get("path", "")), str(image.get("message", ""))) for image in images]
 
 
-def _said(value: Any) -> str:
+def _on_one_line(value: Any) -> str:
     """A value in a line; what is nested deeper is left out."""
     if not isinstance(value, Mapping):
         return "" if value is None else str(value)
     flat = [(key, each) for key, each in value.items() if isinstance(each, int | float | str)]
     return ", ".join(
-        f"{_named(str(key))} {each:,}" if isinstance(each, int) else f"{_named(str(key))} {each}" for key, each in flat
+        f"{_words(str(key))} {each:,}" if isinstance(each, int) else f"{_words(str(key))} {each}" for key, each in flat
     )
 
 
-def _named(key: str) -> str:
+def _words(key: str) -> str:
     return key.removeprefix("num_").replace("_", " ")
 
 
-def _folded(summary: str, *body: Html | None) -> Html:
-    return element("details", element("summary", summary), *body)
-
-
-def _rest(number: int, singular: str, plural: str | None = None, shown: int = _MOST_LISTED) -> Html | None:
-    """How many more there are than a page has room for."""
-    if number <= shown:
-        return None
-    return element("p", f"And {count(number - shown, singular, plural)} more.", class_="note")
+def _rest(number: int, shown: int = _MOST_LISTED) -> int:
+    """How many more there are than the page shows."""
+    return max(number - shown, 0)

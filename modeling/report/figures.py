@@ -1,9 +1,9 @@
-"""How numbers read: shares as per cent that never round a rest away, counts with separators."""
+"""How figures and long names read: shares as per cent that are never rounded to all or none, counts with separators."""
 
 _SPACE = "\u202f"  # narrow, and no line ends at it
 NOTHING = "–"
 _ALL = 100
-_WIDE_POINTS = 2  # intervals at least so wide do with one digit
+_WIDE_POINTS = 2  # intervals at least so wide need one digit only
 
 
 def percent(share: float | None) -> str:
@@ -24,8 +24,8 @@ def interval(bounds: tuple[float, float] | None) -> str:
         return NOTHING
     low, high = (100 * bound for bound in bounds)
     digits = 1 if high - low >= _WIDE_POINTS else 2
-    said = (f"{bound:.{digits}f}" for bound in (low, high))
-    ends = ["100" if float(end) == _ALL else end for end in said]
+    written = (f"{bound:.{digits}f}" for bound in (low, high))
+    ends = ["100" if float(end) == _ALL else end for end in written]
     return f"{' to '.join(ends)}{_SPACE}%"
 
 
@@ -40,6 +40,16 @@ def points(difference: float | None) -> str:
 
 
 def count(number: int, singular: str = "", plural: str | None = None) -> str:
-    """A number with separators, and what is counted: `1 image`, `1,234 images`."""
+    """A number with separators, and what is counted if that is given: `1 image`, `1,234 images`."""
+    if not singular:
+        return f"{number:,}"
     noun = singular if number == 1 else (f"{singular}s" if plural is None else plural)
-    return f"{number:,}\u00a0{noun}" if noun else f"{number:,}"
+    return f"{number:,}\u00a0{noun}"
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text without its middle where it is longer: the ends of file names and labels tell them apart."""
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 2
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"

@@ -1,28 +1,56 @@
-"""The top of the page: what an operator asks first, in large figures and one sentence."""
+"""The top of the page: what an operator asks first, in large figures and a few sentences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from modeling.metrics.evaluation import DecisionFigures, Evaluation
 from modeling.report.figures import count, interval, percent
-from modeling.report.html import Html, element, join
 
 _FEW_IMAGES = 200  # fewer, and the intervals are wide
 _PER = 1000  # images that the sentence speaks of
-_SMALL = 10  # below it a number keeps one digit
+_SMALL = 10  # smaller numbers keep one digit
 
 
-def headline(evaluation: Evaluation, part: str) -> Html:
-    """Tiles, the sentence, and where the images go."""
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A large figure with its name above and notes below; `kind` is `main` or `over` (the budget), or empty."""
+
+    name: str
+    value: str
+    notes: Sequence[str]
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionShare:
+    """The share of images with a decision: `accept`, `review` or `reject`."""
+
+    decision: str
+    word: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """Figures, a summary in sentences, and the shares of the decisions where the model has thresholds."""
+
+    part: str
+    num_images: int
+    sentences: Sequence[str]
+    figures: Sequence[Figure]
+    shares: Sequence[DecisionShare]
+
+
+def headline(evaluation: Evaluation, part: str) -> Headline:
+    """What the top of the page says of an evaluation of `part`."""
     decisions = evaluation.decisions
-    tiles = _decision_tiles(decisions, evaluation) if decisions else _plain_tiles(evaluation)
-    return element(
-        "section",
-        element("h2", f"At a glance: {count(evaluation.num_images, 'image')} of the {part} part", id="glance-title"),
-        element("p", " ".join(sentences(evaluation)), class_="verdict"),
-        element("div", _accuracy_tile(evaluation, part), *tiles, class_="tiles"),
-        _fate_bar(decisions) if decisions else None,
-        id="glance",
-        aria_labelledby="glance-title",
+    figures = _decision_figures(decisions, evaluation) if decisions else _plain_figures(evaluation)
+    return Headline(
+        part=part,
+        num_images=evaluation.num_images,
+        sentences=sentences(evaluation),
+        figures=[_accuracy(evaluation, part), *figures],
+        shares=_shares(decisions) if decisions else (),
     )
 
 
@@ -41,7 +69,7 @@ def sentences(evaluation: Evaluation) -> list[str]:
 
 
 def _outlook(decisions: DecisionFigures, num_images: int) -> str:
-    """What the thresholds do to the next images, as numbers of people's size."""
+    """What the thresholds do to the next thousand images."""
     if not decisions.num_accepted:
         return f"Of {_PER:,} images like these, expect every one to be marked for a look."
     accepted = decisions.num_accepted / num_images
@@ -59,7 +87,7 @@ def _about(share: float) -> str:
 
 
 def _budget(decisions: DecisionFigures) -> str:
-    """Whether the accepted images kept to the stated error, and how sure that is."""
+    """Whether the error among accepted images is within the budget, and how sure that is."""
     budget, error = percent(decisions.max_error), decisions.accepted_error
     if error is None:
         return f"Nothing was accepted, so the error budget of {budget} was not put to the test."
@@ -71,72 +99,51 @@ def _budget(decisions: DecisionFigures) -> str:
     return f"That is more than the error budget of {budget}: calibrate on images like these before relying on it."
 
 
-def _accuracy_tile(evaluation: Evaluation, part: str) -> Html:
+def _accuracy(evaluation: Evaluation, part: str) -> Figure:
     note = f"95 % interval {interval(evaluation.accuracy_interval)}"
     right = f"{evaluation.num_right:,} of {evaluation.num_images:,} right"
-    return _tile(f"{part} accuracy", percent(evaluation.accuracy), [note, right], main=True)
+    return Figure(f"{part} accuracy", percent(evaluation.accuracy), [note, right], "main")
 
 
-def _decision_tiles(decisions: DecisionFigures, evaluation: Evaluation) -> list[Html]:
+def _decision_figures(decisions: DecisionFigures, evaluation: Evaluation) -> list[Figure]:
     num_images, budget = max(evaluation.num_images, 1), percent(decisions.max_error)
     notes = [f"at an error budget of {budget}", f"and {percent(decisions.num_rejected / num_images)} rejected"]
-    review = _tile("Go to review", percent(decisions.num_reviewed / num_images), notes)
-    return [review, _error_tile(decisions, budget), _mistakes_tile(evaluation)]
+    review = Figure("Go to review", percent(decisions.num_reviewed / num_images), notes)
+    return [review, _accepted_error(decisions, budget), _mistakes(evaluation)]
 
 
-def _error_tile(decisions: DecisionFigures, budget: str) -> Html:
+def _accepted_error(decisions: DecisionFigures, budget: str) -> Figure:
     error, name = decisions.accepted_error, "Wrong among accepted"
     if error is None:
-        return _tile(name, percent(None), ["nothing was accepted"])
+        return Figure(name, percent(None), ["nothing was accepted"])
     over = error > decisions.max_error
     notes = [
         f"{'above' if over else 'within'} the budget of {budget}",
         f"95 % interval {interval(decisions.accepted_error_interval)}",
     ]
-    return _tile(name, percent(error), notes, kind="over" if over else "")
+    return Figure(name, percent(error), notes, "over" if over else "")
 
 
-def _plain_tiles(evaluation: Evaluation) -> list[Html]:
+def _plain_figures(evaluation: Evaluation) -> list[Figure]:
     best = [
-        _tile(f"FinalizeLease among the best {k}", percent(share), ["the true label is one of them"])
+        Figure(f"Right among the best {k}", percent(share), ["the true label is one of them"])
         for k, share in list(evaluation.top_k.items())[-1:]
     ]
-    macro = _tile("Macro F1", percent(evaluation.macro_f1), ["every class counts the same"])
-    return [*best, macro, _mistakes_tile(evaluation)]
+    macro = Figure("Macro F1", percent(evaluation.macro_f1), ["every class counts the same"])
+    return [*best, macro, _mistakes(evaluation)]
 
 
-def _mistakes_tile(evaluation: Evaluation) -> Html:
-    num_wrong = evaluation.num_images - evaluation.num_right
-    return _tile(
-        "Mistakes",
-        f"{num_wrong:,}",
-        [f"in {count(len(evaluation.labels), 'class', 'classes')}", f"macro F1 {percent(evaluation.macro_f1)}"],
-    )
+def _mistakes(evaluation: Evaluation) -> Figure:
+    num_classes = count(len(evaluation.labels), "class", "classes")
+    notes = [f"in {num_classes}", f"macro F1 {percent(evaluation.macro_f1)}"]
+    return Figure("Mistakes", f"{evaluation.num_images - evaluation.num_right:,}", notes)
 
 
-def _tile(name: str, value: str, notes: Sequence[str], *, main: bool = False, kind: str = "") -> Html:
-    lines = [element("span", note, class_="note") for note in notes]
-    classes = " ".join(filter(None, ("tile", "main" if main else "", kind)))
-    return element(
-        "div", element("span", name, class_="name"), element("span", value, class_="value"), *lines, class_=classes
-    )
-
-
-def _fate_bar(decisions: DecisionFigures) -> Html:
-    """Accepted, reviewed and rejected as one bar with its legend."""
+def _shares(decisions: DecisionFigures) -> list[DecisionShare]:
     parts = [
-        ("accept", decisions.num_accepted, "accepted"),
-        ("review", decisions.num_reviewed, "to review"),
-        ("reject", decisions.num_rejected, "rejected"),
+        ("accept", "accepted", decisions.num_accepted),
+        ("review", "to review", decisions.num_reviewed),
+        ("reject", "rejected", decisions.num_rejected),
     ]
-    total = max(sum(number for _, number, _ in parts), 1)
-    pieces = [
-        element("span", class_=f"piece {kind}", style=f"flex-grow:{number / total:.5f}")
-        for kind, number, _ in parts
-        if number
-    ]
-    legend = [
-        element("li", element("span", class_=f"swatch {kind}", aria_hidden="true"), f"{percent(number / total)} {word}")
-        for kind, number, word in parts
-    ]
-    return join([element("div", *pieces, class_="fate", aria_hidden="true"), element("ul", *legend, class_="legend")])
+    total = max(sum(number for _, _, number in parts), 1)
+    return [DecisionShare(decision, word, number / total) for decision, word, number in parts]

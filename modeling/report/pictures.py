@@ -1,17 +1,22 @@
-"""Small pictures: thumbnails for the page, and a sheet of many with captions as one PNG."""
+"""Pictures with their answers: cards of the page with thumbnails, and a sheet of many with captions as one PNG."""
 
 # Shapes: H height, W width, C channels (1 or 3).
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from modeling.metrics.calibration import Calibration
+from modeling.metrics.evaluation import Evaluation, Mistake
 from modeling.report.canvas import LIGHT, font_file
-from modeling.report.content import Picture
-from modeling.report.html import Html, element, shortened
+from modeling.report.content import Picture, ReportContent, Sample
+from modeling.report.figures import score as certainty
+from modeling.report.figures import shortened
 
+MOST_PICTURES = 24
 THUMBNAIL_PX = 128
 _TINY_PX = 64  # up to here pixels are shown as they are, hard-edged and without loss
 _CELL_PX = 160
@@ -20,20 +25,107 @@ _GAP_PX = 16
 _COLUMNS = 6
 _SHEET_COMPRESSION = 4  # of zlib's 1 to 9
 
+_DECISION_WORDS = {"accept": "accepted", "review": "to review", "reject": "rejected"}
+
 Captioned = tuple[Picture | None, str, str]  # picture, then a line each in ink and in orange
+MistakePicture = tuple[Mistake, Picture | None]
 
 
-def image_of(picture: Picture) -> Image.Image:
-    """Pixels as an image, grey or colour."""
-    pixels_HWC = np.ascontiguousarray(picture)
-    return Image.fromarray(pixels_HWC[:, :, 0] if pixels_HWC.ndim == 3 and pixels_HWC.shape[2] == 1 else pixels_HWC)
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """An image of at most 128 pixels a side as a data URI; `tiny` ones are shown with hard-edged pixels."""
+
+    source: str
+    width: int
+    height: int
+    tiny: bool
 
 
-def thumbnail(picture: Picture | None, alt: str) -> Html:
-    """The picture as an `img` of at most 128 pixels a side that carries its own bytes; a blank where there is none."""
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A picture with its answer. `thumbnail` is None where the picture cannot be read; `accepted_wrong`: unseen."""
+
+    name: str
+    label: str
+    predicted: str
+    score: float
+    decision: str | None
+    right: bool
+    thumbnail: Thumbnail | None
+
+    @property
+    def accepted_wrong(self) -> bool:
+        """Whether this is a mistake that nobody would see."""
+        return self.decision == "accept" and not self.right
+
+    @property
+    def decision_word(self) -> str | None:
+        """The decision as the page says it."""
+        return _DECISION_WORDS.get(self.decision, self.decision) if self.decision else None
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """The most confident mistakes of `num_wrong`; `num_accepted` of the cards, None without thresholds."""
+
+    num_wrong: int
+    cards: Sequence[Card]
+    num_accepted: int | None
+
+
+def mistake_pictures(content: ReportContent) -> list[MistakePicture]:
+    """The most confident mistakes with their pictures, as many as a page shows."""
+    mistakes = content.evaluation.mistakes[:MOST_PICTURES] if content.evaluation else ()
+    return [(mistake, content.picture(mistake.index)) for mistake in mistakes]
+
+
+def describe_mistakes(
+    evaluation: Evaluation, pictures: Sequence[MistakePicture], calibration: Calibration | None
+) -> Mistakes:
+    """The mistakes, each with what the thresholds do to it."""
+    cards = [_mistake_card(mistake, picture, evaluation, calibration) for mistake, picture in pictures]
+    num_accepted = None if calibration is None else sum(card.accepted_wrong for card in cards)
+    return Mistakes(evaluation.num_images - evaluation.num_right, cards, num_accepted)
+
+
+def sample_cards(samples: Sequence[Sample]) -> list[Card]:
+    """Some images with predictions, right and wrong."""
+    return [
+        Card(
+            name=sample.name,
+            label=sample.label,
+            predicted=sample.predicted,
+            score=sample.score,
+            decision=sample.decision,
+            right=sample.predicted == sample.label,
+            thumbnail=thumbnail(sample.picture),
+        )
+        for sample in samples[:MOST_PICTURES]
+    ]
+
+
+def _mistake_card(
+    mistake: Mistake, picture: Picture | None, evaluation: Evaluation, calibration: Calibration | None
+) -> Card:
+    decision = None
+    if calibration is not None:
+        decision = calibration.decide(evaluation.labels.index(mistake.predicted), mistake.score)
+    return Card(
+        name=mistake.name,
+        label=mistake.label,
+        predicted=mistake.predicted,
+        score=mistake.score,
+        decision=decision,
+        right=False,
+        thumbnail=thumbnail(picture),
+    )
+
+
+def thumbnail(picture: Picture | None) -> Thumbnail | None:
+    """The picture, small, with its own bytes; None where there is none."""
     if picture is None or not picture.size:
-        return element("span", "no picture", class_="thumb blank")
-    image = image_of(picture)
+        return None
+    image = _image_of(picture)
     tiny = max(image.size) <= _TINY_PX
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -42,14 +134,32 @@ def thumbnail(picture: Picture | None, alt: str) -> Html:
     else:
         image.save(buffer, "JPEG", quality=82)
     source = data_uri(buffer.getvalue(), "png" if tiny else "jpeg")
-    return element(
-        "img", src=source, alt=alt, class_="thumb tiny" if tiny else "thumb", width=image.width, height=image.height
-    )
+    return Thumbnail(source, image.width, image.height, tiny)
 
 
-def data_uri(content: bytes, kind: str) -> Html:
+def data_uri(content: bytes, kind: str) -> str:
     """Bytes of an image as an address that holds them."""
-    return Html(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def mistake_captions(pictures: Sequence[MistakePicture]) -> list[Captioned]:
+    """The mistakes as a sheet of pictures shows them."""
+    return [
+        (picture, f"true: {mistake.label}", f"{mistake.predicted} {certainty(mistake.score)}")
+        for mistake, picture in pictures
+    ]
+
+
+def sample_captions(samples: Sequence[Sample]) -> list[Captioned]:
+    """The samples as a sheet of pictures shows them: the second line only where the answer is wrong."""
+    return [
+        (
+            sample.picture,
+            f"{sample.predicted} {certainty(sample.score)}",
+            f"true: {sample.label}" if sample.label != sample.predicted else "",
+        )
+        for sample in samples[:MOST_PICTURES]
+    ]
 
 
 def montage(cells: Sequence[Captioned]) -> bytes:
@@ -64,7 +174,7 @@ def montage(cells: Sequence[Captioned]) -> bytes:
         left, top = _GAP_PX + place % columns * step[0], _GAP_PX + place // columns * step[1]
         draw.rectangle((left, top, left + _CELL_PX - 1, top + _CELL_PX - 1), fill=LIGHT.grid)
         if picture is not None and picture.size:
-            image = _filled(image_of(picture))
+            image = _filled(_image_of(picture))
             sheet.paste(image, (left + (_CELL_PX - image.width) // 2, top + (_CELL_PX - image.height) // 2))
         for line, (caption, colour) in enumerate(((first, LIGHT.ink), (second, LIGHT.wrong))):
             at = (left, top + _CELL_PX + 6 + 18 * line)
@@ -73,6 +183,12 @@ def montage(cells: Sequence[Captioned]) -> bytes:
     # In full colour: photographs suffer from less. The strongest compression takes three times as long for 3 % of it.
     sheet.save(buffer, "PNG", compress_level=_SHEET_COMPRESSION)
     return buffer.getvalue()
+
+
+def _image_of(picture: Picture) -> Image.Image:
+    """Pixels as an image, grey or colour."""
+    pixels_HWC = np.ascontiguousarray(picture)
+    return Image.fromarray(pixels_HWC[:, :, 0] if pixels_HWC.ndim == 3 and pixels_HWC.shape[2] == 1 else pixels_HWC)
 
 
 def _filled(image: Image.Image) -> Image.Image:

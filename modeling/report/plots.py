@@ -1,23 +1,25 @@
-"""The plots of an evaluation: confusion, reliability, coverage against error."""
+"""The plots: training curves, confusion matrix, reliability diagram, error by coverage."""
 
 # Shapes: L labels (rows: true, columns: predicted), 3 for RGB.
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modeling.durable import replace_durably
 from modeling.metrics.evaluation import CoveragePoint, DecisionFigures, Evaluation, ReliabilityBin
-from modeling.report.canvas import Theme, drawable, new_figure, percent_axis, style_axes
-from modeling.report.figures import count, percent
-from modeling.report.html import shortened
+from modeling.report.canvas import LIGHT, Theme, drawable, new_figure, percent_axis, png_of, style_axes
+from modeling.report.figures import count, percent, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
+EpochRow = Mapping[str, float | None]
+Line = tuple[list[float], list[float]]  # epochs, values
 
 FEW_IMAGES = 10  # a bin with fewer says little, and is drawn pale
 _FEW_IN_ALL = 200  # a curve of fewer images is rough, and says from how many it is
@@ -26,6 +28,7 @@ _MOST_NAMED = 64  # labels whose names fit along an axis
 _MOST_CELLS = 240  # a side: more labels share a cell
 _MOST_POINTS = 600  # of a line: more cannot be told apart
 _LONGEST_LABEL = 18
+_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of the lines in one panel
 
 
 def confusion(evaluation: Evaluation, theme: Theme) -> "Figure":
@@ -53,7 +56,7 @@ def confusion(evaluation: Evaluation, theme: Theme) -> "Figure":
     return figure
 
 
-def reliability(bins: "Sequence[ReliabilityBin]", theme: Theme) -> "Figure":
+def reliability(bins: Sequence[ReliabilityBin], theme: Theme) -> "Figure":
     """The share that is right by score, beside the score itself; below it how many images there are."""
     from matplotlib.ticker import MaxNLocator
 
@@ -100,7 +103,7 @@ def coverage(evaluation: Evaluation, theme: Theme) -> "Figure":
     return figure
 
 
-def thinned(points: "Sequence[CoveragePoint]") -> "list[CoveragePoint]":
+def thinned(points: Sequence[CoveragePoint]) -> list[CoveragePoint]:
     """At most some hundred points, evenly taken, the first and the last among them."""
     if len(points) <= _MOST_POINTS:
         return list(points)
@@ -149,7 +152,7 @@ def _pooled(shares_LL: Floats) -> Floats:
     return pooled
 
 
-def _name_labels(axes: "Axes", labels: "Sequence[str]", theme: Theme) -> None:
+def _name_labels(axes: "Axes", labels: Sequence[str], theme: Theme) -> None:
     """Names along both axes where they fit, else numbers."""
     if len(labels) > _MOST_NAMED:
         for label in (axes.xaxis.label, axes.yaxis.label):
@@ -174,3 +177,102 @@ def _number_cells(axes: "Axes", counts_LL: Floats, shares_LL: Floats, theme: The
         colour = "#ffffff" if dark[row, column] else "#14181d"
         number = f"{counts_LL[row, column]:,.0f}"
         axes.text(column, row, number, ha="center", va="center", fontsize=9, color=colour)
+
+
+def draw_curves(history: Sequence[EpochRow], path: Path) -> None:
+    """Write the curves so far as a PNG, whole: a viewer never sees half of it. Takes a fifth of a second.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_durably(path, png_of(curves(history, LIGHT)))
+
+
+def has_curves(history: Sequence[EpochRow]) -> bool:
+    """Whether there is anything to draw."""
+    return any(lines_of(history, kind) for kind in ("loss", "accuracy"))
+
+
+def lines_of(history: Sequence[EpochRow], kind: str) -> dict[str, Line]:
+    """The columns whose name holds `kind`, by name: epochs and values where it was measured."""
+    columns = dict.fromkeys(key for row in history for key in row if kind in key)
+    lines: dict[str, Line] = {}
+    for key in columns:
+        known = [
+            (_epoch(row, number), value) for number, row in enumerate(history, 1) if (value := row.get(key)) is not None
+        ]
+        if known:
+            lines[key] = ([epoch for epoch, _ in known], [value for _, value in known])
+    return lines
+
+
+def best_epoch(history: Sequence[EpochRow]) -> tuple[float, float] | None:
+    """Epoch and value of the best accuracy, the last of equals, as training keeps it."""
+    lines = lines_of(history, "accuracy")
+    if not lines:
+        return None
+    name = next((name for name in lines if "val" in name), "accuracy" if "accuracy" in lines else next(iter(lines)))
+    epochs, values = lines[name]
+    return max(zip(epochs, values, strict=True), key=lambda point: (point[1], point[0]))
+
+
+def curves(history: Sequence[EpochRow], theme: Theme) -> "Figure":
+    """Loss on the left, accuracy on the right; only the one that there is."""
+    panels = [(kind, lines) for kind in ("loss", "accuracy") if (lines := lines_of(history, kind))]
+    figure = new_figure(9.6, 3.3, theme)
+    every_axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    for axes, (kind, lines) in zip(every_axes, panels, strict=False):
+        _draw_panel(axes, kind, lines, theme)
+    if not panels:
+        every_axes[0].set_axis_off()
+        every_axes[0].text(0.5, 0.5, "no epoch yet", color=theme.faint, ha="center", va="center")
+    elif panels[-1][0] == "accuracy" and (best := best_epoch(history)):
+        _mark_best(every_axes[-1], best, theme)
+    return figure
+
+
+def _draw_panel(axes: "Axes", kind: str, lines: Mapping[str, Line], theme: Theme) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    style_axes(axes, theme)
+    colour = theme.wrong if kind == "loss" else theme.right
+    for (name, (epochs, values)), dashes in zip(lines.items(), _DASHES * len(lines), strict=False):
+        marker = "o" if len(values) < 2 else None
+        axes.plot(
+            epochs,
+            values,
+            color=colour,
+            linewidth=1.9,
+            linestyle=dashes,
+            marker=marker,
+            markersize=6,
+            label=_words(name),
+        )
+    axes.set_title(kind.capitalize(), loc="left", pad=10)
+    axes.set_xlabel("epoch")
+    axes.margins(x=0.02, y=0.08)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    if kind == "accuracy":
+        percent_axis("y", axes)
+    elif min(min(values) for _, values in lines.values()) >= 0:
+        axes.set_ylim(bottom=0)
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=9, labelcolor=theme.faint)
+
+
+def _mark_best(axes: "Axes", best: tuple[float, float], theme: Theme) -> None:
+    axes.plot(
+        *best, marker="o", markersize=8, markerfacecolor=theme.sheet, markeredgecolor=theme.chosen, markeredgewidth=2
+    )
+    best_at = f"best {100 * best[1]:.2f} % in epoch {best[0]:g}"
+    axes.set_title(best_at, loc="right", pad=10, fontsize=9.5, color=theme.faint)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _epoch(row: EpochRow, number: int) -> float:
+    epoch = row.get("epoch")
+    return number if epoch is None else epoch

@@ -1,38 +1,53 @@
-"""From a content to a folder: `report.html`, whole in itself, and the same plots as files in `plots/`."""
+"""From a content to a folder: `report.html`, one self-contained file, and the same plots as files in `plots/`."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modeling.durable import replace_durably
 from modeling.metrics.evaluation import Evaluation
 from modeling.registry.card import REPORT_FILE
-from modeling.report import plots
-from modeling.report.canvas import THEMES, Theme, lay_out_like, png_of
-from modeling.report.classes import classes_section, confusion_section
+from modeling.report import figures, plots
+from modeling.report.canvas import THEMES, Plot, Theme, lay_out_like, png_of
+from modeling.report.classes import describe_confusion, tabulate_classes
 from modeling.report.content import ReportContent
-from modeling.report.curves import curves, has_curves
-from modeling.report.data import data_section
-from modeling.report.gallery import (
-    MOST_PICTURES,
-    Pictured,
-    mistake_captions,
-    mistakes_section,
-    sample_captions,
-    samples_section,
-)
+from modeling.report.data import summarise_data
 from modeling.report.headline import headline
-from modeling.report.page import curves_section, facts_section, page
-from modeling.report.pictures import montage
-from modeling.report.section import Plot, Section
-from modeling.report.trust import coverage_section, reliability_section
+from modeling.report.pictures import (
+    MistakePicture,
+    data_uri,
+    describe_mistakes,
+    mistake_captions,
+    mistake_pictures,
+    montage,
+    sample_captions,
+    sample_cards,
+)
+from modeling.report.trust import describe_coverage, describe_reliability
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
 PLOTS_FOLDER = "plots"
+TEMPLATES = Path(__file__).with_name("templates")
 _CSS_PX_PER_INCH = 96
+_SUBTITLE_FACTS = 3
+_NOT_SHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, lone surrogates
+_REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: the template `ANCHOR.html` shows `view`."""
+
+    anchor: str
+    title: str
+    view: Any
 
 
 def write_report(folder: Path, content: ReportContent) -> Path:
@@ -43,34 +58,16 @@ def write_report(folder: Path, content: ReportContent) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    pictured = pictured_mistakes(content)
-    with ThreadPoolExecutor(1, thread_name_prefix="sheets") as pool:  # Pillow leaves the interpreter to the plots
-        sheets = pool.submit(_sheets, content, pictured)
+    pictures = mistake_pictures(content)
+    with ThreadPoolExecutor(1, thread_name_prefix="sheets") as pool:  # Pillow releases the interpreter to the plots
+        sheets = pool.submit(_sheets, content, pictures)
         drawn = draw_plots(content)
         files = {f"{name}.png": plot.light for name, plot in drawn.items()} | sheets.result()
     (folder / PLOTS_FOLDER).mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         replace_durably(folder / PLOTS_FOLDER / name, data)
-    replace_durably(folder / REPORT_FILE, compose(content, drawn, pictured).encode())
+    replace_durably(folder / REPORT_FILE, render(content, drawn, pictures).encode())
     return folder / REPORT_FILE
-
-
-def _sheets(content: ReportContent, pictured: Sequence[Pictured]) -> dict[str, bytes]:
-    """The pictures with their captions as PNGs, by file name."""
-    captions = {"mistakes.png": mistake_captions(pictured), "samples.png": sample_captions(content.samples)}
-    return {name: montage(cells) for name, cells in captions.items() if cells}
-
-
-def compose(content: ReportContent, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> str:
-    """The page, with plots and pictures that are at hand."""
-    glance = headline(content.evaluation, content.part) if content.evaluation else None
-    return page(content, glance, _sections(content, drawn, pictured))
-
-
-def pictured_mistakes(content: ReportContent) -> list[Pictured]:
-    """The worst mistakes with their pictures, as far as a page has room."""
-    mistakes = content.evaluation.mistakes[:MOST_PICTURES] if content.evaluation else ()
-    return [(mistake, content.picture(mistake.index)) for mistake in mistakes]
 
 
 def draw_plots(content: ReportContent) -> dict[str, Plot]:
@@ -80,9 +77,51 @@ def draw_plots(content: ReportContent) -> dict[str, Plot]:
         drawings["confusion"] = lambda theme: plots.confusion(evaluation, theme)
         drawings["reliability"] = lambda theme: plots.reliability(evaluation.reliability, theme)
         drawings["coverage"] = lambda theme: plots.coverage(evaluation, theme)
-    if has_curves(content.history):
-        drawings["curves"] = lambda theme: curves(content.history, theme)
+    if plots.has_curves(content.history):
+        drawings["curves"] = lambda theme: plots.curves(content.history, theme)
     return {name: _drawn(name, draw) for name, draw in drawings.items()}
+
+
+def render(content: ReportContent, drawn: Mapping[str, Plot], pictures: Sequence[MistakePicture]) -> str:
+    """The page as HTML, from plots and pictures that are at hand."""
+    page = (
+        page_environment()
+        .get_template("report.html")
+        .render(
+            title=content.title,
+            subtitle=" · ".join(f"{name} {value}" for name, value in content.facts[:_SUBTITLE_FACTS]),
+            headline=headline(content.evaluation, content.part) if content.evaluation else None,
+            sections=_sections(content, drawn, pictures),
+        )
+    )
+    return _NOT_SHOWABLE.sub(_REPLACEMENT, page)
+
+
+@cache
+def page_environment() -> "Environment":
+    """The templates; every value is escaped, and a name that is not there is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only those who write a report need it
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    named = (figures.percent, figures.interval, figures.score, figures.points, figures.shortened, data_uri)
+    environment.filters |= {function.__name__: function for function in named}
+    environment.filters["counted"] = figures.count  # `count` is Jinja's own
+    environment.globals["few_images"] = plots.FEW_IMAGES
+    return environment
+
+
+def _sheets(content: ReportContent, pictures: Sequence[MistakePicture]) -> dict[str, bytes]:
+    """The pictures with their captions as PNGs, by file name."""
+    captions = {"mistakes.png": mistake_captions(pictures), "samples.png": sample_captions(content.samples)}
+    return {name: montage(cells) for name, cells in captions.items() if cells}
 
 
 def _drawn(name: str, draw: "Callable[[Theme], Figure]") -> Plot:
@@ -92,27 +131,37 @@ def _drawn(name: str, draw: "Callable[[Theme], Figure]") -> Plot:
     return Plot(name, light_png, png_of(dark), round(light.get_figwidth() * _CSS_PX_PER_INCH))
 
 
-def _sections(content: ReportContent, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]) -> list[Section]:
+def _sections(content: ReportContent, drawn: Mapping[str, Plot], pictures: Sequence[MistakePicture]) -> list[Section]:
     """The sections in the order in which they matter to an operator."""
-    sections = _evaluation_sections(content, content.evaluation, drawn, pictured) if content.evaluation else []
+    sections = _evaluation_sections(content, content.evaluation, drawn, pictures) if content.evaluation else []
     if content.samples:
-        sections.append(samples_section(content.samples))
+        sections.append(Section("samples", "Samples", sample_cards(content.samples)))
     if "curves" in drawn:
-        sections.append(curves_section(content, drawn["curves"]))
+        sections.append(Section("curves", "Training", _curves(content, drawn["curves"])))
     if content.data:
-        sections.append(data_section(content.data))
+        sections.append(Section("data", "The data", summarise_data(content.data)))
     if content.facts:
-        sections.append(facts_section(content.facts))
+        sections.append(Section("facts", "Recipe and facts", content.facts))
     return sections
 
 
 def _evaluation_sections(
-    content: ReportContent, evaluation: Evaluation, drawn: Mapping[str, Plot], pictured: Sequence[Pictured]
+    content: ReportContent, evaluation: Evaluation, drawn: Mapping[str, Plot], pictures: Sequence[MistakePicture]
 ) -> list[Section]:
+    calibration = content.calibration
+    coverage = describe_coverage(evaluation, calibration, drawn["coverage"])
     return [
-        mistakes_section(evaluation, pictured, content.calibration),
-        confusion_section(evaluation, drawn["confusion"]),
-        classes_section(evaluation, content.calibration),
-        reliability_section(evaluation, drawn["reliability"]),
-        coverage_section(evaluation, content.calibration, drawn["coverage"]),
+        Section("mistakes", "Worst mistakes", describe_mistakes(evaluation, pictures, calibration)),
+        Section("confusion", "Most confused classes", describe_confusion(evaluation, drawn["confusion"])),
+        Section("classes", "Class by class", tabulate_classes(evaluation, calibration)),
+        Section("reliability", "Can the scores be trusted?", describe_reliability(evaluation, drawn["reliability"])),
+        Section("coverage", "How much can go unseen?", coverage),
     ]
+
+
+def _curves(content: ReportContent, plot: Plot) -> dict[str, Any]:
+    """The training curves with their text for those who do not see them."""
+    best = plots.best_epoch(content.history)
+    alt = f"Training curves over {figures.count(len(content.history), 'epoch')}"
+    alt += f"; best accuracy {figures.percent(best[1])} in epoch {best[0]:g}" if best else ""
+    return {"plot": plot, "alt": alt}

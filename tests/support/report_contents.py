@@ -1,4 +1,6 @@
-"""Small stories that the tests of reports tell: answers made up, pictures of a few pixels."""
+"""Small contents of reports: answers made up, pictures of a few pixels."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from modeling.metrics.evaluation import (
 )
 from modeling.report.content import ReportContent, Sample
 
-EVIL = '<script>alert("x")</script> & $\\frac{1}'
+EVIL = """<script>alert("x")</script> ' onload='x' {{ 7 * 7 }}{% raw %} & $\\frac{1}"""
 HISTORY = (
     {"epoch": 1, "loss": 0.9, "accuracy": 0.5, "learning_rate": 0.1, "seconds": 1.0},
     {"epoch": 2, "loss": 0.4, "accuracy": 0.75, "learning_rate": 0.01, "seconds": 1.0},
@@ -100,3 +102,52 @@ def whole_content(**changes) -> ReportContent:
         "calibration": CALIBRATION,
     }
     return ReportContent(**(parts | changes))
+
+
+TEXT_FIELDS = (
+    *("title", "part", "fact-name", "fact-value", "label-1", "label-2", "mistake-name", "mistake-label"),
+    *("sample-name", "sample-label", "sample-predicted", "sample-decision"),
+    *("path", "kind", "parts", "format", "mode", "size", "error-code", "class", "finding"),
+    *("copy", "copy-label-1", "copy-label-2", "unreadable-path", "unreadable-message"),
+)
+
+
+def named_content(name: Callable[[str], str]) -> ReportContent:
+    """A content that says `name(field)` in each of the TEXT_FIELDS."""
+    labels = (name("label-1"), name("label-2"))
+    mistake = Mistake(0, name("mistake-name"), name("mistake-label"), labels[0], 0.9)
+    return whole_content(
+        title=name("title"),
+        part=name("part"),
+        facts=((name("fact-name"), name("fact-value")),),
+        data=_named_data(name),
+        evaluation=evaluation(labels=labels, mistakes=(mistake,)),
+        samples=(
+            Sample(
+                name("sample-name"),
+                name("sample-label"),
+                name("sample-predicted"),
+                0.5,
+                name("sample-decision"),
+                picture(1),
+            ),
+        ),
+    )
+
+
+def _named_data(name: Callable[[str], str]) -> dict:
+    return {
+        "path": name("path"),
+        "kind": name("kind"),
+        "parts": name("parts"),
+        "formats": {name("format"): 1},
+        "modes": {name("mode"): 1},
+        "sizes": {"smallest": name("size")},
+        "error_codes": {name("error-code"): 1},
+        "classes": {name("class"): 3},
+        "findings": [{"severity": name("severity"), "message": name("finding")}],
+        "duplicates": [
+            {"exact": True, "images": [name("copy")], "labels": [name("copy-label-1"), name("copy-label-2")]}
+        ],
+        "unreadable": [{"path": name("unreadable-path"), "message": name("unreadable-message")}],
+    }

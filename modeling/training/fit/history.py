@@ -63,7 +63,7 @@ class History:
             self._draw(folder)
 
     def _draw(self, folder: Path) -> None:
-        from modeling.report.curves import draw_curves  # matplotlib is slow to import
+        from modeling.report.plots import draw_curves  # matplotlib is slow to import
 
         draw_curves(self.rows, folder / CURVES_FILE)
         self._drawn_at = time.monotonic()

@@ -3,7 +3,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from modeling.report.canvas import LIGHT
-from modeling.report.curves import best_epoch, draw_curves, has_curves, lines_of
+from modeling.report.plots import best_epoch, draw_curves, has_curves, lines_of
 from tests.support.report_contents import HISTORY
 
 

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 
 from modeling.metrics.evaluation import CoveragePoint
 from modeling.report.canvas import DARK, LIGHT, drawable, lay_out_like, png_of
-from modeling.report.classes import Pair, confused_pairs
+from modeling.report.classes import ConfusedPair, confused_pairs
 from modeling.report.plots import confusion, coverage, reliability, thinned
 from tests.support.report_contents import EVIL, evaluation
 
@@ -83,7 +83,7 @@ def test_a_long_curve_is_thinned_between_its_ends():
 def test_confused_pairs_are_the_most_frequent_first_each_in_its_direction():
     found = confused_pairs(evaluation(((6, 3, 1), (3, 2, 0), (0, 0, 9)), ("a", "b", "c")), most=2)
 
-    assert found == [Pair("b", "a", 3, 0.6), Pair("a", "b", 3, 0.3)]
+    assert found == [ConfusedPair("b", "a", 3, 0.6), ConfusedPair("a", "b", 3, 0.3)]
 
 
 @pytest.mark.parametrize(

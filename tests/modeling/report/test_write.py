@@ -6,13 +6,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hatchling.builders.wheel import WheelBuilder
+from jinja2 import StrictUndefined, UndefinedError
 from PIL import Image
 
-from modeling.metrics.evaluation import Mistake
+from modeling.report.canvas import Plot
 from modeling.report.content import ReportContent, Sample
-from modeling.report.section import Plot
-from modeling.report.write import compose, pictured_mistakes, write_report
-from tests.support.report_contents import EVIL, evaluation, picture, whole_content
+from modeling.report.pictures import mistake_pictures
+from modeling.report.write import TEMPLATES, page_environment, render, write_report
+from tests.support.report_contents import EVIL, TEXT_FIELDS, evaluation, named_content, picture, whole_content
 
 VOID = {"img", "link", "meta", "source"}
 
@@ -49,6 +51,15 @@ class Page(HTMLParser):
     def headings(self) -> list[str]:
         return [attributes["id"] for tag, attributes in self.elements if tag == "section"]
 
+    def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Every element with the names of its attributes."""
+        return [(tag, tuple(attributes)) for tag, attributes in self.elements]
+
+    def words(self) -> str:
+        """All that is not markup: text and the values of attributes."""
+        values = [value or "" for _, attributes in self.elements for value in attributes.values()]
+        return "\n".join([*self.texts, *values])
+
 
 def read(path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
@@ -58,7 +69,7 @@ def composed(content: ReportContent) -> Page:
     """The page with blanks for plots, which take their time to draw."""
     names = ("confusion", "reliability", "coverage") if content.evaluation else ()
     names += ("curves",) if content.history else ()
-    return Page(compose(content, {name: Plot(name, b"", b"", 480) for name in names}, pictured_mistakes(content)))
+    return Page(render(content, {name: Plot(name, b"", b"", 480) for name in names}, mistake_pictures(content)))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +77,7 @@ def whole(tmp_path_factory):
     return write_report(tmp_path_factory.mktemp("report"), whole_content())
 
 
-def test_a_whole_story_makes_every_section_in_the_order_of_an_operators_questions(whole):
+def test_a_whole_content_makes_every_section_in_the_order_of_an_operators_questions(whole):
     page = read(whole)
 
     assert page.headings() == [
@@ -86,7 +97,7 @@ def test_the_plots_are_files_beside_the_page(whole):
             assert (image.format, image.info.get("Software")) == ("PNG", None)
 
 
-def test_the_page_asks_nothing_of_anyone(whole):
+def test_the_page_loads_nothing_and_runs_nothing(whole):
     page = read(whole)
     addresses = [
         value
@@ -128,7 +139,7 @@ def test_a_mistake_that_the_thresholds_let_through_is_named_as_such(whole):
     ]
 
 
-def test_the_same_story_gives_the_same_bytes(tmp_path, whole):
+def test_the_same_content_gives_the_same_bytes(tmp_path, whole):
     again = write_report(tmp_path, whole_content())
 
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
@@ -156,7 +167,7 @@ def test_an_imported_model_without_calibration_or_history_gets_its_evaluation():
     assert "accepted from" not in page.text
 
 
-def test_an_empty_story_is_a_page_with_its_title():
+def test_an_empty_content_is_a_page_with_its_title():
     page = composed(ReportContent("nothing@1"))
 
     assert (page.headings(), "nothing@1" in page.text) == ([], True)
@@ -169,24 +180,37 @@ def test_a_model_without_mistakes_says_so():
     assert "No class was taken for another." in page.text
 
 
-def test_names_from_outside_are_text_and_never_markup():
-    labels = (EVIL, "\udcff\x00\n\u65e5")
-    mistake = Mistake(0, f"{EVIL}.png", *labels, 0.9)
-    content = whole_content(
-        title=EVIL,
-        facts=((EVIL, EVIL),),
-        data={"classes": {EVIL: 3}, "findings": [{"severity": EVIL, "message": EVIL}], EVIL: {EVIL: 1}},
-        evaluation=evaluation(labels=labels, mistakes=(mistake,)),
-        samples=(Sample(EVIL, EVIL, labels[1], 0.5, EVIL, picture(1)),),
-    )
+def test_text_from_outside_is_never_markup_nor_template_in_any_field():
+    harmless = composed(named_content(lambda field: "x" * len(EVIL + field)))
 
-    page = composed(content)
+    page = composed(named_content(lambda field: EVIL + field))
 
-    assert "script" not in {tag for tag, _ in page.elements}
-    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
-    assert EVIL in page.text
-    assert "\ufffd" in page.text
-    assert "\x00" not in page.text
+    assert page.skeleton() == harmless.skeleton()
+    assert [field for field in TEXT_FIELDS if EVIL + field not in page.words()] == []
+
+
+def test_characters_that_no_page_can_hold_are_replaced_in_every_field():
+    page = composed(named_content(lambda field: f"\x00{field}\udcff\x1b\u65e5"))
+
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", page.markup)
+    assert [field for field in TEXT_FIELDS if f"\ufffd{field}\ufffd\ufffd\u65e5" not in page.words()] == []
+
+
+def test_every_template_escapes_and_misses_no_name():
+    environment = page_environment()
+    templates = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.iterdir()}
+
+    assert environment.autoescape is True
+    assert environment.undefined is StrictUndefined
+    assert [name for name, text in templates.items() if re.search(r"\bsafe\b|autoescape|<script", text)] == []
+    with pytest.raises(UndefinedError):
+        environment.get_template("report.html").render(title="nothing else")
+
+
+def test_the_wheel_holds_every_template():
+    packed = {file.distribution_path for file in WheelBuilder(str(TEMPLATES.parents[2])).recurse_included_files()}
+
+    assert {f"modeling/report/templates/{path.name}" for path in TEMPLATES.iterdir()} <= packed
 
 
 def test_long_names_are_shortened_and_whole_when_pointed_at():
@@ -230,9 +254,9 @@ def test_figures_that_were_not_measured_are_left_out_of_tables():
     assert "emu 0 – – – – –" in page.text  # images, recall, interval, precision, F1, taken for
 
 
-def test_reading_about_reports_costs_no_matplotlib():
-    loaded = "[name for name in ('matplotlib', 'torch') if name in sys.modules]"
-    code = f"import sys, modeling.report.write, modeling.report.curves; print({loaded})"
+def test_importing_reports_loads_no_matplotlib_jinja2_or_torch():
+    loaded = "[name for name in ('matplotlib', 'jinja2', 'torch') if name in sys.modules]"
+    code = f"import sys, modeling.report.write, modeling.report.plots; print({loaded})"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
