@@ -1,4 +1,7 @@
-"""Sheets of pictures with captions, drawn pixel by pixel: small images stay blocks, nothing is smeared."""
+"""Sheets of pictures with captions; small images are enlarged to sharp blocks, without interpolation.
+
+Own layout on Pillow, not matplotlib: every picture lies on whole pixels, and the same sheet gives the same bytes.
+"""
 
 # Shapes: H height, W width, 3 for RGB.
 import io
@@ -20,7 +23,7 @@ MARGIN, GAP, SECTION_GAP = 56, 22, 34  # px
 TITLE, HEADING, TEXT = 36, 25, 20  # px: font sizes
 _LINE = 1.35  # of the font size, from line to line
 _BAR_WIDTH, _BAR_HEIGHT = 360, 16  # px: of the colour scale
-_NARROWEST = 900  # px: of a sheet, so that its words have room
+_NARROWEST = 900  # px: of a sheet, so that its text has room
 _BOLDNESS = {False: "DejaVuSans.ttf", True: "DejaVuSans-Bold.ttf"}
 
 
@@ -55,7 +58,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sheet:
-    """A whole picture: title, sections, colour scales, and a note that says what is seen."""
+    """A whole picture: title, sections, colour scales, and a note that explains it."""
 
     title: str
     sections: Sequence[Section]
@@ -88,7 +91,7 @@ def as_colours(pixels_HWC: NDArray[np.uint8]) -> Colours:
 
 
 def overlay(picture_HW3: Colours, heat_HW: NDArray[np.floating]) -> Colours:
-    """A heat map in [0, 1] over a picture: grey and dim where there is none, the more colour the more heat."""
+    """A heat map in [0, 1] over a picture: dim and grey at 0, more of the colour map for more heat."""
     grey_HW1 = picture_HW3.mean(axis=2, keepdims=True)
     alpha_HW1 = 0.75 * np.clip(heat_HW, 0, 1)[:, :, None]
     mixed = (1 - alpha_HW1) * (0.25 * picture_HW3 + 0.6 * grey_HW1) + alpha_HW1 * from_zero(heat_HW, 1.0)
@@ -119,7 +122,7 @@ def draw(sheet: Sheet) -> bytes:
 
 
 class _Pen:
-    """An image that is filled from top to bottom."""
+    """Draws on an image from top to bottom."""
 
     def __init__(self, width: int, height: int) -> None:
         self.image = Image.new("RGB", (width + 2 * MARGIN, height), LIGHT.sheet)
@@ -127,7 +130,7 @@ class _Pen:
         self._y = MARGIN
 
     def down(self, px: int) -> None:
-        """Leave that much room."""
+        """Leave a gap."""
         self._y += px
 
     def write(self, text: str, size: int, colour: str, *, bold: bool = False) -> None:
@@ -186,7 +189,7 @@ def _mapped(name: str, values_HW: NDArray[np.floating]) -> Colours:
 
 
 def _enlarged(picture_HW3: Colours, side: int) -> Image.Image:
-    """The picture with its longer side `side` px long: small ones as even blocks, large ones smoothly."""
+    """The picture with its longer side `side` px long: small ones as blocks, large ones interpolated."""
     image = Image.fromarray(picture_HW3)
     longest = max(image.size)
     size = (max(round(image.width * side / longest), 1), max(round(image.height * side / longest), 1))
@@ -200,7 +203,7 @@ def _width(section: Section) -> int:
 
 
 def _height(sheet: Sheet, width: int) -> int:
-    """Of the whole sheet with its margins, in px: what `draw` goes through, added up."""
+    """The height of the whole sheet with its margins, in px: the sum of what `draw` draws."""
     height = 2 * MARGIN + _line(TITLE)
     for section in sheet.sections:
         height += SECTION_GAP + _line(HEADING) + 10 if section.heading else GAP

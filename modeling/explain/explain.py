@@ -1,4 +1,4 @@
-"""Everything that can be shown of a model: planned before it is computed, then written as PNG files."""
+"""Panels that explain a model: planned before anything is computed, then written as PNG files."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from modeling.durable import replace_durably
 from modeling.errors import ModelingError
 from modeling.explain.drawing import draw
 from modeling.explain.filters import is_one_dense_layer
@@ -20,7 +21,7 @@ _ARCHITECTURES_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class ExplainPlan:
-    """The files that will be written, and the kinds that were not asked for and do not suit, with the reason."""
+    """The files to write, and the kinds that are left out because they do not suit the model, with the reason."""
 
     panels: tuple[Panel, ...]
     left_out: dict[Kind, str]
@@ -28,7 +29,7 @@ class ExplainPlan:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was written; `facts` holds in numbers and words what stands on it."""
+    """A file that was written; `facts` holds what it shows as data."""
 
     kind: Kind
     path: Path
@@ -36,7 +37,7 @@ class Written:
 
 
 def plan(explained: ExplainedModel, request: ExplainRequest) -> ExplainPlan:
-    """What will be shown; nothing is computed yet.
+    """The panels that a request gives; nothing is computed yet.
 
     Raises:
         ModelingError: an unknown label or layer, or a kind asked for that does not suit the model or lacks images.
@@ -54,7 +55,7 @@ def plan(explained: ExplainedModel, request: ExplainRequest) -> ExplainPlan:
 
 
 def write(planned: ExplainPlan, output: Path, *, overwrite: bool) -> Iterator[Written]:
-    """Compute and write the plan's files into a folder, one after another.
+    """Compute and write the planned files into a folder, one after another; each appears whole or not at all.
 
     Raises:
         ModelingError: before anything is computed, if a file exists and `overwrite` is not set.
@@ -71,12 +72,7 @@ def _written(planned: ExplainPlan, output: Path) -> Iterator[Written]:
     for panel in planned.panels:
         sheet, facts = panel.make()
         path = output / panel.file_name
-        staged = output / f".{panel.file_name}.part"
-        try:
-            staged.write_bytes(draw(sheet))
-            staged.replace(path)
-        finally:
-            staged.unlink(missing_ok=True)
+        replace_durably(path, draw(sheet))
         yield Written(panel.kind, path, facts)
 
 

@@ -1,4 +1,4 @@
-"""What a layer makes of an image: its feature maps, and where it speaks for a class (Grad-CAM)."""
+"""A layer's feature maps of an image, and the places that raise a label's logit (Grad-CAM)."""
 
 # Shapes: B images (here one), C channels, F maps, H and W of the image, h and w of the layer's map, L labels.
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from modeling.explain.layers import normalised, run_to_layer, to_maps, to_unit, watching
+from modeling.explain.layers import in_eval_mode, normalised, run_to_layer, to_maps, to_unit
 from modeling.images.preprocessing import Preprocessing
 
 
@@ -29,12 +29,12 @@ class FeatureMaps:
 def feature_maps(
     network: nn.Module, picture_HWC: NDArray[np.uint8], preprocessing: Preprocessing, layer: str
 ) -> FeatureMaps:
-    """The maps that `layer` makes of an image.
+    """The maps of an image at `layer`.
 
     Raises:
         ModelingError: no such layer (says the nearest names), or one whose output has no places in the image.
     """
-    with watching(network), torch.no_grad():
+    with in_eval_mode(network), torch.no_grad():
         images_1CHW = normalised(to_unit([picture_HWC], network), preprocessing)
         _, output = run_to_layer(network, images_1CHW, layer)
         maps_FHW = to_maps(output, (preprocessing.height, preprocessing.width), layer)[0].float().cpu().numpy()
@@ -44,10 +44,10 @@ def feature_maps(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeatMap:
-    """Where an image speaks for a label.
+    """The places of an image that raise a label's logit.
 
-    heat_HW: in [0, 1] at the image's size, 1 at the strongest place; all 0 where nothing speaks for the label.
-    cells_hw: the same before it was enlarged: the layer sees no finer than this.
+    heat_HW: in [0, 1] at the image's size, 1 at the strongest place; all 0 where no place raises it.
+    cells_hw: the same at the layer's own resolution, before scaling.
     """
 
     layer: str
@@ -67,7 +67,7 @@ def grad_cam(
         ModelingError: no such layer, or one whose output has no places in the image.
     """
     size = (preprocessing.height, preprocessing.width)
-    with watching(network):
+    with in_eval_mode(network):
         images_1CHW = normalised(to_unit([picture_HWC], network), preprocessing).requires_grad_()
         logits_1L, output = run_to_layer(network, images_1CHW, layer)
         gradient = torch.autograd.grad(logits_1L[0, label], output)[0]

@@ -1,4 +1,4 @@
-"""Weights and filters of the first layer, fixed edge filters, and what each makes of an image."""
+"""Weights and filters of the first layer, fixed edge filters, and their responses to an image."""
 
 # Shapes: F filters, L labels, H height, W width, C channels, kh and kw of a kernel.
 import math
@@ -12,17 +12,17 @@ from torch import nn
 from torch.nn import functional
 
 from modeling.errors import ModelingError
-from modeling.explain.layers import WHITE, device_of, first_convolution, normalised, run_to_layer, to_unit, watching
+from modeling.explain.layers import WHITE, device_of, first_convolution, in_eval_mode, normalised, run_to_layer, to_unit
 from modeling.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightImages:
-    """What each pixel says for and against each label.
+    """The weight of each pixel for each label.
 
-    weights_LHWC: by how much a label's logit grows when that pixel goes from black to white, all others as
-        they are. This is denormalised: the network's own weight divided by the preprocessing's std.
-    bias_L: the logits of an all-black image, the preprocessing's mean taken in.
+    weights_LHWC: by how much a label's logit grows when that pixel alone changes from black to white: the
+        network's own weight divided by the preprocessing's std.
+    bias_L: the logits of an all-black image, the preprocessing's mean included.
     """
 
     weights_LHWC: NDArray[np.float32]
@@ -30,7 +30,7 @@ class WeightImages:
 
 
 def is_one_dense_layer(network: nn.Module) -> bool:
-    """Whether a dense layer is all that the network has learned: whether each label has one weight a pixel."""
+    """Whether all parameters are in one dense layer, so that each label has one weight a pixel."""
     learned = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
     return len(learned) == 1 and isinstance(learned[0], nn.Linear)
 
@@ -38,7 +38,7 @@ def is_one_dense_layer(network: nn.Module) -> bool:
 def weight_images(network: nn.Module, preprocessing: Preprocessing) -> WeightImages:
     """The weights of a network of one dense layer, in pixel space.
 
-    They are read off as the derivative of the logits, so it does not matter how the network orders pixels.
+    They are the derivative of the logits, so the order in which the network reads pixels does not matter.
 
     Raises:
         ModelingError: a network of more than one layer, whose pixels have no fixed weight.
@@ -47,7 +47,7 @@ def weight_images(network: nn.Module, preprocessing: Preprocessing) -> WeightIma
         raise ModelingError("only a network of one dense layer (a perceptron) has weight images")
     black_1CHW = torch.zeros((1, preprocessing.channels, preprocessing.height, preprocessing.width))
     black_1CHW = black_1CHW.to(device_of(network)).requires_grad_()
-    with watching(network):
+    with in_eval_mode(network):
         bias_L = network(normalised(black_1CHW, preprocessing))[0]
         rows = [torch.autograd.grad(logit, black_1CHW, retain_graph=True)[0][0] for logit in bias_L]
     weights_LHWC = torch.stack(rows).permute(0, 2, 3, 1).contiguous()
@@ -56,7 +56,7 @@ def weight_images(network: nn.Module, preprocessing: Preprocessing) -> WeightIma
 
 Floats = NDArray[np.float32]
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns colour into grey
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts colour to grey
 _DEAD = 0.01  # of the largest weight
 _GABOR_SIDE, _GABOR_SIGMA, _GABOR_WAVE = 7, 2.0, 5.0  # px
 
@@ -83,7 +83,7 @@ def learned_filters(network: nn.Module) -> LearnedFilters:
 def filter_pictures(kernels_FhwC: Floats) -> Floats:
     """Kernels as pictures in [0, 1], each by its own largest weight: 0.5 is weight zero.
 
-    A kernel whose largest weight is under a hundredth of all kernels' is dead, and stays next to grey.
+    A kernel whose largest weight is under a hundredth of the largest of all is dead, and stays almost grey.
     Three input channels give colours; any other number is averaged to one grey channel.
     """
     if kernels_FhwC.shape[3] != 3:
@@ -95,13 +95,13 @@ def filter_pictures(kernels_FhwC: Floats) -> Floats:
 
 
 def learned_responses(network: nn.Module, picture_HWC: NDArray[np.uint8], preprocessing: Preprocessing) -> Floats:
-    """What each filter of the first convolution makes of an image, FHW, its bias left out: 0 is no response.
+    """The responses FHW of the first convolution's filters to an image, without bias: 0 is no response.
 
     Raises:
         ModelingError: the network has no convolution.
     """
     layer, convolution = _convolution(network)
-    with watching(network), torch.no_grad():
+    with in_eval_mode(network), torch.no_grad():
         images_1CHW = normalised(to_unit([picture_HWC], network), preprocessing)
         maps_FHW = run_to_layer(network, images_1CHW, layer)[1][0]
         if convolution.bias is not None:
@@ -113,8 +113,8 @@ def learned_responses(network: nn.Module, picture_HWC: NDArray[np.uint8], prepro
 def edge_filters() -> dict[str, Floats]:
     """Fixed filters by name: Sobel, Laplace, and Gabor at four angles, as kernels hw.
 
-    Each sums to zero, so that an even area gives nothing, and its weights' sizes to 2, so that the sharpest
-    edge from black to white gives 1 or -1 at most. Named by the edge that each finds.
+    Each sums to zero, so that a uniform area gives 0, and its absolute weights to 2, so that the sharpest edge
+    from black to white gives at most 1 or -1. Named by the edge that each finds.
     """
     sobel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float64)
     laplace = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float64)
@@ -124,9 +124,9 @@ def edge_filters() -> dict[str, Floats]:
 
 
 def edge_responses(picture_HWC: NDArray[np.uint8], kernels: Mapping[str, Floats]) -> dict[str, Floats]:
-    """What each kernel makes of an image's brightness, HW in [-1, 1], of the image's size.
+    """The response of each kernel to an image's brightness, HW in [-1, 1], at the image's size.
 
-    Beyond the border the outermost pixels go on, so that the border is no edge.
+    The outermost pixels are repeated beyond the border, so that the border is no edge.
     """
     channels = picture_HWC.astype(np.float32) / WHITE
     grey_HW = channels[:, :, 0] if channels.shape[2] == 1 else channels @ np.array(LUMA, np.float32)
@@ -142,7 +142,7 @@ def _respond(grey_HW: Floats, kernel_hw: Floats) -> Floats:
 
 
 def _gabor(angle_deg: float) -> NDArray[np.float64]:
-    """A wave under a bell, for lines that rise at that angle (Gabor 1946; Daugman 1985)."""
+    """A cosine wave times a Gaussian, for lines that rise at that angle (Gabor 1946; Daugman 1985)."""
     reach = _GABOR_SIDE // 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
     across = x * math.sin(math.radians(angle_deg)) + y * math.cos(math.radians(angle_deg))  # y points down

@@ -1,4 +1,4 @@
-"""A network's layers by name, what comes out of one of them, and the pixels that go in."""
+"""A network's layers by name, their outputs, and pixels as network input."""
 
 # Shapes: B images, C channels, F maps, T tokens, H and W of a map or an image.
 import difflib
@@ -21,8 +21,8 @@ _TOKENS = re.compile(r"encoder\.layers\.[^.]+\.ln_1")  # as torchvision names th
 
 
 @contextmanager
-def watching(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode, reproducible on a GPU; afterwards every module is in the mode it was in."""
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode, reproducible on a GPU; afterwards every module is in its earlier mode."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -66,16 +66,16 @@ def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d] | None:
 def last_tokens(network: nn.Module) -> str | None:
     """Name of the last layer of a vision transformer whose tokens still reach the answer; None for other networks.
 
-    That is what goes into the last block's attention: behind it only the class token is read.
+    It is the input of the last block's attention: after it only the class token is read.
     """
     names = [name for name, _ in network.named_modules() if _TOKENS.fullmatch(name)]
     return names[-1] if names else None
 
 
 def run_to_layer(network: nn.Module, images_BCHW: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-    """Logits BL, and what came out of `layer` on the way to them (the last time, if it was used often).
+    """Logits BL, and the output of `layer` (of its last call, if it is called often).
 
-    The output is copied before others go on with it, so that in-place activations leave it as it was; the
+    The output is copied before the next layer gets it, so that in-place activations do not change it; the
     gradient of the logits reaches it.
 
     Raises:
@@ -100,13 +100,13 @@ def run_to_layer(network: nn.Module, images_BCHW: Tensor, layer: str) -> tuple[T
 
 
 def to_maps(output: Tensor, image_size: tuple[int, int], layer: str) -> Tensor:
-    """A layer's output as maps BFHW, whatever it keeps them in.
+    """A layer's output as maps BFHW, whatever its layout.
 
-    Channels may come first (convolutions) or last (Swin); tokens BTC become a grid of the image's shape, a
-    leading class token (ViT) left out.
+    Channels may come first (convolutions) or last (Swin); tokens BTC become a grid of the image's shape, without
+    a leading class token (ViT).
 
     Raises:
-        ModelingError: the output holds no places, as after pooling.
+        ModelingError: the output has no spatial dimensions, as after pooling.
     """
     aspect = image_size[0] / image_size[1]
     if output.ndim == 4:
@@ -146,7 +146,7 @@ def to_unit(pictures: Sequence[NDArray[np.uint8]], network: nn.Module) -> Tensor
 
 
 def normalised(unit_BCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Pixels in [0, 1] as the network takes them: (pixel - mean) / std of each channel."""
+    """Pixels in [0, 1] as network input: (pixel - mean) / std of each channel."""
     mean_C11 = torch.tensor(preprocessing.mean, device=unit_BCHW.device).view(-1, 1, 1)
     std_C11 = torch.tensor(preprocessing.std, device=unit_BCHW.device).view(-1, 1, 1)
     return (unit_BCHW - mean_C11) / std_C11

@@ -1,4 +1,4 @@
-"""From what was computed to sheets: one function a kind of picture, with the words that stand on it."""
+"""From results to sheets: one function a kind of panel, with the text on it."""
 
 # Shapes: F filters or maps, H height, W width, C channels, L labels.
 import math
@@ -19,11 +19,11 @@ Floats = NDArray[np.float32]
 
 MOST_LABELS, MOST_FILTERS, MOST_RESPONSES, MOST_MAPS, MOST_FLIPS = 60, 64, 14, 24, 8  # drawn on a sheet
 _FILTERS_A_ROW = 14  # two for each fixed filter below
-_BRIGHT_SHARE = 99.8  # per cent of the values that get a colour of their own; the rest the strongest
+_BRIGHT_SHARE = 99.8  # per cent of the values that the colour scale spans; larger ones get the strongest colour
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class PredictedImage:
     """An image as the network sees it, with the network's answer. score: in [0, 1], as the model reports it."""
 
     name: str
@@ -38,7 +38,7 @@ class Seen:
 
 
 def answer(label: str, score: float) -> str:
-    """A label with its score as people read it; no score is 100 % but 1 itself."""
+    """A label with its score in per cent; only a score of exactly 1 is 100 %."""
     return f"{label}, {_percent(score)}"
 
 
@@ -69,7 +69,7 @@ def weights_sheet(model: str, found: WeightImages, labels: Sequence[str], chosen
 
 
 def filters_sheet(model: str, learned: LearnedFilters, fixed: Mapping[str, Floats]) -> Sheet:
-    """The learned filters of the first convolution over the fixed ones."""
+    """The learned filters of the first convolution, and the fixed ones below."""
     num_filters, height, width, channels = learned.kernels_FhwC.shape
     pictures = filter_pictures(learned.kernels_FhwC[:MOST_FILTERS])
     size = f"{num_filters} of {height} × {width} px{' in colour' if channels == 3 else ''}"
@@ -92,13 +92,13 @@ def filters_sheet(model: str, learned: LearnedFilters, fixed: Mapping[str, Float
 
 
 def responses_sheet(
-    seen: Seen,
+    predicted: PredictedImage,
     learned: LearnedFilters,
     learned_FHW: Floats,
     fixed: Mapping[str, Floats],
     responses: Mapping[str, Floats],
 ) -> Sheet:
-    """What fixed and learned filters make of an image."""
+    """The responses of fixed and learned filters to an image."""
     order = np.argsort(-np.abs(learned_FHW).mean(axis=(1, 2)), kind="stable")[:MOST_RESPONSES]
     pictures = filter_pictures(learned.kernels_FhwC)
     rows = []
@@ -108,9 +108,9 @@ def responses_sheet(
         rows.append(Section([Tile(drawing.photograph(pictures[i]), str(i)) for i in row], len(fixed), 200, heading))
         rows.append(Section([Tile(_signed(learned_FHW[i])) for i in row], len(fixed), 200))
     return Sheet(
-        f"Filters at work on {seen.name}",
+        f"Filters at work on {predicted.name}",
         [
-            Section([seen.tile], 1, 260),
+            Section([predicted.tile], 1, 260),
             Section(_kernel_tiles(fixed), len(fixed), 200, "Fixed edge filters, and below each its response"),
             Section([Tile(_signed(responses[name])) for name in fixed], len(fixed), 200),
             *rows,
@@ -121,9 +121,9 @@ def responses_sheet(
     )
 
 
-def features_sheet(seen: Seen, layers: Sequence[FeatureMaps]) -> Sheet:
+def features_sheet(predicted: PredictedImage, layers: Sequence[FeatureMaps]) -> Sheet:
     """The strongest maps of an image at each layer."""
-    sections = [Section([seen.tile], 1, 260)]
+    sections = [Section([predicted.tile], 1, 260)]
     for found in layers:
         num_maps, height, width = found.maps_FHW.shape
         shown = found.maps_FHW[:MOST_MAPS]
@@ -136,7 +136,7 @@ def features_sheet(seen: Seen, layers: Sequence[FeatureMaps]) -> Sheet:
         heading = f"Layer {found.layer}: {what} maps, {height} × {width} cells, strongest first"
         sections.append(Section(tiles, 8, 160, heading))
     return Sheet(
-        f"Feature maps of {seen.name}",
+        f"Feature maps of {predicted.name}",
         sections,
         "What a layer makes of the image, one map a feature, each by its own largest value. Dark is nothing, bright is "
         "much; where a layer also gives negative numbers, red is above zero and blue below. Early layers show edges "
@@ -144,16 +144,16 @@ def features_sheet(seen: Seen, layers: Sequence[FeatureMaps]) -> Sheet:
     )
 
 
-def gradcam_sheet(seen: Seen, heats: Sequence[tuple[str, float, HeatMap]]) -> Sheet:
+def gradcam_sheet(predicted: PredictedImage, heats: Sequence[tuple[str, float, HeatMap]]) -> Sheet:
     """The image, and over it the heat of each label (label, score, heat map)."""
-    picture = drawing.as_colours(seen.pixels_HWC)
-    tiles = [seen.tile]
+    picture = drawing.as_colours(predicted.pixels_HWC)
+    tiles = [predicted.tile]
     for label, score, heat in heats:
         shown = f"where it speaks for {label}" if heat.heat_HW.any() else f"nothing speaks for {label}"
         tiles.append(Tile(drawing.overlay(picture, heat.heat_HW), shown, answer(label, score)))
     rows, columns = heats[0][2].cells_hw.shape
     return Sheet(
-        f"Grad-CAM of {seen.name}",
+        f"Grad-CAM of {predicted.name}",
         [Section(tiles, min(len(tiles), 4), 440)],
         "Bright places raised the network's confidence in the label, dark ones did not. The layer (here "
         f"{heats[0][2].layer}) sees {rows} × {columns} cells, so places are rough. Each map is drawn by its own "
@@ -181,13 +181,15 @@ def ideal_sheet(model: str, found: Sequence[IdealImage], labels: Sequence[str], 
 
 def robustness_sheet(
     model: str,
-    flips: Sequence[tuple[Seen, Flip, float | None]],
+    flips: Sequence[tuple[PredictedImage, Flip, float | None]],
     labels: Sequence[str],
     summary: str,
     second: str | None,
 ) -> Sheet:
-    """A row an image: the image, the change amplified, both together, and the image with noise of the same size."""
-    sections = [_flip_row(seen, flip, labels, multiple, second) for seen, flip, multiple in flips[:MOST_FLIPS]]
+    """One row an image: the image, the amplified change, their sum, and the image with noise of the same size."""
+    sections = [
+        _flip_row(predicted, flip, labels, multiple, second) for predicted, flip, multiple in flips[:MOST_FLIPS]
+    ]
     return Sheet(
         f"Robustness of {model}",
         sections,
@@ -197,10 +199,12 @@ def robustness_sheet(
     )
 
 
-def _flip_row(seen: Seen, flip: Flip, labels: Sequence[str], multiple: float | None, second: str | None) -> Section:
-    picture = Tile(drawing.photograph(flip.unit_HWC), seen.name, answer(labels[flip.label], flip.score))
+def _flip_row(
+    predicted: PredictedImage, flip: Flip, labels: Sequence[str], multiple: float | None, second: str | None
+) -> Section:
+    picture = Tile(drawing.photograph(flip.unit_HWC), predicted.name, answer(labels[flip.label], flip.score))
     if flip.epsilon is None:
-        return Section([picture], 4, 320, f"{seen.name}: no change within the limit flips the answer")
+        return Section([picture], 4, 320, f"{predicted.name}: no change within the limit flips the answer")
     factor = 255 / (2 * flip.epsilon)
     tiles = [
         picture,
@@ -250,12 +254,12 @@ def _signed(values_HW: Floats) -> drawing.Colours:
 
 
 def _largest(values: Floats) -> float:
-    """The size that gets the full colour: that of all but the very largest values."""
+    """The absolute value that gets the full colour: only the very largest values exceed it."""
     return float(np.percentile(np.abs(values), _BRIGHT_SHARE)) or float(np.abs(values).max())
 
 
 def _columns(num_tiles: int) -> int:
-    """Tiles a row, so that rows are even: 10 labels are two rows of five."""
+    """Tiles a row, so that rows are of equal length: 10 labels are two rows of five."""
     num_rows = max(1, round(math.sqrt(num_tiles / 2.5)))
     return -(-num_tiles // num_rows)
 

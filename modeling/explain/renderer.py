@@ -1,4 +1,4 @@
-"""The sheets of one model: computes what is asked for, and says in data what stands on each sheet."""
+"""The panels of one model: computes what is asked for, and gives what each sheet shows as data too."""
 
 import re
 import statistics
@@ -14,20 +14,20 @@ from modeling.explain.features import feature_maps, grad_cam
 from modeling.explain.filters import edge_filters, edge_responses, learned_filters, learned_responses, weight_images
 from modeling.explain.ideal import Ascent, ideal_image
 from modeling.explain.layers import first_convolution, last_tokens
-from modeling.explain.panels import Seen
+from modeling.explain.panels import PredictedImage
 from modeling.explain.request import ExplainRequest, Kind, Picture
 from modeling.explain.robustness import Attack, Flip, fooled_at, smallest_flip
 from modeling.inference.classifier import Classifier
 from modeling.networks.architectures import get_architecture
 
-MOST_IDEAL = 12  # labels whose ideal images are made unasked
+MOST_IDEAL = 12  # labels whose ideal images are made by default
 
-Drawn = tuple[Sheet, dict[str, Any]]  # a sheet, and what stands on it as data
+SheetWithFacts = tuple[Sheet, dict[str, Any]]  # a sheet, and what it shows as data
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedModel:
-    """The model that is looked into, by the name that stands on the sheets, and a second one to compare with."""
+    """The model to explain, with its name on the sheets, and a second one to compare with."""
 
     name: str
     classifier: Classifier
@@ -50,11 +50,11 @@ class Panel:
 
     kind: Kind
     file_name: str
-    make: Callable[[], Drawn]
+    make: Callable[[], SheetWithFacts]
 
 
 def feature_layers(explained: ExplainedModel, request: ExplainRequest) -> list[str]:
-    """The layer asked for, or the first convolution and the one that Grad-CAM looks at."""
+    """The layer asked for, or the first convolution and the layer of Grad-CAM."""
     if request.layer is not None:
         return [request.layer]
     first = first_convolution(explained.network)
@@ -63,13 +63,13 @@ def feature_layers(explained: ExplainedModel, request: ExplainRequest) -> list[s
 
 
 def cam_layer(explained: ExplainedModel, request: ExplainRequest) -> str | None:
-    """The layer that Grad-CAM looks at: the one asked for, the architecture's, or a transformer's last tokens."""
+    """The layer of Grad-CAM: the one asked for, the architecture's, or a transformer's last tokens."""
     own = get_architecture(explained.classifier.card.architecture).cam_layer
     return request.layer or own or last_tokens(explained.network)
 
 
 class Renderer:
-    """Makes sheets of one explained; every picture is asked for its answer once."""
+    """Makes the panels of one model; each image is classified once."""
 
     def __init__(self, explained: ExplainedModel, request: ExplainRequest) -> None:
         self._explained = explained
@@ -80,13 +80,13 @@ class Renderer:
 
     def panels(self, kind: Kind) -> list[Panel]:
         """The panels of a kind."""
-        whole: dict[Kind, Callable[[], Drawn]] = {
+        whole: dict[Kind, Callable[[], SheetWithFacts]] = {
             "weights": self._weights,
             "filters": self._filters,
             "ideal": self._ideal,
             "robustness": self._robustness,
         }
-        each: dict[Kind, Callable[[int], Drawn]] = {
+        each: dict[Kind, Callable[[int], SheetWithFacts]] = {
             "filters": self._responses,
             "features": self._features,
             "gradcam": self._gradcam,
@@ -97,50 +97,52 @@ class Renderer:
             made += [Panel(kind, name, lambda i=i: each[kind](i)) for i, name in enumerate(names)]  # type: ignore[misc]
         return made
 
-    def _weights(self) -> Drawn:
+    def _weights(self) -> SheetWithFacts:
         found = weight_images(self._explained.network, self._explained.classifier.preprocessing)
         chosen = [self._index[label] for label in self._request.labels or self._labels]
         shown = [self._labels[i] for i in chosen[: panels.MOST_LABELS]]
         return panels.weights_sheet(self._explained.name, found, self._labels, chosen), {"labels": shown}
 
-    def _filters(self) -> Drawn:
+    def _filters(self) -> SheetWithFacts:
         learned = learned_filters(self._explained.network)
         facts = {"layer": learned.layer, "num_filters": len(learned.kernels_FhwC)}
         return panels.filters_sheet(self._explained.name, learned, edge_filters()), facts
 
-    def _responses(self, i: int) -> Drawn:
+    def _responses(self, i: int) -> SheetWithFacts:
         pixels_HWC, fixed = self._request.pictures[i].pixels_HWC, edge_filters()
         learned = learned_filters(self._explained.network)
         learned_FHW = learned_responses(self._explained.network, pixels_HWC, self._explained.classifier.preprocessing)
-        sheet = panels.responses_sheet(self._seen(i), learned, learned_FHW, fixed, edge_responses(pixels_HWC, fixed))
+        sheet = panels.responses_sheet(
+            self._predicted(i), learned, learned_FHW, fixed, edge_responses(pixels_HWC, fixed)
+        )
         return sheet, self._facts(i) | {"layer": learned.layer}
 
-    def _features(self, i: int) -> Drawn:
+    def _features(self, i: int) -> SheetWithFacts:
         pixels_HWC, preprocessing = self._request.pictures[i].pixels_HWC, self._explained.classifier.preprocessing
         found = [
             feature_maps(self._explained.network, pixels_HWC, preprocessing, layer)
             for layer in feature_layers(self._explained, self._request)
         ]
         strongest = {maps.layer: [int(channel) for channel in maps.channels_F[: panels.MOST_MAPS]] for maps in found}
-        return panels.features_sheet(self._seen(i), found), self._facts(i) | {"strongest": strongest}
+        return panels.features_sheet(self._predicted(i), found), self._facts(i) | {"strongest": strongest}
 
-    def _gradcam(self, i: int) -> Drawn:
-        seen, pixels_HWC = self._seen(i), self._request.pictures[i].pixels_HWC
+    def _gradcam(self, i: int) -> SheetWithFacts:
+        predicted, pixels_HWC = self._predicted(i), self._request.pictures[i].pixels_HWC
         classifier = self._explained.classifier
         layer = cam_layer(self._explained, self._request)
-        assert layer is not None, "the plan has refused this"
+        assert layer is not None, "the plan leaves gradcam out without a layer"
         heats = [
             (
                 label,
                 self._answers(i)[label],
                 grad_cam(classifier.network, pixels_HWC, classifier.preprocessing, layer, self._index[label]),
             )
-            for label in self._request.labels or (seen.label,)
+            for label in self._request.labels or (predicted.label,)
         ]
         scores = {label: round(score, 6) for label, score, _ in heats}
-        return panels.gradcam_sheet(seen, heats), self._facts(i) | {"layer": layer, "scores": scores}
+        return panels.gradcam_sheet(predicted, heats), self._facts(i) | {"layer": layer, "scores": scores}
 
-    def _ideal(self) -> Drawn:
+    def _ideal(self) -> SheetWithFacts:
         ascent, explained = Ascent(seed=self._request.seed), self._explained
         found = [
             ideal_image(
@@ -154,16 +156,16 @@ class Renderer:
     def _ideal_labels(self) -> Sequence[str]:
         if self._request.labels or len(self._labels) <= MOST_IDEAL:
             return self._request.labels or self._labels
-        predicted = dict.fromkeys(self._seen(i).label for i in range(len(self._request.pictures)))
+        predicted = dict.fromkeys(self._predicted(i).label for i in range(len(self._request.pictures)))
         return list(predicted)[:MOST_IDEAL]
 
-    def _robustness(self) -> Drawn:
+    def _robustness(self) -> SheetWithFacts:
         explained, attack = self._explained, Attack(seed=self._request.seed)
-        rows: list[tuple[Seen, Flip, float | None]] = []
+        rows: list[tuple[PredictedImage, Flip, float | None]] = []
         for i, picture in enumerate(self._request.pictures):
             network, preprocessing = explained.network, explained.classifier.preprocessing
             flip = smallest_flip(network, picture.pixels_HWC, preprocessing, attack, explained.temperature)
-            rows.append((self._seen(i), flip, self._multiple(flip)))
+            rows.append((self._predicted(i), flip, self._multiple(flip)))
         flips = [flip for _, flip, _ in rows]
         images = [
             self._facts(i) | _change(flip, self._labels, multiple, compared=explained.second is not None)
@@ -179,10 +181,10 @@ class Renderer:
             return None
         return fooled_at(second.network, second.preprocessing, flip)
 
-    def _seen(self, i: int) -> Seen:
+    def _predicted(self, i: int) -> PredictedImage:
         picture = self._request.pictures[i]
         label, score = next(iter(self._answers(i).items()))
-        return Seen(picture.path.name, picture.pixels_HWC, label, score)
+        return PredictedImage(picture.path.name, picture.pixels_HWC, label, score)
 
     def _answers(self, i: int) -> dict[str, float]:
         """Every label's score of a picture, best first, as the model reports it."""
@@ -193,12 +195,16 @@ class Renderer:
         return self._scores[i]
 
     def _facts(self, i: int) -> dict[str, Any]:
-        seen = self._seen(i)
-        return {"image": str(self._request.pictures[i].path), "label": seen.label, "score": round(seen.score, 6)}
+        predicted = self._predicted(i)
+        return {
+            "image": str(self._request.pictures[i].path),
+            "label": predicted.label,
+            "score": round(predicted.score, 6),
+        }
 
 
 def _change(flip: Flip, labels: Sequence[str], multiple: float | None, *, compared: bool) -> dict[str, Any]:
-    """What the robustness check found for one image, as data; epsilon in grey levels of 255."""
+    """The result of the robustness search for one image, as data; epsilon in grey levels of 255."""
     second = {"second_model_fooled": multiple == 1.0, "second_model_fooled_at": multiple} if compared else {}
     return {
         "epsilon": flip.epsilon,
@@ -210,7 +216,7 @@ def _change(flip: Flip, labels: Sequence[str], multiple: float | None, *, compar
 
 
 def _median(flips: Sequence[Flip]) -> float | None:
-    """Of the smallest changes, in grey levels; images that nothing flips count as more than any."""
+    """The median of the smallest changes, in grey levels; an image that no change flips counts as the largest."""
     epsilons = [float("inf") if flip.epsilon is None else flip.epsilon for flip in flips]
     middle = statistics.median(epsilons)
     return None if middle == float("inf") else middle
@@ -227,7 +233,7 @@ def _summary(flips: Sequence[Flip], attack: Attack) -> str:
 
 
 def _file_names(kind: Kind, pictures: Sequence[Picture]) -> list[str]:
-    """A name for each picture's sheet, after the picture's own; equal ones are numbered."""
+    """A file name for each image's sheet, after the image's own; equal names are numbered."""
     names: list[str] = []
     for picture in pictures:
         stem = re.sub(r"[^\w.-]+", "-", picture.path.stem)[:100] or "image"

@@ -1,4 +1,4 @@
-"""What is to be shown of a model, and the images that go with it. Needs no torch."""
+"""Which panels to draw of a model, and the images for them. Needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """An image file as a model sees it."""
+    """An image file after the model's preprocessing (without normalisation)."""
 
     path: Path
     pixels_HWC: Pixels
@@ -24,9 +24,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class ExplainRequest:
-    """What is to be shown.
+    """Which panels to draw.
 
-    show: which kinds; empty: all that suit the model and the pictures.
+    show: which kinds; empty: all that suit the model and the images.
     labels: for Grad-CAM and ideal images; empty: the predicted ones, and for ideal images all if they are few.
     layer: dotted name, for feature maps and Grad-CAM; None: the first convolution and the architecture's own.
     seed: of ideal images and of the noise.
@@ -40,7 +40,7 @@ class ExplainRequest:
 
 
 def read_pictures(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Picture, ...]:
-    """The images at these paths, by the model's preprocessing.
+    """The images at these paths, decoded with the model's preprocessing.
 
     Raises:
         ModelingError: one cannot be read; names it and says why.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modeling.explain.filters import LUMA
-from modeling.explain.layers import WHITE, device_of, normalised, scores_of, to_unit, watching
+from modeling.explain.layers import WHITE, device_of, in_eval_mode, normalised, scores_of, to_unit
 from modeling.images.preprocessing import Preprocessing
 
 _MULTIPLES = (1.0, 2.0, 4.0, 8.0)  # of the perturbation, tried on the second network until one fools it
@@ -22,11 +22,11 @@ _MULTIPLES = (1.0, 2.0, 4.0, 8.0)  # of the perturbation, tried on the second ne
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """How the search goes.
+    """Settings of the search.
 
-    steps: of gradient sign for each bound that is tried. smallest, largest: bounds in grey levels of 255.
-    bisections: after doubling has found a bound that flips the answer and half of it that does not.
-    num_noises: random perturbations of the same size that are tried as the control. seed: theirs.
+    steps: gradient sign steps for each bound tried. smallest, largest: bounds in grey levels of 255.
+    bisections: after doubling found a bound that flips the answer while half of it does not.
+    num_noises: random perturbations of the same size, the control. seed: of these perturbations.
     """
 
     steps: int = 10
@@ -70,12 +70,12 @@ def smallest_flip(
     attack: Attack,
     temperature: float = 1.0,
 ) -> Flip:
-    """The smallest change of one image that this attack finds to flip the network's answer.
+    """The smallest change of one image found by this attack that flips the network's answer.
 
     temperature: of the model's calibration; scores are the softmax of logits divided by it.
-    It is an upper bound: a cleverer attack may need less. Deterministic on the same hardware.
+    It is an upper bound: a stronger attack may need less. Deterministic on the same hardware.
     """
-    with watching(network):
+    with in_eval_mode(network):
         unit_1CHW = to_unit([picture_HWC], network)
         scores_L = scores_of(network, unit_1CHW, preprocessing, temperature)[0]
         label = int(scores_L.argmax())
@@ -134,16 +134,16 @@ def attack_within(
 def fooled_at(network: nn.Module, preprocessing: Preprocessing, flip: Flip) -> float | None:
     """Which multiple (1, 2, 4 or 8) of another network's perturbation is the first to flip this one's answer.
 
-    None where even the largest does not. Both see the other network's cut of the image, resized to their own
-    size, so that the perturbation is the only difference between what is compared.
+    None where even the largest does not. Both images start from the other network's input, scaled to this one's
+    size, so that they differ in the perturbation alone.
     """
     unit_1CHW, change_1CHW = (
         torch.from_numpy(array).permute(2, 0, 1)[None].to(device_of(network))
         for array in (flip.unit_HWC, flip.change_HWC)
     )
     changed = [(unit_1CHW + multiple * change_1CHW).clamp(0, 1) for multiple in (0.0, *_MULTIPLES)]
-    with watching(network):
-        own_BCHW = _as_taken(torch.cat(changed), preprocessing)
+    with in_eval_mode(network):
+        own_BCHW = _as_input_of(torch.cat(changed), preprocessing)
         before, *after = scores_of(network, own_BCHW, preprocessing).argmax(dim=1).tolist()
     return next((multiple for multiple, answer in zip(_MULTIPLES, after, strict=True) if answer != before), None)
 
@@ -181,7 +181,7 @@ def _noise(unit_1CHW: Tensor, epsilon: float, attack: Attack) -> Tensor:
     return noisy_BCHW.clamp(0, 1) - unit_1CHW
 
 
-def _as_taken(unit_BCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
+def _as_input_of(unit_BCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Pixels in [0, 1] in the mode and size of another network."""
     if preprocessing.channels == 3:
         unit_BCHW = unit_BCHW.expand(-1, 3, -1, -1)

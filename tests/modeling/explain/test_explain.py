@@ -71,7 +71,7 @@ def test_all_that_suits_is_planned_and_the_rest_is_left_out_with_a_reason():
         ("cnn", ExplainRequest(PICTURES, layer="00"), "no layer '00'"),
     ],
 )
-def test_what_does_not_suit_is_told_before_anything_is_computed(architecture, request_, message):
+def test_what_does_not_suit_fails_before_anything_is_computed(architecture, request_, message):
     with pytest.raises(ModelingError, match=message):
         plan(explained(architecture), request_)
 
