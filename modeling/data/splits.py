@@ -1,4 +1,7 @@
-"""Which images train the network, which choose among its states, and which measure it once."""
+"""Which images train the network, which choose among its states, and which measure it once.
+
+Own code, not scikit-learn: a split must repeat to the bit on every processor and with every version of a library.
+"""
 
 # Shapes: N images.
 import csv

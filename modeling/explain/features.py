@@ -1,4 +1,7 @@
-"""A layer's feature maps of an image, and the places that raise a label's logit (Grad-CAM)."""
+"""A layer's feature maps of an image, and the places that raise a label's logit (Grad-CAM).
+
+Own code, not captum: panels must repeat to the bit.
+"""
 
 # Shapes: B images (here one), C channels, F maps, H and W of the image, h and w of the layer's map, L labels.
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Weights and filters of the first layer, fixed edge filters, and their responses to an image."""
+"""Weights and filters of the first layer, fixed edge filters, and their responses to an image.
+
+Own kernels, not scikit-image's: panels must repeat to the bit.
+"""
 
 # Shapes: F filters, L labels, H height, W width, C channels, kh and kw of a kernel.
 import math

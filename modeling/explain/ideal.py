@@ -2,6 +2,8 @@
 
 Ascent on the logit before the softmax with an L2 penalty towards grey (Simonyan et al. 2013), total variation
 (Mahendran and Vedaldi 2015), and jitter and sizes from coarse to fine (Mordvintsev et al. 2015).
+
+Own code, not lucent or captum: images must repeat to the bit from a seed.
 """
 
 # Shapes: B images (one a label), C channels, H height, W width, h and w of a coarse image, L labels.

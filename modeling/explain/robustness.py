@@ -2,6 +2,8 @@
 
 Iterated gradient sign (Kurakin et al. 2017; Madry et al. 2018) on the margin between the answer and the best
 other label (Carlini and Wagner 2017), with the bound on every pixel's change found by doubling and bisection.
+
+Own search, not foolbox or torchattacks: results must repeat to the bit from a seed.
 """
 
 # Shapes: B images, C channels, H height, W width, L labels.

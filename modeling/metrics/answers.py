@@ -1,4 +1,7 @@
-"""What a network answered to images whose class is known, and what follows from each answer's score."""
+"""What a network answered to images whose class is known, and what follows from each answer's score.
+
+Own code, not torchmetrics: figures must repeat to the bit, whatever version of a library is installed.
+"""
 
 # Shapes: N images, L labels, P points of a curve.
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""What chance alone could have done: an interval for a share, a test for two models on the same images."""
+"""What chance alone could have done: an interval for a share, a test for two models on the same images.
+
+Own code, not scipy: figures must repeat to the bit, whatever version of a library is installed.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""From a network's answers to the figures of an evaluation."""
+"""From a network's answers to the figures of an evaluation.
+
+Own code, not scikit-learn: figures must repeat to the bit; ties and classes without images have fixed answers.
+"""
 
 # Shapes: N images, L labels.
 import numpy as np

@@ -1,4 +1,7 @@
-"""Calibration fitted on validation images: the temperature, and thresholds that keep an error budget."""
+"""Calibration fitted on validation images: the temperature, and thresholds that keep an error budget.
+
+Own search, not scipy's: temperature and thresholds are part of a model and must repeat to the bit.
+"""
 
 # Shapes: N images, M images of a group, L labels.
 import math

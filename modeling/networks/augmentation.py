@@ -3,6 +3,8 @@
 Chance comes from a generator on the CPU that the caller seeds for each step, so that a seed means the same on
 every device and a run that goes on later sees the same images. Pairs of images and their labels are mixed by mixup
 (Zhang et al. 2018) and CutMix (Yun et al. 2019).
+
+Own code, not torchvision's transforms: whole batches at once, and a step's seed must give the same bits on every run.
 """
 
 # Shapes: B images, H height, W width, C channels.

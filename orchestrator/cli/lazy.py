@@ -1,4 +1,7 @@
-"""A group of commands whose modules are imported when they are asked for, so that help is instant."""
+"""A group of commands whose modules are imported when they are asked for, so that help is instant.
+
+Own code: click imports every command of a group, and help and completion are piped, so they must be fast.
+"""
 
 import importlib
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""What commands have in common: data on standard output, talk on standard error."""
+"""What commands have in common: data on standard output, talk on standard error.
+
+Own tables, not rich's: output is piped, so rows never wrap, and no import slows a command down.
+"""
 
 import contextlib
 import json

@@ -1,4 +1,7 @@
-"""Showing how a job goes: a live table on a terminal, a plain line every few seconds elsewhere."""
+"""Showing how a job goes: a live table on a terminal, a plain line every few seconds elsewhere.
+
+Own lines, not rich's progress bars, where output is piped: a log needs a line only when something changed.
+"""
 
 import sys
 import time

@@ -2,6 +2,8 @@
 
 Nothing here knows what the page says. Pieces that hang together are characters; a dot above or below another
 piece belongs to it (i, j, ! ? : ;); a gap that is wide for its line is a word space.
+
+Own code, not an OCR library: the demo's characters must repeat to the bit.
 """
 
 from dataclasses import dataclass

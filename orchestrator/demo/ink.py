@@ -1,4 +1,7 @@
-"""From grey paper to ink: what is print, how the sheet lies, and which pixels hang together."""
+"""From grey paper to ink: what is print, how the sheet lies, and which pixels hang together.
+
+Own code, not scikit-image or OpenCV: the demo's data and text must repeat to the bit.
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""What a scanner does to a sheet: ink spreads, the sheet lies askew, the light is uneven, the sensor is noisy."""
+"""What a scanner does to a sheet: ink spreads, the sheet lies askew, the light is uneven, the sensor is noisy.
+
+Own code, not augraphy: the demo's scans must repeat to the bit from a seed.
+"""
 
 from dataclasses import dataclass
 

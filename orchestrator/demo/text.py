@@ -1,4 +1,7 @@
-"""From predicted labels to text, and how far that text is from the original."""
+"""From predicted labels to text, and how far that text is from the original.
+
+Own alignment, not rapidfuzz: of equally good alignments it must always give the same.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

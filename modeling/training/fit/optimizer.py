@@ -2,6 +2,8 @@
 
 The peak learning rate is found by a range test where it is asked for (Smith 2017, arXiv:1506.01186). Rates and the
 seeds of chance are functions of the step: nothing to save or restore.
+
+Own schedules, not torch's: a run that was resumed must repeat to the bit, without a scheduler's state.
 """
 
 # Shapes: B images of a batch, H height, W width, C channels.

@@ -2,6 +2,8 @@
 
 Multinomial logistic regression with a ridge penalty has the value
 value(W, b) = sum_n w_n NLL(softmax(W x_n + b), y_n) / sum_n w_n + l2 / 2 |W|^2 + BIAS_L2 / 2 |b|^2
+
+Own code, not scipy or `torch.optim.LBFGS`: heads must repeat to the bit, whatever version of a library is installed.
 """
 
 # Shapes: P variables, in whatever shape; N images, F features, L labels; weight and bias are one tensor LF1 with the

@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.demo.context import settle_word
-from orchestrator.demo.text import Pair, align, character_accuracy, judge, side_by_side
+from orchestrator.demo.text import LetterPair, align, character_accuracy, judge, side_by_side
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,12 @@ def test_an_empty_original_is_refused():
 
 
 def test_a_missing_character_costs_its_neighbours_nothing():
-    assert align("cart", "cat") == [Pair("c", "c"), Pair("a", "a"), Pair("r", None), Pair("t", "t")]
+    assert align("cart", "cat") == [
+        LetterPair("c", "c"),
+        LetterPair("a", "a"),
+        LetterPair("r", None),
+        LetterPair("t", "t"),
+    ]
 
 
 def test_a_reading_is_right_by_its_place_in_the_alignment_and_doubtful_by_its_score():
