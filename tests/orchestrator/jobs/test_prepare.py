@@ -17,6 +17,7 @@ from orchestrator.jobs import prepare as module
 from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.shard_size import SMALLEST
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
+from tests.support.images import make_class_folders
 from tests.support.opened import count_opened
 from tests.support.published_models import make_pngs, publish_model
 
