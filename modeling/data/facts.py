@@ -1,8 +1,10 @@
 """What one image is: whether its file decodes, its size, mode and orientation, and a thumbnail to compare it by."""
 
 # Shapes: N images, H height, W width, C channels (of thumbnails 3: YCbCr), S side of a thumbnail.
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +22,10 @@ _NEEDED = 4 * GREY_SIDE  # px a side from which a thumbnail is made
 _GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
 _FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
 _RGB = Preprocessing("RGB", GREY_SIDE, GREY_SIDE)
-_YCBCR = np.array(  # of RGB, as JFIF has it (ITU-T T.871)
-    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=np.float32
+_YCBCR = np.array(  # of RGB in 65536ths, as JFIF has it (ITU-T T.871)
+    [[19595, 38470, 7471], [-11058, -21710, 32768], [32768, -27439, -5329]], dtype=np.int64
 )
-_CHUNK_PIXELS = 1 << 19  # turned to floats at a time
+_CHUNK_PIXELS = 1 << 19  # averaged at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,14 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 
 
 def _thumbnail(image: Image.Image) -> tuple[bytes, bool]:
-    """The thumbnail of an upright image, and whether the image is grey."""
+    """The thumbnail of an upright image, and whether the image is grey.
+
+    The same on every processor, as duplicates and splits follow from it. Pillow's conversions and its box filter add
+    whole numbers; the filter's weights are quotients that every processor rounds alike. Decoders compute in whole
+    numbers, too: libjpeg-turbo's default transform, fractions and upsampling give the same bytes with SIMD as without.
+    Only lossy JPEG 2000, AVIF and CIELAB go through floats: between builds of Pillow for x86 and for Arm, a pixel may
+    differ by a level.
+    """
     small = to_mode(image, _RGB).resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)
     luma, *chromas = small.convert("YCbCr").split()
     side = (COLOUR_SIDE, COLOUR_SIDE)
@@ -103,28 +112,58 @@ def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
 
 def _pixel_thumbnails(planes_CNHW: Pixels) -> Iterator[bytes]:
     """The thumbnail of each image; by exact areas, which Pillow's box filter only nears."""
-    ycbcr_CNHW = planes_CNHW.astype(np.float32)
-    if len(planes_CNHW) == 3:
-        ycbcr_CNHW = np.tensordot(_YCBCR, ycbcr_CNHW, axes=1)
-        ycbcr_CNHW[1:] += 128
-    luma_NSS = _areas(ycbcr_CNHW[0], GREY_SIDE)
+    sums_CNSS, area = _area_sums(planes_CNHW, GREY_SIDE)
     if len(planes_CNHW) == 1:
-        yield from (luma_SS.tobytes() + _NO_COLOUR for luma_SS in luma_NSS)
+        yield from (luma_SS.tobytes() + _NO_COLOUR for luma_SS in _rounded(sums_CNSS[0], area))
         return
-    chromas_CNSS = _areas(ycbcr_CNHW[1:], COLOUR_SIDE)
-    for number, luma_SS in enumerate(luma_NSS):
+    luma_1NSS = _converted(_YCBCR[:1], sums_CNSS, area)
+    chromas_CNSS = _converted(_YCBCR[1:], *_area_sums(sums_CNSS, COLOUR_SIDE, area), middle=128)
+    for number, luma_SS in enumerate(luma_1NSS[0]):
         yield luma_SS.tobytes() + chromas_CNSS[:, number].tobytes()
 
 
-def _areas(planes: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
-    """Planes (..., H, W) averaged to (..., side, side), or stretched."""
-    rows_SH, columns_SW = (_area_weights(size, side) for size in planes.shape[-2:])
-    return np.rint(rows_SH @ planes @ columns_SW.T).clip(0, 255).astype(np.uint8)
+def _converted(weights_KC: NDArray[np.int64], sums: NDArray[Any], area: int, middle: int = 0) -> NDArray[np.uint8]:
+    """Sums of RGB (C, ...) over so much area as the channels (K, ...) that the weights make of it."""
+    whole = area << 16
+    kind = np.min_scalar_type(-512 * whole)  # int32 for small areas, which is faster
+    weighted = np.einsum("kc,c...->k...", weights_KC.astype(kind), sums.astype(kind))
+    return _rounded(weighted + middle * whole, whole)
 
 
-def _area_weights(size: int, side: int) -> NDArray[np.float32]:
-    """How much each of `size` px counts in each of `side`: by what the one covers of the other."""
-    edges, at = np.linspace(0, size, side + 1), np.arange(size)
-    covered = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
-    weights: NDArray[np.float32] = (covered.clip(0) * side / size).astype(np.float32)
-    return weights
+def _rounded(sums: NDArray[Any], area: int) -> NDArray[np.uint8]:
+    """Means of sums over so much area, halves rounded up."""
+    means: NDArray[np.uint8] = ((sums + area // 2) // area).clip(0, 255).astype(np.uint8)
+    return means
+
+
+def _area_sums(planes: NDArray[Any], side: int, area: int = 1) -> tuple[NDArray[Any], int]:
+    """Planes (..., H, W) summed to (..., side, side), or stretched; and how much area each sum is over.
+
+    In whole numbers, as a pixel is as many parts long as make an area end where a part does: the sums, and what is
+    rounded from them, are the same on every processor.
+
+    area: what each number of the planes is a sum over.
+    """
+    area *= math.prod(size // math.gcd(size, side) for size in planes.shape[-2:])
+    kind = np.min_scalar_type(256 * area)  # small numbers are added much faster
+    for axis in (-2, -1):
+        planes = _summed(planes, side, axis, kind)
+    return planes, area
+
+
+def _summed(planes: NDArray[Any], side: int, axis: int, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Planes of which an axis is summed to `side`: each pixel counts by the parts of it that an area covers."""
+    size = planes.shape[axis]
+    if size == side:
+        return planes
+    parts, area = side // math.gcd(size, side), size // math.gcd(size, side)  # of a pixel, of an area
+    starts = np.arange(side) * area
+    summed: NDArray[Any] | None = None
+    for step in range(-(-area // parts) + 1):  # the first pixel of each area, then the second, ...
+        at = starts // parts + step
+        covered = np.minimum(starts + area, (at + 1) * parts) - np.maximum(starts, at * parts)
+        weights = covered.clip(0).astype(kind).reshape(-1, *(1,) * (-1 - axis))
+        share = np.take(planes, at.clip(max=size - 1), axis=axis) * weights
+        summed = share if summed is None else np.add(summed, share, out=summed)
+    assert summed is not None
+    return summed

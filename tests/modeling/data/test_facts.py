@@ -1,4 +1,6 @@
 import csv
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -58,6 +60,34 @@ def test_pixels_of_any_size_have_thumbnails_of_one_size(height, width):
     assert (luma == luma[:, :1]).all()
     assert (np.diff(luma[:, 0]) >= 0).all()
     assert luma.mean() == pytest.approx(ramp.mean(), abs=1)
+
+
+def overlap(pixel: int, size: int, area: int) -> Fraction:
+    """How much of one of `size` pixels lies in one of GREY_SIDE areas, both as long in all."""
+    start, end = (Fraction(size * edge, GREY_SIDE) for edge in (area, area + 1))
+    return max(Fraction(0), min(end, Fraction(pixel + 1)) - max(start, Fraction(pixel)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (40, 100), (7, 33), (32, 300)])
+def test_the_luma_of_pixels_is_the_exact_mean_of_each_area_with_halves_rounded_up(height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+
+    [facts] = check_pixels(pixels[None, :, :, None])
+
+    areas = [(0, 0), (5, 17), (16, 16), (31, 0), (30, 31)]
+    expected = []
+    for row, column in areas:
+        down = {y: share for y in range(height) if (share := overlap(y, height, row))}
+        across = {x: share for x in range(width) if (share := overlap(x, width, column))}
+        total = sum(int(pixels[y, x]) * down[y] * across[x] for y in down for x in across)
+        expected.append(math.floor(total * GREY_SIDE**2 / (height * width) + Fraction(1, 2)))
+    assert [facts.thumbnail[GREY_SIDE * row + column] for row, column in areas] == expected
+
+
+def test_a_large_image_of_pixels_overflows_nothing():
+    [facts] = check_pixels(np.full((1, 2049, 2051, 3), 255, dtype=np.uint8))
+
+    assert facts.thumbnail == bytes([255] * GREY_SIDE**2 + [128] * 128)
 
 
 def test_grey_is_what_shows_no_colour_whatever_its_mode():
