@@ -5,9 +5,12 @@ thumbnails: what stands out from its surroundings must stand out at the same pla
 products photographed twice have the same broad light and shade; only copies share the detail. Images smaller than a
 thumbnail hold little of it: different hands draw the same stroke; so stricter limits hold for them.
 
-Where a fixed camera looks at one thing after another, all images are so much alike that likeness proves nothing. So a
+Where a fixed camera images at one thing after another, all images are so much alike that likeness proves nothing. So a
 set of near duplicates that grows beyond a few images is taken apart again by stricter limits, and given up where
 it stays as large: such images are told as look-alikes, and only exact copies among them count.
+
+All comparisons are of whole numbers, so that the duplicates, and with them the split and the model, are the same on
+every processor: quotients are multiplied out, and roots are squared or rounded down.
 
 The limits were set by eye on photographs of pets, products and postcards, on CIFAR-10, on handwritten digits and on
 printed characters, where they find the same picture encoded, resized, brightened, cropped by a hundredth or printed
@@ -15,6 +18,7 @@ twice, and nothing else.
 """
 
 # Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, K numbers of a sketch.
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,33 +28,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, ImageFacts
-from modeling.data.perceptual_hash import Floats, Pairs, Thumbnails, by_chunks, candidates, luma
+from modeling.data.perceptual_hash import Pairs, Thumbnails, by_chunks, candidates, luma
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When two thumbnails show the same picture.
 
-    min_detail: correlation of their details.
-    max_deviation: of any luma, in standard deviations of the image: another letter, or a thing that was moved.
+    min_detail: correlation of their details, in hundredths.
+    max_deviation: of any luma, in hundredths of the image's standard deviation: another letter, or a thing that moved.
     max_chroma: mean difference of 255: the same thing in another colour is another thing.
     """
 
-    min_detail: float
-    max_deviation: float
-    max_chroma: float
+    min_detail: int
+    max_deviation: int
+    max_chroma: int
 
 
-Test = Callable[[Thumbnails, Thumbnails, Limits], NDArray[np.bool_]]
+@dataclass(frozen=True, slots=True, eq=False)
+class Standardised:
+    """Thumbnails, and what gives the luma of each the mean 0 and the deviation 1: (luma * scale - shift) / 2**20.
+
+    scales_N: 0 for a flat image, whose deviation is less than a level of 255.
+    """
+
+    thumbnails_ND: Thumbnails
+    scales_N: NDArray[np.int32]
+    shifts_N: NDArray[np.int32]
+
+
+Test = Callable[[Standardised, Pairs, Limits], NDArray[np.bool_]]
 """Whether pairs of thumbnails pass a test of theirs."""
 
-COPY = Limits(min_detail=0.70, max_deviation=1.3, max_chroma=6.0)
-SMALL = Limits(min_detail=0.90, max_deviation=0.7, max_chroma=4.0)
-STRICT = Limits(min_detail=0.97, max_deviation=0.35, max_chroma=3.0)
-MAX_STRETCH = 1.05  # between the aspect ratios
+COPY = Limits(min_detail=70, max_deviation=130, max_chroma=6)
+SMALL = Limits(min_detail=90, max_deviation=70, max_chroma=4)
+STRICT = Limits(min_detail=97, max_deviation=35, max_chroma=3)
+MAX_STRETCH = 105  # hundredths between the aspect ratios
 MAX_SET = 10  # different files that show one picture; copies of copies are seldom more
-_MIN_DETAIL_LEVELS = 1.5  # of 255: detail below this is noise
-_SKETCH_STEPS = 32
+_MIN_DETAIL = GREY_SIDE**2 * 27**2 // 4  # sum of squares, in ninths of a level: below 1.5 levels (RMS) it is noise
+_UNIT_BITS = 20  # below the point of a deviation: 255 levels times a scale then have 28 bits of 31
+_SKETCH_BITS = 5  # below the point of a deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +143,16 @@ def _near_sets(facts: Sequence[ImageFacts | None]) -> tuple[list[list[int]], lis
     thumbnails_ND = np.frombuffer(thumbnails, dtype=np.uint8).reshape(-1, THUMBNAIL_BYTES)
     sizes_N2 = np.array([fact.size for fact in facts if fact is not None])
     pairs_P2 = _of_one_shape(sizes_N2, candidates(thumbnails_ND))
-    pairs_P2 = _sketched_alike(_sketches(thumbnails_ND), pairs_P2)
+    images = standardised(thumbnails_ND)
+    pairs_P2 = _sketched_alike(_sketches(images), pairs_P2)
     small_P = (sizes_N2.min(axis=1) < GREY_SIDE)[pairs_P2].any(axis=1)
-    kept = [_confirmed(thumbnails_ND, pairs_P2[~small_P], COPY), _confirmed(thumbnails_ND, pairs_P2[small_P], SMALL)]
+    kept = [confirmed(images, pairs_P2[~small_P], COPY), confirmed(images, pairs_P2[small_P], SMALL)]
     pairs_P2 = np.concatenate(kept)
     few, many = _by_size(_connected(pairs_P2))
     if not many:
         return few, []
     doubtful_P2 = pairs_P2[np.isin(pairs_P2[:, 0], np.concatenate(many))]
-    apart, alike = _by_size(_connected(_confirmed(thumbnails_ND, doubtful_P2, STRICT)))
+    apart, alike = _by_size(_connected(confirmed(images, doubtful_P2, STRICT)))
     return few + apart, [position for positions in alike for position in positions]
 
 
@@ -145,22 +163,43 @@ def _by_size(sets: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
 
 def _of_one_shape(sizes_N2: NDArray[np.int64], pairs_P2: Pairs) -> Pairs:
     """Those pairs whose images are as wide for their height."""
-    aspects_N = sizes_N2[:, 0] / sizes_N2[:, 1]
-    stretch_P = aspects_N[pairs_P2[:, 0]] / aspects_N[pairs_P2[:, 1]]
-    return pairs_P2[np.maximum(stretch_P, 1 / stretch_P) <= MAX_STRETCH]
+    widths_2P, heights_2P = (sizes_N2[pairs_P2.T, side] for side in (0, 1))
+    across_2P = widths_2P * heights_2P[::-1]  # one aspect ratio is to the other as these are
+    same_P: NDArray[np.bool_] = across_2P.max(axis=0) * 100 <= across_2P.min(axis=0) * MAX_STRETCH
+    return pairs_P2[same_P]
 
 
-def _sketches(thumbnails_ND: Thumbnails) -> NDArray[np.uint8]:
-    """16 x 16 means of each standardised luma, in steps of 1 / _SKETCH_STEPS deviations."""
+def standardised(thumbnails_ND: Thumbnails) -> Standardised:
+    """Thumbnails with what standardises them; so brightness and contrast do not count."""
+    number = GREY_SIDE**2
 
-    def sketched(chunk_ND: Thumbnails) -> NDArray[np.uint8]:
-        fields = _standardised(luma(chunk_ND)).reshape(len(chunk_ND), GREY_SIDE // 2, 2, GREY_SIDE // 2, 2)
+    def moments(chunk_ND: Thumbnails) -> NDArray[np.int64]:
+        flat = chunk_ND[:, :number].astype(np.int32)
+        return np.stack([flat.sum(axis=1), np.einsum("nd,nd->n", flat, flat)], axis=1).astype(np.int64)
+
+    sums_N, squares_N = by_chunks(moments, thumbnails_ND).T
+    variances_N = number * squares_N - sums_N**2  # number**2 times as large
+    squared_N = (number << _UNIT_BITS) ** 2 // np.maximum(variances_N, 1)
+    scales_N = np.array([math.isqrt(squared) for squared in squared_N.tolist()], dtype=np.int64)
+    scales_N[variances_N < number**2] = 0  # `_same_detail` finds no detail there: 4/3 of a deviation is the most
+    shifts_N = (sums_N * scales_N + number // 2) // number
+    return Standardised(thumbnails_ND, scales_N.astype(np.int32), shifts_N.astype(np.int32))
+
+
+def _sketches(images: Standardised) -> NDArray[np.uint8]:
+    """16 x 16 means of each standardised luma, in 32 steps to a deviation."""
+    half = GREY_SIDE // 2
+    shift = _UNIT_BITS + 2 - _SKETCH_BITS
+
+    def sketched(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        fields = luma(images.thumbnails_ND[chosen]).reshape(-1, half, 2, half, 2).astype(np.int32)
         sums_NHW = fields[:, :, 0, :, 0] + fields[:, :, 0, :, 1] + fields[:, :, 1, :, 0] + fields[:, :, 1, :, 1]
-        steps_NK = np.rint(sums_NHW * (_SKETCH_STEPS / 4)).reshape(len(chunk_ND), -1)
+        scales_N1, shifts_N1 = images.scales_N[chosen, None], images.shifts_N[chosen, None]
+        steps_NK = (sums_NHW.reshape(len(chosen), -1) * scales_N1 - 4 * shifts_N1 + (1 << shift - 1)) >> shift
         levels_NK: NDArray[np.uint8] = (steps_NK + 128).clip(0, 255).astype(np.uint8)
         return levels_NK
 
-    return by_chunks(sketched, thumbnails_ND)
+    return by_chunks(sketched, np.arange(len(images.thumbnails_ND)))
 
 
 def _sketched_alike(sketches_NK: NDArray[np.uint8], pairs_P2: Pairs) -> Pairs:
@@ -168,7 +207,7 @@ def _sketched_alike(sketches_NK: NDArray[np.uint8], pairs_P2: Pairs) -> Pairs:
 
     Of digits, thousands of times as many pairs as there are copies come this far; this costs a fiftieth of the rest.
     """
-    limit = COPY.max_deviation * _SKETCH_STEPS + 1  # both are rounded
+    limit = (COPY.max_deviation << _SKETCH_BITS) // 100 + 1  # both are rounded
 
     def kept(chunk_P2: Pairs) -> Pairs:
         ours_PK, theirs_PK = (sketches_NK[chunk_P2[:, side]] for side in (0, 1))
@@ -179,54 +218,51 @@ def _sketched_alike(sketches_NK: NDArray[np.uint8], pairs_P2: Pairs) -> Pairs:
     return by_chunks(kept, pairs_P2)
 
 
-def _confirmed(thumbnails_ND: Thumbnails, pairs_P2: Pairs, limits: Limits) -> Pairs:
+def confirmed(images: Standardised, pairs_P2: Pairs, limits: Limits) -> Pairs:
     """Those pairs whose thumbnails show the same picture."""
     for test in (_same_colours, _same_light, _same_detail):  # the cheap ones first
-        pairs_P2 = by_chunks(partial(_passing, test, thumbnails_ND, limits), pairs_P2)
+        pairs_P2 = by_chunks(partial(_passing, test, images, limits), pairs_P2)
     return pairs_P2
 
 
-def _passing(test: Test, thumbnails_ND: Thumbnails, limits: Limits, pairs_P2: Pairs) -> Pairs:
-    ours_PD, theirs_PD = (thumbnails_ND[pairs_P2[:, side]] for side in (0, 1))
-    return pairs_P2[test(ours_PD, theirs_PD, limits)]
+def _passing(test: Test, images: Standardised, limits: Limits, pairs_P2: Pairs) -> Pairs:
+    return pairs_P2[test(images, pairs_P2, limits)]
 
 
-def _same_colours(ours_PD: Thumbnails, theirs_PD: Thumbnails, limits: Limits) -> NDArray[np.bool_]:
-    ours, theirs = (chosen[:, GREY_SIDE**2 :].astype(np.int16) for chosen in (ours_PD, theirs_PD))
-    same_P: NDArray[np.bool_] = np.abs(ours - theirs).mean(axis=1) <= limits.max_chroma
+def _same_colours(images: Standardised, pairs_P2: Pairs, limits: Limits) -> NDArray[np.bool_]:
+    ours, theirs = (images.thumbnails_ND[pairs_P2[:, side], GREY_SIDE**2 :].astype(np.int16) for side in (0, 1))
+    same_P: NDArray[np.bool_] = np.abs(ours - theirs).sum(axis=1) <= limits.max_chroma * ours.shape[1]
     return same_P
 
 
-def _same_light(ours_PD: Thumbnails, theirs_PD: Thumbnails, limits: Limits) -> NDArray[np.bool_]:
-    ours, theirs = (_standardised(luma(chosen)) for chosen in (ours_PD, theirs_PD))
-    same_P: NDArray[np.bool_] = np.abs(ours - theirs).max(axis=1) <= limits.max_deviation
+def _same_light(images: Standardised, pairs_P2: Pairs, limits: Limits) -> NDArray[np.bool_]:
+    scales_P2 = images.scales_N[pairs_P2]
+    ours, theirs = (
+        images.thumbnails_ND[pairs_P2[:, side], : GREY_SIDE**2] * scales_P2[:, side, None] for side in (0, 1)
+    )
+    apart = ours - theirs
+    apart -= np.subtract(*images.shifts_N[pairs_P2].T)[:, None]
+    within_P = np.abs(apart).max(axis=1) <= (limits.max_deviation << _UNIT_BITS) // 100
+    same_P: NDArray[np.bool_] = within_P & scales_P2.all(axis=1)  # what is flat shows nothing
     return same_P
 
 
-def _same_detail(ours_PD: Thumbnails, theirs_PD: Thumbnails, limits: Limits) -> NDArray[np.bool_]:
-    return _detail_correlation(luma(ours_PD), luma(theirs_PD)) >= limits.min_detail
+def _same_detail(images: Standardised, pairs_P2: Pairs, limits: Limits) -> NDArray[np.bool_]:
+    """Whether what differs from its 3 x 3 surroundings correlates; never where an image is flat but for noise."""
+    ours, theirs = (_detail(luma(images.thumbnails_ND[pairs_P2[:, side]])) for side in (0, 1))
+    couples = ((ours, theirs), (ours, ours), (theirs, theirs))
+    both_P, our_P, their_P = (np.einsum("pd,pd->p", *couple).tolist() for couple in couples)
+    passed = [  # in Python's integers, as products have up to 78 bits
+        both > 0 and min(our, their) >= _MIN_DETAIL and (100 * both) ** 2 >= limits.min_detail**2 * our * their
+        for both, our, their in zip(both_P, our_P, their_P, strict=True)
+    ]
+    return np.array(passed, dtype=np.bool_)
 
 
-def _standardised(images_PHW: Floats) -> Floats:
-    """Of each image: mean 0 and deviation 1, flattened; so brightness and contrast do not count."""
-    flat = images_PHW.reshape(-1, GREY_SIDE**2)
-    centred = flat - flat.mean(axis=1, keepdims=True)
-    scaled: Floats = centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
-    return scaled
-
-
-def _detail_correlation(ours_PHW: Floats, theirs_PHW: Floats) -> Floats:
-    """Correlation of what differs from its 3 x 3 surroundings; 0 where an image is flat but for noise."""
-    ours, theirs = _detail(ours_PHW), _detail(theirs_PHW)
-    strengths = [np.sqrt((detail**2).mean(axis=1)) for detail in (ours, theirs)]
-    product = np.maximum(strengths[0] * strengths[1], 1e-6)
-    correlation_P: Floats = (ours * theirs).mean(axis=1) / product
-    return np.where(np.minimum(*strengths) >= _MIN_DETAIL_LEVELS, correlation_P, np.float32(0))
-
-
-def _detail(images_PHW: Floats) -> Floats:
-    padded = np.pad(images_PHW, ((0, 0), (1, 1), (1, 1)), mode="edge")
+def _detail(images_PHW: Thumbnails) -> NDArray[np.int64]:
+    """What differs from the mean of 3 x 3 px, in ninths of a level; flattened."""
+    padded = np.pad(images_PHW, ((0, 0), (1, 1), (1, 1)), mode="edge").astype(np.int16)
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    around = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / np.float32(9)
-    detail: Floats = (images_PHW - around).reshape(-1, GREY_SIDE**2)
+    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    detail: NDArray[np.int64] = (9 * padded[:, 1:-1, 1:-1] - around).reshape(-1, GREY_SIDE**2).astype(np.int64)
     return detail

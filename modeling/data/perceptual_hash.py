@@ -2,9 +2,13 @@
 
 64 bits an image: signs of the low frequencies of a cosine transform against their median (C. Zauner, "Implementation
 and benchmarking of perceptual image hash functions", 2010). Pairs that share all bits of a band are compared.
+
+All of it is computed in whole numbers: in a symmetric glyph many frequencies are exactly zero, and in floats their
+signs would depend on the processor's order of adding, and with them which images are duplicates.
 """
 
-# Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F 8 frequencies a side.
+# Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F and G 8 frequencies a side.
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,24 +26,43 @@ V = TypeVar("V")
 W = TypeVar("W")
 Thumbnails = NDArray[np.uint8]
 Pairs = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 _FREQUENCIES = 8
+_AMPLITUDE = 4096  # of a wave: none of its values lies within 0.02 of a half, so any cosine rounds to the same
 _MAX_HAMMING = 10  # bits: copies differ by six or fewer
-_BAND_BITS = 16
-_NUM_SHUFFLES = 4  # of the 64 bits into 4 bands: 98 % of pairs six bits apart share one of the 16 bands
+# The bits of a band in a row: four shuffles of the 64, each cut into four; 98 % of pairs six bits apart share a band.
+# Any shuffles do, but everywhere the same: they are written down, as NumPy's may change with its version.
+_BAND_TABLE = """
+    16 36 27  8 44 23 53  4 58 50 10  2 42 34 19 47
+    11 57 37 20 18 61  3  1 30 24 17 46 21 35 28 43
+     0  6 22 26 51 48 62 32 25 55  9 38 59 52 40 13
+    12  7 45 39 63  5 49 14 54 29 41 60 56 33 15 31
+    53 42 62 31 35 37 59 57 45 33 49 50 54 38  5  0
+    13 14 30 21 52 41 28 58  1  3 61 48 12 17 29 16
+    11 15 24  7 23 39 36 20 51 34 10 27 32 63 43 26
+     8 40 60  9 47 55 22 19 56  6 46 18 44  2  4 25
+    51  7 12 52 47 46  1 20 40 21 26  4 57  0 35 59
+     8 58  5 56  2 60 37  6 38 29 39 18 10 30 33 43
+    13 34 27 45 54 49 63 17 28 24 53 15 25 41 44 16
+    42 14 19 62 22 11 36 50 61 55 31 48  3 32  9 23
+     9  7 28 42 38  3 51 36 43 46 23 14 55 20 22 50
+    32 57  0 35 18 61 41 53 19 10 27 44 48 63 31 56
+    25 16  1 12 29 15  6 40 58 26 37 17 39 47 11 60
+    13 33 52 59 21  4 30 45 49 24 54  5  2  8 62 34
+"""
+_BANDS = [np.array([int(bit) for bit in row.split()]) for row in _BAND_TABLE.strip().splitlines()]
 _WINDOW = 32  # neighbours looked at in a band: bounds the work where thousands share its bits
 _CHUNK = 2048  # images or pairs
 
 
 def candidates(thumbnails_ND: Thumbnails) -> Pairs:
     """Pairs P2 of images whose hashes are alike, each once, in order; most that show one picture are among them."""
-    return _candidates(_hashes(thumbnails_ND))
+    return _candidates(hashes(thumbnails_ND))
 
 
-def luma(thumbnails_ND: Thumbnails) -> Floats:
+def luma(thumbnails_ND: Thumbnails) -> Thumbnails:
     """NHW."""
-    return thumbnails_ND[:, : GREY_SIDE**2].reshape(-1, GREY_SIDE, GREY_SIDE).astype(np.float32)
+    return thumbnails_ND[:, : GREY_SIDE**2].reshape(-1, GREY_SIDE, GREY_SIDE)
 
 
 def by_chunks(change: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) -> NDArray[U]:
@@ -54,33 +77,40 @@ def _in_threads(work: Callable[[V], W], parts: Sequence[V]) -> list[W]:
         return list(pool.map(work, parts))
 
 
-def _hashes(thumbnails_ND: Thumbnails) -> NDArray[np.bool_]:
+def hashes(thumbnails_ND: Thumbnails) -> NDArray[np.bool_]:
     """64 bits of each image."""
-    at = np.arange(GREY_SIDE)
-    waves_FH = np.cos(np.pi / GREY_SIDE * np.outer(np.arange(_FREQUENCIES), at + 0.5)).astype(np.float32)
+    waves_FH = _waves()
 
     def hashed(chunk_ND: Thumbnails) -> NDArray[np.bool_]:
-        strengths = (waves_FH @ luma(chunk_ND) @ waves_FH.T).reshape(len(chunk_ND), -1)
+        columns_NFW = np.einsum("fh,nhw->nfw", waves_FH, luma(chunk_ND).astype(np.int32))  # sums of 26 bits
+        strengths_NFG = np.einsum("nfw,gw->nfg", columns_NFW.astype(np.int64), waves_FH.astype(np.int64))
+        strengths = strengths_NFG.reshape(len(chunk_ND), -1)
         strengths[:, 0] = 0  # the mean brightness says nothing
-        above: NDArray[np.bool_] = strengths > np.median(strengths, axis=1, keepdims=True)
+        half = strengths.shape[1] // 2
+        middle_two = np.sort(strengths, axis=1)[:, half - 1 : half + 1]
+        above: NDArray[np.bool_] = 2 * strengths > middle_two.sum(axis=1, keepdims=True)  # above the median
         return above
 
     return by_chunks(hashed, thumbnails_ND)
 
 
+def _waves() -> NDArray[np.int32]:
+    """FH: the cosines of each frequency, as whole numbers."""
+    angles_FH = np.outer(np.arange(_FREQUENCIES), 2 * np.arange(GREY_SIDE) + 1) % (4 * GREY_SIDE)
+    circle = [round(_AMPLITUDE * math.cos(math.pi * angle / (2 * GREY_SIDE))) for angle in range(4 * GREY_SIDE)]
+    return np.array(circle, dtype=np.int32)[angles_FH]
+
+
 def _candidates(bits_N64: NDArray[np.bool_]) -> Pairs:
     """Pairs at most _MAX_HAMMING bits apart that share all bits of a band, each once, in order."""
-    generator = np.random.default_rng(0)  # any fixed shuffles do
-    num_images, num_bits = bits_N64.shape
-    words_N = np.packbits(bits_N64, axis=1).view(np.uint64)[:, 0]
-    shuffles = (generator.permutation(num_bits) for _ in range(_NUM_SHUFFLES))
-    bands = [band for shuffle in shuffles for band in np.split(shuffle, num_bits // _BAND_BITS)]
+    num_images = len(bits_N64)
+    words_N = np.packbits(bits_N64, axis=1).view("<u8")[:, 0].astype(np.uint64)
 
     def close(band: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         keys_N = np.packbits(bits_N64[:, band], axis=1) @ np.array([256, 1])
         return [first_P * num_images + second_P for first_P, second_P in _close_in_band(keys_N, words_N)]
 
-    found = [np.empty(0, dtype=np.int64), *chain.from_iterable(_in_threads(close, bands))]
+    found = [np.empty(0, dtype=np.int64), *chain.from_iterable(_in_threads(close, _BANDS))]
     sorted_P = np.sort(np.concatenate(found))  # np.unique hashes, which takes 50 times longer
     return np.stack(np.divmod(sorted_P[np.diff(sorted_P, prepend=-1) > 0], num_images), axis=1)
 

@@ -129,7 +129,7 @@ def test_copies_of_small_glyphs_are_found():
     assert duplicates_of(*map(encode, glyphs), encode(again)) == [((2, 8), False)]
 
 
-@pytest.mark.parametrize(("folder", "num_near"), [("mnist", 0), ("notmnist", 150)])
+@pytest.mark.parametrize(("folder", "num_near"), [("mnist", 0), ("notmnist", 157)])
 def test_the_copies_among_real_glyphs_are_found_and_handwritten_digits_are_none(folder, num_near):
     dataset = open_dataset(real_data(folder))
     digests = [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in dataset.pixels_NHWC]
