@@ -9,6 +9,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,7 +122,8 @@ def _set_aside(parts_N: NDArray[np.int8], classes: Iterable[list[Targets]], shar
 
 
 def _share(count: int, fraction: float) -> int:
-    return max(1, round(count * fraction)) if fraction > 0 else 0
+    """How many of `count` a share is, at least one; of the decimal fraction that was written, which no float is."""
+    return max(1, round(count * Fraction(str(fraction)))) if fraction > 0 else 0
 
 
 def _take(groups: list[Targets], wanted: int) -> tuple[list[Targets], list[Targets]]:

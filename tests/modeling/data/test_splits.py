@@ -120,6 +120,12 @@ def test_unreadable_images_are_in_no_part():
     assert sorted(chain(*parts_of(split))) == [index for index in range(20) if index not in (3, 15)]
 
 
+def test_a_share_is_the_decimal_fraction_that_was_written():
+    split = split_of([0] * 150 + [1] * 150, validation=0.07, test=0.0)  # 10.5 of each; in floats a little more
+
+    assert len(split.validation) == 20
+
+
 def test_official_parts_are_kept_and_validation_is_taken_from_training():
     parts = [TRAIN] * 20 + [TEST] * 10
 
