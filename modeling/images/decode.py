@@ -39,16 +39,21 @@ def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int =
     grey = preprocessing.mode == "L"
     pixels_HWC, whole = None, None
     if (size := jpeg_size(data)) is not None:
-        _check_size(size, max_pixels)
-        decoded = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
-        pixels_HWC, whole = decoded or (None, None)
-    elif (size := plain_png_size(data, grey=grey)) is not None:
-        _check_size(size, max_pixels)
+        if _is_within(size, max_pixels):
+            decoded = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
+            pixels_HWC, whole = decoded or (None, None)
+    elif (size := plain_png_size(data, grey=grey)) is not None and _is_within(size, max_pixels):
         pixels_HWC = decode_plain_png(data, grey=grey)
     if pixels_HWC is not None:
         return scale_to(pixels_HWC, preprocessing, whole)
-    with loaded_image(data, needed=_needed(preprocessing), max_pixels=max_pixels) as (image, _):
-        return scale_to(pixels_of(upright(image), preprocessing), preprocessing)
+    # Also where the size is over the limit: the header may be broken besides, and Pillow then says that instead.
+    try:
+        with loaded_image(data, needed=_needed(preprocessing), max_pixels=max_pixels) as (image, _):
+            return scale_to(pixels_of(upright(image), preprocessing), preprocessing)
+    except ImageError as err:
+        if err.code == "too_large" and size is not None:
+            _check_size(size, max_pixels)  # names the sides, which Pillow does not where its own limit is exceeded
+        raise
 
 
 def _needed(preprocessing: Preprocessing) -> int:
@@ -97,9 +102,14 @@ def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple
         raise _image_error(err, data) from err
 
 
+def _is_within(size: Size, max_pixels: int) -> bool:
+    width, height = size
+    return width * height <= max_pixels
+
+
 def _check_size(size: Size, max_pixels: int) -> None:
     width, height = size
-    if width * height > max_pixels:
+    if not _is_within(size, max_pixels):
         raise ImageError("too_large", f"{width} x {height} pixels are more than the limit of {max_pixels}")
     if width < 1 or height < 1:
         raise ImageError("corrupt", f"the image says that it has {width} x {height} pixels")

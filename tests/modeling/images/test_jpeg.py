@@ -84,6 +84,17 @@ def test_the_size_in_the_header_is_refused_before_anything_is_decoded(monkeypatc
         assert caught.value.code == "too_large"
 
 
+def test_a_header_that_is_broken_and_too_large_is_broken():
+    data = encode(Image.new("L", (100, 100)), "JPEG")
+    header = data.index(b"\xff\xc0")
+    of_12_bits = data[: header + 4] + bytes([12]) + (60_000).to_bytes(2, "big") * 2 + data[header + 9 :]
+
+    assert jpeg_size(of_12_bits) == (60_000, 60_000)
+    with pytest.raises(ImageError) as caught:
+        decode_image(of_12_bits, WIDE)
+    assert caught.value.code == "corrupt"  # Pillow refuses 12 bits before it looks at the size
+
+
 def test_the_crop_is_where_torchvision_cuts_it():
     from torchvision.transforms.v2 import functional
 

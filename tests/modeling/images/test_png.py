@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -38,9 +38,15 @@ def with_chunk(name: bytes, content: bytes, *, damaged: bool = False, into: byte
     return into[:33] + chunk(name, content, damaged=damaged) + into[33:]
 
 
-def with_size(width: int, height: int) -> bytes:
-    """The plain picture, whose header says that it has another size."""
-    return PLAIN[:8] + chunk(b"IHDR", width.to_bytes(4, "big") + height.to_bytes(4, "big") + PLAIN[24:29]) + PLAIN[33:]
+def with_header(
+    width: int = 30, height: int = 20, rest: bytes = PLAIN[24:29], *, damaged: bool = False, length: int = 13
+) -> bytes:
+    """The plain picture with another header: of another length, perhaps, or with a wrong checksum.
+
+    rest: bit depth, colour type, and the methods of compression, filtering and interlacing.
+    """
+    content = width.to_bytes(4, "big") + height.to_bytes(4, "big") + rest + bytes(9)
+    return PLAIN[:8] + chunk(b"IHDR", content[:length], damaged=damaged) + PLAIN[33:]
 
 
 def turned() -> Image.Exif:
@@ -79,7 +85,7 @@ ODD_ONES = {
     "EXIF in a text": with_chunk(b"tEXt", b"exif\0II*\0" + bytes(20)),
     "XMP in a text": with_chunk(b"tEXt", b'XML:com.adobe.xmp\0<a tiff:Orientation="3"/>'),
     "a text that Pillow takes for a fact": with_chunk(b"tEXt", b"transparency\0a"),
-    "no width": with_size(0, 20),
+    "no width": with_header(0, 20),
 }
 
 
@@ -134,17 +140,67 @@ def test_damaged_pixels_are_named_as_pillow_names_them(by_pillow):
 def test_a_size_beyond_the_limit_is_refused_before_anything_is_decoded(monkeypatch):
     monkeypatch.setattr("modeling.images.decode.decode_plain_png", lambda *_, **__: pytest.fail("decoded"))
 
-    assert outcome(with_size(40_000, 40_000), GREY) == (
+    assert outcome(with_header(40_000, 40_000), GREY) == (
         "too_large",
         "40000 x 40000 pixels are more than the limit of 100000",
     )
 
 
+SIZES = {
+    "its own": (30, 20),
+    "no width": (0, 20),
+    "no height": (30, 0),
+    "above the limit": (317, 316),
+    "wide": (2**31 - 1, 20),
+    "wide without a height": (2**31 - 1, 0),
+    "above Pillow's limit": (40_000, 40_000),
+    "above what a PNG may have": (2**32 - 1, 2**32 - 1),
+}
+HEADERS = {
+    "as it is": {},
+    "4 bits": {"rest": bytes((4, 0, 0, 0, 0))},
+    "3 bits": {"rest": bytes((3, 0, 0, 0, 0))},
+    "16 bits": {"rest": bytes((16, 0, 0, 0, 0))},
+    "colours": {"rest": bytes((8, 2, 0, 0, 0))},
+    "a palette": {"rest": bytes((8, 3, 0, 0, 0))},
+    "an unknown colour type": {"rest": bytes((8, 1, 0, 0, 0))},
+    "an unknown compression": {"rest": bytes((8, 0, 1, 0, 0))},
+    "an unknown filter": {"rest": bytes((8, 0, 0, 1, 0))},
+    "the filter of MNG": {"rest": bytes((8, 0, 0, 64, 0))},
+    "interlaced": {"rest": bytes((8, 0, 0, 0, 1))},
+    "an unknown interlacing": {"rest": bytes((8, 0, 0, 0, 2))},
+    "all unknown": {"rest": bytes((255, 255, 255, 255, 255))},
+    "a wrong checksum": {"damaged": True},
+    "an unknown filter and a wrong checksum": {"rest": bytes((8, 0, 0, 1, 0)), "damaged": True},
+    "too short": {"length": 12},
+    "a size alone": {"length": 8},
+    "empty": {"length": 0},
+    "too long": {"length": 14},
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_broken_header_of_any_size_is_named_as_pillow_names_it(header, size):
+    data = with_header(*SIZES[size], **HEADERS[header])
+
+    for length in (None, 40, 33, 31, 28, 26):  # whole, and cut behind and within the header
+        assert_both_ways_say_the_same(data[:length], GREY)
+        assert_both_ways_say_the_same(data[:length], COLOUR)
+
+
+def test_a_header_that_is_broken_and_too_large_is_broken():
+    assert outcome(with_header(2**31 - 1, **HEADERS["an unknown filter"]), GREY)[0] == "corrupt"
+    assert outcome(with_header(2**31 - 1, **HEADERS["a wrong checksum"]), GREY)[0] == "corrupt"
+    assert outcome(with_header(2**31 - 1, **HEADERS["an unknown compression"]), GREY)[0] == "too_large"
+
+
 NAMES = [b"tEXt", b"gAMA", b"cHRM", b"pHYs", b"sRGB", b"iCCP", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"bKGD", b"zzZz"]
 TEXTS = [b"", b"Software\0", b"exif\0", b"Raw profile type exif\0", b"date:create\0", b"transparency\0", b"\0\0\0\1"]
+SIDES = st.sampled_from([0, 1, 20, 30, 316, 317, 40_000, 2**31 - 1, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(
     kind=st.sampled_from(sorted(PLAIN_ONES)),
     more=st.lists(
@@ -155,6 +211,7 @@ TEXTS = [b"", b"Software\0", b"exif\0", b"Raw profile type exif\0", b"date:creat
     length=st.one_of(st.none(), st.integers(0, 10_000)),
     preprocessing=st.sampled_from([GREY, COLOUR]),
 )
+@example(kind="grey", more=[], flips=[(0, 0, 0), (0, 11, 0)], length=None, preprocessing=GREY)  # huge, and no filter
 def test_whatever_the_chunks_are_both_ways_say_the_same(kind, more, flips, length, preprocessing):
     """Chunks added, bits flipped in their content, with checksums that are right; and the file cut."""
     chunks = chunks_of(PLAIN_ONES[kind])
@@ -166,13 +223,35 @@ def test_whatever_the_chunks_are_both_ways_say_the_same(kind, more, flips, lengt
             changed = bytearray(content)
             changed[place % len(changed)] ^= 1 << bit
             chunks[number % len(chunks)] = (name, bytes(changed))
-    data = (PLAIN[:8] + b"".join(chunk(*each) for each in chunks))[:length]
-    fast = outcome(data, preprocessing)
 
+    data = (PLAIN[:8] + b"".join(chunk(*each) for each in chunks))[:length]
+
+    assert_both_ways_say_the_same(data, preprocessing)
+
+
+@settings(max_examples=3 * settings.default.max_examples)
+@given(
+    width=st.just(30) | SIDES,
+    height=st.just(20) | SIDES,
+    rest=st.tuples(
+        st.sampled_from([8, 8, 0, 1, 2, 4, 16, 255]), st.integers(0, 7), *[st.sampled_from([0, 0, 1, 2, 64, 255])] * 3
+    ).map(bytes),
+    damaged=st.booleans(),
+    length=st.sampled_from([13, 13, 13, 0, 4, 12, 14]),
+    preprocessing=st.sampled_from([GREY, COLOUR]),
+)
+@example(width=2**24 + 30, height=20, rest=bytes((8, 0, 0, 1, 0)), damaged=False, length=13, preprocessing=GREY)
+def test_whatever_the_header_says_both_ways_say_the_same(width, height, rest, damaged, length, preprocessing):
+    assert_both_ways_say_the_same(with_header(width, height, rest, damaged=damaged, length=length), preprocessing)
+
+
+def assert_both_ways_say_the_same(data: bytes, preprocessing: Preprocessing) -> None:
+    """But for the words of too large a size: where it is above Pillow's own limit, Pillow does not name the sides."""
+    fast = outcome(data, preprocessing)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("modeling.images.decode.plain_png_size", lambda data, *, grey: None)
         slow = outcome(data, preprocessing)
-    assert fast == slow or fast[0] == slow[0] == "too_large"  # Pillow has a limit of its own, and says which
+    assert fast == slow or fast[0] == slow[0] == "too_large"
 
 
 def chunks_of(data: bytes) -> list[tuple[bytes, bytes]]:
