@@ -1,4 +1,4 @@
-"""What every plot shares: two themes, axes without junk, and bytes that depend on the drawing alone.
+"""What every plot shares: two themes, plain axes, and bytes that depend on the drawing alone.
 
 Figures are matplotlib's objects without pyplot, styled one by one: no global state, so any thread may draw.
 """
@@ -25,10 +25,10 @@ _MISSING = "\u25a1"  # a box, for what the font cannot show
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of one scheme. Blue and orange stay apart for every common kind of colour blindness.
+    """Colours of one scheme. Blue and orange can be told apart with every common kind of colour blindness.
 
-    sheet: what the plot stands on, the same as the card of the page. right: what is right, and the model's own
-    line; pale: the same where little is known. wrong: mistakes. chosen: what the operator decided.
+    sheet: the background, the same as the page's card. right: right answers, and the model's own line; pale: the
+    same for few images. wrong: mistakes. chosen: the operating point.
     """
 
     name: str
@@ -65,7 +65,7 @@ def new_figure(width: float, height: float, theme: Theme) -> "Figure":
 
 
 def style_axes(axes: "Axes", theme: Theme, *, grid: str | None = "y") -> None:
-    """Axes with a faint grid behind, and lines only where something is read off."""
+    """Axes with a faint grid behind, and no line but the lower axis."""
     axes.set_facecolor(theme.sheet)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -84,9 +84,9 @@ def style_axes(axes: "Axes", theme: Theme, *, grid: str | None = "y") -> None:
 
 
 def lay_out_like(figure: "Figure", drawn: "Figure") -> None:
-    """Give a figure's axes the places of the same ones in a figure that was drawn: laying out costs as much as drawing.
+    """Copy the axes' places from a figure that was drawn: layout costs as much as drawing.
 
-    Only for figures that differ in nothing but their theme.
+    Only for figures that differ in their theme alone.
     """
     figure.set_layout_engine("none")
     for axes, laid_out in zip(figure.axes, drawn.axes, strict=True):
@@ -94,7 +94,7 @@ def lay_out_like(figure: "Figure", drawn: "Figure") -> None:
 
 
 def percent_axis(axis: str, axes: "Axes") -> None:
-    """Shares on an axis read as per cent, with as many digits as its range asks for."""
+    """Show shares on an axis as per cent, with as many digits as its range needs."""
     from matplotlib.ticker import FuncFormatter
 
     low, high = sorted(axes.get_xlim() if axis == "x" else axes.get_ylim())
@@ -119,7 +119,7 @@ def png_of(figure: "Figure") -> bytes:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """An image as a PNG of at most 128 colours, its ground (the colour of its corner) exactly kept."""
+    """An image as a PNG of at most 128 colours; its background (the colour of its corner) stays exact."""
     buffer = io.BytesIO()
     few = image.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     _keep_ground(few, image)
@@ -128,7 +128,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def _keep_ground(few: Image.Image, image: Image.Image) -> None:
-    """Give the corner's colour back to the few: the ground of a plot must not show against the page."""
+    """Restore the corner's exact colour: the background of a plot must match the page."""
     palette, place = few.getpalette() or [], int(np.asarray(few)[0, 0])
     palette[3 * place : 3 * place + 3] = np.asarray(image)[0, 0].tolist()
     few.putpalette(palette)

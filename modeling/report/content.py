@@ -1,4 +1,4 @@
-"""What a report tells: gathered by training or by an evaluation, drawn by `modeling.report`."""
+"""The content of a report: gathered by a training or an evaluation, shown by `modeling.report`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportContent:
-    """Everything that stands in a report; what is empty or None is left out.
+    """Everything that a report shows; what is empty or None is left out.
 
     title: what the report is about, such as `birds`.
     facts: name and value of each line in the head (architecture, digest, seed, device, time).
@@ -37,7 +37,7 @@ class ReportContent:
     evaluation: of `part` ("test" or whatever was evaluated).
     picture: pixels of the image at an index of the evaluated part, None where it cannot be read.
     samples: some images with predictions.
-    calibration: the model's, which says what would become of each mistake.
+    calibration: the model's; its thresholds give the decision for each mistake.
     """
 
     title: str

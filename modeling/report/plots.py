@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 EpochRow = Mapping[str, float | None]
 Line = tuple[list[float], list[float]]  # epochs, values
 
-FEW_IMAGES = 10  # a bin with fewer says little, and is drawn pale
-_FEW_IN_ALL = 200  # a curve of fewer images is rough, and says from how many it is
+FEW_IMAGES = 10  # a bin with fewer is unreliable, and is drawn pale
+_FEW_IN_ALL = 200  # a curve of fewer images is rough, and names their number
 _MOST_NUMBERED = 16  # labels whose cells have room for a number
 _MOST_NAMED = 64  # labels whose names fit along an axis
 _MOST_CELLS = 240  # a side: more labels share a cell
@@ -128,7 +128,7 @@ def _mark_decision(axes: "Axes", decisions: DecisionFigures, theme: Theme) -> No
 
 
 def _coloured(shares_LL: Floats, theme: Theme) -> Floats:
-    """Every cell's colour: strength is the share of its row; a mistake's by its root, so that a rare one is seen."""
+    """Each cell's colour: strength is the share of its row; for a mistake its root, so that a rare one shows."""
     from matplotlib.colors import to_rgb
 
     sheet_3, right_3, wrong_3 = (np.array(to_rgb(colour)) for colour in (theme.sheet, theme.right, theme.wrong))
@@ -140,7 +140,7 @@ def _coloured(shares_LL: Floats, theme: Theme) -> Floats:
 
 
 def _pooled(shares_LL: Floats) -> Floats:
-    """Fewer cells where there are too many: each shows its largest mistake, the diagonal its mean of what is right."""
+    """Fewer cells where there are too many: each shows its largest mistake, the diagonal its mean share right."""
     num_labels = len(shares_LL)
     if num_labels <= _MOST_CELLS:
         return shares_LL
@@ -153,7 +153,7 @@ def _pooled(shares_LL: Floats) -> Floats:
 
 
 def _name_labels(axes: "Axes", labels: Sequence[str], theme: Theme) -> None:
-    """Names along both axes where they fit, else numbers."""
+    """Name the labels along both axes where they fit, else number them."""
     if len(labels) > _MOST_NAMED:
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_text(f"{label.get_text()} class, by number")
@@ -180,7 +180,7 @@ def _number_cells(axes: "Axes", counts_LL: Floats, shares_LL: Floats, theme: The
 
 
 def draw_curves(history: Sequence[EpochRow], path: Path) -> None:
-    """Write the curves so far as a PNG, whole: a viewer never sees half of it. Takes a fifth of a second.
+    """Write the curves so far as a PNG that appears whole. Takes a fifth of a second.
 
     Raises:
         OSError: the file cannot be written.
@@ -218,7 +218,7 @@ def best_epoch(history: Sequence[EpochRow]) -> tuple[float, float] | None:
 
 
 def curves(history: Sequence[EpochRow], theme: Theme) -> "Figure":
-    """Loss on the left, accuracy on the right; only the one that there is."""
+    """Loss on the left, accuracy on the right; only what was measured."""
     panels = [(kind, lines) for kind in ("loss", "accuracy") if (lines := lines_of(history, kind))]
     figure = new_figure(9.6, 3.3, theme)
     every_axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
