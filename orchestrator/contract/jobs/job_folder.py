@@ -1,4 +1,4 @@
-"""The folder of one job: what was asked, what is to be done, what is done, and how it ended.
+"""The folder of one job: its request, its listing, its parts, and how it ended.
 
 jobs/<job>/
     job.json          the request, immutable
@@ -8,8 +8,8 @@ jobs/<job>/
     parts/            one file a finished shard      (classify)
     journals/         progress inside shards that have killed a worker
     training/         history, curves, and checkpoints until the job has ended (train)
-    events.jsonl      what the child process said    (train, evaluate)
-    training.log      what libraries said in it      (train; evaluation.log)
+    events.jsonl      events of the training process (train, evaluate)
+    training.log      what libraries wrote in it     (train; evaluation.log)
     model/            the trained model, before it is published (train)
     evaluation/       figures, predictions, report; copied to the wanted output (evaluate)
     cancel            empty; there if the operator asked for the job's end
@@ -68,7 +68,7 @@ class JobFolder:
 
     @classmethod
     def create(cls, settings: Settings, request: AnyJobRequest) -> Self:
-        """Write the request down; the job is real once it is in the ledger, and lasting once it is active."""
+        """Write the request. A job exists once it is in the ledger, and survives an emptied server once active."""
         folder = cls(settings, request.job)
         settings.jobs.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir()
@@ -99,50 +99,50 @@ class JobFolder:
         return Outcome.read(self._outcome)
 
     def activate(self) -> None:
-        """Put the job on the disk's list of active ones: from here on it outlives the server's memory."""
+        """Put the job on the disk's list of active jobs: from here on it survives a server that forgets it."""
         self._active.parent.mkdir(parents=True, exist_ok=True)
         self._active.touch()
         fsync_folder(self._active.parent)
 
     def request_cancel(self) -> None:
-        """Write down that the operator wants the job to end; a server that forgets it is told again."""
+        """Record that the operator cancelled the job; a sweep cancels it again if the server forgets."""
         (self.path / "cancel").touch()
 
     def withdraw_cancel(self) -> None:
-        """Forget the operator's spec: it came too late."""
+        """Remove the record of the operator's cancel: it came too late."""
         (self.path / "cancel").unlink(missing_ok=True)
 
     def cancel_requested(self) -> bool:
-        """Whether the operator wanted the job to end."""
+        """Whether the operator cancelled the job."""
         return (self.path / "cancel").exists()
 
     def write_outcome(self, outcome: Outcome) -> Outcome:
-        """Write down how the job ended; the first end stays, and is returned."""
+        """Write how the job ended; the first outcome stays, and is returned."""
         with temporary_beside(self._outcome) as temporary:
             write_durable(temporary, outcome.model_dump_json(indent=2).encode())
             link_once(temporary, self._outcome)
         return self.outcome() or outcome
 
     def retire(self) -> None:
-        """Take the job off the list of active ones: its end stands on the disk and in the ledger."""
+        """Remove the job from the active ones: its end is on the disk and in the ledger."""
         self._active.unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
-        """Remove what nobody needs of an ended job: what writers that died left, checkpoints, lost attempts."""
+        """Remove what an ended job needs no longer: files of writers that died, checkpoints, results of lost claims."""
         for pattern in (".*.tmp", "parts/.*.tmp", "training/*.checkpoint", "training/*.damaged", "training/.*.tmp"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         for result in (self.model, self.evaluation):
             for path in self.path.glob(f"{result.name}.[0-9]*"):
-                shutil.rmtree(path, ignore_errors=True)  # one that still writes to it must not hold up the end
+                shutil.rmtree(path, ignore_errors=True)  # a process that still writes to it must not delay the end
 
     def discard(self) -> None:
-        """Remove a job that never became one, because submitting it failed."""
+        """Remove the folder of a job whose submission failed."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def active_jobs(settings: Settings) -> list[str]:
-    """Ids of the jobs that have not ended, by the disk's account, oldest first."""
+    """Ids of the jobs that are active on the disk, oldest first."""
     try:
         names = [path.name for path in settings.active.iterdir()]
     except FileNotFoundError:

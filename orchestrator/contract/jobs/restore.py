@@ -1,4 +1,4 @@
-"""Rebuilding the ledger from the disk: after the server came back empty, or without its last second."""
+"""Enters a job into the ledger from its folder: after the server came back empty, or without its last second."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from orchestrator.contract.ledger.stages import add_seconds
 
 
 def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> bool:
-    """Enter the job as its folder tells it; False where the ledger knows it and `replace` is not set.
+    """Enter the job as its folder has it; False where the ledger knows it and `replace` is not set.
 
-    Doing it twice, or from two workers at once, changes nothing: the first entry stays.
+    Entering it twice, or from two workers at the same time, changes nothing: the first entry stays.
     """
     request = folder.request()
     fields: dict[str, str | int] = {"kind": request.kind, "state": "running"}
@@ -38,12 +38,12 @@ def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> 
 
 
 def output_of(request: AnyJobRequest) -> str:
-    """The path that the job alone may write; nothing for training, whose versions never clash."""
+    """The path that only this job may write; empty for a training, whose versions never clash."""
     return "" if isinstance(request, TrainJobRequest) else request.output or ""
 
 
 def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearray) -> dict[str, str | int]:
-    """Counts of a classify job from its listing and its parts; sets the bits of the shards in `done`."""
+    """The counts of a classify job from its listing and its parts; sets the bits of finished shards in `done`."""
     num_shards, num_images = count_shards(folder.path)
     facts = read_facts(folder.path)
     trailers = [trailer for shard in range(num_shards) if (trailer := _sound_trailer(folder.parts, shard))]
@@ -70,7 +70,7 @@ def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearra
 
 
 def _sound_trailer(parts: Path, shard: int) -> PartTrailer | None:
-    """The trailer of a shard's part; a part that is not whole is removed, so that it is made again."""
+    """The trailer of a shard's part, if there is one; a damaged part is removed, so that its shard is done again."""
     try:
         return read_trailer(parts, shard)
     except IntegrityError:

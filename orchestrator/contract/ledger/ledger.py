@@ -1,8 +1,8 @@
 """The ledger: who works on what, and how far every job is. It lives on the Redis or Valkey server.
 
-Every change of a job is one Lua script (`lua/`), so it happens whole or not at all. The truth about results is on
-the disk, in the job folder; the ledger can be lost and is rebuilt from there (`restore.py`). There is no key
-per image, and per shard one bit, besides the few that are claimed at the moment.
+Every change of a job is one Lua script (`lua/`), so it happens whole or not at all. The results are on the disk, in the
+job folder; a ledger that is lost is restored from there (`contract/jobs/restore.py`). There is no key per image, and
+one bit per shard, apart from the few shards that are claimed at the moment.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,7 +41,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """What the ledger knows of a job."""
+    """What the ledger has of a job."""
 
     job: str
     kind: str
@@ -121,7 +121,7 @@ class Ledger:
         fingerprint: str = "",
         replace: bool = False,
     ) -> bool:
-        """Enter a job as its folder tells it, `done` being a bitmap of shards; False where it is known."""
+        """Enter a job from its folder, `done` being a bitmap of shards; False where it is known, unless `replace`."""
         values = [item for pair in fields.items() for item in pair]
         answer = self._run(
             "restore",
@@ -133,17 +133,17 @@ class Ledger:
     def extend(
         self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None
     ) -> State:
-        """Say how far the listing is, and that its writer lives; returns the job's state."""
+        """Enter how far the listing is, and renew the lister's lease; returns the job's state."""
         limit = "" if failure_limit is None else failure_limit
         state = self._run("extend", [self._job(job)], [num_shards, num_images, int(listed), _ms(LISTER_LEASE_S), limit])
         return state or "unknown"
 
     def cancel(self, job: str, *, reason: str = "") -> State:
-        """Ask for the job's end; returns the state it is in then."""
+        """Cancel the job; returns the state it is in then. `reason`: the error that ends it, if one does."""
         return self._run("cancel", [self._job(job)], [reason]) or "unknown"
 
     def record(self, job: str) -> JobRecord | None:
-        """All that is known of a job; None where it is not known."""
+        """All that the ledger has of a job; None where it does not know it."""
         values = cast(dict[str, str], self.client.hgetall(self._job(job)))
         if not values:
             return None
@@ -163,13 +163,13 @@ class Ledger:
         )
 
     def active(self) -> set[str]:
-        """Ids of the jobs that have not ended, by the ledger's account."""
+        """Ids of the jobs that are active in the ledger."""
         return {job for job in cast(set[str], self.client.smembers(f"{PREFIX}:active")) if JOB_ID.fullmatch(job)}
 
     def need(self, job: str, starving_s: float) -> Need:
         """What the job lacks at this moment.
 
-        `starving` is said at most once in `starving_s` seconds, of a job on which nobody works though somebody could.
+        `starving` is returned at most once in `starving_s` seconds, for a job with shards to claim and no worker.
         """
         return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s)])[0])
 
@@ -206,7 +206,7 @@ class Ledger:
         given_up: bool = False,
         seconds: Mapping[str, float] | None = None,
     ) -> tuple[Verdict, State]:
-        """Say that the shard's part is on the disk, and how long it took; returns what came of it and of the job."""
+        """Enter that the shard's part is on the disk, and its stage times; returns the verdict and the job's state."""
         added = [item for pair in time_fields(seconds or {}).items() for item in pair]
         verdict, state = self._run(
             "commit",
@@ -216,7 +216,7 @@ class Ledger:
         return verdict, state
 
     def release(self, claim: Claim) -> bool:
-        """Hand a shard back unfinished; False where it was not this claim's any more."""
+        """Hand a shard back unfinished; False where this claim no longer held it."""
         return bool(self._run("release", [self._job(claim.job)], [claim.shard, claim.fence]))
 
     def report_progress(self, job: str, progress: str) -> None:
@@ -224,7 +224,7 @@ class Ledger:
         self._run("note", [self._job(job)], ["progress", progress])
 
     def report_trouble(self, job: str, trouble: str) -> None:
-        """Show what keeps a job from going on; the next commit takes it away."""
+        """Show what keeps a job from going on; the next commit removes it."""
         self._run("note", [self._job(job)], ["trouble", trouble])
 
     # The end
@@ -239,7 +239,7 @@ class Ledger:
         return bool(self._run("renew_finalize_lease", [self._job(job)], [fence, _ms(lease_s)]))
 
     def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
-        """Enter the end that stands in the job folder; doing it twice changes nothing."""
+        """Enter the end that is in the job folder; doing it twice changes nothing."""
         self._run(
             "finish",
             [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs"],
@@ -247,7 +247,7 @@ class Ledger:
         )
 
     def queue_length(self, queue: str) -> int:
-        """Doorbells that hang on `queue`; Celery keeps a queue as a list of its name."""
+        """Number of doorbells on `queue`; Celery keeps a queue as a list of its name."""
         return self.client.llen(queue)
 
     def _job(self, job: str) -> str:
@@ -265,7 +265,7 @@ class Ledger:
             raise
 
 
-# What a server answers that runs and yet cannot serve: its disk is full, a script holds it, its replicas are away.
+# Answers of a server that runs but cannot serve: its disk is full, a script blocks it, its replicas are away.
 _UNWILLING = ("MISCONF", "BUSY ", "NOREPLICAS", "MASTERDOWN")
 
 _NUMBERS = (
@@ -282,7 +282,7 @@ _NUMBERS = (
 
 
 def time_fields(seconds: Mapping[str, float]) -> dict[str, int]:
-    """What a job's hash keeps of seconds by stage: whole numbers, which add up exactly."""
+    """Seconds by stage as fields of a job's hash: whole numbers, which add up exactly."""
     return {f"{stage}_us": round(seconds[stage] * 1e6) for stage in STAGES if stage in seconds}
 
 
