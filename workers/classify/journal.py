@@ -1,8 +1,8 @@
-"""Finding the image that kills workers: what a process was doing inside a shard when it died.
+"""Finding the image that kills workers: what a process was doing in a shard when it died.
 
-A shard whose workers died twice is gone through carefully, one batch at a time, each noted before it is
-tried. The note that is the last of its journal names what killed that process. Images of a batch that has
-killed are then tried alone, and one that kills twice alone is answered with an error and tried no more.
+A shard whose workers died twice is predicted carefully: one batch at a time, with a note before each. The last note of
+a journal names what killed that process. The images of such a batch are then tried alone. An image that kills twice
+alone gets an error row and is not tried again.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ BATCH, IMAGE, FINISHED = "batch", "image", "finished"
 
 
 class Journal:
-    """The notes of one claim on a shard, beside those of the claims before it.
+    """The notes of one claim on a shard, beside those of earlier claims.
 
-    Notes outlive the process, not a power cut: then nothing is suspected, and the shard is tried again.
+    Notes survive the process, not a power cut: the shard is then tried again without a suspect.
     """
 
     def __init__(self, folder: Path, claim: Claim) -> None:
@@ -31,10 +31,10 @@ class Journal:
         self._claim = claim
 
     def deaths(self) -> Counter[tuple[str, int]]:
-        """How often each batch or image was the last thing noted: ("batch", first index) or ("image", index)."""
+        """How often each batch or image was the last note: ("batch", first index) or ("image", index)."""
         last: Counter[tuple[str, int]] = Counter()
         for path in self._folder.glob(f"{self._claim.shard:08d}.*.jsonl"):
-            with contextlib.suppress(ValueError, IndexError):  # a power cut left no note, or half of one
+            with contextlib.suppress(ValueError, IndexError):  # a power cut left no note or half a note
                 what, index = json.loads(path.read_bytes().splitlines()[-1])
                 last[what, index] += 1
         del last[FINISHED, 0]
@@ -42,7 +42,7 @@ class Journal:
 
     @contextlib.contextmanager
     def open(self) -> Iterator["Notes"]:
-        """Take notes; an exception, unlike a death, ends them properly."""
+        """Take notes; an exception, unlike the death of the process, ends them with `finished`."""
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{self._claim.shard:08d}.{self._claim.fence}.jsonl"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -61,5 +61,5 @@ class Notes:
         self._descriptor = descriptor
 
     def trying(self, what: str, index: int) -> None:
-        """Note what comes next, before it is tried."""
+        """Write down what is tried next."""
         os.write(self._descriptor, (json.dumps([what, index]) + "\n").encode())

@@ -1,8 +1,8 @@
 """`python -m workers.classify.measure`: measures a model on a sample of images, in a process of its own.
 
-stdin: one line with a MeasureRequest, then a pipe that the parent holds open; when it ends the parent has gone, and
-so does this process. stdout: one line with a MeasureAnswer. stderr: all that libraries say.
-Exit codes: 0 answered, 1 a mistake (told in the answer) or a bug (a traceback on stderr), 75 the parent has gone.
+stdin: one line with a MeasureRequest, then a pipe that the parent holds open; when it closes, the parent has ended and
+this process ends too. stdout: one line with a MeasureAnswer. stderr: what libraries print.
+Exit codes: 0 done, 1 a user error (in the answer) or a bug (a traceback on stderr), 75 the parent has ended.
 """
 
 import json
@@ -38,7 +38,7 @@ def measure_sample(request: MeasureRequest) -> Measurement:
     """Measure the requested model on the requested images, read as a worker reads them.
 
     Raises:
-        ModelingError: the model cannot be loaded, or not on that device.
+        ModelingError: the model cannot be loaded on that device.
     """
     from modeling.inference.choose_engine import load_fastest  # torch
 

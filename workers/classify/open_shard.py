@@ -1,4 +1,4 @@
-"""A claimed shard while its rows come together, and its commit beside the prediction of the next one."""
+"""A claimed shard that collects its rows, and its commit while the next shard is predicted."""
 
 import logging
 from collections import Counter
@@ -18,7 +18,7 @@ from orchestrator.contract.ledger.ledger import Claim
 class OpenShard:
     """A claimed shard and the rows it has so far.
 
-    decides: whether the model has a calibration, which rejects what has no answer.
+    decides: whether the model is calibrated; an image that failed is then rejected.
     """
 
     claim: Claim
@@ -33,7 +33,7 @@ class OpenShard:
         self.seconds.update(result.seconds)
 
     def give_up(self, prediction: Prediction) -> None:
-        """The same row for every image, whatever it had so far."""
+        """Replace all rows: every image gets the same prediction."""
         self.rows = []
         self._append([prediction] * len(self.paths))
 
@@ -53,17 +53,17 @@ class OpenShard:
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 0.5  # between looks at whether to go on waiting
+_LOOK_S = 0.5  # between calls of `while_waiting`
 
 
 class Commits:
-    """At most one shard is being committed; the end of the block waits for it, whatever ends the block.
+    """Commits one shard at a time in a thread; the end of the `with` block waits for it, also after an exception.
 
-    What a commit raises is raised by the next call. Where something else was raised first, it is logged.
+    What a commit raises is raised by the next call, or logged if another exception ends the block.
     """
 
     def __init__(self, commit: Callable[[OpenShard], None], while_waiting: Callable[[], None]) -> None:
-        """while_waiting: runs now and then in the thread that waits for a commit; may raise."""
+        """while_waiting: called regularly by the thread that waits for a commit; may raise."""
         self._commit = commit
         self._while_waiting = while_waiting
         self._writer = ThreadPoolExecutor(1, "write")
@@ -78,10 +78,10 @@ class Commits:
         self._writer.shutdown(wait=True)
         lost = self._pending.exception() if self._pending else None
         if lost is not None and type(lost) is not kind:
-            logger.warning("and the shard that was being committed met %s: %s", type(lost).__name__, lost)
+            logger.warning("the commit of a shard failed too: %s: %s", type(lost).__name__, lost)
 
     def add(self, shard: OpenShard) -> None:
-        """Commit a shard, once the one before it is committed."""
+        """Commit a shard after the one before it."""
         self.settle()
         self._pending = self._writer.submit(self._commit, shard)
 

@@ -1,4 +1,4 @@
-"""Reading the files of a source: bounded, inside the root, and never stuck on something that is no file."""
+"""Reads the files of a source: bounded in size, inside the root, without blocking on pipes or devices."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ class ImageReader:
             os.close(descriptor)
 
     def _check(self, facts: os.stat_result) -> None:
-        """Raises ImageError for what is no file, or a larger one than is wanted."""
+        """Raises ImageError if it is not a regular file, or too large."""
         if not stat.S_ISREG(facts.st_mode):
             raise ImageError("not_a_file", f"it is {_kind(facts.st_mode)}, not a file")
         if facts.st_size > self._max_file_bytes:
@@ -61,7 +61,7 @@ class ImageReader:
             raise ImageError("too_large", f"the file has {facts.st_size:,} bytes; the limit is {limit}")
 
     def _open(self, full: str) -> int:
-        """Open without waiting (a pipe would wait for a writer) and, unless allowed, without leaving the root."""
+        """Open without blocking (a pipe waits for a writer) and, unless links are followed, inside the root."""
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         if self._follow:
             if not os.path.normpath(full).startswith(self._root.rstrip("/") + "/"):
@@ -80,7 +80,7 @@ class ImageReader:
         return os.open(target, flags | os.O_NOFOLLOW)
 
     def _folder_is_inside(self, folder: str) -> bool:
-        """Whether a folder lies below the root once its links are resolved; asked once a folder."""
+        """Whether a folder lies below the root after resolving links; computed once a folder."""
         if folder not in self._inside:
             self._inside[folder] = self._is_inside(os.path.realpath(folder))
         return self._inside[folder]
@@ -90,7 +90,7 @@ class ImageReader:
 
 
 def _read_whole(descriptor: int, size: int) -> bytes:
-    """A file of `size` bytes: one call for nearly every file, without a buffer to copy through."""
+    """The bytes of a file of `size` bytes, in one system call for nearly every file."""
     data = os.read(descriptor, size)
     while 0 < len(data) < size and (more := os.read(descriptor, size - len(data))):
         data += more
@@ -98,7 +98,7 @@ def _read_whole(descriptor: int, size: int) -> bytes:
 
 
 def _image_error(err: OSError | ValueError) -> ImageError:
-    """What a row says of an operating system's error."""
+    """The row's error for an error of the operating system."""
     if isinstance(err, OSError) and err.errno in _CODES:
         return ImageError(*_CODES[err.errno])
     if isinstance(err, ValueError):
@@ -107,6 +107,6 @@ def _image_error(err: OSError | ValueError) -> ImageError:
 
 
 def _kind(mode: int) -> str:
-    """What a path is that is no regular file."""
+    """The kind of a path that is not a regular file."""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")

@@ -251,7 +251,7 @@ class ClassifySlice:
     # Shards that kill
 
     def _go_through_carefully(self, shard: OpenShard) -> None:
-        """A shard whose workers died: without reading ahead, with notes, past the images that kill."""
+        """Predict a shard whose workers died: one batch at a time, with notes, and without the images that kill."""
         logger.warning(
             "shard %d of %s has lost %d workers; going through it carefully",
             shard.claim.shard, self._request.job, shard.claim.attempt - 1,
@@ -284,7 +284,7 @@ class ClassifySlice:
             commits.settle()
 
     def _try_alone(self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes) -> None:
-        """Try every image of a batch by itself; this process dies at the one that kills, and the note stays."""
+        """Predict each image of a batch alone; this process dies at the one that kills, and its note stays."""
         for index in indices:
             if deaths[IMAGE, index] < POISON_DEATHS:
                 notes.trying(IMAGE, index)
@@ -292,5 +292,5 @@ class ClassifySlice:
 
 
 def _poison_image() -> bytes:
-    """The source of an image that was poisonous."""
+    """The source of a poison image."""
     raise ImageError("crashed_worker", "a worker process died whenever it tried this image")
