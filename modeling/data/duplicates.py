@@ -163,9 +163,9 @@ def _by_size(sets: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
 
 def _of_one_shape(sizes_N2: NDArray[np.int64], pairs_P2: Pairs) -> Pairs:
     """Those pairs whose images are as wide for their height."""
-    widths_2P, heights_2P = (sizes_N2[pairs_P2.T, side] for side in (0, 1))
-    across_2P = widths_2P * heights_2P[::-1]  # one aspect ratio is to the other as these are
-    same_P: NDArray[np.bool_] = across_2P.max(axis=0) * 100 <= across_2P.min(axis=0) * MAX_STRETCH
+    (widths_N, heights_N), (ours_P, theirs_P) = np.ascontiguousarray(sizes_N2.T), pairs_P2.T
+    our_P, their_P = widths_N[ours_P] * heights_N[theirs_P], widths_N[theirs_P] * heights_N[ours_P]
+    same_P: NDArray[np.bool_] = np.maximum(our_P, their_P) * 100 <= np.minimum(our_P, their_P) * MAX_STRETCH
     return pairs_P2[same_P]
 
 
