@@ -1,12 +1,22 @@
 """Files and folders that outlive a power cut, and are seen whole or not at all."""
 
+import contextlib
+import errno
 import os
+import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-from modeling.errors import ModelFormatError
+from modeling.errors import ModelFormatError, ModelingError
+
+# What file systems without hard links answer to link(2): some FUSE and SMB mounts.
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+
+# Syncing
 
 
 def sync(path: Path) -> None:
@@ -18,6 +28,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(file: IO[bytes]) -> None:
+    """Wait until all that was written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def sync_tree(folder: Path) -> None:
     """Wait until all that lies in a folder is on the disk."""
     for inner, _, files in os.walk(folder):
@@ -26,20 +42,131 @@ def sync_tree(folder: Path) -> None:
         sync(Path(inner))
 
 
-def replace_durably(path: Path, data: bytes) -> None:
-    """Put `data` in the place of file `path`, on the disk when this returns."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = Path(name)
+# Files
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
+    """An empty file in the folder of `path`, hidden, and removed at the end if it is still there.
+
+    mode: None: as readable as the process's umask makes any new file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)  # mkstemp keeps others out
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
+        try:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_durable(path: Path, data: bytes) -> None:
+    """Write `data` to `path` and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        sync_file(file)
+
+
+@contextlib.contextmanager
+def replaced_durably(path: Path, *, mode: int | None = 0o644) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of `path` at the end; on the disk then. A failure changes nothing.
+
+    mode: None: as the process's umask has it.
+    """
+    with temporary_beside(path, mode=mode) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+            sync_file(file)
+        temporary.replace(path)
     sync(path.parent)
+
+
+def replace_durably(path: Path, data: bytes, *, mode: int | None = 0o644) -> None:
+    """Put `data` in the place of file `path`, on the disk when this returns; mode: as `replaced_durably` has it."""
+    with replaced_durably(path, mode=mode) as file:
+        file.write(data)
+
+
+def link_once(temporary: Path, path: Path) -> bool:
+    """Give the finished file `temporary` its name `path`; the first writer wins.
+
+    Returns False where `path` exists already; nothing is changed then. Where the file system knows
+    no hard links the name is checked, then taken by rename.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as err:
+        if err.errno not in _NO_HARD_LINKS:
+            # NFS may lose the answer to a link that was made: the link count knows (open(2), O_EXCL).
+            if temporary.stat().st_nlink != 2:
+                raise
+        elif path.exists():
+            return False
+        else:
+            temporary.rename(path)
+    sync(path.parent)
+    return True
+
+
+# Folders
+
+
+@contextlib.contextmanager
+def staging_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A fresh folder in `parent`, for its owner alone; what is left of it at the end is removed."""
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(output: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `output` at the end; others may read it then.
+
+    Nothing happens to `output` where the block raises.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with staging_folder(output.parent, f".{output.name}-") as staging:
+        yield staging
+        staging.chmod(0o755)
+        sync_tree(staging)
+        if output.exists():
+            shutil.rmtree(output)
+        staging.rename(output)
+        sync(output.parent)
+
+
+@contextlib.contextmanager
+def published_output(output: Path) -> Iterator[Path]:
+    """A name in a fresh folder beside `output`, to write a file or a folder to; afterwards it becomes `output`.
+
+    Nothing appears at `output` where the block raises.
+
+    Raises:
+        ModelingError: something is there already, or it cannot be written to.
+    """
+    if output.exists() or output.is_symlink():
+        raise ModelingError(f"output {output} exists; name one that does not")
+    with contextlib.ExitStack() as stack:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            staging = stack.enter_context(staging_folder(output.parent, f".{output.name}-"))
+        except OSError as err:
+            raise ModelingError(f"output {output} cannot be written ({err.strerror}); name another place") from err
+        written = staging / output.name
+        yield written
+        written.chmod(0o755 if written.is_dir() else 0o644)
+        sync_tree(staging)
+        written.rename(output)
+        sync(output.parent)
 
 
 def check_plain(folder: Path) -> None:

@@ -4,9 +4,6 @@
 import csv
 import io
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 
 from modeling.data.dataset import Dataset
 from modeling.data.images import load_image
+from modeling.durable import replaced_folder
 from modeling.errors import ImageError
 from modeling.evaluation.predict import DatasetAnswers
 from modeling.evaluation.request import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
@@ -81,33 +79,17 @@ class Evaluated:
 
 
 def write_evaluation(evaluated: Evaluated, evaluation: Evaluation) -> None:
-    """Write everything to a folder beside the output, and rename it into place."""
-    output = evaluated.request.output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    """Write everything to a folder beside the output, and rename it into the place of an earlier evaluation."""
+    with replaced_folder(evaluated.request.output) as staging:
         for name, text in documents(evaluated, evaluation).items():
-            _write(staging / name, text)
+            (staging / name).write_text(text, encoding="utf-8", newline="")
         _write_report(staging, evaluated, evaluation)
-        staging.chmod(0o755)  # mkdtemp keeps others out
-        if output.exists():
-            shutil.rmtree(output)  # an earlier evaluation, as check_output saw
-        staging.rename(output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def documents(evaluated: Evaluated, evaluation: Evaluation) -> dict[str, str]:
     """Text of `evaluation.json` and `predictions.csv` by their names."""
     figures = json.dumps(evaluated.facts() | evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     return {EVALUATION_FILE: figures + "\n", PREDICTIONS_FILE: _predictions(evaluated)}
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _predictions(evaluated: Evaluated) -> str:

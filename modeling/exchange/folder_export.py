@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.exchange.outputs import published_output
+from modeling.durable import published_output
 from modeling.inference.classifier import Classifier
 from modeling.networks.architectures import get_architecture
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from modeling.durable import published_output
 from modeling.errors import ModelingError
-from modeling.exchange.outputs import published_output
 from modeling.inference.classifier import Classifier
 from modeling.networks.onnx_graph import write_graph
 

@@ -72,7 +72,7 @@ def _written(planned: ExplainPlan, output: Path) -> Iterator[Written]:
     for panel in planned.panels:
         sheet, facts = panel.make()
         path = output / panel.file_name
-        replace_durably(path, draw(sheet))
+        replace_durably(path, draw(sheet), mode=None)
         yield Written(panel.kind, path, facts)
 
 

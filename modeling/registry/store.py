@@ -7,14 +7,13 @@ import difflib
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from modeling.durable import check_plain, copy_durably
+from modeling.durable import check_plain, copy_durably, staging_folder
 from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, ModelNotFoundError
 from modeling.registry.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
@@ -206,12 +205,9 @@ class ModelStore:
             for version in self._versions(name):
                 if version.digest == digest:
                     return version
-            copy = Path(tempfile.mkdtemp(prefix=".publishing-", dir=folder))
-            try:
+            with staging_folder(folder, ".publishing-") as copy:
                 copy_durably(staged, copy)
                 number = take_next_number(copy, folder)
-            finally:
-                shutil.rmtree(copy, ignore_errors=True)
         return ModelVersion(name, number, digest, folder / str(number))
 
     def remove(self, version: ModelVersion) -> None:

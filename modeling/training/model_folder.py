@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +19,7 @@ from torch import nn
 from modeling.data.dataset import Targets
 from modeling.data.images import Indices, load_image
 from modeling.data.splits import write_split
-from modeling.durable import sync_tree
+from modeling.durable import replaced_folder
 from modeling.errors import ImageError, ModelingError
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Answers, Scored
@@ -165,22 +163,13 @@ def write_model(
     """
     output = request.output
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-        try:
+        with replaced_folder(output) as staging:  # of an earlier result of ours, as check_output saw
             (staging / WEIGHTS_FILE).write_bytes(model.weights)
             (staging / CARD_FILE).write_bytes(model.card.to_bytes())
             if model.int8 is not None:
                 (staging / INT8_FILE).write_bytes(model.int8)
             _write_record(staging, data, tested, history)
             _write_report(staging, data, trained, tested, model.card, history)
-            staging.chmod(0o755)  # mkdtemp keeps others out
-            sync_tree(staging)
-            if output.exists():
-                shutil.rmtree(output)  # an earlier result of ours, as check_output saw
-            staging.rename(output)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except OSError as err:
         raise ModelingError(
             f"the trained model cannot be written to {output}: {err.strerror or err}; make room and train again: "

@@ -23,8 +23,8 @@ from urllib.parse import quote
 import psutil
 import redis
 
+from modeling.durable import replace_durably
 from orchestrator.contract.errors import PigeonholeError, UnavailableError
-from orchestrator.contract.files import write_atomic
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
@@ -117,7 +117,7 @@ class Stack:
 
     def _remember(self, running: dict[str, Process]) -> None:
         data = json.dumps([asdict(process) for process in running.values()], indent=2)
-        write_atomic(self.folder / "processes.json", data.encode())
+        replace_durably(self.folder / "processes.json", data.encode(), mode=None)
 
     def _url(self) -> str | None:
         """This stack's server; None while it has none."""
@@ -142,12 +142,13 @@ class Stack:
             "daemonize no",
         ]
         config_path = self.folder / "server.conf"
-        _write_private(config_path, "\n".join(config) + "\n")  # may hold the password: never an argument
+        # It may hold the password: never an argument, and readable by its owner alone.
+        replace_durably(config_path, ("\n".join(config) + "\n").encode(), mode=0o600)
         process = running["server"] = self._spawn("server", [find_server_program(), str(config_path)])
         self._remember(running)  # before it answers: two servers on the same data would be the end of it
         client = connect(url)
         self._wait(process, lambda: bool(client.ping()), SERVER_START_S)
-        _write_private(self.folder / "url", url)
+        replace_durably(self.folder / "url", url.encode(), mode=0o600)
 
     def _choose_address(self) -> tuple[str, list[str]]:
         """URL and configuration: a unix socket, or loopback with a password where its path would be too long."""
@@ -253,15 +254,6 @@ def _quoted(path: Path) -> str:
 
 def _is_alive(ledger: Ledger, pid: int) -> bool:
     return any(worker.pid == pid and worker.alive for worker in ledger.live_workers.workers())
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def _free_port() -> int:

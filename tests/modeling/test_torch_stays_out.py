@@ -11,7 +11,7 @@ FREE_MODULES = (
     "durable", "errors", "names", "networks.architectures", "networks.recipes", "networks.torchvision_table",
     "networks.weights", "inference.bisection", "inference.decoders", "inference.measure",
     "inference.pipeline", "inference.prediction", "inference.engines.choice",
-    "explain.drawing", "explain.request", "exchange.outputs", "training.process", "training.request",
+    "explain.drawing", "explain.request", "training.process", "training.request",
     "training.fit.history",
 )  # fmt: skip
 FREE = sorted(

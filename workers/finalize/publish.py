@@ -4,17 +4,16 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from modeling.durable import link_once, replace_durably, sync, sync_file, write_durable
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
-from orchestrator.contract.files import fsync_folder, link_once, write_atomic, write_durable
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import ListingFacts, read_facts
@@ -109,7 +108,7 @@ def publish_manifest(
         for path in (temporary, temporary.with_suffix(".summary.tmp")):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-    write_atomic(folder.summary, summary)
+    replace_durably(folder.summary, summary, mode=None)
     return totals
 
 
@@ -136,8 +135,7 @@ def _join(
             _copy_rows(folder, shard, hashed)
             lease.check()
         hashed.write(row_format.footer())
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
     return totals, hashed.sha256.hexdigest()
 
 
@@ -262,7 +260,7 @@ def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrit
         if _is_ours(summary_path(output), hashlib.sha256(summary).hexdigest()):
             summary_path(output).unlink()  # ours, beside a manifest that is not
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
-    fsync_folder(output.parent)
+    sync(output.parent)
 
 
 def _is_ours(output: Path, sha256: str) -> bool:

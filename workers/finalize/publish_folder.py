@@ -5,9 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from modeling.durable import copy_durably
+from modeling.durable import copy_durably, sync
 from modeling.names import text_to_path
-from orchestrator.contract.files import fsync_folder
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
@@ -47,7 +46,7 @@ def _put(copy: Path, output: Path) -> None:
     """Give the copy its name, unless an earlier finalizer did so and died just after that."""
     if not os.path.lexists(output):
         copy.rename(output)
-        fsync_folder(output.parent)
+        sync(output.parent)
     elif output.is_symlink() or not output.is_dir() or not _same(filecmp.dircmp(copy, output, ignore=[], hide=[])):
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
 

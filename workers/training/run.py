@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.durable import sync_tree
+from modeling.durable import replace_durably, sync, sync_tree
 from modeling.errors import ModelingError
 from modeling.evaluation.request import EvaluateRequest
 from modeling.registry.store import ModelStore
 from modeling.training.process import CHILD_ENVIRONMENT
 from modeling.training.request import TrainRequest
-from orchestrator.contract.files import fsync_folder, write_atomic
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import AnyJobRequest, EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.ledger.ledger import FINAL_STATES, Claim
@@ -212,12 +211,12 @@ class ProcessJob:
         except OSError as err:
             if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-        fsync_folder(self._folder.path)
+        sync(self._folder.path)
 
     def _write_request(self, output: Path) -> Path:
         """Write the request for the process, whose result goes into a folder of this claim's own."""
         path = self._folder.path / f"{self._spec.name}_request.{self._claim.fence}.json"
-        write_atomic(path, json.dumps(self._spec.request(output), indent=2).encode())
+        replace_durably(path, json.dumps(self._spec.request(output), indent=2).encode(), mode=None)
         return path
 
     def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:

@@ -3,12 +3,12 @@
 A step's order and chance follow from seed and position (schedule.seed_of), so no random state needs saving.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from modeling.durable import replaced_durably
 from modeling.errors import ModelFormatError
 
 CHECKPOINT_VERSION = 1
@@ -21,15 +21,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         OSError: the disk is full, or refuses otherwise.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            _write(file, {"checkpoint_version": CHECKPOINT_VERSION, **state})
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced_durably(path, mode=None) as file:
+        _write(file, {"checkpoint_version": CHECKPOINT_VERSION, **state})
 
 
 def _write(file: Any, state: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ class FeatureCache:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            temporary.replace(path)  # not synced: what a power cut leaves half written is found out
+            temporary.replace(path)  # not synced, unlike modeling.durable: a damaged file is found out by its name
         finally:
             temporary.unlink(missing_ok=True)
         self._prune(keep=path)

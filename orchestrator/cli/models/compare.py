@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modeling.durable import replace_durably
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from orchestrator.cli.output import json_option, print_json, print_table, say
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.files import write_atomic
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.prepare import check_precision, pin_model
 
@@ -73,7 +73,8 @@ def compare_command(
     compared = compare_models(request, _show_progress(names))
     document = _document(names, data, part, compared)
     if output:
-        write_atomic(output, (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        replace_durably(output, text.encode(), mode=None)
     _say_warnings(names, compared)
     if as_json:
         print_json(document)

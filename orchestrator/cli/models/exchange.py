@@ -1,12 +1,11 @@
 """`pigeonhole models export` and `import`."""
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from modeling.durable import staging_folder
 from modeling.networks.architectures import ARCHITECTURES, get_architecture
 from modeling.registry.store import ModelStore, check_model_name
 from orchestrator.cli.output import json_option, print_json, say
@@ -118,12 +117,9 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
         raise UsageError(f"{str(source)!r} is a folder, which says itself what {option} would say; leave it out")
     store = ModelStore(get_settings().models)
     store.root.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=".importing-", dir=store.root))
-    try:
+    with staging_folder(store.root, ".importing-") as staged:
         _stage(source, spec, staged)
         version = store.publish(staged, name)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
     say(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
     print_json(facts) if as_json else click.echo(version.ref)

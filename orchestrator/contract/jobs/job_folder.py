@@ -22,8 +22,8 @@ import shutil
 from datetime import UTC, datetime
 from typing import Literal, Self
 
+from modeling.durable import link_once, replace_durably, sync, temporary_beside, write_durable
 from orchestrator.contract.errors import NotFoundError
-from orchestrator.contract.files import fsync_folder, link_once, temporary_beside, write_atomic, write_durable
 from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, parse_request
 from orchestrator.contract.messages import JOB_ID, Versioned
 from orchestrator.contract.settings import Settings
@@ -73,8 +73,8 @@ class JobFolder:
         settings.jobs.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir()
         folder.parts.mkdir()
-        write_atomic(folder.path / "job.json", request.model_dump_json(indent=2).encode())
-        fsync_folder(settings.jobs)
+        replace_durably(folder.path / "job.json", request.model_dump_json(indent=2).encode(), mode=None)
+        sync(settings.jobs)
         return folder
 
     @classmethod
@@ -102,7 +102,7 @@ class JobFolder:
         """Put the job on the disk's list of active jobs: from here on it survives a server that forgets it."""
         self._active.parent.mkdir(parents=True, exist_ok=True)
         self._active.touch()
-        fsync_folder(self._active.parent)
+        sync(self._active.parent)
 
     def request_cancel(self) -> None:
         """Record that the operator cancelled the job; a sweep cancels it again if the server forgets."""

@@ -7,14 +7,13 @@ worker reads its shard and nothing else. Both only grow. `listing.json` appears 
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from modeling.durable import replace_durably, sync_file
 from orchestrator.contract.errors import IntegrityError
-from orchestrator.contract.files import write_atomic
 from orchestrator.contract.messages import Versioned
 
 _RECORD = "{offset:015d} {length:015d} {count:09d}\n"
@@ -64,10 +63,10 @@ class ListingWriter:
 
     def publish(self) -> None:
         """Make the shards cut so far durable; only then may the ledger hear of them."""
-        _make_durable(self._listing)
+        sync_file(self._listing)
         self._index.write(b"".join(self._records))  # last, so that it never tells of paths not yet on the disk
         self._records.clear()
-        _make_durable(self._index)
+        sync_file(self._index)
 
     def close(self, skipped: Mapping[str, int]) -> ListingFacts:
         """Cut the last shard and write down that the listing is whole."""
@@ -80,7 +79,7 @@ class ListingWriter:
             sha256=self._sha256.hexdigest(),
             skipped=dict(sorted(skipped.items())),
         )
-        write_atomic(self._folder / "listing.json", facts.model_dump_json(indent=2).encode())
+        replace_durably(self._folder / "listing.json", facts.model_dump_json(indent=2).encode(), mode=None)
         return facts
 
     def _cut(self) -> None:
@@ -151,9 +150,3 @@ def _parse_paths(data: bytes) -> list[str]:
     except ValueError:
         return []
     return paths
-
-
-def _make_durable(file: IO[bytes]) -> None:
-    """Wait until all that was written to `file` is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())

@@ -15,8 +15,8 @@ from typing import IO
 
 from pydantic import Field
 
+from modeling.durable import link_once, temporary_beside
 from orchestrator.contract.errors import IntegrityError, MessageError
-from orchestrator.contract.files import link_once, temporary_beside
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.messages import Versioned
 

@@ -4,14 +4,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from orchestrator.contract.files import link_once, temporary_beside, write_atomic
+from modeling.durable import (
+    link_once,
+    published_output,
+    replace_durably,
+    replaced_durably,
+    replaced_folder,
+    temporary_beside,
+)
+from modeling.errors import ModelingError
 
 
-def test_write_atomic_replaces_the_whole_file(tmp_path):
+def test_replacing_replaces_the_whole_file(tmp_path):
     path = tmp_path / "file"
-    write_atomic(path, b"a long first version")
+    replace_durably(path, b"a long first version")
 
-    write_atomic(path, b"second")
+    replace_durably(path, b"second")
 
     assert path.read_bytes() == b"second"
     assert list(tmp_path.iterdir()) == [path]
@@ -20,12 +28,12 @@ def test_write_atomic_replaces_the_whole_file(tmp_path):
 def test_a_file_that_was_written_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "other").touch()
 
-    write_atomic(tmp_path / "file", b"data")
+    replace_durably(tmp_path / "file", b"data", mode=None)
 
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
-def test_write_atomic_leaves_the_old_file_and_no_temporary_when_it_fails(tmp_path, monkeypatch):
+def test_the_old_file_stays_and_no_temporary_when_replacing_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -34,7 +42,7 @@ def test_write_atomic_leaves_the_old_file_and_no_temporary_when_it_fails(tmp_pat
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
-        write_atomic(path, b"new")
+        replace_durably(path, b"new")
 
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"old")]
 
@@ -122,3 +130,70 @@ def test_any_other_trouble_with_a_link_is_told(tmp_path):
 
     with pytest.raises(FileNotFoundError):
         link_once(tmp_path / "temporary", tmp_path / "no folder" / "file")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_mode_is_set_whatever_the_umask(mode, tmp_path):
+    before = os.umask(0o077)
+    try:
+        replace_durably(tmp_path / "file", b"data", mode=mode)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+def test_a_file_that_is_written_in_pieces_replaces_the_old_one_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write_half():
+        with replaced_durably(path) as file:
+            file.write(b"ne")
+            raise OSError(errno.ENOSPC, "no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_half()
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"old")]
+
+    with replaced_durably(path) as file:
+        file.write(b"ne")
+        file.write(b"w")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"new")]
+
+
+def test_a_folder_replaces_the_old_one_only_when_it_is_whole(tmp_path):
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "old").touch()
+
+    def fill(name, error=None):
+        with replaced_folder(output) as staging:
+            (staging / name).touch()
+            if error:
+                raise error
+
+    with pytest.raises(KeyError):
+        fill("half", KeyError())
+    assert [path.name for path in tmp_path.rglob("*")] == ["output", "old"]
+
+    fill("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["output", "new"]
+    assert output.stat().st_mode & 0o777 == 0o755
+
+
+def test_an_output_is_published_whole_or_not_at_all_and_never_over_another(tmp_path):
+    def publish(name, error=None):
+        with published_output(tmp_path / "new" / name) as written:
+            written.write_bytes(b"data")
+            if error:
+                raise error
+
+    with pytest.raises(KeyError):
+        publish("output", KeyError())
+    assert list((tmp_path / "new").iterdir()) == []
+
+    publish("output")
+    assert (tmp_path / "new" / "output").read_bytes() == b"data"
+    with pytest.raises(ModelingError, match="output exists; name one that does not"):
+        publish("output")
