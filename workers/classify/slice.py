@@ -104,7 +104,7 @@ class ClassifySlice:
             follow_symlinks=request.follow_symlinks,
             max_file_bytes=context.settings.max_file_bytes,
         )
-        self._deadline = time.monotonic() + context.settings.slice_s
+        self._deadline: float | None = None  # begins with the first claim: a process's first decoder takes seconds
         self._draining_since: float | None = None
         self._open: deque[OpenShard] = deque()
         self._delicate: OpenShard | None = None
@@ -168,6 +168,8 @@ class ClassifySlice:
 
     def _is_over(self) -> bool:
         """Whether no further shard should be claimed."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._context.settings.slice_s
         return self._context.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
 
     def _between_batches(self) -> None:
