@@ -1,4 +1,4 @@
-"""Decoded images by index: from memory, or read and decoded ahead from files."""
+"""Decoded images by index: from memory, or from files that are read and decoded ahead."""
 
 # Shapes: N images of the data set, M chosen images, B images of a batch, H height, W width, C channels.
 from collections.abc import Iterable, Iterator
@@ -59,7 +59,7 @@ class DecodedImages:
 
 
 class ImageFiles:
-    """Images that are read and decoded when they are wanted, a few batches ahead, in threads."""
+    """Images that are read and decoded on demand, in threads, a few batches ahead."""
 
     def __init__(self, dataset: Dataset, preprocessing: Preprocessing, *, num_threads: int | None = None) -> None:
         self._dataset = dataset

@@ -19,7 +19,7 @@ PartOf = Mapping[str, str]
 
 
 def parts_of(model: Path) -> PartOf | None:
-    """What the split in a model's folder says of images that are in a part; None where its training wrote none.
+    """The part of each image in a model's split; None where the model has no split.
 
     Raises:
         ModelFormatError: the file is damaged.
@@ -34,7 +34,7 @@ def parts_of(model: Path) -> PartOf | None:
 
 
 def count_trained_on(split: PartOf | None, sha256: Iterable[str]) -> int | None:
-    """How many of the images with these digests the model was trained on; None where it does not say."""
+    """The number of images with these digests that the model was trained on; None where it has no split."""
     return None if split is None else sum(split.get(digest) == PART_NAMES[TRAIN] for digest in sha256)
 
 
@@ -45,7 +45,7 @@ def choose_images(dataset: Dataset, part: DataPart, split: PartOf | None) -> Ind
     of these images, their official parts do.
 
     Raises:
-        DataError: neither knows such a part of these images.
+        DataError: neither has images in that part.
     """
     if part == "all":
         return np.arange(dataset.num_images)

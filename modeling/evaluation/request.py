@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and what the files of its result are called; read without numpy or torch."""
+"""The request of an evaluation, and the names of its result files; imports neither numpy nor torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,10 +18,10 @@ PARTS: tuple[DataPart, ...] = get_args(DataPart)
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
-    """Evaluate the model in folder `model` on labelled images and leave the result in the folder `output`.
+    """Evaluate the model in folder `model` on labelled images and write the result to the folder `output`.
 
     part: `all` images of `data`, or those of one part of the model's own split (known by their content), or of the
-        official parts of `data` where the model's training has not seen them.
+        official parts of `data` where the model's training used none of them.
     model_ref: what the model is called in the result; the folder's name where empty.
     precision: of the engine that answers; auto: the one that jobs use.
     """

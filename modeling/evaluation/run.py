@@ -18,7 +18,7 @@ _OURS = {EVALUATION_FILE, PREDICTIONS_FILE, REPORT_FILE, PLOTS_FOLDER}
 
 
 def evaluate(request: EvaluateRequest, emit: Emit) -> Evaluation:
-    """Evaluate as requested and leave `evaluation.json`, `predictions.csv`, `report.html` and `plots/` in the output.
+    """Evaluate as requested and write `evaluation.json`, `predictions.csv`, `report.html` and `plots/` to the output.
 
     Raises:
         ModelingError: the model, the data, the device, the precision or the output folder cannot be used.
@@ -32,10 +32,10 @@ def evaluate(request: EvaluateRequest, emit: Emit) -> Evaluation:
 
 
 def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", Evaluation]:
-    """Evaluate as requested, and write nothing.
+    """Evaluate as requested, without writing anything.
 
     Events go to `emit` as they happen: `evaluate` with `num_done` and `num_images`, `note` and `warning` with a
-    `text`. Images that cannot be read are counted and listed, and are no part of the figures.
+    `text`. Unreadable images are counted and listed, and are in no figure.
 
     Raises:
         ModelingError: the model, the data, the device or the precision cannot be used.

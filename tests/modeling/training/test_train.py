@@ -327,7 +327,7 @@ def test_a_disk_that_is_full_when_the_model_is_saved_costs_no_earlier_model(tmp_
     def full(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("modeling.training.model_folder.sync_tree", full)
+    monkeypatch.setattr("modeling.durable.sync_tree", full)
     with pytest.raises(ModelingError, match=r"cannot be written to .*model: No space left on device; make room"):
         train(request(data, tmp_path / "model", epochs=1, seed=5), ignore)
 
