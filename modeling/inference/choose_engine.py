@@ -157,6 +157,7 @@ def _graph(classifier: Classifier, folder: Path) -> Path:
     if not path.exists():
         from modeling.networks.onnx_graph import write_graph  # slow to import
 
+        # Not durable: a graph that a power cut left half written is built anew (`_make`).
         temporary = folder / f".{GRAPH_FILE}.{os.getpid()}"
         write_graph(classifier.network, classifier.card, temporary)
         temporary.replace(path)

@@ -61,6 +61,8 @@ class _Trial:
 class Decoders:
     """Reads and decodes chunks of images in threads; the caller keeps their order.
 
+    Not `images/loader.py`: the number of threads is found from the first images, and work units bound how far ahead.
+
     Unless a number of threads is given, the calling thread reads and decodes the first images and measures how many
     threads keep the cores busy: one per core, and more by the share of time that reading waits for the storage
     (Goetz et al., Java Concurrency in Practice, 2006, 8.2: cores x (1 + wait / compute)). Small images take and
