@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 # uv from PATH if it is there, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: docs help demo test test-fast check format bench bench-jobs bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz test-elsewhere check format docs bench bench-jobs bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: check  ## Everything that CI checks
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
+
+fuzz: $(STAMP)  ## Property tests with new seeds and a hundred times the examples; prints how to reproduce what fails
+	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile fuzz --timeout 0 --numprocesses 2 --dist worksteal
 
 check: $(STAMP)  ## Format, lint and types
 	$(BIN)/ruff format --check .

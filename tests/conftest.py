@@ -10,10 +10,15 @@ from hypothesis import settings as hypothesis_settings
 
 from orchestrator.contract.settings import Settings, get_settings
 
+_FIXTURES = (HealthCheck.function_scoped_fixture,)
+# The same examples in every run: a change that breaks nothing never fails by chance. `make fuzz` looks for new ones.
 hypothesis_settings.register_profile(
-    "pigeonhole", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "repeatable", derandomize=True, deadline=None, max_examples=50, suppress_health_check=_FIXTURES
 )
-hypothesis_settings.load_profile("pigeonhole")
+hypothesis_settings.register_profile(
+    "fuzz", deadline=None, max_examples=5_000, print_blob=True, suppress_health_check=_FIXTURES
+)
+hypothesis_settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

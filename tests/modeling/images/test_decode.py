@@ -207,7 +207,7 @@ def test_broken_exif_does_not_cost_the_image():
     assert only_value(data, GREY_4) == [9]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.data())
 def test_damaged_files_give_pixels_or_an_image_error(draw):
     format = draw.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "ICO", "TGA", "QOI", "SGI"]))
