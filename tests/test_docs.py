@@ -1,5 +1,6 @@
-"""The pages against the repository and the command line: links, command lines, and whether every command is told of."""
+"""The pages against the repository and the command line: links, paths, command lines; no command is missing."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -13,13 +14,24 @@ from tests.support.commands import CONTEXT, LEAVES
 from tests.support.images import make_class_folders
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 _FENCE = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*pigeonhole [^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _SHELL = ("|", ">", "&&", ";", "&")
+_QUOTED = re.compile(r"`([^`\n]+)`")
+_PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_FOLDERS = ("benchmarks", "contract", "docs", "examples", "modeling", "orchestrator", "pigeonhole", "tests", "workers")
+_PATH = re.compile(rf"(?:{'|'.join(_FOLDERS)})/[\w./-]*")
+_FILE = re.compile(r"\w+\.(?:py|lua)")
+_PACKAGES = ("benchmarks", "modeling", "orchestrator", "tests", "workers")
+_DOTTED = re.compile(rf"\b(?:{'|'.join(_PACKAGES)})(?:\.\w+)+")
+_FILE_NAMES = {path.name for folder in _FOLDERS for path in (ROOT / folder).rglob("*.[pl]*")}
 
 
 def command_lines(text: str) -> list[str]:
@@ -64,6 +76,32 @@ def fault_of(line: str) -> str:
     return ""
 
 
+def missing_paths(text: str) -> list[str]:
+    """Paths and file names of the repository in backticks that do not exist; `contract/` is that of orchestrator."""
+    words = [word for quoted in _QUOTED.findall(text) for word in quoted.split()]
+    paths = [word for word in words if _PATH.fullmatch(word)]
+    lost = [path for path in paths if not any((top / path).exists() for top in (ROOT, ROOT / "orchestrator"))]
+    return lost + [word for word in words if _FILE.fullmatch(word) and word not in _FILE_NAMES]
+
+
+def missing_names(text: str) -> list[str]:
+    """Dotted names in backticks that are neither a module nor what a module defines."""
+    names = [name for quoted in _QUOTED.findall(text) for name in _DOTTED.findall(quoted)]
+    return [name for name in names if not _is_defined(name)]
+
+
+def _is_defined(dotted: str) -> bool:
+    place, parts = ROOT, dotted.split(".")
+    while parts and (place / parts[0]).is_dir():
+        place /= parts.pop(0)
+    if not parts:
+        return True
+    module = place / f"{parts[0]}.py"
+    return module.exists() and all(
+        re.search(rf"^\s*(?:class|def) {name}\b|^{name}\b", module.read_text(), re.M) for name in parts[1:]
+    )
+
+
 def anchors_of(page: Path) -> set[str]:
     """What GitHub calls the headings of a page."""
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(page.read_text()))
@@ -89,6 +127,46 @@ def test_every_command_line_names_commands_and_options_that_exist(page: Path) ->
     faults = {line: fault for line in command_lines(page.read_text()) if (fault := fault_of(line))}
 
     assert faults == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_every_path_and_module_in_backticks_exists(page: Path) -> None:
+    text = page.read_text()
+
+    assert (missing_paths(text), missing_names(text)) == ([], [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_every_import_of_a_snippet_is_of_something_that_exists(page: Path) -> None:
+    trees = [ast.parse(block) for block in _PYTHON.findall(page.read_text())]
+    imports = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = [f"{node.module}.{alias.name}" for node in imports for alias in node.names]
+
+    assert [name for name in names if name.startswith(_PACKAGES) and not _is_defined(name)] == []
+
+
+def test_contributing_names_every_target_of_the_makefile() -> None:
+    makefile, page = (ROOT / "Makefile").read_text(), (ROOT / "CONTRIBUTING.md").read_text()
+    targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
+
+    assert [target for target in targets if f"`make {target}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("`contract/jobs/parts.py` and `orchestrator/contract/jobs/parts.py`, `modeling/`", []),
+        ("`contract/parts.py`, `parts.py`, and `lost.lua`", ["contract/parts.py", "lost.lua"]),
+        ("`modeling.images.decode.decode_image` and `modeling.errors.ModelingError`", []),
+        (
+            "`python -m benchmarks.lost --num 3` and `modeling.errors.LostError`",
+            ["benchmarks.lost", "modeling.errors.LostError"],
+        ),
+        ("`demo-output/glyphs` and `photos/train`, `job.json`", []),
+    ],
+)
+def test_a_path_or_name_that_does_not_exist_is_found_out(text: str, missing: list[str]) -> None:
+    assert missing_paths(text) + missing_names(text) == missing
 
 
 @pytest.mark.parametrize("name", ["commands.md", "settings.md"])
