@@ -1,8 +1,8 @@
-"""A failed acknowledgement must end the connection, or the worker hangs for good.
+"""Makes a failed acknowledgement end the connection; without this the worker hangs.
 
 kombu's `ack_log_error` and `reject_log_error` log a connection error and go on. On Redis the prefetch slot of
-that message is then never freed, BRPOP is never sent again, and the worker stands there, alive and deaf, after
-the server was killed or frozen (celery#8990, celery#10205). Letting the error out makes the consumer reconnect.
+that message is then never freed and BRPOP is never sent again: the worker stays alive but takes no more messages after
+the server was killed or frozen (celery#8990, celery#10205). Raising the error makes the consumer reconnect.
 tests/integration/test_server_faults.py fails without this.
 """
 

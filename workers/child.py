@@ -21,7 +21,7 @@ from workers.context import ModelCache, WorkerContext
 
 logger = logging.getLogger(__name__)
 
-WORKER_ENVIRONMENT = "PIGEONHOLE_WORKER"  # by which the parent passes WorkerFacts to its pool child; not for operators
+WORKER_ENVIRONMENT = "PIGEONHOLE_WORKER"  # set by the parent for its pool child: WorkerFacts as JSON; not for operators
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class WorkerFacts:
 
     worker: str
     device: str
-    drain_flag: str  # a file that appears when the worker is told to stop
+    drain_flag: str  # path of a file that the parent creates when the worker must stop
     log_level: str
 
     def to_json(self) -> str:
@@ -61,21 +61,21 @@ def worker_context() -> WorkerContext:
 
 
 @contextlib.contextmanager
-def at_work(doing: str) -> Iterator[WorkerContext]:
-    """The context; the ledger shows what the worker is doing meanwhile."""
+def reporting_activity(activity: str) -> Iterator[WorkerContext]:
+    """The context; the ledger shows the activity until the block ends."""
     context = worker_context()
-    _say(context, doing)
+    _report_activity(context, activity)
     try:
         yield context
     finally:
-        _say(context, "draining" if context.draining() else "idle")
+        _report_activity(context, "draining" if context.draining() else "idle")
 
 
-def _say(context: WorkerContext, doing: str) -> None:
+def _report_activity(context: WorkerContext, activity: str) -> None:
     try:
-        context.ledger.live_workers.say_doing(context.worker, doing)
+        context.ledger.live_workers.report_activity(context.worker, activity)
     except SERVER_ERRORS as err:
-        logger.info("cannot report %r: %s", doing, err)
+        logger.info("cannot report %r: %s", activity, err)
 
 
 @signals.worker_process_init.connect
@@ -84,7 +84,7 @@ def _warm_up(**_: Any) -> None:
     configure_logging(WorkerFacts.from_environment().log_level)
     import modeling.inference.classifier  # noqa: F401
 
-    _say(worker_context(), "idle")
+    _report_activity(worker_context(), "idle")
     logger.info("ready")
 
 

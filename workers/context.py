@@ -1,4 +1,4 @@
-"""What the pool child of a worker works with, whatever the job."""
+"""What the pool child of a worker works with, for jobs of every kind."""
 
 import gc
 import threading
@@ -19,7 +19,7 @@ from orchestrator.contract.settings import Settings
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
 
-PATIENCE_S = 120.0  # a server that is away longer ends the slice; the parts on the disk are not lost
+PATIENCE_S = 120.0  # a server that is away for longer ends the slice; the parts on the disk are kept
 MODELS_KEPT = 4
 
 
@@ -27,7 +27,7 @@ class ModelCache:
     """Loaded models by digest, shared by all threads; the least recently used is dropped when there are too many."""
 
     def __init__(self, store: ModelStore, device: str, *, batch_size: int | None = None) -> None:
-        """batch_size: the operator's; by default each model has its own."""
+        """batch_size: the configured one; by default each model's own."""
         self._store = store
         self._device = device
         self._batch_size = batch_size
@@ -54,12 +54,12 @@ class ModelCache:
                 self._load(key, loading, pin)
             return loading.result()
         finally:
-            del loading  # an error's traceback holds this call, which must not hold the error
+            del loading  # an error's traceback refers to this frame, which must not refer to the error
 
     def _load(self, key: tuple[str, WantedPrecision], loading: "Future[Classifier]", pin: ModelPin) -> None:
         """Load a model; an error is raised in all threads that wait for it, and the next call loads it again."""
         try:
-            from modeling.inference.choose_engine import load_fastest  # torch: only where a model is wanted
+            from modeling.inference.choose_engine import load_fastest  # imports torch, so only when a model is loaded
 
             version = self._store.resolve_pinned(pin.ref, pin.digest)
             classifier = load_fastest(version, self._device, precision=key[1])
@@ -70,15 +70,15 @@ class ModelCache:
                     del self._models[key]
             loading.set_exception(err)
         else:
-            self._settle()
+            self._drop_least_used()
         finally:
             del loading
 
-    def _settle(self) -> None:
-        """Drop the least recently used models, and exclude what stays from garbage collection.
+    def _drop_least_used(self) -> None:
+        """Drop the least recently used models, and exclude the others from garbage collection.
 
-        Rows are many new objects, so Python collects garbage often, and looks at all objects each time: torch's and
-        the models' are hundreds of thousands, which took a sixth of the time of a job of tiny images. So all objects
+        Rows are many new objects, so Python collects garbage often and visits all objects each time: torch and the
+        models have hundreds of thousands, which took a sixth of the time of a job of tiny images. So all objects
         that exist when a model has been loaded are frozen until a model is dropped.
         """
         with self._lock:
@@ -95,7 +95,7 @@ class ModelCache:
 class WorkerContext:
     """What a worker's functions need: plain values and functions, so that tests need no Celery.
 
-    ledger: asks the server once a call, for leases and reports that are repeated anyway.
+    ledger: sends each call once, for leases and reports that are repeated anyway.
     device: as torch names it.
     ring: takes a queue and a job.
     """
@@ -114,5 +114,5 @@ class WorkerContext:
 
     @property
     def recovering_ledger(self) -> RecoveringLedger:
-        """The ledger that waits for a server that is away, for `PATIENCE_S` or until the worker is told to stop."""
+        """The ledger that waits for a server that is away, for `PATIENCE_S` or until the worker must stop."""
         return RecoveringLedger(self.ledger, self.settings, Patience(PATIENCE_S, self.draining))

@@ -1,4 +1,4 @@
-"""Which device a worker holds. Torch stays out of it: the process that asks never imports it."""
+"""Which device a worker holds. Torch is not used: the process that asks never imports it."""
 
 import fcntl
 import os
@@ -14,10 +14,10 @@ from orchestrator.contract.errors import UnavailableError, UsageError
 
 @dataclass(frozen=True)
 class Device:
-    """A device, or several GPUs that train together, and what the pool child needs to see them."""
+    """A device, or several GPUs that train together, and what makes them visible to the pool child."""
 
-    name: str  # as the operator says it: cpu, cuda:1, cuda:0,1
-    torch_name: str  # as the pool child, which sees only these, names the first: cpu, cuda:0
+    name: str  # as the operator names it: cpu, cuda:1, cuda:0,1
+    torch_name: str  # the first one, as the pool child names it, which sees only these: cpu, cuda:0
     visible: str | None  # CUDA_VISIBLE_DEVICES
     locks: tuple[IO[str], ...] = ()  # held open while the worker lives
 
@@ -49,15 +49,15 @@ def take_device(wanted: str, *, gpus: list[int] | None = None, locks: Path | Non
 
 
 def _numbers(wanted: str) -> list[int]:
-    """The GPUs that are named, as in cuda:0,1."""
+    """The indices of the GPUs in a name such as cuda:0,1."""
     numbers = wanted.removeprefix("cuda:").split(",")
     if not wanted.startswith("cuda:") or not all(number.isdecimal() for number in numbers):
-        raise UsageError(f"--device {wanted!r} is none of auto, cpu, cuda:N, cuda:N,M,...")
+        raise UsageError(f"--device {wanted!r} is not one of auto, cpu, cuda:N, cuda:N,M,...")
     return sorted({int(number) for number in numbers})
 
 
 def _lock_all(folder: Path, gpus: list[int]) -> tuple[IO[str], ...]:
-    """The lock files of all these GPUs, locked; none where another process has one of them."""
+    """The lock files of all these GPUs, locked; empty where another process holds one of them."""
     held: list[IO[str]] = []
     for gpu in gpus:
         lock = _try_lock(folder, gpu)
@@ -70,14 +70,14 @@ def _lock_all(folder: Path, gpus: list[int]) -> tuple[IO[str], ...]:
 
 
 def _lock_folder() -> Path:
-    """Locks are of this machine, unlike PIGEONHOLE_HOME, which many machines share."""
+    """Locks belong to this machine, unlike PIGEONHOLE_HOME, which many machines share."""
     return Path(tempfile.gettempdir()) / f"pigeonhole-{os.getuid()}"
 
 
 def _try_lock(folder: Path, gpu: int) -> IO[str] | None:
-    """The lock file of a GPU, locked; None where another process has it.
+    """The lock file of a GPU, locked; None where another process holds it.
 
-    The folder lies where anybody may write: it must be ours alone, and no link in it is followed.
+    All users may write to the parent folder: so this folder must be ours alone, and no link in it is followed.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = folder.lstat()

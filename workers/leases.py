@@ -1,4 +1,4 @@
-"""Keeping what a slice has claimed: a thread renews the leases and learns whether the job goes on."""
+"""Keeps the claims of a slice: a thread renews the leases and learns whether the job continues."""
 
 import logging
 import os
@@ -63,13 +63,13 @@ class Leases:
             self._claims[claim.shard] = claim
 
     def drop(self, claim: Claim) -> None:
-        """Renew `claim` no longer: it is committed."""
+        """Stop renewing `claim`: it is committed."""
         with self._lock:
-            if self._claims.get(claim.shard) == claim:  # it may have been lost, and claimed anew
+            if self._claims.get(claim.shard) == claim:  # it may have been lost, and claimed again
                 del self._claims[claim.shard]
 
     def abandon(self) -> None:
-        """Renew nothing any more, and hand nothing back: the leases run out, as they do after a death."""
+        """Stop renewing, and hand nothing back: the leases run out, as they do when a worker dies."""
         with self._lock:
             self._claims.clear()
 
@@ -84,13 +84,13 @@ class Leases:
 
     @property
     def job_goes_on(self) -> bool:
-        """Whether the job still wants work done, as of the last renewal."""
+        """Whether the job still needs work, as of the last renewal."""
         return self.state in ("queued", "running", "finalizing", "unknown")
 
     def _tick(self) -> None:
         try:
             self._renew()
-        finally:  # a server that is away must not keep a process that hangs from being noticed
+        finally:  # a process that hangs must be noticed also while the server is away
             self._on_tick()
             self._end_if_stalled()
 
@@ -99,7 +99,9 @@ class Leases:
         self.state, lost = self._context.ledger.renew(self._job, claims, self._context.settings.lease_s)
         self.lost |= lost
         if lost and self.state != "unknown":
-            logger.warning("job %s: the lease of shards %s ran out; another may have them", self._job, sorted(lost))
+            logger.warning(
+                "job %s: the lease of shards %s ran out; another worker may have them", self._job, sorted(lost)
+            )
 
     def _end_if_stalled(self) -> None:
         if time.monotonic() - self._last_progress > self._context.settings.stall_s:

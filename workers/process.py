@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 @click.option("--device", "wanted", default="auto")
 @click.option("--log-level", default="INFO")
 def main(queues: str, wanted: str, log_level: str) -> None:
-    """Run one worker until it is told to stop."""
+    """Run one worker until a signal stops it."""
     configure_logging(log_level)
     try:
         run_worker(_parse_queues(queues), take_device(wanted), log_level)
@@ -51,7 +51,7 @@ def main(queues: str, wanted: str, log_level: str) -> None:
 
 
 def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
-    """Hold `device` and take doorbells from `queues` until told to stop."""
+    """Hold `device` and take doorbells from `queues` until a signal stops the worker."""
     settings = get_settings()
     url = settings.require_server_url()
     ledger = Ledger(connect(url))
@@ -67,7 +67,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts; CUDA's default is by speed
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML numbers them; CUDA's default order is by speed
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting starves the decode threads of shared cores
     ack_patch.install()
     app = create_app(url, include=("workers.tasks",))
@@ -83,7 +83,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
 
 
 class MaintenanceThreads:
-    """The worker's heartbeat and its sweep, each in a thread of its own: a sweep may have a large job to restore."""
+    """The worker's heartbeat and its sweep, each in its own thread: restoring a large job may take long."""
 
     def __init__(self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str) -> None:
         self._app = app
@@ -96,8 +96,8 @@ class MaintenanceThreads:
             "queues": ",".join(queues),
         }
         self._threads = (
-            PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", at_once=True),
-            PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", at_once=True),
+            PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", immediately=True),
+            PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", immediately=True),
         )
 
     def start(self) -> None:
@@ -106,13 +106,13 @@ class MaintenanceThreads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop the threads and remove the worker from the live ones."""
+        """Stop the threads and remove the worker from the live workers."""
         for thread in self._threads:
             thread.stop(wait_s=HEARTBEAT_S)
         try:
             self._ledger.live_workers.remove(self._worker)
         except SERVER_ERRORS as err:
-            logger.info("cannot remove this worker from the live ones, its heartbeat will expire: %s", err)
+            logger.info("cannot remove this worker from the live workers, its heartbeat will expire: %s", err)
 
     def _heartbeat(self) -> None:
         self._ledger.live_workers.heartbeat(
@@ -133,7 +133,7 @@ def _parse_queues(text: str) -> tuple[str, ...]:
     """The queues to listen to; every worker ends jobs."""
     wanted = [name.strip() for name in text.split(",") if name.strip()]
     if unknown := sorted(set(wanted) - set(ALL_QUEUES)):
-        raise UsageError(f"--queues {text!r}: {unknown[0]!r} is none of {', '.join(ALL_QUEUES)}")
+        raise UsageError(f"--queues {text!r}: {unknown[0]!r} is not one of {', '.join(ALL_QUEUES)}")
     if not wanted:
         raise UsageError(f"--queues {text!r} names no queue; choose from {', '.join(ALL_QUEUES)}")
     return tuple(dict.fromkeys([*wanted, FINALIZE]))
@@ -143,7 +143,7 @@ def _celery_arguments(worker: str, queues: tuple[str, ...], log_level: str) -> l
     return [
         "--quiet",
         "worker",
-        "--pool=prefork",  # never solo: it loses the task it is in when told to stop
+        "--pool=prefork",  # never solo: on SIGTERM it loses the task it is running
         "--concurrency=1",  # one pool child holds the device
         f"--queues={','.join(queues)}",
         f"--hostname={worker}@{socket.gethostname()}",
@@ -158,14 +158,14 @@ def _keep_logging(**_: Any) -> None:
 
 
 def _ready(drain_flag: Path, maintenance: MaintenanceThreads) -> None:
-    """Called when the worker takes doorbells: set up the signals, start the maintenance threads."""
+    """Called when the worker begins to take doorbells: install the signal handlers, start the maintenance threads."""
     warm_stop = signal.getsignal(signal.SIGTERM)
     assert callable(warm_stop)
 
     def stop(number: int, frame: FrameType | None) -> None:
         if drain_flag.exists():
-            _stop_at_once(drain_flag.parent)
-        logger.warning("told to stop: finishing or handing back what is held; once more stops at once")
+            _stop_immediately(drain_flag.parent)
+        logger.warning("stopping: finishing or handing back claimed shards; a second signal stops immediately")
         drain_flag.touch()
         warm_stop(number, frame)
 
@@ -174,7 +174,7 @@ def _ready(drain_flag: Path, maintenance: MaintenanceThreads) -> None:
     maintenance.start()
 
 
-def _stop_at_once(run_folder: Path) -> None:
+def _stop_immediately(run_folder: Path) -> None:
     """End this process and its pool child now; leases run out, and other workers take over."""
     for child in psutil.Process().children(recursive=True):
         child.kill()

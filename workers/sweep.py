@@ -1,6 +1,6 @@
-"""The sweep: a worker looks after every active job, and rings for those that have work and no worker.
+"""The sweep: a worker checks every active job, and rings for those that have work and no worker.
 
-Because of it a doorbell may be lost, and an emptied server is filled again: the active jobs are listed on the disk.
+So a lost doorbell does no harm, and an emptied server is filled again: the active jobs are listed on the disk.
 """
 
 import logging
@@ -22,11 +22,11 @@ _LISTER_DIED = "the process that submitted it ended before it had listed all ima
 
 
 def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) -> None:
-    """Look after every active job once.
+    """Check every active job once.
 
-    For a job with shards to claim it rings once for every idle worker, if no bell hangs on the queue; for a job that
-    must be ended it rings also where no worker is idle. For a job that no worker has touched for two slices it rings
-    although bells hang there, as long as they are no more than the active jobs: so their number stays bounded.
+    A job with shards to claim gets a doorbell for every idle worker if no doorbell waits in the queue; a job that must
+    be ended gets one also if no worker is idle. A starving job gets one even if doorbells wait, as long as no more
+    wait than there are active jobs: so their number stays bounded.
     """
     jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
     recovering = RecoveringLedger(ledger, settings)
@@ -34,19 +34,19 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
     idle = {queue: ledger.live_workers.num_idle(queue) for queue in ALL_QUEUES} if jobs else {}
     for job in sorted(jobs):
         try:
-            queue, need = _look_after(JobFolder.open(settings, job), recovering, starving_s=2 * settings.slice_s)
+            queue, need = _check_job(JobFolder.open(settings, job), recovering, starving_s=2 * settings.slice_s)
         except SERVER_ERRORS:
             raise
-        except Exception:  # one damaged folder must not keep the others from being looked after
-            logger.exception("cannot look after job %s", job)
+        except Exception:  # one damaged folder must not prevent the check of the others
+            logger.exception("cannot check job %s", job)
             continue
-        for _ in range(_num_bells(need, waiting[queue], idle[queue], num_jobs=len(jobs))):
+        for _ in range(_num_doorbells(need, waiting[queue], idle[queue], num_jobs=len(jobs))):
             ring(queue, job)
             waiting[queue] += 1
 
 
-def _num_bells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
-    """How many bells to ring for a job in need, on a queue where `waiting` hang and `idle` workers listen."""
+def _num_doorbells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
+    """How many doorbells a job needs, in a queue where `waiting` doorbells wait and `idle` workers listen."""
     if need == "nothing":
         return 0
     if need == "starving" and waiting <= num_jobs:
@@ -66,8 +66,8 @@ def _finish_listing(folder: JobFolder, request: AnyJobRequest, ledger: Recoverin
     ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, failure_limit=limit)
 
 
-def _look_after(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: float) -> tuple[str, str]:
-    """The queue of the job's next bell, and what the job needs; enters into the ledger what it does not know."""
+def _check_job(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: float) -> tuple[str, str]:
+    """The queue of the job's next doorbell, and what the job needs; enters into the ledger what it does not know."""
     outcome = folder.outcome()
     if outcome is not None:
         enter_outcome(folder, outcome, ledger)
@@ -75,7 +75,7 @@ def _look_after(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: floa
     request = folder.request()
     queue = QUEUE_OF_KIND[request.kind]
     if folder.cancel_requested():
-        ledger.cancel(folder.job)  # once more: the server may have lost it with its last second
+        ledger.cancel(folder.job)  # again: the server may have lost the cancel with its last second
     need = ledger.need(folder.job, starving_s)
     if need == "lister":
         _finish_listing(folder, request, ledger)

@@ -10,7 +10,7 @@ from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.child import at_work
+from workers.child import reporting_activity
 from workers.classify.slice import classify_slice
 from workers.finalize.finalize import end_job
 from workers.training.run import run_process_job
@@ -23,30 +23,30 @@ _WORK = {CLASSIFY: classify_slice, TRAIN: run_process_job, FINALIZE: end_job}
 @shared_task(name=TASKS[CLASSIFY], time_limit=SLICE_TIME_LIMIT_S)
 def classify_task(message: dict[str, Any]) -> None:
     """Classify for one slice of time."""
-    _answer(CLASSIFY, message)
+    _handle(CLASSIFY, message)
 
 
 @shared_task(name=TASKS[TRAIN])
 def train_task(message: dict[str, Any]) -> None:
     """Train or evaluate to the end; the process that does it can be stopped at any time."""
-    _answer(TRAIN, message)
+    _handle(TRAIN, message)
 
 
 @shared_task(name=TASKS[FINALIZE], time_limit=SLICE_TIME_LIMIT_S)
 def finalize_task(message: dict[str, Any]) -> None:
     """End a job."""
-    _answer(FINALIZE, message)
+    _handle(FINALIZE, message)
 
 
-def _answer(queue: str, message: dict[str, Any]) -> None:
-    """Do the work that the doorbell is for; an invalid doorbell is logged and dropped."""
+def _handle(queue: str, message: dict[str, Any]) -> None:
+    """Work on the job of a doorbell; an invalid doorbell is logged and dropped."""
     try:
         job = Doorbell.parse(message, what=f"a doorbell on {queue}").job
-        with at_work(f"{queue} {job}") as context:
+        with reporting_activity(f"{queue} {job}") as context:
             _WORK[queue](job, context)
     except MessageError as err:
-        logger.error("%s", err)  # noqa: TRY400 the message is enough
+        logger.error("%s", err)  # noqa: TRY400 the message says everything
     except NotFoundError as err:
         logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400
     except SERVER_ERRORS as err:
-        logger.warning("the server is away for too long, leaving %s to another doorbell: %s", queue, err)
+        logger.warning("the server was away for too long, leaving %s to another doorbell: %s", queue, err)

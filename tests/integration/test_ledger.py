@@ -754,7 +754,7 @@ def test_what_the_append_only_file_holds_outlives_a_kill(own_server):
 def test_a_worker_is_listed_with_what_it_reports_of_itself(ledger):
     ledger.live_workers.heartbeat("w2", {"host": "h", "pid": 7, "device": "cpu", "queues": "classify,finalize"})
     ledger.live_workers.heartbeat("w1", {"host": "h", "pid": 8, "device": "cuda:0", "queues": "train"})
-    ledger.live_workers.say_doing("w2", "classify " + JOB)
+    ledger.live_workers.report_activity("w2", "classify " + JOB)
     ledger.live_workers.count_images("w2", 30)
     ledger.live_workers.count_images("w2", 12)
 
@@ -783,7 +783,7 @@ def test_workers_of_machines_with_wrong_clocks_are_alive(ledger, monkeypatch):
 def test_a_worker_that_ended_is_not_listed_and_leaves_nothing_for_ever(ledger):
     ledger.live_workers.heartbeat("w1", {"host": "h", "pid": 7})
     ledger.live_workers.remove("w1")
-    ledger.live_workers.say_doing("w1", "idle")  # its pool child, which outlives it by a moment
+    ledger.live_workers.report_activity("w1", "idle")  # its pool child, which outlives it by a moment
 
     assert ledger.live_workers.workers() == []
     assert 0 < ledger.client.ttl("{pigeonhole}:worker:w1") <= 3600

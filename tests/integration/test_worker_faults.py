@@ -134,7 +134,7 @@ def test_a_second_signal_stops_a_worker_at_once(house: House, tmp_path: Path):
     children = psutil.Process(worker.process.pid).children(recursive=True)
 
     worker.terminate()
-    wait_until(lambda: "told to stop" in worker.log.read_text(), what="the worker heard")
+    wait_until(lambda: "stopping: " in worker.log.read_text(), what="the worker heard")
     worker.terminate()
 
     assert worker.process.wait(5) == 128 + signal.SIGTERM

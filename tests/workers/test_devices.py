@@ -57,7 +57,7 @@ def test_the_cpu_is_taken_by_any_number_of_workers_and_sees_no_gpu(wish, gpus, t
 
 @pytest.mark.parametrize("wish", ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cuda:0,", "0,1", ""])
 def test_a_wish_that_names_no_device_is_refused(wish, tmp_path):
-    with pytest.raises(UsageError, match=r"is none of auto, cpu, cuda:N"):
+    with pytest.raises(UsageError, match=r"is not one of auto, cpu, cuda:N"):
         take_device(wish, gpus=[0], locks=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Finding the image that kills workers: what a process was doing in a shard when it died.
+"""Finds the image that kills workers: the journal notes what a process tries before it tries it.
 
 A shard whose workers died twice is predicted carefully: one batch at a time, with a note before each. The last note of
 a journal names what killed that process. The images of such a batch are then tried alone. An image that kills twice
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.contract.ledger.ledger import Claim
 
-CAREFUL_FROM_ATTEMPT = 3  # two deaths can be chance: a machine switched off, the memory full
+CAREFUL_FROM_ATTEMPT = 3  # two deaths can be chance: a machine was switched off, memory was full
 POISON_DEATHS = 2
 
 BATCH, IMAGE, FINISHED = "batch", "image", "finished"
@@ -23,7 +23,7 @@ BATCH, IMAGE, FINISHED = "batch", "image", "finished"
 class Journal:
     """The notes of one claim on a shard, beside those of earlier claims.
 
-    Notes survive the process, not a power cut: the shard is then tried again without a suspect.
+    Notes survive the death of the process, but not a power cut: the shard is then tried again without a suspect.
     """
 
     def __init__(self, folder: Path, claim: Claim) -> None:
@@ -42,7 +42,7 @@ class Journal:
 
     @contextlib.contextmanager
     def open(self) -> Iterator["Notes"]:
-        """Take notes; an exception, unlike the death of the process, ends them with `finished`."""
+        """Open the journal for notes; an exception ends it with `finished`, the death of the process does not."""
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{self._claim.shard:08d}.{self._claim.fence}.jsonl"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -61,5 +61,5 @@ class Notes:
         self._descriptor = descriptor
 
     def trying(self, what: str, index: int) -> None:
-        """Write down what is tried next."""
+        """Note what is tried next."""
         os.write(self._descriptor, (json.dumps([what, index]) + "\n").encode())

@@ -1,7 +1,7 @@
 """`python -m workers.classify.measure`: measures a model on a sample of images, in a process of its own.
 
 stdin: one line with a MeasureRequest, then a pipe that the parent holds open; when it closes, the parent has ended and
-this process ends too. stdout: one line with a MeasureAnswer. stderr: what libraries print.
+this process ends too. stdout: one line with a MeasureAnswer. stderr: the output of libraries.
 Exit codes: 0 done, 1 a user error (in the answer) or a bug (a traceback on stderr), 75 the parent has ended.
 """
 

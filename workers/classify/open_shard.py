@@ -1,4 +1,4 @@
-"""A claimed shard that collects its rows, and its commit while the next shard is predicted."""
+"""A claimed shard and its rows, and the thread that commits it while the next shard is predicted."""
 
 import logging
 from collections import Counter
@@ -18,7 +18,7 @@ from orchestrator.contract.ledger.ledger import Claim
 class OpenShard:
     """A claimed shard and the rows it has so far.
 
-    decides: whether the model is calibrated; an image that failed is then rejected.
+    decides: whether the model is calibrated; an image that failed then gets the decision `reject`.
     """
 
     claim: Claim
@@ -53,13 +53,13 @@ class OpenShard:
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 0.5  # between calls of `while_waiting`
+_POLL_S = 0.5  # between calls of `while_waiting`
 
 
 class Commits:
     """Commits one shard at a time in a thread; the end of the `with` block waits for it, also after an exception.
 
-    What a commit raises is raised by the next call, or logged if another exception ends the block.
+    The next call raises the error of a commit; if another exception ends the block, the error is logged.
     """
 
     def __init__(self, commit: Callable[[OpenShard], None], while_waiting: Callable[[], None]) -> None:
@@ -76,25 +76,25 @@ class Commits:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.shutdown(wait=True)
-        lost = self._pending.exception() if self._pending else None
-        if lost is not None and type(lost) is not kind:
-            logger.warning("the commit of a shard failed too: %s: %s", type(lost).__name__, lost)
+        failure = self._pending.exception() if self._pending else None
+        if failure is not None and type(failure) is not kind:
+            logger.warning("the commit of a shard failed too: %s: %s", type(failure).__name__, failure)
 
     def add(self, shard: OpenShard) -> None:
         """Commit a shard after the one before it."""
-        self.settle()
+        self.wait()
         self._pending = self._writer.submit(self._commit, shard)
 
     def check(self) -> None:
-        """Raise what the last commit raised, if it has ended."""
+        """Raise the error of the last commit, if it has failed."""
         if self._pending is not None and self._pending.done():
-            self.settle()
+            self.wait()
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait for the last commit."""
         while self._pending is not None:
             try:
-                self._pending.result(timeout=_LOOK_S)
+                self._pending.result(timeout=_POLL_S)
             except TimeoutError:
                 self._while_waiting()
             else:

@@ -1,4 +1,4 @@
-"""Reads the files of a source: bounded in size, inside the root, without blocking on pipes or devices."""
+"""Reads the files of a source: up to a size limit, inside the root, without blocking on pipes or devices."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ class ImageReader:
         self._real_root = os.path.realpath(self._root)
         self._follow = follow_symlinks
         self._max_file_bytes = max_file_bytes
-        self._inside: dict[str, bool] = {}  # folder -> whether it really lies below the root
+        self._inside: dict[str, bool] = {}  # folder -> whether its real path is below the root
 
     def source(self, path: str) -> Callable[[], bytes]:
         """A function that reads `path`; it raises ImageError."""
@@ -40,7 +40,7 @@ class ImageReader:
             ImageError: missing, permission, outside_root, not_a_file, too_large or unreadable.
         """
         try:
-            descriptor = self._open(os.path.join(self._root, path))  # noqa: PTH118 bytes of a name survive in a str
+            descriptor = self._open(os.path.join(self._root, path))  # noqa: PTH118 a str keeps the bytes of a name
         except (OSError, ValueError) as err:
             raise _image_error(err) from err
         try:
@@ -80,7 +80,7 @@ class ImageReader:
         return os.open(target, flags | os.O_NOFOLLOW)
 
     def _folder_is_inside(self, folder: str) -> bool:
-        """Whether a folder lies below the root after resolving links; computed once a folder."""
+        """Whether a folder is below the root after resolving links; computed once for each folder."""
         if folder not in self._inside:
             self._inside[folder] = self._is_inside(os.path.realpath(folder))
         return self._inside[folder]

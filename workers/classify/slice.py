@@ -1,6 +1,6 @@
 """One slice of a classify job: claim shards, predict them, write their parts, commit.
 
-The order of steps is what makes every crash harmless; `docs/job_lifecycle.md` goes through it:
+The order of steps makes every crash harmless; `docs/job_lifecycle.md` explains it:
 claim, predict, write the part under a temporary name, fsync, link it into place, commit, ring.
 """
 
@@ -33,18 +33,18 @@ from workers.leases import Leases
 
 logger = logging.getLogger(__name__)
 
-MAX_ERRORS = 3  # attempts at a shard that ended in an error of our own, after which the job fails with it
+MAX_ERRORS = 3  # attempts at a shard that end in an unexpected error; then the job fails with that error
 BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 DISK_RETRY_S = 2.0
-DRAIN_GRACE_S = 8.0  # a worker told to stop finishes a shard that needs no longer, and hands back any other
+DRAIN_GRACE_S = 8.0  # a stopping worker finishes a shard within this time, or hands it back
 
 
 class InputNotVisibleError(Exception):
-    """This worker cannot see the job's images; another may."""
+    """This worker cannot see the job's images; another worker may."""
 
 
-class HandBack(Exception):  # noqa: N818 a turn of events, not an error
-    """The slice ends in the middle of a shard: the job was cancelled, or the worker is told to stop."""
+class HandBack(Exception):  # noqa: N818 control flow, not an error
+    """The slice ends in the middle of a shard: the job was cancelled, or the worker must stop."""
 
 
 def classify_slice(job: str, context: WorkerContext) -> None:
@@ -52,23 +52,23 @@ def classify_slice(job: str, context: WorkerContext) -> None:
     folder = context.folder(job)
     request = folder.request()
     if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
-        logger.info("job %s wants no classifying; a doorbell too many does no harm", job)
+        logger.info("job %s needs no classifying; its doorbell is dropped", job)
         return
     more, ledger = True, context.recovering_ledger
     with Leases(context, job) as leases:
         try:
             more = ClassifySlice(context, folder, request, leases).run()
         except HandBack:
-            logger.info("job %s: handing back what is not finished", job)
+            logger.info("job %s: handing back unfinished shards", job)
         except InputNotVisibleError as err:
-            logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says it all
+            logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says everything
             ledger.report_trouble(job, str(err))
-            more = False  # others ring for themselves; this one is asked again by the sweep
+            more = False  # other workers ring for the job, and the sweep rings again for this one
         except (ModelingError, IntegrityError, MessageError) as err:
-            logger.exception("job %s cannot go on", job)
+            logger.exception("job %s cannot continue", job)
             leases.state = ledger.cancel(job, reason=str(err))
         except SERVER_ERRORS:
-            leases.abandon()  # the server is away for too long; that is no error of the job
+            leases.abandon()  # the server was away for too long; that is no error of the job
             raise
         except Exception as err:
             reason = f"{type(err).__name__}: {err}"[:500]
@@ -77,7 +77,7 @@ def classify_slice(job: str, context: WorkerContext) -> None:
             else:
                 with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised below
                     context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
-            leases.abandon()  # so that the attempt counts: what breaks every worker must not be tried for ever
+            leases.abandon()  # so that the attempt counts: a shard that breaks every worker must not be tried forever
             if context.device != "cpu":
                 logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
                 os._exit(BROKEN_DEVICE_EXIT_CODE)
@@ -104,15 +104,17 @@ class ClassifySlice:
             follow_symlinks=request.follow_symlinks,
             max_file_bytes=context.settings.max_file_bytes,
         )
-        self._deadline: float | None = None  # begins with the first claim: a process's first decoder takes seconds
+        self._deadline: float | None = (
+            None  # set at the first claim: the first decoder of a process takes seconds to start
+        )
         self._draining_since: float | None = None
         self._open: deque[OpenShard] = deque()
-        self._delicate: OpenShard | None = None
+        self._risky: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
 
     def _check_root(self) -> None:
-        """A worker that does not see the images must leave them to those that do, and say so."""
-        if not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may be no UTF-8
+        """Raises InputNotVisibleError where this machine does not see the images: another worker must read them."""
+        if not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may not be UTF-8
             raise InputNotVisibleError(f"worker {self._context.worker} does not see the folder {self._request.root}")
 
     def run(self) -> bool:
@@ -121,14 +123,14 @@ class ClassifySlice:
         Returns whether there may be more to do.
 
         Raises:
-            HandBack: the job or the worker is to stop before a shard is finished.
+            HandBack: the job or the worker must stop before a shard is finished.
         """
         while True:
             self._predict_and_commit(self._units())
-            if self._delicate is None:
+            if self._risky is None:
                 return self._more
-            self._go_through_carefully(self._delicate)
-            self._delicate = None
+            self._predict_carefully(self._risky)
+            self._risky = None
 
     def _predict_and_commit(self, units: Iterable[Sequence[Source]]) -> None:
         """Predict shards, and commit each while the next is predicted."""
@@ -139,13 +141,13 @@ class ClassifySlice:
                 if shard.complete:
                     commits.add(self._open.popleft())
                 commits.check()
-            commits.settle()
+            commits.wait()
 
     def _units(self) -> Iterator[Sequence[Source]]:
-        """The sources of each shard, which is claimed when it is asked for."""
-        while self._delicate is None and (shard := self._claim_next()) is not None:
+        """The sources of each shard; a shard is claimed when the pipeline asks for it."""
+        while self._risky is None and (shard := self._claim_next()) is not None:
             if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
-                self._delicate = shard
+                self._risky = shard
                 return
             self._open.append(shard)
             yield [self._reader.source(path) for path in shard.paths]
@@ -173,12 +175,12 @@ class ClassifySlice:
         return self._context.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
 
     def _between_batches(self) -> None:
-        """Runs between batches: something was finished."""
+        """Called between batches: note the progress, and stop if required."""
         self._leases.progressed()
-        self._heed_stop()
+        self._raise_if_stopped()
 
-    def _heed_stop(self) -> None:
-        """A cancel and a drain take effect here."""
+    def _raise_if_stopped(self) -> None:
+        """Raise HandBack if the job was cancelled, or if the worker must stop and its grace period is over."""
         if not self._leases.job_goes_on:
             raise HandBack
         if self._context.draining():
@@ -199,7 +201,7 @@ class ClassifySlice:
     # The end of a shard
 
     def _commit_if_written(self, claim: Claim) -> bool:
-        """Commit the shard if its whole part is on the disk, whoever wrote it; returns whether it was."""
+        """Commit the shard if its whole part is on the disk, also one of another worker; returns whether it was."""
         try:
             trailer = read_trailer(self._folder.parts, claim.shard)
         except IntegrityError as err:
@@ -211,12 +213,12 @@ class ClassifySlice:
         return trailer is not None
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
-        """Write the part, unless another was faster, and commit what is on the disk, once that is a whole part."""
+        """Write the part unless it exists, then commit what is on the disk; repeat until a whole part is there."""
         while not (self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim)):
-            self._heed_stop()
+            self._raise_if_stopped()
 
     def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
-        """Write the part. If the disk refuses, say so in the job's record, pause, and return False: it may be full."""
+        """Write the part. On a disk error, which may pass, report it in the job's record, pause, and return False."""
         try:
             write_part(
                 self._folder.parts,
@@ -250,12 +252,12 @@ class ClassifySlice:
             if state in ("finalizing", "cancelling"):
                 self._context.ring(FINALIZE, self._request.job)
 
-    # Shards that kill
+    # Shards that have killed workers
 
-    def _go_through_carefully(self, shard: OpenShard) -> None:
-        """Predict a shard whose workers died: one batch at a time, with notes, and without the images that kill."""
+    def _predict_carefully(self, shard: OpenShard) -> None:
+        """Predict a shard whose workers died: one batch at a time, with notes, without its poison images."""
         logger.warning(
-            "shard %d of %s has lost %d workers; going through it carefully",
+            "shard %d of %s has killed %d workers; predicting it batch by batch",
             shard.claim.shard, self._request.job, shard.claim.attempt - 1,
         )  # fmt: skip
         if shard.claim.attempt > self._context.settings.max_attempts:
@@ -269,12 +271,11 @@ class ClassifySlice:
             for start in range(0, len(shard.paths), size):
                 indices = range(start, min(start + size, len(shard.paths)))
                 if deaths[BATCH, start]:
-                    self._try_alone(shard, indices, deaths, notes)
+                    self._predict_one_by_one(shard, indices, deaths, notes)
                 notes.trying(BATCH, start)
-                poisonous = {index for index in indices if deaths[IMAGE, index] >= POISON_DEATHS}
+                poison = {index for index in indices if deaths[IMAGE, index] >= POISON_DEATHS}
                 sources = [
-                    _poison_image if index in poisonous else self._reader.source(shard.paths[index])
-                    for index in indices
+                    _poison_image if index in poison else self._reader.source(shard.paths[index]) for index in indices
                 ]
                 for result in self._predict([sources], threads=1):
                     shard.add(result)
@@ -283,10 +284,12 @@ class ClassifySlice:
     def _commit_alone(self, shard: OpenShard, *, given_up: bool = False) -> None:
         with Commits(partial(self._commit, given_up=given_up), self._between_batches) as commits:
             commits.add(shard)
-            commits.settle()
+            commits.wait()
 
-    def _try_alone(self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes) -> None:
-        """Predict each image of a batch alone; this process dies at the one that kills, and its note stays."""
+    def _predict_one_by_one(
+        self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes
+    ) -> None:
+        """Predict each image of a batch alone; if one kills this process, its note stays."""
         for index in indices:
             if deaths[IMAGE, index] < POISON_DEATHS:
                 notes.trying(IMAGE, index)

@@ -1,4 +1,4 @@
-"""Ending a job: publish its manifest, its model or its evaluation, or conclude that it failed or was cancelled.
+"""Ends a job: publishes its manifest, model or evaluation, or concludes a job that failed or was cancelled.
 
 The worker that holds the job's finalize lease does it. Every step may be done twice: the second time it finds the same
 bytes, the same model version and the same outcome.
@@ -19,7 +19,7 @@ from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, JobRecord
 from orchestrator.contract.queues import CLASSIFY
 from workers.context import WorkerContext
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
-from workers.finalize.publish import BadPartError, DiskTroubleError, publish_manifest
+from workers.finalize.publish import BadPartError, TransientDiskError, publish_manifest
 from workers.finalize.publish_folder import publish_evaluation
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
         part_path(folder.parts, err.shard).unlink(missing_ok=True)
         ledger.restore(folder.job, replace=True)
         context.ring(CLASSIFY, folder.job)
-    except DiskTroubleError as err:
+    except TransientDiskError as err:
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err))
     except (PigeonholeError, ModelingError) as err:
@@ -65,7 +65,7 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
 def _publish(
     folder: JobFolder, request: AnyJobRequest, record: JobRecord | None, lease: FinalizeLease, context: WorkerContext
 ) -> Outcome:
-    """Publish the job's result. A store that has the model already gives the same version again."""
+    """Publish the job's result. A model that the store already has gets the same version again."""
     match request:
         case ClassifyRequest():
             return too_many_failures(folder, request, record) or _publish_rows(folder, request, record, lease)

@@ -15,10 +15,10 @@ class FinalizeLeaseLostError(Exception):
 
 
 class FinalizeLease:
-    """The finalize lease of a job, renewed by a thread: an fsync of a large manifest may take longer than a lease.
+    """The finalize lease of a job, renewed by a thread: syncing a large manifest may take longer than a lease.
 
-    An error inside the block counts only if the lease still holds: a worker that was frozen finds that another has
-    removed its temporary files, and that is no failure of the job.
+    An error inside the block counts only while the lease is held: another worker may have removed the temporary files
+    of one that was frozen, and that is no failure of the job.
     """
 
     def __init__(self, context: WorkerContext, job: str, fence: int) -> None:

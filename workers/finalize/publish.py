@@ -1,4 +1,4 @@
-"""Joins the parts of a job into its manifest, and publishes that with its summary."""
+"""Joins the parts of a job into its manifest, and publishes it with its summary."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ from orchestrator.contract.ledger.stages import name_bound, stage_rates
 from workers.finalize.lease import FinalizeLease
 
 _COPY_BYTES = 1 << 20
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
+TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
 
 
 class BadPartError(IntegrityError):
@@ -37,16 +37,16 @@ class BadPartError(IntegrityError):
 
 
 class PublishError(PigeonholeError):
-    """The result is whole, but cannot be written to the output path."""
+    """The result is complete, but cannot be written to the output path."""
 
 
-class DiskTroubleError(Exception):
-    """The disk refuses for a reason that may pass: it is full, or a remote one is away. Trying again loses nothing."""
+class TransientDiskError(Exception):
+    """A disk error that may pass: the disk is full, or a remote disk is away. Trying again loses nothing."""
 
 
 @dataclass
 class Totals:
-    """What the trailers of all parts add up to."""
+    """The sums over the trailers of all parts."""
 
     num_rows: int = 0
     num_failed: int = 0
@@ -101,8 +101,8 @@ def publish_manifest(
         lease.confirm()
         _put(temporary, output, sha256, summary, overwrite=request.overwrite)
     except OSError as err:
-        if err.errno in PASSING:
-            raise DiskTroubleError(f"cannot publish {request.output} yet: {err.strerror}") from err
+        if err.errno in TRANSIENT_ERRNOS:
+            raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
         raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
     finally:
         for path in (temporary, temporary.with_suffix(".summary.tmp")):
@@ -179,7 +179,7 @@ class _HashedFile:
 
 
 def _manifest_facts(request: ClassifyRequest, totals: Totals) -> dict[str, Any]:
-    """The head of a JSON manifest: nothing that differs between two runs of the same job."""
+    """The head of a JSON manifest: without anything that differs between two runs of the same job."""
     return {
         "version": SUMMARY_VERSION,
         "source": request.source,
@@ -248,7 +248,7 @@ def _timings(request: ClassifyRequest, totals: Totals, record: JobRecord | None)
 
 
 def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrite: bool) -> None:
-    """Give the manifest its name; the summary comes first, so that no manifest stands without one."""
+    """Rename the manifest into place; the summary comes first, so that every manifest has one."""
     if not overwrite and output.exists() and not _is_ours(output, sha256):
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
     beside = temporary.with_suffix(".summary.tmp")
@@ -264,7 +264,7 @@ def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrit
 
 
 def _is_ours(output: Path, sha256: str) -> bool:
-    """Whether `output` is what a finalizer that died just after publishing left there."""
+    """Whether `output` is what an earlier finalizer published just before it died."""
     with contextlib.suppress(OSError), output.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     return False

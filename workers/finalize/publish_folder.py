@@ -11,7 +11,7 @@ from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
 from workers.finalize.lease import FinalizeLease
-from workers.finalize.publish import PASSING, DiskTroubleError, PublishError
+from workers.finalize.publish import TRANSIENT_ERRNOS, PublishError, TransientDiskError
 
 
 def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: FinalizeLease) -> Path:
@@ -21,7 +21,7 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: Fi
 
     Raises:
         PublishError: the output appeared meanwhile, or cannot be written.
-        DiskTroubleError: the disk refuses for a reason that may pass.
+        TransientDiskError: a disk error that may pass.
     """
     if request.output is None:
         return folder.evaluation
@@ -34,8 +34,8 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: Fi
         lease.confirm()
         _put(copy, output)
     except OSError as err:
-        if err.errno in PASSING:
-            raise DiskTroubleError(f"cannot publish {request.output} yet: {err.strerror}") from err
+        if err.errno in TRANSIENT_ERRNOS:
+            raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
         raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
     finally:
         shutil.rmtree(copy, ignore_errors=True)
@@ -43,7 +43,7 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: Fi
 
 
 def _put(copy: Path, output: Path) -> None:
-    """Give the copy its name, unless an earlier finalizer did so and died just after that."""
+    """Rename the copy into place, unless an earlier finalizer did so just before it died."""
     if not os.path.lexists(output):
         copy.rename(output)
         sync(output.parent)
@@ -53,10 +53,10 @@ def _put(copy: Path, output: Path) -> None:
 
 def _same(comparison: "filecmp.dircmp[str]") -> bool:
     """Whether two folders hold the same files with the same bytes."""
-    odd = (*comparison.left_only, *comparison.right_only, *comparison.common_funny)
+    different = (*comparison.left_only, *comparison.right_only, *comparison.common_funny)
     left, right = Path(comparison.left), Path(comparison.right)
     return (
-        not odd
+        not different
         and all(filecmp.cmp(left / name, right / name, shallow=False) for name in comparison.common_files)
         and all(_same(inner) for inner in comparison.subdirs.values())
     )

@@ -33,15 +33,15 @@ class ProcessSpec:
     """One kind of work for `modeling.training.process`.
 
     name: of the work, in messages.
-    place: path of the whole result in the job folder.
+    result: path of the complete result in the job folder.
     request: makes the request for the process from the folder it writes to; raises modeling's ModelingError.
-    together: whether one process on every GPU of the worker does the work together.
+    distributed: whether the work uses one process for each GPU of the worker.
     """
 
     name: str
-    place: Path
+    result: Path
     request: Callable[[Path], dict[str, Any]]
-    together: bool = False
+    distributed: bool = False
 
 
 def process_spec(request: AnyJobRequest, folder: JobFolder, context: WorkerContext) -> ProcessSpec | None:
@@ -56,7 +56,7 @@ def process_spec(request: AnyJobRequest, folder: JobFolder, context: WorkerConte
 
 
 def _train(request: TrainJobRequest, output: Path, folder: JobFolder, context: WorkerContext) -> dict[str, Any]:
-    """What the operator wants, on this worker's device; the next attempt goes on from the last checkpoint."""
+    """The operator's request, on this worker's device; the next attempt continues from the last checkpoint."""
     places = {"output": str(output), "work": str(folder.path / "training"), "cache": str(context.settings.cache)}
     wanted = request.train | places | {"device": context.device}
     return {"task": "train"} | TrainRequest.from_json(wanted).to_json()
@@ -73,15 +73,15 @@ def _evaluate(request: EvaluateJobRequest, output: Path, context: WorkerContext)
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # a job that kills its workers is not tried for ever
+MAX_ATTEMPTS = 3  # a job that kills its workers is not tried forever
 MAX_DEATHS = 3  # of the process alone, by signals
 LAST_LINES = 5  # of the log, in the error of a process that crashed
 
 
-def launcher(*, together: bool) -> list[str]:
-    """The beginning of the process's command line: Python, through torchrun where several GPUs work together."""
+def launcher(*, distributed: bool) -> list[str]:
+    """The start of the command line: Python, or torchrun where the work is distributed over several GPUs."""
     num_gpus = len([gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu])
-    if not together or num_gpus < 2:
+    if not distributed or num_gpus < 2:
         return [sys.executable, "-P"]
     return [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_gpus)]
 
@@ -91,7 +91,7 @@ class ProcessFailedError(Exception):
 
 
 def run_process_job(job: str, context: WorkerContext) -> None:
-    """Run `job` in a process of its own, unless another worker does, or its result is there already."""
+    """Run `job` in a process of its own, unless another worker does, or the result exists."""
     folder = context.folder(job)
     spec = process_spec(folder.request(), folder, context)
     if folder.outcome() is not None or spec is None:
@@ -100,25 +100,25 @@ def run_process_job(job: str, context: WorkerContext) -> None:
     ledger = context.recovering_ledger
     claim = ledger.claim(job, context.worker, context.settings.lease_s)
     if isinstance(claim, str):
-        return  # another worker has it, or the job needs no more work
+        return  # another worker holds it, or the job needs no more work
     process_job = ProcessJob(context, folder, spec)
-    with Leases(context, job, on_tick=process_job.stop_if_unwanted) as leases:
+    with Leases(context, job, on_tick=process_job.stop_if_required) as leases:
         process_job.leases = leases
         leases.add(claim)
         try:
             if claim.attempt > MAX_ATTEMPTS:
-                raise ProcessFailedError(f"{claim.attempt - 1} workers died of it")
-            finished = spec.place.exists() or process_job.run(claim)
+                raise ProcessFailedError(f"{claim.attempt - 1} workers died while they ran it")
+            finished = spec.result.exists() or process_job.run(claim)
         except (ProcessFailedError, ModelingError) as err:
             ledger.cancel(job, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
             ledger.commit(claim, num_rows=0, num_failed=0)
             leases.drop(claim)
-    _ring_on(job, process_job, context)
+    _ring_next(job, process_job, context)
 
 
-def _ring_on(job: str, process_job: "ProcessJob", context: WorkerContext) -> None:
+def _ring_next(job: str, process_job: "ProcessJob", context: WorkerContext) -> None:
     """Ring for what the job needs next."""
     if process_job.drained:
         context.ring(TRAIN, job)
@@ -139,30 +139,30 @@ class ProcessJob:
         self._log = folder.path / f"{spec.name}.log"
         self.leases: Leases | None = None
         self.drained = False
-        self._unwanted = False
+        self._stopped = False
 
     def run(self, claim: Claim) -> bool:
         """Run the process; True when its result is in the job folder, False when it was stopped.
 
-        A process that is killed by a signal, for example by a kernel short of memory, is started again: a training
-        goes on from its last checkpoint.
+        A process that is killed by a signal, for example because memory ran out, is started again: a training
+        continues from its last checkpoint.
 
         Raises:
             ProcessFailedError: if the process ended without a result, with its error or its last lines.
-            ModelingError: if no valid request can be made of what the operator wants.
+            ModelingError: if the operator's request is not valid on this worker.
         """
         self._claim = claim
-        output = self._spec.place.with_name(f"{self._spec.place.name}.{claim.fence}")
+        output = self._spec.result.with_name(f"{self._spec.result.name}.{claim.fence}")
         request_path = self._write_request(output)
         for deaths_left in reversed(range(MAX_DEATHS)):
             code, error = self._run_once(request_path)
             if code == 0 and output.exists():
-                self._keep(output)
+                self._move_result(output)
                 return True
-            if self._unwanted or self._was_told_to_stop(code):
+            if self._stopped or self._worker_is_stopping(code):
                 return False
             if error or code > 0 or not deaths_left:
-                raise ProcessFailedError(error or self._crash(code))
+                raise ProcessFailedError(error or self._describe_crash(code))
             again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
             with self._folder.events.open("a") as events:
                 events.write(json.dumps(again) + "\n")
@@ -182,14 +182,14 @@ class ProcessJob:
                     error = self._forward(line) or error
         return process.returncode, error
 
-    def stop_if_unwanted(self) -> None:
-        """Called every second by the leases: end the process when the job or the worker is to stop."""
+    def stop_if_required(self) -> None:
+        """Called every second by the leases: end the process when the job or the worker must stop."""
         if self.leases is None or self._process is None:
             return
-        self.leases.progressed()  # how fast the process works is not watched; its death is noticed
+        self.leases.progressed()  # the speed of the process is not watched; its death is noticed
         self.drained = self.drained or self._context.draining()
         if self.drained or not self.leases.job_goes_on or self._claim.shard in self.leases.lost:
-            self._unwanted = True
+            self._stopped = True
             self._end(self._process)
 
     def _end(self, process: "subprocess.Popen[str]") -> None:
@@ -198,16 +198,16 @@ class ProcessJob:
         if process.stdin is not None:
             process.stdin.close()
 
-    def _was_told_to_stop(self, code: int) -> bool:
-        """Whether the process ended because the whole worker is being stopped, and was sent the signal as well."""
+    def _worker_is_stopping(self, code: int) -> bool:
+        """Whether the process ended because the whole worker stops: the process may get the same signal."""
         self.drained = self.drained or self._context.draining() or code in (-signal.SIGTERM, -signal.SIGINT)
         return self.drained
 
-    def _keep(self, output: Path) -> None:
-        """Move the result to its place in the job folder; the first result stays."""
+    def _move_result(self, output: Path) -> None:
+        """Move the result into the job folder; the first result stays."""
         sync_tree(output)
         try:
-            output.rename(self._spec.place)
+            output.rename(self._spec.result)
         except OSError as err:
             if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
@@ -222,7 +222,7 @@ class ProcessJob:
     def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
         """Start the process; the pipe on its standard input closes when this process dies."""
         return subprocess.Popen(
-            [*launcher(together=self._spec.together), "-m", "modeling.training.process", str(request_path)],
+            [*launcher(distributed=self._spec.distributed), "-m", "modeling.training.process", str(request_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -230,7 +230,7 @@ class ProcessJob:
             encoding="utf-8",
             errors="backslashreplace",
             env=CHILD_ENVIRONMENT | os.environ | {"PYTHONSAFEPATH": "1"},  # also for the processes that torchrun starts
-            start_new_session=True,  # a Ctrl-C at the worker's terminal is for the worker only
+            start_new_session=True,  # a Ctrl-C at the worker's terminal reaches the worker only
         )
 
     def _forward(self, line: str) -> str | None:
@@ -239,7 +239,7 @@ class ProcessJob:
             event: dict[str, Any] = json.loads(line)
         except ValueError:
             logger.warning(
-                "job %s: the %s wrote a line that is no event: %r", self._folder.job, self._spec.name, line[:200]
+                "job %s: the %s wrote a line that is not an event: %r", self._folder.job, self._spec.name, line[:200]
             )
             return None
         if event.get("event") == "error":
@@ -250,11 +250,11 @@ class ProcessJob:
             logger.warning("cannot forward an event of %s: %s", self._folder.job, err)
         return None
 
-    def _crash(self, code: int) -> str:
+    def _describe_crash(self, code: int) -> str:
         """The error of a process that died without reporting one, with the last lines of its log."""
         with self._log.open(errors="backslashreplace") as log:
             last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
         how = f"exit code {code}"
         if code < 0:
-            how = f"signal {-code}, {MAX_DEATHS} times; where memory ran short, a smaller batch or image size helps"
-        return f"the process ended with {how}: {' | '.join(last) or 'it said nothing'} (log: {self._log})"
+            how = f"signal {-code}, {MAX_DEATHS} times; if memory ran out, use a smaller batch or image size"
+        return f"the process ended with {how}: {' | '.join(last) or 'it wrote nothing'} (log: {self._log})"

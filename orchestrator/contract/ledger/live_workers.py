@@ -50,11 +50,11 @@ class LiveWorkers:
             pipeline.zremrangebyscore(f"{PREFIX}:workers", "-inf", now - WORKER_TTL_S)
             pipeline.execute()
 
-    def say_doing(self, worker: str, doing: str) -> None:
-        """Report what a worker does from now on."""
+    def report_activity(self, worker: str, activity: str) -> None:
+        """Record what a worker does from now on."""
         key, now = f"{PREFIX}:worker:{worker}", self._now()
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.hset(key, mapping={"doing": doing, "doing_since": now})
+            pipeline.hset(key, mapping={"doing": activity, "doing_since": now})
             pipeline.expire(key, WORKER_TTL_S)  # a pool child may report after its parent has removed the worker
             pipeline.execute()
 

@@ -14,16 +14,16 @@ logger = logging.getLogger(__name__)
 class PeriodicCall:
     """Calls `call` every `every_s` seconds in a thread of its own, from start to stop, or while a block runs.
 
-    An error of a call is logged and the next call is made all the same: a lease whose thread had ended would run out
-    though its holder is alive.
+    An error of a call is logged, and the next call is made: if the thread ended, a lease would run out although its
+    holder is alive.
     """
 
-    def __init__(self, call: Callable[[], None], every_s: float, name: str, *, at_once: bool = False) -> None:
-        """name: of the thread, and in the log. at_once: whether the first call comes without a pause before it."""
+    def __init__(self, call: Callable[[], None], every_s: float, name: str, *, immediately: bool = False) -> None:
+        """name: of the thread, and in the log. immediately: make the first call without a pause before it."""
         self._call = call
         self._every_s = every_s
         self._name = name
-        self._at_once = at_once
+        self._immediately = immediately
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -37,17 +37,17 @@ class PeriodicCall:
         self.stop()
 
     def start(self) -> None:
-        """Begin to call."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, *, wait_s: float | None = None) -> None:
-        """Make no further call, and wait for the present one, at most `wait_s`; fine where it was never started."""
+        """Make no further call, and wait up to `wait_s` for the present one; does nothing if it was never started."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(wait_s)
 
     def _run(self) -> None:
-        if self._at_once:
+        if self._immediately:
             self._call_once()
         while not self._stop.wait(self._every_s):
             self._call_once()

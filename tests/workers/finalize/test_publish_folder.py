@@ -10,7 +10,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
 from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step
 from workers.finalize.lease import FinalizeLeaseLostError
-from workers.finalize.publish import DiskTroubleError, PublishError
+from workers.finalize.publish import PublishError, TransientDiskError
 from workers.finalize.publish_folder import publish_evaluation
 
 FILES = {"evaluation.json": b"{}", "report.html": b"report", "plots/curves.png": b"png"}
@@ -134,7 +134,7 @@ def test_a_full_disk_may_pass(folder, outbox):
         def confirm(self) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(DiskTroubleError, match=r"cannot publish .* yet: No space left"):
+    with pytest.raises(TransientDiskError, match=r"cannot publish .* yet: No space left"):
         publish(folder, lease=FullDisk())
 
     assert os.listdir(outbox) == []

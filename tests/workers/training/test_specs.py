@@ -49,7 +49,7 @@ def test_an_evaluation_is_asked_for_with_the_pinned_models_folder_on_the_workers
     spec = process_spec(evaluation.request(), evaluation, context)
 
     assert spec is not None
-    assert (spec.name, spec.place) == ("evaluation", evaluation.path / "evaluation")
+    assert (spec.name, spec.result) == ("evaluation", evaluation.path / "evaluation")
     assert spec.request(Path("/jobs/e/evaluation.7")) == {
         "task": "evaluate",
         "model": str(version.path),
@@ -83,7 +83,7 @@ def test_a_training_is_asked_for_as_the_operator_wished_on_the_workers_device(se
     spec = process_spec(job, folder, context)
 
     assert spec is not None
-    assert (spec.name, spec.place) == ("training", folder.model)
+    assert (spec.name, spec.result) == ("training", folder.model)
     asked = spec.request(Path("/jobs/t/model.7"))
     assert (asked["task"], asked["output"], asked["device"]) == ("train", "/jobs/t/model.7", "cuda:1")
     assert (asked["data"], asked["architecture"], asked["epochs"]) == ("/data/in", "cnn", 3)
@@ -97,8 +97,8 @@ def test_a_classification_needs_no_child_process(settings, context, tmp_path):
 
 def test_a_training_on_several_gpus_is_launched_by_torchrun_and_everything_else_is_not(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    together, alone = launcher(together=True), launcher(together=False)
+    distributed, alone = launcher(distributed=True), launcher(distributed=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    assert together[2:] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    assert alone == launcher(together=True) == [sys.executable, "-P"]
+    assert distributed[2:] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert alone == launcher(distributed=True) == [sys.executable, "-P"]

@@ -33,12 +33,12 @@ def test_a_call_is_repeated_until_the_block_ends():
 
 
 def test_the_first_call_comes_after_a_pause_or_at_once():
-    later, at_once = Calls(), Calls()
+    later, immediately = Calls(), Calls()
 
-    with PeriodicCall(later, 3600, "later"), PeriodicCall(at_once, 3600, "at once", at_once=True):
-        wait_until(lambda: at_once.number == 1, what="the first call was made")
+    with PeriodicCall(later, 3600, "later"), PeriodicCall(immediately, 3600, "at once", immediately=True):
+        wait_until(lambda: immediately.number == 1, what="the first call was made")
 
-    assert (later.number, at_once.number) == (0, 1)
+    assert (later.number, immediately.number) == (0, 1)
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), redis.ResponseError("a bug"), ValueError("a bug")])
