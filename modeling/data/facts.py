@@ -18,7 +18,7 @@ from modeling.images.preprocessing import Preprocessing
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
 THUMBNAIL_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
 _NO_COLOUR = bytes([128]) * (2 * COLOUR_SIDE**2)
-_NEEDED = 4 * GREY_SIDE  # px a side from which a thumbnail is made
+_MIN_SIDE = 4 * GREY_SIDE  # px a side from which a thumbnail is made
 _GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
 _FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
 _RGB = Preprocessing("RGB", GREY_SIDE, GREY_SIDE)
@@ -54,7 +54,7 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     Raises:
         ImageError: as `decode_image` does.
     """
-    with loaded_image(data, needed=_NEEDED, max_pixels=max_pixels) as (image, (width, height)):
+    with loaded_image(data, min_side=_MIN_SIDE, max_pixels=max_pixels) as (image, (width, height)):
         orientation = orientation_of(image)
         thumbnail, grey = _thumbnail(upright(image))
         return ImageFacts(

@@ -1,8 +1,8 @@
-"""From encoded bytes to a model's pixels: the only way in, for training, evaluation, bulk and push alike.
+"""Decodes encoded images to a model's pixels; training, evaluation and jobs all use this module.
 
-Image files come from anywhere. Only the plugins in READABLE_FORMATS are ever tried, the size is bounded
-before anything is allocated, and whatever Pillow raises becomes an ImageError: broken files make it raise
-SyntaxError, IndexError, struct.error, zlib.error, MemoryError and more. Safe to call from many threads.
+Image files are untrusted. Only the plugins in READABLE_FORMATS are tried, the size is checked before memory is
+allocated, and every exception of Pillow becomes an ImageError: broken files make it raise SyntaxError, IndexError,
+struct.error, zlib.error, MemoryError and more. Thread-safe.
 """
 
 import contextlib
@@ -23,47 +23,48 @@ from modeling.images.preprocessing import Preprocessing
 _DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330  # TIFF tags
 _OVERSAMPLING = 2
 
-Image.init()  # registers the plugins once, before threads race to do it
+Image.init()  # registers the plugins once, before threads can race to do it
 
 
 def decode_image(data: bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Pixels of one encoded image: uint8 (height, width, channels), C-contiguous.
 
-    Turned by its EXIF orientation, transparency over the preprocessing's background, 16-bit and float grey
-    scaled, the first frame of an animation. Large JPEGs are decoded at a half, quarter or eighth while that
-    leaves twice the size needed: antialiasing then averages four pixels and more, and no more can be seen.
+    The EXIF orientation is applied, transparent pixels show the preprocessing's background, 16-bit and float grey is
+    scaled to 8 bits, and an animation gives its first frame. A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size if
+    that leaves twice the size that the model needs: antialiasing then averages at least four pixels, and the
+    difference is not visible.
 
     Raises:
         ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
     """
     grey = preprocessing.mode == "L"
-    pixels_HWC, whole = None, None
+    pixels_HWC, full_size = None, None
     if (size := jpeg_size(data)) is not None:
         if _is_within(size, max_pixels):
-            decoded = decode_jpeg(data, size, needed=_needed(preprocessing), grey=grey)
-            pixels_HWC, whole = decoded or (None, None)
+            decoded = decode_jpeg(data, size, min_side=_min_side(preprocessing), grey=grey)
+            pixels_HWC, full_size = decoded or (None, None)
     elif (size := plain_png_size(data, grey=grey)) is not None and _is_within(size, max_pixels):
         pixels_HWC = decode_plain_png(data, grey=grey)
     if pixels_HWC is not None:
-        return scale_to(pixels_HWC, preprocessing, whole)
-    # Also where the size is over the limit: the header may be broken besides, and Pillow then says that instead.
+        return scale_to(pixels_HWC, preprocessing, full_size)
+    # Pillow also gets images over the size limit: if their header is broken too, Pillow reports that instead.
     try:
-        with loaded_image(data, needed=_needed(preprocessing), max_pixels=max_pixels) as (image, _):
+        with loaded_image(data, min_side=_min_side(preprocessing), max_pixels=max_pixels) as (image, _):
             return scale_to(pixels_of(upright(image), preprocessing), preprocessing)
     except ImageError as err:
         if err.code == "too_large" and size is not None:
-            _check_size(size, max_pixels)  # names the sides, which Pillow does not where its own limit is exceeded
+            _check_size(size, max_pixels)  # names both sides; Pillow's own limit error does not
         raise
 
 
-def _needed(preprocessing: Preprocessing) -> int:
-    """Px that the shorter side of a photograph keeps, at least, when it is decoded at a fraction."""
+def _min_side(preprocessing: Preprocessing) -> int:
+    """The least px of the shorter side after decoding at reduced size."""
     return _OVERSAMPLING * max(preprocessing.height, preprocessing.width, preprocessing.resize or 0)
 
 
 @functools.cache
 def warm_up() -> None:
-    """Import what the first image of a kind would otherwise wait for; once."""
+    """Import, once, what the first image of each format would otherwise wait for."""
     for kind in ("PNG", "JPEG"):
         buffer = io.BytesIO()
         Image.new("L", (2, 2)).save(buffer, kind)
@@ -71,11 +72,11 @@ def warm_up() -> None:
 
 
 @contextlib.contextmanager
-def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple[Image.Image, Size]]:
-    """One encoded image as Pillow decodes it, its first frame, not turned yet; and its true width and height.
+def loaded_image(data: bytes, *, min_side: int, max_pixels: int) -> Iterator[tuple[Image.Image, Size]]:
+    """The first frame of an encoded image, decoded by Pillow, orientation not applied; and its true width and height.
 
-    A JPEG may come at a half, quarter or eighth, of `needed` px a side at least; all of it is read even so. What
-    Pillow raises while the image is used becomes an ImageError, too.
+    A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if both sides keep at least `min_side` px; the whole file is
+    read in any case. Exceptions that Pillow raises while the caller uses the image also become ImageErrors.
 
     Raises:
         ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
@@ -91,10 +92,10 @@ def loaded_image(data: bytes, *, needed: int, max_pixels: int) -> Iterator[tuple
             if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_camera_raw(image.tag_v2):
                 raise _unsupported("camera raw (TIFF)")
             size = image.size
-            image.draft(None, (needed, needed))  # only JPEG heeds it
+            image.draft(None, (min_side, min_side))  # only the JPEG plugin supports it
             drafted = image.size
             image.load()
-            _check_size(image.size, max_pixels)  # an icon may hold a larger picture than it says
+            _check_size(image.size, max_pixels)  # an icon may contain a larger picture than its header states
             yield image, size if image.size == drafted else image.size
     except ImageError:
         raise
@@ -116,7 +117,7 @@ def _check_size(size: Size, max_pixels: int) -> None:
 
 
 def _is_camera_raw(tags: Any) -> bool:
-    """Whether a TIFF is a camera's raw file, whose first page is only a thumbnail."""
+    """Whether a TIFF is a camera raw file, whose first page is only a thumbnail."""
     return _DNG_VERSION in tags or (tags.get(_NEW_SUBFILE_TYPE) == 1 and _SUB_IFDS in tags)
 
 
@@ -125,7 +126,7 @@ def _unsupported(name: str) -> ImageError:
 
 
 def _image_error(err: Exception, data: bytes) -> ImageError:
-    """The ImageError for whatever Pillow raised on `data`."""
+    """The ImageError for an exception that Pillow raised on `data`."""
     if isinstance(err, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
         return ImageError("too_large", f"decoding would take too much memory: {_one_line(err)}")
     name = readable_format(data)
@@ -144,7 +145,7 @@ def _image_error(err: Exception, data: bytes) -> ImageError:
 
 
 def _other_plugin(data: bytes) -> str | None:
-    """Name of a Pillow plugin outside the allow-list that knows the first bytes; nothing is parsed."""
+    """Name of a Pillow plugin outside the allow-list that accepts the first bytes; nothing is parsed."""
     for name, (_, accept) in Image.OPEN.items():
         if name not in READABLE_FORMATS and accept is not None and accept(data[:16]) is True:
             return name
@@ -152,7 +153,7 @@ def _other_plugin(data: bytes) -> str | None:
 
 
 def _one_line(err: Exception) -> str:
-    """The exception in one short line that is the same in every run."""
+    """The exception as one short line that is the same in every run."""
     if isinstance(err, UnidentifiedImageError):
-        return "unidentified"  # its text holds a memory address
+        return "unidentified"  # its text contains a memory address
     return " ".join(str(err).split())[:200] or type(err).__name__

@@ -1,10 +1,10 @@
-"""Which files are images, which of them we read, and how to tell the others apart by their first bytes."""
+"""Image formats: their extensions and signatures, and which of them Pigeonhole reads."""
 
 MAX_PIXELS = 89_478_485
-"""Larger images are refused unless asked for: a quarter of a GiB at 3 bytes a pixel, where Pillow warns of a bomb."""
+"""Larger images are rejected by default: 256 MiB at 3 bytes a pixel, where Pillow warns of a decompression bomb."""
 
 PILLOW_MAX_PIXELS = 2 * MAX_PIXELS
-"""Pillow itself refuses still larger ones, so no limit above this has any effect."""
+"""Pillow itself rejects larger images, so a limit above this has no effect."""
 
 READABLE_FORMATS: tuple[str, ...] = (
     "JPEG",  # Pillow opens MPO (several JPEGs in one file) through JPEG too
@@ -21,9 +21,9 @@ READABLE_FORMATS: tuple[str, ...] = (
     "SGI",
     "PCX",
     "DIB",
-    "TGA",  # last: it has no signature, so it would take other formats for its own
+    "TGA",  # last: it has no signature, so its plugin also accepts other formats
 )
-"""The only Pillow plugins ever tried, in this order. Never EPS: Pillow hands that to Ghostscript."""
+"""The only Pillow plugins that are tried, in this order. Never EPS: Pillow passes it to Ghostscript."""
 
 _READABLE_EXTENSIONS = """
     .jpg .jpeg .jpe .jfif .jif .mpo .png .apng .gif .bmp .dib .rle .tif .tiff .webp .avif .avifs
@@ -38,13 +38,13 @@ _OTHER_EXTENSIONS = """
     .kdc .dcr .erf .mef .mos .mrw .cap .gpr
 """
 NOT_IMAGE_EXTENSIONS = frozenset({".pdf", ".mpg", ".mpeg", ".h5", ".hdf"})
-"""Extensions that Pillow registers, though the files are documents, films or tables."""
+"""Extensions that Pillow registers although the files are documents, videos or tables."""
 
 IMAGE_EXTENSIONS: frozenset[str] = frozenset(_READABLE_EXTENSIONS.split()) | frozenset(_OTHER_EXTENSIONS.split())
-"""Every extension (lower case, with its dot) that an operator would call an image; those we cannot read get
-the answer `unsupported`, so that no image is passed over in silence."""
+"""Every extension (lower case, with its dot) of an image format; images in formats that Pigeonhole does not read get
+the error `unsupported`, so that no image is silently skipped."""
 
-# (offset, bytes, name) of formats that are images to a person, and that we do not read.
+# (offset, bytes, name) of image formats that Pigeonhole does not read.
 _UNSUPPORTED_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%!PS", "PostScript"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
@@ -85,10 +85,13 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"FOVb", "camera raw (X3F)"),
     (4, b"ftypcrx ", "camera raw (CR3)"),
 )
-_USUAL = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG and PNG, told at once: they are nearly all
+_COMMON_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+)  # JPEG and PNG, checked first: nearly all files are one of them
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
-# (signature, end marker, name) of what we read, to tell a file cut short from one that is damaged.
+# (signature, end marker, name) of formats that Pigeonhole reads, to distinguish truncated files from damaged ones.
 _READABLE_SIGNATURES: tuple[tuple[bytes, bytes, str], ...] = (
     (b"\xff\xd8\xff", b"\xff\xd9", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", b"IEND", "PNG"),
@@ -106,8 +109,8 @@ _READABLE_SIGNATURES: tuple[tuple[bytes, bytes, str], ...] = (
 
 
 def unsupported_format(data: bytes) -> str | None:
-    """Name of the known image format that `data` begins with and that we do not read, or None."""
-    if data.startswith(_USUAL):
+    """Name of the unsupported image format whose signature `data` begins with, or None."""
+    if data.startswith(_COMMON_SIGNATURES):
         return None
     for offset, signature, name in _UNSUPPORTED_SIGNATURES:
         if data.startswith(signature, offset):
@@ -123,7 +126,7 @@ def unsupported_format(data: bytes) -> str | None:
 
 
 def readable_format(data: bytes) -> str | None:
-    """Name of the format we read whose signature `data` begins with, or None."""
+    """Name of the supported format whose signature `data` begins with, or None."""
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WebP"
     if data[4:8] == b"ftyp" and data[8:12] in {b"avif", b"avis"}:
@@ -132,7 +135,7 @@ def readable_format(data: bytes) -> str | None:
 
 
 def is_cut_short(data: bytes) -> bool:
-    """Whether the end that the format announces is missing, as far as the format tells."""
+    """Whether the end of the file is missing, as far as the format has an end marker or states its length."""
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     for signature, end, _ in _READABLE_SIGNATURES:

@@ -1,8 +1,8 @@
-"""JPEG, the format of nearly every photograph, by libjpeg-turbo without the detour over a Pillow image.
+"""Decodes JPEGs with libjpeg-turbo directly, without a Pillow image in between.
 
-simplejpeg was chosen by measurement over torchcodec (as fast at full size, but it cannot decode at a fraction) and
-over Pillow, whose images have four bytes a pixel and are copied twice (`python -m benchmarks.decode`). What it
-cannot or will not decode is left to Pillow, which then says what is wrong.
+Measured with `python -m benchmarks.decode`, simplejpeg was chosen over torchcodec (as fast at full size, but it cannot
+decode at reduced size) and over Pillow (whose images take four bytes a pixel and are copied twice). Pillow decodes
+what simplejpeg cannot, and reports what is wrong with it.
 """
 
 # Shapes: H height, W width, C channels.
@@ -15,17 +15,17 @@ from PIL import Image
 from modeling.images.pixels import Pixels, Size, orientation_of
 
 _SIGNATURE = b"\xff\xd8\xff"
-_METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/")  # where an orientation may stand
-_COLOUR_SPACES = ("YCbCr", "Gray")  # CMYK, YCCK and RGB are Pillow's affair
+_METADATA = (b"Exif\0\0", b"http://ns.adobe.com/xap/")  # segments that may contain an orientation
+_COLOUR_SPACES = ("YCbCr", "Gray")  # Pillow decodes CMYK, YCCK and RGB
 _EXIF = b"Exif\0\0"
-_APP1, _APP12, _SCAN = 0xE1, 0xEC, 0xDA  # markers: of EXIF, of what no decoder heeds, of the pixels
+_APP1, _APP12, _SCAN = 0xE1, 0xEC, 0xDA  # markers: EXIF; a segment that decoders ignore; pixels
 _END = b"\xff\xd9"
-_MORE_DATA = bytes(256)  # zeros stand for coefficients with the shortest codes
-_FACTORS = (8, 4, 2)  # libjpeg-turbo has vector code for these fractions only
+_MORE_DATA = bytes(256)  # zeros decode as coefficients with the shortest codes
+_FACTORS = (8, 4, 2)  # libjpeg-turbo has SIMD code for these factors only
 
 
 def jpeg_size(data: bytes) -> Size | None:
-    """Width and height that the header of a JPEG states; None where Pillow has to read the file."""
+    """Width and height from the header of a JPEG; None if Pillow has to read the file."""
     if not data.startswith(_SIGNATURE):
         return None
     try:
@@ -35,19 +35,20 @@ def jpeg_size(data: bytes) -> Size | None:
     return (width, height) if colour_space in _COLOUR_SPACES else None
 
 
-def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> tuple[Pixels, Size] | None:
-    """Pixels HWC of a JPEG of that size, upright, one channel or three, and the size that it has upright.
+def decode_jpeg(data: bytes, size: Size, *, min_side: int, grey: bool) -> tuple[Pixels, Size] | None:
+    """Upright pixels HWC of a JPEG of that size, with one channel or three, and its upright size.
 
-    None where Pillow has to read it. Decoded at an eighth, a quarter or a half while both sides keep `needed` px. Where
-    a side is no multiple of that, the last pixels reach beyond it: `pixels.scale_to` takes the size into account,
-    and one that is turned is decoded at another fraction, lest they come to lie in front. Grey is the file's own luma.
-    Damage that a lenient decoder would pass over (missing data, say) gives None, too.
+    Decoded at 1/8, 1/4 or 1/2 of the size if both sides keep `min_side` px. If the factor does not divide a side, the
+    last pixel extends beyond the image: `pixels.scale_to` uses the full size to correct for that. An image with an
+    orientation is decoded only at factors that divide both sides, because its last pixels may become the first. Grey
+    is the file's own luma. Returns None if Pillow has to read the file, and for damage that a lenient decoder would
+    ignore (such as missing data).
     """
     orientation = exif_orientation(data)
     fractions = (
         factor
         for factor in _FACTORS
-        if min(size) >= factor * needed and (orientation == 1 or not any(side % factor for side in size))
+        if min(size) >= factor * min_side and (orientation == 1 or not any(side % factor for side in size))
     )
     factor = next(fractions, 1)
     smallest = [-(-side // factor) for side in size]
@@ -61,7 +62,7 @@ def decode_jpeg(data: bytes, size: Size, *, needed: int, grey: bool) -> tuple[Pi
 
 
 def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:
-    """A view of the pixels as EXIF orientation 1 to 8 wants them seen."""
+    """A view of the pixels with EXIF orientation 1 to 8 applied."""
     if orientation >= 5:
         pixels_HWC = pixels_HWC.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -72,18 +73,18 @@ def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:
 
 
 def exif_orientation(data: bytes) -> int:
-    """As Pillow reads it, from EXIF or XMP; most files have neither."""
+    """The orientation that Pillow reads from EXIF or XMP; 1 for files without metadata, which are most."""
     if not _has_metadata(data):
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             return orientation_of(image)
-    except Exception:  # broken metadata raise anything, and the pixels are fine all the same
+    except Exception:  # broken metadata can raise anything; the pixels are still usable
         return 1
 
 
 def _has_metadata(data: bytes) -> bool:
-    """Whether a segment before the pixels may hold an orientation; in files that are not plain, anything may."""
+    """Whether a segment before the pixels may contain an orientation; any bytes count if segments are not readable."""
     for at in _segments(data):
         if data[at + 1] == _SCAN:
             return False
@@ -93,7 +94,7 @@ def _has_metadata(data: bytes) -> bool:
 
 
 def _segments(data: bytes | bytearray) -> Iterator[int]:
-    """Where the segments before the pixels begin, and their data; it ends early where something else stands."""
+    """Offsets of the segments up to the pixels; stops early at anything that is not a segment."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         yield at
@@ -103,9 +104,9 @@ def _segments(data: bytes | bytearray) -> Iterator[int]:
 
 
 def without_exif(data: bytes) -> bytearray:
-    """A copy of a JPEG whose EXIF segments are marked as something else, for decoders that would heed an orientation.
+    """A copy of a JPEG with its EXIF segments renamed, for decoders that would apply the orientation themselves.
 
-    On processors torchcodec turns images by it, and on GPUs, too; here that is done once, as XMP may have the word.
+    torchcodec applies the EXIF orientation on CPUs and on GPUs; Pigeonhole does so itself, because XMP may override it.
     """
     copy = bytearray(data)
     for at in _segments(data):
@@ -114,8 +115,8 @@ def without_exif(data: bytes) -> bytearray:
     return copy
 
 
-def with_more_data(data: bytearray) -> bytearray:
-    """A copy of a JPEG with more data before its end: a whole image stays as it is, one that lacks data does not."""
+def with_padding(data: bytearray) -> bytearray:
+    """A copy of a JPEG with more data before its end: it changes the pixels only of an image that lacks data."""
     scan = max(_segments(data), default=0)
     end = data.find(_END, scan)
     return data[:end] + _MORE_DATA + data[end:] if end >= 0 else bytearray(data)

@@ -1,4 +1,4 @@
-"""Image files read whole, and work on images done in threads a bounded way ahead of whoever takes the results."""
+"""Reads image files, and processes images in threads, a bounded number ahead of the consumer."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def read_image_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of an image file; never waits for a pipe.
+    """The bytes of an image file; never blocks on a pipe.
 
     Raises:
         ImageError: `unreadable` or `too_large`.
@@ -37,10 +37,10 @@ def read_image_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 def load_ahead(
     items: Iterable[T], call: Callable[[T], R], *, num_ahead: int, num_threads: int | None = None
 ) -> Iterator[R]:
-    """`call` of each item, in order, done in threads for at most `num_ahead` items beyond the one that is taken.
+    """`call(item)` for each item, in order, computed in threads for at most `num_ahead` items beyond the current one.
 
-    num_threads: one a core where it is left out. What `items` or `call` raises is raised here, in its place; items
-    that no thread has begun are dropped then, and where the iterator is closed before its end.
+    num_threads: default: one per core. Exceptions of `items` or `call` are raised here, in order. Items that no thread
+    has begun are dropped after an exception, and when the iterator is closed early.
     """
     groups = load_groups_ahead(([item] for item in items), call, num_ahead=num_ahead, num_threads=num_threads)
     return (result for [result] in groups)
@@ -49,7 +49,7 @@ def load_ahead(
 def load_groups_ahead(
     groups: Iterable[Iterable[T]], call: Callable[[T], R], *, num_ahead: int, num_threads: int | None = None
 ) -> Iterator[list[R]]:
-    """As `load_ahead`, for groups of items: each group's results together, and `num_ahead` groups beyond it."""
+    """Like `load_ahead`, for groups of items: yields each group's results as a list; `num_ahead` counts groups."""
     with ThreadPoolExecutor(num_threads or len(os.sched_getaffinity(0)), thread_name_prefix="ahead") as pool:
         waiting: deque[list[Future[R]]] = deque()
         try:

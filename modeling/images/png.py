@@ -1,7 +1,7 @@
-"""Plain PNGs, as scans and cut-out characters are, by libpng without the detour over a Pillow image.
+"""Decodes plain PNGs, such as scans and cut-out characters, with libpng directly, without a Pillow image in between.
 
-torchcodec lets go of the interpreter's lock while it decodes, and takes a third of Pillow's time for 28 x 28 px
-(`python -m benchmarks.decode`). What is odd about a file, and what is wrong with one, is left to Pillow to say.
+torchcodec releases the GIL while it decodes, and takes a third of Pillow's time for 28 x 28 px
+(`python -m benchmarks.decode`). Pillow decodes all other PNGs, and reports what is wrong with broken ones.
 """
 
 # Shapes: H height, W width, C channels.
@@ -17,19 +17,19 @@ Mode = Literal["GRAY", "RGB"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8sI4sIIBB")  # signature, length and name of the first chunk, width, height, bits, colour type
-_CHUNK = struct.Struct(">I4s")  # length and name; content and a checksum of four bytes follow
+_CHUNK = struct.Struct(">I4s")  # length and name; content and a 4-byte checksum follow
 _GREY, _RGB = 0, 2  # colour types
-# Chunks that leave the pixels as they are, by their length: Pillow refuses what is too short. Each once in a file.
-_HARMLESS = {b"IHDR": 13, b"IEND": 0, b"cHRM": 32, b"gAMA": 4, b"pHYs": 9, b"sRGB": 1}
+# Chunks that do not change the pixels, with their length (Pillow rejects shorter ones); at most one of each.
+_PLAIN_CHUNKS = {b"IHDR": 13, b"IEND": 0, b"cHRM": 32, b"gAMA": 4, b"pHYs": 9, b"sRGB": 1}
 _TEXTS = (b"Software\0", b"Comment\0", b"Title\0", b"Author\0", b"Description\0", b"Copyright\0", b"Source\0", b"date:")
 _MAX_TEXTS = 16
 
 
 def plain_png_size(data: bytes, *, grey: bool) -> Size | None:
-    """Width and height of a PNG with 8 bits of grey or, where that is not wanted, of colours; None for any other.
+    """Width and height of a plain PNG with 8-bit grey or (unless `grey`) 8-bit colour; None for any other file.
 
-    Plain means: whole, opaque, upright, a single frame, without a profile, and no chunk damaged but those of pixels,
-    which libpng checks.
+    Plain means: complete, opaque, upright, a single frame, no colour profile, and no damaged chunk (libpng checks those
+    of the pixels).
     """
     if not data.startswith(_SIGNATURE) or len(data) < _HEADER.size:
         return None
@@ -39,7 +39,7 @@ def plain_png_size(data: bytes, *, grey: bool) -> Size | None:
 
 
 def _has_plain_chunks(data: bytes) -> bool:
-    """Whether the chunks fill the file, end as they must, and none changes what its pixels mean."""
+    """Whether the chunks fill the file, end with IEND, and none changes the meaning of the pixels."""
     at, before = len(_SIGNATURE), b""
     seen: set[bytes] = set()
     num_texts = 0
@@ -48,12 +48,12 @@ def _has_plain_chunks(data: bytes) -> bool:
         content, at = at + _CHUNK.size, at + _CHUNK.size + length + 4
         if name == b"tEXt":
             num_texts += 1
-            harmless = num_texts <= _MAX_TEXTS and data.startswith(_TEXTS, content)
+            plain = num_texts <= _MAX_TEXTS and data.startswith(_TEXTS, content)
         elif name == b"IDAT":
-            harmless = before == name or name not in seen
+            plain = before == name or name not in seen
         else:
-            harmless = _HARMLESS.get(name) == length and name not in seen
-        if not harmless or (name != b"IDAT" and not _is_whole(data, content, at)):
+            plain = _PLAIN_CHUNKS.get(name) == length and name not in seen
+        if not plain or (name != b"IDAT" and not _is_whole(data, content, at)):
             return False
         seen.add(name)
         before = name
@@ -61,12 +61,12 @@ def _has_plain_chunks(data: bytes) -> bool:
 
 
 def _is_whole(data: bytes, content: int, end: int) -> bool:
-    """Whether the checksum of the chunk with this content is right."""
+    """Whether the checksum of the chunk with this content is correct."""
     return crc32(data[content - 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
 
 
 def decode_plain_png(data: bytes, *, grey: bool) -> Pixels | None:
-    """Pixels HWC of such a PNG, one channel or three; None where libpng finds it broken."""
+    """Pixels HWC of a plain PNG, with one channel or three; None if libpng cannot decode it."""
     try:
         pixels_CHW = _decoder()(bytearray(data), "GRAY" if grey else "RGB")
     except RuntimeError:
@@ -76,7 +76,7 @@ def decode_plain_png(data: bytes, *, grey: bool) -> Pixels | None:
 
 @functools.cache
 def _decoder() -> Callable[[bytearray, Mode], Pixels]:
-    """A function from a PNG's bytes and the wanted mode to CHW; imported when the first image is there."""
+    """A function from a PNG's bytes and the requested mode to pixels CHW; its import waits for the first image."""
     from torch import frombuffer, uint8
     from torchcodec.decoders import decode_png  # type: ignore[attr-defined]  # not named in its __all__
 

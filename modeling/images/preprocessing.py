@@ -1,4 +1,4 @@
-"""How a model wants its images: part of the model, stored with it, the same wherever an image is read."""
+"""How images are prepared for a model: stored with the model and applied identically wherever images are read."""
 
 import hashlib
 import json
@@ -9,19 +9,19 @@ from typing import Any, Literal, Self, cast
 
 from modeling.errors import ModelFormatError
 
-MAX_SIDE = 4096  # px; a bound for what a model file may ask for
+MAX_SIDE = 4096  # px; the largest size that a model file may define
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """From any image to `height` x `width` pixels of `mode`, and to the numbers that a network takes.
 
-    One rule: with `resize` None the whole image is stretched to height x width (an image of just that size
-    keeps its pixels as they are). With a number, the shorter side is scaled to `resize` px and the centre
-    height x width is cut out, as the torchvision recipes do. Bilinear with antialiasing either way.
+    If `resize` is None, the whole image is stretched to height x width (an image of exactly that size keeps its
+    pixels). Otherwise the shorter side is scaled to `resize` px and the centre height x width is cropped, as the
+    torchvision recipes do. Bilinear with antialiasing in both cases.
 
     mean, std: of each channel, for pixels in [0, 1]; the network takes (pixel / 255 - mean) / std.
-    background: red, green, blue in 0..255, seen through transparent pixels.
+    background: red, green, blue in 0..255, shown behind transparent pixels.
     """
 
     mode: Literal["L", "RGB"]

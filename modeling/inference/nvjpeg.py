@@ -26,7 +26,7 @@ from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not
 from modeling.errors import ModelingError
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.formats import MAX_PIXELS, is_cut_short
-from modeling.images.jpeg import exif_orientation, jpeg_size, with_more_data, without_exif
+from modeling.images.jpeg import exif_orientation, jpeg_size, with_padding, without_exif
 from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, BatchDecoder, best_num_threads, num_cores
@@ -102,7 +102,7 @@ class NvJpeg:
         images and with more data before its end; a whole file ignores both.
         """
         images = self._decode_once(files)
-        longer = self._decode_once([with_more_data(data) for data in reversed(files)])[::-1]
+        longer = self._decode_once([with_padding(data) for data in reversed(files)])[::-1]
         if torch.equal(_concatenate(images), _concatenate(longer)):
             return images, set()
         pairs = zip(images, longer, strict=True)

@@ -89,7 +89,7 @@ def _download_progress(emit: Emit) -> Progress:
     """Reports a download in bytes."""
     return Progress(
         lambda num_done, num_bytes: emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes}),
-        at_once=True,
+        report_first=True,
     )
 
 

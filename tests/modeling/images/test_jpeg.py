@@ -60,7 +60,7 @@ def test_missing_data_and_damage_are_left_to_pillow_to_name():
     data = encode(Image.effect_noise((200, 200), 60), "JPEG")
 
     for cut in (len(data) // 2, len(data) - 40):
-        assert decode_jpeg(data[:cut], (200, 200), needed=10, grey=False) is None
+        assert decode_jpeg(data[:cut], (200, 200), min_side=10, grey=False) is None
         with pytest.raises(ImageError, match="ends too early"):
             decode_image(data[:cut], WIDE)
 

@@ -26,7 +26,7 @@ def test_progress_is_reported_every_half_second_and_at_the_end(clock):
 
 def test_the_first_report_may_come_at_once(clock):
     reported = []
-    progress = Progress(lambda num_done, total: reported.append((num_done, total)), at_once=True)
+    progress = Progress(lambda num_done, total: reported.append((num_done, total)), report_first=True)
 
     progress.update(1, None)
     progress.update(2, None)
