@@ -12,7 +12,7 @@ from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.evaluation.request import DataPart
 from modeling.images.progress import Emit
 from modeling.inference.engines.choice import WantedPrecision
-from modeling.metrics.comparison import Comparison, compare, label_places
+from modeling.metrics.comparison import Comparison, compare, label_positions
 from modeling.metrics.evaluation import EngineFigures
 
 
@@ -56,7 +56,7 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     from modeling.data.forms.open import open_dataset
 
     classifiers = [load_classifier(path, request.device, request.precision) for path in (request.a, request.b)]
-    label_places(classifiers[1].labels, classifiers[0].labels)  # refuses models of other labels before any work
+    label_positions(classifiers[1].labels, classifiers[0].labels)  # refuses models of other labels before any work
     splits = [parts_of(path) for path in (request.a, request.b)]
     dataset = open_dataset(request.data)
     indices = choose_images(dataset, request.part, splits[0])

@@ -1,4 +1,4 @@
-"""What a network answered to images whose class is known, and what follows from each answer's score.
+"""A network's answers on labelled images, and what follows from their scores.
 
 Own code, not torchmetrics: figures must repeat to the bit, whatever version of a library is installed.
 """
@@ -16,11 +16,11 @@ from modeling.metrics.evaluation import CoveragePoint, ReliabilityBin
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """A network's logits beside the truth, in the order of the data.
+    """A network's logits and the true labels, in the order of the data.
 
-    names: what each image is called in its data set (path relative to it, or part and number), for people.
+    names: each image's name in its data set (relative path, or part and number), for people.
     targets_N: index into `labels` of each image's class.
-    logits_NL: float32, before any temperature.
+    logits_NL: float32, before temperature scaling.
     """
 
     labels: tuple[str, ...]
@@ -32,16 +32,16 @@ class Answers:
         expected = (len(self.names), len(self.labels))
         if self.logits_NL.shape != expected or self.targets_N.shape != expected[:1]:
             found = f"{self.logits_NL.shape} logits and {self.targets_N.shape} targets"
-            raise ValueError(f"{expected[0]} images of {expected[1]} labels do not fit {found}")
+            raise ValueError(f"{expected[0]} images with {expected[1]} labels do not match {found}")
 
 
 NUM_BINS = 15  # as Guo et al. 2017 and most since
-MAX_POINTS = 200  # of a coverage curve: more than a plot can show
+MAX_POINTS = 200  # of a coverage curve; a plot cannot show more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """Each image's best label with its score in [0, 1], and the logarithm of the score that the truth got."""
+    """Each image's best label with its score in [0, 1], and the logarithm of the true label's score."""
 
     predicted_N: NDArray[np.int64]
     scores_N: NDArray[np.float64]
@@ -50,7 +50,7 @@ class Scored:
 
     @classmethod
     def of(cls, answers: Answers, temperature: float) -> Self:
-        """The softmax of the logits divided by `temperature`; of equal scores the first label is the best.
+        """The softmax of the logits divided by `temperature`; of equal scores, the first label wins.
 
         Raises:
             ModelingError: a logit is not finite.
@@ -58,7 +58,7 @@ class Scored:
         check_finite(answers)
         log_scores_NL = log_softmax(answers.logits_NL, temperature)
         images_N = np.arange(len(answers.names))
-        predicted_N = answers.logits_NL.argmax(axis=1).astype(np.int64)  # a division could make equals of neighbours
+        predicted_N = answers.logits_NL.argmax(axis=1).astype(np.int64)  # dividing could make different logits equal
         return cls(
             predicted_N,
             np.exp(log_scores_NL[images_N, predicted_N]),
@@ -68,11 +68,11 @@ class Scored:
 
     @property
     def nll(self) -> float:
-        """Mean negative log likelihood of the truth, in nats."""
+        """Mean negative log likelihood of the true labels, in nats."""
         return float(-self.log_truth_N.mean()) + 0.0  # never -0.0
 
     def reliability(self) -> tuple[ReliabilityBin, ...]:
-        """Mean score beside accuracy in equal bins of the score; empty bins are left out."""
+        """Mean score and accuracy in bins of equal width over the score; empty bins are omitted."""
         bins_N = np.minimum((self.scores_N * NUM_BINS).astype(np.int64), NUM_BINS - 1)
         counts = np.bincount(bins_N, minlength=NUM_BINS)
         scores = np.bincount(bins_N, weights=self.scores_N, minlength=NUM_BINS)
@@ -95,18 +95,18 @@ class Scored:
         return sum(each.num_images * abs(each.mean_score - each.accuracy) for each in bins) / len(self.scores_N)
 
     def coverage(self) -> tuple[CoveragePoint, ...]:
-        """Share accepted and share of those wrong by threshold, the highest first; at most `MAX_POINTS` of them.
+        """Accepted share, and the error of the accepted, by threshold, highest first; at most `MAX_POINTS` points.
 
-        Thresholds are scores that occur, since images of equal score are accepted together. Thinned evenly over the
-        accepted share; the first and the last (everything accepted) stay.
+        Thresholds are scores that occur, because images of equal score are accepted together. Points are thinned evenly
+        over the accepted share; the first and the last (all images accepted) are kept.
         """
         order_N = np.argsort(-self.scores_N, kind="stable")
         scores_N = self.scores_N[order_N]
         num_wrong_N = np.cumsum(~self.right_N[order_N])
         last_P = np.flatnonzero(np.append(scores_N[1:] != scores_N[:-1], True))
         if len(last_P) > MAX_POINTS:
-            wanted = np.linspace(last_P[0], last_P[-1], MAX_POINTS)
-            last_P = np.unique(last_P[np.searchsorted(last_P, wanted)])
+            targets = np.linspace(last_P[0], last_P[-1], MAX_POINTS)
+            last_P = np.unique(last_P[np.searchsorted(last_P, targets)])
         return tuple(
             CoveragePoint(
                 threshold=float(scores_N[at]),
@@ -127,9 +127,9 @@ def log_softmax(logits_NL: NDArray[np.float32], temperature: float) -> NDArray[n
 
 
 def check_finite(answers: Answers) -> None:
-    """Raises ModelingError where a logit is not finite, or there is no image."""
+    """Raise ModelingError if a logit is not finite, or there are no images."""
     if not answers.names:
-        raise ModelingError("there are no images to measure on: every one is left out or unreadable")
+        raise ModelingError("there are no images to evaluate: all of them are excluded or unreadable")
     finite_N = np.isfinite(answers.logits_NL).all(axis=1)
     if not finite_N.all():
         worst = answers.names[int(np.argmin(finite_N))]

@@ -1,4 +1,4 @@
-"""From a network's logits to scores that mean what they say, and from scores to decisions."""
+"""A model's calibration: the temperature that scales its logits, and the thresholds that turn scores into decisions."""
 
 # Shapes: N images.
 import math
@@ -21,12 +21,12 @@ class Calibration:
     """A model's temperature and thresholds, fitted on validation images and stored in its card.
 
     temperature: logits are divided by it before the softmax (Guo et al. 2017); above 0.
-    max_error: the stated error budget: the share of accepted images that may be wrong, in (0, 1).
-    accept: by label, the best score from which an image with that best label is accepted; above 1: never.
-    reject_below: a best score below it is rejected: the label is more likely wrong than right. It never
-        undercuts an accept threshold.
-    num_images: validation images that it was fitted on.
-    review_rate, reject_rate, accepted_error: what to expect, as measured on them.
+    max_error: the error budget: the share of accepted images that may be wrong, in (0, 1).
+    accept: by label, the score from which an image with that best label is accepted; above 1: never.
+    reject_below: images with a lower best score are rejected: the label is more likely wrong than right. It never
+        exceeds an accept threshold.
+    num_images: the number of validation images it was fitted on.
+    review_rate, reject_rate, accepted_error: expected rates, measured on the validation images.
     """
 
     temperature: float
@@ -39,7 +39,7 @@ class Calibration:
     accepted_error: float
 
     def decide(self, label: int, score: float) -> Decision:
-        """What to do with an image whose best label (by index) has this calibrated score."""
+        """The decision for an image whose best label (by index) has this calibrated score."""
         if score >= self.accept[label]:
             return "accept"
         return "review" if score >= self.reject_below else "reject"

@@ -1,4 +1,4 @@
-"""Two models on the same images: which is better, where, and whether that may be chance; or two engines of one."""
+"""Compares two models on the same images (with a significance test), or two engines of one model."""
 
 # Shapes: N images, L labels.
 from collections.abc import Sequence
@@ -55,10 +55,10 @@ class ClassDifference:
 class Comparison:
     """Model A and model B on the same images.
 
-    worse, better: images that B gets wrong and A right, and the reverse, in the order of the data.
-    classes: of labels that have images, in the order of A's labels.
-    p: how likely two equally good models differ at least so much (McNemar's test).
-    review_change: B's review rate less A's; None unless both decide.
+    worse, better: images that only A gets right, and images that only B gets right, in the order of the data.
+    classes: labels that have images, in the order of A's labels.
+    p: the probability that two equally good models differ at least this much (McNemar's test).
+    review_change: B's review rate minus A's; None unless both have a calibration.
     """
 
     num_images: int
@@ -76,7 +76,7 @@ class Comparison:
         return asdict(self) | {"conclusion": self.conclusion()}
 
     def conclusion(self, a: str = "A", b: str = "B") -> str:
-        """One sentence for people, with what the models are called."""
+        """One sentence for people; `a` and `b` are the names of the models."""
         gain = self.b.num_right - self.a.num_right
         if not self.worse and not self.better:
             return f"{a} and {b} are right on the same images"
@@ -93,15 +93,19 @@ def compare(
     """Compare the answers of two models to the same images; their labels may be in another order.
 
     Raises:
-        ModelingError: other labels, other images, none at all, or an answer that is not finite.
+        ModelingError: the labels or images differ, there are no images, or a logit is not finite.
     """
-    to_a = label_places(answers_b.labels, answers_a.labels)
-    if answers_a.names != answers_b.names or not np.array_equal(answers_a.targets_N, to_a[answers_b.targets_N]):
-        raise ModelingError("two models can be compared on the same images only; these answers are to others")
+    position_in_a = label_positions(answers_b.labels, answers_a.labels)
+    if answers_a.names != answers_b.names or not np.array_equal(
+        answers_a.targets_N, position_in_a[answers_b.targets_N]
+    ):
+        raise ModelingError(
+            "two models can be compared only on the same images; these answers are for different images"
+        )
     scored_a = Scored.of(answers_a, calibration_a.temperature if calibration_a else 1.0)
     scored_b = Scored.of(answers_b, calibration_b.temperature if calibration_b else 1.0)
-    a, b = _side(scored_a, calibration_a), _side(scored_b, calibration_b)  # while B's labels are in B's order
-    scored_b = replace(scored_b, predicted_N=to_a[scored_b.predicted_N])
+    a, b = _side(scored_a, calibration_a), _side(scored_b, calibration_b)  # before B's labels are put into A's order
+    scored_b = replace(scored_b, predicted_N=position_in_a[scored_b.predicted_N])
     worse_N = scored_a.right_N & ~scored_b.right_N
     better_N = scored_b.right_N & ~scored_a.right_N
     return Comparison(
@@ -117,18 +121,18 @@ def compare(
     )
 
 
-def label_places(labels: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
-    """The place of each label among another model's.
+def label_positions(labels: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
+    """The position of each label in `among`, the labels of another model.
 
     Raises:
-        ModelingError: a label that only one of them knows.
+        ModelingError: a label that only one of the models has.
     """
     if set(labels) != set(among):
         alone = (("A", sorted(set(among) - set(labels))), ("B", sorted(set(labels) - set(among))))
-        told = "; ".join(f"{model} alone knows {_some(names)}" for model, names in alone if names)
-        raise ModelingError(f"models of other labels cannot be compared: {told}")
-    places = {label: place for place, label in enumerate(among)}
-    return np.array([places[label] for label in labels], dtype=np.int64)
+        details = "; ".join(f"only {model} has {_abbreviate(names)}" for model, names in alone if names)
+        raise ModelingError(f"models with different labels cannot be compared: {details}")
+    positions = {label: position for position, label in enumerate(among)}
+    return np.array([positions[label] for label in labels], dtype=np.int64)
 
 
 def _side(scored: Scored, calibration: Calibration | None) -> Side:
@@ -164,7 +168,7 @@ def _flips(answers: Answers, chosen_N: NDArray[np.bool_], a: Scored, b: Scored) 
 
 
 def _classes(answers: Answers, a: Scored, b: Scored) -> tuple[ClassDifference, ...]:
-    """Counts by true label, where there are any."""
+    """Counts for each true label that has images."""
     num_labels = len(answers.labels)
     counts = (
         np.bincount(targets, minlength=num_labels).tolist()
@@ -174,15 +178,15 @@ def _classes(answers: Answers, a: Scored, b: Scored) -> tuple[ClassDifference, .
     return tuple(ClassDifference(*each) for each in found if each[1])
 
 
-def _some(labels: Sequence[str]) -> str:
+def _abbreviate(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
 
 
 def reference_difference(answers: Answers, reference: Answers, temperature: float) -> ReferenceDifference:
-    """How far an engine's answers are from the reference's to the same images.
+    """How much an engine's answers differ from the reference's on the same images.
 
     Raises:
-        ModelingError: an answer is not finite.
+        ModelingError: a logit is not finite.
     """
     scored, expected = Scored.of(answers, temperature), Scored.of(reference, temperature)
     scores_NL = np.exp(log_softmax(reference.logits_NL, temperature))

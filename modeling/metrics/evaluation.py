@@ -1,4 +1,4 @@
-"""The figures of one evaluation, as the JSON document, the table and the report show them."""
+"""The figures of an evaluation, as its JSON document, its table and its report show them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ Interval = tuple[float, float]  # 95 %, Wilson
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """One class: None where there is nothing to divide by."""
+    """The figures of one class; None where the denominator is zero."""
 
     label: str
     num_images: int
@@ -23,7 +23,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """The images whose best score lies in [low, high): mean score beside the share that is right."""
+    """The images whose best score is in [low, high): their mean score and the share that is right."""
 
     low: float
     high: float
@@ -34,7 +34,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class CoveragePoint:
-    """Accepting only best scores of at least `threshold`: the share accepted, and the share of those wrong."""
+    """If scores of at least `threshold` are accepted: the accepted share, and the error of the accepted."""
 
     threshold: float
     coverage: float
@@ -43,7 +43,7 @@ class CoveragePoint:
 
 @dataclass(frozen=True, slots=True)
 class DecisionFigures:
-    """What the model's thresholds do to these images: shares of all of them, and of the accepted those wrong."""
+    """The decisions that the model's thresholds make for these images; `accepted_error` is a share of the accepted."""
 
     max_error: float
     num_accepted: int
@@ -55,7 +55,7 @@ class DecisionFigures:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """An image whose best label is wrong. `index` is its place in the evaluated data."""
+    """An image whose best label is wrong. `index` is its position in the evaluated data."""
 
     index: int
     name: str
@@ -68,7 +68,7 @@ class Mistake:
 class Evaluation:
     """How good a model is on labelled images. Shares and scores are in [0, 1].
 
-    top_k: accuracy where the k best labels count, by k ("2", "5", ... below the number of labels).
+    top_k: the share of images whose true label is among the k best, by k ("2", "5", ... below the number of labels).
     nll, ece: negative log likelihood in nats and expected calibration error (15 equal bins) of the calibrated
         scores; `raw_*` before temperature scaling.
     confusion: rows are true labels, columns predicted ones, in the order of `labels`.
@@ -101,11 +101,11 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceDifference:
-    """How far an engine's answers are from the reference's, on a sample of the evaluated images.
+    """How much an engine's answers differ from the reference's, on a sample of the evaluated images.
 
-    same_label: share of images with the same best label. max_score_difference, mean_score_difference: of the score of
-    the engine's best label, beside the reference's score of that label. accuracy_change: the engine's accuracy less
-    the reference's.
+    same_label: share of images with the same best label. max_score_difference, mean_score_difference: between the
+    score of the engine's best label and the reference's score of that label. accuracy_change: the engine's accuracy
+    minus the reference's.
     """
 
     num_images: int
@@ -117,9 +117,9 @@ class ReferenceDifference:
 
 @dataclass(frozen=True, slots=True)
 class EngineFigures:
-    """Which engine answered, in which precision, beside which reference.
+    """The engine that answered, its precision, and how it differs from the reference.
 
-    difference: None where the engine is the reference itself.
+    difference: None if the engine is the reference itself.
     """
 
     engine: str
@@ -135,7 +135,7 @@ class EngineFigures:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The reverse of `to_json`; other keys are passed over."""
+        """The reverse of `to_json`; other keys are ignored."""
         reference = value["reference"]
         difference = reference["difference"] and ReferenceDifference(**reference["difference"])
         return cls(value["engine"], value["precision"], reference["engine"], difference)

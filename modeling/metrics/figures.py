@@ -1,6 +1,6 @@
-"""From a network's answers to the figures of an evaluation.
+"""Computes the figures of an evaluation from a network's answers.
 
-Own code, not scikit-learn: figures must repeat to the bit; ties and classes without images have fixed answers.
+Own code, not scikit-learn: figures must repeat to the bit; ties and classes without images have defined results.
 """
 
 # Shapes: N images, L labels.
@@ -17,10 +17,10 @@ MAX_MISTAKES = 50
 
 
 def evaluate_answers(answers: Answers, calibration: Calibration | None) -> Evaluation:
-    """The figures of `answers`, with scores as `calibration` makes them; without one those of the softmax.
+    """The figures of `answers`, with calibrated scores; without a calibration, with the softmax scores.
 
     Raises:
-        ModelingError: no images, or an answer that is not finite.
+        ModelingError: there are no images, or a logit is not finite.
     """
     temperature = calibration.temperature if calibration else 1.0
     scored = Scored.of(answers, temperature)
@@ -82,13 +82,13 @@ def _class_figures(labels: tuple[str, ...], confusion_LL: NDArray[np.int64]) -> 
 
 
 def _macro_f1(classes: tuple[ClassFigures, ...]) -> float:
-    """Mean F1 of the labels that images have: one that only the model knows is no class of these data."""
+    """Mean F1 of the labels that have images; labels that do not occur in the data do not count."""
     scores = [each.f1 for each in classes if each.num_images and each.f1 is not None]
     return sum(scores) / len(scores)
 
 
 def _top_k(answers: Answers) -> dict[str, float]:
-    """Accuracy where the k best labels count; of equal logits the first label is better, as in a prediction."""
+    """The share of images whose true label is among the k best; of equal logits, the first label ranks higher."""
     truth_N1 = answers.logits_NL[np.arange(len(answers.names)), answers.targets_N, None]
     before_NL = np.arange(len(answers.labels)) < answers.targets_N[:, None]
     rank_N = ((answers.logits_NL > truth_N1) | ((answers.logits_NL == truth_N1) & before_NL)).sum(axis=1)
@@ -110,7 +110,7 @@ def _decision_figures(scored: Scored, calibration: Calibration) -> DecisionFigur
 
 
 def _mistakes(answers: Answers, scored: Scored) -> tuple[Mistake, ...]:
-    """The most confident wrong answers, in the order of the data where equally so."""
+    """The wrong answers with the highest scores; equal scores stay in the order of the data."""
     wrong_N = np.flatnonzero(~scored.right_N)
     worst_N = wrong_N[np.argsort(-scored.scores_N[wrong_N], kind="stable")][:MAX_MISTAKES]
     return tuple(

@@ -1,4 +1,4 @@
-"""Calibration fitted on validation images: the temperature, and thresholds that keep an error budget.
+"""Fits a calibration on validation images: the temperature, and thresholds that keep an error budget.
 
 Own search, not scipy's: temperature and thresholds are part of a model and must repeat to the bit.
 """
@@ -14,26 +14,26 @@ from modeling.errors import DataError, ModelingError
 from modeling.metrics.answers import Answers, Scored, check_finite, log_softmax
 from modeling.metrics.calibration import NEVER, Calibration
 
-ENOUGH = 3  # times 1 / max_error images, for a threshold of a label's own
+MIN_EXPECTED_ERRORS = 3  # a label with at least 3 / max_error images has a threshold of its own
 REJECT_BELOW = 0.5  # the best label is more likely wrong than right
 
-_LOG_T = math.log(20.0)  # the search ends there and at its negative
-_PRIOR_SD = 0.5  # of the temperature's logarithm: a factor of 1.6 is nothing special, one of 5 wants evidence
-_MAX_FIT_IMAGES = 10_000  # one number needs no more, and this bounds the time where labels are many
-_GRID, _SEARCH_STEPS = 25, 16  # to within 0.0003 of the logarithm
+_LOG_T = math.log(20.0)  # the search covers [-_LOG_T, _LOG_T]
+_PRIOR_SD = 0.5  # of the temperature's logarithm: a factor of 1.6 is common, one of 5 needs evidence
+_MAX_FIT_IMAGES = 10_000  # enough for one number, and it bounds the time if there are many labels
+_GRID, _SEARCH_STEPS = 25, 16  # find the logarithm to within 0.0003
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_SCORE_UNIT = 1e-6  # a manifest's scores have six digits; nobody can tell nearer ones apart
+_SCORE_UNIT = 1e-6  # a manifest's scores have six digits; smaller differences are not visible
 
 
 def fit_calibration(answers: Answers, *, max_error: float) -> Calibration:
-    """Temperature and accept thresholds from `answers` to validation images, which no training has seen.
+    """Fit temperature and accept thresholds to the answers on validation images, which the training has not used.
 
-    `max_error`, in (0, 1): the share of accepted images that may be wrong. `docs/evaluation.md` tells how the
-    thresholds are chosen; with fewer than 1 / max_error - 1 images none can be accepted.
+    max_error, in (0, 1): the share of accepted images that may be wrong. `docs/evaluation.md` explains how thresholds
+    are chosen; with fewer than 1 / max_error - 1 images, none can be accepted.
 
     Raises:
-        DataError: no images.
-        ModelingError: a budget out of range, or an answer that is not finite.
+        DataError: there are no images.
+        ModelingError: `max_error` is out of range, or a logit is not finite.
     """
     if not 0 < max_error < 1:
         raise ModelingError(f"max_error must be above 0 and below 1, such as 0.005, not {max_error}")
@@ -42,14 +42,16 @@ def fit_calibration(answers: Answers, *, max_error: float) -> Calibration:
     check_finite(answers)
     temperature = fit_temperature(answers)
     scored = Scored.of(answers, temperature)
-    accept = _thresholds(_Group(scored.predicted_N, _seen(scored), scored.right_N), len(answers.labels), max_error)
+    accept = _thresholds(
+        _Group(scored.predicted_N, _rounded_scores(scored), scored.right_N), len(answers.labels), max_error
+    )
     reject_below = min(REJECT_BELOW, *accept)
     unmeasured = Calibration(temperature, max_error, accept, reject_below, len(answers.names), 0.0, 0.0, 0.0)
-    return _measured(unmeasured, scored)
+    return _with_measured_rates(unmeasured, scored)
 
 
-def _measured(calibration: Calibration, scored: Scored) -> Calibration:
-    """The calibration with what its thresholds do to the images that it was fitted on."""
+def _with_measured_rates(calibration: Calibration, scored: Scored) -> Calibration:
+    """The calibration with the rates that its thresholds give on the images it was fitted on."""
     decisions_N = np.array(calibration.decide_all(scored.predicted_N, scored.scores_N))
     accepted_N = decisions_N == "accept"
     return Calibration(
@@ -68,11 +70,11 @@ def _measured(calibration: Calibration, scored: Scored) -> Calibration:
 
 
 def fit_temperature(answers: Answers) -> float:
-    """The temperature that makes the truth likeliest (Guo et al. 2017, "On calibration of modern neural networks").
+    """The temperature with the highest likelihood (Guo et al. 2017, "On calibration of modern neural networks").
 
-    A priori its logarithm is normal around 0 with standard deviation 0.5, worth about one image: few images leave
-    the scores nearly as they are, and a set without mistakes cannot drive it to 0, nor a hopeless one to infinity.
-    It stays within [1/20, 20].
+    Its logarithm has a normal prior with mean 0 and standard deviation 0.5, which weighs about as much as one image:
+    few images change the scores little, a set without mistakes does not drive the temperature to 0, and one with only
+    mistakes does not drive it to infinity. The result is in [1/20, 20].
     """
     step = -(-len(answers.names) // _MAX_FIT_IMAGES)
     logits_NL, targets_N = answers.logits_NL[::step], answers.targets_N[::step]
@@ -82,10 +84,10 @@ def fit_temperature(answers: Answers) -> float:
         log_truth_N = log_softmax(logits_NL, math.exp(log_t))[images_N, targets_N]
         return float(-log_truth_N.sum()) + log_t**2 / (2 * _PRIOR_SD**2)
 
-    grid = np.linspace(-_LOG_T, _LOG_T, _GRID).tolist()  # the prior makes two valleys possible: look everywhere first
+    grid = np.linspace(-_LOG_T, _LOG_T, _GRID).tolist()  # the prior makes two minima possible: search a grid first
     lowest = int(np.argmin([cost(log_t) for log_t in grid]))
     low, high = grid[max(0, lowest - 1)], grid[min(_GRID - 1, lowest + 1)]
-    for _ in range(_SEARCH_STEPS):  # golden section, evaluated afresh: 32 passes are cheap
+    for _ in range(_SEARCH_STEPS):  # golden section without reuse of values: 32 evaluations are cheap
         width = (high - low) * _GOLDEN
         if cost(high - width) <= cost(low + width):
             high = low + width
@@ -106,36 +108,36 @@ class _Group:
     right_M: NDArray[np.bool_]
 
     def of(self, chosen_M: NDArray[np.bool_]) -> "_Group":
-        """Some of the images."""
+        """The chosen images."""
         return _Group(self.labels_M[chosen_M], self.scores_M[chosen_M], self.right_M[chosen_M])
 
-    def enough(self, max_error: float) -> bool:
-        """Whether they are so many that accepting them all without a mistake would show the budget kept, 95 % sure.
+    def is_large_enough(self, max_error: float) -> bool:
+        """Whether accepting all of them without a mistake would show, with 95 % confidence, that the budget is kept.
 
         The rule of three (Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?").
         """
-        return len(self.labels_M) * max_error >= ENOUGH
+        return len(self.labels_M) * max_error >= MIN_EXPECTED_ERRORS
 
 
-def _thresholds(everything: _Group, num_labels: int, max_error: float) -> tuple[float, ...]:
-    """The accept threshold of each label: its own where it has enough images, else one for all such labels."""
-    shared = _threshold(everything, max_error)
-    groups = {label: everything.of(everything.labels_M == label) for label in range(num_labels)}
-    own = {label: _threshold(group, max_error) for label, group in groups.items() if group.enough(max_error)}
-    rest = everything.of(~np.isin(everything.labels_M, list(own)))
-    of_rest = _threshold(rest, max_error) if rest.enough(max_error) else shared
-    accept_L = np.array([own.get(label, of_rest) for label in range(num_labels)])
-    accepted = everything.of(everything.scores_M >= accept_L[everything.labels_M])
-    if len(accepted.labels_M) and _likely_error(accepted) > max_error:  # labels with few images lean on the others'
+def _thresholds(all_images: _Group, num_labels: int, max_error: float) -> tuple[float, ...]:
+    """The accept threshold of each label: its own if it has enough images, else one shared by all such labels."""
+    shared = _threshold(all_images, max_error)
+    groups = {label: all_images.of(all_images.labels_M == label) for label in range(num_labels)}
+    own = {label: _threshold(group, max_error) for label, group in groups.items() if group.is_large_enough(max_error)}
+    rest = all_images.of(~np.isin(all_images.labels_M, list(own)))
+    rest_threshold = _threshold(rest, max_error) if rest.is_large_enough(max_error) else shared
+    accept_L = np.array([own.get(label, rest_threshold) for label in range(num_labels)])
+    accepted = all_images.of(all_images.scores_M >= accept_L[all_images.labels_M])
+    if len(accepted.labels_M) and _estimated_error(accepted) > max_error:  # labels with few images depend on the others
         accept_L = np.full(num_labels, shared)
     return tuple(accept_L.tolist())
 
 
 def _threshold(group: _Group, max_error: float) -> float:
-    """The lowest score down to which the group's images can be accepted within the budget; `NEVER` if there is none.
+    """The lowest score from which the group's images can be accepted within the budget; `NEVER` if there is none.
 
-    Down to a score, (wrong + 1) / (accepted + 1) estimates the error among new images: the one added is the price
-    of having looked for the lowest score (Angelopoulos et al. 2022; Jin and Candès 2023).
+    (wrong + 1) / (accepted + 1) estimates the error among new images; the added 1 corrects for the search for the
+    lowest score (Angelopoulos et al. 2022; Jin and Candès 2023).
     """
     order_M = np.argsort(-group.scores_M, kind="stable")
     scores_M = group.scores_M[order_M]
@@ -146,10 +148,10 @@ def _threshold(group: _Group, max_error: float) -> float:
     return float(scores_M[within[-1]]) - _SCORE_UNIT / 2 if len(within) else NEVER
 
 
-def _likely_error(accepted: _Group) -> float:
+def _estimated_error(accepted: _Group) -> float:
     return float((~accepted.right_M).sum() + 1) / (len(accepted.right_M) + 1)
 
 
-def _seen(scored: Scored) -> NDArray[np.float64]:
-    """Scores as a manifest shows them: a device's last bits must not decide."""
+def _rounded_scores(scored: Scored) -> NDArray[np.float64]:
+    """Scores rounded as a manifest shows them, so that the last bits of a device's arithmetic do not matter."""
     return np.round(scored.scores_N / _SCORE_UNIT) * _SCORE_UNIT

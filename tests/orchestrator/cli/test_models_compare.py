@@ -103,7 +103,7 @@ def test_models_of_other_labels_are_refused_before_any_work(publish, data):
     done = run(one, other, data)
 
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "error: models of other labels cannot be compared: B alone knows 'neon'\n"
+    assert done.stderr == "error: models with different labels cannot be compared: only B has 'neon'\n"
 
 
 def test_a_precision_that_a_model_lacks_is_refused_before_any_work(publish, data):
