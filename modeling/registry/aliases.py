@@ -1,4 +1,4 @@
-"""Aliases of a model: movable names for its versions, in one small file beside them."""
+"""Aliases of a model: movable names for its versions, stored in one small file beside them."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from modeling.errors import ModelFormatError, ModelNameError
 
 ALIASES_FILE = "aliases.json"
 FORMAT_VERSION = 1
-LATEST = "latest"  # the newest version, whatever anybody says
+LATEST = "latest"  # always the newest version; cannot be set
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 
 
 def is_alias(text: str) -> bool:
-    """Whether a version of a model may be called so."""
+    """Whether this is a valid alias."""
     return text != LATEST and _ALIAS.fullmatch(text) is not None
 
 
 def check_alias(alias: str) -> str:
-    """The alias itself.
+    """Return the alias if it is valid.
 
     Raises:
         ModelNameError: not lower-case letters, digits, dashes and underscores, too long, or `latest`.
@@ -56,6 +56,6 @@ def read_aliases(folder: Path) -> dict[str, int]:
 
 
 def write_aliases(folder: Path, aliases: dict[str, int]) -> None:
-    """Put the aliases of the model in `folder` in place of those before; the caller holds the model's lock."""
+    """Replace the aliases of the model in `folder`; the caller holds the model's lock."""
     value = {"format_version": FORMAT_VERSION, "aliases": dict(sorted(aliases.items()))}
     replace_durably(folder / ALIASES_FILE, (json.dumps(value, indent=2) + "\n").encode())

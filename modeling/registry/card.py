@@ -1,4 +1,4 @@
-"""The card of a model: everything about it but the weights, in `model.json` beside `model.safetensors`."""
+"""The card of a model: everything except the weights, in `model.json` beside `model.safetensors`."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ FORMAT_VERSION = 2
 _UNCALIBRATED = 1  # the format before calibration was part of a model
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
-INT8_FILE = "int8.onnx"  # the network quantised, where that kept the bound (modeling.training.int8)
-REPORT_FILE = "report.html"  # for people; of a training, or of an evaluation
+INT8_FILE = "int8.onnx"  # the quantised network, if it is accurate enough (modeling.training.int8)
+REPORT_FILE = "report.html"  # for people; written by a training or an evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a model is and how it came to be.
+    """What a model is and how it was made.
 
     labels: one name for each output of the network, in that order.
     weights_sha256: hex digest of the bytes of `model.safetensors`.
     metrics: numbers by name, such as `test_accuracy` in [0, 1].
-    training: how it was made (data, seed, recipe, split sizes, versions of libraries); nothing volatile, so
+    training: how it was made (data, seed, recipe, split sizes, versions of libraries); no times or paths of a run, so
         the same training makes the same card.
-    calibration: None for a model that has none: its scores are the softmax's, and it decides nothing.
+    calibration: None if the model has none: its scores are softmax scores, and it makes no decisions.
     """
 
     architecture: str
@@ -41,7 +41,7 @@ class ModelCard:
     format_version: int = FORMAT_VERSION
 
     def why_no_int8(self) -> str:
-        """Why the model has no quantised network, with the figures where it was refused: `has no int8 weights; ...`."""
+        """Why the model has no quantised network, with the figures if one was rejected: `has no int8 weights; ...`."""
         quality = self.training.get("int8")
         if not isinstance(quality, dict) or quality.get("kept", True):
             return "has no int8 weights; train it with --int8, which says whether quantising keeps the bound"
@@ -52,7 +52,7 @@ class ModelCard:
 
     @property
     def int8_sha256(self) -> str | None:
-        """Hex digest of the bytes of `int8.onnx`; None where the model has no quantised network."""
+        """Hex digest of the bytes of `int8.onnx`; None if the model has no quantised network."""
         quality = self.training.get("int8")
         return quality.get("sha256") if isinstance(quality, dict) else None
 
@@ -128,7 +128,7 @@ class ModelCard:
 
 
 def check_int8(data: bytes, card: ModelCard, path: Path) -> None:
-    """Raises ModelFormatError where these bytes, of `path`, are not the quantised network of the card."""
+    """Raise ModelFormatError if `data`, read from `path`, is not the quantised network that the card names."""
     digest = hashlib.sha256(data).hexdigest()
     if digest != card.int8_sha256:
         raise ModelFormatError(f"{path}: sha256 is {digest}, the card says {card.int8_sha256}")

@@ -1,6 +1,6 @@
-"""Published models: immutable versions under `<root>/<name>/<version>/`, each whole or not there at all.
+"""Published models: immutable versions in `<root>/<name>/<version>/`, each visible completely or not at all.
 
-Beside the versions lie their aliases (`aliases.py`) and what removed ones leave (`version_folder.py`).
+The folder of a model also contains its aliases (`aliases.py`) and markers of removed versions (`version_folder.py`).
 """
 
 import difflib
@@ -17,14 +17,21 @@ from modeling.durable import check_plain, copy_durably, staging_folder
 from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, ModelNotFoundError
 from modeling.registry.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
-from modeling.registry.version_folder import bury, is_number, locked, removed_numbers, take_next_number, version_numbers
+from modeling.registry.version_folder import (
+    remove_version,
+    is_number,
+    locked,
+    removed_numbers,
+    take_next_number,
+    version_numbers,
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One published version. `digest` is the sha256 of its card, which holds that of the weights."""
+    """A published version. `digest` is the sha256 of its card, which contains the sha256 of the weights."""
 
     name: str
     version: int
@@ -33,7 +40,7 @@ class ModelVersion:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """The version in folder `path` of a store; a model elsewhere has its folder's name and the version 0.
+        """The version in folder `path` of a store; a model outside a store gets its folder's name and version 0.
 
         Raises:
             ModelFormatError: its card cannot be read.
@@ -53,36 +60,36 @@ class ModelVersion:
 
     @property
     def artifacts(self) -> Path:
-        """Folder of what is built from this version for some hardware; beside it, and safe to delete at any time."""
+        """Folder beside the version for files built from it for specific hardware; safe to delete at any time."""
         return self.path.parent / ".engines" / self.digest[:16]
 
     def card(self) -> ModelCard:
-        """What is known of the model.
+        """The model's card.
 
         Raises:
-            ModelFormatError: a damaged card, or one of an unknown format.
+            ModelFormatError: the card is damaged or of an unknown format.
         """
         path = self.path / CARD_FILE
         return ModelCard.from_bytes(path.read_bytes(), path)
 
     def created(self) -> datetime:
-        """When it was published, in UTC."""
+        """The time of publishing, in UTC."""
         return datetime.fromtimestamp((self.path / CARD_FILE).stat().st_mtime, UTC)
 
     def files(self) -> tuple[Path, ...]:
-        """Its files, relative to `path`, by name; card and weights are always among them."""
+        """Its files, relative to `path`, sorted by name; they include card and weights."""
         return tuple(sorted(path.relative_to(self.path) for path in self.path.rglob("*") if not path.is_dir()))
 
     def size_bytes(self) -> int:
-        """Size of all its files together."""
+        """The total size of its files."""
         return sum((self.path / file).lstat().st_size for file in self.files())
 
 
-Versions = list[ModelVersion]  # a name for it: inside ModelStore, `list` is the method
+Versions = list[ModelVersion]  # an alias for annotations: inside ModelStore, `list` is the method
 
 
 def check_model_name(name: str) -> str:
-    """The name itself.
+    """Return the name if it is valid.
 
     Raises:
         ModelNameError: not lower-case letters, digits, dots, dashes and underscores, or too long.
@@ -93,40 +100,40 @@ def check_model_name(name: str) -> str:
 
 
 class ModelStore:
-    """The models under one root folder, which many machines may share."""
+    """The models in one root folder, which several machines may share."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def resolve(self, ref: str) -> ModelVersion:
-        """The version that `name`, `name@latest`, `name@2` or `name@champion` (an alias) means.
+        """The version that `name`, `name@latest`, `name@2` or `name@champion` (an alias) refers to.
 
         Raises:
-            ModelNameError: not a well-formed reference.
-            ModelNotFoundError: no such name, version or alias; lists what there is.
+            ModelNameError: the reference is not well-formed.
+            ModelNotFoundError: no such name, version or alias; the message lists those that exist.
             ModelFormatError: the model's aliases cannot be read.
         """
-        name, _, wanted = ref.partition("@")
+        name, _, requested = ref.partition("@")
         check_model_name(name)
-        if "@" in ref and not (wanted == LATEST or is_number(wanted) or is_alias(wanted)):
-            raise ModelNameError(f"model version {wanted!r} in {ref!r} must be a number, 'latest' or an alias")
+        if "@" in ref and not (requested == LATEST or is_number(requested) or is_alias(requested)):
+            raise ModelNameError(f"model version {requested!r} in {ref!r} must be a number, 'latest' or an alias")
         versions = self._versions(name)
         if not versions:
             raise ModelNotFoundError(self._unknown_name(name))
-        if wanted in ("", LATEST):
+        if requested in ("", LATEST):
             return versions[-1]
-        number = int(wanted) if is_number(wanted) else self._number_of(name, wanted, versions)
+        number = int(requested) if is_number(requested) else self._number_of(name, requested, versions)
         for version in versions:
             if version.version == number:
                 return version
         raise ModelNotFoundError(self._missing_version(ref, number, versions))
 
     def resolve_pinned(self, ref: str, digest: str) -> ModelVersion:
-        """The version `ref`, which had `digest` when somebody chose it.
+        """The version `ref`, if it still has the digest it had when the job was submitted.
 
         Raises:
-            ModelNotFoundError: it is there no more.
-            ModelFormatError: what is there is another.
+            ModelNotFoundError: the version no longer exists.
+            ModelFormatError: the version has another digest.
         """
         version = self.resolve(ref)
         if version.digest != digest:
@@ -134,7 +141,7 @@ class ModelStore:
         return version
 
     def list(self) -> Versions:
-        """Every published version, by name and number; anything else in the root is passed over."""
+        """Every published version, sorted by name and number; other entries of the root are ignored."""
         return [version for name in self._names() for version in self._versions(name)]
 
     def card(self, ref: str) -> ModelCard:
@@ -142,12 +149,12 @@ class ModelStore:
 
         Raises:
             ModelNotFoundError: no such version.
-            ModelFormatError: a damaged card, or one of an unknown format.
+            ModelFormatError: the card is damaged or of an unknown format.
         """
         return self.resolve(ref).card()
 
     def aliases(self, name: str) -> dict[str, int]:
-        """The version number behind each alias of a model; empty where the model is not there.
+        """The version number of each alias of a model; empty if the model does not exist.
 
         Raises:
             ModelFormatError: they cannot be read.
@@ -155,12 +162,12 @@ class ModelStore:
         return read_aliases(self.root / check_model_name(name))
 
     def set_alias(self, version: ModelVersion, alias: str) -> int | None:
-        """Let `alias` stand for `version` from now on; returns the version number it stood for before.
+        """Point `alias` to `version`; returns the version number that it pointed to before.
 
         Raises:
-            ModelNameError: a bad alias.
-            ModelNotFoundError: the version was removed meanwhile.
-            ModelFormatError: the aliases that there are cannot be read.
+            ModelNameError: the alias is not valid.
+            ModelNotFoundError: the version was removed in the meantime.
+            ModelFormatError: the existing aliases cannot be read.
         """
         check_alias(alias)
         folder = self.root / version.name
@@ -173,11 +180,11 @@ class ModelStore:
         return before
 
     def drop_alias(self, name: str, alias: str) -> int:
-        """Forget an alias; returns the version number it stood for.
+        """Delete an alias; returns the version number that it pointed to.
 
         Raises:
-            ModelNameError: a bad alias.
-            ModelNotFoundError: no such model or alias; lists what there is.
+            ModelNameError: the alias is not valid.
+            ModelNotFoundError: no such model or alias; the message lists those that exist.
             ModelFormatError: the aliases cannot be read.
         """
         folder = self.resolve(check_model_name(name)).path.parent
@@ -188,14 +195,14 @@ class ModelStore:
         return number
 
     def publish(self, staged: Path, name: str) -> ModelVersion:
-        """Copy all of folder `staged`, a model, to the next free version of `name`, whole or not at all.
+        """Copy the model in folder `staged` to the next free version of `name`, completely or not at all.
 
-        A model whose digest is published under that name already keeps its number: twice is harmless. The number
-        of a removed version is never used again.
+        Publishing is idempotent: if a version of that name has the same digest, it is returned. The number of a removed
+        version is never used again.
 
         Raises:
-            ModelNameError: a bad name.
-            ModelFormatError: `staged` holds no whole model, or something that is no plain file or folder.
+            ModelNameError: the name is not valid.
+            ModelFormatError: the model in `staged` is incomplete, or `staged` contains links or special files.
         """
         check_plain(staged)
         digest = _checked_digest(staged)
@@ -211,26 +218,26 @@ class ModelStore:
         return ModelVersion(name, number, digest, folder / str(number))
 
     def remove(self, version: ModelVersion) -> None:
-        """Remove a version: its name goes at once, then its files; its number is never used again.
+        """Remove a version: first its name, then its files; its number is never used again.
 
         Raises:
-            ModelInUseError: an alias stands for it.
-            ModelNotFoundError: it was removed already.
+            ModelInUseError: an alias points to it.
+            ModelNotFoundError: it was already removed.
             ModelFormatError: the model's aliases cannot be read.
-            OSError: its files could not all be deleted; the version is gone, the next removal tries again.
+            OSError: some files could not be deleted; the version is removed, and the next removal deletes them.
         """
         folder = self.root / version.name
         with locked(folder):
             self.resolve_pinned(version.ref, version.digest)
-            self.check_unnamed(version)
-            bury(folder, version.version)
+            self.check_not_aliased(version)
+            remove_version(folder, version.version)
         shutil.rmtree(version.artifacts, ignore_errors=True)
 
-    def check_unnamed(self, version: ModelVersion) -> None:
-        """See that no alias stands for a version.
+    def check_not_aliased(self, version: ModelVersion) -> None:
+        """Check that no alias points to a version.
 
         Raises:
-            ModelInUseError: which do, and how to move them.
+            ModelInUseError: names the aliases, and says how to move them.
             ModelFormatError: the model's aliases cannot be read.
         """
         names = [alias for alias, number in self.aliases(version.name).items() if number == version.version]
@@ -246,7 +253,7 @@ class ModelStore:
         return sorted(entry.name for entry in self.root.iterdir() if _NAME.fullmatch(entry.name))
 
     def _versions(self, name: str) -> Versions:
-        """Versions of `name` in the order of their numbers."""
+        """Versions of `name`, sorted by number."""
         found = []
         for number in version_numbers(self.root / name):
             path = self.root / name / str(number)
@@ -259,7 +266,7 @@ class ModelStore:
         return found
 
     def _number_of(self, name: str, alias: str, versions: Versions) -> int:
-        """The version number that an alias stands for."""
+        """The version number that an alias points to."""
         aliases = self.aliases(name)
         if alias in aliases:
             return aliases[alias]
@@ -270,9 +277,9 @@ class ModelStore:
 
     def _missing_version(self, ref: str, number: int, versions: Versions) -> str:
         name = versions[0].name
-        asked = ref if ref.endswith(f"@{number}") else f"{ref} (version {number})"
+        shown_ref = ref if ref.endswith(f"@{number}") else f"{ref} (version {number})"
         removed = number in removed_numbers(self.root / name)
-        what = f"model {asked!r} was removed" if removed else f"no model {asked!r}"
+        what = f"model {shown_ref!r} was removed" if removed else f"no model {shown_ref!r}"
         return f"{what}; versions of {name!r}: {_numbers_of(versions)}"
 
     def _unknown_name(self, name: str) -> str:
@@ -281,8 +288,8 @@ class ModelStore:
         names = [known for known in self._names() if self._versions(known)]
         if not names:
             return f"no model {name!r}: none is published yet; train one with --name {name}"
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        similar = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {similar[0]!r}? " if similar else ""
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         return f"no model {name!r}; {hint}published: {shown}"
 
@@ -292,13 +299,13 @@ def _numbers_of(versions: Versions) -> str:
 
 
 def _checked_digest(staged: Path) -> str:
-    """Digest of a staged model whose weights are those that its card names."""
+    """Digest of a staged model, after checking its weights against its card."""
     try:
         card_bytes = (staged / CARD_FILE).read_bytes()
         with open(staged / WEIGHTS_FILE, "rb") as weights:
             weights_sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
     except OSError as err:
-        raise ModelFormatError(f"{staged}: no whole model to publish ({err})") from err
+        raise ModelFormatError(f"{staged}: no complete model to publish ({err})") from err
     card = ModelCard.from_bytes(card_bytes, staged / CARD_FILE)
     if card.weights_sha256 != weights_sha256:
         raise ModelFormatError(f"{staged}: the weights' sha256 is {weights_sha256}, not {card.weights_sha256}")

@@ -1,7 +1,7 @@
-"""The folder of one model: which version numbers are taken, and how one is taken and given up.
+"""The folder of one model: which version numbers are in use, and how versions are added and removed.
 
-A removed version leaves an empty folder `.removed-<number>`: what removal renames the version to. That one rename
-hides the version as a whole, and keeps its number from being used again.
+Removing a version renames it to `.removed-<number>` and empties that folder. The rename removes the version in one
+step, and the folder that is left keeps the number from being used again.
 """
 
 import errno
@@ -21,34 +21,34 @@ _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
 def is_number(text: str) -> bool:
-    """Whether a version may have this number."""
+    """Whether this text is a valid version number."""
     return _NUMBER.fullmatch(text) is not None
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the model's lock, so that those who change it go one after another."""
+    """Hold the model's lock, so that processes change the model one at a time."""
     with open(folder / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def version_numbers(folder: Path) -> list[int]:
-    """Every entry that is named like a version, ascending; none where there is no such folder."""
+    """Every entry whose name is a version number, ascending; empty if the folder does not exist."""
     return _numbers(folder, "")
 
 
 def removed_numbers(folder: Path) -> list[int]:
-    """Numbers of the versions that were removed, ascending."""
+    """Numbers of removed versions, ascending."""
     return _numbers(folder, _REMOVED)
 
 
 def take_next_number(copy: Path, folder: Path) -> int:
-    """Rename `copy`, a whole version, to the next number never used; where locks do not reach, others may be faster."""
+    """Rename `copy`, a complete version, to the next unused number; tries again if another machine takes it first."""
     while True:
         number = max(version_numbers(folder) + removed_numbers(folder), default=0) + 1
         if _tombstone(folder, number).exists():
-            continue  # removed between the two looks
+            continue  # removed since the numbers were read
         try:
             copy.rename(folder / str(number))
         except OSError as err:
@@ -59,8 +59,8 @@ def take_next_number(copy: Path, folder: Path) -> int:
         return number
 
 
-def bury(folder: Path, number: int) -> None:
-    """Take a version's name away, then delete its files, and those that a removal which died has left."""
+def remove_version(folder: Path, number: int) -> None:
+    """Rename a version away, then delete its files and those that interrupted removals left."""
     (folder / str(number)).rename(_tombstone(folder, number))
     sync(folder)
     for removed in removed_numbers(folder):

@@ -32,7 +32,7 @@ def check_removable(settings: Settings, version: ModelVersion) -> None:
     Raises:
         ModelInUseError: which alias or job it is, and what to do.
     """
-    ModelStore(settings.models).check_unnamed(version)
+    ModelStore(settings.models).check_not_aliased(version)
     jobs = jobs_that_use(settings, version)
     if jobs:
         more = f" and {len(jobs) - JOBS_TOLD} more" if len(jobs) > JOBS_TOLD else ""
