@@ -1,4 +1,4 @@
-"""The architectures by name, with the recipe each is trained by unless the operator says otherwise."""
+"""The architectures by name, each with its default recipe."""
 
 import difflib
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Architecture:
     """A network family.
 
     builder: "module:function", imported when a network is built (it needs torch).
-    image_size: the side in px of the square it wants; None: the data's own.
-    resize: px of the shorter side before the square is cut out; None: the whole image is stretched to it.
+    image_size: side in px of its square input; None: the size of the data.
+    resize: px of the shorter side before the square is cropped; None: the whole image is stretched.
     head: dotted name of the last linear layer, which gives the logits.
-    cam_layer: dotted name of the layer whose output BCHW is the last spatial map of features; None: it has none.
+    cam_layer: dotted name of the layer whose output BCHW is the last spatial feature map; None: it has none.
     weights: name of the enum member of torchvision's default pre-trained weights; None: there are none.
-    smallest: px; the least side that it can take. step: its side must be a multiple of this many px.
-    mode: of the images that it is made for; others do, too.
+    smallest: px; the smallest side that it accepts. step: its side must be a multiple of this many px.
+    mode: of the images that it is designed for; others work too.
     mean, std: of its default weights' preprocessing; empty: it has none.
     """
 
@@ -145,7 +145,7 @@ def get_architecture(name: str) -> Architecture:
     """The architecture of that name.
 
     Raises:
-        ArchitectureError: there is none; says what there is.
+        ArchitectureError: there is none; the message lists the choices.
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
@@ -161,13 +161,13 @@ def get_architecture(name: str) -> Architecture:
 def default_preprocessing(
     architecture: Architecture, image_size: int | None = None, mode: Literal["L", "RGB"] | None = None
 ) -> Preprocessing:
-    """The preprocessing that an architecture asks for where no data say otherwise.
+    """The default preprocessing of an architecture, independent of data.
 
-    Sizes in px; another `image_size` keeps the proportion of what is cut away. Mean and deviation are those of its
-    pre-trained weights, or 0.5.
+    Sizes in px; another `image_size` crops the same proportion. Mean and deviation are those of its pre-trained
+    weights, or 0.5.
 
     Raises:
-        ArchitectureError: it has no size of its own, and none is given.
+        ArchitectureError: it has no default size, and `image_size` is not given.
     """
     side = image_size or architecture.image_size
     if side is None:

@@ -1,15 +1,14 @@
-"""Changes to training images that leave their class as it is, for a whole batch at once.
+"""Data augmentation of whole batches of training images.
 
-Chance comes from a generator on the CPU that the caller seeds for each step, so that a seed means the same on
-every device and a run that goes on later sees the same images. Pairs of images and their labels are mixed by mixup
-(Zhang et al. 2018) and CutMix (Yun et al. 2019).
+Random numbers come from a CPU generator that the caller seeds for each step, so that a seed has the same effect on
+every device, and a resumed run sees the same images. mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) mix pairs
+of images and their labels.
 
-Own code, not torchvision's transforms: whole batches at once, and a step's seed must give the same bits on every run.
+Own code, not torchvision's transforms: it works on whole batches, and a step's seed must give the same bits in every
+run.
 """
 
-# Shapes: B images, H height, W width, C channels.
 # Shapes: B images, C channels, H height, W width.
-
 import math
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ _ROTATION = math.radians(10)
 _SCALE = 0.1  # of each axis
 _SHEAR = 0.1
 _SHIFT = 0.04  # of the side: about 1 of 28 px
-_BENDS, _BEND = 5, 0.02  # points each way at which an image is bent, and by how much of its sides
+_BENDS, _BEND = 5, 0.02  # control points per axis of the elastic distortion, and its size as a share of the sides
 _SHIFT_PX = 2
 _CROP_AREA = (0.35, 1.0)  # of a photograph
 _CROP_ASPECT = math.log(4 / 3)
@@ -31,36 +30,35 @@ _JITTER = 0.3  # brightness, contrast and saturation
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a run a batch stands: its images' indices (on the CPU), its epoch, and its source of chance."""
+class BatchPosition:
+    """A batch's position in a run: its images' indices (on the CPU), its epoch, and its random generator."""
 
     indices_B: Tensor
     epoch: int
     generator: torch.Generator
 
 
-def augment(images_BCHW: Tensor, kind: Augmentation, place: Place, *, size: tuple[int, int]) -> Tensor:
-    """The batch changed in the recipe's way, each image `size` (height, width).
+def augment(images_BCHW: Tensor, kind: Augmentation, position: BatchPosition, *, size: tuple[int, int]) -> Tensor:
+    """The augmented batch; each image has `size` (height, width) afterwards.
 
-    none: as it is. affine: turned, scaled and shifted a little; never mirrored, as characters must not be.
-    elastic: the same, and bent a little, as by another hand.
-    flip_shift: moved by up to 2 px, and mirrored every second epoch. photo: a random part, mirrored half the time,
-    with other brightness, contrast and saturation. photo_strong: photo, and TrivialAugment (Müller and Hutter 2021)
-    before it.
+    none: unchanged. affine: rotated, scaled and shifted slightly; never mirrored, because characters must not be.
+    elastic: affine plus a slight distortion, as if written by another hand.
+    flip_shift: shifted by up to 2 px, and mirrored every second epoch. photo: a random crop, mirrored half the time,
+    with random brightness, contrast and saturation. photo_strong: TrivialAugment (Müller and Hutter 2021), then photo.
     """
     if kind in ("affine", "elastic"):
-        return random_affine(images_BCHW, place.generator, elastic=kind == "elastic")
+        return random_affine(images_BCHW, position.generator, elastic=kind == "elastic")
     if kind == "flip_shift":
-        return alternating_flip(random_shift(images_BCHW, place.generator), place)
+        return alternating_flip(random_shift(images_BCHW, position.generator), position)
     if kind in ("photo", "photo_strong"):
-        return colour_jitter(random_crop(images_BCHW, size, place.generator), place.generator)
+        return colour_jitter(random_crop(images_BCHW, size, position.generator), position.generator)
     return images_BCHW
 
 
 def random_affine(images_BCHW: Tensor, generator: torch.Generator, *, elastic: bool = False) -> Tensor:
-    """Each image turned by up to 10 degrees, scaled by up to 10 percent each way, sheared and shifted a little.
+    """Each image rotated by up to 10 degrees, scaled by up to 10 percent per axis, and sheared and shifted slightly.
 
-    elastic: and bent smoothly, by 2 percent of its sides or so (Simard, Steinkraus and Platt 2003). Edges repeat.
+    elastic: also distorted smoothly, by about 2 percent of its sides (Simard, Steinkraus and Platt 2003). Edges repeat.
     """
     num_images, _, height, width = images_BCHW.shape
     random_6B = 2 * torch.rand((6, num_images), generator=generator) - 1
@@ -76,7 +74,7 @@ def random_affine(images_BCHW: Tensor, generator: torch.Generator, *, elastic: b
 
 
 def random_shift(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image moved by up to 2 px each way; what comes in is its mirrored edge."""
+    """Each image shifted by up to 2 px per axis; mirrored edge pixels fill the gap."""
     num_images, channels, height, width = images_BCHW.shape
     padded = functional.pad(images_BCHW, (_SHIFT_PX,) * 4, mode="reflect")
     offsets_2B = torch.randint(0, 2 * _SHIFT_PX + 1, (2, num_images), generator=generator).to(images_BCHW.device)
@@ -87,17 +85,17 @@ def random_shift(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     return taken.gather(3, columns_BW[:, None, None, :].expand(*shape, width))
 
 
-def alternating_flip(images_BCHW: Tensor, place: Place) -> Tensor:
-    """Each image mirrored in every second epoch, half of them in the even ones (Jordan 2024, arXiv:2404.00498)."""
-    hashed_B = (place.indices_B * 0x9E3779B1) >> 16  # Knuth's multiplicative hash: which half an image is in
-    mirrored_B = ((hashed_B + place.epoch) % 2 == 0).to(images_BCHW.device)
+def alternating_flip(images_BCHW: Tensor, position: BatchPosition) -> Tensor:
+    """Mirror each image in every second epoch, half of them in even epochs (Jordan 2024, arXiv:2404.00498)."""
+    hashed_B = (position.indices_B * 0x9E3779B1) >> 16  # Knuth's multiplicative hash decides which half an image is in
+    mirrored_B = ((hashed_B + position.epoch) % 2 == 0).to(images_BCHW.device)
     return torch.where(mirrored_B.view(-1, 1, 1, 1), images_BCHW.flip(3), images_BCHW)
 
 
 def random_crop(images_BCHW: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """A part of each image (35 to 100 percent of it, aspect 3:4 to 4:3), scaled to `size`, mirrored half the time.
+    """A random crop of each image (35 to 100 percent, aspect 3:4 to 4:3), scaled to `size`, mirrored half the time.
 
-    As in Szegedy et al. 2015, but for the smallest parts, which need more epochs than operators have.
+    As in Szegedy et al. 2015, but without the smallest crops, which need more epochs than operators have time for.
     """
     num_images = len(images_BCHW)
     random_5B = torch.rand((5, num_images), generator=generator)
@@ -111,7 +109,7 @@ def random_crop(images_BCHW: Tensor, size: tuple[int, int], generator: torch.Gen
 
 
 def colour_jitter(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and (of colour images) saturation of each normalised image changed by up to 30 percent."""
+    """Change brightness, contrast and (of colour images) saturation of each normalised image by up to 30 percent."""
     factors_3B = 1 + _JITTER * (2 * torch.rand((3, len(images_BCHW)), generator=generator) - 1)
     brightness, contrast, saturation = (factors_B.to(images_BCHW.device).view(-1, 1, 1, 1) for factors_B in factors_3B)
     grey_B1HW = images_BCHW.mean(dim=1, keepdim=True)
@@ -122,7 +120,7 @@ def colour_jitter(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _sample(images_BCHW: Tensor, rows: list[Tensor], size: tuple[int, int], bend: Tensor | None = None) -> Tensor:
-    """Bilinear samples of each image at the affine map whose six numbers are `rows`, moved by a coarse `bend` B2hw."""
+    """Sample each image bilinearly under the affine map with coefficients `rows`, displaced by a coarse `bend` B2hw."""
     theta_6B111 = torch.stack(rows).to(images_BCHW.device, images_BCHW.dtype).view(6, -1, 1, 1, 1)
     rows_H11, columns_W1 = _centres(size[0], images_BCHW).view(-1, 1, 1), _centres(size[1], images_BCHW).view(-1, 1)
     xs = theta_6B111[0] * columns_W1 + theta_6B111[1] * rows_H11 + theta_6B111[2]
@@ -135,14 +133,14 @@ def _sample(images_BCHW: Tensor, rows: list[Tensor], size: tuple[int, int], bend
 
 
 def _centres(num_pixels: int, like: Tensor) -> Tensor:
-    """Where the centres of pixels lie in [-1, 1]."""
+    """The positions of the pixels' centres in [-1, 1]."""
     return (2 * torch.arange(num_pixels, device=like.device, dtype=like.dtype) + 1) / num_pixels - 1
 
 
 def trivial_augment(pixels_BHWC: Tensor) -> Tensor:
-    """One random change of random strength to each uint8 image: TrivialAugment (Müller and Hutter 2021).
+    """Apply one random operation of random strength to each uint8 image: TrivialAugment (Müller and Hutter 2021).
 
-    Chance comes from torch's global source.
+    Random numbers come from torch's global generator.
     """
     from torchvision.transforms.v2 import InterpolationMode, TrivialAugmentWide  # slow to import
 
@@ -152,8 +150,8 @@ def trivial_augment(pixels_BHWC: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Mixed:
-    """A batch in which image b holds `share_B[b]` of its own label and the rest of `other_B[b]`'s."""
+class MixedBatch:
+    """A batch in which image b has label `targets_B[b]` with weight `share`, else label `other_B[b]`."""
 
     images_BCHW: Tensor
     targets_B: Tensor
@@ -161,19 +159,19 @@ class Mixed:
     share: float
 
 
-def mix(images_BCHW: Tensor, targets_B: Tensor, generator: torch.Generator) -> Mixed:
-    """Mixup or CutMix, each half the time, with one share for the batch from Beta(0.8, 0.8)."""
+def mix(images_BCHW: Tensor, targets_B: Tensor, generator: torch.Generator) -> MixedBatch:
+    """Apply mixup or CutMix, each half the time; the batch's share comes from Beta(0.8, 0.8)."""
     share = _beta(0.8, generator)
     other = torch.randperm(len(targets_B), generator=generator)
     if torch.rand((), generator=generator) < 0.5:
         images = share * images_BCHW + (1 - share) * images_BCHW[other.to(images_BCHW.device)]
     else:
         images, share = _cut(images_BCHW, other, share, generator)
-    return Mixed(images, targets_B, targets_B[other.to(targets_B.device)], share)
+    return MixedBatch(images, targets_B, targets_B[other.to(targets_B.device)], share)
 
 
 def _cut(images_BCHW: Tensor, other: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Paste a box of 1 - share of the area from the other images; the share that was really kept."""
+    """Paste a box of 1 - share of the area from the other images; returns the images and the share actually kept."""
     height, width = images_BCHW.shape[2:]
     side = (1 - share) ** 0.5
     centre_y, centre_x = (torch.rand(2, generator=generator) * torch.tensor([height, width])).tolist()
@@ -185,7 +183,7 @@ def _cut(images_BCHW: Tensor, other: Tensor, share: float, generator: torch.Gene
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:
-    """A draw from Beta(alpha, alpha) by Jöhnk's method: torch's own takes no generator."""
+    """A sample from Beta(alpha, alpha) by Jöhnk's method: torch's Beta accepts no generator."""
     while True:
         first, second = (torch.rand(2, generator=generator, dtype=torch.float64) ** (1 / alpha)).tolist()
         if 0 < first + second <= 1:

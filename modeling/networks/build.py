@@ -1,4 +1,4 @@
-"""How a network of the registry is built, fed and placed."""
+"""Builds networks by architecture name, normalises their inputs and selects devices."""
 
 # Shapes: B images, H height, W width, C channels, L labels.
 import importlib
@@ -15,10 +15,10 @@ from modeling.networks.architectures import get_architecture
 
 
 def build_network(architecture: str, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
-    """A fresh network from normalised images BCHW to logits BL; its weights come from torch's global RNG.
+    """A new network from normalised images BCHW to logits BL; torch's global RNG initialises its weights.
 
     Raises:
-        ArchitectureError: unknown name, or images of a size it cannot take.
+        ArchitectureError: the name is unknown, or the network does not support the image size.
     """
     known = get_architecture(architecture)
     if known.family == "torchvision":
@@ -31,19 +31,19 @@ def build_network(architecture: str, preprocessing: Preprocessing, num_classes: 
 
 
 def blank_network(architecture: str, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
-    """A network whose weights are whatever the memory holds, for those who load others into it at once.
+    """A network with uninitialised weights, for callers that load weights immediately.
 
-    Drawing weights takes up to a second. Meta tensors take a second as well: they bring in torch's compiler.
+    Random initialisation takes up to a second. Meta tensors also take a second: they import torch's compiler.
 
     Raises:
         ArchitectureError: as `build_network`.
     """
-    with _NothingDrawn():
+    with _NoRandomInit():
         return build_network(architecture, preprocessing, num_classes)
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Random numbers are not drawn in this block: tensors stay as they are, or are zeros."""
+class _NoRandomInit(TorchFunctionMode):
+    """Skips random initialisation in this block: tensors stay uninitialised or become zeros."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -52,7 +52,7 @@ class _NothingDrawn(TorchFunctionMode):
         if getattr(func, "__module__", None) == nn.init.__name__:
             return args[0] if args else named["tensor"]
         if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0].zero_()  # not just anything: trunc_normal_ draws until all numbers are within its bounds
+            return args[0].zero_()  # not uninitialised: trunc_normal_ repeats until all numbers are within its bounds
         return func(*args, **named)
 
 
@@ -61,15 +61,15 @@ Moments = tuple[Tensor, Tensor]
 
 
 def moments_on(device: torch.device, preprocessing: Preprocessing) -> Moments:
-    """The preprocessing's moments on a device."""
+    """The preprocessing's mean and deviation on a device."""
     mean_C, std_C = (torch.tensor(values, device=device) for values in (preprocessing.mean, preprocessing.std))
     return mean_C.view(-1, 1, 1), std_C.view(-1, 1, 1)
 
 
 def normalise(images_BHWC: Tensor, preprocessing: Preprocessing, moments: Moments | None = None) -> Tensor:
-    """uint8 pixels to the float32 BCHW that networks take, on the device where the pixels are.
+    """Convert uint8 pixels to the float32 BCHW input of networks, on the pixels' device.
 
-    moments: the preprocessing's, if they are on the device already; to bring them there takes a GPU's whole attention.
+    moments: the preprocessing's, if they are already on the device; copying them there synchronises with a GPU.
     """
     mean_C11, std_C11 = moments or moments_on(images_BHWC.device, preprocessing)
     images_BCHW = images_BHWC.permute(0, 3, 1, 2).contiguous().float()
@@ -77,10 +77,10 @@ def normalise(images_BHWC: Tensor, preprocessing: Preprocessing, moments: Moment
 
 
 def select_device(name: str) -> torch.device:
-    """The torch device of that name, or the best one for `auto`.
+    """The torch device of that name; for `auto`, the GPU if there is one, else the CPU.
 
     Raises:
-        ModelingError: this machine does not have it.
+        ModelingError: this machine does not have the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

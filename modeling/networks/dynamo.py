@@ -1,7 +1,7 @@
-"""torch's compiler put off while torchvision is imported: a second that nothing here has any use for.
+"""Defers the import of torch's compiler, which Pigeonhole does not use, while torchvision is imported.
 
-torchvision imports `torch._dynamo.utils` for one function of `roi_align`, and with it the whole compiler: 900 modules
-and 1.5 s of processor time, as long as torch itself takes.
+torchvision imports `torch._dynamo.utils` for one function of `roi_align`, and that imports the whole compiler: 900
+modules and 1.5 s of processor time, as much as torch itself.
 """
 
 import importlib
@@ -11,39 +11,39 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-_NAME = "torch._dynamo.utils"
+_MODULE = "torch._dynamo.utils"
 
 
-class _PutOff(ModuleType):
-    """Stands in for `torch._dynamo.utils`: imports it as soon as anything of it is really used, from any thread."""
+class _DeferredModule(ModuleType):
+    """A stub for `torch._dynamo.utils` that imports the real module on first use, from any thread."""
 
     def is_compile_supported(self, device_type: Any) -> Any:
-        """What the real one says; the only name that torchvision asks for when it is imported."""
-        return _real().is_compile_supported(device_type)
+        """Call the real function; the only name that torchvision uses at import time."""
+        return _import_real().is_compile_supported(device_type)
 
     def __getattr__(self, name: str) -> Any:
-        """Whoever else imports the compiler meanwhile gets the real thing."""
+        """Return the real module's attribute, for other code that imports the compiler in the meantime."""
         if name.startswith("__"):
-            raise AttributeError(name)  # the import system asks for these of every module
-        return getattr(_real(), name)
+            raise AttributeError(name)  # the import system looks these up on every module
+        return getattr(_import_real(), name)
 
 
 @contextmanager
-def compiler_put_off() -> Iterator[None]:
-    """Imports in this block do not bring in torch's compiler; where it is there already, nothing changes."""
+def deferred_compiler_import() -> Iterator[None]:
+    """Imports in this block do not import torch's compiler; no effect if it is already imported."""
     if "torch._dynamo" not in sys.modules:
-        sys.modules.setdefault(_NAME, _PutOff(_NAME))
+        sys.modules.setdefault(_MODULE, _DeferredModule(_MODULE))
     try:
         yield
     finally:
-        _take_away()
+        _remove_stub()
 
 
-def _real() -> Any:
-    _take_away()
-    return importlib.import_module(_NAME)
+def _import_real() -> Any:
+    _remove_stub()
+    return importlib.import_module(_MODULE)
 
 
-def _take_away() -> None:
-    if isinstance(sys.modules.get(_NAME), _PutOff):
-        del sys.modules[_NAME]
+def _remove_stub() -> None:
+    if isinstance(sys.modules.get(_MODULE), _DeferredModule):
+        del sys.modules[_MODULE]

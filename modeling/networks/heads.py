@@ -1,8 +1,8 @@
-"""The head of a network: the last linear map from features to logits, and what goes into it.
+"""The head of a network: the last linear layer, from features to logits, and its input features.
 
-Every architecture of the registry answers linearly in the features given here: with head weights W and biases b,
-logits = features W^T + b in eval mode (of a single view, where a network averages several). So a head that is fitted
-on features alone is the network's head.
+The logits of every architecture are linear in the features returned here: with head weights W and biases b,
+logits = features W^T + b in eval mode (for a single view, if a network averages several). A head that is fitted on
+these features can therefore replace the network's head.
 """
 
 # Shapes: B images, H height, W width, C channels, F features, L labels.
@@ -17,7 +17,7 @@ from modeling.networks.families.speednet import single_view
 
 
 def head_of(network: nn.Module, architecture: str) -> nn.Linear | nn.Conv2d:
-    """The layer that gives the logits: Linear, or (squeezenet) a 1 x 1 Conv2d that is averaged over the image.
+    """The layer that computes the logits: Linear, or (squeezenet) a 1 x 1 Conv2d averaged over the image.
 
     Raises:
         ArchitectureError: `network` is not of that architecture.
@@ -32,9 +32,9 @@ def head_of(network: nn.Module, architecture: str) -> nn.Linear | nn.Conv2d:
 
 
 def features(network: nn.Module, architecture: str, images_BCHW: Tensor) -> Tensor:
-    """What the head is given for these normalised images, as vectors BF (averaged over the image if it has sides).
+    """The head's input for these normalised images, as vectors BF (averaged over the image if it is spatial).
 
-    The network stays in the mode in which it is: put it in eval mode first. Gradients flow if they are enabled.
+    The network's mode does not change: put it in eval mode first. Gradients flow if they are enabled.
     """
     captured: list[Tensor] = []
     handle = head_of(network, architecture).register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
@@ -48,10 +48,10 @@ def features(network: nn.Module, architecture: str, images_BCHW: Tensor) -> Tens
 
 
 def set_head(network: nn.Module, architecture: str, weight_LF: Tensor, bias_L: Tensor) -> None:
-    """Give the network a head with these weights; it may have another number of labels than before.
+    """Replace the network's head by one with these weights; the number of labels may change.
 
     Raises:
-        ArchitectureError: weights for another number of features.
+        ArchitectureError: the weights have the wrong number of features.
     """
     old = head_of(network, architecture)
     num_labels, num_features = weight_LF.shape
@@ -68,7 +68,7 @@ def set_head(network: nn.Module, architecture: str, weight_LF: Tensor, bias_L: T
 
 
 def resized_head(old: nn.Linear | nn.Conv2d, num_labels: int) -> nn.Linear | nn.Conv2d:
-    """A fresh head with `num_labels` outputs and biases, on the device and in the type and mode of the old one."""
+    """A new head with `num_labels` outputs and biases, with the device, dtype and mode of the old one."""
     fresh: nn.Linear | nn.Conv2d
     if isinstance(old, nn.Linear):
         fresh = nn.Linear(old.in_features, num_labels, device=old.weight.device, dtype=old.weight.dtype)

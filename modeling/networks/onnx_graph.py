@@ -1,12 +1,12 @@
-"""A network as one ONNX graph that needs nothing of ours.
+"""Writes a network as one ONNX graph that can be used without Pigeonhole.
 
-Input `images`: uint8, batch x height x width x channels, decoded and brought to size as `preprocessing` in the
-metadata says (modeling.images.preprocessing has the one rule). Normalisation, network, temperature and softmax are
-in the graph. Outputs, both float32, batch x labels: `logits`, before the temperature, and `scores`, calibrated, which
-add up to 1. The batch may have any size.
+Input `images`: uint8, batch x height x width x channels, decoded and scaled as `preprocessing` in the metadata defines
+(see modeling.images.preprocessing). The graph contains normalisation, network, temperature and softmax. Outputs, both
+float32, batch x labels: `logits`, before the temperature, and `scores`, calibrated, which sum to 1. The batch size is
+dynamic.
 
 Metadata (`metadata_props`), each value JSON: `labels` (names in the order of the outputs), `preprocessing`,
-`calibration` (with the thresholds of decisions; null where there is none), `architecture`, `weights_sha256`,
+`calibration` (with the decision thresholds; null if there is none), `architecture`, `weights_sha256`, and
 `format_version` of the model's card.
 """
 
@@ -31,7 +31,7 @@ _METADATA = ("labels", "preprocessing", "calibration", "architecture", "weights_
 
 
 class _Graph(nn.Module):
-    """From pixels to logits and scores, as `Classifier` does it."""
+    """From pixels to logits and scores, with the same operations as `Classifier`."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, temperature: float) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class _Graph(nn.Module):
 
 
 def write_graph(network: nn.Module, card: ModelCard, path: Path) -> int:
-    """Trace, translate and write; the version of ONNX's operators that the file uses."""
+    """Trace the network and write the graph to `path`; returns the ONNX opset version of the file."""
     preprocessing = card.preprocessing
     graph = _Graph(network, preprocessing, card.calibration.temperature if card.calibration else 1.0).eval()
     images_BHWC = torch.zeros(_TRACED_BATCH, *preprocessing.shape, dtype=torch.uint8)
@@ -73,7 +73,7 @@ def _metadata(card: ModelCard) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's talk, which is for those who write exporters."""
+    """Silence the exporter's logs, warnings and prints, which are for developers of exporters."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

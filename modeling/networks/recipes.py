@@ -1,26 +1,26 @@
-"""How networks are trained unless the operator says otherwise."""
+"""Recipes: the default hyperparameters for training."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-LARGE = 5_000  # training photographs from which stronger augmentation pays
+LARGE = 5_000  # training photographs from which stronger augmentation helps
 Augmentation = Literal["none", "affine", "elastic", "flip_shift", "photo", "photo_strong"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network is trained.
+    """The hyperparameters of a training.
 
     learning_rate: the peak; the rate rises to it over the first `warmup` (a share of all steps), then falls
         to `floor` (a share of the peak) by `decay`.
-    weight_decay: on matrices and filters, not on biases and norms; decoupled with AdamW, in the gradient with SGD.
-    momentum: of SGD with Nesterov's; AdamW has its own.
+    weight_decay: of matrices and filters, not of biases and norms; decoupled with AdamW, in the gradient with SGD.
+    momentum: Nesterov momentum of SGD; AdamW does not use it.
     label_smoothing: the share of a label that is spread over all labels.
-    average: decay of the moving average of the weights that is evaluated and kept; 0: none.
-    lookahead: the weights go on from their average every five steps (Zhang et al. 2019), with a decay that rises
-        over the run.
-    clip: largest norm of the gradient; 0: any.
-    mixing: mixup and CutMix.
+    average: decay of the moving average of the weights that is evaluated and kept; 0: no average.
+    lookahead: every five steps, training continues from the averaged weights (Zhang et al. 2019), with a decay that
+        rises over the run.
+    clip: largest norm of the gradient; 0: no clipping.
+    mixing: whether to use mixup and CutMix.
     """
 
     epochs: int
@@ -44,7 +44,7 @@ class Recipe:
         return asdict(self)
 
 
-# The figures that these reach, and how long they take, come from `make bench-accuracy`.
+# `make bench-accuracy` measures the accuracy and the time of these recipes.
 PERCEPTRON = Recipe(
     epochs=12, batch_size=256, learning_rate=2e-3, weight_decay=1e-4, augmentation="none", average=0.998
 )
@@ -106,8 +106,8 @@ FINE_TUNING = Recipe(
 )
 
 
-def suited_to(recipe: Recipe, num_images: int) -> Recipe:
-    """The recipe for so many training images: many photographs are mixed and changed more before they are shown."""
+def adapt_recipe(recipe: Recipe, num_images: int) -> Recipe:
+    """The recipe for this number of training images: many photographs are mixed and augmented more strongly."""
     if recipe.augmentation == "photo" and num_images >= LARGE:
         return replace(recipe, augmentation="photo_strong", mixing=True)
     return recipe

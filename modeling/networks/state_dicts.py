@@ -1,4 +1,4 @@
-"""State dicts: where they come from, what is wrong with them, and how one is made to fit a network."""
+"""State dicts: reading and downloading them, checking them, and adapting them to a network."""
 
 import contextlib
 import pickle
@@ -18,15 +18,15 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.images.progress import OnProgress
 from modeling.networks.architectures import ARCHITECTURES, Architecture, default_preprocessing, get_architecture
 from modeling.networks.build import build_network
-from modeling.networks.dynamo import compiler_put_off
+from modeling.networks.dynamo import deferred_compiler_import
 from modeling.networks.heads import head_of
 from modeling.networks.torchvision_table import ROWS
 
 State = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # outputs of googlenet and inception_v3 for training alone
+_PREFIXES = ("module.", "_orig_mod.")  # prefixes that DistributedDataParallel and torch.compile add to every name
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # outputs of googlenet and inception_v3 that only training uses
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 _NUM_SHOWN = 3
 
@@ -34,10 +34,10 @@ _NUM_SHOWN = 3
 def read_state(path: Path) -> State:
     """The tensors of a safetensors file, or of a state dict that torch wrote; nothing else is unpickled.
 
-    A state dict may lie under `state_dict` or `model`, and its names may begin with `module.`.
+    The state dict may be nested under `state_dict` or `model`, and its names may begin with `module.`.
 
     Raises:
-        ModelFormatError: no such file.
+        ModelFormatError: the file is missing, damaged or contains no state dict.
     """
     try:
         with path.open("rb") as file:
@@ -49,10 +49,12 @@ def read_state(path: Path) -> State:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not loaded:
-        raise ModelFormatError(f"{path}: holds no state dict but a {type(loaded).__name__}; save network.state_dict()")
+        raise ModelFormatError(
+            f"{path}: contains a {type(loaded).__name__}, not a state dict; save network.state_dict()"
+        )
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ModelFormatError(f"{path}: {name!r} is no tensor but a {type(value).__name__}; save the state dict")
+            raise ModelFormatError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor; save the state dict")
     return _without_prefixes(dict(loaded))
 
 
@@ -73,7 +75,7 @@ def _read_torch(path: Path) -> Any:
             f"{path}: neither safetensors nor a plain state dict, and nothing else is unpickled; "
             "save network.state_dict(), best as safetensors"
         ) from err
-    except Exception as err:  # broken archives raise anything
+    except Exception as err:  # broken archives can raise anything
         reason = str(err).partition("\n")[0]
         raise ModelFormatError(f"{path}: cannot be loaded as weights ({type(err).__name__}: {reason})") from err
 
@@ -86,33 +88,33 @@ def _without_prefixes(state: State) -> State:
 
 
 def download_state(enum: str, member: str, on_progress: OnProgress) -> State:
-    """torchvision's weights from its cache or from the network; the file must have the hash that its name says.
+    """torchvision's weights from its cache or from the network; the file must match the hash in its name.
 
-    on_progress: gets the number of bytes that are there and, if the server says it, of how many.
+    on_progress: receives the number of bytes downloaded and, if the server states it, the total.
 
     Raises:
-        ModelingError: they cannot be fetched, or are not what their name says.
+        ModelingError: the download failed, or the file does not match its hash.
     """
     weights = _torchvision_weights(enum, member)
     try:
-        with contextlib.redirect_stdout(sys.stderr), _progress_told(on_progress):  # stdout may be somebody's data
+        with contextlib.redirect_stdout(sys.stderr), _reported_progress(on_progress):  # stdout may be reserved for data
             state: State = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as err:
         reason = " ".join(str(getattr(err, "reason", None) or err).split()).rstrip(".")
         file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
         raise ModelingError(
-            f"the weights {member} cannot be had ({reason}); get {weights.url} where there is a network and give it "
-            f"with --from-weights FILE, or put it at {file}"
+            f"the weights {member} cannot be downloaded ({reason}); download {weights.url} on a machine with network "
+            f"access and pass it with --from-weights FILE, or copy it to {file}"
         ) from err
     return state
 
 
 @contextlib.contextmanager
-def _progress_told(on_progress: OnProgress) -> Iterator[None]:
-    """While it lasts, torch.hub tells `on_progress` what it would draw as a bar."""
+def _reported_progress(on_progress: OnProgress) -> Iterator[None]:
+    """In this block, torch.hub reports downloads to `on_progress` instead of drawing a progress bar."""
 
-    class Told:
-        """What torch.hub needs of tqdm."""
+    class ProgressBar:
+        """The part of tqdm's interface that torch.hub uses."""
 
         def __init__(self, total: int | None = None, **_: object) -> None:
             self._total, self._done = total, 0
@@ -127,7 +129,7 @@ def _progress_told(on_progress: OnProgress) -> Iterator[None]:
             on_progress(self._done, self._total)
 
     drawn = vars(torch.hub)["tqdm"]
-    vars(torch.hub)["tqdm"] = Told
+    vars(torch.hub)["tqdm"] = ProgressBar
     try:
         yield
     finally:
@@ -135,7 +137,7 @@ def _progress_told(on_progress: OnProgress) -> Iterator[None]:
 
 
 def torchvision_preprocessing(enum: str, member: str, image_size: int | None) -> Preprocessing:
-    """How torchvision's weights want their images; another `image_size` (px) keeps the proportion of the cut."""
+    """The preprocessing of torchvision's weights; another `image_size` (px) crops the same proportion."""
     transforms = _torchvision_weights(enum, member).transforms()
     side = image_size or transforms.crop_size[0]
     resize = max(side, round(transforms.resize_size[0] * side / transforms.crop_size[0]))
@@ -143,13 +145,13 @@ def torchvision_preprocessing(enum: str, member: str, image_size: int | None) ->
 
 
 def _torchvision_weights(enum: str, member: str) -> Any:
-    with compiler_put_off():
+    with deferred_compiler_import():
         from torchvision import models  # slow to import
     return getattr(models, enum)[member]
 
 
 def match_state(network: nn.Module, architecture: str, state: State, *, source: str) -> State:
-    """The state that the network can load strictly: `state`, with the network's own head if that has other labels.
+    """A state that the network can load strictly: `state`, with the network's own head if the number of labels differs.
 
     Raises:
         ArchitectureError: tensors are missing, unknown or of other shapes.
@@ -158,21 +160,21 @@ def match_state(network: nn.Module, architecture: str, state: State, *, source: 
     own: State = network.state_dict()
     head = known.head + "."
     matching = _resized_positions(network, known, _translated(known, state))
-    if _is_head_of_others(network, architecture, matching):
+    if _has_other_labels(network, architecture, matching):
         matching = {name: tensor for name, tensor in matching.items() if not name.startswith(head)}
         matching |= {name: tensor for name, tensor in own.items() if name.startswith(head)}
     problems = _problems(own, matching)
     if problems:
-        raise ArchitectureError(f"{source} does not fit {architecture}: {problems}{_whose(known, state)}")
+        raise ArchitectureError(f"{source} does not fit {architecture}: {problems}{_architecture_hint(known, state)}")
     return matching
 
 
 def _translated(architecture: Architecture, state: State) -> State:
-    """The state in the words of today's networks: without auxiliary outputs, old names made new."""
+    """The state with current names and without auxiliary outputs."""
     state = {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY)}
     if architecture.name.startswith("densenet"):
         state = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
-    for name in [name for name in state if name.endswith("running_var")]:  # files from before torch 0.4.1 lack it
+    for name in [name for name in state if name.endswith("running_var")]:  # missing in files older than torch 0.4.1
         state.setdefault(name.replace("running_var", "num_batches_tracked"), torch.tensor(0))
     weight = state.get(f"{architecture.head}.weight")
     if weight is not None:  # maxvit's head has none
@@ -181,7 +183,7 @@ def _translated(architecture: Architecture, state: State) -> State:
 
 
 def _resized_positions(network: nn.Module, architecture: Architecture, state: State) -> State:
-    """The state with a vision transformer's positions interpolated to the network's image size."""
+    """The state with a vision transformer's position embeddings interpolated to the network's image size."""
     name = "encoder.pos_embedding"
     own = network.state_dict().get(name)
     given = state.get(name)
@@ -193,19 +195,19 @@ def _resized_positions(network: nn.Module, architecture: Architecture, state: St
 
     try:
         return dict(interpolate_embeddings(network.image_size, architecture.step, dict(state)))
-    except ValueError:  # no square of positions: told as a shape that does not fit
+    except ValueError:  # not a square grid of positions: reported as a shape that does not match
         return state
 
 
-def _is_head_of_others(network: nn.Module, architecture: str, state: State) -> bool:
-    """Whether the state's head takes the same features and answers with another number of labels."""
+def _has_other_labels(network: nn.Module, architecture: str, state: State) -> bool:
+    """Whether the state's head has the same number of features but another number of labels."""
     weight = head_of(network, architecture).weight
     given = state.get(f"{get_architecture(architecture).head}.weight")
     return given is not None and given.shape[1:] == weight.shape[1:] and len(given) != len(weight)
 
 
 def _problems(own: State, state: State) -> str:
-    """What does not fit, a few names of each kind; empty if all fits."""
+    """The tensors that do not match, a few names of each kind; empty if all match."""
     shapes = [
         f"{name} ({_shape(state[name])}, not {_shape(own[name])})"
         for name in own
@@ -216,10 +218,10 @@ def _problems(own: State, state: State) -> str:
         "unknown": [name for name in state if name not in own],
         "of other shapes": shapes,
     }
-    return "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names)
+    return "; ".join(f"{len(names)} {kind}: {_first_names(names)}" for kind, names in kinds.items() if names)
 
 
-def _first(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
 
 
@@ -227,8 +229,8 @@ def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "one number"
 
 
-def _whose(architecture: Architecture, state: State) -> str:
-    """A hint at the architecture whose weights these are; empty where none is known."""
+def _architecture_hint(architecture: Architecture, state: State) -> str:
+    """A hint which architecture these weights belong to; empty if none matches."""
     candidates = [row.name for row in ROWS if _num_values(ARCHITECTURES[row.name], state) == row.num_values]
     candidates += [name for name in ARCHITECTURES if _has_names_of(ARCHITECTURES[name], state)]
     others = [name for name in candidates if name != architecture.name]
@@ -236,7 +238,7 @@ def _whose(architecture: Architecture, state: State) -> str:
 
 
 def _num_values(architecture: Architecture, state: State) -> int | None:
-    """Floating-point numbers in the state without the head of that architecture; None where that is missing."""
+    """The number of floating-point values in the state without the head; None if the head is missing."""
     if f"{architecture.head}.weight" not in state:
         return None
     skipped = (f"{architecture.head}.", *_AUXILIARY)
@@ -246,7 +248,7 @@ def _num_values(architecture: Architecture, state: State) -> int | None:
 
 
 def _has_names_of(architecture: Architecture, state: State) -> bool:
-    """Whether the state's names are just those of a network of our own."""
+    """Whether the state's names are exactly those of this architecture, one of Pigeonhole's own."""
     if architecture.family == "torchvision":
         return False
     preprocessing = default_preprocessing(architecture, architecture.image_size or 32)

@@ -1,4 +1,4 @@
-"""What a network is made of: its layers, what comes out of them, what they weigh and what they cost."""
+"""A summary of a network: its layers with their output shapes, parameters and multiply-adds."""
 
 # Shapes: B images, H height, W width, C channels.
 from dataclasses import asdict, dataclass
@@ -13,10 +13,10 @@ from modeling.images.preprocessing import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer, or what a group of layers has and does beside them (a class token, attention).
+    """One layer, or the parameters and operations of a group itself (a class token, attention), without its layers.
 
-    name: its dotted path; empty for the network itself. output: shape of what it gives for one image; None where
-    it is not called as a layer. parameters, trainable: numbers of its own. multiply_adds: for one image.
+    name: its dotted path; empty for the network itself. output: shape of its output for one image; None if it is not
+    called as a layer. parameters, trainable: counts of its own parameters. multiply_adds: for one image.
     """
 
     name: str
@@ -29,9 +29,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A network's layers in the order of their names, and their sums.
+    """A network's layers in the order of `named_modules`, and their totals.
 
-    image: height, width, channels of the image it was given. size_bytes: of parameters and buffers.
+    image: height, width, channels of the input image. size_bytes: of parameters and buffers.
     """
 
     image: tuple[int, int, int]
@@ -47,19 +47,19 @@ class Summary:
 
 
 def summarise(network: nn.Module, preprocessing: Preprocessing) -> Summary:
-    """Look at a network while it answers to one image, on whichever device it is; `meta` does for all but values.
+    """Summarise a network by running it on one image, on the network's device; the `meta` device works too.
 
-    Multiply-adds are those of matrix products, convolutions and attention, as published figures count them; biases,
-    norms, activations, pooling and softmax, which come to a few percent, are left out. The network is as before.
+    Multiply-adds count matrix products, convolutions and attention, as published figures do, without biases, norms,
+    activations, pooling and softmax (a few percent). The network does not change.
     """
     parameters = list(network.parameters())
     device = parameters[0].device if parameters else torch.device("cpu")
     image_BCHW = torch.zeros(1, preprocessing.channels, preprocessing.height, preprocessing.width, device=device)
-    outputs, counted = _watch(network, image_BCHW)
+    outputs, operations_by_path = _run_with_hooks(network, image_BCHW)
     layers = tuple(
         layer
         for name, module in network.named_modules()
-        if _is_shown(layer := _layer(network, name, module, outputs, counted), module)
+        if _is_shown(layer := _layer(network, name, module, outputs, operations_by_path), module)
     )
     return Summary(
         image=preprocessing.shape,
@@ -71,8 +71,8 @@ def summarise(network: nn.Module, preprocessing: Preprocessing) -> Summary:
     )
 
 
-def _watch(network: nn.Module, image_BCHW: Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """Output shapes by layer, and floating-point operations by the counter's names, of one forward pass."""
+def _run_with_hooks(network: nn.Module, image_BCHW: Tensor) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """Run one forward pass; returns output shapes by layer, and floating-point operations by the counter's names."""
     outputs: dict[str, tuple[int, ...]] = {}
 
     def keep(name: str, output: object) -> None:
@@ -88,7 +88,10 @@ def _watch(network: nn.Module, image_BCHW: Tensor) -> tuple[dict[str, tuple[int,
     network.eval()
     counter = FlopCounterMode(display=False)
     try:
-        with counter, torch.enable_grad():  # with gradients, attention takes the path that the counter knows
+        with (
+            counter,
+            torch.enable_grad(),
+        ):  # with gradients, attention uses the implementation that the counter supports
             network(image_BCHW)
     finally:
         network.train(was_training)
@@ -98,12 +101,16 @@ def _watch(network: nn.Module, image_BCHW: Tensor) -> tuple[dict[str, tuple[int,
 
 
 def _layer(
-    network: nn.Module, name: str, module: nn.Module, outputs: dict[str, tuple[int, ...]], counted: dict[str, int]
+    network: nn.Module,
+    name: str,
+    module: nn.Module,
+    outputs: dict[str, tuple[int, ...]],
+    operations_by_path: dict[str, int],
 ) -> Layer:
     root = type(network).__name__
 
     def operations(path: str) -> int:
-        return counted.get(f"{root}.{path}" if path else root, 0)
+        return operations_by_path.get(f"{root}.{path}" if path else root, 0)
 
     children = (f"{name}.{child}" if name else child for child, _ in module.named_children())
     own = list(module.parameters(recurse=False))
@@ -113,11 +120,11 @@ def _layer(
         output=outputs.get(name),
         parameters=sum(parameter.numel() for parameter in own),
         trainable=sum(parameter.numel() for parameter in own if parameter.requires_grad),
-        multiply_adds=(operations(name) - sum(map(operations, children))) // 2,  # a multiplication and an addition
+        multiply_adds=(operations(name) - sum(map(operations, children))) // 2,  # one multiply-add is two operations
     )
 
 
 def _is_shown(layer: Layer, module: nn.Module) -> bool:
-    """Whether a layer is one of its own right, not only a group of others."""
+    """Whether a layer has parameters or operations of its own or is a leaf, not only a group of others."""
     is_leaf = next(module.children(), None) is None
     return bool(layer.parameters or layer.multiply_adds or (is_leaf and layer.output is not None))

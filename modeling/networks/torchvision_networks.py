@@ -1,4 +1,4 @@
-"""torchvision's networks, made to fit: any number of labels, grey images, no auxiliary outputs."""
+"""Builds torchvision's networks for any number of labels and for grey images, without auxiliary outputs."""
 
 # Shapes: B images, H height, W width, C channels, L labels.
 import contextlib
@@ -12,31 +12,31 @@ from torch.overrides import TorchFunctionMode
 from modeling.errors import ArchitectureError
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.architectures import Architecture
-from modeling.networks.dynamo import compiler_put_off
+from modeling.networks.dynamo import deferred_compiler_import
 from modeling.networks.heads import head_of, resized_head
 
-with compiler_put_off():
+with deferred_compiler_import():
     from torchvision import models
 
 
 def build_photograph_network(architecture: Architecture, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
-    """torchvision's network of that name with fresh weights and `num_classes` logits.
+    """torchvision's network of that name with newly initialised weights and `num_classes` logits.
 
-    Grey images are repeated to three channels before the first layer, so the layers and their names are
-    torchvision's own whatever the images are.
+    Grey images are repeated to three channels before the first layer, so layers and their names are always the same as
+    torchvision's.
 
     Raises:
-        ArchitectureError: images of a size it cannot take.
+        ArchitectureError: the network does not support the image size.
     """
     _check_sides(architecture, preprocessing)
     options = _options(architecture.name, preprocessing, num_classes)
-    with _CountsOnCpu() if architecture.name.startswith("regnet") else contextlib.nullcontext():
+    with _ConstantsOnCpu() if architecture.name.startswith("regnet") else contextlib.nullcontext():
         network: nn.Module = models.get_model(architecture.name, **options)
     if isinstance(network, models.SqueezeNet):
-        network.classifier[2] = nn.Identity()  # a ReLU, which would hide how far below zero a label is
+        network.classifier[2] = nn.Identity()  # replaces a ReLU, which would clip negative logits to zero
     if isinstance(network, models.MNASNet):
         network.__class__ = _MNASNet
-    if architecture.name.startswith("maxvit"):  # its head has no bias; every head of ours has
+    if architecture.name.startswith("maxvit"):  # its head has no bias; Pigeonhole's heads do
         head = resized_head(head_of(network, architecture.name), num_classes)
         network.set_submodule(architecture.head, head)
     if preprocessing.channels == 1:
@@ -45,10 +45,10 @@ def build_photograph_network(architecture: Architecture, preprocessing: Preproce
 
 
 def _options(name: str, preprocessing: Preprocessing, num_classes: int) -> dict[str, Any]:
-    """What torchvision's builder is told."""
+    """The arguments for torchvision's builder."""
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
-        # transform_input is part of how their pre-trained weights see an image and is in no state dict
+        # transform_input is part of the pre-trained weights' preprocessing, and no state dict contains it
         options |= {"aux_logits": False, "init_weights": True, "transform_input": True}
     if name.startswith("vit_"):
         options["image_size"] = preprocessing.height
@@ -73,22 +73,22 @@ def _check_sides(architecture: Architecture, preprocessing: Preprocessing) -> No
 
 
 def _repeat_channel(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """B1HW to B3HW: a network for colour sees a grey image."""
+    """Repeat the channel of grey images, B1HW to B3HW, for a colour network."""
     return (inputs[0].expand(-1, 3, -1, -1), *inputs[1:])
 
 
 class _MNASNet(models.MNASNet):  # type: ignore[misc]  # torchvision has no types
-    """As torchvision's, but loads a plain state dict: its own asks for a version that no safetensors file holds."""
+    """torchvision's MNASNet, but loads a plain state dict: the original needs a version that safetensors lacks."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict
 
 
-class _CountsOnCpu(TorchFunctionMode):
-    """Keeps on the CPU the few numbers from which regnet computes its widths: they need values on `meta`, too."""
+class _ConstantsOnCpu(TorchFunctionMode):
+    """Keeps the few numbers from which regnet computes its widths on the CPU: they need values even on `meta`."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Tensors of given numbers are made on the CPU; all else goes its way."""
+        """Create tensors from given numbers on the CPU; all other calls are unchanged."""
         place = {"device": "cpu"} if func in (torch.arange, torch.tensor) else {}
         return func(*args, **(kwargs or {}) | place)

@@ -1,7 +1,7 @@
-"""torchvision's classification networks as a table, so that choosing one needs no torch.
+"""torchvision's classification networks as a table, so that listing and choosing them does not import torch.
 
-Made from torchvision 0.29 itself; a test compares every row with it. Sizes are those of the default weights'
-own preprocessing.
+Generated from torchvision 0.29; a test compares every row with it. Sizes are those of the default weights'
+preprocessing.
 """
 
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from typing import NamedTuple
 class Entry(NamedTuple):
     """One network.
 
-    enum, members: torchvision's enum of pre-trained weights without its ending `_Weights`, and those members of it
-        that answer with labels without their beginning `IMAGENET1K_`, the default first, parted by blanks.
-    image_size, resize: px; the square it sees and the shorter side before that is cut out.
+    enum, members: torchvision's enum of pre-trained weights without its suffix `_Weights`, and its members with a
+        classification head without their prefix `IMAGENET1K_`, the default first, separated by blanks.
+    image_size, resize: px; the side of its square input, and the shorter side before cropping.
     head, cam_layer: as in `Architecture`.
-    num_values: floating-point numbers in its state dict without the head; tells whose weights a file holds.
-    smallest: px; the least side that it can take. step: its side must be a multiple of this many px.
+    num_values: floating-point values in its state dict without the head; identifies the network of a weights file.
+    smallest: px; the smallest side that it accepts. step: its side must be a multiple of this many px.
     half: its default weights normalise by a mean and deviation of 0.5, not ImageNet's.
     """
 
@@ -33,12 +33,12 @@ class Entry(NamedTuple):
 
     @property
     def weights_enum(self) -> str:
-        """The name of torchvision's enum of its pre-trained weights."""
+        """The name of torchvision's enum of the pre-trained weights."""
         return f"{self.enum}_Weights"
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The members of that enum which answer with labels, the default first."""
+        """The members of that enum with a classification head, the default first."""
         return tuple(f"IMAGENET1K_{member}" for member in self.members.split())
 
 

@@ -2,10 +2,10 @@
 
 A reference to weights is one of
   imagenet                       the default of torchvision's weights for that architecture
-  IMAGENET1K_V1                  one of them by its name, also in full: MobileNet_V2_Weights.IMAGENET1K_V1
+  IMAGENET1K_V1                  torchvision's weights by name, also in full: MobileNet_V2_Weights.IMAGENET1K_V1
   a file                         a state dict, as safetensors or as torch writes it (read with `weights_only`)
-  a folder                       a model of ours: model.json and model.safetensors
-Names come first: a file named `imagenet` is meant by `./imagenet`.
+  a folder                       a published model: model.json and model.safetensors
+Names take precedence: write `./imagenet` for a file named `imagenet`.
 """
 
 from pathlib import Path
@@ -26,11 +26,11 @@ _ROWS = {row.name: row for row in ROWS}
 
 
 def check_weights(architecture: str, weights: str) -> None:
-    """See whether weights of that reference are known or lie there; nothing is read but a model's card.
+    """Check that the referenced weights exist; reads at most a model's card.
 
     Raises:
-        ModelingError: no such weights for that architecture; says what there is.
-        ModelFormatError: a model folder that is damaged.
+        ModelingError: no such weights for that architecture; the message lists the choices.
+        ModelFormatError: the model folder is damaged.
     """
     if member_of(get_architecture(architecture), weights) is not None:
         return
@@ -47,14 +47,14 @@ def load_weights(
     weights: str,
     on_progress: OnProgress = lambda done, total: None,
 ) -> None:
-    """Give the network these weights; a head of another number of labels keeps its own.
+    """Load these weights into the network; it keeps its own head if the number of labels differs.
 
-    on_progress: gets the number of bytes that a download has and, if that is known, of how many.
+    on_progress: receives the number of bytes downloaded and, if known, the total.
 
     Raises:
-        ArchitectureError: they are weights of another architecture; says what does not fit.
-        ModelFormatError: a file that holds no weights.
-        ModelingError: there are no such weights, or they cannot be downloaded.
+        ArchitectureError: the weights belong to another architecture; the message lists what does not match.
+        ModelFormatError: the file contains no weights.
+        ModelingError: there are no such weights, or the download failed.
     """
     from modeling.networks.state_dicts import download_state, match_state, read_state
 
@@ -69,14 +69,14 @@ def load_weights(
 
 
 def weights_preprocessing(architecture: str, weights: str, image_size: int | None = None) -> Preprocessing:
-    """The preprocessing that goes with weights: torchvision's, a model's own, or for a file the architecture's.
+    """The preprocessing of weights: torchvision's, the model's, or for a file the architecture's default.
 
-    torchvision's sizes, cut, mean and deviation are kept; its interpolation is not where that is bicubic.
-    `image_size` (px) overrides the side of all but a model's.
+    torchvision's sizes, crop, mean and deviation are used; bicubic interpolation becomes bilinear. `image_size` (px)
+    overrides the side, except for a model.
 
     Raises:
-        ModelingError: no such weights, or a file for an architecture that has no size of its own.
-        ModelFormatError: a model folder that is damaged.
+        ModelingError: no such weights, or a file for an architecture without a default size.
+        ModelFormatError: the model folder is damaged.
     """
     check_weights(architecture, weights)
     known = get_architecture(architecture)
@@ -91,10 +91,10 @@ def weights_preprocessing(architecture: str, weights: str, image_size: int | Non
 
 
 def member_of(architecture: Architecture, weights: str) -> str | None:
-    """The member of torchvision's enum that a name means; None where it is no such name.
+    """The member of torchvision's enum that a name refers to; None if it is not such a name.
 
     Raises:
-        ModelingError: the name of weights that this architecture does not have.
+        ModelingError: the architecture has no weights of that name.
     """
     row = _ROWS.get(architecture.name)
     if row is not None and weights == DEFAULT:
@@ -111,15 +111,15 @@ def card_of(folder: Path, architecture: str) -> ModelCard:
     """The card of a model folder of that architecture.
 
     Raises:
-        ArchitectureError: a model of another architecture.
-        ModelFormatError: no whole model.
+        ArchitectureError: the model has another architecture.
+        ModelFormatError: the model is incomplete.
     """
     try:
         card = ModelCard.from_bytes((folder / CARD_FILE).read_bytes(), folder / CARD_FILE)
     except OSError as err:
-        raise ModelFormatError(f"{folder} is no model folder: {CARD_FILE} cannot be read ({err.strerror})") from err
+        raise ModelFormatError(f"{folder} is not a model folder: {CARD_FILE} cannot be read ({err.strerror})") from err
     if not (folder / WEIGHTS_FILE).is_file():
-        raise ModelFormatError(f"{folder} is no whole model: there is no {WEIGHTS_FILE}")
+        raise ModelFormatError(f"{folder} is not a complete model: it has no {WEIGHTS_FILE}")
     if card.architecture != architecture:
         raise ArchitectureError(f"{folder} is a {card.architecture}, not a {architecture}; choose that architecture")
     return card

@@ -18,9 +18,9 @@ from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, M
 from modeling.registry.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from modeling.registry.version_folder import (
-    remove_version,
     is_number,
     locked,
+    remove_version,
     removed_numbers,
     take_next_number,
     version_numbers,

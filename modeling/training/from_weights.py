@@ -21,7 +21,7 @@ from modeling.images.progress import Emit, Progress
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network
 from modeling.networks.heads import set_head
-from modeling.networks.recipes import FINE_TUNING, suited_to
+from modeling.networks.recipes import FINE_TUNING, adapt_recipe
 from modeling.networks.weights import load_weights, weights_preprocessing
 from modeling.training.data import Data, make_task
 from modeling.training.fit.loop import DivergedError
@@ -143,7 +143,7 @@ def _fine_tuning_plan(request: TrainRequest, architecture: Architecture, data: D
     recipe = recipe_of(request, FINE_TUNING)
     if architecture.family != "torchvision":
         recipe = replace(recipe, augmentation=architecture.recipe.augmentation)
-    recipe = suited_to(recipe, len(data.split.train))
+    recipe = adapt_recipe(recipe, len(data.split.train))
     weights = class_weights(data.dataset.targets_N[data.split.train], len(data.dataset.labels))
     return Plan(recipe, recipe.batch_size, class_weights=weights, freeze_statistics=True)
 

@@ -26,7 +26,7 @@ from modeling.images.progress import Emit
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.families.speednet import SpeedNet
-from modeling.networks.recipes import suited_to
+from modeling.networks.recipes import adapt_recipe
 from modeling.registry.card import ModelCard
 from modeling.training.data import Data, channel_statistics, choose_preprocessing, load_data, make_task
 from modeling.training.fit.history import EpochRow, History
@@ -126,7 +126,7 @@ def fit_from_scratch(setting: Setting, data: Data) -> Trained:
 
 def plan_from_scratch(request: TrainRequest, architecture: Architecture, data: Data) -> Plan:
     """The architecture's recipe with what the request and the data say otherwise."""
-    recipe = suited_to(recipe_of(request, architecture.recipe), len(data.split.train))
+    recipe = adapt_recipe(recipe_of(request, architecture.recipe), len(data.split.train))
     weights = class_weights(data.dataset.targets_N[data.split.train], len(data.dataset.labels))
     # Convolutions on CPUs run 1.2 to 1.6 times faster with channels last; where they do not, fit.pace finds out.
     return Plan(recipe, recipe.batch_size, class_weights=weights, channels_last=architecture.family == "small")

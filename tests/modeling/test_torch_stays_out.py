@@ -66,8 +66,8 @@ def test_torchvision_comes_without_torchs_compiler_and_gets_it_when_it_asks():
 def test_who_imports_the_compiler_while_it_is_put_off_gets_the_real_one():
     code = """if True:
         import sys
-        from modeling.networks.dynamo import compiler_put_off
-        with compiler_put_off():
+        from modeling.networks.dynamo import deferred_compiler_import
+        with deferred_compiler_import():
             from torch._dynamo.utils import counters
             import torch._dynamo
         import torch._dynamo.utils as real

@@ -1,4 +1,4 @@
-"""Small networks of convolutions: the same filters everywhere in the image."""
+"""Small convolutional networks."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from modeling.errors import ArchitectureError
 from modeling.images.preprocessing import Preprocessing
 
 _CNN_FILTERS, _CNN_HIDDEN = 16, 128
-_CNN_POOLED = 14  # px: the side that pooling leaves of any image, so that the dense head stays small
+_CNN_POOLED = 14  # px: the largest side after pooling, which keeps the dense head small
 _PYRAMID_FILTERS, _PYRAMID_HIDDEN = (32, 48, 64), 128
 _PYRAMID_POOLED = 3
 _LENET_FILTERS, _LENET_HIDDEN = (32, 64), 256
@@ -14,13 +14,13 @@ _LENET_POOLED = 5
 
 
 def cnn(preprocessing: Preprocessing, num_classes: int) -> nn.Module:
-    """One convolution, pooling, a dense head."""
+    """One convolution, pooling and a dense head."""
     _check_sides(preprocessing, "cnn", smallest=4)
     pool, height, width = _pool_to(preprocessing.height, preprocessing.width, _CNN_POOLED)
     return nn.Sequential(
         nn.Conv2d(preprocessing.channels, _CNN_FILTERS, kernel_size=5, padding=2),
         pool,
-        nn.ReLU(),  # after pooling: the same numbers for a quarter of the work
+        nn.ReLU(),  # after pooling: the same result for a quarter of the work
         nn.Flatten(),
         nn.Linear(_CNN_FILTERS * height * width, _CNN_HIDDEN),
         nn.ReLU(),
@@ -30,7 +30,7 @@ def cnn(preprocessing: Preprocessing, num_classes: int) -> nn.Module:
 
 
 def cnn_pyramid(preprocessing: Preprocessing, num_classes: int) -> nn.Module:
-    """Three convolutions, each on a smaller image with more filters, and a dense head."""
+    """Three convolutions with pooling between them and rising numbers of filters, and a dense head."""
     _check_sides(preprocessing, "cnn_pyramid", smallest=8)
     first, second, third = _PYRAMID_FILTERS
     pool, height, width = _pool_to(preprocessing.height // 4, preprocessing.width // 4, _PYRAMID_POOLED)
@@ -86,6 +86,6 @@ def _check_sides(preprocessing: Preprocessing, name: str, smallest: int) -> None
 
 
 def _pool_to(height: int, width: int, longest: int) -> tuple[nn.MaxPool2d, int, int]:
-    """A pooling by 2 or more that leaves sides of at most `longest` px, and what it leaves of height and width."""
+    """A max pooling by at least 2 that gives sides of at most `longest` px; and the height and width after it."""
     kernel_height, kernel_width = (min(side, max(2, -(-side // longest))) for side in (height, width))
     return nn.MaxPool2d((kernel_height, kernel_width)), height // kernel_height, width // kernel_width

@@ -1,4 +1,4 @@
-"""Networks of dense layers: every pixel is an input of its own."""
+"""Networks of dense layers on the flattened pixels."""
 
 from torch import nn
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from modeling.data.images import Indices
 from modeling.errors import ModelingError
 from modeling.images.progress import Emit
-from modeling.networks.augmentation import Place, augment, mix, trivial_augment
+from modeling.networks.augmentation import BatchPosition, augment, mix, trivial_augment
 from modeling.networks.build import normalise
 from modeling.networks.families.speednet import single_view
 from modeling.training.fit.checkpoint import load_checkpoint, save_checkpoint
@@ -155,7 +155,7 @@ class Fitting:
         for part_B in torch.arange(len(indices_B)).tensor_split(num_parts):  # even ones, so that none is a single image
             if len(part_B):
                 part = slice(int(part_B[0]), int(part_B[-1]) + 1)
-                place = Place(indices_B[part], epoch, generator)
+                place = BatchPosition(indices_B[part], epoch, generator)
                 total += self._accumulate(pixels_BHWC[part], place, num_together)
         self._ranks.sum_gradients(self.network)
         if self._recipe.clip:
@@ -169,7 +169,7 @@ class Fitting:
         if len(self._losses) >= _CHECK_EVERY:
             self._check_losses()
 
-    def _accumulate(self, pixels_BHWC: Tensor, place: Place, num_together: int) -> Tensor:
+    def _accumulate(self, pixels_BHWC: Tensor, place: BatchPosition, num_together: int) -> Tensor:
         """Add a micro-batch's gradients; returns its loss, summed over its images."""
         if self._recipe.augmentation == "photo_strong":
             pixels_BHWC = trivial_augment(pixels_BHWC)

@@ -18,7 +18,7 @@ from modeling.data.images import DecodedImages
 from modeling.errors import ModelFormatError, ModelingError
 from modeling.images.progress import Emit
 from modeling.networks.architectures import get_architecture
-from modeling.networks.augmentation import Place, augment
+from modeling.networks.augmentation import BatchPosition, augment
 from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
 from modeling.training.fit.autotune import fastest_plan, step_seconds, within_cpu_memory, within_memory
@@ -219,7 +219,7 @@ def _samples(setting: Setting, task: Task, plan: Plan, size: int | None = None) 
     for number, (group, pixels) in enumerate(zip(groups, batches, strict=True)):
         chance = torch.Generator().manual_seed(seed_of(setting.request.seed, _RATE_SEARCH, number))
         images_BCHW = normalise(to_device(pixels, setting.device), preprocessing)
-        place = Place(torch.from_numpy(group), 0, chance)
+        place = BatchPosition(torch.from_numpy(group), 0, chance)
         shape = (preprocessing.height, preprocessing.width)
         images_BCHW = augment(images_BCHW, plan.recipe.augmentation, place, size=shape)
         yield images_BCHW, torch.from_numpy(task.targets_N[group]).to(setting.device)

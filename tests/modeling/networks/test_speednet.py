@@ -46,7 +46,7 @@ def test_in_use_the_answer_is_the_mean_over_views_half_of_it_the_image_itself(ma
     network = make(preprocessing, 4).eval()
     images = photograph_like(2, preprocessing)
 
-    def look(views):
+    def single_view_logits(views):
         with single_view(network):
             answers = network(views)
             return (answers + network(views.flip(3))) / 2 if mirrors else answers
@@ -57,11 +57,13 @@ def test_in_use_the_answer_is_the_mean_over_views_half_of_it_the_image_itself(ma
         return images[:, :, rows][:, :, :, columns]
 
     with torch.inference_mode():
-        expected = look(images) / 2 + sum(look(shifted(*shift)) for shift in shifts) / (2 * len(shifts))
+        expected = single_view_logits(images) / 2 + sum(single_view_logits(shifted(*shift)) for shift in shifts) / (
+            2 * len(shifts)
+        )
         found = network(images)
 
     torch.testing.assert_close(found, expected)
-    assert not torch.allclose(found, look(images))
+    assert not torch.allclose(found, single_view_logits(images))
 
 
 def test_in_training_an_image_is_looked_at_once():
@@ -69,4 +71,4 @@ def test_in_training_an_image_is_looked_at_once():
     network = speednet(COLOUR, 4)
     images = photograph_like(3, COLOUR)
 
-    torch.testing.assert_close(network(images), network.look(images))
+    torch.testing.assert_close(network(images), network.single_view_logits(images))

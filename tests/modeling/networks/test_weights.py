@@ -1,4 +1,4 @@
-"""Weights by name, by file and by model folder, and what is said of those that do not fit."""
+"""Weights by name, by file and by model folder, and the errors for those that do not match."""
 
 import hashlib
 import http.server
@@ -121,8 +121,8 @@ class Evil:
         (lambda path: path.write_bytes(b"nothing of the kind"), "cannot be loaded as weights|neither safetensors"),
         (lambda path: path.write_bytes(b"\x10\0\0\0\0\0\0\0{broken"), "a damaged safetensors file"),
         (lambda path: path.write_bytes(b""), "cannot be loaded as weights|neither safetensors"),
-        (lambda path: torch.save([1, 2], path), "holds no state dict but a list"),
-        (lambda path: torch.save({"epoch": 3}, path), "'epoch' is no tensor but a int"),
+        (lambda path: torch.save([1, 2], path), "contains a list, not a state dict"),
+        (lambda path: torch.save({"epoch": 3}, path), "'epoch' is a int, not a tensor"),
     ],
     ids=["code", "text", "broken safetensors", "empty", "a list", "no tensors"],
 )
@@ -173,7 +173,7 @@ def test_a_model_folder_of_another_architecture_or_without_weights_is_refused(tm
     with pytest.raises(ModelFormatError, match=r"no model folder: model.json cannot be read"):
         check_weights("lenet", str(tmp_path))
     (folder / WEIGHTS_FILE).unlink()
-    with pytest.raises(ModelFormatError, match=r"no whole model: there is no model.safetensors"):
+    with pytest.raises(ModelFormatError, match=r"not a complete model: it has no model.safetensors"):
         check_weights("cnn_pyramid", str(folder))
 
 
@@ -189,9 +189,9 @@ def test_without_a_network_one_line_says_how_to_get_the_weights(tmp_path, monkey
         load_weights(network, "squeezenet1_1", "imagenet")
 
     assert str(told.value) == (
-        "the weights IMAGENET1K_V1 cannot be had (no network here); get "
-        "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth where there is a network and give it with "
-        f"--from-weights FILE, or put it at {tmp_path}/hub/checkpoints/squeezenet1_1-b8a52dc0.pth"
+        "the weights IMAGENET1K_V1 cannot be downloaded (no network here); download "
+        "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth on a machine with network access and "
+        f"pass it with --from-weights FILE, or copy it to {tmp_path}/hub/checkpoints/squeezenet1_1-b8a52dc0.pth"
     )
 
 
@@ -253,7 +253,7 @@ def test_a_download_with_another_hash_is_refused_and_not_kept(serve, tmp_path):
     network = fresh("squeezenet1_1", 1000, Preprocessing("RGB", 64, 64))
     serve(b"not what was asked for", named=b"what was asked for")
 
-    with pytest.raises(ModelingError, match=r"cannot be had \(invalid hash value .*--from-weights FILE"):
+    with pytest.raises(ModelingError, match=r"cannot be downloaded \(invalid hash value .*--from-weights FILE"):
         load_weights(network, "squeezenet1_1", "imagenet")
 
     assert list((tmp_path / "hub" / "checkpoints").iterdir()) == []

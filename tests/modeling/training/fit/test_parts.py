@@ -11,7 +11,7 @@ from torch import nn
 
 from modeling.errors import ModelingError
 from modeling.networks.augmentation import (
-    Place,
+    BatchPosition,
     alternating_flip,
     augment,
     mix,
@@ -104,7 +104,7 @@ def test_a_shift_moves_by_up_to_two_pixels_and_mirrors_the_edge():
 
 def test_alternating_flips_show_every_image_both_ways_in_two_epochs():
     images = torch.rand(64, 1, 4, 4)
-    first, second = (alternating_flip(images, Place(torch.arange(64), epoch, chance())) for epoch in (0, 1))
+    first, second = (alternating_flip(images, BatchPosition(torch.arange(64), epoch, chance())) for epoch in (0, 1))
 
     mirrored = (first != images).any(dim=(1, 2, 3))
     assert torch.equal(second, first.flip(3))
@@ -168,7 +168,7 @@ def test_augmentation_follows_from_its_chance_alone(kind):
     images = torch.rand(6, 3, 16, 16)
 
     first, again, other = (
-        augment(images, kind, Place(torch.arange(6), 1, chance(seed)), size=(16, 16)) for seed in (1, 1, 2)
+        augment(images, kind, BatchPosition(torch.arange(6), 1, chance(seed)), size=(16, 16)) for seed in (1, 1, 2)
     )
 
     assert torch.equal(first, again)
