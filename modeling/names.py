@@ -1,15 +1,15 @@
-r"""File names as text: names are bytes, what we write is UTF-8, and both must survive.
+r"""File names as text: names are bytes, Pigeonhole writes UTF-8, and the conversion must be lossless.
 
 In Python a path is a str in which each byte that is not UTF-8 is a lone surrogate (PEP 383). As text such a byte is
 `\xNN`; a name that already holds the text `\xNN` has its backslash written as `\x5c`. Manifests write paths
-so (docs/manifest.md), and data sets name their images so.
+this way (docs/manifest.md), and so do the names of images in data sets.
 """
 
 import re
 
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 _ESCAPED_BYTES = re.compile(rb"\\x([0-9a-f]{2})")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")  # OWASP, "CSV Injection"; and the quote that undoes it
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")  # OWASP, "CSV Injection"; and the quote that escapes them
 
 
 def path_to_text(path: str) -> str:
@@ -21,7 +21,7 @@ def path_to_text(path: str) -> str:
 
 
 def text_to_path(text: str) -> str:
-    """The path that `path_to_text` wrote."""
+    """The reverse of `path_to_text`."""
     if "\\x" not in text:
         return text
     raw = _ESCAPED_BYTES.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
@@ -29,15 +29,15 @@ def text_to_path(text: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is valid UTF-8, so that it can be a label."""
+    """Whether a name is valid UTF-8, as a label must be."""
     return name.isascii() or not any("\udc80" <= char <= "\udcff" for char in name)
 
 
-def harmless(cell: str) -> str:
-    """A cell of a CSV that no spreadsheet takes for a formula: a `'` goes in front where it could."""
+def escape_formula(cell: str) -> str:
+    """Prefix a CSV cell with `'` if a spreadsheet could interpret it as a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
-def bare(cell: str) -> str:
-    """The cell that `harmless` was given."""
+def unescape_formula(cell: str) -> str:
+    """The reverse of `escape_formula`."""
     return cell.removeprefix("'")

@@ -1,4 +1,4 @@
-"""What earlier scans found out about images, by the sha256 of their bytes; safe to delete at any time."""
+"""A cache of scan results, keyed by the sha256 of the images' bytes; safe to delete at any time."""
 
 import json
 import sqlite3
@@ -13,7 +13,7 @@ from modeling.images.formats import MAX_PIXELS
 from modeling.images.loader import MAX_FILE_BYTES
 
 FILE_NAME = "image_facts.sqlite"
-_WAIT_S = 10.0  # for another process that writes
+_WAIT_S = 10.0  # for the lock of another process
 _BATCH = 256  # images written in one transaction
 _MADE_BY = f"1 Pillow-{PIL.__version__} {MAX_PIXELS} {MAX_FILE_BYTES}"  # 1: the version of check_image
 _SCHEMA = """
@@ -24,16 +24,16 @@ _SCHEMA = """
 
 
 class Verdict(NamedTuple):
-    """What an image is, or the code and the message of why it cannot be read."""
+    """The facts about an image, or the code and the message of its error."""
 
     facts: ImageFacts | None
     error: tuple[str, str] | None
 
 
 class FactsCache:
-    """Verdicts in one SQLite file, for threads of several processes; without a folder it holds nothing.
+    """Verdicts in an SQLite file that threads of several processes may use; without a folder it stores nothing.
 
-    `trouble` says why the file cannot be used, once it cannot; scans go on without it.
+    If the file cannot be used, `trouble` says why, and scans continue without it.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -74,14 +74,14 @@ class FactsCache:
                 return None
 
     def put(self, digest: str, verdict: Verdict) -> None:
-        """Keep a verdict."""
+        """Store a verdict."""
         with self._lock:
             self._new[digest] = verdict
             if len(self._new) >= _BATCH:
                 self._write()
 
     def _write(self) -> None:
-        """Write what is new in one transaction."""
+        """Write the new verdicts in one transaction."""
         rows = [(digest, _MADE_BY, _said(verdict), _thumbnail(verdict)) for digest, verdict in self._new.items()]
         self._new.clear()
         if self._database is None or not rows:

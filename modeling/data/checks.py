@@ -1,4 +1,4 @@
-"""What is wrong with a data set, or worth knowing about it, in one sentence each."""
+"""Derives the findings of a data report: errors, warnings and information, one sentence each."""
 
 # Shapes: N images, L labels.
 from collections import Counter
@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 from modeling.data.dataset import VALIDATION
 from modeling.data.duplicates import Duplicates
-from modeling.data.findings import Finding, some
+from modeling.data.findings import Finding, abbreviate
 from modeling.data.report import MIN_SIDE, DataReport
 
-FEW_IMAGES = 3  # of one class: fewer cannot train, validate and test it
-IMBALANCE = 10.0  # largest class to smallest, from which the small one suffers
+FEW_IMAGES = 3  # of a class: one each for training, validation and test
+IMBALANCE = 10.0  # largest to smallest class, from which accuracy on the small one drops
 _SEVERITIES = ("error", "warning", "info")
 _PLAIN_MODES = {"L", "RGB"}
 
 
 def check_report(report: DataReport) -> tuple[Finding, ...]:
-    """All findings of a scan, worst first, and in a fixed order among equals."""
+    """All findings of a scan, sorted by severity, in a fixed order within a severity."""
     checks: tuple[Callable[[DataReport], Iterator[Finding]], ...] = (
         _check_readable, _check_classes, _check_balance, _check_duplicates, _check_look_alikes, _check_leaks,
-        _check_pictures, _tell_kinds,
+        _check_pictures, _check_kinds,
     )  # fmt: skip
     findings = [finding for check in checks for finding in check(report)]
     return tuple(sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity)))
@@ -45,31 +45,30 @@ def _check_readable(report: DataReport) -> Iterator[Finding]:
 
 
 def _check_classes(report: DataReport) -> Iterator[Finding]:
-    """Classes of which too little is left to learn from."""
+    """Classes with too few usable training images."""
     dataset = report.dataset
     if len(report.errors) == dataset.num_images:
         return
-    counts_L = _count(report, report.learnable_N)
+    counts_L = _class_counts(report, report.learnable_N)
     for target in np.flatnonzero(counts_L == 0).tolist():
-        yield _nothing_left(report, target)
+        yield _class_without_images(report, target)
     few = [f"{dataset.labels[target]} ({counts_L[target]})" for target in np.flatnonzero(counts_L < FEW_IMAGES)]
     if not counts_L.all():
         return
     has_validation = dataset.parts_N is not None and bool((dataset.parts_N == VALIDATION).any())
     if counts_L.max() == 1 and not has_validation:
-        message = (
-            f"every class of {dataset.path} has one image only: nothing is left to check the training by; add images"
-        )
+        message = f"every class of {dataset.path} has only one image: none is left for validation; add images"
         yield Finding("error", "one_image_per_class", message)
     elif few:
         message = (
-            f"too few images to train, validate and test by: {some(few)}; {FEW_IMAGES} are the least, 100 are good"
+            f"too few images for training, validation and test: {abbreviate(few)}; at least {FEW_IMAGES} per class "
+            "are needed, 100 are recommended"
         )
         yield Finding("warning", "few_images", message)
 
 
-def _nothing_left(report: DataReport, target: int) -> Finding:
-    """The error of a class without any image to learn from."""
+def _class_without_images(report: DataReport, target: int) -> Finding:
+    """The error for a class without usable training images."""
     dataset = report.dataset
     label = dataset.labels[target]
     bad = [index for index in report.errors if dataset.targets_N[index] == target]
@@ -84,7 +83,7 @@ def _nothing_left(report: DataReport, target: int) -> Finding:
 
 
 def _check_balance(report: DataReport) -> Iterator[Finding]:
-    counts_L, labels = _count(report, report.learnable_N), report.dataset.labels
+    counts_L, labels = _class_counts(report, report.learnable_N), report.dataset.labels
     largest, smallest = int(counts_L.argmax()), int(counts_L.argmin())
     if counts_L[smallest] and (ratio := counts_L[largest] / counts_L[smallest]) >= IMBALANCE:
         message = (
@@ -102,21 +101,22 @@ def _check_duplicates(report: DataReport) -> Iterator[Finding]:
         sets = [found for found in report.duplicates if found.exact == exact]
         mixed = [found for found in sets if len(report.labels_of(found)) > 1]
         if mixed:
-            message = (
-                f"{_extent(mixed)} are {what} in different classes{_first(report, mixed)}; at most one class is right"
-            )
+            pair = _example_pair(report, mixed)
+            message = f"{_describe_size(mixed)} are {what} in different classes{pair}; at most one class is right"
             yield Finding("warning", f"{kind}_across_classes", message)
         if plain := [found for found in sets if found not in mixed]:
-            message = f"{_extent(plain)} are {what}{_first(report, plain)}; they stay on one side of a split"
+            message = (
+                f"{_describe_size(plain)} are {what}{_example_pair(report, plain)}; a split keeps them in one part"
+            )
             yield Finding("info", kind, message)
 
 
 def _check_look_alikes(report: DataReport) -> Iterator[Finding]:
     if alike := report.look_alikes:
         message = (
-            f"{len(alike):,} images look so much alike that near duplicates cannot be told among them, such as "
-            f"{report.dataset.name(alike[0])}; a fixed camera does so, but if they are frames of a film, put each film "
-            "on one side with part folders"
+            f"{len(alike):,} images are so similar that near duplicates among them cannot be detected, such as "
+            f"{report.dataset.name(alike[0])}; a fixed camera causes this, but if they are frames of videos, "
+            "keep each video in one part with part folders"
         )
         yield Finding("warning", "look_alikes", message)
 
@@ -124,8 +124,8 @@ def _check_look_alikes(report: DataReport) -> Iterator[Finding]:
 def _check_leaks(report: DataReport) -> Iterator[Finding]:
     if num_leaked := int(report.leaked_N.sum()):
         message = (
-            f"{num_leaked:,} images are duplicates of images in the official test or validation part that measures "
-            "them, and are left out of the lesser part"
+            f"{num_leaked:,} images are duplicates of images in the official test or validation part, and "
+            "are left out of the other part"
         )
         yield Finding("warning", "duplicates_across_parts", message)
 
@@ -134,16 +134,15 @@ def _check_pictures(report: DataReport) -> Iterator[Finding]:
     name = report.dataset.name
     tiny = [index for index, fact in enumerate(report.facts) if fact is not None and min(fact.size) < MIN_SIDE]
     if tiny:
-        message = (
-            f"{len(tiny):,} images are less than {MIN_SIDE} px wide or high ({some([name(i) for i in tiny[:4]], 3)})"
-        )
-        yield Finding("warning", "tiny", f"{message}; take larger ones")
+        examples = abbreviate([name(index) for index in tiny[:4]], 3)
+        message = f"{len(tiny):,} images are less than {MIN_SIDE} px wide or high ({examples})"
+        yield Finding("warning", "tiny", f"{message}; replace them by larger ones")
     if flat := report.flat:
-        message = f"{len(flat):,} images show a single colour only, such as {name(flat[0])}; take them out"
+        message = f"{len(flat):,} images have a single colour, such as {name(flat[0])}; remove them"
         yield Finding("warning", "single_colour", message)
 
 
-def _tell_kinds(report: DataReport) -> Iterator[Finding]:
+def _check_kinds(report: DataReport) -> Iterator[Finding]:
     facts = [fact for fact in report.facts if fact is not None]
     if num_turned := sum(fact.orientation > 1 for fact in facts):
         yield Finding("info", "turned", f"{num_turned:,} images are stored turned and are read upright (EXIF)")
@@ -157,8 +156,8 @@ def _tell_kinds(report: DataReport) -> Iterator[Finding]:
         yield Finding("info", "frames", f"{num_moving:,} images have several frames or pages; only the first is used")
 
 
-def _count(report: DataReport, chosen_N: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Chosen images of each class."""
+def _class_counts(report: DataReport, chosen_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The number of chosen images of each class."""
     return np.bincount(report.dataset.targets_N[chosen_N], minlength=len(report.dataset.labels)).astype(np.int64)
 
 
@@ -169,14 +168,14 @@ def _example(report: DataReport, indices: Iterable[int]) -> str:
     return ""
 
 
-def _extent(sets: list[Duplicates]) -> str:
-    """How many images, in how many sets."""
+def _describe_size(sets: list[Duplicates]) -> str:
+    """The number of images and of sets."""
     num_images = sum(len(found.indices) for found in sets)
     return f"{num_images:,} images in {len(sets):,} {'set' if len(sets) == 1 else 'sets'}"
 
 
-def _first(report: DataReport, sets: list[Duplicates]) -> str:
-    """Two images of the first set: the first, and one of another class where there is one."""
+def _example_pair(report: DataReport, sets: list[Duplicates]) -> str:
+    """Two images of the first set: the first one, and one of another class if there is one."""
     dataset, (first, second, *_) = report.dataset, sets[0].indices
     others = (index for index in sets[0].indices if dataset.targets_N[index] != dataset.targets_N[first])
     return f" ({dataset.name(first)} = {dataset.name(next(others, second))})"

@@ -1,4 +1,4 @@
-"""A data set: images with their classes, listed but not opened yet, or held as pixels."""
+"""A data set: images with their classes, as a list of files or as pixels in memory."""
 
 # Shapes: N images, H height, W width, C channels (1 or 3).
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from modeling.data.findings import Finding
 from modeling.names import path_to_text
 
 FREE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
-"""Values of `parts_N`: an image's official part; FREE where it has none."""
+"""Values of `parts_N`: an image's official part; FREE if it has none."""
 
 PART_NAMES = ("train", "validation", "test")
 """Names of the parts TRAIN, VALIDATION and TEST."""
@@ -23,17 +23,17 @@ Targets = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Images with their classes: `files`, or `pixels_NHWC` where the format holds pixels.
+    """Images with their classes: `files`, or `pixels_NHWC` if the format stores pixels.
 
-    path: what was opened.
+    path: the path that was opened.
     targets_N: index into `labels` of each image.
-    files: the images, in an order that depends on names alone; empty where there are pixels.
-    pixels_NHWC: the images, C is 1 or 3; None where there are files.
-    parts_N: TRAIN, VALIDATION, TEST or FREE of each image; None where the data set has no official parts.
-        Those of pixels are ascending.
-    num_ignored: files, folders and rows passed over (hidden, no image, ...).
-    root: the folder that names are relative to; None where that is `path`.
-    findings: what opening it brought to light.
+    files: the images, in an order that depends only on their names; empty if there are pixels.
+    pixels_NHWC: the images, C is 1 or 3; None if there are files.
+    parts_N: TRAIN, VALIDATION, TEST or FREE for each image; None if the data set has no official parts. For pixels,
+        they are ascending.
+    num_ignored: ignored files, folders and rows (hidden, not an image, ...).
+    root: the folder that names are relative to; None: `path`.
+    findings: the findings of opening the data set.
     """
 
     kind: Kind
@@ -49,13 +49,13 @@ class Dataset:
 
     @property
     def num_images(self) -> int:
-        """How many images, readable or not."""
+        """The number of images, including unreadable ones."""
         return len(self.targets_N)
 
     def name(self, index: int) -> str:
-        r"""What an image is called: its path below the data set, or its part and number in it (`test/17`).
+        r"""An image's name: its path relative to the data set, or its part and its number in the part (`test/17`).
 
-        Valid UTF-8: a byte of a file name that is not is written as `\xNN`, as in a manifest.
+        Valid UTF-8: an undecodable byte of a file name is written as `\xNN`, as in a manifest.
         """
         if self.pixels_NHWC is None:
             path = self.files[index]

@@ -1,4 +1,4 @@
-"""What one image is: whether its file decodes, its size, mode and orientation, and a thumbnail to compare it by."""
+"""Facts about an image: size, mode, format and orientation, and a thumbnail for comparisons; decodes it completely."""
 
 # Shapes: N images, H height, W width, C channels (of thumbnails 3: YCbCr), S side of a thumbnail.
 import math
@@ -18,11 +18,11 @@ from modeling.images.preprocessing import Preprocessing
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
 THUMBNAIL_BYTES = GREY_SIDE**2 + 2 * COLOUR_SIDE**2
 _NO_COLOUR = bytes([128]) * (2 * COLOUR_SIDE**2)
-_MIN_SIDE = 4 * GREY_SIDE  # px a side from which a thumbnail is made
-_GREY_TOLERANCE = 2  # of 255: what JPEG makes of a grey image's chroma
+_MIN_SIDE = 4 * GREY_SIDE  # px per side that a JPEG keeps when it is decoded for a thumbnail
+_GREY_TOLERANCE = 2  # levels of 255: JPEG's error in a grey image's chroma
 _FIRST_SIDEWAYS = 5  # orientations from here on swap width and height
 _RGB = Preprocessing("RGB", GREY_SIDE, GREY_SIDE)
-_YCBCR = np.array(  # of RGB in 65536ths, as JFIF has it (ITU-T T.871)
+_YCBCR = np.array(  # from RGB, in units of 1/65536, as JFIF defines it (ITU-T T.871)
     [[19595, 38470, 7471], [-11058, -21710, 32768], [32768, -27439, -5329]], dtype=np.int64
 )
 _CHUNK_PIXELS = 1 << 19  # averaged at a time
@@ -30,12 +30,12 @@ _CHUNK_PIXELS = 1 << 19  # averaged at a time
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a decoded image is.
+    """Facts about a decoded image.
 
     size: width and height in px, as a viewer shows it.
     mode: Pillow's, such as RGB, L, CMYK or P. format: Pillow's, such as JPEG.
-    orientation: of EXIF, 1 to 8; 1 where there is none. frames: 1 but for animations and pages.
-    grey: whether it shows no colour.
+    orientation: EXIF, 1 to 8; 1 if there is none. frames: above 1 for animations and multi-page files.
+    grey: whether it has no colour.
     thumbnail: 32 x 32 of luma, then 8 x 8 of each chroma (YCbCr), stretched over the whole upright image.
     """
 
@@ -49,10 +49,10 @@ class ImageFacts:
 
 
 def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """Decode one encoded image to its end and say what it is.
+    """Decode an encoded image completely and return its facts.
 
     Raises:
-        ImageError: as `decode_image` does.
+        ImageError: as `decode_image`.
     """
     with loaded_image(data, min_side=_MIN_SIDE, max_pixels=max_pixels) as (image, (width, height)):
         orientation = orientation_of(image)
@@ -71,11 +71,10 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 def _thumbnail(image: Image.Image) -> tuple[bytes, bool]:
     """The thumbnail of an upright image, and whether the image is grey.
 
-    The same on every processor, as duplicates and splits follow from it. Pillow's conversions and its box filter add
-    whole numbers; the filter's weights are quotients that every processor rounds alike. Decoders compute in whole
-    numbers, too: libjpeg-turbo's default transform, fractions and upsampling give the same bytes with SIMD as without.
-    Only lossy JPEG 2000, AVIF and CIELAB go through floats: between builds of Pillow for x86 and for Arm, a pixel may
-    differ by a level.
+    The same on every processor, because duplicates and splits depend on it. Pillow's conversions and its box filter
+    add integers; the filter's weights are quotients that every processor rounds equally. Decoders use integers as well:
+    libjpeg-turbo's default transform, scaling and upsampling give the same bytes with and without SIMD. Only lossy
+    JPEG 2000, AVIF and CIELAB use floats: a pixel may differ by one level between builds of Pillow for x86 and Arm.
     """
     small = to_mode(image, _RGB).resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)
     luma, *chromas = small.convert("YCbCr").split()
@@ -85,7 +84,7 @@ def _thumbnail(image: Image.Image) -> tuple[bytes, bool]:
 
 
 def _is_grey(small: Image.Image) -> bool:
-    """Whether the channels of an RGB image are all the same, but for what JPEG makes of them."""
+    """Whether all channels of an RGB image are equal, up to JPEG's error."""
     pixels_HWC = np.asarray(small, dtype=np.int16)
     return int(np.ptp(pixels_HWC, axis=2).max()) <= _GREY_TOLERANCE
 
@@ -93,12 +92,12 @@ def _is_grey(small: Image.Image) -> bool:
 def _num_frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # later frames may be broken; only the first is read
+    except Exception:  # later frames may be broken; Pigeonhole reads only the first
         return 1
 
 
 def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
-    """What images held as pixels are; all of them are readable, and none is turned."""
+    """The facts of images that are stored as pixels; all are readable and upright."""
     height, width, channels = pixels_NHWC.shape[1:]
     mode = "L" if channels == 1 else "RGB"
     step = max(1, _CHUNK_PIXELS // (height * width))
@@ -111,7 +110,7 @@ def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
 
 
 def _pixel_thumbnails(planes_CNHW: Pixels) -> Iterator[bytes]:
-    """The thumbnail of each image; by exact areas, which Pillow's box filter only nears."""
+    """The thumbnail of each image, from exact areas, which Pillow's box filter only approximates."""
     sums_CNSS, area = _area_sums(planes_CNHW, GREY_SIDE)
     if len(planes_CNHW) == 1:
         yield from (luma_SS.tobytes() + _NO_COLOUR for luma_SS in _rounded(sums_CNSS[0], area))
@@ -123,7 +122,7 @@ def _pixel_thumbnails(planes_CNHW: Pixels) -> Iterator[bytes]:
 
 
 def _converted(weights_KC: NDArray[np.int64], sums: NDArray[Any], area: int, middle: int = 0) -> NDArray[np.uint8]:
-    """Sums of RGB (C, ...) over so much area as the channels (K, ...) that the weights make of it."""
+    """Convert sums of RGB (C, ...) over an area to means of the channels (K, ...) that the weights define."""
     whole = area << 16
     kind = np.min_scalar_type(-512 * whole)  # int32 for small areas, which is faster
     weighted = np.einsum("kc,c...->k...", weights_KC.astype(kind), sums.astype(kind))
@@ -131,32 +130,32 @@ def _converted(weights_KC: NDArray[np.int64], sums: NDArray[Any], area: int, mid
 
 
 def _rounded(sums: NDArray[Any], area: int) -> NDArray[np.uint8]:
-    """Means of sums over so much area, halves rounded up."""
+    """Sums divided by the area, halves rounded up."""
     means: NDArray[np.uint8] = ((sums + area // 2) // area).clip(0, 255).astype(np.uint8)
     return means
 
 
 def _area_sums(planes: NDArray[Any], side: int, area: int = 1) -> tuple[NDArray[Any], int]:
-    """Planes (..., H, W) summed to (..., side, side), or stretched; and how much area each sum is over.
+    """Sum planes (..., H, W) to (..., side, side), or stretch them; returns the sums and the area of each.
 
-    In whole numbers, as a pixel is as many parts long as make an area end where a part does: the sums, and what is
-    rounded from them, are the same on every processor.
+    Pixels are divided into so many parts that every area ends at a part's end. All numbers are therefore integers, and
+    the sums and their rounded means are the same on every processor.
 
-    area: what each number of the planes is a sum over.
+    area: the area of each number in the planes.
     """
     area *= math.prod(size // math.gcd(size, side) for size in planes.shape[-2:])
-    kind = np.min_scalar_type(256 * area)  # small numbers are added much faster
+    kind = np.min_scalar_type(256 * area)  # small integer types are added much faster
     for axis in (-2, -1):
         planes = _summed(planes, side, axis, kind)
     return planes, area
 
 
 def _summed(planes: NDArray[Any], side: int, axis: int, kind: np.dtype[Any]) -> NDArray[Any]:
-    """Planes of which an axis is summed to `side`: each pixel counts by the parts of it that an area covers."""
+    """Sum one axis of planes to `side`: each pixel is weighted by the parts of it that an area covers."""
     size = planes.shape[axis]
     if size == side:
         return planes
-    parts, area = side // math.gcd(size, side), size // math.gcd(size, side)  # of a pixel, of an area
+    parts, area = side // math.gcd(size, side), size // math.gcd(size, side)  # parts per pixel, and per area
     starts = np.arange(side) * area
     summed: NDArray[Any] | None = None
     for step in range(-(-area // parts) + 1):  # the first pixel of each area, then the second, ...

@@ -1,4 +1,4 @@
-"""What a look at a data set brings to light, in sentences for people and words for programs."""
+"""Findings about a data set: a sentence for people, and a code for programs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing worth knowing about a data set.
+    """One finding about a data set.
 
-    severity: `error` where no model can be trained on it, `warning` where the model suffers, else `info`.
-    code: a short word that never changes, such as `near_duplicates`.
+    severity: `error` if no model can be trained on it, `warning` if it harms the model, else `info`.
+    code: a short, stable identifier, such as `near_duplicates`.
     message: one sentence for people, with figures and, for anything but `info`, what to do.
     """
 
@@ -21,7 +21,7 @@ class Finding:
     message: str
 
 
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first names, and how many more there are."""
+def abbreviate(names: Sequence[str], limit: int = 5) -> str:
+    """The first `limit` names, and the number of the others."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

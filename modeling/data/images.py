@@ -1,4 +1,4 @@
-"""Decoded images by index: from memory, or from files that are read and decoded ahead."""
+"""Decoded images by index: from memory, or from files that threads read and decode ahead."""
 
 # Shapes: N images of the data set, M chosen images, B images of a batch, H height, W width, C channels.
 from collections.abc import Iterable, Iterator
@@ -18,22 +18,22 @@ from modeling.images.preprocessing import Preprocessing
 
 Indices = NDArray[np.int64]
 
-_AHEAD = 3  # batches being decoded while one is used
+_AHEAD = 3  # batches that are decoded while one is used
 
 
 class Images(Protocol):
-    """The images of a data set, by their index in it."""
+    """The images of a data set, by index."""
 
-    def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
-        """uint8 BHWC of each group of indices, in order."""
+    def batches(self, index_batches: Iterable[Indices]) -> Iterator[Pixels]:
+        """uint8 BHWC of each batch of indices, in order."""
         ...
 
 
 def rows_of(row_N: Indices, indices_B: Indices) -> Indices:
-    """Rows of some images among those in memory; `row_N` has -1 for an image that is not there.
+    """The rows of images in memory; `row_N` has -1 for an image that is not in memory.
 
     Raises:
-        IndexError: one of them is not there.
+        IndexError: an image is not in memory.
     """
     rows_B = row_N[indices_B]
     if (absent_B := rows_B < 0).any():
@@ -42,37 +42,37 @@ def rows_of(row_N: Indices, indices_B: Indices) -> Indices:
 
 
 class DecodedImages:
-    """Images in memory: all of a data set, or some of it by their index there."""
+    """Images in memory: all images of a data set, or some of them."""
 
     def __init__(self, pixels_MHWC: Pixels, indices_M: Indices | None = None, num_images: int | None = None) -> None:
-        """indices_M: which images of `num_images` the pixels are; None: all, in order."""
+        """indices_M: the images' indices in a data set of `num_images`; None: all, in order."""
         self.pixels_MHWC = pixels_MHWC
         self.row_N = np.arange(len(pixels_MHWC), dtype=np.int64)
         if indices_M is not None:
             self.row_N = np.full(num_images or 0, -1, dtype=np.int64)
             self.row_N[indices_M] = np.arange(len(indices_M))
 
-    def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
-        """uint8 BHWC of each group of indices, in order."""
-        for indices_B in groups:
+    def batches(self, index_batches: Iterable[Indices]) -> Iterator[Pixels]:
+        """uint8 BHWC of each batch of indices, in order."""
+        for indices_B in index_batches:
             yield self.pixels_MHWC[rows_of(self.row_N, indices_B)]
 
 
 class ImageFiles:
-    """Images that are read and decoded on demand, in threads, a few batches ahead."""
+    """Images in files: threads read and decode them on demand, a few batches ahead."""
 
     def __init__(self, dataset: Dataset, preprocessing: Preprocessing, *, num_threads: int | None = None) -> None:
         self._dataset = dataset
         self._preprocessing = preprocessing
         self._num_threads = num_threads
 
-    def batches(self, groups: Iterable[Indices]) -> Iterator[Pixels]:
-        """uint8 BHWC of each group of indices, in order; at most a few batches are in memory.
+    def batches(self, index_batches: Iterable[Indices]) -> Iterator[Pixels]:
+        """uint8 BHWC of each batch of indices, in order; at most a few batches are in memory.
 
         Raises:
             DataError: an image that could be read during the scan no longer can.
         """
-        indices = (indices_B.tolist() for indices_B in groups)
+        indices = (indices_B.tolist() for indices_B in index_batches)
         for images in load_groups_ahead(indices, self._load, num_ahead=_AHEAD, num_threads=self._num_threads):
             yield np.stack(images) if images else np.zeros((0, *self._preprocessing.shape), dtype=np.uint8)
 

@@ -1,10 +1,11 @@
-"""Pairs of images that may be the same picture: candidates, brought up by a perceptual hash in nearly linear time.
+"""Finds candidate pairs of near duplicates with a perceptual hash, in nearly linear time.
 
-64 bits an image: signs of the low frequencies of a cosine transform against their median (C. Zauner, "Implementation
-and benchmarking of perceptual image hash functions", 2010). Pairs that share all bits of a band are compared.
+The hash has 64 bits per image: whether each low frequency of a cosine transform is above their median (C. Zauner,
+"Implementation and benchmarking of perceptual image hash functions", 2010). Pairs that share all bits of a band are
+compared.
 
-All of it is computed in whole numbers: in a symmetric glyph many frequencies are exactly zero, and in floats their
-signs would depend on the processor's order of adding, and with them which images are duplicates.
+All computations use integers: in a symmetric glyph many frequencies are exactly zero, and with floats their signs, and
+so the duplicates, would depend on the processor's order of additions.
 """
 
 # Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F and G 8 frequencies a side.
@@ -28,10 +29,10 @@ Thumbnails = NDArray[np.uint8]
 Pairs = NDArray[np.int64]
 
 _FREQUENCIES = 8
-_AMPLITUDE = 4096  # of a wave: none of its values lies within 0.02 of a half, so any cosine rounds to the same
+_AMPLITUDE = 4096  # of a cosine: no value is within 0.02 of a half, so every implementation rounds to the same integer
 _MAX_HAMMING = 10  # bits: copies differ by six or fewer
-# The bits of a band in a row: four shuffles of the 64, each cut into four; 98 % of pairs six bits apart share a band.
-# Any shuffles do, but everywhere the same: they are written down, as NumPy's may change with its version.
+# One band per row: four shuffles of the 64 bits, each divided into four; 98 % of pairs six bits apart share a band.
+# Any shuffles work if they are always the same: they are listed here because NumPy's may change with its version.
 _BAND_TABLE = """
     16 36 27  8 44 23 53  4 58 50 10  2 42 34 19 47
     11 57 37 20 18 61  3  1 30 24 17 46 21 35 28 43
@@ -51,57 +52,57 @@ _BAND_TABLE = """
     13 33 52 59 21  4 30 45 49 24 54  5  2  8 62 34
 """
 _BANDS = [np.array([int(bit) for bit in row.split()]) for row in _BAND_TABLE.strip().splitlines()]
-_WINDOW = 32  # neighbours looked at in a band: bounds the work where thousands share its bits
+_WINDOW = 32  # neighbours compared in a band: bounds the time if thousands of images share its bits
 _CHUNK = 2048  # images or pairs
 
 
-def candidates(thumbnails_ND: Thumbnails) -> Pairs:
-    """Pairs P2 of images whose hashes are alike, each once, in order; most that show one picture are among them."""
-    return _candidates(hashes(thumbnails_ND))
+def candidate_pairs(thumbnails_ND: Thumbnails) -> Pairs:
+    """Pairs P2 of images with similar hashes, each once, in order; they include most pairs that show one picture."""
+    return _close_pairs(hashes(thumbnails_ND))
 
 
 def luma(thumbnails_ND: Thumbnails) -> Thumbnails:
-    """NHW."""
+    """The luma of thumbnails, NHW."""
     return thumbnails_ND[:, : GREY_SIDE**2].reshape(-1, GREY_SIDE, GREY_SIDE)
 
 
-def by_chunks(change: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) -> NDArray[U]:
-    """What becomes of an array that is changed in pieces."""
+def map_chunks(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) -> NDArray[U]:
+    """Apply a function to chunks of an array, in threads, and concatenate the results."""
     chunks = [array[start : start + _CHUNK] for start in range(0, max(1, len(array)), _CHUNK)]
-    return np.concatenate(_in_threads(change, chunks))
+    return np.concatenate(_map_in_threads(function, chunks))
 
 
-def _in_threads(work: Callable[[V], W], parts: Sequence[V]) -> list[W]:
-    """What comes of each part, in order; numpy lets go of the interpreter while it computes."""
+def _map_in_threads(work: Callable[[V], W], parts: Sequence[V]) -> list[W]:
+    """The result for each part, in order; numpy releases the GIL while it computes."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="duplicates") as pool:
         return list(pool.map(work, parts))
 
 
 def hashes(thumbnails_ND: Thumbnails) -> NDArray[np.bool_]:
-    """64 bits of each image."""
-    waves_FH = _waves()
+    """The 64 bits of each image."""
+    cosines_FH = _cosines()
 
     def hashed(chunk_ND: Thumbnails) -> NDArray[np.bool_]:
-        columns_NFW = np.einsum("fh,nhw->nfw", waves_FH, luma(chunk_ND).astype(np.int32))  # sums of 26 bits
-        strengths_NFG = np.einsum("nfw,gw->nfg", columns_NFW.astype(np.int64), waves_FH.astype(np.int64))
+        columns_NFW = np.einsum("fh,nhw->nfw", cosines_FH, luma(chunk_ND).astype(np.int32))  # sums of 26 bits
+        strengths_NFG = np.einsum("nfw,gw->nfg", columns_NFW.astype(np.int64), cosines_FH.astype(np.int64))
         strengths = strengths_NFG.reshape(len(chunk_ND), -1)
-        strengths[:, 0] = 0  # the mean brightness says nothing
+        strengths[:, 0] = 0  # the mean brightness is not used
         half = strengths.shape[1] // 2
         middle_two = np.sort(strengths, axis=1)[:, half - 1 : half + 1]
         above: NDArray[np.bool_] = 2 * strengths > middle_two.sum(axis=1, keepdims=True)  # above the median
         return above
 
-    return by_chunks(hashed, thumbnails_ND)
+    return map_chunks(hashed, thumbnails_ND)
 
 
-def _waves() -> NDArray[np.int32]:
-    """FH: the cosines of each frequency, as whole numbers."""
+def _cosines() -> NDArray[np.int32]:
+    """FH: the cosines of each frequency, as integers."""
     angles_FH = np.outer(np.arange(_FREQUENCIES), 2 * np.arange(GREY_SIDE) + 1) % (4 * GREY_SIDE)
     circle = [round(_AMPLITUDE * math.cos(math.pi * angle / (2 * GREY_SIDE))) for angle in range(4 * GREY_SIDE)]
     return np.array(circle, dtype=np.int32)[angles_FH]
 
 
-def _candidates(bits_N64: NDArray[np.bool_]) -> Pairs:
+def _close_pairs(bits_N64: NDArray[np.bool_]) -> Pairs:
     """Pairs at most _MAX_HAMMING bits apart that share all bits of a band, each once, in order."""
     num_images = len(bits_N64)
     words_N = np.packbits(bits_N64, axis=1).view("<u8")[:, 0].astype(np.uint64)
@@ -110,7 +111,7 @@ def _candidates(bits_N64: NDArray[np.bool_]) -> Pairs:
         keys_N = np.packbits(bits_N64[:, band], axis=1) @ np.array([256, 1])
         return [first_P * num_images + second_P for first_P, second_P in _close_in_band(keys_N, words_N)]
 
-    found = [np.empty(0, dtype=np.int64), *chain.from_iterable(_in_threads(close, _BANDS))]
+    found = [np.empty(0, dtype=np.int64), *chain.from_iterable(_map_in_threads(close, _BANDS))]
     sorted_P = np.sort(np.concatenate(found))  # np.unique hashes, which takes 50 times longer
     return np.stack(np.divmod(sorted_P[np.diff(sorted_P, prepend=-1) > 0], num_images), axis=1)
 
@@ -118,13 +119,13 @@ def _candidates(bits_N64: NDArray[np.bool_]) -> Pairs:
 def _close_in_band(
     keys_N: NDArray[np.int64], words_N: NDArray[np.uint64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """First and second images, the smaller first, of close pairs with equal keys, by their distance when sorted."""
-    order_N = np.lexsort((words_N, keys_N))  # within a key, what is alike is near
+    """First and second images (ascending) of close pairs with equal keys, by their distance in sorted order."""
+    order_N = np.lexsort((words_N, keys_N))  # within a key, similar words are neighbours
     keys_N, words_N = keys_N[order_N], words_N[order_N]
     at = np.arange(len(keys_N))
     for step in range(1, min(_WINDOW, len(keys_N) - 1) + 1):
         at = at[at + step < len(keys_N)]
-        at = at[keys_N[at] == keys_N[at + step]]  # what shares no key at one step does not at the next
+        at = at[keys_N[at] == keys_N[at + step]]  # images that share no key at one step do not at the next
         if not len(at):
             return
         close = at[np.bitwise_count(words_N[at] ^ words_N[at + step]) <= _MAX_HAMMING]

@@ -1,4 +1,4 @@
-"""The data report: what a scan found, for people, for JSON, and as a list of images to look at."""
+"""The data report: the result of a scan, as JSON and as a list of images to check."""
 
 # Shapes: N images.
 import csv
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dataset
 from modeling.data.duplicates import Duplicates
 from modeling.data.facts import ImageFacts
-from modeling.data.findings import Finding, some
+from modeling.data.findings import Finding, abbreviate
 from modeling.durable import replace_durably
 from modeling.errors import DataError
-from modeling.names import harmless
+from modeling.names import escape_formula
 
-MIN_SIDE = 8  # px; smaller images hold too little to be told apart
-_MAX_LISTED = 200  # unreadable images, and sets of duplicates, named in JSON; all are counted
+MIN_SIDE = 8  # px; smaller images contain too little information
+_MAX_LISTED = 200  # unreadable images, and sets of duplicates, listed in JSON; counts include all
 _MAX_SIZES = 10
 _QUARANTINE_COLUMNS = ("path", "label", "reason", "detail")
 
 
 class Suspect(NamedTuple):
-    """A row of the quarantine list: an image to look at, why in a word, and why in a sentence."""
+    """A row of the quarantine list: an image to check, with a reason code and details."""
 
     path: str
     label: str
@@ -37,17 +37,16 @@ class Suspect(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataReport:
-    """What a scan found.
+    """The result of a scan.
 
-    digests: sha256 of each image's bytes (of its pixels where the format holds those); empty where they cannot be
-        read at all.
-    facts: of each image, without thumbnails; None where it cannot be decoded.
-    errors: code and message by index of an image that cannot be decoded.
+    digests: sha256 of each image's bytes (of its pixels if the format stores pixels); empty if the file cannot be read.
+    facts: of each image, without thumbnails; None if it cannot be decoded.
+    errors: code and message of images that cannot be decoded, by index.
     duplicates: sets of images that show the same picture.
-    groups_N: a number for each image, the same for duplicates; a split keeps a group together.
-    look_alikes: indices of images that look too much alike to tell near duplicates among them.
+    groups_N: a number for each image, equal for duplicates; a split keeps a group together.
+    look_alikes: indices of images that are too similar to detect near duplicates among them.
     flat: indices of images of a single colour.
-    findings: worst first.
+    findings: sorted by severity.
     """
 
     dataset: Dataset
@@ -69,38 +68,38 @@ class DataReport:
 
     @property
     def leaked_N(self) -> NDArray[np.bool_]:  # noqa: N802
-        """Whether each readable image outside the official test part, or validation part, is a duplicate of one in it.
+        """Whether each readable image outside the official test (or validation) part is a duplicate of one in it.
 
-        A split leaves these out: an image that measures the network must not train it.
+        A split excludes these: the network must not be trained on images that evaluate it.
         """
         leaked_N = np.zeros(self.dataset.num_images, dtype=bool)
         parts_N = self.dataset.parts_N
         if parts_N is None:
             return leaked_N
         for part in (TEST, VALIDATION):
-            lower_N = parts_N < part  # train and free before validation before test
+            lower_N = parts_N < part  # train and free < validation < test
             held = self.groups_N[(parts_N == part) & self.readable_N]
             leaked_N |= lower_N & np.isin(self.groups_N, held)
         return leaked_N & self.readable_N
 
     @property
     def learnable_N(self) -> NDArray[np.bool_]:  # noqa: N802
-        """Whether each image may train the network, or be set aside from those that do."""
+        """Whether each image may be used for training, or be held out from the training images."""
         usable_N = self.readable_N & ~self.leaked_N
         return usable_N if self.dataset.parts_N is None else usable_N & (self.dataset.parts_N <= TRAIN)
 
     def check_trainable(self) -> None:
-        """Refuse what no network can be trained on.
+        """Raise an error if no network can be trained on the data.
 
         Raises:
-            DataError: the first finding that is an error.
+            DataError: the message of the first finding that is an error.
         """
         for finding in self.findings:
             if finding.severity == "error":
                 raise DataError(finding.message)
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, kinds and findings, and the first of what is listed, as JSON can hold them."""
+        """The report as a dict that JSON can hold; long lists are cut."""
         dataset, kinds = self.dataset, [fact for fact in self.facts if fact is not None]
         exact = [found for found in self.duplicates if found.exact]
         codes = Counter(code for code, _ in self.errors.values())
@@ -136,17 +135,17 @@ class DataReport:
         }
 
     def labels_of(self, found: Duplicates) -> tuple[str, ...]:
-        """The classes that a set of duplicates is in, in order."""
+        """The classes of a set of duplicates, in order."""
         return tuple(self.dataset.labels[target] for target in sorted(set(self.dataset.targets_N[[*found.indices]])))
 
     def parts_of(self, found: Duplicates) -> tuple[int, ...]:
-        """The official parts that a set of duplicates is in, in order; nothing where there are none."""
+        """The official parts of a set of duplicates, in order; empty if the data set has none."""
         if self.dataset.parts_N is None:
             return ()
         return tuple(sorted({int(part) for part in self.dataset.parts_N[[*found.indices]]}))
 
     def quarantine(self) -> Iterator[Suspect]:
-        """Images to look at: unreadable, doubled, in two classes or two parts at once, tiny or blank; in that order."""
+        """Images to check, in this order: unreadable, duplicates (also across classes or parts), tiny, one colour."""
         for index, (code, message) in self.errors.items():
             yield self._suspect(index, code, message)
         for found in self.duplicates:
@@ -158,11 +157,11 @@ class DataReport:
             yield self._suspect(index, "single_colour", "it shows nothing but one colour")
 
     def write_quarantine(self, path: Path) -> int:
-        """Write the list as CSV with the columns path, label, reason and detail; how many rows it has."""
+        """Write the list as CSV with the columns path, label, reason and detail; returns the number of rows."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(_QUARANTINE_COLUMNS)
-        rows = [[harmless(cell) for cell in suspect] for suspect in self.quarantine()]
+        rows = [[escape_formula(cell) for cell in suspect] for suspect in self.quarantine()]
         writer.writerows(rows)
         replace_durably(path, text.getvalue().encode("utf-8", "backslashreplace"))
         return len(rows)
@@ -172,14 +171,14 @@ class DataReport:
         return Suspect(self.dataset.name(index), label, reason, detail)
 
     def _suspect_copies(self, found: Duplicates) -> Iterator[Suspect]:
-        """All of a set in several classes or parts; else all but the first."""
+        """All images of a set that spans several classes or parts; else all but the first."""
         kind = "duplicate" if found.exact else "near_duplicate"
         labels, parts = self.labels_of(found), self.parts_of(found)
         mixed = len(labels) > 1 or len(parts) > 1
         reason = f"{kind}_across_{'classes' if len(labels) > 1 else 'parts'}" if mixed else kind
         for index in found.indices if mixed else found.indices[1:]:
             others = [self.dataset.name(other) for other in found.indices if other != index]
-            yield self._suspect(index, reason, f"the same picture as {some(others, 3)}")
+            yield self._suspect(index, reason, f"the same picture as {abbreviate(others, 3)}")
 
     def _duplicates_json(self, found: Duplicates) -> dict[str, Any]:
         names = [self.dataset.name(index) for index in found.indices[:_MAX_LISTED]]

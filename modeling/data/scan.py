@@ -1,4 +1,4 @@
-"""The scan before training: every image is read and decoded, and nothing is changed."""
+"""The scan before training: reads and decodes every image, and changes nothing."""
 
 # Shapes: H height, W width, C channels.
 import hashlib
@@ -17,58 +17,58 @@ from modeling.errors import ImageError
 from modeling.images.loader import load_ahead, read_image_file
 from modeling.images.progress import Emit, Progress
 
-Look = tuple[str, Verdict]
-"""The sha256 of an image's bytes (empty where they cannot be read), and what it is."""
+ImageCheck = tuple[str, Verdict]
+"""The sha256 of an image's bytes (empty if they cannot be read), and the verdict on it."""
 
-_FILES_A_TASK = 16
+_FILES_PER_TASK = 16
 _TASKS_AHEAD = 256
 
 
 def scan_dataset(dataset: Dataset, emit: Emit, cache: Path | None) -> DataReport:
-    """Read every image to its end and say what there is.
+    """Read and decode every image and return the data report.
 
-    emit: told `{"event": "scan", "num_done", "num_images"}` twice a second and at the end.
-    cache: a folder in which what was found out is kept by content for the next scan, or None.
+    emit: receives `{"event": "scan", "num_done", "num_images"}` twice a second and at the end.
+    cache: a folder that stores results by content for the next scan, or None.
     """
     with FactsCache(cache) as store:
         digests, verdicts = [], []
         known: dict[ImageFacts, ImageFacts] = {}
-        thumbnailed = []
-        for digest, (facts, error) in _with_progress(_looks(dataset, store), dataset.num_images, emit):
+        all_facts = []
+        for digest, (facts, error) in _with_progress(_check_images(dataset, store), dataset.num_images, emit):
             digests.append(digest)
-            thumbnailed.append(facts)
-            plain = None if facts is None else replace(facts, thumbnail=b"")
-            verdicts.append(Verdict(None if plain is None else known.setdefault(plain, plain), error))
-    likeness = find_duplicates(digests, thumbnailed)
+            all_facts.append(facts)
+            compact = None if facts is None else replace(facts, thumbnail=b"")
+            verdicts.append(Verdict(None if compact is None else known.setdefault(compact, compact), error))
+    result = find_duplicates(digests, all_facts)
     report = DataReport(
         dataset=dataset,
         digests=tuple(digests),
         facts=tuple(facts for facts, _ in verdicts),
         errors={index: error for index, (_, error) in enumerate(verdicts) if error is not None},
-        duplicates=likeness.duplicates,
-        groups_N=group_numbers(dataset.num_images, likeness.duplicates),
-        look_alikes=likeness.look_alikes,
-        flat=tuple(index for index, fact in enumerate(thumbnailed) if fact is not None and _is_flat(fact.thumbnail)),
+        duplicates=result.duplicates,
+        groups_N=group_numbers(dataset.num_images, result.duplicates),
+        look_alikes=result.look_alikes,
+        flat=tuple(index for index, fact in enumerate(all_facts) if fact is not None and _is_flat(fact.thumbnail)),
     )
     trouble = (Finding("info", "cache_unusable", store.trouble),) if store.trouble else ()
     return replace(report, findings=(*check_report(report), *dataset.findings, *trouble))
 
 
-def _looks(dataset: Dataset, store: FactsCache) -> Iterator[Look]:
-    """A look at each image, in order."""
+def _check_images(dataset: Dataset, store: FactsCache) -> Iterator[ImageCheck]:
+    """The check of each image, in order."""
     if dataset.pixels_NHWC is not None:
         for pixels_HWC, facts in zip(dataset.pixels_NHWC, check_pixels(dataset.pixels_NHWC), strict=True):
             yield hashlib.sha256(pixels_HWC.tobytes()).hexdigest(), Verdict(facts, None)
         return
 
-    def look_at_some(start: int) -> list[Look]:
-        return [_look_at_file(path, store) for path in dataset.files[start : start + _FILES_A_TASK]]
+    def check_chunk(start: int) -> list[ImageCheck]:
+        return [_check_file(path, store) for path in dataset.files[start : start + _FILES_PER_TASK]]
 
-    for looks in load_ahead(range(0, dataset.num_images, _FILES_A_TASK), look_at_some, num_ahead=_TASKS_AHEAD):
-        yield from looks
+    for checks in load_ahead(range(0, dataset.num_images, _FILES_PER_TASK), check_chunk, num_ahead=_TASKS_AHEAD):
+        yield from checks
 
 
-def _look_at_file(path: Path, store: FactsCache) -> Look:
+def _check_file(path: Path, store: FactsCache) -> ImageCheck:
     try:
         data = read_image_file(path)
     except ImageError as err:
@@ -76,12 +76,12 @@ def _look_at_file(path: Path, store: FactsCache) -> Look:
     digest = hashlib.sha256(data).hexdigest()
     verdict = store.get(digest)
     if verdict is None:
-        verdict = _check(data)
+        verdict = _check_bytes(data)
         store.put(digest, verdict)
     return digest, verdict
 
 
-def _check(data: bytes) -> Verdict:
+def _check_bytes(data: bytes) -> Verdict:
     try:
         return Verdict(check_image(data), None)
     except ImageError as err:
@@ -89,15 +89,15 @@ def _check(data: bytes) -> Verdict:
 
 
 def _is_flat(thumbnail: bytes) -> bool:
-    """Whether an image is of a single colour."""
+    """Whether an image has a single colour."""
     luma, chroma = GREY_SIDE**2, COLOUR_SIDE**2
     planes = (thumbnail[:luma], thumbnail[luma : luma + chroma], thumbnail[luma + chroma :])
     return all(plane == plane[:1] * len(plane) for plane in planes)
 
 
-def _with_progress(looks: Iterator[Look], num_images: int, emit: Emit) -> Iterator[Look]:
-    """The looks, with events on how many are done."""
+def _with_progress(checks: Iterator[ImageCheck], num_images: int, emit: Emit) -> Iterator[ImageCheck]:
+    """Yield the checks and report progress."""
     progress = Progress(lambda done, total: emit({"event": "scan", "num_done": done, "num_images": total}))
-    for num_done, look in enumerate(looks, start=1):
-        yield look
+    for num_done, check in enumerate(checks, start=1):
+        yield check
         progress.update(num_done, num_images)

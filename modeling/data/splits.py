@@ -1,4 +1,4 @@
-"""Which images train the network, which choose among its states, and which measure it once.
+"""Splits a data set into training, validation and test images.
 
 Own code, not scikit-learn: a split must repeat to the bit on every processor and with every version of a library.
 """
@@ -20,13 +20,13 @@ from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dat
 from modeling.data.report import DataReport
 from modeling.durable import replace_durably
 from modeling.errors import DataError
-from modeling.names import bare, harmless
+from modeling.names import escape_formula, unescape_formula
 
 _COLUMNS = ("name", "label", "part", "sha256", "group")
 _UNREADABLE, _LEAKED = "unreadable", "leaked"
 
 
-def _none() -> Targets:
+def _no_indices() -> Targets:
     return np.empty(0, dtype=np.int64)
 
 
@@ -34,19 +34,19 @@ def _none() -> Targets:
 class Split:
     """Indices of the images in each part, ascending.
 
-    unreadable: images that cannot be decoded, in no part.
-    leaked: images in no part because an official test or validation image is a duplicate of them.
+    unreadable: images that cannot be decoded; they are in no part.
+    leaked: images in no part because they are duplicates of an official test or validation image.
     """
 
     train: Targets
     validation: Targets
     test: Targets
-    unreadable: Targets = field(default_factory=_none)
-    leaked: Targets = field(default_factory=_none)
+    unreadable: Targets = field(default_factory=_no_indices)
+    leaked: Targets = field(default_factory=_no_indices)
 
 
 class SplitRow(NamedTuple):
-    """What became of one image: `part` is train, validation, test, unreadable or leaked."""
+    """One image in the split: `part` is train, validation, test, unreadable or leaked."""
 
     name: str
     label: str
@@ -56,16 +56,16 @@ class SplitRow(NamedTuple):
 
 
 def split_dataset(dataset: Dataset, report: DataReport, *, seed: int, validation: float, test: float) -> Split:
-    """A seeded split in which every part has the same share of each class, and duplicates are in the same part.
+    """A seeded, stratified split that keeps duplicates in the same part.
 
-    Official parts are kept: a test part is made only where there are none, a validation part is taken from training
-    where there is no official one. A class always keeps an image for training; from two groups of duplicates up
-    it has one for validation, from three up one for the test too (where those shares are above 0).
+    Official parts are kept: a test part is created only if there are no official parts, and a validation part is taken
+    from training if there is no official one. A class always keeps an image for training; with at least two groups of
+    duplicates it has one for validation, with at least three also one for the test (if those shares are above 0).
 
-    It depends on the seed and on what the images show, not on their names or their order.
+    The split depends on the seed and on the content of the images, not on their names or their order.
 
     Raises:
-        DataError: nothing can be trained on these data.
+        DataError: no network can be trained on these data.
     """
     report.check_trainable()
     parts_N = np.full(dataset.num_images, TRAIN, dtype=np.int8)
@@ -77,7 +77,7 @@ def split_dataset(dataset: Dataset, report: DataReport, *, seed: int, validation
             parts_N[dataset.parts_N == part] = part
             if (dataset.parts_N == part).any():
                 shares[part] = 0.0
-    _set_aside(parts_N, _groups_by_class(dataset, report, learnable_N, seed), shares)
+    _hold_out(parts_N, _groups_by_class(dataset, report, learnable_N, seed), shares)
     _keep_every_class(parts_N, dataset.targets_N, report.groups_N, learnable_N)
     readable_N, leaked_N = report.readable_N, report.leaked_N
     parts_N[~readable_N | leaked_N] = FREE
@@ -93,7 +93,7 @@ def split_dataset(dataset: Dataset, report: DataReport, *, seed: int, validation
 def _groups_by_class(
     dataset: Dataset, report: DataReport, learnable_N: NDArray[np.bool_], seed: int
 ) -> list[list[Targets]]:
-    """For each class its groups of images, in a seeded order; a group belongs to the class of most of its images."""
+    """The groups of each class, in a seeded order; a group belongs to the class of most of its images."""
     members: dict[int, list[int]] = {}
     for index in np.flatnonzero(learnable_N).tolist():
         members.setdefault(int(report.groups_N[index]), []).append(index)
@@ -108,33 +108,33 @@ def _groups_by_class(
     return [[group for _, group in sorted(groups, key=lambda pair: pair[0])] for groups in ranked]
 
 
-def _set_aside(parts_N: NDArray[np.int8], classes: Iterable[list[Targets]], shares: dict[int, float]) -> None:
-    """Move groups of each class from training to the test and to the validation part."""
+def _hold_out(parts_N: NDArray[np.int8], classes: Iterable[list[Targets]], shares: dict[int, float]) -> None:
+    """Move groups of each class from the training part to the test and validation parts."""
     for groups in classes:
         count = sum(len(group) for group in groups)
         num_test = min(_share(count, shares[TEST]), count - 1) if len(groups) >= 3 else 0
         num_validation = min(_share(count, shares[VALIDATION]), count - num_test - 1)
         left = groups
-        for part, wanted in ((TEST, num_test), (VALIDATION, num_validation)):
-            taken, left = _take(left, wanted)
+        for part, num_needed in ((TEST, num_test), (VALIDATION, num_validation)):
+            taken, left = _choose_groups(left, num_needed)
             for group in taken:
                 parts_N[group] = part
 
 
 def _share(count: int, fraction: float) -> int:
-    """How many of `count` a share is, at least one; of the decimal fraction that was written, which no float is."""
+    """The share of `count` as a number, at least 1; exact for the decimal fraction as written, unlike a float."""
     return max(1, round(count * Fraction(str(fraction)))) if fraction > 0 else 0
 
 
-def _take(groups: list[Targets], wanted: int) -> tuple[list[Targets], list[Targets]]:
-    """Groups of `wanted` images in all, or one that is larger where none fits, and those left: one at least."""
+def _choose_groups(groups: list[Targets], num_needed: int) -> tuple[list[Targets], list[Targets]]:
+    """Choose groups with `num_needed` images in total (the smallest group if none fits); at least one group is left."""
     taken: list[int] = []
-    room = wanted
+    room = num_needed
     for number, group in enumerate(groups):
         if len(group) <= room and len(taken) < len(groups) - 1:
             taken.append(number)
             room -= len(group)
-    if wanted > 0 and not taken and len(groups) > 1:
+    if num_needed > 0 and not taken and len(groups) > 1:
         taken = [min(range(len(groups)), key=lambda number: len(groups[number]))]
     chosen = set(taken)
     return [groups[number] for number in taken], [group for i, group in enumerate(groups) if i not in chosen]
@@ -143,7 +143,7 @@ def _take(groups: list[Targets], wanted: int) -> tuple[list[Targets], list[Targe
 def _keep_every_class(
     parts_N: NDArray[np.int8], targets_N: Targets, groups_N: Targets, learnable_N: NDArray[np.bool_]
 ) -> None:
-    """Give training back a group of a class that has none left, as its images are duplicates of other classes'."""
+    """Return a group to training for each class without one, because its images are duplicates of other classes."""
     for target in np.unique(targets_N[learnable_N]):
         own = np.flatnonzero(learnable_N & (targets_N == target))
         if not (parts_N[own] == TRAIN).any():
@@ -151,7 +151,7 @@ def _keep_every_class(
 
 
 def split_rows(dataset: Dataset, report: DataReport, split: Split) -> list[SplitRow]:
-    """What became of every image, in the order of the data set."""
+    """The row of every image, in the order of the data set."""
     parts = [""] * dataset.num_images
     chosen = (split.train, split.validation, split.test, split.unreadable, split.leaked)
     for name, indices in zip((*PART_NAMES, _UNREADABLE, _LEAKED), chosen, strict=True):
@@ -169,21 +169,23 @@ def write_split(path: Path, dataset: Dataset, report: DataReport, split: Split) 
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
     for row in split_rows(dataset, report, split):
-        writer.writerow((harmless(row.name), harmless(row.label), *row[2:]))
+        writer.writerow((escape_formula(row.name), escape_formula(row.label), *row[2:]))
     replace_durably(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def read_split(path: Path) -> list[SplitRow]:
-    """The reverse of `write_split`: by the sha256 of its bytes a later evaluation knows an image that trained.
+    """The reverse of `write_split`; a later evaluation recognises training images by their sha256.
 
     Raises:
-        DataError: no such file.
+        DataError: the file is missing or damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
             if tuple(header) != _COLUMNS:
-                raise DataError(f"{path} is no split: its columns are {', '.join(header)}, not {', '.join(_COLUMNS)}")
+                raise DataError(
+                    f"{path} is not a split: its columns are {', '.join(header)}, not {', '.join(_COLUMNS)}"
+                )
             return [_row(path, cells) for cells in rows]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as err:
         if isinstance(err, DataError):
@@ -195,4 +197,4 @@ def _row(path: Path, cells: Sequence[str]) -> SplitRow:
     if len(cells) != len(_COLUMNS):
         raise DataError(f"{path}: a row of {len(cells)} cells, not {len(_COLUMNS)}")
     name, label, part, sha256, group = cells
-    return SplitRow(bare(name), bare(label), part, sha256, int(group))
+    return SplitRow(unescape_formula(name), unescape_formula(label), part, sha256, int(group))

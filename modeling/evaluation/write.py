@@ -21,7 +21,7 @@ from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Scored
 from modeling.metrics.evaluation import EngineFigures, Evaluation
-from modeling.names import harmless
+from modeling.names import escape_formula
 from modeling.registry.card import ModelCard
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _predictions(evaluated: Evaluated) -> str:
         decisions,
         strict=True,
     ):
-        cells = (harmless(name), harmless(labels[target]), harmless(labels[predicted]))
+        cells = (escape_formula(name), escape_formula(labels[target]), escape_formula(labels[predicted]))
         writer.writerow((*cells, f"{score:.6f}", decision or ""))
     return lines.getvalue()
 

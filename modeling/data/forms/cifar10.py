@@ -1,6 +1,6 @@
-"""CIFAR-10's binary version, which is not trusted; its pickles are never read.
+"""Opens CIFAR-10's binary version, which is untrusted input; its pickles are never read.
 
-A record is a byte of label and 3072 of pixels: 32 x 32 of red, then green, then blue, row by row
+A record is one byte of label and 3072 bytes of pixels: 32 x 32 of red, then green, then blue, row by row
 (https://www.cs.toronto.edu/~kriz/cifar.html).
 """
 
@@ -25,10 +25,10 @@ _TEST_BATCH = "test_batch"
 
 
 def find_cifar10(path: Path) -> Path | None:
-    """The folder with CIFAR-10's binary files at or below `path`, or None.
+    """The folder with CIFAR-10's binary files, `path` or its subfolder, or None.
 
     Raises:
-        DataError: if there are its pickles instead.
+        DataError: the folder contains CIFAR-10's pickles instead.
     """
     for folder in (path, path / _FOLDER):
         if any((folder / f"{name}.bin").is_file() for name in (*_BATCHES, _TEST_BATCH)):
@@ -46,7 +46,7 @@ def open_cifar10(path: Path) -> Dataset:
     """The data set of a folder with `data_batch_1.bin` and so on.
 
     Raises:
-        DataError: files that are not what they should be.
+        DataError: a file is missing or not in CIFAR-10's format.
     """
     files = [(TRAIN, file) for name in _BATCHES if (file := path / f"{name}.bin").is_file()]
     if not files:
@@ -85,7 +85,7 @@ def _missing(names: list[str]) -> tuple[Finding, ...]:
 
 
 def _num_records(file: Path) -> int:
-    """How many records a file holds, by its size."""
+    """The number of records in a file, from its size."""
     size_bytes = file.stat().st_size
     if not 0 < size_bytes <= _MAX_RECORDS * RECORD_BYTES or size_bytes % RECORD_BYTES:
         raise DataError(f"{file}: {size_bytes} bytes are not records of {RECORD_BYTES}; unpack or fetch it again")
@@ -93,7 +93,7 @@ def _num_records(file: Path) -> int:
 
 
 def _read_records(file: Path, values_R: NDArray[np.uint8], pixels_RHWC: NDArray[np.uint8]) -> None:
-    """Read a file into the two arrays, which are as long as its size said."""
+    """Read a file into the two arrays, whose lengths follow from its size."""
     records = np.fromfile(file, dtype=np.uint8, count=len(values_R) * RECORD_BYTES)
     if len(records) != len(values_R) * RECORD_BYTES:
         raise DataError(f"{file}: became shorter while it was read")
@@ -105,7 +105,7 @@ def _read_records(file: Path, values_R: NDArray[np.uint8], pixels_RHWC: NDArray[
 
 
 def _class_names(path: Path) -> list[str]:
-    """The ten names of `batches.meta.txt`; the numbers where it is absent."""
+    """The ten names of `batches.meta.txt`; numbers if the file does not exist."""
     file = path / "batches.meta.txt"
     if not file.is_file():
         return [str(value) for value in range(_NUM_CLASSES)]

@@ -1,4 +1,4 @@
-"""A folder per class; or folders `train`, `validation` and `test`, each with a folder per class."""
+"""Opens a folder per class; or folders `train`, `validation` and `test`, each with a folder per class."""
 
 # Shapes: N images.
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Kind
-from modeling.data.findings import Finding, Severity, some
+from modeling.data.findings import Finding, Severity, abbreviate
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import is_text, path_to_text
@@ -26,11 +26,17 @@ PART_FOLDERS = {
 }  # fmt: skip
 """Names of part folders in lower case."""
 
-_JUNK_FOLDERS = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}  # of no operator
+_JUNK_FOLDERS = {
+    "__macosx",
+    "@eadir",
+    "lost+found",
+    "$recycle.bin",
+    "system volume information",
+}  # created by systems, not by operators
 
-_PASSED_OVER: dict[str, tuple[Severity, str]] = {  # reason: (severity, sentence)
-    "hidden": ("info", "hidden files and folders were passed over"),
-    "other": ("info", "files are no images by their names and were passed over"),
+_IGNORED: dict[str, tuple[Severity, str]] = {  # reason: (severity, sentence)
+    "hidden": ("info", "hidden files and folders were ignored"),
+    "other": ("info", "files without an image's extension were ignored"),
     "links": ("warning", "links to folders were not followed; put the folders themselves there"),
     "loose": ("warning", "images lie outside the class folders and belong to no class; move them into one"),
 }
@@ -38,23 +44,23 @@ _PASSED_OVER: dict[str, tuple[Severity, str]] = {  # reason: (severity, sentence
 
 @dataclass(slots=True)
 class _Listing:
-    """Images found so far, with what was passed over by reason."""
+    """Images found so far, and the number of ignored entries by reason."""
 
     files: list[Path] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     parts: list[int] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
-    def pass_over(self, path: Path) -> None:
-        """Count an entry that is none of a class's images."""
-        self.ignored[_reason(path)] += 1
+    def ignore(self, path: Path) -> None:
+        """Count an entry that is not an image of a class."""
+        self.ignored[_kind_of(path)] += 1
 
 
 def open_folders(path: Path) -> Dataset:
     """List the images of a folder per class, or of part folders.
 
     Raises:
-        DataError: what was found, and what is expected.
+        DataError: the layout is not supported; the message says what was found and what is expected.
     """
     listing = _Listing()
     names = _folder_names(path, listing)
@@ -63,7 +69,7 @@ def open_folders(path: Path) -> Dataset:
         return _open_parts(path, parts, listing)
     if TRAIN in parts.values() and TEST in parts.values():
         others = ", ".join(name for name in names if name not in parts)
-        raise DataError(f"{path} holds {', '.join(parts)}, which are parts, and {others}, which is none; move it away")
+        raise DataError(f"{path} holds {', '.join(parts)}, which are parts, and {others}, which is not; move it away")
     _check_classes(path, names)
     for target, name in enumerate(names):
         if not _list_class(path / name, target, TRAIN, listing):
@@ -72,7 +78,7 @@ def open_folders(path: Path) -> Dataset:
 
 
 def _open_parts(path: Path, parts: dict[str, int], listing: _Listing) -> Dataset:
-    """The images of part folders; every class must be among those of training."""
+    """The images of part folders; every class must occur in the training part."""
     folders = {part: path / name for name, part in parts.items()}
     if len(folders) != len(parts):
         raise DataError(f"{path} holds {', '.join(parts)}: two folders of the same part; keep one of them")
@@ -101,19 +107,19 @@ def _dataset(kind: Kind, path: Path, classes: Sequence[str], listing: _Listing) 
         files=tuple(listing.files),
         parts_N=np.array(listing.parts, dtype=np.int8) if kind == "part_folders" else None,
         num_ignored=listing.ignored.total(),
-        findings=tuple(_told(listing.ignored)),
+        findings=tuple(_findings(listing.ignored)),
     )
 
 
-def _told(ignored: Counter[str]) -> Iterator[Finding]:
-    """A finding for each reason why something was passed over."""
-    for reason, (severity, sentence) in _PASSED_OVER.items():
+def _findings(ignored: Counter[str]) -> Iterator[Finding]:
+    """A finding for each reason for which entries were ignored."""
+    for reason, (severity, sentence) in _IGNORED.items():
         if count := ignored[reason]:
             yield Finding(severity, f"{reason}_entries", f"{count} {sentence}")
 
 
 def _folder_names(path: Path, listing: _Listing) -> tuple[str, ...]:
-    """Names of the folders in `path` that may be classes, in order; the rest is counted."""
+    """Names of the folders in `path` that may be classes, in order; other entries are counted."""
     names = []
     try:
         entries = sorted(entry.name for entry in path.iterdir())
@@ -122,10 +128,10 @@ def _folder_names(path: Path, listing: _Listing) -> tuple[str, ...]:
     for name in entries:
         if not name.startswith(".") and name.lower() not in _JUNK_FOLDERS and (path / name).is_dir():
             names.append(name)
-        elif _reason(path / name) == "image":
+        elif _kind_of(path / name) == "image":
             listing.ignored["loose"] += 1
         else:
-            listing.pass_over(path / name)
+            listing.ignore(path / name)
     if odd := [name for name in names if not is_text(name)]:
         raise DataError(f"{path}: the name of the class folder {path_to_text(odd[0])!r} is not UTF-8; rename it")
     return tuple(names)
@@ -138,15 +144,17 @@ def _check_classes(path: Path, classes: Sequence[str]) -> None:
         return
     only = path / classes[0]
     if inner := sorted(entry.name for entry in only.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        raise DataError(f"{path} holds one class only ({classes[0]}); if its folders {some(inner)} are it, give {only}")
+        raise DataError(
+            f"{path} holds one class only ({classes[0]}); if its folders {abbreviate(inner)} are it, give {only}"
+        )
     raise DataError(f"{path} holds one class only ({classes[0]}); training needs two or more; {EXPECTED}")
 
 
 def check_num_labels(path: Path, labels: Sequence[str]) -> None:
-    """Refuse a data set of fewer than two classes.
+    """Reject a data set with fewer than two classes.
 
     Raises:
-        DataError: if there are not two labels.
+        DataError: there are fewer than two labels.
     """
     if len(labels) < 2:
         raise DataError(f"{path} holds one class only ({', '.join(labels)}); training needs two or more")
@@ -158,21 +166,21 @@ def _empty_class(folder: Path) -> DataError:
 
 
 def _list_class(folder: Path, target: int, part: int, listing: _Listing) -> int:
-    """Add the image files anywhere under a class folder in a fixed order; how many there are."""
+    """Add all image files below a class folder in a fixed order; returns their number."""
     before = len(listing.files)
     for path in _walk(folder):
-        if _reason(path) == "image":
+        if _kind_of(path) == "image":
             listing.files.append(path)
         else:
-            listing.pass_over(path)
+            listing.ignore(path)
     count = len(listing.files) - before
     listing.targets += [target] * count
     listing.parts += [part] * count
     return count
 
 
-def _reason(path: Path) -> str:
-    """`image` for an image by its name, else why an entry is passed over."""
+def _kind_of(path: Path) -> str:
+    """`image` if the name has an image's extension, else the reason for which the entry is ignored."""
     if path.name.startswith(".") or path.name.lower() in _JUNK_FOLDERS:
         return "hidden"
     if path.suffix.lower() in IMAGE_EXTENSIONS:
@@ -181,7 +189,7 @@ def _reason(path: Path) -> str:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files under `folder`, and the folders that are not entered: hidden ones and links."""
+    """Files below `folder`, and the folders that are not entered: hidden ones and links."""
 
     def fail(err: OSError) -> None:
         raise _unreadable(err) from err
@@ -190,7 +198,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         entered = [
             name
             for name in sorted(folders)
-            if _reason(Path(parent, name)) != "hidden" and not Path(parent, name).is_symlink()
+            if _kind_of(Path(parent, name)) != "hidden" and not Path(parent, name).is_symlink()
         ]
         yield from (Path(parent, name) for name in sorted(set(folders) - set(entered)))
         folders[:] = entered

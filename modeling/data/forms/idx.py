@@ -1,4 +1,4 @@
-"""MNIST's idx files, which are not trusted: nothing is allocated before the header and the size agree."""
+"""Opens MNIST's idx files, which are untrusted input: the header is checked before memory is allocated."""
 
 # Shapes: N images, H height, W width, C channels (1).
 import gzip
@@ -14,8 +14,8 @@ from modeling.data.dataset import TEST, TRAIN, Dataset
 from modeling.data.forms.folders import check_num_labels
 from modeling.errors import DataError
 
-MAX_BYTES = 4 << 30  # of one idx file unpacked: MNIST has 47 MB
-_UINT8 = 0x08  # the only element type that images and labels have
+MAX_BYTES = 4 << 30  # of one unpacked idx file: MNIST has 47 MB
+_UINT8 = 0x08  # the only element type of images and labels
 _SUFFIXES = ("", ".gz")
 
 Files = tuple[Path, Path]
@@ -23,7 +23,7 @@ Files = tuple[Path, Path]
 
 
 def find_idx_parts(path: Path) -> tuple[Path, dict[int, Files]] | None:
-    """The folder with idx files at or below `path` as torchvision lays it out, and its parts; None without any."""
+    """The folder with idx files (`path`, or torchvision's subfolder of it) and its parts; None if there are none."""
     for folder in (path, path / "raw", path / "MNIST" / "raw"):
         found = {
             part: (images, labels)
@@ -36,10 +36,10 @@ def find_idx_parts(path: Path) -> tuple[Path, dict[int, Files]] | None:
 
 
 def open_idx(path: Path, parts: dict[int, Files]) -> Dataset:
-    """A data set of idx files; a single part has no official test images.
+    """The data set of idx files; with a single part, there are no official test images.
 
     Raises:
-        DataError: a file does not hold what its header says, or two do not fit each other.
+        DataError: a file's content does not match its header, or two files do not match each other.
     """
     loaded = {part: read_part(*files) for part, files in sorted(parts.items())}
     sizes = [pixels_NHW.shape[1:] for pixels_NHW, _ in loaded.values()]
@@ -70,7 +70,7 @@ def read_part(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np
     """Images NHW and labels N of one part.
 
     Raises:
-        DataError: a file does not hold what its header says, or the two do not fit each other.
+        DataError: a file's content does not match its header, or the two files do not match each other.
     """
     pixels_NHW, targets_N = read_idx(images, num_dims=3), read_idx(labels, num_dims=1)
     if len(pixels_NHW) != len(targets_N):
@@ -82,7 +82,7 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
     """The array of bytes in an idx file, gzipped or not.
 
     Raises:
-        DataError: not such a file, or its size is not what its header says.
+        DataError: not an idx file, or its size does not match its header.
     """
     try:
         with _open(path) as file:

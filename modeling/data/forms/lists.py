@@ -1,4 +1,4 @@
-"""Images named by a list: CSV or JSONL of path and label, or a previous manifest with corrected labels."""
+"""Opens a list of images: CSV or JSONL with path and label, or a manifest with corrected labels."""
 
 # Shapes: N images.
 import csv
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from modeling.data.dataset import FREE, PART_NAMES, Dataset
-from modeling.data.findings import Finding, some
+from modeling.data.findings import Finding, abbreviate
 from modeling.data.forms.folders import PART_FOLDERS, check_num_labels
 from modeling.errors import DataError
-from modeling.names import bare, is_text, path_to_text, text_to_path
+from modeling.names import is_text, path_to_text, text_to_path, unescape_formula
 
 LIST_SUFFIXES = frozenset({".csv", ".jsonl", ".json"})
 _EXPECTED = "expected columns path,label (and part, if the parts are given), or those of a manifest"
@@ -29,7 +29,7 @@ Record = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An image that counts: where its row stands, its path, its label and its official part."""
+    """A used row: its location in the list, and the image's path, label and official part."""
 
     place: str
     path: Path
@@ -41,7 +41,7 @@ def open_list(path: Path) -> Dataset:
     """The images that a list names.
 
     Raises:
-        DataError: no such list, rows that contradict each other, or images that are missing.
+        DataError: the list cannot be read, rows contradict each other, or images are missing.
     """
     records = _read_records(path)
     if not records:
@@ -50,14 +50,14 @@ def open_list(path: Path) -> Dataset:
     if columns >= _MANIFEST_COLUMNS:
         root, has_summary = _manifest_root(path)
         entries, findings = _manifest_entries(records, root, quoted=path.suffix.lower() == ".csv")
-        hint = f"paths are relative to {_shown(root)}, by {_summary(path).name}; mend or remove these rows"
+        hint = f"paths are relative to {_shown(root)}, by {_summary(path).name}; fix or remove these rows"
         if not has_summary:
             hint = f"they are relative to the job's root, which {_summary(path).name} would say"
         return _dataset("manifest", path, root, entries, findings, hint)
     if not columns >= {"path", "label"} or path.suffix.lower() == ".json":
-        raise DataError(f"{path} has the columns {some(sorted(map(str, columns)), 12)}; {_EXPECTED}")
+        raise DataError(f"{path} has the columns {abbreviate(sorted(map(str, columns)), 12)}; {_EXPECTED}")
     root = path.absolute().parent
-    hint = f"paths are relative to the list's folder, {_shown(root)}; mend or remove these rows"
+    hint = f"paths are relative to the list's folder, {_shown(root)}; fix or remove these rows"
     return _dataset("list", path, root, [_list_entry(root, *record) for record in records], [], hint)
 
 
@@ -94,13 +94,13 @@ def _list_entry(root: Path, place: str, fields: Mapping[str, Any]) -> _Entry:
 
 
 def _manifest_entries(records: Sequence[Record], root: Path, *, quoted: bool) -> tuple[list[_Entry], list[Finding]]:
-    """Rows of a manifest that count: corrected ones, and of the others those that the model answered and accepted."""
+    """The used rows of a manifest: corrected ones, and those whose label the model accepted."""
     entries = []
     used: Counter[str] = Counter()
     for place, fields in records:
         name, given, corrected = (_text(fields, key) for key in ("path", "label", "corrected_label"))
         if quoted:
-            name, given, corrected = bare(name), bare(given), bare(corrected)
+            name, given, corrected = unescape_formula(name), unescape_formula(given), unescape_formula(corrected)
         corrected = corrected.strip()
         reason = _why_used(_text(fields, "status"), _text(fields, "decision"), corrected)
         used[reason] += 1
@@ -116,7 +116,7 @@ def _manifest_entries(records: Sequence[Record], root: Path, *, quoted: bool) ->
 
 
 def _why_used(status: str, decision: str, corrected: str) -> str:
-    """Why a row counts (`corrected`, `model`), or why not (`unsure`, `error`)."""
+    """Why a row is used (`corrected`, `model`) or not (`unsure`, `error`)."""
     if corrected:
         return "corrected"
     if status != "ok":
@@ -131,13 +131,13 @@ def _checked_label(place: str, label: str) -> str:
 
 
 def _text(fields: Mapping[str, Any], key: str) -> str:
-    """A field as text; empty where it is absent or null."""
+    """A field as text; empty if it is absent or null."""
     value = fields.get(key)
     return "" if value is None else str(value)
 
 
 def _without_repeats(entries: Sequence[_Entry]) -> tuple[list[_Entry], int]:
-    """Each image once, and how many rows only repeated one; rows that contradict each other are an error."""
+    """Each image once, and the number of repeated rows; contradictory rows are an error."""
     first: dict[Path, _Entry] = {}
     for entry in entries:
         known = first.setdefault(entry.path, entry)
@@ -154,13 +154,15 @@ def _without_repeats(entries: Sequence[_Entry]) -> tuple[list[_Entry], int]:
 def _check_present(path: Path, entries: Sequence[_Entry], hint: str) -> None:
     missing = [_shown(entry.path) for entry in entries if not entry.path.is_file()]
     if missing:
-        raise DataError(f"{path}: {len(missing):,} of {len(entries):,} images are missing: {some(missing, 3)}; {hint}")
+        raise DataError(
+            f"{path}: {len(missing):,} of {len(entries):,} images are missing: {abbreviate(missing, 3)}; {hint}"
+        )
     if not entries:
         raise DataError(f"{path}: no row counts; a row needs a label of its own or a corrected_label")
 
 
 def _shown(path: Path) -> str:
-    """A path as text that can be printed whatever it holds."""
+    """A path as text that can always be printed."""
     return path_to_text(str(path)).encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Opening training data: what they are is found out by looking."""
+"""Opens training data, and detects their form."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset
-from modeling.data.findings import Finding, some
+from modeling.data.findings import Finding, abbreviate
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
 from modeling.data.forms.folders import EXPECTED, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx
@@ -16,30 +16,28 @@ from modeling.errors import DataError
 
 
 def open_dataset(path: Path) -> Dataset:
-    """Look at `path` and list its images; those in files are not opened yet.
+    """Detect the form of the data at `path` and list the images; image files are not opened.
 
     A folder per class, part folders, idx files, CIFAR-10's binary files, a list of path and label, or a manifest.
 
     Raises:
-        DataError: what was found, and what is expected.
+        DataError: the form is not supported; the message says what was found and what is expected.
     """
     dataset = _open(path)
     return replace(dataset, findings=(*dataset.findings, *_check_parts(dataset)))
 
 
 def check_learnable(dataset: Dataset) -> None:
-    """Refuse data of which a look at the list shows that no training can be checked; the scan asks for more.
+    """Reject data without any image for validation, as far as the list of images shows it; the scan checks more.
 
     Raises:
-        DataError: every class has one training image only, and there is no official validation part.
+        DataError: every class has only one training image, and there is no official validation part.
     """
     parts_N = dataset.parts_N
     learnt_N = dataset.targets_N if parts_N is None else dataset.targets_N[parts_N <= TRAIN]
     has_validation = parts_N is not None and bool((parts_N == VALIDATION).any())
     if not has_validation and np.bincount(learnt_N).max() == 1:
-        raise DataError(
-            f"every class of {dataset.path} has one image only: nothing is left to check the training by; add images"
-        )
+        raise DataError(f"every class of {dataset.path} has only one image: none is left for validation; add images")
 
 
 def _open(path: Path) -> Dataset:
@@ -58,14 +56,14 @@ def _check_parts(dataset: Dataset) -> Iterator[Finding]:
     """A finding for each official part that lacks a class; a class that training lacks is an error."""
     if dataset.parts_N is None:
         return
-    learned = set(dataset.targets_N[dataset.parts_N <= TRAIN].tolist())  # FREE images may train, too
+    learned = set(dataset.targets_N[dataset.parts_N <= TRAIN].tolist())  # FREE images may also be used for training
     for part in (VALIDATION, TEST):
         held = set(dataset.targets_N[dataset.parts_N == part].tolist())
         if strange := [dataset.labels[target] for target in sorted(held - learned)]:
             raise DataError(
-                f"{dataset.path}: the {PART_NAMES[part]} part holds class {some(strange)}, which the train part lacks; "
-                "a network cannot know it: add training images, or take it out"
+                f"{dataset.path}: the {PART_NAMES[part]} part holds class {abbreviate(strange)}, which the "
+                "train part lacks; a network cannot learn it: add training images, or remove the class"
             )
         if held and (absent := [dataset.labels[target] for target in sorted(learned - held)]):
-            message = f"class {some(absent)} has no {PART_NAMES[part]} images: nothing is measured for it"
+            message = f"class {abbreviate(absent)} has no {PART_NAMES[part]} images: nothing is measured for it"
             yield Finding("warning", "class_not_in_part", message)

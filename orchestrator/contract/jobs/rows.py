@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 
 from modeling.inference.prediction import Prediction
 from modeling.metrics.calibration import DECISIONS, Decision
-from modeling.names import bare, harmless, path_to_text, text_to_path
+from modeling.names import escape_formula, path_to_text, text_to_path, unescape_formula
 from orchestrator.contract.errors import IntegrityError, UsageError
 from orchestrator.contract.jobs.requests import Format
 
@@ -88,16 +88,16 @@ class CsvFormat:
             for cells in reader:
                 if len(cells) != len(COLUMNS):
                     raise IntegrityError(f"{path}, line {reader.line_num}: {len(cells)} cells, not {len(COLUMNS)}")
-                yield self._row([bare(cell) for cell in cells])
+                yield self._row([unescape_formula(cell) for cell in cells])
 
     def _cells(self, row: Row) -> list[str]:
         prediction = row.prediction
-        path, decision = harmless(path_to_text(row.path)), prediction.decision or ""
+        path, decision = escape_formula(path_to_text(row.path)), prediction.decision or ""
         if prediction.error_code is not None:
-            return [path, "error", decision, "", "", "", prediction.error_code, harmless(prediction.error or "")]
+            return [path, "error", decision, "", "", "", prediction.error_code, escape_formula(prediction.error or "")]
         scores = [_SCORE % score for score in prediction.scores]
         top_k = ";".join(map(":".join, zip(prediction.labels, scores, strict=True)))
-        return [path, "ok", decision, harmless(prediction.labels[0]), scores[0], harmless(top_k), "", ""]
+        return [path, "ok", decision, escape_formula(prediction.labels[0]), scores[0], escape_formula(top_k), "", ""]
 
     def _row(self, cells: list[str]) -> Row:
         path, status, decision, _label, _score, top_k, error_code, error = cells
@@ -183,7 +183,7 @@ class _Lines(list[str]):
     """Takes the lines of a csv writer.
 
     Told of both characters in "\\r\\n", that quotes a cell which holds either; asked for "\\n" alone, it leaves a
-    bare "\\r" in a cell unquoted (before Python 3.13), and a reader takes that for the end of the row.
+    unescape_formula "\\r" in a cell unquoted (before Python 3.13), and a reader takes that for the end of the row.
     """
 
     def write(self, line: str) -> None:

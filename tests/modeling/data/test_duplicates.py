@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from modeling.data.duplicates import COPY, MAX_SET, Duplicates, Likeness, find_duplicates, group_numbers
+from modeling.data.duplicates import COPY, MAX_SET, DuplicateResult, Duplicates, find_duplicates, group_numbers
 from modeling.data.facts import check_image, check_pixels
 from modeling.data.forms.open import open_dataset
 from tests.support.images import encode, real_data
@@ -111,7 +111,7 @@ def test_a_set_that_is_too_large_is_taken_apart_by_stricter_limits():
 
     found = find_duplicates([hashlib.sha256(image).hexdigest() for image in data], list(map(check_image, data)))
 
-    assert found == Likeness((Duplicates((0, MAX_SET), False),), ())
+    assert found == DuplicateResult((Duplicates((0, MAX_SET), False),), ())
 
 
 def test_limits_for_small_images_are_stricter(monkeypatch):

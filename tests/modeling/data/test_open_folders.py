@@ -30,8 +30,8 @@ def test_a_folder_per_class_is_read_recursively_in_a_fixed_order(tmp_path):
     assert dataset.parts_N is None
     assert dataset.num_ignored == 3
     assert dataset.findings == (
-        Finding("info", "hidden_entries", "2 hidden files and folders were passed over"),
-        Finding("info", "other_entries", "1 files are no images by their names and were passed over"),
+        Finding("info", "hidden_entries", "2 hidden files and folders were ignored"),
+        Finding("info", "other_entries", "1 files without an image's extension were ignored"),
     )
 
 
@@ -111,7 +111,7 @@ def test_data_that_cannot_be_used_say_what_was_found(tmp_path):
         ("gap", r"gap/empty holds no images \(1 other"),
         ("no_train", "parts, not classes, and no train folder"),
         ("flat_test", r"test holds no images in class folders"),
-        ("mixed", "train, which are parts, and cats, which is none"),
+        ("mixed", "train, which are parts, and cats, which is not"),
         ("twice", "two folders of the same part"),
         ("gap_in_train", r"train/b holds no images \(1 other"),
     ):
@@ -127,7 +127,7 @@ def test_one_image_of_every_class_is_refused_for_training_unless_there_is_a_vali
     touch(tmp_path / "two", "a/1.png", "b/1.png", "b/2.png")
 
     for name in ("one", "tested"):
-        with pytest.raises(DataError, match=rf"every class of .*/{name} has one image only: .*; add images"):
+        with pytest.raises(DataError, match=rf"every class of .*/{name} has only one image: .*; add images"):
             check_learnable(open_dataset(tmp_path / name))
     for name in ("validated", "two"):
         check_learnable(open_dataset(tmp_path / name))

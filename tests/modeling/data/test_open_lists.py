@@ -68,7 +68,7 @@ def test_a_list_that_names_missing_images_says_how_many_and_which(tmp_path):
         open_dataset(write(tmp_path / "labels.csv", text))
     assert str(caught.value) == (
         f"{tmp_path}/labels.csv: 9 of 10 images are missing: {tmp_path}/1.png, {tmp_path}/2.png, {tmp_path}/3.png and "
-        f"6 more; paths are relative to the list's folder, {tmp_path}; mend or remove these rows"
+        f"6 more; paths are relative to the list's folder, {tmp_path}; fix or remove these rows"
     )
 
 

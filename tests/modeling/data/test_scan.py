@@ -99,7 +99,7 @@ def test_one_image_per_class_is_an_error_unless_there_is_a_validation_part(tmp_p
     files = {"train/a/1.png": png(1), "train/b/1.png": png(2), "val/a/3.png": png(3), "val/b/3.png": png(4)}
     write_files(tmp_path / "y", files)
 
-    with pytest.raises(DataError, match="has one image only"):
+    with pytest.raises(DataError, match="has only one image"):
         scan(tmp_path / "x").check_trainable()
     assert told(scan(tmp_path / "y")) == [("warning", "few_images")]
 
@@ -111,7 +111,7 @@ def test_small_classes_and_imbalance_are_told(tmp_path):
     report = scan(tmp_path)
 
     assert told(report) == [("warning", "few_images"), ("warning", "imbalance")]
-    assert "too few images to train, validate and test by: small (2);" in message_of(report, "few_images")
+    assert "too few images for training, validation and test: small (2);" in message_of(report, "few_images")
     assert "class large has 20 images to learn from and small 2, 10 times fewer" in message_of(report, "imbalance")
 
 
@@ -169,7 +169,7 @@ def test_images_that_look_too_much_alike_are_told_and_split_one_by_one(tmp_path)
     report = scan(write_files(tmp_path, files))
 
     assert told(report) == [("warning", "look_alikes")]
-    assert message_of(report, "look_alikes").startswith("12 images look so much alike that near duplicates cannot be ")
+    assert message_of(report, "look_alikes").startswith("12 images are so similar that near duplicates among them ")
     assert report.groups_N.tolist() == list(range(12))
     assert report.to_json()["num_look_alikes"] == 12
 

@@ -235,7 +235,7 @@ def test_a_damaged_split_is_told(tmp_path, run):
     model = make_model(tmp_path / "model")
     (model / "split.csv").write_text("a,b\n1,2\n")
 
-    with pytest.raises(ModelFormatError, match=r"split\.csv is no split"):
+    with pytest.raises(ModelFormatError, match=r"split\.csv is not a split"):
         run(model, make_data(tmp_path / "data", dark=[0], light=[255]))
 
 

@@ -230,5 +230,5 @@ def test_an_answer_that_is_not_finite_is_named():
 def test_no_images_have_no_figures():
     none = Answers(LABELS, (), np.empty(0, np.int64), np.empty((0, 3), np.float32))
 
-    with pytest.raises(ModelingError, match="there are no images to measure on"):
+    with pytest.raises(ModelingError, match="there are no images to evaluate"):
         evaluate_answers(none, None)

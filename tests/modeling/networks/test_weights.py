@@ -170,7 +170,7 @@ def test_a_model_folder_of_another_architecture_or_without_weights_is_refused(tm
 
     with pytest.raises(ArchitectureError, match="is a cnn_pyramid, not a lenet; choose that architecture"):
         check_weights("lenet", str(folder))
-    with pytest.raises(ModelFormatError, match=r"no model folder: model.json cannot be read"):
+    with pytest.raises(ModelFormatError, match=r"not a model folder: model.json cannot be read"):
         check_weights("lenet", str(tmp_path))
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(ModelFormatError, match=r"not a complete model: it has no model.safetensors"):

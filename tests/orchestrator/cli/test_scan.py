@@ -107,7 +107,7 @@ def test_the_quarantine_list_never_replaces_the_list_that_is_scanned(tmp_path):
     ("files", "message"),
     [
         ({"a/1.png": b"x", "b/1.png": b"y"}, "none of the 2 images"),
-        ({"a/1.png": png(1), "b/1.png": png(2)}, "one image only"),
+        ({"a/1.png": png(1), "b/1.png": png(2)}, "only one image"),
         ({"a/1.png": png(1), "b/notes.txt": b""}, "holds no images"),
         ({"a/1.png": png(1)}, "one class only"),
         ({}, "is missing"),

@@ -225,7 +225,7 @@ def test_weights_of_another_architecture_are_refused(settings, here, version):
 
 
 def test_data_of_one_image_a_class_are_refused(settings, here):
-    with pytest.raises(DataError, match=r"every class of .*one has one image only"):
+    with pytest.raises(DataError, match=r"every class of .*one has only one image"):
         prepare(settings, TrainSpec(here / "one", "mine", {}))
 
 
