@@ -1,17 +1,31 @@
-"""Files and folders that outlive a power cut, and are seen whole or not at all."""
+"""Files: written so that they outlive a power cut and are seen whole or not at all; JSON, read strictly."""
 
 import contextlib
 import errno
+import functools
+import json
 import os
+import reprlib
 import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from modeling.errors import ModelFormatError, ModelingError
+from modeling.names import text_to_path
 
 # What file systems without hard links answer to link(2): some FUSE and SMB mounts.
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -197,3 +211,76 @@ def copy_durably(source: Path, target: Path) -> None:
             sync(copied / name)
         copied.chmod(0o755)
         sync(copied)
+
+
+# JSON
+
+T = TypeVar("T")
+
+
+def _unchanged(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    check(value)
+    return value
+
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # `__pydantic_config__` of what `validated` makes
+Number = Annotated[float, WrapValidator(_unchanged)]  # 1 stays 1: what is written again has the same bytes
+PathText = Annotated[Path, AfterValidator(lambda path: Path(text_to_path(str(path))))]  # see modeling.names
+
+
+def decode_json(data: bytes | str, what: str, *, error: type[Exception] = ModelFormatError) -> Any:
+    """The value in a text of JSON, called `what` in errors.
+
+    Raises:
+        error: not JSON.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as err:
+        raise error(f"{what}: not JSON ({err})") from err
+
+
+def validated(
+    kind: type[T], value: Any, what: str, *, error: type[Exception] = ModelFormatError, whole: bool = True
+) -> T:
+    """Make a `kind`, often a dataclass with the config STRICT, of decoded JSON, called `what` in errors.
+
+    whole: fields with a default must be there, too.
+
+    Raises:
+        error: types or ranges that do not fit; keys unknown or missing.
+    """
+    try:
+        made: T = _adapter(kind).validate_json(json.dumps(value, default=os.fspath))  # only JSON has lists for tuples
+    except ValidationError as err:
+        raise error(f"{what}: {_complaint(err)}") from err
+    if whole and (missing := next(_missing(made, value), None)):
+        raise error(f"{what}: {missing}: the key is missing")
+    return made
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _complaint(err: ValidationError) -> str:
+    """The first thing that is wrong, and where."""
+    first = err.errors(include_url=False)[0]
+    words = {"missing": "the key is missing", "unexpected_keyword_argument": "the key is unknown"}
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "value_error":
+        complaint = str(first["ctx"]["error"])  # a check of ours says the value itself
+    else:
+        complaint = words.get(first["type"]) or f"{first['msg']}, not {reprlib.repr(first['input'])}"
+    return f"{where}: {complaint}" if where else complaint
+
+
+def _missing(made: object, value: Any, place: str = "") -> Iterator[str]:
+    """The fields of dataclasses within `made` for which `value` has no key."""
+    if is_dataclass(made):
+        for field in fields(made):
+            if field.name not in value:
+                yield place + field.name
+            else:
+                yield from _missing(getattr(made, field.name), value[field.name], f"{place}{field.name}.")

@@ -1,14 +1,14 @@
 """A model's calibration: the temperature that scales its logits, and the thresholds that turn scores into decisions."""
 
 # Shapes: N images.
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from modeling.durable import STRICT, Number, validated
 from modeling.errors import ModelFormatError
 
 Decision = Literal["accept", "review", "reject"]
@@ -29,14 +29,16 @@ class Calibration:
     review_rate, reject_rate, accepted_error: expected rates, measured on the validation images.
     """
 
-    temperature: float
-    max_error: float
-    accept: tuple[float, ...]
-    reject_below: float
+    temperature: Annotated[Number, Field(gt=0)]
+    max_error: Number
+    accept: tuple[Number, ...]
+    reject_below: Number
     num_images: int
-    review_rate: float
-    reject_rate: float
-    accepted_error: float
+    review_rate: Number
+    reject_rate: Number
+    accepted_error: Number
+
+    __pydantic_config__ = STRICT
 
     def decide(self, label: int, score: float) -> Decision:
         """The decision for an image whose best label (by index) has this calibrated score."""
@@ -55,21 +57,17 @@ class Calibration:
         return asdict(self) | {"accept": list(self.accept)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], num_labels: int) -> Self:
+    def from_json(cls, value: Any, num_labels: int) -> Self:
         """The reverse of `to_json`.
 
         Raises:
             ModelFormatError: keys, types or ranges that do not fit.
         """
-        known = {field.name for field in fields(cls)}
-        if not isinstance(value, Mapping) or set(value) != known:
-            raise ModelFormatError(f"calibration must have the keys {', '.join(sorted(known))}, not {value!r}")
-        accept = value["accept"]
-        numbers = [value[name] for name in known - {"accept"}] + (accept if isinstance(accept, list) else [None])
-        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-            raise ModelFormatError(f"calibration must hold numbers, not {value!r}")
-        if not all(math.isfinite(number) for number in numbers):
-            raise ModelFormatError(f"calibration must hold finite numbers, not {value!r}")
-        if len(accept) != num_labels or not value["temperature"] > 0:
-            raise ModelFormatError(f"calibration of {num_labels} labels and a temperature above 0, not {value!r}")
-        return cls(**{**value, "accept": tuple(accept)})
+        calibration = validated(cls, value, "calibration")
+        calibration.check_labels(num_labels)
+        return calibration
+
+    def check_labels(self, num_labels: int) -> None:
+        """Raises ModelFormatError where there is not one accept threshold for each label."""
+        if len(self.accept) != num_labels:
+            raise ModelFormatError(f"calibration must accept each of {num_labels} labels, not {self.accept}")

@@ -2,9 +2,13 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from modeling.durable import replace_durably
+from pydantic import AfterValidator, Field
+
+from modeling.durable import STRICT, decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError, ModelNameError
 
 ALIASES_FILE = "aliases.json"
@@ -31,6 +35,16 @@ def check_alias(alias: str) -> str:
     return alias
 
 
+@dataclass(frozen=True, slots=True)
+class _AliasesFile:
+    """What the file holds."""
+
+    format_version: Literal[1]
+    aliases: dict[Annotated[str, AfterValidator(check_alias)], Annotated[int, Field(ge=1)]]
+
+    __pydantic_config__ = STRICT
+
+
 def read_aliases(folder: Path) -> dict[str, int]:
     """The version number behind each alias of the model in `folder`, by name.
 
@@ -39,20 +53,14 @@ def read_aliases(folder: Path) -> dict[str, int]:
     """
     path = folder / ALIASES_FILE
     try:
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, RecursionError) as err:
-        raise ModelFormatError(f"{path}: not JSON ({err}); remove it and set the aliases again") from err
-    aliases = value.get("aliases") if isinstance(value, dict) else None
-    if not isinstance(aliases, dict) or value.get("format_version") != FORMAT_VERSION:
-        raise ModelFormatError(f"{path}: no aliases of format {FORMAT_VERSION}; remove it and set them again")
-    for alias, number in aliases.items():
-        if not is_alias(alias) or type(number) is not int or number < 1:
-            raise ModelFormatError(
-                f"{path}: {alias!r} cannot stand for {number!r}; remove it and set the aliases again"
-            )
-    return dict(sorted(aliases.items()))
+    try:
+        stored = validated(_AliasesFile, decode_json(data, str(path)), str(path))
+    except ModelFormatError as err:
+        raise ModelFormatError(f"{err}; remove it and set the aliases again") from err
+    return dict(sorted(stored.aliases.items()))
 
 
 def write_aliases(folder: Path, aliases: dict[str, int]) -> None:

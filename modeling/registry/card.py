@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+from pydantic import Field
+
+from modeling.durable import STRICT, Number, decode_json, validated
 from modeling.errors import ModelFormatError
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.calibration import Calibration
@@ -32,13 +34,19 @@ class ModelCard:
     """
 
     architecture: str
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
     preprocessing: Preprocessing
     weights_sha256: str
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Number] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     format_version: int = FORMAT_VERSION
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None:
+            self.calibration.check_labels(len(self.labels))
 
     def why_no_int8(self) -> str:
         """Why the model has no quantised network, with the figures if one was rejected: `has no int8 weights; ...`."""
@@ -74,43 +82,23 @@ class ModelCard:
         return (json.dumps(self.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The reverse of `to_json`.
+    def from_json(cls, value: Any, what: str = "the model card") -> Self:
+        """The reverse of `to_json`; `what` it is called in errors.
 
         Raises:
             ModelFormatError: unknown format version, or keys and types that do not fit it.
         """
-        if not isinstance(value, Mapping):
-            raise ModelFormatError(f"a model card must be an object, not {type(value).__name__}")
-        version = value.get("format_version")
+        version = value.get("format_version") if isinstance(value, dict) else None
         if version not in (_UNCALIBRATED, FORMAT_VERSION):
             raise ModelFormatError(
-                f"model format {version!r} is unknown; this version of pigeonhole reads "
+                f"{what}: model format {version!r} is unknown; this version of pigeonhole reads "
                 f"{_UNCALIBRATED} and {FORMAT_VERSION}"
             )
-        known = {field.name for field in fields(cls)} - ({"calibration"} if version == _UNCALIBRATED else set())
-        if set(value) != known:
-            odd = ", ".join(sorted(str(key) for key in set(value) ^ known))
-            raise ModelFormatError(f"a model card of format {version} has keys missing or unknown: {odd}")
-        labels = value["labels"]
-        if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-            raise ModelFormatError(f"labels must be a list of names, not {labels!r}")
-        for key, kind in (
-            ("architecture", str),
-            ("weights_sha256", str),
-            ("metrics", dict),
-            ("training", dict),
-        ):
-            if not isinstance(value[key], kind):
-                raise ModelFormatError(f"{key} must be a {kind.__name__}, not {value[key]!r}")
-        calibration = value.get("calibration")
-        rest = {key: value[key] for key in known - {"labels", "preprocessing", "calibration"}}
-        return cls(
-            labels=tuple(labels),
-            preprocessing=Preprocessing.from_json(value["preprocessing"]),
-            calibration=None if calibration is None else Calibration.from_json(calibration, len(labels)),
-            **rest,
-        )
+        if version == _UNCALIBRATED:
+            if "calibration" in value:
+                raise ModelFormatError(f"{what}: calibration: the key is unknown in format {version}")
+            value = value | {"calibration": None}
+        return validated(cls, value, what)
 
     @classmethod
     def from_bytes(cls, data: bytes, source: Path) -> Self:
@@ -119,12 +107,7 @@ class ModelCard:
         Raises:
             ModelFormatError: not JSON, or not a card.
         """
-        try:
-            return cls.from_json(json.loads(data))
-        except ModelFormatError as err:
-            raise ModelFormatError(f"{source}: {err}") from err
-        except (ValueError, RecursionError) as err:
-            raise ModelFormatError(f"{source}: not JSON ({err})") from err
+        return cls.from_json(decode_json(data, str(source)), str(source))
 
 
 def check_int8(data: bytes, card: ModelCard, path: Path) -> None:

@@ -1,18 +1,27 @@
 import errno
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modeling.durable import (
+    STRICT,
+    Number,
+    PathText,
+    decode_json,
     link_once,
     published_output,
     replace_durably,
     replaced_durably,
     replaced_folder,
     temporary_beside,
+    validated,
 )
-from modeling.errors import ModelingError
+from modeling.errors import DataError, ModelingError
 
 
 def test_replacing_replaces_the_whole_file(tmp_path):
@@ -197,3 +206,64 @@ def test_an_output_is_published_whole_or_not_at_all_and_never_over_another(tmp_p
     assert (tmp_path / "new" / "output").read_bytes() == b"data"
     with pytest.raises(ModelingError, match="output exists; name one that does not"):
         publish("output")
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    sizes: tuple[Number, ...]
+    wide: bool = False
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    inner: Inner
+    place: PathText = Path("here")
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self):
+        if "odd" in self.facts:
+            raise DataError(f"facts must be even, not {self.facts}")
+
+
+def test_json_becomes_a_dataclass_and_whole_numbers_stay_whole():
+    value = {"inner": {"sizes": [1, 2.5], "wide": True}, "place": r"caf\xe9", "facts": {"list": [1]}}
+
+    made = validated(Outer, value, "it")
+
+    assert made == Outer(Inner((1, 2.5), True), Path(os.fsdecode(b"caf\xe9")), {"list": [1]})
+    assert [type(size) for size in made.inner.sizes] == [int, float]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"inner": {"sizes": [True], "wide": False}}, "inner.sizes.0: Input should be a valid number, not True"),
+        ({"inner": {"sizes": [1e999], "wide": False}}, "inner.sizes.0: Input should be a finite number, not inf"),
+        ({"inner": {"sizes": [], "wide": 1}}, "inner.wide: Input should be a valid boolean, not 1"),
+        ({"inner": {"sizes": []}}, "inner.wide: the key is missing"),
+        ({"inner": {"wide": True}}, "inner.sizes: the key is missing"),
+        ({"inner": {"sizes": [], "wide": True, "x": 0}}, "inner.x: the key is unknown"),
+        ({"inner": [0] * 1000}, "inner: Input should be an object, not [0, 0, 0, 0, 0, 0, ...]"),
+        ({"place": 3}, "place: Input should be a valid string, not 3"),
+        ({"facts": {"odd": 1}}, "facts must be even, not {'odd': 1}"),
+    ],
+)
+def test_json_that_does_not_fit_is_refused_in_one_line(change, told):
+    value = {"inner": {"sizes": [1], "wide": True}, "place": "here", "facts": {}}
+
+    with pytest.raises(DataError, match=f"^the file: {re.escape(told)}$"):
+        validated(Outer, value | change, "the file", error=DataError)
+
+
+def test_keys_with_a_default_may_be_left_out_where_the_caller_says_so():
+    assert validated(Outer, {"inner": {"sizes": []}}, "it", whole=False) == Outer(Inner(()))
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_refused(data):
+    with pytest.raises(DataError, match=r"^the file: not JSON"):
+        decode_json(data, "the file", error=DataError)

@@ -38,13 +38,13 @@ def test_a_calibration_survives_json():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"temperature": 0}, "a temperature above 0"),
-        ({"temperature": float("nan")}, "finite numbers"),
-        ({"accept": [0.9, 0.3, float("inf")]}, "finite numbers"),
-        ({"accept": [0.9]}, "calibration of 3 labels"),
-        ({"accept": "0.9"}, "must hold numbers"),
-        ({"review_rate": True}, "must hold numbers"),
-        ({"epochs": 3}, "must have the keys"),
+        ({"temperature": 0}, "calibration: temperature: Input should be greater than 0, not 0"),
+        ({"temperature": float("nan")}, "temperature: Input should be a finite number, not nan"),
+        ({"accept": [0.9, 0.3, float("inf")]}, r"accept\.2: Input should be a finite number, not inf"),
+        ({"accept": [0.9]}, r"must accept each of 3 labels, not \(0\.9,\)"),
+        ({"accept": "0.9"}, "accept: Input should be a valid array, not '0.9'"),
+        ({"review_rate": True}, "review_rate: Input should be a valid number, not True"),
+        ({"epochs": 3}, "epochs: the key is unknown"),
     ],
 )
 def test_a_calibration_that_cannot_be_is_refused(change, told):
