@@ -12,7 +12,7 @@ from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
 from modeling.registry.card import INT8_FILE
 from modeling.registry.store import ModelStore
-from modeling.training import quantise
+from modeling.training import int8
 from modeling.training.request import TrainRequest
 from modeling.training.train import train
 from tests.support.images import glyph, make_class_folders
@@ -40,8 +40,8 @@ def test_the_quantised_network_is_part_of_the_version_and_its_figures_of_the_car
 
     assert (version.path / INT8_FILE).is_file()
     assert facts["kept"] is True
-    assert facts["agreement"] >= quantise.MIN_AGREEMENT
-    assert facts["accuracy"] >= facts["accuracy_full"] - quantise.MAX_FALL
+    assert facts["agreement"] >= int8.MIN_AGREEMENT
+    assert facts["accuracy"] >= facts["accuracy_full"] - int8.MAX_FALL
     assert facts["num_validation"] > 0
     assert any("published with the model" in event.get("text", "") for event in events)
 
@@ -69,7 +69,7 @@ def test_auto_measures_int8_among_the_others(trained, monkeypatch):
 
 @pytest.mark.parametrize(("bound", "value"), [("MIN_AGREEMENT", 1.01), ("MAX_FALL", -0.01)])
 def test_what_does_not_keep_the_bound_is_refused_with_its_figures(tmp_path, monkeypatch, bound, value):
-    monkeypatch.setattr(quantise, bound, value)
+    monkeypatch.setattr(int8, bound, value)
     events = []
 
     card = train_with_int8(tmp_path, events)
