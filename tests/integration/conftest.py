@@ -9,7 +9,7 @@ import pytest
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
 from tests.support.published_models import publish_model
-from tests.support.server import Server, find_server
+from tests.support.server import Server, find_server, running_server
 from tests.support.workers import House, open_house
 
 
@@ -22,12 +22,8 @@ def _server_program() -> None:
 @pytest.fixture(scope="session")
 def shared_server(_server_program: None) -> Iterator[Server]:
     """One server for all tests that leave it alive; `server` empties it before each."""
-    server = Server()
-    try:
-        server.start()
+    with running_server() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -40,12 +36,8 @@ def server(shared_server: Server) -> Server:
 @pytest.fixture
 def own_server(_server_program: None) -> Iterator[Server]:
     """A server of this test's own, to be killed, frozen and emptied."""
-    server = Server()
-    try:
-        server.start()
+    with running_server() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -57,22 +49,34 @@ def ledger(server: Server) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, own_server: Server) -> Iterator[House]:
-    """A house with its own server, a published model `digits`, and nobody at work yet."""
+def house(tmp_path: Path, server: Server) -> Iterator[House]:
+    """A home of the test's own with a model `digits`, an empty server, and nobody at work."""
     publish_model(tmp_path / "home" / "models", "digits")
-    yield from open_house(tmp_path / "home", own_server, PIGEONHOLE_LEASE_S="3")
+    yield from open_house(tmp_path / "home", server)
 
 
-@pytest.fixture(scope="module")
-def busy_house(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[House]:
-    """A house with a warm worker, for all tests of a module that leave both alive."""
+@pytest.fixture(scope="session")
+def session_house(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[House]:
+    """One home with a model `digits`, one server and the workers that are alive, for all tests that share them.
+
+    Its leases are short: tests kill workers and wait until another takes over.
+    """
     home = tmp_path_factory.mktemp("house") / "home"
     publish_model(home / "models", "digits")
-    server = Server()
-    try:
-        server.start()
-        for house in open_house(home, server):
-            house.hire()
-            yield house
-    finally:
-        server.stop()
+    with running_server() as server:
+        yield from open_house(home, server, PIGEONHOLE_LEASE_S="3")
+
+
+@pytest.fixture
+def shared_house(session_house: House) -> Iterator[House]:
+    """The house of the session with whichever workers are alive; the jobs that the test leaves are cancelled."""
+    before = session_house.ledger.active()
+    yield session_house
+    session_house.end_jobs(keep=before)
+
+
+@pytest.fixture
+def busy_house(shared_house: House) -> House:
+    """The house of the session with one warm worker, which the test may kill, stop or freeze."""
+    shared_house.one_worker()
+    return shared_house

@@ -1,7 +1,6 @@
 """Classify jobs through a real server and a warm worker."""
 
 import csv
-import io
 import json
 import os
 from pathlib import Path
@@ -13,18 +12,14 @@ from modeling.images.decode import decode_image
 from modeling.inference.classifier import Classifier
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.rows import FORMATS
+from tests.support.images import grey_png
 from tests.support.published_models import make_pngs
 from tests.support.workers import House, read_json
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
+SIZE = (28, 28)
 PATHOLOGICAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pathological"
-
-
-def png(value: int = 0) -> bytes:
-    data = io.BytesIO()
-    Image.new("L", (28, 28), value).save(data, "png")
-    return data.getvalue()
 
 
 def pillow_loads(path: Path) -> bool:
@@ -69,9 +64,9 @@ def test_broken_images_get_their_own_rows_and_cost_their_neighbours_nothing(busy
     source = tmp_path / "in"
     source.mkdir()
     for number in range(40):
-        (source / f"{number:02d}.png").write_bytes(png(number))
+        (source / f"{number:02d}.png").write_bytes(grey_png(number, SIZE))
     (source / "05.png").write_bytes(b"")
-    (source / "06.png").write_bytes(png()[:50])
+    (source / "06.png").write_bytes(grey_png(0, SIZE)[:50])
     (source / "07.png").write_text("these are words")
     (source / "08.png").unlink()
     os.mkfifo(source / "08.png")
@@ -81,7 +76,7 @@ def test_broken_images_get_their_own_rows_and_cost_their_neighbours_nothing(busy
     (source / "10.png").symlink_to("/etc/hostname")
     (source / "11.png").unlink()
     (source / "11.png").symlink_to("12.png")
-    (source / ".hidden.png").write_bytes(png())
+    (source / ".hidden.png").write_bytes(grey_png(0, SIZE))
     (source / "notes.txt").write_text("not an image")
 
     printed = busy_house.run_ok("classify", str(source), "--model", "digits", "--json", "-o", str(tmp_path / "out.csv"))
@@ -112,7 +107,7 @@ def test_odd_file_names_survive_into_every_format_and_back(busy_house: House, tm
     ]  # fmt: skip
     for name in names:
         with open(os.fsencode(source) + b"/" + name, "wb") as file:
-            file.write(png())
+            file.write(grey_png(0, SIZE))
 
     for output_format in FORMATS:
         manifest = tmp_path / f"out.{output_format}"
@@ -169,7 +164,7 @@ def test_more_failures_than_allowed_stop_the_job_with_exit_code_3_and_no_manifes
     source = tmp_path / "in"
     source.mkdir()
     for number in range(30):
-        (source / f"{number}.png").write_bytes(b"rubbish" if number % 2 else png())
+        (source / f"{number}.png").write_bytes(b"rubbish" if number % 2 else grey_png(0, SIZE))
 
     command = ("classify", str(source), "--model", "digits", "-o", str(tmp_path / "out.csv"))
     stopped = busy_house.run(*command, "--max-failures", "10%")

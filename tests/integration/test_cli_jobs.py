@@ -20,7 +20,7 @@ from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND, House, hear_interrupts
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 LONG_ENOUGH = 9000  # photographs: a minute of work, always cancelled
 TABLE = r"([\d,]+)/9,000 images  \d+ images/s  0 failed  .* left"
@@ -69,27 +69,29 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="class")
 def running_job(
-    busy_house: House, photographs: Path, tmp_path_factory: pytest.TempPathFactory
+    session_house: House, photographs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     """A job that is at work while all tests of a class look at it, and its output."""
+    session_house.one_worker()
     output = tmp_path_factory.mktemp("out") / "slow.csv"
     options = ("--model", "digits", "--shard-size", "8", "-o", str(output))
-    job = busy_house.submit("classify", str(photographs), *options)
-    busy_house.wait_for(job, 1)
+    job = session_house.submit("classify", str(photographs), *options)
+    session_house.wait_for(job, 1)
     yield job, output
-    busy_house.run("cancel", job)
-    busy_house.outcome(job)
+    session_house.run("cancel", job)
+    session_house.outcome(job)
 
 
 @pytest.fixture(scope="module")
-def quick_job(busy_house: House, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def quick_job(session_house: House, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A job of twenty images, two of them broken, that has ended; and its manifest."""
+    session_house.one_worker()
     folder = tmp_path_factory.mktemp("quick")
     make_pngs(folder / "in", 18)
     for name, data in (("broken.png", b"rubbish"), ("empty.png", b"")):
         (folder / "in" / name).write_bytes(data)
-    job = busy_house.submit("classify", str(folder / "in"), "--model", "digits", "-o", str(folder / "quick.csv"))
-    busy_house.outcome(job)
+    job = session_house.submit("classify", str(folder / "in"), "--model", "digits", "-o", str(folder / "quick.csv"))
+    session_house.outcome(job)
     return job, folder / "quick.csv"
 
 

@@ -60,11 +60,11 @@ def test_an_evaluation_leaves_figures_and_a_report_and_prints_them(busy_house: H
 
 
 def test_without_an_output_the_job_keeps_it_and_json_is_the_document(busy_house: House, tmp_path: Path):
-    data = make_digits(tmp_path / "in")
+    data, before = make_digits(tmp_path / "in"), busy_house.jobs()
 
     printed = json.loads(busy_house.run_ok("models", "evaluate", "digits@1", str(data), "--json"))
 
-    job = next(job for job in busy_house.jobs() if job.startswith("e"))
+    [job] = set(busy_house.jobs()) - set(before)
     folder = JobFolder.open(busy_house.settings, job)
     assert printed == read_json(folder.evaluation / "evaluation.json")
     assert {path.name for path in folder.evaluation.iterdir()} == FILES
@@ -94,91 +94,96 @@ def test_what_cannot_be_evaluated_is_refused_at_once_and_leaves_nothing(busy_hou
     assert busy_house.jobs() == before
 
 
-def test_an_alias_that_moves_changes_no_job_that_was_submitted_with_it(house: House, tmp_path: Path):
+def publish_two(house: House, name: str) -> ModelStore:
+    """Publish a model and a second version of it that answers otherwise."""
+    publish_model(house.home / "models", name)
     store = ModelStore(house.settings.models)
-    other = publish_model(tmp_path / "models", "other", seed=1)
-    second = store.publish(other.path, "digits")
-    store.set_alias(store.resolve("digits@1"), "champion")
+    store.publish(publish_model(house.home / "others" / "models", name, seed=1).path, name)
+    return store
+
+
+def test_an_alias_that_moves_changes_no_job_that_was_submitted_with_it(busy_house: House, tmp_path: Path):
+    store = publish_two(busy_house, "moving")
+    store.set_alias(store.resolve("moving@1"), "champion")
     data = make_digits(tmp_path / "in")
-    job = house.submit("models", "evaluate", "digits@champion", str(data), "-o", str(tmp_path / "out"))
 
-    store.set_alias(second, "champion")
-    kept = house.run("models", "remove", "digits@1", "--yes")
-    house.hire()
+    with busy_house.workers[0].frozen():
+        job = busy_house.submit("models", "evaluate", "moving@champion", str(data), "-o", str(tmp_path / "out"))
+        store.set_alias(store.resolve("moving@2"), "champion")
+        kept = busy_house.run("models", "remove", "moving@1", "--yes")
 
-    assert house.outcome(job).state == "succeeded", house.logs()
-    assert read_json(tmp_path / "out" / "evaluation.json")["model"] == "digits@1"
-    assert (kept.returncode, f"digits@1 is used by job {job}" in kept.stderr) == (1, True)
-    house.run_ok("models", "remove", "digits@1", "--yes")
-    assert [version.ref for version in store.list()] == ["digits@2"]
+    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
+    assert read_json(tmp_path / "out" / "evaluation.json")["model"] == "moving@1"
+    assert (kept.returncode, f"moving@1 is used by job {job}" in kept.stderr) == (1, True)
+    busy_house.run_ok("models", "remove", "moving@1", "--yes")
+    assert [version.ref for version in store.list() if version.name == "moving"] == ["moving@2"]
 
 
-def test_a_job_whose_model_is_gone_fails_and_says_so(house: House, tmp_path: Path):
-    job = house.submit("models", "evaluate", "digits@1", str(make_digits(tmp_path / "in")))
-    store = ModelStore(house.settings.models)
-    store.publish(publish_model(tmp_path / "models", "other", seed=1).path, "digits")
-    store.remove(store.resolve("digits@1"))  # as the command does not, while the job has not ended
+def test_a_job_whose_model_is_gone_fails_and_says_so(busy_house: House, tmp_path: Path):
+    store = publish_two(busy_house, "gone")
 
-    house.hire()
+    with busy_house.workers[0].frozen():
+        job = busy_house.submit("models", "evaluate", "gone@1", str(make_digits(tmp_path / "in")))
+        store.remove(store.resolve("gone@1"))  # as the command does not, while the job has not ended
 
-    outcome = house.outcome(job)
+    outcome = busy_house.outcome(job)
     assert outcome.state == "failed"
-    assert outcome.error == "evaluation failed: model 'digits@1' was removed; versions of 'digits': 2"
+    assert outcome.error == "evaluation failed: model 'gone@1' was removed; versions of 'gone': 2"
 
 
-def test_an_output_that_appears_meanwhile_is_left_alone_and_the_job_fails(house: House, tmp_path: Path):
-    job = house.submit("models", "evaluate", "digits", str(make_digits(tmp_path / "in")), "-o", str(tmp_path / "out"))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").touch()
+def test_an_output_that_appears_meanwhile_is_left_alone_and_the_job_fails(busy_house: House, tmp_path: Path):
+    command = ("models", "evaluate", "digits", str(make_digits(tmp_path / "in")), "-o", str(tmp_path / "out"))
 
-    taken = house.run("models", "evaluate", "digits", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--detach")
-    house.hire()
+    with busy_house.workers[0].frozen():
+        job = busy_house.submit(*command)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").touch()
+        taken = busy_house.run(*command, "--detach")
 
-    outcome = house.outcome(job)
+    outcome = busy_house.outcome(job)
     assert outcome.state == "failed"
     assert "appeared while the job ran" in (outcome.error or "")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
     assert taken.returncode == 2
 
 
-def test_an_evaluation_whose_worker_is_killed_dies_with_it_and_is_done_by_another(house: House, tmp_path: Path):
+def test_an_evaluation_whose_worker_is_killed_dies_with_it_and_is_done_by_another(busy_house: House, tmp_path: Path):
     data = make_digits(tmp_path / "in")
-    first = house.hire()
-    job = house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
-    child = freeze_child(house)
+    [first] = busy_house.workers
+    job = busy_house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+    child = freeze_child(busy_house)
 
     first.kill()
     child.resume()
     wait_until(lambda: not child.is_running(), what="the evaluation's process is gone")
     assert not (tmp_path / "out").exists()
-    house.hire()
+    busy_house.hire()
 
-    assert house.outcome(job).state == "succeeded", house.logs()
+    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert read_json(tmp_path / "out" / "evaluation.json")["num_images"] == 40
 
 
-def test_a_cancelled_evaluation_ends_its_process_and_publishes_nothing(house: House, tmp_path: Path):
+def test_a_cancelled_evaluation_ends_its_process_and_publishes_nothing(busy_house: House, tmp_path: Path):
     data = make_digits(tmp_path / "in")
-    house.hire()
-    job = house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
-    child = freeze_child(house)
+    job = busy_house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+    child = freeze_child(busy_house)
 
-    house.run_ok("cancel", job)
+    busy_house.run_ok("cancel", job)
 
-    assert house.outcome(job).state == "cancelled"
+    assert busy_house.outcome(job).state == "cancelled"
     wait_until(lambda: not child.is_running(), what="the evaluation's process is gone")
     assert not (tmp_path / "out").exists()
-    assert not JobFolder.open(house.settings, job).evaluation.exists()
+    assert not JobFolder.open(busy_house.settings, job).evaluation.exists()
 
 
-def test_an_evaluation_that_is_killed_is_done_again(house: House, tmp_path: Path):
-    house.hire()
-    job = house.submit("models", "evaluate", "digits", str(make_digits(tmp_path / "in")))
+def test_an_evaluation_that_is_killed_is_done_again(busy_house: House, tmp_path: Path):
+    job = busy_house.submit("models", "evaluate", "digits", str(make_digits(tmp_path / "in")))
 
-    freeze_child(house).kill()
+    freeze_child(busy_house).kill()
 
-    assert house.outcome(job).state == "succeeded"
+    assert busy_house.outcome(job).state == "succeeded"
     assert (
-        "the evaluation was killed by signal 9; trying again" in JobFolder.open(house.settings, job).events.read_text()
+        "the evaluation was killed by signal 9; trying again"
+        in JobFolder.open(busy_house.settings, job).events.read_text()
     )

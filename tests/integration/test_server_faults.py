@@ -1,29 +1,69 @@
 """Servers that are killed, come back empty, or freeze: jobs go on by themselves, and no worker goes deaf."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.contract.jobs.rows import FORMATS
-from tests.support.published_models import make_photographs, make_pngs
-from tests.support.server import wait_until
+from orchestrator.contract.server import SOCKET_TIMEOUT_S
+from tests.support.published_models import make_photographs, make_pngs, publish_model
+from tests.support.server import running_server, wait_until
 from tests.support.stalling_proxy import StallingProxy
-from tests.support.workers import House
+from tests.support.workers import House, open_house
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-FREEZE_S = 20.0  # longer than the sockets' timeout, which is when a worker's calls fail
+NUM_IMAGES = 240
+FREEZE_S = SOCKET_TIMEOUT_S + 5.0  # until a worker's calls have failed
+
+
+@pytest.fixture(scope="module")
+def own_house(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[House]:
+    """A house whose server may be killed and frozen; its workers outlive that, and serve the next test."""
+    home = tmp_path_factory.mktemp("house") / "home"
+    publish_model(home / "models", "digits")
+    with running_server() as server:
+        yield from open_house(home, server, PIGEONHOLE_LEASE_S="3")
+
+
+@pytest.fixture
+def house(own_house: House) -> House:
+    """The module's house; its server runs."""
+    own_house.server.start()
+    return own_house
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images that keep a worker busy for some seconds."""
+    folder = tmp_path_factory.mktemp("photographs") / "in"
+    make_photographs(folder, NUM_IMAGES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(own_house: House, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The manifest of a job over the photographs that nothing happened to."""
+    own_house.one_worker()
+    manifest = tmp_path_factory.mktemp("undisturbed") / "out.csv"
+    job = submit(own_house, photographs, manifest)
+    assert own_house.outcome(job).state == "succeeded", own_house.logs()
+    return manifest.read_bytes()
+
+
+def submit(house: House, source: Path, output: Path, *, shard_size: int = 16) -> str:
+    options = ("--model", "digits", "-o", str(output), "--shard-size", str(shard_size))
+    return house.submit("classify", str(source), *options)
 
 
 @pytest.mark.parametrize("memory", ["with its append-only file", "with its last second lost", "empty"])
-def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(house: House, tmp_path: Path, memory: str):
-    house.hire()
-    make_photographs(tmp_path / "in", 240)
-    command = ("classify", str(tmp_path / "in"), "--model", "digits", "--shard-size", "16", "-o")
-    undisturbed = house.submit(*command, str(tmp_path / "undisturbed.csv"))
-    assert house.outcome(undisturbed).state == "succeeded"
-    job = house.submit(*command, str(tmp_path / "out.csv"))
+def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(
+    house: House, photographs: Path, undisturbed: bytes, tmp_path: Path, memory: str
+):
+    house.one_worker()
+    job = submit(house, photographs, tmp_path / "out.csv")
     house.wait_for(job, 48)
 
     house.server.kill()
@@ -34,20 +74,18 @@ def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(house
     house.server.start()
 
     assert house.outcome(job).state == "succeeded"
-    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
-    assert len(list(FORMATS["csv"].read(tmp_path / "out.csv"))) == 240
+    assert (tmp_path / "out.csv").read_bytes() == undisturbed
+    assert len(list(FORMATS["csv"].read(tmp_path / "out.csv"))) == NUM_IMAGES
     house.run_ok("results", "verify", str(tmp_path / "out.csv"))
 
 
-def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(house: House, tmp_path: Path):
-    house.hire(PIGEONHOLE_SLICE_S="0.05")
-    make_photographs(tmp_path / "in", 200)
+def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(
+    house: House, photographs: Path, tmp_path: Path
+):
+    house.one_worker(PIGEONHOLE_SLICE_S="0.05")
 
     for attempt in range(3):
-        job = house.submit(
-            "classify", str(tmp_path / "in"), "--model", "digits", "--shard-size", "4",
-            "-o", str(tmp_path / f"{attempt}.csv"),
-        )  # fmt: skip
+        job = submit(house, photographs, tmp_path / f"{attempt}.csv", shard_size=4)
         house.wait_for(job, 20 + 40 * attempt)
         house.server.kill()
         house.server.start()
@@ -55,33 +93,12 @@ def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(h
         assert house.outcome(job).state == "succeeded", house.logs()
 
 
-def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(house: House, tmp_path: Path):
-    """Without `ack_patch` the worker is alive and deaf after this, for good."""
-    proxy = StallingProxy(
-        house.server.folder / "proxy.sock", f"{house.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
-    )
-    worker = house.hire(PIGEONHOLE_SERVER_URL=proxy.url)
-    make_pngs(tmp_path / "in", 10)
-    command = ("classify", str(tmp_path / "in"), "--model", "digits", "-o")
-
-    proxy.arm()
-    first = house.submit(*command, str(tmp_path / "first.csv"))
-    wait_until(proxy.stalled.is_set, what="an acknowledgement is stalled")
-    second = house.submit(*command, str(tmp_path / "second.csv"))
-
-    assert house.outcome(first).state == "succeeded", house.logs()
-    assert house.outcome(second).state == "succeeded", house.logs()
-    assert worker.process.poll() is None
-    proxy.close()
-
-
-def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(house: House, tmp_path: Path):
-    worker = house.hire(PIGEONHOLE_SLICE_S="0.05")
-    make_photographs(tmp_path / "in", 200)
+def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
+    house: House, photographs: Path, tmp_path: Path
+):
+    worker = house.one_worker(PIGEONHOLE_SLICE_S="0.05")
     make_pngs(tmp_path / "after", 10)
-    job = house.submit(
-        "classify", str(tmp_path / "in"), "--model", "digits", "--shard-size", "4", "-o", str(tmp_path / "out.csv")
-    )
+    job = submit(house, photographs, tmp_path / "out.csv", shard_size=4)
     house.wait_for(job, 20)
 
     house.server.freeze()
@@ -90,6 +107,25 @@ def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(h
     house.server.thaw()
 
     assert house.outcome(job).state == "succeeded", house.logs()
-    after = house.submit("classify", str(tmp_path / "after"), "--model", "digits", "-o", str(tmp_path / "after.csv"))
+    after = submit(house, tmp_path / "after", tmp_path / "after.csv")
     assert house.outcome(after).state == "succeeded", house.logs()
     assert worker.process.poll() is None
+
+
+def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(house: House, tmp_path: Path):
+    """Without `ack_patch` the worker is alive and deaf after this, for good."""
+    proxy = StallingProxy(
+        house.server.folder / "proxy.sock", f"{house.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
+    )
+    worker = house.one_worker(PIGEONHOLE_SERVER_URL=proxy.url)
+    make_pngs(tmp_path / "in", 10)
+
+    proxy.arm()
+    first = submit(house, tmp_path / "in", tmp_path / "first.csv")
+    wait_until(proxy.stalled.is_set, what="an acknowledgement is stalled")
+    second = submit(house, tmp_path / "in", tmp_path / "second.csv")
+
+    assert house.outcome(first).state == "succeeded", house.logs()
+    assert house.outcome(second).state == "succeeded", house.logs()
+    assert worker.process.poll() is None
+    proxy.close()

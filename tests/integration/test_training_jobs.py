@@ -5,30 +5,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image, ImageDraw
 
 from modeling.inference.classifier import Classifier
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.job_folder import JobFolder
+from tests.support.published_models import make_shapes
 from tests.support.server import wait_until
 from tests.support.workers import House, read_json
 from workers.training.run import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-
-def make_shapes(folder: Path, num_images: int = 60) -> Path:
-    """A folder per class: bars that stand, and bars that lie."""
-    for index in range(num_images):
-        upright = index % 2 == 0
-        image = Image.new("L", (28, 28), 20)
-        at = 4 + index % 18
-        box = (at, 2, at + 4, 26) if upright else (2, at, 26, at + 4)
-        ImageDraw.Draw(image).rectangle(box, fill=220)
-        path = folder / ("standing" if upright else "lying") / f"{index:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
-    return folder
 
 
 def training_child(house: House) -> psutil.Process:
@@ -88,20 +74,19 @@ def test_training_data_that_cannot_be_used_is_refused_at_once_and_leaves_nothing
     assert busy_house.jobs() == before
 
 
-def test_a_cancelled_training_ends_its_process_and_publishes_nothing(house: House, tmp_path: Path):
-    house.hire()
-    job = house.submit(
-        "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
+def test_a_cancelled_training_ends_its_process_and_publishes_nothing(busy_house: House, tmp_path: Path):
+    job = busy_house.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "cancelled", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(house, job)
-    child = training_child(house)
+    wait_for_epoch(busy_house, job)
+    child = training_child(busy_house)
 
-    house.run_ok("cancel", job)
+    busy_house.run_ok("cancel", job)
 
-    assert house.outcome(job).state == "cancelled"
+    assert busy_house.outcome(job).state == "cancelled"
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
-    assert house.run("wait", job).returncode == 1
-    assert house.run("models", "show", "bars").returncode == 4
+    assert busy_house.run("wait", job).returncode == 1
+    assert busy_house.run("models", "show", "cancelled").returncode == 4
 
 
 def kill_training(house: House, job: str) -> None:
@@ -117,66 +102,66 @@ def events_of(house: House, job: str) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(house: House, tmp_path: Path):
-    house.hire()
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(busy_house: House, tmp_path: Path):
     data = make_shapes(tmp_path / "in")
     spec = ("train", str(data), "--arch", "mlp", "--epochs", "80", "--name")
-    job = house.submit(*spec, "killed")
+    job = busy_house.submit(*spec, "killed")
 
-    kill_training(house, job)
+    kill_training(busy_house, job)
 
-    assert house.outcome(job).state == "succeeded", house.logs()
-    house.run_ok(*spec, "undisturbed")
-    store = ModelStore(house.settings.models)
+    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
+    busy_house.run_ok(*spec, "undisturbed")
+    store = ModelStore(busy_house.settings.models)
     assert store.resolve("killed").digest == store.resolve("undisturbed").digest
-    resumed = [event for event in events_of(house, job) if event["event"] == "resumed"]
+    resumed = [event for event in events_of(busy_house, job) if event["event"] == "resumed"]
     assert len(resumed) == 1
     assert resumed[0]["epoch"] >= 1
 
 
-def test_a_training_that_is_killed_time_after_time_ends_as_failed_with_its_last_lines(house: House, tmp_path: Path):
-    house.hire()
-    job = house.submit(
-        "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
+def test_a_training_that_is_killed_time_after_time_ends_as_failed_with_its_last_lines(
+    busy_house: House, tmp_path: Path
+):
+    job = busy_house.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "mortal", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(house, job)
-    with (JobFolder.open(house.settings, job).path / "training.log").open("a") as log:
+    wait_for_epoch(busy_house, job)
+    with (JobFolder.open(busy_house.settings, job).path / "training.log").open("a") as log:
         log.write("the last thing it said\n")
 
     for _ in range(MAX_DEATHS):
-        kill_training(house, job)
+        kill_training(busy_house, job)
 
-    outcome = house.outcome(job)
+    outcome = busy_house.outcome(job)
     assert outcome.state == "failed"
     assert "signal 9" in (outcome.error or "")
     assert "the last thing it said" in (outcome.error or "")
 
 
-def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(house: House, tmp_path: Path):
-    first = house.hire()
+def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(busy_house: House, tmp_path: Path):
+    [first] = busy_house.workers
     data = make_shapes(tmp_path / "in")
-    job = house.submit("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "80")
-    wait_for_epoch(house, job)
-    child = training_child(house)
+    job = busy_house.submit("train", str(data), "--name", "inherited", "--arch", "mlp", "--epochs", "80")
+    wait_for_epoch(busy_house, job)
+    child = training_child(busy_house)
 
     first.kill()
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
-    house.hire()
+    busy_house.hire()
 
-    assert house.outcome(job).state == "succeeded", house.logs()
-    assert ModelStore(house.settings.models).resolve("bars").version == 1
+    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
+    assert ModelStore(busy_house.settings.models).resolve("inherited").version == 1
 
 
-def test_a_worker_told_to_stop_hands_its_training_back(house: House, tmp_path: Path):
-    worker = house.hire()
-    job = house.submit(
-        "train", str(make_shapes(tmp_path / "in")), "--name", "bars", "--arch", "mlp", "--epochs", "10000"
+def test_a_worker_told_to_stop_hands_its_training_back(busy_house: House, tmp_path: Path):
+    [worker] = busy_house.workers
+    job = busy_house.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "handed-back", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(house, job)
+    wait_for_epoch(busy_house, job)
 
     worker.terminate()
 
     assert worker.process.wait(60) == 0
-    record = house.record(job)
+    record = busy_house.record(job)
     assert (record.state, record.error) == ("running", "")
-    assert house.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:returned") == 1
+    assert busy_house.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:returned") == 1

@@ -1,32 +1,44 @@
 """A whole house for a test: a home, a server, real worker processes, and the `pigeonhole` command."""
 
+import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, all_jobs
 from orchestrator.contract.ledger.ledger import JobRecord, Ledger
+from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs.submit import JobClient
 from tests.support.server import Server, wait_until
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
-WORKER_PATIENCE_S = 90.0  # a worker imports torch, beside others that do
-JOB_PATIENCE_S = 90.0
+WORKER_PATIENCE_S = 180.0  # a worker imports torch, beside others that do
+JOB_PATIENCE_S = 180.0
 
 
 @dataclass
 class Worker:
-    """A worker's parent process and its log."""
+    """A worker's parent process, its log, and what its environment has of its own."""
 
     process: subprocess.Popen[bytes]
     log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its parent process has not ended."""
+        return self.process.poll() is None
 
     def ready(self) -> bool:
         """Whether its child has loaded torch and takes doorbells."""
@@ -39,9 +51,28 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
+    def kill_group(self) -> None:
+        """Kill it with its children, for tests that are over."""
+        if self.alive:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
     def terminate(self) -> None:
         """As an operator or an orchestrator does."""
         self.process.send_signal(signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It and its children take no doorbells and say nothing, as long as the block lasts."""
+        parent = psutil.Process(self.process.pid)
+        processes = [parent, *parent.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
 
 @dataclass
@@ -52,6 +83,7 @@ class House:
     server: Server
     environment: dict[str, str] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def settings(self) -> Settings:
@@ -68,7 +100,7 @@ class House:
     ) -> subprocess.CompletedProcess[str]:
         """Run `pigeonhole ...` to its end; file names that are not UTF-8 survive in what it says."""
         done = subprocess.run(
-            [*COMMAND, *arguments], env=self._environment(), input=input, capture_output=True, timeout=180, cwd=cwd
+            [*COMMAND, *arguments], env=self._environment(), input=input, capture_output=True, timeout=300, cwd=cwd
         )
         out, err = (stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)
@@ -89,7 +121,7 @@ class House:
 
     def hire(self, *, wait: bool = True, **environment: str) -> Worker:
         """Start a worker, and wait until it is ready."""
-        log = self.home.parent / f"worker-{len(self.workers)}.log"
+        log = self.home.parent / f"worker-{next(self._numbers)}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*COMMAND, "worker", "--device", "cpu"],
@@ -98,11 +130,48 @@ class House:
                 stderr=file,
                 start_new_session=True,
             )
-        worker = Worker(process, log)
+        worker = Worker(process, log, environment)
         self.workers.append(worker)
         if wait:
             wait_until(worker.ready, what="the worker is ready", timeout_s=WORKER_PATIENCE_S)
         return worker
+
+    def one_worker(self, **environment: str) -> Worker:
+        """The only living worker, ready, with this environment: an earlier test's if there is one, else a new one."""
+        kept = [worker for worker in self.workers if worker.alive and worker.environment == environment][:1]
+        self.dismiss(keep=kept)
+        worker = kept[0] if kept else self.hire(**environment)
+        wait_until(worker.ready, what="the worker is ready", timeout_s=WORKER_PATIENCE_S)
+        return worker
+
+    def dismiss(self, *, keep: Sequence[Worker] = ()) -> None:
+        """Kill all workers but these; the ledger forgets them, as it would in an hour."""
+        self.close(keep=keep)
+        self.workers = list(keep)
+        live_workers, pids = self.ledger.live_workers, {worker.process.pid for worker in keep}
+        for record in live_workers.workers():
+            if record.pid not in pids:
+                live_workers.remove(record.worker)
+
+    def end_jobs(self, *, keep: set[str]) -> None:
+        """Cancel the jobs that a test has left, but for those to `keep`, and wait for their ends."""
+        ledger, left = self.ledger, self.ledger.active() - keep
+        if not left:
+            return
+        living = [worker for worker in self.workers if worker.alive]
+        self.dismiss(keep=living)
+        client = JobClient(self.settings)
+        for job in left:
+            client.cancel(job)
+
+        def ended() -> bool:
+            for job in left & ledger.active() if not living else ():
+                client.cancel(job)  # ends it as soon as the lease of a worker that was killed has run out
+            return not left & ledger.active()
+
+        wait_until(ended, what=f"jobs {left} end", timeout_s=JOB_PATIENCE_S)
+        if not living:
+            ledger.client.delete(*ALL_QUEUES)
 
     def submit(self, *arguments: str) -> str:
         """Submit with --detach; returns the job."""
@@ -140,12 +209,11 @@ class House:
         """What the workers said, for a failing test."""
         return "\n".join(f"--- {worker.log.name}\n{worker.log.read_text()[-4000:]}" for worker in self.workers)
 
-    def close(self) -> None:
-        """End every worker and wait for it."""
+    def close(self, *, keep: Sequence[Worker] = ()) -> None:
+        """Kill every worker but these."""
         for worker in self.workers:
-            if worker.process.poll() is None:
-                os.killpg(worker.process.pid, signal.SIGKILL)
-            worker.process.wait()
+            if worker not in keep:
+                worker.kill_group()
 
     def _environment(self) -> dict[str, str]:
         return (
