@@ -15,7 +15,7 @@ from modeling.images.loader import MAX_FILE_BYTES
 FILE_NAME = "image_facts.sqlite"
 _WAIT_S = 10.0  # for the lock of another process
 _BATCH = 256  # images written in one transaction
-_MADE_BY = f"1 Pillow-{PIL.__version__} {MAX_PIXELS} {MAX_FILE_BYTES}"  # 1: the version of check_image
+_MADE_BY = f"2 Pillow-{PIL.__version__} {MAX_PIXELS} {MAX_FILE_BYTES}"  # 2: the version of check_image
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS images (
         digest TEXT PRIMARY KEY, made_by TEXT NOT NULL, said TEXT NOT NULL, thumbnail BLOB NOT NULL

@@ -71,12 +71,17 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 def _thumbnail(image: Image.Image) -> tuple[bytes, bool]:
     """The thumbnail of an upright image, and whether the image is grey.
 
-    The same on every processor, because duplicates and splits depend on it. Pillow's conversions and its box filter
-    add integers; the filter's weights are quotients that every processor rounds equally. Decoders use integers as well:
-    libjpeg-turbo's default transform, scaling and upsampling give the same bytes with and without SIMD. Only lossy
-    JPEG 2000, AVIF and CIELAB use floats: a pixel may differ by one level between builds of Pillow for x86 and Arm.
+    The same on every processor, as duplicates and splits follow from it. Pillow's conversions and its box filter add
+    whole numbers; the filter's weights are quotients that every processor rounds alike. It is told which axis comes
+    first, as that changes what is rounded, and Pillow 13 chooses otherwise than 12. Decoders compute in whole
+    numbers, too: libjpeg-turbo's default transform, fractions and upsampling give the same bytes with SIMD as without,
+    but where the coefficients of a damaged file overflow. Only lossy JPEG 2000 goes through floats, and AVIF in builds
+    without libyuv: there a pixel may differ by a level between x86 and Arm.
     """
-    small = to_mode(image, _RGB).resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)
+    grows = image.width < GREY_SIDE < image.height  # a narrow strip shrinks before it grows, or it would fill memory
+    half_way = (image.width, GREY_SIDE) if grows else (GREY_SIDE, image.height)
+    small = to_mode(image, _RGB).resize(half_way, Image.Resampling.BOX)
+    small = small.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)
     luma, *chromas = small.convert("YCbCr").split()
     side = (COLOUR_SIDE, COLOUR_SIDE)
     colours = [np.asarray(chroma.resize(side, Image.Resampling.BOX)) for chroma in chromas]

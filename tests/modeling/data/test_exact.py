@@ -30,13 +30,13 @@ from tests.support.pictures import write_files
 
 STAGES = ("thumbnails", "hashes", "candidates", "confirmed", "duplicates", "splits")
 DIGESTS = {  # of STAGES
-    "files": "d930a7a1cddf e5ed08664de0 844771603c90 f6cfbd32c7c3 197170aaa924 5d62157fd69a",
+    "files": "40cbcf5b668c e5ed08664de0 844771603c90 f6cfbd32c7c3 197170aaa924 5d62157fd69a",
     "glyphs": "162e81c9bd9b 927e1adc9a40 c5381de8e1a3 b04ec0e4883c 16d6d69cdf19 ac4b42adcaf9",
     "colours": "669cb7635505 3c20c2f93775 4fcf3f74bf54 0d176f3fa818 6319c09a85c3 aefed4736d0d",
     "mnist": "a0fb5519c9bb d735885920ca 88b89cc5bd06 e3b0c44298fc 55f385cf2332 2924e6abf4dc",
     "notmnist": "a06903439926 c0cf3a3a620b 4613e728b4dc bd5f455a94b5 fce8e5faa3bb a1953ed4da77",
     "cifar10": "be91eab022d2 5843f838df7a eb0ffff5cc3d 653c53d312ff baf279ea5f1b dc10a8a53349",
-    "cats_dogs": "dddfb4e482e9 1537f2660ce0 766fa6e671c3 516f36011b01 c8e9b9953035 b493d2c8bd29",
+    "cats_dogs": "51035bd8ee2a 1537f2660ce0 766fa6e671c3 516f36011b01 c8e9b9953035 b493d2c8bd29",
     "postcards": "2da7132d9337 3854ea18df8e c5a7e04db8b9 c5a7e04db8b9 c5b91ef594c3 2a536bf16efe",
 }
 
@@ -171,7 +171,7 @@ def test_every_stage_gives_the_same_bytes_on_every_processor(tmp_path, name):
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of odd files
 def test_files_of_every_format_give_the_same_thumbnails_on_every_processor():
-    """Without those whose decoders go through floats, and a JPEG that is damaged: its coefficients overflow."""
+    """Without those whose decoders may go through floats, and a damaged JPEG whose coefficients overflow."""
     floats, damaged = {"JPEG2000", "AVIF"}, "hopper_bad_exif.jpg"
     facts = []
     for path in sorted(real_data("pathological").rglob("*")):
@@ -180,4 +180,4 @@ def test_files_of_every_format_give_the_same_thumbnails_on_every_processor():
                 facts.append(check_image(path.read_bytes()))
     exact = [fact for fact in facts if fact.format not in floats]
 
-    assert (len(exact), digest_of(thumbnails_of(exact))) == (948, "27b1efee5d7b")
+    assert (len(exact), digest_of(thumbnails_of(exact))) == (948, "7b977763726b")
