@@ -156,7 +156,9 @@ def test_nothing_is_chosen_by_the_test_part(base, tmp_path, from_weights):
         data.mkdir()
         write(data, "train", 96)
         write(data, "t10k", 20, swapped=name == "wrong")
-        wish = replace(base, data=data, output=tmp_path / f"model-{name}", cache=None, validation=0.25)
+        wish = replace(
+            base, data=data, output=tmp_path / f"model-{name}", cache=None, validation=0.25, deterministic=True
+        )
         card, _ = run(replace(wish, epochs=2) if from_weights else replace(wish, weights=None, epochs=4))
         cards.append(card)
         weights.append((tmp_path / f"model-{name}" / "model.safetensors").read_bytes())
@@ -189,25 +191,41 @@ def test_many_photographs_are_mixed_and_changed_more(base, architecture, num_ima
         assert (recipe.augmentation, recipe.mixing) == (augmentation, mixing)
 
 
-@pytest.mark.parametrize("from_weights", [True, False])
-def test_rare_classes_weigh_more_in_what_is_fitted(base, tmp_path, monkeypatch, from_weights):
+@pytest.fixture
+def uneven(base, tmp_path):
+    """A training of one epoch on data with four times as many bars across as down."""
     data = make_class_folders(tmp_path / "data", 24)
     for path in sorted((data / "down").iterdir())[6:]:
         path.unlink()
-    seen = []
-    fit = training_transfer.fit_probe
-    monkeypatch.setattr(
-        training_transfer, "fit_probe", lambda *args, **more: seen.append(more["sample_weight_N"]) or fit(*args, **more)
-    )
+    return replace(base, data=data, output=tmp_path / "model", epochs=1)
 
-    wish = replace(base, data=data, output=tmp_path / "model", epochs=1)
-    card, _ = run(wish if from_weights else replace(wish, weights=None))
+
+def watch(monkeypatch, module, name):
+    """The positional and keyword arguments of each call of a module's function from now on."""
+    calls, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **more: calls.append((args, more)) or function(*args, **more))
+    return calls
+
+
+def test_rare_classes_weigh_more_in_the_probe_and_in_fine_tuning(uneven, monkeypatch):
+    """Whichever of the two is kept."""
+    probes = watch(monkeypatch, training_transfer, "fit_probe")
+    tunings = watch(monkeypatch, training_transfer, "fit_network")
+
+    run(uneven)
+
+    [(_, options)], [(tuned_with, _)] = probes, tunings
+    *_, plan = tuned_with
+    assert plan.class_weights[1] == pytest.approx(2 * plan.class_weights[0], rel=0.2)  # four times as rare, by the root
+    assert plan.freeze_statistics is True
+    assert set(options["sample_weight_N"].tolist()) == set(plan.class_weights)
+
+
+def test_rare_classes_weigh_more_in_what_is_trained_from_scratch(uneven):
+    card, _ = run(replace(uneven, weights=None))
 
     weights = card.training["plan"]["class_weights"]
-    assert weights[1] == pytest.approx(2 * weights[0], rel=0.2)  # four times as rare, by the root
-    if from_weights:
-        assert len(set(seen[0].tolist())) == 2
-        assert card.training["plan"]["freeze_statistics"] is True
+    assert weights[1] == pytest.approx(2 * weights[0], rel=0.2)
 
 
 def test_a_budget_too_small_for_fine_tuning_leaves_the_probe_and_says_so(base, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,21 +54,25 @@ def clock(monkeypatch):
     return clock
 
 
-def test_a_precision_that_is_slower_is_not_chosen():
-    class SlowInHalf(nn.Module):
+@pytest.mark.parametrize(("half_s", "precision"), [(1.0, "fp32"), (0.009, "fp32"), (0.008, "bf16")])
+def test_half_precision_is_chosen_if_its_steps_take_clearly_less_time(monkeypatch, half_s, precision):
+    now_s = 0.0
+
+    class Timed(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = nn.Linear(4, 2)
 
         def forward(self, images):
-            if torch.is_autocast_enabled("cpu"):
-                for _ in range(300):
-                    torch.rand(64, 64) @ torch.rand(64, 64)
+            nonlocal now_s
+            now_s += half_s if torch.is_autocast_enabled("cpu") else 0.01
             return self.inner(images.flatten(1))
 
-    plan = time_plans(SlowInHalf(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, tell=quiet)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: now_s))
 
-    assert plan.precision == "fp32"
+    plan = time_plans(Timed(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, tell=quiet)
+
+    assert plan.precision == precision
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
