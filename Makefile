@@ -12,7 +12,7 @@ UV = $$(command -v uv || echo $(BIN)/uv)
 .PHONY: help demo test test-fast fuzz test-elsewhere check format docs bench bench-jobs bench-accuracy lock install clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(STAMP)  ## A whole run in about a minute
 	$(BIN)/pigeonhole demo
@@ -23,6 +23,9 @@ test: check  ## Everything that CI checks
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
+
+test-elsewhere: $(STAMP)  ## Tests that compute, as on two older processors; 6 minutes. One library alone: NAMES="numpy onednn"
+	$(BIN)/python -m tests.elsewhere $(NAMES)
 
 fuzz: $(STAMP)  ## Property tests with new seeds and a hundred times the examples; prints how to reproduce what fails
 	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile fuzz --timeout 0 --numprocesses 2 --dist worksteal
