@@ -34,8 +34,11 @@ def grey_png(value: int, size: tuple[int, int] = (4, 4)) -> bytes:
 
 
 def glyph(label: int, variant: int, side: int = 12) -> Image.Image:
-    """A bar: horizontal for label 0, vertical for label 1, at a place that depends on the variant."""
-    pixels = np.zeros((side, side), dtype=np.uint8)
+    """A bar: horizontal for label 0, vertical for label 1, at a place that depends on the variant.
+
+    Each has a grain of its own: without it, bars at one place are near duplicates, whatever their brightness.
+    """
+    pixels = np.random.default_rng([label, variant]).integers(0, 40, (side, side), dtype=np.uint8)
     place = 2 + variant % (side - 4)
     if label == 0:
         pixels[place, 1:-1] = 200 + variant % 50
