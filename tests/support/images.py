@@ -38,7 +38,7 @@ def glyph(label: int, variant: int, side: int = 12) -> Image.Image:
 
     Each has a grain of its own: without it, bars at one place are near duplicates, whatever their brightness.
     """
-    pixels = np.random.default_rng([label, variant]).integers(0, 40, (side, side), dtype=np.uint8)
+    pixels = np.random.default_rng([label, variant]).integers(0, 15, (side, side), dtype=np.uint8)
     place = 2 + variant % (side - 4)
     if label == 0:
         pixels[place, 1:-1] = 200 + variant % 50
