@@ -1,4 +1,4 @@
-"""A data set made ready to be learnt: its preprocessing chosen, its images decoded or at hand."""
+"""Prepares data for training: loads, scans and splits them, chooses the preprocessing and decodes the images."""
 
 # Shapes: N images, M chosen images, H height, W width, C channels.
 import hashlib
@@ -25,46 +25,46 @@ from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.images.progress import Emit, Progress
 from modeling.networks.architectures import Architecture
-from modeling.training.fit.task import AnyImages, Task
+from modeling.training.fit.inputs import AnyImages, FitInputs
 from modeling.training.request import MIN_IMAGE_SIZE, TrainRequest
 
-MAX_TENSOR_BYTES = 8 << 30  # larger sets are decoded in every epoch
+MAX_TENSOR_BYTES = 8 << 30  # larger data sets are decoded again in every epoch
 _SHARE_OF_MEMORY = 0.4
-_SAMPLE = 200  # images looked at to choose size and mode
-_MEASURED, _MEASURED_BYTES = 2000, 1 << 30  # images whose mean and deviation stand for all, where all are more
-_SMALL = 64  # px: the side up to which images keep their own size, and the default side of larger ones
-_DECODED_AHEAD = 1024  # images; they lie in place, so what waits is small
-_MARGIN = 256 / 224  # how much larger photographs are decoded for augmentation to choose a part from
+_SAMPLE = 200  # images that are read to choose size and mode
+_NUM_MEASURED, _MEASURED_BYTES = 2000, 1 << 30  # larger data sets are sampled for mean and deviation
+_SMALL = 64  # px: the side up to which images keep their size, and the default side for larger images
+_DECODED_AHEAD = 1024  # images; results are written in place, so waiting results are small
+_MARGIN = 256 / 224  # photographs are decoded larger by this factor, for augmentation to crop from
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Data:
-    """The data of a training: what they are, what a look at them showed, and who learns from which."""
+class TrainingData:
+    """The data of a training: the data set, its data report and its split."""
 
     dataset: Dataset
     report: DataReport
     split: Split
 
 
-def load_data(request: TrainRequest, emit: Emit) -> Data:
+def load_data(request: TrainRequest, emit: Emit) -> TrainingData:
     """Open, scan and split the data.
 
     Raises:
-        DataError: nothing can be trained on them.
+        DataError: no network can be trained on them.
     """
     dataset = open_dataset(request.data)
     report = scan_dataset(dataset, emit, request.cache)
     split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
-    data = Data(dataset, report, split)
+    data = TrainingData(dataset, report, split)
     for finding in report.findings:
         if finding.severity == "warning":
             emit({"event": "warning", "text": finding.message})
-    emit({"event": "data"} | describe(data))
+    emit({"event": "data"} | data_facts(data))
     return data
 
 
-def describe(data: Data) -> dict[str, Any]:
-    """What the data are, for the `data` event and the model's card."""
+def data_facts(data: TrainingData) -> dict[str, Any]:
+    """Facts about the data, for the `data` event and the model's card."""
     dataset, split = data.dataset, data.split
     used = np.concatenate([split.train, split.validation, split.test])
     counts = np.bincount(dataset.targets_N[used], minlength=len(dataset.labels)).tolist()
@@ -82,10 +82,11 @@ def describe(data: Data) -> dict[str, Any]:
 
 
 def choose_preprocessing(dataset: Dataset, architecture: Architecture, image_size: int | None) -> Preprocessing:
-    """Size and mode that suit the network and the data; mean and std are yet to be measured.
+    """Choose size and mode for the network and the data; mean and std are measured later.
 
-    A network that wants a size gets it. Others: pixels keep their own size; files do where all have the same and
-    it is small; else 64 x 64. Grey where all images are grey. `image_size` overrides the size.
+    If the network has a default size, it is used. Otherwise pixels keep their size, files keep theirs if all have the
+    same small size, and all others become 64 x 64. The mode is grey if all images are grey. `image_size` overrides the
+    size.
     """
     mode, (height, width) = _own_mode_and_size(dataset)
     if min(height, width) < MIN_IMAGE_SIZE or max(height, width) > _SMALL:
@@ -100,7 +101,7 @@ def choose_preprocessing(dataset: Dataset, architecture: Architecture, image_siz
 
 
 def _own_mode_and_size(dataset: Dataset) -> tuple[Literal["L", "RGB"], tuple[int, int]]:
-    """Mode and (height, width) of the images; (0, 0) where they differ."""
+    """Mode and (height, width) of the images; (0, 0) if sizes differ."""
     if dataset.pixels_NHWC is not None:
         _, height, width, channels = dataset.pixels_NHWC.shape
         return "L" if channels == 1 else "RGB", (height, width)
@@ -110,7 +111,7 @@ def _own_mode_and_size(dataset: Dataset) -> tuple[Literal["L", "RGB"], tuple[int
 
 
 def _sample(files: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
-    """Sizes (width, height) of some files spread over all, and whether all of those are grey."""
+    """Sizes (width, height) of an evenly spaced sample of files, and whether all of the sample are grey."""
     sizes: set[tuple[int, int]] = set()
     grey = True
     for path in files[:: max(1, len(files) // _SAMPLE)]:
@@ -118,7 +119,7 @@ def _sample(files: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
             with Image.open(io.BytesIO(path.read_bytes()), formats=READABLE_FORMATS) as image:
                 sizes.add(image.size)
                 grey = grey and _is_grey(image)
-        except Exception:  # noqa: S112  # broken files raise anything; the scan has said what it is
+        except Exception:  # noqa: S112  # broken files can raise anything; the scan has reported them
             continue
     return sizes, grey and bool(sizes)
 
@@ -127,32 +128,32 @@ def _is_grey(image: Image.Image) -> bool:
     if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
         return True
     if max(image.size) > _SMALL * 16:
-        return False  # a large colour mode is not worth decoding here
+        return False  # decoding large colour images takes too long here
     red, green, blue = image.convert("RGB").split()
     return red.tobytes() == green.tobytes() == blue.tobytes()
 
 
-def make_task(data: Data, preprocessing: Preprocessing, emit: Emit, *, photographs: bool) -> Task:
-    """The images of a run, decoded as the model will see them, and photographs for training with a margin."""
+def make_fit_inputs(data: TrainingData, preprocessing: Preprocessing, emit: Emit, *, photographs: bool) -> FitInputs:
+    """The inputs of a run: images decoded with the model's preprocessing; training photographs get a margin."""
     dataset, split = data.dataset, data.split
     if not photographs:
         used = np.sort(np.concatenate([split.train, split.validation, split.test]))
         images = load_images(dataset, preprocessing, used, emit)
-        return Task(images, images, dataset.targets_N, split, preprocessing, _contents(data))
+        return FitInputs(images, images, dataset.targets_N, split, preprocessing, _contents(data))
     train_images = load_images(dataset, with_margin(preprocessing), split.train, emit)
     held_out = np.sort(np.concatenate([split.validation, split.test]))
     images = load_images(dataset, preprocessing, held_out, emit)
-    return Task(train_images, images, dataset.targets_N, split, preprocessing, _contents(data))
+    return FitInputs(train_images, images, dataset.targets_N, split, preprocessing, _contents(data))
 
 
-def _contents(data: Data) -> str:
-    """sha256 over the digests of the images that train and choose."""
+def _contents(data: TrainingData) -> str:
+    """sha256 over the digests of the training and validation images."""
     used = np.concatenate([data.split.train, data.split.validation]).tolist()
     return hashlib.sha256("\n".join(data.report.digests[index] for index in used).encode()).hexdigest()
 
 
 def with_margin(preprocessing: Preprocessing) -> Preprocessing:
-    """The preprocessing of images from which augmentation takes a part: all that the short side leaves."""
+    """The preprocessing of images that augmentation crops from: a larger size without the final crop."""
     if preprocessing.resize is None:
         height, width = (round(side * _MARGIN) for side in (preprocessing.height, preprocessing.width))
         return replace(preprocessing, height=height, width=width)
@@ -160,20 +161,25 @@ def with_margin(preprocessing: Preprocessing) -> Preprocessing:
 
 
 def load_images(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Images:
-    """The chosen images decoded into memory; where they do not fit there, read whenever they are wanted.
+    """The chosen images, decoded into memory; if they do not fit, they are decoded on demand.
 
     Raises:
         DataError: an image that could be read during the scan no longer can.
     """
     size_bytes = len(indices_M) * int(np.prod(preprocessing.shape))
     if size_bytes > min(MAX_TENSOR_BYTES, int(_SHARE_OF_MEMORY * psutil.virtual_memory().available)):
-        emit({"event": "note", "text": f"{size_bytes >> 20} MiB of pixels: decoding anew in every epoch"})
+        emit(
+            {
+                "event": "note",
+                "text": f"{size_bytes >> 20} MiB of pixels do not fit in memory: decoding again in every epoch",
+            }
+        )
         return ImageFiles(dataset, preprocessing)
     return DecodedImages(_decode(dataset, preprocessing, indices_M, emit), indices_M, dataset.num_images)
 
 
 def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Pixels:
-    """Pixels MHWC of the chosen images, decoded in threads."""
+    """Decode the chosen images in threads to pixels MHWC."""
     own = dataset.pixels_NHWC
     if own is not None and own.shape[1:] == preprocessing.shape and preprocessing.resize is None:
         return own if len(indices_M) == len(own) else own[indices_M]
@@ -196,12 +202,12 @@ def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, 
 def channel_statistics(images: AnyImages, indices_M: Indices) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over the chosen images, for pixels in [0, 1].
 
-    Exact for up to 1 GiB of pixels, else over some 2,000 images spread evenly, wherever they lie: how much memory
-    happens to be free must not change a model.
+    Exact for up to 1 GiB of pixels, else over about 2,000 evenly spaced images. The limit is fixed, so that the amount
+    of free memory does not change a model.
     """
     first_BHWC: Any = next(iter(images.batches([indices_M[:1]])))
     if len(indices_M) * int(np.prod(first_BHWC.shape)) > _MEASURED_BYTES:
-        indices_M = indices_M[:: max(1, len(indices_M) // _MEASURED)]
+        indices_M = indices_M[:: max(1, len(indices_M) // _NUM_MEASURED)]
     counts_C: list[Any] = []
     for pixels_BHWC in images.batches(indices_M[start : start + 1024] for start in range(0, len(indices_M), 1024)):
         channels = pixels_BHWC.shape[3]

@@ -1,7 +1,7 @@
-"""Training from pre-trained weights: cached features and a linear probe, then fine-tuning where time is given.
+"""Training from pre-trained weights: a linear probe on cached features, then optional fine-tuning.
 
-The order of Kumar et al. 2022 (arXiv:2202.10054): a probe first, then fine-tuning that starts from it, so that a
-random head does not spoil the features. Whichever is better on validation is kept.
+As in Kumar et al. 2022 (arXiv:2202.10054), fine-tuning starts from the probe, so that a random head does not distort
+the features. The model that is better on validation is kept.
 """
 
 # Shapes: M images in use, F features, L labels.
@@ -23,56 +23,56 @@ from modeling.networks.build import build_network
 from modeling.networks.heads import set_head
 from modeling.networks.recipes import FINE_TUNING, adapt_recipe
 from modeling.networks.weights import load_weights, weights_preprocessing
-from modeling.training.data import Data, make_task
+from modeling.training.data import TrainingData, make_fit_inputs
+from modeling.training.fit.inputs import compute_logits
 from modeling.training.fit.loop import DivergedError
 from modeling.training.fit.plan import BudgetError, Plan
-from modeling.training.fit.task import answer
-from modeling.training.fit.trainer import Setting, class_weights, fit_network, recipe_of
-from modeling.training.model_folder import Trained
+from modeling.training.fit.trainer import RunContext, class_weights, fit_network, recipe_of
+from modeling.training.model_folder import TrainedNetwork
 from modeling.training.request import TrainRequest
 from modeling.training.transfer.backbone import Backbone
-from modeling.training.transfer.cache import FeatureCache, Wanted, cached_features
+from modeling.training.transfer.cache import FeatureCache, ImageSelection, cached_features
 from modeling.training.transfer.probe import Probe, fit_probe
 
 Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Merit:
-    """How good a network is on validation; more is better, the first number first."""
+class ValidationScore:
+    """A network's figures on validation; compared by accuracy, then by negative log likelihood."""
 
     accuracy: float
     minus_nll: float
 
-    def beats(self, other: "Merit") -> bool:
-        """Whether it is the better of two."""
+    def is_better_than(self, other: "ValidationScore") -> bool:
+        """Whether this score is better than another."""
         return (self.accuracy, self.minus_nll) > (other.accuracy, other.minus_nll)
 
 
-def fit_from_weights(setting: Setting, data: Data) -> Trained:
-    """Fit a probe on the features of a pre-trained network, then fine-tune where epochs or a budget ask for it.
+def fit_from_weights(context: RunContext, data: TrainingData) -> TrainedNetwork:
+    """Fit a probe on the features of a pre-trained network, then fine-tune if epochs or a budget are given.
 
     Raises:
-        ModelingError: the weights cannot be had, or are not those of the architecture.
+        ModelingError: the weights cannot be loaded, or belong to another architecture.
     """
-    request = setting.request
-    network, preprocessing = pretrained(request, len(data.dataset.labels), setting.emit)
-    probed = _probe(setting, data, network.to(setting.device), preprocessing)
+    request = context.request
+    network, preprocessing = load_pretrained(request, len(data.dataset.labels), context.emit)
+    probed = _probe(context, data, network.to(context.device), preprocessing)
     if request.epochs is None and request.budget_s is None:
         return probed
     try:
-        tuned = _fine_tune(replace(setting, stage="fine-tune"), data, probed)
+        tuned = _fine_tune(replace(context, stage="fine-tune"), data, probed)
     except (BudgetError, DivergedError) as err:
-        setting.emit({"event": "warning", "text": f"no fine-tuning: {err}"})
+        context.emit({"event": "warning", "text": f"no fine-tuning: {err}"})
         return probed
-    return _better(setting, data, probed, tuned)
+    return _keep_better(context, data, probed, tuned)
 
 
-def pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple[nn.Module, Preprocessing]:
-    """The network with its pre-trained weights and a fresh head, and the preprocessing that goes with it.
+def load_pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple[nn.Module, Preprocessing]:
+    """The network with its pre-trained weights and a new head, and its preprocessing.
 
-    It is the one that the weights were made for, but for torchvision's margin: that is not cut away, so the whole
-    shorter side is seen. Operators' images are framed already: the margin is part of what they show.
+    The preprocessing is that of the weights, but without torchvision's margin: the whole shorter side is used, because
+    operators' images are already framed, and the margin is part of their content.
     """
     assert request.weights is not None
     preprocessing = weights_preprocessing(request.architecture, request.weights, request.image_size)
@@ -86,21 +86,23 @@ def pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple[nn.M
 
 
 def _download_progress(emit: Emit) -> Progress:
-    """Reports a download in bytes."""
+    """Reports the progress of a download in bytes."""
     return Progress(
         lambda num_done, num_bytes: emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes}),
         report_first=True,
     )
 
 
-def _probe(setting: Setting, data: Data, network: nn.Module, preprocessing: Preprocessing) -> Trained:
-    """The network with the head that fits its features best."""
-    request, split = setting.request, data.split
+def _probe(context: RunContext, data: TrainingData, network: nn.Module, preprocessing: Preprocessing) -> TrainedNetwork:
+    """Fit the head on the network's features, and put it into the network."""
+    request, split = context.request, data.split
     used_M = np.sort(np.concatenate([split.train, split.validation, split.test]))
-    wanted = Wanted(ImageFiles(data.dataset, preprocessing), used_M, [data.report.digests[index] for index in used_M])
+    selection = ImageSelection(
+        ImageFiles(data.dataset, preprocessing), used_M, [data.report.digests[index] for index in used_M]
+    )
     cache = FeatureCache(request.cache / "features") if request.cache else None
-    backbone = Backbone(network, request.architecture, preprocessing, setting.device)
-    features_MF = cached_features(backbone, wanted, cache, setting.emit)
+    backbone = Backbone(network, request.architecture, preprocessing, context.device)
+    features_MF = cached_features(backbone, selection, cache, context.emit)
     probe = _fit(data, used_M, features_MF)
     set_head(network, request.architecture, probe.weight_LF, probe.bias_L)
 
@@ -109,12 +111,12 @@ def _probe(setting: Setting, data: Data, network: nn.Module, preprocessing: Prep
 
     found = {"l2": probe.l2, "accuracy": probe.validation_accuracy if len(split.validation) else None}
     facts = {"kept": "probe", "probe": found}
-    setting.emit({"event": "probe", **found})
-    return Trained(network, preprocessing, logits_of, facts)
+    context.emit({"event": "probe", **found})
+    return TrainedNetwork(network, preprocessing, logits_of, facts)
 
 
-def _fit(data: Data, used_M: Indices, features_MF: NDArray[np.float32]) -> Probe:
-    """The probe, with rare classes weighing more where classes are far from even."""
+def _fit(data: TrainingData, used_M: Indices, features_MF: NDArray[np.float32]) -> Probe:
+    """Fit the probe; rare classes get higher weights if classes are imbalanced."""
     targets_N, num_classes = data.dataset.targets_N, len(data.dataset.labels)
     weights_L = class_weights(targets_N[data.split.train], num_classes)
     weights_M = None if weights_L is None else np.asarray(weights_L)[targets_N[used_M]]
@@ -123,23 +125,23 @@ def _fit(data: Data, used_M: Indices, features_MF: NDArray[np.float32]) -> Probe
     return fit_probe(features_MF, targets_N[used_M], rows, num_classes, sample_weight_N=weights_M)
 
 
-def _fine_tune(setting: Setting, data: Data, probed: Trained) -> Trained:
-    """The whole network trained on from the probe, BatchNorm's statistics frozen."""
-    request, architecture = setting.request, get_architecture(setting.request.architecture)
-    network = _copy(probed.network, request, probed.preprocessing, len(data.dataset.labels)).to(setting.device)
+def _fine_tune(context: RunContext, data: TrainingData, probed: TrainedNetwork) -> TrainedNetwork:
+    """Train the whole network, starting from the probe, with frozen BatchNorm statistics."""
+    request, architecture = context.request, get_architecture(context.request.architecture)
+    network = _copy(probed.network, request, probed.preprocessing, len(data.dataset.labels)).to(context.device)
     plan = _fine_tuning_plan(request, architecture, data)
     photographs = plan.recipe.augmentation.startswith("photo")
-    task = make_task(data, probed.preprocessing, setting.emit, photographs=photographs)
-    plan, fitted = fit_network(setting, network, task, plan)
-    facts = {"kept": "fine-tuning", "probe": probed.facts["probe"], "plan": plan.to_json(), "best_epoch": fitted.epoch}
+    inputs = make_fit_inputs(data, probed.preprocessing, context.emit, photographs=photographs)
+    plan, result = fit_network(context, network, inputs, plan)
+    facts = {"kept": "fine-tuning", "probe": probed.facts["probe"], "plan": plan.to_json(), "best_epoch": result.epoch}
 
     def logits_of(indices: Indices) -> Logits:
-        return answer(network, task.images, indices, task.preprocessing, setting.device)
+        return compute_logits(network, inputs.images, indices, inputs.preprocessing, context.device)
 
-    return Trained(network, task.preprocessing, logits_of, facts)
+    return TrainedNetwork(network, inputs.preprocessing, logits_of, facts)
 
 
-def _fine_tuning_plan(request: TrainRequest, architecture: Architecture, data: Data) -> Plan:
+def _fine_tuning_plan(request: TrainRequest, architecture: Architecture, data: TrainingData) -> Plan:
     recipe = recipe_of(request, FINE_TUNING)
     if architecture.family != "torchvision":
         recipe = replace(recipe, augmentation=architecture.recipe.augmentation)
@@ -149,27 +151,29 @@ def _fine_tuning_plan(request: TrainRequest, architecture: Architecture, data: D
 
 
 def _copy(network: nn.Module, request: TrainRequest, preprocessing: Preprocessing, num_labels: int) -> nn.Module:
-    """A network of its own with the same weights."""
+    """A copy of a network."""
     copied = build_network(request.architecture, preprocessing, num_labels)
     copied.load_state_dict(network.state_dict())
     return copied
 
 
-def _better(setting: Setting, data: Data, probed: Trained, tuned: Trained) -> Trained:
-    """The one that answers the validation images better; without any, the fine-tuned one."""
+def _keep_better(
+    context: RunContext, data: TrainingData, probed: TrainedNetwork, tuned: TrainedNetwork
+) -> TrainedNetwork:
+    """Keep the network that is better on validation; without validation images, the fine-tuned one."""
     if not len(data.split.validation):
         return tuned
-    before, after = (_merit(data, trained.logits_of) for trained in (probed, tuned))
-    keep = tuned if after.beats(before) else probed
+    before, after = (_validation_score(data, trained.logits_of) for trained in (probed, tuned))
+    keep = tuned if after.is_better_than(before) else probed
     text = f"fine-tuning: validation accuracy {before.accuracy:.4f} before, {after.accuracy:.4f} after; "
-    setting.note(text + ("kept" if keep is tuned else "the probe is kept"))
+    context.note(text + ("kept" if keep is tuned else "the probe is kept"))
     return keep
 
 
-def _merit(data: Data, logits_of: Callable[[Indices], Logits]) -> Merit:
+def _validation_score(data: TrainingData, logits_of: Callable[[Indices], Logits]) -> ValidationScore:
     logits_ML = logits_of(data.split.validation).astype(np.float64)
     targets_M = data.dataset.targets_N[data.split.validation]
     shifted_ML = logits_ML - logits_ML.max(axis=1, keepdims=True)
     log_scores_ML = shifted_ML - np.log(np.exp(shifted_ML).sum(axis=1, keepdims=True))
     accuracy = float((logits_ML.argmax(axis=1) == targets_M).mean())
-    return Merit(accuracy, float(log_scores_ML[np.arange(len(targets_M)), targets_M].mean()))
+    return ValidationScore(accuracy, float(log_scores_ML[np.arange(len(targets_M)), targets_M].mean()))

@@ -1,9 +1,9 @@
-"""int8 weights and activations for a trained network, published only where they answer as the network does.
+"""Quantises a trained network to int8, and publishes the result only if its answers are close to the network's.
 
-Static post-training quantisation in the manner of Jacob et al. 2018 (arXiv:1712.05877): scales of weights for each
-channel, scales of activations from the smallest and largest values that some training images give. The rule of what
-is good enough is ours: labels agree with those of full precision for 99.5 % of the validation images or more, and
-accuracy there falls by 0.3 points at most. Where it is not kept, the figures say so and nothing is published.
+Static post-training quantisation as in Jacob et al. 2018 (arXiv:1712.05877): one scale per channel for weights, and
+scales for activations from their minimum and maximum on some training images. The quantised network is published if
+at least 99.5 % of the validation images keep their label and validation accuracy falls by at most 0.3 percentage
+points; otherwise only the figures are reported.
 """
 
 # Shapes: B images of a batch, M chosen images, H height, W width, C channels, L labels.
@@ -28,8 +28,8 @@ from modeling.inference.classifier import Classifier
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.openvino_engine import OpenVinoEngine
 from modeling.networks.onnx_graph import write_graph
-from modeling.training.data import Data
-from modeling.training.model_folder import Model, Trained
+from modeling.training.data import TrainingData
+from modeling.training.model_folder import Model, TrainedNetwork
 
 MIN_AGREEMENT = 0.995
 MAX_FALL = 0.003  # of accuracy, in [0, 1]
@@ -44,7 +44,7 @@ Load = Callable[[int], Pixels]
 class Quality:
     """How int8 compares with full precision on the validation images; shares in [0, 1].
 
-    sha256: of the file, where it is kept.
+    sha256: of the ONNX file, if it is kept.
     """
 
     num_calibration: int
@@ -60,10 +60,10 @@ class Quality:
         return asdict(self)
 
     def __str__(self) -> str:
-        verdict = "published with the model" if self.kept else "refused: the network stays as it is"
+        verdict = "published with the model" if self.kept else "rejected: the model has no quantised network"
         return (
             f"int8: {self.agreement:.2%} of {self.num_validation} validation images get the same label "
-            f"({MIN_AGREEMENT:.1%} wanted), accuracy {self.accuracy_full:.4f} before, {self.accuracy:.4f} after "
+            f"({MIN_AGREEMENT:.1%} required), accuracy {self.accuracy_full:.4f} before, {self.accuracy:.4f} after "
             f"(may fall by {MAX_FALL}): {verdict}"
         )
 
@@ -77,10 +77,10 @@ def quantise(
     targets_M: NDArray[np.int64],
     logits_ML: NDArray[np.float32],
 ) -> tuple[Quality, bytes | None]:
-    """The quantised network as an ONNX file, and how good it is; no file where it is not good enough.
+    """Quantise a network; returns its quality, and the ONNX file if the quality is sufficient.
 
-    load: pixels HWC of an image of the data set by its index. targets_M, logits_ML: of the validation images, in
-    full precision.
+    load: returns pixels HWC of an image of the data set by its index. targets_M, logits_ML: of the validation images;
+    the logits are in full precision.
     """
     with tempfile.TemporaryDirectory(prefix="pigeonhole-int8-") as folder:
         whole, small = Path(folder, "whole.onnx"), Path(folder, "int8.onnx")
@@ -115,11 +115,11 @@ def _batches(load: Load, indices_M: Sequence[int] | Indices) -> Iterator[NDArray
 
 
 def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -> None:
-    """Quantise the ONNX file `source` by what it does with some images; whether it is any good is not asked."""
+    """Quantise the ONNX file `source`, calibrated on some images; does not check the quality."""
     from onnxruntime import quantization  # slow to import
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-        """Hands out the calibration images, batch by batch."""
+        """Provides the calibration images in batches."""
 
         def __init__(self) -> None:
             self._batches = _batches(load, calibration_M)
@@ -144,7 +144,7 @@ def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Without onnxruntime's advice, by the root logger, to simplify the graph first."""
+    """Suppress onnxruntime's warning, sent to the root logger, to preprocess the graph first."""
     root, refuse = logging.getLogger(), lambda record: record.levelno > logging.WARNING
     root.addFilter(refuse)
     try:
@@ -153,13 +153,15 @@ def _without_warnings() -> Iterator[None]:
         root.removeFilter(refuse)
 
 
-def add_int8(model: Model, data: Data, trained: Trained, emit: Callable[[dict[str, Any]], None]) -> Model:
-    """The model with its quantised network where that keeps the bound; its card has the figures either way.
+def add_int8(
+    model: Model, data: TrainingData, trained: TrainedNetwork, emit: Callable[[dict[str, Any]], None]
+) -> Model:
+    """Add the quantised network to the model if it is accurate enough; its card gets the figures in any case.
 
-    Events: a `note` where it is kept, else a `warning`, with the figures.
+    Events: a `note` if it is kept, else a `warning`, with the figures.
     """
     if not len(data.split.validation):
-        emit({"event": "warning", "text": "int8: refused, as there are no validation images to hold it to"})
+        emit({"event": "warning", "text": "int8: rejected, because there are no validation images to check it with"})
         return model
     train_M, validation_M = data.split.train, data.split.validation
     chosen = np.linspace(0, len(train_M) - 1, min(CALIBRATION_IMAGES, len(train_M))).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The folder of a trained model: weights, card, and what people want to know of how it came to be."""
+"""Writes the folder of a trained model: weights, card, records of the training, and the report."""
 
 # Shapes: N images of the data set, M chosen images, L labels.
 import hashlib
@@ -29,7 +29,7 @@ from modeling.metrics.figures import evaluate_answers
 from modeling.metrics.thresholds import fit_calibration
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.report.content import Picture, ReportContent, Sample
-from modeling.training.data import Data, describe
+from modeling.training.data import TrainingData, data_facts
 from modeling.training.fit.history import HISTORY_FILE, EpochRow, history_csv
 from modeling.training.request import TrainRequest
 
@@ -41,8 +41,8 @@ _NUM_SAMPLES = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """A network that was trained, its logits ML of the images at some indices, and how it was made."""
+class TrainedNetwork:
+    """A trained network, a function from image indices to its logits ML, and facts about its training."""
 
     network: nn.Module
     preprocessing: Preprocessing
@@ -52,7 +52,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A model's card, and the bytes of its weights file and of its quantised network, where it has one."""
+    """A model's card, and the bytes of its weights file and of its quantised network, if it has one."""
 
     card: ModelCard
     weights: bytes
@@ -60,8 +60,8 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tested:
-    """What the held-out images say: calibration and accuracy on validation, the evaluation on `part`."""
+class HeldOutResults:
+    """Results on the held-out images: calibration and accuracy on validation, the evaluation on `part`."""
 
     calibration: Calibration | None
     validation_accuracy: float | None
@@ -71,8 +71,8 @@ class Tested:
     evaluation: Evaluation | None
 
 
-def calibrate_and_test(data: Data, trained: Trained, *, max_error: float) -> Tested:
-    """Calibrate on the validation part, then look at the test part, once; without one, at validation again."""
+def calibrate_and_test(data: TrainingData, trained: TrainedNetwork, *, max_error: float) -> HeldOutResults:
+    """Calibrate on the validation part, then evaluate once on the test part (on validation if there is none)."""
     validation = _answers(data, trained, data.split.validation)
     calibration = fit_calibration(validation, max_error=max_error) if validation else None
     accuracy = None
@@ -83,11 +83,11 @@ def calibrate_and_test(data: Data, trained: Trained, *, max_error: float) -> Tes
     if test is None:
         part, indices, answers = ("validation", data.split.validation, validation)
     evaluation = evaluate_answers(answers, calibration) if answers else None
-    return Tested(calibration, accuracy, part, indices, answers, evaluation)
+    return HeldOutResults(calibration, accuracy, part, indices, answers, evaluation)
 
 
-def _answers(data: Data, trained: Trained, indices_M: Indices) -> Answers | None:
-    """The network's answers on a part; None where it is empty."""
+def _answers(data: TrainingData, trained: TrainedNetwork, indices_M: Indices) -> Answers | None:
+    """The network's answers on a part; None if it is empty."""
     if not len(indices_M):
         return None
     names = tuple(data.dataset.name(int(index)) for index in indices_M)
@@ -100,34 +100,34 @@ def weights_of(network: nn.Module) -> bytes:
     return safetensors.torch.save(state)
 
 
-def make_model(request: TrainRequest, data: Data, trained: Trained, tested: Tested) -> Model:
-    """Weights and card: nothing in them differs between two runs that end with the same weights."""
+def make_model(request: TrainRequest, data: TrainingData, trained: TrainedNetwork, held_out: HeldOutResults) -> Model:
+    """Create weights and card; two runs that end with the same weights give the same bytes."""
     weights = weights_of(trained.network)
     card = ModelCard(
         architecture=request.architecture,
         labels=data.dataset.labels,
         preprocessing=trained.preprocessing,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        metrics=_metrics(data, tested),
+        metrics=_metrics(data, held_out),
         training={
-            "data": describe(data),
+            "data": data_facts(data),
             "seed": request.seed,
             "weights": request.weights,
             **trained.facts,
             "versions": _versions(),
         },
-        calibration=tested.calibration,
+        calibration=held_out.calibration,
     )
     return Model(card, weights)
 
 
-def _metrics(data: Data, tested: Tested) -> dict[str, float]:
+def _metrics(data: TrainingData, held_out: HeldOutResults) -> dict[str, float]:
     counts = ("train", "validation", "test")
     metrics: dict[str, float] = {f"num_{part}": len(getattr(data.split, part)) for part in counts}
-    if tested.validation_accuracy is not None:
-        metrics["validation_accuracy"] = tested.validation_accuracy
-    figures = tested.evaluation
-    if figures is None or tested.part != "test":
+    if held_out.validation_accuracy is not None:
+        metrics["validation_accuracy"] = held_out.validation_accuracy
+    figures = held_out.evaluation
+    if figures is None or held_out.part != "test":
         return metrics
     metrics |= {"test_accuracy": figures.accuracy, "test_macro_f1": figures.macro_f1}
     metrics |= {"test_nll": figures.nll, "test_ece": figures.ece, "test_ece_raw": figures.raw_ece}
@@ -140,13 +140,13 @@ def _metrics(data: Data, tested: Tested) -> dict[str, float]:
 
 
 def check_output(output: Path) -> None:
-    """Refuse to write over anything but an earlier result of ours.
+    """Reject an output that exists, unless it is an empty folder or an earlier model.
 
     Raises:
-        ModelingError: something else is there.
+        ModelingError: the output contains something else.
     """
     if output.exists() and not (output.is_dir() and (output / CARD_FILE).is_file()) and not _is_empty(output):
-        raise ModelingError(f"output {output} exists and holds something else than a model; give another folder")
+        raise ModelingError(f"output {output} exists and is not a model; give another folder")
 
 
 def _is_empty(output: Path) -> bool:
@@ -154,50 +154,60 @@ def _is_empty(output: Path) -> bool:
 
 
 def write_model(
-    request: TrainRequest, data: Data, trained: Trained, tested: Tested, model: Model, history: Sequence[EpochRow]
+    request: TrainRequest,
+    data: TrainingData,
+    trained: TrainedNetwork,
+    held_out: HeldOutResults,
+    model: Model,
+    history: Sequence[EpochRow],
 ) -> None:
-    """Write everything to a folder beside the output, and rename it into place.
+    """Write all files to a folder beside the output, then rename it.
 
     Raises:
-        ModelingError: the disk is full, or refuses otherwise; the output is as it was before.
+        ModelingError: the disk is full or another write error occurs; the output does not change.
     """
     output = request.output
     try:
-        with replaced_folder(output) as staging:  # of an earlier result of ours, as check_output saw
+        with replaced_folder(output) as staging:  # replaces at most an earlier model: check_output has checked that
             (staging / WEIGHTS_FILE).write_bytes(model.weights)
             (staging / CARD_FILE).write_bytes(model.card.to_bytes())
             if model.int8 is not None:
                 (staging / INT8_FILE).write_bytes(model.int8)
-            _write_record(staging, data, tested, history)
-            _write_report(staging, data, trained, tested, model.card, history)
+            _write_record(staging, data, held_out, history)
+            _write_report(staging, data, trained, held_out, model.card, history)
     except OSError as err:
         raise ModelingError(
-            f"the trained model cannot be written to {output}: {err.strerror or err}; make room and train again: "
-            "it goes on from its last checkpoint"
+            f"the trained model cannot be written to {output}: {err.strerror or err}; free disk space and train "
+            "again: the training resumes from its last checkpoint"
         ) from err
 
 
-def _write_record(folder: Path, data: Data, tested: Tested, history: Sequence[EpochRow]) -> None:
-    """What programs read: the split, the data report, the quarantine list, the history, the evaluation."""
+def _write_record(folder: Path, data: TrainingData, held_out: HeldOutResults, history: Sequence[EpochRow]) -> None:
+    """Write the files for programs: split, data report, quarantine list, history and evaluation."""
     write_split(folder / SPLIT_FILE, data.dataset, data.report, data.split)
     (folder / DATA_REPORT_FILE).write_text(json.dumps(data.report.to_json(), indent=2, ensure_ascii=False) + "\n")
     data.report.write_quarantine(folder / QUARANTINE_FILE)
     if history:
         (folder / HISTORY_FILE).write_bytes(history_csv(history))
-    if tested.evaluation is not None:
-        document = {"part": tested.part} | tested.evaluation.to_json()
+    if held_out.evaluation is not None:
+        document = {"part": held_out.part} | held_out.evaluation.to_json()
         (folder / EVALUATION_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _write_report(
-    folder: Path, data: Data, trained: Trained, tested: Tested, card: ModelCard, history: Sequence[EpochRow]
+    folder: Path,
+    data: TrainingData,
+    trained: TrainedNetwork,
+    held_out: HeldOutResults,
+    card: ModelCard,
+    history: Sequence[EpochRow],
 ) -> None:
-    """What people look at."""
+    """Write the report for people."""
     from modeling.report.write import write_report  # matplotlib is slow to import
 
     def picture(index: int) -> Picture | None:
         try:
-            return load_image(data.dataset, int(tested.indices_M[index]), trained.preprocessing)
+            return load_image(data.dataset, int(held_out.indices_M[index]), trained.preprocessing)
         except ImageError:
             return None
 
@@ -206,11 +216,11 @@ def _write_report(
         facts=_facts(card),
         history=[dict(row) for row in history],
         data=data.report.to_json(),
-        evaluation=tested.evaluation,
-        calibration=tested.calibration,
-        part=tested.part,
+        evaluation=held_out.evaluation,
+        calibration=held_out.calibration,
+        part=held_out.part,
         picture=picture,
-        samples=_samples(tested, picture),
+        samples=_samples(held_out, picture),
     )
     write_report(folder, content)
 
@@ -230,11 +240,11 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
     return lines + [(name.replace("_", " "), str(value)) for name, value in recipe.items()]
 
 
-def _samples(tested: Tested, picture: Callable[[int], Picture | None]) -> list[Sample]:
-    """Images spread evenly over the part, with the model's answers."""
-    if tested.answers is None:
+def _samples(held_out: HeldOutResults, picture: Callable[[int], Picture | None]) -> list[Sample]:
+    """An evenly spaced sample of the part's images, with the model's answers."""
+    if held_out.answers is None:
         return []
-    answers, calibration = tested.answers, tested.calibration
+    answers, calibration = held_out.answers, held_out.calibration
     scored = Scored.of(answers, calibration.temperature if calibration else 1.0)
     samples = []
     for index in np.linspace(0, len(answers.names) - 1, min(_NUM_SAMPLES, len(answers.names))).astype(int).tolist():

@@ -1,9 +1,9 @@
-"""`python -m modeling.training.process REQUEST.json`: a training or an evaluation in a process of its own.
+"""`python -m modeling.training.process REQUEST.json`: runs a training or an evaluation in a separate process.
 
-The request is that of `train` or `evaluate` as JSON, and says which by its key `task` (`train` where it is left out).
-stdout: events, one JSON object a line. stderr: all that libraries say. stdin: a pipe that the parent holds
-open; when it ends the parent has died, and so does this process. SIGTERM ends it too. Exit codes: 0 done,
-1 an operator's mistake (told in an `error` event), 70 a bug (traceback on stderr), 75 the parent has gone.
+The request is a `TrainRequest` or an `EvaluateRequest` as JSON; its key `task` says which (default: `train`).
+stdout: events, one JSON object per line. stderr: the output of libraries. stdin: a pipe that the parent keeps open; if
+it is closed, the parent has died, and this process exits. SIGTERM also ends it. Exit codes: 0 success, 1 an operator's
+mistake (reported in an `error` event), 70 a bug (traceback on stderr), 75 the parent has died.
 """
 
 import gc
@@ -20,10 +20,10 @@ from typing import Any
 from modeling.errors import ModelingError
 from modeling.images.progress import Emit
 
-# What whoever starts this process puts into its environment, unless there is something else there already. glibc gives
-# large buffers back to the kernel after every use, which cost a training on a CPU a tenth of its time and more. Threads
-# of OpenMP spin for a tenth of a millisecond or so before they sleep: not at all is slow where cores are free, and
-# for long slows down whoever shares them. The last is what cuBLAS wants for deterministic results.
+# Environment variables that the parent sets for this process unless they are already set. By default glibc returns
+# large buffers to the kernel after every use, which costs a training on a CPU at least a tenth of its time. OpenMP
+# threads spin for about a tenth of a millisecond before they sleep: without spinning they are slow if cores are free,
+# and long spinning slows down other processes. cuBLAS needs the last one for deterministic results.
 CHILD_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
@@ -31,16 +31,16 @@ CHILD_ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
-# New objects after which Python looks for cycles of garbage. By its own 700 it does so hundreds of times while torch is
-# imported, where there is none: 0.3 s of processor time.
+# New objects after which Python's garbage collector runs. With the default of 700 it runs hundreds of times while torch
+# is imported, and finds nothing: 0.3 s of processor time.
 _OBJECTS_A_COLLECTION = 20_000
 
 EXIT_MISTAKE, EXIT_BUG, EXIT_ORPHANED = 1, 70, 75
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the request file says; returns the exit code."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a parent may have left it ignored
+    """Run the request file; returns the exit code."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent may have ignored it
     threading.Thread(target=exit_with_parent, name="parent-watch", daemon=True).start()
     events = take_stdout()
 
@@ -92,7 +92,7 @@ _TASKS: dict[str, Callable[[Mapping[str, Any], Emit], object]] = {"train": _trai
 
 
 def take_stdout() -> int:
-    """A descriptor of the real stdout for events; whatever else writes to stdout now writes to stderr."""
+    """A descriptor of the real stdout for events; other writes to stdout go to stderr from now on."""
     sys.stdout.flush()
     events = os.dup(1)
     os.dup2(2, 1)
@@ -100,7 +100,7 @@ def take_stdout() -> int:
 
 
 def exit_with_parent() -> None:
-    """Wait until standard input ends, and end this process then: its parent has gone."""
+    """Wait until standard input is closed, then exit: the parent has died."""
     while os.read(0, 4096):
         pass
     os._exit(EXIT_ORPHANED)
@@ -109,5 +109,5 @@ def exit_with_parent() -> None:
 if __name__ == "__main__":
     gc.set_threshold(_OBJECTS_A_COLLECTION)
     code = main(sys.argv[1:])
-    gc.freeze()  # ending does not search all that was imported for garbage: 0.4 s of processor time
+    gc.freeze()  # at exit, the collector skips all imported objects: saves 0.4 s of processor time
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""The request of a training."""
 
 import math
 from collections.abc import Mapping
@@ -15,20 +15,19 @@ _PATHS = ("data", "output", "work", "cache")
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What a user asks of a training, checked; where it runs and where its files go is known later (`TrainRequest`).
+    """The user's options of a training, validated; `TrainRequest` adds device and folders.
 
-    weights: pre-trained weights to start from (modeling.networks.weights says which); None: from scratch.
-    epochs, batch_size, learning_rate: the architecture's recipe where None; learning_rate may be `auto`, which
-        finds one by a range test. With `weights`, epochs are those of fine-tuning, which is left out where neither
-        they nor a budget are given.
-    image_size: side in px; where None, what the architecture wants, or else what the images suggest: their own
-        size if it is small and common, else 64.
-    validation, test: shares of the images held out, 0 <= share < 1 and less than 1 together; official parts
-        take their place.
-    budget_s: seconds that fitting may take: it chooses the number of epochs, up to `epochs`.
-    max_error: the share of accepted images that may be wrong, from which accept thresholds follow; in (0, 1).
-    deterministic: nothing is chosen by timing, and only deterministic kernels run; slower on a GPU.
-    int8: quantise the network, too, and publish that beside it where it keeps the bound (modeling.training.int8).
+    weights: pre-trained weights to start from (see modeling.networks.weights); None: train from scratch.
+    epochs, batch_size, learning_rate: None: the architecture's recipe. learning_rate may be `auto`, which runs a range
+        test. With `weights`, epochs are those of fine-tuning; without epochs or a budget there is none.
+    image_size: side in px; None: the architecture's default, else the images' size if all have the same small size,
+        else 64.
+    validation, test: shares of the images that are held out, 0 <= share < 1 and less than 1 together; official parts
+        take precedence.
+    budget_s: seconds that fitting may take; it limits the number of epochs, up to `epochs`.
+    max_error: the share of accepted images that may be wrong, which defines the accept thresholds; in (0, 1).
+    deterministic: choose nothing by timing, and use only deterministic kernels; slower on a GPU.
+    int8: also quantise the network, and publish the result if it is accurate enough (modeling.training.int8).
     """
 
     data: Path
@@ -85,7 +84,7 @@ class TrainOptions:
             if not isinstance(getattr(self, name), bool):
                 raise ModelingError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if self.deterministic and self.budget_s is not None:
-            raise ModelingError("a budget goes by the clock, which deterministic rules out; give epochs instead")
+            raise ModelingError("a budget depends on the clock, which deterministic excludes; give epochs instead")
 
     @classmethod
     def _paths(cls) -> list[str]:
@@ -120,9 +119,9 @@ class TrainOptions:
 class TrainRequest(TrainOptions):
     """Train `architecture` on `data` and leave the model in the folder `output`.
 
-    device: as torch spells it.
-    work: folder for checkpoints and live metrics; a later run of the same request goes on from there.
-    cache: folder for facts about images, their features, and what trains fastest on this hardware; safe to delete.
+    device: the name that torch uses.
+    work: folder for checkpoints and live metrics; a later run of the same request resumes from it.
+    cache: folder for facts about images, features, and the fastest settings on this hardware; safe to delete.
     """
 
     output: Path

@@ -1,8 +1,8 @@
 """Training: from a request to a model in a folder.
 
-The same request on the same machine gives the same weights, bit for bit on a CPU, whether or not the run was
-stopped and went on in between. Budgets go by the clock, and so does the choice of a precision, which is remembered in
-the request's cache; `deterministic` rules both out.
+The same request on the same machine gives the same weights, bit for bit on a CPU, even if the run was interrupted and
+resumed. Exceptions depend on the clock: a budget, and the choice of a precision, which the request's cache stores;
+`deterministic` excludes both.
 """
 
 # Shapes: M chosen images.
@@ -28,40 +28,40 @@ from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.families.speednet import SpeedNet
 from modeling.networks.recipes import adapt_recipe
 from modeling.registry.card import ModelCard
-from modeling.training.data import Data, channel_statistics, choose_preprocessing, load_data, make_task
+from modeling.training.data import TrainingData, channel_statistics, choose_preprocessing, load_data, make_fit_inputs
 from modeling.training.fit.history import EpochRow, History
+from modeling.training.fit.inputs import FitInputs, compute_logits
 from modeling.training.fit.plan import Plan
-from modeling.training.fit.ranks import join_ranks, leave_ranks, own_device
-from modeling.training.fit.task import Task, answer
-from modeling.training.fit.trainer import Setting, class_weights, fit_network, recipe_of
-from modeling.training.model_folder import Trained, calibrate_and_test, check_output, make_model, write_model
+from modeling.training.fit.ranks import join_ranks, leave_ranks, local_device
+from modeling.training.fit.trainer import RunContext, class_weights, fit_network, recipe_of
+from modeling.training.model_folder import TrainedNetwork, calibrate_and_test, check_output, make_model, write_model
 from modeling.training.request import TrainRequest
 
-WHITENED = 5000  # images that speednet's first layer is fitted on
+NUM_WHITENING_IMAGES = 5000  # for fitting speednet's first layer
 
 
 def train(request: TrainRequest, emit: Emit) -> ModelCard:
-    """Train as requested and leave the model in the folder `request.output`.
+    """Train as requested and write the model to the folder `request.output`.
 
-    Events go to `emit` as they happen: `scan`, `data`, `decode`, `features`, `probe`, `epoch`, `note`, `model`.
+    `emit` receives events as they happen: `scan`, `data`, `decode`, `features`, `probe`, `epoch`, `note`, `model`.
 
     Raises:
         ModelingError: the data, the weights, the device, the budget or the output folder cannot be used, or the
             training diverged.
     """
     check_output(request.output)
-    device = own_device(select_device(request.device))
+    device = local_device(select_device(request.device))
     ranks = join_ranks(device)
-    history = History(request.work if ranks.leads else None, emit if ranks.leads else _silent)
-    _import_meanwhile(
+    history = History(request.work if ranks.is_leader else None, emit if ranks.is_leader else _discard)
+    _import_in_background(
         ["modeling.networks.torchvision_networks"] if request.weights else [],
         ["matplotlib.figure", "matplotlib.backends.backend_agg"],
     )
     try:
-        with determinism(request.deterministic):
+        with deterministic_kernels(request.deterministic):
             data = load_data(request, history)
-            setting = Setting(request, device, ranks, history, "scratch", _deadline(request))
-            return conclude(setting, data, _fit(setting, data), history.rows)
+            context = RunContext(request, device, ranks, history, "scratch", _deadline(request))
+            return finish(context, data, _fit(context, data), history.rows)
     finally:
         history.close()
         leave_ranks()
@@ -77,88 +77,90 @@ def train_folder(
 ) -> ModelCard:
     """Train a model on labelled images and write it into the folder `output`; returns the model's card.
 
-    data: a folder with one folder of images for each label, or another form that docs/data.md names.
-    architecture: `pigeonhole models architectures` lists them. emit: called with each event, as `train` does.
+    data: a folder with one folder of images for each label, or another form of docs/data.md.
+    architecture: `pigeonhole models architectures` lists them. emit: receives each event, as in `train`.
     options: the other fields of `TrainRequest`, such as `epochs=4`, `device="cuda"` or `seed=1`.
 
     Raises:
-        ModelingError: as `train`, or an option is out of its range.
-        TypeError: no such option.
+        ModelingError: as `train`, or an option is out of range.
+        TypeError: an option is unknown.
     """
     return train(TrainRequest(Path(data), architecture, Path(output), **options), emit)
 
 
-def _import_meanwhile(*groups: list[str]) -> None:
-    """Import what takes a second and is wanted later, while the main thread waits for the disk."""
+def _import_in_background(*groups: list[str]) -> None:
+    """Import slow modules that are needed later, while the main thread waits for the disk."""
     names = [name for group in groups for name in group]
     Thread(target=lambda: [importlib.import_module(name) for name in names], name="imports", daemon=True).start()
 
 
-def _fit(setting: Setting, data: Data) -> Trained:
-    if setting.request.weights is None:
-        return fit_from_scratch(setting, data)
-    from modeling.training.from_weights import fit_from_weights  # not wanted for most trainings
+def _fit(context: RunContext, data: TrainingData) -> TrainedNetwork:
+    if context.request.weights is None:
+        return fit_from_scratch(context, data)
+    from modeling.training.from_weights import fit_from_weights  # most trainings do not need it
 
-    return fit_from_weights(setting, data)
+    return fit_from_weights(context, data)
 
 
-def fit_from_scratch(setting: Setting, data: Data) -> Trained:
-    """Fit a fresh network by its recipe."""
-    request, architecture = setting.request, get_architecture(setting.request.architecture)
+def fit_from_scratch(context: RunContext, data: TrainingData) -> TrainedNetwork:
+    """Train a new network by its recipe."""
+    request, architecture = context.request, get_architecture(context.request.architecture)
     preprocessing = choose_preprocessing(data.dataset, architecture, request.image_size)
     plan = plan_from_scratch(request, architecture, data)
-    task = make_task(data, preprocessing, setting.emit, photographs=plan.recipe.augmentation.startswith("photo"))
-    mean, std = channel_statistics(task.train_images, data.split.train)
-    task = replace(task, preprocessing=replace(preprocessing, mean=mean, std=std))
-    with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
+    inputs = make_fit_inputs(
+        data, preprocessing, context.emit, photographs=plan.recipe.augmentation.startswith("photo")
+    )
+    mean, std = channel_statistics(inputs.train_images, data.split.train)
+    inputs = replace(inputs, preprocessing=replace(preprocessing, mean=mean, std=std))
+    with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
         torch.manual_seed(request.seed)
-        network = build_network(request.architecture, task.preprocessing, len(data.dataset.labels))
+        network = build_network(request.architecture, inputs.preprocessing, len(data.dataset.labels))
     if isinstance(network, SpeedNet):
-        network.prepare(_some_images(task))
-    plan, fitted = fit_network(setting, network, task, plan)
-    facts = {"plan": plan.to_json(), "best_epoch": fitted.epoch}
+        network.prepare(_sample_images(inputs))
+    plan, result = fit_network(context, network, inputs, plan)
+    facts = {"plan": plan.to_json(), "best_epoch": result.epoch}
 
     def logits_of(indices_M: Indices) -> NDArray[np.float32]:
-        return answer(network, task.images, indices_M, task.preprocessing, setting.device)
+        return compute_logits(network, inputs.images, indices_M, inputs.preprocessing, context.device)
 
-    return Trained(network, task.preprocessing, logits_of, facts)
+    return TrainedNetwork(network, inputs.preprocessing, logits_of, facts)
 
 
-def plan_from_scratch(request: TrainRequest, architecture: Architecture, data: Data) -> Plan:
-    """The architecture's recipe with what the request and the data say otherwise."""
+def plan_from_scratch(request: TrainRequest, architecture: Architecture, data: TrainingData) -> Plan:
+    """The architecture's recipe, adapted to the request and the data."""
     recipe = adapt_recipe(recipe_of(request, architecture.recipe), len(data.split.train))
     weights = class_weights(data.dataset.targets_N[data.split.train], len(data.dataset.labels))
-    # Convolutions on CPUs run 1.2 to 1.6 times faster with channels last; where they do not, fit.pace finds out.
+    # Convolutions on CPUs are usually 1.2 to 1.6 times faster with channels last; if not, fit.autotune finds out.
     return Plan(recipe, recipe.batch_size, class_weights=weights, channels_last=architecture.family == "small")
 
 
-def _some_images(task: Task) -> Tensor:
-    """Some thousand normalised training images."""
-    indices = task.split.train[:: max(1, len(task.split.train) // WHITENED)]
-    pixels_BHWC = next(iter(task.train_images.batches([indices])))
-    return normalise(torch.from_numpy(pixels_BHWC), task.preprocessing)
+def _sample_images(inputs: FitInputs) -> Tensor:
+    """About NUM_WHITENING_IMAGES normalised training images."""
+    indices = inputs.split.train[:: max(1, len(inputs.split.train) // NUM_WHITENING_IMAGES)]
+    pixels_BHWC = next(iter(inputs.train_images.batches([indices])))
+    return normalise(torch.from_numpy(pixels_BHWC), inputs.preprocessing)
 
 
-def conclude(setting: Setting, data: Data, trained: Trained, history: Sequence[EpochRow]) -> ModelCard:
-    """Calibrate on validation, look at the test part once, and write the model's folder."""
-    tested = calibrate_and_test(data, trained, max_error=setting.request.max_error)
-    model = make_model(setting.request, data, trained, tested)
-    if setting.request.int8 and setting.ranks.leads:
-        from modeling.training.int8 import add_int8  # OpenVINO and ONNX: not wanted for most trainings
+def finish(context: RunContext, data: TrainingData, trained: TrainedNetwork, history: Sequence[EpochRow]) -> ModelCard:
+    """Calibrate on validation, evaluate once on the test part, and write the model's folder."""
+    held_out = calibrate_and_test(data, trained, max_error=context.request.max_error)
+    model = make_model(context.request, data, trained, held_out)
+    if context.request.int8 and context.ranks.is_leader:
+        from modeling.training.int8 import add_int8  # imports OpenVINO and ONNX, which most trainings do not need
 
-        model = add_int8(model, data, trained, setting.emit)
-    if setting.ranks.leads:
-        write_model(setting.request, data, trained, tested, model, history)
+        model = add_int8(model, data, trained, context.emit)
+    if context.ranks.is_leader:
+        write_model(context.request, data, trained, held_out, model, history)
     digest = hashlib.sha256(model.card.to_bytes()).hexdigest()
-    setting.emit({"event": "model", "digest": digest, "metrics": model.card.metrics})
+    context.emit({"event": "model", "digest": digest, "metrics": model.card.metrics})
     return model.card
 
 
 @contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
-    """Deterministic kernels alone, where that is wanted; asking torch for anything here imports its compiler."""
+def deterministic_kernels(enabled: bool) -> Iterator[None]:
+    """Use only deterministic kernels if `enabled`; otherwise do not call torch, which would import its compiler."""
     before = torch.are_deterministic_algorithms_enabled()
-    if before or not wanted:
+    if before or not enabled:
         yield
         return
     torch.use_deterministic_algorithms(True)
@@ -172,5 +174,5 @@ def _deadline(request: TrainRequest) -> float | None:
     return None if request.budget_s is None else time.monotonic() + request.budget_s
 
 
-def _silent(event: dict[str, Any]) -> None:
-    """Report nothing: of several processes only the first does."""
+def _discard(event: dict[str, Any]) -> None:
+    """Ignore events: of several processes only the first reports them."""

@@ -97,10 +97,10 @@ def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler()
     code = """if True:
         import sys
         import torch
-        from modeling.training.train import determinism
-        with determinism(False):
+        from modeling.training.train import deterministic_kernels
+        with deterministic_kernels(False):
             print("torch._dynamo" in sys.modules, torch.are_deterministic_algorithms_enabled())
-        with determinism(True):
+        with deterministic_kernels(True):
             print(torch.are_deterministic_algorithms_enabled())
         print(torch.are_deterministic_algorithms_enabled())
     """

@@ -1,8 +1,9 @@
-"""In which precision and memory layout a network trains fastest here: found by timing steps, and remembered.
+"""Finds the fastest precision and memory layout for training on this hardware by timing steps, and caches the result;
+and the largest micro-batch that fits in memory.
 
-Half precision on a CPU without instructions for it takes many times longer, and channels-last slows some networks
-down: so both are timed, never assumed. What was found is written down with the hardware's name, and the first to do so
-decides for all, so that the same request on the same machine is the same run again.
+Half precision on a CPU without instructions for it takes many times longer, and channels-last slows down some networks,
+so both are measured. The result is cached per hardware, and the first result is final, so that repeating a request on
+the same machine repeats the same run.
 """
 
 # Shapes: B images, C channels, H height, W width.
@@ -28,10 +29,10 @@ from modeling.registry.version_folder import locked
 from modeling.training.fit.plan import Plan, Precision, autocast
 
 _LONG_S = 2.0
-_FIRST_S = 0.25  # that getting ready for a precision may take
-_ENOUGH_S = 0.05  # of short steps: the fastest of many is no noise
-_CLEARLY = 1.15  # faster by less is noise, and what the plan says is the safer choice
-_SHORT_S = 10.0  # a run that is over by then is left as it is: there is less to win than to measure
+_FIRST_S = 0.25  # the time that the first step of a precision may take
+_ENOUGH_S = 0.05  # total time of short steps; the fastest of many steps is reliable
+_CLEARLY = 1.15  # smaller speedups may be noise; the plan's own setting is then the safer choice
+_SHORT_S = 10.0  # shorter runs keep their plan: measuring would cost more than it saves
 
 
 def fastest_plan(
@@ -41,35 +42,35 @@ def fastest_plan(
     num_steps: int,
     cache: Path | None,
     *,
-    tell: Callable[[str], None],
+    on_note: Callable[[str], None],
 ) -> Plan:
-    """The plan in the precision and layout whose steps were fastest when such a run was first made here.
+    """The plan with the precision and layout that were fastest when such a run was first measured here.
 
-    images_BCHW: a micro-batch, normalised, on the device. num_steps: on as many images, that the run has.
-    cache: a folder; None: nothing is remembered. tell: told what cannot be measured, or be remembered.
+    images_BCHW: a normalised micro-batch on the device. num_steps: the run's number of steps with that micro-batch.
+    cache: a folder; None: no cache. on_note: receives messages about failed measurements and cache writes.
     """
     if cache is None:
-        return time_plans(network, plan, images_BCHW, num_steps, tell=tell)
+        return measure_fastest_plan(network, plan, images_BCHW, num_steps, on_note=on_note)
     path = cache / "pace" / f"{_key(network, plan, images_BCHW, num_steps)}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent):
             if (remembered := _read(path)) is None:
-                plan = time_plans(network, plan, images_BCHW, num_steps, tell=tell)
+                plan = measure_fastest_plan(network, plan, images_BCHW, num_steps, on_note=on_note)
                 remembered = {"precision": plan.precision, "channels_last": plan.channels_last}
                 replace_durably(path, json.dumps(remembered).encode())
             return replace(plan, **remembered)
     except OSError as err:
-        tell(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); every run measures it")
-        return time_plans(network, plan, images_BCHW, num_steps, tell=tell)
+        on_note(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); every run measures it")
+        return measure_fastest_plan(network, plan, images_BCHW, num_steps, on_note=on_note)
 
 
-def time_plans(
-    network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int, *, tell: Callable[[str], None]
+def measure_fastest_plan(
+    network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int, *, on_note: Callable[[str], None]
 ) -> Plan:
-    """The plan in the layout, and then in the precision, whose steps measure clearly faster than the plan's own.
+    """The plan with the layout, and then the precision, whose steps are clearly faster than the plan's own.
 
-    A run of some seconds stays as it is planned.
+    Runs that take only some seconds keep their plan.
     """
     best, best_s = plan, step_seconds(network, plan, images_BCHW)
     if num_steps * best_s < _SHORT_S:
@@ -79,13 +80,13 @@ def time_plans(
         half = "fp16"
     changes: list[tuple[str, Any]] = [("channels_last", not plan.channels_last), ("precision", half)]
     if not any(isinstance(layer, nn.Conv2d) for layer in network.modules()):
-        del changes[0]  # without places there is no layout
+        del changes[0]  # without convolutions there is no spatial layout
     for name, value in changes:
         candidate = replace(best, **{name: value})
         try:
             seconds = _seconds_if_hopeful(network, candidate, images_BCHW, best_s)
-        except RuntimeError as err:  # out of memory, or a layer that lacks it
-            tell(f"training goes on without {name} {value}: {' '.join(str(err).split())[:200]}")
+        except RuntimeError as err:  # out of memory, or a layer does not support it
+            on_note(f"training goes on without {name} {value}: {' '.join(str(err).split())[:200]}")
             continue
         if seconds * _CLEARLY < best_s:
             best, best_s = candidate, seconds
@@ -93,7 +94,7 @@ def time_plans(
 
 
 def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats: int = 3) -> float:
-    """Seconds of the fastest of some forward and backward passes, on a copy that is thrown away."""
+    """Seconds of the fastest of several forward and backward passes, on a temporary copy of the network."""
     trial = copy.deepcopy(network).train()
     if plan.channels_last:
         trial = trial.to(memory_format=torch.channels_last)
@@ -110,18 +111,18 @@ def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
         if sum(times) > _LONG_S:
-            break  # what takes so long needs no repeating to be told from noise
+            break  # such long steps need no repetition to be reliable
     return min(times)
 
 
 def _seconds_if_hopeful(network: nn.Module, plan: Plan, images_BCHW: Tensor, best_s: float) -> float:
-    """Seconds of a step; of the first one alone where even that is hopelessly long."""
+    """Seconds of a step; only of the first one if that is already much too slow."""
     first_s = step_seconds(network, plan, images_BCHW, repeats=1)
     return first_s if first_s > max(_FIRST_S, 3 * best_s) else step_seconds(network, plan, images_BCHW)
 
 
 def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int) -> str:
-    """The same for runs as long with networks of the same layers, on the same images and hardware."""
+    """A cache key: equal for the same layers, number of steps, image shapes, settings and hardware."""
     layers = [(name, list(weight.shape), weight.requires_grad) for name, weight in network.named_parameters()]
     own = [plan.precision, plan.channels_last, plan.freeze_statistics]
     facts = [hardware_key(images_BCHW.device), list(images_BCHW.shape), num_steps, own, str(network), layers]
@@ -129,7 +130,7 @@ def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int) ->
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What was written down, where it can be read and says something that there is."""
+    """The cached result; None if it is missing or not valid."""
     try:
         value = json.loads(path.read_bytes())
         precision, channels_last = value["precision"], value["channels_last"]
@@ -139,16 +140,16 @@ def _read(path: Path) -> dict[str, Any] | None:
     return {"precision": precision, "channels_last": channels_last} if usable else None
 
 
-_SHARE = 0.7  # of the memory that is left; the rest is for decoded images and whoever else runs
-_COPIES = 4  # of the weights: themselves, gradients, optimizer, average
-_TEMPORARY = 2.0  # a backward pass needs about as much as the forward pass keeps for it
+_SHARE = 0.7  # of the available memory; the rest is for decoded images and other processes
+_COPIES = 4  # of the weights: weights, gradients, optimizer state, average
+_TEMPORARY = 2.0  # a backward pass needs about as much memory as the forward pass keeps for it
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def within_memory(network: nn.Module, plan: Plan, batch_of: Callable[[int], Tensor]) -> Plan:
-    """The plan with a micro-batch whose step fits in memory: halved until it does.
+    """The plan with its micro-batch halved until a step fits in memory.
 
-    batch_of: normalised images BCHW on the device, as many as asked for.
+    batch_of: returns a number of normalised images BCHW on the device.
 
     Raises:
         ModelingError: not even one image fits.
@@ -167,9 +168,9 @@ def within_memory(network: nn.Module, plan: Plan, batch_of: Callable[[int], Tens
 
 
 def within_cpu_memory(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> Plan:
-    """The plan with a micro-batch that fits in the memory that is left, told from what these images need.
+    """The plan with a micro-batch that fits in the available memory, estimated from the memory that these images need.
 
-    It is not tried: where memory runs short, Linux ends the process instead of refusing.
+    It cannot be tried: when memory runs out, Linux kills the process.
     """
     image_bytes = _TEMPORARY * kept_bytes(network, plan, images_BCHW) / len(images_BCHW)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
@@ -181,7 +182,7 @@ def within_cpu_memory(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> Pl
 
 
 def kept_bytes(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> int:
-    """Bytes that a forward pass of these images keeps for the backward pass, the weights not counted."""
+    """Bytes that a forward pass of these images keeps for the backward pass, without the weights."""
     trial = copy.deepcopy(network).train()
     own = {parameter.untyped_storage().data_ptr() for parameter in trial.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -198,11 +199,11 @@ def kept_bytes(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> int:
 
 
 def memory_left() -> int:
-    """Bytes that this process may still take: the machine's, or those of its control group if they are fewer."""
+    """Bytes that this process can still allocate: limited by the machine and by its control group."""
     left: int = psutil.virtual_memory().available
     try:
         limit = int((_CGROUP / "memory.max").read_text())
         left = min(left, limit - int((_CGROUP / "memory.current").read_text()))
     except (OSError, ValueError):
-        return left  # no control group, or one without a limit
+        return left  # no control group, or no limit
     return max(left, 0)

@@ -1,6 +1,7 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in one file.
+"""Checkpoints: the complete state of a run in one file, so that it can resume as if it had never stopped.
 
-A step's order and chance follow from seed and position (schedule.seed_of), so no random state needs saving.
+The order of images and all random numbers follow from the seed and the step (optimizer.seed_of), so no random state is
+saved.
 """
 
 from pathlib import Path
@@ -15,10 +16,10 @@ CHECKPOINT_VERSION = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write the state, whole or not at all: the one before stays until this one is on disk.
+    """Write the state atomically: the previous checkpoint stays until this one is on disk.
 
     Raises:
-        OSError: the disk is full, or refuses otherwise.
+        OSError: the disk is full or another write error occurs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_durably(path, mode=None) as file:
@@ -26,7 +27,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def _write(file: Any, state: dict[str, Any]) -> None:
-    """Save; torch's zip writer reports a full disk as a RuntimeError that hides the reason."""
+    """Save the state; torch's zip writer reports a full disk as a RuntimeError without the reason."""
     try:
         torch.save(state, file)
     except RuntimeError as err:
@@ -35,7 +36,7 @@ def _write(file: Any, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, *, run: str) -> dict[str, Any] | None:
-    """The state in a checkpoint of the run with that fingerprint; None where there is no checkpoint of it.
+    """The state of the checkpoint of the run with that fingerprint; None if there is none.
 
     Raises:
         ModelFormatError: the file is damaged.
@@ -46,6 +47,6 @@ def load_checkpoint(path: Path, *, run: str) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if state["checkpoint_version"] != CHECKPOINT_VERSION or state["run"] != run:
             return None
-    except Exception as err:  # a damaged zip raises anything
+    except Exception as err:  # a damaged zip can raise anything
         raise ModelFormatError(f"{path}: the checkpoint is damaged ({err}); remove it to train from the start") from err
     return state

@@ -1,4 +1,4 @@
-"""The figures of each epoch, where people and programs look for them while a training runs."""
+"""The figures of each epoch, written to files while a training runs: CSV, curves and TensorBoard."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ EpochRow = Mapping[str, Any]
 
 
 class History:
-    """Gathers the epoch events; with a folder, keeps `history.csv`, `curves.png` and TensorBoard's events there."""
+    """Collects epoch events; with a folder, writes `history.csv`, `curves.png` and TensorBoard events to it."""
 
     def __init__(self, folder: Path | None, emit: Emit) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class History:
         self._drawn_at = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Take an event, and pass it on."""
+        """Process an event, and pass it on."""
         if event["event"] == "resumed":
             self.rows += [{"stage": event["stage"], **row} for row in event["history"]]
             event = {name: value for name, value in event.items() if name != "history"}
@@ -42,14 +42,14 @@ class History:
                 self._trying(self._folder, self._write)
 
     def close(self) -> None:
-        """Draw the last curves, and finish TensorBoard's file."""
+        """Draw the final curves, and close TensorBoard's file."""
         if self.rows and self._folder is not None:
             self._trying(self._folder, self._draw)
         if self._board is not None and self._folder is not None:
             self._trying(self._folder, lambda _: self._board.close())
 
     def _trying(self, folder: Path, write: Callable[[Path], None]) -> None:
-        """Write something; the figures are worth less than the training, which goes on without."""
+        """Write a file; a write error must not stop the training."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write(folder)
@@ -69,7 +69,7 @@ class History:
         self._drawn_at = time.monotonic()
 
     def _write_board(self, folder: Path, row: EpochRow) -> None:
-        """Write the row's figures in this thread: SummaryWriter's dies of a full disk, and its full queue blocks."""
+        """Write the row's figures in this thread: SummaryWriter's thread dies if the disk is full, and its queue blocks."""
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
@@ -78,7 +78,7 @@ class History:
         if self._board is None:
             (folder / TENSORBOARD_FOLDER).mkdir(exist_ok=True)
             self._board = EventsWriter(str(folder / TENSORBOARD_FOLDER / "events"))
-            # what an earlier process told of this epoch and later ones holds no more
+            # discards what an earlier process wrote about this and later epochs
             self._board.write_event(Event(**place, session_log=SessionLog(status=SessionLog.START)))
         for name in ("loss", "accuracy", "learning_rate", "images_per_sec"):
             if name in row:
@@ -87,7 +87,7 @@ class History:
 
 
 def history_csv(rows: Sequence[EpochRow]) -> bytes:
-    """One line an epoch, with a heading."""
+    """The CSV: a heading, and one line per epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()

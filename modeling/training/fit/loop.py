@@ -1,8 +1,8 @@
-"""The loop that fits a network to images.
+"""The training loop.
 
-What a step does follows from the plan, the seed and the step's place alone: its order and its chance are drawn
-anew from seed_of(seed, place). A run that goes on from a checkpoint therefore ends with the same weights, bit for
-bit, as one that was never stopped (on a CPU, with the same number of threads).
+A step depends only on the plan, the seed and the step's number: the order of images and all random numbers come from
+seed_of(seed, step). A run that resumes from a checkpoint therefore ends with the same weights, bit for bit, as one that
+was never interrupted (on a CPU, with the same number of threads).
 """
 
 # Shapes: N images of the data set, B images of a batch, L labels, H height, W width, C channels.
@@ -23,6 +23,7 @@ from modeling.networks.augmentation import BatchPosition, augment, mix, trivial_
 from modeling.networks.build import normalise
 from modeling.networks.families.speednet import single_view
 from modeling.training.fit.checkpoint import load_checkpoint, save_checkpoint
+from modeling.training.fit.inputs import FitInputs, FitProgress, FitResult, compute_logits, index_batches_of, to_device
 from modeling.training.fit.optimizer import (
     AveragedWeights,
     Lookahead,
@@ -34,26 +35,25 @@ from modeling.training.fit.optimizer import (
 )
 from modeling.training.fit.plan import Plan, autocast
 from modeling.training.fit.ranks import Ranks
-from modeling.training.fit.task import Fitted, Progress, Task, answer, groups_of, to_device
 
 CHECKPOINT_EVERY_S = 60.0
-_ORDER, _CHANCE, _NETWORK = 1, 2, 3  # the streams of chance, so that none repeats another
-_CHECK_EVERY = 20  # steps between looks at the losses: each look waits for the device
+_ORDER, _CHANCE, _NETWORK = 1, 2, 3  # independent streams of random numbers
+_CHECK_EVERY = 20  # steps between checks of the losses: each check waits for the device
 
 State = dict[str, Tensor]
 
 
 class DivergedError(ModelingError):
-    """The loss is no finite number any more."""
+    """The loss or the weights are no longer finite."""
 
 
-class Fitting:
-    """One run: network, optimizer, average and progress, and how to save and restore them."""
+class TrainingLoop:
+    """One run: network, optimizer, averaged weights and progress; saves and restores checkpoints."""
 
     def __init__(
         self,
         network: nn.Module,
-        task: Task,
+        inputs: FitInputs,
         plan: Plan,
         *,
         seed: int,
@@ -63,39 +63,39 @@ class Fitting:
         run: str = "",
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> None:
-        """checkpoint: where to save, and to go on from if it is of the same `run` (a fingerprint)."""
-        self._task, self._plan, self._recipe = task, plan, plan.recipe
+        """checkpoint: the file to save to, and to resume from if it belongs to the same `run` (a fingerprint)."""
+        self._inputs, self._plan, self._recipe = inputs, plan, plan.recipe
         self._seed, self._device, self._ranks = seed, device, ranks or Ranks()
         self._checkpoint, self._run, self._checkpoint_every_s = checkpoint, run, checkpoint_every_s
         self.network = network.to(device)
-        self._ranks.broadcast(self.network)
+        self._ranks.broadcast_weights(self.network)
         if plan.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
         self._optimizer = make_optimizer(self.network, plan)
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
         average = Lookahead if self._recipe.lookahead else AveragedWeights
         self._average = average(self.network, self._recipe.average) if self._recipe.average else None
-        self._evaluated = copy.deepcopy(self.network)  # takes the averaged weights, never trains
+        self._evaluated = copy.deepcopy(self.network)  # gets the averaged weights; is never trained
         self._best: State = _copy(self.network.state_dict())
         self._class_weights = (
             torch.tensor(plan.class_weights, device=device, dtype=torch.float32) if plan.class_weights else None
         )
-        self._progress = Progress()
+        self._progress = FitProgress()
         self._history: list[dict[str, float]] = []
-        self._losses: list[tuple[int, Tensor]] = []  # step and loss, not looked at yet
+        self._losses: list[tuple[int, Tensor]] = []  # step and loss, not checked yet
         self._saved_at = time.monotonic()
         self._warned = False
 
     @property
     def num_batches(self) -> int:
-        """Steps in an epoch."""
-        return max(1, -(-(len(self._task.split.train) - 1) // self._recipe.batch_size))
+        """The number of steps in an epoch."""
+        return max(1, -(-(len(self._inputs.split.train) - 1) // self._recipe.batch_size))
 
-    def run(self, emit: Emit) -> Fitted:
-        """Train every epoch that is left, and leave the best one's weights in the network.
+    def run(self, emit: Emit) -> FitResult:
+        """Train all remaining epochs, and load the weights of the best epoch into the network.
 
         Raises:
-            DivergedError: the loss became infinite or no number; the last good checkpoint stays.
+            DivergedError: the loss or the weights became infinite or NaN; the last good checkpoint stays.
         """
         self._restore(emit)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
@@ -107,38 +107,42 @@ class Fitting:
             text = f"the loss rose from {self._history[0]['loss']:.4g} to {self._history[-1]['loss']:.4g}"
             emit({"event": "warning", "text": f"{text}: the model has not learnt; give a lower --learning-rate"})
         best = self._progress.best_accuracy
-        return Fitted(self._progress.best_epoch, None if best < 0 else best, self._history)
+        return FitResult(self._progress.best_epoch, None if best < 0 else best, self._history)
 
     def _train_epoch(self, emit: Emit) -> None:
-        """The steps of one epoch that are left."""
+        """Train the remaining steps of one epoch."""
         epoch, first = self._progress.epoch, self._progress.step_in_epoch
         self._started, self._num_before = time.perf_counter(), first
-        groups = self._groups(epoch)[first:]
-        mine = [self._ranks.mine(torch.from_numpy(group)).numpy() for group in groups]
+        index_batches = self._index_batches(epoch)[first:]
+        shares = [self._ranks.share_of(torch.from_numpy(group)).numpy() for group in index_batches]
         self._train_mode()
-        batches = self._task.train_images.batches(iter(mine))
-        for group, indices_B, pixels_BHWC in zip(groups, mine, batches, strict=True):
+        batches = self._inputs.train_images.batches(iter(shares))
+        for group, indices_B, pixels_BHWC in zip(index_batches, shares, batches, strict=True):
             step = epoch * self.num_batches + self._progress.step_in_epoch
             self._step(step, epoch, torch.from_numpy(indices_B), pixels_BHWC, len(group))
             self._progress.step_in_epoch += 1
-            if self._ranks.agree(time.monotonic() - self._saved_at > self._checkpoint_every_s):
+            if self._ranks.broadcast_flag(time.monotonic() - self._saved_at > self._checkpoint_every_s):
                 self._check_losses()
                 self._check_weights(step)
                 self._save(emit)
         self._check_losses()
         self._check_weights((epoch + 1) * self.num_batches - 1)
 
-    def _groups(self, epoch: int) -> list[Indices]:
-        """The training images in batches, in an order of the epoch's own.
+    def _index_batches(self, epoch: int) -> list[Indices]:
+        """The training images in batches, in the epoch's random order.
 
-        A single one that is left over joins the batch before it: alone it has no statistics for a batch norm.
+        If the last batch would be a single image, it joins the previous one: batch norm needs at least two.
         """
         generator = np.random.default_rng(seed_of(self._seed, _ORDER, epoch))
-        groups = groups_of(generator.permutation(self._task.split.train), self._recipe.batch_size)
-        return groups if len(groups) == self.num_batches else [*groups[:-2], np.concatenate(groups[-2:])]
+        index_batches = index_batches_of(generator.permutation(self._inputs.split.train), self._recipe.batch_size)
+        return (
+            index_batches
+            if len(index_batches) == self.num_batches
+            else [*index_batches[:-2], np.concatenate(index_batches[-2:])]
+        )
 
     def _step(self, step: int, epoch: int, indices_B: Tensor, pixels: Any, num_together: int) -> None:
-        """One step on a batch, of which this process has its share."""
+        """One step on a batch; `indices_B` and `pixels` are this process's share of it."""
         seed_network(self._device, seed_of(self._seed, _NETWORK, step, self._ranks.rank))
         generator = torch.Generator().manual_seed(seed_of(self._seed, _CHANCE, step, self._ranks.rank))
         num_steps = self._recipe.epochs * self.num_batches
@@ -152,7 +156,9 @@ class Fitting:
         total = torch.zeros((), device=self._device)
         pixels_BHWC = to_device(pixels, self._device)
         num_parts = max(1, -(-len(indices_B) // self._plan.micro_batch))
-        for part_B in torch.arange(len(indices_B)).tensor_split(num_parts):  # even ones, so that none is a single image
+        for part_B in torch.arange(len(indices_B)).tensor_split(
+            num_parts
+        ):  # of equal size, so that none is a single image
             if len(part_B):
                 part = slice(int(part_B[0]), int(part_B[-1]) + 1)
                 place = BatchPosition(indices_B[part], epoch, generator)
@@ -170,16 +176,16 @@ class Fitting:
             self._check_losses()
 
     def _accumulate(self, pixels_BHWC: Tensor, place: BatchPosition, num_together: int) -> Tensor:
-        """Add a micro-batch's gradients; returns its loss, summed over its images."""
+        """Accumulate the gradients of a micro-batch; returns its loss, summed over its images."""
         if self._recipe.augmentation == "photo_strong":
             pixels_BHWC = trivial_augment(pixels_BHWC)
-        preprocessing = self._task.preprocessing
+        preprocessing = self._inputs.preprocessing
         images_BCHW = normalise(pixels_BHWC, preprocessing)
         size = (preprocessing.height, preprocessing.width)
         images_BCHW = augment(images_BCHW, self._recipe.augmentation, place, size=size)
         if self._plan.channels_last:
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-        targets_B = torch.from_numpy(self._task.targets_N[place.indices_B.numpy()]).to(self._device)
+        targets_B = torch.from_numpy(self._inputs.targets_N[place.indices_B.numpy()]).to(self._device)
         if self._recipe.mixing:
             mixed = mix(images_BCHW, targets_B, place.generator)
             logits_BL = self._forward(mixed.images_BCHW)
@@ -206,7 +212,7 @@ class Fitting:
         )
 
     def _check_losses(self) -> None:
-        """Look at the losses since the last look; steps after the first bad one are not to be kept."""
+        """Check the losses since the last check, before they count and before a checkpoint is saved."""
         if not self._losses:
             return
         losses = self._ranks.sum(torch.stack([loss for _, loss in self._losses])).tolist()
@@ -214,16 +220,16 @@ class Fitting:
         self._losses.clear()
         for step, loss in zip(steps, losses, strict=True):
             if not np.isfinite(loss):
-                raise self._diverged(f"the loss is {loss}", step)
+                raise self._diverged_error(f"the loss is {loss}", step)
             self._progress.loss_sum += loss
 
     def _check_weights(self, step: int) -> None:
-        """A last step may spoil the weights after a good loss: they are neither saved nor kept then."""
+        """Check the weights before they are saved: a step may make them infinite although its loss was finite."""
         norms = torch._foreach_norm([parameter.detach() for parameter in self.network.parameters()])
         if not torch.stack(list(norms)).isfinite().all():
-            raise self._diverged("the weights are infinite or no numbers", step)
+            raise self._diverged_error("the weights are infinite or NaN", step)
 
-    def _diverged(self, what: str, step: int) -> DivergedError:
+    def _diverged_error(self, what: str, step: int) -> DivergedError:
         kept = f"; the last good checkpoint is {self._checkpoint}" if self._has_checkpoint() else ""
         return DivergedError(
             f"training diverged: {what} at step {step + 1} (epoch {self._progress.epoch + 1}); "
@@ -231,9 +237,9 @@ class Fitting:
         )
 
     def _end_epoch(self, emit: Emit) -> None:
-        """Evaluate on validation, keep the weights if they are the best so far, tell, save."""
+        """Evaluate on validation, keep the weights if they are the best so far, save, and emit the epoch event."""
         progress, seconds = self._progress, time.perf_counter() - self._started
-        num_images = len(self._task.split.train)
+        num_images = len(self._inputs.split.train)
         loss = progress.loss_sum / num_images
         num_now = num_images - self._num_before * self._recipe.batch_size
         accuracy = self._validation_accuracy()
@@ -249,17 +255,19 @@ class Fitting:
         emit({"event": "epoch", "accuracy": None, **row})
 
     def _validation_accuracy(self) -> float | None:
-        """Share of the validation images that are right, by the averaged weights; None where there are none."""
+        """Validation accuracy of the averaged weights; None without validation images."""
         state = self._average.state if self._average else self.network.state_dict()
         self._evaluated.load_state_dict(state)
-        self._ranks.broadcast(self._evaluated)
-        indices = self._task.split.validation
+        self._ranks.broadcast_weights(self._evaluated)
+        indices = self._inputs.split.validation
         if not len(indices):
             return None
-        mine = indices[self._ranks.rank :: self._ranks.size]
+        share = indices[self._ranks.rank :: self._ranks.size]
         with single_view(self._evaluated):
-            logits_NL = answer(self._evaluated, self._task.images, mine, self._task.preprocessing, self._device)
-        right = (logits_NL.argmax(axis=1) == self._task.targets_N[mine]).sum() if len(mine) else 0
+            logits_NL = compute_logits(
+                self._evaluated, self._inputs.images, share, self._inputs.preprocessing, self._device
+            )
+        right = (logits_NL.argmax(axis=1) == self._inputs.targets_N[share]).sum() if len(share) else 0
         return float(self._ranks.sum(torch.tensor(float(right), device=self._device))) / len(indices)
 
     def _train_mode(self) -> None:
@@ -273,9 +281,9 @@ class Fitting:
         return self._checkpoint is not None and self._checkpoint.exists()
 
     def _save(self, emit: Emit) -> None:
-        """Save a checkpoint; a disk that refuses costs the checkpoint, not the run."""
+        """Save a checkpoint; a write error does not stop the run."""
         self._saved_at = time.monotonic()
-        if self._checkpoint is None or not self._ranks.leads:
+        if self._checkpoint is None or not self._ranks.is_leader:
             return
         try:
             save_checkpoint(self._checkpoint, self._state())
@@ -299,7 +307,7 @@ class Fitting:
         }
 
     def _restore(self, emit: Emit) -> None:
-        """Go on from the checkpoint, if there is one of this run."""
+        """Resume from the checkpoint, if there is one of this run."""
         state = load_checkpoint(self._checkpoint, run=self._run) if self._checkpoint is not None else None
         if state is None:
             return
@@ -310,7 +318,7 @@ class Fitting:
             self._average.num_updates, averaged = state["average"]
             self._average.state = {name: tensor.to(self._device) for name, tensor in averaged.items()}
         self._best = {name: tensor.to(self._device) for name, tensor in state["best"].items()}
-        self._progress = Progress(**state["progress"])
+        self._progress = FitProgress(**state["progress"])
         self._history = state["history"]
         step = self._progress.epoch * self.num_batches + self._progress.step_in_epoch
         emit({"event": "resumed", "epoch": self._progress.epoch, "step": step, "history": self._history})

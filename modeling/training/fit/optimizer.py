@@ -1,9 +1,9 @@
-"""How weights move: the optimizer of a recipe, its learning rate over a run, and averaged weights.
+"""The optimizer of a recipe, its learning rate schedule, averaged weights, and the learning rate range test.
 
-The peak learning rate is found by a range test where it is asked for (Smith 2017, arXiv:1506.01186). Rates and the
-seeds of chance are functions of the step: nothing to save or restore.
+The range test follows Smith 2017 (arXiv:1506.01186). Learning rates and random seeds are functions of the step, so
+there is no state to save or restore.
 
-Own schedules, not torch's: a run that was resumed must repeat to the bit, without a scheduler's state.
+Own schedules, not torch's: a resumed run must repeat to the bit, without a scheduler's state.
 """
 
 # Shapes: B images of a batch, H height, W width, C channels.
@@ -24,8 +24,8 @@ from modeling.training.fit.plan import Plan, autocast
 def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; each group keeps its peak learning rate as `peak`.
 
-    Weight decay falls on matrices and filters alone: biases, norms and other vectors are left free, as is usual
-    since Goyal et al. 2017.
+    Weight decay applies only to matrices and filters, not to biases, norms and other vectors, as is usual since Goyal
+    et al. 2017.
     """
     recipe = plan.recipe
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -54,7 +54,7 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 Decay = Literal["linear", "cosine"]
 
 _MASK = (1 << 64) - 1
-_FIRST = 0.2  # of the peak: where the warm-up begins
+_FIRST = 0.2  # of the peak: the start of the warm-up
 
 
 def learning_rate_factor(step: int, num_steps: int, *, warmup: float, decay: Decay, floor: float = 0.0) -> float:
@@ -71,9 +71,9 @@ def learning_rate_factor(step: int, num_steps: int, *, warmup: float, decay: Dec
 
 
 def seed_of(seed: int, *place: int) -> int:
-    """A seed for one place in a run (an epoch, a step), far from those of its neighbours.
+    """A seed for one position in a run (an epoch, a step), unrelated to those of neighbouring positions.
 
-    splitmix64 (Steele, Lea and Flood 2014) over the numbers in turn.
+    splitmix64 (Steele, Lea and Flood 2014) over the numbers in order.
     """
     state = _mix(seed & _MASK)
     for number in place:
@@ -82,7 +82,7 @@ def seed_of(seed: int, *place: int) -> int:
 
 
 def seed_network(device: torch.device, seed: int) -> None:
-    """Seed the chance of dropout and the like; torch.manual_seed takes a millisecond where CUDA is not in use."""
+    """Seed dropout and other random layers; torch.manual_seed would take a millisecond if CUDA is not used."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
@@ -100,8 +100,8 @@ State = dict[str, Tensor]
 class AveragedWeights:
     """`average = decay * average + (1 - decay) * weights`, over weights and buffers (Polyak and Juditsky 1992).
 
-    The decay rises from 0 as (1 + n) / (10 + n) with the number n of updates, so that a short run is not held
-    back by its random start.
+    The decay rises as (1 + n) / (10 + n) with the number n of updates, so that the random initial weights have little
+    effect on a short run.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -111,7 +111,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, network: nn.Module, progress: float) -> None:
-        """Take the present weights into the average; `progress` is the share of the run that is over."""
+        """Update the average with the current weights; `progress` is the finished share of the run."""
         decay = min(self._decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         self._take(network, decay)
@@ -128,16 +128,16 @@ class AveragedWeights:
 
 
 class Lookahead(AveragedWeights):
-    """Every few steps the average takes the weights in, and the weights go on from it (Zhang et al. 2019).
+    """Every few steps, the average is updated and training continues from it (Zhang et al. 2019).
 
-    The decay rises with the cube of the progress, as in Jordan 2024: early steps are free, late ones are bound.
+    The decay rises with the cube of the progress, as in Jordan 2024: the average has more effect late in a run.
     """
 
     _EVERY = 5
 
     @torch.no_grad()
     def update(self, network: nn.Module, progress: float) -> None:
-        """Take the weights into the average and give them back, every few steps and at the end."""
+        """Every few steps and at the end, update the average and load it into the network."""
         self.num_updates += 1
         if self.num_updates % self._EVERY and progress < 1:
             return
@@ -147,16 +147,16 @@ class Lookahead(AveragedWeights):
 
 LOWEST, HIGHEST, NUM_STEPS = 1e-6, 3.0, 100
 _SMOOTHING = 0.9
-_BLOWN_UP = 4.0  # times the lowest smoothed loss: higher rates need no look
+_BLOWN_UP = 4.0  # times the lowest smoothed loss: higher rates are not tried
 
 
 def find_learning_rate(network: nn.Module, plan: Plan, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
-    """The rate at which the smoothed loss falls most steeply over its logarithm, on a copy of the network.
+    """The learning rate, on a logarithmic scale, at which the smoothed loss of a copy of the network falls fastest.
 
     batches: (normalised images BCHW, targets B) on the device, up to NUM_STEPS of them.
 
     Raises:
-        ModelingError: the loss falls at no rate.
+        ModelingError: the loss does not fall at any rate.
     """
     trial = copy.deepcopy(network)
     recipe = replace(plan.recipe, learning_rate=HIGHEST)
@@ -188,9 +188,9 @@ def steepest(rates: list[float], losses: list[float]) -> float:
     """The rate at which the loss falls fastest over the logarithm of the rate.
 
     Raises:
-        ModelingError: it falls nowhere.
+        ModelingError: the loss does not fall at any rate.
     """
     slopes = [(losses[i + 1] - losses[i - 1]) / math.log(rates[i + 1] / rates[i - 1]) for i in range(1, len(rates) - 1)]
     if not slopes or min(slopes) >= 0:
-        raise ModelingError("no learning rate makes the loss fall; look at the data, or give --learning-rate a number")
+        raise ModelingError("no learning rate makes the loss fall; check the data, or give --learning-rate a number")
     return float(f"{rates[1 + slopes.index(min(slopes))]:.2g}")

@@ -1,4 +1,4 @@
-"""All that is settled before a run's first step, so that a run that goes on later is the same run."""
+"""A run's plan: everything that is decided before its first step, so that a resumed run continues identically."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from modeling.networks.recipes import Recipe
 
 
 class BudgetError(ModelingError):
-    """A budget too small for one epoch."""
+    """The budget is too small for one epoch."""
 
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -18,12 +18,12 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a run goes.
+    """The settings of a run.
 
-    micro_batch: images in one forward pass; a batch is made of as many as it needs, and steps once.
+    micro_batch: images in one forward pass; gradients are accumulated over the micro-batches of a batch.
     precision: of the forward and backward pass (autocast); weights stay float32.
-    class_weights: weight of each label's images in the loss, mean 1 over the images; None: all 1.
-    freeze_statistics: BatchNorm keeps its running statistics, as fine-tuning on few images needs.
+    class_weights: weight of each label's images in the loss, with mean 1 over the images; None: all 1.
+    freeze_statistics: BatchNorm keeps its running statistics, as fine-tuning on few images requires.
     """
 
     recipe: Recipe
@@ -47,20 +47,20 @@ class Plan:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context that computes in this precision."""
+    """The autocast context of this precision."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
-def epochs_in_budget(left_s: float, epoch_s: float, wanted: int) -> int:
-    """How many of the wanted epochs fit into what is left of a budget.
+def epochs_in_budget(left_s: float, epoch_s: float, requested: int) -> int:
+    """The number of the requested epochs that fit into the remaining budget.
 
     Raises:
-        BudgetError: not even one.
+        BudgetError: not even one epoch fits.
     """
     if epoch_s > left_s:
         raise BudgetError(
             f"one epoch takes about {epoch_s:.0f} s here, and {max(0.0, left_s):.0f} s of the budget are left; give "
             f"--budget at least {epoch_s - left_s + 1:.0f} s more, fewer images, or a smaller network"
         )
-    return max(1, min(wanted, int(left_s / epoch_s)))
+    return max(1, min(requested, int(left_s / epoch_s)))

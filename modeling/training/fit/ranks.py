@@ -1,4 +1,4 @@
-"""Several processes that fit one network together, one a GPU, as `torchrun` starts them."""
+"""Distributed training: several processes that train one network, one per GPU, started by `torchrun`."""
 
 import os
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's place among those that fit together: `rank` in 0..size-1."""
+    """This process's rank, 0 to size - 1, among the processes of a training."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this process says and saves what all of them do."""
+    def is_leader(self) -> bool:
+        """Whether this process reports events and saves files for all processes."""
         return self.rank == 0
 
-    def mine(self, indices: Tensor) -> Tensor:
-        """This process's share of a batch's indices; together the shares are the batch."""
+    def share_of(self, indices: Tensor) -> Tensor:
+        """This process's share of a batch's indices; all shares together are the batch."""
         return indices[self.rank :: self.size]
 
     def sum_gradients(self, network: nn.Module) -> None:
-        """Add up every process's gradients in place, so that all take the same step."""
+        """Sum the gradients of all processes in place, so that all take the same step."""
         if self.size == 1:
             return
         gradients = [
@@ -43,19 +43,19 @@ class Ranks:
             parameter.grad = part.view_as(parameter)
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of every process's value."""
+        """The sum of the values of all processes."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
-    def broadcast(self, network: nn.Module) -> None:
-        """Give every process the first one's weights and running statistics."""
+    def broadcast_weights(self, network: nn.Module) -> None:
+        """Copy the first process's weights and running statistics to all processes."""
         if self.size > 1:
             for tensor in network.state_dict().values():
                 dist.broadcast(tensor, src=0)
 
-    def say(self, text: str) -> str:
-        """The first process's text, for what it alone has measured."""
+    def broadcast_text(self, text: str) -> str:
+        """The first process's text, for results that only it has measured."""
         if self.size == 1:
             return text
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -63,13 +63,13 @@ class Ranks:
         length = torch.tensor(len(data), device=device)
         dist.broadcast(length, src=0)
         letters = torch.zeros(int(length), dtype=torch.uint8, device=device)
-        if self.leads:
+        if self.is_leader:
             letters.copy_(torch.frombuffer(data, dtype=torch.uint8))
         dist.broadcast(letters, src=0)
         return bytes(letters.cpu().numpy()).decode()
 
-    def agree(self, value: bool) -> bool:
-        """The first process's word, for decisions that hang on a clock."""
+    def broadcast_flag(self, value: bool) -> bool:
+        """The first process's value, for decisions that depend on the clock."""
         if self.size == 1:
             return value
         word = torch.tensor(int(value), device="cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -77,8 +77,8 @@ class Ranks:
         return bool(word)
 
 
-def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process among those that torchrun started on this machine; else the device as it is."""
+def local_device(device: torch.device) -> torch.device:
+    """The GPU of this process if torchrun started it with several GPUs; else `device`."""
     if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
         return device
     own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -87,7 +87,7 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def join_ranks(device: torch.device) -> Ranks:
-    """Join the processes that torchrun started (WORLD_SIZE in the environment); alone where it did not."""
+    """Join the processes that torchrun started (WORLD_SIZE in the environment); without torchrun, a single rank."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
     if not dist.is_initialized():

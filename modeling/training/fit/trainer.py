@@ -1,4 +1,4 @@
-"""Settling a plan for a network and its data, and carrying it out: from a request to a fitted network."""
+"""Completes the plan of a run by measurements, and runs it."""
 
 # Shapes: B images of a batch, H height, W width, C channels.
 import hashlib
@@ -23,27 +23,27 @@ from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
 from modeling.training.fit.autotune import fastest_plan, step_seconds, within_cpu_memory, within_memory
 from modeling.training.fit.checkpoint import load_checkpoint
-from modeling.training.fit.loop import Fitting
+from modeling.training.fit.inputs import AnyImages, DeviceImages, FitInputs, FitResult, to_device
+from modeling.training.fit.loop import TrainingLoop
 from modeling.training.fit.optimizer import NUM_STEPS, find_learning_rate, seed_of
 from modeling.training.fit.plan import BudgetError, Plan, epochs_in_budget
 from modeling.training.fit.ranks import Ranks
-from modeling.training.fit.task import AnyImages, DeviceImages, Fitted, Task, to_device
 from modeling.training.request import TrainRequest
 from modeling.training.transfer.backbone import weights_digest
 
-IMBALANCED = 3.0  # largest class to smallest, from which rare classes count more
-_RATE_SEARCH = 4  # stream of chance of the learning rate's search, beside those of the loop
-_FEW = 8  # photographs that time a step on a CPU; a GPU is timed at its full micro-batch
-_DEVICE_SHARE = 0.5  # of the device's free memory that the images may take
+IMBALANCED = 3.0  # ratio of largest to smallest class from which rare classes get higher weights
+_RATE_SEARCH = 4  # random stream of the learning rate search, distinct from those of the loop
+_FEW = 8  # photographs for timing a step on a CPU; on a GPU the full micro-batch is timed
+_DEVICE_SHARE = 0.5  # of the device's free memory that the images may use
 _VOLATILE = ("output", "work", "cache", "device", "max_error", "int8")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """Where and for whom a run is made.
+class RunContext:
+    """The context of a run: request, device, ranks and event callback.
 
-    stage: tells runs of one request apart (scratch, fine-tune). deadline: when it is to be over, by
-        time.monotonic(); None: whenever.
+    stage: distinguishes the runs of one request (scratch, fine-tune). deadline: in time.monotonic() seconds; None: no
+        limit.
     """
 
     request: TrainRequest
@@ -55,99 +55,101 @@ class Setting:
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where this stage saves, if the request says where."""
+        """The checkpoint file of this stage; None if the request has no work folder."""
         work = self.request.work
         return None if work is None else work / f"{self.stage}.checkpoint"
 
     def note(self, text: str) -> None:
-        """Tell people what they may want to know."""
+        """Emit a note for people."""
         self.emit({"event": "note", "text": text})
 
 
-def fit_network(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> tuple[Plan, Fitted]:
-    """Settle what the plan leaves open, then fit; goes on from the stage's checkpoint where there is one.
+def fit_network(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan) -> tuple[Plan, FitResult]:
+    """Complete the plan, then train; resumes from the stage's checkpoint if there is one.
 
     Raises:
         ModelingError: the budget is too small for one epoch, nothing fits in memory, or the training diverged.
     """
-    run = fingerprint(setting, task, network)
-    network = network.to(setting.device)
-    with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
-        settled = _agreed(setting.ranks, lambda: _saved_plan(setting, run) or settle(setting, network, task, plan))
-    images = _on_device(task.images, setting.device)
-    train_images = images if task.train_images is task.images else _on_device(task.train_images, setting.device)
-    fitting = Fitting(
+    run = fingerprint(context, inputs, network)
+    network = network.to(context.device)
+    with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
+        complete = _shared_plan(
+            context.ranks, lambda: _saved_plan(context, run) or complete_plan(context, network, inputs, plan)
+        )
+    images = _on_device(inputs.images, context.device)
+    train_images = images if inputs.train_images is inputs.images else _on_device(inputs.train_images, context.device)
+    loop = TrainingLoop(
         network,
-        replace(task, images=images, train_images=train_images),
-        settled,
-        seed=setting.request.seed,
-        device=setting.device,
-        ranks=setting.ranks,
-        checkpoint=setting.checkpoint,
+        replace(inputs, images=images, train_images=train_images),
+        complete,
+        seed=context.request.seed,
+        device=context.device,
+        ranks=context.ranks,
+        checkpoint=context.checkpoint,
         run=run,
     )
-    return settled, fitting.run(lambda event: setting.emit({"stage": setting.stage, **event}))
+    return complete, loop.run(lambda event: context.emit({"stage": context.stage, **event}))
 
 
-def _agreed(ranks: Ranks, find: Callable[[], Plan]) -> Plan:
-    """The first process's plan, or its mistake, for all: plans of their own would differ, as they hang on clocks."""
+def _shared_plan(ranks: Ranks, find: Callable[[], Plan]) -> Plan:
+    """The first process's plan (or error) for all processes: own plans would differ, because they depend on timing."""
     found: dict[str, Any] = {}
-    if ranks.leads:
+    if ranks.is_leader:
         try:
             found = {"plan": find().to_json()}
         except ModelingError as err:
             if ranks.size == 1:
                 raise
             found = {"error": str(err), "budget": isinstance(err, BudgetError)}
-    found = json.loads(ranks.say(json.dumps(found)))
+    found = json.loads(ranks.broadcast_text(json.dumps(found)))
     if "error" in found:
         raise (BudgetError if found["budget"] else ModelingError)(found["error"])
     return Plan.from_json(found["plan"])
 
 
-def settle(setting: Setting, network: nn.Module, task: Task, plan: Plan) -> Plan:
-    """The plan with what has to be measured: precision, micro-batch, learning rate and number of epochs."""
-    request, architecture = setting.request, get_architecture(setting.request.architecture)
-    on_cuda = setting.device.type == "cuda"
-    wanted = plan.micro_batch
+def complete_plan(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan) -> Plan:
+    """Complete the plan by measuring precision, micro-batch, learning rate and number of epochs."""
+    request, architecture = context.request, get_architecture(context.request.architecture)
+    on_cuda = context.device.type == "cuda"
+    requested = plan.micro_batch
     if on_cuda:
-        plan = within_memory(network, plan, lambda size: _sample(setting, task, plan, size)[0])
+        plan = within_memory(network, plan, lambda size: _sample(context, inputs, plan, size)[0])
     else:
-        plan = within_cpu_memory(network, plan, _sample(setting, task, plan, 2)[0])  # batch norm wants two
-    if plan.micro_batch < wanted:
+        plan = within_cpu_memory(network, plan, _sample(context, inputs, plan, 2)[0])  # batch norm needs two
+    if plan.micro_batch < requested:
         images = "1 image" if plan.micro_batch == 1 else f"{plan.micro_batch} images"
-        setting.note(f"{images} at a time, as memory is short; a step is made of {wanted} all the same")
+        context.note(f"memory is low: micro-batches of {images}; a step still uses {requested}")
     if not request.deterministic:
         few = architecture.family == "torchvision" and not on_cuda
         size = min(_FEW, plan.micro_batch) if few else plan.micro_batch
-        images_BCHW, _ = _sample(setting, task, plan, size)
-        num_steps = plan.recipe.epochs * -(-len(task.split.train) // size)
-        plan = fastest_plan(network, plan, images_BCHW, num_steps, request.cache, tell=setting.note)
+        images_BCHW, _ = _sample(context, inputs, plan, size)
+        num_steps = plan.recipe.epochs * -(-len(inputs.split.train) // size)
+        plan = fastest_plan(network, plan, images_BCHW, num_steps, request.cache, on_note=context.note)
     if request.learning_rate == "auto":
-        torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # dropout, whatever the trials before drew
-        rate = find_learning_rate(network, plan, _samples(setting, task, plan))
-        setting.note(f"learning rate {rate:g} found by a range test")
+        torch.manual_seed(seed_of(request.seed, _RATE_SEARCH))  # for dropout, independent of previous trials
+        rate = find_learning_rate(network, plan, _samples(context, inputs, plan))
+        context.note(f"learning rate {rate:g} found by a range test")
         plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
-    if setting.deadline is not None:
-        plan = _within_budget(setting, network, task, plan, setting.deadline)
+    if context.deadline is not None:
+        plan = _limit_epochs(context, network, inputs, plan, context.deadline)
     return plan
 
 
-def _within_budget(setting: Setting, network: nn.Module, task: Task, plan: Plan, deadline: float) -> Plan:
-    """The plan with as many epochs as there is time for, by the measured time of a step."""
-    size = plan.micro_batch if setting.device.type == "cuda" else min(_FEW, plan.micro_batch)
-    images_BCHW, _ = _sample(setting, task, plan, size)
-    train_s = step_seconds(network, plan, images_BCHW) / len(images_BCHW) * len(task.split.train)
-    epoch_s = (train_s + train_s / 3 * len(task.split.validation) / len(task.split.train)) / setting.ranks.size
+def _limit_epochs(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan, deadline: float) -> Plan:
+    """The plan with as many epochs as the budget allows, estimated from the measured time of a step."""
+    size = plan.micro_batch if context.device.type == "cuda" else min(_FEW, plan.micro_batch)
+    images_BCHW, _ = _sample(context, inputs, plan, size)
+    train_s = step_seconds(network, plan, images_BCHW) / len(images_BCHW) * len(inputs.split.train)
+    epoch_s = (train_s + train_s / 3 * len(inputs.split.validation) / len(inputs.split.train)) / context.ranks.size
     left_s = deadline - time.monotonic()
     epochs = epochs_in_budget(left_s, epoch_s * 1.15, plan.recipe.epochs)  # decoding, optimizer
     if epochs < plan.recipe.epochs:
-        setting.note(f"{epochs} epochs of {plan.recipe.epochs} fit into the {left_s:.0f} s that are left")
+        context.note(f"{epochs} epochs of {plan.recipe.epochs} fit into the {left_s:.0f} s that are left")
     return replace(plan, recipe=replace(plan.recipe, epochs=epochs))
 
 
 def recipe_of(request: TrainRequest, base: Recipe) -> Recipe:
-    """The recipe with what the request says otherwise."""
+    """The recipe with the request's overrides."""
     rate = base.learning_rate if request.learning_rate in (None, "auto") else float(request.learning_rate)
     return replace(
         base,
@@ -158,9 +160,9 @@ def recipe_of(request: TrainRequest, base: Recipe) -> Recipe:
 
 
 def class_weights(targets_M: np.ndarray[Any, np.dtype[np.int64]], num_classes: int) -> tuple[float, ...] | None:
-    """Weights of the classes in the loss where one has three times the images of another; else None.
+    """Weights of the classes in the loss if one has at least three times the images of another; else None.
 
-    By the root of the inverse count, between none and full correction, with mean 1 over the images.
+    Proportional to the inverse square root of the count, between no and full correction, with mean 1 over the images.
     """
     counts_L = np.bincount(targets_M, minlength=num_classes).astype(np.float64)
     if counts_L.max() < IMBALANCED * counts_L.min():
@@ -170,34 +172,34 @@ def class_weights(targets_M: np.ndarray[Any, np.dtype[np.int64]], num_classes: i
     return tuple(round(float(weight), 6) for weight in weights_L)
 
 
-def fingerprint(setting: Setting, task: Task, network: nn.Module) -> str:
-    """The same for two runs that are to end with the same weights: request, images, and what they start from."""
-    request = {name: value for name, value in setting.request.to_json().items() if name not in _VOLATILE}
-    digest = hashlib.sha256(json.dumps([setting.stage, request, version("torch")], sort_keys=True).encode())
-    digest.update(json.dumps(task.preprocessing.to_json()).encode())
-    for part in (task.split.train, task.split.validation, task.targets_N):
+def fingerprint(context: RunContext, inputs: FitInputs, network: nn.Module) -> str:
+    """A digest of request, images and initial weights: equal for runs that must end with the same weights."""
+    request = {name: value for name, value in context.request.to_json().items() if name not in _VOLATILE}
+    digest = hashlib.sha256(json.dumps([context.stage, request, version("torch")], sort_keys=True).encode())
+    digest.update(json.dumps(inputs.preprocessing.to_json()).encode())
+    for part in (inputs.split.train, inputs.split.validation, inputs.targets_N):
         digest.update(part.tobytes())
-    digest.update(task.contents.encode())
-    if setting.request.weights is not None:  # a file of that name may hold others now
-        digest.update(weights_digest(network, setting.request.architecture).encode())
+    digest.update(inputs.contents.encode())
+    if context.request.weights is not None:  # the file may have changed
+        digest.update(weights_digest(network, context.request.architecture).encode())
     return digest.hexdigest()
 
 
-def _saved_plan(setting: Setting, run: str) -> Plan | None:
-    """The plan of the checkpoint to go on from; a damaged one is set aside, and the training starts over."""
-    if setting.checkpoint is None:
+def _saved_plan(context: RunContext, run: str) -> Plan | None:
+    """The plan of the checkpoint to resume from; a damaged one is renamed, and the training starts again."""
+    if context.checkpoint is None:
         return None
     try:
-        state = load_checkpoint(setting.checkpoint, run=run)
+        state = load_checkpoint(context.checkpoint, run=run)
     except ModelFormatError as err:
-        setting.note(f"{err}; starting over")
-        setting.checkpoint.replace(setting.checkpoint.with_suffix(".damaged"))
+        context.note(f"{err}; starting over")
+        context.checkpoint.replace(context.checkpoint.with_suffix(".damaged"))
         return None
     return None if state is None else Plan.from_json(state["plan"])
 
 
 def _on_device(images: AnyImages, device: torch.device) -> AnyImages:
-    """Images in memory as one tensor on the device, where it has room for them."""
+    """Images in memory as one tensor on the device, if they fit there."""
     if not isinstance(images, DecodedImages):
         return images
     if device.type == "cuda" and images.pixels_MHWC.nbytes > _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -205,21 +207,25 @@ def _on_device(images: AnyImages, device: torch.device) -> AnyImages:
     return DeviceImages(images, device)
 
 
-def _sample(setting: Setting, task: Task, plan: Plan, size: int) -> tuple[Tensor, Tensor]:
-    """Some training images, augmented, with their targets, on the device; an image may come more than once."""
-    return next(_samples(setting, task, plan, size))
+def _sample(context: RunContext, inputs: FitInputs, plan: Plan, size: int) -> tuple[Tensor, Tensor]:
+    """A random augmented batch with targets, on the device; an image may occur more than once."""
+    return next(_samples(context, inputs, plan, size))
 
 
-def _samples(setting: Setting, task: Task, plan: Plan, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def _samples(
+    context: RunContext, inputs: FitInputs, plan: Plan, size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Random augmented batches with their targets."""
-    generator = np.random.default_rng(seed_of(setting.request.seed, _RATE_SEARCH))
-    preprocessing = task.preprocessing
-    groups = [generator.choice(task.split.train, size or plan.micro_batch) for _ in range(1 if size else NUM_STEPS)]
-    batches: Iterator[Any] = iter(task.train_images.batches(iter(groups)))
-    for number, (group, pixels) in enumerate(zip(groups, batches, strict=True)):
-        chance = torch.Generator().manual_seed(seed_of(setting.request.seed, _RATE_SEARCH, number))
-        images_BCHW = normalise(to_device(pixels, setting.device), preprocessing)
+    generator = np.random.default_rng(seed_of(context.request.seed, _RATE_SEARCH))
+    preprocessing = inputs.preprocessing
+    index_batches = [
+        generator.choice(inputs.split.train, size or plan.micro_batch) for _ in range(1 if size else NUM_STEPS)
+    ]
+    batches: Iterator[Any] = iter(inputs.train_images.batches(iter(index_batches)))
+    for number, (group, pixels) in enumerate(zip(index_batches, batches, strict=True)):
+        chance = torch.Generator().manual_seed(seed_of(context.request.seed, _RATE_SEARCH, number))
+        images_BCHW = normalise(to_device(pixels, context.device), preprocessing)
         place = BatchPosition(torch.from_numpy(group), 0, chance)
         shape = (preprocessing.height, preprocessing.width)
         images_BCHW = augment(images_BCHW, plan.recipe.augmentation, place, size=shape)
-        yield images_BCHW, torch.from_numpy(task.targets_N[group]).to(setting.device)
+        yield images_BCHW, torch.from_numpy(inputs.targets_N[group]).to(context.device)

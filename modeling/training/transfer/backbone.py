@@ -1,4 +1,4 @@
-"""A pre-trained network as a source of features: which one it is, and what makes its features comparable."""
+"""A pre-trained network as a source of features, and the key that identifies its features in a cache."""
 
 # Shapes: F features.
 import hashlib
@@ -13,14 +13,14 @@ from modeling.networks.architectures import get_architecture
 from modeling.networks.heads import head_of
 
 FEATURES_VERSION = 2
-"""Raised when features are computed in another way (decoding, folding, precision, pooling): old ones are stale."""
+"""Increment this when the computation of features changes (decoding, folding, precision, pooling)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Backbone:
-    """A network of which all but the head is used, with the images that it wants and the device to use.
+    """A network without its head, with its preprocessing and its device.
 
-    The network itself is only read: what computes features is a copy.
+    The network itself is not changed: features are computed with a copy.
     """
 
     network: nn.Module
@@ -30,14 +30,14 @@ class Backbone:
 
     @property
     def num_features(self) -> int:
-        """How many numbers the head is given for each image."""
+        """The number of the head's inputs for each image."""
         return head_of(self.network, self.architecture).weight.shape[1]
 
     def key(self) -> str:
-        """sha256 over all that an image's features depend on but the image: 64 hexadecimal digits.
+        """sha256 (64 hexadecimal digits) of everything that features depend on, except the image.
 
-        Architecture, weights without the head, preprocessing, and how they are computed: this code's version,
-        torch's version and the kind of processor, whose sums differ in the last bits.
+        That is architecture, weights without the head, preprocessing, FEATURES_VERSION, torch's version and the kind of
+        processor, because sums differ in the last bits between processors.
         """
         on_cpu = self.device.type == "cpu"
         facts = {

@@ -1,16 +1,14 @@
-"""Features kept on disk, by the content of the images: another run computes only what is new.
+"""A cache of features on disk, keyed by the images' content: another run computes only the features of new images.
 
     <folder>/<key of the backbone>/<sha256 of the file>.features
 
-Each file holds some thousand images: a line of JSON (digests, number of features), then float32 rows. Its name is
-the digest of its content, so a damaged file is found out, removed and computed again, and processes that write at
-once never touch each other's files. Whoever writes removes the files least recently used beyond a limit. The folder
-may be deleted at any time.
+Each file contains some thousand images: a line of JSON (digests, number of features), then float32 rows. Its name is
+the digest of its content, so a damaged file is detected, removed and computed again, and concurrent processes never
+write to the same file. Every write removes the least recently used files beyond a size limit. The folder may be deleted
+at any time.
 """
 
-# Shapes: N images that are wanted, M images that are saved, F features.
-# Shapes: N images that are wanted, M images that are not in the cache, F features.
-
+# Shapes: N images of a selection, M images that are saved or not in the cache, F features.
 import contextlib
 import hashlib
 import json
@@ -33,18 +31,18 @@ from modeling.training.transfer.features import Extractor, Features, extract_fea
 DEFAULT_LIMIT_BYTES = 4 << 30  # 800,000 images of 1,280 features
 _SUFFIX = ".features"
 _FORMAT = 1
-_ABANDONED_S = 24 * 3600  # no file takes a day to write
+_ABANDONED_S = 24 * 3600  # writing a file never takes a day
 
 
 class FeatureCache:
-    """Features under one folder, which several processes may use at once."""
+    """Features in one folder, which several processes may use concurrently."""
 
     def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
 
     def load(self, key: str, digests_N: Sequence[str], num_features: int) -> tuple[Features, NDArray[np.bool_]]:
-        """Features NF of the images with these contents, and which of them are known; other rows are zero.
+        """Features NF of the images with these digests, and a mask of the known ones; other rows are zero.
 
         key: `Backbone.key()`. digests_N: sha256 of each image's bytes, hexadecimal.
         """
@@ -63,10 +61,10 @@ class FeatureCache:
         return features_NF, known_N
 
     def save(self, key: str, digests_M: Sequence[str], features_MF: Features) -> None:
-        """Keep these images' features; appears whole or not at all.
+        """Save these images' features atomically.
 
         Raises:
-            OSError: the disk is full, or refuses otherwise.
+            OSError: the disk is full or another write error occurs.
         """
         head = {"format": _FORMAT, "num_features": features_MF.shape[1], "digests": list(digests_M)}
         data = json.dumps(head).encode() + b"\n" + np.ascontiguousarray(features_MF, dtype="<f4").tobytes()
@@ -77,13 +75,13 @@ class FeatureCache:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            temporary.replace(path)  # not synced, unlike modeling.durable: a damaged file is found out by its name
+            temporary.replace(path)  # not synced, unlike modeling.durable: its name reveals a damaged file
         finally:
             temporary.unlink(missing_ok=True)
         self._prune(keep=path)
 
     def _prune(self, keep: Path) -> None:
-        """Remove the files least recently used until the rest is within the limit, and what killed writers left."""
+        """Remove the least recently used files beyond the limit, and old temporary files of killed writers."""
         found: list[tuple[float, int, Path]] = []
         for left in self._folder.glob("*/.*.tmp"):
             with contextlib.suppress(FileNotFoundError):
@@ -93,7 +91,7 @@ class FeatureCache:
             try:
                 facts = path.stat()
             except FileNotFoundError:
-                continue  # another process was faster
+                continue  # another process removed it
             found.append((facts.st_mtime, facts.st_size, path))
         excess = sum(size for _, size, _ in found) - self._limit_bytes
         for _, size, path in sorted(found):
@@ -105,51 +103,53 @@ class FeatureCache:
 
 
 def _read(path: Path, num_features: int) -> Iterator[tuple[str, Features]]:
-    """Digest and features of each image in a file; nothing, and no file any more, if it is damaged."""
+    """Digest and features of each image in a file; a damaged file is removed and yields nothing."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return  # pruned by another process
     head, _, rows = data.partition(b"\n")
     if hashlib.sha256(data).hexdigest() != path.name.removesuffix(_SUFFIX):
-        with contextlib.suppress(PermissionError):  # someone else's cache: the damage stays, and is seen each time
+        with contextlib.suppress(
+            PermissionError
+        ):  # another user's cache: the damaged file stays, and is ignored each time
             path.unlink(missing_ok=True)
         return
     facts = json.loads(head)
     if facts["format"] != _FORMAT or facts["num_features"] != num_features:
         return
-    with contextlib.suppress(FileNotFoundError, PermissionError):  # pruned just now, or not ours
-        os.utime(path)  # used now: the limit removes others first
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # just pruned, or another user's
+        os.utime(path)  # marks it as recently used
     yield from zip(facts["digests"], np.frombuffer(rows, dtype="<f4").reshape(-1, num_features), strict=True)
 
 
-_SAVE_EVERY = 4096  # images; what an interrupted run has to compute again at most
+_SAVE_EVERY = 4096  # images; an interrupted run loses at most this many
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    """Images of which features are wanted: the source, their indices in it, and the sha256 of their bytes."""
+class ImageSelection:
+    """Images whose features are requested: the source, their indices in it, and the sha256 of their bytes."""
 
     images: Images
     indices_N: Indices
     digests_N: Sequence[str]
 
 
-def cached_features(backbone: Backbone, wanted: Wanted, cache: FeatureCache | None, emit: Emit) -> Features:
-    """Features NF of the wanted images in their order; computes those that the cache lacks, and keeps them there.
+def cached_features(backbone: Backbone, selection: ImageSelection, cache: FeatureCache | None, emit: Emit) -> Features:
+    """Features NF of the selected images, in order; computes missing ones and saves them to the cache.
 
-    A cache that cannot be written costs the next run time, and this one a note.
+    If the cache cannot be written, a note is emitted, and the next run computes the features again.
 
-    Events: `{"event": "features", "num_done", "num_images"}`, where images from the cache count as done.
+    Events: `{"event": "features", "num_done", "num_images"}`; images from the cache count as done.
 
     Raises:
         DataError: an image cannot be read.
     """
-    key, num_images = backbone.key(), len(wanted.indices_N)
+    key, num_images = backbone.key(), len(selection.indices_N)
     features_NF = np.zeros((num_images, backbone.num_features), dtype=np.float32)
     known_N = np.zeros(num_images, dtype=np.bool_)
     if cache is not None:
-        features_NF, known_N = cache.load(key, wanted.digests_N, backbone.num_features)
+        features_NF, known_N = cache.load(key, selection.digests_N, backbone.num_features)
     num_known = int(known_N.sum())
     emit({"event": "features", "num_done": num_known, "num_images": num_images})
     if num_known == num_images:
@@ -159,15 +159,15 @@ def cached_features(backbone: Backbone, wanted: Wanted, cache: FeatureCache | No
     for start in range(0, len(missing_M), _SAVE_EVERY):
         rows = missing_M[start : start + _SAVE_EVERY]
         counts = _Counts(emit, num_known + start, num_images)
-        features_NF[rows] = extract_features(extractor, wanted.images, wanted.indices_N[rows], counts)
+        features_NF[rows] = extract_features(extractor, selection.images, selection.indices_N[rows], counts)
         if cache is not None:
-            _save(cache, key, [wanted.digests_N[row] for row in rows], features_NF[rows], emit)
+            _save(cache, key, [selection.digests_N[row] for row in rows], features_NF[rows], emit)
     return features_NF
 
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """Passes events on, counting those done before and all that are wanted."""
+    """Passes events on with counts that include the images done before."""
 
     emit: Emit
     num_before: int
@@ -181,4 +181,4 @@ def _save(cache: FeatureCache, key: str, digests_M: list[str], features_MF: Feat
     try:
         cache.save(key, digests_M, features_MF)
     except OSError as err:
-        emit({"event": "note", "text": f"the features were not kept for the next run: {err}"})
+        emit({"event": "note", "text": f"the features cannot be cached for the next run: {err}"})

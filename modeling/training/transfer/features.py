@@ -1,14 +1,12 @@
-"""Features of many images: what the head of a network is given for each of them, fast and always the same.
+"""Computes the features (the inputs of a network's head) of many images, fast and reproducibly.
 
-Measured with mobilenet_v2 at 224 px on two AVX2 cores, ms of processor time an image (2026-11): torch's own two
-threads, batches of 32: 40 to 145, for its threads spin while they wait; one thread for each batch: plain 50,
-channels_last with folded normalisation 29, and in batches of 4 to 6 images 16 to 18, because results below 32 MiB
-stay in glibc's heap, while larger ones are mapped, zeroed and unmapped by the kernel layer by layer.
+Measured with mobilenet_v2 at 224 px on two AVX2 cores, in ms of processor time per image (2026-11): torch's own two
+threads with batches of 32 take 40 to 145, because its threads spin while they wait. One thread per batch takes 50;
+with channels_last and folded normalisation 29; and in batches of 4 to 6 images 16 to 18, because tensors below 32 MiB
+stay in glibc's heap, while the kernel maps, zeroes and unmaps larger ones for each layer.
 """
 
 # Shapes: N images, B images of a batch, F features, H height, W width, C channels.
-# Shapes: B images, C channels, H height, W width.
-
 import copy
 import threading
 from collections.abc import Iterator
@@ -34,21 +32,21 @@ from modeling.training.transfer.threads import one_thread
 
 @dataclass(slots=True)
 class _Call:
-    """What a layer took and gave; kept, so that no other tensor gets the same identity meanwhile."""
+    """Input and output of a layer; kept alive, so that no other tensor gets the same id."""
 
-    taken: Tensor
-    given: Tensor
+    input: Tensor
+    output: Tensor
 
 
 @dataclass(slots=True)
 class Trace:
-    """What happened in one forward pass: each convolution's and normalisation's calls, the largest result."""
+    """A trace of one forward pass: calls of convolutions and normalisations, and the size of the largest output."""
 
     calls: dict[nn.Module, list[_Call]] = field(default_factory=dict)
     largest_bytes: int = 0
 
-    def note(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A forward hook."""
+    def record(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Record a call; used as a forward hook."""
         if not isinstance(output, Tensor):
             return
         self.largest_bytes = max(self.largest_bytes, output.numel() * output.element_size())
@@ -58,11 +56,11 @@ class Trace:
 
 @torch.inference_mode()
 def trace(network: nn.Module, images_BCHW: Tensor) -> Trace:
-    """Run these images through the network and note what its layers do."""
+    """Trace a forward pass of these images through the network."""
     seen = Trace()
     handles: list[RemovableHandle] = []
     try:
-        handles.extend(layer.register_forward_hook(seen.note) for layer in network.modules())
+        handles.extend(layer.register_forward_hook(seen.record) for layer in network.modules())
         network(images_BCHW)
     finally:
         for handle in handles:
@@ -71,20 +69,22 @@ def trace(network: nn.Module, images_BCHW: Tensor) -> Trace:
 
 
 def fold_batch_norms(network: nn.Module, seen: Trace) -> int:
-    """Fold every BatchNorm2d whose input is just what a Conv2d gives, in place; returns how many.
+    """Fold every BatchNorm2d whose input is the output of a Conv2d into it, in place; returns their number.
 
-    The network must be in eval mode. Only layers that are used once in a pass are touched. What is done to a
-    convolution's result outside of modules cannot be seen here: compare results before and after.
+    The network must be in eval mode. Only layers that are called once in a pass are folded. Operations on a
+    convolution's output outside of modules are not traced: compare outputs before and after.
     """
     names = {layer: name for name, layer in network.named_modules()}
-    givers = {
-        id(calls[0].given): layer
+    producers = {
+        id(calls[0].output): layer
         for layer, calls in seen.calls.items()
         if isinstance(layer, nn.Conv2d) and len(calls) == 1
     }
     num_folded = 0
     for norm, calls in seen.calls.items():
-        convolution = givers.get(id(calls[0].taken)) if isinstance(norm, nn.BatchNorm2d) and len(calls) == 1 else None
+        convolution = (
+            producers.get(id(calls[0].input)) if isinstance(norm, nn.BatchNorm2d) and len(calls) == 1 else None
+        )
         if convolution is not None and norm.running_mean is not None:
             _fold(convolution, cast(nn.BatchNorm2d, norm))
             network.set_submodule(names[norm], nn.Identity())
@@ -93,7 +93,7 @@ def fold_batch_norms(network: nn.Module, seen: Trace) -> int:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Give the convolution the weights that do the normalisation's work, too."""
+    """Merge the normalisation into the convolution's weights."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
@@ -111,18 +111,18 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 Features = NDArray[np.float32]
 
 _LARGEST_BATCH = 32
-_CPU_BYTES = 30 << 20  # of a batch's largest result; from 32 MiB on glibc gives memory back after each layer
+_CPU_BYTES = 30 << 20  # of a batch's largest output; from 32 MiB, glibc returns memory to the kernel after each layer
 _CUDA_BYTES = 1 << 30
 _CUDA_BATCH = 128
 _CUDA_WORKERS = 2  # one batch is copied while another is computed
-_FOLDING_TOLERANCE = 1e-4  # of the largest feature; float32 rounding gives some 1e-6
+_FOLDING_TOLERANCE = 1e-4  # of the largest feature; float32 rounding causes about 1e-6
 
 
 def extract_features(extractor: "Extractor", images: Images, indices_N: Indices, emit: Emit) -> Features:
-    """Features NF of these images, in their order; an image may come twice.
+    """Features NF of these images, in order; an image may occur twice.
 
-    Every processor core computes batches of its own. A batch is always full (the last one is padded), so the
-    features of an image do not depend on how many are wanted with it.
+    Every processor core computes separate batches. A batch is always full (the last one is padded), so the features of
+    an image do not depend on the number of images.
 
     Events: `{"event": "features", "num_done", "num_images"}` at the end and about twice a second.
 
@@ -141,7 +141,7 @@ def extract_features(extractor: "Extractor", images: Images, indices_N: Indices,
 
 
 def _in_order(extractor: "Extractor", images: Images, indices_N: Indices) -> Iterator[Features]:
-    """Features of batch after batch; a few batches are computed at once."""
+    """The features of each batch, in order; several batches are computed concurrently."""
     size = extractor.batch_size
     groups = [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
     num_workers = extractor.num_workers
@@ -151,9 +151,9 @@ def _in_order(extractor: "Extractor", images: Images, indices_N: Indices) -> Ite
 
 
 class Extractor:
-    """A copy of a network made for computing features: eval mode, channels last, normalisation folded.
+    """A copy of a network for computing features: eval mode, channels last, folded normalisation.
 
-    batch_size: images of a full batch. num_workers: threads that may call `features` at once.
+    batch_size: images in a full batch. num_workers: threads that may call `features` concurrently.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -170,26 +170,26 @@ class Extractor:
 
     @torch.inference_mode()
     def features(self, pixels_BHWC: Pixels) -> Features:
-        """Features BF of up to `batch_size` images; safe to call from several threads."""
+        """Features BF of up to `batch_size` images; thread-safe."""
         num_images = len(pixels_BHWC)
         if num_images < self.batch_size:
-            pixels_BHWC = np.resize(pixels_BHWC, (self.batch_size, *pixels_BHWC.shape[1:]))  # repeats them
+            pixels_BHWC = np.resize(pixels_BHWC, (self.batch_size, *pixels_BHWC.shape[1:]))  # repeats the images
         images_BHWC = torch.from_numpy(pixels_BHWC).to(self._backbone.device)
         images_BCHW = normalise(images_BHWC, self._backbone.preprocessing)
-        return self._given(images_BCHW)[:num_images].cpu().numpy()
+        return self._head_input(images_BCHW)[:num_images].cpu().numpy()
 
-    def _given(self, images_BCHW: Tensor) -> Tensor:
-        """What the head is given for normalised images, as vectors BF."""
+    def _head_input(self, images_BCHW: Tensor) -> Tensor:
+        """The head's input for normalised images, as vectors BF."""
         self._network(images_BCHW.to(memory_format=torch.channels_last))
-        given: Tensor = self._local.given
-        self._local.given = None
-        return given.mean(dim=(2, 3)) if given.dim() == 4 else given
+        head_input: Tensor = self._local.head_input
+        self._local.head_input = None
+        return head_input.mean(dim=(2, 3)) if head_input.dim() == 4 else head_input
 
     def _copied(self) -> nn.Module:
-        """A copy of the network, with a hook that keeps what its head is given, apart for each thread."""
+        """A copy of the network, with a hook that stores the head's input per thread."""
 
         def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._local.given = inputs[0]
+            self._local.head_input = inputs[0]
 
         network = copy.deepcopy(self._backbone.network).eval().requires_grad_(False).to(self._backbone.device)
         head_of(network, self._backbone.architecture).register_forward_pre_hook(keep)
@@ -197,14 +197,14 @@ class Extractor:
 
     @torch.no_grad()
     def _fold(self) -> int:
-        """Fold the normalisations, if features stay the same; returns the bytes of one image's largest result."""
+        """Fold the normalisations if features stay the same; returns the bytes of one image's largest output."""
         preprocessing = self._backbone.preprocessing
         pixels_1HWC = np.random.default_rng(0).integers(0, 256, (1, *preprocessing.shape), dtype=np.uint8)
         images_1CHW = normalise(torch.from_numpy(pixels_1HWC).to(self._backbone.device), preprocessing)
-        before_1F = self._given(images_1CHW)
+        before_1F = self._head_input(images_1CHW)
         seen = trace(self._network, images_1CHW)
         fold_batch_norms(self._network, seen)
-        difference = (self._given(images_1CHW) - before_1F).abs().max()
+        difference = (self._head_input(images_1CHW) - before_1F).abs().max()
         if not difference <= _FOLDING_TOLERANCE * before_1F.abs().max():
-            self._network = self._copied()  # something else reads a convolution's result as it was
+            self._network = self._copied()  # something else uses a convolution's original output
         return seen.largest_bytes

@@ -1,13 +1,13 @@
-"""The minimum of a smooth convex function by L-BFGS, always found in the same way, and that of softmax regression.
+"""Deterministic minimisation of smooth convex functions by L-BFGS, and softmax regression with it.
 
-Multinomial logistic regression with a ridge penalty has the value
+Multinomial logistic regression with a ridge penalty minimises
 value(W, b) = sum_n w_n NLL(softmax(W x_n + b), y_n) / sum_n w_n + l2 / 2 |W|^2 + BIAS_L2 / 2 |b|^2
 
 Own code, not scipy or `torch.optim.LBFGS`: heads must repeat to the bit, whatever version of a library is installed.
 """
 
-# Shapes: P variables, in whatever shape; N images, F features, L labels; weight and bias are one tensor LF1 with the
-# bias last.
+# Shapes: P variables, of any shape; N images, F features, L labels; weight and bias are one tensor LF1 with the bias
+# last.
 import contextlib
 from collections import deque
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from modeling.training.transfer.threads import one_thread
 ValueAndGradient = Callable[[Tensor], tuple[float, Tensor]]
 
 _HISTORY = 10
-_SUFFICIENT = 1e-4  # of the decrease that the slope promises (Armijo)
-_CURVATURE = 0.9  # of the slope that may be left (weak Wolfe)
+_SUFFICIENT = 1e-4  # of the decrease that the slope predicts (Armijo)
+_CURVATURE = 0.9  # of the slope that may remain (weak Wolfe)
 _MAX_TRIALS = 30  # of step lengths on one line
 
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """Where the search ended. `gradient_norm` is the largest of the gradient's values there."""
+    """The end of the search. `gradient_norm` is the largest absolute value of the gradient there."""
 
     point_P: Tensor
     value: float
@@ -39,7 +39,7 @@ class Minimum:
 
 @dataclass(slots=True)
 class _State:
-    """A point with the function's value and gradient there."""
+    """A point with the function's value and gradient."""
 
     point_P: Tensor
     value: float
@@ -51,8 +51,8 @@ def minimise(
 ) -> Minimum:
     """Minimise by L-BFGS (Nocedal and Wright 2006, algorithm 7.4) with steps that meet the weak Wolfe conditions.
 
-    tolerance: the search ends where no value of the gradient is larger, or rounding hides any progress.
-    rounding: of the function's values, as a share of them: smaller differences mean nothing.
+    tolerance: the search ends when no value of the gradient is larger, or when rounding errors hide any progress.
+    rounding: relative rounding error of the function's values: smaller differences are ignored.
     """
     value, gradient_P = function(start_P)
     state, evaluations = _State(start_P, value, gradient_P), 1
@@ -65,7 +65,7 @@ def minimise(
         if found is None:
             if not pairs:
                 break
-            pairs.clear()  # begin afresh from here: what was learnt misled
+            pairs.clear()  # restart from here without the history, which was misleading
             continue
         step_P, change_P = found.point_P - state.point_P, found.gradient_P - state.gradient_P
         curvature = float((step_P * change_P).sum())
@@ -78,7 +78,7 @@ def minimise(
 
 
 def _times_inverse_hessian(gradient_P: Tensor, pairs: deque[tuple[Tensor, Tensor, float]]) -> Tensor:
-    """The two-loop recursion: the gradient in units in which the function is about round."""
+    """The two-loop recursion: the gradient times the approximate inverse Hessian."""
     direction_P = gradient_P.clone()
     shares: list[float] = []
     for step_P, change_P, curvature in reversed(pairs):
@@ -98,7 +98,7 @@ def _search_line(
 ) -> tuple[_State | None, int]:
     """A point on the line that meets the weak Wolfe conditions, by doubling and halving, and the number of trials.
 
-    None where rounding leaves no decrease.
+    None if rounding errors hide any decrease.
     """
     slope = float((start.gradient_P * direction_P).sum())
     noise = rounding * abs(start.value)
@@ -119,16 +119,19 @@ def _search_line(
 
 
 BIAS_L2 = 1e-4
-"""Penalty of the biases: next to none, so that a class without a training image still has a finite optimum."""
+"""Penalty of the biases: very small; it gives a class without training images a finite optimum."""
 
-_LARGE = 1e8  # multiply-adds of a pass from which float32 and all threads pay: 43 ms for 100 ms at 10,000 x 1,280 x 34
+_LARGE = (
+    1e8  # multiply-adds of a pass from which float32 and all threads are faster: 43 vs 100 ms at 10,000 x 1,280 x 34
+)
 _ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-8}  # float32 errors of N losses average out
 
 
 class SoftmaxProblem:
-    """The images, their classes and weights; solved for one penalty after another.
+    """Softmax regression on images with weights; can be solved for several penalties.
 
-    Products are made classes first from features in both orders: with few classes that is 2 to 5 times as fast.
+    Matrix products use classes as the first dimension and features in both layouts: 2 to 5 times as fast with few
+    classes.
     """
 
     def __init__(self, features_NF: Tensor, targets_N: Tensor, weight_N: Tensor, num_classes: int) -> None:
@@ -142,7 +145,7 @@ class SoftmaxProblem:
         self.zero_LF1 = torch.zeros(num_classes, num_features + 1, dtype=torch.float64)
 
     def solve(self, l2: float, start_LF1: Tensor, tolerance: float) -> Minimum:
-        """The minimum for this penalty, searched for from `start_LF1`."""
+        """The minimum for this penalty; the search starts at `start_LF1`."""
         with contextlib.nullcontext() if self._is_large else one_thread():
             return minimise(
                 lambda point_LF1: self.value_and_gradient(point_LF1, l2),
@@ -152,7 +155,7 @@ class SoftmaxProblem:
             )
 
     def value_and_gradient(self, point_LF1: Tensor, l2: float) -> tuple[float, Tensor]:
-        """What is minimised at this point, and its gradient LF1; both float64."""
+        """The objective at this point, and its gradient LF1; both float64."""
         weight_LF, bias_L = point_LF1[:, :-1], point_LF1[:, -1]
         logits_LN = (weight_LF.to(self.dtype) @ self._features_FN).to(torch.float64) + bias_L[:, None]
         log_scores_LN = logits_LN.log_softmax(dim=0)

@@ -1,4 +1,4 @@
-"""The linear probe: a head fitted on features, with the penalty that does best on images it was not fitted on."""
+"""The linear probe: a head fitted on features, with the penalty that is best on held-out images."""
 
 # Shapes: N images, F features, L labels, V validation images.
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from modeling.training.transfer.minimiser import Minimum, SoftmaxProblem
 from modeling.training.transfer.threads import one_thread
 
 PENALTIES: tuple[float, ...] = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))
-"""Of standardised features, strong to weak: 10 to 0.00001. With N images, C = 1 / (N l2) in scikit-learn's terms."""
+"""For standardised features, strong to weak: 10 to 0.00001. With N images, scikit-learn's C = 1 / (N l2)."""
 
-_PATH_TOLERANCE = 1e-4  # of the gradient, while the penalty is chosen
-_TOLERANCE = 1e-6  # of the probe itself
-_TIE = 1e-4  # nats; a stronger penalty wins if it is worse by no more
-_PATIENCE = 3  # weaker penalties without a better result, after which none is tried
-_FEWEST_IMAGES, _FEWEST_OF_CLASS = 50, 2  # validation images for choosing the penalty on them alone
+_PATH_TOLERANCE = 1e-4  # of the gradient, while choosing the penalty
+_TOLERANCE = 1e-6  # of the gradient, for the final probe
+_TIE = 1e-4  # nats; a stronger penalty is chosen if it is worse by at most this
+_PATIENCE = 3  # weaker penalties without a better result after which the search stops
+_FEWEST_IMAGES, _FEWEST_OF_CLASS = 50, 2  # validation images needed to choose the penalty on them alone
 _NUM_FOLDS = 5
-_CONSTANT = 1e-6  # of its mean: a feature with a smaller deviation says nothing
+_CONSTANT = 1e-6  # of its mean: a feature with a smaller deviation is ignored
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One penalty of the path and what came of it. accuracy, nll: on validation images, or over the folds."""
+    """One penalty of the path with its results. accuracy, nll: on validation images, or over the folds."""
 
     l2: float
     nll: float
@@ -40,12 +40,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A fitted head for features as they are: the standardisation is within weight and bias.
+    """A fitted head for raw features: weight and bias include the standardisation.
 
     l2: the penalty on standardised features. validation_accuracy, validation_nll: of this head on the validation
-    part; NaN where that is empty. path: the penalties tried, strong to weak. num_folds: 0 where validation images
-    alone chose the penalty, else how many folds of training and validation images did. gradient_norm: the largest
-    value of the gradient where the search ended, num_iterations its length.
+    part; NaN if that is empty. path: the tried penalties, strong to weak. num_folds: 0 if the penalty was chosen on
+    validation images alone, else the number of folds of training and validation images. gradient_norm,
+    num_iterations: of the final search.
     """
 
     weight_LF: Tensor
@@ -59,13 +59,13 @@ class Probe:
     gradient_norm: float
 
     def logits(self, features_NF: Features) -> Tensor:
-        """float32 logits NL, as the network with this head gives them."""
+        """float32 logits NL, equal to those of the network with this head."""
         return torch.from_numpy(features_NF) @ self.weight_LF.T + self.bias_L
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """All images, and how to solve for some of them."""
+    """The features, targets and weights of all images."""
 
     features_NF: Tensor
     targets_N: Tensor
@@ -73,21 +73,21 @@ class _Rows:
     num_classes: int
 
     def problem(self, rows: Indices) -> tuple[SoftmaxProblem, Tensor, Tensor]:
-        """The problem of these images' standardised features, with mean and inverse deviation of each feature."""
+        """The problem for these images' standardised features; and each feature's mean and inverse deviation."""
         chosen = torch.from_numpy(rows)
         features_NF = self.features_NF[chosen].to(torch.float64)
         deviation_F, mean_F = torch.std_mean(features_NF, dim=0, correction=0)
-        says_nothing_F = deviation_F <= _CONSTANT * mean_F.abs().clamp(min=1e-12)
-        inverse_F = torch.where(says_nothing_F, 0.0, 1 / deviation_F)
+        is_constant_F = deviation_F <= _CONSTANT * mean_F.abs().clamp(min=1e-12)
+        inverse_F = torch.where(is_constant_F, 0.0, 1 / deviation_F)
         features_NF.sub_(mean_F).mul_(inverse_F)
         problem = SoftmaxProblem(features_NF, self.targets_N[chosen], self.weight_N[chosen], self.num_classes)
         return problem, mean_F, inverse_F
 
     def measure(self, rows: Indices, weight_LF: Tensor, bias_L: Tensor) -> tuple[float, int]:
-        """Sum of the negative log likelihoods of these images, and how many of them are right."""
+        """The sum of the negative log likelihoods of these images, and the number of correct ones."""
         chosen = torch.from_numpy(rows)
         targets_N = self.targets_N[chosen]
-        with one_thread():  # torch's own would spin longer than these small products take
+        with one_thread():  # torch's own threads would spin longer than these small products take
             logits_NL = self.features_NF[chosen].to(torch.float64) @ weight_LF.T + bias_L
             nll = float(torch.nn.functional.cross_entropy(logits_NL, targets_N, reduction="sum"))
         return nll, int((logits_NL.argmax(dim=1) == targets_N).sum())
@@ -103,13 +103,13 @@ def fit_probe(
 ) -> Probe:
     """Multinomial logistic regression on the training rows, with the ridge penalty chosen on validation rows.
 
-    split: rows of `features_NF`; its test part is not looked at. With few validation images (fewer than 50, or 2
-    for each class) the penalty is chosen by stratified folds of training and validation rows together; the probe
-    is fitted on training rows alone either way, so validation rows can calibrate it. Always the same for the same
-    input. sample_weight_N: what each image counts in fitting, above 0; None: all the same.
+    split: rows of `features_NF`; its test part is not used. With few validation images (fewer than 50, or 2 for each
+    class) the penalty is chosen by stratified folds of training and validation rows together; the probe is always
+    fitted on training rows only, so that validation rows can calibrate it. Deterministic. sample_weight_N: the weight
+    of each image in fitting, above 0; None: equal weights.
 
     Raises:
-        DataError: no training rows, or features that are not finite numbers.
+        DataError: there are no training rows, or features are not finite.
     """
     _check(features_NF, split)
     weight_N = np.ones(len(targets_N)) if sample_weight_N is None else np.asarray(sample_weight_N, dtype=np.float64)
@@ -117,10 +117,10 @@ def fit_probe(
     folds = _folds(targets_N, split, num_classes)
     solvers = [_Solver(rows, train) for train, _ in folds]
     path = _path(rows, solvers, [measured for _, measured in folds])
-    l2 = choose(path)
+    l2 = choose_penalty(path)
     solver = solvers[0] if len(folds) == 1 else _Solver(rows, split.train)
     best = solver.finish(l2)
-    weight_LF, bias_L = solver.unfolded(best.point_P)
+    weight_LF, bias_L = solver.for_raw_features(best.point_P)
     nll, num_right = rows.measure(split.validation, weight_LF, bias_L)
     num_validation = len(split.validation)
     return Probe(
@@ -136,8 +136,8 @@ def fit_probe(
     )
 
 
-def choose(path: tuple[Step, ...]) -> float:
-    """The penalty with the lowest negative log likelihood; of those within a hair of it, the strongest."""
+def choose_penalty(path: tuple[Step, ...]) -> float:
+    """The strongest penalty whose negative log likelihood is within `_TIE` of the lowest."""
     lowest = min(step.nll for step in path)
     return max(step.l2 for step in path if step.nll <= lowest + _TIE)
 
@@ -155,26 +155,26 @@ def _check(features_NF: Features, split: Split) -> None:
 
 
 def _folds(targets_N: Indices, split: Split, num_classes: int) -> list[tuple[Indices, Indices]]:
-    """Rows to fit on and rows to measure on: training and validation, or folds of both where validation is small."""
+    """Rows to fit on and rows to evaluate on: training and validation, or folds of both if validation is small."""
     enough = max(_FEWEST_IMAGES, _FEWEST_OF_CLASS * num_classes)
     together = np.sort(np.concatenate([split.train, split.validation]))
     if len(split.validation) >= enough or len(together) < 2:
         return [(split.train, split.validation)]
     fold_N = np.empty(len(together), dtype=np.int64)
     by_class = np.argsort(targets_N[together], kind="stable")
-    fold_N[by_class] = np.arange(len(together)) % min(_NUM_FOLDS, len(together))  # dealt out class by class
+    fold_N[by_class] = np.arange(len(together)) % min(_NUM_FOLDS, len(together))  # stratified by class
     return [(together[fold_N != fold], together[fold_N == fold]) for fold in range(int(fold_N.max()) + 1)]
 
 
 def _path(rows: _Rows, solvers: list["_Solver"], measured: list[Indices]) -> tuple[Step, ...]:
-    """Solve for weaker and weaker penalties, each from the one before, until no fold's images gain from it."""
+    """Solve for weaker and weaker penalties, each starting at the previous solution, until results stop improving."""
     num_measured = max(1, sum(len(part) for part in measured))
     path: list[Step] = []
     for l2 in PENALTIES:
         nll, num_right, num_iterations = 0.0, 0, 0
         for solver, part in zip(solvers, measured, strict=True):
-            found = solver.go_on(l2)
-            part_nll, part_right = rows.measure(part, *solver.unfolded(found.point_P))
+            found = solver.solve_next(l2)
+            part_nll, part_right = rows.measure(part, *solver.for_raw_features(found.point_P))
             nll, num_right, num_iterations = (
                 nll + part_nll,
                 num_right + part_right,
@@ -188,28 +188,28 @@ def _path(rows: _Rows, solvers: list["_Solver"], measured: list[Indices]) -> tup
 
 
 class _Solver:
-    """Solves for some rows and one penalty after another, strong to weak, each from where the last one ended."""
+    """Solves for some rows and several penalties, strong to weak, each starting at the previous solution."""
 
     def __init__(self, rows: _Rows, train: Indices) -> None:
         self._problem, self._mean_F, self._inverse_F = rows.problem(train)
         self._point_LF1 = self._problem.zero_LF1
         self._points: dict[float, Tensor] = {}
 
-    def go_on(self, l2: float, tolerance: float = _PATH_TOLERANCE) -> Minimum:
-        """The minimum for the next penalty, near enough for choosing."""
+    def solve_next(self, l2: float, tolerance: float = _PATH_TOLERANCE) -> Minimum:
+        """The minimum for the next penalty, accurate enough for choosing."""
         found = self._problem.solve(l2, self._point_LF1, tolerance)
         self._point_LF1 = self._points[l2] = found.point_P
         return found
 
     def finish(self, l2: float) -> Minimum:
-        """The minimum for one penalty of the path, as exact as it goes."""
+        """The minimum for one penalty of the path, to the final tolerance."""
         for stronger in PENALTIES[: PENALTIES.index(l2) + 1]:
             if stronger not in self._points:
-                self.go_on(stronger)
+                self.solve_next(stronger)
         self._point_LF1 = self._points[l2]
-        return self.go_on(l2, _TOLERANCE)
+        return self.solve_next(l2, _TOLERANCE)
 
-    def unfolded(self, point_LF1: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias for features that are not standardised: W (x - mean) / deviation + b."""
+    def for_raw_features(self, point_LF1: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias for raw features, from W (x - mean) / deviation + b."""
         weight_LF = point_LF1[:, :-1] * self._inverse_F
         return weight_LF, point_LF1[:, -1] - weight_LF @ self._mean_F

@@ -1,4 +1,4 @@
-"""Torch's own threads, put away where they cost more than they give."""
+"""Disables torch's own threads where they cost more than they gain."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes in the calling thread alone, and so in each thread that begins meanwhile."""
+    """In this block, torch computes only in the calling thread; this also holds for threads started in the block."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from modeling.data.images import DecodedImages
-from modeling.training.fit.task import DeviceImages
+from modeling.training.fit.inputs import DeviceImages
 
 PIXELS = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
 

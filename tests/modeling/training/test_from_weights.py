@@ -126,7 +126,7 @@ def test_where_memory_is_short_a_step_is_made_of_several_passes_and_the_training
 
     assert card.training["plan"]["micro_batch"] == 1
     assert card.training["plan"]["recipe"]["batch_size"] == 8
-    assert "1 image at a time, as memory is short; a step is made of 8 all the same" in [
+    assert "memory is low: micro-batches of 1 image; a step still uses 8" in [
         event["text"] for event in named(events, "note")
     ]
     assert card.metrics["test_accuracy"] == 1.0

@@ -328,7 +328,7 @@ def test_a_disk_that_is_full_when_the_model_is_saved_costs_no_earlier_model(tmp_
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("modeling.durable.sync_tree", full)
-    with pytest.raises(ModelingError, match=r"cannot be written to .*model: No space left on device; make room"):
+    with pytest.raises(ModelingError, match=r"cannot be written to .*model: No space left on device; free disk space"):
         train(request(data, tmp_path / "model", epochs=1, seed=5), ignore)
 
     assert snapshot(tmp_path / "model") == before
@@ -343,7 +343,7 @@ def test_images_that_do_not_fit_in_memory_are_read_in_every_epoch_and_give_the_s
 
     train(request(data, tmp_path / "from disk", **wish), events.append)
 
-    assert "decoding anew in every epoch" in next(event["text"] for event in events if event["event"] == "note")
+    assert "decoding again in every epoch" in next(event["text"] for event in events if event["event"] == "note")
     assert not [event for event in events if event["event"] == "decode"]
     assert snapshot_names(tmp_path / "from disk") == snapshot_names(tmp_path / "in memory")
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from modeling.networks.recipes import Recipe
 from modeling.registry.version_folder import locked
-from modeling.training.fit import autotune as pace
-from modeling.training.fit.autotune import fastest_plan, time_plans
+from modeling.training.fit import autotune
+from modeling.training.fit.autotune import fastest_plan, measure_fastest_plan
 from modeling.training.fit.plan import Plan
 from modeling.training.request import TrainRequest
 from modeling.training.train import train
@@ -70,7 +70,7 @@ def test_half_precision_is_chosen_if_its_steps_take_clearly_less_time(monkeypatc
 
     monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: now_s))
 
-    plan = time_plans(Timed(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, tell=quiet)
+    plan = measure_fastest_plan(Timed(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, on_note=quiet)
 
     assert plan.precision == precision
 
@@ -80,22 +80,22 @@ def test_half_precision_is_chosen_if_its_steps_take_clearly_less_time(monkeypatc
 def test_the_precision_and_layout_that_measure_fastest_are_chosen(clock, precision, channels_last):
     clock.fastest = (precision, channels_last)
 
-    plan = time_plans(convolutional(), PLAN, IMAGES, STEPS, tell=quiet)
+    plan = measure_fastest_plan(convolutional(), PLAN, IMAGES, STEPS, on_note=quiet)
 
     assert (plan.precision, plan.channels_last) == (precision, channels_last)
 
 
 def test_a_run_of_seconds_is_left_as_it_is_planned(monkeypatch):
-    monkeypatch.setattr(pace, "step_seconds", lambda network, plan, images, **_: 0.1 if plan == PLAN else 0.01)
+    monkeypatch.setattr(autotune, "step_seconds", lambda network, plan, images, **_: 0.1 if plan == PLAN else 0.01)
 
-    assert time_plans(dense(), PLAN, IMAGES, 99, tell=quiet) == PLAN
-    assert time_plans(dense(), PLAN, IMAGES, 100, tell=quiet) != PLAN
+    assert measure_fastest_plan(dense(), PLAN, IMAGES, 99, on_note=quiet) == PLAN
+    assert measure_fastest_plan(dense(), PLAN, IMAGES, 100, on_note=quiet) != PLAN
 
 
 def test_dense_networks_have_no_layout_to_choose(clock):
     clock.fastest = ("bf16", True)
 
-    plan = time_plans(dense(), PLAN, IMAGES, STEPS, tell=quiet)
+    plan = measure_fastest_plan(dense(), PLAN, IMAGES, STEPS, on_note=quiet)
 
     assert plan.precision == "bf16"
     assert {layout for _, layout in clock.timed} == {False}
@@ -103,38 +103,38 @@ def test_dense_networks_have_no_layout_to_choose(clock):
 
 def test_what_was_found_is_remembered_for_the_same_layers_and_images(clock, tmp_path):
     clock.fastest = ("bf16", True)
-    first = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
+    first = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet)
     clock.timed.clear()
     clock.fastest = ("fp32", False)
 
-    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet) == first
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet) == first
     assert clock.timed == []
-    assert fastest_plan(convolutional(3), PLAN, IMAGES, STEPS, tmp_path, tell=quiet) == PLAN
-    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS + 1, tmp_path, tell=quiet) == PLAN
-    assert fastest_plan(convolutional(), PLAN, IMAGES[:4], STEPS, tmp_path, tell=quiet) == PLAN
-    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, None, tell=quiet) == PLAN
+    assert fastest_plan(convolutional(3), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS + 1, tmp_path, on_note=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES[:4], STEPS, tmp_path, on_note=quiet) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, None, on_note=quiet) == PLAN
 
 
 @pytest.mark.parametrize(
     "damage", ["", "{", "[]", '{"precision": "fp4", "channels_last": true}', '{"precision": "fp32"}']
 )
 def test_what_cannot_be_read_is_measured_again(clock, tmp_path, damage):
-    fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
+    fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet)
     [file] = (tmp_path / "pace").glob("*.json")
     file.write_text(damage)
     clock.fastest = ("bf16", False)
 
-    plan = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
+    plan = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet)
 
     assert plan.precision == "bf16"
-    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet) == plan
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet) == plan
 
 
 def test_a_cache_that_cannot_be_written_is_told(clock, tmp_path):
     (tmp_path / "cache").touch()
     told = []
 
-    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path / "cache", tell=told.append) == PLAN
+    assert fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path / "cache", on_note=told.append) == PLAN
 
     assert [os.strerror(20) in text for text in told] == [True]
 
@@ -142,15 +142,15 @@ def test_a_cache_that_cannot_be_written_is_told(clock, tmp_path):
 def test_the_first_to_measure_decides_for_those_that_measure_meanwhile(clock, tmp_path, monkeypatch):
     """Another process wrote its choice between our look and our own."""
     clock.fastest = ("bf16", False)
-    key = pace._key(convolutional(), PLAN, IMAGES, STEPS)
+    key = autotune._key(convolutional(), PLAN, IMAGES, STEPS)
 
     def locked_by_another(folder):
         (folder / f"{key}.json").write_text('{"precision": "fp32", "channels_last": true}')
         return locked(folder)
 
-    monkeypatch.setattr(pace, "locked", locked_by_another)
+    monkeypatch.setattr(autotune, "locked", locked_by_another)
 
-    plan = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, tell=quiet)
+    plan = fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet)
 
     assert (plan.precision, plan.channels_last, clock.timed) == ("fp32", True, [])
 
@@ -161,15 +161,15 @@ def test_a_candidate_that_cannot_run_costs_a_line_and_not_the_training(monkeypat
             raise RuntimeError("not implemented for\n'BFloat16'")
         return 10.0
 
-    monkeypatch.setattr(pace, "step_seconds", seconds)
+    monkeypatch.setattr(autotune, "step_seconds", seconds)
     told = []
 
-    assert time_plans(convolutional(), PLAN, IMAGES, STEPS, tell=told.append) == PLAN
+    assert measure_fastest_plan(convolutional(), PLAN, IMAGES, STEPS, on_note=told.append) == PLAN
 
     assert told == ["training goes on without precision bf16: not implemented for 'BFloat16'"]
 
 
-def test_the_search_for_a_rate_finds_the_same_whether_the_pace_was_measured_or_remembered(tmp_path):
+def test_the_search_for_a_rate_finds_the_same_whether_the_plan_was_measured_or_cached(tmp_path):
     data = make_class_folders(tmp_path / "data")
     request = TrainRequest(
         data, "mlp", tmp_path / "first", epochs=1, learning_rate="auto", cache=tmp_path / "cache", seed=3

@@ -14,9 +14,9 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
 from modeling.training.fit.checkpoint import load_checkpoint, save_checkpoint
-from modeling.training.fit.loop import DivergedError, Fitting
+from modeling.training.fit.inputs import FitInputs
+from modeling.training.fit.loop import DivergedError, TrainingLoop
 from modeling.training.fit.plan import Plan
-from modeling.training.fit.task import Task
 
 RECIPE = Recipe(
     epochs=3, batch_size=16, learning_rate=0.02, weight_decay=1e-2, augmentation="flip_shift", average=0.9, clip=1.0
@@ -43,7 +43,7 @@ class DyingImages(DecodedImages):
             yield batch
 
 
-def task(train_images=None, num_images=90) -> Task:
+def inputs(train_images=None, num_images=90) -> FitInputs:
     """Two classes: bright above, bright below."""
     generator = np.random.default_rng(0)
     targets = np.arange(num_images) % 2
@@ -53,7 +53,7 @@ def task(train_images=None, num_images=90) -> Task:
     indices = np.arange(num_images)
     split = Split(train=indices[:70], validation=indices[70:], test=indices[:0])
     images = DecodedImages(pixels)
-    return Task(train_images or images, images, targets, split, Preprocessing("RGB", 8, 8))
+    return FitInputs(train_images or images, images, targets, split, Preprocessing("RGB", 8, 8))
 
 
 def network() -> nn.Module:
@@ -63,8 +63,8 @@ def network() -> nn.Module:
     )
 
 
-def fit(task, plan=None, emit=lambda event: None, **options):
-    fitting = Fitting(network(), task, plan or Plan(RECIPE, 16), seed=3, device=CPU, **options)
+def fit(inputs, plan=None, emit=lambda event: None, **options):
+    fitting = TrainingLoop(network(), inputs, plan or Plan(RECIPE, 16), seed=3, device=CPU, **options)
     fitted = fitting.run(emit)
     return fitting.network.state_dict(), fitted
 
@@ -84,13 +84,13 @@ PLANS = {
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("num_batches", [2, 5, 11])
 def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_weights_bit_for_bit(tmp_path, num_batches, plan):
-    whole, fitted = fit(task(), plan)
+    whole, fitted = fit(inputs(), plan)
     saving = {"checkpoint": tmp_path / "c", "run": "one", "checkpoint_every_s": 0.0}
     events = []
 
     with pytest.raises(KilledError):
-        fit(task(DyingImages(task().images.pixels_MHWC, num_batches)), plan, **saving)
-    resumed, fitted_again = fit(task(), plan, emit=events.append, **saving)
+        fit(inputs(DyingImages(inputs().images.pixels_MHWC, num_batches)), plan, **saving)
+    resumed, fitted_again = fit(inputs(), plan, emit=events.append, **saving)
 
     assert (events[0]["event"], events[0]["step"]) == ("resumed", num_batches)
     assert same(whole, resumed)
@@ -99,15 +99,15 @@ def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_weights_bit_for_bit
 
 
 def test_another_seed_gives_other_weights():
-    first, _ = fit(task())
-    other = Fitting(network(), task(), Plan(RECIPE, 16), seed=4, device=CPU)
+    first, _ = fit(inputs())
+    other = TrainingLoop(network(), inputs(), Plan(RECIPE, 16), seed=4, device=CPU)
     other.run(lambda event: None)
 
     assert not same(first, other.network.state_dict())
 
 
 def test_the_network_learns_and_keeps_the_best_epoch():
-    _, fitted = fit(task(), Plan(replace(RECIPE, epochs=6, augmentation="none"), 16))
+    _, fitted = fit(inputs(), Plan(replace(RECIPE, epochs=6, augmentation="none"), 16))
 
     accuracies = [row["accuracy"] for row in fitted.history]
     assert fitted.accuracy == max(accuracies) >= 0.9
@@ -122,7 +122,7 @@ def test_micro_batches_make_the_same_step_as_one_batch():
     for micro_batch in (16, 5):
         torch.manual_seed(0)
         plain[1].reset_parameters()
-        fitting = Fitting(plain, task(), Plan(recipe, micro_batch), seed=3, device=CPU)
+        fitting = TrainingLoop(plain, inputs(), Plan(recipe, micro_batch), seed=3, device=CPU)
         fitting.run(lambda event: None)
         states.append({name: tensor.clone() for name, tensor in plain.state_dict().items()})
 
@@ -141,14 +141,14 @@ def one_step(**changes):
         RECIPE, epochs=1, batch_size=70, optimizer="sgd", augmentation="none", average=0.0, weight_decay=0.0,
         warmup=0.0,
     )  # fmt: skip
-    fitting = Fitting(plain, task(), Plan(replace(recipe, **changes), 70), seed=3, device=CPU)
+    fitting = TrainingLoop(plain, inputs(), Plan(replace(recipe, **changes), 70), seed=3, device=CPU)
     fitted = fitting.run(lambda event: None)
     return linear(), plain, fitted.history[0]["loss"]
 
 
 def logits_and_targets(plain: nn.Module):
     """What a network says to the training images, and what they are."""
-    wish = task()
+    wish = inputs()
     images = normalise(torch.from_numpy(wish.images.pixels_MHWC[:70]), wish.preprocessing)
     return plain(images), torch.from_numpy(wish.targets_N[:70])
 
@@ -183,7 +183,7 @@ def test_frozen_statistics_stay_as_they_were():
     frozen = network()
     before = frozen[1].running_mean.clone()
 
-    Fitting(frozen, task(), Plan(RECIPE, 16, freeze_statistics=True), seed=3, device=CPU).run(lambda event: None)
+    TrainingLoop(frozen, inputs(), Plan(RECIPE, 16, freeze_statistics=True), seed=3, device=CPU).run(lambda event: None)
 
     assert torch.equal(frozen[1].running_mean, before)
 
@@ -199,8 +199,8 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step_and_keeps_the_last_go
             return self.inner(images) * (float("nan") if self.num_calls > 6 else 1.0)
 
     path = tmp_path / "checkpoint"
-    fitting = Fitting(
-        Poisoned(), task(), Plan(replace(RECIPE, augmentation="none"), 16), seed=3, device=CPU,
+    fitting = TrainingLoop(
+        Poisoned(), inputs(), Plan(replace(RECIPE, augmentation="none"), 16), seed=3, device=CPU,
         checkpoint=path, run="one",
     )  # fmt: skip
 
@@ -216,8 +216,8 @@ def test_weights_that_the_last_step_spoils_are_not_kept():
     spoilt[5].bias.register_hook(lambda gradient: gradient * float("nan"))
     plan = Plan(replace(RECIPE, epochs=1, batch_size=70, clip=0.0, average=0.0), 70)
 
-    with pytest.raises(DivergedError, match=r"the weights are infinite or no numbers at step 1 \(epoch 1\)"):
-        Fitting(spoilt, task(), plan, seed=3, device=CPU).run(lambda event: None)
+    with pytest.raises(DivergedError, match=r"the weights are infinite or NaN at step 1 \(epoch 1\)"):
+        TrainingLoop(spoilt, inputs(), plan, seed=3, device=CPU).run(lambda event: None)
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(23, [[23], [23], [24]]), (69, [[70]]), (70, [[70]])])
@@ -235,7 +235,7 @@ def test_an_image_that_is_left_over_joins_the_batch_before_it(batch_size, sizes)
             return self.inner(images)
 
     plan = Plan(replace(RECIPE, epochs=1, batch_size=batch_size), micro_batch=batch_size)
-    Fitting(Watched(), task(), plan, seed=3, device=CPU).run(lambda event: None)
+    TrainingLoop(Watched(), inputs(), plan, seed=3, device=CPU).run(lambda event: None)
 
     assert sum(seen) == 70
     assert min(seen) > 1
@@ -248,7 +248,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path):
     blocked.write_text("a file where the folder should be")
     events = []
 
-    _, fitted = fit(task(), emit=events.append, checkpoint=blocked / "checkpoint", run="one", checkpoint_every_s=0.0)
+    _, fitted = fit(inputs(), emit=events.append, checkpoint=blocked / "checkpoint", run="one", checkpoint_every_s=0.0)
 
     notes = [event for event in events if event["event"] == "warning"]
     assert len(fitted.history) == RECIPE.epochs

@@ -34,7 +34,7 @@ from modeling.training.fit.optimizer import (
     steepest,
 )
 from modeling.training.fit.plan import BudgetError, Plan, epochs_in_budget
-from modeling.training.fit.trainer import _agreed, class_weights
+from modeling.training.fit.trainer import _shared_plan, class_weights
 
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.1, weight_decay=0.01, augmentation="none")
 
@@ -375,15 +375,15 @@ def test_all_processes_follow_the_plan_or_the_mistake_of_the_first():
         """A process beside the first one, whose word is `text`."""
 
         def __init__(self, text):
-            self.text, self.size, self.leads = text, 2, False
+            self.text, self.size, self.is_leader = text, 2, False
 
-        def say(self, text):
+        def broadcast_text(self, text):
             return self.text
 
     class First:
-        size, leads = 2, True
+        size, is_leader = 2, True
 
-        def say(self, text):
+        def broadcast_text(self, text):
             self.said = text
             return text
 
@@ -394,9 +394,9 @@ def test_all_processes_follow_the_plan_or_the_mistake_of_the_first():
         raise AssertionError("only the first process measures")
 
     plan, first = Plan(RECIPE, 8, precision="bf16"), First()
-    assert _agreed(first, lambda: plan) == plan
-    assert _agreed(Told(first.said), never) == plan
+    assert _shared_plan(first, lambda: plan) == plan
+    assert _shared_plan(Told(first.said), never) == plan
     with pytest.raises(BudgetError, match="about 9 s"):
-        _agreed(first, too_small)
+        _shared_plan(first, too_small)
     with pytest.raises(BudgetError, match="about 9 s"):
-        _agreed(Told(first.said), never)
+        _shared_plan(Told(first.said), never)

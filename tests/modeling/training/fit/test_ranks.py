@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[4]
 def test_the_shares_of_all_ranks_are_the_batch():
     batch = torch.arange(11)
 
-    shares = [Ranks(rank, 3).mine(batch) for rank in range(3)]
+    shares = [Ranks(rank, 3).share_of(batch) for rank in range(3)]
 
     assert sorted(torch.cat(shares).tolist()) == list(range(11))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1

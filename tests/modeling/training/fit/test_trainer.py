@@ -11,9 +11,9 @@ from modeling.data.images import DecodedImages
 from modeling.data.splits import Split
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import build_network
+from modeling.training.fit.inputs import FitInputs, compute_logits
 from modeling.training.fit.ranks import Ranks
-from modeling.training.fit.task import Task, answer
-from modeling.training.fit.trainer import Setting, fingerprint
+from modeling.training.fit.trainer import RunContext, fingerprint
 from modeling.training.request import TrainRequest
 
 SHAPE = Preprocessing("L", 8, 8)
@@ -21,12 +21,14 @@ SHAPE = Preprocessing("L", 8, 8)
 
 def facts(**wishes):
     request = TrainRequest(Path("data"), "perceptron", Path("out"), **wishes)
-    setting = Setting(request, torch.device("cpu"), Ranks(), lambda event: None, "scratch", None)
+    context = RunContext(request, torch.device("cpu"), Ranks(), lambda event: None, "scratch", None)
     indices = np.arange(6)
     images = DecodedImages(np.zeros((6, 8, 8, 1), dtype=np.uint8))
-    task = Task(images, images, indices % 2, Split(indices[:4], indices[4:], indices[:0]), SHAPE, "of the images")
+    inputs = FitInputs(
+        images, images, indices % 2, Split(indices[:4], indices[4:], indices[:0]), SHAPE, "of the images"
+    )
     torch.manual_seed(0)
-    return setting, task, build_network("perceptron", SHAPE, 2)
+    return context, inputs, build_network("perceptron", SHAPE, 2)
 
 
 def test_a_run_is_the_same_wherever_it_writes_and_whatever_is_accepted_later():
@@ -41,17 +43,17 @@ def test_another_wish_makes_another_run(wish):
 
 
 def test_changed_images_and_changed_weights_to_start_from_make_another_run():
-    setting, task, _ = facts()
+    context, inputs, _ = facts()
     _, _, network = facts()
-    assert fingerprint(setting, replace(task, contents="of others"), network) != fingerprint(setting, task, network)
+    assert fingerprint(context, replace(inputs, contents="of others"), network) != fingerprint(context, inputs, network)
 
-    setting, task, network = facts(weights="some file")
-    setting_cnn = replace(setting, request=replace(setting.request, architecture="mlp"))
+    context, inputs, network = facts(weights="some file")
+    setting_cnn = replace(context, request=replace(context.request, architecture="mlp"))
     mlp = build_network("mlp", SHAPE, 2)
-    before = fingerprint(setting_cnn, task, mlp)
+    before = fingerprint(setting_cnn, inputs, mlp)
     with torch.no_grad():
         mlp[1].weight += 1
-    assert fingerprint(setting_cnn, task, mlp) != before
+    assert fingerprint(setting_cnn, inputs, mlp) != before
 
 
 def test_large_images_are_answered_few_at_a_time():
@@ -64,6 +66,6 @@ def test_large_images_are_answered_few_at_a_time():
             return images.mean(dim=(2, 3))
 
     images = DecodedImages(np.zeros((6, 1024, 1024, 1), dtype=np.uint8))
-    answer(Watched(), images, np.arange(6), shape, torch.device("cpu"))
+    compute_logits(Watched(), images, np.arange(6), shape, torch.device("cpu"))
 
     assert sizes == [4, 2]

@@ -13,7 +13,7 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import build_network, normalise
 from modeling.networks.heads import features as head_features
 from modeling.training.transfer.backbone import Backbone, weights_digest
-from modeling.training.transfer.cache import FeatureCache, Wanted, cached_features
+from modeling.training.transfer.cache import FeatureCache, ImageSelection, cached_features
 from modeling.training.transfer.features import Extractor, extract_features, fold_batch_norms, trace
 
 CPU = torch.device("cpu")
@@ -66,9 +66,9 @@ def expected_features(source: Backbone, images: np.ndarray) -> np.ndarray:
         return head_features(network, source.architecture, normalised).numpy()
 
 
-def wanted(images: CountingImages, indices: np.ndarray, tmp_path) -> Wanted:
+def wanted(images: CountingImages, indices: np.ndarray, tmp_path) -> ImageSelection:
     digests = [hashlib.sha256(images.pixels_MHWC[index].tobytes()).hexdigest() for index in indices]
-    return Wanted(images, indices, digests)
+    return ImageSelection(images, indices, digests)
 
 
 def test_features_are_what_the_head_is_given_in_the_order_asked_for():
@@ -241,4 +241,4 @@ def test_a_cache_that_cannot_be_written_costs_a_note_and_no_features(tmp_path):
 
     np.testing.assert_allclose(found, expected_features(source, images), atol=1e-4)
     assert events[-1]["event"] == "note"
-    assert "not kept for the next run" in events[-1]["text"]
+    assert "cannot be cached for the next run" in events[-1]["text"]

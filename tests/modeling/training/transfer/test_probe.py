@@ -5,7 +5,7 @@ import torch
 from modeling.data.splits import Split
 from modeling.errors import DataError
 from modeling.training.transfer.minimiser import BIAS_L2, SoftmaxProblem, minimise
-from modeling.training.transfer.probe import PENALTIES, Step, choose, fit_probe
+from modeling.training.transfer.probe import PENALTIES, Step, choose_penalty, fit_probe
 
 
 def blobs(num_images: int, num_classes: int, num_features: int = 6, noise: float = 1.0, seed: int = 0):
@@ -215,7 +215,7 @@ def test_the_path_ends_when_weaker_penalties_have_stopped_helping():
 def test_of_penalties_that_do_alike_the_strongest_is_chosen():
     path = (Step(1.0, 0.31, 0.9, 5), Step(0.1, 0.20005, 0.9, 5), Step(0.01, 0.2, 0.9, 5), Step(0.001, 0.21, 1.0, 5))
 
-    assert choose(path) == 0.1
+    assert choose_penalty(path) == 0.1
 
 
 def test_a_large_problem_in_float32_ends_near_the_optimum_of_float64(monkeypatch):

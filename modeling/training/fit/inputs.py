@@ -1,4 +1,4 @@
-"""What a run is to learn, its images in memory or on a device, how far it is, and a network's logits of them."""
+"""The inputs of a training run, its progress and its result; and the computation of logits from such inputs."""
 
 # Shapes: N images asked for, M images in memory, B images of a batch, L labels, H height, W width, C channels.
 from collections.abc import Callable, Iterable, Iterator
@@ -16,19 +16,19 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import normalise
 
 EVALUATION_BATCH = 256
-_EVALUATION_PIXELS = EVALUATION_BATCH * 128 * 128  # of larger images fewer: results of 3 GiB a layer are too much
+_EVALUATION_PIXELS = EVALUATION_BATCH * 128 * 128  # smaller batches of larger images: a layer's output would take 3 GiB
 
 
 class DeviceImages:
-    """Decoded images that all lie on the device."""
+    """Decoded images that are all stored on the device."""
 
     def __init__(self, images: DecodedImages, device: torch.device) -> None:
         self._pixels_MHWC = torch.from_numpy(images.pixels_MHWC).to(device)
         self._row_N = images.row_N
 
-    def batches(self, groups: Iterable[Indices]) -> Iterator[Tensor]:
-        """uint8 BHWC of each group of indices, in order, on the device."""
-        for indices_B in groups:
+    def batches(self, index_batches: Iterable[Indices]) -> Iterator[Tensor]:
+        """uint8 BHWC of each batch of indices, in order, on the device."""
+        for indices_B in index_batches:
             rows_B = torch.from_numpy(rows_of(self._row_N, indices_B))
             yield self._pixels_MHWC[rows_B.to(self._pixels_MHWC.device)]
 
@@ -37,19 +37,19 @@ AnyImages = Images | DeviceImages
 
 
 def to_device(pixels_BHWC: Pixels | Tensor, device: torch.device) -> Tensor:
-    """A batch on the device; from pinned memory where that lets the copy overlap."""
+    """Copy a batch to the device; on CUDA asynchronously, from pinned memory."""
     if isinstance(pixels_BHWC, Tensor):
         return pixels_BHWC.to(device)
     batch = torch.from_numpy(pixels_BHWC)
     return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
 
 
-def groups_of(indices_N: Indices, size: int) -> list[Indices]:
-    """The indices in runs of `size`; the last may be shorter."""
+def index_batches_of(indices_N: Indices, size: int) -> list[Indices]:
+    """The indices in batches of `size`; the last may be shorter."""
     return [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
 
 
-def answer(
+def compute_logits(
     network: nn.Module,
     images: AnyImages,
     indices_N: Indices,
@@ -58,13 +58,13 @@ def answer(
     *,
     on_batch: Callable[[int], None] = lambda num_images: None,
 ) -> NDArray[np.float32]:
-    """Logits NL of the images at some indices, by the network in eval mode, in full precision."""
+    """Logits NL of the images at some indices, in eval mode and full precision."""
     network.eval()
     size = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // (preprocessing.height * preprocessing.width)))
-    groups = groups_of(indices_N, size)
+    index_batches = index_batches_of(indices_N, size)
     logits: list[NDArray[np.float32]] = []
     with torch.inference_mode():
-        for pixels_BHWC in images.batches(iter(groups)):
+        for pixels_BHWC in images.batches(iter(index_batches)):
             images_BCHW = normalise(to_device(pixels_BHWC, device), preprocessing)
             logits.append(network(images_BCHW).float().cpu().numpy())
             on_batch(len(pixels_BHWC))
@@ -72,12 +72,11 @@ def answer(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """What is to be learnt: images by index, their targets and parts.
+class FitInputs:
+    """The inputs of a run: images by index, their targets and their split.
 
-    train_images may be larger than the network's own size, for augmentation to choose a part from;
-    images are what the model will see in use. contents: a digest of the images' bytes, by which a run that goes on
-    later knows that they are still the same.
+    train_images: may be larger than the network's input, for augmentation to crop from. images: as the model sees them
+    in use. contents: a digest of the images' bytes, with which a resumed run checks that they have not changed.
     """
 
     train_images: AnyImages
@@ -89,14 +88,14 @@ class Task:
 
 
 @dataclass(slots=True)
-class Progress:
-    """How far a run is, and the best epoch so far.
+class FitProgress:
+    """The progress of a run, and its best epoch so far.
 
-    loss_sum: of the epoch's images so far; it is the objective of the training, so smoothed labels, mixed images
-    and class weights count in it.
+    loss_sum: of the epoch's images so far; it is the training objective, which includes label smoothing, mixing and
+    class weights.
     """
 
-    epoch: int = 0  # epochs that are whole
+    epoch: int = 0  # finished epochs
     step_in_epoch: int = 0
     loss_sum: float = 0.0
     best_epoch: int = 0
@@ -104,8 +103,8 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """The end of a run: the network holds the weights of `epoch`, the best on validation (the last of equals)."""
+class FitResult:
+    """The result of a run: `epoch` is the best on validation (the last of equals); the network has its weights."""
 
     epoch: int
     accuracy: float | None
