@@ -210,7 +210,7 @@ def _orphans(run: Run) -> list[int]:
     return found
 
 
-def calibrate_and_test(run: Run) -> dict[str, object]:
+def check_promises(run: Run) -> dict[str, object]:
     """The figures; adds to `run.broken` what was promised and not kept."""
     ended = run.ended()
     jobs = [job for job in ended if job.kind == "classify"]
@@ -269,7 +269,7 @@ def show(figures: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Disturb, calm down, calibrate_and_test, and keep the result."""
+    """Disturb, calm down, check the promises, and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults happen")
     parser.add_argument("--seed", type=int, default=0, help="of the faults and of the jobs' order")
@@ -280,7 +280,7 @@ def main() -> None:
     with open_run(arguments.seed, arguments.jobs, arguments.num_images) as run:
         disturb(run, arguments.minutes * 60)
         calm_down(run)
-        figures = calibrate_and_test(run)
+        figures = check_promises(run)
         for worker in run.scene.house.workers if arguments.logs is not None else ():
             arguments.logs.mkdir(parents=True, exist_ok=True)
             (arguments.logs / worker.log.name).write_bytes(worker.log.read_bytes())

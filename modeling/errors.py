@@ -1,26 +1,26 @@
-"""What can go wrong here.
+"""The exceptions of modeling.
 
-ModelingError (a ValueError)   an operator's mistake: one line that says what, the value, what to do
-├── DataError                  training data that cannot be used as it is
-├── ArchitectureError          no architecture of that name, or it cannot be built so
+ModelingError (a ValueError)   an operator's mistake: one line that says what failed, the value, and what to do
+├── DataError                  training data that cannot be used
+├── ArchitectureError          an unknown architecture, or one that does not support the data or the weights
 ├── ModelNameError             a model name or reference that is not well-formed
-├── ModelFormatError           a model folder that is damaged, or made by a newer version
+├── ModelFormatError           a model folder that is damaged, or written by a newer version
 ├── ModelNotFoundError         no model of that name or version
-└── ModelInUseError            a model that something still points to
-ImageError                     one image that cannot be read; becomes that image's answer, never ends a job
+└── ModelInUseError            a model that an alias or a job still uses
+ImageError                     an image that cannot be read; becomes the error of its row, never ends a job
 """
 
 
 class ModelingError(ValueError):
-    """An operator's mistake, told in one line."""
+    """An operator's mistake, described in one line."""
 
 
 class DataError(ModelingError):
-    """Training data that cannot be used as it is."""
+    """Training data that cannot be used."""
 
 
 class ArchitectureError(ModelingError):
-    """No architecture of that name, or it cannot be built for this data."""
+    """An unknown architecture, or one that does not support the data or the weights."""
 
 
 class ModelNameError(ModelingError):
@@ -36,13 +36,13 @@ class ModelNotFoundError(ModelingError):
 
 
 class ModelInUseError(ModelingError):
-    """A model that something still points to."""
+    """A model that an alias or a job still uses."""
 
 
 class ImageError(Exception):
     """One image cannot be read.
 
-    `code` is a short word that never changes (`empty`, `truncated`, `not_an_image`, `too_large`,
+    `code` is a short, stable identifier (`empty`, `truncated`, `not_an_image`, `too_large`,
     `unsupported`, `corrupt`, `unreadable`); `message` is for people.
     """
 

@@ -1,7 +1,7 @@
-"""A model as a plain folder: safetensors, JSON, and a page that tells a stranger what they are.
+"""Exports a model as a plain folder: safetensors, JSON, and a README that explains them.
 
-`model.safetensors` and `model.json` are those of the published version, byte for byte: importing the folder
-gives the same model, with the same digest. `README.md` says how to use them without Pigeonhole.
+`model.safetensors` and `model.json` are byte-identical to those of the published version: importing the folder gives
+the same model, with the same digest. `README.md` explains how to use them without Pigeonhole.
 """
 
 import shutil
@@ -71,7 +71,7 @@ network.eval()"""
 
 @dataclass(frozen=True, slots=True)
 class FolderExport:
-    """What was written."""
+    """The result of an export."""
 
     path: Path
     size_bytes: int
@@ -86,7 +86,7 @@ def export_folder(model: Path, output: Path) -> FolderExport:
 
     Raises:
         ModelingError: the output exists or cannot be written.
-        ModelFormatError: a damaged model.
+        ModelFormatError: the model is damaged.
     """
     card = Classifier.load(model).card
     with published_output(output) as written:
@@ -111,7 +111,7 @@ def _readme(card: ModelCard) -> str:
 
 
 def _loading_torchvision(card: ModelCard) -> str:
-    """The lines that build the network with torchvision alone, with what Pigeonhole's differs in."""
+    """Code that builds the network with torchvision alone, with Pigeonhole's changes."""
     name, options, changes = card.architecture, "", []
     if name in ("googlenet", "inception_v3"):
         options = ", aux_logits=False, transform_input=True, init_weights=False"

@@ -1,4 +1,4 @@
-"""Weights made elsewhere, and folders that were exported, as models ready to be published."""
+"""Imports external weights and exported folders as models that can be published."""
 
 # Shapes: B images, H height, W width, C channels.
 import hashlib
@@ -26,11 +26,11 @@ _PREPROCESSING = "a JSON object, as `models show --json` prints it under preproc
 
 @dataclass(frozen=True, slots=True)
 class WeightsImport:
-    """A file of weights and what it does not say itself.
+    """A file of weights, and the information that it does not contain.
 
     labels: JSON file: a list of names in the order of the network's outputs, or {"0": name, ...}.
-    image_size: px; needed for an architecture without a size of its own.
-    preprocessing: JSON file as `Preprocessing.to_json` gives it; None: what the architecture asks for.
+    image_size: px; required for an architecture without a default size.
+    preprocessing: JSON file in the format of `Preprocessing.to_json`; None: the architecture's default.
     """
 
     file: Path
@@ -41,13 +41,13 @@ class WeightsImport:
 
 
 def stage_weights(request: WeightsImport, staged: Path) -> ModelCard:
-    """Write a model of these weights to the empty folder `staged`.
+    """Write a model with these weights to the empty folder `staged`.
 
-    The file is read strictly: every tensor of the network, of its shape, and no other. Numbers become float32.
+    The file must contain exactly the network's tensors, with the same shapes. Numbers become float32.
 
     Raises:
-        ArchitectureError: weights of another architecture, or of another number of labels.
-        ModelFormatError: a file that is no weights, no labels or no preprocessing, or weights that answer nothing.
+        ArchitectureError: the weights have another architecture, or another number of labels.
+        ModelFormatError: a file is not valid, or the network's answers are not finite.
     """
     architecture = get_architecture(request.architecture)
     labels = read_labels(request.labels)
@@ -72,7 +72,7 @@ def stage_folder(folder: Path, staged: Path) -> ModelCard:
     """Copy the model in an exported folder to the empty folder `staged`, byte for byte.
 
     Raises:
-        ModelFormatError: no whole model, or damaged.
+        ModelFormatError: the model is incomplete or damaged.
     """
     for name in (CARD_FILE, WEIGHTS_FILE):
         _copy(folder, staged, name)
@@ -87,7 +87,7 @@ def _copy(folder: Path, staged: Path, name: str) -> None:
     try:
         shutil.copyfile(folder / name, staged / name)
     except OSError as err:
-        raise ModelFormatError(f"{folder} is no exported model: {name} cannot be read ({err.strerror})") from err
+        raise ModelFormatError(f"{folder} is not an exported model: {name} cannot be read ({err.strerror})") from err
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -139,25 +139,25 @@ def _check_num_labels(
 def _matching_network(
     architecture: Architecture, state: State, num_labels: int, request: WeightsImport
 ) -> tuple[nn.Module, Preprocessing]:
-    """The network with the state, and the first preprocessing with which it fits."""
-    misfit: ArchitectureError | None = None
+    """The network with the state loaded, and the first preprocessing whose network matches the state."""
+    first_error: ArchitectureError | None = None
     for preprocessing in _preprocessings(architecture, request):
         network = blank_network(architecture.name, preprocessing, num_labels)
         try:
             matching = match_state(network, architecture.name, state, source=str(request.file))
         except ArchitectureError as err:
-            misfit = misfit or err
+            first_error = first_error or err
             continue
         own = network.state_dict()
         cast = {name: tensor.to(own[name].dtype) for name, tensor in matching.items()}
         network.load_state_dict(cast, assign=True)
         return network.eval(), preprocessing
-    assert misfit is not None, "there is a preprocessing to try"
-    raise misfit
+    assert first_error is not None, "there is a preprocessing to try"
+    raise first_error
 
 
 def _preprocessings(architecture: Architecture, request: WeightsImport) -> list[Preprocessing]:
-    """What to try: the file's, or the architecture's, which for small networks may be for colour or grey."""
+    """The preprocessings to try: the file's, or the architecture's default, for small networks in colour and grey."""
     if request.preprocessing is not None:
         if request.image_size is not None:
             raise ModelingError("give either an image size or a preprocessing file, which has one")
@@ -166,14 +166,14 @@ def _preprocessings(architecture: Architecture, request: WeightsImport) -> list[
             return [Preprocessing.from_json(value)]
         except ModelFormatError as err:
             raise ModelFormatError(f"{request.preprocessing}: {err}") from err
-    usual = default_preprocessing(architecture, request.image_size)
+    default = default_preprocessing(architecture, request.image_size)
     if architecture.family == "torchvision":
-        return [usual]
-    return [usual, default_preprocessing(architecture, request.image_size, "L" if usual.mode == "RGB" else "RGB")]
+        return [default]
+    return [default, default_preprocessing(architecture, request.image_size, "L" if default.mode == "RGB" else "RGB")]
 
 
 def _check_answers(network: nn.Module, preprocessing: Preprocessing, file: Path) -> None:
-    """See that the network answers to a grey image with finite numbers."""
+    """Check that the network's logits for a grey image are finite."""
     images_BHWC = torch.full((1, *preprocessing.shape), 128, dtype=torch.uint8)
     with torch.inference_mode():
         answer = network(normalise(images_BHWC, preprocessing))

@@ -1,4 +1,4 @@
-"""A model as one ONNX file, checked against torch (`modeling.networks.onnx_graph` says what the file holds)."""
+"""Exports a model as one ONNX file and checks it against torch (`modeling.networks.onnx_graph` describes the file)."""
 
 # Shapes: B images, H height, W width, C channels, L labels.
 from dataclasses import asdict, dataclass
@@ -15,13 +15,13 @@ from modeling.inference.classifier import Classifier
 from modeling.networks.onnx_graph import write_graph
 
 MAX_DIFFERENCE = 1e-3  # between logits of torch and of ONNX Runtime, both in float32
-_MAX_BYTES = 2_000_000_000  # protobuf holds 2 GiB
-_CHECKED_BATCHES = (1, 3)  # sizes other than the one that the graph is traced with
+_MAX_BYTES = 2_000_000_000  # protobuf is limited to 2 GiB
+_CHECKED_BATCHES = (1, 3)  # sizes that differ from the one used for tracing the graph
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxExport:
-    """What was written. `largest_difference`: between logits of torch and of ONNX Runtime on random images."""
+    """The result of an export. `largest_difference`: between logits of torch and of ONNX Runtime on random images."""
 
     path: Path
     opset: int
@@ -36,11 +36,11 @@ class OnnxExport:
 def export_onnx(model: Path, output: Path) -> OnnxExport:
     """Write the model in folder `model` to the file `output`, which must not exist yet.
 
-    The file is compared with torch on random images in batches of sizes that it was not traced with.
+    The file is compared with torch on random images, with batch sizes that differ from the one used for tracing.
 
     Raises:
-        ModelingError: the output exists, the model is too large for one file, or it answers otherwise than in torch.
-        ModelFormatError: a damaged model.
+        ModelingError: the output exists, the model is too large for one file, or its logits differ from torch's.
+        ModelFormatError: the model is damaged.
     """
     classifier = Classifier.load(model)
     _check_size(classifier.network)
@@ -49,8 +49,8 @@ def export_onnx(model: Path, output: Path) -> OnnxExport:
         difference = _largest_difference(classifier, written)
         if not difference < MAX_DIFFERENCE:
             raise ModelingError(
-                f"the ONNX file answers otherwise than the model: logits differ by up to {difference:.2g}, "
-                f"{MAX_DIFFERENCE:g} is allowed; nothing was written, `--format folder` gives the weights themselves"
+                f"the ONNX file's logits differ from the model's by up to {difference:.2g}, {MAX_DIFFERENCE:g} is "
+                "allowed; nothing was written, use `--format folder` to export the weights"
             )
         size_bytes = written.stat().st_size
     return OnnxExport(output, opset, size_bytes, difference)
@@ -65,14 +65,14 @@ def _check_size(network: nn.Module) -> None:
 
 
 def _largest_difference(classifier: Classifier, path: Path) -> float:
-    """Between the logits of torch and of ONNX Runtime; not a number where one of them is none."""
+    """The largest difference between the logits of torch and of ONNX Runtime; NaN if a logit is NaN."""
     import onnxruntime  # slow to import
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     differences: list[NDArray[np.float32]] = []
     for num_images in _CHECKED_BATCHES:
-        images_BHWC = chance.integers(0, 256, (num_images, *classifier.preprocessing.shape), dtype=np.uint8)
+        images_BHWC = rng.integers(0, 256, (num_images, *classifier.preprocessing.shape), dtype=np.uint8)
         logits_BL, _ = session.run(["logits", "scores"], {"images": images_BHWC})
         differences.append(np.abs(logits_BL - classifier.logits(images_BHWC)).ravel())
     return float(np.concatenate(differences).max())

@@ -69,7 +69,7 @@ class History:
         self._drawn_at = time.monotonic()
 
     def _write_board(self, folder: Path, row: EpochRow) -> None:
-        """Write the row's figures in this thread: SummaryWriter's thread dies if the disk is full, and its queue blocks."""
+        """Write the row's figures in this thread: SummaryWriter's thread dies of a full disk, and its queue blocks."""
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar

@@ -69,7 +69,7 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
         (["import", "mlp.pt", "--name", "x", "--arch", "mlp"], 2, "say with --labels what it does not"),
         (["import", "mlp.pt", "--name", "X y"], 2, "model name 'X y' must be"),
         (["import", ".", "--name", "x", "--arch", "mlp"], 2, "which says itself what --arch would say"),
-        (["import", ".", "--name", "x"], 1, "is no exported model: model.json cannot be read"),
+        (["import", ".", "--name", "x"], 1, "is not an exported model: model.json cannot be read"),
         (
             ["import", "mlp.pt", "--name", "x", "--arch", "mlp", "--labels", "labels.json"], 2,
             "mlp takes images of any size; give the image size in px",
