@@ -59,9 +59,9 @@ def _check_parts(dataset: Dataset) -> Iterator[Finding]:
     learned = set(dataset.targets_N[dataset.parts_N <= TRAIN].tolist())  # FREE images may also be used for training
     for part in (VALIDATION, TEST):
         held = set(dataset.targets_N[dataset.parts_N == part].tolist())
-        if strange := [dataset.labels[target] for target in sorted(held - learned)]:
+        if unlearned := [dataset.labels[target] for target in sorted(held - learned)]:
             raise DataError(
-                f"{dataset.path}: the {PART_NAMES[part]} part holds class {abbreviate(strange)}, which the "
+                f"{dataset.path}: the {PART_NAMES[part]} part holds class {abbreviate(unlearned)}, which the "
                 "train part lacks; a network cannot learn it: add training images, or remove the class"
             )
         if held and (absent := [dataset.labels[target] for target in sorted(learned - held)]):

@@ -86,7 +86,7 @@ def measure_fastest_plan(
         try:
             seconds = _seconds_if_hopeful(network, candidate, images_BCHW, best_s)
         except RuntimeError as err:  # out of memory, or a layer does not support it
-            on_note(f"training goes on without {name} {value}: {' '.join(str(err).split())[:200]}")
+            on_note(f"training continues without {name} {value}: {' '.join(str(err).split())[:200]}")
             continue
         if seconds * _CLEARLY < best_s:
             best, best_s = candidate, seconds

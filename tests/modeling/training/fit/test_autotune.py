@@ -166,7 +166,7 @@ def test_a_candidate_that_cannot_run_costs_a_line_and_not_the_training(monkeypat
 
     assert measure_fastest_plan(convolutional(), PLAN, IMAGES, STEPS, on_note=told.append) == PLAN
 
-    assert told == ["training goes on without precision bf16: not implemented for 'BFloat16'"]
+    assert told == ["training continues without precision bf16: not implemented for 'BFloat16'"]
 
 
 def test_the_search_for_a_rate_finds_the_same_whether_the_plan_was_measured_or_cached(tmp_path):
