@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from modeling.errors import ImageError
-from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS, is_cut_short, readable_format, unsupported_format
+from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS, is_truncated, readable_format, unsupported_format
 from modeling.images.jpeg import decode_jpeg, jpeg_size
 from modeling.images.pixels import Pixels, Size, pixels_of, scale_to, upright
 from modeling.images.png import decode_plain_png, plain_png_size
@@ -136,10 +136,10 @@ def _image_error(err: Exception, data: bytes) -> ImageError:
             if other is not None:
                 return _unsupported(other)
             return ImageError("not_an_image", f"no known image format ({len(data)} bytes)")
-        if is_cut_short(data):
+        if is_truncated(data):
             return ImageError("truncated", f"the {name} ends within its header ({len(data)} bytes)")
         return ImageError("corrupt", f"the {name} header cannot be read ({len(data)} bytes)")
-    if isinstance(err, EOFError) or "truncated" in str(err).lower() or is_cut_short(data):
+    if isinstance(err, EOFError) or "truncated" in str(err).lower() or is_truncated(data):
         return ImageError("truncated", f"the file ends too early, after {len(data)} bytes: {_one_line(err)}")
     return ImageError("corrupt", f"cannot be decoded: {_one_line(err)}")
 

@@ -134,7 +134,7 @@ def readable_format(data: bytes) -> str | None:
     return next((name for signature, _, name in _READABLE_SIGNATURES if data.startswith(signature)), None)
 
 
-def is_cut_short(data: bytes) -> bool:
+def is_truncated(data: bytes) -> bool:
     """Whether the end of the file is missing, as far as the format has an end marker or states its length."""
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)

@@ -58,10 +58,10 @@ def decode_jpeg(data: bytes, size: Size, *, min_side: int, grey: bool) -> tuple[
         )
     except ValueError:
         return None
-    return turned(pixels_HWC, orientation), size if orientation < 5 else (size[1], size[0])
+    return apply_orientation(pixels_HWC, orientation), size if orientation < 5 else (size[1], size[0])
 
 
-def turned(pixels_HWC: Pixels, orientation: int) -> Pixels:
+def apply_orientation(pixels_HWC: Pixels, orientation: int) -> Pixels:
     """A view of the pixels with EXIF orientation 1 to 8 applied."""
     if orientation >= 5:
         pixels_HWC = pixels_HWC.transpose(1, 0, 2)

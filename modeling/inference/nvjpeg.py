@@ -25,7 +25,7 @@ from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not
 
 from modeling.errors import ModelingError
 from modeling.images.decode import decode_image, warm_up
-from modeling.images.formats import MAX_PIXELS, is_cut_short
+from modeling.images.formats import MAX_PIXELS, is_truncated
 from modeling.images.jpeg import exif_orientation, jpeg_size, with_padding, without_exif
 from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
@@ -65,7 +65,7 @@ class NvJpeg:
 
     def _size(self, data: bytes, max_pixels: int) -> Size | None:
         size = jpeg_size(data)
-        if size is None or size[0] * size[1] > min(max_pixels, _MAX_PIXELS) or is_cut_short(data):
+        if size is None or size[0] * size[1] > min(max_pixels, _MAX_PIXELS) or is_truncated(data):
             return None
         smallest = min(self._preprocessing.height, self._preprocessing.width)
         return size if max(size) <= _LARGEST_FACTOR * smallest else None
@@ -163,7 +163,7 @@ def _concatenate(images: Sequence[Tensor]) -> Tensor:
 
 
 def _upright(image_CHW: Tensor, data: bytes) -> Tensor:
-    """The image turned by its EXIF orientation: `modeling.images.jpeg.turned` on the device."""
+    """The image turned by its EXIF orientation: `modeling.images.jpeg.apply_orientation` on the device."""
     turn = exif_orientation(data)
     if turn >= 5:
         image_CHW = image_CHW.transpose(1, 2)

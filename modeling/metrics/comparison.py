@@ -18,7 +18,7 @@ SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ModelFigures:
     """One model's figures; those on decisions are None without a calibration. Rates are shares of all images."""
 
     num_right: int
@@ -62,8 +62,8 @@ class Comparison:
     """
 
     num_images: int
-    a: Side
-    b: Side
+    a: ModelFigures
+    b: ModelFigures
     worse: tuple[Flip, ...]
     better: tuple[Flip, ...]
     num_both_wrong: int
@@ -104,7 +104,8 @@ def compare(
         )
     scored_a = Scored.of(answers_a, calibration_a.temperature if calibration_a else 1.0)
     scored_b = Scored.of(answers_b, calibration_b.temperature if calibration_b else 1.0)
-    a, b = _side(scored_a, calibration_a), _side(scored_b, calibration_b)  # before B's labels are put into A's order
+    a = _model_figures(scored_a, calibration_a)
+    b = _model_figures(scored_b, calibration_b)  # before B's labels are put into A's order
     scored_b = replace(scored_b, predicted_N=position_in_a[scored_b.predicted_N])
     worse_N = scored_a.right_N & ~scored_b.right_N
     better_N = scored_b.right_N & ~scored_a.right_N
@@ -135,14 +136,14 @@ def label_positions(labels: Sequence[str], among: Sequence[str]) -> NDArray[np.i
     return np.array([positions[label] for label in labels], dtype=np.int64)
 
 
-def _side(scored: Scored, calibration: Calibration | None) -> Side:
+def _model_figures(scored: Scored, calibration: Calibration | None) -> ModelFigures:
     num_right, num_images = int(scored.right_N.sum()), len(scored.right_N)
     interval = wilson_interval(num_right, num_images)
     if calibration is None:
-        return Side(num_right, num_right / num_images, interval, None, None, None, None)
+        return ModelFigures(num_right, num_right / num_images, interval, None, None, None, None)
     decisions_N = np.array(calibration.decide_all(scored.predicted_N, scored.scores_N))
     accepted_N = decisions_N == "accept"
-    return Side(
+    return ModelFigures(
         num_right=num_right,
         accuracy=num_right / num_images,
         accuracy_interval=interval,

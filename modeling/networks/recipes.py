@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-LARGE = 5_000  # training photographs from which stronger augmentation helps
+MANY_PHOTOGRAPHS = 5_000  # training photographs from which stronger augmentation helps
 Augmentation = Literal["none", "affine", "elastic", "flip_shift", "photo", "photo_strong"]
 
 
@@ -108,6 +108,6 @@ FINE_TUNING = Recipe(
 
 def adapt_recipe(recipe: Recipe, num_images: int) -> Recipe:
     """The recipe for this number of training images: many photographs are mixed and augmented more strongly."""
-    if recipe.augmentation == "photo" and num_images >= LARGE:
+    if recipe.augmentation == "photo" and num_images >= MANY_PHOTOGRAPHS:
         return replace(recipe, augmentation="photo_strong", mixing=True)
     return recipe

@@ -32,7 +32,7 @@ from modeling.training.data import TrainingData
 from modeling.training.model_folder import Model, TrainedNetwork
 
 MIN_AGREEMENT = 0.995
-MAX_FALL = 0.003  # of accuracy, in [0, 1]
+MAX_ACCURACY_DROP = 0.003  # of accuracy, in [0, 1]
 CALIBRATION_IMAGES = 256
 _BATCH = 16
 _OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
@@ -64,7 +64,7 @@ class Quality:
         return (
             f"int8: {self.agreement:.2%} of {self.num_validation} validation images get the same label "
             f"({MIN_AGREEMENT:.1%} required), accuracy {self.accuracy_full:.4f} before, {self.accuracy:.4f} after "
-            f"(may fall by {MAX_FALL}): {verdict}"
+            f"(may fall by {MAX_ACCURACY_DROP}): {verdict}"
         )
 
 
@@ -91,7 +91,7 @@ def quantise(
     full_M = logits_ML.argmax(axis=1)
     agreement = float((best_M == full_M).mean())
     accuracy, accuracy_full = float((best_M == targets_M).mean()), float((full_M == targets_M).mean())
-    kept = agreement >= MIN_AGREEMENT and accuracy >= accuracy_full - MAX_FALL
+    kept = agreement >= MIN_AGREEMENT and accuracy >= accuracy_full - MAX_ACCURACY_DROP
     quality = Quality(
         num_calibration=len(calibration_M),
         num_validation=len(validation_M),

@@ -28,11 +28,11 @@ from modeling.inference.engines.hardware import hardware_key
 from modeling.registry.version_folder import locked
 from modeling.training.fit.plan import Plan, Precision, autocast
 
-_LONG_S = 2.0
-_FIRST_S = 0.25  # the time that the first step of a precision may take
-_ENOUGH_S = 0.05  # total time of short steps; the fastest of many steps is reliable
-_CLEARLY = 1.15  # smaller speedups may be noise; the plan's own setting is then the safer choice
-_SHORT_S = 10.0  # shorter runs keep their plan: measuring would cost more than it saves
+_MAX_TIMING_S = 2.0
+_MAX_FIRST_STEP_S = 0.25  # the time that the first step of a precision may take
+_MIN_TIMING_S = 0.05  # total time of short steps; the fastest of many steps is reliable
+_MIN_SPEEDUP = 1.15  # smaller speedups may be noise; the plan's own setting is then the safer choice
+_SHORT_RUN_S = 10.0  # shorter runs keep their plan: measuring would cost more than it saves
 
 
 def fastest_plan(
@@ -73,7 +73,7 @@ def measure_fastest_plan(
     Runs that take only some seconds keep their plan.
     """
     best, best_s = plan, step_seconds(network, plan, images_BCHW)
-    if num_steps * best_s < _SHORT_S:
+    if num_steps * best_s < _SHORT_RUN_S:
         return plan
     half: Precision = "bf16"
     if images_BCHW.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -84,11 +84,11 @@ def measure_fastest_plan(
     for name, value in changes:
         candidate = replace(best, **{name: value})
         try:
-            seconds = _seconds_if_hopeful(network, candidate, images_BCHW, best_s)
+            seconds = _seconds_unless_slow(network, candidate, images_BCHW, best_s)
         except RuntimeError as err:  # out of memory, or a layer does not support it
             on_note(f"training continues without {name} {value}: {' '.join(str(err).split())[:200]}")
             continue
-        if seconds * _CLEARLY < best_s:
+        if seconds * _MIN_SPEEDUP < best_s:
             best, best_s = candidate, seconds
     return best
 
@@ -100,7 +100,7 @@ def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats
         trial = trial.to(memory_format=torch.channels_last)
         images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
-    while len(times) < repeats or (repeats > 1 and sum(times) < _ENOUGH_S):
+    while len(times) < repeats or (repeats > 1 and sum(times) < _MIN_TIMING_S):
         started = time.perf_counter()
         with autocast(images_BCHW.device, plan.precision):
             logits_BL = trial(images_BCHW)
@@ -110,15 +110,15 @@ def step_seconds(network: nn.Module, plan: Plan, images_BCHW: Tensor, *, repeats
         if images_BCHW.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-        if sum(times) > _LONG_S:
+        if sum(times) > _MAX_TIMING_S:
             break  # such long steps need no repetition to be reliable
     return min(times)
 
 
-def _seconds_if_hopeful(network: nn.Module, plan: Plan, images_BCHW: Tensor, best_s: float) -> float:
+def _seconds_unless_slow(network: nn.Module, plan: Plan, images_BCHW: Tensor, best_s: float) -> float:
     """Seconds of a step; only of the first one if that is already much too slow."""
     first_s = step_seconds(network, plan, images_BCHW, repeats=1)
-    return first_s if first_s > max(_FIRST_S, 3 * best_s) else step_seconds(network, plan, images_BCHW)
+    return first_s if first_s > max(_MAX_FIRST_STEP_S, 3 * best_s) else step_seconds(network, plan, images_BCHW)
 
 
 def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int) -> str:

@@ -39,16 +39,16 @@ class History:
         if event["event"] == "epoch":
             self.rows.append({name: event[name] for name in COLUMNS if event.get(name) is not None})
             if self._folder is not None:
-                self._trying(self._folder, self._write)
+                self._write_or_note(self._folder, self._write)
 
     def close(self) -> None:
         """Draw the final curves, and close TensorBoard's file."""
         if self.rows and self._folder is not None:
-            self._trying(self._folder, self._draw)
+            self._write_or_note(self._folder, self._draw)
         if self._board is not None and self._folder is not None:
-            self._trying(self._folder, lambda _: self._board.close())
+            self._write_or_note(self._folder, lambda _: self._board.close())
 
-    def _trying(self, folder: Path, write: Callable[[Path], None]) -> None:
+    def _write_or_note(self, folder: Path, write: Callable[[Path], None]) -> None:
         """Write a file; a write error must not stop the training."""
         try:
             folder.mkdir(parents=True, exist_ok=True)

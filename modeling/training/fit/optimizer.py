@@ -54,7 +54,7 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 Decay = Literal["linear", "cosine"]
 
 _MASK = (1 << 64) - 1
-_FIRST = 0.2  # of the peak: the start of the warm-up
+_WARMUP_START = 0.2  # of the peak: the start of the warm-up
 
 
 def learning_rate_factor(step: int, num_steps: int, *, warmup: float, decay: Decay, floor: float = 0.0) -> float:
@@ -64,7 +64,7 @@ def learning_rate_factor(step: int, num_steps: int, *, warmup: float, decay: Dec
     """
     position = (step + 0.5) / max(num_steps, 1)
     if position < warmup:
-        return _FIRST + (1 - _FIRST) * position / warmup
+        return _WARMUP_START + (1 - _WARMUP_START) * position / warmup
     left = min(1.0, max(0.0, (1 - position) / (1 - warmup)))
     falling = left if decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
     return floor + (1 - floor) * falling
@@ -114,9 +114,9 @@ class AveragedWeights:
         """Update the average with the current weights; `progress` is the finished share of the run."""
         decay = min(self._decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        self._take(network, decay)
+        self._average(network, decay)
 
-    def _take(self, network: nn.Module, decay: float) -> None:
+    def _average(self, network: nn.Module, decay: float) -> None:
         averages, currents = [], []
         for name, current in network.state_dict().items():
             if current.is_floating_point():
@@ -141,13 +141,13 @@ class Lookahead(AveragedWeights):
         self.num_updates += 1
         if self.num_updates % self._EVERY and progress < 1:
             return
-        self._take(network, self._decay**self._EVERY * progress**3)
+        self._average(network, self._decay**self._EVERY * progress**3)
         network.load_state_dict(self.state)
 
 
-LOWEST, HIGHEST, NUM_STEPS = 1e-6, 3.0, 100
+MIN_RATE, MAX_RATE, NUM_STEPS = 1e-6, 3.0, 100
 _SMOOTHING = 0.9
-_BLOWN_UP = 4.0  # times the lowest smoothed loss: higher rates are not tried
+_DIVERGED = 4.0  # times the lowest smoothed loss: higher rates are not tried
 
 
 def find_learning_rate(network: nn.Module, plan: Plan, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
@@ -159,20 +159,20 @@ def find_learning_rate(network: nn.Module, plan: Plan, batches: Iterator[tuple[T
         ModelingError: the loss does not fall at any rate.
     """
     trial = copy.deepcopy(network)
-    recipe = replace(plan.recipe, learning_rate=HIGHEST)
+    recipe = replace(plan.recipe, learning_rate=MAX_RATE)
     optimizer = make_optimizer(trial.train(), replace(plan, recipe=recipe))
     rates: list[float] = []
     losses: list[float] = []
     smoothed = 0.0
     for step, (images_BCHW, targets_B) in enumerate(batches):
-        rate = LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
-        set_rates(optimizer, rate / HIGHEST)
+        rate = MIN_RATE * (MAX_RATE / MIN_RATE) ** (step / (NUM_STEPS - 1))
+        set_rates(optimizer, rate / MAX_RATE)
         with autocast(images_BCHW.device, plan.precision):
             logits_BL = trial(images_BCHW)
         loss = functional.cross_entropy(logits_BL.float(), targets_B)
         smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * loss.item()
         corrected = smoothed / (1 - _SMOOTHING ** (step + 1))
-        if not math.isfinite(corrected) or (losses and corrected > _BLOWN_UP * min(losses)):
+        if not math.isfinite(corrected) or (losses and corrected > _DIVERGED * min(losses)):
             break
         rates.append(rate)
         losses.append(corrected)

@@ -33,7 +33,7 @@ from modeling.training.transfer.backbone import weights_digest
 
 IMBALANCED = 3.0  # ratio of largest to smallest class from which rare classes get higher weights
 _RATE_SEARCH = 4  # random stream of the learning rate search, distinct from those of the loop
-_FEW = 8  # photographs for timing a step on a CPU; on a GPU the full micro-batch is timed
+_NUM_TIMED = 8  # photographs for timing a step on a CPU; on a GPU the full micro-batch is timed
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may use
 _VOLATILE = ("output", "work", "cache", "device", "max_error", "int8")
 
@@ -121,7 +121,7 @@ def complete_plan(context: RunContext, network: nn.Module, inputs: FitInputs, pl
         context.note(f"memory is low: micro-batches of {images}; a step still uses {requested}")
     if not request.deterministic:
         few = architecture.family == "torchvision" and not on_cuda
-        size = min(_FEW, plan.micro_batch) if few else plan.micro_batch
+        size = min(_NUM_TIMED, plan.micro_batch) if few else plan.micro_batch
         images_BCHW, _ = _sample(context, inputs, plan, size)
         num_steps = plan.recipe.epochs * -(-len(inputs.split.train) // size)
         plan = fastest_plan(network, plan, images_BCHW, num_steps, request.cache, on_note=context.note)
@@ -137,7 +137,7 @@ def complete_plan(context: RunContext, network: nn.Module, inputs: FitInputs, pl
 
 def _limit_epochs(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan, deadline: float) -> Plan:
     """The plan with as many epochs as the budget allows, estimated from the measured time of a step."""
-    size = plan.micro_batch if context.device.type == "cuda" else min(_FEW, plan.micro_batch)
+    size = plan.micro_batch if context.device.type == "cuda" else min(_NUM_TIMED, plan.micro_batch)
     images_BCHW, _ = _sample(context, inputs, plan, size)
     train_s = step_seconds(network, plan, images_BCHW) / len(images_BCHW) * len(inputs.split.train)
     epoch_s = (train_s + train_s / 3 * len(inputs.split.validation) / len(inputs.split.train)) / context.ranks.size

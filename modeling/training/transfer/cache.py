@@ -31,7 +31,7 @@ from modeling.training.transfer.features import Extractor, Features, extract_fea
 DEFAULT_LIMIT_BYTES = 4 << 30  # 800,000 images of 1,280 features
 _SUFFIX = ".features"
 _FORMAT = 1
-_ABANDONED_S = 24 * 3600  # writing a file never takes a day
+_STALE_S = 24 * 3600  # writing a file never takes a day
 
 
 class FeatureCache:
@@ -85,7 +85,7 @@ class FeatureCache:
         found: list[tuple[float, int, Path]] = []
         for left in self._folder.glob("*/.*.tmp"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                if time.time() - left.stat().st_mtime > _STALE_S:
                     left.unlink()
         for path in self._folder.glob("*/*" + _SUFFIX):
             try:

@@ -21,7 +21,7 @@ from modeling.training.transfer.threads import one_thread
 ValueAndGradient = Callable[[Tensor], tuple[float, Tensor]]
 
 _HISTORY = 10
-_SUFFICIENT = 1e-4  # of the decrease that the slope predicts (Armijo)
+_SUFFICIENT_DECREASE = 1e-4  # of the decrease that the slope predicts (Armijo)
 _CURVATURE = 0.9  # of the slope that may remain (weak Wolfe)
 _MAX_TRIALS = 30  # of step lengths on one line
 
@@ -108,7 +108,7 @@ def _search_line(
     for trial in range(1, _MAX_TRIALS + 1):
         point_P = start.point_P + length * direction_P
         value, gradient_P = function(point_P)
-        if not value <= start.value + _SUFFICIENT * length * slope + noise:
+        if not value <= start.value + _SUFFICIENT_DECREASE * length * slope + noise:
             high = length
         elif float((gradient_P * direction_P).sum()) < _CURVATURE * slope:
             low = length

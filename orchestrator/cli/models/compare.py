@@ -18,7 +18,7 @@ from orchestrator.jobs.prepare import check_precision, pin_model
 if TYPE_CHECKING:
     from modeling.evaluation.compare_models import Compared
     from modeling.images.progress import Emit
-    from modeling.metrics.comparison import Comparison, Flip, Side
+    from modeling.metrics.comparison import Comparison, Flip, ModelFigures
 
 SHOWN = 10  # flipped images each way, and labels; the JSON has all
 _CLEAR_LINE = "\r\x1b[K"
@@ -135,7 +135,7 @@ def _print(names: Names, compared: "Compared") -> None:
     click.echo(comparison.conclusion(*names))
 
 
-_FIGURES: tuple[tuple[str, "Callable[[Side], str]"], ...] = (
+_FIGURES: tuple[tuple[str, "Callable[[ModelFigures], str]"], ...] = (
     ("right", lambda side: f"{side.num_right:,}"),
     ("accuracy", lambda side: f"{side.accuracy:.4f}"),
     ("accuracy, 95 %", lambda side: "{:.4f} to {:.4f}".format(*side.accuracy_interval)),

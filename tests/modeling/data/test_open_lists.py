@@ -169,7 +169,7 @@ def test_a_manifest_without_its_summary_is_relative_to_its_folder_and_says_what_
     with pytest.raises(DataError, match=r"2 of 2 images are missing: .*which out.csv.summary.json would say"):
         open_dataset(manifest)
     summary = write(tmp_path / "out.csv.summary.json", json.dumps({"root": str(tmp_path)}))
-    with pytest.raises(DataError, match=rf"2.png; paths are relative to {tmp_path}, by out.csv.summary.json; mend or"):
+    with pytest.raises(DataError, match=rf"2.png; paths are relative to {tmp_path}, by out.csv.summary.json; fix or"):
         open_dataset(manifest)
     summary.unlink()
     make_images(tmp_path, "1.png", "2.png")

@@ -9,7 +9,7 @@ import pytest
 from modeling.errors import ModelingError
 from modeling.metrics.answers import Answers
 from modeling.metrics.calibration import Calibration
-from modeling.metrics.comparison import ClassDifference, Flip, Side, compare
+from modeling.metrics.comparison import ClassDifference, Flip, ModelFigures, compare
 from tests.support.answers import LABELS, answers_of
 
 SURE = {0: [0.8, 0.1, 0.1], 1: [0.1, 0.8, 0.1], 2: [0.1, 0.1, 0.8]}
@@ -41,8 +41,8 @@ def test_figures_of_both_and_of_every_label_are_counted():
     comparison = compare(A, B, None, None)
 
     assert comparison.num_images == 6
-    assert comparison.a == Side(4, 4 / 6, comparison.a.accuracy_interval, None, None, None, None)
-    assert comparison.b == Side(5, 5 / 6, comparison.b.accuracy_interval, None, None, None, None)
+    assert comparison.a == ModelFigures(4, 4 / 6, comparison.a.accuracy_interval, None, None, None, None)
+    assert comparison.b == ModelFigures(5, 5 / 6, comparison.b.accuracy_interval, None, None, None, None)
     assert comparison.b.accuracy_interval == pytest.approx((0.436497, 0.969947), abs=1e-6)
     assert comparison.classes == (
         ClassDifference("ant", 2, 2, 1),
@@ -57,8 +57,8 @@ def test_review_rates_are_those_of_each_models_own_thresholds():
 
     comparison = compare(A, B, strict, lenient)
 
-    assert comparison.a == Side(4, 4 / 6, comparison.a.accuracy_interval, 3, 1, 0.5, 0.0)
-    assert comparison.b == Side(5, 5 / 6, comparison.b.accuracy_interval, 5, 1, 0.0, 1 / 6)
+    assert comparison.a == ModelFigures(4, 4 / 6, comparison.a.accuracy_interval, 3, 1, 0.5, 0.0)
+    assert comparison.b == ModelFigures(5, 5 / 6, comparison.b.accuracy_interval, 5, 1, 0.0, 1 / 6)
     assert comparison.review_change == -0.5
     assert compare(A, B, strict, None).review_change is None
 

@@ -42,7 +42,7 @@ def test_the_quantised_network_is_part_of_the_version_and_its_figures_of_the_car
     assert (version.path / INT8_FILE).is_file()
     assert facts["kept"] is True
     assert facts["agreement"] >= int8.MIN_AGREEMENT
-    assert facts["accuracy"] >= facts["accuracy_full"] - int8.MAX_FALL
+    assert facts["accuracy"] >= facts["accuracy_full"] - int8.MAX_ACCURACY_DROP
     assert facts["num_validation"] > 0
     assert any("published with the model" in event.get("text", "") for event in events)
 
@@ -68,7 +68,7 @@ def test_auto_measures_int8_among_the_others(trained, monkeypatch):
     assert "openvino int8" in json.loads(path.read_text())["images_per_sec"]
 
 
-@pytest.mark.parametrize(("bound", "value"), [("MIN_AGREEMENT", 1.01), ("MAX_FALL", -0.01)])
+@pytest.mark.parametrize(("bound", "value"), [("MIN_AGREEMENT", 1.01), ("MAX_ACCURACY_DROP", -0.01)])
 def test_what_does_not_keep_the_bound_is_refused_with_its_figures(tmp_path, monkeypatch, bound, value):
     monkeypatch.setattr(int8, bound, value)
     events = []

@@ -68,7 +68,7 @@ def test_half_precision_is_chosen_if_its_steps_take_clearly_less_time(monkeypatc
             now_s += half_s if torch.is_autocast_enabled("cpu") else 0.01
             return self.inner(images.flatten(1))
 
-    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: now_s))
+    monkeypatch.setattr(autotune, "time", SimpleNamespace(perf_counter=lambda: now_s))
 
     plan = measure_fastest_plan(Timed(), PLAN, torch.rand(8, 1, 2, 2), 1_000_000, on_note=quiet)
 
