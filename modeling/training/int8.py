@@ -32,7 +32,7 @@ from modeling.training.data import TrainingData
 from modeling.training.model_folder import Model, TrainedNetwork
 
 MIN_AGREEMENT = 0.995
-MAX_ACCURACY_DROP = 0.003  # of accuracy, in [0, 1]
+MAX_FALL = 0.003  # of accuracy, in [0, 1]
 CALIBRATION_IMAGES = 256
 _BATCH = 16
 _OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
@@ -60,11 +60,11 @@ class Quality:
         return asdict(self)
 
     def __str__(self) -> str:
-        verdict = "published with the model" if self.kept else "rejected: the model has no quantised network"
+        verdict = "published with the model" if self.kept else "refused: the model has no quantised network"
         return (
             f"int8: {self.agreement:.2%} of {self.num_validation} validation images get the same label "
             f"({MIN_AGREEMENT:.1%} required), accuracy {self.accuracy_full:.4f} before, {self.accuracy:.4f} after "
-            f"(may fall by {MAX_ACCURACY_DROP}): {verdict}"
+            f"(may fall by {MAX_FALL}): {verdict}"
         )
 
 
@@ -91,7 +91,7 @@ def quantise(
     full_M = logits_ML.argmax(axis=1)
     agreement = float((best_M == full_M).mean())
     accuracy, accuracy_full = float((best_M == targets_M).mean()), float((full_M == targets_M).mean())
-    kept = agreement >= MIN_AGREEMENT and accuracy >= accuracy_full - MAX_ACCURACY_DROP
+    kept = agreement >= MIN_AGREEMENT and accuracy >= accuracy_full - MAX_FALL
     quality = Quality(
         num_calibration=len(calibration_M),
         num_validation=len(validation_M),
@@ -161,7 +161,7 @@ def add_int8(
     Events: a `note` if it is kept, else a `warning`, with the figures.
     """
     if not len(data.split.validation):
-        emit({"event": "warning", "text": "int8: rejected, because there are no validation images to check it with"})
+        emit({"event": "warning", "text": "int8: refused, because there are no validation images to check it with"})
         return model
     train_M, validation_M = data.split.train, data.split.validation
     chosen = np.linspace(0, len(train_M) - 1, min(CALIBRATION_IMAGES, len(train_M))).astype(np.int64)

@@ -12,7 +12,7 @@ from modeling.networks.architectures import get_architecture
 from modeling.networks.recipes import CNN as RECIPE
 from modeling.training import from_weights as training_transfer
 from modeling.training.fit.loop import DivergedError
-from modeling.training.from_weights import _better
+from modeling.training.from_weights import _keep_better
 from modeling.training.request import TrainRequest
 from modeling.training.train import plan_from_scratch, train
 from tests.support.images import glyph, idx_bytes, make_class_folders
@@ -82,7 +82,7 @@ def test_whichever_answers_the_validation_images_better_is_kept(probed, tuned, k
     )
     notes = []
 
-    found = _better(SimpleNamespace(note=notes.append), data, both["probed"], both["tuned"])
+    found = _keep_better(SimpleNamespace(note=notes.append), data, both["probed"], both["tuned"])
 
     assert found is both[kept]
     assert notes[0].endswith("kept" if kept == "tuned" else "the probe is kept")

@@ -68,7 +68,7 @@ def test_auto_measures_int8_among_the_others(trained, monkeypatch):
     assert "openvino int8" in json.loads(path.read_text())["images_per_sec"]
 
 
-@pytest.mark.parametrize(("bound", "value"), [("MIN_AGREEMENT", 1.01), ("MAX_ACCURACY_DROP", -0.01)])
+@pytest.mark.parametrize(("bound", "value"), [("MIN_AGREEMENT", 1.01), ("MAX_FALL", -0.01)])
 def test_what_does_not_keep_the_bound_is_refused_with_its_figures(tmp_path, monkeypatch, bound, value):
     monkeypatch.setattr(int8, bound, value)
     events = []
