@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, TypeVar
+from typing import IO, Annotated, Any, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from modeling.errors import ModelFormatError, ModelingError
-from modeling.names import text_to_path
+from modeling.names import path_to_text, text_to_path
 
 # What file systems without hard links answer to link(2): some FUSE and SMB mounts.
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -241,22 +241,27 @@ def decode_json(data: bytes | str, what: str, *, error: type[Exception] = ModelF
 
 
 def validated(
-    kind: type[T], value: Any, what: str, *, error: type[Exception] = ModelFormatError, whole: bool = True
+    kind: type[T], value: Any, what: str = "", *, error: type[Exception] = ModelFormatError, whole: bool = True
 ) -> T:
-    """Make a `kind`, often a dataclass with the config STRICT, of decoded JSON, called `what` in errors.
+    """Make a `kind`, often a dataclass with the config STRICT, of decoded JSON.
 
-    whole: fields with a default must be there, too.
+    what: it is called in errors. whole: fields with a default must be there, too.
 
     Raises:
-        error: types or ranges that do not fit; keys unknown or missing.
+        error: types or ranges that do not fit; keys unknown or missing. One line.
     """
+    prefix = f"{what}: " if what else ""
     try:
-        made: T = _adapter(kind).validate_json(json.dumps(value, default=os.fspath))  # only JSON has lists for tuples
+        made: T = _adapter(cast(Any, kind)).validate_json(json.dumps(value, default=_text_of))  # so lists become tuples
     except ValidationError as err:
-        raise error(f"{what}: {_complaint(err)}") from err
+        raise error(prefix + _complaint(err)) from err
     if whole and (missing := next(_missing(made, value), None)):
-        raise error(f"{what}: {missing}: the key is missing")
+        raise error(f"{prefix}{missing}: the key is missing")
     return made
+
+
+def _text_of(path: os.PathLike[str]) -> str:
+    return path_to_text(os.fspath(path))
 
 
 @functools.cache
@@ -268,7 +273,7 @@ def _complaint(err: ValidationError) -> str:
     """The first thing that is wrong, and where."""
     first = err.errors(include_url=False)[0]
     words = {"missing": "the key is missing", "unexpected_keyword_argument": "the key is unknown"}
-    where = ".".join(map(str, first["loc"]))
+    where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # not the validators of a union
     if first["type"] == "value_error":
         complaint = str(first["ctx"]["error"])  # a check of ours says the value itself
     else:

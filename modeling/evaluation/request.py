@@ -1,12 +1,14 @@
 """The request of an evaluation, and the names of its result files; imports neither numpy nor torch."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from modeling.durable import STRICT, PathText, validated
 from modeling.errors import ModelingError
-from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
+from modeling.inference.engines.choice import WantedPrecision
+from modeling.names import path_to_text
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.csv"
@@ -26,41 +28,31 @@ class EvaluateRequest:
     precision: of the engine that answers; auto: the one that jobs use.
     """
 
-    model: Path
-    data: Path
-    output: Path
+    model: PathText
+    data: PathText
+    output: PathText
     device: str = "cpu"
     part: DataPart = "all"
     model_ref: str = ""
     precision: WantedPrecision = "auto"
 
+    __pydantic_config__ = STRICT
+
     def __post_init__(self) -> None:
-        for name in ("model", "data", "output"):
-            object.__setattr__(self, name, Path(getattr(self, name)))
         if self.part not in PARTS:
             raise ModelingError(f"unknown part {self.part!r}; choose one of {', '.join(PARTS)}")
-        if self.precision not in WANTED_PRECISIONS:
-            raise ModelingError(f"unknown precision {self.precision!r}; choose one of {', '.join(WANTED_PRECISIONS)}")
-        object.__setattr__(self, "model_ref", self.model_ref or self.model.name)
+        object.__setattr__(self, "model_ref", self.model_ref or path_to_text(self.model.name))
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        return {name: str(value) for name, value in asdict(self).items()}
+        values = asdict(self).items()
+        return {name: path_to_text(str(value)) if isinstance(value, Path) else value for name, value in values}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The reverse of `to_json`; keys with a default may be left out.
 
         Raises:
-            ModelingError: unknown or missing keys, or values that are no text.
+            ModelingError: unknown or missing keys, or values that do not fit.
         """
-        if not isinstance(value, Mapping):
-            raise ModelingError(f"an evaluation request must be an object, not {type(value).__name__}")
-        unknown = sorted(set(value) - {field.name for field in fields(cls)})
-        missing = sorted({"model", "data", "output"} - set(value))
-        if unknown or missing:
-            raise ModelingError(f"evaluation request: unknown keys {unknown}, missing keys {missing}")
-        for key, text in value.items():
-            if not isinstance(text, str):
-                raise ModelingError(f"{key} must be a string, not {text!r}")
-        return cls(**value)
+        return validated(cls, value, error=ModelingError, whole=False)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modeling.durable import decode_json
 from modeling.errors import ModelingError
 from modeling.images.progress import Emit
 
@@ -65,9 +66,10 @@ def _run(arguments: Sequence[str], emit: Emit) -> None:
     if len(arguments) != 1:
         raise ModelingError(f"expected one request file, not {len(arguments)} arguments")
     try:
-        request = json.loads(Path(arguments[0]).read_bytes())
-    except (OSError, ValueError) as err:
+        data = Path(arguments[0]).read_bytes()
+    except OSError as err:
         raise ModelingError(f"{arguments[0]}: no request could be read ({err})") from err
+    request = decode_json(data, arguments[0], error=ModelingError)
     task = request.pop("task", "train") if isinstance(request, dict) else "train"
     if not isinstance(task, str) or task not in _TASKS:
         raise ModelingError(f"{arguments[0]}: unknown task {task!r}; choose one of {', '.join(_TASKS)}")

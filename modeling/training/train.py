@@ -82,10 +82,10 @@ def train_folder(
     options: the other fields of `TrainRequest`, such as `epochs=4`, `device="cuda"` or `seed=1`.
 
     Raises:
-        ModelingError: as `train`, or an option is out of range.
-        TypeError: an option is unknown.
+        ModelingError: as `train`, or an option that does not exist or is out of its range.
     """
-    return train(TrainRequest(Path(data), architecture, Path(output), **options), emit)
+    request = {"data": Path(data), "architecture": architecture, "output": Path(output)} | options
+    return train(TrainRequest.from_json(request), emit)
 
 
 def _import_in_background(*groups: list[str]) -> None:

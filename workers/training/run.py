@@ -57,7 +57,7 @@ def process_spec(request: AnyJobRequest, folder: JobFolder, context: WorkerConte
 
 def _train(request: TrainJobRequest, output: Path, folder: JobFolder, context: WorkerContext) -> dict[str, Any]:
     """The operator's request, on this worker's device; the next attempt continues from the last checkpoint."""
-    places = {"output": str(output), "work": str(folder.path / "training"), "cache": str(context.settings.cache)}
+    places = {"output": output, "work": folder.path / "training", "cache": context.settings.cache}
     wanted = request.train | places | {"device": context.device}
     return {"task": "train"} | TrainRequest.from_json(wanted).to_json()
 

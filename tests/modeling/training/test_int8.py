@@ -42,7 +42,7 @@ def test_the_quantised_network_is_part_of_the_version_and_its_figures_of_the_car
     assert (version.path / INT8_FILE).is_file()
     assert facts["kept"] is True
     assert facts["agreement"] >= int8.MIN_AGREEMENT
-    assert facts["accuracy"] >= facts["accuracy_full"] - int8.MAX_ACCURACY_DROP
+    assert facts["accuracy"] >= facts["accuracy_full"] - int8.MAX_FALL
     assert facts["num_validation"] > 0
     assert any("published with the model" in event.get("text", "") for event in events)
 

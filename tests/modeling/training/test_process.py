@@ -22,10 +22,10 @@ def run(path: Path) -> tuple[int, list[dict]]:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "no request could be read"),
+        ("{", "request.json: not JSON"),
         ('{"task": "explain"}', "unknown task 'explain'; choose one of train, evaluate"),
         ('{"task": ["train"]}', "unknown task ['train']; choose one of train, evaluate"),
-        ('{"task": "evaluate", "model": "m"}', "evaluation request: unknown keys [], missing keys ['data', 'output']"),
+        ('{"task": "evaluate", "model": "m"}', "data: the key is missing"),
     ],
 )
 def test_a_request_that_cannot_be_understood_is_one_event_and_exit_code_1(tmp_path, content, told):
