@@ -2,19 +2,23 @@
 
 # Shapes: B images, H height, W width, C channels.
 import hashlib
-import json
 import shutil
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
+from pydantic import Field
 from torch import nn
 
+from modeling.durable import decode_json, validated
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
+from modeling.names import path_to_text
 from modeling.networks.architectures import Architecture, default_preprocessing, get_architecture
 from modeling.networks.build import blank_network, normalise
 from modeling.networks.state_dicts import State, match_state, read_state
@@ -22,6 +26,7 @@ from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 
 _LABELS = 'a JSON list of names or an object such as {"0": "cat"}'
 _PREPROCESSING = "a JSON object, as `models show --json` prints it under preprocessing"
+_Name = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def stage_weights(request: WeightsImport, staged: Path) -> ModelCard:
         labels=labels,
         preprocessing=preprocessing,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        training={"imported": {"file": request.file.name, "sha256": _sha256(request.file)}},
+        training={"imported": {"file": path_to_text(request.file.name), "sha256": _sha256(request.file)}},
     )
     (staged / WEIGHTS_FILE).write_bytes(weights)
     (staged / CARD_FILE).write_bytes(card.to_bytes())
@@ -97,32 +102,35 @@ def read_labels(path: Path) -> tuple[str, ...]:
         DataError: anything else, or a name twice.
     """
     value = _read_json(path, _LABELS)
-    names = value
     if isinstance(value, dict):
         numbers = [str(number) for number in range(len(value))]
         if set(value) != set(numbers):
             raise DataError(f"{path}: labels must be numbered 0 to {len(value) - 1} without a gap, not {_few(value)}")
-        names = [value[number] for number in numbers]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise DataError(f"{path}: labels must be {_LABELS}")
-    twice = sorted({name for name in names if names.count(name) > 1})
+        value = [value[number] for number in numbers]
+    try:
+        names = validated(tuple[_Name, ...], value, str(path), error=DataError)
+    except DataError as err:
+        raise DataError(f"{err}; labels must be {_LABELS}") from err
+    if not names:
+        raise DataError(f"{path} is empty; labels must be {_LABELS}")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"{path}: labels must differ, but {_few(twice)} stands there twice")
-    return tuple(names)
+    return names
 
 
-def _few(names: Any) -> str:
+def _few(names: Collection[str]) -> str:
     shown = [repr(name) for name in list(names)[:5]]
     return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
 
 
 def _read_json(path: Path, expected: str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return decode_json(path.read_bytes(), str(path), error=DataError)
     except OSError as err:
         raise DataError(f"{path}: cannot be read ({err.strerror})") from err
-    except (ValueError, RecursionError) as err:
-        raise DataError(f"{path}: not JSON ({err}); expected {expected}") from err
+    except DataError as err:
+        raise DataError(f"{err}; expected {expected}") from err
 
 
 def _check_num_labels(

@@ -1,15 +1,16 @@
 """The engine that was chosen for a model on some hardware, as it is stored beside the version; needs no torch."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from modeling.durable import STRICT, Number, decode_json, validated
+from modeling.errors import ModelFormatError
+
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
 WANTED_PRECISIONS: tuple[WantedPrecision, ...] = ("auto", "fp32", "bf16", "int8")
-
 
 LARGEST_BATCH = 256  # images, that is measured
 CORES, GPU = "cores", "nvjpeg"  # decoders of JPEGs
@@ -27,11 +28,13 @@ class Choice:
     engine: str
     batch_size: int
     hardware: str
-    images_per_sec: dict[str, float] = field(default_factory=dict)
-    batch_sizes: dict[str, float] = field(default_factory=dict)
+    images_per_sec: dict[str, Number] = field(default_factory=dict)
+    batch_sizes: dict[str, Number] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     decoder: str = CORES
-    decoded_per_sec: dict[str, float] = field(default_factory=dict)
+    decoded_per_sec: dict[str, Number] = field(default_factory=dict)
+
+    __pydantic_config__ = STRICT
 
     @property
     def speed(self) -> float:
@@ -51,9 +54,9 @@ def choice_path(artifacts: Path, precision: WantedPrecision, hardware_key: str) 
 def read_choice(path: Path) -> Choice | None:
     """A stored choice; None if there is none, or it cannot be read."""
     try:
-        choice = Choice(**json.loads(path.read_bytes()))
+        choice = validated(Choice, decode_json(path.read_bytes(), str(path)), str(path), whole=False)
         usable = choice.speed > 0
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ModelFormatError, KeyError):
         return None
     return choice if usable else None
 

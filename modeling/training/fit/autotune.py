@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modeling.durable import replace_durably
-from modeling.errors import ModelingError
+from modeling.durable import STRICT, decode_json, replace_durably, validated
+from modeling.errors import ModelFormatError, ModelingError
 from modeling.inference.engines.hardware import hardware_key
 from modeling.registry.version_folder import locked
 from modeling.training.fit.plan import Plan, Precision, autocast
@@ -33,6 +33,16 @@ _MAX_FIRST_STEP_S = 0.25  # the time that the first step of a precision may take
 _MIN_TIMING_S = 0.05  # total time of short steps; the fastest of many steps is reliable
 _MIN_SPEEDUP = 1.15  # smaller speedups may be noise; the plan's own setting is then the safer choice
 _SHORT_RUN_S = 10.0  # shorter runs keep their plan: measuring would cost more than it saves
+
+
+@dataclass(frozen=True, slots=True)
+class _Fastest:
+    """What was measured, as it is cached."""
+
+    precision: Precision
+    channels_last: bool
+
+    __pydantic_config__ = STRICT
 
 
 def fastest_plan(
@@ -57,9 +67,9 @@ def fastest_plan(
         with locked(path.parent):
             if (remembered := _read(path)) is None:
                 plan = measure_fastest_plan(network, plan, images_BCHW, num_steps, on_note=on_note)
-                remembered = {"precision": plan.precision, "channels_last": plan.channels_last}
-                replace_durably(path, json.dumps(remembered).encode())
-            return replace(plan, **remembered)
+                remembered = _Fastest(plan.precision, plan.channels_last)
+                replace_durably(path, json.dumps(asdict(remembered)).encode())
+            return replace(plan, precision=remembered.precision, channels_last=remembered.channels_last)
     except OSError as err:
         on_note(f"the fastest precision cannot be kept in {path.parent} ({err.strerror}); every run measures it")
         return measure_fastest_plan(network, plan, images_BCHW, num_steps, on_note=on_note)
@@ -129,15 +139,12 @@ def _key(network: nn.Module, plan: Plan, images_BCHW: Tensor, num_steps: int) ->
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> _Fastest | None:
     """The cached result; None if it is missing or not valid."""
     try:
-        value = json.loads(path.read_bytes())
-        precision, channels_last = value["precision"], value["channels_last"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return validated(_Fastest, decode_json(path.read_bytes(), str(path)), str(path))
+    except (OSError, ModelFormatError):
         return None
-    usable = precision in ("fp32", "bf16", "fp16") and isinstance(channels_last, bool)
-    return {"precision": precision, "channels_last": channels_last} if usable else None
 
 
 _SHARE = 0.7  # of the available memory; the rest is for decoded images and other processes
