@@ -115,7 +115,7 @@ def _read(path: Path, num_features: int) -> Iterator[tuple[str, Features]]:
         ):  # another user's cache: the damaged file stays, and is ignored each time
             path.unlink(missing_ok=True)
         return
-    facts = json.loads(head)
+    facts = json.loads(head)  # not by pydantic: the file's name, its digest, has proved what wrote it
     if facts["format"] != _FORMAT or facts["num_features"] != num_features:
         return
     with contextlib.suppress(FileNotFoundError, PermissionError):  # just pruned, or another user's
