@@ -254,7 +254,7 @@ def validated(
     try:
         made: T = _adapter(cast(Any, kind)).validate_json(json.dumps(value, default=_text_of))  # so lists become tuples
     except ValidationError as err:
-        raise error(prefix + _complaint(err)) from err
+        raise error(prefix + complaint(err)) from err
     if whole and (missing := next(_missing(made, value), None)):
         raise error(f"{prefix}{missing}: the key is missing")
     return made
@@ -269,16 +269,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _complaint(err: ValidationError) -> str:
+def complaint(err: ValidationError) -> str:
     """The first thing that is wrong, and where."""
     first = err.errors(include_url=False)[0]
-    words = {"missing": "the key is missing", "unexpected_keyword_argument": "the key is unknown"}
+    unknown = dict.fromkeys(("unexpected_keyword_argument", "extra_forbidden"), "the key is unknown")
+    words = {"missing": "the key is missing"} | unknown
     where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # not the validators of a union
     if first["type"] == "value_error":
-        complaint = str(first["ctx"]["error"])  # a check of ours says the value itself
+        problem = str(first["ctx"]["error"])  # a check of ours says the value itself
     else:
-        complaint = words.get(first["type"]) or f"{first['msg']}, not {reprlib.repr(first['input'])}"
-    return f"{where}: {complaint}" if where else complaint
+        problem = words.get(first["type"]) or f"{first['msg']}, not {reprlib.repr(first['input'])}"
+    return f"{where}: {problem}" if where else problem
 
 
 def _missing(made: object, value: Any, place: str = "") -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from modeling.durable import STRICT, complaint, decode_json
 from orchestrator.contract.errors import MessageError
 
 MESSAGE_VERSION = 1
@@ -19,19 +20,29 @@ JOB_ID = re.compile(r"[cte][0-9]{6}-[0-9]{6}-[0-9a-f]{6}")
 
 
 class Versioned(BaseModel):
-    """A frozen record with a version; other versions and unknown keys are refused."""
+    """A frozen record with a version; other versions, other types and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, **STRICT)
 
     version: int = MESSAGE_VERSION
 
     @classmethod
     def parse(cls, record: Any, *, what: str) -> Self:
-        """Read `record` (a decoded JSON object), called `what` in errors.
+        """Read what was decoded from JSON already, called `what` in errors.
 
         Raises:
             MessageError: if it is of another version, or malformed.
         """
+        return cls.parse_json(json.dumps(record), what=what)  # pydantic is strict in another way with Python's objects
+
+    @classmethod
+    def parse_json(cls, data: bytes | str, *, what: str) -> Self:
+        """Read a JSON object, called `what` in errors.
+
+        Raises:
+            MessageError: if it is not JSON, of another version, or malformed.
+        """
+        record = decode_json(data, what, error=MessageError)
         version = record.get("version") if isinstance(record, dict) else None
         if version != MESSAGE_VERSION:
             raise MessageError(
@@ -39,11 +50,9 @@ class Versioned(BaseModel):
                 "run the same release on every machine"
             )
         try:
-            return cls.model_validate(record)
+            return cls.model_validate_json(data)
         except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "it"
-            raise MessageError(f"{what} is malformed: {where}: {first['msg']}") from err
+            raise MessageError(f"{what} is malformed: {complaint(err)}") from err
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -53,12 +62,10 @@ class Versioned(BaseModel):
             MessageError: if it is not JSON, of another version, or malformed.
         """
         try:
-            record = json.loads(path.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
-        except ValueError as err:
-            raise MessageError(f"{path} is not JSON: {err}") from err
-        return cls.parse(record, what=str(path))
+        return cls.parse_json(data, what=str(path))
 
 
 class Doorbell(Versioned):

@@ -35,6 +35,7 @@ class Journal:
         last: Counter[tuple[str, int]] = Counter()
         for path in self._folder.glob(f"{self._claim.shard:08d}.*.jsonl"):
             with contextlib.suppress(ValueError, IndexError):  # a power cut left no note or half a note
+                # Not by pydantic: half a note counts as none.
                 what, index = json.loads(path.read_bytes().splitlines()[-1])
                 last[what, index] += 1
         del last[FINISHED, 0]

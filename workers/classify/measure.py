@@ -5,7 +5,6 @@ this process ends too. stdout: one line with a MeasureAnswer. stderr: the output
 Exit codes: 0 done, 1 a user error (in the answer) or a bug (a traceback on stderr), 75 the parent has ended.
 """
 
-import json
 import sys
 import threading
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from workers.classify.read import ImageReader
 def main() -> int:
     """Answer the request on standard input; returns the exit code."""
     answers = take_stdout()
-    request = MeasureRequest.parse(json.loads(sys.stdin.buffer.readline()), what="the request")
+    request = MeasureRequest.parse_json(sys.stdin.buffer.readline(), what="the request")
     threading.Thread(target=exit_with_parent, name="parent-watch", daemon=True).start()
     try:
         answer = MeasureAnswer(**asdict(measure_sample(request)))

@@ -146,6 +146,7 @@ def _read_record(folder: Path, shard: int) -> tuple[int, int, int]:
 def _parse_paths(data: bytes) -> list[str]:
     """The paths in lines of the listing; none where these are damaged."""
     try:
+        # Not by pydantic: there are millions, whose names need not be UTF-8.
         paths: list[str] = json.loads(b"[" + data.rstrip().replace(b"\n", b",") + b"]")
     except ValueError:
         return []

@@ -5,7 +5,6 @@ neither replace a part nor leave half of one.
 """
 
 import hashlib
-import json
 import os
 import time
 from collections import Counter
@@ -144,8 +143,8 @@ def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
     if line != _seal(record):
         raise IntegrityError(f"{path} has no readable trailer: its checksum is of another")
     try:
-        trailer = PartTrailer.parse(json.loads(record), what=f"the trailer of {path}")
-    except (ValueError, MessageError) as err:
+        trailer = PartTrailer.parse_json(record, what=f"the trailer of {path}")
+    except MessageError as err:
         raise IntegrityError(f"{path} has no readable trailer: {err}") from err
     if trailer.shard != shard or trailer.rows_bytes + 1 + len(line) != size:
         raise IntegrityError(f"{path} is not the whole part of shard {shard}")

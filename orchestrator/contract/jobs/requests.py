@@ -1,7 +1,6 @@
 """What an operator asked for, as `job.json` keeps it: immutable, and all that a worker needs to know."""
 
 import hashlib
-import json
 import math
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
 from orchestrator.contract.errors import MessageError
@@ -113,15 +113,12 @@ def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:
     Raises:
         MessageError: if it is of another version, of an unknown kind, or malformed.
     """
-    try:
-        record = json.loads(data)
-    except ValueError as err:
-        raise MessageError(f"{path} is not JSON: {err}") from err
+    record = decode_json(data, str(path), error=MessageError)
     kind = record.get("kind") if isinstance(record, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(_KINDS)
         raise MessageError(f"{path} describes a job of kind {kind!r}; version {MESSAGE_VERSION} knows {known}")
-    return _KINDS[kind].parse(record, what=str(path))
+    return _KINDS[kind].parse_json(data, what=str(path))
 
 
 def fingerprint(request: AnyJobRequest) -> str:

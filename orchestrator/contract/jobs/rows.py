@@ -233,7 +233,7 @@ def _to_json(row: Row) -> str:
 def _from_json(line: str, path: Path, number: int) -> Row:
     """The row that `_to_json` wrote on line `number` of `path`."""
     try:
-        record = json.loads(line)
+        record = json.loads(line)  # not by pydantic: a line an image, of which there are millions
         top_k = record["top_k"]
         prediction = Prediction(
             tuple(pair["label"] for pair in top_k),

@@ -60,13 +60,13 @@ def test_a_request_comes_back_from_its_file(request_):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"{", r"job\.json is not JSON"),
+        (b"{", r"job\.json: not JSON"),
         (b"[]", r"job\.json describes a job of kind None; version 1 knows classify, train, evaluate"),
         (b'{"kind": "sort", "version": 1}', r"describes a job of kind 'sort'"),
         (b'{"kind": ["train"], "version": 1}', r"describes a job of kind \['train'\]"),
         (EVALUATE.model_dump_json().replace('"test"', '"some"').encode(), r"is malformed: part: Input should be 'all'"),
         (b'{"kind": "classify", "version": 7}', r"job\.json has version 7"),
-        (b'{"kind": "classify", "version": 1}', r"job\.json is malformed: job: Field required"),
+        (b'{"kind": "classify", "version": 1}', r"job\.json is malformed: job: the key is missing"),
         (CLASSIFY.model_dump_json().replace('"version":1', '"version":3').encode(), r"has version 3"),
     ],
 )
