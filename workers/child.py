@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Self
 
 from celery import current_app, signals
 
+from modeling.durable import STRICT, PathText, decode_json, validated
+from modeling.names import path_to_text
 from modeling.registry.store import ModelStore
 from orchestrator.contract.app import ring
 from orchestrator.contract.ledger.ledger import Ledger
@@ -30,24 +31,25 @@ class WorkerFacts:
 
     worker: str
     device: str
-    drain_flag: str  # path of a file that the parent creates when the worker must stop
+    drain_flag: PathText  # of a file that the parent creates when the worker must stop
     log_level: str
+
+    __pydantic_config__ = STRICT
 
     def to_json(self) -> str:
         """For the environment."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self) | {"drain_flag": path_to_text(str(self.drain_flag))})
 
     @classmethod
     def from_environment(cls) -> Self:
         """What this process's parent passed."""
-        return cls(**json.loads(os.environ[WORKER_ENVIRONMENT]))
+        return validated(cls, decode_json(os.environ[WORKER_ENVIRONMENT], WORKER_ENVIRONMENT), WORKER_ENVIRONMENT)
 
 
 @cache
 def worker_context() -> WorkerContext:
     """This process's context, made once."""
     settings, facts = get_settings(), WorkerFacts.from_environment()
-    drain_flag = Path(facts.drain_flag)
     app = current_app._get_current_object()
     return WorkerContext(
         settings=settings,
@@ -56,7 +58,7 @@ def worker_context() -> WorkerContext:
         worker=facts.worker,
         device=facts.device,
         ring=lambda queue, job: ring(app, queue, job),
-        draining=drain_flag.exists,
+        draining=facts.drain_flag.exists,
     )
 
 

@@ -61,7 +61,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     facts = WorkerFacts(
         worker=worker,
         device=device.torch_name,
-        drain_flag=str(run_folder / "drain"),
+        drain_flag=run_folder / "drain",
         log_level=log_level,
     )
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
@@ -73,7 +73,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     app = create_app(url, include=("workers.tasks",))
     maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name)
     signals.setup_logging.connect(_keep_logging, weak=False)
-    signals.worker_ready.connect(lambda **_: _ready(Path(facts.drain_flag), maintenance), weak=False)
+    signals.worker_ready.connect(lambda **_: _ready(facts.drain_flag, maintenance), weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
     try:
         app.worker_main(_celery_arguments(worker, queues, log_level))

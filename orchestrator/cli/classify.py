@@ -1,6 +1,5 @@
 """`pigeonhole classify`."""
 
-import json
 import re
 import sys
 from dataclasses import asdict, replace
@@ -174,8 +173,9 @@ def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
 def say_decisions(folder: JobFolder) -> None:
     """Say how many images need a person, where the model decides."""
     from orchestrator.cli.results import describe_decisions
+    from orchestrator.jobs.results import read_summary
 
-    counts = json.loads(folder.summary.read_bytes())["counts"]
+    counts = read_summary(folder.summary)["counts"]
     if decided := describe_decisions(counts):
         say(decided)
     if counts["decisions"].get("review"):

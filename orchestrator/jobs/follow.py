@@ -66,7 +66,10 @@ def warnings(events: Path) -> list[str]:
 
 
 def parse_event(progress: str) -> Event:
-    """The event; empty where there is none yet, or half of one."""
+    """The event; empty where there is none yet, or half of one.
+
+    Not read by pydantic: each kind of event has other keys, and one of another release is passed over.
+    """
     try:
         event = json.loads(progress)
     except ValueError:

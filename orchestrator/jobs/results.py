@@ -4,10 +4,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
+from modeling.durable import decode_json, validated
 from modeling.errors import ModelingError
 from modeling.names import text_to_path
 from modeling.registry.card import WEIGHTS_FILE
@@ -15,18 +18,62 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_facts
-from orchestrator.contract.jobs.requests import ClassifyRequest
+from orchestrator.contract.jobs.requests import ClassifyRequest, Format
 from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, Row, summary_path
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.settings import Settings
 
-_FACTS: dict[str, tuple[str, ...]] = {
-    "job": (),
-    "manifest": ("format", "bytes", "sha256"),
-    "listing": ("sha256", "num_images"),
-    "counts": ("num_images", "num_failed", "status", "labels", "error_codes"),
-    "model": ("ref", "digest"),
-}
+_READ = ConfigDict(extra="ignore", strict=True)  # a summary says more, which nothing here depends on
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    format: Format
+    bytes: int
+    sha256: str
+
+    __pydantic_config__ = _READ
+
+
+@dataclass(frozen=True)
+class _Listing:
+    sha256: str
+    num_images: int
+
+    __pydantic_config__ = _READ
+
+
+@dataclass(frozen=True)
+class _Counts:
+    num_images: int
+    num_failed: int
+    status: dict[str, int]
+    labels: dict[str, int]
+    error_codes: dict[str, int]
+    decisions: dict[str, int] = field(default_factory=dict)  # a summary of an earlier release has none
+
+    __pydantic_config__ = _READ
+
+
+@dataclass(frozen=True)
+class _Model:
+    ref: str
+    digest: str
+
+    __pydantic_config__ = _READ
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What every summary says."""
+
+    job: str
+    manifest: _Manifest
+    listing: _Listing
+    counts: _Counts
+    model: _Model
+
+    __pydantic_config__ = _READ
 
 
 @dataclass(frozen=True)
@@ -52,29 +99,27 @@ def find_published(settings: Settings, name: str) -> Published:
     if not manifest.is_file():
         raise NotFoundError(f"there is no manifest {str(manifest)!r}; give its path, or a job's id")
     path = summary_path(manifest)
-    try:
-        summary = json.loads(path.read_bytes())
-    except FileNotFoundError as err:
-        raise NotFoundError(f"the summary {str(path)!r} is missing; without it the manifest proves nothing") from err
-    except ValueError as err:
-        raise IntegrityError(f"{path} is not JSON: {err}") from err
-    if not isinstance(summary, dict) or summary.get("version") != SUMMARY_VERSION:
-        raise IntegrityError(f"{path} is no summary of version {SUMMARY_VERSION}")
-    _require_facts(summary, path)
+    summary = read_summary(path)
     if JOB_ID.fullmatch(name) and summary["job"] != name:
         raise NotFoundError(f"the manifest of job {name} was replaced by that of job {summary['job']}, {manifest}")
     return Published(manifest, summary)
 
 
-def _require_facts(summary: dict[str, Any], path: Path) -> None:
-    """Raises IntegrityError where a summary lacks what every one has."""
-    for part, names in _FACTS.items():
-        facts = summary.get(part)
-        missing = [name for name in names if not isinstance(facts, dict) or name not in facts]
-        if missing or facts is None:
-            raise IntegrityError(f"{path} is damaged: it has no {' '.join([part, *missing[:1]])}")
-    if summary["manifest"]["format"] not in FORMATS:
-        raise IntegrityError(f"{path} is damaged: {summary['manifest']['format']!r} is no manifest's format")
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary in a file.
+
+    Raises:
+        NotFoundError: if there is no such file.
+        IntegrityError: if it is of another version or damaged.
+    """
+    try:
+        summary = decode_json(path.read_bytes(), str(path), error=IntegrityError)
+    except FileNotFoundError as err:
+        raise NotFoundError(f"the summary {str(path)!r} is missing; without it the manifest proves nothing") from err
+    if not isinstance(summary, dict) or summary.get("version") != SUMMARY_VERSION:
+        raise IntegrityError(f"{path} is no summary of version {SUMMARY_VERSION}")
+    validated(_Summary, summary, f"{path} is damaged", error=IntegrityError, whole=False)
+    return summary
 
 
 def _manifest_of_job(settings: Settings, job: str) -> Path:
@@ -101,10 +146,7 @@ class Proof:
 
 def verify(settings: Settings, published: Published) -> Proof:
     """Prove a manifest against its summary, its job's listing and its model, as far as these are at hand."""
-    try:
-        return _Verifier(settings, published).run()
-    except (KeyError, TypeError) as err:
-        raise IntegrityError(f"the summary of {published.manifest} lacks {err}") from err
+    return _Verifier(settings, published).run()
 
 
 class _Verifier:
@@ -163,7 +205,7 @@ class _Verifier:
         self._compare("rows that failed", status["error"], counts["num_failed"])
         self._compare("rows by label", dict(labels), counts["labels"])
         self._compare("rows by error code", dict(codes), counts["error_codes"])
-        if "decisions" in counts:  # a summary of an earlier release has none
+        if "decisions" in counts:
             expected = {name: num for name, num in counts["decisions"].items() if num}
             self._compare("rows by decision", dict(decisions), expected)
         self._compare("paths in listed order", listing.hexdigest(), self._summary["listing"]["sha256"])

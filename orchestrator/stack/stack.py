@@ -23,7 +23,9 @@ from urllib.parse import quote
 import psutil
 import redis
 
-from modeling.durable import replace_durably
+from modeling.durable import STRICT, decode_json, replace_durably, validated
+from modeling.errors import ModelFormatError
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import PigeonholeError, UnavailableError
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
@@ -44,7 +46,9 @@ class Process:
     name: str  # server, or worker-cpu, worker-cuda0, ...
     pid: int
     started: float  # by the system's clock: a pid alone may be another's by now
-    log: str
+    log: str  # as text, see modeling.names
+
+    __pydantic_config__ = STRICT
 
     def find(self) -> psutil.Process | None:
         """The living process; None once it is gone."""
@@ -100,13 +104,11 @@ class Stack:
         """What `up` started last, alive or not."""
         path = self.folder / "processes.json"
         try:
-            return [Process(**record) for record in json.loads(path.read_bytes())]
+            return validated(list[Process], decode_json(path.read_bytes(), str(path)), str(path))
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError) as err:
-            raise PigeonholeError(
-                f"{str(path)!r} is damaged ({err}); end the server and workers of this home by hand, then remove it"
-            ) from err
+        except ModelFormatError as err:
+            raise PigeonholeError(f"{err}; end the server and workers of this home by hand, then remove it") from err
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -188,7 +190,7 @@ class Stack:
                 start_new_session=True,
                 env=environment,
             )
-        return Process(name, child.pid, psutil.Process(child.pid).create_time(), str(path))
+        return Process(name, child.pid, psutil.Process(child.pid).create_time(), path_to_text(str(path)))
 
     def _wait(self, process: Process, answers: Callable[[], bool], timeout_s: float) -> None:
         """Wait until `answers` says yes."""
@@ -265,5 +267,5 @@ def _free_port() -> int:
 
 def _last_line(log: str) -> str:
     """The end of a log, for an error message."""
-    lines = Path(log).read_text(errors="backslashreplace").splitlines()
+    lines = Path(text_to_path(log)).read_text(errors="backslashreplace").splitlines()
     return f" ({lines[-1].strip()})" if lines else ""

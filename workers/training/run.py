@@ -236,13 +236,14 @@ class ProcessJob:
     def _forward(self, line: str) -> str | None:
         """Enter an event into the ledger, for commands that watch the job; returns the error if it is one."""
         try:
-            event: dict[str, Any] = json.loads(line)
-        except ValueError:
+            event = json.loads(line)  # not by pydantic: what else an event holds is for the commands that watch
+            is_error = event.get("event") == "error"
+        except (ValueError, AttributeError):
             logger.warning(
                 "job %s: the %s wrote a line that is not an event: %r", self._folder.job, self._spec.name, line[:200]
             )
             return None
-        if event.get("event") == "error":
+        if is_error:
             return str(event.get("error"))
         try:
             self._context.ledger.report_progress(self._folder.job, line.strip())
