@@ -20,8 +20,7 @@ from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.results import find_published, verify
 from orchestrator.jobs.specs import ClassifySpec, TrainSpec
 from orchestrator.jobs.submit import JobClient
-from tests.integration.test_training_jobs import make_shapes
-from tests.support.published_models import make_photographs, make_pngs
+from tests.support.published_models import make_photographs, make_pngs, make_shapes
 
 POLL_S = 0.1
 TRAIN_EVERY_S = 30.0

@@ -207,3 +207,18 @@ def test_every_way_to_import_is_read(code, found):
     statements = _statements(ast.parse(code).body, False)
 
     assert [name for node in statements for name in _imported(node, "top.package")] == [found]
+
+
+def test_no_test_or_benchmark_imports_a_test():
+    paths = [path for folder in ("tests", "benchmarks", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(), str(path)))
+        for name in _imported(node, ".".join(path.relative_to(ROOT).parent.parts))
+        if any(part.startswith("test_") or part == "conftest" for part in name.split("."))
+    ]
+
+    assert len(paths) > 100
+    assert found == []

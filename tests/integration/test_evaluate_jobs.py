@@ -12,7 +12,7 @@ from tests.support.published_models import make_pngs, publish_model
 from tests.support.server import wait_until
 from tests.support.workers import House, read_json
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 FILES = {"evaluation.json", "predictions.csv", "report.html", "plots"}
 

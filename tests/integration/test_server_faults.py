@@ -13,7 +13,7 @@ from tests.support.server import running_server, wait_until
 from tests.support.stalling_proxy import StallingProxy
 from tests.support.workers import House, open_house
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 NUM_IMAGES = 240
 FREEZE_S = SOCKET_TIMEOUT_S + 5.0  # until a worker's calls have failed

@@ -14,7 +14,7 @@ from tests.support.server import wait_until
 from tests.support.workers import House, read_json
 from workers.training.run import MAX_DEATHS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def training_child(house: House) -> psutil.Process:

@@ -16,7 +16,7 @@ from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
 from tests.support.workers import House, read_json
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 NUM_IMAGES = 240
 

@@ -1,6 +1,5 @@
 """Small stand-ins, and small jobs for them to work on."""
 
-import io
 import itertools
 import os
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import redis
-from PIL import Image
 
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import BatchDecoder
@@ -27,6 +25,7 @@ from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings
+from tests.support.images import grey_png
 from workers.finalize.lease import FinalizeLeaseLostError
 
 FAKE_SECONDS = {"predict": 0.5}
@@ -35,11 +34,18 @@ PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" 
 
 @dataclass
 class FakeClassifier:
-    """Says `light` or `dark` by an image's mean, and keeps what it was shown."""
+    """Says `light` or `dark` by an image's mean, and keeps what it was shown.
+
+    before: is called with the brightness of a batch's images, and may raise instead of the classifier.
+    refused, max_batch, broken: an image, a size of batch and, where broken, everything that it raises at.
+    """
 
     before: Callable[[list[int]], None] = lambda brightness: None
+    refused: int | None = None
+    max_batch: int | None = None
+    broken: bool = False
     preprocessing: Preprocessing = Preprocessing("L", 2, 2)  # noqa: RUF009 frozen
-    seen: list[int] = field(default_factory=list)  # mean brightness, image by image
+    batches: list[list[int]] = field(default_factory=list)  # mean brightness of the images
     calibration: Calibration | None = None
     num_streams: int = 1
     batch_size: int = 4
@@ -51,8 +57,19 @@ class FakeClassifier:
     def predict(self, images: np.ndarray, top_k: int, /) -> list[Prediction]:
         brightness = [int(image.mean()) for image in images]
         self.before(brightness)
-        self.seen += brightness
+        self.batches.append(brightness)
+        if self.broken:
+            raise RuntimeError("the device is gone")
+        if self.max_batch is not None and len(brightness) > self.max_batch:
+            raise MemoryError
+        if self.refused in brightness:
+            raise ValueError(f"cannot take {self.refused}")
         return [predict_brightness(value, top_k) for value in brightness]
+
+    @property
+    def seen(self) -> list[int]:
+        """Brightness of all images that it was shown."""
+        return [value for batch in self.batches for value in batch]
 
 
 def predict_brightness(value: int, top_k: int = 2) -> Prediction:
@@ -85,19 +102,12 @@ class Bells:
         self.rung.append((queue, job))
 
 
-def grey_image(brightness: int) -> bytes:
-    """A PNG of one brightness."""
-    data = io.BytesIO()
-    Image.new("L", (2, 2), brightness).save(data, "png")
-    return data.getvalue()
-
-
 def make_images(folder: Path, brightness: Sequence[int]) -> list[str]:
     """Write images `000.png`, `001.png`, ... of these brightnesses; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{index:03d}.png" for index in range(len(brightness))]
     for name, value in zip(names, brightness, strict=True):
-        (folder / name).write_bytes(grey_image(value))
+        (folder / name).write_bytes(grey_png(value))
     return names
 
 

@@ -5,11 +5,9 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.prediction import Prediction
 
 REAL_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -19,6 +17,8 @@ GREY_4 = Preprocessing("L", 4, 4)
 def real_data(folder: str) -> Path:
     path = REAL_DATA / folder
     if not path.is_dir():
+        import pytest  # here: the benchmarks make images, too, and run without it
+
         pytest.skip(f"real data shared/data/{folder} are not here")
     return path
 
@@ -72,37 +72,3 @@ def make_idx(root: Path, num_train: int = 40, num_test: int = 10, *, dot: bool =
             data = idx_bytes(array)
             (root / (name + ".gz" if gz else name)).write_bytes(gzip.compress(data) if gz else data)
     return root
-
-
-class FakeClassifier:
-    """Answers with the mean grey value; fails on batches that hold a poisoned value, or that are too large."""
-
-    def __init__(
-        self, poison: int | None = None, max_batch: int | None = None, broken: bool = False, num_streams: int = 1
-    ) -> None:
-        self.preprocessing = GREY_4
-        self.num_streams = num_streams
-        self.batch_size = 4
-        self.images_per_sec = 0.0
-        self.engine_name = "fake"
-        self.batch_decoder = None
-        self.largest_batch: int | None = None
-        self.poison = poison
-        self.max_batch = max_batch
-        self.broken = broken
-        self.batches: list[list[int]] = []
-
-    def predict(self, images: np.ndarray, top_k: int) -> list[Prediction]:
-        values = [int(image[0, 0, 0]) for image in images]
-        self.batches.append(values)
-        if self.broken:
-            raise RuntimeError("the device is gone")
-        if self.max_batch is not None and len(values) > self.max_batch:
-            raise MemoryError
-        if self.poison in values:
-            raise ValueError(f"cannot take {self.poison}")
-        return [answer(value) for value in values]
-
-
-def answer(value: int) -> Prediction:
-    return Prediction((str(value),), (1.0,))

@@ -12,7 +12,7 @@ def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
     return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)
 
 
-def png(seed: int) -> bytes:
+def photo_png(seed: int) -> bytes:
     return encode(photo(seed))
 
 

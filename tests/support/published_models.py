@@ -1,17 +1,18 @@
 """A published model and images to classify, made in milliseconds."""
 
 import hashlib
-import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from modeling.images.preprocessing import Preprocessing
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
+from tests.support.images import encode
 
 SIDE = 28
 LABELS = tuple("0123456789")
@@ -24,13 +25,17 @@ def publish_model(root: Path, name: str, seed: int = 0) -> ModelVersion:
         "1.weight": random.normal(0, 0.2, (len(LABELS), SIDE * SIDE)).astype(np.float32),
         "1.bias": np.zeros(len(LABELS), np.float32),
     }
-    data = safetensors.numpy.save(weights)
-    card = ModelCard("perceptron", LABELS, Preprocessing("L", SIDE, SIDE), hashlib.sha256(data).hexdigest())
-    staged = root.parent / f"staged-{name}"
-    staged.mkdir(parents=True)
-    (staged / WEIGHTS_FILE).write_bytes(data)
-    (staged / CARD_FILE).write_bytes(card.to_bytes())
+    card = ModelCard("perceptron", LABELS, Preprocessing("L", SIDE, SIDE), "")
+    staged = write_model(root.parent / f"staged-{name}", card, safetensors.numpy.save(weights))
     return ModelStore(root).publish(staged, name)
+
+
+def write_model(folder: Path, card: ModelCard, weights: bytes) -> Path:
+    """Write a model folder; its card gets the digest of the weights."""
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS_FILE).write_bytes(weights)
+    (folder / CARD_FILE).write_bytes(replace(card, weights_sha256=hashlib.sha256(weights).hexdigest()).to_bytes())
+    return folder
 
 
 def make_pngs(folder: Path, num_images: int, *, distinct: int = 64) -> None:
@@ -38,9 +43,7 @@ def make_pngs(folder: Path, num_images: int, *, distinct: int = 64) -> None:
     random = np.random.default_rng(0)
     originals = []
     for _ in range(min(distinct, num_images)):
-        data = io.BytesIO()
-        Image.fromarray(random.integers(0, 256, (SIDE, SIDE), np.uint8)).save(data, "png")
-        originals.append(data.getvalue())
+        originals.append(encode(Image.fromarray(random.integers(0, 256, (SIDE, SIDE), np.uint8))))
     write_images(folder, originals, num_images, ".png")
 
 
@@ -50,10 +53,23 @@ def make_photographs(folder: Path, num_images: int, *, distinct: int = 8) -> Non
     originals = []
     for _ in range(distinct):
         coarse = Image.fromarray(random.integers(0, 256, (60, 90, 3), np.uint8))
-        data = io.BytesIO()
-        coarse.resize((1800, 1200), Image.Resampling.BILINEAR).save(data, "jpeg", progressive=True)
-        originals.append(data.getvalue())
+        large = coarse.resize((1800, 1200), Image.Resampling.BILINEAR)
+        originals.append(encode(large, "JPEG", progressive=True))
     write_images(folder, originals, num_images, ".jpg")
+
+
+def make_shapes(folder: Path, num_images: int = 60) -> Path:
+    """A folder per class: bars that stand, and bars that lie."""
+    for index in range(num_images):
+        upright = index % 2 == 0
+        image = Image.new("L", (28, 28), 20)
+        at = 4 + index % 18
+        box = (at, 2, at + 4, 26) if upright else (2, at, 26, at + 4)
+        ImageDraw.Draw(image).rectangle(box, fill=220)
+        path = folder / ("standing" if upright else "lying") / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    return folder
 
 
 def write_images(folder: Path, originals: list[bytes], num_images: int, suffix: str) -> None:

@@ -1,20 +1,24 @@
-"""A model that tells dark from light images, and images of one brightness in a folder for each class."""
+"""Models of a few pixels that tell dark from light images or answer at random, and images for them."""
 
 import hashlib
-import io
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
-from PIL import Image
 
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.calibration import Calibration
 from modeling.networks.build import build_network
-from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.registry.card import ModelCard
+from tests.support.images import grey_png
+from tests.support.published_models import write_model
 
 SIDE = 4
 LIGHT_DARK = ("dark", "light")
+GREY_8 = Preprocessing("L", 8, 8, mean=(0.4,), std=(0.2,))
+TREES = ("ash", "birch", "cedar")
+CALIBRATION = Calibration(1.7, 0.01, (0.9, 0.8, 0.95), 0.5, 100, 0.2, 0.1, 0.005)
 
 
 def make_model(
@@ -35,18 +39,22 @@ def make_model(
     state[bias][labels.index("dark")] = 0.0
     state[weight][light] = slope * 127.5 / SIDE**2
     state[bias][light] = slope * (128.0 - threshold)
-    data = safetensors.torch.save(state)
-    card = ModelCard("perceptron", labels, preprocessing, hashlib.sha256(data).hexdigest(), calibration=calibration)
-    folder.mkdir(parents=True)
-    (folder / WEIGHTS_FILE).write_bytes(data)
-    (folder / CARD_FILE).write_bytes(card.to_bytes())
+    card = ModelCard("perceptron", labels, preprocessing, "", calibration=calibration)
+    return write_model(folder, card, safetensors.torch.save(state))
+
+
+def make_random_model(folder: Path, architecture: str = "cnn_pyramid", preprocessing: Preprocessing = GREY_8) -> Path:
+    """Write a calibrated network with random weights, and a report beside it."""
+    torch.manual_seed(0)
+    network = build_network(architecture, preprocessing, len(TREES))
+    card = ModelCard(architecture, TREES, preprocessing, "", {"test_accuracy": 0.5}, calibration=CALIBRATION)
+    write_model(folder, card, safetensors.torch.save(network.state_dict()))
+    (folder / "report.html").write_text("for people")
     return folder
 
 
-def png(brightness: int) -> bytes:
-    data = io.BytesIO()
-    Image.new("L", (SIDE, SIDE), brightness).save(data, "png")
-    return data.getvalue()
+def random_images(count: int = 4, preprocessing: Preprocessing = GREY_8) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, *preprocessing.shape), dtype=np.uint8)
 
 
 def make_data(folder: Path, **brightness: list[int]) -> Path:
@@ -54,7 +62,7 @@ def make_data(folder: Path, **brightness: list[int]) -> Path:
     for label, values in brightness.items():
         (folder / label).mkdir(parents=True)
         for value in values:
-            (folder / label / f"{value:03}.png").write_bytes(png(value))
+            (folder / label / f"{value:03}.png").write_bytes(grey_png(value))
     return folder
 
 

@@ -13,7 +13,7 @@ from modeling.data.forms.open import open_dataset
 from modeling.data.scan import scan_dataset
 from modeling.errors import DataError
 from tests.support.images import encode, glyph, idx_bytes, make_class_folders, make_idx
-from tests.support.pictures import photo, plates, png, write_files
+from tests.support.pictures import photo, photo_png, plates, write_files
 
 
 def scan(path, cache=None):
@@ -33,7 +33,7 @@ def contents(root):
 
 
 def test_a_sound_data_set_has_no_findings(tmp_path):
-    write_files(tmp_path, {f"{label}/{n}.png": png(10 * n + ord(label)) for label in "ab" for n in range(3)})
+    write_files(tmp_path, {f"{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(3)})
 
     report = scan(tmp_path)
 
@@ -58,7 +58,7 @@ def test_a_scan_tells_how_far_it_is_and_changes_nothing(tmp_path):
 
 def test_images_that_do_not_load_are_told_though_their_header_does(tmp_path):
     jpeg = encode(photo(9, (640, 480)), "JPEG")
-    files = {f"{label}/{n}.png": png(10 * n + ord(label)) for label in "ab" for n in range(3)}
+    files = {f"{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(3)}
     write_files(tmp_path, {**files, "a/cut.jpg": jpeg[:-500], "a/empty.jpg": b"", "b/text.png": b"hello"})
     (tmp_path / "b" / "zero.png").symlink_to(tmp_path / "nowhere")
 
@@ -95,8 +95,13 @@ def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path):
 
 
 def test_one_image_per_class_is_an_error_unless_there_is_a_validation_part(tmp_path):
-    write_files(tmp_path / "x", {"a/1.png": png(1), "b/1.png": png(2)})
-    files = {"train/a/1.png": png(1), "train/b/1.png": png(2), "val/a/3.png": png(3), "val/b/3.png": png(4)}
+    write_files(tmp_path / "x", {"a/1.png": photo_png(1), "b/1.png": photo_png(2)})
+    files = {
+        "train/a/1.png": photo_png(1),
+        "train/b/1.png": photo_png(2),
+        "val/a/3.png": photo_png(3),
+        "val/b/3.png": photo_png(4),
+    }
     write_files(tmp_path / "y", files)
 
     with pytest.raises(DataError, match="has only one image"):
@@ -105,8 +110,8 @@ def test_one_image_per_class_is_an_error_unless_there_is_a_validation_part(tmp_p
 
 
 def test_small_classes_and_imbalance_are_told(tmp_path):
-    files = {f"large/{n}.png": png(n) for n in range(20)}
-    write_files(tmp_path, {**files, "small/1.png": png(100), "small/2.png": png(101)})
+    files = {f"large/{n}.png": photo_png(n) for n in range(20)}
+    write_files(tmp_path, {**files, "small/1.png": photo_png(100), "small/2.png": photo_png(101)})
 
     report = scan(tmp_path)
 
@@ -118,7 +123,7 @@ def test_small_classes_and_imbalance_are_told(tmp_path):
 def test_tiny_blank_turned_and_odd_images_are_told(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    files = {f"{label}/{n}.png": png(10 * n + ord(label)) for label in "ab" for n in range(3)}
+    files = {f"{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(3)}
     files["a/tiny.png"] = encode(photo(1, (20, 7)))
     files["a/blank.png"] = encode(Image.new("RGB", (40, 40), (9, 8, 7)))
     files["b/turned.png"] = encode(photo(2), exif=exif)
@@ -142,7 +147,7 @@ def test_tiny_blank_turned_and_odd_images_are_told(tmp_path):
 
 def doubled(root):
     """Copies within a class, in two classes, and a near copy in another class."""
-    files = {f"{label}/{n}.png": png(10 * n + ord(label)) for label in "ab" for n in range(3)}
+    files = {f"{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(3)}
     files |= {"a/same.png": files["a/0.png"], "b/other.png": files["a/1.png"]}
     files["b/shrunk.png"] = encode(photo(20 + ord("a")).resize((48, 36)))
     return write_files(root, files)
@@ -196,7 +201,7 @@ def test_the_quarantine_list_names_each_image_and_why(tmp_path):
 
 
 def test_a_label_that_a_spreadsheet_would_run_is_made_harmless(tmp_path):
-    write_files(tmp_path / "data", {"=cmd/1.png": b"", "=cmd/2.png": png(1), "b/1.png": png(2)})
+    write_files(tmp_path / "data", {"=cmd/1.png": b"", "=cmd/2.png": photo_png(1), "b/1.png": photo_png(2)})
 
     scan(tmp_path / "data").write_quarantine(tmp_path / "q.csv")
 
@@ -204,8 +209,8 @@ def test_a_label_that_a_spreadsheet_would_run_is_made_harmless(tmp_path):
 
 
 def test_training_images_that_are_test_images_too_are_leaked(tmp_path):
-    files = {f"train/{label}/{n}.png": png(10 * n + ord(label)) for label in "ab" for n in range(4)}
-    files |= {f"test/{label}/{n}.png": png(500 + ord(label)) for label in "ab" for n in range(1)}
+    files = {f"train/{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(4)}
+    files |= {f"test/{label}/{n}.png": photo_png(500 + ord(label)) for label in "ab" for n in range(1)}
     files["test/a/copy.png"] = files["train/a/0.png"]
     files["test/b/shrunk.png"] = encode(photo(10 + ord("b")).resize((48, 36)))
 
@@ -221,7 +226,7 @@ def test_training_images_that_are_test_images_too_are_leaked(tmp_path):
 
 
 def test_a_class_whose_training_images_are_all_test_images_is_an_error(tmp_path):
-    files = {f"train/{label}/{n}.png": png(10 * n + ord(label)) for label in "ab" for n in range(2)}
+    files = {f"train/{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(2)}
     files |= {f"test/a/{n}.png": files[f"train/a/{n}.png"] for n in range(2)}
 
     with pytest.raises(DataError, match=r"every training image of class a .* is a duplicate of a test"):
@@ -329,7 +334,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_images_with_the_same_name_and_another_content_are_looked_at_again(tmp_path):
-    root = write_files(tmp_path / "data", {"a/1.png": png(1), "a/2.png": png(2), "b/1.png": png(3)})
+    root = write_files(tmp_path / "data", {"a/1.png": photo_png(1), "a/2.png": photo_png(2), "b/1.png": photo_png(3)})
     scan(root, tmp_path / "cache")
     (root / "a" / "1.png").write_bytes(encode(glyph(0, 1)))
 
@@ -337,7 +342,7 @@ def test_images_with_the_same_name_and_another_content_are_looked_at_again(tmp_p
 
 
 def test_scans_at_the_same_time_share_a_cache(tmp_path):
-    facts = check_image(png(1))
+    facts = check_image(photo_png(1))
     verdicts = {f"{number:064x}": Verdict(facts, None) for number in range(600)}
     error = Verdict(None, ("empty", "the file is empty (0 bytes)"))
 

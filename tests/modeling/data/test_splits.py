@@ -17,7 +17,7 @@ from modeling.data.report import DataReport
 from modeling.data.scan import scan_dataset
 from modeling.data.splits import SplitRow, read_split, split_dataset, write_split
 from modeling.errors import DataError
-from tests.support.pictures import png, write_files
+from tests.support.pictures import photo_png, write_files
 
 FACTS = ImageFacts((4, 4), "L", "PNG", 1, 1, True, b"")
 
@@ -195,8 +195,8 @@ def test_whatever_the_data_the_parts_are_disjoint_whole_and_grouped(images, vali
 
 
 def test_a_split_is_saved_with_what_tells_its_images_again(tmp_path):
-    files = {"=a/0.png": png(1), "=a/1.png": png(2), "=a/caf\udce9.png": b"bad"}
-    files |= {"b/0.png": png(3), "b/1.png": png(4), "b/2.png": png(3)}
+    files = {"=a/0.png": photo_png(1), "=a/1.png": photo_png(2), "=a/caf\udce9.png": b"bad"}
+    files |= {"b/0.png": photo_png(3), "b/1.png": photo_png(4), "b/2.png": photo_png(3)}
     dataset = open_dataset(write_files(tmp_path / "data", files))
     report = scan_dataset(dataset, lambda event: None, None)
     split = split_dataset(dataset, report, seed=0, validation=0.2, test=0.0)

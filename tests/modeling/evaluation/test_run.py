@@ -16,8 +16,8 @@ from modeling.evaluation.run import evaluate, evaluate_model
 from modeling.evaluation.write import documents
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.evaluation import Evaluation
-from tests.support.images import make_idx
-from tests.support.small_models import make_data, make_model, png, write_split
+from tests.support.images import grey_png, make_idx
+from tests.support.small_models import make_data, make_model, write_split
 
 CALIBRATION = Calibration(2.0, 0.1, (0.9, NEVER), 0.5, 100, 0.1, 0.0, 0.05)
 
@@ -186,7 +186,7 @@ def test_a_part_is_that_of_the_models_own_split_wherever_the_files_lie_now(tmp_p
     data = make_data(tmp_path / "data", dark=[0, 1, 2], light=[254])
     parts = ["train", "train", "test", "validation"]
     write_split(model, dict(zip(sorted(data.rglob("*.png")), parts, strict=True)))
-    (data / "light" / "255.png").write_bytes(png(255))  # new since
+    (data / "light" / "255.png").write_bytes(grey_png(255))  # new since
 
     result = run(model, data, part=part)
 

@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import safetensors.torch
 import torch
 
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
@@ -22,32 +21,13 @@ from modeling.inference.classifier import Classifier
 from modeling.metrics.calibration import Calibration
 from modeling.networks.architectures import get_architecture
 from modeling.networks.build import build_network
-from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
+from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE
+from tests.support.small_models import CALIBRATION, GREY_8, TREES, make_random_model, random_images
 
-GREY_8 = Preprocessing("L", 8, 8, mean=(0.4,), std=(0.2,))
 HEAD = get_architecture("mlp").head
-LABELS = ("ash", "birch", "cedar")
-CALIBRATION = Calibration(1.7, 0.01, (0.9, 0.8, 0.95), 0.5, 100, 0.2, 0.1, 0.005)
 
 
-def make_model(folder: Path, architecture: str = "cnn_pyramid", preprocessing: Preprocessing = GREY_8) -> Path:
-    torch.manual_seed(0)
-    network = build_network(architecture, preprocessing, len(LABELS))
-    weights = safetensors.torch.save(network.state_dict())
-    digest = hashlib.sha256(weights).hexdigest()
-    card = ModelCard(architecture, LABELS, preprocessing, digest, {"test_accuracy": 0.5}, calibration=CALIBRATION)
-    folder.mkdir()
-    (folder / WEIGHTS_FILE).write_bytes(weights)
-    (folder / CARD_FILE).write_bytes(card.to_bytes())
-    (folder / "report.html").write_text("for people")
-    return folder
-
-
-def random_images(count: int = 4, preprocessing: Preprocessing = GREY_8) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (count, *preprocessing.shape), dtype=np.uint8)
-
-
-def labels_file(folder: Path, value: object = LABELS) -> Path:
+def labels_file(folder: Path, value: object = TREES) -> Path:
     (folder / "labels.json").write_text(json.dumps(value))
     return folder / "labels.json"
 
@@ -56,7 +36,7 @@ def labels_file(folder: Path, value: object = LABELS) -> Path:
 def exported(tmp_path_factory):
     """A model and its ONNX file."""
     root = tmp_path_factory.mktemp("exported")
-    model = make_model(root / "model")
+    model = make_random_model(root / "model")
     return model, export_onnx(model, root / "model.onnx")
 
 
@@ -84,7 +64,7 @@ def test_an_onnx_file_answers_as_the_model_does_in_batches_of_any_size(exported)
     ],
 )
 def test_networks_of_other_kinds_answer_the_same_as_onnx_files(architecture, preprocessing, tmp_path):
-    model = make_model(tmp_path / "model", architecture, preprocessing)
+    model = make_random_model(tmp_path / "model", architecture, preprocessing)
 
     export = export_onnx(model, tmp_path / "model.onnx")
 
@@ -100,7 +80,7 @@ def test_an_onnx_file_says_its_labels_preprocessing_and_calibration(exported):
 
     onnx.checker.check_model(file)
     metadata = {entry.key: json.loads(entry.value) for entry in file.metadata_props}
-    assert metadata["labels"] == list(LABELS)
+    assert metadata["labels"] == list(TREES)
     assert Preprocessing.from_json(metadata["preprocessing"]) == GREY_8
     assert Calibration.from_json(metadata["calibration"], 3) == CALIBRATION
     assert (metadata["architecture"], metadata["format_version"]) == ("cnn_pyramid", 2)
@@ -111,7 +91,7 @@ def test_an_onnx_file_says_its_labels_preprocessing_and_calibration(exported):
 
 
 def test_an_onnx_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
-    model = make_model(tmp_path / "model")
+    model = make_random_model(tmp_path / "model")
     monkeypatch.setattr(
         "modeling.exchange.onnx_export.write_graph", lambda network, card, path: path.write_bytes(b"x") and 20
     )
@@ -123,7 +103,7 @@ def test_an_onnx_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_an_exported_folder_comes_back_as_the_same_model_bit_for_bit(tmp_path):
-    model = make_model(tmp_path / "model")
+    model = make_random_model(tmp_path / "model")
     (tmp_path / "staged").mkdir()
 
     export = export_folder(model, tmp_path / "out" / "folder")
@@ -141,7 +121,7 @@ def test_an_exported_folder_comes_back_as_the_same_model_bit_for_bit(tmp_path):
 
 
 def test_the_quantised_network_goes_with_the_folder_and_is_checked_when_it_comes_back(tmp_path):
-    model = make_model(tmp_path / "model")
+    model = make_random_model(tmp_path / "model")
     (model / INT8_FILE).write_bytes(b"quantised")
     card = Classifier.load(model).card
     quality = {"int8": {"sha256": hashlib.sha256(b"quantised").hexdigest()}}
@@ -158,7 +138,7 @@ def test_the_quantised_network_goes_with_the_folder_and_is_checked_when_it_comes
 
 
 def test_a_folder_without_its_quantised_network_is_the_model_in_full_precision(tmp_path):
-    model = make_model(tmp_path / "model")
+    model = make_random_model(tmp_path / "model")
     card = Classifier.load(model).card
     (model / CARD_FILE).write_bytes(replace(card, training={"int8": {"sha256": "0" * 64}}).to_bytes())
     (tmp_path / "staged").mkdir()
@@ -173,7 +153,7 @@ def test_the_page_in_an_exported_folder_loads_torchvisions_networks_without_us(
     tmp_path, architecture, mode, monkeypatch
 ):
     preprocessing = Preprocessing(mode, 32, 32)
-    model = make_model(tmp_path / "model", architecture, preprocessing)
+    model = make_random_model(tmp_path / "model", architecture, preprocessing)
     page = (export_folder(model, tmp_path / "folder").path / "README.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path / "folder")
@@ -190,7 +170,7 @@ def test_the_page_in_an_exported_folder_loads_torchvisions_networks_without_us(
 
 
 def test_an_output_that_exists_is_never_written_over(tmp_path):
-    model = make_model(tmp_path / "model")
+    model = make_random_model(tmp_path / "model")
     (tmp_path / "out").write_text("mine")
 
     for export in (export_folder, export_onnx):
@@ -211,7 +191,7 @@ def test_a_small_network_is_imported_and_its_mode_found_out(tmp_path, mode):
     )
 
     digest = hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
-    assert (card.preprocessing, card.labels, card.calibration) == (preprocessing, LABELS, None)
+    assert (card.preprocessing, card.labels, card.calibration) == (preprocessing, TREES, None)
     assert card.training == {"imported": {"file": "weights.pt", "sha256": digest}}
     classifier = Classifier.load(tmp_path / "staged")
     assert {tensor.dtype for tensor in classifier.network.parameters()} == {torch.float32}
@@ -276,7 +256,7 @@ def test_labels_that_are_none_are_refused(tmp_path, value, told):
 
 
 def test_a_folder_that_holds_no_whole_model_is_not_imported(tmp_path):
-    model = make_model(tmp_path / "model")
+    model = make_random_model(tmp_path / "model")
     (tmp_path / "staged").mkdir()
     (model / WEIGHTS_FILE).write_bytes(b"other")
 

@@ -14,8 +14,8 @@ from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines import hardware
 from modeling.registry.store import ModelStore
-from tests.modeling.exchange.test_exchange import make_model, random_images
 from tests.support.published_models import publish_model
+from tests.support.small_models import make_random_model, random_images
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def store(tmp_path_factory):
     """A store with a small convolutional network, whose engines are built once for all tests here."""
     root = tmp_path_factory.mktemp("engines")
     store = ModelStore(root / "models")
-    store.publish(make_model(root / "staged"), "shapes")
+    store.publish(make_random_model(root / "staged"), "shapes")
     return store
 
 
@@ -147,7 +147,7 @@ def test_a_precision_that_the_model_does_not_have_says_how_to_get_it(store):
 
 def test_two_that_load_at_once_build_once(tmp_path, monkeypatch):
     store = ModelStore(tmp_path / "models")
-    version = store.publish(make_model(tmp_path / "staged"), "shapes")
+    version = store.publish(make_random_model(tmp_path / "staged"), "shapes")
     found = []
     calls = []
     find = choose_engine._find
@@ -177,7 +177,7 @@ def test_a_damaged_memory_of_the_choice_is_made_anew(tmp_path):
 
 def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatch):
     store = ModelStore(tmp_path / "models")
-    store.publish(make_model(tmp_path / "staged"), "shapes")
+    store.publish(make_random_model(tmp_path / "staged"), "shapes")
     version = store.resolve("shapes")
     monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen: OpenVINO's
     load_fastest(version, precision="fp32")

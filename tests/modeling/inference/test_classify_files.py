@@ -9,7 +9,8 @@ from modeling.errors import ModelFormatError, ModelingError, ModelNotFoundError
 from modeling.inference.classify_files import classify_files, load_model
 from modeling.inference.prediction import Prediction
 from modeling.registry.store import ModelStore
-from tests.support.images import FakeClassifier, answer, grey_png, make_class_folders
+from tests.support.fakes import FakeClassifier, predict_brightness
+from tests.support.images import grey_png, make_class_folders
 from tests.support.published_models import LABELS, publish_model
 
 
@@ -20,7 +21,7 @@ def test_paths_and_bytes_have_predictions_in_their_order(tmp_path):
 
     found = list(classify_files(images, FakeClassifier(), top_k=1))
 
-    assert found == [answer(value) for value in range(1, 30)]
+    assert found == [predict_brightness(value, 1) for value in range(1, 30)]
 
 
 def test_no_images_have_no_predictions():
@@ -40,7 +41,7 @@ def test_an_image_that_cannot_be_read_has_its_error_and_costs_the_others_nothing
         None, "missing", "not_a_file", "not_a_file", "missing", "missing", "empty", None,
     ]  # fmt: skip
     assert found[1] == Prediction(error_code="missing", error=f"there is no file {tmp_path / 'lost.png'}")
-    assert [found[0], found[-1]] == [answer(1), answer(2)]
+    assert [found[0], found[-1]] == [predict_brightness(1), predict_brightness(2)]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -64,7 +65,7 @@ def test_images_are_pulled_as_they_are_needed():
 
     found = classify_files(images(), FakeClassifier(), decode_threads=2)
 
-    assert [next(found) for _ in range(100)] == [answer(1)] * 100
+    assert [next(found) for _ in range(100)] == [predict_brightness(1)] * 100
     assert num_pulled < 150
     found.close()
 

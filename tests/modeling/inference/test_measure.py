@@ -3,7 +3,8 @@ from dataclasses import replace
 from modeling.errors import ImageError
 from modeling.inference.measure import measure_pipeline
 from modeling.inference.prediction import Prediction
-from tests.support.fakes import FakeClassifier, grey_image
+from tests.support.fakes import FakeClassifier
+from tests.support.images import grey_png
 
 
 def refuse() -> bytes:
@@ -23,7 +24,7 @@ class DecidingClassifier(FakeClassifier):
 
 
 def test_a_measurement_counts_images_errors_and_decisions_and_times_every_stage():
-    sources = [lambda value=value: grey_image(value) for value in (0, 250, 20, 240, 230)]
+    sources = [lambda value=value: grey_png(value) for value in (0, 250, 20, 240, 230)]
 
     found = run([*sources, refuse, lambda: b"", refuse], DecidingClassifier())
 
@@ -36,10 +37,10 @@ def test_a_measurement_counts_images_errors_and_decisions_and_times_every_stage(
 def test_the_classifier_is_warm_before_the_clock_starts():
     classifier = FakeClassifier()
 
-    run([lambda: grey_image(100)], classifier)
+    run([lambda: grey_png(100)], classifier)
 
     assert classifier.seen == [0, 0, 0, 0, 100]  # a black batch of full size, then the image
 
 
 def test_measuring_ends_after_its_limit_but_not_before_one_batch():
-    assert run([lambda: grey_image(1)] * 400, FakeClassifier(), limit_s=0.0).num_images == 4
+    assert run([lambda: grey_png(1)] * 400, FakeClassifier(), limit_s=0.0).num_images == 4

@@ -15,7 +15,8 @@ from modeling.inference.choose_engine import load_fastest
 from modeling.inference.engines.choice import CORES, GPU
 from modeling.inference.nvjpeg import NvJpeg, fastest_decoder
 from modeling.inference.pipeline import predict_units
-from tests.support.images import FakeClassifier, encode, real_data
+from tests.support.fakes import FakeClassifier
+from tests.support.images import encode, real_data
 from tests.support.pictures import photo
 from tests.support.published_models import publish_model
 
@@ -184,8 +185,7 @@ def test_a_job_decodes_on_the_device_and_names_bad_images_as_ever():
     def missing() -> bytes:
         raise FileNotFoundError(2, "No such file or directory")
 
-    classifier = FakeClassifier()
-    classifier.batch_decoder = together
+    classifier = FakeClassifier(preprocessing=preprocessing, batch_decoder=together)
     sources = [lambda data=data: data for data in files] + [missing]
 
     predictions = [each for result in predict_units([sources], classifier, top_k=1) for each in result.predictions]
@@ -193,8 +193,7 @@ def test_a_job_decodes_on_the_device_and_names_bad_images_as_ever():
     assert sum(asked) == len(sources)
     errors = [prediction.error_code for prediction in predictions]
     assert errors == [None] * 3 + ["truncated"] + [None] * (len(files) - 4) + ["unreadable"]
-    shown = [value for batch in classifier.batches for value in batch]
-    assert shown == [shade for shade in shades if shade != 30]
+    assert classifier.seen == [shade for shade in shades if shade != 30]
 
 
 @pytest.mark.parametrize(("gpu_s", "expected"), [(0.5, GPU), (0.95, CORES), (2.0, CORES)])

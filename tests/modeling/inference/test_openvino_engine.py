@@ -10,7 +10,7 @@ import pytest
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.openvino_engine import OpenVinoEngine
 from modeling.networks.onnx_graph import write_graph
-from tests.modeling.exchange.test_exchange import make_model, random_images
+from tests.support.small_models import make_random_model, random_images
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     root = tmp_path_factory.mktemp("openvino")
-    classifier = Classifier.load(make_model(root / "model"))
+    classifier = Classifier.load(make_random_model(root / "model"))
     write_graph(classifier.network, classifier.card, root / "network.onnx")
     return OpenVinoEngine(root / "network.onnx", "fp32", num_streams=2)
 
@@ -51,7 +51,7 @@ def test_many_threads_get_the_answers_to_their_own_images(engine):
 
 
 def test_threads_may_make_the_first_calls_of_a_process_together(tmp_path):
-    classifier = Classifier.load(make_model(tmp_path / "model"))
+    classifier = Classifier.load(make_random_model(tmp_path / "model"))
     write_graph(classifier.network, classifier.card, tmp_path / "network.onnx")
     code = """if True:
         import sys, threading

@@ -10,11 +10,16 @@ from modeling.inference.bisection import BisectingPredictor
 from modeling.inference.decoders import SMALLEST_CHUNK
 from modeling.inference.pipeline import best_num_streams, predict_units
 from modeling.inference.prediction import Prediction
-from tests.support.images import FakeClassifier, answer, grey_png
+from tests.support.fakes import FakeClassifier, predict_brightness
+from tests.support.images import grey_png
 
 
 def sources(*values: int):
     return [lambda value=value: grey_png(value) for value in values]
+
+
+def answer(value: int) -> Prediction:
+    return predict_brightness(value, 1)
 
 
 def run(units, classifier, *, batch_size=4, decode_threads=2, **options):
@@ -96,7 +101,7 @@ def test_an_empty_unit_and_a_unit_of_bad_images_have_results_too():
 def test_the_image_that_makes_the_classifier_raise_is_found_and_its_batch_mates_keep_their_answers():
     culprit = Prediction(error_code="predict_failed", error="ValueError: cannot take 6")
 
-    found = predictions([sources(1, 2, 3, 4, 5, 6, 7)], FakeClassifier(poison=6), batch_size=8)
+    found = predictions([sources(1, 2, 3, 4, 5, 6, 7)], FakeClassifier(refused=6), batch_size=8)
 
     assert found == [[answer(1), answer(2), answer(3), answer(4), answer(5), culprit, answer(7)]]
 
@@ -142,9 +147,9 @@ def test_several_streams_give_the_same_answers_in_the_same_order(num_streams):
                 overtaken.set()
 
     units = [sources(*range(start, start + 7)) for start in range(0, 70, 7)] + [[], [lambda: b""]]
-    expected = predictions(units, FakeClassifier(poison=12))
+    expected = predictions(units, FakeClassifier(refused=12))
 
-    assert predictions(units, Overtaken(poison=12, num_streams=num_streams)) == expected
+    assert predictions(units, Overtaken(refused=12, num_streams=num_streams)) == expected
     assert decode_threads_alive() == []
 
 
@@ -243,8 +248,9 @@ def test_the_next_unit_is_pulled_while_the_present_one_is_predicted_and_no_more_
             events.append(f"pull {number}")
             yield sources(number)
 
-    for result in predict_units(units(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2):
-        events.append(f"done {result.predictions[0].labels[0]}")
+    for number, result in enumerate(predict_units(units(), FakeClassifier(), top_k=1, batch_size=2, decode_threads=2)):
+        assert result.predictions == [answer(number)]
+        events.append(f"done {number}")
 
     assert events == ["pull 0", "pull 1", "done 0", "pull 2", "done 1", "pull 3", "done 2", "done 3"]
 
@@ -372,5 +378,5 @@ def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_a
 
     found = predictor.predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
 
-    assert [prediction.labels[0] for prediction in found] == [str(value) for value in range(8)]
+    assert found == [answer(value) for value in range(8)]
     assert len(held) == 1 + 1  # of eight, of four; later ones are of two at once

@@ -6,7 +6,7 @@ import pytest
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference import timing
 from modeling.inference.timing import best_batch_size, images_per_sec, random_images, speeds_by_batch_size
-from tests.support.images import FakeClassifier
+from tests.support.fakes import FakeClassifier
 
 
 def test_the_smallest_batch_that_is_about_as_fast_as_the_fastest_is_best():

@@ -14,7 +14,7 @@ from orchestrator.cli import main
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.settings import get_settings
 from tests.support.images import encode, make_idx
-from tests.support.pictures import png, write_files
+from tests.support.pictures import photo_png, write_files
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def make_data(root: Path) -> Path:
-    files = {f"{label}/{n}.png": png(10 * n + ord(label)) for label in "ab" for n in range(4)}
+    files = {f"{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(4)}
     files |= {"a/broken.png": b"", "b/copy.png": files["a/0.png"]}
     return write_files(root, files)
 
@@ -96,7 +96,9 @@ def test_the_quarantine_list_is_written_outside_the_data_only(tmp_path):
 
 
 def test_the_quarantine_list_never_replaces_the_list_that_is_scanned(tmp_path):
-    write_files(tmp_path, {"1.png": png(1), "2.png": png(2), "labels.csv": b"path,label\n1.png,a\n2.png,b\n"})
+    write_files(
+        tmp_path, {"1.png": photo_png(1), "2.png": photo_png(2), "labels.csv": b"path,label\n1.png,a\n2.png,b\n"}
+    )
 
     refused = scan("labels.csv", "--quarantine", "./labels.csv")
 
@@ -107,9 +109,9 @@ def test_the_quarantine_list_never_replaces_the_list_that_is_scanned(tmp_path):
     ("files", "message"),
     [
         ({"a/1.png": b"x", "b/1.png": b"y"}, "none of the 2 images"),
-        ({"a/1.png": png(1), "b/1.png": png(2)}, "only one image"),
-        ({"a/1.png": png(1), "b/notes.txt": b""}, "holds no images"),
-        ({"a/1.png": png(1)}, "one class only"),
+        ({"a/1.png": photo_png(1), "b/1.png": photo_png(2)}, "only one image"),
+        ({"a/1.png": photo_png(1), "b/notes.txt": b""}, "holds no images"),
+        ({"a/1.png": photo_png(1)}, "one class only"),
         ({}, "is missing"),
     ],
 )
@@ -169,8 +171,8 @@ def test_a_quarantine_list_without_a_folder_is_refused_before_the_scan(tmp_path)
 
 
 def test_a_set_in_two_classes_is_told_by_a_pair_of_different_classes(tmp_path):
-    same = png(1)
-    files = {"a/1.png": same, "a/2.png": same, "a/3.png": png(3), "b/1.png": same, "b/4.png": png(4)}
+    same = photo_png(1)
+    files = {"a/1.png": same, "a/2.png": same, "a/3.png": photo_png(3), "b/1.png": same, "b/4.png": photo_png(4)}
 
     result = scan(write_files(tmp_path / "data", files))
 

@@ -19,9 +19,10 @@ from modeling.registry.store import ModelStore
 from orchestrator.cli import main
 from orchestrator.contract.jobs.measuring import MeasureAnswer
 from orchestrator.jobs.forecast import Share, decision_shares, draw_sample, expected_s
+from tests.support.images import grey_png
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
-from tests.support.small_models import make_model, png
+from tests.support.small_models import make_model
 from tests.support.workers import hear_interrupts
 
 
@@ -194,7 +195,7 @@ def test_a_plan_tells_how_many_images_people_will_have_to_look_at(home):
     ModelStore(home / "models").publish(staged, "lamps")
     (home.parent / "lamps").mkdir()
     for number, brightness in enumerate([0] * 10 + [100] * 6 + [126] * 4):  # scores of 1.00, 0.80 and 0.52
-        (home.parent / "lamps" / f"{number}.png").write_bytes(png(brightness))
+        (home.parent / "lamps" / f"{number}.png").write_bytes(grey_png(brightness))
 
     told = CliRunner().invoke(main, ["classify", "lamps", "--model", "lamps", "--plan", "--json"])
     said = CliRunner().invoke(main, ["classify", "lamps", "--model", "lamps", "--plan"])
