@@ -36,10 +36,15 @@ def modules() -> dict[str, Path]:
 @cache
 def imports(module: str, *, top_level_only: bool = False) -> frozenset[str]:
     """Names of all modules that a module imports; those of `if TYPE_CHECKING:` count unless only the top level does."""
+    package = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+    return frozenset(name for node in _statements(parsed(module), top_level_only) for name in _imported(node, package))
+
+
+@cache
+def parsed(module: str) -> list[ast.stmt]:
+    """The statements of a module."""
     path = modules()[module]
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    body = ast.parse(path.read_text(), str(path)).body
-    return frozenset(name for node in _statements(body, top_level_only) for name in _imported(node, package))
+    return ast.parse(path.read_text(), str(path)).body
 
 
 def _statements(body: list[ast.stmt], top_level_only: bool) -> Iterator[ast.AST]:
@@ -63,6 +68,7 @@ def _imported(node: ast.AST, package: str) -> Iterator[str]:
         yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+@cache
 def our_imports(module: str) -> set[str]:
     """The modules of ours that a module imports, itself left out."""
     return {ours for name in imports(module) if (ours := _module_of(name)) and ours != module}
@@ -78,6 +84,7 @@ def entry_of(module: str, folder: str) -> str | None:
     return module.removeprefix(f"{folder}.").partition(".")[0] if module.startswith(f"{folder}.") else None
 
 
+@cache
 def arrows(folder: str) -> dict[tuple[str, str], str]:
     """Which entries of a package folder import which, each with an import that shows it."""
     found = {}

@@ -12,6 +12,10 @@ from tests.support.published_models import publish_model
 from tests.support.server import Server, find_server, running_server
 from tests.support.workers import House, open_house
 
+# Of workers and trainings, too: networks in tests are tiny, and threads that wait for each other cost most on a busy
+# machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def _server_program() -> None:

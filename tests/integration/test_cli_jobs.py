@@ -174,7 +174,7 @@ class Terminal:
 
     def ends(self) -> int:
         """Its exit code; what it shows is read meanwhile."""
-        wait_until(lambda: bool(self.read()) and self.process.poll() is not None, what="the command ends", timeout_s=60)
+        wait_until(lambda: bool(self.read()) and self.process.poll() is not None, what="the command ends")
         self.read()
         os.close(self._master)
         return self.process.returncode
@@ -269,7 +269,7 @@ class TestWhileAJobIsAtWork:
     ):
         job = running_job[0]
         terminal = Terminal(busy_house, 60, "watch", job)
-        wait_until(lambda: len(set(re.findall(TABLE, terminal.read()))) > 1, what="the table moves", timeout_s=30)
+        wait_until(lambda: len(set(re.findall(TABLE, terminal.read()))) > 1, what="the table moves")
 
         terminal.process.send_signal(signal.SIGINT)
 
@@ -321,7 +321,7 @@ def test_an_interrupt_while_listing_ends_the_job_and_says_so(busy_house: House, 
     assert listing.stdin is not None
     listing.stdin.write(names)
     listing.stdin.flush()
-    wait_until(lambda: len(busy_house.ledger.active()) == 1, what="the job is submitted", timeout_s=30)
+    wait_until(lambda: len(busy_house.ledger.active()) == 1, what="the job is submitted")
 
     listing.send_signal(signal.SIGINT)
     err = listing.communicate(timeout=30)[1].decode()

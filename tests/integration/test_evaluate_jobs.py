@@ -10,7 +10,7 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.job_folder import JobFolder
 from tests.support.published_models import make_pngs, publish_model
 from tests.support.server import wait_until
-from tests.support.workers import House, read_json
+from tests.support.workers import JOB_PATIENCE_S, House, read_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -39,7 +39,7 @@ def freeze_child(house: House) -> psutil.Process:
                     found.append(process)
         return bool(found)
 
-    wait_until(look, what="the evaluation has a process", timeout_s=60)
+    wait_until(look, what="the evaluation has a process", timeout_s=JOB_PATIENCE_S)
     return found[0]
 
 

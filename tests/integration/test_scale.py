@@ -64,14 +64,14 @@ def test_100_000_images_take_flat_memory_few_doorbells_and_few_bytes_a_shard_on_
     with open(writing, "wb") as pipe:
         pipe.write(list_lines(range(NUM_FIRST)))
         pipe.flush()
-        wait_until(lambda: bool(house.ledger.active()), what="the job is there", timeout_s=60)
+        wait_until(lambda: bool(house.ledger.active()), what="the job is there")
         [job] = house.ledger.active()
         house.wait_for(job, 1)
         early = house.record(job)
         watch = Watch(house, submitter.pid)  # only now: ringing the first doorbell brought kombu's transport in
         watch.start()
         pipe.write(list_lines(range(NUM_FIRST, NUM_IMAGES)))
-    wait_until(lambda: house.record(job).listed, what="all is listed", timeout_s=60)
+    wait_until(lambda: house.record(job).listed, what="all is listed")
     house.wait_for(job, NUM_IMAGES // 2)
     key_bytes = house.server.key_bytes()
     assert submitter.wait(300) == 0, house.logs()

@@ -22,7 +22,7 @@ from tests.support.published_models import make_photographs, make_pngs, publish_
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180), pytest.mark.usefixtures("_server_program")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.usefixtures("_server_program")]
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Home:
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `pigeonhole ...` to its end; one `cpu` device, whatever the machine has."""
         full = os.environ | {"PIGEONHOLE_HOME": str(self.path), "CUDA_VISIBLE_DEVICES": ""} | environment
-        return subprocess.run([*COMMAND, *arguments], env=full, capture_output=True, text=True, timeout=120)
+        return subprocess.run([*COMMAND, *arguments], env=full, capture_output=True, text=True, timeout=300)
 
     def run_ok(self, *arguments: str) -> str:
         """Standard output of a command that must succeed."""
@@ -194,7 +194,7 @@ def test_a_server_that_was_starting_when_up_was_killed_is_known_to_down(home: Ho
     program.chmod(0o755)
     full = os.environ | {"PIGEONHOLE_HOME": str(home.path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     starting = subprocess.Popen([*COMMAND, "up", "--device", "cpu"], env=full)
-    wait_until(lambda: home.stack.processes() != [], what="the server is started", timeout_s=30)
+    wait_until(lambda: home.stack.processes() != [], what="the server is started")
 
     starting.kill()
     starting.wait()

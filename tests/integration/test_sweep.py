@@ -272,7 +272,7 @@ def test_a_process_that_finishes_nothing_ends_itself(folder, context, server, tm
             ledger=Ledger(connect(server.url)),
         )
         with Leases(stuck, folder.job):
-            wait_until(lambda: False, what="it ends", timeout_s=10)
+            wait_until(lambda: False, what="it ends")
 
     with pytest.raises(AssertionError, match=f"exit code {STALLED_EXIT_CODE}"):
         dies_at_step(10**9, hang, tmp_path)
@@ -347,7 +347,7 @@ def test_a_slice_outlives_a_server_that_was_killed(settings, own_server, tmp_pat
         end_job(folder.job, context)
         return folder.outcome() is not None
 
-    wait_until(ended, what="the job has ended", timeout_s=60)
+    wait_until(ended, what="the job has ended")
 
     assert folder.outcome().state == "succeeded"
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 7

@@ -11,7 +11,7 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.job_folder import JobFolder
 from tests.support.published_models import make_shapes
 from tests.support.server import wait_until
-from tests.support.workers import House, read_json
+from tests.support.workers import JOB_PATIENCE_S, House, read_json
 from workers.training.run import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -28,13 +28,13 @@ def training_child(house: House) -> psutil.Process:
                     found.append(process)
         return bool(found)
 
-    wait_until(look, what="the training has a process", timeout_s=60)
+    wait_until(look, what="the training has a process", timeout_s=JOB_PATIENCE_S)
     return found[0]
 
 
 def wait_for_epoch(house: House, job: str) -> None:
     """Wait until a training is well on its way."""
-    wait_until(lambda: '"epoch"' in house.record(job).progress, what="an epoch is over", timeout_s=90)
+    wait_until(lambda: '"epoch"' in house.record(job).progress, what="an epoch is over", timeout_s=JOB_PATIENCE_S)
 
 
 def test_a_training_publishes_a_model_that_classifies_and_says_how_it_went(busy_house: House, tmp_path: Path):

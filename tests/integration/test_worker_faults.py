@@ -91,7 +91,7 @@ def test_a_worker_that_was_frozen_for_longer_than_its_lease_spoils_nothing_and_w
         busy_house.hire()
         outcome = busy_house.outcome(disturbed)
         published = published_files(tmp_path / "disturbed.csv")
-    wait_until(lambda: is_idle(busy_house, num_workers=2), what="both are idle", timeout_s=60)
+    wait_until(lambda: is_idle(busy_house, num_workers=2), what="both are idle")
 
     assert outcome.state == "succeeded"
     assert (tmp_path / "disturbed.csv").read_bytes() == undisturbed.read_bytes()
@@ -223,7 +223,7 @@ def test_a_submitter_that_dies_while_listing_ends_its_job_with_a_reason(busy_hou
     with open(writing, "w") as pipe:
         pipe.write("".join(f"00000/{number:08d}.png\n" for number in range(10)) + "x" * (1 << 20))
         pipe.flush()
-        wait_until(lambda: bool(busy_house.ledger.active()), what="the job is there", timeout_s=30)
+        wait_until(lambda: bool(busy_house.ledger.active()), what="the job is there")
         [job] = busy_house.ledger.active()
         submitter.kill()
         submitter.wait()

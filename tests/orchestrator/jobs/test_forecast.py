@@ -102,12 +102,10 @@ def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_a
     told = json.loads(result.stdout)
     assert [path for path in files(home.parent) if not _of_engines(path)] == before
     assert {
-        name: told[name]
-        for name in ("source", "model", "engine", "num_images", "num_shards", "skipped", "num_measured")
+        name: told[name] for name in ("source", "model", "num_images", "num_shards", "skipped", "num_measured")
     } == {
         "source": "in",
         "model": "digits@1",
-        "engine": "torch fp32",
         "num_images": 21,
         "num_shards": 3,
         "skipped": {".txt": 1},
@@ -115,6 +113,7 @@ def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_a
     }
     assert (told["unreadable"]["share"], told["error_codes"], told["decisions"]) == (0.0476, {"not_an_image": 1}, {})
     assert set(told["stage_seconds"]) == {"read", "decode", "wait", "predict"}
+    assert told["engine"].startswith(("torch", "onnxruntime", "openvino"))  # whichever measured fastest
     assert told["bound"] in ("storage", "decode", "device")
     assert told["batch_size"] >= 8
     assert list(told["expected_s"]) == ["1", "2", "4", "8"]
