@@ -9,7 +9,7 @@ from orchestrator.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class GpuSurvey:
-    """What the driver says: UUIDs by index, in the order of the PCI bus; `reason` says why there are none."""
+    """The GPUs that the driver reports: UUIDs by index, in PCI bus order; `reason` says why there are none."""
 
     uuids: dict[int, str] = field(default_factory=dict)
     reason: str = ""
@@ -18,7 +18,7 @@ class GpuSurvey:
 def survey_gpus(nvml: Any = None) -> GpuSurvey:
     """Every NVIDIA GPU of this machine. `nvml` is the module to ask; None is pynvml.
 
-    A machine without a driver, or whose driver fails, has none. A GPU that the driver cannot open is left out.
+    Empty for a machine without a working driver. A GPU that the driver cannot open is left out.
     """
     if nvml is None:
         import pynvml  # only here: most commands need no device
@@ -40,9 +40,9 @@ def survey_gpus(nvml: Any = None) -> GpuSurvey:
 
 
 def list_gpus(nvml: Any = None) -> list[int]:
-    """Indices of this machine's NVIDIA GPUs, as nvidia-smi numbers them; none where there is no working driver.
+    """Indices of this machine's NVIDIA GPUs, as nvidia-smi numbers them; empty without a working driver.
 
-    Where CUDA_VISIBLE_DEVICES names some, by index or by UUID, only these.
+    If CUDA_VISIBLE_DEVICES names some, by index or by UUID, only those.
 
     Raises:
         UsageError: if that variable names none of this machine's GPUs.
@@ -64,7 +64,7 @@ def list_devices(nvml: Any = None) -> list[str]:
 
 
 def _ask_each(nvml: Any) -> tuple[dict[int, str], list[str]]:
-    """The UUIDs of the GPUs that answer, by index, and what is wrong with the others."""
+    """The UUIDs of the GPUs that answer, by index, and the errors of the others."""
     uuids, failures = {}, []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:

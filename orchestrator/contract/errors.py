@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code each kind of error ends a command with.
+"""The errors, and the exit code of a command that ends with one.
 
 PigeonholeError              1  the job or the command failed
 ├── UsageError               2  a value that cannot be used
@@ -12,7 +12,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command tells its caller (DESIGN: part of the command line's contract)."""
+    """The exit codes of commands: part of the contract of the command line."""
 
     OK = 0
     FAILED = 1
@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
 
 
 class PigeonholeError(Exception):
-    """Something an operator should read: one line that says what, the value, and what to do."""
+    """An error for the operator: one line that says what failed, with the value, and what to do."""
 
     exit_code = ExitCode.FAILED
 

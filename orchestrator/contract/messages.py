@@ -1,7 +1,7 @@
-"""The message that crosses a queue: a doorbell. It says which job has work, and nothing else.
+"""The only message on a queue: a doorbell. It names a job that has work, and nothing else.
 
-What the work is stands in the job folder, who does it in the ledger. So a doorbell that is lost, late or
-doubled does no harm.
+The job folder says what the work is, the ledger who does it. So a doorbell that is lost, late or duplicated does no
+harm.
 """
 
 import json
@@ -76,7 +76,7 @@ class Doorbell(Versioned):
     @field_validator("job")
     @classmethod
     def _is_job_id(cls, job: str) -> str:
-        """An id becomes a folder name in a worker: nothing else may pass."""
+        """Only a valid id may pass, because workers use it as a folder name."""
         if not JOB_ID.fullmatch(job):
-            raise ValueError(f"{job!r} is no job id")
+            raise ValueError(f"{job!r} is not a job id")
         return job

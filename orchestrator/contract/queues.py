@@ -1,4 +1,4 @@
-"""Names of queues and tasks: what a worker listens to, and what rings there."""
+"""Names of queues and tasks."""
 
 CLASSIFY = "classify"
 TRAIN = "train"
@@ -6,8 +6,8 @@ FINALIZE = "finalize"
 
 ALL_QUEUES = (CLASSIFY, TRAIN, FINALIZE)
 
-# Where the doorbells of a job hang, by its kind; those that end it hang on FINALIZE.
+# The queue of a job's doorbells, by its kind; doorbells for its end go to FINALIZE.
 QUEUE_OF_KIND = {"classify": CLASSIFY, "train": TRAIN, "evaluate": TRAIN}
 
-# A doorbell's task by the queue it hangs on; one task a queue.
+# The task of a doorbell, by its queue; one task for each queue.
 TASKS = {queue: f"pigeonhole.{queue}" for queue in ALL_QUEUES}

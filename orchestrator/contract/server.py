@@ -10,11 +10,11 @@ from redis.retry import Retry
 from orchestrator.contract.errors import UnavailableError, UsageError
 
 CONNECT_TIMEOUT_S = 5
-SOCKET_TIMEOUT_S = 15  # without one a call to a frozen server hangs for ever
+SOCKET_TIMEOUT_S = 15  # without a timeout, a call to a frozen server hangs forever
 SCHEMES = ("redis", "rediss", "unix")
 _QUERY_PASSWORD = re.compile(r"([?&]password=)[^&]*")
 
-# What a server that is away, frozen, loading, full or shutting down makes redis-py raise.
+# What redis-py raises if the server is away, frozen, loading, full or shutting down.
 SERVER_ERRORS = (
     redis.ConnectionError,
     redis.TimeoutError,
@@ -25,10 +25,10 @@ SERVER_ERRORS = (
 
 
 def connect(url: str) -> redis.Redis:
-    """A client with bounded waits; it connects at its first command and again after an error.
+    """A client with timeouts; it connects at its first command and again after an error.
 
     Raises:
-        UsageError: if `url` is none.
+        UsageError: if `url` is not the URL of a server.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise UsageError(f"server URL {redact(url)!r} must start with one of redis://, rediss://, unix://")
@@ -46,10 +46,10 @@ def connect(url: str) -> redis.Redis:
 
 
 def require_answer(client: redis.Redis, url: str) -> None:
-    """Ask the server for a sign of life.
+    """Check that the server answers.
 
     Raises:
-        UnavailableError: if it gives none; says where and what to do.
+        UnavailableError: if it does not.
     """
     try:
         client.ping()
@@ -62,7 +62,7 @@ def require_answer(client: redis.Redis, url: str) -> None:
 
 
 def redact(url: str) -> str:
-    """`url` fit for logs and screens: without its password."""
+    """`url` without its password, for logs and messages."""
     url = _QUERY_PASSWORD.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
@@ -71,10 +71,12 @@ def redact(url: str) -> str:
 
 
 def celery_url(url: str) -> str:
-    """The same server as Celery's transport spells it; for a socket it has other words for database and password."""
+    """The URL of the same server for Celery's transport, which spells database and password of a socket differently."""
     parts = urlsplit(url)
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
-        query_text = "&".join(filter(None, [parts.query, "ssl_cert_reqs=required"]))  # Celery's default checks nothing
+        query_text = "&".join(
+            filter(None, [parts.query, "ssl_cert_reqs=required"])
+        )  # Celery's default does not verify certificates
         return urlunsplit(parts._replace(query=query_text))
     if parts.scheme != "unix":
         return url

@@ -21,7 +21,7 @@ TOML_FILE = "pigeonhole.toml"
 
 
 class Settings(BaseSettings):
-    """What every process of one installation agrees on."""
+    """The settings of every process of one installation."""
 
     model_config = SettingsConfigDict(
         env_prefix="PIGEONHOLE_",
@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(
         default=6.0,
         ge=0.5,
-        description="Seconds a worker holds a shard without renewing; a dead one's go on after it.",
+        description="Seconds that a claim counts without renewal; then other workers may claim a dead worker's shards.",
     )
     slice_s: float = Field(
         default=5.0, gt=0, description="Seconds a worker stays with one job before others get their turn."
@@ -81,17 +81,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, file; no dotenv and no secrets folder: two places fewer to look."""
+        """Flags, environment, file; no dotenv and no secrets folder, to keep the number of places small."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
     def jobs(self) -> Path:
-        """One folder a job."""
+        """One folder for each job."""
         return self.home / "jobs"
 
     @property
     def active(self) -> Path:
-        """One empty file for each job that has not ended; what a worker compares the ledger with."""
+        """One empty file for each job that has not ended; the sweep compares the ledger with it."""
         return self.home / "active"
 
     @property
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
 
     @property
     def cache(self) -> Path:
-        """What was found out about images and may be needed again; safe to delete."""
+        """Results about images that may be needed again; safe to delete."""
         return self.home / "cache"
 
     @property

@@ -15,7 +15,7 @@ def check_manifest(output: Path, *, overwrite: bool) -> None:
     _check_is_writable(output)
     for path in (output, summary_path(output)):
         if os.path.lexists(path) and not path.is_file():
-            raise UsageError(f"output {str(path)!r} is no regular file; name another")
+            raise UsageError(f"output {str(path)!r} is not a regular file; name another")
         if path.exists() and not overwrite:
             raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
 

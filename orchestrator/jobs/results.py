@@ -117,7 +117,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     except FileNotFoundError as err:
         raise NotFoundError(f"the summary {str(path)!r} is missing; without it the manifest proves nothing") from err
     if not isinstance(summary, dict) or summary.get("version") != SUMMARY_VERSION:
-        raise IntegrityError(f"{path} is no summary of version {SUMMARY_VERSION}")
+        raise IntegrityError(f"{path} is not a summary of version {SUMMARY_VERSION}")
     validated(_Summary, summary, f"{path} is damaged", error=IntegrityError, whole=False)
     return summary
 

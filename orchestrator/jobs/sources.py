@@ -48,7 +48,7 @@ def text_paths(file: IO[bytes], text: str) -> Iterator[str]:
 
 def _refuse_endless(rest: bytes, text: str) -> None:
     if len(rest) > _READ_BYTES:
-        raise UsageError(f"{text!r} is no list of paths: {len(rest):,} bytes without an end of line")
+        raise UsageError(f"{text!r} is not a list of paths: {len(rest):,} bytes without an end of line")
 
 
 def _refuse_utf16(start: bytes, text: str) -> None:
@@ -80,7 +80,7 @@ def csv_paths(file: IO[bytes], text: str) -> Iterator[str]:
                 path = cells[column]
                 yield text_to_path(path.removeprefix("'")) if is_manifest else path
     except csv.Error as err:
-        raise UsageError(f"{text!r}, line {reader.line_num}, is no CSV: {err}") from err
+        raise UsageError(f"{text!r}, line {reader.line_num}, is not CSV: {err}") from err
 
 
 LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list", ".csv"})
@@ -307,7 +307,7 @@ def _open_list(text: str, file: IO[bytes], options: SourceOptions, default_root:
     """The paths of a list, relative to its root; nothing is read yet."""
     root = _absolute(options.root or default_root)
     if not root.is_dir():
-        raise NotFoundError(f"--root {str(root)!r} is no folder")
+        raise NotFoundError(f"--root {str(root)!r} is not a folder")
     given = csv_paths(file, text) if is_csv else text_paths(file, text)
     return Source(text, str(root), _list_paths(given, str(root)))
 

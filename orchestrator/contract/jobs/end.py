@@ -1,6 +1,6 @@
 """The end of a job: how a cancelled or failed job concludes, and the steps by which any job ends.
 
-Workers and commands both end jobs; publishing a result is a worker's alone. Every step may be done twice: the second
+Workers and commands both end jobs; only workers publish results. Every step may be done twice: the second
 time it finds the same outcome, and changes nothing.
 """
 
@@ -19,7 +19,7 @@ from orchestrator.contract.ledger.ledger import JobRecord
 
 
 def conclude(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> Outcome:
-    """End a job, on the disk first; returns its outcome, which is another one if the job has ended before."""
+    """End a job, on the disk first; returns its outcome, which is the earlier one if the job has ended before."""
     outcome = folder.write_outcome(outcome)
     folder.remove_temporaries()
     enter_outcome(folder, outcome, ledger)
@@ -27,7 +27,7 @@ def conclude(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> O
 
 
 def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> None:
-    """Enter into the ledger how the job ended, then remove it from the active jobs."""
+    """Enter into the ledger how the job ended, then remove the job from the active ones."""
     ledger.finish(
         folder.job,
         outcome.state,
@@ -39,7 +39,7 @@ def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger)
 
 
 def stopped_outcome(folder: JobFolder, request: AnyJobRequest, record: JobRecord | None) -> Outcome:
-    """The outcome of a job that was cancelled, by the operator or by an error; removes what it left beside its output.
+    """The outcome of a job cancelled by the operator or by an error; removes temporary files beside its output.
 
     The caller holds the finalize lease.
     """
@@ -52,7 +52,7 @@ def stopped_outcome(folder: JobFolder, request: AnyJobRequest, record: JobRecord
 
 
 def too_many_failures(folder: JobFolder, request: AnyJobRequest, record: JobRecord | None) -> Outcome | None:
-    """The outcome of a classify job of which more images failed than the operator accepts; None for any other job."""
+    """The outcome of a classify job with more failed images than the operator accepts; None for any other job."""
     if record is None or not isinstance(request, ClassifyRequest):
         return None
     facts = read_facts(folder.path)
@@ -85,9 +85,9 @@ def unpublished_path(request: AnyJobRequest, fence: int) -> Path:
 
 
 def remove_unpublished(request: AnyJobRequest, *, before: int | None = None) -> None:
-    """Remove what finalizers of this job that died left beside the output, by default of all.
+    """Remove the files that finalizers of this job left beside the output when they died; by default of all.
 
-    before: only of finalizers with a lower fence. One that was frozen so never removes its successor's files.
+    before: only of finalizers with a lower fence, so that one that was frozen never removes its successor's files.
     """
     if not output_of(request):
         return

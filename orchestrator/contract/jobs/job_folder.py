@@ -4,17 +4,17 @@ jobs/<job>/
     job.json          the request, immutable
     listing           paths of the images            (classify)
     listing.index     offset, length, count a shard  (classify)
-    listing.json      facts, once the listing is whole
+    listing.json      facts, once the listing is complete
     parts/            one file a finished shard      (classify)
     journals/         progress inside shards that have killed a worker
     training/         history, curves, and checkpoints until the job has ended (train)
     events.jsonl      events of the training process (train, evaluate)
-    training.log      what libraries wrote in it     (train; evaluation.log)
+    training.log      the output of libraries in it  (train; evaluation.log)
     model/            the trained model, before it is published (train)
-    evaluation/       figures, predictions, report; copied to the wanted output (evaluate)
-    cancel            empty; there if the operator asked for the job's end
+    evaluation/       figures, predictions, report; copied to the requested output (evaluate)
+    cancel            empty; exists if the operator cancelled the job
     summary.json      facts of the published manifest
-    outcome.json      how the job ended; there exactly if it has ended
+    outcome.json      how the job ended; exists exactly if it has ended
 """
 
 import secrets
@@ -45,16 +45,16 @@ class Outcome(Versioned):
 
 
 def new_job_id(kind: Kind) -> str:
-    """An id that sorts by time and says the kind: `c261123-143355-7f3a2b`."""
+    """An id that sorts by time and begins with the kind: `c261123-143355-7f3a2b`."""
     return f"{kind[0]}{datetime.now(UTC):%y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 class JobFolder:
-    """Names and records in the folder of one job."""
+    """The paths and records in the folder of one job."""
 
     def __init__(self, settings: Settings, job: str) -> None:
         if not JOB_ID.fullmatch(job):
-            raise NotFoundError(f"{job!r} is no job id; `pigeonhole jobs` lists them")
+            raise NotFoundError(f"{job!r} is not a job id; `pigeonhole jobs` lists them")
         self.job = job
         self.path = settings.jobs / job
         self.parts = self.path / "parts"
@@ -68,7 +68,7 @@ class JobFolder:
 
     @classmethod
     def create(cls, settings: Settings, request: AnyJobRequest) -> Self:
-        """Write the request. A job exists once it is in the ledger, and survives an emptied server once active."""
+        """Make the folder and write the request; the job exists once it is in the ledger."""
         folder = cls(settings, request.job)
         settings.jobs.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir()
@@ -90,7 +90,7 @@ class JobFolder:
         return folder
 
     def request(self) -> AnyJobRequest:
-        """What was asked for."""
+        """The operator's request."""
         path = self.path / "job.json"
         return parse_request(path.read_bytes(), path=path)
 
@@ -99,7 +99,7 @@ class JobFolder:
         return Outcome.read(self._outcome)
 
     def activate(self) -> None:
-        """Put the job on the disk's list of active jobs: from here on it survives a server that forgets it."""
+        """Add the job to the active jobs on the disk: from now on it survives a server that forgets it."""
         self._active.parent.mkdir(parents=True, exist_ok=True)
         self._active.touch()
         sync(self._active.parent)
@@ -128,7 +128,7 @@ class JobFolder:
         self._active.unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
-        """Remove what an ended job needs no longer: files of writers that died, checkpoints, results of lost claims."""
+        """Remove what an ended job does not need: files of writers that died, checkpoints, results of lost claims."""
         for pattern in (".*.tmp", "parts/.*.tmp", "training/*.checkpoint", "training/*.damaged", "training/.*.tmp"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)

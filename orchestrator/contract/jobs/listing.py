@@ -2,7 +2,7 @@
 
 `listing` holds one JSON string a line (a path may hold a newline, a JSON string cannot), relative to the
 job's root. `listing.index` holds one record of fixed width a shard: offset, length and count, so that a
-worker reads its shard and nothing else. Both only grow. `listing.json` appears when the listing is whole.
+worker reads its shard and nothing else. Both only grow. `listing.json` appears when the listing is complete.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ _RECORD_BYTES = len(_RECORD.format(offset=0, length=0, count=0))
 
 
 class ListingFacts(Versioned):
-    """What is known once a listing is whole."""
+    """The facts of a complete listing."""
 
     num_images: int
     num_shards: int
     sha256: str
-    skipped: Mapping[str, int]  # files seen and left out, by reason: hidden, `.txt`, ...
+    skipped: Mapping[str, int]  # files that were left out, by reason: hidden, `.txt`, ...
 
 
 class ListingWriter:
-    """Appends paths to a job's listing and says how many shards can be claimed."""
+    """Appends paths to a job's listing and counts the shards that can be claimed."""
 
     def __init__(self, folder: Path, shard_size: int) -> None:
         self._folder = folder
@@ -62,14 +62,16 @@ class ListingWriter:
         return True
 
     def publish(self) -> None:
-        """Make the shards cut so far durable; only then may the ledger hear of them."""
+        """Make the shards so far durable; only then may they be entered into the ledger."""
         sync_file(self._listing)
-        self._index.write(b"".join(self._records))  # last, so that it never tells of paths not yet on the disk
+        self._index.write(
+            b"".join(self._records)
+        )  # last, so that it never refers to paths that are not yet on the disk
         self._records.clear()
         sync_file(self._index)
 
     def close(self, skipped: Mapping[str, int]) -> ListingFacts:
-        """Cut the last shard and write down that the listing is whole."""
+        """Cut the last shard and record that the listing is complete."""
         if self._lines:
             self._cut()
         self.publish()
@@ -83,7 +85,7 @@ class ListingWriter:
         return facts
 
     def _cut(self) -> None:
-        """Append the gathered paths as one shard."""
+        """Append the collected paths as one shard."""
         data = ("\n".join(self._lines) + "\n").encode()
         self._listing.write(data)
         record = _RECORD.format(offset=self._offset, length=len(data), count=len(self._lines))
@@ -99,7 +101,7 @@ def read_shard(folder: Path, shard: int) -> list[str]:
     """The paths of shard `shard`, in order.
 
     Raises:
-        IntegrityError: if the listing does not hold it whole.
+        IntegrityError: if the listing does not hold all its paths.
     """
     offset, length, count = _read_record(folder, shard)
     with (folder / "listing").open("rb") as file:
@@ -125,7 +127,7 @@ def count_shards(folder: Path) -> tuple[int, int]:
 
 
 def read_facts(folder: Path) -> ListingFacts | None:
-    """What is known of a whole listing; None while it is being written."""
+    """The facts of a complete listing; None while it is being written."""
     return ListingFacts.read(folder / "listing.json")
 
 
@@ -144,7 +146,7 @@ def _read_record(folder: Path, shard: int) -> tuple[int, int, int]:
 
 
 def _parse_paths(data: bytes) -> list[str]:
-    """The paths in lines of the listing; none where these are damaged."""
+    """The paths in lines of the listing; empty where the lines are damaged."""
     try:
         # Not by pydantic: there are millions, whose names need not be UTF-8.
         paths: list[str] = json.loads(b"[" + data.rstrip().replace(b"\n", b",") + b"]")

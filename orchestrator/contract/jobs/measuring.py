@@ -1,4 +1,4 @@
-"""What `classify --plan` asks of the process that measures a model on a sample, and what that answers.
+"""The request of `classify --plan` to the process that measures a model on a sample, and its answer.
 
 The process is `python -m workers.classify.measure`: one line of JSON in, one line of JSON out.
 """
@@ -19,16 +19,16 @@ class MeasureRequest(Versioned):
     paths: tuple[str, ...]  # relative to the root, in the order in which to measure
     follow_symlinks: bool
     precision: WantedPrecision = "auto"
-    device: str  # as torch says it, or auto
+    device: str  # as torch names it, or auto
     batch_size: int  # 0: the model's
     decode_threads: int  # 0: by measurement
     max_pixels: int
     max_file_bytes: int
-    limit_s: float  # no batch is begun after it
+    limit_s: float  # no batch starts after it
 
 
 class MeasureAnswer(Versioned):
-    """What came of it, as `modeling.inference.measure.Measurement`; or an error, one line for the operator."""
+    """The result, as `modeling.inference.measure.Measurement`; or an error, one line for the operator."""
 
     error: str = ""
     num_images: int = 0
@@ -37,4 +37,4 @@ class MeasureAnswer(Versioned):
     batch_size: int = 0
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage, without `write`
     errors: dict[str, int] = Field(default_factory=dict)  # images by error code
-    decisions: dict[str, int] = Field(default_factory=dict)  # answered images by decision
+    decisions: dict[str, int] = Field(default_factory=dict)  # images without an error, by decision

@@ -1,7 +1,7 @@
-"""Part files: the rows of one shard as they will stand in the manifest, and a trailer that proves them.
+"""Part files: the rows of one shard as the manifest will hold them, and a trailer with their checksum.
 
-A part appears whole or not at all, and the first one to appear stays: a worker whose lease ran out can
-neither replace a part nor leave half of one.
+A part appears complete or not at all, and the first one stays: a worker whose lease ran out can neither replace a
+part nor leave an incomplete one.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class PartTrailer(Versioned):
 
 
 def part_path(parts: Path, shard: int) -> Path:
-    """Where the part of `shard` lies."""
+    """The path of the part of `shard`."""
     return parts / f"{shard:08d}.part"
 
 
@@ -96,7 +96,7 @@ def read_trailer(parts: Path, shard: int) -> PartTrailer | None:
     """The trailer of a shard's part; None if there is no part.
 
     Raises:
-        IntegrityError: if the part is not one, or not whole.
+        IntegrityError: if the file is not a part, or not complete.
     """
     path = part_path(parts, shard)
     try:
@@ -110,7 +110,7 @@ def open_part(parts: Path, shard: int) -> tuple[IO[bytes], PartTrailer]:
     """The part of `shard`, open at its first row, and its trailer.
 
     Raises:
-        IntegrityError: if it is missing, or not whole.
+        IntegrityError: if it is missing, or not complete.
     """
     path = part_path(parts, shard)
     try:
@@ -127,12 +127,12 @@ def open_part(parts: Path, shard: int) -> tuple[IO[bytes], PartTrailer]:
 
 
 def _seal(record: bytes) -> bytes:
-    """A trailer's line: it proves the rows, and the checksum before it proves the trailer."""
+    """A trailer's line: the trailer has the checksum of the rows, and is preceded by its own."""
     return hashlib.sha256(record).hexdigest().encode() + b" " + record
 
 
 def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
-    """Read the last line; the rows' own checksum is proven where the rows are read."""
+    """Read and verify the last line; the checksum of the rows is verified when the rows are read."""
     size = file.seek(0, 2)
     tail, take = b"", 4096
     while b"\n" not in tail and len(tail) < min(size, _MAX_TRAILER_BYTES):

@@ -1,6 +1,7 @@
-"""The ledger for callers that go on when the server was away, or came back without a job it knew.
+"""The ledger for callers that continue after the server was away, or came back without a job that it knew.
 
-How patient it is stays the caller's: a command fails at once, a worker waits. So does what a lost lease means.
+The caller decides how long to retry: a command fails immediately, a worker waits. It also decides what a lost lease
+means.
 """
 
 import logging
@@ -26,13 +27,13 @@ _LONGEST_PAUSE_S = 2.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How long calls are repeated while the server is away: for `seconds`, or until `give_up` returns true."""
+    """How long calls are repeated while the server is away: for `seconds`, or until `give_up` returns True."""
 
     seconds: float = 0.0
     give_up: Callable[[], bool] = lambda: False
 
     def call(self, call: Callable[[], T]) -> T:
-        """Repeat `call` while the server is away; the last error is raised when patience ends."""
+        """Repeat `call` while the server is away; raise the last error when the time is over."""
         deadline = time.monotonic() + self.seconds
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -52,8 +53,8 @@ NO_PATIENCE = Patience()
 class RecoveringLedger:
     """The ledger's calls, repeated while the server is away, and after restoring a job that the server forgot.
 
-    The answer `unknown` means that restoring the job did not help. All methods raise one of SERVER_ERRORS when patience
-    ends, and NotFoundError for a job that is neither in the ledger nor on the disk.
+    The answer `unknown` means that restoring the job did not help. All methods raise one of SERVER_ERRORS when the
+    time is over, and NotFoundError for a job that is neither in the ledger nor on the disk.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, patience: Patience = NO_PATIENCE) -> None:
@@ -62,7 +63,7 @@ class RecoveringLedger:
         self._patience = patience
 
     def claim(self, job: str, worker: str, lease_s: float) -> Claim | str:
-        """Take a shard, or learn why there is none; see `Ledger.claim`."""
+        """Claim a shard, or return why there is none; see `Ledger.claim`."""
         return self._known(job, lambda: self._ledger.claim(job, worker, lease_s), lambda answer: answer == "unknown")
 
     def commit(
@@ -88,7 +89,7 @@ class RecoveringLedger:
         return self._known(claim.job, commit, lambda answer: answer[0] == "unknown")
 
     def cancel(self, job: str, *, reason: str = "") -> State:
-        """Ask for the job's end; see `Ledger.cancel`."""
+        """Cancel the job; see `Ledger.cancel`."""
         return self._known(job, lambda: self._ledger.cancel(job, reason=reason), lambda state: state == "unknown")
 
     def extend(
@@ -102,7 +103,7 @@ class RecoveringLedger:
         )
 
     def need(self, job: str, starving_s: float) -> Need:
-        """What the job lacks at this moment; see `Ledger.need`."""
+        """What the job needs now; see `Ledger.need`."""
         return self._known(job, lambda: self._ledger.need(job, starving_s), lambda need: need == "rebuild")
 
     def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
@@ -118,7 +119,7 @@ class RecoveringLedger:
         return self._patience.call(lambda: self._ledger.renew_finalize_lease(job, fence, lease_s))
 
     def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
-        """Enter the end that stands in the job folder; a job that the server forgot needs none."""
+        """Enter the outcome that the job folder holds; a job that the server forgot needs no entry."""
         self._patience.call(lambda: self._ledger.finish(job, state, output=output, error=error, result=result))
 
     def record(self, job: str) -> JobRecord | None:
@@ -126,7 +127,7 @@ class RecoveringLedger:
         return self._patience.call(lambda: self._ledger.record(job))
 
     def report_trouble(self, job: str, trouble: str) -> None:
-        """Show what keeps a job from going on; the next commit removes it."""
+        """Report what keeps a job from making progress; the next commit removes it."""
         self._patience.call(lambda: self._ledger.report_trouble(job, trouble))
 
     def count_images(self, worker: str, num_images: int) -> None:

@@ -1,4 +1,4 @@
-"""What an operator asked for, as `job.json` keeps it: immutable, and all that a worker needs to know."""
+"""The operator's request, as `job.json` keeps it: immutable, and all that a worker needs to know."""
 
 import hashlib
 import math
@@ -28,7 +28,9 @@ class MaxFailures(Versioned):
         """The number of failed images still accepted; None for a share of a number not yet known."""
         if self.count is not None or num_images is None:
             return self.count
-        return math.floor((self.share or 0.0) * num_images + 1e-6)  # 29 % of 100 are 28.999999999999996 in binary
+        return math.floor(
+            (self.share or 0.0) * num_images + 1e-6
+        )  # in floating point, 29 % of 100 is 28.999999999999996
 
 
 class ModelPin(Versioned):
@@ -51,8 +53,8 @@ class ClassifyRequest(Versioned):
     kind: Literal["classify"] = "classify"
     job: str
     created: datetime
-    source: str  # as the operator wrote it, for people
-    root: str  # absolute; every path of the listing lies below it (modeling.names.path_to_text)
+    source: str  # as the operator wrote it, for display
+    root: str  # absolute; every path of the listing is below it (modeling.names.path_to_text)
     follow_symlinks: bool
     model: ModelPin
     output: str  # absolute path of the manifest
@@ -87,12 +89,12 @@ class EvaluateJobRequest(Versioned):
     kind: Literal["evaluate"] = "evaluate"
     job: str
     created: datetime
-    source: str  # the data as the operator wrote it, for people
+    source: str  # the data as the operator wrote it, for display
     model: ModelPin
     data: str  # absolute path
     part: DataPart
     precision: WantedPrecision = "auto"
-    output: str | None = None  # absolute path of the folder to publish; None: in the job's own
+    output: str | None = None  # absolute path of the folder to publish; None: inside the job's folder
     idempotency_key: str | None = None
 
 
@@ -103,7 +105,7 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
     "evaluate": EvaluateJobRequest,
 }
 
-# What differs between two submissions of the same spec. A shard's size is measured: how work is cut, not what it is.
+# What may differ between two submissions of the same spec; the size of shards is measured.
 _VOLATILE = {"job", "created", "shard_size"}
 
 
@@ -122,6 +124,6 @@ def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:
 
 
 def fingerprint(request: AnyJobRequest) -> str:
-    """The same for two submissions that ask for the same: an idempotency key stands for one spec only."""
+    """A digest that is equal for two submissions of the same spec: an idempotency key stands for one spec only."""
     spec = request.model_dump_json(exclude=_VOLATILE)
     return hashlib.sha256(spec.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Enters a job into the ledger from its folder: after the server came back empty, or without its last second."""
+"""Enters a job into the ledger from its folder, after the server lost all its data or the last second of it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from orchestrator.contract.ledger.stages import add_seconds
 def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> bool:
     """Enter the job as its folder has it; False where the ledger knows it and `replace` is not set.
 
-    Entering it twice, or from two workers at the same time, changes nothing: the first entry stays.
+    Doing it twice, or in two workers at the same time, changes nothing: the first entry stays.
     """
     request = folder.request()
     fields: dict[str, str | int] = {"kind": request.kind, "state": "running"}
@@ -46,7 +46,7 @@ def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearra
     """The counts of a classify job from its listing and its parts; sets the bits of finished shards in `done`."""
     num_shards, num_images = count_shards(folder.path)
     facts = read_facts(folder.path)
-    trailers = [trailer for shard in range(num_shards) if (trailer := _sound_trailer(folder.parts, shard))]
+    trailers = [trailer for shard in range(num_shards) if (trailer := _valid_trailer(folder.parts, shard))]
     done.extend(bytes((num_shards + 7) // 8))
     for trailer in trailers:
         done[trailer.shard // 8] |= 0x80 >> trailer.shard % 8
@@ -69,8 +69,8 @@ def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearra
     return fields
 
 
-def _sound_trailer(parts: Path, shard: int) -> PartTrailer | None:
-    """The trailer of a shard's part, if there is one; a damaged part is removed, so that its shard is done again."""
+def _valid_trailer(parts: Path, shard: int) -> PartTrailer | None:
+    """The trailer of a shard's part, if there is one; removes a damaged part, so that its shard is classified again."""
     try:
         return read_trailer(parts, shard)
     except IntegrityError:

@@ -1,6 +1,6 @@
 """Manifest rows and the formats they are written in.
 
-A part holds rows as they will stand in the manifest, so that joining millions of them is copying bytes.
+A part holds rows as the manifest will hold them, so that joining millions of them is copying bytes.
 Nothing volatile goes into a row: the same images and the same model give the same bytes.
 """
 
@@ -22,7 +22,7 @@ from orchestrator.contract.jobs.requests import Format
 COLUMNS = ("path", "status", "decision", "label", "score", "top_k", "error_code", "error")
 SCORE_DIGITS = 6
 
-csv.field_size_limit(1 << 30)  # of the whole process; 128 KiB are too few for --top-k 10000
+csv.field_size_limit(1 << 30)  # for the whole process; the default of 128 KiB is too small for --top-k 10000
 
 _JSON = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one for every row
 _SCORE = f"%.{SCORE_DIGITS}f"
@@ -31,7 +31,7 @@ _TOP_K = re.compile(rf"(.*?):(\d\.\d{{{SCORE_DIGITS}}})(?:;|$)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a job: its path relative to the job's root, and what became of it."""
+    """One image of a job: its path relative to the job's root, and its prediction."""
 
     path: str
     prediction: Prediction
@@ -48,7 +48,7 @@ class RowFormat(Protocol):
     separator: bytes
 
     def header(self, facts: Mapping[str, Any]) -> bytes:
-        """What stands before the first row; `facts` of the job that are the same in every run."""
+        """The bytes before the first row; `facts` of the job are the same in every run."""
         ...
 
     def encode(self, rows: Iterable[Row]) -> bytes:
@@ -56,7 +56,7 @@ class RowFormat(Protocol):
         ...
 
     def footer(self) -> bytes:
-        """What stands behind the last row."""
+        """The bytes after the last row."""
         ...
 
     def read(self, path: Path) -> Iterator[Row]:
@@ -65,7 +65,7 @@ class RowFormat(Protocol):
 
 
 class CsvFormat:
-    """One line of text an image; quoted by the csv module, UTF-8."""
+    """One line of text for each image; quoted by the csv module, UTF-8."""
 
     separator = b""
 
@@ -81,10 +81,10 @@ class CsvFormat:
         return b""
 
     def read(self, path: Path) -> Iterator[Row]:
-        with path.open(encoding="utf-8", newline="") as file, _damage_told(path):
+        with path.open(encoding="utf-8", newline="") as file, _damage_as_integrity_error(path):
             reader = csv.reader(file)
             if tuple(next(reader, ())) != COLUMNS:
-                raise IntegrityError(f"{path} is no manifest: its first line is not {','.join(COLUMNS)}")
+                raise IntegrityError(f"{path} is not a manifest: its first line is not {','.join(COLUMNS)}")
             for cells in reader:
                 if len(cells) != len(COLUMNS):
                     raise IntegrityError(f"{path}, line {reader.line_num}: {len(cells)} cells, not {len(COLUMNS)}")
@@ -114,7 +114,7 @@ class CsvFormat:
 
 
 class JsonlFormat:
-    """One JSON object a line."""
+    """One JSON object on each line."""
 
     separator = b""
 
@@ -128,13 +128,13 @@ class JsonlFormat:
         return b""
 
     def read(self, path: Path) -> Iterator[Row]:
-        with path.open(encoding="utf-8") as file, _damage_told(path):
+        with path.open(encoding="utf-8") as file, _damage_as_integrity_error(path):
             for number, line in enumerate(file, start=1):
                 yield _from_json(line, path, number)
 
 
 class JsonFormat:
-    """One document: the job's facts and a `predictions` array with one row a line."""
+    """One document: the job's facts and a `predictions` array with one row on each line."""
 
     separator = b",\n"
 
@@ -149,17 +149,17 @@ class JsonFormat:
         return b"\n  ]\n}\n"
 
     def read(self, path: Path) -> Iterator[Row]:
-        with path.open(encoding="utf-8") as file, _damage_told(path):
+        with path.open(encoding="utf-8") as file, _damage_as_integrity_error(path):
             number = 0
-            for number, line in enumerate(file, start=1):  # noqa: B007 the next loop counts on
+            for number, line in enumerate(file, start=1):  # noqa: B007 the next loop continues the count
                 if line == '  "predictions": [\n':
                     break
             else:
-                raise IntegrityError(f"{path} is no manifest: it has no predictions array")
+                raise IntegrityError(f"{path} is not a manifest: it has no predictions array")
             for at, line in enumerate(file, start=number + 1):
                 if line == "  ]\n":
                     return
-                if line != "\n":  # the one line of a manifest without rows
+                if line != "\n":  # the only line of a manifest without rows
                     yield _from_json(line.rstrip(",\n"), path, at)
             raise IntegrityError(f"{path} ends in the middle of its predictions")
 
@@ -168,22 +168,22 @@ FORMATS: dict[str, RowFormat] = {"csv": CsvFormat(), "json": JsonFormat(), "json
 
 
 def format_of(path: Path) -> Format:
-    """The format that a manifest's name stands for.
+    """The format of a manifest, by the suffix of its name.
 
     Raises:
-        UsageError: if its suffix is of none.
+        UsageError: if no format has that suffix.
     """
     name = path.suffix.lower().removeprefix(".")
     if name not in FORMATS:
-        raise UsageError(f"{path.name!r} does not end in one of .{', .'.join(FORMATS)}; say which with --format")
+        raise UsageError(f"{path.name!r} does not end in one of .{', .'.join(FORMATS)}; choose one with --format")
     return cast(Format, name)
 
 
 class _Lines(list[str]):
     """Takes the lines of a csv writer.
 
-    Told of both characters in "\\r\\n", that quotes a cell which holds either; asked for "\\n" alone, it leaves a
-    unescape_formula "\\r" in a cell unquoted (before Python 3.13), and a reader takes that for the end of the row.
+    With the line terminator "\\r\\n" the writer quotes a cell that holds either character; with "\\n" it leaves a bare
+    "\\r" in a cell unquoted (before Python 3.13), and a reader takes that for the end of the row.
     """
 
     def write(self, line: str) -> None:
@@ -191,8 +191,8 @@ class _Lines(list[str]):
 
 
 @contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """What the decoders raise on a damaged manifest, as the error that commands expect."""
+def _damage_as_integrity_error(path: Path) -> Iterator[None]:
+    """Raise an error of a decoder as an IntegrityError: the manifest is damaged."""
     try:
         yield
     except (csv.Error, ValueError) as err:
@@ -203,10 +203,10 @@ def _decision(text: str | None) -> Decision | None:
     """The decision of a row, None where the model has no calibration.
 
     Raises:
-        ValueError: no word for one.
+        ValueError: if the text is not a decision.
     """
     if text is not None and text not in DECISIONS:
-        raise ValueError(f"{text!r} is no decision")
+        raise ValueError(f"{text!r} is not a decision")
     return text
 
 
@@ -244,12 +244,12 @@ def _from_json(line: str, path: Path, number: int) -> Row:
         )
         return Row(text_to_path(record["path"]), prediction)
     except (ValueError, KeyError, TypeError) as err:
-        raise IntegrityError(f"{path}, line {number} is no manifest row: {err!r}") from err
+        raise IntegrityError(f"{path}, line {number} is not a manifest row: {err!r}") from err
 
 
 SUMMARY_VERSION = 1
 
 
 def summary_path(manifest: Path) -> Path:
-    """Where the summary of a manifest lies."""
+    """The path of a manifest's summary."""
     return manifest.with_name(manifest.name + ".summary.json")

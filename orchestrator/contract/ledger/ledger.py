@@ -1,8 +1,8 @@
-"""The ledger: who works on what, and how far every job is. It lives on the Redis or Valkey server.
+"""The ledger: who works on what, and the progress of every job. It is kept on the Redis or Valkey server.
 
-Every change of a job is one Lua script (`lua/`), so it happens whole or not at all. The results are on the disk, in the
+Every change of a job is one Lua script (`lua/`), so it is atomic. The results are on the disk, in the
 job folder; a ledger that is lost is restored from there (`contract/jobs/restore.py`). There is no key per image, and
-one bit per shard, apart from the few shards that are claimed at the moment.
+one bit per shard, except for the few shards that are claimed at a time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,12 +60,12 @@ class JobRecord:
     progress: str = ""  # training: the last event as JSON
     error: str = ""
     result: str = ""
-    trouble: str = ""  # what keeps it from going on at the moment
+    trouble: str = ""  # what keeps it from making progress now
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
 
     @property
     def ended(self) -> bool:
-        """Whether the job has reached a state it will not leave."""
+        """Whether the state is a final one."""
         return self.state in FINAL_STATES
 
     @property
@@ -75,9 +75,9 @@ class JobRecord:
 
 
 class Ledger:
-    """The ledger of one server; safe to share between threads. Every call asks the server once.
+    """The ledger of one server; safe to share between threads. Every call is one request to the server.
 
-    `RecoveringLedger` repeats calls while the server is away, and enters jobs again that it forgot.
+    `RecoveringLedger` repeats calls while the server is away, and restores jobs that the server forgot.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -101,7 +101,7 @@ class Ledger:
         key: str = "",
         fingerprint: str = "",
     ) -> tuple[str, str]:
-        """Enter a job: ("created", its id), or why not: exists, conflict or output_taken, and whose id."""
+        """Enter a job: ("created", its id), or exists, conflict or output_taken, and the id of the other job."""
         values = [item for pair in fields.items() for item in pair]
         answer = self._run(
             "create",
@@ -139,7 +139,7 @@ class Ledger:
         return state or "unknown"
 
     def cancel(self, job: str, *, reason: str = "") -> State:
-        """Cancel the job; returns the state it is in then. `reason`: the error that ends it, if one does."""
+        """Cancel the job; returns its state after that. `reason`: the error that ends it, if there is one."""
         return self._run("cancel", [self._job(job)], [reason]) or "unknown"
 
     def record(self, job: str) -> JobRecord | None:
@@ -167,7 +167,7 @@ class Ledger:
         return {job for job in cast(set[str], self.client.smembers(f"{PREFIX}:active")) if JOB_ID.fullmatch(job)}
 
     def need(self, job: str, starving_s: float) -> Need:
-        """What the job lacks at this moment.
+        """What the job needs now.
 
         `starving` is returned at most once in `starving_s` seconds, for a job with shards to claim and no worker.
         """
@@ -185,7 +185,7 @@ class Ledger:
     # Shards
 
     def claim(self, job: str, worker: str, lease_s: float) -> Claim | str:
-        """Take a shard, or learn why there is none: none, unknown, or the job's state."""
+        """Claim a shard, or return why there is none: none, unknown, or the job's state."""
         answer = self._run("claim", [self._job(job)], [worker, _ms(lease_s)])
         if isinstance(answer, str):
             return answer
@@ -216,15 +216,15 @@ class Ledger:
         return verdict, state
 
     def release(self, claim: Claim) -> bool:
-        """Hand a shard back unfinished; False where this claim no longer held it."""
+        """Hand a shard back unfinished; False where the claim no longer holds it."""
         return bool(self._run("release", [self._job(claim.job)], [claim.shard, claim.fence]))
 
     def report_progress(self, job: str, progress: str) -> None:
-        """Show the latest event of a training job; ignored where the job is not known."""
+        """Record the latest event of a training job; ignored where the job is not known."""
         self._run("note", [self._job(job)], ["progress", progress])
 
     def report_trouble(self, job: str, trouble: str) -> None:
-        """Show what keeps a job from going on; the next commit removes it."""
+        """Record what keeps a job from making progress; the next commit removes it."""
         self._run("note", [self._job(job)], ["trouble", trouble])
 
     # The end
@@ -239,7 +239,7 @@ class Ledger:
         return bool(self._run("renew_finalize_lease", [self._job(job)], [fence, _ms(lease_s)]))
 
     def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
-        """Enter the end that is in the job folder; doing it twice changes nothing."""
+        """Enter the outcome that the job folder holds; doing it twice changes nothing."""
         self._run(
             "finish",
             [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs"],
@@ -247,7 +247,7 @@ class Ledger:
         )
 
     def queue_length(self, queue: str) -> int:
-        """Number of doorbells on `queue`; Celery keeps a queue as a list of its name."""
+        """Number of doorbells in `queue`; Celery keeps a queue as a list of that name."""
         return self.client.llen(queue)
 
     def _job(self, job: str) -> str:
@@ -260,13 +260,13 @@ class Ledger:
         try:
             return self._scripts[script](keys=keys, args=args)
         except redis.ResponseError as err:
-            if any(word in str(err) for word in _UNWILLING):
+            if any(word in str(err) for word in _CANNOT_SERVE):
                 raise redis.BusyLoadingError(str(err)) from err
             raise
 
 
-# Answers of a server that runs but cannot serve: its disk is full, a script blocks it, its replicas are away.
-_UNWILLING = ("MISCONF", "BUSY ", "NOREPLICAS", "MASTERDOWN")
+# Answers of a server that runs but cannot serve now: its disk is full, a script blocks it, its replicas are away.
+_CANNOT_SERVE = ("MISCONF", "BUSY ", "NOREPLICAS", "MASTERDOWN")
 
 _NUMBERS = (
     "num_images",
@@ -292,5 +292,5 @@ def _seconds(values: Mapping[str, str]) -> dict[str, float]:
 
 
 def _ms(seconds: float) -> int:
-    """Milliseconds, as scripts count."""
+    """Milliseconds, the unit of the scripts."""
     return round(seconds * 1000)

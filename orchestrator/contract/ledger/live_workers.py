@@ -1,4 +1,4 @@
-"""Which workers are alive, and what each is doing. Every worker reports that itself, every `HEARTBEAT_S`."""
+"""Which workers are alive, and what each one does. Every worker reports it every `HEARTBEAT_S`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from typing import cast
 
 import redis
 
-PREFIX = "{pigeonhole}"  # one hash tag: all keys a script touches live in one slot
+PREFIX = "{pigeonhole}"  # one hash tag: all keys of a script are in one slot
 HEARTBEAT_S = 2.0
 ALIVE_S = 10.0  # a worker whose last heartbeat is older counts as gone
 WORKER_TTL_S = 3600  # a worker whose last heartbeat is older is removed
-SWEEP_S = 10.0  # a sweep that takes longer, or whose worker died, no longer keeps another worker from sweeping
+SWEEP_S = 10.0  # after this, another worker may sweep: the sweep takes too long, or its worker died
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """What a worker reports of itself with every heartbeat."""
+    """What a worker reports with its heartbeats."""
 
     worker: str
     host: str
@@ -23,7 +23,7 @@ class WorkerRecord:
     device: str
     queues: tuple[str, ...]
     doing: str  # idle, starting, draining, or the queue and job it works for
-    since_s: float  # seconds it has done that
+    since_s: float  # seconds since it began that
     num_images: int  # classified since it started
     heartbeat_age_s: float
     busy: bool = False  # holds a doorbell, as of its last heartbeat
@@ -68,7 +68,7 @@ class LiveWorkers:
         self._client.delete(f"{PREFIX}:worker:{worker}")
 
     def workers(self) -> list[WorkerRecord]:
-        """The workers with a heartbeat within the last hour, by name; `alive` tells which are there now."""
+        """The workers with a heartbeat within the last hour, by name; `alive` tells which still run."""
         now = self._now()
         heartbeats = cast(
             list[tuple[str, float]],
@@ -93,7 +93,7 @@ class LiveWorkers:
         return sum(worker.alive and not worker.busy and queue in worker.queues for worker in self.workers())
 
     def take_sweep(self, worker: str) -> bool:
-        """Whether this worker sweeps now: one worker at a time does, however many there are."""
+        """Whether this worker may sweep now: one worker at a time does."""
         return bool(self._client.set(f"{PREFIX}:sweeper", worker, nx=True, px=round(SWEEP_S * 1000)))
 
     def end_sweep(self) -> None:

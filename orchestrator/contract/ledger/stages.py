@@ -1,9 +1,8 @@
 """Where the time of a classify job goes: seconds by stage, the rate of each stage, and the stage that bounds the job.
 
-The stages are those of `modeling.inference.pipeline`, and `write`. Threads `read` and `decode`; others wait for
-what they decode (`wait`) and let the device predict (`predict`); one writes parts (`write`). A stage that several
-threads share counts with their mean: one second of any stage is a second of a whole worker. Seconds add up over shards
-and workers.
+The stages are those of `modeling.inference.pipeline`, and `write`. Some threads `read` and `decode`; others wait for
+decoded images (`wait`) and run the device (`predict`); one writes parts (`write`). A stage of several threads counts
+with their mean: one second of any stage is a second of a whole worker. Seconds add up over shards and workers.
 """
 
 from collections import Counter
@@ -13,21 +12,21 @@ from typing import Literal
 Bound = Literal["storage", "decode", "device", "write"]
 
 STAGES = ("read", "decode", "wait", "predict", "write")
-_SELDOM = 0.1  # a device that waits for a smaller share of its time loses little by it
+_LITTLE_WAITING = 0.1  # a device that waits for a smaller share of its time loses little
 
 
 def name_bound(seconds: Mapping[str, float]) -> Bound | None:
     """The stage that a job waits for most, so that more of another would not help; None where none took time.
 
-    A worker is three lines that work at once: threads read and decode, the device predicts, a thread writes. The line
-    that is busy for longest bounds the job; of the two stages in the first the longer one. A line's busy time is the
-    sum of its stages: stages that share threads take turns.
+    A worker runs three lanes in parallel: threads read and decode, the device predicts, a thread writes. The lane that
+    is busy for longest bounds the job; of the two stages of the first lane, the longer one. A lane's busy time is the
+    sum of its stages, because stages that share threads take turns.
 
-    One exception. Where the device waits for less than a tenth of its time, images come as fast as it takes them, and
-    it bounds the job, whatever the decode threads were busy with: on a CPU they share cores with the device, and
-    their seconds grow because they wait for a core. The stages are measured by the clock on the wall.
+    One exception: if the device waits for less than a tenth of its time, images arrive as fast as it takes them, and
+    it bounds the job, however busy the decode threads are: on a CPU they share cores with the device, and their
+    seconds, which are wall-clock time, grow because they wait for a core.
 
-    What is equal counts for `device`, then for `decode`.
+    Ties count for `device`, then for `decode`.
     """
     read, decode, wait, predict, write = (seconds.get(stage, 0.0) for stage in STAGES)
     ahead = read + decode
@@ -35,22 +34,22 @@ def name_bound(seconds: Mapping[str, float]) -> Bound | None:
         return None
     if write > max(ahead, predict):
         return "write"
-    if predict >= ahead or wait < _SELDOM * (wait + predict):
+    if predict >= ahead or wait < _LITTLE_WAITING * (wait + predict):
         return "device"
     return "storage" if read > decode else "decode"
 
 
 def stage_rates(seconds: Mapping[str, float], num_images: int) -> dict[str, float]:
-    """Images per second of each stage that took any time, on one worker, as if nothing else held it up.
+    """Images per second of each stage that took any time, on one worker, as if no other stage limited it.
 
-    `read` and `decode` each as if they had all decode threads to themselves. Images that failed are counted, too.
+    `read` and `decode` count as if each had all decode threads. Images that failed are counted, too.
     """
     timed = {stage: seconds.get(stage, 0.0) for stage in STAGES if stage != "wait"}
     return {stage: num_images / spent_s for stage, spent_s in timed.items() if spent_s > 0}
 
 
 def add_seconds(all_seconds: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The sum over shards, stage by stage."""
+    """The sum over shards, by stage."""
     total: Counter[str] = Counter()
     for seconds in all_seconds:
         total.update(seconds)

@@ -342,8 +342,8 @@ def test_a_missing_summary_is_told_from_a_missing_manifest(publish, settings):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"version": 2}', "is no summary of version 1"),
-        ("[]", "is no summary of version 1"),
+        ('{"version": 2}', "is not a summary of version 1"),
+        ("[]", "is not a summary of version 1"),
         ("{", "not JSON"),
         ('{"version": 1}', "is damaged: job: the key is missing"),
         (

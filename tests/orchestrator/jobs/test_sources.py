@@ -388,7 +388,7 @@ def test_a_lists_root_is_its_folder_and_standard_inputs_the_present_one(tmp_path
     assert open_source("lists/list.txt", SourceOptions()).root == str(tmp_path / "lists")
     assert open_source("-", SourceOptions(), stdin=io.BytesIO(b"a.png\n")).root == str(tmp_path)
     assert open_source("lists/list.txt", SourceOptions(root=Path("images"))).root == str(tmp_path / "images")
-    with pytest.raises(NotFoundError, match=r"--root '.*/nowhere' is no folder"):
+    with pytest.raises(NotFoundError, match=r"--root '.*/nowhere' is not a folder"):
         read("lists/list.txt", root=Path("nowhere"))
 
 
@@ -455,7 +455,7 @@ def test_rubbish_called_a_list_ends_before_it_fills_the_memory(tmp_path):
         for _ in range(40):
             file.write(b"x" * (1 << 18))
 
-    with pytest.raises(UsageError, match="is no list of paths"):
+    with pytest.raises(UsageError, match="is not a list of paths"):
         read(tmp_path / "rubbish.txt")
 
 

@@ -1,5 +1,5 @@
--- Ask for the job's end; a job that is being finalized is past that.
--- ARGV: reason ('' where the operator asked)   Returns the state after it, or nil where the job is unknown.
+-- Cancel the job, unless it is being finalized already.
+-- ARGV: reason ('' if the operator cancelled)   Returns the state after that, or nil where the job is unknown.
 local state = field('state')
 if state == 'queued' or state == 'running' then
   state = 'cancelling'

@@ -18,7 +18,7 @@ else
     local next_shard, num_shards = number('next'), number('num_shards')
     while next_shard < num_shards and redis.call('GETBIT', done, next_shard) == 1 do
       next_shard = next_shard + 1
-      if next_shard % 8 == 0 then -- leap over whole bytes of shards that are done, as a restored job has them
+      if next_shard % 8 == 0 then -- skip whole bytes of shards that are done, which a restored job has
         local open = redis.call('BITPOS', done, 0, next_shard / 8)
         if open < 0 then open = 8 * redis.call('STRLEN', done) end
         next_shard = math.max(next_shard, open)

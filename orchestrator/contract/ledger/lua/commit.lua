@@ -1,11 +1,11 @@
 -- A shard's part is on the disk.
--- ARGV: shard, fence, num_rows, num_failed, given_up (0 or 1), then fields of the job and what to add to each: its times
+-- ARGV: shard, fence, num_rows, num_failed, given_up (0 or 1), then pairs of a time field and the number to add to it
 -- Returns {verdict, state}: committed, already, stale (another holds the shard now) or unknown.
 local state = field('state')
 if not state then return {'unknown', ''} end
 if redis.call('GETBIT', done, ARGV[1]) == 1 then return {'already', state} end
 if not holds(ARGV[1], ARGV[2]) then return {'stale', state} end
-let_go(ARGV[1])
+release_shard(ARGV[1])
 redis.call('HDEL', job, 'trouble')
 redis.call('HDEL', attempts, ARGV[1])
 redis.call('SETBIT', done, ARGV[1], 1)

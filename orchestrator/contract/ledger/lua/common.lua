@@ -25,7 +25,7 @@ local function holds(shard, fence)
   return holder and string.match(holder, '^(%d+)') == tostring(fence)
 end
 
-local function let_go(shard)
+local function release_shard(shard)
   redis.call('ZREM', leases, shard)
   redis.call('HDEL', holders, shard)
 end

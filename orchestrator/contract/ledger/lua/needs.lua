@@ -1,5 +1,5 @@
--- What the job lacks: a worker, somebody to end it, or nothing.
--- ARGV: ms without anybody at work, after which a job is starving
+-- What the job needs: a worker, a finalizer, or nothing.
+-- ARGV: ms without a worker, after which a job is starving
 -- Returns {need, state}: claim, starving, end, lister (the submitting process died while listing), or nothing.
 local ABANDONED_MS = 5000
 local state = field('state')
@@ -16,7 +16,7 @@ if number('next') < number('num_shards') or redis.call('ZCARD', returned) > 0
   or redis.call('ZCOUNT', leases, '-inf', now) > 0 then
   if redis.call('ZCOUNT', leases, now, '+inf') > 0 then return {'claim', state} end
   local since = math.max(number('starving_since'), number('created_ms'))
-  local abandoned = redis.call('ZCARD', leases) > 0 -- its workers died: that must not wait for two slices
+  local abandoned = redis.call('ZCARD', leases) > 0 -- its workers died: the job must not wait for two slices
   if now - since < (abandoned and ABANDONED_MS or tonumber(ARGV[1])) then return {'claim', state} end
   redis.call('HSET', job, 'starving_since', now)
   return {'starving', state}

@@ -1,5 +1,5 @@
 -- Keep leases.   ARGV: lease in ms, shard, fence, shard, fence, ...
--- Returns {state or 'unknown', lost shard, lost shard, ...}; one that was committed meanwhile is not lost.
+-- Returns {state or 'unknown', lost shard, lost shard, ...}; a shard that was committed meanwhile is not lost.
 local answer = {field('state') or 'unknown'}
 local until_ms = now_ms() + tonumber(ARGV[1])
 for i = 2, #ARGV, 2 do

@@ -1,4 +1,4 @@
--- Rebuild a job from its folder.
+-- Enter a job again from its folder.
 -- KEYS: job, active, outputs, submission key (or '')
 -- ARGV: id, output (or ''), fingerprint, key's TTL in s, replace (0 or 1), done bitmap, lister's lease in ms, field, value, ...
 -- Returns 1, or 0 where the ledger knows the job and `replace` is 0.

@@ -32,7 +32,7 @@ def test_a_job_comes_back_from_its_folder(folder, settings):
 
 @pytest.mark.parametrize("job", ["../escape", "", "c1", "/etc", "c261123-143355-7f3a2b/../x"])
 def test_what_is_no_job_id_never_becomes_a_path(job, settings):
-    with pytest.raises(NotFoundError, match="is no job id; `pigeonhole jobs` lists them"):
+    with pytest.raises(NotFoundError, match="is not a job id; `pigeonhole jobs` lists them"):
         JobFolder.open(settings, job)
 
 

@@ -180,7 +180,7 @@ def test_another_file_is_no_manifest(row_format, text, tmp_path):
     path = tmp_path / "other"
     path.write_text(text)
 
-    with pytest.raises(IntegrityError, match="is no manifest"):
+    with pytest.raises(IntegrityError, match="is not a manifest"):
         list(FORMATS[row_format].read(path))
 
 
