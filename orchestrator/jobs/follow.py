@@ -1,7 +1,7 @@
 """Following a job: its record from the ledger, or from the disk once it has ended, and a line that describes it.
 
-A training or evaluation process emits events: a `note` is of interest while it is the latest, a `warning` must be
-known at the end, too.
+A training or evaluation process emits events: a `note` matters while it is the latest, a `warning` is shown at the end,
+too.
 """
 
 import json
@@ -23,7 +23,7 @@ from orchestrator.contract.settings import Settings
 
 Event = Mapping[str, Any]
 
-# What goes through images one after another: the words before "123/1000 images".
+# Events that count images: the words before "123/1000 images".
 _STEPS = {
     "scan": "scanning",
     "decode": "reading",
@@ -36,17 +36,17 @@ _SHARES = {"epoch": ("epoch", "epochs"), "download": ("bytes_done", "num_bytes")
 
 
 def describe_event(progress: str) -> str:
-    """The last event of a job, as the ledger keeps it, on one line; empty where there is nothing to tell."""
+    """The last event of a job, as the ledger keeps it, on one line; empty where there is nothing to show."""
     event = parse_event(progress)
-    tell = _WORDS.get(str(event.get("event")))
+    describe_kind = _DESCRIPTIONS.get(str(event.get("event")))
     try:
-        return " ".join(tell(event).split()) if tell else ""
+        return " ".join(describe_kind(event).split()) if describe_kind else ""
     except (KeyError, TypeError, ValueError):
-        return ""  # of another release: what it means is not for this one to say
+        return ""  # an event of another release
 
 
 def share_done(progress: str) -> tuple[float, float] | None:
-    """How much of how much is done, by the last event; None where that cannot be told."""
+    """How much is done, and of how much, by the last event; None where that is unknown."""
     event = parse_event(progress)
     names = _SHARES.get(str(event.get("event")), ("num_done", "num_images"))
     done, total = (event.get(name) for name in names)
@@ -56,7 +56,7 @@ def share_done(progress: str) -> tuple[float, float] | None:
 
 
 def warnings(events: Path) -> list[str]:
-    """The warnings in a job's `events.jsonl`, each once, in their order; none where nothing was said."""
+    """The warnings in a job's `events.jsonl`, each once, in their order."""
     try:
         lines = events.read_text(errors="backslashreplace").splitlines()
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def warnings(events: Path) -> list[str]:
 
 
 def parse_event(progress: str) -> Event:
-    """The event; empty where there is none yet, or half of one.
+    """The event; empty where there is none yet, or an incomplete one.
 
     Not read by pydantic: each kind of event has other keys, and one of another release is passed over.
     """
@@ -78,18 +78,18 @@ def parse_event(progress: str) -> Event:
 
 
 def _step(event: Event) -> str:
-    """A step through images."""
+    """The progress of a step that counts images."""
     return f"{_STEPS[event['event']]} {event['num_done']:,}/{event['num_images']:,} images"
 
 
 def _download(event: Event) -> str:
-    """Weights on their way."""
+    """The progress of a download of weights."""
     of_all = f" of {event['num_bytes'] / 1e6:,.1f}" if event.get("num_bytes") else ""
     return f"downloading weights, {event['bytes_done'] / 1e6:,.1f}{of_all} MB"
 
 
 def _epoch(event: Event) -> str:
-    """An epoch that is over, and how long the others will take at its pace."""
+    """A finished epoch, and the time that the others will take at its speed."""
     words = [f"epoch {event['epoch']}/{event['epochs']}", f"loss {event['loss']:.4f}"]
     if event.get("accuracy") is not None:
         words.append(f"validation accuracy {event['accuracy']:.4f}")
@@ -107,12 +107,12 @@ def _probe(event: Event) -> str:
 
 
 def _data(event: Event) -> str:
-    """What there is to learn from, once it was scanned and split."""
+    """The sizes of the data set's parts after scan and split."""
     held_out = event["num_validation"] + event["num_test"]
     return f"{event['num_train']:,} images to learn from, {held_out:,} held out"
 
 
-_WORDS: dict[str, Callable[[Event], str]] = {
+_DESCRIPTIONS: dict[str, Callable[[Event], str]] = {
     **dict.fromkeys(_STEPS, _step),
     "download": _download,
     "epoch": _epoch,
@@ -127,11 +127,11 @@ _WORDS: dict[str, Callable[[Event], str]] = {
 
 FIRST_POLL_S, SLOWEST_POLL_S = 0.03, 0.25
 RATE_WINDOW_S = 15.0
-NEVER_BEGAN_S = 5.0  # longer than any submission stands between its folder and the ledger
+SUBMISSION_S = 5.0  # longer than any submission takes from making the folder to entering the job into the ledger
 
 
 def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecord:
-    """What is known of a job: its outcome from the disk, else what the ledger says, else what was asked.
+    """The record of a job: with its outcome from the disk, else from the ledger, else from its request and listing.
 
     Raises:
         NotFoundError: if there is no such job.
@@ -146,7 +146,7 @@ def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecor
 
 
 def _record_from_disk(folder: JobFolder, request: AnyJobRequest) -> JobRecord:
-    """What the disk knows of a job without looking at every part."""
+    """The record of a job from its folder, without reading every part."""
     created_ms = round(request.created.timestamp() * 1000)
     num_shards, num_images = count_shards(folder.path)
     return JobRecord(
@@ -161,7 +161,7 @@ def _record_from_disk(folder: JobFolder, request: AnyJobRequest) -> JobRecord:
 
 
 def _with_outcome(record: JobRecord, outcome: Outcome) -> JobRecord:
-    """The disk's word on how a job ended; it is final."""
+    """The record with the outcome from the disk, which is final."""
     return replace(
         record,
         state=outcome.state,
@@ -177,7 +177,7 @@ def _with_outcome(record: JobRecord, outcome: Outcome) -> JobRecord:
 
 
 def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
-    """A job's record with what was asked for, for `--json`."""
+    """A job's record and request, for `--json`."""
     request = JobFolder.open(settings, record.job).request()
     facts = asdict(record) | {"progress": json.loads(record.progress) if record.progress else None}
     stage_seconds = facts.pop("stage_seconds")
@@ -191,7 +191,7 @@ def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
 
 
 def exit_code(record: JobRecord) -> ExitCode:
-    """What a command that waited for this job ends with."""
+    """The exit code of a command that waited for this job."""
     if record.too_many_failures:
         return ExitCode.TOO_MANY_FAILURES
     if record.state in ("succeeded", "partial"):
@@ -205,12 +205,12 @@ class JobSnapshot:
 
     record: JobRecord
     images_per_sec: float  # over the last seconds
-    num_workers: int  # alive and listening, whatever they do
+    num_workers: int  # live workers that listen to the job's queue, busy or not
     server_away: bool = False
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at this rate; None while the listing grows or nothing has come yet."""
+        """Seconds left at this rate; None while the listing grows or the rate is 0."""
         if not self.record.listed or self.images_per_sec <= 0:
             return None
         return (self.record.num_images - self.record.num_done) / self.images_per_sec
@@ -219,9 +219,9 @@ class JobSnapshot:
 def follow(
     settings: Settings, ledger: Ledger, job: str, *, timeout_s: float | None = None, fresh: bool = True
 ) -> Iterator[JobSnapshot]:
-    """Look at a job until it has ended, often at first, then four times a second; the last snapshot is its end.
+    """Poll a job until it has ended, often at first, then four times a second; the last snapshot shows its end.
 
-    A server that is away is waited for. With `timeout_s` the iteration may stop before the end.
+    Waits while the server is away. With `timeout_s` the iteration may stop before the end.
     """
     started = time.monotonic()
     poll_s = FIRST_POLL_S if fresh else SLOWEST_POLL_S
@@ -237,13 +237,8 @@ def follow(
             away = True
             record = read_record(settings, None, job) if record.state not in FINAL_STATES else record
         now = time.monotonic()
-        if (
-            record.state == "unknown"
-            and not away
-            and now - started > NEVER_BEGAN_S
-            and job not in active_jobs(settings)
-        ):
-            raise PigeonholeError(f"job {job} never began: its submission was cut short; submit it again")
+        if record.state == "unknown" and not away and now - started > SUBMISSION_S and job not in active_jobs(settings):
+            raise PigeonholeError(f"job {job} never began: its submission was interrupted; submit it again")
         seen = [(at, done) for at, done in seen if now - at < RATE_WINDOW_S] + [(now, record.num_done)]
         yield JobSnapshot(record, _rate(seen), num_workers, away)
         if record.ended or (timeout_s is not None and now - started > timeout_s):
@@ -253,19 +248,19 @@ def follow(
 
 
 def _rate(seen: list[tuple[float, int]]) -> float:
-    """Images per second over what was seen."""
+    """Images per second over these (time, number done) pairs."""
     (first_at, first), (last_at, last) = seen[0], seen[-1]
     return (last - first) / (last_at - first_at) if last_at > first_at else 0.0
 
 
 def describe(snapshot: JobSnapshot) -> str:
-    """One plain line on a job."""
+    """One line of plain text on a job."""
     record = snapshot.record
     if snapshot.server_away:
         return f"{record.job}: the server is away, waiting for it"
     if record.kind != CLASSIFY:
-        told = describe_event(record.progress)
-        return f"{record.job}: {record.state}, {told}" if told else f"{record.job}: {record.state}"
+        event = describe_event(record.progress)
+        return f"{record.job}: {record.state}, {event}" if event else f"{record.job}: {record.state}"
     total = f"{record.num_images}" if record.listed else f"{record.num_images}+"
     parts = [f"{record.job}: {record.state}", f"{record.num_done}/{total} images"]
     if record.num_failed:

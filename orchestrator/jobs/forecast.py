@@ -1,8 +1,7 @@
 """`classify --plan`: how a classify job would go, estimated from a sample, without submitting anything.
 
-The listing is read to its end. Of its paths a few hundred are drawn by reservoir sampling with a fixed seed, so that
-every path is as likely as any other however long the listing is, and the same listing gives the same sample. They
-are measured on this machine, in a process of its own.
+Reads the whole listing, and draws a few hundred of its paths by reservoir sampling with a fixed seed: every path has
+the same probability, and the same listing gives the same sample. Measures them on this machine in a child process.
 """
 
 import contextlib
@@ -26,9 +25,9 @@ from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
 from orchestrator.jobs.prepare import PreparedClassify
 from orchestrator.stack.stack import SAFE_PATH
 
-SAMPLE_IMAGES = 256  # a share of a half is known to 6 percentage points; eight batches at the default size
+SAMPLE_IMAGES = 256  # a share of 50 % is known to 6 percentage points; eight batches of the default size
 LIMIT_S = 30.0  # of measuring; slow models are measured on fewer images
-NUMS_WORKERS = (1, 2, 4, 8)  # workers that the time is estimated for
+NUMS_WORKERS = (1, 2, 4, 8)  # numbers of workers to estimate the time for
 _SEED = 0
 
 
@@ -81,7 +80,7 @@ def forecast(prepared: PreparedClassify) -> Forecast:
     sample, num_images = draw_sample(source.paths, SAMPLE_IMAGES)
     answer = _measure(_request(prepared, sample))
     rate = answer.num_images / max(answer.elapsed_s, 1e-6)
-    shard_size = prepared.shard_size(first)  # from the engine choices that measuring left behind
+    shard_size = prepared.shard_size(first)  # uses the engine choices that measuring has stored
     return Forecast(
         source=source.text,
         model=model.version.ref,
@@ -108,7 +107,7 @@ def forecast(prepared: PreparedClassify) -> Forecast:
 
 
 def draw_sample(paths: Iterable[str], size: int) -> tuple[list[str], int]:
-    """Up to `size` of the paths in random order, and how many there are; equal paths in give equal ones out."""
+    """Up to `size` of the paths in random order, and the number of paths; the same paths give the same sample."""
     chance = random.Random(_SEED)
     sample: list[str] = []
     num_paths = 0
@@ -118,18 +117,18 @@ def draw_sample(paths: Iterable[str], size: int) -> tuple[list[str], int]:
             sample.append(path)
         elif (place := chance.randrange(num_paths)) < size:
             sample[place] = path
-    chance.shuffle(sample)  # measuring may end early: what was measured by then is a sample, too
+    chance.shuffle(sample)  # measuring may end early: the images measured by then are a random sample, too
     return sample, num_paths
 
 
 def expected_s(num_images: int, shard_size: int, images_per_sec: float, num_workers: int) -> float:
-    """Seconds until the busiest of equal workers is done; as shards are not divided, few shards leave workers idle."""
+    """Seconds until the busiest of equal workers is done; shards are not divided, so few shards leave workers idle."""
     most_shards = math.ceil(math.ceil(num_images / shard_size) / num_workers)
     return min(num_images, most_shards * shard_size) / images_per_sec
 
 
 def decision_shares(answer: MeasureAnswer, num_images: int) -> dict[str, Share]:
-    """The share of each decision; an image that cannot be answered is rejected, as in a manifest."""
+    """The share of each decision; an image with an error is rejected, as in a manifest."""
     counts = dict.fromkeys(DECISIONS, 0) | answer.decisions
     counts["reject"] += sum(answer.errors.values())
     return {name: _share(count, answer.num_images, num_images) for name, count in counts.items()}
@@ -162,10 +161,10 @@ def _request(prepared: PreparedClassify, sample: list[str]) -> MeasureRequest:
 
 
 def _measure(request: MeasureRequest) -> MeasureAnswer:
-    """Have a child process measure; it is killed if anything, such as Ctrl-C, ends the waiting.
+    """Measure in a child process, which is killed if an exception, such as Ctrl-C, ends the wait.
 
     Raises:
-        PigeonholeError: it could not be measured.
+        PigeonholeError: measuring failed.
     """
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
@@ -178,12 +177,12 @@ def _measure(request: MeasureRequest) -> MeasureAnswer:
         )
         with child:
             try:
-                return _talk(child, request, log)
+                return _exchange(child, request, log)
             finally:
                 child.kill()
 
 
-def _talk(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO[bytes]) -> MeasureAnswer:
+def _exchange(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO[bytes]) -> MeasureAnswer:
     """Send the request and wait for the answer; the pipe to the child stays open until then."""
     assert child.stdin is not None
     assert child.stdout is not None
@@ -199,12 +198,12 @@ def _talk(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO[byt
         log.seek(0)
         last = log.read().decode(errors="backslashreplace").strip().splitlines()[-1:]
         raise PigeonholeError(
-            f"measuring ended with exit code {child.returncode}: {''.join(last) or 'it said nothing'}"
+            f"measuring ended with exit code {child.returncode}: {''.join(last) or 'it wrote nothing'}"
         )
     try:
         answer = MeasureAnswer.model_validate_json(line)
     except ValueError as err:
-        raise MessageError(f"measuring gave no answer that can be read: {line[:100]!r}") from err
+        raise MessageError(f"measuring gave an answer that cannot be read: {line[:100]!r}") from err
     if answer.error:
         raise PigeonholeError(answer.error)
     return answer

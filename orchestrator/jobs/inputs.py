@@ -1,4 +1,4 @@
-"""What a training or an evaluation reads: labelled data and weights, by absolute path, as a worker finds them."""
+"""What a training or an evaluation reads: labelled data and weights, by absolute path, so that a worker finds them."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def choose_data(data: Path) -> Path:
 
     Raises:
         NotFoundError: there is nothing at that path.
-        UsageError: its name is not UTF-8.
+        UsageError: the name is not UTF-8.
     """
     path = Path(os.path.abspath(data))  # noqa: PTH100 links are kept: the operator's own name
     _check_is_text(path)
@@ -32,10 +32,10 @@ def choose_data(data: Path) -> Path:
 
 
 def count_images(data: Path) -> int:
-    """The number of images in a data set to train on; none is opened.
+    """The number of images in a data set to train on; opens no image.
 
     Raises:
-        DataError: it is no data set, or the list of its images shows that nothing can be trained on it.
+        DataError: it is not a data set, or its list of images shows that it cannot be trained on.
     """
     from modeling.data.forms.open import check_learnable, open_dataset  # numpy: only where labelled data is read
 
@@ -45,11 +45,11 @@ def count_images(data: Path) -> int:
 
 
 def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
-    """The number of images in a data set of which `part` is to be evaluated; none is opened.
+    """The number of images in a data set, of which `part` will be evaluated; opens no image.
 
     Raises:
-        DataError: it is no data set, or has images of a class that the model does not know. Which images a part
-            holds is for the evaluation to find out.
+        DataError: it is not a data set, or has images of a class that the model does not know. The evaluation finds
+            out which images are in a part.
     """
     import numpy as np
 
@@ -63,9 +63,9 @@ def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
 
 
 def choose_weights(settings: Settings, wanted: str) -> tuple[str, str]:
-    """Weights as a worker finds them, and the default architecture: that of the model where they are a model's.
+    """The weights as a worker can find them, and the default architecture: the model's, if they are a model's.
 
-    A name of pre-trained weights is kept; a published model becomes its version's folder, so that moving an alias
+    The name of pre-trained weights is kept; a published model becomes its version's folder, so that moving an alias
     changes nothing; a file or a folder becomes its absolute path.
 
     Raises:

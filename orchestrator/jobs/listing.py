@@ -1,4 +1,4 @@
-"""Lists a source into the job's folder, while workers already classify what is listed."""
+"""Lists a source into the job's folder, while workers already classify the listed images."""
 
 import logging
 import time
@@ -22,8 +22,7 @@ RENEW_S = LISTER_LEASE_S / 5
 class Lister:
     """Writes the listing of one job, and enters into the ledger how far it is.
 
-    A server that is away does not stop the listing: it goes on on the disk, and is entered into the ledger later,
-    if need be by a worker's sweep.
+    If the server is away, listing continues on the disk; later calls, or a worker's sweep, enter it into the ledger.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Lister:
     def run(self, source: Source, on_listing: Callable[[str, int], None]) -> ListingFacts | None:
         """List every path of `source`; `on_listing` is called with the job and the number of images at intervals.
 
-        Returns None if the job was ended meanwhile: cancelled, or too many of its images failed.
+        Returns None if the job has ended meanwhile: cancelled, or with too many failed images.
         """
         with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
             return self._write(source, on_listing)
@@ -72,20 +71,20 @@ class Lister:
                 for _ in range(max(1, min(self._ledger.live_workers.num_listeners(CLASSIFY), num_shards))):
                     self._ring(CLASSIFY, job)
         except SERVER_ERRORS as err:
-            logger.warning("the server is away, going on listing: %s", err)
+            logger.warning("the server is away, listing continues: %s", err)
             return True
         return state not in FINAL_STATES and state != "cancelling"
 
     def _renew_lease(self) -> None:
-        """Tell the ledger that this process is alive, however long the source takes for its next path."""
+        """Renew the lister's lease, also while the source takes long for its next path."""
         self._ledger.extend(self._request.job, *self._durable, listed=False)
 
     def fail(self, err: BaseException) -> None:
-        """End the job, if the ledger has it: its listing will never be whole."""
+        """End the job, if the ledger has it: its listing will never be complete."""
         cause = "it was interrupted" if isinstance(err, KeyboardInterrupt) else str(err) or type(err).__name__
         reason = f"listing {self._request.source} ended early: {cause}"
         try:
             if self._ledger.cancel(self._request.job, reason=reason) == "cancelling":
                 self._ring(FINALIZE, self._request.job)
         except SERVER_ERRORS as away:
-            logger.warning("cannot tell the server, a worker will notice: %s", away)
+            logger.warning("cannot cancel the job on the server, a worker will do it: %s", away)

@@ -1,4 +1,4 @@
-"""Where a job publishes its result, and the checks that it can be written there in the end."""
+"""Checks that a job's result can be written to its output path."""
 
 import os
 import tempfile
@@ -36,6 +36,6 @@ def _check_is_writable(output: Path) -> None:
         raise UsageError(f"cannot write to the folder {str(folder)!r} of the output")
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=summary_path(output).name):
-            pass  # read-only mounts, exceeded quotas and names that are too long show only when a file is made
+            pass  # only making a file shows read-only mounts, exceeded quotas and names that are too long
     except OSError as err:
         raise UsageError(f"output {str(output)!r} cannot be written: {err.strerror}") from err

@@ -1,4 +1,4 @@
-"""Check what an operator asks for, once, and resolve all that it names.
+"""Checks an operator's spec once, and resolves all names in it.
 
 Submitting, `classify --plan` and the check before a local stack is started use the same prepared job. Preparing needs
 no server, writes nothing, and does not read standard input.
@@ -39,7 +39,7 @@ from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
 
 @dataclass(frozen=True)
 class PinnedModel:
-    """The version that the operator's reference means at this moment, and its card."""
+    """The version that the operator's reference stands for now, and its card."""
 
     version: ModelVersion
     card: ModelCard
@@ -69,7 +69,7 @@ class PreparedClassify:
 
     @property
     def claimed_output(self) -> str:
-        """The path that only this job may write; empty where it lies in the job's folder."""
+        """The path that only this job may write; empty if it is in the job's folder."""
         return path_to_text(str(self.output)) if self.output else ""
 
     def check_new(self) -> None:
@@ -98,9 +98,9 @@ class PreparedClassify:
         if self.spec.shard_size is not None:
             return self.spec.shard_size
         if len(first) <= SMALLEST and not self.source.is_stream:
-            return SMALLEST  # it is one shard in any case
+            return SMALLEST  # one shard in any case
         root = self.source.root
-        images = [os.path.join(root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names that are no UTF-8
+        images = [os.path.join(root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names may not be UTF-8
         batch_size = self.settings.batch_size
         return choose_shard_size(self.model.version.artifacts, self.spec.precision, images, batch_size)
 
@@ -147,7 +147,7 @@ class PreparedTrain:
     claimed_output: ClassVar[str] = ""  # versions of a model never clash
 
     def check_new(self) -> None:
-        """A training can always be started once more."""
+        """Does nothing: a training can always be repeated."""
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
         """Whether an earlier request asks for the same."""
@@ -178,7 +178,7 @@ class PreparedEvaluate:
 
     @property
     def claimed_output(self) -> str:
-        """The path that only this job may write; empty where it lies in the job's folder."""
+        """The path that only this job may write; empty if it is in the job's folder."""
         return path_to_text(str(self.output)) if self.output else ""
 
     def check_new(self) -> None:
@@ -221,7 +221,7 @@ def prepare(settings: Settings, spec: ClassifySpec | TrainSpec | EvaluateSpec) -
     that key exists.
 
     Raises:
-        PigeonholeError: (or modeling's ModelingError) what is wrong.
+        PigeonholeError: (or modeling's ModelingError) if the spec cannot be carried out.
     """
     match spec:
         case ClassifySpec():
@@ -266,17 +266,17 @@ def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluat
 
 
 def pin_model(settings: Settings, ref: str) -> PinnedModel:
-    """The version that `ref` means now.
+    """The version that `ref` stands for now.
 
     Raises:
-        ModelingError: there is none, or its card cannot be read.
+        ModelingError: there is no such version, or its card cannot be read.
     """
     version = ModelStore(settings.models).resolve(ref)
     return PinnedModel(version, version.card())
 
 
 def check_precision(model: PinnedModel, precision: WantedPrecision) -> None:
-    """Raises UsageError where the model has no int8 weights; whether a worker's processor can use them shows later."""
+    """Raises UsageError where the model has no int8 weights; does not check whether workers support int8."""
     if precision == "int8" and not (model.version.path / INT8_FILE).is_file():
         why = model.card.why_no_int8()
         raise UsageError(f"--precision int8: {model.version.ref} {why}; leave the precision to auto")
@@ -287,7 +287,7 @@ def _absolute(output: Path | None) -> Path | None:
 
 
 def _describe_skipped(source: Source) -> str:
-    """What the source held besides images."""
+    """What the source holds besides images."""
     if not source.skipped:
         return ""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skipped.items()))

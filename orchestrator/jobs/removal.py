@@ -1,4 +1,4 @@
-"""Removing a model version, unless somebody still counts on it."""
+"""Removes a model version, unless an alias or an active job uses it."""
 
 import re
 from pathlib import Path
@@ -10,14 +10,14 @@ from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs
 from orchestrator.contract.jobs.requests import AnyJobRequest, TrainJobRequest
 from orchestrator.contract.settings import Settings
 
-JOBS_TOLD = 5
+JOBS_SHOWN = 5
 
 
 def find_version(settings: Settings, model: str) -> ModelVersion:
-    """The version to remove, which must be named by its number: nobody removes `latest` by mistake.
+    """The version to remove, which must be named by its number, so that nobody removes `latest` by mistake.
 
     Raises:
-        UsageError: no number.
+        UsageError: it is not named by its number.
         ModelNotFoundError: there is no such version.
     """
     version = ModelStore(settings.models).resolve(model)
@@ -27,32 +27,32 @@ def find_version(settings: Settings, model: str) -> ModelVersion:
 
 
 def check_removable(settings: Settings, version: ModelVersion) -> None:
-    """See that no alias stands for a version, and that no job which has not ended uses it.
+    """Check that no alias stands for a version, and that no active job uses it.
 
     Raises:
-        ModelInUseError: which alias or job it is, and what to do.
+        ModelInUseError: an alias or a job uses it.
     """
     ModelStore(settings.models).check_not_aliased(version)
     jobs = jobs_that_use(settings, version)
     if jobs:
-        more = f" and {len(jobs) - JOBS_TOLD} more" if len(jobs) > JOBS_TOLD else ""
-        shown = f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(jobs[:JOBS_TOLD])}{more}"
+        more = f" and {len(jobs) - JOBS_SHOWN} more" if len(jobs) > JOBS_SHOWN else ""
+        shown = f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(jobs[:JOBS_SHOWN])}{more}"
         raise ModelInUseError(f"{version.ref} is used by {shown}; wait with `pigeonhole wait`, or cancel")
 
 
 def remove_version(settings: Settings, version: ModelVersion) -> None:
-    """Remove a version; see `check_removable` and `ModelStore.remove` for what may be wrong."""
+    """Remove a version; see `check_removable` and `ModelStore.remove` for the errors."""
     check_removable(settings, version)
     ModelStore(settings.models).remove(version)
 
 
 def jobs_that_use(settings: Settings, version: ModelVersion) -> list[str]:
-    """Ids of the jobs that have not ended and want this version, oldest first."""
+    """Ids of the active jobs that use this version, oldest first."""
     found = []
     for job in active_jobs(settings):
         try:
             request = JobFolder.open(settings, job).request()
-        except NotFoundError:  # deleted by hand: it wants nothing any more
+        except NotFoundError:  # its folder was deleted by hand
             continue
         if _uses(request, version):
             found.append(job)
@@ -60,7 +60,7 @@ def jobs_that_use(settings: Settings, version: ModelVersion) -> list[str]:
 
 
 def _uses(request: AnyJobRequest, version: ModelVersion) -> bool:
-    """Whether a job works with a version, or trains from its weights."""
+    """Whether a job uses a version, or trains from its weights."""
     if isinstance(request, TrainJobRequest):
         weights = request.train.get("weights")
         return weights == version.ref or (isinstance(weights, str) and Path(weights) == version.path)

@@ -1,4 +1,4 @@
-"""Reading and proving what a job published."""
+"""Reads and verifies manifests."""
 
 import hashlib
 import json
@@ -115,7 +115,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = decode_json(path.read_bytes(), str(path), error=IntegrityError)
     except FileNotFoundError as err:
-        raise NotFoundError(f"the summary {str(path)!r} is missing; without it the manifest proves nothing") from err
+        raise NotFoundError(f"the summary {str(path)!r} is missing; without it the manifest cannot be verified") from err
     if not isinstance(summary, dict) or summary.get("version") != SUMMARY_VERSION:
         raise IntegrityError(f"{path} is not a summary of version {SUMMARY_VERSION}")
     validated(_Summary, summary, f"{path} is damaged", error=IntegrityError, whole=False)
@@ -135,22 +135,22 @@ def _manifest_of_job(settings: Settings, job: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What was compared, and every difference that was found."""
+class Verification:
+    """The result of a verification: what was compared, and every difference."""
 
     num_rows: int
     differences: list[str]
     checked: list[str]
-    unchecked: list[str]  # what is not at hand any more, and so was not compared
+    unchecked: list[str]  # not available any more, and so not compared
 
 
-def verify(settings: Settings, published: Published) -> Proof:
-    """Prove a manifest against its summary, its job's listing and its model, as far as these are at hand."""
+def verify(settings: Settings, published: Published) -> Verification:
+    """Compare a manifest with its summary, its job's listing and its model, as far as these are available."""
     return _Verifier(settings, published).run()
 
 
 class _Verifier:
-    """Gathers differences; one method a thing compared."""
+    """Collects differences; one method for each thing that is compared."""
 
     def __init__(self, settings: Settings, published: Published) -> None:
         self._settings = settings
@@ -161,12 +161,12 @@ class _Verifier:
         self._unchecked: list[str] = []
         self._num_rows = 0
 
-    def run(self) -> Proof:
+    def run(self) -> Verification:
         self._file()
         self._rows()
         self._listing()
         self._model()
-        return Proof(self._num_rows, self._differences, self._checked, self._unchecked)
+        return Verification(self._num_rows, self._differences, self._checked, self._unchecked)
 
     def _compare(self, what: str, found: object, expected: object) -> None:
         self._checked.append(what)
@@ -211,7 +211,7 @@ class _Verifier:
         self._compare("paths in listed order", listing.hexdigest(), self._summary["listing"]["sha256"])
 
     def _listing(self) -> None:
-        """The listing in the job's folder, where that is still there."""
+        """The listing in the job's folder, if that still exists."""
         try:
             folder = JobFolder.open(self._settings, self._summary["job"])
         except NotFoundError:

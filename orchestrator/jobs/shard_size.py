@@ -1,7 +1,7 @@
-"""How many images a shard has: what a worker does in about two seconds.
+"""How many images a shard has: as many as a worker classifies in about two seconds.
 
 That is short enough for prompt cancels, drains and turns of other jobs, for a small loss when a worker dies and for
-workers that end together; and long enough to make the cost of claiming shards and writing parts negligible. Sizes are
+workers that finish at about the same time; and long enough to make claiming shards and writing parts cheap. Sizes are
 powers of two and no smaller than a batch, so that shards of another size have the same batches, and so the same rows.
 """
 
@@ -15,12 +15,12 @@ from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, re
 
 SHARD_S = 2.0
 SMALLEST, LARGEST = 64, 4096
-UNKNOWN = 512  # at most, until a worker has measured the model
+UNKNOWN = 512  # images at most, until a worker has measured the model
 SAMPLE_IMAGES = 8
 _SAMPLE_S = 0.1
 _SAMPLE_BYTES = 64 << 20  # of an image
-_BYTES_PER_S = 60e6  # that a core decodes, roughly: 40 of small JPEGs, 140 of large ones, 80 of large PNGs
-_IMAGE_S = 20e-6  # that the smallest takes
+_BYTES_PER_S = 60e6  # decoded by one core, roughly: 40 MB of small JPEGs, 140 of large ones, 80 of large PNGs
+_IMAGE_S = 20e-6  # for the smallest image
 
 
 def choose_shard_size(
@@ -44,9 +44,9 @@ def round_shard_size(images_per_sec: float, batch_size: int) -> int:
 
 
 def decode_rate(images: Iterable[str]) -> float:
-    """Images a second that the cores of this machine read and decode; infinite where none can be read.
+    """Images per second that the cores of this machine read and decode; infinite where none can be read.
 
-    Reading is timed; decoding is only estimated from the size, as a file may crash the process that decodes it.
+    Reading is timed; decoding is only estimated from the size, because a file may crash the process that decodes it.
     """
     num_images, elapsed_s, num_bytes = 0, 0.0, 0
     for image in images:
@@ -54,7 +54,7 @@ def decode_rate(images: Iterable[str]) -> float:
         try:
             data = _read(image)
         except (OSError, ValueError):
-            data = b""  # its row will say so
+            data = b""  # its row will have the error
         elapsed_s += time.perf_counter() - started
         num_images, num_bytes = num_images + bool(data), num_bytes + len(data)
         if elapsed_s > _SAMPLE_S:
@@ -66,7 +66,7 @@ def decode_rate(images: Iterable[str]) -> float:
 
 
 def _read(image: str) -> bytes:
-    """A regular file's bytes; none of a link, a pipe or a very large file."""
+    """A regular file's bytes; empty for a link, a pipe or a very large file."""
     with open(os.open(image, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         facts = os.fstat(file.fileno())
         return file.read() if stat.S_ISREG(facts.st_mode) and facts.st_size <= _SAMPLE_BYTES else b""

@@ -1,7 +1,7 @@
 """What can be classified: a folder, a glob, a list of paths (a file or standard input), or one image.
 
 A source yields paths relative to its root while it is being read, in an order that depends on names alone.
-What a folder or a glob leaves out is counted by reason. Every path of a list becomes a row.
+Files of a folder or a glob that are left out are counted by reason. Every path of a list becomes a row.
 """
 
 import csv
@@ -30,7 +30,9 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 def text_paths(file: IO[bytes], text: str) -> Iterator[str]:
     """One path a line; where a NUL byte comes before the first end of a line (`find -print0`), one path a NUL."""
-    read = getattr(file, "read1", file.read)  # returns what is there: the first paths of a slow writer come at once
+    read = getattr(
+        file, "read1", file.read
+    )  # returns what is available: the first paths of a slow writer are not delayed
     rest = b""
     while b"\0" not in rest and b"\n" not in rest and (data := read(_READ_BYTES)):
         rest += data
@@ -91,7 +93,7 @@ _GLOB = re.compile(r"[*?\[]")
 class Source:
     """An opened source: its root, its paths as they are read, and what was left out so far.
 
-    is_stream: it is a pipe, whose writer may take long for the next path; nothing is read of it before it is asked for.
+    is_stream: a pipe, whose writer may take long for the next path; nothing is read from it before it is needed.
     """
 
     text: str  # as the operator wrote it
@@ -118,7 +120,7 @@ class SourceOptions:
 
 
 def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = None) -> Source:
-    """Open what the operator named; standard input is not read yet.
+    """Open the source that the operator named; standard input is not read yet.
 
     Raises:
         NotFoundError: there is no such file or folder.
@@ -130,13 +132,13 @@ def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = 
         source.is_stream = True
         return source
     suffix = path.suffix.lower()
-    is_file = os.path.isfile(text)  # noqa: PTH113 pathlib's raises for a name too long or a folder it may not search
+    is_file = os.path.isfile(text)  # noqa: PTH113 pathlib raises for names that are too long and folders that cannot be searched
     if is_file and suffix in LIST_EXTENSIONS:
         source = _open_list(text, _open_file(text), options, path.parent, is_csv=suffix == ".csv")
-        source.peek()  # so that a file that is no list fails here
+        source.peek()  # so that a file that is not a list fails here
         return source
     if options.root is not None:
-        raise UsageError(f"--root {str(options.root)!r} goes with a list of paths, and {text!r} is none")
+        raise UsageError(f"--root {str(options.root)!r} needs a list of paths, and {text!r} is not one")
     if os.path.isdir(text):  # noqa: PTH112
         return _open_folder(text, path, options)
     if is_file and (suffix in IMAGE_EXTENSIONS or options.all_files):
@@ -288,7 +290,7 @@ class _Walk:
         elif not self._options.recursive:
             self._source.skipped["subfolder"] += 1
         elif self._wanted(parts) or self._descend(parts):
-            yield "/".join(parts)  # the worker reports outside_root, so that its images are not dropped silently
+            yield "/".join(parts)  # the worker reports outside_root, so that the images in it are not dropped silently
 
     def _file(self, path: tuple[str, ...]) -> Iterator[str]:
         if not self._wanted(path):
@@ -316,12 +318,12 @@ def _list_paths(given: Iterator[str], root: str) -> Iterator[str]:
     """Paths relative to the root.
 
     Raises:
-        UsageError: the first one lies outside the root, so another root is meant.
+        UsageError: the first one is outside the root, so another root is needed.
     """
     paths = (_inside(path, root) for path in given)
     first = next(paths, "")
     if first.startswith("/"):
-        raise UsageError(f"the list's first path {first!r} lies outside its root {root!r}; say where with --root")
+        raise UsageError(f"the list's first path {first!r} is outside its root {root!r}; choose another with --root")
     if first:
         yield first
     yield from paths
@@ -340,5 +342,5 @@ def _inside(path: str, root: str) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    """Absolute, with links kept as the operator names them, unless `..` may follow a link."""
+    """The absolute path, with links kept as the operator names them, unless `..` may follow a link."""
     return Path(os.path.realpath(path)) if ".." in path.parts else Path.cwd() / path

@@ -16,14 +16,14 @@ class ClassifySpec:
     source: str
     model: str
     output: Path | None = None  # None: in the job's folder
-    output_format: Format | None = None  # None: by the output's name
+    output_format: Format | None = None  # None: by the suffix of the output's name
     overwrite: bool = False
     top_k: int = 5
     shard_size: int | None = None  # None: by measurement
     precision: WantedPrecision = "auto"
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
-    need_worker: bool = True  # refuse to submit where no worker would do the work
+    need_worker: bool = True  # refuse to submit where no worker listens
     reading: SourceOptions = field(default_factory=SourceOptions)
 
 

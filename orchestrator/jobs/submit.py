@@ -1,16 +1,15 @@
-"""Submitting prepared jobs: make the checks that need the server, write the job down, then notify the workers.
+"""Submitting prepared jobs: make the checks that need the server, write the job to the disk, then notify the workers.
 
 All checks come first, so that an invalid job fails immediately and leaves nothing behind.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
-from orchestrator.contract.jobs.end import conclude, stopped_outcome
+from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.jobs.listing import ListingFacts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 
 OnListing = Callable[[str, int], None]
-"""Receives the job and the number of images listed so far, now and then."""
+"""Receives the job and the number of images listed so far, at intervals."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Submission:
 
 
 class ListingInterruptedError(PigeonholeError):
-    """The operator stopped a submission; half a listing is no job."""
+    """The operator interrupted a submission; a job needs a complete listing."""
 
     exit_code = ExitCode.INTERRUPTED
 
@@ -65,30 +64,30 @@ class JobClient:
 
     @cached_property
     def _app(self) -> "Celery":
-        """Celery, which commands that only read never import."""
+        """The Celery app; commands that only read never import Celery."""
         from orchestrator.contract.app import create_app
 
         return create_app(self.settings.require_server_url())
 
     def ring(self, queue: str, job: str) -> None:
-        """Hang a doorbell."""
+        """Send a doorbell."""
         from orchestrator.contract.app import ring
 
         ring(self._app, queue, job)
 
     def require_worker(self, queue: str) -> None:
-        """Raises UnavailableError where no living worker listens to `queue`."""
+        """Raises UnavailableError where no live worker listens to `queue`."""
         if not self.ledger.live_workers.num_listeners(queue):
             raise UnavailableError(
                 f"no worker listens to the queue {queue!r}; start one with `pigeonhole worker`, "
-                "or leave the job waiting for one with --detach"
+                "or let the job wait for one with --detach"
             )
 
     def submit(self, prepared: Prepared, *, on_listing: OnListing = lambda job, num_images: None) -> Submission:
-        """Submit a job. That of a classify job returns when its listing is whole; workers begin long before.
+        """Submit a job. For a classify job, returns when its listing is complete; workers begin long before.
 
         Raises:
-            PigeonholeError: what is wrong, before anything was written.
+            PigeonholeError: the job cannot be submitted; nothing was written.
         """
         if prepared.spec.idempotency_key:
             earlier = self._earlier(prepared.spec.idempotency_key, prepared)
@@ -104,7 +103,7 @@ class JobClient:
         return self._submit_whole(prepared.request(job), prepared.num_images)
 
     def _submit_and_list(self, request: ClassifyRequest, source: Source, on_listing: OnListing) -> Submission:
-        """Submit a job of shards that are listed from now on."""
+        """Submit a classify job, then list its images."""
         folder = JobFolder.create(self.settings, request)
         lister = Lister(folder, request, self.ledger, self.ring)
         try:
@@ -113,12 +112,12 @@ class JobClient:
         except BaseException as err:
             lister.fail(err)
             if isinstance(err, KeyboardInterrupt):
-                message = f"interrupted before all was listed: job {folder.job} ends; submit it again"
+                message = f"interrupted before all images were listed: job {folder.job} ends; submit it again"
                 raise ListingInterruptedError(message) from err
             raise
 
     def _submit_whole(self, request: TrainJobRequest | EvaluateJobRequest, num_images: int) -> Submission:
-        """Submit a job that a child process of a worker does as a whole: one shard, listed from the first."""
+        """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
         folder = JobFolder.create(self.settings, request)
         fields: dict[str, str | int] = {"kind": request.kind, "listed": 1, "num_shards": 1, "num_images": num_images}
         entered = self._enter(folder, request, fields)
@@ -127,7 +126,7 @@ class JobClient:
         return entered
 
     def cancel(self, job: str) -> str:
-        """Cancel a job; returns the state it is in then."""
+        """Cancel a job; returns its state after that."""
         folder = JobFolder.open(self.settings, job)
         outcome = folder.outcome()
         if outcome is not None:
@@ -139,11 +138,11 @@ class JobClient:
             folder.withdraw_cancel()  # too late: the job must not end as cancelled if the server forgets it
             return state
         self.ring(FINALIZE, job)
-        outcome = self._end_unworked(folder, ledger)
+        outcome = self._end_without_worker(folder, ledger)
         return outcome.state if outcome else state
 
-    def _end_unworked(self, folder: JobFolder, ledger: RecoveringLedger) -> Outcome | None:
-        """End a cancelled job here where no worker is alive to end it; None where one is, or a worker's lease holds."""
+    def _end_without_worker(self, folder: JobFolder, ledger: RecoveringLedger) -> Outcome | None:
+        """End a cancelled job here if no worker is alive; None if one is, or if a worker's lease still counts."""
         if any(worker.alive for worker in self.ledger.live_workers.workers()):
             return None
         state, fence = ledger.take_finalize_lease(folder.job, "the operator", FINALIZE_LEASE_S)
@@ -164,7 +163,7 @@ class JobClient:
             raise UsageError(f"job {owner} will write {output}; wait for it, cancel it, or name another output")
 
     def _enter(self, folder: JobFolder, request: AnyJobRequest, fields: dict[str, str | int]) -> Submission:
-        """Enter the job into the ledger; where another was faster with its key or its output, remove ours again."""
+        """Enter the job into the ledger; remove its folder if another job has its key or output already."""
         try:
             verdict, job = self.ledger.create(
                 folder.job,
@@ -173,9 +172,9 @@ class JobClient:
                 key=request.idempotency_key or "",
                 fingerprint=fingerprint(request),
             )
-        except SERVER_ERRORS:  # it may know the job or not: an end on the disk is right in both cases
+        except SERVER_ERRORS:  # the ledger may have the job or not: an outcome on the disk is right in both cases
             error = "the server went away while the job was submitted; submit it again"
-            folder.write_outcome(Outcome(state="failed", ended=datetime.now(UTC), error=error))
+            folder.write_outcome(make_outcome("failed", None, error=error))
             raise
         if verdict == "created":
             folder.activate()

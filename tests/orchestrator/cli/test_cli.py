@@ -263,7 +263,7 @@ def test_a_configured_server_that_does_not_answer_is_told_and_nothing_is_left_be
         (["classify", "in", "--model", "digits", "-o", "in", "--format", "csv"], 2, "is a folder; name a file in it"),
         (["classify", "in", "--model", "digits", "-o", "mine.csv"], 2, "replace it with --overwrite"),
         (["classify", "in", "--model", "digits", "-o", "pipe.csv", "--overwrite"], 2, "is not a regular file"),
-        (["classify", "in", "--model", "digits", "--root", "in"], 2, "goes with a list of paths"),
+        (["classify", "in", "--model", "digits", "--root", "in"], 2, "needs a list of paths"),
         (["train", "nowhere", "--name", "m"], 4, "there is no 'nowhere'"),
         (["train", "empty", "--name", "m"], 2, "expected a folder per class"),
         (["train", "in", "--name", "No Name"], 2, "model name 'No Name' must be"),

@@ -21,7 +21,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.jobs.results import Proof, find_published, verify
+from orchestrator.jobs.results import Verification, find_published, verify
 from tests.support.fakes import FakeFinalizeLease, make_job, write_fake_parts
 from tests.support.published_models import publish_model
 from workers.finalize.publish import publish_manifest
@@ -39,7 +39,7 @@ class Publication:
     manifest: Path
     model: ModelVersion
 
-    def verify(self) -> Proof:
+    def verify(self) -> Verification:
         return verify(self.settings, find_published(self.settings, str(self.manifest)))
 
     def differing(self) -> set[str]:

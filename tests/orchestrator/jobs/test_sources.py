@@ -393,7 +393,7 @@ def test_a_lists_root_is_its_folder_and_standard_inputs_the_present_one(tmp_path
 
 
 def test_a_root_for_what_is_no_list_is_a_mistake(tmp_path):
-    with pytest.raises(UsageError, match="--root '/tmp' goes with a list"):
+    with pytest.raises(UsageError, match="--root '/tmp' needs a list"):
         read(tmp_path, root=Path("/tmp"))
 
 
@@ -408,7 +408,9 @@ def test_absolute_paths_below_the_root_become_relative_and_others_stay(tmp_path)
 def test_a_list_that_begins_outside_its_root_is_refused_with_the_cure(tmp_path):
     (tmp_path / "list.txt").write_text("/scans/a.png\n")
 
-    with pytest.raises(UsageError, match=r"first path '/scans/a.png' lies outside its root .*; say where with --root"):
+    with pytest.raises(
+        UsageError, match=r"first path '/scans/a.png' is outside its root .*; choose another with --root"
+    ):
         read(tmp_path / "list.txt")
 
 
