@@ -263,7 +263,7 @@ def test_no_file_names_a_host_or_holds_a_secret():
 
 @pytest.mark.integration
 def test_server_keeps_its_data_refuses_strangers_and_shows_no_password(tmp_path: Path):
-    from orchestrator.stack.stack import find_server_program
+    from orchestrator.stack.server import find_server_program
 
     program = tmp_path / "bin" / "valkey-server"
     program.parent.mkdir()

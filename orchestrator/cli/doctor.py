@@ -19,7 +19,7 @@ from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect, redact, require_answer
 from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.stack.stack import find_server_program
+from orchestrator.stack.server import find_server_program
 
 LOW_DISK_BYTES = 1 << 30
 

@@ -7,7 +7,8 @@ from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server import redact
 from orchestrator.contract.settings import get_settings
-from orchestrator.stack.stack import Process, Stack
+from orchestrator.stack.process import Process
+from orchestrator.stack.stack import Stack
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 from orchestrator.cli.client import open_client
 from orchestrator.cli.output import duration, json_option, print_json, print_table
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.stack.stack import SAFE_PATH
+from orchestrator.stack.process import SAFE_PATH
 
 
 @click.command()

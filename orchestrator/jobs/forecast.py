@@ -23,7 +23,7 @@ from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.jobs.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
 from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
 from orchestrator.jobs.prepare import PreparedClassify
-from orchestrator.stack.stack import SAFE_PATH
+from orchestrator.stack.process import SAFE_PATH
 
 SAMPLE_IMAGES = 256  # a share of 50 % is known to 6 percentage points; eight batches of the default size
 LIMIT_S = 30.0  # of measuring; slow models are measured on fewer images

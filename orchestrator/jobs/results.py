@@ -115,7 +115,9 @@ def read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = decode_json(path.read_bytes(), str(path), error=IntegrityError)
     except FileNotFoundError as err:
-        raise NotFoundError(f"the summary {str(path)!r} is missing; without it the manifest cannot be verified") from err
+        raise NotFoundError(
+            f"the summary {str(path)!r} is missing; without it the manifest cannot be verified"
+        ) from err
     if not isinstance(summary, dict) or summary.get("version") != SUMMARY_VERSION:
         raise IntegrityError(f"{path} is not a summary of version {SUMMARY_VERSION}")
     validated(_Summary, summary, f"{path} is damaged", error=IntegrityError, whole=False)

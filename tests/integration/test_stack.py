@@ -17,7 +17,8 @@ import pytest
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
-from orchestrator.stack.stack import Process, Stack
+from orchestrator.stack.process import Process
+from orchestrator.stack.stack import Stack
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND
