@@ -1,4 +1,4 @@
-"""The `pigeonhole` command. Only click is imported until a command runs, so that help is instant."""
+"""The `pigeonhole` command. Only click is imported until a command runs, so that help is fast."""
 
 import click
 
@@ -6,21 +6,21 @@ from orchestrator.cli.lazy import Entry, LazyGroup
 
 COMMANDS = {
     "demo": Entry("demo:demo", "A whole run in about a minute: no GPU, server or data needed."),
-    "scan": Entry("scan:scan", "Look through training data: what loads, what is doubled, what is missing."),
+    "scan": Entry("scan:scan", "Check training data: unreadable images, duplicates, too few images."),
     "train": Entry("train:train", "Train a classifier on labelled images, from scratch or from weights."),
     "classify": Entry("classify:classify", "Classify the images of a folder, glob or list into a manifest."),
     "jobs": Entry("jobs:jobs", "List jobs, newest first."),
-    "status": Entry("jobs:status", "Show how far a job is."),
+    "status": Entry("jobs:status", "Show the state and progress of a job."),
     "watch": Entry("jobs:watch", "Follow a job until it ends."),
-    "wait": Entry("jobs:wait", "Wait in silence until jobs end."),
-    "cancel": Entry("jobs:cancel", "End a job early."),
+    "wait": Entry("jobs:wait", "Wait until jobs end, without output."),
+    "cancel": Entry("jobs:cancel", "Cancel a job."),
     "results": Entry("results:results", "Show, check and filter manifests."),
     "models": Entry("models:models", "Published models: list, show, evaluate, explain, export, ..."),
     "worker": Entry("worker:worker", "Start a worker on one device of this machine."),
-    "workers": Entry("worker:workers", "List the workers that are alive."),
-    "up": Entry("stack:up", "Start the local stack: a server and a worker a device."),
+    "workers": Entry("worker:workers", "Show the workers."),
+    "up": Entry("stack:up", "Start the local stack: a server and a worker for each device."),
     "down": Entry("stack:down", "Stop the local stack."),
-    "doctor": Entry("doctor:doctor", "Say what works, what does not, and what mends it."),
+    "doctor": Entry("doctor:doctor", "Check the installation, and say how to fix what does not work."),
     "completion": Entry("completion:completion", "Print the shell's completion script."),
 }
 
@@ -34,7 +34,7 @@ COMMANDS = {
 def main() -> None:
     """Pigeonhole, a sorting office for images.
 
-    Train image classifiers and classify folders of any size, on this machine or on many.
+    Train image classifiers and classify folders of any size, on one machine or many.
 
     \b
       pigeonhole demo                                       see it work

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.inference.engines.choice import WANTED_PRECISIONS
-from orchestrator.cli.client import open_or_start_client, print_job, say_existed
-from orchestrator.cli.output import duration, json_option, print_json, say
+from orchestrator.cli.client import open_or_start_client, print_existed, print_job
+from orchestrator.cli.output import duration, json_option, print_json, print_message
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
@@ -73,14 +73,14 @@ class FailureLimit(click.ParamType[MaxFailures]):
     help="Stop and exit with 3 once more than this number or share of images has failed.",
 )
 @click.option("--recursive/--no-recursive", default=True, show_default=True, help="Descend into folders.")
-@click.option("--follow-symlinks", is_flag=True, help="Also read images that symlinks lead to outside the source.")
-@click.option("--all-files", is_flag=True, help="Treat every file as an image, whatever its name.")
+@click.option("--follow-symlinks", is_flag=True, help="Also read images outside the source that symlinks point to.")
+@click.option("--all-files", is_flag=True, help="Treat every file as an image, also without an image's extension.")
 @click.option(
     "--root", type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that the paths of a list are relative to; default: the list's own, or the current one for '-'.",
+    help="Folder that the paths of a list are relative to; default: the list's folder, or the current folder for '-'.",
 )  # fmt: skip
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
-@click.option("--detach", is_flag=True, help="Print the job's id once it is listed, and return.")
+@click.option("--detach", is_flag=True, help="Print the job's id when its images are listed, and return.")
 @click.option(
     "--plan",
     is_flag=True,
@@ -99,7 +99,7 @@ def classify(
     as_json: bool,
     **spec: Any,
 ) -> None:
-    """Classify the images of SOURCE; every one of them becomes a row of the manifest.
+    """Classify the images of SOURCE; every image becomes a row of the manifest.
 
     SOURCE is a folder, a quoted glob, an image, a list of paths (.txt, or .csv with a column `path`), or - for
     a list on standard input. Hidden files and files without an image's extension are counted, not classified;
@@ -126,11 +126,11 @@ def classify(
     finally:
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE, nl=False, err=True)
-    say_existed(submission)
+    print_existed(submission)
     if submission.facts:
         num_images = submission.facts.num_images
         counted = f"{num_images:,} {'image' if num_images == 1 else 'images'}"
-        say(f"job {submission.job}: {counted}{_left_out(dict(submission.facts.skipped))}")
+        print_message(f"job {submission.job}: {counted}{_left_out(dict(submission.facts.skipped))}")
     if detach:
         print_job(submission.job, as_json=as_json)
     else:
@@ -148,7 +148,7 @@ def _show_listing() -> OnListing:
 
 
 def _left_out(skipped: dict[str, int]) -> str:
-    """What a source held besides images."""
+    """The files of a source that are not images, by reason."""
     if not skipped:
         return ""
     return "; left out: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
@@ -156,13 +156,13 @@ def _left_out(skipped: dict[str, int]) -> str:
 
 def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
     """Show the job until it ends, then the path of its manifest."""
-    from orchestrator.cli.progress import end_code, follow_to_end, say_end
+    from orchestrator.cli.progress import end_code, follow_to_end, print_end
     from orchestrator.jobs.follow import to_json
 
     record = follow_to_end(client, job)
-    say_end(record)
+    print_end(record)
     if record.result:
-        say_decisions(JobFolder.open(client.settings, job))
+        print_decisions(JobFolder.open(client.settings, job))
     if as_json:
         print_json(to_json(client.settings, record))
     elif record.result:
@@ -170,52 +170,52 @@ def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
     sys.exit(end_code(record))
 
 
-def say_decisions(folder: JobFolder) -> None:
-    """Say how many images need a person, where the model decides."""
+def print_decisions(folder: JobFolder) -> None:
+    """Print how many images need a review, if the model is calibrated."""
     from orchestrator.cli.results import describe_decisions
     from orchestrator.jobs.results import read_summary
 
     counts = read_summary(folder.summary)["counts"]
     if decided := describe_decisions(counts):
-        say(decided)
+        print_message(decided)
     if counts["decisions"].get("review"):
-        say(f"`pigeonhole results show {folder.job} --decision review` shows what to look at")
+        print_message(f"`pigeonhole results show {folder.job} --decision review` shows them")
 
 
 def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:
     """Measure a sample of the images on this machine, and print how the job would go."""
-    from orchestrator.jobs.forecast import forecast  # numpy: only where something is measured
+    from orchestrator.jobs.forecast import forecast  # imports numpy, so only here
 
-    say("measuring a sample on this machine; nothing is submitted")
-    told = forecast(prepared)
+    print_message("measuring a sample on this machine; nothing is submitted")
+    planned = forecast(prepared)
     if as_json:
-        print_json(asdict(told))
+        print_json(asdict(planned))
         return
-    for name, text in _lines(told):
+    for name, text in _lines(planned):
         click.echo(f"{name:12} {text}")
 
 
-def _lines(told: "Forecast") -> list[tuple[str, str]]:
+def _lines(plan: "Forecast") -> list[tuple[str, str]]:
     """Name and text of each fact."""
-    stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in told.stage_images_per_sec.items())
+    stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in plan.stage_images_per_sec.items())
     times = ", ".join(
-        f"{_count(num_workers, 'worker')} {duration(seconds)}" for num_workers, seconds in told.expected_s.items()
+        f"{_count(num_workers, 'worker')} {duration(seconds)}" for num_workers, seconds in plan.expected_s.items()
     )
-    left_out = ", ".join(f"{count} {reason}" for reason, count in told.skipped.items())
-    codes = ", ".join(f"{count} {code}" for code, count in told.error_codes.items())
-    shared = " if the storage, which they share, keeps up" if told.bound == "storage" else ""
+    left_out = ", ".join(f"{count} {reason}" for reason, count in plan.skipped.items())
+    codes = ", ".join(f"{count} {code}" for code, count in plan.error_codes.items())
+    shared = " if the storage, which they share, keeps up" if plan.bound == "storage" else ""
     lines = [
-        ("source", f"{told.source}: {_count(told.num_images, 'image')} in {_count(told.num_shards, 'shard')}"),
+        ("source", f"{plan.source}: {_count(plan.num_images, 'image')} in {_count(plan.num_shards, 'shard')}"),
         ("left out", left_out),
-        ("model", f"{told.model} by {told.engine}, {_count(told.batch_size, 'image')} in a batch"),
+        ("model", f"{plan.model} by {plan.engine}, {_count(plan.batch_size, 'image')} in a batch"),
         (
             "measured",
-            f"{_count(told.num_measured, 'image')} in {duration(told.elapsed_s)}: {told.images_per_sec:,.0f} images/s",
+            f"{_count(plan.num_measured, 'image')} in {duration(plan.elapsed_s)}: {plan.images_per_sec:,.0f} images/s",
         ),
-        ("limited by", f"{told.bound} (images/s by stage: {stages})" if told.bound else ""),
-        ("time", f"{times} (workers like this machine, each with a device and cores of its own{shared})"),
-        ("unreadable", _share_text(told.unreadable) + (f": {codes} in the sample" if codes else "")),
-        *((name, _share_text(share)) for name, share in told.decisions.items()),
+        ("limited by", f"{plan.bound} (images/s by stage: {stages})" if plan.bound else ""),
+        ("time", f"{times} (workers like this machine, each with its own device and cores{shared})"),
+        ("unreadable", _share_text(plan.unreadable) + (f": {codes} in the sample" if codes else "")),
+        *((name, _share_text(share)) for name, share in plan.decisions.items()),
     ]
     return [(name, text) for name, text in lines if text]
 
@@ -225,7 +225,7 @@ def _count(number: int, word: str) -> str:
 
 
 def _share_text(share: "Share") -> str:
-    """A share with its interval, where the sample leaves one."""
+    """A share, with its interval unless it is exact."""
     if share.low == share.high:
         return f"{share.share:.1%}"
     return f"{share.share:.1%} ({share.low:.1%} to {share.high:.1%})"

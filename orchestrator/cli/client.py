@@ -3,14 +3,14 @@
 import click
 import redis
 
-from orchestrator.cli.output import print_json, say
+from orchestrator.cli.output import print_json, print_message
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.submit import JobClient, Submission
 
 
 def open_client() -> JobClient:
-    """The client of the configured server, or of the local stack's where that runs.
+    """The client of the configured server, else of the local stack's.
 
     Raises:
         UnavailableError: there is no server, or it does not answer.
@@ -21,14 +21,14 @@ def open_client() -> JobClient:
 def open_or_start_client() -> JobClient:
     """The client; where no server is configured and no local stack runs, the local stack is started first.
 
-    Prepare the job before, so that an invalid one starts nothing.
+    Prepare the job first, so that an invalid job starts nothing.
     """
     settings = get_settings()
     if settings.server_url is None and not _local_server_answers(settings):
         from orchestrator.contract.devices import list_devices
         from orchestrator.stack.stack import Stack
 
-        say("no server is configured: starting the local stack (`pigeonhole down` stops it)")
+        print_message("no server is configured: starting the local stack (`pigeonhole down` stops it)")
         Stack(settings).up(list_devices())
     return JobClient(settings)
 
@@ -43,10 +43,10 @@ def _local_server_answers(settings: Settings) -> bool:
         return False
 
 
-def say_existed(submission: Submission) -> None:
-    """Say so where the idempotency key stands for an earlier job."""
+def print_existed(submission: Submission) -> None:
+    """Print a message if the idempotency key stands for an earlier job."""
     if submission.existed:
-        say(f"the same idempotency key stands for job {submission.job} already; nothing new was submitted")
+        print_message(f"job {submission.job} was submitted with this idempotency key before; nothing new was submitted")
 
 
 def print_job(job: str, *, as_json: bool) -> None:

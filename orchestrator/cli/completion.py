@@ -7,7 +7,7 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete pigeonhole's commands and options.
+    """Print a script for SHELL that completes the commands and options of pigeonhole.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`pigeonhole demo`: train on made glyphs and read a scanned page, with a real server and a real worker."""
+"""`pigeonhole demo`: train on generated glyphs and read a scanned page, with a real server and a real worker."""
 
 import shutil
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import duration, json_option, print_json, say
+from orchestrator.cli.output import duration, json_option, print_json, print_message
 from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
@@ -22,7 +22,7 @@ from orchestrator.stack.stack import Stack
 
 MARKER = ".pigeonhole-demo"  # marks a folder that a demo made and may replace
 MODEL = "characters"
-EPOCHS = 12  # the glyphs are few and varied; the recipe's own number suits sets ten times as large
+EPOCHS = 12  # fewer than the recipe's, which suits data sets that are ten times as large
 
 
 @click.command()
@@ -37,7 +37,7 @@ EPOCHS = 12  # the glyphs are few and varied; the recipe's own number suits sets
 def demo(output: Path, seed: int, as_json: bool) -> None:
     """Print a page, scan it askew, and read it back with a classifier trained on other fonts.
 
-    Training and reading go through a server and a worker of the demo's own, which are stopped at the end.
+    Training and classification use a server and a worker of the demo's own, which are stopped at the end.
 
     \b
     Example:
@@ -49,27 +49,29 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
     settings = Settings(home=output / "home", server_url=None)
     stack = Stack(settings)
     try:
-        with ThreadPoolExecutor(1) as beside:
-            starting = beside.submit(stack.up, ["cpu"])
-            say("1/4  printing a page in six lines of fonts, scanning it askew, cutting it into characters")
+        with ThreadPoolExecutor(1) as background:
+            starting = background.submit(stack.up, ["cpu"])
+            print_message("1/4  printing a page in six lines of fonts, scanning it askew, cutting it into characters")
             prepared = prepare(output, seed)
             starting.result()
-        say(f"     {prepared.num_glyphs} glyphs in other fonts to learn from, {len(prepared.cut.characters)} to read")
+        print_message(
+            f"     {prepared.num_glyphs} glyphs in other fonts to train on, {len(prepared.cut.characters)} to read"
+        )
         client = JobClient(settings)
-        say("2/4  training a character classifier through the queue")
+        print_message("2/4  training a character classifier through the queue")
         training = TrainSpec(prepared.glyphs, MODEL, {"architecture": "cnn", "epochs": EPOCHS})
         model = _run(client, client.submit(prepare_job(settings, training)).job)
-        say("3/4  classifying the page's characters through the queue")
+        print_message("3/4  classifying the page's characters through the queue")
         manifest = output / "characters.csv"
         spec = ClassifySpec(str(prepared.characters), model.result, output=manifest)
         _run(client, client.submit(prepare_job(settings, spec)).job)
-        say("4/4  joining the answers to text")
+        print_message("4/4  joining the answers to text")
         rows = list(find_published(settings, str(manifest)).rows())
         conclusion = conclude(prepared, [(row.prediction.labels, row.prediction.scores) for row in rows])
     finally:
         stack.down()
     facts = _facts(prepared, conclusion, manifest, settings, model.result, time.monotonic() - started)
-    print_json(facts) if as_json else _tell(conclusion, facts)
+    print_json(facts) if as_json else _print_result(conclusion, facts)
 
 
 def _clear(output: Path) -> None:
@@ -78,7 +80,7 @@ def _clear(output: Path) -> None:
         Stack(Settings(home=output / "home", server_url=None)).down()
         shutil.rmtree(output)
     elif output.exists() and any(output.iterdir()):
-        raise UsageError(f"{str(output)!r} holds other things; name another folder with --output")
+        raise UsageError(f"{str(output)!r} holds other files; name another folder with --output")
     output.mkdir(parents=True, exist_ok=True)
     (output / MARKER).touch()
 
@@ -100,7 +102,7 @@ def _run(client: JobClient, job: str) -> JobRecord:
 def _facts(
     prepared: Prepared, conclusion: Conclusion, manifest: Path, settings: Settings, model: str, elapsed_s: float
 ) -> dict[str, object]:
-    """What the demo made and measured."""
+    """The results of the demo."""
     return {
         "character_accuracy": round(conclusion.accuracy, 4),
         "character_accuracy_by_shape": round(conclusion.accuracy_by_shape, 4),
@@ -116,16 +118,16 @@ def _facts(
     }
 
 
-def _tell(conclusion: Conclusion, facts: dict[str, object]) -> None:
+def _print_result(conclusion: Conclusion, facts: dict[str, object]) -> None:
     """Print the text beside its original, and the paths of the results."""
     click.echo()
     for line in conclusion.side_by_side:
         click.echo(line)
     click.echo()
     click.secho(
-        f"{conclusion.num_characters} characters, {conclusion.accuracy:.1%} read right "
-        f"({conclusion.accuracy_by_shape:.1%} by shape alone, before their neighbours were looked at), "
-        f"{conclusion.num_doubtful} doubtful, {duration(float(str(facts['seconds'])))} in all",
+        f"{conclusion.num_characters} characters, {conclusion.accuracy:.1%} read correctly "
+        f"({conclusion.accuracy_by_shape:.1%} by shape alone, without neighbouring characters), "
+        f"{conclusion.num_doubtful} doubtful, {duration(float(str(facts['seconds'])))}",
         bold=True,
     )
     for name in ("picture", "manifest", "summary", "model"):

@@ -26,7 +26,7 @@ LOW_DISK_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing looked at."""
+    """The result of one check. `cure`: what to do if it failed."""
 
     name: str
     ok: bool
@@ -37,30 +37,32 @@ class CheckResult:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say what works, what does not, and the command that mends it. Exit 1 if something does not.
+    """Check the installation, and say how to fix what does not work. Exit 1 if a check fails.
 
     \b
     Example:
       pigeonhole doctor
     """
     settings = get_settings()
-    looks = (_python, _torch, _home, _server_program, _server, _workers, _jobs, _models)
-    findings = [_look(look, settings) for look in looks]
+    checks = (_python, _torch, _home, _server_program, _server, _workers, _jobs, _models)
+    results = [_run(check, settings) for check in checks]
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(result) for result in results])
     else:
-        for finding in findings:
-            click.secho("ok   " if finding.ok else "BAD  ", fg="green" if finding.ok else "red", nl=False)
-            click.echo(f"{finding.name:10} {finding.found}" + (f"\n{'':16}mend it: {finding.cure}" * (not finding.ok)))
-    sys.exit(ExitCode.OK if all(finding.ok for finding in findings) else ExitCode.FAILED)
+        for result in results:
+            click.secho("ok   " if result.ok else "BAD  ", fg="green" if result.ok else "red", nl=False)
+            click.echo(f"{result.name:10} {result.found}" + (f"\n{'':16}fix: {result.cure}" * (not result.ok)))
+    sys.exit(ExitCode.OK if all(result.ok for result in results) else ExitCode.FAILED)
 
 
-def _look(look: Callable[[Settings], CheckResult], settings: Settings) -> CheckResult:
-    """What one look found; an error is a finding, too, and no reason not to look further."""
+def _run(check: Callable[[Settings], CheckResult], settings: Settings) -> CheckResult:
+    """Run one check; an error is a failed check, and the others still run."""
     try:
-        return look(settings)
+        return check(settings)
     except PigeonholeError as err:
-        return CheckResult(look.__name__.removeprefix("_"), False, str(err), "correct that, and look again")
+        return CheckResult(
+            check.__name__.removeprefix("_"), False, str(err), "correct that, then run `pigeonhole doctor` again"
+        )
 
 
 def _python(_: Settings) -> CheckResult:
@@ -69,12 +71,12 @@ def _python(_: Settings) -> CheckResult:
 
 
 def _torch(_: Settings) -> CheckResult:
-    """Torch in a process of its own: this one never imports it."""
+    """Torch, imported in a child process: this one never imports it."""
     code = "import torch; print(torch.__version__, torch.cuda.device_count())"
     try:
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
-        return CheckResult("torch", False, "its import takes over 120 s", "look at the disk it lies on")
+        return CheckResult("torch", False, "its import takes over 120 s", "check the disk that it is on")
     if answer.returncode != 0:
         last = answer.stderr.strip().splitlines()[-1:] or ["no message"]
         return CheckResult("torch", False, last[0], "install Pigeonhole's requirements again: `make install`")
@@ -90,10 +92,10 @@ def _home(settings: Settings) -> CheckResult:
     """The folder of jobs and models."""
     there = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
     free = shutil.disk_usage(there).free
-    found = f"{settings.home}, {free / 1e9:.1f} GB free" + ("" if there == settings.home else ", not made yet")
+    found = f"{settings.home}, {free / 1e9:.1f} GB free" + ("" if there == settings.home else ", does not exist yet")
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return CheckResult("home", False, f"{found}, not writable", "set PIGEONHOLE_HOME to a folder you can write")
-    return CheckResult("home", free > LOW_DISK_BYTES, found, "make room, or set PIGEONHOLE_HOME to a larger disk")
+    return CheckResult("home", free > LOW_DISK_BYTES, found, "free some space, or set PIGEONHOLE_HOME to a larger disk")
 
 
 def _server_program(settings: Settings) -> CheckResult:
@@ -117,24 +119,27 @@ def _server(settings: Settings) -> CheckResult:
     facts = client.info("server") | client.info("persistence") | client.info("memory")
     name = facts.get("server_name", "redis")
     version = facts.get("valkey_version") or facts.get("redis_version")
-    policy = facts.get("maxmemory_policy")  # not by CONFIG GET, which hosted servers refuse
+    policy = facts.get("maxmemory_policy")  # not from CONFIG GET, which hosted servers refuse
     found = f"{name} {version} at {redact(url)}, append-only {'on' if facts.get('aof_enabled') else 'OFF'}, {policy}"
     if policy != "noeviction":
         return CheckResult("server", False, found, "set `maxmemory-policy noeviction`: an evicted key is a lost job")
     return CheckResult(
-        "server", bool(facts.get("aof_enabled")), found, "set `appendonly yes`: a restart forgets jobs' order"
+        "server",
+        bool(facts.get("aof_enabled")),
+        found,
+        "set `appendonly yes`: otherwise a restart loses the order of jobs",
     )
 
 
 def _workers(settings: Settings) -> CheckResult:
-    return _with_ledger(settings, "workers", _look_at_workers)
+    return _with_ledger(settings, "workers", _check_workers)
 
 
-def _look_at_workers(ledger: Ledger) -> CheckResult:
+def _check_workers(ledger: Ledger) -> CheckResult:
     alive = [worker for worker in ledger.live_workers.workers() if worker.alive]
-    unheard = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
-    found = f"{len(alive)} alive" + (f"; nobody listens to {', '.join(unheard)}" if unheard else "")
-    return CheckResult("workers", not unheard, found, "pigeonhole worker")
+    without_worker = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
+    found = f"{len(alive)} alive" + (f"; none listens to {', '.join(without_worker)}" if without_worker else "")
+    return CheckResult("workers", not without_worker, found, "pigeonhole worker")
 
 
 def _jobs(settings: Settings) -> CheckResult:
@@ -145,14 +150,14 @@ def _models(settings: Settings) -> CheckResult:
     return CheckResult("models", True, f"{len(ModelStore(settings.models).list())} versions in {settings.models}")
 
 
-def _with_ledger(settings: Settings, name: str, look: Callable[[Ledger], CheckResult]) -> CheckResult:
-    """Look at something that the server knows."""
+def _with_ledger(settings: Settings, name: str, check: Callable[[Ledger], CheckResult]) -> CheckResult:
+    """Run a check that needs the ledger."""
     url = settings.find_server_url()
     if url is not None:
         try:
             client = connect(url)
             require_answer(client, url)
-            return look(Ledger(client))
+            return check(Ledger(client))
         except PigeonholeError:
             pass
     return CheckResult(name, False, "unknown without a server", "pigeonhole up")

@@ -16,7 +16,7 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn what an operator should read into one line; a bug keeps its traceback."""
+    """Print an error for the operator as one line; a bug keeps its traceback."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
@@ -25,24 +25,24 @@ def report_errors() -> Iterator[None]:
         click.echo("interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as err:
-        told = _tell(err)
-        if told is None:
+        described = _describe(err)
+        if described is None:
             raise
-        _end(*told)
+        _end(*described)
 
 
-def _tell(err: Exception) -> tuple[str, int] | None:
+def _describe(err: Exception) -> tuple[str, int] | None:
     """The line and the exit code of an error; None for a bug."""
     if isinstance(err, click.UsageError):
         command = err.ctx.command_path if err.ctx else "pigeonhole"
-        return f"{err.format_message().rstrip('.')} (`{command} --help` says more)", err.exit_code
+        return f"{err.format_message().rstrip('.')} (see `{command} --help`)", err.exit_code
     if isinstance(err, PigeonholeError):
         return str(err), err.exit_code
     if isinstance(err, ModelingError):
         return str(err), _modeling_code(err)
     if _is_server_error(err):
-        return f"the server does not answer: {err}; `pigeonhole doctor` looks into it", ExitCode.UNAVAILABLE
-    return _tell_system_error(err) if isinstance(err, OSError) else None
+        return f"the server does not answer: {err}; run `pigeonhole doctor`", ExitCode.UNAVAILABLE
+    return _describe_system_error(err) if isinstance(err, OSError) else None
 
 
 def _modeling_code(err: ModelingError) -> ExitCode:
@@ -51,26 +51,24 @@ def _modeling_code(err: ModelingError) -> ExitCode:
     return ExitCode.FAILED if isinstance(err, ModelFormatError | ModelInUseError) else ExitCode.USAGE
 
 
-def _tell_system_error(err: OSError) -> tuple[str, int] | None:
-    """A folder that may not be written to, a full disk; a pipe that nobody reads is left to click."""
+def _describe_system_error(err: OSError) -> tuple[str, int] | None:
+    """A folder without write permission, a full disk; click handles a closed pipe."""
     if err.errno == errno.EPIPE or not err.strerror:
         return None
     if err.filename is not None:
         return f"{err.strerror}: {os.fsdecode(err.filename)!r}", ExitCode.FAILED
-    return (
-        (f"{err.strerror}; `pigeonhole doctor` looks into it", ExitCode.FAILED) if err.errno in _DISK_ERRORS else None
-    )
+    return (f"{err.strerror}; run `pigeonhole doctor`", ExitCode.FAILED) if err.errno in _DISK_ERRORS else None
 
 
 def _end(message: str, code: int) -> None:
-    """Say it in one line and end."""
+    """Print the message on one line and exit."""
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(" ".join(message.split()), err=True)
     sys.exit(code)
 
 
 def _is_server_error(err: Exception) -> bool:
-    """Whether an error is the server's; redis is not imported only to ask."""
+    """Whether an error is the server's; does not import redis for it."""
     redis = sys.modules.get("redis")
     kombu = sys.modules.get("kombu.exceptions")
     kinds = tuple(

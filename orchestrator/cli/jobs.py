@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import open_client
-from orchestrator.cli.output import duration, json_option, on_interrupt, print_json, print_table, say
+from orchestrator.cli.output import duration, json_option, on_interrupt, print_json, print_message, print_table
 from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, UnavailableError
 from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
 from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord, Ledger
@@ -20,14 +20,14 @@ from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_rec
 @click.option("--active", is_flag=True, help="Only jobs that have not ended.")
 @json_option
 def jobs(limit: int, active: bool, as_json: bool) -> None:
-    """List jobs, newest first. Works without a server, too: what has ended stands on the disk.
+    """List jobs, newest first. Works without a server, too: jobs that have ended are on the disk.
 
     \b
     Examples:
       pigeonhole jobs
       pigeonhole jobs --active --json
     """
-    settings, ledger = get_settings(), _ledger_if_there()
+    settings, ledger = get_settings(), _find_ledger()
     records: list[tuple[JobRecord, dict[str, Any]]] = []
     for job in all_jobs(settings):
         if len(records) == limit:
@@ -36,9 +36,9 @@ def jobs(limit: int, active: bool, as_json: bool) -> None:
             record = read_record(settings, ledger, job)
             facts = to_json(settings, record)
         except NotFoundError:
-            continue  # being submitted at this moment, or given up before it was
+            continue  # its submission is in progress, or has failed
         except MessageError as err:
-            say(f"cannot read job {job}: {err}", color="yellow")
+            print_message(f"cannot read job {job}: {err}", color="yellow")
             continue
         if not (active and record.ended):
             records.append((record, facts))
@@ -48,14 +48,14 @@ def jobs(limit: int, active: bool, as_json: bool) -> None:
         columns = ("job", "state", "images", "failed", "age", "source")
         print_table(columns, [_row(record, facts["source"]) for record, facts in records])
     else:
-        say("no jobs")
+        print_message("no jobs")
 
 
 @click.command()
 @click.argument("job")
 @json_option
 def status(job: str, as_json: bool) -> None:
-    """Show how far JOB is.
+    """Show the state and progress of JOB.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def status(job: str, as_json: bool) -> None:
     """
     settings = get_settings()
     JobFolder.open(settings, job)
-    record = read_record(settings, _ledger_if_there(), job)
+    record = read_record(settings, _find_ledger(), job)
     facts = to_json(settings, record)
     if as_json:
         print_json(facts)
@@ -83,7 +83,12 @@ def status(job: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("job")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Stop watching after so many seconds.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    help="Stop watching after this number of seconds (exit 124).",
+)
 @json_option
 def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     """Follow JOB until it ends: a live table on a terminal, a line every few seconds elsewhere.
@@ -92,13 +97,13 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     Example:
       pigeonhole watch c261123-143355-7f3a2b
     """
-    from orchestrator.cli.progress import end_code, follow_to_end, say_end
+    from orchestrator.cli.progress import end_code, follow_to_end, print_end
 
     JobFolder.open(get_settings(), job)
     record = _ended(job)
     if record is None:
         record = follow_to_end(open_client(), job, timeout_s=timeout_s, fresh=False)
-    say_end(record)
+    print_end(record)
     if as_json:
         print_json(to_json(get_settings(), record))
     elif record.result:
@@ -108,10 +113,12 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Give up after so many seconds (exit 124).")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Stop waiting after this number of seconds (exit 124)."
+)
 @json_option
 def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
-    """Wait in silence until every JOB has ended; the exit code is the worst of theirs.
+    """Wait without output until every JOB has ended; the exit code is the highest of theirs.
 
     \b
     Example:
@@ -132,7 +139,7 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
                     record = snapshot.record
         assert record is not None
         if not record.ended:
-            say(f"job {job} is still {record.state} after {duration(timeout_s or 0)}")
+            print_message(f"job {job} is still {record.state} after {duration(timeout_s or 0)}")
             sys.exit(ExitCode.TIMED_OUT)
         records.append(record)
     if as_json:
@@ -144,7 +151,7 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
 @click.argument("job")
 @json_option
 def cancel(job: str, as_json: bool) -> None:
-    """End JOB early. What is done so far stays in its folder; no manifest is published.
+    """Cancel JOB. Finished shards stay in its folder; no manifest is published.
 
     \b
     Example:
@@ -156,13 +163,13 @@ def cancel(job: str, as_json: bool) -> None:
     if as_json:
         print_json({"job": job, "state": state})
     elif outcome:
-        say(f"job {job} has ended already: {state}")
+        print_message(f"job {job} has ended already: {state}")
     elif state == "cancelling":
-        say(f"job {job} is being cancelled")
+        print_message(f"job {job} is being cancelled")
     elif state in FINAL_STATES:
-        say(f"job {job} is {state}")
+        print_message(f"job {job} is {state}")
     else:
-        say(f"job {job} is {state}: too late to cancel")
+        print_message(f"job {job} is {state}: too late to cancel")
 
 
 def _ended(job: str) -> JobRecord | None:
@@ -171,12 +178,12 @@ def _ended(job: str) -> JobRecord | None:
     return record if record.ended else None
 
 
-def _ledger_if_there() -> Ledger | None:
-    """The ledger; None, said on standard error, where no server answers."""
+def _find_ledger() -> Ledger | None:
+    """The ledger; None, with a message on standard error, where no server answers."""
     try:
         return open_client().ledger
     except UnavailableError as err:
-        say(f"showing what the disk knows: {err}", color="yellow")
+        print_message(f"showing only what is on the disk: {err}", color="yellow")
         return None
 
 

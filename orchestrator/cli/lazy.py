@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported when they are asked for, so that help is instant.
+"""A group of commands whose modules are imported when they are needed, so that help is fast.
 
 Own code: click imports every command of a group, and help and completion are piped, so they must be fast.
 """
@@ -12,14 +12,14 @@ from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
-    """A command: "module:attribute" below `orchestrator.cli`, and its one line in the list of commands."""
+    """A command: "module:attribute" below `orchestrator.cli`, and its line in the list of commands."""
 
     target: str
     line: str
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when that command is asked for; the table says where it is."""
+    """A group that imports a command's module when the command is needed; the table has its place."""
 
     def __init__(self, *args: Any, table: Mapping[str, Entry], **extra: Any) -> None:
         super().__init__(*args, **extra)
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name where there is none such."""
+        """As click does, with the nearest name in the error for an unknown command."""
         name = args[0]
         if name not in self._table and not name.startswith("-"):
             from difflib import get_close_matches
@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Commands from the table alone: a TAB must be instant."""
+        """Commands from the table alone: completion must be fast."""
         names = [name for name in self._table if name.startswith(incomplete)]
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [CompletionItem(name, help=self._table[name].line) for name in names] + options
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run; our own errors end as one line and their exit code, an interrupt as 130."""
+        """Run; our errors become one line and their exit code, an interrupt 130."""
         from orchestrator.cli.errors import report_errors
 
         with report_errors():

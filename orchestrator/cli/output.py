@@ -1,4 +1,4 @@
-"""What commands have in common: data on standard output, talk on standard error.
+"""Output of commands: data on standard output, messages on standard error.
 
 Own tables, not rich's: output is piped, so rows never wrap, and no import slows a command down.
 """
@@ -17,32 +17,32 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def json_option(function: F) -> F:
-    """The option that every command has which shows something."""
+    """The --json option of every command that shows data."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(function)
 
 
-def say(text: str, *, color: str | None = None) -> None:
-    """Talk to the operator."""
+def print_message(text: str, *, color: str | None = None) -> None:
+    """Print a message for the operator on standard error."""
     click.secho(text, fg=color, err=True)
 
 
 @contextlib.contextmanager
 def on_interrupt(job: str) -> Iterator[None]:
-    """End with 130 on an interrupt; the job runs on, and the operator is told so."""
+    """Exit with 130 on an interrupt, with a message: the job continues."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"job {job} goes on; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it")
+        print_message(f"job {job} continues; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it")
         sys.exit(ExitCode.INTERRUPTED)
 
 
 def print_json(value: Any) -> None:
-    """Print data."""
+    """Print data as JSON."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a heading, columns as wide as they need be."""
+    """Print rows under a heading, columns as wide as their widest cell."""
     cells = [[_printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     click.secho(
@@ -53,12 +53,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def _printable(text: str) -> str:
-    """`text` on one line, without what would steer a terminal: file names may hold anything."""
+    """`text` on one line, without control characters, which file names may hold."""
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def size_text(size_bytes: int) -> str:
-    """A size as people say it: 850 B, 12.3 kB, 44.8 MB."""
+    """A readable size: 850 B, 12.3 kB, 44.8 MB."""
     size, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
     while size >= 999.95 and len(units) > 1:
         size /= 1000
@@ -67,7 +67,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 850 ms, 12.3 s, 4 min 05 s, 2 h 10 min."""
+    """A readable duration: 850 ms, 12.3 s, 4 min 05 s, 2 h 10 min."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:

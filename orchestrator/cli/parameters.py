@@ -1,4 +1,4 @@
-"""Types of options: how operators write shares, durations and choices among many."""
+"""Types of options: shares, durations, learning rates, and choices among many names."""
 
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Share(click.ParamType[float]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(%?)", str(value))
         share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
         if not 0 < share < 1:
-            self.fail(f"{value!r} is no share between 0 and 1, such as 0.5% or 0.005", param, ctx)
+            self.fail(f"{value!r} is not a share between 0 and 1, such as 0.5% or 0.005", param, ctx)
         return share
 
 
@@ -34,7 +34,7 @@ class Duration(click.ParamType[float]):
         """Parse what the operator wrote."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value))
         if not match or not float(match[1]):
-            self.fail(f"{value!r} is no time above 0, such as 90s, 10m or 1.5h", param, ctx)
+            self.fail(f"{value!r} is not a duration above 0, such as 90s, 10m or 1.5h", param, ctx)
         return float(match[1]) * _UNITS_S[match[2]]
 
 
@@ -54,7 +54,7 @@ class LearningRate(click.ParamType[float | str]):
 
 
 class OneOf(click.ParamType[str]):
-    """A choice among too many to list."""
+    """A choice among more names than help can list."""
 
     def __init__(self, name: str, choices: Callable[[], list[str]], advice: str) -> None:
         self.name = name
@@ -71,5 +71,5 @@ class OneOf(click.ParamType[str]):
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Those that begin so."""
+        """The choices that begin with `incomplete`."""
         return [CompletionItem(choice) for choice in self._choices() if choice.startswith(incomplete)]

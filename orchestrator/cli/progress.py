@@ -1,4 +1,4 @@
-"""Showing how a job goes: a live table on a terminal, a plain line every few seconds elsewhere.
+"""Shows the progress of a job: a live table on a terminal, a plain line every few seconds elsewhere.
 
 Own lines, not rich's progress bars, where output is piped: a log needs a line only when something changed.
 """
@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.output import duration, on_interrupt, say
+from orchestrator.cli.output import duration, on_interrupt, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
@@ -26,24 +26,24 @@ _COLORS = {"succeeded": "green", "partial": "yellow", "failed": "red", "cancelle
 
 
 def follow_to_end(client: JobClient, job: str, *, timeout_s: float | None = None, fresh: bool = True) -> JobRecord:
-    """Show a job until it ends, and return its record; an interrupt leaves the job running and says so.
+    """Show a job until it ends, and return its record; after an interrupt the job continues.
 
     Raises:
-        SystemExit: 130 on an interrupt, 124 when `timeout_s` is over.
+        SystemExit: 130 on an interrupt, 124 after `timeout_s`.
     """
     snapshots = follow(client.settings, client.ledger, job, timeout_s=timeout_s, fresh=fresh)
     with on_interrupt(job):
         last = _show_live(snapshots) if sys.stderr.isatty() else _show_lines(snapshots)
     if not last.record.ended:
-        say(f"job {job} has not ended within {duration(timeout_s or 0)}; it goes on")
+        print_message(f"job {job} has not ended within {duration(timeout_s or 0)}; it continues")
         sys.exit(ExitCode.TIMED_OUT)
     for warning in warnings(JobFolder.open(client.settings, job).events):
-        say(warning, color="yellow")
+        print_message(warning, color="yellow")
     return last.record
 
 
-def say_end(record: JobRecord) -> None:
-    """One line on how a job ended."""
+def print_end(record: JobRecord) -> None:
+    """Print how a job ended, on one line."""
     color = _COLORS.get(record.state)
     elapsed_s = max(record.ended_ms - (record.started_ms or record.created_ms), 1) / 1000
     if record.kind != "classify":
@@ -52,9 +52,9 @@ def say_end(record: JobRecord) -> None:
         rate = f", {record.num_done / elapsed_s:,.0f} images/s" if record.num_done else ""
         counts = f"{record.num_done} images, {record.num_failed} failed"
         text = f"job {record.job}: {record.state}: {counts}, {duration(elapsed_s)}{rate}"
-    say(text + (f": {record.error}" if record.error else ""), color=color)
+    print_message(text + (f": {record.error}" if record.error else ""), color=color)
     if record.state == "partial":
-        say(f"`pigeonhole results errors {record.job}` shows what failed and why")
+        print_message(f"`pigeonhole results errors {record.job}` shows what failed and why")
 
 
 def end_code(record: JobRecord) -> int:
@@ -71,21 +71,21 @@ def _show_lines(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
         due = now - last_at > LINE_EVERY_S or snapshot.record.state != state
         line = describe(snapshot)
         if due and line != last_line and not snapshot.record.ended:
-            say(line)
+            print_message(line)
             last_line, last_at, state = line, now, snapshot.record.state
-        if warning := no_worker.look(snapshot):
-            say(warning, color="yellow")
+        if warning := no_worker.check(snapshot):
+            print_message(warning, color="yellow")
     return snapshot
 
 
 def _show_live(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
-    """A table that redraws itself, gone at the end."""
+    """A table that is redrawn, and removed at the end."""
     console = Console(stderr=True)
     no_worker = _NoWorkerWarning()
     warning = ""
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         for snapshot in snapshots:
-            warning = no_worker.look(snapshot) or (warning if snapshot.num_workers == 0 else "")
+            warning = no_worker.check(snapshot) or (warning if snapshot.num_workers == 0 else "")
             live.update(_render(snapshot, warning))
     return snapshot
 
@@ -102,7 +102,7 @@ def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
 
 
 def _heading(record: JobRecord) -> RenderableType:
-    """The job, its state, and a bar as wide as the terminal leaves room for."""
+    """The job, its state, and a progress bar in the rest of the line."""
     heading = Table.grid(padding=(0, 2), expand=True)
     heading.add_column(no_wrap=True)
     heading.add_column(ratio=1)
@@ -111,7 +111,7 @@ def _heading(record: JobRecord) -> RenderableType:
 
 
 def _bar(record: JobRecord) -> ProgressBar:
-    """How much is done; it pulses where that cannot be told."""
+    """How much is done; the bar pulses where that is unknown."""
     if record.kind == "classify":
         return ProgressBar(total=record.num_images or 1, completed=record.num_done, width=40, pulse=not record.listed)
     share = share_done(record.progress)
@@ -120,7 +120,7 @@ def _bar(record: JobRecord) -> ProgressBar:
 
 
 def _numbers(snapshot: JobSnapshot) -> Text:
-    """How far a classify job is, on one line."""
+    """The progress of a classify job, on one line."""
     record = snapshot.record
     text = Text(overflow="ellipsis", no_wrap=True)
     text.append(f"{record.num_done:,}/{record.num_images:,}{'' if record.listed else '+'} images")
@@ -134,19 +134,19 @@ def _numbers(snapshot: JobSnapshot) -> Text:
 
 
 class _NoWorkerWarning:
-    """Notices that nobody is there to do the work, once each time."""
+    """Warns once, each time that no worker has been alive for some seconds."""
 
     def __init__(self) -> None:
-        self._alone_since: float | None = None
-        self._said = False
+        self._no_worker_since: float | None = None
+        self._warned = False
 
-    def look(self, snapshot: JobSnapshot) -> str:
-        """A warning, or nothing."""
+    def check(self, snapshot: JobSnapshot) -> str:
+        """A warning, or an empty string."""
         if snapshot.num_workers or snapshot.server_away or snapshot.record.ended:
-            self._alone_since, self._said = None, False
+            self._no_worker_since, self._warned = None, False
             return ""
-        self._alone_since = self._alone_since or time.monotonic()
-        if self._said or time.monotonic() - self._alone_since < NO_WORKER_AFTER_S:
+        self._no_worker_since = self._no_worker_since or time.monotonic()
+        if self._warned or time.monotonic() - self._no_worker_since < NO_WORKER_AFTER_S:
             return ""
-        self._said = True
+        self._warned = True
         return f"no worker is alive; job {snapshot.record.job} waits for one: start it with `pigeonhole worker`"

@@ -10,7 +10,7 @@ import click
 
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import path_to_text
-from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
@@ -23,7 +23,7 @@ _LIMIT = click.option(
 
 @click.group()
 def results() -> None:
-    """Show, check and filter what a job published. JOB may be a job's id or a manifest's path."""
+    """Show, verify and filter a job's manifest. JOB is a job's id or a manifest's path."""
 
 
 @results.command()
@@ -34,7 +34,7 @@ def results() -> None:
 @click.option("--decision", type=click.Choice(DECISIONS), help="Only rows with this decision of a calibrated model.")
 @json_option
 def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
-    """Show the counts and the first rows of what JOB published.
+    """Show the counts and the first rows of JOB's manifest.
 
     \b
     Examples:
@@ -48,9 +48,9 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
         print_json({"summary": published.summary, "rows": [_to_json(row) for row in rows]})
         return
     counts: dict[str, Any] = published.summary["counts"]
-    say(f"{published.manifest}: {counts['num_images']} images by {published.summary['model']['ref']}")
+    print_message(f"{published.manifest}: {counts['num_images']} images by {published.summary['model']['ref']}")
     if decided := describe_decisions(counts):
-        say(decided)
+        print_message(decided)
     print_table(("label", "images"), Counter(counts["labels"]).most_common())
     click.echo()
     _print_rows(rows)
@@ -74,7 +74,7 @@ def errors(job: str, limit: int, as_json: bool) -> None:
         print_json({"error_codes": codes, "rows": [_to_json(row) for row in rows]})
         return
     counts = published.summary["counts"]
-    say(f"{counts['num_failed']} of {counts['num_images']} images failed")
+    print_message(f"{counts['num_failed']} of {counts['num_images']} images failed")
     print_table(
         ("path", "error code", "error"),
         [(path_to_text(row.path), row.prediction.error_code, row.prediction.error) for row in rows],
@@ -85,37 +85,37 @@ def errors(job: str, limit: int, as_json: bool) -> None:
 @click.argument("job")
 @json_option
 def verify_results(job: str, as_json: bool) -> None:
-    """Prove that what JOB published is whole: rows, counts, checksums, listing and model. Exit 1 if not.
+    """Verify JOB's manifest: rows, counts, checksums, listing and model. Exit 1 if something differs.
 
     \b
     Example:
       pigeonhole results verify birds.csv
     """
     published = find_published(get_settings(), job)
-    proof = verify(get_settings(), published)
+    verification = verify(get_settings(), published)
     if as_json:
         print_json(
             {
                 "manifest": str(published.manifest),
-                "ok": not proof.differences,
-                "num_rows": proof.num_rows,
-                "differences": proof.differences,
-                "checked": proof.checked,
-                "unchecked": proof.unchecked,
+                "ok": not verification.differences,
+                "num_rows": verification.num_rows,
+                "differences": verification.differences,
+                "checked": verification.checked,
+                "unchecked": verification.unchecked,
             }
         )
     else:
-        for difference in proof.differences:
-            say(f"differs: {difference}", color="red")
-        for item in proof.unchecked:
-            say(f"not checked: {item}", color="yellow")
-        verdict = "DIFFERS from its summary" if proof.differences else "is what its summary says"
-        click.echo(f"{published.manifest}: {proof.num_rows} rows, {len(proof.checked)} checks: {verdict}")
-    sys.exit(ExitCode.FAILED if proof.differences else ExitCode.OK)
+        for difference in verification.differences:
+            print_message(f"differs: {difference}", color="red")
+        for item in verification.unchecked:
+            print_message(f"not checked: {item}", color="yellow")
+        verdict = "DIFFERS from its summary" if verification.differences else "agrees with its summary"
+        click.echo(f"{published.manifest}: {verification.num_rows} rows, {len(verification.checked)} checks: {verdict}")
+    sys.exit(ExitCode.FAILED if verification.differences else ExitCode.OK)
 
 
 def describe_decisions(counts: Mapping[str, Any]) -> str:
-    """A summary's counts by decision in words; nothing where the model has no calibration."""
+    """A summary's counts by decision in words; empty if the model has no calibration."""
     decisions = counts.get("decisions")  # a summary of an earlier release has none
     if not decisions:
         return ""
@@ -125,7 +125,7 @@ def describe_decisions(counts: Mapping[str, Any]) -> str:
 
 
 def _matches(row: Row, *, label: str | None, below: float | None, decision: str | None) -> bool:
-    """Whether a row is one of those asked for."""
+    """Whether a row matches the filters."""
     prediction = row.prediction
     if decision is not None and prediction.decision != decision:
         return False

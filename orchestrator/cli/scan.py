@@ -11,12 +11,12 @@ from typing import Any, TextIO
 import click
 
 from modeling.errors import DataError
-from orchestrator.cli.output import duration, json_option, print_json, print_table, say
+from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.settings import get_settings
 
 CACHE_FOLDER = "cache"
-"""Below the home: what scans remember of images, by content."""
+"""Folder below the home for facts that scans store about images, by content."""
 
 _COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _KINDS = {
@@ -36,15 +36,15 @@ _BAR_WIDTH = 30
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
     "--quarantine", "quarantine", type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV to write the images to that want looking at: unreadable, doubled, in two classes, blank.",
+    help="CSV for the images to check: unreadable, duplicate, in two classes, blank.",
 )  # fmt: skip
 @json_option
 def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
-    """Look through training DATA: does every image load, what is doubled, what is too little?
+    """Check training DATA: unreadable images, duplicates, classes with too few images.
 
-    DATA is what `pigeonhole train` takes: a folder per class, folders train and test of such, MNIST idx files,
-    CIFAR-10's binary files, a .csv or .jsonl of path,label, or a corrected manifest. It is only read. Exit 1 where
-    nothing can be trained on it.
+    DATA is as for `pigeonhole train`: a folder per class, folders train and test of such, MNIST idx files,
+    CIFAR-10's binary files, a .csv or .jsonl of path,label, or a corrected manifest. It is only read. Exit 1 if it
+    cannot be trained on.
 
     \b
     Examples:
@@ -63,36 +63,36 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
             dataset = open_dataset(data)
             report = scan_dataset(dataset, emit, get_settings().home / CACHE_FOLDER)
     except DataError as err:
-        raise PigeonholeError(str(err)) from err  # what cannot be trained on ends with 1, found now or after the scan
+        raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable
     shown = report.to_json()
     if as_json:
         print_json(shown)
     else:
         _print_report(shown, time.monotonic() - started)
     if quarantine is not None:
-        say(f"{report.write_quarantine(quarantine):,} rows to look at are in {quarantine}")
+        print_message(f"{report.write_quarantine(quarantine):,} rows to check are in {quarantine}")
     sys.exit(ExitCode.OK if shown["trainable"] else ExitCode.FAILED)
 
 
 def _printable(text: str) -> str:
-    """`text` without what would steer a terminal."""
+    """`text` without control characters."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _check_quarantine(file: Path, data: Path) -> None:
-    """Refuse to write into the operator's data, or where there is no folder, before a long scan."""
+    """Refuse to write into the data, or into a folder that does not exist, before a long scan."""
     if data.is_dir() and file.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"{str(file)!r} lies in the data, which are never written to; give a file elsewhere")
+        raise UsageError(f"{str(file)!r} is inside the data, which are never written to; give a file elsewhere")
     if file.resolve() == data.resolve():
-        raise UsageError(f"{str(file)!r} is the data themselves; give another file")
+        raise UsageError(f"{str(file)!r} is the data file; give another file")
     if not file.resolve().parent.is_dir():
         raise UsageError(f"there is no folder {str(file.parent)!r} for the list; make it first")
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Takes a scan's events, and shows them as a bar on a terminal; gone at the end."""
-    with _libraries_silent() as terminal:
+    """A function that shows a scan's events as a progress bar on a terminal, until the block ends."""
+    with _silence_libraries() as terminal:
         if not terminal.isatty():
             yield lambda event: None
             return
@@ -106,10 +106,10 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 @contextlib.contextmanager
-def _libraries_silent() -> Iterator[TextIO]:
-    """Keep what image libraries write about odd files off the terminal; yields standard error as it was.
+def _silence_libraries() -> Iterator[TextIO]:
+    """Hide what image libraries print about damaged files; yields the original standard error.
 
-    libtiff writes to the file descriptor itself, several lines a file; the report says which files are bad.
+    libtiff writes to the file descriptor, several lines for each file; the report names the bad files.
     """
     sys.stderr.flush()
     with open(os.dup(2), "w") as terminal, open(os.devnull, "w") as nowhere:
@@ -121,7 +121,7 @@ def _libraries_silent() -> Iterator[TextIO]:
 
 
 def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:
-    """The report for people: how many, of what, what is wrong, and whether one can train on it."""
+    """Print the report: counts, kinds, findings, and whether the data can be trained on."""
     classes = shown["classes"]
     click.secho(f"{shown['num_images']:,} images in {len(classes):,} classes", bold=True, nl=False)
     click.echo(f" ({_KINDS[shown['kind']]}, {duration(elapsed_s)})")
@@ -143,7 +143,7 @@ def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:
 
 
 def _print_kinds(shown: Mapping[str, Any]) -> None:
-    """Parts, formats, modes and sizes on a line each, where there is something to say."""
+    """Print parts, formats, modes and sizes on one line each, if there are any."""
     for name in ("parts", "formats", "modes"):
         if shown[name]:
             click.echo(f"{name}: " + ", ".join(f"{count:,} {kind}" for kind, count in shown[name].items()))

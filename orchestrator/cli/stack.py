@@ -2,7 +2,7 @@
 
 import click
 
-from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server import redact
@@ -13,11 +13,11 @@ from orchestrator.stack.stack import Stack
 
 @click.command()
 @click.option(
-    "--device", "devices", multiple=True, help="A worker's device: cpu, cuda:N; may be given again. Default: all."
+    "--device", "devices", multiple=True, help="Device of a worker: cpu or cuda:N; may be repeated. Default: all."
 )
 @json_option
 def up(devices: tuple[str, ...], as_json: bool) -> None:
-    """Start the local stack in the background: a server that keeps its data, and a worker a device.
+    """Start the local stack in the background: a server that keeps its data, and a worker for each device.
 
     \b
     Examples:
@@ -34,7 +34,7 @@ def up(devices: tuple[str, ...], as_json: bool) -> None:
 @click.command()
 @json_option
 def down(as_json: bool) -> None:
-    """Stop what `up` started, and nothing else. Jobs that have not ended go on after the next `up`.
+    """Stop what `up` started, and nothing else. Active jobs continue after the next `up`.
 
     \b
     Example:
@@ -42,7 +42,7 @@ def down(as_json: bool) -> None:
     """
     stopped = Stack(get_settings()).down()
     if not as_json:
-        say(f"stopped {', '.join(process.name for process in stopped)}" if stopped else "no local stack runs")
+        print_message(f"stopped {', '.join(process.name for process in stopped)}" if stopped else "no local stack runs")
     else:
         print_json([process.name for process in stopped])
 
@@ -51,12 +51,12 @@ def _checked(devices: tuple[str, ...]) -> list[str]:
     """The devices asked for, each once.
 
     Raises:
-        UsageError: if one is none, or not here.
+        UsageError: if this machine has no such device.
     """
     here = ["cpu", *(f"cuda:{index}" for index in list_gpus())] if devices else []
     for device in devices:
         if device not in here:
-            raise UsageError(f"--device {device!r} is none of this machine's: {', '.join(here)}")
+            raise UsageError(f"--device {device!r} is not a device of this machine; choose from {', '.join(here)}")
     return list(dict.fromkeys(devices))
 
 

@@ -8,8 +8,8 @@ import click
 from modeling.networks.architectures import ARCHITECTURES
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore
-from orchestrator.cli.client import open_or_start_client, print_job, say_existed
-from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.cli.client import open_or_start_client, print_existed, print_job
+from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.prepare import prepare
@@ -35,13 +35,13 @@ from orchestrator.jobs.submit import JobClient
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="Passes over the training images; default: the recipe's. With --from-weights: of fine-tuning.",
+    help="Passes over the training images; default: the recipe's. With --from-weights: epochs of fine-tuning.",
 )
 @click.option(
     "--budget",
     "budget_s",
     type=Duration(),
-    help="Time limit of the fitting, kept by fewer epochs. With --from-weights it allows fine-tuning.",
+    help="Time limit of fitting, kept by training fewer epochs. With --from-weights it enables fine-tuning.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per training step; default: the recipe's.")
 @click.option("--learning-rate", type=LearningRate(), help="Highest learning rate, or auto; default: the recipe's.")
@@ -54,7 +54,7 @@ from orchestrator.jobs.submit import JobClient
     help="Share of accepted images that may be wrong; images that are not accepted go to review.",
 )
 @click.option(
-    "--validation", type=float, default=0.1, show_default=True, help="Share of images that the epoch is chosen by."
+    "--validation", type=float, default=0.1, show_default=True, help="Share of images that choose the best epoch."
 )
 @click.option("--test", type=float, default=0.1, show_default=True, help="Share of images kept for the final accuracy.")
 @click.option(
@@ -64,11 +64,11 @@ from orchestrator.jobs.submit import JobClient
     show_default=True,
     help="Random seed; on a CPU, the same seed gives the same model.",
 )
-@click.option("--deterministic", is_flag=True, help="Choose nothing by timing, and use deterministic kernels only.")
+@click.option("--deterministic", is_flag=True, help="Make no choice by timing, and use only deterministic kernels.")
 @click.option(
     "--int8",
     is_flag=True,
-    help="Also quantise the network to int8; published where its answers agree with the network's.",
+    help="Also quantise the network to int8; published if its answers agree with the network's.",
 )
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
@@ -83,7 +83,7 @@ def train(
 ) -> None:
     """Train a classifier on DATA and publish it.
 
-    DATA is a folder with one folder of images a class (or train, val and test folders of such), MNIST-like idx
+    DATA is a folder with one folder of images for each class (or train, val and test folders of such), MNIST-like idx
     files, CIFAR-10's binary files, a CSV or JSONL file of path and label, or a manifest with corrected labels.
 
     \b
@@ -99,7 +99,7 @@ def train(
     prepared = prepare(get_settings(), spec)
     client = open_or_start_client()
     submission = client.submit(prepared)
-    say_existed(submission)
+    print_existed(submission)
     if detach:
         print_job(submission.job, as_json=as_json)
     else:
@@ -108,28 +108,28 @@ def train(
 
 def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
     """Show the training until it ends, then the model."""
-    from orchestrator.cli.progress import end_code, follow_to_end, say_end
+    from orchestrator.cli.progress import end_code, follow_to_end, print_end
     from orchestrator.jobs.follow import to_json
 
     record = follow_to_end(client, job)
-    say_end(record)
+    print_end(record)
     store = ModelStore(client.settings.models)
     card = store.card(record.result) if record.result else None
     if as_json:
         print_json(to_json(client.settings, record) | {"metrics": card.metrics if card else {}})
     elif card is not None:
-        say(f"published {record.result}{_figures(card)}")
-        say(f"its report: {store.resolve(record.result).path / REPORT_FILE}")
-        say(f"use it with `pigeonhole classify SOURCE --model {record.result}`")
+        print_message(f"published {record.result}{_figures(card)}")
+        print_message(f"its report: {store.resolve(record.result).path / REPORT_FILE}")
+        print_message(f"use it with `pigeonhole classify SOURCE --model {record.result}`")
         click.echo(record.result)
     sys.exit(end_code(record))
 
 
 def _figures(card: ModelCard) -> str:
-    """The figures that matter first: test accuracy, and the share of images left to people."""
+    """The main figures: test accuracy, and the share of images that people must check."""
     accuracy, calibration = card.metrics.get("test_accuracy"), card.calibration
     shown = [f"test accuracy {accuracy:.4f}"] if accuracy is not None else []
     if calibration is not None:
         left = calibration.review_rate + calibration.reject_rate
-        shown.append(f"{left:.1%} to look at for at most {calibration.max_error:.2%} wrong among the rest")
+        shown.append(f"{left:.1%} to check, for at most {calibration.max_error:.2%} wrong among the others")
     return f" ({', '.join(shown)})" if shown else ""

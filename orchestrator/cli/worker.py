@@ -24,13 +24,13 @@ from orchestrator.stack.process import SAFE_PATH
 )
 @click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True,
-    help="Least level of log lines on standard error.",
+    help="Lowest level of the log lines on standard error.",
 )  # fmt: skip
 def worker(queues: str, device: str, log_level: str) -> None:
-    """Start a worker here; it runs until it is told to stop.
+    """Start a worker on this machine; it runs until a signal stops it.
 
-    It holds one device. On a machine with several GPUs start one a GPU: with `auto` each takes a free one.
-    SIGTERM or Ctrl-C lets it finish or hand back what it holds; a second one stops it at once.
+    It holds one device. On a machine with several GPUs start one for each GPU: with `auto` each takes a free one.
+    After SIGTERM or Ctrl-C it finishes or hands back its shards; a second signal stops it immediately.
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def worker(queues: str, device: str, log_level: str) -> None:
 
 @click.group()
 def workers() -> None:
-    """What the workers do."""
+    """Show the workers."""
 
 
 @workers.command("list")

@@ -80,5 +80,5 @@ def test_the_demo_touches_no_folder_that_is_not_its_own(tmp_path: Path):
     _, err = demo.communicate(timeout=60)
 
     assert demo.returncode == 2
-    assert "holds other things" in err
+    assert "holds other files" in err
     assert os.listdir(tmp_path) == ["thesis.txt"]

@@ -253,7 +253,7 @@ class TestWhileAJobIsAtWork:
         assert (done.returncode, done.stdout) == (124, "")
         lines = done.stderr.splitlines()
         assert re.fullmatch(rf"{job}: running, \d+/{LONG_ENOUGH} images.*", lines[0])
-        assert lines[-1] == f"job {job} has not ended within 200 ms; it goes on"
+        assert lines[-1] == f"job {job} has not ended within 200 ms; it continues"
         assert "\x1b" not in done.stderr
 
     def test_wait_gives_up_when_its_time_is_over(self, busy_house: House, running_job: tuple[str, Path]):
@@ -275,7 +275,7 @@ class TestWhileAJobIsAtWork:
 
         assert terminal.ends() == 130
         assert f"{job} running" in terminal.read()
-        last = f"job {job} goes on; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it"
+        last = f"job {job} continues; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it"
         assert terminal.read().strip().splitlines()[-1] == last
         assert not busy_house.record(job).ended
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("model")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or a GPU as torch calls it: cuda:0.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, or a GPU by torch's name: cuda:0.")
 @json_option
 def bench_model(model: str, device: str, as_json: bool) -> None:
     """Measure how fast MODEL answers here, by engine and batch size.
 
-    What jobs use on this machine has a star; it was chosen by such a measurement. Images a second are those of the
-    network alone, with all cores at work; `classify --plan` tells what a whole job will do.
+    A star marks the engine that jobs use on this machine, which such a measurement has chosen. Images per second are
+    those of the network alone, on all cores; `classify --plan` estimates a whole job.
 
     \b
     Example:
@@ -29,7 +29,7 @@ def bench_model(model: str, device: str, as_json: bool) -> None:
     version = ModelStore(get_settings().models).resolve(model)
     from modeling.inference.bench import bench_engines  # torch: seconds
 
-    say(f"measuring {version.ref} on {device}; building its engines takes seconds the first time")
+    print_message(f"measuring {version.ref} on {device}; building its engines takes seconds the first time")
     speeds = list(bench_engines(version, device))
     if as_json:
         print_json({"model": version.ref, "device": device, "speeds": [speed.to_json() for speed in speeds]})

@@ -10,7 +10,7 @@ import click
 
 from modeling.durable import replace_durably
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
-from orchestrator.cli.output import json_option, print_json, print_table, say
+from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.prepare import check_precision, pin_model
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modeling.images.progress import Emit
     from modeling.metrics.comparison import Comparison, Flip, ModelFigures
 
-SHOWN = 10  # flipped images each way, and labels; the JSON has all
+SHOWN = 10  # flipped images in each direction, and labels; the JSON has all
 _CLEAR_LINE = "\r\x1b[K"
 
 Names = tuple[str, str]
@@ -36,7 +36,7 @@ Names = tuple[str, str]
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,
-    help="Numbers that the network is computed in, as for `classify`; auto: what jobs use.",
+    help="Number format of the network, as for `classify`; auto: the one that jobs use.",
 )  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="Where the networks run: auto, cpu or cuda:N.")
 @click.option(
@@ -53,7 +53,7 @@ def compare_command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare models A and B on the labelled images of DATA: figures, flipped images, and whether it may be chance.
+    """Compare models A and B on the labelled images of DATA: figures, flipped images, and significance.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ def compare_command(
     if output:
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
         replace_durably(output, text.encode(), mode=None)
-    _say_warnings(names, compared)
+    _print_warnings(names, compared)
     if as_json:
         print_json(document)
         return
@@ -101,22 +101,24 @@ def _show_progress(names: Names) -> "Emit":
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE + (line if done < total else ""), nl=False, err=True)
         elif done == total:
-            say(line)
+            print_message(line)
 
     return show
 
 
-def _say_warnings(names: Names, compared: "Compared") -> None:
-    """What a reader of the figures must know."""
+def _print_warnings(names: Names, compared: "Compared") -> None:
+    """Print warnings about the figures."""
     num_images = compared.comparison.num_images
     for name, num_trained_on in zip(names, compared.num_trained_on, strict=True):
         if num_trained_on:
-            flattered = f"{name} was trained on {num_trained_on:,} of these {num_images:,} images, which flatters it"
-            say(f"{flattered}; --part test leaves out A's", color="yellow")
+            warning = (
+                f"{name} was trained on {num_trained_on:,} of these {num_images:,} images, so its figures are too good"
+            )
+            print_message(f"{warning}; --part test leaves out those of A", color="yellow")
     if compared.num_unreadable == 1:
-        say("1 image cannot be read and is left out", color="yellow")
+        print_message("1 image cannot be read and is left out", color="yellow")
     elif compared.num_unreadable:
-        say(f"{compared.num_unreadable:,} images cannot be read and are left out", color="yellow")
+        print_message(f"{compared.num_unreadable:,} images cannot be read and are left out", color="yellow")
 
 
 def _print(names: Names, compared: "Compared") -> None:
@@ -164,7 +166,7 @@ def _print_classes(names: Names, comparison: "Comparison") -> None:
             for each in differing[:SHOWN]
         ],
     )
-    _say_more(len(differing), "labels")
+    _print_more(len(differing), "labels")
 
 
 def _print_flips(names: Names, how: str, flips: Sequence["Flip"]) -> None:
@@ -176,10 +178,10 @@ def _print_flips(names: Names, how: str, flips: Sequence["Flip"]) -> None:
         (title, "label", *names),
         [(flip.name, flip.label, flip.predicted_a, flip.predicted_b) for flip in flips[:SHOWN]],
     )
-    _say_more(len(flips), "images")
+    _print_more(len(flips), "images")
 
 
-def _say_more(number: int, what: str) -> None:
+def _print_more(number: int, what: str) -> None:
     if number > SHOWN:
         click.echo(f"... and {number - SHOWN:,} more {what}; --json has all")
     click.echo()

@@ -12,7 +12,7 @@ from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.names import text_to_path
-from orchestrator.cli.client import open_or_start_client, print_job, say_existed
+from orchestrator.cli.client import open_or_start_client, print_existed, print_job
 from orchestrator.cli.output import json_option, print_json, print_table
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.prepare import prepare
@@ -52,8 +52,8 @@ def evaluate_model(
 ) -> None:
     """Evaluate MODEL on DATA, labelled images as for `pigeonhole train`.
 
-    A worker does it, with the engine that classify jobs use. The result is a folder with evaluation.json,
-    predictions.csv, report.html and plots. The figures name the engine, and say how far its answers are from those of
+    A worker runs the evaluation with the engine that classify jobs use. The result is a folder with evaluation.json,
+    predictions.csv, report.html and plots. The figures name the engine, and how much its answers differ from those of
     torch in fp32.
 
     \b
@@ -66,7 +66,7 @@ def evaluate_model(
     prepared = prepare(get_settings(), spec)
     client = open_or_start_client()
     submission = client.submit(prepared)
-    say_existed(submission)
+    print_existed(submission)
     if detach:
         print_job(submission.job, as_json=as_json)
     else:
@@ -75,11 +75,11 @@ def evaluate_model(
 
 def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
     """Show the evaluation until it ends, then its figures."""
-    from orchestrator.cli.progress import end_code, follow_to_end, say_end
+    from orchestrator.cli.progress import end_code, follow_to_end, print_end
     from orchestrator.jobs.follow import to_json
 
     record = follow_to_end(client, job)
-    say_end(record)
+    print_end(record)
     if record.state != "succeeded":
         if as_json:
             print_json(to_json(client.settings, record))
@@ -94,7 +94,7 @@ def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:
-    """The figures of an `evaluation.json` that one looks at first."""
+    """Print the main figures of an `evaluation.json`."""
     part = "" if figures["part"] == "all" else f", {figures['part']} part"
     click.echo(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images\n")
     for name, text in _facts(figures):
@@ -106,7 +106,7 @@ def print_figures(figures: Mapping[str, Any]) -> None:
 
 
 def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of each figure of the whole."""
+    """Name and text of each overall figure."""
     low, high = figures["accuracy_interval"]
     facts = [("accuracy", f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f} with 95 % confidence)")]
     facts += [(f"top-{k}", f"{share:.4f}") for k, share in figures["top_k"].items()]
@@ -120,18 +120,18 @@ def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _decisions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the model's thresholds do to these images."""
+    """The effect of the model's thresholds on these images."""
     decisions, num_images = figures["decisions"], figures["num_images"]
     error = decisions["accepted_error"]
-    told = "none"
+    accepted_wrong = "none"
     if error is not None:
         low, high = decisions["accepted_error_interval"]
         budget = f"the budget is {decisions['max_error']:.2%}"
-        told = f"{error:.2%}  ({low:.2%} to {high:.2%} with 95 % confidence; {budget})"
+        accepted_wrong = f"{error:.2%}  ({low:.2%} to {high:.2%} with 95 % confidence; {budget})"
     return [
         ("to review", f"{decisions['num_reviewed'] / num_images:.2%}"),
         ("rejected", f"{decisions['num_rejected'] / num_images:.2%}"),
-        ("accepted wrong", told),
+        ("accepted wrong", accepted_wrong),
     ]
 
 

@@ -8,7 +8,7 @@ import click
 from modeling.durable import staging_folder
 from modeling.networks.architectures import ARCHITECTURES, get_architecture
 from modeling.registry.store import ModelStore, check_model_name
-from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.cli.parameters import OneOf
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.settings import get_settings
@@ -36,15 +36,15 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Choice(["onnx", "folder"]),
     default="onnx",
     show_default=True,
-    help="One ONNX file with all that it needs inside, or a folder with safetensors and JSON.",
+    help="One self-contained ONNX file, or a folder with safetensors and JSON.",
 )
 @json_option
 def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_json: bool) -> None:
     """Write MODEL for use elsewhere.
 
     The ONNX file takes decoded uint8 images (batch x height x width x channels, any batch size) and gives `logits` and
-    calibrated `scores`; it is compared with the model before it appears. Labels, preprocessing and calibration are in
-    its metadata. A folder can be imported again and is then the same model.
+    calibrated `scores`; its answers are compared with the model's before it is written. Labels, preprocessing and
+    calibration are in its metadata. A folder can be imported again, as the same model.
 
     \b
     Examples:
@@ -55,15 +55,15 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
     if output.exists() or output.is_symlink():
         raise UsageError(f"output {str(output)!r} exists; name one that does not")
     if kind == "onnx" and output.suffix.lower() != ".onnx":
-        raise UsageError(f"output {str(output)!r} is no name of an ONNX file; end it in .onnx, or add --format folder")
+        raise UsageError(f"output {str(output)!r} does not end in .onnx; give it that suffix, or add --format folder")
     facts = {"model": version.ref, "digest": version.digest, "format": kind}
     if kind == "onnx":
         from modeling.exchange.onnx_export import export_onnx
 
-        say(f"translating {version.ref} to ONNX and comparing the answers")
+        print_message(f"translating {version.ref} to ONNX and comparing the answers")
         written = export_onnx(version.path, output)
         facts |= written.to_json()
-        say(f"opset {written.opset}; logits differ from torch's by at most {written.largest_difference:.2g}")
+        print_message(f"opset {written.opset}; logits differ from torch's by at most {written.largest_difference:.2g}")
     else:
         from modeling.exchange.folder_export import export_folder
 
@@ -78,7 +78,7 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
     "--arch",
     "architecture",
     type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
-    help="Architecture of the weights, such as resnet18; a folder says itself.",
+    help="Architecture of the weights, such as resnet18; not for a folder, which holds it.",
 )
 @click.option("--labels", type=_FILE, help='JSON file of names, a list or {"0": name}, in the order of the outputs.')
 @click.option(
@@ -89,14 +89,14 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
 @click.option(
     "--preprocessing",
     type=_FILE,
-    help="JSON file as `models show --json` prints it under that name; default: the architecture's, which for small "
-    "networks is a mean and deviation of 0.5.",
+    help="JSON file in the format of `preprocessing` in `models show --json`; default: the architecture's, which "
+    "for small networks is a mean and deviation of 0.5.",
 )
 @json_option
 def import_model(source: Path, name: str, as_json: bool, **options: object) -> None:
     """Publish weights from elsewhere, or a folder that was exported.
 
-    SOURCE is a state dict (safetensors, or as torch saves it) or an exported folder. Every tensor must fit.
+    SOURCE is a state dict (safetensors, or saved by torch) or an exported folder. Every tensor must match.
 
     \b
     Examples:
@@ -109,19 +109,19 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
         raise NotFoundError(f"there is no {str(source)!r}; give a file of weights or an exported folder")
     if source.is_file() and _is_onnx(source):
         raise UsageError(
-            f"{str(source)!r} is an ONNX file, and those cannot be imported; export the model with --format folder"
+            f"{str(source)!r} is an ONNX file, which cannot be imported; export the model with --format folder"
         )
     spec = None if source.is_dir() else _weights_import(source, given)
     if spec is None and given:
         option = _OPTIONS[next(iter(given))]
-        raise UsageError(f"{str(source)!r} is a folder, which says itself what {option} would say; leave it out")
+        raise UsageError(f"{str(source)!r} is a folder, which holds what {option} would set; leave the option out")
     store = ModelStore(get_settings().models)
     store.root.mkdir(parents=True, exist_ok=True)
     with staging_folder(store.root, ".importing-") as staged:
         _stage(source, spec, staged)
         version = store.publish(staged, name)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
-    say(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
+    print_message(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
     print_json(facts) if as_json else click.echo(version.ref)
 
 
@@ -138,7 +138,9 @@ def _is_onnx(file: Path) -> bool:
 def _weights_import(source: Path, given: dict[str, object]) -> "WeightsImport":
     for key in ("architecture", "labels"):
         if key not in given:
-            raise UsageError(f"{str(source)!r} is a file of weights; say with {_OPTIONS[key]} what it does not")
+            raise UsageError(
+                f"{str(source)!r} is a file of weights; {_OPTIONS[key]} is required, because the file does not hold it"
+            )
     get_architecture(str(given["architecture"]))
     from modeling.exchange.import_weights import WeightsImport  # torch
 

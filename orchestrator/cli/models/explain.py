@@ -7,7 +7,7 @@ import click
 
 from modeling.explain.request import KINDS, ExplainRequest, read_pictures
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, say
+from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
@@ -21,16 +21,21 @@ if TYPE_CHECKING:
     "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the pictures."
 )
 @click.option(
-    "--show", multiple=True, type=click.Choice(KINDS), help="What to show; may be repeated. Default: all that suits."
+    "--show",
+    multiple=True,
+    type=click.Choice(KINDS),
+    help="What to show; may be repeated. Default: all that the model and images allow.",
 )
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL",
     help="For weights, gradcam and ideal: this label; may be repeated. Default: the predicted one.",
 )  # fmt: skip
 @click.option("--layer", metavar="NAME", help="For features and gradcam: this layer of the network.")
-@click.option("--second-model", metavar="MODEL", help="For robustness: whether this model is fooled, too.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of ideal images and noise.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@click.option("--second-model", metavar="MODEL", help="For robustness: test the changed images on this model, too.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of ideal images and noise."
+)
+@click.option("--device", default="auto", show_default=True, help="Where the network runs: auto, cpu or cuda:N.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures of the same name in the folder.")
 @json_option
 def explain_model(
@@ -43,16 +48,16 @@ def explain_model(
     as_json: bool,
     **options: object,
 ) -> None:
-    """Draw what MODEL looks for, and what it sees in each IMAGE.
+    """Draw what MODEL has learned, and how it responds to each IMAGE.
 
     \b
     Kinds, and what they need:
-      weights     a perceptron: what each pixel says for and against a label
+      weights     a perceptron: how each pixel counts for and against a label
       filters     a convolution: its filters beside fixed edge filters; with images, their responses
-      features    a convolution and images: what layers make of an image
-      gradcam     a convolution and images: where an image speaks for a label
-      ideal       any model: the image that it likes best for a label
-      robustness  images: how small a change flips the answer
+      features    a convolution and images: the outputs of layers
+      gradcam     a convolution and images: the regions that count for a label
+      ideal       any model: the image with the highest score for a label
+      robustness  images: the smallest change that flips the answer
 
     \b
     Examples:
@@ -65,14 +70,14 @@ def explain_model(
     explained, request = _prepare(model, second_model, device, images, options)
     planned = plan(explained, request)
     for kind, reason in planned.left_out.items():
-        say(f"{kind} is left out: {reason}")
+        print_message(f"{kind} is left out: {reason}")
     written = []
     for picture in write(planned, output, overwrite=overwrite):
         written.append({"show": picture.kind, "path": str(picture.path), **picture.facts})
         if not as_json:
             click.echo(str(picture.path))
             if "summary" in picture.facts:
-                say(picture.facts["summary"])
+                print_message(picture.facts["summary"])
     if as_json:
         print_json(written)
 
@@ -80,7 +85,7 @@ def explain_model(
 def _prepare(
     model: str, second_model: str | None, device: str, images: tuple[Path, ...], options: dict[str, object]
 ) -> "tuple[ExplainedModel, ExplainRequest]":
-    """The loaded models and what is to be shown; images are read first, since that fails soonest."""
+    """The loaded models and the request; images are read first, because errors in them are cheap to find."""
     store = ModelStore(get_settings().models)
     version = store.resolve(model)
     second = store.resolve(second_model) if second_model else None

@@ -5,7 +5,7 @@ import sys
 import click
 
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_table, say, size_text
+from orchestrator.cli.output import json_option, print_json, print_message, print_table, size_text
 from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.removal import check_removable, find_version, remove_version
@@ -14,13 +14,12 @@ from orchestrator.jobs.removal import check_removable, find_version, remove_vers
 @click.command("alias")
 @click.argument("model")
 @click.argument("alias", required=False)
-@click.option("--remove", is_flag=True, help="Forget ALIAS; its version stays.")
+@click.option("--remove", is_flag=True, help="Remove ALIAS; its version stays.")
 @json_option
 def alias_model(model: str, alias: str | None, remove: bool, as_json: bool) -> None:
-    """Let ALIAS stand for MODEL, a version: `name@alias` then means it, until the alias is moved.
+    """Let ALIAS stand for MODEL, a version: `name@alias` then names it, until the alias is moved.
 
-    Without ALIAS the aliases of MODEL are listed. Jobs that were submitted before keep the version that the alias
-    stood for then.
+    Without ALIAS, list the aliases of MODEL. Jobs that were submitted before keep their version.
 
     \b
     Examples:
@@ -31,7 +30,7 @@ def alias_model(model: str, alias: str | None, remove: bool, as_json: bool) -> N
     store = ModelStore(get_settings().models)
     if alias is None:
         if remove:
-            raise UsageError("--remove forgets one alias: name it after the model")
+            raise UsageError("--remove needs the ALIAS to remove; name it after the model")
         _list(store, model, as_json=as_json)
     elif remove:
         _drop(store, model, alias, as_json=as_json)
@@ -47,7 +46,7 @@ def _list(store: ModelStore, model: str, *, as_json: bool) -> None:
     elif aliases:
         print_table(("alias", "model"), [(f"{name}@{alias}", ref) for alias, ref in aliases.items()])
     else:
-        say(f"{name} has no aliases; `pigeonhole models alias {name}@VERSION champion` sets one")
+        print_message(f"{name} has no aliases; `pigeonhole models alias {name}@VERSION champion` sets one")
 
 
 def _set(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
@@ -57,8 +56,8 @@ def _set(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"alias": alias, "model": version.ref, "before": before})
         return
-    told = "new" if before is None else "as before" if before == version.ref else f"it was {before}"
-    say(f"{version.name}@{alias} is {version.ref} now ({told})")
+    change = "new" if before is None else "unchanged" if before == version.ref else f"it was {before}"
+    print_message(f"{version.name}@{alias} is {version.ref} now ({change})")
 
 
 def _drop(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
@@ -69,17 +68,17 @@ def _drop(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"alias": alias, "model": None, "before": before})
     else:
-        say(f"{name}@{alias} is gone; it was {before}")
+        print_message(f"{name}@{alias} is removed; it was {before}")
 
 
 @click.command("remove")
 @click.argument("model")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def remove_model(model: str, yes: bool, as_json: bool) -> None:
-    """Remove MODEL, one version as `name@number`, for good. Its number is never used again.
+    """Remove MODEL, one version as `name@number`, permanently. Its number is never used again.
 
-    A version that an alias stands for, or that a job which has not ended uses, is not removed.
+    A version that an alias or an active job uses is not removed.
 
     \b
     Examples:
@@ -91,18 +90,18 @@ def remove_model(model: str, yes: bool, as_json: bool) -> None:
     size_bytes = version.size_bytes()
     check_removable(settings, version)
     if not yes:
-        _confirm(f"remove {version.ref} ({version.digest[:12]}, {size_text(size_bytes)}) for good?")
+        _confirm(f"remove {version.ref} ({version.digest[:12]}, {size_text(size_bytes)}) permanently?")
     remove_version(settings, version)
     if as_json:
         print_json({"removed": version.ref, "digest": version.digest, "size_bytes": size_bytes})
     else:
-        say(f"removed {version.ref}, {size_text(size_bytes)}")
+        print_message(f"removed {version.ref}, {size_text(size_bytes)}")
 
 
 def _confirm(question: str) -> None:
-    """Ask whoever sits at the terminal; ends with 1 where the answer is no."""
+    """Ask for confirmation on the terminal; exit with 1 if the answer is no."""
     if not sys.stdin.isatty():
-        raise UsageError("nobody is there to be asked: remove for good with --yes")
+        raise UsageError("standard input is not a terminal, so nothing can be confirmed; remove with --yes")
     if not click.confirm(question, err=True):
-        say("nothing was removed")
+        print_message("nothing was removed")
         sys.exit(ExitCode.FAILED)

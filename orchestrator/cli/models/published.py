@@ -9,11 +9,11 @@ from modeling.errors import ModelFormatError
 from modeling.metrics.calibration import Calibration
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
-from orchestrator.cli.output import json_option, print_json, print_table, say, size_text
+from orchestrator.cli.output import json_option, print_json, print_message, print_table, size_text
 from orchestrator.contract.settings import get_settings
 
 LABELS_SHOWN = 20
-UNCALIBRATED = "none: scores are the softmax's, and nothing is decided"
+UNCALIBRATED = "none: scores are the softmax, and there are no decisions"
 
 
 @click.command("list")
@@ -21,8 +21,8 @@ UNCALIBRATED = "none: scores are the softmax's, and nothing is decided"
 def list_models(as_json: bool) -> None:
     """List every version of every model.
 
-    TO LOOK AT is the share of images that are not accepted, as measured when the model was calibrated: those to
-    review, and the rejected.
+    TO LOOK AT is the share of images that are not accepted, that is to review or rejected, as measured by the
+    calibration.
 
     \b
     Example:
@@ -34,9 +34,9 @@ def list_models(as_json: bool) -> None:
         try:
             versions.append(_summary(store, version))
         except ModelFormatError as err:
-            say(f"cannot read {version.ref}: {err}", color="yellow")
+            print_message(f"cannot read {version.ref}: {err}", color="yellow")
         except FileNotFoundError:
-            continue  # removed at this moment
+            continue  # removed while they are listed
     if as_json:
         print_json(versions)
     elif versions:
@@ -45,11 +45,11 @@ def list_models(as_json: bool) -> None:
         )  # fmt: skip
         print_table(columns, [_row(facts) for facts in versions])
     else:
-        say("no models; `pigeonhole train` publishes them")
+        print_message("no models; `pigeonhole train` publishes them")
 
 
 def _summary(store: ModelStore, version: ModelVersion) -> dict[str, Any]:
-    """What a list tells of a version."""
+    """The facts of a version in the list."""
     card = store.card(version.ref)
     return {
         "model": version.ref,
@@ -118,7 +118,7 @@ def _aliases(store: ModelStore, version: ModelVersion) -> list[str]:
 
 
 def _readable(facts: Mapping[str, Any], card: ModelCard) -> dict[str, Any]:
-    """The facts for people: lists on one line, sizes and shares with their units, nothing that is not there."""
+    """The facts for display: lists on one line, sizes and shares with units, without empty values."""
     more = ", ..." if len(card.labels) > LABELS_SHOWN else ""
     changed = {
         "aliases": ", ".join(facts["aliases"]),
@@ -133,7 +133,7 @@ def _readable(facts: Mapping[str, Any], card: ModelCard) -> dict[str, Any]:
 
 
 def _decisions(calibration: Calibration) -> dict[str, str]:
-    """What a model's thresholds are, and what to expect of them."""
+    """A model's thresholds and their expected effect."""
     reached = sorted(threshold for threshold in calibration.accept if threshold <= 1)
     accept = f"score {reached[0]:.3f} to {reached[-1]:.3f}, by label" if reached else "never"
     if reached and len(reached) < len(calibration.accept):
@@ -151,7 +151,7 @@ def _decisions(calibration: Calibration) -> dict[str, str]:
 
 
 def _print_facts(facts: Mapping[str, object], indent: int = 0) -> None:
-    """One fact a line; those within another stand below it, further in."""
+    """Print one fact on each line; nested facts are indented below."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
             click.echo(f"{'':{indent}}{name}")

@@ -1,4 +1,4 @@
-"""`pigeonhole models summary` and `architectures`: what networks there are, and what they are made of."""
+"""`pigeonhole models summary` and `architectures`: the networks that there are, and their layers."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,18 @@ _DIGIT_SIDE = 28  # px: MNIST's, for networks without a size of their own
 
 @click.command("summary")
 @click.argument("name", metavar="MODEL|ARCHITECTURE")
-@click.option("--num-classes", type=click.IntRange(min=1), help="Labels of an architecture; default: 1000, small: 10.")
-@click.option("--image-size", type=click.IntRange(min=1), help="Side of an architecture's image in pixels.")
+@click.option(
+    "--num-classes",
+    type=click.IntRange(min=1),
+    help="Number of labels, for an architecture; default: 1000, for small ones 10.",
+)
+@click.option("--image-size", type=click.IntRange(min=1), help="Side of the image in pixels, for an architecture.")
 @json_option
 def summarise_model(name: str, num_classes: int | None, image_size: int | None, as_json: bool) -> None:
     """Show layers, shapes, parameters and cost of a model or an architecture.
 
-    Multiply-adds are those of convolutions, matrix products and attention for one image. An architecture's name comes
-    first: a model of that name is meant by NAME@latest.
+    Multiply-adds count convolutions, matrix products and attention for one image. If a model has the name of an
+    architecture, NAME is the architecture and NAME@latest the model.
 
     \b
     Examples:

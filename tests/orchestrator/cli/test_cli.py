@@ -147,8 +147,8 @@ def test_help_imports_nothing_heavy(arguments):
             "unknown architecture 'transformer'; `pigeonhole models architectures` lists them",
         ),
         (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
-        (["up", "--device", "gpu"], "--device 'gpu' is none of this machine's: cpu"),
-        (["up", "--device", "../x"], "--device '../x' is none of this machine's: cpu"),
+        (["up", "--device", "gpu"], "--device 'gpu' is not a device of this machine; choose from cpu"),
+        (["up", "--device", "../x"], "--device '../x' is not a device of this machine; choose from cpu"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(home, arguments, told):
@@ -353,7 +353,7 @@ def test_ended_jobs_are_told_without_a_server(past):
     assert records == {done.job: "succeeded", cancelled.job: "cancelled", waiting.job: "unknown"}
     assert [record["job"] for record in active] == [waiting.job]
     assert (status["state"], status["num_done"], status["result"]) == ("succeeded", 1, "0.csv")
-    assert "showing what the disk knows" in run("status", done.job).stderr
+    assert "showing only what is on the disk" in run("status", done.job).stderr
     assert "images     ? of 1 done, 0 failed" in run("status", waiting.job).stdout
     assert len(json.loads(run("jobs", "--limit", "2", "--json").stdout)) == 2
 
@@ -477,7 +477,8 @@ def test_an_interrupt_while_following_says_that_the_job_goes_on(capsys):
 
     assert end.value.code == 130
     assert (
-        capsys.readouterr().err == "job c1 goes on; `pigeonhole watch c1` follows it, `pigeonhole cancel c1` ends it\n"
+        capsys.readouterr().err
+        == "job c1 continues; `pigeonhole watch c1` follows it, `pigeonhole cancel c1` ends it\n"
     )
 
 

@@ -174,7 +174,7 @@ def test_setting_and_moving_an_alias_says_what_it_was_before(store):
     assert told == [
         "digits@champion is digits@1 now (new)\n",
         "digits@champion is digits@2 now (it was digits@1)\n",
-        "digits@champion is digits@2 now (as before)\n",
+        "digits@champion is digits@2 now (unchanged)\n",
     ]
     assert moved == {"alias": "champion", "model": "digits@1", "before": "digits@2"}
     assert store.aliases("digits") == {"champion": 1}
@@ -189,7 +189,7 @@ def test_aliases_are_listed_and_dropped(store):
     assert run("alias", "digits").stdout.split() == [
         "ALIAS", "MODEL", "digits@champion", "digits@2", "digits@stable", "digits@1",
     ]  # fmt: skip
-    assert run("alias", "digits", "stable", "--remove").stderr == "digits@stable is gone; it was digits@1\n"
+    assert run("alias", "digits", "stable", "--remove").stderr == "digits@stable is removed; it was digits@1\n"
     dropped = json.loads(run("alias", "digits", "champion", "--remove", "--json").stdout)
     assert dropped == {"alias": "champion", "model": None, "before": "digits@2"}
     assert store.aliases("digits") == {}
@@ -247,7 +247,7 @@ def test_a_removed_version_is_gone_and_its_number_stays_taken(store):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["digits@2"], 2, "nobody is there to be asked: remove for good with --yes"),
+        (["digits@2"], 2, "standard input is not a terminal, so nothing can be confirmed; remove with --yes"),
         (["digits", "--yes"], 2, "say which version of 'digits' to remove by its number; 'digits' is digits@2"),
         (["digits@latest", "--yes"], 2, "'digits@latest' is digits@2"),
         (["digits@champion", "--yes"], 2, "'digits@champion' is digits@1"),

@@ -87,7 +87,10 @@ def test_images_that_a_model_was_trained_on_and_unreadable_ones_are_told(publish
 
     done = run(one, other, data)
 
-    assert "lamps@1 was trained on 2 of these 98 images, which flatters it; --part test leaves out A's" in done.stderr
+    assert (
+        "lamps@1 was trained on 2 of these 98 images, so its figures are too good; --part test leaves out those of A"
+        in done.stderr
+    )
     assert "1 image cannot be read and is left out" in done.stderr
 
 

@@ -65,10 +65,10 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
     ("words", "code", "told"),
     [
         (["import", "nowhere", "--name", "x"], 4, "there is no 'nowhere'; give a file of weights"),
-        (["import", "mlp.pt", "--name", "x"], 2, "'mlp.pt' is a file of weights; say with --arch what it does not"),
-        (["import", "mlp.pt", "--name", "x", "--arch", "mlp"], 2, "say with --labels what it does not"),
+        (["import", "mlp.pt", "--name", "x"], 2, "'mlp.pt' is a file of weights; --arch is required"),
+        (["import", "mlp.pt", "--name", "x", "--arch", "mlp"], 2, "--labels is required"),
         (["import", "mlp.pt", "--name", "X y"], 2, "model name 'X y' must be"),
-        (["import", ".", "--name", "x", "--arch", "mlp"], 2, "which says itself what --arch would say"),
+        (["import", ".", "--name", "x", "--arch", "mlp"], 2, "which holds what --arch would set"),
         (["import", ".", "--name", "x"], 1, "is not an exported model: model.json cannot be read"),
         (
             ["import", "mlp.pt", "--name", "x", "--arch", "mlp", "--labels", "labels.json"], 2,
@@ -84,7 +84,7 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
         ),
         (["import", "net.onnx", "--name", "x"], 2, "'net.onnx' is an ONNX file, and those cannot be imported; export"),
         (["import", "net.pb", "--name", "x"], 2, "'net.pb' is an ONNX file"),
-        (["export", "trees", "-o", "out"], 2, "'out' is no name of an ONNX file; end it in .onnx, or add --format f"),
+        (["export", "trees", "-o", "out"], 2, "'out' does not end in .onnx; give it that suffix, or add --format f"),
         (["export", "trees@7", "-o", "out"], 4, "no model 'trees@7'"),
         (["export", "trees", "-o", "labels.json"], 2, "output 'labels.json' exists; name one that does not"),
         (["summary", "nothing"], 4, "no model 'nothing'"),

@@ -91,7 +91,7 @@ def test_the_quarantine_list_is_written_outside_the_data_only(tmp_path):
         assert [row["path"] for row in csv.DictReader(file)] == ["a/broken.png", "a/0.png", "b/copy.png"]
     assert f"3 rows to look at are in {tmp_path}/suspects.csv" in result.stderr
     assert refused.exit_code == ExitCode.USAGE
-    assert "lies in the data, which are never written to" in refused.stderr
+    assert "is inside the data, which are never written to" in refused.stderr
     assert not (data / "suspects.csv").exists()
 
 
@@ -102,7 +102,7 @@ def test_the_quarantine_list_never_replaces_the_list_that_is_scanned(tmp_path):
 
     refused = scan("labels.csv", "--quarantine", "./labels.csv")
 
-    assert (refused.exit_code, "is the data themselves" in refused.stderr) == (ExitCode.USAGE, True)
+    assert (refused.exit_code, "is the data file" in refused.stderr) == (ExitCode.USAGE, True)
 
 
 @pytest.mark.parametrize(

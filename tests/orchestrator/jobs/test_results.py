@@ -15,7 +15,7 @@ from modeling.names import path_to_text
 from modeling.registry.card import WEIGHTS_FILE
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli import main
-from orchestrator.cli.classify import say_decisions
+from orchestrator.cli.classify import print_decisions
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.requests import ModelPin
@@ -424,8 +424,8 @@ def test_the_share_to_review_is_told_where_the_model_decides(publish, show):
 def test_a_classify_job_ends_with_how_many_images_need_a_person(publish, capsys):
     publication = publish("decided.csv", calibrated=True)
 
-    say_decisions(publication.folder)
-    say_decisions(publish("plain.csv").folder)
+    print_decisions(publication.folder)
+    print_decisions(publish("plain.csv").folder)
 
     assert capsys.readouterr().err.splitlines() == [
         "2 accepted (16.7%), 7 to review (58.3%), 3 rejected (25.0%)",
