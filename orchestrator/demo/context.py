@@ -1,9 +1,9 @@
-"""Settles shapes that no classifier can tell apart alone, by what stands beside them in the word.
+"""Disambiguates shapes that no classifier can tell apart alone, by their neighbours in the word.
 
-In many faces I and l are the same bar, and O and 0, 5 and S nearly the same shape. Among capitals the bar is an
-I, among digits a 1, among small letters an l. No dictionary, no language: only the kind of the nearest neighbours
-that are not such shapes themselves, and only labels the classifier itself offers among its best. At the start of
-a word before small letters nothing is settled: Ill and ill are both words.
+In many fonts I and l are the same bar, and O and 0, 5 and S nearly the same shape. Among capitals the bar is an
+I, among digits a 1, among small letters an l. This uses no dictionary: only the kind of the nearest unambiguous
+neighbours, and only labels among the classifier's best. At the start of a word before small letters nothing is
+changed, because Ill and ill are both words.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from orchestrator.demo.labels import character_of
 ALIKE = ("Il1", "O0", "S5")
 
 
-def settle(characters: Sequence[Character], candidates: Sequence[Sequence[str]]) -> list[str]:
+def disambiguate(characters: Sequence[Character], candidates: Sequence[Sequence[str]]) -> list[str]:
     """The letter at each place; `candidates` are each character's labels, best first."""
     words: list[list[int]] = []
     for i, character in enumerate(characters):
@@ -23,18 +23,18 @@ def settle(characters: Sequence[Character], candidates: Sequence[Sequence[str]])
         words[-1].append(i)
     letters: list[str] = []
     for word in words:
-        letters += settle_word([[character_of(label) for label in candidates[i]] for i in word])
+        letters += disambiguate_word([[character_of(label) for label in candidates[i]] for i in word])
     return letters
 
 
-def settle_word(candidates: Sequence[Sequence[str]]) -> list[str]:
+def disambiguate_word(candidates: Sequence[Sequence[str]]) -> list[str]:
     """The letters of one word; `candidates` are each place's characters, best first."""
     best = [choices[0] for choices in candidates]
-    return [_settled(i, best, choices) for i, choices in enumerate(candidates)]
+    return [_disambiguated(i, best, choices) for i, choices in enumerate(candidates)]
 
 
-def _settled(place: int, best: Sequence[str], choices: Sequence[str]) -> str:
-    """What its neighbours make of one place of a word."""
+def _disambiguated(place: int, best: Sequence[str], choices: Sequence[str]) -> str:
+    """The letter at one place of a word, given its neighbours."""
     alike = next((shapes for shapes in ALIKE if best[place] in shapes), "")
     before = [_kind(letter) for letter in reversed(best[:place]) if not _is_alike(letter)]
     after = [_kind(letter) for letter in best[place + 1 :] if not _is_alike(letter)]

@@ -1,6 +1,6 @@
-"""Cuts a scanned page into characters: straightens it, finds its lines, then what stands on each line.
+"""Cuts a scanned page into characters: straightens it, finds its lines, then the characters of each line.
 
-Nothing here knows what the page says. Pieces that hang together are characters; a dot above or below another
+Nothing here knows the text of the page. Connected pieces of ink are characters; a dot above or below another
 piece belongs to it (i, j, ! ? : ;); a gap that is wide for its line is a word space.
 
 Own code, not an OCR library: the demo's characters must repeat to the bit.
@@ -15,8 +15,8 @@ from PIL import Image
 from orchestrator.demo.frame import Box, frame_character
 from orchestrator.demo.ink import Blobs, Bytes, Ints, binarise, find_blobs, ink_of, skew_deg
 
-WIDEST_IN_TALLS = 1.75  # no letter is wider than this for its height (W is 1.5): such a piece is two that touch
-SMALLEST_DOT = 0.01  # of the square of a typical height: less is a speck
+WIDEST_IN_TALLS = 1.75  # wider pieces are two letters that touch (W has 1.5)
+SMALLEST_DOT = 0.01  # of the square of a typical height; smaller pieces are specks
 NARROWEST_SPACE_IN_TALLS = 0.25
 WIDEST_LETTER_GAP_IN_TALLS = 0.55
 
@@ -27,8 +27,8 @@ class Character:
 
     box: Box  # on the straightened page
     line: int  # from 0
-    space_before: bool  # a word space parts it from the character before, on the same line
-    frame: Image.Image  # what the classifier sees
+    space_before: bool  # a word space separates it from the character before, on the same line
+    frame: Image.Image  # the classifier's input
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class CutPage:
     """A straightened page and its characters."""
 
     image: Image.Image
-    skew_deg: float  # by which the scan was turned back
+    skew_deg: float  # by which the scan was rotated back
     characters: tuple[Character, ...]
 
 
 @dataclass(frozen=True)
-class _Stand:
-    """How the letters of a line stand: on the row `at + slope * x`, the tall ones so high."""
+class _Baseline:
+    """The baseline of a line, the row `at + slope * x`, and the height of its tall letters."""
 
     at: float
     slope: float
@@ -59,7 +59,7 @@ def cut_page(image: Image.Image) -> CutPage:
 
 
 def cut_characters(image: Image.Image) -> tuple[float, list[Character]]:
-    """The scan's skew and its characters, for who does not need to see the straightened page."""
+    """The scan's skew and its characters, without the straightened page."""
     ink = ink_of(image)
     skew = skew_deg(binarise(ink))
     return skew, _cut_ink(ink.rotate(-skew, Image.Resampling.BICUBIC))
@@ -72,15 +72,15 @@ def _cut_ink(ink_image: Image.Image) -> list[Character]:
     for members in _lines(blobs):
         pieces = _joined_pieces(blobs.boxes, members)
         boxes = np.array([_around(blobs.boxes[piece]) for piece in pieces])
-        stand = _stand(boxes)
-        parts = [part for piece in pieces for part in _parted(blobs, piece, stand.tall)]
+        baseline = _find_baseline(boxes)
+        parts = [part for piece in pieces for part in _split_wide(blobs, piece, baseline.tall)]
         line = characters[-1].line + 1 if characters else 0
-        characters += _cut_line(ink, blobs, parts, stand, line)
+        characters += _cut_line(ink, blobs, parts, baseline, line)
     return characters
 
 
 def _lines(blobs: Blobs) -> list[Ints]:
-    """The pieces of each line, from the top, each from the left; specks and stains left out."""
+    """The pieces of each line, from the top, each from the left, without specks and stains."""
     left, top, right, bottom = blobs.boxes.T
     height = bottom - top
     printed = blobs.areas >= 12
@@ -106,7 +106,7 @@ def _lines(blobs: Blobs) -> list[Ints]:
 
 
 def _joined_pieces(boxes: Ints, members: Ints) -> list[list[int]]:
-    """Pieces that make one character together: one stands over the other, or within its width."""
+    """Groups of pieces that are one character: one is above the other, or within its width."""
     groups: list[list[int]] = []
     for member in members.tolist():
         for group in groups[-3:]:
@@ -133,8 +133,8 @@ def _around(boxes: Ints) -> Ints:
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
 
-def _stand(boxes: Ints) -> _Stand:
-    """Where a line's letters stand: most bottoms lie on one straight row; tails and commas are left out."""
+def _find_baseline(boxes: Ints) -> _Baseline:
+    """The baseline of a line: the straight row of most bottoms, without tails and commas."""
     left, top, right, bottom = boxes.T.astype(np.float64)
     x, height = (left + right) / 2, bottom - top
     body = height > 0.5 * np.percentile(height, 80)
@@ -145,11 +145,11 @@ def _stand(boxes: Ints) -> _Stand:
             slope, at = (float(value) for value in np.polyfit(x[near], bottom[near], 1))
     above = (at + slope * x - top)[body]
     highest = float(np.percentile(above, 95)) if len(above) > 8 else float(above.max())
-    return _Stand(at, slope, float(np.median(above[np.abs(above - highest) <= 0.12 * highest])))
+    return _Baseline(at, slope, float(np.median(above[np.abs(above - highest) <= 0.12 * highest])))
 
 
-def _parted(blobs: Blobs, piece: list[int], tall: float) -> list[tuple[list[int], Box]]:
-    """A character's pieces and box; two boxes where it is too wide to be one letter, parted where ink is least."""
+def _split_wide(blobs: Blobs, piece: list[int], tall: float) -> list[tuple[list[int], Box]]:
+    """A character's pieces and box; two where it is too wide for one letter, split where ink is least."""
     left, top, right, bottom = _around(blobs.boxes[piece]).tolist()
     if right - left <= WIDEST_IN_TALLS * tall:
         return [(piece, Box(left, top, right, bottom))]
@@ -165,11 +165,11 @@ def _parted(blobs: Blobs, piece: list[int], tall: float) -> list[tuple[list[int]
 
 
 def _cut_line(
-    ink: Bytes, blobs: Blobs, parts: list[tuple[list[int], Box]], stand: _Stand, line: int
+    ink: Bytes, blobs: Blobs, parts: list[tuple[list[int], Box]], baseline: _Baseline, line: int
 ) -> list[Character]:
     boxes = [box for _, box in parts]
     gaps = np.array([after.left - before.right for before, after in pairwise(boxes)], np.int64)
-    word_gap = _word_gap(gaps, stand.tall)
+    word_gap = _word_gap(gaps, baseline.tall)
     characters = []
     for i, (piece, box) in enumerate(parts):
         window = np.s_[max(box.top - 1, 0) : box.bottom + 1, max(box.left - 1, 0) : box.right + 1]
@@ -177,14 +177,14 @@ def _cut_line(
         foreign = names > 0
         for name in piece:
             foreign &= names != name + 1
-        baseline = stand.at + stand.slope * (box.left + box.right) / 2
-        frame = frame_character(np.where(foreign, 0, ink[window]), box, baseline, stand.tall)
+        row = baseline.at + baseline.slope * (box.left + box.right) / 2
+        frame = frame_character(np.where(foreign, 0, ink[window]), box, row, baseline.tall)
         characters.append(Character(box, line, i > 0 and bool(gaps[i - 1] > word_gap), frame))
     return characters
 
 
 def _word_gap(gaps: Ints, tall: float) -> float:
-    """The gap, in pixels, above which a word ends: what best parts a line's gaps in two, within reason."""
+    """The gap, in pixels, above which a word ends: the value that best separates a line's gaps, within limits."""
     ordered = np.sort(np.maximum(gaps, 0)).astype(np.float64)
     if len(ordered) < 2:
         return NARROWEST_SPACE_IN_TALLS * tall

@@ -1,9 +1,9 @@
-"""Puts one character into the picture the classifier sees. Training glyphs and page characters both come here.
+"""Makes the classifier's input of one character, for training glyphs and page characters.
 
-A lone shape does not tell c from C or a comma from an apostrophe: its size and place on the line do. So no
+The shape alone does not tell c from C or a comma from an apostrophe: its size and place on the line do. So no
 character is stretched to fill its frame. The frame spans the line, from above the tallest letter to below the
 deepest, with the baseline always in the same row and the line's tall letters (capitals, b, d, h, digits) always
-the same height; sideways the character stands in the middle.
+the same height; the character is centred horizontally.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from orchestrator.demo.ink import Bytes
 FRAME_PX = 28
 BASELINE_ROW = 21.0
 TALL_PX = 17.0  # leaves 4 rows above for the tips of f and parentheses, 7 below for tails
-FAINTEST_INK = 40  # of 255: what is fainter is paper
-FULL_INK = 420  # of 255: from three fifths of the darkest on, ink is full, so hairlines count like stems
+FAINTEST_INK = 40  # of 255: fainter pixels are paper
+FULL_INK = 420  # of 255: ink is full from three fifths of the darkest, so hairlines count like stems
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of pixels; right and bottom lie beyond the last."""
+    """A rectangle of pixels; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -41,8 +41,8 @@ class Box:
 def frame_character(ink: Bytes, box: Box, baseline: float, tall: float) -> Image.Image:
     """The character in `box`, light on black, 28 x 28.
 
-    `ink` is the page's ink in and one pixel around the box, a neighbour's ink left out; `baseline` is the row the
-    character's line stands on, `tall` the height of the line's tall letters, both in pixels of the page.
+    `ink` is the page's ink in the box and one pixel around it, without neighbours; `baseline` is the row of the
+    line's baseline, `tall` the height of the line's tall letters, both in pixels of the page.
     """
     shape = np.maximum(ink, FAINTEST_INK) - FAINTEST_INK
     darkest = max(int(shape.max(initial=0)), 1)  # faint print is raised to full black
@@ -52,7 +52,7 @@ def frame_character(ink: Bytes, box: Box, baseline: float, tall: float) -> Image
     canvas = np.pad(shape, pad)
     left = (box.left + box.right - span) / 2 - max(box.left - 1, 0) + pad
     top = baseline - BASELINE_ROW * tall / TALL_PX - max(box.top - 1, 0) + pad
-    left = min(max(left, 0.0), canvas.shape[1] - span)  # a blot far off its line still gets a picture
+    left = min(max(left, 0.0), canvas.shape[1] - span)  # a blot far from its line still gets an image
     top = min(max(top, 0.0), canvas.shape[0] - span)
     window = (left, top, left + span, top + span)
     return Image.fromarray(canvas).resize((FRAME_PX, FRAME_PX), Image.Resampling.BILINEAR, box=window)

@@ -1,8 +1,8 @@
-"""Training glyphs: specimen sheets in the taught faces, scanned badly in many ways and cut like any page.
+"""Training glyphs: specimen sheets in the training faces, scanned with many faults and cut like any page.
 
-The sheets go through the very scanner and the very cutter of the page, so whatever those do to a shape, the
-classifier has seen it. Only the faces differ. What stands where on a specimen is known, as it was set in order;
-a line in which the cutter does not find that many characters teaches nothing and is left out.
+The sheets go through the same scanner and cutter as the page, so the classifier has seen their effect on shapes.
+Only the faces differ. The text of a specimen line is known; a line in which the cutter does not find that number of
+characters is left out.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from orchestrator.demo.scan import Grey, Scanner, scan
 
 GLYPHS_PER_CLASS = 70  # ten lines of each face
 LINES_A_SHEET = 5
-NUM_THREADS = 2  # Pillow and the file system work beside each other; each sheet has its own seed
+NUM_THREADS = 2  # Pillow and the file system work in parallel; each sheet has its own seed
 BEND_EM = 0.06
 SPECIMEN_GAP_EM = 0.25  # wide, so that no specimen touches its neighbour
 
@@ -31,7 +31,7 @@ def write_training_glyphs(
     glyphs_per_class: int = GLYPHS_PER_CLASS,
     faces: Sequence[Face] = TRAINING_FACES,
 ) -> int:
-    """Write about that many glyphs of each class, the faces taking turns, as `folder/LABEL/FACE-SHEET-LINE.png`.
+    """Write about that many glyphs of each class, cycling through the faces, as `folder/LABEL/FACE-SHEET-LINE.png`.
 
     Returns how many were written: a little fewer where specimen lines were left out.
     """
@@ -80,7 +80,7 @@ def specimen_scanner(rng: np.random.Generator) -> Scanner:
 
 
 def _print_specimens(face: Face, texts: Sequence[str], rng: np.random.Generator) -> Image.Image:
-    """The specimen lines in ink, upright, set narrower or wider and bent: one face stands for its relatives."""
+    """The specimen lines in ink, upright, set narrower or wider and bent: one face represents similar faces."""
     size_px = int(rng.integers(34, 52))
     font, gap, leading = face.at(size_px), SPECIMEN_GAP_EM * size_px, round(1.7 * size_px)
     width = max(sum(font.getlength(character) + gap for character in text) for text in texts)
@@ -98,7 +98,7 @@ def _print_specimens(face: Face, texts: Sequence[str], rng: np.random.Generator)
 
 
 def _bent(ink: Grey, size_px: int, rng: np.random.Generator) -> Grey:
-    """Rows moved up and down in a slow wave, as faces differ in where they put the bar of an e or the bow of a P."""
+    """Rows shifted up and down in a slow wave, because faces differ in the height of bars and bows (e, P)."""
     height = len(ink)
     wave = 2 * np.pi * np.arange(height) / (rng.uniform(0.6, 0.9) * size_px) + rng.uniform(0, 2 * np.pi)
     source = np.clip(np.arange(height) + rng.uniform(0, BEND_EM) * size_px * np.sin(wave), 0, height - 1.001)

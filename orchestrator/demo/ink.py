@@ -1,4 +1,4 @@
-"""From grey paper to ink: what is print, how the sheet lies, and which pixels hang together.
+"""From a grey scan to ink: which pixels are print, the skew of the sheet, and connected pieces.
 
 Own code, not scikit-image or OpenCV: the demo's data and text must repeat to the bit.
 """
@@ -13,14 +13,14 @@ Mask = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
-PAPER_CELL_PX = 24  # the paper's brightness is taken in cells of this size: larger than a stroke, smaller than a shadow
-PAPER_QUANTILE = 0.8  # more than four fifths of a cell are seldom covered by ink
+PAPER_CELL_PX = 24  # cells to measure the paper's brightness in: larger than a stroke, smaller than a shadow
+PAPER_QUANTILE = 0.8  # ink rarely covers more than four fifths of a cell
 HAIRLINE = 0.7  # of Otsu's threshold: thin strokes break before thick ones join
 FAINTEST_PRINT = 30  # of 255: an empty sheet has no print
 
 
 def ink_of(image: Image.Image) -> Image.Image:
-    """How much ink each pixel has, 0 to 255: its grey against the paper around it, so shadows fall away."""
+    """How much ink each pixel has, 0 to 255: its grey relative to the paper around it, which removes shadows."""
     grey = np.asarray(image.convert("L"), np.float32)
     height, width = grey.shape
     rows, cols = -(-height // PAPER_CELL_PX), -(-width // PAPER_CELL_PX)
@@ -36,7 +36,7 @@ def ink_of(image: Image.Image) -> Image.Image:
 
 
 def binarise(ink: Image.Image) -> Mask:
-    """Which pixels are print: a little below the level that best parts ink from paper (Otsu, 1979)."""
+    """Which pixels are print: a little below the level that best separates ink from paper (Otsu, 1979)."""
     smooth = ink.filter(ImageFilter.GaussianBlur(0.6))
     counts = np.array(smooth.histogram(), np.float64)
     levels, below, total = np.arange(256), np.cumsum(counts), counts.sum()
@@ -47,7 +47,7 @@ def binarise(ink: Image.Image) -> Mask:
 
 
 def skew_deg(print_mask: Mask, widest_deg: float = 6.0) -> float:
-    """By how many degrees counter-clockwise the lines rise: where the profile of the rows is sharpest."""
+    """The angle by which the lines rise, counter-clockwise: where the profile of the rows is sharpest."""
     rows, cols = np.nonzero(print_mask)
     if len(rows) == 0:
         return 0.0
@@ -63,7 +63,7 @@ def skew_deg(print_mask: Mask, widest_deg: float = 6.0) -> float:
 
 
 def _sharpness(ys: NDArray[np.float64], xs: NDArray[np.float64], angle_deg: float) -> float:
-    """How steeply the number of ink pixels changes from row to row, if the sheet is turned back by the angle."""
+    """How steeply the number of ink pixels changes from row to row, if the sheet is rotated back by the angle."""
     slope = np.tan(np.radians(angle_deg))
     rows = np.round(ys + xs * slope).astype(np.int64)
     profile = np.bincount(rows - rows.min())
@@ -80,7 +80,7 @@ class Blobs:
 
 
 def find_blobs(mask: Mask) -> Blobs:
-    """The pieces of a mask that hang together, corners included, found by joining runs of pixels."""
+    """The connected pieces of a mask (8-connectivity), found by joining runs of pixels."""
     row, start, stop = _runs(mask)
     names = np.zeros(mask.shape, np.int32)
     if len(row) == 0:
@@ -98,7 +98,7 @@ def find_blobs(mask: Mask) -> Blobs:
 
 
 def _runs(mask: Mask) -> tuple[Ints, Ints, Ints]:
-    """Row, first column and the column beyond the last of each horizontal run, from top left."""
+    """Row, first column and exclusive last column of each horizontal run, from top left."""
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     row, start = np.nonzero(edges == 1)
     _, stop = np.nonzero(edges == -1)
@@ -106,7 +106,7 @@ def _runs(mask: Mask) -> tuple[Ints, Ints, Ints]:
 
 
 def _joined(row: Ints, start: Ints, stop: Ints, width: int) -> Ints:
-    """For each run the lowest run it hangs together with."""
+    """For each run, the lowest index of a run that it is connected with."""
     first = np.searchsorted(row * width + stop, (row + 1) * width + start)
     beyond = np.searchsorted(row * width + start, (row + 1) * width + stop, side="right")
     num_below = np.maximum(beyond - first, 0)

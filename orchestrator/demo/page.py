@@ -1,4 +1,4 @@
-"""The page of the story: a notice on a sorting office's wall, set in fonts the classifier never saw, and scanned."""
+"""The demo's page: a notice of a sorting office, in fonts that the classifier was not trained on, and scanned."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from orchestrator.demo.fonts import AILERON, BOLD, ROMAN, Face
 from orchestrator.demo.scan import Scanner, scan
 
 MARGIN_PX = 90
-TRACKING_EM = 0.06  # set slightly open, as notices are; letters that touch cannot be cut apart without reading
+TRACKING_EM = 0.06  # slightly open, as notices are; letters that touch cannot be cut apart without reading
 
 
 @dataclass(frozen=True)
 class Line:
-    """One printed line: what it says, in which face, how large, and how far below the line above it stands."""
+    """One printed line: its text, face, size, and distance from the line above."""
 
     text: str
     face: Face
@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Page:
-    """A scanned page, and the truth about it, which is for scoring alone."""
+    """A scanned page and its true text, which is for scoring only."""
 
     image: Image.Image
     lines: tuple[Line, ...]
@@ -67,7 +67,7 @@ NOTICE = (
 
 
 def page_scanner(seed: int) -> Scanner:
-    """How the page with that seed lies on the glass: one and a half to three and a half degrees askew, either way."""
+    """The scanner for a seed: the page is 1.5 to 3.5 degrees askew, in either direction."""
     rng = np.random.default_rng([seed, 1])
     angle_deg = float(rng.choice([-1, 1]) * rng.uniform(1.5, 3.5))
     return Scanner(
@@ -82,7 +82,7 @@ def page_scanner(seed: int) -> Scanner:
 
 
 def render_page(seed: int, lines: tuple[Line, ...] = NOTICE, scanner: Scanner | None = None) -> Page:
-    """The page as a grey scan at about 250 dpi; the seed decides the sheet and the scanner, never the text."""
+    """The page as a grey scan at about 250 dpi; the seed determines the sheet and the scanner, not the text."""
     scanner = scanner or page_scanner(seed)
     return Page(scan(print_lines(lines), scanner, np.random.default_rng([seed, 2])), lines, scanner)
 

@@ -1,4 +1,4 @@
-"""The picture of the story: the scan on the left, what was read on the right, the doubtful characters marked."""
+"""The result picture: the scan on the left, the recognised text on the right, doubtful characters marked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ LEGEND_PX = 76
 CROP_PX = 46  # of paper that stays around the print
 READ_SIZE_PX = 28
 SANS, SANS_BOLD, MONO = TRAINING_FACES[:3]
-READ_SPACE_PX = 17  # what one character of the recognised text takes
+READ_SPACE_PX = 17  # width of one character of the recognised text
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What share of the original was read correctly, in the end and by the shapes alone."""
+    """The share of the original that was read correctly: in the end, and by the shapes alone."""
 
     accuracy: float
     accuracy_by_shape: float
@@ -56,9 +56,9 @@ def draw_result(page: CutPage, readings: Sequence[Reading], figures: Figures, pa
     _draw_sheet(draw, (*read_at, read_at[0] + read_px, read_at[1] + around.height))
     _draw_read(draw, page.characters, readings, (read_at[0] + CROP_PX, read_at[1] - around.top))
     _draw_legend(draw, (GAP_PX, size[1] - LEGEND_PX // 2))
-    told = f"{100 * figures.accuracy_by_shape:.1f} % by shape alone; neighbours settled I l 1, O 0 and S 5"
-    told_at = (size[0] - GAP_PX, size[1] - LEGEND_PX // 2)
-    draw.text(told_at, told, fill=FAINT, font=SANS.at(22), anchor="rm")
+    caption = f"{100 * figures.accuracy_by_shape:.1f} % by shape alone; neighbours settled I l 1, O 0 and S 5"
+    caption_at = (size[0] - GAP_PX, size[1] - LEGEND_PX // 2)
+    draw.text(caption_at, caption, fill=FAINT, font=SANS.at(22), anchor="rm")
     picture.save(path)
 
 
@@ -80,11 +80,11 @@ def _num_columns(line: Sequence[Character]) -> int:
 def _draw_band(
     draw: ImageDraw.ImageDraw, width: int, readings: Sequence[Reading], accuracy: float, skew_deg: float
 ) -> None:
-    """The header: what this is, and the figures."""
+    """The header: the title and the figures."""
     draw.rectangle((0, 0, width, BAND_PX), fill=BAND)
     draw.text((GAP_PX, 54), "Pigeonhole reads a page", fill="white", font=SANS_BOLD.at(38), anchor="ls")
-    told = f"Scanned {abs(skew_deg):.1f}° askew, in fonts the classifier was not trained on."
-    draw.text((GAP_PX, 96), told, fill=BAND_FAINT, font=SANS.at(24), anchor="ls")
+    caption = f"Scanned {abs(skew_deg):.1f}° askew, in fonts the classifier was not trained on."
+    draw.text((GAP_PX, 96), caption, fill=BAND_FAINT, font=SANS.at(24), anchor="ls")
     num_doubtful = sum(reading.doubtful for reading in readings)
     figures = (
         (f"{num_doubtful}", "doubtful"),
@@ -114,14 +114,14 @@ def _draw_scan(
     scan = paper.crop((around.left, around.top, around.right, around.bottom))
     draw = ImageDraw.Draw(scan, "RGBA")
     for character, reading in zip(page.characters, readings, strict=True):
-        _mark(draw, reading, _grown(character.box, around))
+        _mark(draw, reading, _in_crop(character.box, around))
     picture.paste(scan, at)
     edge = (at[0], at[1], at[0] + scan.width, at[1] + scan.height)
     ImageDraw.Draw(picture).rectangle(edge, outline=EDGE, width=2)
 
 
-def _grown(box: Box, around: Box, by: int = 5) -> tuple[int, int, int, int]:
-    """The box where the crop puts it, a little larger."""
+def _in_crop(box: Box, around: Box, by: int = 5) -> tuple[int, int, int, int]:
+    """The box in the coordinates of the crop, a little larger."""
     left, top = box.left - around.left - by, box.top - around.top - by
     return left, top, left + box.width + 2 * by, top + box.height + 2 * by
 
@@ -163,9 +163,9 @@ def _draw_legend(draw: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
     """What the marks mean."""
     x, y = at
     draw.rounded_rectangle((x, y - 12, x + 22, y + 12), 4, fill=DOUBTFUL, outline=DOUBTFUL_EDGE, width=2)
-    told = f"doubtful: scored below {100 * DOUBTFUL_BELOW:.0f} %, kept for a second look"
-    draw.text((x + 36, y), told, fill=TYPE, font=SANS.at(22), anchor="lm")
-    x += 36 + round(_width(told, SANS.at(22))) + 60
+    caption = f"doubtful: scored below {100 * DOUBTFUL_BELOW:.0f} %, kept for a second look"
+    draw.text((x + 36, y), caption, fill=TYPE, font=SANS.at(22), anchor="lm")
+    x += 36 + round(_width(caption, SANS.at(22))) + 60
     draw.rounded_rectangle((x, y - 12, x + 22, y + 12), 4, outline=WRONG, width=3)
-    told = "wrong: the original says otherwise"
-    draw.text((x + 36, y), told, fill=TYPE, font=SANS.at(22), anchor="lm")
+    caption = "wrong: the original says otherwise"
+    draw.text((x + 36, y), caption, fill=TYPE, font=SANS.at(22), anchor="lm")

@@ -1,4 +1,4 @@
-"""What a scanner does to a sheet: ink spreads, the sheet lies askew, the light is uneven, the sensor is noisy.
+"""Simulates a scanner: ink spreads, the sheet is askew, the light is uneven, the sensor is noisy.
 
 Own code, not augraphy: the demo's scans must repeat to the bit from a seed.
 """
@@ -14,7 +14,7 @@ Grey = NDArray[np.float32]  # height x width, 0 is black or no ink, 1 is white o
 
 @dataclass(frozen=True)
 class Scanner:
-    """How much of each fault; `CLEAN` has none."""
+    """The strength of each fault; `CLEAN` has none."""
 
     angle_deg: float = 0.0  # of the sheet, counter-clockwise
     blur_px: float = 0.0  # radius of the optics' blur
@@ -59,7 +59,7 @@ def _paper(shape: tuple[int, ...], scanner: Scanner, rng: np.random.Generator) -
 
 
 def _smooth_noise(height: int, width: int, grid: tuple[int, int], rng: np.random.Generator) -> Grey:
-    """Random values on a coarse grid, between them a smooth surface; 0 to 1."""
+    """Random values on a coarse grid, interpolated smoothly; 0 to 1."""
     coarse = rng.random(grid, np.float32)
     coarse = (coarse - coarse.min()) / max(float(np.ptp(coarse)), 1e-6)
     surface = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,10 +1,10 @@
-"""The story from both ends: what the queue is given, and what is made of its answers."""
+"""The two ends of the demo: the files for training and classifying, and the text made from the answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.demo.context import settle
+from orchestrator.demo.context import disambiguate
 from orchestrator.demo.cut import CutPage, cut_page
 from orchestrator.demo.glyphs import GLYPHS_PER_CLASS, write_training_glyphs
 from orchestrator.demo.labels import character_of
@@ -15,10 +15,10 @@ from orchestrator.demo.text import Prediction, character_accuracy, judge, recogn
 
 @dataclass(frozen=True)
 class Prepared:
-    """A scanned page and what was cut from it, on disk and at hand."""
+    """A scanned page and the characters cut from it, on disk and in memory."""
 
     folder: Path
-    page: Page  # its text is the truth, for scoring alone
+    page: Page  # its text is for scoring only
     cut: CutPage
     num_glyphs: int
 
@@ -34,22 +34,22 @@ class Prepared:
 
     @property
     def characters(self) -> Path:
-        """The page's characters; the order of their names is the order of reading."""
+        """The folder of the page's characters; their names sort in reading order."""
         return self.folder / "characters"
 
     @property
     def picture(self) -> Path:
-        """Where `conclude` draws."""
+        """The picture that `conclude` draws."""
         return self.folder / "result.png"
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What was read, and how well."""
+    """The recognised text and its accuracy."""
 
     recognised: str
     accuracy: float  # of the characters of the original, white space not counted
-    accuracy_by_shape: float  # the same before `context` settled shapes that look alike
+    accuracy_by_shape: float  # the same before `context` disambiguated shapes that look alike
     num_characters: int  # cut from the page
     num_doubtful: int
     side_by_side: list[str]  # original | recognised, ready to print
@@ -81,7 +81,7 @@ def conclude(prepared: Prepared, predictions: Sequence[Prediction]) -> Conclusio
         raise ValueError(
             f"{len(predictions)} predictions for {len(characters)} characters; every character needs its own"
         )
-    letters = settle(characters, [labels for labels, _ in predictions])
+    letters = disambiguate(characters, [labels for labels, _ in predictions])
     readings = judge(original, letters, predictions)
     recognised = recognised_text(characters, letters)
     accuracy = character_accuracy(original, recognised)

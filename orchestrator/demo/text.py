@@ -1,6 +1,6 @@
-"""From predicted labels to text, and how far that text is from the original.
+"""From predicted labels to text, and the accuracy of that text.
 
-Own alignment, not rapidfuzz: of equally good alignments it must always give the same.
+Own alignment, not rapidfuzz: among equally good alignments it must always choose the same.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from itertools import zip_longest
 from orchestrator.demo.cut import Character
 
 Prediction = tuple[Sequence[str], Sequence[float]]  # one image's best labels and their scores, best first
-DOUBTFUL_BELOW = 0.6  # of the best score: what scores less is for a second look
+DOUBTFUL_BELOW = 0.6  # characters whose best score is lower are doubtful
 
 
 @dataclass(frozen=True)
 class LetterPair:
-    """One step of an alignment: a character of the original and of the recognised text, None where one lacks it."""
+    """One step of an alignment: a character of the original and of the recognised text, None if missing."""
 
     original: str | None
     recognised: str | None
@@ -26,7 +26,7 @@ class LetterPair:
 
 
 def align(original: str, recognised: str) -> list[LetterPair]:
-    """Both texts side by side with as few differences as can be (Levenshtein, 1965)."""
+    """An alignment of both texts with the fewest differences (Levenshtein, 1965)."""
     costs = [list(range(len(recognised) + 1))]
     for i, wanted in enumerate(original, start=1):
         above, row = costs[-1], [i]
@@ -49,7 +49,7 @@ def align(original: str, recognised: str) -> list[LetterPair]:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read at one place of the page; `right` compares with the original and is for show alone."""
+    """The character read at one place of the page; `right`, by comparison with the original, is only for display."""
 
     text: str
     score: float
@@ -81,7 +81,7 @@ def recognised_text(characters: Sequence[Character], letters: Sequence[str]) -> 
 
 
 def side_by_side(original: str, recognised: str) -> list[str]:
-    """Both texts line beside line; under a line that differs, a ^ marks what was read otherwise."""
+    """Both texts side by side, line by line; a ^ below a line marks each difference."""
     pairs = list(zip_longest(original.splitlines(), recognised.splitlines(), fillvalue=""))
     width = max((len(line) for line, _ in pairs), default=0)
     rows = []
@@ -103,7 +103,7 @@ def _marks(wanted: str, found: str) -> str:
 
 
 def character_accuracy(original: str, recognised: str) -> float:
-    """One less the differences a character of the original; white space is not counted. At least 0."""
+    """1 minus the differences per character of the original, without white space; at least 0."""
     wanted, found = "".join(original.split()), "".join(recognised.split())
     if not wanted:
         raise ValueError("the original text is empty: there is nothing to compare with")

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.demo.context import settle_word
+from orchestrator.demo.context import disambiguate_word
 from orchestrator.demo.text import LetterPair, align, character_accuracy, judge, side_by_side
 
 
@@ -66,4 +66,4 @@ def test_both_texts_stand_side_by_side_with_the_differences_marked():
     ],
 )
 def test_shapes_alike_are_settled_by_their_neighbours(candidates, word):
-    assert "".join(settle_word(candidates)) == word
+    assert "".join(disambiguate_word(candidates)) == word
