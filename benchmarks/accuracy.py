@@ -1,9 +1,9 @@
-"""How right our networks are, and how long they take to learn it: the table of `docs/tutorial.md`.
+"""Accuracy and training time of our networks: the table of `docs/tutorial.md`.
 
 `python -m benchmarks.accuracy [--only NAME,...] [--data DIR] [-o FILE]` trains every row in a process of its own, as
 a worker does, and takes the figures from the model that it leaves: the test part is looked at once, by the training
 itself. One row is a network as others trained it, which is only evaluated. Times are wall-clock seconds of the whole
-process; `cpu_seconds` is the processor time of all its threads, by which a run on a busy machine can be told. A table
+process; `cpu_seconds` is the processor time of all its threads, which shows runs on a busy machine. A table
 for people, then JSON on the last line.
 """
 
@@ -97,7 +97,7 @@ GOALS = (
 
 
 def main() -> None:
-    """Train the rows asked for, and print what came of it."""
+    """Train the chosen rows and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--only", default="", help=f"rows, of {', '.join(goal.name for goal in GOALS)}")
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
-    """Train or evaluate a row, with as many splits as it has; the first run finds no cache."""
+    """Train or evaluate a row, once for each of its splits; the first run has no cache."""
     folder = goal.data(data, scratch)
     cache = scratch / f"{goal.name}-cache"
     if goal.trained:
@@ -145,7 +145,7 @@ def measure(goal: Goal, data: Path, scratch: Path) -> dict[str, Any]:
 
 
 def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed: int) -> Run:
-    """One training in a process of its own, as a worker starts it."""
+    """One training in a child process, as a worker starts it."""
     spec = dict(goal.options)
     if "weights" in spec:
         spec["weights"] = str(data / spec["weights"])
@@ -155,7 +155,7 @@ def train(goal: Goal, data: Path, folder: Path, output: Path, cache: Path, seed:
 
 
 def evaluate(goal: Goal, data: Path, folder: Path, output: Path) -> Run:
-    """The network as it is, in a process of its own."""
+    """The pre-trained network without training, in a child process."""
     from modeling.exchange.import_weights import WeightsImport, stage_weights  # torch: for this row alone
 
     model = output.with_suffix(".model")
@@ -170,7 +170,7 @@ def evaluate(goal: Goal, data: Path, folder: Path, output: Path) -> Run:
 
 
 def in_child(name: str, request: dict[str, Any], path: Path) -> tuple[float, float, dict[str, float]]:
-    """Do what a request says; wall-clock and processor seconds, and when each kind of event was last heard of."""
+    """Run a request; returns wall-clock and processor seconds, and the time of the last event of each kind."""
     path.write_text(json.dumps(request))
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     phases: dict[str, float] = {}
@@ -207,7 +207,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The table for people, in Markdown; what is not accepted at 1 % error goes to review or is rejected."""
+    """The table in Markdown; images that are not accepted at 1 % error go to review or are rejected."""
     head = "| data | course | wanted | accuracy | took | not accepted |\n|---|---|---|---|---|---|"
     return "\n".join([head, *map(line, rows)])
 

@@ -14,12 +14,12 @@ TEST_FONTS = 152  # of 1,016: 15 %
 
 
 def mnist(data: Path, scratch: Path) -> Path:
-    """MNIST's idx files, as they are."""
+    """MNIST's idx files, unchanged."""
     return data / "mnist"
 
 
 def photographs(name: str) -> Callable[[Path, Path], Path]:
-    """A folder of photographs, as it is."""
+    """A folder of photographs, unchanged."""
     return lambda data, scratch: data / name
 
 
@@ -47,7 +47,7 @@ def cifar10(data: Path, scratch: Path) -> Path:
 
 
 def characters(data: Path, scratch: Path) -> Path:
-    """Printed characters as idx files; fonts are in the training part or in the test part, never in both."""
+    """Printed characters as idx files; no font is in both the training part and the test part."""
     folder = scratch / "characters"
     if not folder.exists():
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""How near the engines come to what the processor can multiply: the profile behind the ratios of `docs/speed.md`.
+"""How close the engines come to the processor's peak: the profile behind the ratios of `docs/speed.md`.
 
 `python -m benchmarks.ceiling [--network resnet18,...]` measures the fastest product of large matrices by torch with
 all cores, in fp32 and, where the processor has instructions for it, in bf16; then every engine of each network, with
@@ -29,7 +29,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def peak_gflops(dtype: torch.dtype) -> float:
-    """Thousand millions of multiplications and additions a second in the fastest of some products of matrices."""
+    """Billions of multiplications and additions per second in the fastest of several matrix products."""
     left, right = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
     best_s, begun = float("inf"), time.perf_counter()
     torch.mm(left, right)
@@ -41,7 +41,7 @@ def peak_gflops(dtype: torch.dtype) -> float:
 
 
 def measure_network(models: Path, name: str, peaks: dict[str, float]) -> list[dict[str, Any]]:
-    """Every engine of a network: images a second, operations a second, and their share of the peak."""
+    """Every engine of a network: images per second, operations per second, and the share of the peak."""
     version = publish_network(models, name)
     images = random_images(GREY if name == "cnn" else PHOTOGRAPHIC, BATCH)
     version = publish_int8(models, version, list(images))

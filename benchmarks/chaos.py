@@ -1,12 +1,12 @@
-"""Does every job end, with every row exactly once, whatever dies meanwhile? Workers and servers are killed at random.
+"""Does every job end, with every row exactly once, while workers and servers are killed at random?
 
     python -m benchmarks.chaos --minutes 10 --seed 7 --jobs 4
 
-Runs classify jobs and small trainings through a real server and two real workers, while at seeded random moments
-workers are killed, frozen and told to stop, the server is killed, emptied and frozen, doorbells are lost and doubled,
-and part files are damaged (`chaos_faults.py`). Proves every job (`chaos_orders.py`) against an undisturbed run of the
-same source, and measures how soon a dead worker's shards are taken over (`chaos_watch.py`). Prints a line a fault and
-a table; the last line is JSON and is kept in `benchmarks/results/`. Ends with 1 if a promise was broken.
+Runs classify jobs and small trainings through a real server and two real workers. At seeded random moments it kills,
+freezes and stops workers, kills, empties and freezes the server, loses and duplicates doorbells, and damages part
+files (`chaos_faults.py`). It compares every job with an undisturbed run of the same source (`chaos_jobs.py`), and
+measures how soon a dead worker's shards are taken over (`chaos_watch.py`). It prints a line for each fault and a
+table; the last line is JSON and is kept in `benchmarks/results/`. Exit code 1 if a promise was broken.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from pathlib import Path
 import psutil
 from redis import RedisError
 
-from benchmarks.chaos_faults import FAULTS, Scene
-from benchmarks.chaos_orders import Customer, Ended, Order, Trainer, make_orders, make_training_data
-from benchmarks.chaos_watch import Watch
+from benchmarks.chaos_faults import FAULTS, Target
+from benchmarks.chaos_jobs import Client, EndedJob, TrainClient, Workload, make_training_data, make_workloads
+from benchmarks.chaos_watch import Monitor
 from benchmarks.machine import describe_run, keep
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import active_jobs
@@ -46,35 +46,35 @@ COUNT_STARTS = """
 import os
 if "CHAOS_STARTS" in os.environ:
     import orchestrator.contract.jobs.listing as listing
-    whole = listing.read_shard
+    original = listing.read_shard
     def read_shard(folder, shard):
         with open(os.environ["CHAOS_STARTS"], "ab", buffering=0) as file:
             file.write(f"{folder.name} {shard}\\n".encode())
-        return whole(folder, shard)
+        return original(folder, shard)
     listing.read_shard = read_shard
 """
 
 
 @dataclass
 class Run:
-    """Everything of one chaos run."""
+    """The state of one chaos run."""
 
     folder: Path
-    scene: Scene
-    orders: list[Order]
-    customers: list[Customer]
-    watch: Watch
+    target: Target
+    workloads: list[Workload]
+    clients: list[Client]
+    monitor: Monitor
     started: float = field(default_factory=time.monotonic)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
-    def say(self, text: str) -> None:
-        """One line with the time since the start."""
+    def log(self, text: str) -> None:
+        """Print a line with the time since the start."""
         print(f"[{time.strftime('%H:%M:%S')} {time.monotonic() - self.started:6.1f} s] {text}", flush=True)
 
-    def ended(self) -> list[Ended]:
+    def ended(self) -> list[EndedJob]:
         """Every job that has ended so far."""
-        return [ended for customer in self.customers for ended in customer.ended]
+        return [ended for client in self.clients for ended in client.ended]
 
 
 @contextmanager
@@ -89,100 +89,100 @@ def open_run(seed: int, num_jobs: int, num_images: int) -> Iterator[Run]:
         path = f"{folder / 'patch'}{os.pathsep}{Path(__file__).resolve().parents[1]}"
         own = {"PYTHONPATH": path, "CHAOS_STARTS": str(folder / "starts"), "TMPDIR": str(folder / "tmp")}
         house = House(folder / "home", Server(), own)
-        scene = Scene(house, random.Random(seed))
+        target = Target(house, random.Random(seed))
         try:
             house.server.start()
-            yield _prepare(folder, scene, seed, num_jobs, num_images)
+            yield _prepare(folder, target, seed, num_jobs, num_images)
         finally:
             _kill_all(house)
             house.server.stop()
 
 
-def _prepare(folder: Path, scene: Scene, seed: int, num_jobs: int, num_images: int) -> Run:
-    house = scene.house
+def _prepare(folder: Path, target: Target, seed: int, num_jobs: int, num_images: int) -> Run:
+    house = target.house
     for _ in range(NUM_WORKERS):
-        scene.hire()
+        target.hire()
     make_training_data(folder / "in")
-    orders = make_orders(folder / "in", num_images)
-    wait_until(lambda: len(scene.whole()) == NUM_WORKERS, what="the workers are ready", timeout_s=120)
-    wanted = [(Customer, f"{seed}-{number}") for number in range(num_jobs)] + [(Trainer, f"{seed}-t")]
-    customers = [kind(house.settings, orders, folder / "out", name) for kind, name in wanted]
-    for order in orders:
-        job = customers[0].classify(order, order.undisturbed)
+    workloads = make_workloads(folder / "in", num_images)
+    wait_until(lambda: len(target.healthy()) == NUM_WORKERS, what="the workers are ready", timeout_s=120)
+    wanted = [(Client, f"{seed}-{number}") for number in range(num_jobs)] + [(TrainClient, f"{seed}-t")]
+    clients = [kind(house.settings, workloads, folder / "out", name) for kind, name in wanted]
+    for workload in workloads:
+        job = clients[0].classify(workload, workload.undisturbed)
         assert house.outcome(job).state in ("succeeded", "partial"), house.logs()
-        rows = [row.path for row in FORMATS[order.row_format].read(order.undisturbed)]
-        assert len(rows) == len(set(rows)) == order.num_images, (len(rows), order)
+        rows = [row.path for row in FORMATS[workload.row_format].read(workload.undisturbed)]
+        assert len(rows) == len(set(rows)) == workload.num_images, (len(rows), workload)
     (folder / "starts").write_bytes(b"")
-    scene.watch = Watch(house.server.url, lambda: bool(scene.whole()), LATE_S)
-    return Run(folder, scene, orders, customers, scene.watch)
+    target.monitor = Monitor(house.server.url, lambda: bool(target.healthy()), LATE_S)
+    return Run(folder, target, workloads, clients, target.monitor)
 
 
 def _kill_all(house: House) -> None:
-    """Workers, and the children of those whose parent was killed: each worker has a session of its own."""
+    """Kill the workers, and the children of killed parents: each worker has its own session."""
     for worker in house.workers:
         with suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
 
 
-def disturb(run: Run, seconds: float) -> None:
-    """Faults at random moments, while customers hand in jobs."""
-    for thread in (run.watch, *run.customers):
+def inject_faults(run: Run, seconds: float) -> None:
+    """Inject faults at random moments, while clients submit jobs."""
+    for thread in (run.monitor, *run.clients):
         thread.start()
-    scene, end, following, told = run.scene, time.monotonic() + seconds, 0.0, 0
+    target, end, next_fault, num_printed = run.target, time.monotonic() + seconds, 0.0, 0
     while time.monotonic() < end:
-        scene.mend()
+        target.repair()
         _keep_workers(run)
-        if time.monotonic() > following:
-            fault = scene.random.choices(list(FAULTS), FAULTS.values())[0]
-            if (text := fault(scene)) is not None:
+        if time.monotonic() > next_fault:
+            fault = target.random.choices(list(FAULTS), FAULTS.values())[0]
+            if (text := fault(target)) is not None:
                 run.faults[fault.__name__] += 1
-                run.say(text)
-                undisturbed = run.watch.is_following() and scene.random.random() < 0.8  # so that takeovers show
-                following = time.monotonic() + scene.random.uniform(*((13, 18) if undisturbed else (1, 7)))
-        told = _tell_trouble(run, told)
+                run.log(text)
+                pause = run.monitor.is_following() and target.random.random() < 0.8  # so that takeovers can be measured
+                next_fault = time.monotonic() + target.random.uniform(*((13, 18) if pause else (1, 7)))
+        num_printed = _print_failures(run, num_printed)
         time.sleep(0.05)
 
 
 def _keep_workers(run: Run) -> None:
-    """Replace a worker that ended though nobody hurt it; it may do so only where it found no server at its start."""
-    for worker in list(run.scene.workers):
+    """Replace a worker that ended without a fault; it may do so only if it found no server at its start."""
+    for worker in list(run.target.workers):
         if worker.process.poll() == ExitCode.UNAVAILABLE and "no server answers" in worker.log.read_text():
             run.faults["worker_found_no_server"] += 1
-            run.scene.workers.remove(worker)
-            run.scene.hire()
+            run.target.workers.remove(worker)
+            run.target.hire()
         elif worker.process.poll() is not None:
             run.broken.append(f"worker {worker.process.pid} ended by itself with {worker.process.returncode}")
-            run.say(f"{run.broken[-1]}:\n{worker.log.read_text()[-3000:]}")
-            run.scene.workers.remove(worker)
-            run.scene.hire()
+            run.log(f"{run.broken[-1]}:\n{worker.log.read_text()[-3000:]}")
+            run.target.workers.remove(worker)
+            run.target.hire()
 
 
-def _tell_trouble(run: Run, told: int) -> int:
-    """Say what is new since `told` troubles."""
-    bad = [ended for ended in run.ended() if ended.trouble]
-    for ended in bad[told:]:
-        run.say(f"TROUBLE {ended.job} after {ended.seconds:.1f} s: {'; '.join(ended.trouble)}")
+def _print_failures(run: Run, num_printed: int) -> int:
+    """Print the failed jobs after the first `num_printed`; returns their number."""
+    bad = [ended for ended in run.ended() if ended.problems]
+    for ended in bad[num_printed:]:
+        run.log(f"FAILED {ended.job} after {ended.seconds:.1f} s: {'; '.join(ended.problems)}")
     return len(bad)
 
 
-def calm_down(run: Run) -> None:
-    """No more faults: every job ends by itself, every worker told to stop stops, every bell is heard."""
-    run.scene.mend(everything=True)
-    run.say("no more faults; waiting for the jobs that are open")
-    for customer in run.customers:
-        customer.leaving.set()
-    _await(run, lambda: not any(customer.is_alive() for customer in run.customers), "every job ends")
-    run.broken += [f"job {customer.waits_for} does not end" for customer in run.customers if customer.waits_for]
-    run.broken += [text for customer in run.customers for text in customer.broken]
-    told = run.scene.told_to_stop
-    _await(run, lambda: all(worker.process.poll() is not None for worker in told), "every worker told to stop ends")
-    run.broken += [f"worker told to stop ended with {w.process.returncode}" for w in told if w.process.returncode]
-    _await(run, lambda: not _bells(run), "every doorbell is heard")
-    _await(run, lambda: not active_jobs(run.scene.house.settings), "every job is off the list of active ones")
+def wait_for_end(run: Run) -> None:
+    """Without further faults, every job ends, every stopped worker ends, and every doorbell is taken."""
+    run.target.repair(everything=True)
+    run.log("no more faults; waiting for the active jobs")
+    for client in run.clients:
+        client.stopping.set()
+    _await(run, lambda: not any(client.is_alive() for client in run.clients), "every job ends")
+    run.broken += [f"job {client.waiting_for} does not end" for client in run.clients if client.waiting_for]
+    run.broken += [text for client in run.clients for text in client.broken]
+    stopping = run.target.stopped
+    _await(run, lambda: all(worker.process.poll() is not None for worker in stopping), "every stopped worker ends")
+    run.broken += [f"a stopped worker ended with {w.process.returncode}" for w in stopping if w.process.returncode]
+    _await(run, lambda: not _num_doorbells(run), "every doorbell is taken")
+    _await(run, lambda: not active_jobs(run.target.house.settings), "no job is active")
     _await(run, lambda: not _orphans(run), "the children of killed workers end")
-    run.watch.leaving.set()
-    run.watch.join()
+    run.monitor.stopping.set()
+    run.monitor.join()
 
 
 def _await(run: Run, condition: Callable[[], bool], what: str) -> None:
@@ -192,16 +192,16 @@ def _await(run: Run, condition: Callable[[], bool], what: str) -> None:
         run.broken.append(str(err))
 
 
-def _bells(run: Run) -> int:
+def _num_doorbells(run: Run) -> int:
     try:
-        return sum(run.scene.house.ledger.queue_length(queue) for queue in ALL_QUEUES)
+        return sum(run.target.house.ledger.queue_length(queue) for queue in ALL_QUEUES)
     except RedisError:
         return 1
 
 
 def _orphans(run: Run) -> list[int]:
     """Processes of workers whose parent is dead."""
-    dead = {worker.process.pid for worker in run.scene.house.workers if worker.process.poll() is not None}
+    dead = {worker.process.pid for worker in run.target.house.workers if worker.process.poll() is not None}
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
@@ -211,23 +211,23 @@ def _orphans(run: Run) -> list[int]:
 
 
 def check_promises(run: Run) -> dict[str, object]:
-    """The figures; adds to `run.broken` what was promised and not kept."""
+    """The figures; adds the broken promises to `run.broken`."""
     ended = run.ended()
     jobs = [job for job in ended if job.kind == "classify"]
     starts = (run.folder / "starts").read_text().split("\n")[:-1]
-    clean = [t for t in run.watch.takeovers if not t.disturbed]
+    clean = [t for t in run.monitor.takeovers if not t.disturbed]
     taken = [t.seconds or 0 for t in clean if not t.waited_its_turn()]
     queued = [t.seconds or 0 for t in clean if t.waited_its_turn()]
     left = [path.name for path in (run.folder / "out").iterdir() if path.name.startswith(".") or ".tmp" in path.name]
-    most = (len(run.customers) + 1) * NUM_WORKERS * 3 + 6  # a worker counts as a listener for 10 s after its death
-    run.broken += [f"{job.job}: {text}" for job in ended for text in job.trouble]
+    most = (len(run.clients) + 1) * NUM_WORKERS * 3 + 6  # a worker counts as a listener for 10 s after its death
+    run.broken += [f"{job.job}: {text}" for job in ended for text in job.problems]
     run.broken += [
         f"taken over after {t.seconds:.1f} s: {t}"
         for t in clean
         if (t.seconds or 0) > LATE_S and not t.waited_its_turn()
     ]
     run.broken += [f"left beside outputs: {name}" for name in left]
-    run.broken += [f"{run.watch.most_bells} doorbells hung at once"] if run.watch.most_bells > most else []
+    run.broken += [f"{num} doorbells waited at the same time"] if (num := run.monitor.most_doorbells) > most else []
     return {
         "num_faults": run.faults.total(),
         "faults": dict(sorted(run.faults.items())),
@@ -247,17 +247,17 @@ def check_promises(run: Run) -> dict[str, object]:
         "takeover_worst_s": round(max(taken), 2) if taken else None,
         "takeovers_behind_other_jobs": len(queued),
         "takeover_behind_other_jobs_worst_s": round(max(queued), 2) if queued else None,
-        "takeovers_with_other_faults": len(run.watch.takeovers) - len(clean),
-        "longest_standstill_s": round(run.watch.standstill_s, 1),
-        "standstill": run.watch.standstill,
-        "most_doorbells": run.watch.most_bells,
+        "takeovers_with_other_faults": len(run.monitor.takeovers) - len(clean),
+        "longest_standstill_s": round(run.monitor.standstill_s, 1),
+        "standstill": run.monitor.standstill,
+        "most_doorbells": run.monitor.most_doorbells,
         "temporaries_left": len(left),
         "broken_promises": run.broken,
     }
 
 
 def show(figures: dict[str, object]) -> None:
-    """The table."""
+    """Print the table."""
     for name, value in figures.items():
         if name == "faults":
             for fault, count in value.items():
@@ -269,19 +269,19 @@ def show(figures: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Disturb, calm down, check the promises, and keep the result."""
+    """Inject faults, wait for the end, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long faults happen")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults and of the jobs' order")
-    parser.add_argument("--jobs", type=int, default=4, help="classify jobs at once")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes with faults")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the faults and of the order of jobs")
+    parser.add_argument("--jobs", type=int, default=4, help="classify jobs at the same time")
     parser.add_argument("--num-images", type=int, default=4000, help="28x28 PNGs in the largest job")
     parser.add_argument("--logs", type=Path, help="keep the workers' logs here")
     arguments = parser.parse_args()
     with open_run(arguments.seed, arguments.jobs, arguments.num_images) as run:
-        disturb(run, arguments.minutes * 60)
-        calm_down(run)
+        inject_faults(run, arguments.minutes * 60)
+        wait_for_end(run)
         figures = check_promises(run)
-        for worker in run.scene.house.workers if arguments.logs is not None else ():
+        for worker in run.target.house.workers if arguments.logs is not None else ():
             arguments.logs.mkdir(parents=True, exist_ok=True)
             (arguments.logs / worker.log.name).write_bytes(worker.log.read_bytes())
     show(figures)

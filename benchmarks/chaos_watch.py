@@ -15,51 +15,53 @@ TICK_S = 0.05
 
 @dataclass
 class Takeover:
-    """A shard whose worker died, until somebody else has it or it is done."""
+    """A shard whose worker died, until another worker has it or it is done."""
 
     job: str
     shard: str
     holder: str  # fence and worker, as the ledger has them
     died: float
     seconds: float | None = None
-    disturbed: str = ""  # why it says nothing: the server was hurt meanwhile, or no other worker was whole
-    others: dict[str, str] = field(default_factory=dict)  # what the workers said they did when it got late
+    disturbed: str = ""  # why it does not count: the server had a fault, or no other worker was healthy
+    others: dict[str, str] = field(default_factory=dict)  # the activity of the workers when it was late
 
     def waited_its_turn(self) -> bool:
-        """Whether every other worker was in its slice for another job: then this one waits as any job does."""
+        """Whether every other worker was in a slice of another job: then this job waits its turn like any job."""
         dead = self.holder.partition(" ")[2]
-        others = [doing for worker, doing in self.others.items() if worker != dead or not doing.endswith(self.job)]
-        return bool(others) and not any(doing.endswith(self.job) or doing == "idle" for doing in others)
+        others = [
+            activity for worker, activity in self.others.items() if worker != dead or not activity.endswith(self.job)
+        ]
+        return bool(others) and not any(text.endswith(self.job) or text == "idle" for text in others)
 
 
-class Watch(threading.Thread):
-    """Looks at the server many times a second, with a line of its own."""
+class Monitor(threading.Thread):
+    """Polls the server many times per second, with its own connection."""
 
     def __init__(self, url: str, able: Callable[[], bool], late_s: float) -> None:
-        super().__init__(name="watch", daemon=True)
+        super().__init__(name="monitor", daemon=True)
         self._client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, decode_responses=True)
-        self._able = able  # whether some worker is whole
+        self._able = able  # whether a worker is healthy
         self._late_s = late_s
         self._pending: list[Takeover] = []
         self._lock = threading.Lock()
-        self.leaving = threading.Event()
+        self.stopping = threading.Event()
         self.takeovers: list[Takeover] = []
-        self.most_bells = 0
-        self.standstill_s = 0.0  # longest time without progress though a worker and the server were whole
-        self.standstill: dict[str, str] = {}  # what the workers said then
+        self.most_doorbells = 0
+        self.standstill_s = 0.0  # longest time without progress while a worker and the server were healthy
+        self.standstill: dict[str, str] = {}  # the activity of the workers then
         self._progress: dict[str, str | None] = {}
         self._moved = time.monotonic()
 
     def run(self) -> None:
-        """Until told to leave."""
-        while not self.leaving.wait(TICK_S):
+        """Poll until `stopping` is set."""
+        while not self.stopping.wait(TICK_S):
             try:
-                self._look()
+                self._poll()
             except redis.RedisError as err:
-                self.disturb(f"the watch cannot look: {err!r}")
+                self.disturb(f"the monitor cannot read the server: {err!r}")
 
     def died(self, worker: str) -> int:
-        """Follow what the worker that was just killed held; returns the number of shards."""
+        """Follow the shards of a worker that was just killed; returns their number."""
         now, held = time.monotonic(), []
         try:
             for job in self._client.smembers(f"{PREFIX}:active"):
@@ -72,40 +74,40 @@ class Watch(threading.Thread):
         return len(held)
 
     def disturb(self, why: str) -> None:
-        """What is open now says nothing about a whole server."""
+        """Do not count the pending takeovers: they say nothing about a healthy server."""
         with self._lock:
             for takeover in self._pending:
                 takeover.disturbed = takeover.disturbed or why
         self._moved = time.monotonic()
 
     def is_following(self) -> bool:
-        """Whether shards of a dead worker wait for another, and nothing has disturbed that."""
+        """Whether there are pending takeovers that count."""
         with self._lock:
             return any(not takeover.disturbed for takeover in self._pending)
 
-    def _look(self) -> None:
-        self.most_bells = max(self.most_bells, sum(self._client.llen(queue) for queue in ALL_QUEUES))
+    def _poll(self) -> None:
+        self.most_doorbells = max(self.most_doorbells, sum(self._client.llen(queue) for queue in ALL_QUEUES))
         with self._lock:
             pending = list(self._pending)
-        whole = self._able()
-        self._look_for_standstill(whole)
+        healthy = self._able()
+        self._check_standstill(healthy)
         for takeover in pending:
-            takeover.disturbed = takeover.disturbed or ("" if whole else "no other worker was whole")
+            takeover.disturbed = takeover.disturbed or ("" if healthy else "no other worker was healthy")
             if self._client.hget(f"{PREFIX}:job:{takeover.job}:holders", takeover.shard) != takeover.holder:
                 takeover.seconds = time.monotonic() - takeover.died
                 self._close(takeover)
             elif not takeover.others and time.monotonic() - takeover.died > self._late_s:
-                takeover.others = self._doing()
+                takeover.others = self._activities()
 
-    def _look_for_standstill(self, whole: bool) -> None:
+    def _check_standstill(self, healthy: bool) -> None:
         jobs = sorted(self._client.smembers(f"{PREFIX}:active"))
         progress = {job: self._client.hget(f"{PREFIX}:job:{job}", "shards_done") for job in jobs if job[0] == "c"}
-        if not whole or not progress or progress != self._progress:
+        if not healthy or not progress or progress != self._progress:
             self._progress, self._moved = progress, time.monotonic()
         stood = time.monotonic() - self._moved
         if stood > self.standstill_s:
             if stood > 2 and int(stood) > int(self.standstill_s):
-                self.standstill = self._doing()
+                self.standstill = self._activities()
             self.standstill_s = stood
 
     def _close(self, takeover: Takeover) -> None:
@@ -113,7 +115,7 @@ class Watch(threading.Thread):
             self._pending.remove(takeover)
         self.takeovers.append(takeover)
 
-    def _doing(self) -> dict[str, str]:
-        """What every worker on the list says it does."""
+    def _activities(self) -> dict[str, str]:
+        """The activity that every worker reports."""
         workers = self._client.zrange(f"{PREFIX}:workers", 0, -1)
         return {worker: self._client.hget(f"{PREFIX}:worker:{worker}", "doing") or "starting" for worker in workers}

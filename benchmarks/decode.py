@@ -1,4 +1,4 @@
-"""How fast images are decoded, and how near to the plain way: the figures of `docs/speed.md`.
+"""How fast images are decoded, and how close to the reference: the figures of `docs/speed.md`.
 
 `python -m benchmarks.decode [--data DIR] [--repeats N]` decodes photographs and 12-megapixel mosaics of them to
 224 px, and grey PNGs of 28 x 28 px, with one thread, by our decoder and by Pillow alone, in turns; times are of the
@@ -74,7 +74,7 @@ def mosaics(photographs: Sequence[bytes], count: int) -> list[bytes]:
 
 
 def enlarged(photographs: Sequence[bytes], factor: int) -> list[bytes]:
-    """The photographs so large that they may just be decoded at a half (factor 2), a quarter or an eighth."""
+    """The photographs at the smallest size that is decoded at a half (factor 2), a quarter or an eighth."""
     assert PREPROCESSING.resize is not None
     made = []
     for data in photographs:
@@ -88,7 +88,7 @@ def enlarged(photographs: Sequence[bytes], factor: int) -> list[bytes]:
 
 
 def speeds(files: Sequence[bytes], repeats: int, preprocessing: Preprocessing = PREPROCESSING) -> dict[str, float]:
-    """Images per second of processor time, medians of repeats in turns."""
+    """Images per second of processor time, medians of alternating repeats."""
     ours, plain = [], []
     for _ in range(repeats):
         ours.append(per_second(decode_image, files, preprocessing))
@@ -145,7 +145,7 @@ def scores(network: torch.nn.Module, files: Sequence[bytes], decode: Decoder) ->
 
 
 def kinds(scores: torch.Tensor) -> torch.Tensor:
-    """0 cat, 1 dog, 2 other: where most of the score lies."""
+    """The group with most of the score: 0 cat, 1 dog, 2 other."""
     return kind_scores(scores).argmax(dim=1)
 
 

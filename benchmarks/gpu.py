@@ -46,7 +46,7 @@ DAMAGE_TRIALS = 10
 
 
 def measure_model(engine: TorchEngine, batch_size: int) -> float:
-    """Images a second through the network, from pixels on the device to logits on the device."""
+    """Images per second through the network, from pixels on the device to logits on the device."""
     images = torch.randint(0, 256, (batch_size, *PHOTOGRAPHIC.shape), dtype=torch.uint8, device=engine.device)
     for _ in range(3):
         engine.forward(images)
@@ -66,12 +66,12 @@ def _wait(device: torch.device) -> None:
 
 
 def decode_all(files: list[Path]) -> int:
-    """Read and decode files to the network's size; how many."""
+    """Read and decode files to the network's size; returns their number."""
     return len([decode_image(path.read_bytes(), PHOTOGRAPHIC) for path in files])
 
 
 def measure_cores(files: list[Path], pool: ThreadPoolExecutor | Pool) -> float:
-    """Images a second, read and decoded to the network's size by threads or processes."""
+    """Images per second, read and decoded to the network's size by threads or processes."""
     shares = [files[at : at + SHARE] for at in range(0, len(files), SHARE)]
     sum(pool.map(decode_all, shares[: 4 * num_cores()]))  # they start when they are wanted
     started = time.perf_counter()
@@ -80,7 +80,7 @@ def measure_cores(files: list[Path], pool: ThreadPoolExecutor | Pool) -> float:
 
 
 def measure_nvjpeg(files: list[Path], device: torch.device) -> float:
-    """Images a second, read by threads, decoded to the network's size on the GPU, and back in the host's memory."""
+    """Images per second, read by threads, decoded to the network's size on the GPU, and copied to the host."""
     together = NvJpeg(PHOTOGRAPHIC, device)
 
     def decode(at: int) -> int:
@@ -97,7 +97,7 @@ def measure_nvjpeg(files: list[Path], device: torch.device) -> float:
 
 
 def check_damage(files: list[Path], device: torch.device) -> dict[str, int]:
-    """What becomes of photographs that end as whole ones do, but before all their data are there.
+    """The results for photographs that have an end marker, but lack some of their data.
 
     `bare_unsteady`: those that nvJPEG by itself shows in several ways, behind other images. `shown`: those that are
     not left to the cores at least once, `unsteady`: those of them that come out in more than one way.
@@ -121,7 +121,7 @@ def check_damage(files: list[Path], device: torch.device) -> dict[str, int]:
 
 
 def median(repeats: int, work: Callable[[], float]) -> float:
-    """The median of as many runs."""
+    """The median of several runs."""
     return round(statistics.median(work() for _ in range(repeats)), 1)
 
 

@@ -1,4 +1,4 @@
-"""How the way of a job through queue, workers and manifest behaves; what the documents say comes from here.
+"""Latency, throughput and memory of jobs through queue, workers and manifest: the figures in the documentation.
 
     make bench-jobs                       about four minutes on 2 CPU cores
     python -m benchmarks.job_flow --num-images 20000 --repeats 3
@@ -89,7 +89,7 @@ def open_bench(num_images: int, repeats: int) -> Iterator[Bench]:
 
 
 def measure_help(bench: Bench) -> dict[str, float]:
-    """Seconds that `pigeonhole --help` takes, beside a Python that does nothing."""
+    """Seconds of `pigeonhole --help`, and of a Python that does nothing."""
     helping, nothing = [], []
     for _ in range(max(bench.repeats, 5)):
         helping.append(_seconds(lambda: _run("-m", "orchestrator", "--help")))
@@ -104,7 +104,7 @@ def measure_one_image(bench: Bench) -> dict[str, float]:
 
 
 def measure_throughput(bench: Bench) -> dict[str, float]:
-    """Images per second of whole jobs, and of the same library in this process, in turns."""
+    """Images per second of whole jobs, and of the same library in this process, alternating."""
     queued, library = [], []
     for _ in range(bench.repeats):
         library.append(bench.num_images / _seconds(lambda: _classify_in_process(bench)))
@@ -131,7 +131,7 @@ def _classify_in_process(bench: Bench) -> None:
 
 
 def measure_load(bench: Bench) -> dict[str, float]:
-    """While a job of all images runs: memory of the submitting command, and most doorbells that hang at once."""
+    """While a job of all images runs: memory of the submitting command, and the largest number of waiting doorbells."""
     output = bench.home.parent / "load.csv"
     command = ["-m", "orchestrator", "classify", str(bench.images), "--model", "digits", "-o", str(output)]
     environment = os.environ | {"PIGEONHOLE_HOME": str(bench.home)}
@@ -146,7 +146,7 @@ def measure_load(bench: Bench) -> dict[str, float]:
 
 
 def measure_ledger_memory(bench: Bench) -> dict[str, float]:
-    """Bytes on the server a shard, of a job of 100,000 shards: all waiting, and with a thousand claimed."""
+    """Bytes on the server for each shard of a job of 100,000 shards: all unclaimed, and with a thousand claimed."""
     num_shards, job = 100_000, "c000000-000000-000000"
     ledger = Ledger(bench.client)
     ledger.create(job, {"kind": "classify", "listed": 0})
@@ -169,7 +169,7 @@ def _key_bytes(bench: Bench, job: str) -> int:
 
 
 def measure_listing(bench: Bench) -> dict[str, float]:
-    """Paths a second into a listing on the disk."""
+    """Paths per second into a listing on the disk."""
     num_paths = 1_000_000
     folder = bench.home.parent / "listing"
     folder.mkdir()

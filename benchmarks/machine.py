@@ -1,4 +1,4 @@
-"""What a result was measured on, and with: the part that every result in `benchmarks/results/` has."""
+"""The machine and versions of a measurement, which every result in `benchmarks/results/` has."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def keep(result: Mapping[str, object], name: str, path: Path | None = None) -> N
 
 
 def _arguments(given: list[str]) -> list[str]:
-    """Those that say what is measured, and not where the result or the data lie."""
+    """The arguments that say what is measured, without the paths of results and data."""
     paths = ("-o", "--output", "--data")
     return [
         word for before, word in zip(["", *given], given, strict=False) if word not in paths and before not in paths

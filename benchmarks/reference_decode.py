@@ -1,4 +1,4 @@
-"""The plain way from encoded bytes to a network's pixels, by Pillow alone: what the fast way is held to."""
+"""The reference from encoded bytes to a network's pixels, by Pillow alone: the fast path is compared with it."""
 
 # Shapes: H height, W width, C channels.
 import io

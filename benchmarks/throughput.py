@@ -1,4 +1,4 @@
-"""How fast images are classified: against what the machine could do, and beside what others use for it.
+"""How fast images are classified, compared with the limits of the machine and with other software.
 
     make bench                                            about a quarter of an hour on 2 CPU cores
     python -m benchmarks.throughput --folder 12mp --network mobilenet_v2,resnet50 --peers timm_best,dataloader
@@ -31,7 +31,7 @@ NUM_IMAGES = {"photographs": 500, "12mp": 80, "digits": 10_000}
 
 
 class PeerRuns:
-    """What the peers answered so far; one that failed is not asked again."""
+    """The peers' results so far; a peer that failed is not run again."""
 
     def __init__(self, peers: list[Peer], budget_s: float) -> None:
         self._peers = peers
@@ -40,15 +40,15 @@ class PeerRuns:
         self._failed: dict[str, str] = {}
 
     def run(self, folder: Path, network: str, num_images: int) -> None:
-        """Ask each peer once."""
+        """Run each peer once."""
         for peer in self._peers:
             if peer.name not in self._failed:
-                _say(f"{network}: {peer.title}")
+                _log(f"{network}: {peer.title}")
                 try:
                     self._answers[peer.name].append(run_peer(peer, folder, network, num_images, self._budget_s))
                 except PeerError as err:
                     self._failed[peer.name] = str(err)
-                    _say(f"{network}: {peer.title} {err}")
+                    _log(f"{network}: {peer.title} {err}")
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """The medians of each peer, or why it has none."""
@@ -68,7 +68,7 @@ def measure(
     runs = PeerRuns(peers, budget_s)
     network = subject.version.name
     for repeat in range(repeats):
-        _say(f"{network}: repeat {repeat + 1} of {repeats}")
+        _log(f"{network}: repeat {repeat + 1} of {repeats}")
         ours["decode"].append(subject.decode())
         ours["model"].append(subject.model())
         ours["library"].append(subject.library())
@@ -85,7 +85,7 @@ def measure(
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; ends the process where it makes no sense."""
+    """Parse the command line; exit if it is not valid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", choices=FOLDERS, default="photographs", help="what is classified")
     parser.add_argument("--network", default="resnet18", help=f"networks, with commas, of {', '.join(NETWORKS)}")
@@ -111,7 +111,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Make the folder, measure every network and print its table."""
-    _say(f"making {options.num_images} images")
+    _log(f"making {options.num_images} images")
     contents = FOLDERS[options.folder](scratch / "images", options.num_images)
     settings = Settings(home=scratch / "home", server_url=None)
     load_before, _, _ = os.getloadavg()
@@ -133,12 +133,12 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 
 def _in_int8(subject: Subject) -> Subject | None:
-    """The same folder and network with int8 weights; none where jobs would not choose them."""
+    """The same folder and network with int8 weights; None if jobs would not choose them."""
     version = publish_int8(subject.settings.models, subject.version, list(subject.batch))
     small = Subject(subject.folder, version, subject.settings)
     if "int8" in small.classifier.engine_name:
         return small
-    _say(f"{subject.version.name}: int8 is left out, {small.classifier.engine_name} measures faster")
+    _log(f"{subject.version.name}: int8 is left out, {small.classifier.engine_name} measures faster")
     return None
 
 
@@ -152,7 +152,7 @@ def main() -> None:
     keep(result, "throughput", options.output)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

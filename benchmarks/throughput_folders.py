@@ -1,6 +1,6 @@
 """The folders of images that `benchmarks.throughput` classifies, made in a temporary directory.
 
-Where `../shared/data` has no photographs, others are made of smooth noise; the result says which it was.
+If `../shared/data` has no photographs, images of smooth noise are made; the result says which were used.
 """
 
 import io
@@ -22,7 +22,7 @@ NUM_SYNTHETIC = 64
 
 
 def make_photographs(folder: Path, num_images: int, source: Path = PHOTOGRAPHS) -> str:
-    """Photographs of about 500 x 375 px under new names, repeated to make the number; says what they are."""
+    """Photographs of about 500 x 375 px under new names, repeated to reach the number; returns a description."""
     originals = list(islice(_real(source), num_images))
     what = f"{len(originals)} photographs of {source.name}"
     if not originals:
@@ -34,7 +34,7 @@ def make_photographs(folder: Path, num_images: int, source: Path = PHOTOGRAPHS) 
 
 
 def make_large(folder: Path, num_images: int, source: Path = PHOTOGRAPHS) -> str:
-    """JPEGs of 12 megapixels, quality 90: mosaics of photographs; says what they are."""
+    """JPEGs of 12 megapixels, quality 90: mosaics of photographs; returns a description."""
     random = np.random.default_rng(0)
     tile = (LARGE[0] // TILES, LARGE[1] // TILES)
     photographs = [Image.open(io.BytesIO(data)).convert("RGB").resize(tile) for data in islice(_real(source), 256)]
@@ -49,7 +49,7 @@ def make_large(folder: Path, num_images: int, source: Path = PHOTOGRAPHS) -> str
 
 
 def make_digits(folder: Path, num_images: int) -> str:
-    """Grey PNGs of 28 x 28 px; says what they are."""
+    """Grey PNGs of 28 x 28 px; returns a description."""
     make_pngs(folder, num_images)
     return "grey noise of 28 x 28 px"
 
@@ -62,7 +62,7 @@ FOLDERS: dict[str, Callable[[Path, int], str]] = {
 
 
 def _real(source: Path) -> Iterator[bytes]:
-    """The JPEGs below `source` of the usual size, every class in turn."""
+    """The JPEGs below `source` of the usual size, alternating between classes."""
     classes = [sorted(path.glob("*.jpg")) for path in sorted(source.glob("*/"))]
     for paths in zip(*classes, strict=False):
         for path in paths:
@@ -73,7 +73,7 @@ def _real(source: Path) -> Iterator[bytes]:
 
 
 def _noise(random: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Colours that change slowly, with a little grain: a JPEG of it is as large as a photograph's."""
+    """Slowly changing colours with a little noise: its JPEG is as large as that of a photograph."""
     coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.float32)
     grainy = smooth + random.normal(0, 6, smooth.shape).astype(np.float32)

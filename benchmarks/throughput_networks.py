@@ -1,4 +1,4 @@
-"""Networks with random weights, published as models: what they answer means nothing, but takes as long."""
+"""Networks with random weights, published as models: the answers mean nothing, but take the same time."""
 
 import hashlib
 import tempfile
@@ -37,7 +37,7 @@ def publish_network(models: Path, name: str) -> ModelVersion:
 
 
 def publish_int8(models: Path, version: ModelVersion, images: Sequence[Pixels]) -> ModelVersion:
-    """Publish the same network with int8 weights, whose scales these images give, under another name.
+    """Publish the same network with int8 weights, scaled by these images, under another name.
 
     The bound that training holds int8 to is left out: labels of random weights flip at the smallest rounding.
     """

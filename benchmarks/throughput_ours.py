@@ -1,4 +1,4 @@
-"""What `benchmarks.throughput` measures of us: the bounds, the library in this process, and whole jobs."""
+"""Our part of `benchmarks.throughput`: the bounds, the library in this process, and whole jobs."""
 
 import time
 from collections import deque
@@ -33,7 +33,7 @@ def load_classifier(version: ModelVersion, device: str = "cpu") -> Classifier:
 
 @dataclass
 class Subject:
-    """A folder of images and a network, with what is needed to classify the one by the other on a device."""
+    """A folder of images and a network, ready to classify on a device."""
 
     folder: Path
     version: ModelVersion
@@ -53,7 +53,7 @@ class Subject:
         self.classifier.predict(self.batch, TOP_K)  # the first call prepares what later ones use
 
     def decode(self) -> float:
-        """Images a second, read and decoded by the threads that decode for the library, and thrown away."""
+        """Images per second, read and decoded by the library's decode threads, without prediction."""
         sources = [self.reader.source(path) for path in self.paths]
         decoders = Decoders(
             self.classifier.preprocessing, self.settings.max_pixels, batch_decoder=self.classifier.batch_decoder
@@ -73,7 +73,7 @@ class Subject:
         return num_images / elapsed_s
 
     def model(self) -> float:
-        """Images a second through the network alone, the same batch again and again, on all its streams."""
+        """Images per second of the network alone, with the same batch repeated, on all its streams."""
         num_streams = self.classifier.num_streams
         batches = [self.batch] * (4 * num_streams)
         started, num_images = time.perf_counter(), 0
@@ -84,7 +84,7 @@ class Subject:
         return num_images / elapsed_s
 
     def library(self) -> float:
-        """Images a second on the way that a worker goes, without queue, parts and manifest."""
+        """Images per second of a worker's pipeline, without queue, parts and manifest."""
         started = time.perf_counter()
         results = predict_units([map(self.reader.source, self.paths)], self.classifier, top_k=TOP_K)
         num_good = sum(prediction.ok for result in results for prediction in result.predictions)
@@ -96,7 +96,7 @@ class Subject:
 
 
 def measure_jobs(subject: Subject, outputs: Path) -> tuple[float, float]:
-    """Images a second of two whole jobs: one by a worker that has yet to start, one by the same worker after it.
+    """Images per second of two whole jobs: one by a worker that starts first, one by the same worker afterwards.
 
     The first counts from the start of the worker, the second from the job's submission; both to the published manifest.
     outputs: a folder for the manifests that is not there yet.

@@ -1,4 +1,4 @@
-"""Running the peers of `benchmarks.throughput`: each in a process of its own, in the environment `.venv-peers`."""
+"""Running the peers of `benchmarks.throughput`: each in its own process, in the environment `.venv-peers`."""
 
 import json
 import os
@@ -25,7 +25,7 @@ CORES = len(os.sched_getaffinity(0))
 
 @dataclass(frozen=True)
 class Peer:
-    """One way in which others classify a folder.
+    """Other software that classifies a folder.
 
     module: of `benchmarks.peers`. optional: left out of `--peers all`.
     """
@@ -54,7 +54,7 @@ PEERS = {peer.name: peer for peer in ALL}
 
 
 class PeerError(Exception):
-    """A peer that gave no figures, and why."""
+    """A peer failed to give figures; the message says why."""
 
 
 def choose_peers(names: str) -> list[Peer]:
@@ -72,7 +72,7 @@ def choose_peers(names: str) -> list[Peer]:
 
 
 def command_line(peer: Peer, folder: Path, network: str, output: Path) -> list[str]:
-    """How a peer is started."""
+    """The command that starts a peer."""
     return [
         str(PYTHON), "-m", f"benchmarks.peers.{peer.module}", str(folder), network, "--output", str(output),
         "--batch-size", str(peer.batch_size), "--workers", str(peer.workers), *peer.flags,
@@ -112,7 +112,7 @@ def read_answer(stdout: str) -> dict[str, Any]:
 
 
 def _communicate(command: Sequence[str], scratch: Path, budget_s: float) -> str:
-    """What the command prints; it and its children are killed when the budget is spent."""
+    """The output of the command; it and its children are killed after the time limit."""
     with (scratch / "stderr").open("w+") as errors:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=scratch, env=os.environ | ENVIRONMENT
@@ -124,7 +124,7 @@ def _communicate(command: Sequence[str], scratch: Path, budget_s: float) -> str:
         finally:
             _kill(process)
         errors.seek(0)
-        last = (errors.read().strip().splitlines() or ["it said nothing"])[-1]
+        last = (errors.read().strip().splitlines() or ["it printed nothing"])[-1]
     if process.returncode:
         raise PeerError(f"ended with {process.returncode}: {last}")
     return stdout

@@ -18,12 +18,12 @@ Rates = Mapping[str, Sequence[float]]  # images a second of each repeat, by what
 
 
 def shared_bound(decode: float, model: float) -> float:
-    """Images a second where decoding and network share the cores; each rate was measured with all of them."""
+    """Images per second if decoding and network share the cores; each rate was measured with all cores."""
     return 1 / (1 / decode + 1 / model)
 
 
 def peer_rates(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A peer's medians: `steady`, when all was imported and built, and `whole`, of its process from outside."""
+    """A peer's medians: `steady`, after imports and set-up, and `whole`, of the whole process."""
     steady = [answer["images_per_sec"] for answer in answers]
     whole = [answer["num_images"] / answer["seconds_process"] for answer in answers]
     return {
@@ -52,7 +52,7 @@ def summarise(ours: Rates, peers: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 
 def _ratios(ours: Rates, bounds: Sequence[float], peers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Medians of the ratios within each repeat: machines change their speed between repeats."""
+    """Medians of the ratios within each repeat, because machines change their speed between repeats."""
     ratios = {
         "library_to_bound": _ratio(ours["library"], bounds),
         "job_warm_to_bound": _ratio(ours["job_warm"], bounds),
@@ -75,7 +75,7 @@ def _ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def table(network: str, result: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    """The result of one network for people; `titles` names the peers."""
+    """The table of one network; `titles` names the peers."""
     rates, ratios = result["images_per_sec"], result["ratios"]
     lines = [f"{network}", f"  {'':34}{'images/s':>10}{'of bound':>10}"]
     for name, title in [*list(OURS.items())[:2], ("bound", "bound: both share the cores"), *list(OURS.items())[2:]]:

@@ -1,4 +1,4 @@
-"""What a worker costs and gives: its start, its memory on large photographs, and what a second one on these cores adds.
+"""A worker's start time, its memory on large photographs, and the gain of a second worker on the same cores.
 
 `python -m benchmarks.worker [--num-images N] [--num-large N] [--repeats N]` starts a server and workers in a temporary
 home, with `resnet18` of random weights, its engines built beforehand. `first_answer_s`: from a worker's start to the
@@ -72,7 +72,7 @@ class Bench:
 
 
 def measure_start(bench: Bench, one: Path, repeats: int) -> dict[str, float]:
-    """Seconds from a worker's start to its first answer; the server runs already."""
+    """Seconds from a worker's start to its first answer; the server already runs."""
     times = []
     for _ in range(repeats):
         stack = Stack(bench.settings)
@@ -114,7 +114,7 @@ def _watch_memory(pid: int, samples: list[int], over: threading.Event) -> None:
 
 
 def measure_two(bench: Bench, photographs: Path, repeats: int) -> dict[str, float]:
-    """Seconds of a job by one worker and by two on the same cores, in turns."""
+    """Seconds of a job by one worker and by two on the same cores, alternating."""
     one, two = [], []
     with bench.worker():
         bench.classify(photographs)  # loads the model

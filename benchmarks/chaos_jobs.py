@@ -1,4 +1,4 @@
-"""What the chaos run asks for again and again, and the proof of each answer."""
+"""The clients of the chaos run, which submit jobs repeatedly and verify each result."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.support.published_models import make_photographs, make_pngs, make_sha
 
 POLL_S = 0.1
 TRAIN_EVERY_S = 30.0
-DIED_TOO_OFTEN = "workers died of it"  # the documented end of a training that lost three workers
+DIED_TOO_OFTEN = "workers died while they ran it"  # the documented error of a training that lost three workers
 ODD_NAMES = (
     b"with space.png", b"new\nline.png", b'quote".png', b"comma,semi;colon:.png", b"=1+2.png", b"@at.png",
     b"latin\xe9.png", b"back\\x41slash.png", b"tab\t.png", "emoji \U0001f4ee.png".encode(),
@@ -32,8 +32,8 @@ ODD_NAMES = (
 
 
 @dataclass(frozen=True)
-class Order:
-    """A source, how it is asked for, and what an undisturbed run of it published."""
+class Workload:
+    """A source with the options of its jobs, and the manifest of an undisturbed run."""
 
     source: Path
     row_format: str
@@ -43,8 +43,8 @@ class Order:
 
 
 @dataclass
-class Ended:
-    """One job of the chaos run, and every promise it broke."""
+class EndedJob:
+    """An ended job of the chaos run, and the promises that it broke."""
 
     job: str
     kind: str
@@ -55,18 +55,18 @@ class Ended:
     rows_doubled: int = 0
     identical: bool = True
     verified: bool = True
-    trouble: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
-def make_orders(folder: Path, num_images: int) -> list[Order]:
-    """Sources of many small images, of broken ones and odd names, and of few large ones."""
+def make_workloads(folder: Path, num_images: int) -> list[Workload]:
+    """Sources of many small images, of damaged ones and unusual names, and of few large ones."""
     make_pngs(folder / "small", num_images)
     make_pngs(folder / "odd", num_images // 2)
-    _spoil(folder / "odd")
+    _add_unusual_files(folder / "odd")
     make_photographs(folder / "large", 240)
     wanted = (("small", "csv", 16), ("odd", "jsonl", 8), ("large", "json", 4))
     return [
-        Order(folder / name, row_format, size, folder / f"undisturbed-{name}.{row_format}", _count(folder / name))
+        Workload(folder / name, row_format, size, folder / f"undisturbed-{name}.{row_format}", _count(folder / name))
         for name, row_format, size in wanted
     ]
 
@@ -75,8 +75,8 @@ def _count(folder: Path) -> int:
     return sum(not path.is_dir() for path in folder.rglob("*"))
 
 
-def _spoil(folder: Path) -> None:
-    """Add names that break careless writers, and files that are no images."""
+def _add_unusual_files(folder: Path) -> None:
+    """Add unusual names, and files that are not images."""
     png = next(folder.rglob("*.png"))
     for name in ODD_NAMES:
         os.link(png, os.fsencode(folder) + b"/" + name)
@@ -88,102 +88,102 @@ def _spoil(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
 
 
-class Customer(threading.Thread):
-    """Hands in one job after another, waits for each, and proves what it published."""
+class Client(threading.Thread):
+    """Submits one job after another, waits for each, and verifies its manifest."""
 
-    def __init__(self, settings: Settings, orders: list[Order], outputs: Path, seed: str) -> None:
-        super().__init__(name=f"customer-{seed}", daemon=True)
-        self.settings, self.orders, self.outputs = settings, orders, outputs
+    def __init__(self, settings: Settings, workloads: list[Workload], outputs: Path, seed: str) -> None:
+        super().__init__(name=f"client-{seed}", daemon=True)
+        self.settings, self.workloads, self.outputs = settings, workloads, outputs
         self.random = random.Random(seed)
-        self.leaving = threading.Event()
-        self.ended: list[Ended] = []
-        self.waits_for: str | None = None
+        self.stopping = threading.Event()
+        self.ended: list[EndedJob] = []
+        self.waiting_for: str | None = None
         self.broken: list[str] = []
         self._number = 0
 
     def run(self) -> None:
-        """Until told to leave; whatever goes wrong here is a broken promise."""
+        """Run jobs until `stopping` is set; any error here is a broken promise."""
         try:
-            while not self.leaving.is_set():
-                self.serve_one()
+            while not self.stopping.is_set():
+                self.run_one()
         except Exception as err:
             self.broken.append(f"{self.name}: {type(err).__name__}: {err}")
             raise
 
-    def serve_one(self) -> None:
-        """One job from submitting to proof."""
-        order = self.random.choice(self.orders)
-        if (handed_in := self._submit(order)) is not None:
+    def run_one(self) -> None:
+        """Submit, follow and verify one job."""
+        workload = self.random.choice(self.workloads)
+        if (submitted := self._submit(workload)) is not None:
             started = time.monotonic()
-            job, output = handed_in
-            self.ended.append(self._prove(job, order, output, self._outcome(job), time.monotonic() - started))
+            job, output = submitted
+            self.ended.append(self._verify(job, workload, output, self._outcome(job), time.monotonic() - started))
 
-    def classify(self, order: Order, output: Path) -> str:
+    def classify(self, workload: Workload, output: Path) -> str:
         """Submit one job."""
-        spec = ClassifySpec(str(order.source), "digits", output=output, shard_size=order.shard_size)
+        spec = ClassifySpec(str(workload.source), "digits", output=output, shard_size=workload.shard_size)
         return JobClient(self.settings).submit(prepare(self.settings, spec)).job
 
-    def _submit(self, order: Order) -> tuple[str, Path] | None:
-        """Submit until somebody listens: with the server away a submission is refused, which is no fault."""
-        while not self.leaving.is_set():
+    def _submit(self, workload: Workload) -> tuple[str, Path] | None:
+        """Submit, and retry while the server is away or no worker listens."""
+        while not self.stopping.is_set():
             self._number += 1
-            output = self.outputs / f"{self.name}-{self._number}.{order.row_format}"
+            output = self.outputs / f"{self.name}-{self._number}.{workload.row_format}"
             try:
-                return self.classify(order, output), output
+                return self.classify(workload, output), output
             except (UnavailableError, *SERVER_ERRORS):
-                self.leaving.wait(POLL_S)
+                self.stopping.wait(POLL_S)
         return None
 
     def _outcome(self, job: str) -> Outcome:
-        self.waits_for, folder = job, JobFolder.open(self.settings, job)
+        self.waiting_for, folder = job, JobFolder.open(self.settings, job)
         while (outcome := folder.outcome()) is None:
             time.sleep(POLL_S)
-        self.waits_for = None
+        self.waiting_for = None
         return outcome
 
-    def _prove(self, job: str, order: Order, output: Path, outcome: Outcome, seconds: float) -> Ended:
-        ended = Ended(job, "classify", seconds, outcome.state, order.num_images)
+    def _verify(self, job: str, workload: Workload, output: Path, outcome: Outcome, seconds: float) -> EndedJob:
+        ended = EndedJob(job, "classify", seconds, outcome.state, workload.num_images)
         if outcome.state not in ("succeeded", "partial"):
-            ended.trouble.append(f"ended as {outcome.state}: {outcome.error}")
-            ended.rows_missing, ended.identical, ended.verified = order.num_images, False, False
+            ended.problems.append(f"ended as {outcome.state}: {outcome.error}")
+            ended.rows_missing, ended.identical, ended.verified = workload.num_images, False, False
             return ended
-        ended.identical = output.read_bytes() == order.undisturbed.read_bytes()
+        ended.identical = output.read_bytes() == workload.undisturbed.read_bytes()
         if not ended.identical:
-            ended.rows_missing, ended.rows_doubled = compare_rows(output, order.undisturbed)
-            ended.trouble.append("differs from the undisturbed run")
+            ended.rows_missing, ended.rows_doubled = compare_rows(output, workload.undisturbed)
+            ended.problems.append("differs from the undisturbed run")
         try:
             differences = verify(self.settings, find_published(self.settings, str(output))).differences
         except PigeonholeError as err:
             differences = [str(err)]
         ended.verified = not differences
-        ended.trouble += differences
+        ended.problems += differences
         return ended
 
 
-class Trainer(Customer):
-    """Hands in a small training now and then."""
+class TrainClient(Client):
+    """Submits a small training at intervals."""
 
-    def serve_one(self) -> None:
+    def run_one(self) -> None:
         """One training, then a pause."""
         self._number += 1
         name = f"bars-{self._number}"
-        spec = TrainSpec(self.orders[0].source.parent / "shapes", name, {"architecture": "mlp", "epochs": 60})
+        spec = TrainSpec(self.workloads[0].source.parent / "shapes", name, {"architecture": "mlp", "epochs": 60})
         try:
             job = JobClient(self.settings).submit(prepare(self.settings, spec)).job
         except (UnavailableError, *SERVER_ERRORS):
-            self.leaving.wait(1)
+            self.stopping.wait(1)
             return
         started = time.monotonic()
         outcome = self._outcome(job)
-        ended = Ended(job, "train", time.monotonic() - started, outcome.state)
+        ended = EndedJob(job, "train", time.monotonic() - started, outcome.state)
         if outcome.state == "succeeded":
-            ended.trouble = self._look_at_model(name)
+            ended.problems = self._check_model(name)
         elif DIED_TOO_OFTEN not in (outcome.error or ""):
-            ended.trouble.append(f"ended as {outcome.state}: {outcome.error}")
+            ended.problems.append(f"ended as {outcome.state}: {outcome.error}")
         self.ended.append(ended)
-        self.leaving.wait(TRAIN_EVERY_S)
+        self.stopping.wait(TRAIN_EVERY_S)
 
-    def _look_at_model(self, name: str) -> list[str]:
+    def _check_model(self, name: str) -> list[str]:
         try:
             version = ModelStore(self.settings.models).resolve(name).version
         except ModelingError as err:
@@ -192,12 +192,12 @@ class Trainer(Customer):
 
 
 def make_training_data(folder: Path) -> None:
-    """Where a trainer finds its images, beside the sources of the orders."""
+    """Make the images of the trainings, beside the other sources."""
     make_shapes(folder / "shapes")
 
 
 def compare_rows(found: Path, expected: Path) -> tuple[int, int]:
-    """Rows of `expected` that `found` lacks, and rows that it has too often."""
+    """The number of rows of `expected` that `found` lacks, and of rows that it has too often."""
     row_format = FORMATS[expected.suffix[1:]]
     wanted = Counter(json.dumps(row.path) for row in row_format.read(expected))
     there = Counter(json.dumps(row.path) for row in row_format.read(found))
