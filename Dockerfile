@@ -1,4 +1,4 @@
-# One image for every part of Pigeonhole: `docker compose build` makes it; docs/docker.md tells the rest.
+# One image for every part of Pigeonhole: `docker compose build` makes it; see docs/docker.md.
 # torch comes with its CUDA libraries and runs without a GPU too, so CPU and GPU workers share the image.
 
 FROM python:3.12-slim AS tools
@@ -6,7 +6,7 @@ ARG PIP_INDEX_URL
 RUN pip install --no-cache-dir --root-user-action=ignore uv==0.13.9
 
 
-# What Pigeonhole needs: a layer of its own, made again only when the lock changes.
+# The dependencies: a layer of their own, rebuilt only when the lock changes.
 FROM tools AS dependencies
 ARG UV_DEFAULT_INDEX
 ENV UV_CACHE_DIR=/var/cache/uv \
@@ -32,7 +32,7 @@ RUN uv build --wheel --build-constraints requirements-dev.lock --require-hashes 
 
 
 FROM python:3.12-slim
-# Who the processes are; give the ids of the owner of your images and results, as docker-compose.yml does.
+# The user of the processes; pass the ids of the owner of your images and results, as docker-compose.yml does.
 ARG PIGEONHOLE_UID=1000
 ARG PIGEONHOLE_GID=1000
 RUN test "$PIGEONHOLE_UID" -gt 0 \
@@ -42,7 +42,7 @@ RUN test "$PIGEONHOLE_UID" -gt 0 \
 COPY --from=dependencies /opt/venv /opt/venv
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip --python /opt/venv install --no-cache-dir --root-user-action=ignore --no-index --no-deps /wheel/*.whl
-# HOME is a tmpfs under docker-compose.yml: what libraries cache there needs no writable image.
+# HOME is a tmpfs under docker-compose.yml, so that libraries can cache there although the image is read-only.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

@@ -1,12 +1,12 @@
-# Each target sets up what it needs: a fresh clone wants Python 3.11+, make and a package index, nothing else.
+# Each target installs what it needs: a fresh clone requires only Python 3.11+, make and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# What `make bench` compares with has an environment of its own: its needs are not ours.
+# The peers of `make bench` have their own environment, because their dependencies differ.
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
-# uv from PATH if it is there, else one installed into the environment.
+# uv from PATH, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
 .PHONY: help demo test test-fast fuzz test-elsewhere check format docs bench bench-jobs bench-accuracy lock install clean
@@ -14,7 +14,7 @@ UV = $$(command -v uv || echo $(BIN)/uv)
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-demo: $(STAMP)  ## A whole run in about a minute
+demo: $(STAMP)  ## Run the demo, in about a minute
 	$(BIN)/pigeonhole demo
 
 test: check  ## Everything that CI checks
@@ -35,23 +35,23 @@ check: $(STAMP)  ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(STAMP)  ## Format and mend what can be mended
+format: $(STAMP)  ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) $(PEERS_STAMP)  ## Images a second, beside what others use; a quarter of an hour
+bench: $(STAMP) $(PEERS_STAMP)  ## Images per second, compared with other software; a quarter of an hour
 	$(BIN)/python -m benchmarks.throughput
 
-bench-jobs: $(STAMP)  ## How jobs go through queue, workers and manifest; four minutes
+bench-jobs: $(STAMP)  ## Latency, throughput and memory of jobs; four minutes
 	$(BIN)/python -m benchmarks.job_flow
 
-bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data: the figures of the tutorial; most of an hour
+bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data, for the tutorial's figures; most of an hour
 	$(BIN)/python -m benchmarks.accuracy
 
-docs: $(STAMP)  ## Write docs/commands.md and docs/settings.md anew
+docs: $(STAMP)  ## Generate docs/commands.md and docs/settings.md
 	$(BIN)/python docs/generate.py
 
-lock: $(STAMP)  ## Resolve the dependencies again; names no index host
+lock: $(STAMP)  ## Resolve the dependencies again, without an index host in the files
 	for set in "requirements.lock" "requirements-dev.lock --group dev"; do \
 		$(UV) pip compile pyproject.toml -o $$set --quiet --upgrade --universal --python-version 3.11 \
 			--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" || exit 1; \
@@ -60,7 +60,7 @@ lock: $(STAMP)  ## Resolve the dependencies again; names no index host
 		--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock"
 
-install: $(STAMP)  ## The environment, .venv
+install: $(STAMP)  ## Make the environment .venv
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -78,7 +78,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 
 $(PEERS_STAMP): benchmarks/peers/requirements.txt | $(STAMP)
-	@echo "installing what make bench compares with into $(PEERS) (torch comes from uv's cache)"
+	@echo "installing the peers of make bench into $(PEERS) (torch comes from uv's cache)"
 	@test -x $(PEERS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PEERS)
 	@$(UV) pip sync --quiet --compile-bytecode --python $(PEERS)/bin/python benchmarks/peers/requirements.txt
 	@touch $@
