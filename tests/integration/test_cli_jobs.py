@@ -18,7 +18,7 @@ import pytest
 from orchestrator.contract.jobs.job_folder import JobFolder
 from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
-from tests.support.workers import COMMAND, House, hear_interrupts
+from tests.support.workers import COMMAND, House, enable_interrupts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -41,7 +41,7 @@ def start(house: House, *arguments: str) -> subprocess.Popen[bytes]:
         stdin=pipe,
         stdout=pipe,
         stderr=pipe,
-        preexec_fn=hear_interrupts,  # noqa: PLW1509 it sets one signal
+        preexec_fn=enable_interrupts,  # noqa: PLW1509 it sets one signal
     )
 
 
@@ -159,7 +159,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=hear_interrupts,  # noqa: PLW1509 it sets one signal
+            preexec_fn=enable_interrupts,  # noqa: PLW1509 it sets one signal
         )
         os.close(slave)
         os.set_blocking(self._master, False)

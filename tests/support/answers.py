@@ -1,4 +1,4 @@
-"""Answers made by hand, and drawn from a known distribution."""
+"""Answers built by hand, or drawn from a known distribution."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Small stand-ins, and small jobs for them to work on."""
+"""Fakes, and small jobs for them."""
 
 import itertools
 import os
@@ -73,7 +73,7 @@ class FakeClassifier:
 
 
 def predict_brightness(value: int, top_k: int = 2) -> Prediction:
-    """What FakeClassifier says of an image."""
+    """FakeClassifier's prediction for an image."""
     score = value / 255
     pairs = sorted([("light", score), ("dark", 1 - score)], key=lambda pair: -pair[1])[:top_k]
     return Prediction(tuple(label for label, _ in pairs), tuple(score for _, score in pairs))
@@ -81,7 +81,7 @@ def predict_brightness(value: int, top_k: int = 2) -> Prediction:
 
 @dataclass
 class FakeModelCache:
-    """Has one classifier for every model; raises `error` instead, if it is set."""
+    """Returns one classifier for every model; raises `error` instead, if it is set."""
 
     classifier: FakeClassifier
     error: Exception | None = None
@@ -94,7 +94,7 @@ class FakeModelCache:
 
 @dataclass
 class Bells:
-    """Remembers the doorbells that were rung."""
+    """Records the doorbells."""
 
     rung: list[tuple[str, str]] = field(default_factory=list)
 
@@ -114,7 +114,7 @@ def make_images(folder: Path, brightness: Sequence[int]) -> list[str]:
 def make_job(
     settings: Settings, paths: Sequence[str], *, root: Path, output: Path, shard_size: int = 4, **changes: object
 ) -> JobFolder:
-    """A classify job on the disk, its listing whole."""
+    """A classify job on the disk, with a complete listing."""
     request = {
         "job": new_job_id("classify"),
         "created": datetime.now(UTC),
@@ -153,7 +153,7 @@ def enter_job(folder: JobFolder, ledger: Ledger) -> None:
 
 
 def fake_rows(paths: Sequence[str]) -> list[Row]:
-    """A row for every path: every third one is an error."""
+    """A row for every path; every third row is an error."""
     failed = Prediction(error_code="missing", error="there is no such file")
     return [
         Row(path, failed if index % 3 == 2 else predict_brightness(len(path) % 256)) for index, path in enumerate(paths)
@@ -161,7 +161,7 @@ def fake_rows(paths: Sequence[str]) -> list[Row]:
 
 
 def decided(row: Row) -> Row:
-    """The row as a model with a calibration would have it: errors are rejected, paths of even length accepted."""
+    """The row as a calibrated model would give it: errors are rejected, paths of even length accepted."""
     decision = "reject" if not row.prediction.ok else "review" if len(row.path) % 2 else "accept"
     return Row(row.path, replace(row.prediction, decision=decision))
 
@@ -169,7 +169,7 @@ def decided(row: Row) -> Row:
 def write_fake_parts(
     folder: JobFolder, shards: Sequence[int] | None = None, *, worker: str = "w1", calibrated: bool = False
 ) -> None:
-    """Parts with `fake_rows` for some shards, by default for all; `decided` where the model is calibrated."""
+    """Parts with `fake_rows` for some shards, by default for all; `decided` for a calibrated model."""
     request = folder.request()
     for shard in range(count_shards(folder.path)[0]) if shards is None else shards:
         rows = fake_rows(read_shard(folder.path, shard))
@@ -198,7 +198,7 @@ _FILE_STEPS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "tempfil
 
 
 def dies_at_step(number: int, call: Callable[[], object], folder: Path) -> bool:
-    """Run `call` in a process of its own that is gone just before its step `number`; False where it ended before.
+    """Run `call` in a child process that dies just before its step `number`; False if it ended before.
 
     A step is an operation on a file below `folder`, or a command to the server (once before it is sent, once after).
     """

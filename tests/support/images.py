@@ -1,4 +1,4 @@
-"""Small images and data sets that the modeling tests make for themselves, and where the real ones lie."""
+"""Small images and data sets for the tests of modeling, and the paths of the real ones."""
 
 import gzip
 import io

@@ -24,7 +24,7 @@ def _add_hook() -> None:
 
 @contextmanager
 def count_opened() -> Iterator[Counter[str]]:
-    """Openings and listings by path, as long as the block lasts."""
+    """Openings and listings by path, until the block ends."""
     _add_hook()
     counter: Counter[str] = Counter()
     _COUNTERS.append(counter)

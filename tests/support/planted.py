@@ -1,4 +1,4 @@
-"""Tiny networks whose answers are known, built by hand: what they look for was planted."""
+"""Tiny networks built by hand, with known weights and answers."""
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class SquareFinder(nn.Module):
 
 
 class Patterns(nn.Module):
-    """A perceptron that has learned one pattern a label: a bar across, a bar down, a disc."""
+    """A perceptron that has learned one pattern for each label: a bar across, a bar down, a disc."""
 
     def __init__(self, strength: float = 0.05) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def classifier(network: nn.Module, labels: tuple[str, ...], architecture: str = 
 
 
 def state(network: nn.Module) -> dict[str, object]:
-    """All that looking must not change: weights, modes, and gradients left behind."""
+    """The state that explaining must not change: weights, modes and gradients."""
     return {
         "weights": {name: tensor.clone().tolist() for name, tensor in network.state_dict().items()},
         "training": [module.training for module in network.modules()],

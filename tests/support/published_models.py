@@ -19,7 +19,7 @@ LABELS = tuple("0123456789")
 
 
 def publish_model(root: Path, name: str, seed: int = 0) -> ModelVersion:
-    """Publish a perceptron with random weights: its answers mean nothing, and differ from image to image."""
+    """Publish a perceptron with random weights: its answers mean nothing, but differ between images."""
     random = np.random.default_rng(seed)
     weights = {
         "1.weight": random.normal(0, 0.2, (len(LABELS), SIDE * SIDE)).astype(np.float32),
@@ -39,7 +39,7 @@ def write_model(folder: Path, card: ModelCard, weights: bytes) -> Path:
 
 
 def make_pngs(folder: Path, num_images: int, *, distinct: int = 64) -> None:
-    """Write small grey PNGs `00000000.png`, ..., a thousand a folder, hard-linked to a few distinct ones."""
+    """Write small grey PNGs `00000000.png`, ..., a thousand in each folder, hard-linked to a few distinct ones."""
     random = np.random.default_rng(0)
     originals = []
     for _ in range(min(distinct, num_images)):
@@ -73,7 +73,7 @@ def make_shapes(folder: Path, num_images: int = 60) -> Path:
 
 
 def write_images(folder: Path, originals: list[bytes], num_images: int, suffix: str) -> None:
-    """Write files `00000000.jpg`, ..., a thousand a folder, hard-linked to one file for each of the originals."""
+    """Write files `00000000.jpg`, ..., a thousand in each folder, hard-linked to one file for each of the originals."""
     folder.mkdir(parents=True)
     first: dict[int, Path] = {}
     for index in range(num_images):

