@@ -73,7 +73,7 @@ def test_the_demo_reads_its_page_and_leaves_nothing_running(tmp_path: Path, adop
     assert left_running == set()
 
 
-def test_the_demo_touches_no_folder_that_is_not_its_own(tmp_path: Path):
+def test_the_demo_refuses_a_folder_with_other_files(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("years of work")
 
     demo = start_demo(tmp_path)

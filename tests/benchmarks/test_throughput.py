@@ -136,7 +136,7 @@ def test_peer_that_printed_no_answer_is_an_error(said):
         read_answer(said)
 
 
-def test_peer_without_the_network_is_told_and_not_run(tmp_path):
+def test_peer_without_the_network_is_reported_and_not_run(tmp_path):
     runs = PeerRuns([PEERS["transformers"]], budget_s=1.0)
 
     runs.run(tmp_path, "cnn", 1)

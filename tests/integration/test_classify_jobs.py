@@ -175,7 +175,7 @@ def test_more_failures_than_allowed_stop_the_job_with_exit_code_3_and_no_manifes
     assert busy_house.run(*command, "--max-failures", "50%").returncode == 0
 
 
-def test_one_idempotency_key_is_one_job_and_another_wish_under_it_is_refused(busy_house: House, tmp_path: Path):
+def test_one_idempotency_key_is_one_job_and_another_spec_under_it_is_refused(busy_house: House, tmp_path: Path):
     make_pngs(tmp_path / "in", 3)
     command = ("classify", str(tmp_path / "in"), "--model", "digits", "--idempotency-key", "monday")
     output = ("-o", str(tmp_path / "out.csv"))
@@ -191,7 +191,7 @@ def test_one_idempotency_key_is_one_job_and_another_wish_under_it_is_refused(bus
     assert "stands for another request" in other.stderr
 
 
-def test_a_damaged_manifest_is_told_from_a_whole_one(busy_house: House, tmp_path: Path):
+def test_a_damaged_manifest_is_detected(busy_house: House, tmp_path: Path):
     make_pngs(tmp_path / "in", 20)
     manifest = tmp_path / "out.csv"
     busy_house.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(manifest))

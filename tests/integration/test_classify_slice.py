@@ -239,7 +239,7 @@ def test_an_image_that_the_classifier_refuses_is_a_row(folder, context, classifi
     assert rows(folder, tmp_path) == expected(BRIGHTNESS, _4=failed)
 
 
-def test_a_drained_worker_hands_back_what_it_cannot_finish(folder, context, ledger, bells, classifier, monkeypatch):
+def test_a_drained_worker_hands_back_a_long_shard(folder, context, ledger, bells, classifier, monkeypatch):
     monkeypatch.setattr("workers.classify.slice.DRAIN_GRACE_S", -1.0)
     told = []
     classifier.before = told.append
@@ -253,7 +253,7 @@ def test_a_drained_worker_hands_back_what_it_cannot_finish(folder, context, ledg
     assert [(claim.shard, claim.attempt) for claim in again] == [(0, 1), (1, 1), (2, 1)]
 
 
-def test_a_drained_worker_finishes_what_needs_no_long_time(folder, context, ledger, bells, classifier):
+def test_a_drained_worker_finishes_a_short_shard(folder, context, ledger, bells, classifier):
     told = []
     classifier.before = told.append
     context.draining = lambda: bool(told)
@@ -374,7 +374,7 @@ def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, context, led
     assert bells.rung == [("finalize", folder.job)]
 
 
-def test_an_error_before_any_shard_is_claimed_is_shown_to_whoever_watches(folder, context, ledger):
+def test_an_error_before_any_shard_is_claimed_is_shown_as_the_jobs_trouble(folder, context, ledger):
     context.models.error = MemoryError("no room for the model")
 
     with pytest.raises(MemoryError):
@@ -436,7 +436,7 @@ def note_deaths(folder, shard, *last_notes):
         (folder.journals / f"{shard:08d}.{fence}.jsonl").write_text(f'["{what}", {index}]\n')
 
 
-def test_an_image_that_killed_twice_alone_is_convicted_and_its_batch_mates_are_answered(
+def test_a_poison_image_gets_an_error_row_and_its_batch_mates_are_answered(
     folder, context, ledger, classifier, tmp_path
 ):
     claim_and_die(ledger, folder, 4)

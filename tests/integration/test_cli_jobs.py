@@ -109,7 +109,7 @@ def quick_job(session_house: House, tmp_path_factory: pytest.TempPathFactory) ->
         ("-", ["-o", "out/x.csv"], 2, "'-' holds no images"),
     ],
 )
-def test_a_mistake_is_one_line_an_exit_code_and_nothing_left_behind(
+def test_an_invalid_command_prints_one_line_exits_with_a_code_and_leaves_nothing_behind(
     busy_house: House, tmp_path: Path, outbox: Path, source: str, options: list[str], code: int, told: str
 ):
     make_pngs(tmp_path / "in", 2)
@@ -337,7 +337,7 @@ def test_an_interrupt_while_listing_ends_the_job_and_says_so(busy_house: House, 
     assert os.listdir(outbox) == []
 
 
-def test_doctor_finds_nothing_wrong_in_a_healthy_house(busy_house: House):
+def test_doctor_finds_nothing_wrong_in_a_healthy_installation(busy_house: House):
     findings = {finding["name"]: finding for finding in json.loads(busy_house.run_ok("doctor", "--json"))}
 
     assert [name for name, finding in findings.items() if not finding["ok"]] == []
@@ -349,7 +349,7 @@ def test_doctor_finds_nothing_wrong_in_a_healthy_house(busy_house: House):
 # Nobody at work
 
 
-def test_without_a_worker_a_job_is_refused_or_left_waiting_and_a_cancel_ends_it_at_once(
+def test_without_a_worker_a_job_is_refused_or_waits_and_a_cancel_ends_it_immediately(
     house: House, tmp_path: Path, outbox: Path
 ):
     make_pngs(tmp_path / "in", 3)

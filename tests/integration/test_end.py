@@ -107,7 +107,7 @@ def test_ending_twice_is_ending_once(make, context, ledger, outbox):
     assert ((outbox / "out.csv").stat(), folder.outcome(), ledger.record(folder.job)) == before
 
 
-def test_a_job_that_is_not_that_far_is_left_alone(make, context, bells, outbox):
+def test_a_job_that_cannot_end_yet_is_left_alone(make, context, bells, outbox):
     folder = make(done=False)
 
     end_job(folder.job, context)
@@ -115,7 +115,7 @@ def test_a_job_that_is_not_that_far_is_left_alone(make, context, bells, outbox):
     assert (end(folder), bells.rung, names(outbox)) == (None, [], [])
 
 
-def test_a_job_that_another_worker_ends_is_left_to_it(make, context, ledger, outbox):
+def test_a_job_whose_finalize_lease_another_worker_holds_is_left_alone(make, context, ledger, outbox):
     folder = make()
     ledger.take_finalize_lease(folder.job, "w2", 60)
 
@@ -124,7 +124,7 @@ def test_a_job_that_another_worker_ends_is_left_to_it(make, context, ledger, out
     assert (end(folder), names(outbox)) == (None, [])
 
 
-def test_a_job_that_the_server_forgot_is_ended_all_the_same(make, context, server, ledger):
+def test_a_job_that_the_server_forgot_is_ended_too(make, context, server, ledger):
     folder = make()
     server.empty()
 
@@ -134,7 +134,7 @@ def test_a_job_that_the_server_forgot_is_ended_all_the_same(make, context, serve
     assert ledger.record(folder.job).state == "partial"
 
 
-def test_an_end_that_the_server_forgot_is_told_again(make, context, server, ledger):
+def test_an_outcome_that_the_server_forgot_is_entered_again(make, context, server, ledger):
     folder = make()
     end_job(folder.job, context)
     server.empty()
@@ -207,7 +207,7 @@ def test_too_many_failures_end_the_job_without_a_manifest(make, context, ledger,
     assert names(outbox) == []
 
 
-def test_a_death_at_any_step_is_made_good_by_the_next_worker(
+def test_after_a_death_at_any_step_the_next_worker_ends_the_job(
     make, context, ledger, server, outbox, tmp_path, monkeypatch
 ):
     for module in ("workers.finalize.finalize", "workers.finalize.lease"):
@@ -241,7 +241,7 @@ def end_by_another(folder, context, server):
     end_job(folder.job, other)
 
 
-def test_a_summary_tells_the_story_of_the_whole_path(settings, ledger, context, bells, tmp_path, outbox):
+def test_the_summary_agrees_with_manifest_listing_and_model(settings, ledger, context, bells, tmp_path, outbox):
     paths = make_images(tmp_path / "in", [0, 250, 128])
     folder = make_job(
         settings, [*paths, "gone.png"], root=tmp_path / "in", output=outbox / "out.jsonl", output_format="jsonl"

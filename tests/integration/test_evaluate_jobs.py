@@ -77,7 +77,7 @@ def test_without_an_output_the_job_keeps_it_and_json_is_the_document(busy_house:
     assert busy_house.run("results", "show", job).returncode == 4
 
 
-def test_what_cannot_be_evaluated_is_refused_at_once_and_leaves_nothing(busy_house: House, tmp_path: Path):
+def test_an_invalid_evaluation_is_refused_immediately_and_leaves_nothing(busy_house: House, tmp_path: Path):
     data = make_digits(tmp_path / "in")
     (data / "1").rename(data / "eleven")
     before = busy_house.jobs()

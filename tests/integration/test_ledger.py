@@ -107,7 +107,7 @@ def test_one_idempotency_key_stands_for_one_job(ledger):
     assert (again, another_wish, another_key) == (("exists", JOB), ("conflict", JOB), ("created", OTHER))
 
 
-def test_an_idempotency_key_outlives_its_job_but_not_for_ever(ledger):
+def test_an_idempotency_key_outlives_its_job_but_expires(ledger):
     create(ledger, key="monday", fingerprint="f1")
     ledger.finish(JOB, "succeeded")
 
@@ -200,7 +200,7 @@ def test_a_lease_that_ran_out_goes_to_another_with_a_higher_fence_and_attempt(le
     assert heir.fence > dead.fence
 
 
-def test_a_stale_commit_is_refused_and_spoils_nothing(ledger):
+def test_a_stale_commit_is_refused_and_changes_nothing(ledger):
     enter(ledger, 1)
     stale = claim(ledger, lease_s=SHORT_S)
     heir = claim_expired(ledger)
@@ -285,7 +285,7 @@ def test_attempts_survive_being_handed_back(ledger):
     assert claim(ledger).attempt == 2
 
 
-def test_renewing_keeps_leases_and_tells_which_are_lost(ledger):
+def test_renewing_keeps_leases_and_returns_the_lost_ones(ledger):
     enter(ledger, 2)
     kept, lost = claim(ledger), claim(ledger, lease_s=SHORT_S)
     heir = claim_expired(ledger)
@@ -368,7 +368,7 @@ def test_one_failure_too_many_in_the_last_shard_stops_the_job_too(ledger):
     assert commit(ledger, claim(ledger), num_failed=1) == ("committed", "cancelling")
 
 
-def test_a_cancel_stops_claims_and_is_told_to_those_who_renew(ledger):
+def test_a_cancel_stops_claims_and_is_returned_by_renewals(ledger):
     enter(ledger, 3)
     taken = claim(ledger)
 
@@ -437,7 +437,7 @@ def test_one_worker_at_a_time_ends_a_job(ledger):
     assert ledger.renew_finalize_lease(JOB, fence, LONG_S)
 
 
-def test_the_right_to_end_a_job_goes_on_when_its_holder_died(ledger):
+def test_the_finalize_lease_is_free_again_when_its_holder_died(ledger):
     finalizing(ledger)
     _, old = ledger.take_finalize_lease(JOB, "w1", SHORT_S)
     taken = []
@@ -452,7 +452,7 @@ def test_the_right_to_end_a_job_goes_on_when_its_holder_died(ledger):
     assert ledger.renew_finalize_lease(JOB, taken[-1], LONG_S)
 
 
-def test_the_right_to_end_a_job_can_be_given_up(ledger):
+def test_the_finalize_lease_can_be_given_up(ledger):
     finalizing(ledger)
     _, fence = ledger.take_finalize_lease(JOB, "w1", LONG_S)
 
@@ -461,7 +461,7 @@ def test_the_right_to_end_a_job_can_be_given_up(ledger):
     assert ledger.take_finalize_lease(JOB, "w2", LONG_S)[1] > fence
 
 
-def test_a_cancelled_job_is_not_ended_while_somebody_works_on_it(ledger):
+def test_a_cancelled_job_is_not_ended_while_a_worker_holds_a_shard(ledger):
     enter(ledger, 2)
     live, dying = claim(ledger), claim(ledger, lease_s=SHORT_S)
     ledger.cancel(JOB)
@@ -522,7 +522,7 @@ def test_a_job_needs_claims_while_shards_are_free(ledger):
     assert (fresh, taken, handed_back, ledger.need(JOB, 60)) == ("claim", "nothing", "claim", "end")
 
 
-def test_a_job_that_nobody_works_on_is_starving_once_in_a_period(ledger):
+def test_a_job_without_a_worker_is_starving_once_in_a_period(ledger):
     enter(ledger, 3)
     ledger.client.hset("{pigeonhole}:job:" + JOB, "created_ms", 1)
 
@@ -538,7 +538,7 @@ def test_a_new_job_is_not_starving(ledger):
     assert ledger.need(JOB, 60) == "claim"
 
 
-def test_a_job_that_somebody_works_on_is_not_starving(ledger):
+def test_a_job_with_a_worker_is_not_starving(ledger):
     enter(ledger, 2)
     claim(ledger)
 
@@ -713,7 +713,7 @@ def test_too_many_failures_are_remembered_by_the_parts(ledger, settings, tmp_pat
     assert (below, record.state, record.too_many_failures, record.num_failed) == ("running", "cancelling", True, 2)
 
 
-def test_a_listing_in_the_making_is_rebuilt_as_far_as_it_is(ledger, folder):
+def test_an_unfinished_listing_is_rebuilt_as_far_as_it_is(ledger, folder):
     (folder.path / "listing.json").unlink()
 
     restore_job(folder, ledger)
@@ -780,7 +780,7 @@ def test_workers_of_machines_with_wrong_clocks_are_alive(ledger, monkeypatch):
     assert [worker.alive for worker in ledger.live_workers.workers()] == [True]
 
 
-def test_a_worker_that_ended_is_not_listed_and_leaves_nothing_for_ever(ledger):
+def test_a_worker_that_ended_is_not_listed_and_its_keys_expire(ledger):
     ledger.live_workers.heartbeat("w1", {"host": "h", "pid": 7})
     ledger.live_workers.remove("w1")
     ledger.live_workers.report_activity("w1", "idle")  # its pool child, which outlives it by a moment
@@ -789,7 +789,7 @@ def test_a_worker_that_ended_is_not_listed_and_leaves_nothing_for_ever(ledger):
     assert 0 < ledger.client.ttl("{pigeonhole}:worker:w1") <= 3600
 
 
-def test_bells_are_counted_by_queue(ledger):
+def test_doorbells_are_counted_by_queue(ledger):
     ledger.client.lpush("classify", "a", "b")
 
     assert (ledger.queue_length("classify"), ledger.queue_length("train")) == (2, 0)

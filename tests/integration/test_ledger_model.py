@@ -221,7 +221,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.hypothesis  # like those with @given, which hypothesis marks itself
-def test_the_ledger_keeps_the_books_through_any_sequence_of_events(ledger):
+def test_the_ledger_stays_consistent_through_any_sequence_of_events(ledger):
     run_state_machine_as_test(
         lambda: LedgerMachine(ledger),
         settings=settings(max_examples=8 * settings.default.max_examples // 5, stateful_step_count=30),

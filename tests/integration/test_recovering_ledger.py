@@ -83,7 +83,7 @@ def test_a_job_that_is_on_no_disk_is_not_found(recovering):
         recovering.claim(new_job_id("classify"), "w1", LONG_S)
 
 
-def test_a_server_that_forgets_again_and_again_is_not_asked_for_ever(folder, settings, server):
+def test_restoring_stops_if_the_server_forgets_repeatedly(folder, settings, server):
     class ForgetfulLedger(Ledger):
         claims = 0
 
@@ -99,7 +99,7 @@ def test_a_server_that_forgets_again_and_again_is_not_asked_for_ever(folder, set
     ledger.client.close()
 
 
-def test_a_server_that_is_away_while_the_job_is_restored_is_waited_for(folder, settings, server):
+def test_restoring_waits_for_a_server_that_is_away(folder, settings, server):
     class UnreliableLedger(Ledger):
         refusals = 2
 

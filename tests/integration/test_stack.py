@@ -155,7 +155,7 @@ def test_a_home_too_far_down_for_a_socket_has_a_server_with_a_password_on_loopba
     assert password not in far_home.logs()
 
 
-def test_up_mends_what_is_left_when_everything_was_killed(home: Home, tmp_path: Path):
+def test_up_recovers_when_everything_was_killed(home: Home, tmp_path: Path):
     make_pngs(tmp_path / "in", 3)
     first = home.up()
     for process in home.everyone():
@@ -174,7 +174,7 @@ def test_up_mends_what_is_left_when_everything_was_killed(home: Home, tmp_path: 
     home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
 
 
-def test_a_pid_that_is_anothers_by_now_is_never_stopped(home: Home):
+def test_a_reused_pid_is_never_stopped(home: Home):
     bystander = subprocess.Popen(["sleep", "100"])
     home.settings.stack.mkdir(parents=True)
     started = psutil.Process(bystander.pid).create_time()
@@ -204,7 +204,7 @@ def test_a_server_that_was_starting_when_up_was_killed_is_known_to_down(home: Ho
     assert home.everyone() == []
 
 
-def test_classify_starts_the_stack_and_the_job_outlives_its_being_taken_down(home: Home, tmp_path: Path):
+def test_classify_starts_the_stack_and_the_job_outlives_down_and_up(home: Home, tmp_path: Path):
     make_photographs(tmp_path / "in", 200)
     options = ("--model", "digits", "--shard-size", "8", "-o", str(tmp_path / "out.csv"))
 
@@ -225,7 +225,7 @@ def test_classify_starts_the_stack_and_the_job_outlives_its_being_taken_down(hom
     assert json.loads(home.run_ok("results", "verify", job, "--json"))["num_rows"] == 200
 
 
-def test_a_worker_that_cannot_start_is_told_with_its_log_and_the_cure(home: Home):
+def test_a_worker_that_cannot_start_is_reported_with_its_log(home: Home):
     done = home.run("up", PYTHONPATH=str(_broken_workers(home.path)))
 
     assert done.returncode == 69

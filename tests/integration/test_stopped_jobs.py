@@ -183,7 +183,7 @@ def test_a_training_or_evaluation_that_is_stopped_ends_alike_by_both_callers(
     assert files(outbox) == ["mine.csv"]
 
 
-def test_a_job_that_the_server_forgot_is_cancelled_all_the_same(cancel, settings, ledger, server, outbox):
+def test_a_job_that_the_server_forgot_can_be_cancelled(cancel, settings, ledger, server, outbox):
     folder = classify_job(settings, ledger, outbox)
     commit(ledger, folder, num_shards=1)
     server.empty()

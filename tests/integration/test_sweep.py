@@ -69,14 +69,14 @@ def swept(settings, ledger):
     return swept
 
 
-def test_an_idle_worker_rings_for_a_job_with_work_where_no_bell_hangs(swept, folder, ledger):
+def test_a_job_with_work_gets_a_doorbell_where_none_waits(swept, folder, ledger):
     first = swept()
     ledger.client.lpush("classify", "a bell")
 
     assert (first, swept()) == ([("classify", folder.job)], [])
 
 
-def test_every_idle_worker_gets_a_bell_of_its_own(swept, folder):
+def test_every_idle_worker_gets_a_doorbell(swept, folder):
     assert swept(idle=3) == [("classify", folder.job)] * 3
 
 
@@ -117,7 +117,7 @@ def test_a_busy_worker_rings_for_a_job_only_once_it_starves(swept, folder, ledge
     assert (before, bells.rung) == ([], [("classify", folder.job)])
 
 
-def test_bells_for_starving_jobs_are_bounded_by_the_number_of_jobs(folder, ledger, settings):
+def test_doorbells_for_starving_jobs_are_bounded_by_the_number_of_jobs(folder, ledger, settings):
     ledger.client.lpush("classify", "a bell", "another")
     bells = Bells()
 
@@ -144,21 +144,21 @@ def test_a_job_that_the_server_forgot_is_entered_again(swept, folder, ledger, se
     assert (ledger.record(folder.job).shards_done, ledger.record(folder.job).state) == (1, "running")
 
 
-def test_a_job_that_only_waits_for_its_end_gets_a_bell_even_from_a_busy_worker(swept, folder, ledger, server):
+def test_a_job_that_only_waits_for_its_end_gets_a_doorbell_even_from_a_busy_worker(swept, folder, ledger, server):
     write_fake_parts(folder)
     server.empty()
 
     assert swept(idle=0) == [("finalize", folder.job)]
 
 
-def test_a_cancel_that_the_server_forgot_is_told_again(swept, folder, ledger):
+def test_a_cancel_that_the_server_forgot_is_entered_again(swept, folder, ledger):
     folder.request_cancel()
 
     assert swept() == [("finalize", folder.job)]
     assert ledger.record(folder.job).state == "cancelling"
 
 
-def test_an_end_that_the_server_forgot_is_told_again(swept, folder, context, ledger):
+def test_an_outcome_that_the_server_forgot_is_entered_again(swept, folder, context, ledger):
     classify_slice(folder.job, context)
     end_job(folder.job, context)
     ledger.client.persist("{pigeonhole}:job:" + folder.job)  # as before the end, but for the outcome on the disk
@@ -181,7 +181,7 @@ def silent(folder, ledger):
     return folder
 
 
-def test_a_listing_that_is_whole_is_told_again_where_the_server_forgot(swept, silent, ledger):
+def test_a_complete_listing_that_the_server_forgot_is_entered_again(swept, silent, ledger):
     rung = swept()
 
     record = ledger.record(silent.job)
@@ -200,7 +200,7 @@ def test_a_job_whose_lister_died_fails_with_what_to_do(swept, silent, ledger, co
     assert "ended before it had listed all images; submit it again" in silent.outcome().error
 
 
-def test_one_damaged_job_does_not_keep_the_others_from_being_looked_after(swept, folder, ledger, settings, tmp_path):
+def test_one_damaged_job_does_not_prevent_the_check_of_the_others(swept, folder, ledger, settings, tmp_path):
     broken = make_job(settings, ["a"], root=tmp_path, output=tmp_path / "b.csv")
     gone = make_job(settings, ["a"], root=tmp_path, output=tmp_path / "c.csv")
     for other in (broken, gone):
@@ -227,7 +227,7 @@ def test_sweeps_and_slices_alone_bring_a_forgotten_job_to_its_end(swept, folder,
 # Leases
 
 
-def test_a_lease_is_renewed_while_its_slice_goes_on_and_handed_back_at_its_end(folder, context, ledger):
+def test_a_lease_is_renewed_during_its_slice_and_handed_back_at_its_end(folder, context, ledger):
     short = replace(context, settings=context.settings.model_copy(update={"lease_s": 0.1}))
     ticks = []
 
@@ -255,7 +255,7 @@ def test_what_was_abandoned_counts_as_an_attempt(folder, context, ledger):
     assert attempts[-1].shard == 0
 
 
-def test_a_slice_hears_of_a_cancel(folder, context, ledger):
+def test_a_renewal_returns_a_cancel(folder, context, ledger):
     with Leases(context, folder.job) as leases:
         goes_on = leases.job_goes_on
         ledger.cancel(folder.job)

@@ -37,7 +37,7 @@ def wait_for_epoch(house: House, job: str) -> None:
     wait_until(lambda: '"epoch"' in house.record(job).progress, what="an epoch is over", timeout_s=JOB_PATIENCE_S)
 
 
-def test_a_training_publishes_a_model_that_classifies_and_says_how_it_went(busy_house: House, tmp_path: Path):
+def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(busy_house: House, tmp_path: Path):
     data = make_shapes(tmp_path / "shapes")
 
     printed = busy_house.run_ok("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "8", "--json")
@@ -59,7 +59,7 @@ def test_a_training_publishes_a_model_that_classifies_and_says_how_it_went(busy_
     assert counts.keys() == {"lying", "standing"}
 
 
-def test_training_data_that_cannot_be_used_is_refused_at_once_and_leaves_nothing(busy_house: House, tmp_path: Path):
+def test_unusable_training_data_is_refused_immediately_and_leaves_nothing(busy_house: House, tmp_path: Path):
     before = busy_house.jobs()
     (tmp_path / "one" / "only").mkdir(parents=True)
 

@@ -71,7 +71,7 @@ def test_a_model_that_is_not_the_one_pinned_is_refused(models, tmp_path):
     assert models.get(pin).labels == tuple("0123456789")
 
 
-def test_a_model_that_is_not_there_is_told(models, tmp_path):
+def test_a_missing_model_is_an_error(models, tmp_path):
     version = publish_model(tmp_path / "models", "digits")
 
     with pytest.raises(ModelNotFoundError, match="digits@2"):
@@ -97,7 +97,7 @@ class Loading:
         monkeypatch.setattr(choose_engine, "load_fastest", wait_and_load)
 
 
-def test_threads_share_a_session_that_is_being_loaded_and_do_not_wait_for_others(models, tmp_path, monkeypatch):
+def test_threads_share_a_model_that_is_being_loaded_and_do_not_wait_for_others(models, tmp_path, monkeypatch):
     slow, quick = (pin_of(publish_model(tmp_path / "models", name, seed)) for seed, name in enumerate(("one", "two")))
     loading = Loading(monkeypatch, slow, lambda: None)
 
@@ -112,9 +112,7 @@ def test_threads_share_a_session_that_is_being_loaded_and_do_not_wait_for_others
     assert loading.loads == ["one", "two"]
 
 
-def test_who_waited_for_a_model_that_cannot_be_loaded_is_told_and_the_next_to_ask_tries_anew(
-    models, tmp_path, monkeypatch
-):
+def test_a_loading_error_is_raised_in_all_waiting_threads_and_the_next_call_loads_again(models, tmp_path, monkeypatch):
     pin = pin_of(publish_model(tmp_path / "models", "digits"))
     errors = [ModelFormatError("damaged")]
 
@@ -137,7 +135,7 @@ def test_who_waited_for_a_model_that_cannot_be_loaded_is_told_and_the_next_to_as
     assert models.get(pin).labels == tuple("0123456789")
 
 
-def test_a_model_that_cannot_be_loaded_costs_none_that_is(models, tmp_path):
+def test_a_model_that_cannot_be_loaded_evicts_no_other(models, tmp_path):
     pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(MODELS_KEPT)]
     loaded = [models.get(pin) for pin in pins]
 
@@ -147,7 +145,7 @@ def test_a_model_that_cannot_be_loaded_costs_none_that_is(models, tmp_path):
     assert [models.get(pin) for pin in pins] == loaded
 
 
-def test_the_operators_batch_size_is_the_sessions(tmp_path):
+def test_the_configured_batch_size_is_used(tmp_path):
     version = publish_model(tmp_path / "models", "digits")
 
     assert ModelCache(ModelStore(tmp_path / "models"), "cpu", batch_size=3).get(pin_of(version)).batch_size == 3
@@ -160,7 +158,7 @@ def _unfrozen():
 
 
 @pytest.mark.usefixtures("_unfrozen")
-def test_garbage_is_looked_for_among_what_is_new_since_a_model_was_loaded(models, tmp_path):
+def test_garbage_collection_visits_only_objects_made_since_a_model_was_loaded(models, tmp_path):
     gc.unfreeze()
 
     models.get(pin_of(publish_model(tmp_path / "models", "digits")))
@@ -168,7 +166,7 @@ def test_garbage_is_looked_for_among_what_is_new_since_a_model_was_loaded(models
     assert gc.get_freeze_count() > 10_000
 
 
-def test_single_images_are_answered_by_the_session_that_a_shard_is_being_predicted_with(models, tmp_path):
+def test_single_images_are_predicted_while_the_same_model_predicts_a_shard(models, tmp_path):
     pin = pin_of(publish_model(tmp_path / "models", "digits"))
     session = models.get(pin)
     image = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), dtype=np.uint8)

@@ -56,12 +56,12 @@ def test_the_cpu_is_taken_by_any_number_of_workers_and_sees_no_gpu(wish, gpus, t
 
 
 @pytest.mark.parametrize("wish", ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cuda:0,", "0,1", ""])
-def test_a_wish_that_names_no_device_is_refused(wish, tmp_path):
+def test_an_invalid_device_name_is_refused(wish, tmp_path):
     with pytest.raises(UsageError, match=r"is not one of auto, cpu, cuda:N"):
         take_device(wish, gpus=[0], locks=tmp_path)
 
 
 @pytest.mark.parametrize(("gpus", "has"), [([0, 1], r"\[0, 1\]"), ([], "none")])
-def test_a_gpu_that_is_not_there_is_refused_with_what_there_is(gpus, has, tmp_path):
+def test_a_missing_gpu_is_refused_with_the_list_of_gpus(gpus, has, tmp_path):
     with pytest.raises(UsageError, match=rf"there is no GPU 7 here; this machine has {has}"):
         take_device("cuda:7", gpus=gpus, locks=tmp_path)

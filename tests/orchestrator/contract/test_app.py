@@ -79,7 +79,7 @@ def test_a_worker_waits_for_its_server_for_as_long_as_it_takes():
     assert conf.broker_channel_error_retry is True
 
 
-def test_no_truth_beside_the_ledger():
+def test_there_is_no_result_backend():
     conf = create_app(URL).conf
 
     assert conf.result_backend is None

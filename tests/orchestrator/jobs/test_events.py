@@ -59,7 +59,7 @@ def test_warnings_are_kept_to_the_end_each_once(tmp_path):
     assert warnings(tmp_path / "nowhere") == []
 
 
-def test_before_the_first_event_there_is_nothing_to_tell():
+def test_before_the_first_event_the_description_is_empty():
     assert (describe_event(""), share_done("")) == ("", None)
 
 

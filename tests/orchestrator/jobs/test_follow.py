@@ -74,11 +74,11 @@ def test_a_job_that_the_ledger_does_not_know_is_unknown_and_no_error(settings, f
     assert read_record(settings, FakeLedger([None]), folder.job).state == "unknown"
 
 
-def test_the_ledger_tells_how_far_a_job_is(settings, folder):
+def test_the_progress_of_a_job_comes_from_the_ledger(settings, folder):
     assert read_record(settings, FakeLedger([running(folder, 4)]), folder.job) == running(folder, 4)
 
 
-def test_the_disks_word_on_the_end_is_final_whatever_the_ledger_says(settings, folder):
+def test_the_outcome_on_the_disk_is_final(settings, folder):
     outcome = end(folder, state="partial", num_failed=2, error=None)
 
     record = read_record(settings, FakeLedger([running(folder, 4, started_ms=7)]), folder.job)
@@ -112,7 +112,7 @@ def test_following_ends_with_the_job(settings, folder):
     assert snapshots[1].images_per_sec > 0
 
 
-def test_an_ended_job_is_one_glimpse(settings, folder):
+def test_an_ended_job_is_one_snapshot(settings, folder):
     end(folder)
 
     assert [snapshot.record.state for snapshot in follow(settings, FakeLedger([None]), folder.job)] == ["succeeded"]
@@ -125,7 +125,7 @@ def test_following_stops_when_its_time_is_over(settings, folder):
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), redis.TimeoutError(), redis.BusyLoadingError()])
-def test_a_server_that_is_away_is_waited_for(settings, folder, error):
+def test_following_waits_while_the_server_is_away(settings, folder, error):
     ledger = FakeLedger([running(folder, 4), error, running(folder, 8)])
     snapshots = follow(settings, ledger, folder.job)
 
@@ -193,11 +193,11 @@ def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record
         ),
     ],
 )
-def test_a_glimpse_is_one_plain_line(snapshot, line):
+def test_a_snapshot_is_one_plain_line(snapshot, line):
     assert describe(snapshot) == line
 
 
-def test_what_bounds_a_job_is_told_with_the_seconds_of_its_stages():
+def test_the_bound_of_a_job_is_shown_with_the_seconds_of_its_stages():
     record = JobRecord(JOB, "classify", "running", stage_seconds=DECODING)
 
     assert describe_bound(record) == "decode (read 0.2 s, decode 4.0 s, wait 3.0 s, predict 1.0 s)"
@@ -205,7 +205,7 @@ def test_what_bounds_a_job_is_told_with_the_seconds_of_its_stages():
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 @pytest.mark.parametrize(("progress", "line"), [('{"event": "note", "text": "warming up"}', ", warming up"), ("", "")])
-def test_what_a_child_process_does_is_told_by_its_last_event(kind, progress, line):
+def test_the_progress_of_a_child_process_is_its_last_event(kind, progress, line):
     record = JobRecord(JOB, kind, "running", progress=progress)
 
     assert describe(JobSnapshot(record, 0.0, 1)) == f"{JOB}: running{line}"
@@ -236,7 +236,7 @@ def test_workers_that_train_are_those_that_evaluate(settings, tmp_path):
         ("cancelled", False, ExitCode.FAILED),
     ],
 )
-def test_the_exit_code_tells_how_a_job_ended(state, too_many_failures, code):
+def test_the_exit_code_depends_on_how_a_job_ended(state, too_many_failures, code):
     assert exit_code(JobRecord(JOB, "classify", state, too_many_failures=too_many_failures)) == code
 
 

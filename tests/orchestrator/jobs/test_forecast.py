@@ -93,7 +93,7 @@ def test_a_plan_goes_by_the_shards_that_a_job_would_have(home, monkeypatch):
     assert json.loads(plan("in", "--json").stdout)["num_shards"] == 4  # of 21 images
 
 
-def test_a_plan_tells_how_a_job_would_go_and_leaves_no_more_than_the_choice_of_an_engine(home):
+def test_a_plan_estimates_a_job_and_stores_only_the_choice_of_an_engine(home):
     before = files(home.parent)
 
     result = plan("in", "--shard-size", "8", "--json")
@@ -154,7 +154,7 @@ def test_a_plan_refuses_what_a_job_would_refuse(home, arguments, code, error):
     assert error in result.stderr
 
 
-def test_a_model_that_cannot_be_loaded_is_told_in_one_line(home):
+def test_a_model_that_cannot_be_loaded_is_an_error_of_one_line(home):
     weights = home / "models" / "digits" / "1" / WEIGHTS_FILE
     weights.chmod(0o600)
     weights.write_bytes(b"damaged")
@@ -188,7 +188,7 @@ def test_an_interrupt_ends_a_plan_and_the_process_that_measures(home, tmp_path):
     wait_until(lambda: not measuring.is_running(), what="the process that measures is gone")
 
 
-def test_a_plan_tells_how_many_images_people_will_have_to_look_at(home):
+def test_a_plan_estimates_how_many_images_need_a_review(home):
     calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.6, 100, 0.1, 0.0, 0.0)
     staged = make_model(home.parent / "staged", slope=0.05, calibration=calibration)
     ModelStore(home / "models").publish(staged, "lamps")

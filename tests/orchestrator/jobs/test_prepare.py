@@ -92,7 +92,7 @@ def test_standard_input_is_not_read_by_preparing(settings, here, version, monkey
         prepared.check_new()
 
 
-def test_of_a_pipe_only_one_path_is_waited_for(settings, here, version, monkeypatch):
+def test_preparing_a_pipe_waits_for_one_path_only(settings, here, version, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SlowPipe("digits/0/00000/00000000.png"))
 
     request = prepare(settings, ClassifySpec("-", "digits")).request(JOB)

@@ -81,7 +81,7 @@ def publish(settings: Settings, tmp_path: Path) -> Callable[..., Publication]:
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl"])
-def test_a_manifest_that_nobody_touched_is_proven(publish, name):
+def test_an_unchanged_manifest_is_verified(publish, name):
     proof = publish(name).verify()
 
     assert (proof.num_rows, proof.differences, proof.unchecked) == (12, [], [])
@@ -165,7 +165,7 @@ def test_a_manifest_that_ends_early_is_no_traceback(publish):
         assert {"manifest bytes", "manifest sha256", "rows"} <= publication.differing()
 
 
-def test_rubbish_in_place_of_a_manifest_is_no_traceback(publish):
+def test_garbage_in_place_of_a_manifest_is_no_traceback(publish):
     for name in ("out.csv", "out.json", "out.jsonl"):
         publication = publish(name)
 
@@ -328,7 +328,7 @@ def test_a_manifest_replaced_by_a_later_jobs_is_not_taken_for_the_first_ones(pub
     assert find_published(settings, second.folder.job).summary["job"] == second.folder.job
 
 
-def test_a_missing_summary_is_told_from_a_missing_manifest(publish, settings):
+def test_a_missing_summary_and_a_missing_manifest_have_different_errors(publish, settings):
     publication = publish()
 
     summary_path(publication.manifest).unlink()
@@ -362,7 +362,7 @@ def test_a_summary_of_another_version_or_damaged_is_refused(publish, text, told)
         publication.verify()
 
 
-def test_a_format_that_is_none_is_refused(publish):
+def test_an_unknown_format_is_refused(publish):
     publication = publish()
 
     publication.edit_summary(lambda summary: summary["manifest"].update(format="xls"))
@@ -371,7 +371,7 @@ def test_a_format_that_is_none_is_refused(publish):
         publication.verify()
 
 
-def test_a_job_that_has_published_nothing_is_told_with_its_state(settings, tmp_path):
+def test_the_error_for_a_job_without_a_manifest_has_its_state(settings, tmp_path):
     running = make_job(settings, NAMES, root=tmp_path, output=tmp_path / "running.csv")
     cancelled = make_job(settings, NAMES, root=tmp_path, output=tmp_path / "cancelled.csv")
     cancelled.write_outcome(Outcome(state="cancelled", ended=datetime.now(UTC)))
@@ -413,7 +413,7 @@ def test_rows_are_shown_by_decision(publish, show):
         assert shown["summary"]["counts"]["decisions"][decision] == len(wanted) > 0
 
 
-def test_the_share_to_review_is_told_where_the_model_decides(publish, show):
+def test_the_share_to_review_is_shown_for_a_calibrated_model(publish, show):
     told = show(publish("decided.csv", calibrated=True)).stderr
     not_told = show(publish("plain.csv")).stderr
 
@@ -421,7 +421,7 @@ def test_the_share_to_review_is_told_where_the_model_decides(publish, show):
     assert "to review" not in not_told
 
 
-def test_a_classify_job_ends_with_how_many_images_need_a_person(publish, capsys):
+def test_a_classify_job_ends_with_the_number_of_images_to_review(publish, capsys):
     publication = publish("decided.csv", calibrated=True)
 
     print_decisions(publication.folder)

@@ -66,7 +66,7 @@ def test_larger_files_make_smaller_shards(tmp_path, monkeypatch, num_bytes, size
     assert size_of(tmp_path / "artifacts", [str(tmp_path / "a.jpg")] * 3) == size
 
 
-def test_a_slow_storage_makes_smaller_shards_and_is_not_asked_for_long(tmp_path, monkeypatch):
+def test_a_slow_storage_makes_smaller_shards_and_is_not_read_for_long(tmp_path, monkeypatch):
     remember(tmp_path / "artifacts", 1e6)
     images = [str(tmp_path / "in" / name) for name in make_images(tmp_path / "in", [1, 2, 3])]
     ticks = iter(range(100))
@@ -78,7 +78,7 @@ def test_a_slow_storage_makes_smaller_shards_and_is_not_asked_for_long(tmp_path,
     assert next(ticks) == 2 * 2  # a tenth of a second is over: the third is not read
 
 
-def test_what_cannot_be_read_tells_nothing_and_stops_nobody(tmp_path):
+def test_unreadable_files_do_not_count_and_are_no_error(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "link.png").symlink_to("text.png")

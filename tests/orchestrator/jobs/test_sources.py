@@ -91,7 +91,7 @@ def test_without_recursion_subfolders_are_counted_and_not_entered(tmp_path):
     assert read(tmp_path, recursive=False) == (["a.png"], {"subfolder": 2})
 
 
-def test_what_is_hidden_or_no_image_is_counted_by_reason(tmp_path):
+def test_hidden_and_non_image_files_are_counted_by_reason(tmp_path):
     make(tmp_path, "a.JPG", ".b.png", ".git/c.png", "notes.txt", "more.TXT", "README", "sub/.d.png", "sub/e.pdf")
 
     listed, skipped = read(tmp_path)
@@ -261,12 +261,12 @@ def test_one_image_is_a_source_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.png", "nowhere.txt", "x" * 5000, ""])
-def test_what_is_not_there_is_not_found(tmp_path, name):
+def test_a_missing_source_is_not_found(tmp_path, name):
     with pytest.raises(NotFoundError, match="there is no"):
         read(f"{tmp_path}/deeper/{name}")
 
 
-def test_a_pipe_by_name_is_refused_at_once(tmp_path):
+def test_a_pipe_by_name_is_refused_immediately(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
 
     with pytest.raises(UsageError, match="neither a folder nor an image nor a list"):
@@ -325,7 +325,7 @@ def test_a_glob_that_matches_nothing_has_no_paths(tmp_path):
         read(f"{tmp_path}/nowhere/*.png")
 
 
-def test_a_glob_looks_into_no_folder_that_cannot_hold_a_match(tmp_path, monkeypatch):
+def test_a_glob_enters_no_folder_that_cannot_hold_a_match(tmp_path, monkeypatch):
     make(tmp_path, "2024/cam1/a.jpg", "2024/cam2/b.jpg", "2023/cam1/c.jpg", "2024/cam1/raw/d.jpg")
     looked_at: list[str] = []
     scandir = os.scandir
@@ -392,7 +392,7 @@ def test_a_lists_root_is_its_folder_and_standard_inputs_the_present_one(tmp_path
         read("lists/list.txt", root=Path("nowhere"))
 
 
-def test_a_root_for_what_is_no_list_is_a_mistake(tmp_path):
+def test_a_root_without_a_list_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="--root '/tmp' needs a list"):
         read(tmp_path, root=Path("/tmp"))
 
@@ -405,7 +405,7 @@ def test_absolute_paths_below_the_root_become_relative_and_others_stay(tmp_path)
     assert listed == ["a.png", "sub/b.png", f"{tmp_path}er/c.png", "/etc/d.png"]
 
 
-def test_a_list_that_begins_outside_its_root_is_refused_with_the_cure(tmp_path):
+def test_a_list_that_begins_outside_its_root_is_refused_with_advice(tmp_path):
     (tmp_path / "list.txt").write_text("/scans/a.png\n")
 
     with pytest.raises(
@@ -444,14 +444,14 @@ def test_a_csv_without_a_path_column_is_refused_with_what_it_has(tmp_path, text)
 
 
 @pytest.mark.parametrize("name", ["list.txt", "list.csv"])
-def test_a_list_in_utf16_is_refused_with_the_cure(tmp_path, name):
+def test_a_list_in_utf16_is_refused_with_advice(tmp_path, name):
     (tmp_path / name).write_bytes("path\na.png\n".encode("utf-16"))
 
     with pytest.raises(UsageError, match="is UTF-16; save it as UTF-8"):
         read(tmp_path / name)
 
 
-def test_rubbish_called_a_list_ends_before_it_fills_the_memory(tmp_path):
+def test_garbage_named_as_a_list_is_refused_before_it_fills_the_memory(tmp_path):
     with (tmp_path / "rubbish.txt").open("wb") as file:
         file.truncate(0)
         for _ in range(40):

@@ -56,7 +56,7 @@ def test_a_job_whose_workers_live_has_no_deaths(tmp_path):
 
 
 @pytest.mark.parametrize("left", [b"", b'["batch", 0]\n["bat', b"\0\0\0\0", b"\xff\n"])
-def test_a_journal_that_a_power_cut_left_suspects_nothing(left, tmp_path):
+def test_a_journal_cut_by_a_power_failure_names_no_image(left, tmp_path):
     (tmp_path / "00000005.1.jsonl").write_bytes(left)
 
     assert deaths(tmp_path) == {}

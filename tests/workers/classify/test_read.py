@@ -98,7 +98,7 @@ def test_a_socket_is_no_file(root, monkeypatch):
     "path", ["none.jpg", "none/a.jpg", "a.jpg/b.jpg", "nul\0.jpg", "nul\0/a.jpg", "x" * 300, "\ud800"]
 )
 @pytest.mark.parametrize("follow", [False, True])
-def test_what_is_not_there_is_missing(root, path, follow):
+def test_a_path_that_does_not_exist_is_missing(root, path, follow):
     assert code(root, path, follow=follow) == "missing"
 
 
@@ -131,7 +131,7 @@ def test_a_file_larger_than_the_limit_is_refused_before_it_is_read(root):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_told(root):
+def test_a_file_without_permission_is_an_error(root):
     (root / "a.jpg").chmod(0)
 
     assert code(root, "a.jpg") == "permission"
@@ -139,7 +139,7 @@ def test_a_file_without_permission_is_told(root):
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_file_that_the_system_refuses_to_open_is_told_whoever_asks(root, monkeypatch, number, follow):
+def test_a_file_that_the_system_refuses_to_open_is_an_error_also_for_root(root, monkeypatch, number, follow):
     whole = os.open
 
     def refuse(path, flags, *args, **options):

@@ -175,7 +175,7 @@ def test_an_output_is_replaced_where_that_was_asked_for(make, outbox):
     assert names(outbox) == ["out.csv", "out.csv.summary.json"]
 
 
-def test_an_output_folder_that_is_gone_is_told(make, outbox):
+def test_a_missing_output_folder_is_an_error(make, outbox):
     folder = make()
     outbox.rmdir()
 
@@ -237,7 +237,7 @@ def test_a_listing_that_is_not_whole_is_not_published(make, outbox):
         publish(folder)
 
 
-def test_whoever_has_lost_the_right_publishes_nothing_and_leaves_nothing(make, outbox):
+def test_a_finalizer_without_its_lease_publishes_nothing_and_leaves_nothing(make, outbox):
     folder = make()
 
     for lost_after in range(5):
@@ -250,7 +250,7 @@ def test_whoever_has_lost_the_right_publishes_nothing_and_leaves_nothing(make, o
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_death_at_any_step_is_made_good_by_the_next_try(make, outbox, overwrite):
+def test_after_a_death_at_any_step_the_next_attempt_publishes(make, outbox, overwrite):
     undisturbed = make("undisturbed.csv")
     publish(undisturbed)
     expected = (outbox / "undisturbed.csv").read_bytes()

@@ -102,7 +102,7 @@ def test_what_appeared_under_the_name_meanwhile_is_left_as_it_is(folder, outbox,
     assert content(outbox) == before
 
 
-def test_a_right_that_was_lost_publishes_nothing(folder, outbox):
+def test_a_finalizer_without_its_lease_publishes_nothing(folder, outbox):
     with pytest.raises(FinalizeLeaseLostError):
         publish(folder, lease=FakeFinalizeLease(lost_after=0))
 
@@ -122,14 +122,14 @@ def test_a_finalizer_that_dies_anywhere_leaves_what_the_next_one_finishes(folder
     assert step > 5
 
 
-def test_an_output_that_cannot_be_made_is_told(folder, outbox):
+def test_an_output_that_cannot_be_made_is_an_error(folder, outbox):
     outbox.rmdir()
 
     with pytest.raises(PublishError, match=r"cannot write .*result: No such file or directory"):
         publish(folder)
 
 
-def test_a_full_disk_may_pass(folder, outbox):
+def test_a_full_disk_is_a_transient_error(folder, outbox):
     class FullDisk(FakeFinalizeLease):
         def confirm(self) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")

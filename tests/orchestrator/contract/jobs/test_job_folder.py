@@ -16,7 +16,7 @@ def folder(settings, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "letter"), [("classify", "c"), ("train", "t"), ("evaluate", "e")])
-def test_a_new_id_says_the_kind_and_is_one_of_its_own(kind, letter):
+def test_a_new_id_has_the_kind_and_is_unique(kind, letter):
     ids = {new_job_id(kind) for _ in range(50)}
 
     assert len(ids) == 50
@@ -36,12 +36,12 @@ def test_what_is_no_job_id_never_becomes_a_path(job, settings):
         JobFolder.open(settings, job)
 
 
-def test_a_job_that_does_not_exist_is_told(settings):
+def test_a_job_that_does_not_exist_is_an_error(settings):
     with pytest.raises(NotFoundError, match=r"there is no job c261123-143355-7f3a2b in .*/home/jobs"):
         JobFolder.open(settings, "c261123-143355-7f3a2b")
 
 
-def test_a_cancel_stays_written_down(folder, settings):
+def test_a_cancel_is_recorded(folder, settings):
     folder.request_cancel()
     folder.request_cancel()
 

@@ -43,7 +43,7 @@ def test_names_with_newlines_and_bytes_that_are_no_utf8_stay_on_one_line(tmp_pat
     assert [os.fsencode(path) for shard in range(3) for path in read_shard(tmp_path, shard)] == names
 
 
-def test_a_listing_in_the_making_shows_the_shards_that_were_published(tmp_path):
+def test_an_unfinished_listing_has_the_published_shards(tmp_path):
     with ListingWriter(tmp_path, 2) as writer:
         for number in range(5):
             writer.add(f"{number}.jpg")
@@ -58,7 +58,7 @@ def test_a_listing_in_the_making_shows_the_shards_that_were_published(tmp_path):
         assert (writer.num_shards, writer.num_images) == (4, 8)
 
 
-def test_the_index_never_tells_of_paths_that_are_not_on_the_disk(tmp_path):
+def test_the_index_never_refers_to_paths_that_are_not_on_the_disk(tmp_path):
     with ListingWriter(tmp_path, 1) as writer:
         for number in range(3000):  # enough to overflow any buffer
             writer.add(f"{number}")
@@ -82,7 +82,7 @@ def test_half_a_record_at_the_end_of_the_index_is_no_shard(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: b"\0" * len(data), lambda data: b""])
 @pytest.mark.parametrize("name", ["listing", "listing.index"])
-def test_a_damaged_listing_is_told(name, damage, tmp_path):
+def test_a_damaged_listing_is_detected(name, damage, tmp_path):
     write(tmp_path, ["a.jpg", "b.jpg"], shard_size=2)
     (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
 

@@ -93,7 +93,7 @@ def test_a_missing_part_has_no_trailer(tmp_path):
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
-def test_a_part_cut_off_anywhere_is_told_from_a_whole_one(row_format, tmp_path):
+def test_a_part_cut_off_anywhere_is_detected(row_format, tmp_path):
     path = write(tmp_path, [CAT, FAILED], row_format=row_format)
     whole = path.read_bytes()
 
@@ -115,7 +115,7 @@ def test_a_part_cut_off_anywhere_is_told_from_a_whole_one(row_format, tmp_path):
         (b'"num_failed":0', b'"num_failed":1'),
     ],
 )
-def test_a_part_with_a_damaged_trailer_is_told(old, new, tmp_path):
+def test_a_part_with_a_damaged_trailer_is_detected(old, new, tmp_path):
     path = write(tmp_path, [CAT])
     path.write_bytes(path.read_bytes().replace(old, new))
 
@@ -123,7 +123,7 @@ def test_a_part_with_a_damaged_trailer_is_told(old, new, tmp_path):
         read_trailer(tmp_path, 7)
 
 
-def test_a_part_with_something_inserted_is_told(tmp_path):
+def test_a_part_with_inserted_bytes_is_detected(tmp_path):
     path = write(tmp_path, [CAT])
     path.write_bytes(b"a row too many\n" + path.read_bytes())
 
@@ -131,7 +131,7 @@ def test_a_part_with_something_inserted_is_told(tmp_path):
         read_trailer(tmp_path, 7)
 
 
-def test_the_part_of_another_shard_is_told(tmp_path):
+def test_the_part_of_another_shard_is_detected(tmp_path):
     write(tmp_path, [CAT]).rename(part_path(tmp_path, 8))
 
     with pytest.raises(IntegrityError, match="is not the whole part of shard 8"):
@@ -148,7 +148,7 @@ def test_a_trailer_of_a_model_with_many_long_labels_is_read_back(tmp_path):
     assert trailer.labels == dict.fromkeys(labels, 1)
 
 
-def test_a_shard_that_was_given_up_says_so(tmp_path):
+def test_the_trailer_of_a_given_up_shard_has_given_up(tmp_path):
     write(tmp_path, [FAILED], given_up=True)
 
     trailer = read_trailer(tmp_path, 7)

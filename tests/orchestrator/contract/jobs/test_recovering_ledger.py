@@ -28,7 +28,7 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for():
     assert (answer, server.calls) == ("answer", 3)
 
 
-def test_a_worker_told_to_stop_waits_no_longer():
+def test_a_stopping_worker_does_not_wait():
     server = Server([redis.ConnectionError("gone")])
 
     with pytest.raises(redis.ConnectionError, match="gone"):
@@ -55,7 +55,7 @@ def test_a_command_waits_for_no_server():
     assert server.calls == 1
 
 
-def test_an_error_of_our_own_is_not_repeated():
+def test_other_errors_are_not_retried():
     server = Server([redis.ResponseError("wrong arguments")])
 
     with pytest.raises(redis.ResponseError):

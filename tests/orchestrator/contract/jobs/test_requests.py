@@ -70,12 +70,12 @@ def test_a_request_comes_back_from_its_file(request_):
         (CLASSIFY.model_dump_json().replace('"version":1', '"version":3').encode(), r"has version 3"),
     ],
 )
-def test_a_request_that_cannot_be_read_is_told(data, message):
+def test_a_request_that_cannot_be_read_is_an_error(data, message):
     with pytest.raises(MessageError, match=message):
         parse_request(data, path=PATH)
 
 
-def test_two_submissions_of_the_same_wish_have_one_fingerprint():
+def test_two_submissions_of_the_same_spec_have_one_fingerprint():
     again = CLASSIFY.model_copy(
         update={
             "job": "c261124-000000-000000",
@@ -94,7 +94,7 @@ def test_two_submissions_of_the_same_wish_have_one_fingerprint():
         {"model": PIN.model_copy(update={"digest": "e" * 64})}, {"max_failures": None}, {"idempotency_key": "tuesday"},
     ],
 )  # fmt: skip
-def test_another_wish_has_another_fingerprint(change):
+def test_another_spec_has_another_fingerprint(change):
     assert fingerprint(CLASSIFY.model_copy(update=change)) != fingerprint(CLASSIFY)
 
 

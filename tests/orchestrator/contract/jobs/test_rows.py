@@ -102,7 +102,7 @@ def test_a_jsonl_manifest_is_one_object_a_line(rows):
     assert [json.loads(line)["path"] for line in lines] == [path_to_text(row.path) for row in rows]
 
 
-def test_the_columns_say_what_became_of_an_image():
+def test_the_columns_hold_the_result_of_an_image():
     ok = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25), decision="accept"))
     failed = Row("b.jpg", Prediction(error_code="empty", error="the file is empty (0 bytes)", decision="reject"))
 
@@ -134,7 +134,7 @@ def test_without_a_calibration_the_decision_is_empty():
 
 
 @pytest.mark.parametrize("row_format", FORMATS)
-def test_a_decision_that_is_none_is_damage(row_format, tmp_path):
+def test_an_unknown_decision_is_damage(row_format, tmp_path):
     whole = join(row_format, [[Row("a.jpg", Prediction(("cat",), (0.5,), decision="review"))]])
     path = tmp_path / "manifest"
     path.write_bytes(whole.replace(b"review", b"revise"))
@@ -155,7 +155,7 @@ def test_a_row_with_ten_thousand_labels_reads_back(row_format, tmp_path):
 
 @pytest.mark.parametrize("row_format", FORMATS)
 @pytest.mark.parametrize("damage", [b"\xff", b"\x00garbage\n"])
-def test_a_damaged_manifest_is_told_as_such(row_format, damage, tmp_path):
+def test_a_damaged_manifest_raises_an_integrity_error(row_format, damage, tmp_path):
     rows = [Row(f"{number}.jpg", Prediction(("cat",), (0.5,))) for number in range(3)]
     whole = join(row_format, [rows])
     middle = whole.index(b"1.jpg") - 1
@@ -166,7 +166,7 @@ def test_a_damaged_manifest_is_told_as_such(row_format, damage, tmp_path):
         list(FORMATS[row_format].read(path))
 
 
-def test_a_json_manifest_that_was_cut_off_is_told_as_such(tmp_path):
+def test_a_truncated_json_manifest_raises_an_integrity_error(tmp_path):
     whole = join("json", [[Row("a.jpg", Prediction(("cat",), (0.5,)))]])
     path = tmp_path / "manifest.json"
     path.write_bytes(whole.removesuffix(FORMATS["json"].footer()) + b"\n")

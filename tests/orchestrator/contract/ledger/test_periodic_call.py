@@ -32,7 +32,7 @@ def test_a_call_is_repeated_until_the_block_ends():
     assert "renewal" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_the_first_call_comes_after_a_pause_or_at_once():
+def test_the_first_call_comes_after_a_pause_or_immediately():
     later, immediately = Calls(), Calls()
 
     with PeriodicCall(later, 3600, "later"), PeriodicCall(immediately, 3600, "at once", immediately=True):
