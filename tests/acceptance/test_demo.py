@@ -1,4 +1,4 @@
-"""The first thing that a stranger runs."""
+"""The demo, which is the first command of a new user."""
 
 import contextlib
 import ctypes
@@ -23,7 +23,7 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 @pytest.fixture
 def adopting() -> Iterator[None]:
-    """Makes whatever loses its parent below this process a child of this process, not of init."""
+    """Makes orphans below this process its children, instead of init's."""
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     yield

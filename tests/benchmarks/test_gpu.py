@@ -1,4 +1,4 @@
-"""The GPU's benchmark, rehearsed on the processor."""
+"""The GPU benchmark, run on the CPU."""
 
 import pytest
 import torch

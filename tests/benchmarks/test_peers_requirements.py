@@ -1,4 +1,4 @@
-"""What the peers are installed from, against our own lock."""
+"""The requirements of the peers, compared with our lock."""
 
 import re
 from pathlib import Path

@@ -20,7 +20,7 @@ from orchestrator.contract.settings import Settings
 
 
 def answer(rate: float, process_s: float, num_images: int = 100) -> dict[str, object]:
-    """What a peer answered, and the seconds of its process."""
+    """A peer's answer, and the seconds of its process."""
     return {
         "peer": "timm",
         "num_images": num_images,

@@ -1,4 +1,4 @@
-"""One slice of a classify job against a real ledger, with a classifier that is no network."""
+"""One slice of a classify job against a real ledger, with a fake classifier."""
 
 import contextlib
 import os
@@ -77,7 +77,7 @@ def rows(folder, tmp_path):
 
 
 def expected(brightness, **failures):
-    """What a reader of the manifest sees: scores have six digits."""
+    """The rows with scores of six digits, as the manifest has them."""
     answers = []
     for index, value in enumerate(brightness):
         prediction = predict_brightness(value)
@@ -88,7 +88,7 @@ def expected(brightness, **failures):
 
 
 def claim_and_die(ledger, folder, times):
-    """Let workers claim all three shards and die of it, `times` times."""
+    """Let workers claim all three shards and die, `times` times."""
     for _ in range(times):
         claims = [ledger.claim(folder.job, "dead", 60) for _ in range(3)]
         ledger.renew(folder.job, claims, 0)  # runs out at once
@@ -538,7 +538,7 @@ def test_a_death_at_any_step_costs_no_row_and_doubles_none(settings, server, led
 
 
 def replace_ledger(context, server):
-    """The context of another process, with a connection of its own."""
+    """The context of another process, with its own connection."""
     return replace(context, ledger=Ledger(connect(server.url)), worker="w2", ring=Bells())
 
 

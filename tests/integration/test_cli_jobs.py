@@ -183,7 +183,7 @@ class Terminal:
 # A job that has ended
 
 
-def test_status_tells_how_a_job_ended(busy_house: House, quick_job: tuple[str, Path]):
+def test_status_shows_how_a_job_ended(busy_house: House, quick_job: tuple[str, Path]):
     job, manifest = quick_job
 
     record = json.loads(busy_house.run_ok("status", job, "--json"))
@@ -312,7 +312,7 @@ def test_a_cancelled_job_ends_without_a_manifest_and_with_the_worst_exit_code(
     assert (again.returncode, again.stderr) == (0, f"job {job} has ended already: cancelled\n")
 
 
-def test_an_interrupt_while_listing_ends_the_job_and_says_so(busy_house: House, tmp_path: Path, outbox: Path):
+def test_an_interrupt_while_listing_ends_the_job_with_a_message(busy_house: House, tmp_path: Path, outbox: Path):
     make_pngs(tmp_path / "in", 2)
     command = ("classify", "-", "--root", str(tmp_path / "in"), "--model", "digits", "-o", str(outbox / "x.csv"))
     names = b"00000/00000000.png\n" * 600

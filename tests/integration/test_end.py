@@ -1,4 +1,4 @@
-"""Ending jobs against a real ledger: once, whatever happens between two steps."""
+"""Ending jobs against a real ledger: exactly once, also after a death between two steps."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def context(settings, ledger, bells):
 
 @pytest.fixture
 def make(settings, ledger, tmp_path, outbox):
-    """Makes jobs of NAMES in shards of four, entered, all shards done and committed unless told otherwise."""
+    """Makes jobs of NAMES in shards of four, entered, with all shards done and committed by default."""
 
     def make(name="out.csv", *, done=True, **changes):
         folder = make_job(settings, NAMES, root=tmp_path / "in", output=outbox / name, **changes)
@@ -236,7 +236,7 @@ def test_after_a_death_at_any_step_the_next_worker_ends_the_job(
 
 
 def end_by_another(folder, context, server):
-    """Runs in a process of its own, with a connection of its own."""
+    """Runs in a child process with its own connection."""
     other = WorkerContext(context.settings, Ledger(connect(server.url)), context.models, "w2", "cpu", Bells())
     end_job(folder.job, other)
 

@@ -1,4 +1,4 @@
-"""Every script of the ledger against a real server; leases are short, and nothing sleeps longer than it must."""
+"""Every script of the ledger against a real server; leases are short, so that waits are short."""
 
 import threading
 import time
@@ -44,7 +44,7 @@ def commit(ledger, taken, *, num_rows=10, num_failed=0):
 
 
 def claim_expired(ledger, worker="w2", lease_s=LONG_S):
-    """The first claim that can be had once a lease has run out."""
+    """The first claim after a lease has run out."""
     taken = []
 
     def try_claim():
@@ -149,7 +149,7 @@ def test_each_shard_is_handed_out_once_in_order(ledger):
     assert state(ledger) == "running"
 
 
-def test_many_workers_at_once_get_each_shard_once(ledger, server):
+def test_many_concurrent_workers_get_each_shard_once(ledger, server):
     enter(ledger, 200)
     taken = Counter()
 
@@ -212,7 +212,7 @@ def test_a_stale_commit_is_refused_and_changes_nothing(ledger):
     assert (ledger.record(JOB).num_done, ledger.record(JOB).num_failed) == (10, 0)
 
 
-def test_a_lease_that_ran_out_and_that_nobody_took_may_still_be_committed(ledger):
+def test_an_expired_lease_that_no_worker_took_may_still_be_committed(ledger):
     enter(ledger, 1)
     taken = claim(ledger, lease_s=SHORT_S)
     wait_until(lambda: ledger.need(JOB, 60) == "claim", what="the lease has run out")
@@ -558,7 +558,7 @@ def test_a_new_job_has_a_lister_from_the_start(ledger):
     assert ledger.need(JOB, 0) == "nothing"
 
 
-def test_a_job_whose_lister_died_says_so(ledger, monkeypatch):
+def test_a_job_whose_lister_died_needs_its_listing_finished(ledger, monkeypatch):
     monkeypatch.setattr("orchestrator.contract.ledger.ledger.LISTER_LEASE_S", SHORT_S)
     create(ledger)
 
@@ -590,7 +590,7 @@ def folder(settings, tmp_path):
 
 
 def do_shards(folder, ledger, shards):
-    """Claim all, and do those of `shards` as workers do; the rest is handed back."""
+    """Claim all, and commit those of `shards`; the others are handed back."""
     claims = []
     while isinstance(taken := ledger.claim(folder.job, "w1", LONG_S), Claim):
         claims.append(taken)
@@ -610,7 +610,7 @@ def do_shards(folder, ledger, shards):
 
 
 def facts_of(record):
-    """All that a job folder can tell; times are the ledger's own."""
+    """The fields that a job folder can restore; times are the ledger's own."""
     return replace(record, created_ms=0, started_ms=0)
 
 

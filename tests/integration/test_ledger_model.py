@@ -40,7 +40,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.forget()
 
     def forget(self) -> None:
-        """What the ledger alone knows."""
+        """The state that only the ledger has."""
         self.done: set[int] = set(self.on_disk)
         self.held: dict[int, int] = {}  # shard -> fence
         self.expired: set[int] = set()
@@ -175,7 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.state = "finalizing" if self.complete else "running"
 
     def empty_server(self) -> None:
-        """As a restart does: fencing numbers start from the clock, which by then is beyond those that were given."""
+        """As after a restart: fencing numbers start from the clock, which is then beyond the earlier ones."""
         milliseconds = 0
         while milliseconds <= self.highest_fence:  # claims of one millisecond count on from it
             seconds, microseconds = self.ledger.client.time()
@@ -209,7 +209,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert not set(self.held) & self.returned
 
     def teardown(self) -> None:
-        """Whatever happened, workers that go on now finish the job."""
+        """After any events, workers can finish the job."""
         self.extend(0 if self.num_shards else 1, True)
         for claim in self.claims:
             self.ledger.release(claim)

@@ -1,4 +1,4 @@
-"""A job that the server forgot is restored by whichever call comes first."""
+"""The first call for a job that the server forgot restores it."""
 
 import pytest
 import redis

@@ -1,4 +1,4 @@
-"""A hundred thousand images: flat memory, few doorbells, few bytes on the server, and work that begins at once."""
+"""A hundred thousand images: flat memory, few doorbells, few bytes on the server, and an early start of work."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ MAX_GROWTH_BYTES = 8 << 20  # of the submitting process, from its first doorbell
 
 
 class Watch(threading.Thread):
-    """Notes the highest number of doorbells, and of bytes in the submitting process, while a job runs."""
+    """Records the highest number of doorbells, and of bytes in the submitting process, while a job runs."""
 
     def __init__(self, house: House, pid: int) -> None:
         super().__init__(daemon=True)
@@ -33,7 +33,7 @@ class Watch(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Look twenty times a second."""
+        """Poll twenty times per second."""
         ledger = self._house.ledger
         while not self.ended.wait(0.05):
             self.most_bells = max(self.most_bells, sum(ledger.queue_length(queue) for queue in ALL_QUEUES))

@@ -113,7 +113,7 @@ def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
 
 
 def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(house: House, tmp_path: Path):
-    """Without `ack_patch` the worker is alive and deaf after this, for good."""
+    """Without `ack_patch` the worker stays alive after this but takes no more doorbells."""
     proxy = StallingProxy(
         house.server.folder / "proxy.sock", f"{house.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
     )

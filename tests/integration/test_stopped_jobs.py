@@ -41,7 +41,7 @@ def client(settings, server):
 
 @pytest.fixture(params=CALLERS)
 def cancel(request, settings, ledger, client):
-    """Cancels a job, which is then ended by the caller of this test."""
+    """Cancels a job; the caller then ends it."""
 
     def by_a_worker(job):
         ledger.live_workers.heartbeat("w1", {"queues": "finalize"})
@@ -96,7 +96,7 @@ def commit(ledger, folder, *, num_shards):
 
 
 def stop(ledger, folder, *, reason):
-    """What a worker does with an error that ends the job."""
+    """End the job with an error, as a worker does."""
     assert ledger.cancel(folder.job, reason=reason) == "cancelling"
 
 
@@ -137,7 +137,7 @@ CLASSIFY_WAYS = {
 
 
 def check_the_end(folder, ledger, settings, outcome):
-    """The same end on the disk and in the ledger, and no output reserved any more."""
+    """The outcome is the same on the disk and in the ledger, and no output is reserved."""
     record = ledger.record(folder.job)
     assert folder.outcome().model_dump(exclude={"ended", "version"}, exclude_defaults=True) == outcome
     assert (record.state, record.error, record.too_many_failures) == (

@@ -1,4 +1,4 @@
-"""Submitting from Python with a real server and no worker: the order of the checks, and nothing done twice."""
+"""Submitting from Python with a real server and no worker: the order of the checks, each made once."""
 
 import sys
 from dataclasses import replace

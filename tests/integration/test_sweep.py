@@ -1,4 +1,4 @@
-"""The sweep and the leases of a slice: what makes lost bells, lost memories and dead workers harmless."""
+"""The sweep and the leases of a slice: lost doorbells, an emptied server and dead workers do no harm."""
 
 import shutil
 from dataclasses import replace
@@ -48,7 +48,7 @@ def folder(settings, ledger, tmp_path):
 
 
 def hire_idle(ledger, number):
-    """Let `number` workers live that have nothing to do, beside a busy one."""
+    """Enter `number` idle workers and a busy one."""
     ledger.client.delete("{pigeonhole}:workers")
     queues = "classify,train,finalize"
     ledger.live_workers.heartbeat("busy", {"queues": queues, "busy": 1})
@@ -58,7 +58,7 @@ def hire_idle(ledger, number):
 
 @pytest.fixture
 def swept(settings, ledger):
-    """Sweeps, and says what was rung for."""
+    """Sweeps, and returns the doorbells."""
 
     def swept(*, idle=1):
         bells = Bells()
@@ -175,7 +175,7 @@ def test_an_outcome_that_the_server_forgot_is_entered_again(swept, folder, conte
 
 @pytest.fixture
 def silent(folder, ledger):
-    """The job as it is when its lister fell silent before the ledger heard the last of it."""
+    """A job whose lister died before it entered the end of the listing into the ledger."""
     key = "{pigeonhole}:job:" + folder.job
     ledger.client.hset(key, mapping={"listed": 0, "num_shards": 1, "num_images": 2, "lister_until": 1})
     return folder
@@ -283,7 +283,7 @@ def test_a_process_that_finishes_nothing_ends_itself(folder, context, server, tm
 
 @pytest.fixture
 def lease(folder, context, ledger, monkeypatch):
-    """The finalize lease of a job of which all is done, renewed very often."""
+    """The finalize lease of a job whose shards are done, renewed very often."""
     monkeypatch.setattr("workers.finalize.lease.RENEW_S", 0.01)
     while isinstance(claim := ledger.claim(folder.job, "w1", 60), Claim):
         ledger.commit(claim, num_rows=2, num_failed=0)

@@ -1,4 +1,4 @@
-"""Training jobs through a real server and worker: the events, the model, and what can go wrong."""
+"""Training jobs through a real server and worker: the events, the model, and failures."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def training_child(house: House) -> psutil.Process:
-    """The process that trains, once it is there."""
+    """The training process, once it runs."""
     found: list[psutil.Process] = []
 
     def look() -> bool:
@@ -90,7 +90,7 @@ def test_a_cancelled_training_ends_its_process_and_publishes_nothing(busy_house:
 
 
 def kill_training(house: House, job: str) -> None:
-    """Kill the process that trains, as a kernel short of memory does."""
+    """Kill the training process, as the kernel does when memory runs out."""
     wait_for_epoch(house, job)
     child = training_child(house)
     child.kill()

@@ -1,4 +1,4 @@
-"""Workers that die, are told to stop, or meet an image that kills them."""
+"""Workers that die, are stopped, or read an image that kills them."""
 
 import json
 import os
@@ -50,12 +50,12 @@ def workers_of(manifest: Path) -> set[str]:
 
 
 def published_files(manifest: Path) -> tuple[bytes, bytes]:
-    """All that a job gave its operator."""
+    """The results of a job."""
     return manifest.read_bytes(), summary_path(manifest).read_bytes()
 
 
 def is_idle(house: House, num_workers: int) -> bool:
-    """Whether so many workers live, listen, and have nothing in hand."""
+    """Whether this number of workers is alive and idle."""
     living = [worker for worker in house.ledger.live_workers.workers() if worker.alive]
     return len(living) == num_workers and all(worker.doing == "idle" for worker in living)
 

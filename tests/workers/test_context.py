@@ -79,7 +79,7 @@ def test_a_missing_model_is_an_error(models, tmp_path):
 
 
 class Loading:
-    """Stands in for loading: tells when it has begun, and goes on when it may."""
+    """A fake of loading: it signals its start, and continues when it is allowed to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: ModelPin, outcome: Callable[[], None]) -> None:
         self.begun, self.may_go_on = threading.Event(), threading.Event()

@@ -35,7 +35,7 @@ from tests.support.published_models import make_pngs, publish_model
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home that does not exist yet, of an operator who stands in an empty folder."""
+    """A home that does not exist yet, and an empty current folder."""
     monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -151,7 +151,7 @@ def test_help_imports_nothing_heavy(arguments):
         (["up", "--device", "../x"], "--device '../x' is not a device of this machine; choose from cpu"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(home, arguments, told):
+def test_an_invalid_command_line_is_one_line_and_exit_code_2(home, arguments, told):
     result = run(*arguments)
 
     assert result.exit_code == 2
@@ -234,7 +234,9 @@ def test_without_a_server_a_command_that_needs_one_names_the_one_that_starts_it(
 
 
 @pytest.mark.parametrize("url", ["unix:///tmp/pigeonhole-nowhere.sock", "redis://:hush@127.0.0.1:1"])
-def test_a_configured_server_that_does_not_answer_is_told_and_nothing_is_left_behind(home, monkeypatch, tmp_path, url):
+def test_a_configured_server_that_does_not_answer_is_an_error_and_leaves_nothing_behind(
+    home, monkeypatch, tmp_path, url
+):
     publish_model(home / "models", "digits")
     make_pngs(tmp_path / "in", 1)
     before = left_behind(home)
@@ -270,7 +272,7 @@ def test_a_configured_server_that_does_not_answer_is_told_and_nothing_is_left_be
         (["train", "in", "--name", "m", "--validation", "2"], 2, "validation (2.0)"),
     ],
 )
-def test_a_mistake_is_told_before_a_local_stack_is_started_for_it(home, arguments, code, told):
+def test_an_invalid_job_fails_before_a_local_stack_is_started(home, arguments, code, told):
     publish_model(home / "models", "digits")
     make_pngs(Path("in"), 2)
     Path("empty").mkdir()
@@ -314,7 +316,7 @@ def test_down_without_a_stack_is_no_error(home):
     assert not home.exists()
 
 
-def test_an_empty_home_has_no_jobs_and_no_models_and_says_so(home):
+def test_an_empty_home_has_no_jobs_and_no_models(home):
     assert json.loads(run("jobs", "--json").stdout) == []
     assert json.loads(run("models", "list", "--json").stdout) == []
     assert run("jobs").stderr.splitlines()[-1] == "no jobs"
@@ -324,7 +326,7 @@ def test_an_empty_home_has_no_jobs_and_no_models_and_says_so(home):
 
 @pytest.mark.parametrize("command", ["status", "watch", "wait", "cancel"])
 @pytest.mark.parametrize("job", ["nonsense", "../../etc/passwd", "c000000-000000-000000"])
-def test_a_job_that_is_none_is_told_in_one_line(home, command, job):
+def test_an_unknown_job_is_an_error_of_one_line(home, command, job):
     result = run(command, job)
 
     assert result.exit_code == 4
@@ -343,7 +345,7 @@ def past(home: Path, tmp_path: Path) -> list[JobFolder]:
     return jobs
 
 
-def test_ended_jobs_are_told_without_a_server(past):
+def test_ended_jobs_are_shown_without_a_server(past):
     done, cancelled, waiting = past
 
     records = {record["job"]: record["state"] for record in json.loads(run("jobs", "--json").stdout)}
@@ -372,7 +374,7 @@ def test_the_exit_code_of_wait_and_watch_is_the_ended_jobs(past):
     assert run("wait", done.job, waiting.job).exit_code == 69
 
 
-def test_cancelling_an_ended_job_says_so_and_needs_no_server(past):
+def test_cancelling_an_ended_job_shows_its_state_and_needs_no_server(past):
     done = past[0]
 
     result = run("cancel", done.job)
@@ -424,7 +426,7 @@ def test_one_damaged_model_does_not_hide_the_others(home):
     assert run("models", "show", "other").exit_code == 1
 
 
-def test_doctor_says_what_is_missing_and_changes_nothing(home):
+def test_doctor_lists_what_is_missing_and_changes_nothing(home):
     result = run("doctor", "--json")
 
     findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
@@ -471,7 +473,7 @@ def test_a_shell_is_given_completions(words, completed):
 # Interrupts, tables, numbers
 
 
-def test_an_interrupt_while_following_says_that_the_job_goes_on(capsys):
+def test_an_interrupt_while_following_says_that_the_job_continues(capsys):
     with pytest.raises(SystemExit) as end, on_interrupt("c1"):
         raise KeyboardInterrupt
 

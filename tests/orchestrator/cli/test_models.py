@@ -1,4 +1,4 @@
-"""`pigeonhole models ...` without a server: what is published, what it is called, and how it goes."""
+"""`pigeonhole models ...` without a server: list, show, alias and remove."""
 
 import json
 import os
@@ -32,7 +32,7 @@ CALIBRATION = Calibration(1.25, 0.005, (0.9,) * 8 + (0.75, 2.0), 0.5, 400, 0.041
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home of an operator who stands in an empty folder."""
+    """A home, and an empty current folder."""
     monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -86,7 +86,7 @@ def test_every_command_has_help_an_example_and_says_what_its_options_do(name):
 # list and show
 
 
-def test_the_list_tells_aliases_figures_size_and_age(store):
+def test_the_list_shows_aliases_figures_size_and_age(store):
     store.set_alias(store.resolve("digits@2"), "champion")
     store.set_alias(store.resolve("digits@2"), "best")
 
@@ -116,7 +116,7 @@ def test_the_list_tells_aliases_figures_size_and_age(store):
     assert "5.4%" in table[2]  # 4.1 % to review and 1.25 % rejected
 
 
-def test_damaged_aliases_are_told_and_hide_no_other_model(store):
+def test_damaged_aliases_are_reported_and_hide_no_other_model(store):
     publish_model(store.root, "other", seed=1)
     (store.root / "digits" / "aliases.json").write_text("{")
 
@@ -167,7 +167,7 @@ def test_what_a_model_does_not_have_is_not_shown(store):
 # alias
 
 
-def test_setting_and_moving_an_alias_says_what_it_was_before(store):
+def test_setting_and_moving_an_alias_shows_its_earlier_version(store):
     told = [run("alias", ref, "champion").stderr for ref in ("digits@1", "digits", "digits@champion")]
     moved = json.loads(run("alias", "digits@1", "champion", "--json").stdout)
 
@@ -209,7 +209,7 @@ def test_aliases_are_listed_and_dropped(store):
         (["digits", "--remove"], 2, "name it after the model"),
     ],
 )
-def test_an_alias_that_cannot_be_is_told_on_one_line(store, arguments, code, told):
+def test_an_invalid_alias_is_an_error_of_one_line(store, arguments, code, told):
     result = run("alias", *arguments)
 
     assert (result.exit_code, result.stdout) == (code, "")
@@ -255,7 +255,7 @@ def test_a_removed_version_is_gone_and_its_number_stays_taken(store):
         (["digits@3", "--yes"], 4, "no model 'digits@3'; versions of 'digits': 1, 2"),
     ],
 )
-def test_what_is_not_removed_is_told_on_one_line(store, arguments, code, told):
+def test_a_refused_removal_is_an_error_of_one_line(store, arguments, code, told):
     store.set_alias(store.resolve("digits@1"), "champion")
 
     result = run("remove", *arguments)
@@ -285,7 +285,7 @@ def test_on_a_terminal_the_operator_is_asked(store, answer, code, left):
 
 
 def digest(store: ModelStore, ref: str, told: str) -> str:
-    """As the question shows it, while or after the version was there."""
+    """The size as the confirmation shows it, before and after the removal."""
     return store.resolve(ref).digest[:12] if ref in refs(store) else told.partition("(")[2][:12]
 
 
@@ -342,7 +342,7 @@ def test_a_version_that_a_job_still_wants_is_kept_until_the_job_has_ended(store,
         (["digits", os.fsdecode(b"caf\xe9")], 2, "is not UTF-8"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told_before_a_local_stack_is_started_for_it(home, arguments, code, told):
+def test_an_invalid_evaluation_fails_before_a_local_stack_is_started(home, arguments, code, told):
     publish_model(home / "models", "digits")
     for folder, labels in (("in", "01"), ("animals", ("cat", "dog"))):
         for label in labels:
@@ -452,11 +452,11 @@ def test_a_model_without_calibration_or_mistakes_has_a_shorter_table(capsys):
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (44_750_000, "44.8 MB"),
      (3 * 10**15, "3000.0 TB")],
 )  # fmt: skip
-def test_a_size_is_told_as_people_do(size_bytes, text):
+def test_a_size_has_a_readable_unit(size_bytes, text):
     assert size_text(size_bytes) == text
 
 
-def test_bench_marks_what_jobs_use_and_says_the_same_as_data(home):
+def test_bench_marks_the_engine_of_jobs_in_table_and_json(home):
     version = publish_model(home / "models", "fast")
 
     said = CliRunner().invoke(main, ["models", "bench", "fast"])

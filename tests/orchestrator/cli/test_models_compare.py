@@ -17,7 +17,7 @@ CALIBRATION = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.1, 0.0, 0.0)
 
 @pytest.fixture
 def publish(tmp_path, monkeypatch):
-    """Publishes a model that sees light from a brightness on, as the next version of `lamps`."""
+    """Publishes a model that predicts light from a brightness on, as the next version of `lamps`."""
     monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
     get_settings.cache_clear()
     store = ModelStore(get_settings().models)
@@ -80,7 +80,7 @@ def test_the_json_has_every_flipped_image_and_the_file_the_same(publish, data, t
     assert document["conclusion"] == "lamps@2 is better: 26 more right of 99, p < 0.0001"
 
 
-def test_images_that_a_model_was_trained_on_and_unreadable_ones_are_told(publish, data):
+def test_images_that_a_model_was_trained_on_and_unreadable_ones_are_warned_about(publish, data):
     one = publish(100, trained_on=(data / "dark" / "080.png", data / "light" / "170.png"))
     other = publish(126)
     (data / "dark" / "081.png").write_bytes(b"")

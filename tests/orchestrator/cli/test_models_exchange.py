@@ -91,7 +91,7 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
         (["summary", "trees", "--num-classes", "3"], 2, "--num-classes and --image-size are for architectures"),
     ],
 )  # fmt: skip
-def test_mistakes_end_in_one_line_and_their_exit_code(home, words, code, told):
+def test_errors_are_one_line_and_their_exit_code(home, words, code, told):
     import_mlp()
 
     result = run(*words)
@@ -127,7 +127,7 @@ def test_a_summary_shows_layers_and_sums_of_a_model_and_of_an_architecture(home)
     ]
 
 
-def test_a_summary_tells_trainable_parameters_from_frozen_ones(home):
+def test_a_summary_counts_trainable_and_frozen_parameters(home):
     facts = json.loads(run("summary", "speednet", "--json").stdout)
     shown = run("summary", "speednet").stdout
 

@@ -1,4 +1,4 @@
-"""`pigeonhole models explain`: what it prints, and how it says what is wrong."""
+"""`pigeonhole models explain`: its output and its errors."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_pictures_are_written_and_their_paths_printed(image, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["robustness.png", "weights.png"]
 
 
-def test_json_says_what_stands_on_each_picture(image, tmp_path):
+def test_json_describes_each_picture(image, tmp_path):
     result = run("digits", image, "-o", tmp_path, "--show", "robustness", "--second-model", "others", "--json")
 
     (picture,) = json.loads(result.stdout)
@@ -52,7 +52,7 @@ def test_json_says_what_stands_on_each_picture(image, tmp_path):
     assert {"flipped_to", "survives_saving", "second_model_fooled", "second_model_fooled_at"} <= set(row)
 
 
-def test_by_default_all_that_suits_is_shown_and_the_rest_is_told(image, tmp_path):
+def test_by_default_all_possible_kinds_are_shown_and_the_others_are_named(image, tmp_path):
     result = run("digits", "-o", tmp_path / "out")
 
     assert result.exit_code == 0
@@ -70,7 +70,7 @@ def test_by_default_all_that_suits_is_shown_and_the_rest_is_told(image, tmp_path
         (("digits", "nothing.png"), 2, "nothing.png cannot be read (No such file or directory)"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(image, tmp_path, arguments, code, message):
+def test_an_error_is_one_line_and_nothing_is_written(image, tmp_path, arguments, code, message):
     result = run(*arguments, "-o", tmp_path / "out")
 
     assert result.exit_code == code

@@ -43,7 +43,7 @@ def make_data(root: Path) -> Path:
     return write_files(root, files)
 
 
-def test_the_report_says_what_is_there_what_is_wrong_and_whether_to_train(tmp_path):
+def test_the_report_has_counts_findings_and_whether_the_data_is_trainable(tmp_path):
     result = scan(make_data(tmp_path / "data"))
 
     lines = result.stdout.splitlines()

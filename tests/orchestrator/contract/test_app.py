@@ -1,4 +1,4 @@
-"""What the Celery app really carries, as Celery and kombu see it: a misspelled setting is silently none."""
+"""The settings that Celery and kombu really use: they ignore a misspelled setting silently."""
 
 import ssl
 import sys

@@ -1,4 +1,4 @@
-"""The devices that the local stack starts workers for: what NVML says, and every way in which it says nothing."""
+"""The devices that the local stack starts workers for: what NVML reports, and every way in which it fails."""
 
 import subprocess
 import sys
@@ -85,7 +85,7 @@ def test_a_choice_that_names_no_gpu_of_this_machine_is_refused(monkeypatch):
     ],
     ids=["none", "no-library", "no-driver", "no-count", "lost"],
 )
-def test_a_machine_without_a_gpu_that_works_has_its_cpu_and_says_why(nvml, reason):
+def test_a_machine_without_a_working_gpu_has_its_cpu_and_a_reason(nvml, reason):
     assert survey_gpus(nvml) == GpuSurvey({}, reason)
     assert list_gpus(nvml) == []
     assert list_devices(nvml) == ["cpu"]

@@ -55,7 +55,7 @@ def test_a_doorbell_cannot_be_changed():
         Doorbell(job=JOB).job = "t261123-143355-7f3a2b"
 
 
-def test_ringing_hangs_a_doorbell_on_the_queue():
+def test_ringing_puts_a_doorbell_into_the_queue():
     app = Celery(broker="memory://", set_as_current=False)
     with app.connection_for_read() as connection, connection.SimpleQueue("classify") as queue:
         ring(app, "classify", JOB)

@@ -46,12 +46,12 @@ def test_celery_talks_to_the_same_server_and_database_as_the_ledger(url):
 
 
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://h", "redis://h:port", "REDIS"])
-def test_a_url_that_cannot_be_used_is_told_at_once(url):
+def test_an_invalid_url_is_an_immediate_error(url):
     with pytest.raises(UsageError, match="server URL"):
         connect(url)
 
 
-def test_a_server_that_is_not_there_is_told_with_what_to_do(tmp_path):
+def test_the_error_for_a_missing_server_says_what_to_do(tmp_path):
     url = f"unix://:s3cret@{tmp_path}/none.sock"
 
     with pytest.raises(UnavailableError) as missing:

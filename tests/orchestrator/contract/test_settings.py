@@ -10,7 +10,7 @@ from orchestrator.contract.settings import Settings, get_settings
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """An empty present folder: where pigeonhole.toml is looked for."""
+    """An empty current folder, where pigeonhole.toml is read."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -102,7 +102,7 @@ def test_a_server_is_the_configured_one_else_the_local_stacks(folder):
     assert Settings(home="home", server_url="redis://far:6379").require_server_url() == "redis://far:6379"
 
 
-def test_no_server_is_told_with_what_to_do():
+def test_the_error_without_a_configured_server_says_what_to_do():
     with pytest.raises(UnavailableError) as missing:
         Settings(home="home").require_server_url()
 

@@ -16,7 +16,7 @@ def prepared(tmp_path_factory):
 
 
 def truth(prepared):
-    """What a flawless classifier would answer."""
+    """The answers of a perfect classifier."""
     return [((label_of(character),), (0.99,)) for character in "".join(prepared.page.text.split())]
 
 

@@ -1,4 +1,4 @@
-"""What trainings and evaluations say, in a few words."""
+"""Short descriptions of the events of trainings and evaluations."""
 
 import json
 

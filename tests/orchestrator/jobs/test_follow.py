@@ -1,4 +1,4 @@
-"""Following a job: what is said of it, by whom, and when it ends."""
+"""Following a job: its snapshots, their sources, and its end."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ SECOND = 1e-9  # a timeout that is over at once
 
 @dataclass
 class FakeLedger:
-    """Answers with one record after another, the last one for ever; an exception among them is raised."""
+    """Answers with one record after another, the last one repeatedly; an exception among them is raised."""
 
     records: list[JobRecord | Exception | None] = field(default_factory=list)
     on_record: Callable[[], object] = lambda: None
@@ -62,7 +62,7 @@ def end(folder: JobFolder, **changes: object) -> Outcome:
     return folder.write_outcome(Outcome.model_validate(outcome | changes))
 
 
-def test_without_a_ledger_the_disk_tells_what_was_asked_for_and_listed(settings, folder):
+def test_without_a_ledger_the_record_comes_from_request_and_listing(settings, folder):
     record = read_record(settings, None, folder.job)
 
     assert (record.kind, record.state, record.ended) == ("classify", "unknown", False)
@@ -250,7 +250,7 @@ def test_as_json_a_job_has_what_was_asked_for_beside_how_far_it_is(settings, fol
     json.dumps(facts)
 
 
-def test_as_json_a_job_says_what_bounds_it(settings, folder):
+def test_as_json_a_job_has_its_bound(settings, folder):
     facts = to_json(settings, running(folder, 4, stage_seconds=DECODING))
 
     assert (facts["stage_seconds"], facts["bound"]) == (DECODING, "decode")

@@ -1,4 +1,4 @@
-"""`classify --plan`: what it tells, and that it leaves nothing behind."""
+"""`classify --plan`: its estimates, and that it leaves nothing behind."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tests.support.workers import enable_interrupts
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with a model and no server, of an operator who stands beside a folder `in` of 20 images and a bad one."""
+    """A home with a model and no server, and the current folder has a folder `in` of 20 images and a damaged one."""
     publish_model(tmp_path / "home" / "models", "digits")
     make_pngs(tmp_path / "in", 20)
     (tmp_path / "in" / "bad.png").write_bytes(b"no image")

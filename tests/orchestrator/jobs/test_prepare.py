@@ -43,7 +43,7 @@ def version(settings):
 
 
 class UnreadStream:
-    """Standard input of which nothing may be read."""
+    """Standard input that must not be read."""
 
     class buffer:  # noqa: N801 as sys.stdin has it
         @staticmethod
@@ -52,7 +52,7 @@ class UnreadStream:
 
 
 class SlowPipe:
-    """Standard input whose writer has written one path and goes on later."""
+    """Standard input whose writer has written one path and continues later."""
 
     def __init__(self, path: str) -> None:
         self.buffer = self

@@ -1,4 +1,4 @@
-"""Finding what a job published, and proving it: every kind of difference is told by name."""
+"""Finding and verifying manifests: every kind of difference is named."""
 
 import json
 import os
@@ -32,7 +32,7 @@ MODEL_CHECKS = ["model digest", "model weights"]
 
 @dataclass
 class Publication:
-    """What one job published, open to be spoilt."""
+    """A published manifest that tests may damage."""
 
     settings: Settings
     folder: JobFolder
@@ -43,7 +43,7 @@ class Publication:
         return verify(self.settings, find_published(self.settings, str(self.manifest)))
 
     def differing(self) -> set[str]:
-        """The names of what differs."""
+        """The names of the differences."""
         return {difference.partition(":")[0] for difference in self.verify().differences}
 
     def edit_lines(self, edit: Callable[[list[bytes]], object]) -> None:
@@ -60,7 +60,7 @@ class Publication:
 
 @pytest.fixture
 def publish(settings: Settings, tmp_path: Path) -> Callable[..., Publication]:
-    """Publishes what a job of NAMES came to, under a name in a folder of its own."""
+    """Publishes the manifest of a job of NAMES under a name in its own folder."""
     model = publish_model(settings.models, "digits")
     card = ModelStore(settings.models).card(model.ref)
     pin = ModelPin(name="digits", number=1, digest=model.digest, preprocessing_digest=card.preprocessing.digest)

@@ -16,7 +16,7 @@ from tests.support.fakes import make_images
 
 
 def remember(artifacts, speed, *, hardware="a", precision="auto", batch_size=32):
-    """What a worker leaves that has measured the model."""
+    """The engine choice that a worker stores after measuring the model."""
     choice = Choice("torch fp32", batch_size, hardware, batch_sizes={str(batch_size): speed})
     artifacts.mkdir(exist_ok=True)
     choice_path(artifacts, precision, hardware).write_text(json.dumps(choice.to_json()))

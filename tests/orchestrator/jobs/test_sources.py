@@ -1,4 +1,4 @@
-"""What each kind of source yields, in which order, and what it counts as left out."""
+"""The paths of each kind of source, their order, and the counts of files left out."""
 
 import io
 import itertools
@@ -35,7 +35,7 @@ def read(text: object, *, stdin: bytes | None = None, **options) -> tuple[list[s
 
 
 class SlowPipe(io.RawIOBase):
-    """A pipe whose writer pauses after each of `chunks`, and says how much of it was read."""
+    """A pipe whose writer pauses after each of `chunks`, and counts what was read."""
 
     def __init__(self, *chunks: bytes) -> None:
         self._chunks = list(chunks)
@@ -113,7 +113,7 @@ def test_all_files_means_every_file_that_is_not_hidden(tmp_path):
 
 
 def test_symlinks_to_files_are_listed_wherever_they_lead(tmp_path):
-    """The worker answers those that lead outside with an error: a row, not a silence."""
+    """Links that lead outside become rows: the worker answers them with an error."""
     source, outside = make(tmp_path / "in", "a.png"), make(tmp_path / "out", "b.png")
     (source / "inside.png").symlink_to("a.png")
     (source / "outside.png").symlink_to(outside / "b.png")

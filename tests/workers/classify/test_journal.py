@@ -7,7 +7,7 @@ JOB = "c261123-143355-7f3a2b"
 
 
 def die_in(folder, shard, fence, *tried):
-    """The journal of a worker that died at the last of what it `tried`."""
+    """The journal of a worker that died at the last entry of `tried`."""
     with Journal(folder, Claim(JOB, shard, fence, 3)).open() as notes:
         for what, index in tried:
             notes.trying(what, index)

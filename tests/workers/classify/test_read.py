@@ -11,7 +11,7 @@ from workers.classify.read import ImageReader
 
 @pytest.fixture
 def root(tmp_path):
-    """A source folder with a file, a subfolder, and files beside it that are none of its own."""
+    """A source folder with a file, a subfolder, and files beside it."""
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     (root / "a.jpg").write_bytes(b"image a")

@@ -1,4 +1,4 @@
-"""An evaluation's folder where the operator wanted it: whole, once, and nothing of anybody else's touched."""
+"""Publishing an evaluation's folder: complete, once, and without changing other files."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ FILES = {"evaluation.json": b"{}", "report.html": b"report", "plots/curves.png":
 
 @pytest.fixture
 def outbox(tmp_path):
-    """The folder beside which the output goes."""
+    """The folder that the output goes to."""
     folder = tmp_path / "outbox"
     folder.mkdir()
     return folder

@@ -1,4 +1,4 @@
-"""What the child process of a training or an evaluation is asked to do."""
+"""The requests for the child processes of trainings and evaluations."""
 
 import sys
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ def evaluation(settings, version) -> JobFolder:
     return JobFolder.create(settings, request)
 
 
-def test_an_evaluation_is_asked_for_with_the_pinned_models_folder_on_the_workers_device(context, evaluation, version):
+def test_an_evaluation_request_has_the_pinned_models_folder_and_the_workers_device(context, evaluation, version):
     spec = process_spec(evaluation.request(), evaluation, context)
 
     assert spec is not None
@@ -75,7 +75,7 @@ def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(context, 
         spec.request(Path("/out"))
 
 
-def test_a_training_is_asked_for_as_the_operator_wished_on_the_workers_device(settings, context):
+def test_a_training_request_has_the_operators_options_and_the_workers_device(settings, context):
     train = TrainOptions(Path("/data/in"), "cnn", epochs=3)
     job = TrainJobRequest(job="t261123-143355-7f3a2b", created=NOW, source="in", name="digits", train=train.to_json())
     folder = JobFolder.create(settings, job)

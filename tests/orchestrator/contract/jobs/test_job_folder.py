@@ -75,7 +75,7 @@ def test_a_job_is_active_from_its_entry_to_its_end(folder, settings):
     assert (before, during, active_jobs(settings)) == ([], [folder.job], [])
 
 
-def test_an_ended_training_keeps_its_curves_and_loses_what_nobody_needs_any_more(folder):
+def test_an_ended_training_keeps_its_curves_and_loses_its_checkpoints(folder):
     kept = ["model/model.json", "training/curves.png", "training/history.csv", "training/tensorboard/events.1"]
     left = ["model.3/model.json", "evaluation.12/evaluation.json", "training/fit.checkpoint", "training/fit.damaged"]
     left += [".outcome.json.1.tmp", "parts/.0.csv.2.tmp", "training/.fit.checkpoint.7.tmp"]

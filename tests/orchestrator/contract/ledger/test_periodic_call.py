@@ -11,7 +11,7 @@ from tests.support.server import wait_until
 
 
 class Calls:
-    """Counts calls; the first of them raise what they are given."""
+    """Counts calls; the first of them raise the given errors."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
