@@ -1,7 +1,7 @@
 """Accuracy and training time of our networks: the table of `docs/tutorial.md`.
 
 `python -m benchmarks.accuracy [--only NAME,...] [--data DIR] [-o FILE]` trains every row in a process of its own, as
-a worker does, and takes the figures from the model that it leaves: the test part is looked at once, by the training
+a worker does, and takes the figures from the resulting model: the test part is used once, by the training
 itself. One row is a network as others trained it, which is only evaluated. Times are wall-clock seconds of the whole
 process; `cpu_seconds` is the processor time of all its threads, which shows runs on a busy machine. A table
 for people, then JSON on the last line.

@@ -3,7 +3,7 @@
 `python -m benchmarks.ceiling [--network resnet18,...]` measures the fastest product of large matrices by torch with
 all cores, in fp32 and, where the processor has instructions for it, in bf16; then every engine of each network, with
 its multiplications and additions a second as a share of that. What computes a convolution directly cannot do better
-than 100 %, whoever wrote it; Winograd's algorithm, which spares multiplications, may. Random weights, random images.
+than 100 %; Winograd's algorithm, which saves multiplications, may. Random weights, random images.
 A table for people, then JSON on the last line.
 """
 

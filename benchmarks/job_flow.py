@@ -136,13 +136,13 @@ def measure_load(bench: Bench) -> dict[str, float]:
     command = ["-m", "orchestrator", "classify", str(bench.images), "--model", "digits", "-o", str(output)]
     environment = os.environ | {"PIGEONHOLE_HOME": str(bench.home)}
     process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.DEVNULL)
-    inside, sizes, bells = psutil.Process(process.pid), [], 0
+    inside, sizes, most_doorbells = psutil.Process(process.pid), [], 0
     while process.poll() is None:
-        bells = max(bells, sum(bench.client.ledger.queue_length(queue) for queue in ALL_QUEUES))
+        most_doorbells = max(most_doorbells, sum(bench.client.ledger.queue_length(queue) for queue in ALL_QUEUES))
         sizes.append(inside.memory_info().rss)
         time.sleep(0.05)
     assert process.returncode == 0
-    return {"submitter_peak_mb": max(sizes) / 1e6, "most_doorbells": float(bells)}
+    return {"submitter_peak_mb": max(sizes) / 1e6, "most_doorbells": float(most_doorbells)}
 
 
 def measure_ledger_memory(bench: Bench) -> dict[str, float]:

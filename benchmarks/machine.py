@@ -17,7 +17,7 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile"
 def describe_run(module: str) -> dict[str, object]:
     """Date, full command, hardware and versions of a run of `python -m benchmarks.<module>`.
 
-    The command leaves out where its result goes: that is this machine's affair.
+    The command is without the path of its result, which belongs to this machine.
     """
     cpuinfo = Path("/proc/cpuinfo").read_text()
     return {

@@ -1,6 +1,6 @@
 """Makes a failed acknowledgement end the connection; without this the worker hangs.
 
-kombu's `ack_log_error` and `reject_log_error` log a connection error and go on. On Redis the prefetch slot of
+kombu's `ack_log_error` and `reject_log_error` log a connection error and continue. On Redis the prefetch slot of
 that message is then never freed and BRPOP is never sent again: the worker stays alive but takes no more messages after
 the server was killed or frozen (celery#8990, celery#10205). Raising the error makes the consumer reconnect.
 tests/integration/test_server_faults.py fails without this.

@@ -1,4 +1,4 @@
--- The job has ended, and the disk says so.
+-- The job has ended, and its outcome is on the disk.
 -- KEYS: job, active, outputs   ARGV: id, output (or ''), state, error, result, seconds to remember it
 redis.call('SREM', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[3], ARGV[2]) == ARGV[1] then redis.call('HDEL', KEYS[3], ARGV[2]) end
