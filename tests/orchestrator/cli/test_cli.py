@@ -436,7 +436,7 @@ def test_doctor_lists_what_is_missing_and_changes_nothing(home):
     }  # fmt: skip
     assert findings["server"]["cure"] == "pigeonhole up"
     assert findings["home"]["found"].startswith(f"{home}, ")
-    assert findings["home"]["found"].endswith("not made yet")
+    assert findings["home"]["found"].endswith("does not exist yet")
     assert not home.exists()
 
 

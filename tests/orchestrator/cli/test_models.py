@@ -159,7 +159,7 @@ def test_a_model_is_shown_with_its_figures_decisions_and_files(store):
 def test_what_a_model_does_not_have_is_not_shown(store):
     shown = run("show", "digits@1").stdout
 
-    assert "calibration                none: scores are the softmax's, and nothing is decided" in shown
+    assert "calibration                none: scores are the softmax, and there are no decisions" in shown
     assert not {"report", "aliases"} & {line.split()[0] for line in shown.splitlines()}
     assert json.loads(run("show", "digits@1", "--json").stdout)["report"] is None
 

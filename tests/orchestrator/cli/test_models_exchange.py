@@ -82,7 +82,7 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
             ["import", "mlp.pt", "--name", "x", "--arch", "mlp", "--labels", "labels.csv", "--image-size", "12"], 2,
             'char 0)); expected a JSON list of names or an object such as {"0": "cat"}',
         ),
-        (["import", "net.onnx", "--name", "x"], 2, "'net.onnx' is an ONNX file, and those cannot be imported; export"),
+        (["import", "net.onnx", "--name", "x"], 2, "'net.onnx' is an ONNX file, which cannot be imported; export"),
         (["import", "net.pb", "--name", "x"], 2, "'net.pb' is an ONNX file"),
         (["export", "trees", "-o", "out"], 2, "'out' does not end in .onnx; give it that suffix, or add --format f"),
         (["export", "trees@7", "-o", "out"], 4, "no model 'trees@7'"),

@@ -89,7 +89,7 @@ def test_the_quarantine_list_is_written_outside_the_data_only(tmp_path):
 
     with (tmp_path / "suspects.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["a/broken.png", "a/0.png", "b/copy.png"]
-    assert f"3 rows to look at are in {tmp_path}/suspects.csv" in result.stderr
+    assert f"3 rows to check are in {tmp_path}/suspects.csv" in result.stderr
     assert refused.exit_code == ExitCode.USAGE
     assert "is inside the data, which are never written to" in refused.stderr
     assert not (data / "suspects.csv").exists()

@@ -139,7 +139,7 @@ def test_an_unknown_decision_is_damage(row_format, tmp_path):
     path = tmp_path / "manifest"
     path.write_bytes(whole.replace(b"review", b"revise"))
 
-    with pytest.raises(IntegrityError, match="'revise' is no decision"):
+    with pytest.raises(IntegrityError, match="'revise' is not a decision"):
         list(FORMATS[row_format].read(path))
 
 
