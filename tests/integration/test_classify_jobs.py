@@ -53,7 +53,7 @@ def test_every_image_of_a_folder_becomes_one_row_in_order_with_the_models_own_an
     [expected] = classifier.predict(image[None], 3)
     assert rows[77].prediction.labels == expected.labels
     assert rows[77].prediction.scores == pytest.approx(expected.scores, abs=1e-5)
-    assert busy_house.run_ok("results", "verify", str(manifest)).endswith("is what its summary says\n")
+    assert busy_house.run_ok("results", "verify", str(manifest)).endswith("agrees with its summary\n")
     summary = read_json(manifest.with_name(manifest.name + ".summary.json"))
     assert summary["counts"]["num_images"] == 150
     assert summary["model"]["digest"] == version.digest

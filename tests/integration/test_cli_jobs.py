@@ -328,7 +328,7 @@ def test_an_interrupt_while_listing_ends_the_job_with_a_message(busy_house: Hous
 
     [job] = set(busy_house.jobs()) - before
     assert listing.returncode == 130
-    assert err.splitlines()[-1] == f"error: interrupted before all was listed: job {job} ends; submit it again"
+    assert err.splitlines()[-1] == f"error: interrupted before all images were listed: job {job} ends; submit it again"
     assert "Traceback" not in err
     assert (busy_house.outcome(job).state, busy_house.outcome(job).error) == (
         "failed",
