@@ -361,7 +361,7 @@ def test_without_a_worker_a_job_is_refused_or_waits_and_a_cancel_ends_it_immedia
     assert refused.returncode == 69
     assert refused.stderr == (
         "error: no worker listens to the queue 'classify'; start one with `pigeonhole worker`, "
-        "or leave the job waiting for one with --detach\n"
+        "or let the job wait for one with --detach\n"
     )
     assert footprint(house, outbox) == before
     job = house.submit(*command)

@@ -429,7 +429,7 @@ def test_a_classify_job_ends_with_the_number_of_images_to_review(publish, capsys
 
     assert capsys.readouterr().err.splitlines() == [
         "2 accepted (16.7%), 7 to review (58.3%), 3 rejected (25.0%)",
-        f"`pigeonhole results show {publication.folder.job} --decision review` shows what to look at",
+        f"`pigeonhole results show {publication.folder.job} --decision review` shows them",
     ]
 
 
