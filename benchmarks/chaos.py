@@ -37,7 +37,7 @@ from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.queues import ALL_QUEUES
 from tests.support.published_models import publish_model
 from tests.support.server import Server, wait_until
-from tests.support.workers import House
+from tests.support.workers import Cluster
 
 NUM_WORKERS = 2
 LATE_S = 15.0  # a dead worker's shards are taken over within this
@@ -88,38 +88,38 @@ def open_run(seed: int, num_jobs: int, num_images: int) -> Iterator[Run]:
         (folder / "patch" / "sitecustomize.py").write_text(COUNT_STARTS)
         path = f"{folder / 'patch'}{os.pathsep}{Path(__file__).resolve().parents[1]}"
         own = {"PYTHONPATH": path, "CHAOS_STARTS": str(folder / "starts"), "TMPDIR": str(folder / "tmp")}
-        house = House(folder / "home", Server(), own)
-        target = Target(house, random.Random(seed))
+        cluster = Cluster(folder / "home", Server(), own)
+        target = Target(cluster, random.Random(seed))
         try:
-            house.server.start()
+            cluster.server.start()
             yield _prepare(folder, target, seed, num_jobs, num_images)
         finally:
-            _kill_all(house)
-            house.server.stop()
+            _kill_all(cluster)
+            cluster.server.stop()
 
 
 def _prepare(folder: Path, target: Target, seed: int, num_jobs: int, num_images: int) -> Run:
-    house = target.house
+    cluster = target.cluster
     for _ in range(NUM_WORKERS):
-        target.hire()
+        target.start_worker()
     make_training_data(folder / "in")
     workloads = make_workloads(folder / "in", num_images)
     wait_until(lambda: len(target.healthy()) == NUM_WORKERS, what="the workers are ready", timeout_s=120)
     wanted = [(Client, f"{seed}-{number}") for number in range(num_jobs)] + [(TrainClient, f"{seed}-t")]
-    clients = [kind(house.settings, workloads, folder / "out", name) for kind, name in wanted]
+    clients = [kind(cluster.settings, workloads, folder / "out", name) for kind, name in wanted]
     for workload in workloads:
         job = clients[0].classify(workload, workload.undisturbed)
-        assert house.outcome(job).state in ("succeeded", "partial"), house.logs()
+        assert cluster.outcome(job).state in ("succeeded", "partial"), cluster.logs()
         rows = [row.path for row in FORMATS[workload.row_format].read(workload.undisturbed)]
         assert len(rows) == len(set(rows)) == workload.num_images, (len(rows), workload)
     (folder / "starts").write_bytes(b"")
-    target.monitor = Monitor(house.server.url, lambda: bool(target.healthy()), LATE_S)
+    target.monitor = Monitor(cluster.server.url, lambda: bool(target.healthy()), LATE_S)
     return Run(folder, target, workloads, clients, target.monitor)
 
 
-def _kill_all(house: House) -> None:
+def _kill_all(cluster: Cluster) -> None:
     """Kill the workers, and the children of killed parents: each worker has its own session."""
-    for worker in house.workers:
+    for worker in cluster.workers:
         with suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
@@ -150,12 +150,12 @@ def _keep_workers(run: Run) -> None:
         if worker.process.poll() == ExitCode.UNAVAILABLE and "no server answers" in worker.log.read_text():
             run.faults["worker_found_no_server"] += 1
             run.target.workers.remove(worker)
-            run.target.hire()
+            run.target.start_worker()
         elif worker.process.poll() is not None:
             run.broken.append(f"worker {worker.process.pid} ended by itself with {worker.process.returncode}")
             run.log(f"{run.broken[-1]}:\n{worker.log.read_text()[-3000:]}")
             run.target.workers.remove(worker)
-            run.target.hire()
+            run.target.start_worker()
 
 
 def _print_failures(run: Run, num_printed: int) -> int:
@@ -179,7 +179,7 @@ def wait_for_end(run: Run) -> None:
     _await(run, lambda: all(worker.process.poll() is not None for worker in stopping), "every stopped worker ends")
     run.broken += [f"a stopped worker ended with {w.process.returncode}" for w in stopping if w.process.returncode]
     _await(run, lambda: not _num_doorbells(run), "every doorbell is taken")
-    _await(run, lambda: not active_jobs(run.target.house.settings), "no job is active")
+    _await(run, lambda: not active_jobs(run.target.cluster.settings), "no job is active")
     _await(run, lambda: not _orphans(run), "the children of killed workers end")
     run.monitor.stopping.set()
     run.monitor.join()
@@ -194,14 +194,14 @@ def _await(run: Run, condition: Callable[[], bool], what: str) -> None:
 
 def _num_doorbells(run: Run) -> int:
     try:
-        return sum(run.target.house.ledger.queue_length(queue) for queue in ALL_QUEUES)
+        return sum(run.target.cluster.ledger.queue_length(queue) for queue in ALL_QUEUES)
     except RedisError:
         return 1
 
 
 def _orphans(run: Run) -> list[int]:
     """Processes of workers whose parent is dead."""
-    dead = {worker.process.pid for worker in run.target.house.workers if worker.process.poll() is not None}
+    dead = {worker.process.pid for worker in run.target.cluster.workers if worker.process.poll() is not None}
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):

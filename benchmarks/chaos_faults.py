@@ -18,14 +18,14 @@ from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE
 from orchestrator.jobs.submit import JobClient
-from tests.support.workers import House, Worker
+from tests.support.workers import Cluster, Worker
 
 
 @dataclass
 class Target:
     """The system under test, which of its workers are healthy, and the repairs that are due."""
 
-    house: House
+    cluster: Cluster
     random: random.Random
     workers: list[Worker] = field(default_factory=list)  # those that should be running
     stopped: list[Worker] = field(default_factory=list)
@@ -35,9 +35,9 @@ class Target:
     due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     monitor: Monitor | None = None
 
-    def hire(self) -> None:
+    def start_worker(self) -> None:
         """Start another worker; it works as soon as it has imported torch."""
-        self.workers.append(self.house.hire(wait=False))
+        self.workers.append(self.cluster.start_worker(wait=False))
 
     def healthy(self) -> list[Worker]:
         """The workers that are ready and without a recent fault."""
@@ -93,7 +93,7 @@ def kill_parent(target: Target) -> str | None:
         return None
     worker.kill()
     target.workers.remove(worker)
-    target.hire()
+    target.start_worker()
     return f"SIGKILL to the parent of worker {worker.process.pid}; another is started"
 
 
@@ -115,7 +115,7 @@ def kill_both(target: Target) -> str | None:
     worker.process.wait()
     target.workers.remove(worker)
     held = target.died(worker)
-    target.hire()
+    target.start_worker()
     return f"SIGKILL to worker {worker.process.pid} and its child, which held {held} shards; another is started"
 
 
@@ -124,7 +124,7 @@ def freeze_worker(target: Target) -> str | None:
     worker = target.pick_healthy()
     if worker is None or (child := child_of(worker)) is None:
         return None
-    seconds = target.house.settings.lease_s + target.random.uniform(1, 6)
+    seconds = target.cluster.settings.lease_s + target.random.uniform(1, 6)
     both = target.random.random() < 0.6
     frozen = [psutil.Process(worker.process.pid), child] if both else [child]
     for process in frozen:
@@ -141,7 +141,7 @@ def stop_worker(target: Target) -> str | None:
     worker.terminate()
     target.workers.remove(worker)
     target.stopped.append(worker)
-    target.hire()
+    target.start_worker()
     return f"SIGTERM to worker {worker.process.pid}; another is started"
 
 
@@ -161,12 +161,12 @@ def _kill_server(target: Target, *, lose_files: bool) -> str | None:
     seconds = target.random.choice((0.0, target.random.uniform(0, 3), target.random.uniform(3, 8)))
     target.report_server_fault()
     target.server_is_up = False
-    target.house.server.kill()
+    target.cluster.server.kill()
     if lose_files:
-        target.house.server.lose_files()
+        target.cluster.server.lose_files()
 
     def restart() -> None:
-        target.house.server.start()
+        target.cluster.server.start()
         target.server_is_up = True
         target.report_server_fault()
 
@@ -179,7 +179,7 @@ def empty_server(target: Target) -> str | None:
     if not target.server_is_up:
         return None
     target.report_server_fault()
-    target.house.server.empty()
+    target.cluster.server.empty()
     return "FLUSHALL"
 
 
@@ -190,10 +190,10 @@ def freeze_server(target: Target) -> str | None:
     seconds = target.random.uniform(16, 20) if target.random.random() < 0.2 else target.random.uniform(1, 6)
     target.report_server_fault()
     target.server_is_up = False
-    target.house.server.freeze()
+    target.cluster.server.freeze()
 
     def thaw() -> None:
-        target.house.server.thaw()
+        target.cluster.server.thaw()
         target.server_is_up = True
         target.report_server_fault()
 
@@ -206,8 +206,8 @@ def lose_bells(target: Target) -> str | None:
     if not target.server_is_up:
         return None
     try:
-        lost = sum(target.house.ledger.queue_length(queue) for queue in ALL_QUEUES)
-        target.house.ledger.client.delete(*ALL_QUEUES)
+        lost = sum(target.cluster.ledger.queue_length(queue) for queue in ALL_QUEUES)
+        target.cluster.ledger.client.delete(*ALL_QUEUES)
     except redis.RedisError:
         return None
     return f"deleted the queues with {lost} doorbells"
@@ -215,11 +215,11 @@ def lose_bells(target: Target) -> str | None:
 
 def double_bells(target: Target) -> str | None:
     """Ring for a random active job without need."""
-    jobs = active_jobs(target.house.settings)
+    jobs = active_jobs(target.cluster.settings)
     if not target.server_is_up or not jobs:
         return None
     try:
-        client = JobClient(target.house.settings)
+        client = JobClient(target.cluster.settings)
     except UnavailableError:
         return None
     job = target.random.choice(jobs)
@@ -231,7 +231,7 @@ def double_bells(target: Target) -> str | None:
 
 def damage_part(target: Target) -> str | None:
     """Damage a part, as a failing disk does: a bit, the end, all bytes, or the file itself."""
-    folders = [target.house.settings.jobs / job / "parts" for job in active_jobs(target.house.settings)]
+    folders = [target.cluster.settings.jobs / job / "parts" for job in active_jobs(target.cluster.settings)]
     parts = sorted(path for folder in folders for path in folder.glob("*.part"))
     if not parts:
         return None

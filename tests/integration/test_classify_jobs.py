@@ -14,7 +14,7 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.rows import FORMATS
 from tests.support.images import grey_png
 from tests.support.published_models import make_pngs
-from tests.support.workers import House, read_json
+from tests.support.workers import Cluster, read_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -34,12 +34,12 @@ def pillow_loads(path: Path) -> bool:
 
 @pytest.mark.parametrize("output_format", ["csv", "json", "jsonl"])
 def test_every_image_of_a_folder_becomes_one_row_in_order_with_the_models_own_answer(
-    busy_house: House, tmp_path: Path, output_format: str
+    running_cluster: Cluster, tmp_path: Path, output_format: str
 ):
     make_pngs(tmp_path / "in", 150)
     manifest = tmp_path / f"out.{output_format}"
 
-    printed = busy_house.run_ok(
+    printed = running_cluster.run_ok(
         "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(manifest), "--shard-size", "40", "--top-k", "3"
     )
 
@@ -47,20 +47,20 @@ def test_every_image_of_a_folder_becomes_one_row_in_order_with_the_models_own_an
     rows = list(FORMATS[output_format].read(manifest))
     names = sorted(str(path.relative_to(tmp_path / "in")) for path in (tmp_path / "in").rglob("*.png"))
     assert [row.path for row in rows] == names
-    version = ModelStore(busy_house.settings.models).resolve("digits")
+    version = ModelStore(running_cluster.settings.models).resolve("digits")
     classifier = Classifier.load(version.path)
     image = decode_image((tmp_path / "in" / names[77]).read_bytes(), classifier.preprocessing)
     [expected] = classifier.predict(image[None], 3)
     assert rows[77].prediction.labels == expected.labels
     assert rows[77].prediction.scores == pytest.approx(expected.scores, abs=1e-5)
-    assert busy_house.run_ok("results", "verify", str(manifest)).endswith("agrees with its summary\n")
+    assert running_cluster.run_ok("results", "verify", str(manifest)).endswith("agrees with its summary\n")
     summary = read_json(manifest.with_name(manifest.name + ".summary.json"))
     assert summary["counts"]["num_images"] == 150
     assert summary["model"]["digest"] == version.digest
     assert summary["shards"] == {"num_shards": 4, "shards_given_up": 0}
 
 
-def test_broken_images_get_their_own_rows_and_cost_their_neighbours_nothing(busy_house: House, tmp_path: Path):
+def test_broken_images_get_their_own_rows_and_cost_their_neighbours_nothing(running_cluster: Cluster, tmp_path: Path):
     source = tmp_path / "in"
     source.mkdir()
     for number in range(40):
@@ -79,7 +79,9 @@ def test_broken_images_get_their_own_rows_and_cost_their_neighbours_nothing(busy
     (source / ".hidden.png").write_bytes(grey_png(0, SIZE))
     (source / "notes.txt").write_text("not an image")
 
-    printed = busy_house.run_ok("classify", str(source), "--model", "digits", "--json", "-o", str(tmp_path / "out.csv"))
+    printed = running_cluster.run_ok(
+        "classify", str(source), "--model", "digits", "--json", "-o", str(tmp_path / "out.csv")
+    )
 
     record = json.loads(printed)
     assert (record["state"], record["num_images"], record["num_failed"]) == ("partial", 40, 6)
@@ -97,7 +99,7 @@ def test_broken_images_get_their_own_rows_and_cost_their_neighbours_nothing(busy
     assert summary["listing"]["skipped"] == {".txt": 1, "hidden": 1}
 
 
-def test_odd_file_names_survive_into_every_format_and_back(busy_house: House, tmp_path: Path):
+def test_odd_file_names_survive_into_every_format_and_back(running_cluster: Cluster, tmp_path: Path):
     source = tmp_path / "in"
     source.mkdir()
     names = [
@@ -111,7 +113,7 @@ def test_odd_file_names_survive_into_every_format_and_back(busy_house: House, tm
 
     for output_format in FORMATS:
         manifest = tmp_path / f"out.{output_format}"
-        busy_house.run_ok("classify", str(source), "--model", "digits", "-o", str(manifest))
+        running_cluster.run_ok("classify", str(source), "--model", "digits", "-o", str(manifest))
 
         manifest.read_text(encoding="utf-8")
         assert sorted(os.fsencode(row.path) for row in FORMATS[output_format].read(manifest)) == sorted(names)
@@ -121,7 +123,7 @@ def test_odd_file_names_survive_into_every_format_and_back(busy_house: House, tm
     assert "new\nline.png" in cells
 
 
-def test_lists_standard_input_globs_and_single_images_are_sources_too(busy_house: House, tmp_path: Path):
+def test_lists_standard_input_globs_and_single_images_are_sources_too(running_cluster: Cluster, tmp_path: Path):
     source = tmp_path / "in"
     make_pngs(source, 5)
     (tmp_path / "list.txt").write_text("in/00000/00000003.png\nin/gone.png\n../outside.png\n")
@@ -130,7 +132,7 @@ def test_lists_standard_input_globs_and_single_images_are_sources_too(busy_house
     def rows_of(*arguments: str, input: bytes | None = None) -> list[tuple[str, str | None]]:
         manifest = tmp_path / "out.jsonl"
         options = ("--model", "digits", "--overwrite", "-o", str(manifest))
-        busy_house.run_ok("classify", *arguments, *options, input=input, cwd=tmp_path)
+        running_cluster.run_ok("classify", *arguments, *options, input=input, cwd=tmp_path)
         return [(row.path, row.prediction.error_code) for row in FORMATS["jsonl"].read(manifest)]
 
     assert rows_of("list.txt") == [
@@ -146,59 +148,61 @@ def test_lists_standard_input_globs_and_single_images_are_sources_too(busy_house
     assert rows_of("in/00000/00000004.png") == [("00000004.png", None)]
 
 
-def test_an_existing_output_is_replaced_only_if_that_is_asked_for(busy_house: House, tmp_path: Path):
+def test_an_existing_output_is_replaced_only_if_that_is_asked_for(running_cluster: Cluster, tmp_path: Path):
     make_pngs(tmp_path / "in", 3)
     (tmp_path / "out.csv").write_text("mine")
     command = ("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
 
-    refused = busy_house.run(*command)
+    refused = running_cluster.run(*command)
 
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
     assert (tmp_path / "out.csv").read_text() == "mine"
-    busy_house.run_ok(*command, "--overwrite")
+    running_cluster.run_ok(*command, "--overwrite")
     assert len(list(FORMATS["csv"].read(tmp_path / "out.csv"))) == 3
 
 
-def test_more_failures_than_allowed_stop_the_job_with_exit_code_3_and_no_manifest(busy_house: House, tmp_path: Path):
+def test_more_failures_than_allowed_stop_the_job_with_exit_code_3_and_no_manifest(
+    running_cluster: Cluster, tmp_path: Path
+):
     source = tmp_path / "in"
     source.mkdir()
     for number in range(30):
         (source / f"{number}.png").write_bytes(b"rubbish" if number % 2 else grey_png(0, SIZE))
 
     command = ("classify", str(source), "--model", "digits", "-o", str(tmp_path / "out.csv"))
-    stopped = busy_house.run(*command, "--max-failures", "10%")
+    stopped = running_cluster.run(*command, "--max-failures", "10%")
 
     assert stopped.returncode == 3, stopped.stderr
     assert "more than the 3 allowed" in stopped.stderr
     assert not list(tmp_path.glob("*out.csv*"))
-    assert busy_house.run(*command, "--max-failures", "50%").returncode == 0
+    assert running_cluster.run(*command, "--max-failures", "50%").returncode == 0
 
 
-def test_one_idempotency_key_is_one_job_and_another_spec_under_it_is_refused(busy_house: House, tmp_path: Path):
+def test_one_idempotency_key_is_one_job_and_another_spec_under_it_is_refused(running_cluster: Cluster, tmp_path: Path):
     make_pngs(tmp_path / "in", 3)
     command = ("classify", str(tmp_path / "in"), "--model", "digits", "--idempotency-key", "monday")
     output = ("-o", str(tmp_path / "out.csv"))
-    before = len(busy_house.jobs())
+    before = len(running_cluster.jobs())
 
-    first = json.loads(busy_house.run_ok(*command, *output, "--json"))
-    second = json.loads(busy_house.run_ok(*command, *output, "--json"))
-    other = busy_house.run(*command, "-o", str(tmp_path / "other.csv"))
+    first = json.loads(running_cluster.run_ok(*command, *output, "--json"))
+    second = json.loads(running_cluster.run_ok(*command, *output, "--json"))
+    other = running_cluster.run(*command, "-o", str(tmp_path / "other.csv"))
 
     assert second == first
-    assert len(busy_house.jobs()) == before + 1
+    assert len(running_cluster.jobs()) == before + 1
     assert other.returncode == 2
     assert "stands for another request" in other.stderr
 
 
-def test_a_damaged_manifest_is_detected(busy_house: House, tmp_path: Path):
+def test_a_damaged_manifest_is_detected(running_cluster: Cluster, tmp_path: Path):
     make_pngs(tmp_path / "in", 20)
     manifest = tmp_path / "out.csv"
-    busy_house.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(manifest))
+    running_cluster.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(manifest))
     lines = manifest.read_text().splitlines(keepends=True)
 
     manifest.write_text("".join(lines[:5] + lines[6:]))
-    done = busy_house.run("results", "verify", str(manifest))
+    done = running_cluster.run("results", "verify", str(manifest))
 
     assert done.returncode == 1
     assert "rows: the summary says 20, found 19" in done.stderr
@@ -207,13 +211,13 @@ def test_a_damaged_manifest_is_detected(busy_house: House, tmp_path: Path):
 
 
 @pytest.mark.skipif(not PATHOLOGICAL.exists(), reason="the pathological files are not on this machine")
-def test_over_a_thousand_broken_and_odd_files_end_as_rows(busy_house: House, tmp_path: Path):
+def test_over_a_thousand_broken_and_odd_files_end_as_rows(running_cluster: Cluster, tmp_path: Path):
     with (PATHOLOGICAL / "MANIFEST.csv").open(newline="") as file:
         loads = {row["path"]: row["load"] == "ok" and row["rgb"] == "ok" for row in csv.DictReader(file)}
     files = {str(path.relative_to(PATHOLOGICAL)) for path in PATHOLOGICAL.rglob("*") if path.is_file()}
     unnamed = {"MANIFEST.csv"} | {path for path in files if path.startswith("bmpsuite/html/")}
 
-    printed = busy_house.run_ok(
+    printed = running_cluster.run_ok(
         "classify", str(PATHOLOGICAL), "--model", "digits", "--all-files", "--json", "-o", str(tmp_path / "out.jsonl")
     )
 

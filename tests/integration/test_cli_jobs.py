@@ -18,7 +18,7 @@ import pytest
 from orchestrator.contract.jobs.job_folder import JobFolder
 from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
-from tests.support.workers import COMMAND, House, enable_interrupts
+from tests.support.workers import COMMAND, Cluster, enable_interrupts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -26,18 +26,18 @@ LONG_ENOUGH = 9000  # photographs: a minute of work, always cancelled
 TABLE = r"([\d,]+)/9,000 images  \d+ images/s  0 failed  .* left"
 
 
-def environment(house: House) -> dict[str, str]:
-    """Of a command in a house."""
+def environment(cluster: Cluster) -> dict[str, str]:
+    """Of a command in a cluster."""
     own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    return own | {"PIGEONHOLE_HOME": str(house.home), "PIGEONHOLE_SERVER_URL": house.server.url}
+    return own | {"PIGEONHOLE_HOME": str(cluster.home), "PIGEONHOLE_SERVER_URL": cluster.server.url}
 
 
-def start(house: House, *arguments: str) -> subprocess.Popen[bytes]:
+def start(cluster: Cluster, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a command with pipes to it."""
     pipe = subprocess.PIPE
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env=environment(house),
+        env=environment(cluster),
         stdin=pipe,
         stdout=pipe,
         stderr=pipe,
@@ -45,11 +45,11 @@ def start(house: House, *arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-def footprint(house: House, outbox: Path) -> tuple[object, ...]:
+def footprint(cluster: Cluster, outbox: Path) -> tuple[object, ...]:
     """All that a submission could leave behind: jobs, names in the ledger, files at the output."""
-    keys = {key for key in house.ledger.client.scan_iter() if ":job:" in key or "submission" in key}
-    outputs = house.ledger.client.hgetall("{pigeonhole}:outputs")
-    return house.jobs(), keys, outputs, house.ledger.active(), sorted(os.listdir(outbox))
+    keys = {key for key in cluster.ledger.client.scan_iter() if ":job:" in key or "submission" in key}
+    outputs = cluster.ledger.client.hgetall("{pigeonhole}:outputs")
+    return cluster.jobs(), keys, outputs, cluster.ledger.active(), sorted(os.listdir(outbox))
 
 
 @pytest.fixture
@@ -110,36 +110,36 @@ def quick_job(session_house: House, tmp_path_factory: pytest.TempPathFactory) ->
     ],
 )
 def test_an_invalid_command_prints_one_line_exits_with_a_code_and_leaves_nothing_behind(
-    busy_house: House, tmp_path: Path, outbox: Path, source: str, options: list[str], code: int, told: str
+    running_cluster: Cluster, tmp_path: Path, outbox: Path, source: str, options: list[str], code: int, told: str
 ):
     make_pngs(tmp_path / "in", 2)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".hidden.png").touch()
     (tmp_path / "empty" / "notes.txt").touch()
-    before = footprint(busy_house, outbox)
+    before = footprint(running_cluster, outbox)
 
     model = [] if "--model" in options else ["--model", "digits"]
-    done = busy_house.run("classify", source, *model, *options, cwd=tmp_path, input=b"")
+    done = running_cluster.run("classify", source, *model, *options, cwd=tmp_path, input=b"")
 
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert (done.stderr.count("\n"), done.stdout) == (1, "")
-    assert footprint(busy_house, outbox) == before
+    assert footprint(running_cluster, outbox) == before
 
 
-def test_an_output_folder_that_cannot_be_written_to_is_refused(busy_house: House, tmp_path: Path, outbox: Path):
+def test_an_output_folder_that_cannot_be_written_to_is_refused(running_cluster: Cluster, tmp_path: Path, outbox: Path):
     make_pngs(tmp_path / "in", 2)
-    before = footprint(busy_house, outbox)
+    before = footprint(running_cluster, outbox)
     outbox.chmod(0o500)
     refused = [*COMMAND, "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(outbox / "x.csv")]
     command = [*WITHOUT_PRIVILEGES, *refused] if os.geteuid() == 0 else refused
 
-    done = subprocess.run(command, env=environment(busy_house), capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(running_cluster), capture_output=True, text=True)
 
     outbox.chmod(0o700)
     assert done.returncode == 2, done.stderr
     assert done.stderr == f"error: cannot write to the folder {str(outbox)!r} of the output\n"
-    assert footprint(busy_house, outbox) == before
+    assert footprint(running_cluster, outbox) == before
 
 
 # Root may write anywhere by its capabilities; without these it is the owner, whom modes bind.
@@ -149,12 +149,12 @@ WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 class Terminal:
     """A command on a pseudo-terminal of so many columns."""
 
-    def __init__(self, house: House, columns: int, *arguments: str) -> None:
+    def __init__(self, cluster: Cluster, columns: int, *arguments: str) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
             [*COMMAND, *arguments],
-            env=environment(house) | {"TERM": "xterm"},
+            env=environment(cluster) | {"TERM": "xterm"},
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -183,10 +183,10 @@ class Terminal:
 # A job that has ended
 
 
-def test_status_shows_how_a_job_ended(busy_house: House, quick_job: tuple[str, Path]):
+def test_status_shows_how_a_job_ended(running_cluster: Cluster, quick_job: tuple[str, Path]):
     job, manifest = quick_job
 
-    record = json.loads(busy_house.run_ok("status", job, "--json"))
+    record = json.loads(running_cluster.run_ok("status", job, "--json"))
 
     wanted = ("job", "kind", "state", "num_images", "num_done", "num_failed", "model", "output", "result")
     assert [record[name] for name in wanted] == [
@@ -194,21 +194,21 @@ def test_status_shows_how_a_job_ended(busy_house: House, quick_job: tuple[str, P
     ]  # fmt: skip
 
 
-def test_watch_of_an_ended_job_prints_its_manifest(busy_house: House, quick_job: tuple[str, Path]):
+def test_watch_of_an_ended_job_prints_its_manifest(running_cluster: Cluster, quick_job: tuple[str, Path]):
     job, manifest = quick_job
 
-    done = busy_house.run("watch", job)
+    done = running_cluster.run("watch", job)
 
     assert (done.returncode, done.stdout) == (0, f"{manifest}\n")
     assert re.match(rf"job {job}: partial: 20 images, 2 failed, ", done.stderr)
     assert f"`pigeonhole results errors {job}`" in done.stderr
 
 
-def test_results_are_shown_by_job_or_by_manifest(busy_house: House, quick_job: tuple[str, Path]):
+def test_results_are_shown_by_job_or_by_manifest(running_cluster: Cluster, quick_job: tuple[str, Path]):
     job, manifest = quick_job
 
-    shown = json.loads(busy_house.run_ok("results", "show", str(manifest), "--json", "--limit", "3"))
-    failed = json.loads(busy_house.run_ok("results", "errors", job, "--json"))
+    shown = json.loads(running_cluster.run_ok("results", "show", str(manifest), "--json", "--limit", "3"))
+    failed = json.loads(running_cluster.run_ok("results", "errors", job, "--json"))
 
     assert [row["path"] for row in shown["rows"]] == [f"00000/0000000{number}.png" for number in range(3)]
     assert shown["summary"]["job"] == job
@@ -225,30 +225,34 @@ def test_results_are_shown_by_job_or_by_manifest(busy_house: House, quick_job: t
 class TestWhileAJobIsAtWork:
     """One slow job, which none of these ends."""
 
-    def test_its_output_is_refused_to_another(self, busy_house: House, tmp_path: Path, running_job: tuple[str, Path]):
+    def test_its_output_is_refused_to_another(
+        self, running_cluster: Cluster, tmp_path: Path, running_job: tuple[str, Path]
+    ):
         job, output = running_job
         make_pngs(tmp_path / "in", 2)
-        before = busy_house.jobs()
+        before = running_cluster.jobs()
 
-        done = busy_house.run("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(output))
+        done = running_cluster.run("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(output))
 
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: job {job} will write {output};")
         assert done.stderr.count("\n") == 1
-        assert busy_house.jobs() == before
+        assert running_cluster.jobs() == before
 
-    def test_the_workers_are_listed_with_what_they_do(self, busy_house: House, running_job: tuple[str, Path]):
-        [worker] = json.loads(busy_house.run_ok("workers", "list", "--json"))
+    def test_the_workers_are_listed_with_what_they_do(self, running_cluster: Cluster, running_job: tuple[str, Path]):
+        [worker] = json.loads(running_cluster.run_ok("workers", "list", "--json"))
 
         assert (worker["alive"], worker["device"]) == (True, "cpu")
         assert worker["queues"] == ["classify", "train", "finalize"]
         assert running_job[0] in worker["doing"]
-        assert worker["pid"] == busy_house.workers[0].process.pid
+        assert worker["pid"] == running_cluster.workers[0].process.pid
 
-    def test_watch_says_plain_lines_where_there_is_no_terminal(self, busy_house: House, running_job: tuple[str, Path]):
+    def test_watch_says_plain_lines_where_there_is_no_terminal(
+        self, running_cluster: Cluster, running_job: tuple[str, Path]
+    ):
         job = running_job[0]
 
-        done = busy_house.run("watch", job, "--timeout", "0.2")
+        done = running_cluster.run("watch", job, "--timeout", "0.2")
 
         assert (done.returncode, done.stdout) == (124, "")
         lines = done.stderr.splitlines()
@@ -256,16 +260,16 @@ class TestWhileAJobIsAtWork:
         assert lines[-1] == f"job {job} has not ended within 200 ms; it continues"
         assert "\x1b" not in done.stderr
 
-    def test_wait_gives_up_when_its_time_is_over(self, busy_house: House, running_job: tuple[str, Path]):
+    def test_wait_gives_up_when_its_time_is_over(self, running_cluster: Cluster, running_job: tuple[str, Path]):
         job = running_job[0]
 
-        done = busy_house.run("wait", job, "--timeout", "0.5")
+        done = running_cluster.run("wait", job, "--timeout", "0.5")
 
         assert done.returncode == 124
         assert done.stderr == f"job {job} is still running after 500 ms\n"
 
     def test_watch_on_a_terminal_is_a_live_table_and_an_interrupt_leaves_the_job_running(
-        self, busy_house: House, running_job: tuple[str, Path]
+        self, running_cluster: Cluster, running_job: tuple[str, Path]
     ):
         job = running_job[0]
         terminal = Terminal(busy_house, 60, "watch", job)
@@ -277,13 +281,13 @@ class TestWhileAJobIsAtWork:
         assert f"{job} running" in terminal.read()
         last = f"job {job} continues; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it"
         assert terminal.read().strip().splitlines()[-1] == last
-        assert not busy_house.record(job).ended
+        assert not running_cluster.record(job).ended
 
     @pytest.mark.parametrize("columns", [30, 200])
     def test_the_live_table_keeps_to_two_lines_however_wide_the_terminal_is(
-        self, busy_house: House, running_job: tuple[str, Path], columns: int
+        self, running_cluster: Cluster, running_job: tuple[str, Path], columns: int
     ):
-        terminal = Terminal(busy_house, columns, "watch", running_job[0], "--timeout", "1")
+        terminal = Terminal(running_cluster, columns, "watch", running_job[0], "--timeout", "1")
 
         assert terminal.ends() == 124
         lines = [line for line in terminal.read().partition("job ")[0].splitlines() if line]
@@ -293,31 +297,31 @@ class TestWhileAJobIsAtWork:
 
 
 def test_a_cancelled_job_ends_without_a_manifest_and_with_the_worst_exit_code(
-    busy_house: House, quick_job: tuple[str, Path], running_job: tuple[str, Path]
+    running_cluster: Cluster, quick_job: tuple[str, Path], running_job: tuple[str, Path]
 ):
     job, output = running_job
-    waiting = start(busy_house, "wait", quick_job[0], job)
+    waiting = start(running_cluster, "wait", quick_job[0], job)
 
-    done = busy_house.run("cancel", job)
+    done = running_cluster.run("cancel", job)
 
     assert (done.returncode, done.stderr) == (0, f"job {job} is being cancelled\n")
     out, err = waiting.communicate(timeout=60)
     assert (waiting.returncode, out, err) == (1, b"", b"")
-    outcome = busy_house.outcome(job)
+    outcome = running_cluster.outcome(job)
     assert (outcome.state, outcome.num_images, outcome.result) == ("cancelled", LONG_ENOUGH, None)
     assert os.listdir(output.parent) == []
-    shown = busy_house.run("results", "show", job)
+    shown = running_cluster.run("results", "show", job)
     assert (shown.returncode, "has published no manifest: it is cancelled" in shown.stderr) == (4, True)
-    again = busy_house.run("cancel", job)
+    again = running_cluster.run("cancel", job)
     assert (again.returncode, again.stderr) == (0, f"job {job} has ended already: cancelled\n")
 
 
-def test_an_interrupt_while_listing_ends_the_job_with_a_message(busy_house: House, tmp_path: Path, outbox: Path):
+def test_an_interrupt_while_listing_ends_the_job_with_a_message(running_cluster: Cluster, tmp_path: Path, outbox: Path):
     make_pngs(tmp_path / "in", 2)
     command = ("classify", "-", "--root", str(tmp_path / "in"), "--model", "digits", "-o", str(outbox / "x.csv"))
     names = b"00000/00000000.png\n" * 600
-    before = set(busy_house.jobs())
-    listing = start(busy_house, *command)
+    before = set(running_cluster.jobs())
+    listing = start(running_cluster, *command)
     assert listing.stdin is not None
     listing.stdin.write(names)
     listing.stdin.flush()
@@ -326,19 +330,19 @@ def test_an_interrupt_while_listing_ends_the_job_with_a_message(busy_house: Hous
     listing.send_signal(signal.SIGINT)
     err = listing.communicate(timeout=30)[1].decode()
 
-    [job] = set(busy_house.jobs()) - before
+    [job] = set(running_cluster.jobs()) - before
     assert listing.returncode == 130
     assert err.splitlines()[-1] == f"error: interrupted before all images were listed: job {job} ends; submit it again"
     assert "Traceback" not in err
-    assert (busy_house.outcome(job).state, busy_house.outcome(job).error) == (
+    assert (running_cluster.outcome(job).state, running_cluster.outcome(job).error) == (
         "failed",
         "listing - ended early: it was interrupted",
     )
     assert os.listdir(outbox) == []
 
 
-def test_doctor_finds_nothing_wrong_in_a_healthy_installation(busy_house: House):
-    findings = {finding["name"]: finding for finding in json.loads(busy_house.run_ok("doctor", "--json"))}
+def test_doctor_finds_nothing_wrong_in_a_healthy_installation(running_cluster: Cluster):
+    findings = {finding["name"]: finding for finding in json.loads(running_cluster.run_ok("doctor", "--json"))}
 
     assert [name for name, finding in findings.items() if not finding["ok"]] == []
     assert list(findings) == ["python", "torch", "home", "program", "server", "workers", "jobs", "models"]
@@ -350,29 +354,29 @@ def test_doctor_finds_nothing_wrong_in_a_healthy_installation(busy_house: House)
 
 
 def test_without_a_worker_a_job_is_refused_or_waits_and_a_cancel_ends_it_immediately(
-    house: House, tmp_path: Path, outbox: Path
+    cluster: Cluster, tmp_path: Path, outbox: Path
 ):
     make_pngs(tmp_path / "in", 3)
     command = ("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(outbox / "x.csv"))
-    before = footprint(house, outbox)
+    before = footprint(cluster, outbox)
 
-    refused = house.run(*command)
+    refused = cluster.run(*command)
 
     assert refused.returncode == 69
     assert refused.stderr == (
         "error: no worker listens to the queue 'classify'; start one with `pigeonhole worker`, "
         "or let the job wait for one with --detach\n"
     )
-    assert footprint(house, outbox) == before
-    job = house.submit(*command)
-    assert (house.record(job).state, house.record(job).num_images) == ("queued", 3)
+    assert footprint(cluster, outbox) == before
+    job = cluster.submit(*command)
+    assert (cluster.record(job).state, cluster.record(job).num_images) == ("queued", 3)
 
-    cancelled = json.loads(house.run_ok("cancel", job, "--json"))
+    cancelled = json.loads(cluster.run_ok("cancel", job, "--json"))
 
     assert cancelled == {"job": job, "state": "cancelled"}
-    outcome = JobFolder.open(house.settings, job).outcome()
+    outcome = JobFolder.open(cluster.settings, job).outcome()
     assert outcome is not None
     assert (outcome.state, outcome.num_images) == ("cancelled", 3)
-    assert house.ledger.active() == set()
-    assert house.ledger.owner_of_output(str(outbox / "x.csv")) is None
-    assert house.run("wait", job).returncode == 1
+    assert cluster.ledger.active() == set()
+    assert cluster.ledger.owner_of_output(str(outbox / "x.csv")) is None
+    assert cluster.run("wait", job).returncode == 1

@@ -27,12 +27,12 @@ def make_digits(folder: Path, num_images: int = 40) -> Path:
     return folder
 
 
-def freeze_child(house: House) -> psutil.Process:
+def freeze_child(cluster: Cluster) -> psutil.Process:
     """The process that evaluates, frozen while it begins, so that it is at work whenever the test likes."""
     found: list[psutil.Process] = []
 
     def look() -> bool:
-        for worker in house.workers:
+        for worker in cluster.workers:
             for process in psutil.Process(worker.process.pid).children(recursive=True):
                 if "modeling.training.process" in process.cmdline():
                     process.suspend()
@@ -43,10 +43,10 @@ def freeze_child(house: House) -> psutil.Process:
     return found[0]
 
 
-def test_an_evaluation_leaves_figures_and_a_report_and_prints_them(busy_house: House, tmp_path: Path):
+def test_an_evaluation_leaves_figures_and_a_report_and_prints_them(running_cluster: Cluster, tmp_path: Path):
     data = make_digits(tmp_path / "in")
 
-    done = busy_house.run("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+    done = running_cluster.run("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
 
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
@@ -62,7 +62,7 @@ def test_an_evaluation_leaves_figures_and_a_report_and_prints_them(busy_house: H
 def test_without_an_output_the_job_keeps_it_and_json_is_the_document(busy_house: House, tmp_path: Path):
     data, before = make_digits(tmp_path / "in"), busy_house.jobs()
 
-    printed = json.loads(busy_house.run_ok("models", "evaluate", "digits@1", str(data), "--json"))
+    printed = json.loads(running_cluster.run_ok("models", "evaluate", "digits@1", str(data), "--json"))
 
     [job] = set(busy_house.jobs()) - set(before)
     folder = JobFolder.open(busy_house.settings, job)
@@ -72,26 +72,26 @@ def test_without_an_output_the_job_keeps_it_and_json_is_the_document(busy_house:
     assert outcome is not None
     assert (outcome.state, outcome.result, outcome.num_images) == ("succeeded", str(folder.evaluation), 40)
     assert json.loads(folder.events.read_text().splitlines()[-1])["event"] == "evaluate"
-    record = json.loads(busy_house.run_ok("status", job, "--json"))
+    record = json.loads(running_cluster.run_ok("status", job, "--json"))
     assert (record["kind"], record["model"], record["source"]) == ("evaluate", "digits@1", str(data))
-    assert busy_house.run("results", "show", job).returncode == 4
+    assert running_cluster.run("results", "show", job).returncode == 4
 
 
-def test_an_invalid_evaluation_is_refused_immediately_and_leaves_nothing(busy_house: House, tmp_path: Path):
+def test_an_invalid_evaluation_is_refused_immediately_and_leaves_nothing(running_cluster: Cluster, tmp_path: Path):
     data = make_digits(tmp_path / "in")
     (data / "1").rename(data / "eleven")
-    before = busy_house.jobs()
+    before = running_cluster.jobs()
 
-    stranger = busy_house.run("models", "evaluate", "digits", str(data))
-    nowhere = busy_house.run("models", "evaluate", "digits", str(tmp_path / "nowhere"))
-    unknown = busy_house.run("models", "evaluate", "digit", str(data))
-    there = busy_house.run("models", "evaluate", "digits", str(make_digits(tmp_path / "b")), "-o", str(tmp_path))
+    stranger = running_cluster.run("models", "evaluate", "digits", str(data))
+    nowhere = running_cluster.run("models", "evaluate", "digits", str(tmp_path / "nowhere"))
+    unknown = running_cluster.run("models", "evaluate", "digit", str(data))
+    there = running_cluster.run("models", "evaluate", "digits", str(make_digits(tmp_path / "b")), "-o", str(tmp_path))
 
     assert [done.returncode for done in (stranger, nowhere, unknown, there)] == [2, 4, 4, 2]
     assert "'eleven', which the model does not know" in stranger.stderr
     assert f"output {str(tmp_path)!r} exists; name a folder that does not" in there.stderr
     assert all(done.stderr.count("\n") == 1 for done in (stranger, nowhere, unknown, there))
-    assert busy_house.jobs() == before
+    assert running_cluster.jobs() == before
 
 
 def publish_two(house: House, name: str) -> ModelStore:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.contract.queues import ALL_QUEUES
 from tests.support.published_models import make_pngs
 from tests.support.server import wait_until
-from tests.support.workers import House
+from tests.support.workers import Cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -24,9 +24,9 @@ MAX_GROWTH_BYTES = 8 << 20  # of the submitting process, from its first doorbell
 class Watch(threading.Thread):
     """Records the highest number of doorbells, and of bytes in the submitting process, while a job runs."""
 
-    def __init__(self, house: House, pid: int) -> None:
+    def __init__(self, cluster: Cluster, pid: int) -> None:
         super().__init__(daemon=True)
-        self._house = house
+        self._house = cluster
         self._process = psutil.Process(pid)
         self.most_bells = 0
         self.first_size = self.largest_size = self._process.memory_info().rss
@@ -49,13 +49,13 @@ def list_lines(numbers: range) -> bytes:
 
 
 def test_100_000_images_take_flat_memory_few_doorbells_and_few_bytes_a_shard_on_the_server(
-    house: House, tmp_path: Path
+    cluster: Cluster, tmp_path: Path
 ):
     make_pngs(tmp_path / "in", NUM_IMAGES)
-    house.hire()
+    cluster.start_worker()
     reading, writing = os.pipe()
 
-    submitter = house.start(
+    submitter = cluster.start(
         "classify", "-", "--root", str(tmp_path / "in"), "--model", "digits",
         "-o", str(tmp_path / "out.csv"), "--shard-size", str(SHARD_SIZE),
         stdin=reading,
@@ -79,13 +79,13 @@ def test_100_000_images_take_flat_memory_few_doorbells_and_few_bytes_a_shard_on_
     watch.join()
 
     num_shards = -(-NUM_IMAGES // SHARD_SIZE)
-    assert house.outcome(job).num_done == NUM_IMAGES
+    assert cluster.outcome(job).num_done == NUM_IMAGES
     assert early.num_done > 0
     assert not early.listed
     assert watch.most_bells <= 4
     assert key_bytes / num_shards < MAX_BYTES_A_SHARD
     assert watch.largest_size - watch.first_size < MAX_GROWTH_BYTES
-    assert house.run_ok("results", "verify", str(tmp_path / "out.csv")).startswith(
+    assert cluster.run_ok("results", "verify", str(tmp_path / "out.csv")).startswith(
         f"{tmp_path}/out.csv: {NUM_IMAGES} rows"
     )
     assert sum(1 for _ in os.scandir(tmp_path)) < 20

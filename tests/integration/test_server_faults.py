@@ -65,12 +65,12 @@ def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(
     job = submit(house, photographs, tmp_path / "out.csv")
     house.wait_for(job, 48)
 
-    house.server.kill()
+    cluster.server.kill()
     if memory == "empty":
-        house.server.lose_files()
+        cluster.server.lose_files()
     elif memory == "with its last second lost":
-        house.server.lose_last_second()
-    house.server.start()
+        cluster.server.lose_last_second()
+    cluster.server.start()
 
     assert house.outcome(job).state == "succeeded"
     assert (tmp_path / "out.csv").read_bytes() == undisturbed
@@ -89,7 +89,7 @@ def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(
         house.server.kill()
         house.server.start()
 
-        assert house.outcome(job).state == "succeeded", house.logs()
+        assert cluster.outcome(job).state == "succeeded", cluster.logs()
 
 
 def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
@@ -115,7 +115,7 @@ def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
 def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(house: House, tmp_path: Path):
     """Without `ack_patch` the worker stays alive after this but takes no more doorbells."""
     proxy = StallingProxy(
-        house.server.folder / "proxy.sock", f"{house.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
+        cluster.server.folder / "proxy.sock", f"{cluster.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
     )
     worker = house.one_worker(PIGEONHOLE_SERVER_URL=proxy.url)
     make_pngs(tmp_path / "in", 10)
@@ -125,7 +125,7 @@ def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(house: Ho
     wait_until(proxy.stalled.is_set, what="an acknowledgement is stalled")
     second = submit(house, tmp_path / "in", tmp_path / "second.csv")
 
-    assert house.outcome(first).state == "succeeded", house.logs()
-    assert house.outcome(second).state == "succeeded", house.logs()
+    assert cluster.outcome(first).state == "succeeded", cluster.logs()
+    assert cluster.outcome(second).state == "succeeded", cluster.logs()
     assert worker.process.poll() is None
     proxy.close()

@@ -17,12 +17,12 @@ from workers.training.run import MAX_DEATHS
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
-def training_child(house: House) -> psutil.Process:
+def training_child(cluster: Cluster) -> psutil.Process:
     """The training process, once it runs."""
     found: list[psutil.Process] = []
 
     def look() -> bool:
-        for worker in house.workers:
+        for worker in cluster.workers:
             for process in psutil.Process(worker.process.pid).children(recursive=True):
                 if "modeling.training.process" in process.cmdline():
                     found.append(process)
@@ -37,41 +37,41 @@ def wait_for_epoch(house: House, job: str) -> None:
     wait_until(lambda: '"epoch"' in house.record(job).progress, what="an epoch is over", timeout_s=JOB_PATIENCE_S)
 
 
-def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(busy_house: House, tmp_path: Path):
+def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(running_cluster: Cluster, tmp_path: Path):
     data = make_shapes(tmp_path / "shapes")
 
-    printed = busy_house.run_ok("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "8", "--json")
+    printed = running_cluster.run_ok("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "8", "--json")
 
     record = json.loads(printed)
     assert (record["state"], record["result"], record["num_images"]) == ("succeeded", "bars@1", 60)
-    version = ModelStore(busy_house.settings.models).resolve("bars")
-    card = ModelStore(busy_house.settings.models).card("bars")
+    version = ModelStore(running_cluster.settings.models).resolve("bars")
+    card = ModelStore(running_cluster.settings.models).card("bars")
     assert card.labels == ("lying", "standing")
     assert record["metrics"] == card.metrics
     assert card.metrics["test_accuracy"] >= 0.8
     assert Classifier.load(version.path).labels == card.labels
-    events = [json.loads(line) for line in JobFolder.open(busy_house.settings, record["job"]).events.open()]
+    events = [json.loads(line) for line in JobFolder.open(running_cluster.settings, record["job"]).events.open()]
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == list(range(1, 9))
     assert all({"loss", "accuracy"} <= event.keys() for event in events if event["event"] == "epoch")
-    assert json.loads(busy_house.run_ok("models", "show", "bars", "--json"))["digest"] == version.digest
-    busy_house.run_ok("classify", str(data), "--model", "bars@1", "-o", str(tmp_path / "out.csv"))
+    assert json.loads(running_cluster.run_ok("models", "show", "bars", "--json"))["digest"] == version.digest
+    running_cluster.run_ok("classify", str(data), "--model", "bars@1", "-o", str(tmp_path / "out.csv"))
     counts = read_json(tmp_path / "out.csv.summary.json")["counts"]["labels"]
     assert counts.keys() == {"lying", "standing"}
 
 
-def test_unusable_training_data_is_refused_immediately_and_leaves_nothing(busy_house: House, tmp_path: Path):
-    before = busy_house.jobs()
+def test_unusable_training_data_is_refused_immediately_and_leaves_nothing(running_cluster: Cluster, tmp_path: Path):
+    before = running_cluster.jobs()
     (tmp_path / "one" / "only").mkdir(parents=True)
 
-    missing = busy_house.run("train", str(tmp_path / "nowhere"), "--name", "x")
-    lonely = busy_house.run("train", str(tmp_path / "one"), "--name", "x")
-    bad_name = busy_house.run("train", str(make_shapes(tmp_path / "shapes")), "--name", "../x")
+    missing = running_cluster.run("train", str(tmp_path / "nowhere"), "--name", "x")
+    lonely = running_cluster.run("train", str(tmp_path / "one"), "--name", "x")
+    bad_name = running_cluster.run("train", str(make_shapes(tmp_path / "shapes")), "--name", "../x")
 
     assert [done.returncode for done in (missing, lonely, bad_name)] == [4, 2, 2]
     assert all(
         done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") for done in (missing, lonely, bad_name)
     )
-    assert busy_house.jobs() == before
+    assert running_cluster.jobs() == before
 
 
 def test_a_cancelled_training_ends_its_process_and_publishes_nothing(busy_house: House, tmp_path: Path):
@@ -89,16 +89,16 @@ def test_a_cancelled_training_ends_its_process_and_publishes_nothing(busy_house:
     assert busy_house.run("models", "show", "cancelled").returncode == 4
 
 
-def kill_training(house: House, job: str) -> None:
+def kill_training(cluster: Cluster, job: str) -> None:
     """Kill the training process, as the kernel does when memory runs out."""
-    wait_for_epoch(house, job)
-    child = training_child(house)
+    wait_for_epoch(cluster, job)
+    child = training_child(cluster)
     child.kill()
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
 
 
-def events_of(house: House, job: str) -> list[dict]:
-    lines = JobFolder.open(house.settings, job).events.read_text().splitlines()
+def events_of(cluster: Cluster, job: str) -> list[dict]:
+    lines = JobFolder.open(cluster.settings, job).events.read_text().splitlines()
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 

@@ -14,7 +14,7 @@ from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.jobs.submit import JobClient
 from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
-from tests.support.workers import House, read_json
+from tests.support.workers import Cluster, read_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -54,9 +54,9 @@ def published_files(manifest: Path) -> tuple[bytes, bytes]:
     return manifest.read_bytes(), summary_path(manifest).read_bytes()
 
 
-def is_idle(house: House, num_workers: int) -> bool:
+def is_idle(cluster: Cluster, num_workers: int) -> bool:
     """Whether this number of workers is alive and idle."""
-    living = [worker for worker in house.ledger.live_workers.workers() if worker.alive]
+    living = [worker for worker in cluster.ledger.live_workers.workers() if worker.alive]
     return len(living) == num_workers and all(worker.doing == "idle" for worker in living)
 
 

@@ -1,4 +1,4 @@
-"""A whole house for a test: a home, a server, real worker processes, and the `pigeonhole` command."""
+"""A cluster for a test: a home, a server, real worker processes, and the `pigeonhole` command."""
 
 import contextlib
 import itertools
@@ -76,8 +76,8 @@ class Worker:
 
 
 @dataclass
-class House:
-    """Everything of one installation."""
+class Cluster:
+    """A home, its server and its workers."""
 
     home: Path
     server: Server
@@ -87,7 +87,7 @@ class House:
 
     @property
     def settings(self) -> Settings:
-        """As the processes of this house see them."""
+        """The settings of the processes of this cluster."""
         return Settings(home=self.home, server_url=self.server.url)  # type: ignore[arg-type]  # parsed by pydantic
 
     @property
@@ -119,7 +119,7 @@ class House:
                 [*COMMAND, *arguments], env=self._environment(), stdin=stdin, stdout=log, stderr=log
             )
 
-    def hire(self, *, wait: bool = True, **environment: str) -> Worker:
+    def start_worker(self, *, wait: bool = True, **environment: str) -> Worker:
         """Start a worker, and wait until it is ready."""
         log = self.home.parent / f"worker-{next(self._numbers)}.log"
         with log.open("wb") as file:
@@ -233,10 +233,10 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def open_house(home: Path, server: Server, **environment: str) -> Iterator[House]:
-    """For fixtures: a house that is closed at the end."""
-    house = House(home, server, environment)
+def open_cluster(home: Path, server: Server, **environment: str) -> Iterator[Cluster]:
+    """For fixtures: a cluster whose workers are ended at the end."""
+    cluster = Cluster(home, server, environment)
     try:
-        yield house
+        yield cluster
     finally:
-        house.close()
+        cluster.close()
