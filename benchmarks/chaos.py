@@ -281,7 +281,7 @@ def main() -> None:
         inject_faults(run, arguments.minutes * 60)
         wait_for_end(run)
         figures = check_promises(run)
-        for worker in run.target.house.workers if arguments.logs is not None else ():
+        for worker in run.target.cluster.workers if arguments.logs is not None else ():
             arguments.logs.mkdir(parents=True, exist_ok=True)
             (arguments.logs / worker.log.name).write_bytes(worker.log.read_bytes())
     show(figures)

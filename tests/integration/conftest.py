@@ -10,7 +10,7 @@ from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
 from tests.support.published_models import publish_model
 from tests.support.server import Server, find_server, running_server
-from tests.support.workers import House, open_house
+from tests.support.workers import Cluster, open_cluster
 
 # Of workers and trainings, too: networks in tests are tiny, and threads that wait for each other cost most on a busy
 # machine.
@@ -53,34 +53,34 @@ def ledger(server: Server) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, server: Server) -> Iterator[House]:
+def cluster(tmp_path: Path, server: Server) -> Iterator[Cluster]:
     """A home of the test's own with a model `digits`, an empty server, and nobody at work."""
     publish_model(tmp_path / "home" / "models", "digits")
-    yield from open_house(tmp_path / "home", server)
+    yield from open_cluster(tmp_path / "home", server)
 
 
 @pytest.fixture(scope="session")
-def session_house(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[House]:
+def session_cluster(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[Cluster]:
     """One home with a model `digits`, one server and the workers that are alive, for all tests that share them.
 
     Its leases are short: tests kill workers and wait until another takes over.
     """
-    home = tmp_path_factory.mktemp("house") / "home"
+    home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
     with running_server() as server:
-        yield from open_house(home, server, PIGEONHOLE_LEASE_S="3")
+        yield from open_cluster(home, server, PIGEONHOLE_LEASE_S="3")
 
 
 @pytest.fixture
-def shared_house(session_house: House) -> Iterator[House]:
-    """The house of the session with whichever workers are alive; the jobs that the test leaves are cancelled."""
-    before = session_house.ledger.active()
-    yield session_house
-    session_house.end_jobs(keep=before)
+def shared_cluster(session_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster of the session with whichever workers are alive; the jobs that the test leaves are cancelled."""
+    before = session_cluster.ledger.active()
+    yield session_cluster
+    session_cluster.end_jobs(keep=before)
 
 
 @pytest.fixture
-def busy_house(shared_house: House) -> House:
-    """The house of the session with one warm worker, which the test may kill, stop or freeze."""
-    shared_house.one_worker()
-    return shared_house
+def running_cluster(shared_cluster: Cluster) -> Cluster:
+    """The cluster of the session with one warm worker, which the test may kill, stop or freeze."""
+    shared_cluster.one_worker()
+    return shared_cluster

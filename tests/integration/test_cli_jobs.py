@@ -69,29 +69,29 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="class")
 def running_job(
-    session_house: House, photographs: Path, tmp_path_factory: pytest.TempPathFactory
+    session_cluster: Cluster, photographs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     """A job that is at work while all tests of a class look at it, and its output."""
-    session_house.one_worker()
+    session_cluster.one_worker()
     output = tmp_path_factory.mktemp("out") / "slow.csv"
     options = ("--model", "digits", "--shard-size", "8", "-o", str(output))
-    job = session_house.submit("classify", str(photographs), *options)
-    session_house.wait_for(job, 1)
+    job = session_cluster.submit("classify", str(photographs), *options)
+    session_cluster.wait_for(job, 1)
     yield job, output
-    session_house.run("cancel", job)
-    session_house.outcome(job)
+    session_cluster.run("cancel", job)
+    session_cluster.outcome(job)
 
 
 @pytest.fixture(scope="module")
-def quick_job(session_house: House, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def quick_job(session_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A job of twenty images, two of them broken, that has ended; and its manifest."""
-    session_house.one_worker()
+    session_cluster.one_worker()
     folder = tmp_path_factory.mktemp("quick")
     make_pngs(folder / "in", 18)
     for name, data in (("broken.png", b"rubbish"), ("empty.png", b"")):
         (folder / "in" / name).write_bytes(data)
-    job = session_house.submit("classify", str(folder / "in"), "--model", "digits", "-o", str(folder / "quick.csv"))
-    session_house.outcome(job)
+    job = session_cluster.submit("classify", str(folder / "in"), "--model", "digits", "-o", str(folder / "quick.csv"))
+    session_cluster.outcome(job)
     return job, folder / "quick.csv"
 
 
@@ -272,7 +272,7 @@ class TestWhileAJobIsAtWork:
         self, running_cluster: Cluster, running_job: tuple[str, Path]
     ):
         job = running_job[0]
-        terminal = Terminal(busy_house, 60, "watch", job)
+        terminal = Terminal(running_cluster, 60, "watch", job)
         wait_until(lambda: len(set(re.findall(TABLE, terminal.read()))) > 1, what="the table moves")
 
         terminal.process.send_signal(signal.SIGINT)
@@ -325,7 +325,7 @@ def test_an_interrupt_while_listing_ends_the_job_with_a_message(running_cluster:
     assert listing.stdin is not None
     listing.stdin.write(names)
     listing.stdin.flush()
-    wait_until(lambda: len(busy_house.ledger.active()) == 1, what="the job is submitted")
+    wait_until(lambda: len(running_cluster.ledger.active()) == 1, what="the job is submitted")
 
     listing.send_signal(signal.SIGINT)
     err = listing.communicate(timeout=30)[1].decode()

@@ -10,7 +10,7 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.job_folder import JobFolder
 from tests.support.published_models import make_pngs, publish_model
 from tests.support.server import wait_until
-from tests.support.workers import JOB_PATIENCE_S, House, read_json
+from tests.support.workers import JOB_PATIENCE_S, Cluster, read_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -59,13 +59,13 @@ def test_an_evaluation_leaves_figures_and_a_report_and_prints_them(running_clust
     assert "succeeded" in done.stderr
 
 
-def test_without_an_output_the_job_keeps_it_and_json_is_the_document(busy_house: House, tmp_path: Path):
-    data, before = make_digits(tmp_path / "in"), busy_house.jobs()
+def test_without_an_output_the_job_keeps_it_and_json_is_the_document(running_cluster: Cluster, tmp_path: Path):
+    data, before = make_digits(tmp_path / "in"), running_cluster.jobs()
 
     printed = json.loads(running_cluster.run_ok("models", "evaluate", "digits@1", str(data), "--json"))
 
-    [job] = set(busy_house.jobs()) - set(before)
-    folder = JobFolder.open(busy_house.settings, job)
+    [job] = set(running_cluster.jobs()) - set(before)
+    folder = JobFolder.open(running_cluster.settings, job)
     assert printed == read_json(folder.evaluation / "evaluation.json")
     assert {path.name for path in folder.evaluation.iterdir()} == FILES
     outcome = folder.outcome()
@@ -94,96 +94,98 @@ def test_an_invalid_evaluation_is_refused_immediately_and_leaves_nothing(running
     assert running_cluster.jobs() == before
 
 
-def publish_two(house: House, name: str) -> ModelStore:
+def publish_two(cluster: Cluster, name: str) -> ModelStore:
     """Publish a model and a second version of it that answers otherwise."""
-    publish_model(house.home / "models", name)
-    store = ModelStore(house.settings.models)
-    store.publish(publish_model(house.home / "others" / "models", name, seed=1).path, name)
+    publish_model(cluster.home / "models", name)
+    store = ModelStore(cluster.settings.models)
+    store.publish(publish_model(cluster.home / "others" / "models", name, seed=1).path, name)
     return store
 
 
-def test_an_alias_that_moves_changes_no_job_that_was_submitted_with_it(busy_house: House, tmp_path: Path):
-    store = publish_two(busy_house, "moving")
+def test_an_alias_that_moves_changes_no_job_that_was_submitted_with_it(running_cluster: Cluster, tmp_path: Path):
+    store = publish_two(running_cluster, "moving")
     store.set_alias(store.resolve("moving@1"), "champion")
     data = make_digits(tmp_path / "in")
 
-    with busy_house.workers[0].frozen():
-        job = busy_house.submit("models", "evaluate", "moving@champion", str(data), "-o", str(tmp_path / "out"))
+    with running_cluster.workers[0].frozen():
+        job = running_cluster.submit("models", "evaluate", "moving@champion", str(data), "-o", str(tmp_path / "out"))
         store.set_alias(store.resolve("moving@2"), "champion")
-        kept = busy_house.run("models", "remove", "moving@1", "--yes")
+        kept = running_cluster.run("models", "remove", "moving@1", "--yes")
 
-    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
+    assert running_cluster.outcome(job).state == "succeeded", running_cluster.logs()
     assert read_json(tmp_path / "out" / "evaluation.json")["model"] == "moving@1"
     assert (kept.returncode, f"moving@1 is used by job {job}" in kept.stderr) == (1, True)
-    busy_house.run_ok("models", "remove", "moving@1", "--yes")
+    running_cluster.run_ok("models", "remove", "moving@1", "--yes")
     assert [version.ref for version in store.list() if version.name == "moving"] == ["moving@2"]
 
 
-def test_a_job_whose_model_is_gone_fails_and_says_so(busy_house: House, tmp_path: Path):
-    store = publish_two(busy_house, "gone")
+def test_a_job_whose_model_is_gone_fails_and_says_so(running_cluster: Cluster, tmp_path: Path):
+    store = publish_two(running_cluster, "gone")
 
-    with busy_house.workers[0].frozen():
-        job = busy_house.submit("models", "evaluate", "gone@1", str(make_digits(tmp_path / "in")))
+    with running_cluster.workers[0].frozen():
+        job = running_cluster.submit("models", "evaluate", "gone@1", str(make_digits(tmp_path / "in")))
         store.remove(store.resolve("gone@1"))  # as the command does not, while the job has not ended
 
-    outcome = busy_house.outcome(job)
+    outcome = running_cluster.outcome(job)
     assert outcome.state == "failed"
     assert outcome.error == "evaluation failed: model 'gone@1' was removed; versions of 'gone': 2"
 
 
-def test_an_output_that_appears_meanwhile_is_left_alone_and_the_job_fails(busy_house: House, tmp_path: Path):
+def test_an_output_that_appears_meanwhile_is_left_alone_and_the_job_fails(running_cluster: Cluster, tmp_path: Path):
     command = ("models", "evaluate", "digits", str(make_digits(tmp_path / "in")), "-o", str(tmp_path / "out"))
 
-    with busy_house.workers[0].frozen():
-        job = busy_house.submit(*command)
+    with running_cluster.workers[0].frozen():
+        job = running_cluster.submit(*command)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").touch()
-        taken = busy_house.run(*command, "--detach")
+        taken = running_cluster.run(*command, "--detach")
 
-    outcome = busy_house.outcome(job)
+    outcome = running_cluster.outcome(job)
     assert outcome.state == "failed"
     assert "appeared while the job ran" in (outcome.error or "")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
     assert taken.returncode == 2
 
 
-def test_an_evaluation_whose_worker_is_killed_dies_with_it_and_is_done_by_another(busy_house: House, tmp_path: Path):
+def test_an_evaluation_whose_worker_is_killed_dies_with_it_and_is_done_by_another(
+    running_cluster: Cluster, tmp_path: Path
+):
     data = make_digits(tmp_path / "in")
-    [first] = busy_house.workers
-    job = busy_house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
-    child = freeze_child(busy_house)
+    [first] = running_cluster.workers
+    job = running_cluster.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+    child = freeze_child(running_cluster)
 
     first.kill()
     child.resume()
     wait_until(lambda: not child.is_running(), what="the evaluation's process is gone")
     assert not (tmp_path / "out").exists()
-    busy_house.hire()
+    running_cluster.start_worker()
 
-    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
+    assert running_cluster.outcome(job).state == "succeeded", running_cluster.logs()
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert read_json(tmp_path / "out" / "evaluation.json")["num_images"] == 40
 
 
-def test_a_cancelled_evaluation_ends_its_process_and_publishes_nothing(busy_house: House, tmp_path: Path):
+def test_a_cancelled_evaluation_ends_its_process_and_publishes_nothing(running_cluster: Cluster, tmp_path: Path):
     data = make_digits(tmp_path / "in")
-    job = busy_house.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
-    child = freeze_child(busy_house)
+    job = running_cluster.submit("models", "evaluate", "digits", str(data), "-o", str(tmp_path / "out"))
+    child = freeze_child(running_cluster)
 
-    busy_house.run_ok("cancel", job)
+    running_cluster.run_ok("cancel", job)
 
-    assert busy_house.outcome(job).state == "cancelled"
+    assert running_cluster.outcome(job).state == "cancelled"
     wait_until(lambda: not child.is_running(), what="the evaluation's process is gone")
     assert not (tmp_path / "out").exists()
-    assert not JobFolder.open(busy_house.settings, job).evaluation.exists()
+    assert not JobFolder.open(running_cluster.settings, job).evaluation.exists()
 
 
-def test_an_evaluation_that_is_killed_is_done_again(busy_house: House, tmp_path: Path):
-    job = busy_house.submit("models", "evaluate", "digits", str(make_digits(tmp_path / "in")))
+def test_an_evaluation_that_is_killed_is_done_again(running_cluster: Cluster, tmp_path: Path):
+    job = running_cluster.submit("models", "evaluate", "digits", str(make_digits(tmp_path / "in")))
 
-    freeze_child(busy_house).kill()
+    freeze_child(running_cluster).kill()
 
-    assert busy_house.outcome(job).state == "succeeded"
+    assert running_cluster.outcome(job).state == "succeeded"
     assert (
         "the evaluation was killed by signal 9; trying again"
-        in JobFolder.open(busy_house.settings, job).events.read_text()
+        in JobFolder.open(running_cluster.settings, job).events.read_text()
     )

@@ -26,7 +26,7 @@ class Watch(threading.Thread):
 
     def __init__(self, cluster: Cluster, pid: int) -> None:
         super().__init__(daemon=True)
-        self._house = cluster
+        self._cluster = cluster
         self._process = psutil.Process(pid)
         self.most_bells = 0
         self.first_size = self.largest_size = self._process.memory_info().rss
@@ -34,7 +34,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Poll twenty times per second."""
-        ledger = self._house.ledger
+        ledger = self._cluster.ledger
         while not self.ended.wait(0.05):
             self.most_bells = max(self.most_bells, sum(ledger.queue_length(queue) for queue in ALL_QUEUES))
             try:
@@ -64,17 +64,17 @@ def test_100_000_images_take_flat_memory_few_doorbells_and_few_bytes_a_shard_on_
     with open(writing, "wb") as pipe:
         pipe.write(list_lines(range(NUM_FIRST)))
         pipe.flush()
-        wait_until(lambda: bool(house.ledger.active()), what="the job is there")
-        [job] = house.ledger.active()
-        house.wait_for(job, 1)
-        early = house.record(job)
-        watch = Watch(house, submitter.pid)  # only now: ringing the first doorbell brought kombu's transport in
+        wait_until(lambda: bool(cluster.ledger.active()), what="the job is there")
+        [job] = cluster.ledger.active()
+        cluster.wait_for(job, 1)
+        early = cluster.record(job)
+        watch = Watch(cluster, submitter.pid)  # only now: ringing the first doorbell brought kombu's transport in
         watch.start()
         pipe.write(list_lines(range(NUM_FIRST, NUM_IMAGES)))
-    wait_until(lambda: house.record(job).listed, what="all is listed")
-    house.wait_for(job, NUM_IMAGES // 2)
-    key_bytes = house.server.key_bytes()
-    assert submitter.wait(300) == 0, house.logs()
+    wait_until(lambda: cluster.record(job).listed, what="all is listed")
+    cluster.wait_for(job, NUM_IMAGES // 2)
+    key_bytes = cluster.server.key_bytes()
+    assert submitter.wait(300) == 0, cluster.logs()
     watch.ended.set()
     watch.join()
 

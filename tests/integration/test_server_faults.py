@@ -11,7 +11,7 @@ from orchestrator.contract.server import SOCKET_TIMEOUT_S
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import running_server, wait_until
 from tests.support.stalling_proxy import StallingProxy
-from tests.support.workers import House, open_house
+from tests.support.workers import Cluster, open_cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -19,19 +19,19 @@ NUM_IMAGES = 240
 
 
 @pytest.fixture(scope="module")
-def own_house(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[House]:
-    """A house whose server may be killed and frozen; its workers outlive that, and serve the next test."""
-    home = tmp_path_factory.mktemp("house") / "home"
+def own_cluster(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[Cluster]:
+    """A cluster whose server may be killed and frozen; its workers outlive that, and serve the next test."""
+    home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
     with running_server() as server:
-        yield from open_house(home, server, PIGEONHOLE_LEASE_S="3")
+        yield from open_cluster(home, server, PIGEONHOLE_LEASE_S="3")
 
 
 @pytest.fixture
-def house(own_house: House) -> House:
-    """The module's house; its server runs."""
-    own_house.server.start()
-    return own_house
+def cluster(own_cluster: Cluster) -> Cluster:
+    """The module's cluster; its server runs."""
+    own_cluster.server.start()
+    return own_cluster
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +43,27 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(own_house: House, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def undisturbed(own_cluster: Cluster, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The manifest of a job over the photographs that nothing happened to."""
-    own_house.one_worker()
+    own_cluster.one_worker()
     manifest = tmp_path_factory.mktemp("undisturbed") / "out.csv"
-    job = submit(own_house, photographs, manifest)
-    assert own_house.outcome(job).state == "succeeded", own_house.logs()
+    job = submit(own_cluster, photographs, manifest)
+    assert own_cluster.outcome(job).state == "succeeded", own_cluster.logs()
     return manifest.read_bytes()
 
 
-def submit(house: House, source: Path, output: Path, *, shard_size: int = 16) -> str:
+def submit(cluster: Cluster, source: Path, output: Path, *, shard_size: int = 16) -> str:
     options = ("--model", "digits", "-o", str(output), "--shard-size", str(shard_size))
-    return house.submit("classify", str(source), *options)
+    return cluster.submit("classify", str(source), *options)
 
 
 @pytest.mark.parametrize("memory", ["with its append-only file", "with its last second lost", "empty"])
 def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(
-    house: House, photographs: Path, undisturbed: bytes, tmp_path: Path, memory: str
+    cluster: Cluster, photographs: Path, undisturbed: bytes, tmp_path: Path, memory: str
 ):
-    house.one_worker()
-    job = submit(house, photographs, tmp_path / "out.csv")
-    house.wait_for(job, 48)
+    cluster.one_worker()
+    job = submit(cluster, photographs, tmp_path / "out.csv")
+    cluster.wait_for(job, 48)
 
     cluster.server.kill()
     if memory == "empty":
@@ -72,58 +72,58 @@ def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(
         cluster.server.lose_last_second()
     cluster.server.start()
 
-    assert house.outcome(job).state == "succeeded"
+    assert cluster.outcome(job).state == "succeeded"
     assert (tmp_path / "out.csv").read_bytes() == undisturbed
     assert len(list(FORMATS["csv"].read(tmp_path / "out.csv"))) == NUM_IMAGES
-    house.run_ok("results", "verify", str(tmp_path / "out.csv"))
+    cluster.run_ok("results", "verify", str(tmp_path / "out.csv"))
 
 
 def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(
-    house: House, photographs: Path, tmp_path: Path
+    cluster: Cluster, photographs: Path, tmp_path: Path
 ):
-    house.one_worker(PIGEONHOLE_SLICE_S="0.05")
+    cluster.one_worker(PIGEONHOLE_SLICE_S="0.05")
 
     for attempt in range(3):
-        job = submit(house, photographs, tmp_path / f"{attempt}.csv", shard_size=4)
-        house.wait_for(job, 20 + 40 * attempt)
-        house.server.kill()
-        house.server.start()
+        job = submit(cluster, photographs, tmp_path / f"{attempt}.csv", shard_size=4)
+        cluster.wait_for(job, 20 + 40 * attempt)
+        cluster.server.kill()
+        cluster.server.start()
 
         assert cluster.outcome(job).state == "succeeded", cluster.logs()
 
 
 def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
-    house: House, photographs: Path, tmp_path: Path
+    cluster: Cluster, photographs: Path, tmp_path: Path
 ):
-    worker = house.one_worker(PIGEONHOLE_SLICE_S="0.05")
+    worker = cluster.one_worker(PIGEONHOLE_SLICE_S="0.05")
     make_pngs(tmp_path / "after", 10)
-    job = submit(house, photographs, tmp_path / "out.csv", shard_size=4)
-    house.wait_for(job, 20)
+    job = submit(cluster, photographs, tmp_path / "out.csv", shard_size=4)
+    cluster.wait_for(job, 20)
 
-    house.server.freeze()
-    patient = redis.Redis.from_url(house.server.url, socket_timeout=SOCKET_TIMEOUT_S + 5, retry=None)
+    cluster.server.freeze()
+    patient = redis.Redis.from_url(cluster.server.url, socket_timeout=SOCKET_TIMEOUT_S + 5, retry=None)
     with pytest.raises(redis.TimeoutError):  # by then the worker's calls have failed
         patient.ping()
-    house.server.thaw()
+    cluster.server.thaw()
 
-    assert house.outcome(job).state == "succeeded", house.logs()
-    after = submit(house, tmp_path / "after", tmp_path / "after.csv")
-    assert house.outcome(after).state == "succeeded", house.logs()
+    assert cluster.outcome(job).state == "succeeded", cluster.logs()
+    after = submit(cluster, tmp_path / "after", tmp_path / "after.csv")
+    assert cluster.outcome(after).state == "succeeded", cluster.logs()
     assert worker.process.poll() is None
 
 
-def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(house: House, tmp_path: Path):
+def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(cluster: Cluster, tmp_path: Path):
     """Without `ack_patch` the worker stays alive after this but takes no more doorbells."""
     proxy = StallingProxy(
         cluster.server.folder / "proxy.sock", f"{cluster.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
     )
-    worker = house.one_worker(PIGEONHOLE_SERVER_URL=proxy.url)
+    worker = cluster.one_worker(PIGEONHOLE_SERVER_URL=proxy.url)
     make_pngs(tmp_path / "in", 10)
 
     proxy.arm()
-    first = submit(house, tmp_path / "in", tmp_path / "first.csv")
+    first = submit(cluster, tmp_path / "in", tmp_path / "first.csv")
     wait_until(proxy.stalled.is_set, what="an acknowledgement is stalled")
-    second = submit(house, tmp_path / "in", tmp_path / "second.csv")
+    second = submit(cluster, tmp_path / "in", tmp_path / "second.csv")
 
     assert cluster.outcome(first).state == "succeeded", cluster.logs()
     assert cluster.outcome(second).state == "succeeded", cluster.logs()

@@ -11,7 +11,7 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.job_folder import JobFolder
 from tests.support.published_models import make_shapes
 from tests.support.server import wait_until
-from tests.support.workers import JOB_PATIENCE_S, House, read_json
+from tests.support.workers import JOB_PATIENCE_S, Cluster, read_json
 from workers.training.run import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -32,9 +32,9 @@ def training_child(cluster: Cluster) -> psutil.Process:
     return found[0]
 
 
-def wait_for_epoch(house: House, job: str) -> None:
+def wait_for_epoch(cluster: Cluster, job: str) -> None:
     """Wait until a training is well on its way."""
-    wait_until(lambda: '"epoch"' in house.record(job).progress, what="an epoch is over", timeout_s=JOB_PATIENCE_S)
+    wait_until(lambda: '"epoch"' in cluster.record(job).progress, what="an epoch is over", timeout_s=JOB_PATIENCE_S)
 
 
 def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(running_cluster: Cluster, tmp_path: Path):
@@ -74,19 +74,19 @@ def test_unusable_training_data_is_refused_immediately_and_leaves_nothing(runnin
     assert running_cluster.jobs() == before
 
 
-def test_a_cancelled_training_ends_its_process_and_publishes_nothing(busy_house: House, tmp_path: Path):
-    job = busy_house.submit(
+def test_a_cancelled_training_ends_its_process_and_publishes_nothing(running_cluster: Cluster, tmp_path: Path):
+    job = running_cluster.submit(
         "train", str(make_shapes(tmp_path / "in")), "--name", "cancelled", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(busy_house, job)
-    child = training_child(busy_house)
+    wait_for_epoch(running_cluster, job)
+    child = training_child(running_cluster)
 
-    busy_house.run_ok("cancel", job)
+    running_cluster.run_ok("cancel", job)
 
-    assert busy_house.outcome(job).state == "cancelled"
+    assert running_cluster.outcome(job).state == "cancelled"
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
-    assert busy_house.run("wait", job).returncode == 1
-    assert busy_house.run("models", "show", "cancelled").returncode == 4
+    assert running_cluster.run("wait", job).returncode == 1
+    assert running_cluster.run("models", "show", "cancelled").returncode == 4
 
 
 def kill_training(cluster: Cluster, job: str) -> None:
@@ -102,66 +102,70 @@ def events_of(cluster: Cluster, job: str) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(busy_house: House, tmp_path: Path):
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(
+    running_cluster: Cluster, tmp_path: Path
+):
     data = make_shapes(tmp_path / "in")
     spec = ("train", str(data), "--arch", "mlp", "--epochs", "80", "--name")
-    job = busy_house.submit(*spec, "killed")
+    job = running_cluster.submit(*spec, "killed")
 
-    kill_training(busy_house, job)
+    kill_training(running_cluster, job)
 
-    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
-    busy_house.run_ok(*spec, "undisturbed")
-    store = ModelStore(busy_house.settings.models)
+    assert running_cluster.outcome(job).state == "succeeded", running_cluster.logs()
+    running_cluster.run_ok(*spec, "undisturbed")
+    store = ModelStore(running_cluster.settings.models)
     assert store.resolve("killed").digest == store.resolve("undisturbed").digest
-    resumed = [event for event in events_of(busy_house, job) if event["event"] == "resumed"]
+    resumed = [event for event in events_of(running_cluster, job) if event["event"] == "resumed"]
     assert len(resumed) == 1
     assert resumed[0]["epoch"] >= 1
 
 
 def test_a_training_that_is_killed_time_after_time_ends_as_failed_with_its_last_lines(
-    busy_house: House, tmp_path: Path
+    running_cluster: Cluster, tmp_path: Path
 ):
-    job = busy_house.submit(
+    job = running_cluster.submit(
         "train", str(make_shapes(tmp_path / "in")), "--name", "mortal", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(busy_house, job)
-    with (JobFolder.open(busy_house.settings, job).path / "training.log").open("a") as log:
+    wait_for_epoch(running_cluster, job)
+    with (JobFolder.open(running_cluster.settings, job).path / "training.log").open("a") as log:
         log.write("the last thing it said\n")
 
     for _ in range(MAX_DEATHS):
-        kill_training(busy_house, job)
+        kill_training(running_cluster, job)
 
-    outcome = busy_house.outcome(job)
+    outcome = running_cluster.outcome(job)
     assert outcome.state == "failed"
     assert "signal 9" in (outcome.error or "")
     assert "the last thing it said" in (outcome.error or "")
 
 
-def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(busy_house: House, tmp_path: Path):
-    [first] = busy_house.workers
+def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(
+    running_cluster: Cluster, tmp_path: Path
+):
+    [first] = running_cluster.workers
     data = make_shapes(tmp_path / "in")
-    job = busy_house.submit("train", str(data), "--name", "inherited", "--arch", "mlp", "--epochs", "80")
-    wait_for_epoch(busy_house, job)
-    child = training_child(busy_house)
+    job = running_cluster.submit("train", str(data), "--name", "inherited", "--arch", "mlp", "--epochs", "80")
+    wait_for_epoch(running_cluster, job)
+    child = training_child(running_cluster)
 
     first.kill()
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
-    busy_house.hire()
+    running_cluster.start_worker()
 
-    assert busy_house.outcome(job).state == "succeeded", busy_house.logs()
-    assert ModelStore(busy_house.settings.models).resolve("inherited").version == 1
+    assert running_cluster.outcome(job).state == "succeeded", running_cluster.logs()
+    assert ModelStore(running_cluster.settings.models).resolve("inherited").version == 1
 
 
-def test_a_worker_told_to_stop_hands_its_training_back(busy_house: House, tmp_path: Path):
-    [worker] = busy_house.workers
-    job = busy_house.submit(
+def test_a_worker_told_to_stop_hands_its_training_back(running_cluster: Cluster, tmp_path: Path):
+    [worker] = running_cluster.workers
+    job = running_cluster.submit(
         "train", str(make_shapes(tmp_path / "in")), "--name", "handed-back", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(busy_house, job)
+    wait_for_epoch(running_cluster, job)
 
     worker.terminate()
 
     assert worker.process.wait(60) == 0
-    record = busy_house.record(job)
+    record = running_cluster.record(job)
     assert (record.state, record.error) == ("running", "")
-    assert busy_house.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:returned") == 1
+    assert running_cluster.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:returned") == 1

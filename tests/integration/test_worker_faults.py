@@ -30,18 +30,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(session_house: House, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(session_cluster: Cluster, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of a job over the photographs that nothing happened to."""
-    session_house.one_worker()
+    session_cluster.one_worker()
     manifest = tmp_path_factory.mktemp("undisturbed") / "out.csv"
-    job = submit_slow_job(session_house, photographs, manifest)
-    assert session_house.outcome(job).state == "succeeded", session_house.logs()
+    job = submit_slow_job(session_cluster, photographs, manifest)
+    assert session_cluster.outcome(job).state == "succeeded", session_cluster.logs()
     return manifest
 
 
-def submit_slow_job(house: House, source: Path, output: Path, *, shard_size: int = 16) -> str:
+def submit_slow_job(cluster: Cluster, source: Path, output: Path, *, shard_size: int = 16) -> str:
     options = ("--model", "digits", "-o", str(output), "--shard-size", str(shard_size))
-    return house.submit("classify", str(source), *options)
+    return cluster.submit("classify", str(source), *options)
 
 
 def workers_of(manifest: Path) -> set[str]:
@@ -61,86 +61,88 @@ def is_idle(cluster: Cluster, num_workers: int) -> bool:
 
 
 def test_a_job_whose_worker_is_killed_goes_on_with_another_and_ends_byte_for_byte_the_same(
-    busy_house: House, tmp_path: Path, photographs: Path, undisturbed: Path
+    running_cluster: Cluster, tmp_path: Path, photographs: Path, undisturbed: Path
 ):
-    [first] = busy_house.workers
+    [first] = running_cluster.workers
 
-    disturbed = submit_slow_job(busy_house, photographs, tmp_path / "disturbed.csv")
-    busy_house.wait_for(disturbed, 32)
+    disturbed = submit_slow_job(running_cluster, photographs, tmp_path / "disturbed.csv")
+    running_cluster.wait_for(disturbed, 32)
     first.kill()
-    busy_house.hire()
+    running_cluster.start_worker()
 
-    assert busy_house.outcome(disturbed).state == "succeeded"
+    assert running_cluster.outcome(disturbed).state == "succeeded"
     assert (tmp_path / "disturbed.csv").read_bytes() == undisturbed.read_bytes()
     assert len(list(FORMATS["csv"].read(tmp_path / "disturbed.csv"))) == NUM_IMAGES
     assert len(workers_of(tmp_path / "disturbed.csv") - workers_of(undisturbed)) == 1
     assert len(workers_of(tmp_path / "disturbed.csv")) == 2
-    busy_house.run_ok("results", "verify", str(tmp_path / "disturbed.csv"))
+    running_cluster.run_ok("results", "verify", str(tmp_path / "disturbed.csv"))
 
 
 def test_a_worker_that_was_frozen_for_longer_than_its_lease_spoils_nothing_and_works_on(
-    busy_house: House, tmp_path: Path, photographs: Path, undisturbed: Path
+    running_cluster: Cluster, tmp_path: Path, photographs: Path, undisturbed: Path
 ):
-    [worker] = busy_house.workers
-    disturbed = submit_slow_job(busy_house, photographs, tmp_path / "disturbed.csv")
-    busy_house.wait_for(disturbed, 32)
+    [worker] = running_cluster.workers
+    disturbed = submit_slow_job(running_cluster, photographs, tmp_path / "disturbed.csv")
+    running_cluster.wait_for(disturbed, 32)
 
     with worker.frozen():
-        assert busy_house.ledger.client.zcard(f"{{pigeonhole}}:job:{disturbed}:leases") > 0
-        assert busy_house.record(disturbed).num_done < NUM_IMAGES
-        busy_house.hire()
-        outcome = busy_house.outcome(disturbed)
+        assert running_cluster.ledger.client.zcard(f"{{pigeonhole}}:job:{disturbed}:leases") > 0
+        assert running_cluster.record(disturbed).num_done < NUM_IMAGES
+        running_cluster.start_worker()
+        outcome = running_cluster.outcome(disturbed)
         published = published_files(tmp_path / "disturbed.csv")
-    wait_until(lambda: is_idle(busy_house, num_workers=2), what="both are idle")
+    wait_until(lambda: is_idle(running_cluster, num_workers=2), what="both are idle")
 
     assert outcome.state == "succeeded"
     assert (tmp_path / "disturbed.csv").read_bytes() == undisturbed.read_bytes()
     assert len(workers_of(tmp_path / "disturbed.csv")) == 2
-    both = submit_slow_job(busy_house, photographs, tmp_path / "both.csv")
-    assert busy_house.outcome(both).state == "succeeded", busy_house.logs()
+    both = submit_slow_job(running_cluster, photographs, tmp_path / "both.csv")
+    assert running_cluster.outcome(both).state == "succeeded", running_cluster.logs()
     assert workers_of(tmp_path / "both.csv") == workers_of(tmp_path / "disturbed.csv")
     assert (tmp_path / "both.csv").read_bytes() == undisturbed.read_bytes()
     assert published_files(tmp_path / "disturbed.csv") == published
-    assert JobFolder.open(busy_house.settings, disturbed).outcome() == outcome
+    assert JobFolder.open(running_cluster.settings, disturbed).outcome() == outcome
 
 
-def test_a_child_that_is_killed_is_replaced_and_the_job_goes_on(busy_house: House, tmp_path: Path, photographs: Path):
-    [worker] = busy_house.workers
-    job = submit_slow_job(busy_house, photographs, tmp_path / "out.csv")
-    busy_house.wait_for(job, 16)
+def test_a_child_that_is_killed_is_replaced_and_the_job_goes_on(
+    running_cluster: Cluster, tmp_path: Path, photographs: Path
+):
+    [worker] = running_cluster.workers
+    job = submit_slow_job(running_cluster, photographs, tmp_path / "out.csv")
+    running_cluster.wait_for(job, 16)
 
     [child] = [
         child for child in psutil.Process(worker.process.pid).children() if "spawn_main" in " ".join(child.cmdline())
     ]
     child.kill()
 
-    assert busy_house.outcome(job).state == "succeeded"
+    assert running_cluster.outcome(job).state == "succeeded"
     assert worker.process.poll() is None
 
 
 def test_a_worker_told_to_stop_hands_back_its_shards_at_once_and_ends_well(
-    busy_house: House, tmp_path: Path, photographs: Path
+    running_cluster: Cluster, tmp_path: Path, photographs: Path
 ):
-    [worker] = busy_house.workers
-    job = submit_slow_job(busy_house, photographs, tmp_path / "out.csv")
-    busy_house.wait_for(job, 16)
+    [worker] = running_cluster.workers
+    job = submit_slow_job(running_cluster, photographs, tmp_path / "out.csv")
+    running_cluster.wait_for(job, 16)
 
     worker.terminate()
 
-    assert worker.process.wait(60) == 0, busy_house.logs()
-    record = busy_house.record(job)
+    assert worker.process.wait(60) == 0, running_cluster.logs()
+    record = running_cluster.record(job)
     assert record.state == "running"
-    assert busy_house.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:leases") == 0
-    assert busy_house.ledger.live_workers.workers() == []
-    busy_house.hire()
-    assert busy_house.outcome(job).state == "succeeded"
-    assert json.loads(busy_house.run_ok("status", job, "--json"))["num_done"] == NUM_IMAGES
+    assert running_cluster.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:leases") == 0
+    assert running_cluster.ledger.live_workers.workers() == []
+    running_cluster.start_worker()
+    assert running_cluster.outcome(job).state == "succeeded"
+    assert json.loads(running_cluster.run_ok("status", job, "--json"))["num_done"] == NUM_IMAGES
 
 
-def test_a_second_signal_stops_a_worker_at_once(busy_house: House, tmp_path: Path, photographs: Path):
-    [worker] = busy_house.workers
-    job = submit_slow_job(busy_house, photographs, tmp_path / "out.csv", shard_size=NUM_IMAGES)
-    wait_until(lambda: busy_house.record(job).state == "running", what="the job runs")
+def test_a_second_signal_stops_a_worker_at_once(running_cluster: Cluster, tmp_path: Path, photographs: Path):
+    [worker] = running_cluster.workers
+    job = submit_slow_job(running_cluster, photographs, tmp_path / "out.csv", shard_size=NUM_IMAGES)
+    wait_until(lambda: running_cluster.record(job).state == "running", what="the job runs")
     children = psutil.Process(worker.process.pid).children(recursive=True)
 
     worker.terminate()
@@ -152,7 +154,7 @@ def test_a_second_signal_stops_a_worker_at_once(busy_house: House, tmp_path: Pat
 
 
 def test_an_image_that_kills_its_worker_is_found_and_answered_and_its_mates_keep_their_answers(
-    shared_house: House, tmp_path: Path
+    shared_cluster: Cluster, tmp_path: Path
 ):
     make_pngs(tmp_path / "in", 40)
     killer = tmp_path / "in" / "00000" / "00000021.png"
@@ -173,12 +175,14 @@ def test_an_image_that_kills_its_worker_is_found_and_answered_and_its_mates_keep
         "except ImportError:\n"
         "    pass\n"
     )
-    shared_house.one_worker(
+    shared_cluster.one_worker(
         PYTHONPATH=f"{patches}{os.pathsep}{Path(__file__).resolve().parents[2]}", PIGEONHOLE_LEASE_S="0.5"
     )
 
-    job = shared_house.submit("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.jsonl"))
-    outcome = shared_house.outcome(job)
+    job = shared_cluster.submit(
+        "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.jsonl")
+    )
+    outcome = shared_cluster.outcome(job)
 
     assert (outcome.state, outcome.num_done, outcome.num_failed) == ("partial", 40, 1)
     rows = list(FORMATS["jsonl"].read(tmp_path / "out.jsonl"))
@@ -187,49 +191,51 @@ def test_an_image_that_kills_its_worker_is_found_and_answered_and_its_mates_keep
     ]
 
 
-def test_lost_and_doubled_doorbells_and_a_second_finalize_change_nothing(shared_house: House, tmp_path: Path):
+def test_lost_and_doubled_doorbells_and_a_second_finalize_change_nothing(shared_cluster: Cluster, tmp_path: Path):
     make_pngs(tmp_path / "in", 100)
-    shared_house.dismiss()
-    lost = shared_house.submit("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "lost.csv"))
-    shared_house.ledger.client.delete(CLASSIFY)
-    shared_house.one_worker()
+    shared_cluster.dismiss()
+    lost = shared_cluster.submit(
+        "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "lost.csv")
+    )
+    shared_cluster.ledger.client.delete(CLASSIFY)
+    shared_cluster.one_worker()
 
-    assert shared_house.outcome(lost).state == "succeeded"
+    assert shared_cluster.outcome(lost).state == "succeeded"
 
-    doubled = shared_house.submit(
+    doubled = shared_cluster.submit(
         "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "doubled.csv")
     )
-    client = JobClient(shared_house.settings)
+    client = JobClient(shared_cluster.settings)
     for _ in range(10):
         client.ring(CLASSIFY, doubled)
         client.ring(FINALIZE, doubled)
-    assert shared_house.outcome(doubled).state == "succeeded"
+    assert shared_cluster.outcome(doubled).state == "succeeded"
     summary = read_json(tmp_path / "doubled.csv.summary.json")
     manifest = (tmp_path / "doubled.csv").read_bytes()
-    outcome = JobFolder.open(shared_house.settings, doubled).outcome()
+    outcome = JobFolder.open(shared_cluster.settings, doubled).outcome()
     client.ring(FINALIZE, doubled)
-    wait_until(lambda: shared_house.ledger.queue_length(FINALIZE) == 0, what="the bell was heard")
+    wait_until(lambda: shared_cluster.ledger.queue_length(FINALIZE) == 0, what="the bell was heard")
 
     assert manifest == (tmp_path / "lost.csv").read_bytes()
     assert read_json(tmp_path / "doubled.csv.summary.json") == summary
-    assert JobFolder.open(shared_house.settings, doubled).outcome() == outcome
+    assert JobFolder.open(shared_cluster.settings, doubled).outcome() == outcome
 
 
-def test_a_submitter_that_dies_while_listing_ends_its_job_with_a_reason(busy_house: House, tmp_path: Path):
+def test_a_submitter_that_dies_while_listing_ends_its_job_with_a_reason(running_cluster: Cluster, tmp_path: Path):
     make_pngs(tmp_path / "in", 10)
     options = ("--model", "digits", "-o", str(tmp_path / "out.csv"), "--shard-size", "4", "--detach")
     reading, writing = os.pipe()
-    submitter = busy_house.start("classify", "-", "--root", str(tmp_path / "in"), *options, stdin=reading)
+    submitter = running_cluster.start("classify", "-", "--root", str(tmp_path / "in"), *options, stdin=reading)
     with open(writing, "w") as pipe:
         pipe.write("".join(f"00000/{number:08d}.png\n" for number in range(10)) + "x" * (1 << 20))
         pipe.flush()
-        wait_until(lambda: bool(busy_house.ledger.active()), what="the job is there")
-        [job] = busy_house.ledger.active()
+        wait_until(lambda: bool(running_cluster.ledger.active()), what="the job is there")
+        [job] = running_cluster.ledger.active()
         submitter.kill()
         submitter.wait()
-    busy_house.ledger.client.hset(f"{{pigeonhole}}:job:{job}", "lister_until", 0)
+    running_cluster.ledger.client.hset(f"{{pigeonhole}}:job:{job}", "lister_until", 0)
 
-    outcome = busy_house.outcome(job)
+    outcome = running_cluster.outcome(job)
 
     assert outcome.state == "failed"
     assert "ended before it had listed all images" in (outcome.error or "")
