@@ -126,7 +126,7 @@ def test_a_plan_for_people_names_the_bound_the_time_and_what_fails(home):
     lines = dict(line.split(maxsplit=1) for line in result.stdout.replace("limited by", "bound").splitlines())
     assert result.stderr == "measuring a sample on this machine; nothing is submitted\n"
     assert lines["source"] == "in: 21 images in 1 shard"
-    assert re.fullmatch(r"digits@1 by torch fp32, \d+ images in a batch", lines["model"])
+    assert re.fullmatch(r"digits@1 by \w+ \w+, \d+ images in a batch", lines["model"])  # whichever engine is fastest
     assert lines["bound"].partition(" ")[0] in ("storage", "decode", "device")
     assert lines["time"].startswith("1 worker ")
     assert lines["unreadable"] == "4.8%: 1 not_an_image in the sample"
