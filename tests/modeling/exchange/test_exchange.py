@@ -97,7 +97,9 @@ def test_an_onnx_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     )
     monkeypatch.setattr("modeling.exchange.onnx_export._largest_difference", lambda classifier, path: float("nan"))
 
-    with pytest.raises(ModelingError, match=r"logits differ by up to nan, 0\.001 is allowed; nothing was written"):
+    with pytest.raises(
+        ModelingError, match=r"logits differ from the model's by up to nan, 0\.001 is allowed; nothing was written"
+    ):
         export_onnx(model, tmp_path / "model.onnx")
     assert os.listdir(tmp_path) == ["model"]
 
@@ -263,5 +265,5 @@ def test_a_folder_that_holds_no_whole_model_is_not_imported(tmp_path):
     with pytest.raises(ModelFormatError, match="sha256"):
         stage_folder(model, tmp_path / "staged")
     (model / WEIGHTS_FILE).unlink()
-    with pytest.raises(ModelFormatError, match=r"no exported model: model.safetensors cannot be read"):
+    with pytest.raises(ModelFormatError, match=r"not an exported model: model.safetensors cannot be read"):
         stage_folder(model, tmp_path / "staged")

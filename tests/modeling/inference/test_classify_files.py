@@ -139,5 +139,5 @@ def test_the_library_trains_loads_and_classifies(tmp_path):
     assert events[-1]["event"] == "model"
     assert len(found) == len(files)
     assert {prediction.labels[0] for prediction in found} <= {"across", "down"}
-    with pytest.raises(TypeError, match="epoch"):
+    with pytest.raises(ModelingError, match="epoch: the key is unknown"):
         modeling.train(data, tmp_path / "other", epoch=6)

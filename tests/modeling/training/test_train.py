@@ -174,7 +174,7 @@ def test_training_again_replaces_its_own_output_and_never_other_files(tmp_path):
     train(request(data, tmp_path / "model", epochs=1, seed=5), ignore)
 
     assert sorted(os.listdir(tmp_path / "model")) == FILES
-    with pytest.raises(ModelingError, match="holds something else"):
+    with pytest.raises(ModelingError, match="exists and is not a model"):
         train(request(data, tmp_path / "other"), ignore)
 
 

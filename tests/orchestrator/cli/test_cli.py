@@ -269,7 +269,7 @@ def test_a_configured_server_that_does_not_answer_is_an_error_and_leaves_nothing
         (["train", "nowhere", "--name", "m"], 4, "there is no 'nowhere'"),
         (["train", "empty", "--name", "m"], 2, "expected a folder per class"),
         (["train", "in", "--name", "No Name"], 2, "model name 'No Name' must be"),
-        (["train", "in", "--name", "m", "--validation", "2"], 2, "validation (2.0)"),
+        (["train", "in", "--name", "m", "--validation", "2"], 2, "validation: Input should be less than 1, not 2.0"),
     ],
 )
 def test_an_invalid_job_fails_before_a_local_stack_is_started(home, arguments, code, told):

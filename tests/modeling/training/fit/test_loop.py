@@ -1,3 +1,4 @@
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -260,7 +261,7 @@ def test_a_full_device_is_named_by_the_systems_own_error(tmp_path, monkeypatch):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr("builtins.open", lambda path, mode: full.open(mode, buffering=0))
+    monkeypatch.setattr("modeling.durable.temporary_beside", lambda path, mode: contextlib.nullcontext(full))
 
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(tmp_path / "checkpoint", {"weights": torch.zeros(1_000_000)})
