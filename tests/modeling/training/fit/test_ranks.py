@@ -65,7 +65,8 @@ def test_two_processes_under_torchrun_train_the_network_that_one_trains(tmp_path
 def test_two_processes_under_torchrun_probe_and_tune_as_one_does(tmp_path):
     data = make_class_folders(tmp_path / "data", 30)
     wish = {"data": str(data), "architecture": "perceptron"}  # no dropout, nothing augmented: ranks draw their own
-    train(TrainRequest(output=tmp_path / "base", epochs=1, seed=5, **wish), lambda event: None)
+    base = {"output": str(tmp_path / "base"), "epochs": 1, "seed": 5}
+    train(TrainRequest.from_json(wish | base), lambda event: None)
     wish |= {"weights": str(tmp_path / "base"), "learning_rate": 1e-3}
 
     one = trained_by([sys.executable], tmp_path / "one", **wish)
