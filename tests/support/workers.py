@@ -23,8 +23,8 @@ from orchestrator.jobs.submit import JobClient
 from tests.support.server import Server, wait_until
 
 COMMAND = [sys.executable, "-m", "orchestrator"]
-WORKER_PATIENCE_S = 180.0  # a worker imports torch, beside others that do
-JOB_PATIENCE_S = 180.0
+WORKER_PATIENCE_S = 300.0  # a worker imports torch, beside others that do
+JOB_PATIENCE_S = 300.0
 
 
 @dataclass

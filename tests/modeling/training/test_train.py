@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -83,12 +84,14 @@ def test_training_tells_its_progress_in_events(trained):
     events = [event for event in told if event["event"] != "warning"]
 
     assert any("broken" in event["text"] for event in told if event["event"] == "warning")
-    assert [event["event"] for event in events] == ["scan", "data", "decode", *["epoch"] * 6, "model"]
-    data, model = events[1], events[-1]
+    kinds = [kind for kind, _ in groupby(event["event"] for event in events)]  # slow stages tell more than once
+    assert kinds == ["scan", "data", "decode", "epoch", "model"]
+    epochs = [event for event in events if event["event"] == "epoch"]
+    data, model = next(event for event in events if event["event"] == "data"), events[-1]
     assert data["classes"] == {"across": 20, "down": 20}
     assert data["num_skipped"] == 1
-    assert [event["epoch"] for event in events[3:-1]] == [1, 2, 3, 4, 5, 6]
-    assert events[3].keys() >= {"stage", "epoch", "epochs", "loss", "accuracy", "images_per_sec"}
+    assert [event["epoch"] for event in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[0].keys() >= {"stage", "epoch", "epochs", "loss", "accuracy", "images_per_sec"}
     digest = hashlib.sha256((folder / "model.json").read_bytes()).hexdigest()
     assert model == {"event": "model", "digest": digest, "metrics": card.metrics}
 
