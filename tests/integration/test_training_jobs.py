@@ -78,8 +78,8 @@ def test_a_cancelled_training_ends_its_process_and_publishes_nothing(running_clu
     job = running_cluster.submit(
         "train", str(make_shapes(tmp_path / "in")), "--name", "cancelled", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(running_cluster, job)
     child = training_child(running_cluster)
+    wait_for_epoch(running_cluster, job)
 
     running_cluster.run_ok("cancel", job)
 
@@ -90,9 +90,9 @@ def test_a_cancelled_training_ends_its_process_and_publishes_nothing(running_clu
 
 
 def kill_training(cluster: Cluster, job: str) -> None:
-    """Kill the training process, as the kernel does when memory runs out."""
-    wait_for_epoch(cluster, job)
+    """Kill the process that trains, as a kernel short of memory does."""
     child = training_child(cluster)
+    wait_for_epoch(cluster, job)
     child.kill()
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
 
@@ -106,7 +106,7 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_res
     running_cluster: Cluster, tmp_path: Path
 ):
     data = make_shapes(tmp_path / "in")
-    spec = ("train", str(data), "--arch", "mlp", "--epochs", "80", "--name")
+    spec = ("train", str(data), "--arch", "mlp", "--epochs", "40", "--name")
     job = running_cluster.submit(*spec, "killed")
 
     kill_training(running_cluster, job)
@@ -144,9 +144,9 @@ def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(
 ):
     [first] = running_cluster.workers
     data = make_shapes(tmp_path / "in")
-    job = running_cluster.submit("train", str(data), "--name", "inherited", "--arch", "mlp", "--epochs", "80")
-    wait_for_epoch(running_cluster, job)
+    job = running_cluster.submit("train", str(data), "--name", "inherited", "--arch", "mlp", "--epochs", "40")
     child = training_child(running_cluster)
+    wait_for_epoch(running_cluster, job)
 
     first.kill()
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
