@@ -18,6 +18,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ from torch import Tensor, nn
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import normalise
 from modeling.registry.card import ModelCard
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 _TRACED_BATCH = 2
 _METADATA = ("labels", "preprocessing", "calibration", "architecture", "weights_sha256", "format_version")
@@ -61,9 +65,20 @@ def write_graph(network: nn.Module, card: ModelCard, path: Path) -> int:
             verbose=False,
         )
     assert program is not None, "torch.onnx.export with dynamo gives a program"
+    _remove_traces(program.model.graph)
     program.model.metadata_props.update(_metadata(card))
     program.save(path, external_data=False)
     return int(program.model.opset_imports[""])
+
+
+def _remove_traces(graph: "onnx_ir.Graph") -> None:
+    """Remove the exporter's stack traces: they hold paths of this machine and change the digest of equal networks."""
+    nodes = list(graph.all_nodes())
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in nodes for value in node.outputs)]
+    parts: list[Any] = [graph, *nodes, *values]
+    for part in parts:
+        part.metadata_props.clear()
+        part.doc_string = None
 
 
 def _metadata(card: ModelCard) -> dict[str, str]:

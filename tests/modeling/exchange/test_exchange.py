@@ -90,6 +90,13 @@ def test_an_onnx_file_says_its_labels_preprocessing_and_calibration(exported):
     assert [axis.dim_param or axis.dim_value for axis in images.type.tensor_type.shape.dim] == ["batch", 8, 8, 1]
 
 
+def test_an_onnx_file_holds_no_path_or_module_of_the_machine_that_wrote_it(tmp_path):
+    export_onnx(make_random_model(tmp_path / "model"), tmp_path / "model.onnx")
+
+    data = (tmp_path / "model.onnx").read_bytes()
+    assert [text for text in (b"stack_trace", b".py", b"site-packages", b"modeling.") if text in data] == []
+
+
 def test_an_onnx_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     model = make_random_model(tmp_path / "model")
     monkeypatch.setattr(
