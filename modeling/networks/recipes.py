@@ -1,7 +1,7 @@
 """Recipes: the default hyperparameters for training."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 MANY_PHOTOGRAPHS = 5_000  # training photographs from which stronger augmentation helps
 Augmentation = Literal["none", "affine", "elastic", "flip_shift", "photo", "photo_strong"]
@@ -38,10 +38,6 @@ class Recipe:
     lookahead: bool = False
     clip: float = 0.0
     mixing: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return asdict(self)
 
 
 # `make bench-accuracy` measures the accuracy and the time of these recipes.
@@ -92,18 +88,7 @@ PHOTOGRAPHS = Recipe(
     average=0.998,
     clip=1.0,
 )
-FINE_TUNING = Recipe(
-    epochs=10,
-    batch_size=32,
-    learning_rate=1e-4,
-    weight_decay=1e-2,
-    augmentation="photo",
-    decay="cosine",
-    warmup=0.1,
-    label_smoothing=0.05,
-    average=0.99,
-    clip=1.0,
-)
+FINE_TUNING = replace(PHOTOGRAPHS, epochs=10, learning_rate=1e-4, weight_decay=1e-2, label_smoothing=0.05, average=0.99)
 
 
 def adapt_recipe(recipe: Recipe, num_images: int) -> Recipe:

@@ -55,7 +55,11 @@ def read_state(path: Path) -> State:
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ModelFormatError(f"{path}: {name!r} is a {type(value).__name__}, not a tensor; save the state dict")
-    return _without_prefixes(dict(loaded))
+    state = dict(loaded)
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def _read_safetensors(path: Path) -> State:
@@ -78,13 +82,6 @@ def _read_torch(path: Path) -> Any:
     except Exception as err:  # broken archives can raise anything
         reason = str(err).partition("\n")[0]
         raise ModelFormatError(f"{path}: cannot be loaded as weights ({type(err).__name__}: {reason})") from err
-
-
-def _without_prefixes(state: State) -> State:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
 
 
 def download_state(enum: str, member: str, on_progress: OnProgress) -> State:
@@ -208,21 +205,12 @@ def _has_other_labels(network: nn.Module, architecture: str, state: State) -> bo
 
 def _problems(own: State, state: State) -> str:
     """The tensors that do not match, a few names of each kind; empty if all match."""
-    shapes = [
-        f"{name} ({_shape(state[name])}, not {_shape(own[name])})"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    kinds = {
-        "missing": [name for name in own if name not in state],
-        "unknown": [name for name in state if name not in own],
-        "of other shapes": shapes,
-    }
-    return "; ".join(f"{len(names)} {kind}: {_first_names(names)}" for kind, names in kinds.items() if names)
-
-
-def _first_names(names: list[str]) -> str:
-    return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
+    missing, unknown = [name for name in own if name not in state], [name for name in state if name not in own]
+    other = [name for name in own if name in state and state[name].shape != own[name].shape]
+    shapes = [f"{name} ({_shape(state[name])}, not {_shape(own[name])})" for name in other]
+    kinds = {"missing": missing, "unknown": unknown, "of other shapes": shapes}
+    shown = {kind: ", ".join(names[:_NUM_SHOWN]) + ", ..." * (len(names) > _NUM_SHOWN) for kind, names in kinds.items()}
+    return "; ".join(f"{len(names)} {kind}: {shown[kind]}" for kind, names in kinds.items() if names)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,8 +1,7 @@
 """A summary of a network: its layers with their output shapes, parameters and multiply-adds."""
 
 # Shapes: B images, H height, W width, C channels.
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +40,6 @@ class Summary:
     multiply_adds: int
     size_bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return asdict(self)
-
 
 def summarise(network: nn.Module, preprocessing: Preprocessing) -> Summary:
     """Summarise a network by running it on one image, on the network's device; the `meta` device works too.
@@ -56,11 +51,8 @@ def summarise(network: nn.Module, preprocessing: Preprocessing) -> Summary:
     device = parameters[0].device if parameters else torch.device("cpu")
     image_BCHW = torch.zeros(1, preprocessing.channels, preprocessing.height, preprocessing.width, device=device)
     outputs, operations_by_path = _run_with_hooks(network, image_BCHW)
-    layers = tuple(
-        layer
-        for name, module in network.named_modules()
-        if _is_shown(layer := _layer(network, name, module, outputs, operations_by_path), module)
-    )
+    found = ((_layer(network, name, each, outputs, operations_by_path), each) for name, each in network.named_modules())
+    layers = tuple(layer for layer, module in found if _is_shown(layer, module))
     return Summary(
         image=preprocessing.shape,
         layers=layers,
@@ -88,10 +80,7 @@ def _run_with_hooks(network: nn.Module, image_BCHW: Tensor) -> tuple[dict[str, t
     network.eval()
     counter = FlopCounterMode(display=False)
     try:
-        with (
-            counter,
-            torch.enable_grad(),
-        ):  # with gradients, attention uses the implementation that the counter supports
+        with counter, torch.enable_grad():  # with gradients, attention uses what the counter supports
             network(image_BCHW)
     finally:
         network.train(was_training)

@@ -42,6 +42,8 @@ class Entry(NamedTuple):
         return tuple(f"IMAGENET1K_{member}" for member in self.members.split())
 
 
+_SWAG = "SWAG_E2E_V1 SWAG_LINEAR_V1"
+
 ROWS = (
     Entry("alexnet", "AlexNet", "V1", 224, 256, "classifier.6", "features.11", 57_003_840, smallest=63),
     Entry("convnext_base", "ConvNeXt_Base", "V1", 224, 232, "classifier.2", "features", 87_566_464, smallest=32),
@@ -80,23 +82,10 @@ ROWS = (
     Entry("regnet_x_400mf", "RegNet_X_400MF", "V2 V1", 224, 232, "fc", "trunk_output", 5_132_832),
     Entry("regnet_x_800mf", "RegNet_X_800MF", "V2 V1", 224, 232, "fc", "trunk_output", 6_623_968),
     Entry("regnet_x_8gf", "RegNet_X_8GF", "V2 V1", 224, 232, "fc", "trunk_output", 37_742_112),
-    Entry(
-        "regnet_y_128gf", "RegNet_Y_128GF", "SWAG_E2E_V1 SWAG_LINEAR_V1", 384, 384, "fc", "trunk_output", 637_834_966
-    ),
-    Entry(
-        "regnet_y_16gf", "RegNet_Y_16GF", "V2 V1 SWAG_E2E_V1 SWAG_LINEAR_V1", 224, 232, "fc", "trunk_output", 80_687_956
-    ),
+    Entry("regnet_y_128gf", "RegNet_Y_128GF", _SWAG, 384, 384, "fc", "trunk_output", 637_834_966),
+    Entry("regnet_y_16gf", "RegNet_Y_16GF", "V2 V1 " + _SWAG, 224, 232, "fc", "trunk_output", 80_687_956),
     Entry("regnet_y_1_6gf", "RegNet_Y_1_6GF", "V2 V1", 224, 232, "fc", "trunk_output", 10_366_102),
-    Entry(
-        "regnet_y_32gf",
-        "RegNet_Y_32GF",
-        "V2 V1 SWAG_E2E_V1 SWAG_LINEAR_V1",
-        224,
-        232,
-        "fc",
-        "trunk_output",
-        141_492_058,
-    ),
+    Entry("regnet_y_32gf", "RegNet_Y_32GF", "V2 V1 " + _SWAG, 224, 232, "fc", "trunk_output", 141_492_058),
     Entry("regnet_y_3_2gf", "RegNet_Y_3_2GF", "V2 V1", 224, 232, "fc", "trunk_output", 17_989_498),
     Entry("regnet_y_400mf", "RegNet_Y_400MF", "V2 V1", 224, 232, "fc", "trunk_output", 3_930_296),
     Entry("regnet_y_800mf", "RegNet_Y_800MF", "V2 V1", 224, 232, "fc", "trunk_output", 5_677_944),
@@ -129,43 +118,10 @@ ROWS = (
     Entry("vgg16_bn", "VGG16_BN", "V1", 224, 256, "classifier.6", "features.42", 134_277_440, smallest=32),
     Entry("vgg19", "VGG19", "V1", 224, 256, "classifier.6", "features.35", 139_570_240, smallest=32),
     Entry("vgg19_bn", "VGG19_BN", "V1", 224, 256, "classifier.6", "features.51", 139_592_256, smallest=32),
-    Entry(
-        "vit_b_16",
-        "ViT_B_16",
-        "V1 SWAG_E2E_V1 SWAG_LINEAR_V1",
-        224,
-        256,
-        "heads.head",
-        None,
-        85_798_656,
-        smallest=16,
-        step=16,
-    ),
+    Entry("vit_b_16", "ViT_B_16", "V1 " + _SWAG, 224, 256, "heads.head", None, 85_798_656, smallest=16, step=16),
     Entry("vit_b_32", "ViT_B_32", "V1", 224, 256, "heads.head", None, 87_455_232, smallest=32, step=32),
-    Entry(
-        "vit_h_14",
-        "ViT_H_14",
-        "SWAG_E2E_V1 SWAG_LINEAR_V1",
-        518,
-        518,
-        "heads.head",
-        None,
-        632_189_440,
-        smallest=14,
-        step=14,
-    ),
-    Entry(
-        "vit_l_16",
-        "ViT_L_16",
-        "V1 SWAG_E2E_V1 SWAG_LINEAR_V1",
-        224,
-        242,
-        "heads.head",
-        None,
-        303_301_632,
-        smallest=16,
-        step=16,
-    ),
+    Entry("vit_h_14", "ViT_H_14", _SWAG, 518, 518, "heads.head", None, 632_189_440, smallest=14, step=14),
+    Entry("vit_l_16", "ViT_L_16", "V1 " + _SWAG, 224, 242, "heads.head", None, 303_301_632, smallest=16, step=16),
     Entry("vit_l_32", "ViT_L_32", "V1", 224, 256, "heads.head", None, 305_510_400, smallest=32, step=32),
     Entry("wide_resnet101_2", "Wide_ResNet101_2", "V2 V1", 224, 232, "fc", "layer4", 124_975_552),
     Entry("wide_resnet50_2", "Wide_ResNet50_2", "V2 V1", 224, 232, "fc", "layer4", 66_902_464),

@@ -42,10 +42,7 @@ def check_weights(architecture: str, weights: str) -> None:
 
 
 def load_weights(
-    network: "nn.Module",
-    architecture: str,
-    weights: str,
-    on_progress: OnProgress = lambda done, total: None,
+    network: "nn.Module", architecture: str, weights: str, on_progress: OnProgress = lambda done, total: None
 ) -> None:
     """Load these weights into the network; it keeps its own head if the number of labels differs.
 

@@ -1,6 +1,7 @@
 """`pigeonhole models summary` and `architectures`: the networks that there are, and their layers."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,7 +53,7 @@ def summarise_model(name: str, num_classes: int | None, image_size: int | None, 
     facts = {"architecture": architecture, "num_labels": num_labels}
     summary = _summary(architecture, preprocessing, num_labels)
     if as_json:
-        print_json({"name": name} | facts | summary.to_json())
+        print_json({"name": name} | facts | asdict(summary))
     else:
         _print(summary)
 
