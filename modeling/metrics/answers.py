@@ -59,12 +59,8 @@ class Scored:
         log_scores_NL = log_softmax(answers.logits_NL, temperature)
         images_N = np.arange(len(answers.names))
         predicted_N = answers.logits_NL.argmax(axis=1).astype(np.int64)  # dividing could make different logits equal
-        return cls(
-            predicted_N,
-            np.exp(log_scores_NL[images_N, predicted_N]),
-            log_scores_NL[images_N, answers.targets_N],
-            predicted_N == answers.targets_N,
-        )
+        scores_N, log_truth_N = np.exp(log_scores_NL[images_N, predicted_N]), log_scores_NL[images_N, answers.targets_N]
+        return cls(predicted_N, scores_N, log_truth_N, predicted_N == answers.targets_N)
 
     @property
     def nll(self) -> float:
@@ -108,11 +104,7 @@ class Scored:
             targets = np.linspace(last_P[0], last_P[-1], MAX_POINTS)
             last_P = np.unique(last_P[np.searchsorted(last_P, targets)])
         return tuple(
-            CoveragePoint(
-                threshold=float(scores_N[at]),
-                coverage=(at + 1) / len(scores_N),
-                error=float(num_wrong_N[at] / (at + 1)),
-            )
+            CoveragePoint(float(scores_N[at]), (at + 1) / len(scores_N), float(num_wrong_N[at] / (at + 1)))
             for at in last_P.tolist()
         )
 

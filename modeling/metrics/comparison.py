@@ -96,9 +96,8 @@ def compare(
         ModelingError: the labels or images differ, there are no images, or a logit is not finite.
     """
     position_in_a = label_positions(answers_b.labels, answers_a.labels)
-    if answers_a.names != answers_b.names or not np.array_equal(
-        answers_a.targets_N, position_in_a[answers_b.targets_N]
-    ):
+    targets_N = position_in_a[answers_b.targets_N]
+    if answers_a.names != answers_b.names or not np.array_equal(answers_a.targets_N, targets_N):
         raise ModelingError(
             "two models can be compared only on the same images; these answers are for different images"
         )
@@ -157,24 +156,15 @@ def _model_figures(scored: Scored, calibration: Calibration | None) -> ModelFigu
 def _flips(answers: Answers, chosen_N: NDArray[np.bool_], a: Scored, b: Scored) -> tuple[Flip, ...]:
     labels = answers.labels
     return tuple(
-        Flip(
-            index=index,
-            name=answers.names[index],
-            label=labels[answers.targets_N[index]],
-            predicted_a=labels[a.predicted_N[index]],
-            predicted_b=labels[b.predicted_N[index]],
-        )
-        for index in np.flatnonzero(chosen_N).tolist()
+        Flip(i, answers.names[i], labels[answers.targets_N[i]], labels[a.predicted_N[i]], labels[b.predicted_N[i]])
+        for i in np.flatnonzero(chosen_N).tolist()
     )
 
 
 def _classes(answers: Answers, a: Scored, b: Scored) -> tuple[ClassDifference, ...]:
     """Counts for each true label that has images."""
-    num_labels = len(answers.labels)
-    counts = (
-        np.bincount(targets, minlength=num_labels).tolist()
-        for targets in (answers.targets_N, answers.targets_N[a.right_N], answers.targets_N[b.right_N])
-    )
+    counted = (answers.targets_N, answers.targets_N[a.right_N], answers.targets_N[b.right_N])
+    counts = (np.bincount(targets, minlength=len(answers.labels)).tolist() for targets in counted)
     found = zip(answers.labels, *counts, strict=True)
     return tuple(ClassDifference(*each) for each in found if each[1])
 

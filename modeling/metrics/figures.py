@@ -23,8 +23,7 @@ def evaluate_answers(answers: Answers, calibration: Calibration | None) -> Evalu
         ModelingError: there are no images, or a logit is not finite.
     """
     temperature = calibration.temperature if calibration else 1.0
-    scored = Scored.of(answers, temperature)
-    raw = Scored.of(answers, 1.0)
+    scored, raw = Scored.of(answers, temperature), Scored.of(answers, 1.0)
     confusion_LL = confusion(answers, scored)
     classes = _class_figures(answers.labels, confusion_LL)
     num_images, num_right = len(answers.names), int(scored.right_N.sum())
@@ -59,13 +58,8 @@ def confusion(answers: Answers, scored: Scored) -> NDArray[np.int64]:
 
 def _class_figures(labels: tuple[str, ...], confusion_LL: NDArray[np.int64]) -> tuple[ClassFigures, ...]:
     """Precision, recall and F1 of each label."""
-    counts = zip(
-        labels,
-        confusion_LL.sum(axis=1).tolist(),
-        confusion_LL.sum(axis=0).tolist(),
-        confusion_LL.diagonal().tolist(),
-        strict=True,
-    )
+    counts_3L = (confusion_LL.sum(axis=1), confusion_LL.sum(axis=0), confusion_LL.diagonal())
+    counts = zip(labels, *(counts_L.tolist() for counts_L in counts_3L), strict=True)
     return tuple(
         ClassFigures(
             label=label,

@@ -5,7 +5,7 @@ Own search, not scipy's: temperature and thresholds are part of a model and must
 
 # Shapes: N images, M images of a group, L labels.
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,9 @@ def fit_calibration(answers: Answers, *, max_error: float) -> Calibration:
     check_finite(answers)
     temperature = fit_temperature(answers)
     scored = Scored.of(answers, temperature)
-    accept = _thresholds(
-        _Group(scored.predicted_N, _rounded_scores(scored), scored.right_N), len(answers.labels), max_error
-    )
+    # Rounded as a manifest shows them, so that the last bits of a device's arithmetic do not matter.
+    rounded_N = np.round(scored.scores_N / _SCORE_UNIT) * _SCORE_UNIT
+    accept = _thresholds(_Group(scored.predicted_N, rounded_N, scored.right_N), len(answers.labels), max_error)
     reject_below = min(REJECT_BELOW, *accept)
     unmeasured = Calibration(temperature, max_error, accept, reject_below, len(answers.names), 0.0, 0.0, 0.0)
     return _with_measured_rates(unmeasured, scored)
@@ -54,12 +54,8 @@ def _with_measured_rates(calibration: Calibration, scored: Scored) -> Calibratio
     """The calibration with the rates that its thresholds give on the images it was fitted on."""
     decisions_N = np.array(calibration.decide_all(scored.predicted_N, scored.scores_N))
     accepted_N = decisions_N == "accept"
-    return Calibration(
-        calibration.temperature,
-        calibration.max_error,
-        calibration.accept,
-        calibration.reject_below,
-        calibration.num_images,
+    return replace(
+        calibration,
         review_rate=float((decisions_N == "review").mean()),
         reject_rate=float((decisions_N == "reject").mean()),
         accepted_error=float((~scored.right_N[accepted_N]).mean()) if accepted_N.any() else 0.0,
@@ -128,7 +124,8 @@ def _thresholds(all_images: _Group, num_labels: int, max_error: float) -> tuple[
     rest_threshold = _threshold(rest, max_error) if rest.is_large_enough(max_error) else shared
     accept_L = np.array([own.get(label, rest_threshold) for label in range(num_labels)])
     accepted = all_images.of(all_images.scores_M >= accept_L[all_images.labels_M])
-    if len(accepted.labels_M) and _estimated_error(accepted) > max_error:  # labels with few images depend on the others
+    error = ((~accepted.right_M).sum() + 1) / (len(accepted.right_M) + 1)
+    if len(accepted.labels_M) and error > max_error:  # labels with few images depend on the others
         accept_L = np.full(num_labels, shared)
     return tuple(accept_L.tolist())
 
@@ -146,12 +143,3 @@ def _threshold(group: _Group, max_error: float) -> float:
     last_of_equals_M = np.append(scores_M[1:] != scores_M[:-1], True)
     within = np.flatnonzero(fits_M & last_of_equals_M[: len(scores_M)])
     return float(scores_M[within[-1]]) - _SCORE_UNIT / 2 if len(within) else NEVER
-
-
-def _estimated_error(accepted: _Group) -> float:
-    return float((~accepted.right_M).sum() + 1) / (len(accepted.right_M) + 1)
-
-
-def _rounded_scores(scored: Scored) -> NDArray[np.float64]:
-    """Scores rounded as a manifest shows them, so that the last bits of a device's arithmetic do not matter."""
-    return np.round(scored.scores_N / _SCORE_UNIT) * _SCORE_UNIT
