@@ -34,9 +34,8 @@ def _check_readable(report: DataReport) -> Iterator[Finding]:
     dataset, num_bad = report.dataset, len(report.errors)
     example = _example(report, report.errors)
     if num_bad == dataset.num_images:
-        yield Finding(
-            "error", "none_readable", f"none of the {num_bad:,} images in {dataset.path} can be read{example}"
-        )
+        message = f"none of the {num_bad:,} images in {dataset.path} can be read{example}"
+        yield Finding("error", "none_readable", message)
         return
     codes = Counter(code for code, _ in report.errors.values()).most_common()
     kinds = ", ".join(f"{count:,} {code}" for code, count in codes)
@@ -94,10 +93,8 @@ def _check_balance(report: DataReport) -> Iterator[Finding]:
 
 
 def _check_duplicates(report: DataReport) -> Iterator[Finding]:
-    for exact, kind, what in (
-        (True, "duplicates", "the same bytes"),
-        (False, "near_duplicates", "nearly the same picture"),
-    ):
+    kinds = ((True, "duplicates", "the same bytes"), (False, "near_duplicates", "nearly the same picture"))
+    for exact, kind, what in kinds:
         sets = [found for found in report.duplicates if found.exact == exact]
         mixed = [found for found in sets if len(report.labels_of(found)) > 1]
         if mixed:

@@ -105,7 +105,9 @@ def find_duplicates(digests: Sequence[str], facts: Sequence[ImageFacts | None]) 
         for first in members[1:]:
             del sets[first]
     found = (
-        Duplicates(tuple(indices), _have_same_bytes(digests, indices)) for indices in sets.values() if len(indices) > 1
+        Duplicates(tuple(indices), exact=len({digests[index] for index in indices}) == 1)
+        for indices in sets.values()
+        if len(indices) > 1
     )
     return DuplicateResult(
         duplicates=tuple(sorted(found, key=lambda duplicates: duplicates.indices)),
@@ -119,10 +121,6 @@ def group_numbers(num_images: int, duplicates: Iterable[Duplicates]) -> NDArray[
     for found in duplicates:
         groups_N[list(found.indices)] = found.indices[0]
     return groups_N
-
-
-def _have_same_bytes(digests: Sequence[str], indices: Sequence[int]) -> bool:
-    return len({digests[index] for index in indices}) == 1
 
 
 def _connected(pairs_P2: Pairs) -> list[list[int]]:

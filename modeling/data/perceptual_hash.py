@@ -57,8 +57,21 @@ _CHUNK = 2048  # images or pairs
 
 
 def candidate_pairs(thumbnails_ND: Thumbnails) -> Pairs:
-    """Pairs P2 of images with similar hashes, each once, in order; they include most pairs that show one picture."""
-    return _close_pairs(hashes(thumbnails_ND))
+    """Pairs P2 of images with similar hashes, each once, in order; they include most pairs that show one picture.
+
+    Hashes at most _MAX_HAMMING bits apart that share all bits of a band are similar.
+    """
+    bits_N64 = hashes(thumbnails_ND)
+    num_images = len(bits_N64)
+    words_N = np.packbits(bits_N64, axis=1).view("<u8")[:, 0].astype(np.uint64)
+
+    def close(band: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        keys_N = np.packbits(bits_N64[:, band], axis=1) @ np.array([256, 1])
+        return [first_P * num_images + second_P for first_P, second_P in _close_in_band(keys_N, words_N)]
+
+    found = [np.empty(0, dtype=np.int64), *chain.from_iterable(_map_in_threads(close, _BANDS))]
+    sorted_P = np.sort(np.concatenate(found))  # np.unique hashes, which takes 50 times longer
+    return np.stack(np.divmod(sorted_P[np.diff(sorted_P, prepend=-1) > 0], num_images), axis=1)
 
 
 def luma(thumbnails_ND: Thumbnails) -> Thumbnails:
@@ -100,20 +113,6 @@ def _cosines() -> NDArray[np.int32]:
     angles_FH = np.outer(np.arange(_FREQUENCIES), 2 * np.arange(GREY_SIDE) + 1) % (4 * GREY_SIDE)
     circle = [round(_AMPLITUDE * math.cos(math.pi * angle / (2 * GREY_SIDE))) for angle in range(4 * GREY_SIDE)]
     return np.array(circle, dtype=np.int32)[angles_FH]
-
-
-def _close_pairs(bits_N64: NDArray[np.bool_]) -> Pairs:
-    """Pairs at most _MAX_HAMMING bits apart that share all bits of a band, each once, in order."""
-    num_images = len(bits_N64)
-    words_N = np.packbits(bits_N64, axis=1).view("<u8")[:, 0].astype(np.uint64)
-
-    def close(band: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        keys_N = np.packbits(bits_N64[:, band], axis=1) @ np.array([256, 1])
-        return [first_P * num_images + second_P for first_P, second_P in _close_in_band(keys_N, words_N)]
-
-    found = [np.empty(0, dtype=np.int64), *chain.from_iterable(_map_in_threads(close, _BANDS))]
-    sorted_P = np.sort(np.concatenate(found))  # np.unique hashes, which takes 50 times longer
-    return np.stack(np.divmod(sorted_P[np.diff(sorted_P, prepend=-1) > 0], num_images), axis=1)
 
 
 def _close_in_band(

@@ -5,7 +5,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,10 +123,7 @@ class DataReport:
             "sizes": _sizes(kinds),
             "num_turned": sum(fact.orientation > 1 for fact in kinds),
             "num_grey": sum(fact.grey for fact in kinds),
-            "findings": [
-                {"severity": finding.severity, "code": finding.code, "message": finding.message}
-                for finding in self.findings
-            ],
+            "findings": [asdict(finding) for finding in self.findings],
             "unreadable": [
                 {"path": dataset.name(index), "code": code, "message": message}
                 for index, (code, message) in list(self.errors.items())[:_MAX_LISTED]

@@ -76,16 +76,12 @@ def _check_file(path: Path, store: FactsCache) -> ImageCheck:
     digest = hashlib.sha256(data).hexdigest()
     verdict = store.get(digest)
     if verdict is None:
-        verdict = _check_bytes(data)
+        try:
+            verdict = Verdict(check_image(data), None)
+        except ImageError as err:
+            verdict = Verdict(None, (err.code, err.message))
         store.put(digest, verdict)
     return digest, verdict
-
-
-def _check_bytes(data: bytes) -> Verdict:
-    try:
-        return Verdict(check_image(data), None)
-    except ImageError as err:
-        return Verdict(None, (err.code, err.message))
 
 
 def _is_flat(thumbnail: bytes) -> bool:

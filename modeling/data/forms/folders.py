@@ -26,13 +26,8 @@ PART_FOLDERS = {
 }  # fmt: skip
 """Names of part folders in lower case."""
 
-_JUNK_FOLDERS = {
-    "__macosx",
-    "@eadir",
-    "lost+found",
-    "$recycle.bin",
-    "system volume information",
-}  # created by systems, not by operators
+# Created by systems, not by operators.
+_JUNK_FOLDERS = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
 
 _IGNORED: dict[str, tuple[Severity, str]] = {  # reason: (severity, sentence)
     "hidden": ("info", "hidden files and folders were ignored"),
