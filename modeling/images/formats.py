@@ -6,23 +6,10 @@ MAX_PIXELS = 89_478_485
 PILLOW_MAX_PIXELS = 2 * MAX_PIXELS
 """Pillow itself rejects larger images, so a limit above this has no effect."""
 
-READABLE_FORMATS: tuple[str, ...] = (
-    "JPEG",  # Pillow opens MPO (several JPEGs in one file) through JPEG too
-    "PNG",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "WEBP",
-    "AVIF",
-    "JPEG2000",
-    "PPM",  # also PGM, PBM and PFM
-    "ICO",
-    "QOI",
-    "SGI",
-    "PCX",
-    "DIB",
-    "TGA",  # last: it has no signature, so its plugin also accepts other formats
-)
+# JPEG also opens MPO (several JPEGs in one file); PPM also PGM, PBM and PFM. TGA is last: it has no signature, so its
+# plugin also accepts other formats.
+_READ_IN_ORDER = "JPEG PNG GIF BMP TIFF WEBP AVIF JPEG2000 PPM ICO QOI SGI PCX DIB TGA"
+READABLE_FORMATS = tuple(_READ_IN_ORDER.split())
 """The only Pillow plugins that are tried, in this order. Never EPS: Pillow passes it to Ghostscript."""
 
 _READABLE_EXTENSIONS = """
@@ -85,10 +72,7 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"FOVb", "camera raw (X3F)"),
     (4, b"ftypcrx ", "camera raw (CR3)"),
 )
-_COMMON_SIGNATURES = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-)  # JPEG and PNG, checked first: nearly all files are one of them
+_COMMON_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG and PNG: nearly all files are one of them
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 # (signature, end marker, name) of formats that Pigeonhole reads, to distinguish truncated files from damaged ones.
