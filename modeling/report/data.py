@@ -83,8 +83,10 @@ class DataSummary:
 def summarise_data(report: Mapping[str, Any]) -> DataSummary:
     """The numbers, findings and classes of a `DataReport.to_json()`, as far as it has them."""
     findings, classes = _findings(report.get("findings") or ()), _classes(report.get("classes") or {})
-    copies, unreadable = _copies(report.get("duplicates") or ()), _unreadable(report.get("unreadable") or ())
-    num_sets = max(_num_sets(report), len(copies))
+    copies = _copies(report.get("duplicates") or ())
+    num_sets = max(sum(report.get(f"num_{kind}_duplicate_sets") or 0 for kind in ("exact", "near")), len(copies))
+    images = report.get("unreadable") or ()
+    unreadable = [(str(image.get("path", "")), str(image.get("message", ""))) for image in images]
     num_unreadable = max(report.get("num_unreadable") or 0, len(unreadable))
     shown_classes = classes[:_MOST_CLASSES]
     return DataSummary(
@@ -136,10 +138,6 @@ def _classes(classes: Mapping[str, int]) -> list[ClassCount]:
     return [ClassCount(label, number, number / total, number / largest) for label, number in pairs]
 
 
-def _num_sets(report: Mapping[str, Any]) -> int:
-    return sum(report.get(f"num_{kind}_duplicate_sets") or 0 for kind in ("exact", "near"))
-
-
 def _copies(sets: Sequence[Mapping[str, Any]]) -> list[Copies]:
     """Sets of copies; those in several classes first, as one of their labels is wrong."""
     ordered = sorted(sets, key=lambda found: -len(found.get("labels", ())))
@@ -154,22 +152,13 @@ def _copies(sets: Sequence[Mapping[str, Any]]) -> list[Copies]:
     ]
 
 
-def _unreadable(images: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    return [(str(image.get("path", "")), str(image.get("message", ""))) for image in images]
-
-
 def _on_one_line(value: Any) -> str:
     """A value in a line; what is nested deeper is left out."""
     if not isinstance(value, Mapping):
         return "" if value is None else str(value)
-    flat = [(key, each) for key, each in value.items() if isinstance(each, int | float | str)]
-    return ", ".join(
-        f"{_words(str(key))} {each:,}" if isinstance(each, int) else f"{_words(str(key))} {each}" for key, each in flat
-    )
-
-
-def _words(key: str) -> str:
-    return key.removeprefix("num_").replace("_", " ")
+    flat = [(str(key), each) for key, each in value.items() if isinstance(each, int | float | str)]
+    named = [(key.removeprefix("num_").replace("_", " "), each) for key, each in flat]
+    return ", ".join(f"{name} {each:,}" if isinstance(each, int) else f"{name} {each}" for name, each in named)
 
 
 def _rest(number: int, shown: int = _MOST_LISTED) -> int:

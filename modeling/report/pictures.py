@@ -83,42 +83,24 @@ def describe_mistakes(
     evaluation: Evaluation, pictures: Sequence[MistakePicture], calibration: Calibration | None
 ) -> Mistakes:
     """The mistakes, each with what the thresholds do to it."""
-    cards = [_mistake_card(mistake, picture, evaluation, calibration) for mistake, picture in pictures]
+
+    def decision_on(mistake: Mistake) -> str | None:
+        predicted = evaluation.labels.index(mistake.predicted)
+        return calibration.decide(predicted, mistake.score) if calibration else None
+
+    cards = [_card(mistake, decision_on(mistake), picture) for mistake, picture in pictures]
     num_accepted = None if calibration is None else sum(card.accepted_wrong for card in cards)
     return Mistakes(evaluation.num_images - evaluation.num_right, cards, num_accepted)
 
 
 def sample_cards(samples: Sequence[Sample]) -> list[Card]:
     """Some images with predictions, right and wrong."""
-    return [
-        Card(
-            name=sample.name,
-            label=sample.label,
-            predicted=sample.predicted,
-            score=sample.score,
-            decision=sample.decision,
-            right=sample.predicted == sample.label,
-            thumbnail=thumbnail(sample.picture),
-        )
-        for sample in samples[:MOST_PICTURES]
-    ]
+    return [_card(sample, sample.decision, sample.picture) for sample in samples[:MOST_PICTURES]]
 
 
-def _mistake_card(
-    mistake: Mistake, picture: Picture | None, evaluation: Evaluation, calibration: Calibration | None
-) -> Card:
-    decision = None
-    if calibration is not None:
-        decision = calibration.decide(evaluation.labels.index(mistake.predicted), mistake.score)
-    return Card(
-        name=mistake.name,
-        label=mistake.label,
-        predicted=mistake.predicted,
-        score=mistake.score,
-        decision=decision,
-        right=False,
-        thumbnail=thumbnail(picture),
-    )
+def _card(shown: Mistake | Sample, decision: str | None, picture: Picture | None) -> Card:
+    is_right = shown.predicted == shown.label
+    return Card(shown.name, shown.label, shown.predicted, shown.score, decision, is_right, thumbnail(picture))
 
 
 def thumbnail(picture: Picture | None) -> Thumbnail | None:

@@ -41,11 +41,8 @@ def confusion(evaluation: Evaluation, theme: Theme) -> "Figure":
     style_axes(axes, theme, grid=None)
     axes.spines["bottom"].set_visible(False)
     shares_LL = counts_LL / np.maximum(counts_LL.sum(axis=1, keepdims=True), 1)
-    axes.imshow(
-        _coloured(_pooled(shares_LL), theme),
-        interpolation="nearest",
-        extent=(-0.5, num_labels - 0.5, num_labels - 0.5, -0.5),
-    )
+    extent = (-0.5, num_labels - 0.5, num_labels - 0.5, -0.5)
+    axes.imshow(_coloured(_pooled(shares_LL), theme), interpolation="nearest", extent=extent)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
     axes.set_xlabel("predicted", labelpad=8)
@@ -239,16 +236,8 @@ def _draw_panel(axes: "Axes", kind: str, lines: Mapping[str, Line], theme: Theme
     colour = theme.wrong if kind == "loss" else theme.right
     for (name, (epochs, values)), dashes in zip(lines.items(), _DASHES * len(lines), strict=False):
         marker = "o" if len(values) < 2 else None
-        axes.plot(
-            epochs,
-            values,
-            color=colour,
-            linewidth=1.9,
-            linestyle=dashes,
-            marker=marker,
-            markersize=6,
-            label=_words(name),
-        )
+        label = name.replace("_", " ")
+        axes.plot(epochs, values, color=colour, lw=1.9, ls=dashes, marker=marker, markersize=6, label=label)
     axes.set_title(kind.capitalize(), loc="left", pad=10)
     axes.set_xlabel("epoch")
     axes.margins(x=0.02, y=0.08)
@@ -267,10 +256,6 @@ def _mark_best(axes: "Axes", best: tuple[float, float], theme: Theme) -> None:
     )
     best_at = f"best {100 * best[1]:.2f} % in epoch {best[0]:g}"
     axes.set_title(best_at, loc="right", pad=10, fontsize=9.5, color=theme.faint)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _epoch(row: EpochRow, number: int) -> float:
