@@ -82,9 +82,8 @@ def _check_labels(explained: ExplainedModel, labels: Sequence[str]) -> None:
         if label not in known:
             near = get_close_matches(label, known, n=3) or known[:10]
             more = ", ..." if near == known[:10] and len(known) > 10 else ""
-            raise ModelingError(
-                f"{explained.name} has no label {label!r}; choose one of its own: {', '.join(near)}{more}"
-            )
+            choices = ", ".join(near) + more
+            raise ModelingError(f"{explained.name} has no label {label!r}; choose one of its own: {choices}")
 
 
 def _obstacle(kind: Kind, explained: ExplainedModel, request: ExplainRequest) -> str | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modeling.errors import ModelingError
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.engines.torch_engine import repeatable
+from modeling.networks.build import moments_on
 
 NAMES_SHOWN = 12
 _TOKENS = re.compile(r"encoder\.layers\.[^.]+\.ln_1")  # as torchvision names them
@@ -147,8 +148,7 @@ def to_unit(pictures: Sequence[NDArray[np.uint8]], network: nn.Module) -> Tensor
 
 def normalised(unit_BCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Pixels in [0, 1] as network input: (pixel - mean) / std of each channel."""
-    mean_C11 = torch.tensor(preprocessing.mean, device=unit_BCHW.device).view(-1, 1, 1)
-    std_C11 = torch.tensor(preprocessing.std, device=unit_BCHW.device).view(-1, 1, 1)
+    mean_C11, std_C11 = moments_on(unit_BCHW.device, preprocessing)
     return (unit_BCHW - mean_C11) / std_C11
 
 

@@ -53,9 +53,8 @@ def weights_sheet(model: str, found: WeightImages, labels: Sequence[str], chosen
     sections = [Section(tiles, columns, 220, "Brightness: all colours together" if colour else "")]
     if colour:
         pictures = filter_pictures(found.weights_LHWC)
-        sections.append(
-            Section([Tile(drawing.photograph(pictures[i]), labels[i]) for i in shown], columns, 220, "Colour")
-        )
+        coloured = [Tile(drawing.photograph(pictures[i]), labels[i]) for i in shown]
+        sections.append(Section(coloured, columns, 220, "Colour"))
     return Sheet(
         f"Weight images of {model}",
         sections,
@@ -187,9 +186,7 @@ def robustness_sheet(
     second: str | None,
 ) -> Sheet:
     """One row an image: the image, the amplified change, their sum, and the image with noise of the same size."""
-    sections = [
-        _flip_row(predicted, flip, labels, multiple, second) for predicted, flip, multiple in flips[:MOST_FLIPS]
-    ]
+    sections = [_flip_row(image, flip, labels, multiple, second) for image, flip, multiple in flips[:MOST_FLIPS]]
     return Sheet(
         f"Robustness of {model}",
         sections,
@@ -206,23 +203,16 @@ def _flip_row(
     if flip.epsilon is None:
         return Section([picture], 4, 320, f"{predicted.name}: no change within the limit flips the answer")
     factor = 255 / (2 * flip.epsilon)
+    changed_HW3, noisy_HW3 = (drawing.photograph(flip.unit_HWC + added) for added in (flip.change_HWC, flip.noise_HWC))
     tiles = [
         picture,
         Tile(drawing.photograph(0.5 + factor * flip.change_HWC), f"the change, × {factor:.0f}", "mid grey: none"),
-        Tile(
-            drawing.photograph(flip.unit_HWC + flip.change_HWC),
-            "image + change",
-            answer(labels[flip.flipped], flip.flipped_score),
-        ),
-        Tile(
-            drawing.photograph(flip.unit_HWC + flip.noise_HWC),
-            "image + noise as large",
-            f"{flip.num_noise_flips} of {flip.num_noises} noises flip it",
-        ),
+        Tile(changed_HW3, "image + change", answer(labels[flip.flipped], flip.flipped_score)),
+        Tile(noisy_HW3, "image + noise as large", f"{flip.num_noise_flips} of {flip.num_noises} noises flip it"),
     ]
-    return Section(
-        tiles, 4, 320, f"{flip.epsilon:.2g} grey levels of 255 flip the answer{_saved(flip)}{_fooled(multiple, second)}"
-    )
+    saved = "" if flip.survives_saving else " (lost when saved as a file)"
+    heading = f"{flip.epsilon:.2g} grey levels of 255 flip the answer{saved}{_fooled(multiple, second)}"
+    return Section(tiles, 4, 320, heading)
 
 
 def _fooled(multiple: float | None, second: str | None) -> str:
@@ -230,13 +220,7 @@ def _fooled(multiple: float | None, second: str | None) -> str:
         return ""
     if multiple is None:
         return f"; {second} is not fooled, even 8 times as strong"
-    return (
-        f"; {second} is fooled, too" if multiple == 1 else f"; {second} is fooled at {multiple:.0f} times the strength"
-    )
-
-
-def _saved(flip: Flip) -> str:
-    return "" if flip.survives_saving else " (lost when saved as a file)"
+    return f"; {second} is fooled" + (", too" if multiple == 1 else f" at {multiple:.0f} times the strength")
 
 
 def _kernel_tiles(kernels: Mapping[str, Floats]) -> list[Tile]:

@@ -112,9 +112,8 @@ class Renderer:
         pixels_HWC, fixed = self._request.pictures[i].pixels_HWC, edge_filters()
         learned = learned_filters(self._explained.network)
         learned_FHW = learned_responses(self._explained.network, pixels_HWC, self._explained.classifier.preprocessing)
-        sheet = panels.responses_sheet(
-            self._predicted(i), learned, learned_FHW, fixed, edge_responses(pixels_HWC, fixed)
-        )
+        responses = edge_responses(pixels_HWC, fixed)
+        sheet = panels.responses_sheet(self._predicted(i), learned, learned_FHW, fixed, responses)
         return sheet, self._facts(i) | {"layer": learned.layer}
 
     def _features(self, i: int) -> SheetWithFacts:
@@ -131,23 +130,18 @@ class Renderer:
         classifier = self._explained.classifier
         layer = cam_layer(self._explained, self._request)
         assert layer is not None, "the plan leaves gradcam out without a layer"
-        heats = [
-            (
-                label,
-                self._answers(i)[label],
-                grad_cam(classifier.network, pixels_HWC, classifier.preprocessing, layer, self._index[label]),
-            )
-            for label in self._request.labels or (predicted.label,)
-        ]
+        heats = []
+        for label in self._request.labels or (predicted.label,):
+            heat = grad_cam(classifier.network, pixels_HWC, classifier.preprocessing, layer, self._index[label])
+            heats.append((label, self._answers(i)[label], heat))
         scores = {label: round(score, 6) for label, score, _ in heats}
         return panels.gradcam_sheet(predicted, heats), self._facts(i) | {"layer": layer, "scores": scores}
 
     def _ideal(self) -> SheetWithFacts:
         ascent, explained = Ascent(seed=self._request.seed), self._explained
+        network, preprocessing = explained.network, explained.classifier.preprocessing
         found = [
-            ideal_image(
-                explained.network, explained.classifier.preprocessing, self._index[label], ascent, explained.temperature
-            )
+            ideal_image(network, preprocessing, self._index[label], ascent, explained.temperature)
             for label in self._ideal_labels()
         ]
         scores = {self._labels[image.label]: round(image.score, 6) for image in found}
@@ -195,12 +189,8 @@ class Renderer:
         return self._scores[i]
 
     def _facts(self, i: int) -> dict[str, Any]:
-        predicted = self._predicted(i)
-        return {
-            "image": str(self._request.pictures[i].path),
-            "label": predicted.label,
-            "score": round(predicted.score, 6),
-        }
+        predicted, path = self._predicted(i), str(self._request.pictures[i].path)
+        return {"image": path, "label": predicted.label, "score": round(predicted.score, 6)}
 
 
 def _change(flip: Flip, labels: Sequence[str], multiple: float | None, *, compared: bool) -> dict[str, Any]:

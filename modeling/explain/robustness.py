@@ -105,12 +105,7 @@ def smallest_flip(
 
 
 def attack_within(
-    network: nn.Module,
-    unit_1CHW: Tensor,
-    preprocessing: Preprocessing,
-    label: int,
-    epsilon: float,
-    steps: int,
+    network: nn.Module, unit_1CHW: Tensor, preprocessing: Preprocessing, label: int, epsilon: float, steps: int
 ) -> Tensor | None:
     """A change 1CHW of at most `epsilon` grey levels a pixel after which the answer is not `label`, if one is found.
 
@@ -139,10 +134,8 @@ def fooled_at(network: nn.Module, preprocessing: Preprocessing, flip: Flip) -> f
     None where even the largest does not. Both images start from the other network's input, scaled to this one's
     size, so that they differ in the perturbation alone.
     """
-    unit_1CHW, change_1CHW = (
-        torch.from_numpy(array).permute(2, 0, 1)[None].to(device_of(network))
-        for array in (flip.unit_HWC, flip.change_HWC)
-    )
+    both = (torch.from_numpy(array).permute(2, 0, 1)[None] for array in (flip.unit_HWC, flip.change_HWC))
+    unit_1CHW, change_1CHW = (image_1CHW.to(device_of(network)) for image_1CHW in both)
     changed = [(unit_1CHW + multiple * change_1CHW).clamp(0, 1) for multiple in (0.0, *_MULTIPLES)]
     with in_eval_mode(network):
         own_BCHW = _as_input_of(torch.cat(changed), preprocessing)
