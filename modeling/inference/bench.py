@@ -4,9 +4,8 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +34,6 @@ class Speed:
     images_per_sec: float | None = None
     latency_ms: float | None = None
     refused: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return asdict(self)
 
 
 def bench_engines(version: ModelVersion, device: str = "cpu") -> Iterator[Speed]:

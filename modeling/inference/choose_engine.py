@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from modeling.durable import replace_durably
 from modeling.errors import ModelingError
 from modeling.inference.classifier import Classifier
-from modeling.inference.engines.choice import CORES, Choice, Precision, WantedPrecision, choice_path, read_choice
+from modeling.inference.engines.choice import GPU, Choice, Precision, WantedPrecision, choice_path, read_choice
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.hardware import hardware_key, hardware_name
 from modeling.inference.engines.torch_engine import CudaGraphEngine, TorchEngine
@@ -95,7 +95,7 @@ def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, pr
     choice, found = _find(classifier, options, precision)
     logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
     try:
-        replace_durably(path, (json.dumps(choice.to_json(), indent=2, sort_keys=True) + "\n").encode())
+        replace_durably(path, (json.dumps(asdict(choice), indent=2, sort_keys=True) + "\n").encode())
     except OSError as err:
         logger.warning("the choice cannot be remembered in %s: %s", folder, err.strerror)
     return found
@@ -130,9 +130,8 @@ def _openvino_options(classifier: Classifier, version: ModelVersion, folder: Pat
     from modeling.inference.engines.openvino_engine import OpenVinoEngine, has_bf16
 
     def plain(precision: Precision) -> _Option:
-        return _Option(
-            f"openvino {precision}", precision, lambda: OpenVinoEngine(_graph(classifier, folder), precision)
-        )
+        make = partial(OpenVinoEngine, precision=precision)
+        return _Option(f"openvino {precision}", precision, lambda: make(_graph(classifier, folder)))
 
     found = [plain("fp32")] + ([plain("bf16")] if has_bf16() else [])
     if (version.path / INT8_FILE).is_file():
@@ -246,21 +245,19 @@ def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:
 
 def _on(classifier: Classifier, engine: Engine, choice: Choice) -> Classifier:
     """The classifier as it was chosen."""
-    if choice.decoder == CORES:
+    if choice.decoder != GPU:
         return classifier.on(engine, choice.batch_size, choice.speed)
-    from modeling.inference.nvjpeg import decoder_of
+    from modeling.inference.nvjpeg import NvJpeg
 
-    batch_decoder = decoder_of(choice.decoder, classifier.preprocessing, classifier.device)
+    batch_decoder = NvJpeg(classifier.preprocessing, classifier.device)
     return classifier.on(engine, choice.batch_size, choice.speed, batch_decoder)
 
 
 def _unavailable(precision: str, refused: dict[str, str], card: ModelCard) -> str:
     if refused:
         return f"precision {precision} cannot be used: {'; '.join(f'{name}: {why}' for name, why in refused.items())}"
-    hint = {
-        "int8": f"the model {card.why_no_int8()}",
-        "bf16": "this processor has no instructions for it",
-    }.get(precision, "no engine offers it")
+    hints = {"int8": f"the model {card.why_no_int8()}", "bf16": "this processor has no instructions for it"}
+    hint = hints.get(precision, "no engine offers it")
     return f"precision {precision} cannot be used here: {hint}; give --precision auto"
 
 

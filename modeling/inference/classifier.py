@@ -99,7 +99,6 @@ class Classifier:
         card: ModelCard,
         device: torch.device,
         engine: Engine | None = None,
-        *,
         batch_size: int = DEFAULT_BATCH,
         images_per_sec: float = 0.0,
         batch_decoder: BatchDecoder | None = None,
@@ -159,15 +158,7 @@ class Classifier:
         batch_decoder: BatchDecoder | None = None,
     ) -> "Classifier":
         """The same model on another engine."""
-        return Classifier(
-            self.network,
-            self.card,
-            self.device,
-            engine,
-            batch_size=batch_size,
-            images_per_sec=images_per_sec,
-            batch_decoder=batch_decoder,
-        )
+        return Classifier(self.network, self.card, self.device, engine, batch_size, images_per_sec, batch_decoder)
 
     def for_batch_size(self, batch_size: int) -> "Classifier":
         """The same model, prepared for another batch size than the one that was found to be best."""

@@ -115,7 +115,7 @@ class Decoders:
             if not self._num_threads:
                 return _done(chunk)
             self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="decode")
-        return self._pool.submit(self._decode_all, sources, chunk, self._num_threads) if sources else _done(chunk)
+        return self._pool.submit(self.decode_all, sources, chunk, self._num_threads) if sources else _done(chunk)
 
     def close(self) -> None:
         """Drop the chunks that no thread has begun, and end the threads."""
@@ -149,8 +149,8 @@ class Decoders:
             trial.processor_s += processor_s
             trial.waited_s += max(0.0, read_s - processor_read_s)
 
-    def _decode_all(self, sources: Sequence[Source], chunk: Chunk, num_threads: int) -> Chunk:
-        """Read some images, decode them, and go on with others.
+    def decode_all(self, sources: Sequence[Source], chunk: Chunk, num_threads: int = 1) -> Chunk:
+        """Read some images, decode them into `chunk`, and go on with others, all in this thread.
 
         Each system call releases the interpreter's lock and wakes a waiting thread, mostly for nothing: with tiny
         images that takes longer than decoding. So several files are read in a row.

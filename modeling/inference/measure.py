@@ -32,12 +32,7 @@ class Measurement:
 
 
 def measure_pipeline(
-    sources: Sequence[Source],
-    classifier: Predictor,
-    *,
-    decode_threads: int = 0,
-    max_pixels: int,
-    limit_s: float,
+    sources: Sequence[Source], classifier: Predictor, *, decode_threads: int = 0, max_pixels: int, limit_s: float
 ) -> Measurement:
     """Read, decode and predict `sources` as a worker does; no batch but the first is begun after `limit_s`."""
     batch_size = classifier.batch_size

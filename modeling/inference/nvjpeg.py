@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import Literal
 
@@ -29,7 +30,7 @@ from modeling.images.formats import MAX_PIXELS, is_truncated
 from modeling.images.jpeg import exif_orientation, jpeg_size, with_padding, without_exif
 from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, BatchDecoder, best_num_threads, num_cores
+from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, best_num_threads, num_cores
 from modeling.inference.engines.choice import CORES, GPU
 
 _MAX_PIXELS = 32_000_000  # decoded at a time: 100 MB on the device, briefly 400 MB
@@ -87,9 +88,8 @@ class NvJpeg:
             upright = [_upright(image, data) for image, data in zip(images_CHW, files, strict=True)]
             for place, image_CHW in enumerate(upright):
                 places_of[image_CHW.shape[2], image_CHW.shape[1]].append(place)
-            scaled = [
-                self._scale_to(torch.stack([upright[place] for place in places])) for places in places_of.values()
-            ]
+            stacked = (torch.stack([upright[place] for place in places]) for places in places_of.values())
+            scaled = [self._scale_to(images_NCHW) for images_NCHW in stacked]
             pixels_NHWC = torch.cat(scaled).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         places = [place for places in places_of.values() for place in places]
         found = dict(zip(places, pixels_NHWC, strict=True))
@@ -195,18 +195,11 @@ def fastest_decoder(
         _check(decoder(files, MAX_PIXELS), expected)
         callers = min(DEVICE_THREADS, num_cores())
         with ThreadPoolExecutor(callers, thread_name_prefix="decode") as pool:
-            speeds[GPU] = _per_sec(
-                lambda: list(pool.map(lambda batch: decoder(batch, MAX_PIXELS), [files] * callers)),
-                len(files) * callers,
-            )
+            batches, decode = [files] * callers, partial(decoder, max_pixels=MAX_PIXELS)
+            speeds[GPU] = _per_sec(lambda: list(pool.map(decode, batches)), len(files) * callers)
     except Exception as err:  # whatever a driver raises: the cores remain
         return CORES, speeds, {GPU: f"{type(err).__name__}: {' '.join(str(err).split())}"[:300]}
     return (GPU if speeds[GPU] > _MIN_SPEEDUP * speeds[CORES] else CORES), speeds, {}
-
-
-def decoder_of(name: str, preprocessing: Preprocessing, device: torch.device) -> BatchDecoder | None:
-    """The device's decoder, or None if the cores decode."""
-    return NvJpeg(preprocessing, device) if name == GPU else None
 
 
 def _by_cores(preprocessing: Preprocessing, files: Sequence[bytes]) -> Callable[[], list[Pixels]]:

@@ -172,11 +172,7 @@ class _Batcher:
     """Collects the images of a batch, submits them for prediction, and returns the results in the order of batches."""
 
     def __init__(
-        self,
-        classifier: Predictor,
-        top_k: int,
-        between_batches: Callable[[], None],
-        choose_streams: Callable[[], int],
+        self, classifier: Predictor, top_k: int, between_batches: Callable[[], None], choose_streams: Callable[[], int]
     ) -> None:
         """between_batches: runs in the calling thread after every chunk and every batch.
 

@@ -1,9 +1,9 @@
 """The engine that was chosen for a model on some hardware, as it is stored beside the version; needs no torch."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from modeling.durable import STRICT, Number, decode_json, validated
 from modeling.errors import ModelFormatError
@@ -40,10 +40,6 @@ class Choice:
     def speed(self) -> float:
         """Images per second of the chosen engine at the chosen batch size."""
         return self.batch_sizes[str(self.batch_size)]
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return asdict(self)
 
 
 def choice_path(artifacts: Path, precision: WantedPrecision, hardware_key: str) -> Path:

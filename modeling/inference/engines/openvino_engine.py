@@ -77,9 +77,8 @@ class OpenVinoEngine:
         if size != _ANY:
             _, *shape = graph.input("images").partial_shape
             graph.reshape([size, *shape])
-        halves = self._precision == "bf16" or (
-            self._precision == "int8" and has_bf16()
-        )  # also for what is not quantised
+        # With int8 also for what is not quantised.
+        halves = self._precision == "bf16" or (self._precision == "int8" and has_bf16())
         compiled = openvino.Core().compile_model(
             graph,
             "CPU",
@@ -109,7 +108,6 @@ def _make_first_call() -> None:
     same time: each waits for a lock of the other, one of them for Python's.
     """
     number = opset13.parameter([1], np.uint8, name="images")
-    nothing = openvino.Core().compile_model(
-        openvino.Model([opset13.relu(opset13.convert(number, "f32"))], [number]), "CPU"
-    )
+    graph = openvino.Model([opset13.relu(opset13.convert(number, "f32"))], [number])
+    nothing = openvino.Core().compile_model(graph, "CPU")
     nothing.create_infer_request().infer({"images": np.zeros(1, np.uint8)}, share_inputs=True)

@@ -3,6 +3,7 @@
 # Shapes: B images of a batch, P images of a padded batch, H height, W width, C channels, L labels.
 import copy
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -62,13 +63,9 @@ class TorchEngine:
 
 def repeatable() -> AbstractContextManager[None]:
     """Deterministic algorithms of cuDNN, without TF32."""
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True,  # off by default here, which takes a GPU ten times as long
-        deterministic=True,
-        benchmark=False,
-        allow_tf32=False,
-    )
-    return flags
+    flags: Callable[..., AbstractContextManager[None]] = torch.backends.cudnn.flags
+    # enabled is off by default here, which takes a GPU ten times as long
+    return flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=False)
 
 
 _WARM_UPS = 3  # passes before a recording, as torch's documentation of CUDA graphs recommends
@@ -120,9 +117,7 @@ class _Lane:
     def __init__(self, engine: TorchEngine) -> None:
         self._engine = engine
         self._stream = torch.cuda.Stream(engine.device)  # type: ignore[no-untyped-call]
-        self._pool = (
-            torch.cuda.graph_pool_handle()
-        )  # memory that the lane's graphs share, as they are replayed one by one
+        self._pool = torch.cuda.graph_pool_handle()  # memory shared by the lane's graphs, which are replayed in turn
         self._recordings: dict[int, _Recording] = {}
 
     def logits(self, images_BHWC: NDArray[np.uint8]) -> Tensor:

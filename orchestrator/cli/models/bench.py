@@ -1,5 +1,6 @@
 """`pigeonhole models bench`: how fast a model answers on this machine."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -32,7 +33,7 @@ def bench_model(model: str, device: str, as_json: bool) -> None:
     print_message(f"measuring {version.ref} on {device}; building its engines takes seconds the first time")
     speeds = list(bench_engines(version, device))
     if as_json:
-        print_json({"model": version.ref, "device": device, "speeds": [speed.to_json() for speed in speeds]})
+        print_json({"model": version.ref, "device": device, "speeds": [asdict(speed) for speed in speeds]})
         return
     print_table(("engine", "batch", "images/s", "latency"), [_row(speed) for speed in speeds])
 

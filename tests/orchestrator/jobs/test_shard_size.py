@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import asdict
 
 import pytest
 
@@ -19,7 +20,7 @@ def remember(artifacts, speed, *, hardware="a", precision="auto", batch_size=32)
     """The engine choice that a worker stores after measuring the model."""
     choice = Choice("torch fp32", batch_size, hardware, batch_sizes={str(batch_size): speed})
     artifacts.mkdir(exist_ok=True)
-    choice_path(artifacts, precision, hardware).write_text(json.dumps(choice.to_json()))
+    choice_path(artifacts, precision, hardware).write_text(json.dumps(asdict(choice)))
 
 
 def size_of(artifacts, images=(), precision="auto"):
