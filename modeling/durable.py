@@ -10,10 +10,10 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, TypeVar, cast
+from typing import IO, Annotated, Any, Self, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -258,6 +258,26 @@ def validated(
     if whole and (missing := next(_missing(made, value), None)):
         raise error(f"{prefix}{missing}: the key is missing")
     return made
+
+
+class JsonRequest:
+    """Base of a frozen dataclass of paths and plain values, with the config STRICT, that another process gets."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold."""
+        values = asdict(cast(Any, self)).items()
+        return {name: path_to_text(str(value)) if isinstance(value, Path) else value for name, value in values}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The reverse of `to_json`; keys with a default may be left out.
+
+        Raises:
+            ModelingError: unknown or missing keys, or values that do not fit.
+        """
+        return validated(cls, value, error=ModelingError, whole=False)
 
 
 def _text_of(path: os.PathLike[str]) -> str:

@@ -72,9 +72,5 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     (a, engine_a), (b, engine_b) = predict(0), predict(1)
     common = np.intersect1d(a.indices_N, b.indices_N)  # whether an image is readable may depend on the model's size
     comparison = compare(a.only(common), b.only(common), classifiers[0].calibration, classifiers[1].calibration)
-    return Compared(
-        comparison,
-        len(indices) - len(common),
-        (count_trained_on(splits[0], a.sha256), count_trained_on(splits[1], a.sha256)),
-        (engine_a, engine_b),
-    )
+    num_trained_on = (count_trained_on(splits[0], a.sha256), count_trained_on(splits[1], a.sha256))
+    return Compared(comparison, len(indices) - len(common), num_trained_on, (engine_a, engine_b))

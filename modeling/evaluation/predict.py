@@ -2,9 +2,9 @@
 
 # Shapes: N images with an answer, B images of a batch, L labels, H height, W width, C channels.
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 from modeling.data.dataset import Dataset
 from modeling.data.images import load_image
 from modeling.errors import DataError, ImageError
-from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
 from modeling.images.loader import load_ahead, read_image_file
 from modeling.images.pixels import Pixels
 from modeling.images.progress import OnProgress, Progress
-from modeling.inference.decoders import DEVICE_BYTES, DEVICE_CHUNK, DEVICE_THREADS
+from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, Chunk, Decoders
 from modeling.metrics.answers import Answers
 
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
-    from modeling.inference.decoders import BatchDecoder
 
 REFERENCE_BATCH = 64  # images in one forward pass of the reference; other engines have the size that jobs use
 NUM_AHEAD = 128  # decoded images that may wait: some 20 MB at 224 px
@@ -134,65 +132,39 @@ class _Loader:
     def __init__(self, dataset: Dataset, classifier: "Classifier", *, hashed: bool) -> None:
         self._dataset = dataset
         self._preprocessing = classifier.preprocessing
-        self._batch_decoder = classifier.batch_decoder
+        self._by_device = classifier.batch_decoder is not None and dataset.pixels_NHWC is None
+        self._decoders = Decoders(classifier.preprocessing, MAX_PIXELS, batch_decoder=classifier.batch_decoder)
         self._hashed = hashed
 
     def load(self, indices: Sequence[int]) -> Iterator[_Loaded]:
         """The images in order; in threads, a bounded way ahead."""
-        decoder = self._batch_decoder
-        if decoder is None or self._dataset.pixels_NHWC is not None:
+        if not self._by_device:
             return load_ahead(indices, self._load, num_ahead=NUM_AHEAD)
-        chunks = load_ahead(
-            (indices[start : start + DEVICE_CHUNK] for start in range(0, len(indices), DEVICE_CHUNK)),
-            lambda chunk: self._load_by_device(chunk, decoder),
-            num_ahead=DEVICE_THREADS,
-            num_threads=DEVICE_THREADS,
-        )
-        return chain.from_iterable(chunks)
+        chunks = (indices[start : start + DEVICE_CHUNK] for start in range(0, len(indices), DEVICE_CHUNK))
+        loaded = load_ahead(chunks, self._load_files, num_ahead=DEVICE_THREADS, num_threads=DEVICE_THREADS)
+        return chain.from_iterable(loaded)
 
     def _load(self, index: int) -> _Loaded:
         if self._dataset.pixels_NHWC is None:
-            data, sha256 = self._read(index)
-            return _Loaded(self._decode(data), sha256)
+            return self._load_files([index])[0]
         sha256 = image_sha256(self._dataset, index) if self._hashed else ""
         try:
             return _Loaded(load_image(self._dataset, index, self._preprocessing), sha256)
         except ImageError as err:
             return _Loaded(err, sha256)
 
-    def _load_by_device(self, indices: Sequence[int], decoder: "BatchDecoder") -> list[_Loaded]:
-        """Read some files, have the device decode them, and go on with others; the cores decode what it leaves."""
-        loaded: list[_Loaded] = []
-        waiting = deque(indices)
-        while waiting:
-            read: list[tuple[bytes | ImageError, str]] = []
-            num_bytes = 0
-            while waiting and num_bytes < DEVICE_BYTES:
-                data, sha256 = self._read(waiting.popleft())
-                read.append((data, sha256))
-                num_bytes += len(data) if isinstance(data, bytes) else 0
-            decoded = decoder([data if isinstance(data, bytes) else b"" for data, _ in read], MAX_PIXELS)
-            loaded += [
-                _Loaded(self._decode(data) if pixels is None else pixels, sha256)
-                for (data, sha256), pixels in zip(read, decoded, strict=True)
-            ]
-        return loaded
+    def _load_files(self, indices: Sequence[int]) -> list[_Loaded]:
+        """Read and decode files, on the device first if it has a decoder."""
+        hashes: list[str] = []
 
-    def _read(self, index: int) -> tuple[bytes | ImageError, str]:
-        """A file's bytes, or why there are none, and their digest where it is wanted."""
-        try:
+        def read(index: int) -> bytes:
+            hashes.append("")
             data = read_image_file(self._dataset.files[index])
-        except ImageError as err:
-            return err, ""
-        return data, hashlib.sha256(data).hexdigest() if self._hashed else ""
-
-    def _decode(self, data: bytes | ImageError) -> Pixels | ImageError:
-        if isinstance(data, ImageError):
+            hashes[-1] = hashlib.sha256(data).hexdigest() if self._hashed else ""
             return data
-        try:
-            return decode_image(data, self._preprocessing)
-        except ImageError as err:
-            return err
+
+        chunk = self._decoders.decode_all([partial(read, index) for index in indices], Chunk())
+        return [_Loaded(image, sha256) for image, sha256 in zip(chunk.images, hashes, strict=True)]
 
 
 _Batch = list[_Loaded]

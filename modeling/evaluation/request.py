@@ -1,11 +1,9 @@
 """The request of an evaluation, and the names of its result files; imports neither numpy nor torch."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from modeling.durable import STRICT, PathText, validated
+from modeling.durable import STRICT, JsonRequest, PathText
 from modeling.errors import ModelingError
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
@@ -19,7 +17,7 @@ PARTS: tuple[DataPart, ...] = get_args(DataPart)
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateRequest:
+class EvaluateRequest(JsonRequest):
     """Evaluate the model in folder `model` on labelled images and write the result to the folder `output`.
 
     part: `all` images of `data`, or those of one part of the model's own split (known by their content), or of the
@@ -42,17 +40,3 @@ class EvaluateRequest:
         if self.part not in PARTS:
             raise ModelingError(f"unknown part {self.part!r}; choose one of {', '.join(PARTS)}")
         object.__setattr__(self, "model_ref", self.model_ref or path_to_text(self.model.name))
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        values = asdict(self).items()
-        return {name: path_to_text(str(value)) if isinstance(value, Path) else value for name, value in values}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The reverse of `to_json`; keys with a default may be left out.
-
-        Raises:
-            ModelingError: unknown or missing keys, or values that do not fit.
-        """
-        return validated(cls, value, error=ModelingError, whole=False)

@@ -51,24 +51,15 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     split = parts_of(request.model)
     if split and request.part != "all":
         emit({"event": "note", "text": f"comparing {dataset.num_images} images with the model's training data"})
-    predicted = predict_dataset(
-        classifier,
-        dataset,
-        choose_images(dataset, request.part, split),
-        hashed=split is not None,
-        on_progress=lambda num_done, num_images: emit(
-            {"event": "evaluate", "num_done": num_done, "num_images": num_images}
-        ),
-    )
+
+    def report(num_done: int, num_images: int | None) -> None:
+        emit({"event": "evaluate", "num_done": num_done, "num_images": num_images})
+
+    indices = choose_images(dataset, request.part, split)
+    predicted = predict_dataset(classifier, dataset, indices, hashed=split is not None, on_progress=report)
     evaluation = evaluate_answers(predicted.answers, classifier.calibration)
-    evaluated = Evaluated(
-        request,
-        classifier.card,
-        dataset,
-        predicted,
-        count_trained_on(split, predicted.sha256),
-        engine_figures(classifier, dataset, predicted),
-    )
+    num_trained_on, engine = count_trained_on(split, predicted.sha256), engine_figures(classifier, dataset, predicted)
+    evaluated = Evaluated(request, classifier.card, dataset, predicted, num_trained_on, engine)
     for text in evaluated.warnings():
         emit({"event": "warning", "text": text})
     return evaluated, evaluation

@@ -99,14 +99,8 @@ def _predictions(evaluated: Evaluated) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(PREDICTION_COLUMNS)
-    for name, target, predicted, score, decision in zip(
-        answers.names,
-        answers.targets_N.tolist(),
-        scored.predicted_N.tolist(),
-        scored.scores_N.tolist(),
-        decisions,
-        strict=True,
-    ):
+    columns = (answers.targets_N.tolist(), scored.predicted_N.tolist(), scored.scores_N.tolist(), decisions)
+    for name, target, predicted, score, decision in zip(answers.names, *columns, strict=True):
         cells = (escape_formula(name), escape_formula(labels[target]), escape_formula(labels[predicted]))
         writer.writerow((*cells, f"{score:.6f}", decision or ""))
     return lines.getvalue()
@@ -115,10 +109,9 @@ def _predictions(evaluated: Evaluated) -> str:
 def _scored(evaluated: Evaluated) -> tuple[Scored, list[str | None]]:
     """Scores and decisions as the model's calibration makes them."""
     calibration = evaluated.card.calibration
+    scored = Scored.of(evaluated.predicted.answers, calibration.temperature if calibration else 1.0)
     if calibration is None:
-        scored = Scored.of(evaluated.predicted.answers, 1.0)
         return scored, [None] * len(scored.scores_N)
-    scored = Scored.of(evaluated.predicted.answers, calibration.temperature)
     return scored, list(calibration.decide_all(scored.predicted_N, scored.scores_N))
 
 

@@ -1,15 +1,12 @@
 """The request of a training."""
 
-from collections.abc import Mapping
-from dataclasses import KW_ONLY, asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modeling.durable import STRICT, Number, PathText, validated
+from modeling.durable import STRICT, JsonRequest, Number, PathText
 from modeling.errors import ModelingError
-from modeling.names import path_to_text
 from modeling.networks.architectures import get_architecture
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024  # px
@@ -18,7 +15,7 @@ _Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, slots=True)
-class TrainOptions:
+class TrainOptions(JsonRequest):
     """The user's options of a training, validated; `TrainRequest` adds device and folders.
 
     weights: pre-trained weights to start from (see modeling.networks.weights); None: train from scratch.
@@ -58,20 +55,6 @@ class TrainOptions:
             raise ModelingError(f"validation ({self.validation}) and test ({self.test}) must be below 1 together")
         if self.deterministic and self.budget_s is not None:
             raise ModelingError("a budget depends on the clock, which deterministic excludes; give epochs instead")
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        values = asdict(self).items()
-        return {name: path_to_text(str(value)) if isinstance(value, Path) else value for name, value in values}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The reverse of `to_json`; keys with a default may be left out.
-
-        Raises:
-            ModelingError: unknown or missing keys, or values out of range.
-        """
-        return validated(cls, value, error=ModelingError, whole=False)
 
 
 @dataclass(frozen=True, slots=True)
