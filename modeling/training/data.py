@@ -168,12 +168,8 @@ def load_images(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indic
     """
     size_bytes = len(indices_M) * int(np.prod(preprocessing.shape))
     if size_bytes > min(MAX_TENSOR_BYTES, int(_SHARE_OF_MEMORY * psutil.virtual_memory().available)):
-        emit(
-            {
-                "event": "note",
-                "text": f"{size_bytes >> 20} MiB of pixels do not fit in memory: decoding again in every epoch",
-            }
-        )
+        text = f"{size_bytes >> 20} MiB of pixels do not fit in memory: decoding again in every epoch"
+        emit({"event": "note", "text": text})
         return ImageFiles(dataset, preprocessing)
     return DecodedImages(_decode(dataset, preprocessing, indices_M, emit), indices_M, dataset.num_images)
 

@@ -37,16 +37,12 @@ from modeling.training.transfer.probe import Probe, fit_probe
 Logits = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class ValidationScore:
     """A network's figures on validation; compared by accuracy, then by negative log likelihood."""
 
     accuracy: float
     minus_nll: float
-
-    def is_better_than(self, other: "ValidationScore") -> bool:
-        """Whether this score is better than another."""
-        return (self.accuracy, self.minus_nll) > (other.accuracy, other.minus_nll)
 
 
 def fit_from_weights(context: RunContext, data: TrainingData) -> TrainedNetwork:
@@ -81,25 +77,20 @@ def load_pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         network = build_network(request.architecture, preprocessing, num_labels)
-    load_weights(network, request.architecture, request.weights, _download_progress(emit).update)
+
+    def report(num_done: int, num_bytes: int | None) -> None:
+        emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes})
+
+    load_weights(network, request.architecture, request.weights, Progress(report, report_first=True).update)
     return network.eval(), preprocessing
-
-
-def _download_progress(emit: Emit) -> Progress:
-    """Reports the progress of a download in bytes."""
-    return Progress(
-        lambda num_done, num_bytes: emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes}),
-        report_first=True,
-    )
 
 
 def _probe(context: RunContext, data: TrainingData, network: nn.Module, preprocessing: Preprocessing) -> TrainedNetwork:
     """Fit the head on the network's features, and put it into the network."""
     request, split = context.request, data.split
     used_M = np.sort(np.concatenate([split.train, split.validation, split.test]))
-    selection = ImageSelection(
-        ImageFiles(data.dataset, preprocessing), used_M, [data.report.digests[index] for index in used_M]
-    )
+    digests = [data.report.digests[index] for index in used_M]
+    selection = ImageSelection(ImageFiles(data.dataset, preprocessing), used_M, digests)
     cache = FeatureCache(request.cache / "features") if request.cache else None
     backbone = Backbone(network, request.architecture, preprocessing, context.device)
     features_MF = cached_features(backbone, selection, cache, context.emit)
@@ -128,7 +119,9 @@ def _fit(data: TrainingData, used_M: Indices, features_MF: NDArray[np.float32]) 
 def _fine_tune(context: RunContext, data: TrainingData, probed: TrainedNetwork) -> TrainedNetwork:
     """Train the whole network, starting from the probe, with frozen BatchNorm statistics."""
     request, architecture = context.request, get_architecture(context.request.architecture)
-    network = _copy(probed.network, request, probed.preprocessing, len(data.dataset.labels)).to(context.device)
+    network = build_network(request.architecture, probed.preprocessing, len(data.dataset.labels))
+    network.load_state_dict(probed.network.state_dict())
+    network = network.to(context.device)
     plan = _fine_tuning_plan(request, architecture, data)
     photographs = plan.recipe.augmentation.startswith("photo")
     inputs = make_fit_inputs(data, probed.preprocessing, context.emit, photographs=photographs)
@@ -150,13 +143,6 @@ def _fine_tuning_plan(request: TrainRequest, architecture: Architecture, data: T
     return Plan(recipe, recipe.batch_size, class_weights=weights, freeze_statistics=True)
 
 
-def _copy(network: nn.Module, request: TrainRequest, preprocessing: Preprocessing, num_labels: int) -> nn.Module:
-    """A copy of a network."""
-    copied = build_network(request.architecture, preprocessing, num_labels)
-    copied.load_state_dict(network.state_dict())
-    return copied
-
-
 def _keep_better(
     context: RunContext, data: TrainingData, probed: TrainedNetwork, tuned: TrainedNetwork
 ) -> TrainedNetwork:
@@ -164,7 +150,7 @@ def _keep_better(
     if not len(data.split.validation):
         return tuned
     before, after = (_validation_score(data, trained.logits_of) for trained in (probed, tuned))
-    keep = tuned if after.is_better_than(before) else probed
+    keep = tuned if after > before else probed
     text = f"fine-tuning: validation accuracy {before.accuracy:.4f} before, {after.accuracy:.4f} after; "
     context.note(text + ("kept" if keep is tuned else "the probe is kept"))
     return keep

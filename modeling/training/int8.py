@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from modeling.data.images import Indices, load_image
 from modeling.images.pixels import Pixels
 from modeling.inference.classifier import Classifier
-from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.openvino_engine import OpenVinoEngine
 from modeling.networks.onnx_graph import write_graph
 from modeling.training.data import TrainingData
@@ -55,10 +54,6 @@ class Quality:
     kept: bool
     sha256: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return asdict(self)
-
     def __str__(self) -> str:
         verdict = "published with the model" if self.kept else "refused: the model has no quantised network"
         return (
@@ -86,7 +81,9 @@ def quantise(
         whole, small = Path(folder, "whole.onnx"), Path(folder, "int8.onnx")
         write_graph(classifier.network, classifier.card, whole)
         write_int8(whole, small, load, calibration_M)
-        best_M = _best_labels(OpenVinoEngine(small, "int8"), load, validation_M)
+        engine = OpenVinoEngine(small, "int8")
+        best = [engine.logits(images_BHWC).argmax(dim=1).numpy() for images_BHWC in _batches(load, validation_M)]
+        best_M = np.concatenate(best)
         data = small.read_bytes()
     full_M = logits_ML.argmax(axis=1)
     agreement = float((best_M == full_M).mean())
@@ -102,11 +99,6 @@ def quantise(
         sha256=hashlib.sha256(data).hexdigest() if kept else None,
     )
     return quality, data if kept else None
-
-
-def _best_labels(engine: Engine, load: Load, indices_M: Indices) -> NDArray[np.int64]:
-    batches = [engine.logits(images_BHWC).argmax(dim=1).numpy() for images_BHWC in _batches(load, indices_M)]
-    return np.concatenate(batches)
 
 
 def _batches(load: Load, indices_M: Sequence[int] | Indices) -> Iterator[NDArray[np.uint8]]:
@@ -174,5 +166,5 @@ def add_int8(
         logits_ML=trained.logits_of(validation_M),
     )
     emit({"event": "note" if quality.kept else "warning", "text": str(quality)})
-    card = replace(model.card, training=model.card.training | {"int8": quality.to_json()})
+    card = replace(model.card, training=model.card.training | {"int8": asdict(quality)})
     return replace(model, card=card, int8=network)

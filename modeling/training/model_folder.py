@@ -103,19 +103,14 @@ def weights_of(network: nn.Module) -> bytes:
 def make_model(request: TrainRequest, data: TrainingData, trained: TrainedNetwork, held_out: HeldOutResults) -> Model:
     """Create weights and card; two runs that end with the same weights give the same bytes."""
     weights = weights_of(trained.network)
+    training = {"data": data_facts(data), "seed": request.seed, "weights": request.weights, **trained.facts}
     card = ModelCard(
         architecture=request.architecture,
         labels=data.dataset.labels,
         preprocessing=trained.preprocessing,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         metrics=_metrics(data, held_out),
-        training={
-            "data": data_facts(data),
-            "seed": request.seed,
-            "weights": request.weights,
-            **trained.facts,
-            "versions": _versions(),
-        },
+        training=training | {"versions": _versions()},
         calibration=held_out.calibration,
     )
     return Model(card, weights)
@@ -145,12 +140,8 @@ def check_output(output: Path) -> None:
     Raises:
         ModelingError: the output contains something else.
     """
-    if output.exists() and not (output.is_dir() and (output / CARD_FILE).is_file()) and not _is_empty(output):
+    if output.exists() and not (output.is_dir() and ((output / CARD_FILE).is_file() or not os.listdir(output))):
         raise ModelingError(f"output {output} exists and is not a model; give another folder")
-
-
-def _is_empty(output: Path) -> bool:
-    return output.is_dir() and not os.listdir(output)
 
 
 def write_model(

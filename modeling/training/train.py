@@ -52,15 +52,14 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     check_output(request.output)
     device = local_device(select_device(request.device))
     ranks = join_ranks(device)
-    history = History(request.work if ranks.is_leader else None, emit if ranks.is_leader else _discard)
-    _import_in_background(
-        ["modeling.networks.torchvision_networks"] if request.weights else [],
-        ["matplotlib.figure", "matplotlib.backends.backend_agg"],
-    )
+    history = History(request.work if ranks.is_leader else None, emit if ranks.is_leader else lambda event: None)
+    first = ["modeling.networks.torchvision_networks"] if request.weights else []
+    _import_in_background([*first, "matplotlib.figure", "matplotlib.backends.backend_agg"])
     try:
         with deterministic_kernels(request.deterministic):
             data = load_data(request, history)
-            context = RunContext(request, device, ranks, history, "scratch", _deadline(request))
+            deadline = None if request.budget_s is None else time.monotonic() + request.budget_s
+            context = RunContext(request, device, ranks, history, "scratch", deadline)
             return finish(context, data, _fit(context, data), history.rows)
     finally:
         history.close()
@@ -68,12 +67,7 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
 
 
 def train_folder(
-    data: str | Path,
-    output: str | Path,
-    *,
-    architecture: str = "cnn",
-    emit: Emit = lambda event: None,
-    **options: Any,
+    data: str | Path, output: str | Path, *, architecture: str = "cnn", emit: Emit = lambda event: None, **options: Any
 ) -> ModelCard:
     """Train a model on labelled images and write it into the folder `output`; returns the model's card.
 
@@ -88,9 +82,8 @@ def train_folder(
     return train(TrainRequest.from_json(request), emit)
 
 
-def _import_in_background(*groups: list[str]) -> None:
+def _import_in_background(names: list[str]) -> None:
     """Import slow modules that are needed later, while the main thread waits for the disk."""
-    names = [name for group in groups for name in group]
     Thread(target=lambda: [importlib.import_module(name) for name in names], name="imports", daemon=True).start()
 
 
@@ -168,11 +161,3 @@ def deterministic_kernels(enabled: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
-
-
-def _deadline(request: TrainRequest) -> float | None:
-    return None if request.budget_s is None else time.monotonic() + request.budget_s
-
-
-def _discard(event: dict[str, Any]) -> None:
-    """Ignore events: of several processes only the first reports them."""

@@ -77,9 +77,8 @@ class TrainingLoop:
         self._average = average(self.network, self._recipe.average) if self._recipe.average else None
         self._evaluated = copy.deepcopy(self.network)  # gets the averaged weights; is never trained
         self._best: State = _copy(self.network.state_dict())
-        self._class_weights = (
-            torch.tensor(plan.class_weights, device=device, dtype=torch.float32) if plan.class_weights else None
-        )
+        weights = plan.class_weights
+        self._class_weights = torch.tensor(weights, device=device, dtype=torch.float32) if weights else None
         self._progress = FitProgress()
         self._history: list[dict[str, float]] = []
         self._losses: list[tuple[int, Tensor]] = []  # step and loss, not checked yet
@@ -135,30 +134,24 @@ class TrainingLoop:
         """
         generator = np.random.default_rng(seed_of(self._seed, _ORDER, epoch))
         index_batches = index_batches_of(generator.permutation(self._inputs.split.train), self._recipe.batch_size)
-        return (
-            index_batches
-            if len(index_batches) == self.num_batches
-            else [*index_batches[:-2], np.concatenate(index_batches[-2:])]
-        )
+        if len(index_batches) == self.num_batches:
+            return index_batches
+        return [*index_batches[:-2], np.concatenate(index_batches[-2:])]
 
     def _step(self, step: int, epoch: int, indices_B: Tensor, pixels: Any, num_together: int) -> None:
         """One step on a batch; `indices_B` and `pixels` are this process's share of it."""
         seed_network(self._device, seed_of(self._seed, _NETWORK, step, self._ranks.rank))
         generator = torch.Generator().manual_seed(seed_of(self._seed, _CHANCE, step, self._ranks.rank))
         num_steps = self._recipe.epochs * self.num_batches
-        set_rates(
-            self._optimizer,
-            learning_rate_factor(
-                step, num_steps, warmup=self._recipe.warmup, decay=self._recipe.decay, floor=self._recipe.floor
-            ),
-        )
+        recipe = self._recipe
+        factor = learning_rate_factor(step, num_steps, warmup=recipe.warmup, decay=recipe.decay, floor=recipe.floor)
+        set_rates(self._optimizer, factor)
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self._device)
         pixels_BHWC = to_device(pixels, self._device)
         num_parts = max(1, -(-len(indices_B) // self._plan.micro_batch))
-        for part_B in torch.arange(len(indices_B)).tensor_split(
-            num_parts
-        ):  # of equal size, so that none is a single image
+        # Parts of equal size, so that none is a single image.
+        for part_B in torch.arange(len(indices_B)).tensor_split(num_parts):
             if len(part_B):
                 part = slice(int(part_B[0]), int(part_B[-1]) + 1)
                 place = BatchPosition(indices_B[part], epoch, generator)
@@ -203,12 +196,9 @@ class TrainingLoop:
 
     def _loss(self, logits_BL: Tensor, targets_B: Tensor) -> Tensor:
         """Cross entropy, summed over the images."""
+        weights_L, smoothing = self._class_weights, self._recipe.label_smoothing
         return functional.cross_entropy(
-            logits_BL,
-            targets_B,
-            weight=self._class_weights,
-            label_smoothing=self._recipe.label_smoothing,
-            reduction="sum",
+            logits_BL, targets_B, weight=weights_L, label_smoothing=smoothing, reduction="sum"
         )
 
     def _check_losses(self) -> None:
@@ -230,7 +220,8 @@ class TrainingLoop:
             raise self._diverged_error("the weights are infinite or NaN", step)
 
     def _diverged_error(self, what: str, step: int) -> DivergedError:
-        kept = f"; the last good checkpoint is {self._checkpoint}" if self._has_checkpoint() else ""
+        is_saved = self._checkpoint is not None and self._checkpoint.exists()
+        kept = f"; the last good checkpoint is {self._checkpoint}" if is_saved else ""
         return DivergedError(
             f"training diverged: {what} at step {step + 1} (epoch {self._progress.epoch + 1}); "
             f"give a lower learning rate than {self._recipe.learning_rate}{kept}"
@@ -264,9 +255,8 @@ class TrainingLoop:
             return None
         share = indices[self._ranks.rank :: self._ranks.size]
         with single_view(self._evaluated):
-            logits_NL = compute_logits(
-                self._evaluated, self._inputs.images, share, self._inputs.preprocessing, self._device
-            )
+            inputs = self._inputs
+            logits_NL = compute_logits(self._evaluated, inputs.images, share, inputs.preprocessing, self._device)
         right = (logits_NL.argmax(axis=1) == self._inputs.targets_N[share]).sum() if len(share) else 0
         return float(self._ranks.sum(torch.tensor(float(right), device=self._device))) / len(indices)
 
@@ -276,9 +266,6 @@ class TrainingLoop:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-    def _has_checkpoint(self) -> bool:
-        return self._checkpoint is not None and self._checkpoint.exists()
 
     def _save(self, emit: Emit) -> None:
         """Save a checkpoint; a write error does not stop the run."""

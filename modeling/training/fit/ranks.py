@@ -28,18 +28,12 @@ class Ranks:
         """Sum the gradients of all processes in place, so that all take the same step."""
         if self.size == 1:
             return
-        gradients = [
-            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            for parameter in network.parameters()
-            if parameter.requires_grad
-        ]
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in trained]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        for parameter, part in zip(
-            (parameter for parameter in network.parameters() if parameter.requires_grad),
-            torch.split(flat, [gradient.numel() for gradient in gradients]),
-            strict=True,
-        ):
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
     def sum(self, value: Tensor) -> Tensor:

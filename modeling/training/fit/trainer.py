@@ -151,12 +151,8 @@ def _limit_epochs(context: RunContext, network: nn.Module, inputs: FitInputs, pl
 def recipe_of(request: TrainRequest, base: Recipe) -> Recipe:
     """The recipe with the request's overrides."""
     rate = base.learning_rate if request.learning_rate in (None, "auto") else float(request.learning_rate)
-    return replace(
-        base,
-        epochs=request.epochs or base.epochs,
-        batch_size=request.batch_size or base.batch_size,
-        learning_rate=rate,
-    )
+    epochs, batch_size = request.epochs or base.epochs, request.batch_size or base.batch_size
+    return replace(base, epochs=epochs, batch_size=batch_size, learning_rate=rate)
 
 
 def class_weights(targets_M: np.ndarray[Any, np.dtype[np.int64]], num_classes: int) -> tuple[float, ...] | None:

@@ -110,9 +110,7 @@ def _read(path: Path, num_features: int) -> Iterator[tuple[str, Features]]:
         return  # pruned by another process
     head, _, rows = data.partition(b"\n")
     if hashlib.sha256(data).hexdigest() != path.name.removesuffix(_SUFFIX):
-        with contextlib.suppress(
-            PermissionError
-        ):  # another user's cache: the damaged file stays, and is ignored each time
+        with contextlib.suppress(PermissionError):  # another user's: the damaged file stays, and is ignored each time
             path.unlink(missing_ok=True)
         return
     facts = json.loads(head)  # not by pydantic: the file's name, its digest, has proved what wrote it
@@ -158,23 +156,14 @@ def cached_features(backbone: Backbone, selection: ImageSelection, cache: Featur
     missing_M = np.flatnonzero(~known_N)
     for start in range(0, len(missing_M), _SAVE_EVERY):
         rows = missing_M[start : start + _SAVE_EVERY]
-        counts = _Counts(emit, num_known + start, num_images)
-        features_NF[rows] = extract_features(extractor, selection.images, selection.indices_N[rows], counts)
+
+        def count(event: dict[str, Any], num_before: int = num_known + start) -> None:
+            emit({**event, "num_done": num_before + event["num_done"], "num_images": num_images})
+
+        features_NF[rows] = extract_features(extractor, selection.images, selection.indices_N[rows], count)
         if cache is not None:
             _save(cache, key, [selection.digests_N[row] for row in rows], features_NF[rows], emit)
     return features_NF
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Passes events on with counts that include the images done before."""
-
-    emit: Emit
-    num_before: int
-    num_images: int
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        self.emit({**event, "num_done": self.num_before + event["num_done"], "num_images": self.num_images})
 
 
 def _save(cache: FeatureCache, key: str, digests_M: list[str], features_MF: Features, emit: Emit) -> None:

@@ -82,11 +82,9 @@ def fold_batch_norms(network: nn.Module, seen: Trace) -> int:
     }
     num_folded = 0
     for norm, calls in seen.calls.items():
-        convolution = (
-            producers.get(id(calls[0].input)) if isinstance(norm, nn.BatchNorm2d) and len(calls) == 1 else None
-        )
-        if convolution is not None and norm.running_mean is not None:
-            _fold(convolution, cast(nn.BatchNorm2d, norm))
+        convolution = producers.get(id(calls[0].input)) if len(calls) == 1 else None
+        if convolution is not None and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            _fold(convolution, norm)
             network.set_submodule(names[norm], nn.Identity())
             num_folded += 1
     return num_folded
@@ -144,10 +142,8 @@ def _in_order(extractor: "Extractor", images: Images, indices_N: Indices) -> Ite
     """The features of each batch, in order; several batches are computed concurrently."""
     size = extractor.batch_size
     groups = [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
-    num_workers = extractor.num_workers
-    return load_ahead(
-        images.batches(iter(groups)), extractor.features, num_ahead=2 * num_workers, num_threads=num_workers
-    )
+    batches, num_workers = images.batches(iter(groups)), extractor.num_workers
+    return load_ahead(batches, extractor.features, num_ahead=2 * num_workers, num_threads=num_workers)
 
 
 class Extractor:

@@ -175,11 +175,8 @@ def _path(rows: _Rows, solvers: list["_Solver"], measured: list[Indices]) -> tup
         for solver, part in zip(solvers, measured, strict=True):
             found = solver.solve_next(l2)
             part_nll, part_right = rows.measure(part, *solver.for_raw_features(found.point_P))
-            nll, num_right, num_iterations = (
-                nll + part_nll,
-                num_right + part_right,
-                num_iterations + found.num_iterations,
-            )
+            nll, num_right = nll + part_nll, num_right + part_right
+            num_iterations += found.num_iterations
         path.append(Step(l2, nll / num_measured, num_right / num_measured, num_iterations))
         since = len(path) - 1 - int(np.argmin([step.nll for step in path]))
         if since >= _PATIENCE:
