@@ -50,12 +50,7 @@ CONFIG: dict[str, object] = {
     "task_send_sent_event": False,
     "task_queues": [Queue(name) for name in ALL_QUEUES],
     "task_create_missing_queues": False,  # a misspelled queue is an error, not a new queue without workers
-    "task_publish_retry_policy": {
-        "max_retries": 5,
-        "interval_start": 0,
-        "interval_step": 0.5,
-        "interval_max": 2,
-    },
+    "task_publish_retry_policy": {"max_retries": 5, "interval_start": 0, "interval_step": 0.5, "interval_max": 2},
     "worker_pool_start_method": "spawn",  # a forked CUDA context does not work
     "worker_proc_alive_timeout": 120,  # the child imports torch before it reports that it is up; default 4 s
     "worker_hijack_root_logger": False,

@@ -31,20 +31,14 @@ class PigeonholeError(Exception):
 
 
 class UsageError(PigeonholeError):
-    """A value that cannot be used."""
-
     exit_code = ExitCode.USAGE
 
 
 class NotFoundError(PigeonholeError):
-    """No such job, model or file."""
-
     exit_code = ExitCode.NOT_FOUND
 
 
 class UnavailableError(PigeonholeError):
-    """No server answers, or no worker listens."""
-
     exit_code = ExitCode.UNAVAILABLE
 
 

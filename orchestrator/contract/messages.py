@@ -30,8 +30,7 @@ class Versioned(BaseModel):
     def parse(cls, record: Any, *, what: str) -> Self:
         """Read what was decoded from JSON already, called `what` in errors.
 
-        Raises:
-            MessageError: if it is of another version, or malformed.
+        Raises MessageError if it is of another version, or malformed.
         """
         return cls.parse_json(json.dumps(record), what=what)  # pydantic is strict in another way with Python's objects
 
@@ -39,8 +38,7 @@ class Versioned(BaseModel):
     def parse_json(cls, data: bytes | str, *, what: str) -> Self:
         """Read a JSON object, called `what` in errors.
 
-        Raises:
-            MessageError: if it is not JSON, of another version, or malformed.
+        Raises MessageError if it is not JSON, of another version, or malformed.
         """
         record = decode_json(data, what, error=MessageError)
         version = record.get("version") if isinstance(record, dict) else None
@@ -58,8 +56,7 @@ class Versioned(BaseModel):
     def read(cls, path: Path) -> Self | None:
         """Read the JSON file `path`; None where there is none.
 
-        Raises:
-            MessageError: if it is not JSON, of another version, or malformed.
+        Raises MessageError if it is not JSON, of another version, or malformed.
         """
         try:
             data = path.read_bytes()

@@ -27,8 +27,7 @@ SERVER_ERRORS = (
 def connect(url: str) -> redis.Redis:
     """A client with timeouts; it connects at its first command and again after an error.
 
-    Raises:
-        UsageError: if `url` is not the URL of a server.
+    Raises UsageError if `url` is not the URL of a server.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise UsageError(f"server URL {redact(url)!r} must start with one of redis://, rediss://, unix://")
@@ -46,11 +45,7 @@ def connect(url: str) -> redis.Redis:
 
 
 def require_answer(client: redis.Redis, url: str) -> None:
-    """Check that the server answers.
-
-    Raises:
-        UnavailableError: if it does not.
-    """
+    """Check that the server answers. Raises UnavailableError if it does not."""
     try:
         client.ping()
     except redis.AuthenticationError as err:

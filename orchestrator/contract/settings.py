@@ -36,8 +36,7 @@ class Settings(BaseSettings):
         description="Folder of jobs and models, which all machines share, and of their local stacks.",
     )
     server_url: SecretStr | None = Field(
-        default=None,
-        description="Redis or Valkey: redis://, rediss:// or unix://; default: the local stack's.",
+        default=None, description="Redis or Valkey: redis://, rediss:// or unix://; default: the local stack's."
     )
     lease_s: float = Field(
         default=6.0,
@@ -48,9 +47,7 @@ class Settings(BaseSettings):
         default=5.0, gt=0, description="Seconds a worker stays with one job before others get their turn."
     )
     stall_s: float = Field(
-        default=300.0,
-        gt=0,
-        description="Seconds without a finished batch after which a worker process is replaced.",
+        default=300.0, gt=0, description="Seconds without a finished batch after which a worker process is replaced."
     )
     max_attempts: int = Field(default=20, ge=3, description="Times a shard may kill its worker before it is given up.")
     batch_size: int = Field(
@@ -60,10 +57,7 @@ class Settings(BaseSettings):
         default=0, ge=0, description="Threads that read and decode; 0: as many as measure best for the images."
     )
     max_pixels: int = Field(
-        default=MAX_PIXELS,
-        ge=1,
-        le=PILLOW_MAX_PIXELS,
-        description="Larger images are refused before they are decoded.",
+        default=MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS, description="Larger images are refused before they are decoded."
     )
     max_file_bytes: int = Field(default=256 << 20, ge=1, description="Larger files are refused before they are read.")
 
@@ -119,11 +113,7 @@ class Settings(BaseSettings):
             return None
 
     def require_server_url(self) -> str:
-        """The server to talk to.
-
-        Raises:
-            UnavailableError: if none is configured and no local stack runs.
-        """
+        """The server to talk to. Raises UnavailableError if none is configured and no local stack runs."""
         url = self.find_server_url()
         if url is None:
             raise UnavailableError(
@@ -137,8 +127,7 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """This process's settings.
 
-    Raises:
-        UsageError: if a value in the environment or in `pigeonhole.toml` cannot be used.
+    Raises UsageError if a value in the environment or in `pigeonhole.toml` cannot be used.
     """
     try:
         return Settings()

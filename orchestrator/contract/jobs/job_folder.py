@@ -79,18 +79,13 @@ class JobFolder:
 
     @classmethod
     def open(cls, settings: Settings, job: str) -> Self:
-        """The folder of a job that exists.
-
-        Raises:
-            NotFoundError: if it does not.
-        """
+        """The folder of a job that exists. Raises NotFoundError if it does not."""
         folder = cls(settings, job)
         if not (folder.path / "job.json").exists():
             raise NotFoundError(f"there is no job {job} in {settings.jobs}; `pigeonhole jobs` lists them")
         return folder
 
     def request(self) -> AnyJobRequest:
-        """The operator's request."""
         path = self.path / "job.json"
         return parse_request(path.read_bytes(), path=path)
 
@@ -113,7 +108,6 @@ class JobFolder:
         (self.path / "cancel").unlink(missing_ok=True)
 
     def cancel_requested(self) -> bool:
-        """Whether the operator cancelled the job."""
         return (self.path / "cancel").exists()
 
     def write_outcome(self, outcome: Outcome) -> Outcome:

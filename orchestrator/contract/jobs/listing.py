@@ -98,11 +98,7 @@ class ListingWriter:
 
 
 def read_shard(folder: Path, shard: int) -> list[str]:
-    """The paths of shard `shard`, in order.
-
-    Raises:
-        IntegrityError: if the listing does not hold all its paths.
-    """
+    """The paths of shard `shard`, in order. Raises IntegrityError if the listing does not hold all its paths."""
     offset, length, count = _read_record(folder, shard)
     with (folder / "listing").open("rb") as file:
         file.seek(offset)

@@ -40,7 +40,6 @@ class PartTrailer(Versioned):
 
 
 def part_path(parts: Path, shard: int) -> Path:
-    """The path of the part of `shard`."""
     return parts / f"{shard:08d}.part"
 
 
@@ -109,8 +108,7 @@ def read_trailer(parts: Path, shard: int) -> PartTrailer | None:
 def open_part(parts: Path, shard: int) -> tuple[IO[bytes], PartTrailer]:
     """The part of `shard`, open at its first row, and its trailer.
 
-    Raises:
-        IntegrityError: if it is missing, or not complete.
+    Raises IntegrityError if it is missing, or not complete.
     """
     path = part_path(parts, shard)
     try:

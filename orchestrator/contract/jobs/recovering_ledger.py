@@ -109,9 +109,7 @@ class RecoveringLedger:
     def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
         """Take the job's finalize lease; see `Ledger.take_finalize_lease`."""
         return self._known(
-            job,
-            lambda: self._ledger.take_finalize_lease(job, worker, lease_s),
-            lambda answer: answer[0] == "unknown",
+            job, lambda: self._ledger.take_finalize_lease(job, worker, lease_s), lambda answer: answer[0] == "unknown"
         )
 
     def renew_finalize_lease(self, job: str, fence: int, lease_s: float) -> bool:

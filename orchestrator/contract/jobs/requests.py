@@ -112,8 +112,7 @@ _VOLATILE = {"job", "created", "shard_size"}
 def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:
     """The request in a `job.json`.
 
-    Raises:
-        MessageError: if it is of another version, of an unknown kind, or malformed.
+    Raises MessageError if it is of another version, of an unknown kind, or malformed.
     """
     record = decode_json(data, str(path), error=MessageError)
     kind = record.get("kind") if isinstance(record, dict) else None

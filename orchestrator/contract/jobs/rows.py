@@ -168,11 +168,7 @@ FORMATS: dict[str, RowFormat] = {"csv": CsvFormat(), "json": JsonFormat(), "json
 
 
 def format_of(path: Path) -> Format:
-    """The format of a manifest, by the suffix of its name.
-
-    Raises:
-        UsageError: if no format has that suffix.
-    """
+    """The format of a manifest, by the suffix of its name. Raises UsageError if no format has that suffix."""
     name = path.suffix.lower().removeprefix(".")
     if name not in FORMATS:
         raise UsageError(f"{path.name!r} does not end in one of .{', .'.join(FORMATS)}; choose one with --format")
@@ -251,5 +247,4 @@ SUMMARY_VERSION = 1
 
 
 def summary_path(manifest: Path) -> Path:
-    """The path of a manifest's summary."""
     return manifest.with_name(manifest.name + ".summary.json")

@@ -65,12 +65,10 @@ class JobRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether the state is a final one."""
         return self.state in FINAL_STATES
 
     @property
     def bound(self) -> Bound | None:
-        """What bounds a classify job."""
         return name_bound(self.stage_seconds)
 
 
@@ -93,13 +91,7 @@ class Ledger:
     # Jobs
 
     def create(
-        self,
-        job: str,
-        fields: Mapping[str, str | int],
-        *,
-        output: str = "",
-        key: str = "",
-        fingerprint: str = "",
+        self, job: str, fields: Mapping[str, str | int], *, output: str = "", key: str = "", fingerprint: str = ""
     ) -> tuple[str, str]:
         """Enter a job: ("created", its id), or exists, conflict or output_taken, and the id of the other job."""
         values = [item for pair in fields.items() for item in pair]
@@ -163,7 +155,6 @@ class Ledger:
         )
 
     def active(self) -> set[str]:
-        """Ids of the jobs that are active in the ledger."""
         return {job for job in cast(set[str], self.client.smembers(f"{PREFIX}:active")) if JOB_ID.fullmatch(job)}
 
     def need(self, job: str, starving_s: float) -> Need:
@@ -174,12 +165,10 @@ class Ledger:
         return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s)])[0])
 
     def job_of_submission(self, key: str) -> str | None:
-        """The job that an idempotency key stands for."""
         value = cast(str | None, self.client.get(self._submission(key)))
         return value.split()[0] if value else None
 
     def owner_of_output(self, output: str) -> str | None:
-        """The job that will write `output`."""
         return cast(str | None, self.client.hget(f"{PREFIX}:outputs", output))
 
     # Shards
@@ -209,9 +198,7 @@ class Ledger:
         """Enter that the shard's part is on the disk, and its stage times; returns the verdict and the job's state."""
         added = [item for pair in time_fields(seconds or {}).items() for item in pair]
         verdict, state = self._run(
-            "commit",
-            [self._job(claim.job)],
-            [claim.shard, claim.fence, num_rows, num_failed, int(given_up), *added],
+            "commit", [self._job(claim.job)], [claim.shard, claim.fence, num_rows, num_failed, int(given_up), *added]
         )
         return verdict, state
 

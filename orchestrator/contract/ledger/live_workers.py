@@ -30,7 +30,6 @@ class WorkerRecord:
 
     @property
     def alive(self) -> bool:
-        """Whether its last heartbeat is recent."""
         return self.heartbeat_age_s < ALIVE_S
 
 
@@ -41,7 +40,6 @@ class LiveWorkers:
         self._client = client
 
     def heartbeat(self, worker: str, facts: Mapping[str, str | int]) -> None:
-        """Report that a worker is alive, and its facts."""
         key, now = f"{PREFIX}:worker:{worker}", self._now()
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping={name: str(value) for name, value in facts.items()})
@@ -51,7 +49,6 @@ class LiveWorkers:
             pipeline.execute()
 
     def report_activity(self, worker: str, activity: str) -> None:
-        """Record what a worker does from now on."""
         key, now = f"{PREFIX}:worker:{worker}", self._now()
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping={"doing": activity, "doing_since": now})
@@ -63,7 +60,6 @@ class LiveWorkers:
         self._client.hincrby(f"{PREFIX}:worker:{worker}", "num_images", num_images)
 
     def remove(self, worker: str) -> None:
-        """Remove a worker that has ended."""
         self._client.zrem(f"{PREFIX}:workers", worker)
         self._client.delete(f"{PREFIX}:worker:{worker}")
 
@@ -85,7 +81,6 @@ class LiveWorkers:
         return sorted(records, key=lambda record: record.worker)
 
     def num_listeners(self, queue: str) -> int:
-        """Number of live workers that take doorbells from `queue`."""
         return sum(worker.alive and queue in worker.queues for worker in self.workers())
 
     def num_idle(self, queue: str) -> int:

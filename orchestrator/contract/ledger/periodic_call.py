@@ -37,7 +37,6 @@ class PeriodicCall:
         self.stop()
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self, *, wait_s: float | None = None) -> None:

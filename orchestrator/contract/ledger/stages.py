@@ -49,7 +49,6 @@ def stage_rates(seconds: Mapping[str, float], num_images: int) -> dict[str, floa
 
 
 def add_seconds(all_seconds: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The sum over shards, by stage."""
     total: Counter[str] = Counter()
     for seconds in all_seconds:
         total.update(seconds)
