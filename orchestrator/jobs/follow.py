@@ -24,12 +24,7 @@ from orchestrator.contract.settings import Settings
 Event = Mapping[str, Any]
 
 # Events that count images: the words before "123/1000 images".
-_STEPS = {
-    "scan": "scanning",
-    "decode": "reading",
-    "features": "computing features of",
-    "evaluate": "evaluating",
-}
+_STEPS = {"scan": "scanning", "decode": "reading", "features": "computing features of", "evaluate": "evaluating"}
 
 
 _SHARES = {"epoch": ("epoch", "epochs"), "download": ("bytes_done", "num_bytes")}
@@ -78,12 +73,10 @@ def parse_event(progress: str) -> Event:
 
 
 def _step(event: Event) -> str:
-    """The progress of a step that counts images."""
     return f"{_STEPS[event['event']]} {event['num_done']:,}/{event['num_images']:,} images"
 
 
 def _download(event: Event) -> str:
-    """The progress of a download of weights."""
     of_all = f" of {event['num_bytes'] / 1e6:,.1f}" if event.get("num_bytes") else ""
     return f"downloading weights, {event['bytes_done'] / 1e6:,.1f}{of_all} MB"
 
@@ -101,13 +94,11 @@ def _epoch(event: Event) -> str:
 
 
 def _probe(event: Event) -> str:
-    """A linear probe on cached features."""
     accuracy = event.get("accuracy")
     return "linear probe fitted" + ("" if accuracy is None else f": validation accuracy {accuracy:.4f}")
 
 
 def _data(event: Event) -> str:
-    """The sizes of the data set's parts after scan and split."""
     held_out = event["num_validation"] + event["num_test"]
     return f"{event['num_train']:,} images to learn from, {held_out:,} held out"
 
@@ -248,7 +239,6 @@ def follow(
 
 
 def _rate(seen: list[tuple[float, int]]) -> float:
-    """Images per second over these (time, number done) pairs."""
     (first_at, first), (last_at, last) = seen[0], seen[-1]
     return (last - first) / (last_at - first_at) if last_at > first_at else 0.0
 

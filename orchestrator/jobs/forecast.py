@@ -163,8 +163,7 @@ def _request(prepared: PreparedClassify, sample: list[str]) -> MeasureRequest:
 def _measure(request: MeasureRequest) -> MeasureAnswer:
     """Measure in a child process, which is killed if an exception, such as Ctrl-C, ends the wait.
 
-    Raises:
-        PigeonholeError: measuring failed.
+    Raises PigeonholeError where measuring failed.
     """
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(

@@ -34,8 +34,7 @@ def choose_data(data: Path) -> Path:
 def count_images(data: Path) -> int:
     """The number of images in a data set to train on; opens no image.
 
-    Raises:
-        DataError: it is not a data set, or its list of images shows that it cannot be trained on.
+    Raises DataError where it is none, or its list of images shows that it cannot be trained on.
     """
     from modeling.data.forms.open import check_learnable, open_dataset  # numpy: only where labelled data is read
 
@@ -47,9 +46,8 @@ def count_images(data: Path) -> int:
 def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
     """The number of images in a data set, of which `part` will be evaluated; opens no image.
 
-    Raises:
-        DataError: it is not a data set, or has images of a class that the model does not know. The evaluation finds
-            out which images are in a part.
+    Raises DataError where it is not a data set, or has images of a class that the model does not know. The evaluation
+    finds out which images are in a part.
     """
     import numpy as np
 
@@ -66,10 +64,8 @@ def choose_weights(settings: Settings, wanted: str) -> tuple[str, str]:
     """The weights as a worker can find them, and the default architecture: the model's, if they are a model's.
 
     The name of pre-trained weights is kept; a published model becomes its version's folder, so that moving an alias
-    changes nothing; a file or a folder becomes its absolute path.
-
-    Raises:
-        ModelNotFoundError: there is no version such as `birds@9`.
+    changes nothing; a file or a folder becomes its absolute path. Raises ModelNotFoundError where there is no version
+    such as `birds@9`.
     """
     if wanted == IMAGENET:
         return wanted, DEFAULT_ARCHITECTURE

@@ -111,7 +111,6 @@ class PreparedClassify:
         return self._build(job, path_to_text(str(output)), shard_size)
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
-        """Whether an earlier request asks for the same."""
         if not isinstance(earlier, ClassifyRequest):
             return False
         output = self.claimed_output or earlier.output
@@ -150,11 +149,9 @@ class PreparedTrain:
         """Does nothing: a training can always be repeated."""
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
-        """Whether an earlier request asks for the same."""
         return fingerprint(self.request(earlier.job)) == fingerprint(earlier)
 
     def request(self, job: str) -> TrainJobRequest:
-        """The request of the new job."""
         return TrainJobRequest(
             job=job,
             created=datetime.now(UTC),
@@ -187,11 +184,9 @@ class PreparedEvaluate:
             check_folder(self.output)
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
-        """Whether an earlier request asks for the same."""
         return fingerprint(self.request(earlier.job)) == fingerprint(earlier)
 
     def request(self, job: str) -> EvaluateJobRequest:
-        """The request of the new job."""
         return EvaluateJobRequest(
             job=job,
             created=datetime.now(UTC),
@@ -268,8 +263,7 @@ def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluat
 def pin_model(settings: Settings, ref: str) -> PinnedModel:
     """The version that `ref` stands for now.
 
-    Raises:
-        ModelingError: there is no such version, or its card cannot be read.
+    Raises ModelingError where there is no such version, or its card cannot be read.
     """
     version = ModelStore(settings.models).resolve(ref)
     return PinnedModel(version, version.card())
@@ -287,7 +281,6 @@ def _absolute(output: Path | None) -> Path | None:
 
 
 def _describe_skipped(source: Source) -> str:
-    """What the source holds besides images."""
     if not source.skipped:
         return ""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skipped.items()))

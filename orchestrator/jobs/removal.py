@@ -29,8 +29,7 @@ def find_version(settings: Settings, model: str) -> ModelVersion:
 def check_removable(settings: Settings, version: ModelVersion) -> None:
     """Check that no alias stands for a version, and that no active job uses it.
 
-    Raises:
-        ModelInUseError: an alias or a job uses it.
+    Raises ModelInUseError where an alias or a job uses it.
     """
     ModelStore(settings.models).check_not_aliased(version)
     jobs = jobs_that_use(settings, version)

@@ -176,7 +176,6 @@ class _Verifier:
             self._differences.append(f"{what}: the summary says {expected!r}, found {found!r}")
 
     def _file(self) -> None:
-        """Size and checksum of the manifest."""
         manifest = self._published.manifest
         self._compare("manifest bytes", manifest.stat().st_size, self._summary["manifest"]["bytes"])
         self._compare("manifest sha256", _sha256(manifest), self._summary["manifest"]["sha256"])

@@ -186,7 +186,6 @@ Pattern = tuple[re.Pattern[str] | None, ...]  # a glob's parts; None is `**`
 
 
 def _matches(parts: tuple[str, ...], pattern: Pattern) -> bool:
-    """Whether path parts match a glob's parts."""
     if not pattern:
         return not parts
     first = pattern[0]
@@ -317,8 +316,7 @@ def _open_list(text: str, file: IO[bytes], options: SourceOptions, default_root:
 def _list_paths(given: Iterator[str], root: str) -> Iterator[str]:
     """Paths relative to the root.
 
-    Raises:
-        UsageError: the first one is outside the root, so another root is needed.
+    Raises UsageError where the first one is outside the root, so another root is needed.
     """
     paths = (_inside(path, root) for path in given)
     first = next(paths, "")

@@ -70,7 +70,6 @@ class JobClient:
         return create_app(self.settings.require_server_url())
 
     def ring(self, queue: str, job: str) -> None:
-        """Send a doorbell."""
         from orchestrator.contract.app import ring
 
         ring(self._app, queue, job)
@@ -86,8 +85,7 @@ class JobClient:
     def submit(self, prepared: Prepared, *, on_listing: OnListing = lambda job, num_images: None) -> Submission:
         """Submit a job. For a classify job, returns when its listing is complete; workers begin long before.
 
-        Raises:
-            PigeonholeError: the job cannot be submitted; nothing was written.
+        Raises PigeonholeError where the job cannot be submitted; nothing was written.
         """
         if prepared.spec.idempotency_key:
             earlier = self._earlier(prepared.spec.idempotency_key, prepared)
