@@ -32,7 +32,6 @@ class FailureLimit(click.ParamType[MaxFailures]):
     name = "N|P%"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MaxFailures:
-        """Parse the text of the option."""
         if isinstance(value, MaxFailures):
             return value
         share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
@@ -196,7 +195,6 @@ def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:
 
 
 def _lines(plan: "Forecast") -> list[tuple[str, str]]:
-    """Name and text of each fact."""
     stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in plan.stage_images_per_sec.items())
     times = ", ".join(
         f"{_count(num_workers, 'worker')} {duration(seconds)}" for num_workers, seconds in plan.expected_s.items()

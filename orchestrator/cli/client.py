@@ -12,8 +12,7 @@ from orchestrator.jobs.submit import JobClient, Submission
 def open_client() -> JobClient:
     """The client of the configured server, else of the local stack's.
 
-    Raises:
-        UnavailableError: there is no server, or it does not answer.
+    Raises UnavailableError where there is no server, or it does not answer.
     """
     return JobClient(get_settings())
 
@@ -50,5 +49,4 @@ def print_existed(submission: Submission) -> None:
 
 
 def print_job(job: str, *, as_json: bool) -> None:
-    """Print the id of a detached job."""
     print_json({"job": job}) if as_json else click.echo(job)

@@ -102,7 +102,6 @@ def _run(client: JobClient, job: str) -> JobRecord:
 def _facts(
     prepared: Prepared, conclusion: Conclusion, manifest: Path, settings: Settings, model: str, elapsed_s: float
 ) -> dict[str, object]:
-    """The results of the demo."""
     return {
         "character_accuracy": round(conclusion.accuracy, 4),
         "character_accuracy_by_shape": round(conclusion.accuracy_by_shape, 4),
@@ -119,7 +118,6 @@ def _facts(
 
 
 def _print_result(conclusion: Conclusion, facts: dict[str, object]) -> None:
-    """Print the text beside its original, and the paths of the results."""
     click.echo()
     for line in conclusion.side_by_side:
         click.echo(line)

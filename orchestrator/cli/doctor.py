@@ -151,7 +151,6 @@ def _models(settings: Settings) -> CheckResult:
 
 
 def _with_ledger(settings: Settings, name: str, check: Callable[[Ledger], CheckResult]) -> CheckResult:
-    """Run a check that needs the ledger."""
     url = settings.find_server_url()
     if url is not None:
         try:

@@ -26,11 +26,9 @@ class LazyGroup(click.Group):
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table."""
         return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name."""
         if cmd_name not in self._table:
             return None
         module, _, attribute = self._table[cmd_name].target.partition(":")
@@ -62,7 +60,6 @@ class LazyGroup(click.Group):
         return [CompletionItem(name, help=self._table[name].line) for name in names] + options
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Parse the group's own options."""
         from orchestrator.cli.errors import report_errors
 
         with report_errors():

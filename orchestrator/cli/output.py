@@ -37,7 +37,6 @@ def on_interrupt(job: str) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """Print data as JSON."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 

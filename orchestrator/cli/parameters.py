@@ -17,7 +17,6 @@ class Share(click.ParamType[float]):
     name = "P%"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse what the operator wrote."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(%?)", str(value))
         share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
         if not 0 < share < 1:
@@ -31,7 +30,6 @@ class Duration(click.ParamType[float]):
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse what the operator wrote."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value))
         if not match or not float(match[1]):
             self.fail(f"{value!r} is not a duration above 0, such as 90s, 10m or 1.5h", param, ctx)
@@ -44,7 +42,6 @@ class LearningRate(click.ParamType[float | str]):
     name = "RATE|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """Parse what the operator wrote."""
         if value == "auto":
             return "auto"
         try:
@@ -62,7 +59,6 @@ class OneOf(click.ParamType[str]):
         self._advice = advice
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check what the operator wrote."""
         choices = self._choices()
         if value not in choices:
             near = get_close_matches(str(value).lower(), choices, n=1)
@@ -71,5 +67,4 @@ class OneOf(click.ParamType[str]):
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The choices that begin with `incomplete`."""
         return [CompletionItem(choice) for choice in self._choices() if choice.startswith(incomplete)]

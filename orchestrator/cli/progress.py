@@ -28,8 +28,7 @@ _COLORS = {"succeeded": "green", "partial": "yellow", "failed": "red", "cancelle
 def follow_to_end(client: JobClient, job: str, *, timeout_s: float | None = None, fresh: bool = True) -> JobRecord:
     """Show a job until it ends, and return its record; after an interrupt the job continues.
 
-    Raises:
-        SystemExit: 130 on an interrupt, 124 after `timeout_s`.
+    Exits with 130 on an interrupt, with 124 after `timeout_s`.
     """
     snapshots = follow(client.settings, client.ledger, job, timeout_s=timeout_s, fresh=fresh)
     with on_interrupt(job):
@@ -91,7 +90,6 @@ def _show_live(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
 
 
 def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
-    """The live view of a job."""
     record = snapshot.record
     shown: list[RenderableType] = [_heading(record), Text(describe(snapshot).partition(": ")[2], overflow="ellipsis")]
     if record.kind == "classify":
@@ -141,7 +139,6 @@ class _NoWorkerWarning:
         self._warned = False
 
     def check(self, snapshot: JobSnapshot) -> str:
-        """A warning, or an empty string."""
         if snapshot.num_workers or snapshot.server_away or snapshot.record.ended:
             self._no_worker_since, self._warned = None, False
             return ""

@@ -125,7 +125,6 @@ def describe_decisions(counts: Mapping[str, Any]) -> str:
 
 
 def _matches(row: Row, *, label: str | None, below: float | None, decision: str | None) -> bool:
-    """Whether a row matches the filters."""
     prediction = row.prediction
     if decision is not None and prediction.decision != decision:
         return False

@@ -121,7 +121,6 @@ def _silence_libraries() -> Iterator[TextIO]:
 
 
 def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:
-    """Print the report: counts, kinds, findings, and whether the data can be trained on."""
     classes = shown["classes"]
     click.secho(f"{shown['num_images']:,} images in {len(classes):,} classes", bold=True, nl=False)
     click.echo(f" ({_KINDS[shown['kind']]}, {duration(elapsed_s)})")
@@ -143,7 +142,6 @@ def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:
 
 
 def _print_kinds(shown: Mapping[str, Any]) -> None:
-    """Print parts, formats, modes and sizes on one line each, if there are any."""
     for name in ("parts", "formats", "modes"):
         if shown[name]:
             click.echo(f"{name}: " + ", ".join(f"{count:,} {kind}" for kind, count in shown[name].items()))

@@ -66,21 +66,12 @@ from orchestrator.jobs.submit import JobClient
 )
 @click.option("--deterministic", is_flag=True, help="Make no choice by timing, and use only deterministic kernels.")
 @click.option(
-    "--int8",
-    is_flag=True,
-    help="Also quantise the network to int8; published if its answers agree with the network's.",
+    "--int8", is_flag=True, help="Also quantise the network to int8; published if its answers agree with the network's."
 )
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
-def train(
-    data: Path,
-    name: str,
-    idempotency_key: str | None,
-    detach: bool,
-    as_json: bool,
-    **options: object,
-) -> None:
+def train(data: Path, name: str, idempotency_key: str | None, detach: bool, as_json: bool, **options: object) -> None:
     """Train a classifier on DATA and publish it.
 
     DATA is a folder with one folder of images for each class (or train, val and test folders of such), MNIST-like idx

@@ -44,14 +44,7 @@ Names = tuple[str, str]
 )
 @json_option
 def compare_command(
-    a: str,
-    b: str,
-    data: Path,
-    part: Any,
-    precision: WantedPrecision,
-    device: str,
-    output: Path | None,
-    as_json: bool,
+    a: str, b: str, data: Path, part: Any, precision: WantedPrecision, device: str, output: Path | None, as_json: bool
 ) -> None:
     """Compare models A and B on the labelled images of DATA: figures, flipped images, and significance.
 
@@ -83,7 +76,6 @@ def compare_command(
 
 
 def _document(names: Names, data: Path, part: str, compared: "Compared") -> dict[str, Any]:
-    """The comparison as data."""
     comparison = compared.comparison
     head = {"model_a": names[0], "model_b": names[1], "data": str(data), "part": part}
     counts = {"num_unreadable": compared.num_unreadable, "num_trained_on": list(compared.num_trained_on)}
@@ -107,7 +99,6 @@ def _show_progress(names: Names) -> "Emit":
 
 
 def _print_warnings(names: Names, compared: "Compared") -> None:
-    """Print warnings about the figures."""
     num_images = compared.comparison.num_images
     for name, num_trained_on in zip(names, compared.num_trained_on, strict=True):
         if num_trained_on:
@@ -122,7 +113,6 @@ def _print_warnings(names: Names, compared: "Compared") -> None:
 
 
 def _print(names: Names, compared: "Compared") -> None:
-    """Tables, the engines, and the conclusion last."""
     comparison = compared.comparison
     print_table(
         (f"{comparison.num_images:,} images", *names),

@@ -106,7 +106,6 @@ def print_figures(figures: Mapping[str, Any]) -> None:
 
 
 def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of each overall figure."""
     low, high = figures["accuracy_interval"]
     facts = [("accuracy", f"{figures['accuracy']:.4f}  ({low:.4f} to {high:.4f} with 95 % confidence)")]
     facts += [(f"top-{k}", f"{share:.4f}") for k, share in figures["top_k"].items()]

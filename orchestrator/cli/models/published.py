@@ -49,7 +49,6 @@ def list_models(as_json: bool) -> None:
 
 
 def _summary(store: ModelStore, version: ModelVersion) -> dict[str, Any]:
-    """The facts of a version in the list."""
     card = store.card(version.ref)
     return {
         "model": version.ref,

@@ -68,12 +68,7 @@ def list_architectures(as_json: bool) -> None:
       pigeonhole models architectures
     """
     rows: list[dict[str, Any]] = [
-        {
-            "name": known.name,
-            "summary": known.summary,
-            "image_size": known.image_size,
-            "weights": known.weights,
-        }
+        {"name": known.name, "summary": known.summary, "image_size": known.image_size, "weights": known.weights}
         for known in ARCHITECTURES.values()
     ]
     if as_json:
