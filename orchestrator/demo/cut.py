@@ -129,7 +129,6 @@ def _belongs(one: Ints, other: Ints) -> bool:
 
 
 def _around(boxes: Ints) -> Ints:
-    """The box around all boxes."""
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
 

@@ -26,10 +26,7 @@ SPECIMEN_GAP_EM = 0.25  # wide, so that no specimen touches its neighbour
 
 
 def write_training_glyphs(
-    folder: Path,
-    seed: int,
-    glyphs_per_class: int = GLYPHS_PER_CLASS,
-    faces: Sequence[Face] = TRAINING_FACES,
+    folder: Path, seed: int, glyphs_per_class: int = GLYPHS_PER_CLASS, faces: Sequence[Face] = TRAINING_FACES
 ) -> int:
     """Write about that many glyphs of each class, cycling through the faces, as `folder/LABEL/FACE-SHEET-LINE.png`.
 

@@ -27,22 +27,14 @@ ALPHABET = "".join(CHARACTER_OF.values())
 
 
 def label_of(character: str) -> str:
-    """The class folder of a character.
-
-    Raises:
-        ValueError: if the demo does not read that character.
-    """
+    """The class folder of a character. Raises ValueError if the demo does not read that character."""
     if character not in LABEL_OF:
         raise ValueError(f"the demo does not read {character!r}; it reads {ALPHABET}")
     return LABEL_OF[character]
 
 
 def character_of(label: str) -> str:
-    """The character of a class folder.
-
-    Raises:
-        ValueError: if it is no class of the demo.
-    """
+    """The character of a class folder. Raises ValueError if it is no class of the demo."""
     if label not in CHARACTER_OF:
         raise ValueError(f"no character has the label {label!r}; labels look like upper_a, digit_0, full_stop")
     return CHARACTER_OF[label]

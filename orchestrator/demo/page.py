@@ -58,11 +58,7 @@ NOTICE = (
         "Gate V until 6:40. One torn label costs its bag-",
         "mates nothing: lay it aside, don't stop the line.",
     ),
-    *_paragraph(
-        BOLD,
-        40,
-        "Brown & Fry, Postmasters. Keep calm, sort well!",
-    ),
+    *_paragraph(BOLD, 40, "Brown & Fry, Postmasters. Keep calm, sort well!"),
 )
 
 

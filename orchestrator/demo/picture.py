@@ -80,7 +80,6 @@ def _num_columns(line: Sequence[Character]) -> int:
 def _draw_band(
     draw: ImageDraw.ImageDraw, width: int, readings: Sequence[Reading], accuracy: float, skew_deg: float
 ) -> None:
-    """The header: the title and the figures."""
     draw.rectangle((0, 0, width, BAND_PX), fill=BAND)
     draw.text((GAP_PX, 54), "Pigeonhole reads a page", fill="white", font=SANS_BOLD.at(38), anchor="ls")
     caption = f"Scanned {abs(skew_deg):.1f}° askew, in fonts the classifier was not trained on."
@@ -135,10 +134,7 @@ def _mark(draw: ImageDraw.ImageDraw, reading: Reading, box: tuple[int, int, int,
 
 
 def _draw_read(
-    draw: ImageDraw.ImageDraw,
-    characters: Sequence[Character],
-    readings: Sequence[Reading],
-    at: tuple[int, int],
+    draw: ImageDraw.ImageDraw, characters: Sequence[Character], readings: Sequence[Reading], at: tuple[int, int]
 ) -> None:
     """The recognised text, each line at the height of its line on the scan."""
     font = MONO.at(READ_SIZE_PX)
@@ -160,7 +156,6 @@ def _draw_read(
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
-    """What the marks mean."""
     x, y = at
     draw.rounded_rectangle((x, y - 12, x + 22, y + 12), 4, fill=DOUBTFUL, outline=DOUBTFUL_EDGE, width=2)
     caption = f"doubtful: scored below {100 * DOUBTFUL_BELOW:.0f} %, kept for a second look"

@@ -71,10 +71,8 @@ def prepare(folder: Path, seed: int = 0, glyphs_per_class: int = GLYPHS_PER_CLAS
 def conclude(prepared: Prepared, predictions: Sequence[Prediction]) -> Conclusion:
     """Join the answers to text, compare it with the original and draw the picture.
 
-    `predictions` holds the best labels and scores of each file of `characters`, in the order of their names.
-
-    Raises:
-        ValueError: if there are more or fewer predictions than characters.
+    `predictions` holds the best labels and scores of each file of `characters`, in the order of their names. Raises
+    ValueError if there are more or fewer predictions than characters.
     """
     characters, original = prepared.cut.characters, prepared.page.text
     if len(predictions) != len(characters):
