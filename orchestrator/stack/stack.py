@@ -38,8 +38,7 @@ class Stack:
     def up(self, devices: list[str]) -> list[Process]:
         """Start the processes that do not run, and wait until they are ready; returns all processes.
 
-        Raises:
-            UnavailableError: if the server or a worker does not start; names its log.
+        Raises UnavailableError if the server or a worker does not start; names its log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
@@ -113,7 +112,6 @@ class Stack:
         return self._start(name, [sys.executable, "-m", "workers", "--device", device])
 
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
-        """Wait for the first heartbeat of every worker."""
         ledger = Ledger(connect((self.folder / "url").read_text()))
         for process in running.values():
             if process.name != "server":
