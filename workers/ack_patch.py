@@ -21,7 +21,6 @@ def install() -> None:
 
 
 def _ack_or_raise(self: Message, _logger: Any, errors: Any, multiple: bool = False) -> None:
-    """Acknowledge; a connection error is logged, then raised."""
     try:
         self.ack(multiple=multiple)
     except errors as err:
@@ -30,7 +29,6 @@ def _ack_or_raise(self: Message, _logger: Any, errors: Any, multiple: bool = Fal
 
 
 def _reject_or_raise(self: Message, _logger: Any, errors: Any, requeue: bool = False) -> None:
-    """Reject; a connection error is logged, then raised."""
     try:
         self.reject(requeue=requeue)
     except errors as err:

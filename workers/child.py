@@ -37,7 +37,6 @@ class WorkerFacts:
     __pydantic_config__ = STRICT
 
     def to_json(self) -> str:
-        """For the environment."""
         return json.dumps(asdict(self) | {"drain_flag": path_to_text(str(self.drain_flag))})
 
     @classmethod

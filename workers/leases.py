@@ -51,10 +51,7 @@ class Leases:
                 self._context.ledger.release(claim)
             except SERVER_ERRORS as away:
                 logger.warning(
-                    "cannot hand back shard %d of %s, its lease will run out: %s",
-                    claim.shard,
-                    self._job,
-                    away,
+                    "cannot hand back shard %d of %s, its lease will run out: %s", claim.shard, self._job, away
                 )
 
     def add(self, claim: Claim) -> None:

@@ -58,12 +58,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     require_answer(ledger.client, url)
     run_folder = Path(tempfile.mkdtemp(prefix="pigeonhole-worker-"))
     worker = f"{socket.gethostname()}-{device.name.replace(':', '').replace(',', '-')}-{os.getpid()}"
-    facts = WorkerFacts(
-        worker=worker,
-        device=device.torch_name,
-        drain_flag=run_folder / "drain",
-        log_level=log_level,
-    )
+    facts = WorkerFacts(worker=worker, device=device.torch_name, drain_flag=run_folder / "drain", log_level=log_level)
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible

@@ -36,8 +36,7 @@ def main() -> int:
 def measure_sample(request: MeasureRequest) -> Measurement:
     """Measure the requested model on the requested images, read as a worker reads them.
 
-    Raises:
-        ModelingError: the model cannot be loaded on that device.
+    Raises ModelingError where the model cannot be loaded on that device.
     """
     from modeling.inference.choose_engine import load_fastest  # torch
 

@@ -36,8 +36,7 @@ class ImageReader:
     def read(self, path: str) -> bytes:
         """The bytes of the file `path`, relative to the root.
 
-        Raises:
-            ImageError: missing, permission, outside_root, not_a_file, too_large or unreadable.
+        Raises ImageError: missing, permission, outside_root, not_a_file, too_large or unreadable.
         """
         try:
             descriptor = self._open(os.path.join(self._root, path))  # noqa: PTH118 a str keeps the bytes of a name

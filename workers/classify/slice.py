@@ -100,9 +100,7 @@ class ClassifySlice:
         self._check_root()
         self._classifier = context.models.get(request.model, request.precision)
         self._reader = ImageReader(
-            request.root,
-            follow_symlinks=request.follow_symlinks,
-            max_file_bytes=context.settings.max_file_bytes,
+            request.root, follow_symlinks=request.follow_symlinks, max_file_bytes=context.settings.max_file_bytes
         )
         self._deadline: float | None = (
             None  # set at the first claim: the first decoder of a process takes seconds to start
@@ -120,10 +118,8 @@ class ClassifySlice:
     def run(self) -> bool:
         """Claim, predict and commit, one shard after another, reading ahead into the next.
 
-        Returns whether there may be more to do.
-
-        Raises:
-            HandBack: the job or the worker must stop before a shard is finished.
+        Returns whether there may be more to do. Raises HandBack where the job or the worker must stop before a shard is
+        finished.
         """
         while True:
             self._predict_and_commit(self._units())

@@ -72,10 +72,7 @@ class Totals:
 
 
 def publish_manifest(
-    folder: JobFolder,
-    request: ClassifyRequest,
-    record: JobRecord | None,
-    lease: FinalizeLease,
+    folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, lease: FinalizeLease
 ) -> Totals:
     """Join, verify and publish; doing it twice publishes the same bytes.
 
@@ -113,11 +110,7 @@ def publish_manifest(
 
 
 def _join(
-    folder: JobFolder,
-    request: ClassifyRequest,
-    facts: ListingFacts,
-    path: Path,
-    lease: FinalizeLease,
+    folder: JobFolder, request: ClassifyRequest, facts: ListingFacts, path: Path, lease: FinalizeLease
 ) -> tuple[Totals, str]:
     """Write header, parts and footer to `path`, durable; returns the counts and the sha256 of all bytes."""
     row_format = FORMATS[request.output_format]
@@ -193,11 +186,7 @@ def _manifest_facts(request: ClassifyRequest, totals: Totals) -> dict[str, Any]:
 
 
 def _summary(
-    request: ClassifyRequest,
-    facts: ListingFacts,
-    totals: Totals,
-    record: JobRecord | None,
-    manifest: dict[str, Any],
+    request: ClassifyRequest, facts: ListingFacts, totals: Totals, record: JobRecord | None, manifest: dict[str, Any]
 ) -> bytes:
     """The summary file: what the manifest must agree with, and how the job went."""
     summary = {

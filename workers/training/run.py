@@ -119,7 +119,6 @@ def run_process_job(job: str, context: WorkerContext) -> None:
 
 
 def _ring_next(job: str, process_job: "ProcessJob", context: WorkerContext) -> None:
-    """Ring for what the job needs next."""
     if process_job.drained:
         context.ring(TRAIN, job)
         return
