@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.inference.engines.choice import WANTED_PRECISIONS
-from orchestrator.cli.client import open_or_start_client, print_existed, print_job
+from orchestrator.cli.client import follow_unless_detached, open_or_start_client, print_existed
 from orchestrator.cli.output import duration, json_option, print_json, print_message
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.settings import get_settings
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.prepare import PreparedClassify, prepare
 from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import ClassifySpec
-from orchestrator.jobs.submit import JobClient, OnListing
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
@@ -121,7 +122,7 @@ def classify(
     prepared = prepare(get_settings(), full)
     client = open_or_start_client()
     try:
-        submission = client.submit(prepared, on_listing=_show_listing())
+        submission = client.submit(prepared, on_listing=_show_listing)
     finally:
         if sys.stderr.isatty():
             click.echo(_CLEAR_LINE, nl=False, err=True)
@@ -130,20 +131,13 @@ def classify(
         num_images = submission.facts.num_images
         counted = f"{num_images:,} {'image' if num_images == 1 else 'images'}"
         print_message(f"job {submission.job}: {counted}{_left_out(dict(submission.facts.skipped))}")
-    if detach:
-        print_job(submission.job, as_json=as_json)
-    else:
-        _follow(client, submission.job, as_json=as_json)
+    follow_unless_detached(client, submission.job, _show_result, detach=detach, as_json=as_json)
 
 
-def _show_listing() -> OnListing:
-    """A function that shows the progress of a long listing on a terminal."""
-
-    def show(job: str, num_images: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"{_CLEAR_LINE}{job}: listing, {num_images:,} images", nl=False, err=True)
-
-    return show
+def _show_listing(job: str, num_images: int) -> None:
+    """Show the progress of a long listing on a terminal."""
+    if sys.stderr.isatty():
+        click.echo(f"{_CLEAR_LINE}{job}: listing, {num_images:,} images", nl=False, err=True)
 
 
 def _left_out(skipped: dict[str, int]) -> str:
@@ -153,20 +147,13 @@ def _left_out(skipped: dict[str, int]) -> str:
     return "; left out: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
 
 
-def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
-    """Show the job until it ends, then the path of its manifest."""
-    from orchestrator.cli.progress import end_code, follow_to_end, print_end
-    from orchestrator.jobs.follow import to_json
-
-    record = follow_to_end(client, job)
-    print_end(record)
+def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
     if record.result:
-        print_decisions(JobFolder.open(client.settings, job))
+        print_decisions(JobFolder.open(settings, record.job))
     if as_json:
-        print_json(to_json(client.settings, record))
+        print_json(to_json(settings, record))
     elif record.result:
         click.echo(record.result)
-    sys.exit(end_code(record))
 
 
 def print_decisions(folder: JobFolder) -> None:

@@ -1,12 +1,22 @@
-"""Opening the client for a command: find the server, or start the local stack."""
+"""What commands share that submit jobs: open the client (find the server, or start the local stack), submit, follow."""
+
+import sys
+from collections.abc import Callable
 
 import click
 import redis
 
 from orchestrator.cli.output import print_json, print_message
+from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.jobs.follow import exit_code
+from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.specs import EvaluateSpec, TrainSpec
 from orchestrator.jobs.submit import JobClient, Submission
+
+ShowResult = Callable[[Settings, JobRecord, bool], None]
+"""Prints the result of a job that has ended; as JSON, if the last argument is set."""
 
 
 def open_client() -> JobClient:
@@ -42,11 +52,29 @@ def _local_server_answers(settings: Settings) -> bool:
         return False
 
 
+def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detach: bool, as_json: bool) -> None:
+    """Submit a job; print its id if it is detached, else follow it to its end, show its result, and exit."""
+    prepared = prepare(get_settings(), spec)
+    client = open_or_start_client()
+    submission = client.submit(prepared)
+    print_existed(submission)
+    follow_unless_detached(client, submission.job, show, detach=detach, as_json=as_json)
+
+
+def follow_unless_detached(client: JobClient, job: str, show: ShowResult, *, detach: bool, as_json: bool) -> None:
+    """Print the id of a detached job; else follow the job to its end, show its result, and exit with its code."""
+    if detach:
+        print_json({"job": job}) if as_json else click.echo(job)
+        return
+    from orchestrator.cli.progress import follow_to_end, print_end
+
+    record = follow_to_end(client, job)
+    print_end(record)
+    show(client.settings, record, as_json)
+    sys.exit(exit_code(record))
+
+
 def print_existed(submission: Submission) -> None:
     """Print a message if the idempotency key stands for an earlier job."""
     if submission.existed:
         print_message(f"job {submission.job} was submitted with this idempotency key before; nothing new was submitted")
-
-
-def print_job(job: str, *, as_json: bool) -> None:
-    print_json({"job": job}) if as_json else click.echo(job)

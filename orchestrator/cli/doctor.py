@@ -132,11 +132,13 @@ def _server(settings: Settings) -> CheckResult:
 
 
 def _workers(settings: Settings) -> CheckResult:
-    return _with_ledger(settings, "workers", _check_workers)
-
-
-def _check_workers(ledger: Ledger) -> CheckResult:
-    alive = [worker for worker in ledger.live_workers.workers() if worker.alive]
+    try:
+        url = settings.require_server_url()
+        client = connect(url)
+        require_answer(client, url)
+    except PigeonholeError:
+        return CheckResult("workers", False, "unknown without a server", "pigeonhole up")
+    alive = [worker for worker in Ledger(client).live_workers.workers() if worker.alive]
     without_worker = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
     found = f"{len(alive)} alive" + (f"; none listens to {', '.join(without_worker)}" if without_worker else "")
     return CheckResult("workers", not without_worker, found, "pigeonhole worker")
@@ -148,15 +150,3 @@ def _jobs(settings: Settings) -> CheckResult:
 
 def _models(settings: Settings) -> CheckResult:
     return CheckResult("models", True, f"{len(ModelStore(settings.models).list())} versions in {settings.models}")
-
-
-def _with_ledger(settings: Settings, name: str, check: Callable[[Ledger], CheckResult]) -> CheckResult:
-    url = settings.find_server_url()
-    if url is not None:
-        try:
-            client = connect(url)
-            require_answer(client, url)
-            return check(Ledger(client))
-        except PigeonholeError:
-            pass
-    return CheckResult(name, False, "unknown without a server", "pigeonhole up")

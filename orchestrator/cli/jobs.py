@@ -97,7 +97,7 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     Example:
       pigeonhole watch c261123-143355-7f3a2b
     """
-    from orchestrator.cli.progress import end_code, follow_to_end, print_end
+    from orchestrator.cli.progress import follow_to_end, print_end
 
     JobFolder.open(get_settings(), job)
     record = _ended(job)
@@ -108,7 +108,7 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
         print_json(to_json(get_settings(), record))
     elif record.result:
         click.echo(record.result)
-    sys.exit(end_code(record))
+    sys.exit(exit_code(record))
 
 
 @click.command()

@@ -17,7 +17,7 @@ from orchestrator.cli.output import duration, on_interrupt, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
-from orchestrator.jobs.follow import JobSnapshot, describe, exit_code, follow, share_done, warnings
+from orchestrator.jobs.follow import JobSnapshot, describe, follow, share_done, warnings
 from orchestrator.jobs.submit import JobClient
 
 LINE_EVERY_S = 5.0
@@ -54,11 +54,6 @@ def print_end(record: JobRecord) -> None:
     print_message(text + (f": {record.error}" if record.error else ""), color=color)
     if record.state == "partial":
         print_message(f"`pigeonhole results errors {record.job}` shows what failed and why")
-
-
-def end_code(record: JobRecord) -> int:
-    """Exit code of a command that waited for the job."""
-    return int(exit_code(record))
 
 
 def _show_lines(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -94,16 +95,8 @@ def verify_results(job: str, as_json: bool) -> None:
     published = find_published(get_settings(), job)
     verification = verify(get_settings(), published)
     if as_json:
-        print_json(
-            {
-                "manifest": str(published.manifest),
-                "ok": not verification.differences,
-                "num_rows": verification.num_rows,
-                "differences": verification.differences,
-                "checked": verification.checked,
-                "unchecked": verification.unchecked,
-            }
-        )
+        head = {"manifest": str(published.manifest), "ok": not verification.differences}
+        print_json(head | asdict(verification))
     else:
         for difference in verification.differences:
             print_message(f"differs: {difference}", color="red")

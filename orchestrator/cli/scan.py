@@ -11,12 +11,9 @@ from typing import Any, TextIO
 import click
 
 from modeling.errors import DataError
-from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table
+from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table, printable
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.settings import get_settings
-
-CACHE_FOLDER = "cache"
-"""Folder below the home for facts that scans store about images, by content."""
 
 _COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _KINDS = {
@@ -61,7 +58,7 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
     try:
         with _progress() as emit:
             dataset = open_dataset(data)
-            report = scan_dataset(dataset, emit, get_settings().home / CACHE_FOLDER)
+            report = scan_dataset(dataset, emit, get_settings().cache)
     except DataError as err:
         raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable
     shown = report.to_json()
@@ -72,11 +69,6 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
     if quarantine is not None:
         print_message(f"{report.write_quarantine(quarantine):,} rows to check are in {quarantine}")
     sys.exit(ExitCode.OK if shown["trainable"] else ExitCode.FAILED)
-
-
-def _printable(text: str) -> str:
-    """`text` without control characters."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _check_quarantine(file: Path, data: Path) -> None:
@@ -132,7 +124,7 @@ def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:
     for finding in shown["findings"]:
         severity = finding["severity"]
         click.secho(f"{severity:>7}  ", fg=_COLORS[severity], bold=severity != "info", nl=False)
-        click.echo(_printable(finding["message"]))
+        click.echo(printable(finding["message"]))
     _print_duplicates(shown["duplicates"], shown["num_exact_duplicate_sets"] + shown["num_near_duplicate_sets"])
     click.echo()
     if shown["trainable"]:
@@ -173,6 +165,6 @@ def _print_duplicates(sets: Sequence[Mapping[str, Any]], num_sets: int) -> None:
         images = found["images"]
         more = f" and {len(images) - 3:,} more" if len(images) > 3 else ""
         equals = " = " if found["exact"] else " ~ "
-        click.secho(f"  {_printable(equals.join(images[:3]))}{more}", fg="yellow" if len(found["labels"]) > 1 else None)
+        click.secho(f"  {printable(equals.join(images[:3]))}{more}", fg="yellow" if len(found["labels"]) > 1 else None)
     if num_sets > _SHOWN_DUPLICATES:
         click.echo(f"  ... and {num_sets - _SHOWN_DUPLICATES:,} more sets; --quarantine FILE lists all of them")

@@ -1,6 +1,5 @@
 """`pigeonhole train`."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -8,13 +7,13 @@ import click
 from modeling.networks.architectures import ARCHITECTURES
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore
-from orchestrator.cli.client import open_or_start_client, print_existed, print_job
+from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.prepare import prepare
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.specs import TrainSpec
-from orchestrator.jobs.submit import JobClient
 
 
 @click.command()
@@ -87,33 +86,19 @@ def train(data: Path, name: str, idempotency_key: str | None, detach: bool, as_j
     """
     chosen = {key: value for key, value in options.items() if value is not None}
     spec = TrainSpec(data, name, chosen, idempotency_key, need_worker=not detach)
-    prepared = prepare(get_settings(), spec)
-    client = open_or_start_client()
-    submission = client.submit(prepared)
-    print_existed(submission)
-    if detach:
-        print_job(submission.job, as_json=as_json)
-    else:
-        _follow(client, submission.job, as_json=as_json)
+    submit_and_follow(spec, _show_model, detach=detach, as_json=as_json)
 
 
-def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
-    """Show the training until it ends, then the model."""
-    from orchestrator.cli.progress import end_code, follow_to_end, print_end
-    from orchestrator.jobs.follow import to_json
-
-    record = follow_to_end(client, job)
-    print_end(record)
-    store = ModelStore(client.settings.models)
+def _show_model(settings: Settings, record: JobRecord, as_json: bool) -> None:
+    store = ModelStore(settings.models)
     card = store.card(record.result) if record.result else None
     if as_json:
-        print_json(to_json(client.settings, record) | {"metrics": card.metrics if card else {}})
+        print_json(to_json(settings, record) | {"metrics": card.metrics if card else {}})
     elif card is not None:
         print_message(f"published {record.result}{_figures(card)}")
         print_message(f"its report: {store.resolve(record.result).path / REPORT_FILE}")
         print_message(f"use it with `pigeonhole classify SOURCE --model {record.result}`")
         click.echo(record.result)
-    sys.exit(end_code(record))
 
 
 def _figures(card: ModelCard) -> str:

@@ -1,7 +1,6 @@
 """`pigeonhole models evaluate`."""
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -12,12 +11,12 @@ from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.names import text_to_path
-from orchestrator.cli.client import open_or_start_client, print_existed, print_job
+from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_table
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.prepare import prepare
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.specs import EvaluateSpec
-from orchestrator.jobs.submit import JobClient
 
 WORST_CLASSES = 5  # shown; the report has all
 
@@ -63,27 +62,14 @@ def evaluate_model(
       pigeonhole models evaluate birds photos/ --json
     """
     spec = EvaluateSpec(model, data, output, part, precision, idempotency_key, need_worker=not detach)
-    prepared = prepare(get_settings(), spec)
-    client = open_or_start_client()
-    submission = client.submit(prepared)
-    print_existed(submission)
-    if detach:
-        print_job(submission.job, as_json=as_json)
-    else:
-        _follow(client, submission.job, as_json=as_json)
+    submit_and_follow(spec, _show_evaluation, detach=detach, as_json=as_json)
 
 
-def _follow(client: JobClient, job: str, *, as_json: bool) -> None:
-    """Show the evaluation until it ends, then its figures."""
-    from orchestrator.cli.progress import end_code, follow_to_end, print_end
-    from orchestrator.jobs.follow import to_json
-
-    record = follow_to_end(client, job)
-    print_end(record)
+def _show_evaluation(settings: Settings, record: JobRecord, as_json: bool) -> None:
     if record.state != "succeeded":
         if as_json:
-            print_json(to_json(client.settings, record))
-        sys.exit(end_code(record))
+            print_json(to_json(settings, record))
+        return
     folder = Path(text_to_path(record.result))
     figures = json.loads((folder / "evaluation.json").read_bytes())
     if as_json:

@@ -115,10 +115,12 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
     if spec is None and given:
         option = _OPTIONS[next(iter(given))]
         raise UsageError(f"{str(source)!r} is a folder, which holds what {option} would set; leave the option out")
+    from modeling.exchange.import_weights import stage_folder, stage_weights  # torch
+
     store = ModelStore(get_settings().models)
     store.root.mkdir(parents=True, exist_ok=True)
     with staging_folder(store.root, ".importing-") as staged:
-        _stage(source, spec, staged)
+        stage_folder(source, staged) if spec is None else stage_weights(spec, staged)
         version = store.publish(staged, name)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
     print_message(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
@@ -145,12 +147,3 @@ def _weights_import(source: Path, given: dict[str, object]) -> "WeightsImport":
     from modeling.exchange.import_weights import WeightsImport  # torch
 
     return WeightsImport(file=source, **given)  # type: ignore[arg-type]  # as click's types and this table have them
-
-
-def _stage(source: Path, spec: "WeightsImport | None", staged: Path) -> None:
-    from modeling.exchange.import_weights import stage_folder, stage_weights
-
-    if spec is None:
-        stage_folder(source, staged)
-    else:
-        stage_weights(spec, staged)
