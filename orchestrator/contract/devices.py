@@ -42,10 +42,8 @@ def survey_gpus(nvml: Any = None) -> GpuSurvey:
 def list_gpus(nvml: Any = None) -> list[int]:
     """Indices of this machine's NVIDIA GPUs, as nvidia-smi numbers them; empty without a working driver.
 
-    If CUDA_VISIBLE_DEVICES names some, by index or by UUID, only those.
-
-    Raises:
-        UsageError: if that variable names none of this machine's GPUs.
+    If CUDA_VISIBLE_DEVICES names some, by index or by UUID, only those. Raises UsageError if that variable names none
+    of this machine's GPUs.
     """
     found = survey_gpus(nvml).uuids
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -20,6 +20,7 @@ jobs/<job>/
 import secrets
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal, Self
 
 from modeling.durable import link_once, replace_durably, sync, temporary_beside, write_durable
@@ -137,17 +138,14 @@ class JobFolder:
 
 def active_jobs(settings: Settings) -> list[str]:
     """Ids of the jobs that are active on the disk, oldest first."""
-    try:
-        names = [path.name for path in settings.active.iterdir()]
-    except FileNotFoundError:
-        return []
-    return sorted((name for name in names if JOB_ID.fullmatch(name)), key=lambda name: name[1:])
+    return _job_ids(settings.active)
 
 
 def all_jobs(settings: Settings) -> list[str]:
     """Ids of all jobs, newest first."""
-    try:
-        names = [path.name for path in settings.jobs.iterdir()]
-    except FileNotFoundError:
-        return []
-    return sorted((name for name in names if JOB_ID.fullmatch(name)), key=lambda name: name[1:], reverse=True)
+    return _job_ids(settings.jobs)[::-1]
+
+
+def _job_ids(folder: Path) -> list[str]:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted((name for name in names if JOB_ID.fullmatch(name)), key=lambda name: name[1:])

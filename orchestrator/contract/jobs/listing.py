@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from modeling.durable import replace_durably, sync_file
@@ -47,9 +46,7 @@ class ListingWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._listing.close()
         self._index.close()
 
@@ -64,9 +61,7 @@ class ListingWriter:
     def publish(self) -> None:
         """Make the shards so far durable; only then may they be entered into the ledger."""
         sync_file(self._listing)
-        self._index.write(
-            b"".join(self._records)
-        )  # last, so that it never refers to paths that are not yet on the disk
+        self._index.write(b"".join(self._records))  # last, so that it never refers to paths that are not on the disk
         self._records.clear()
         sync_file(self._index)
 

@@ -94,8 +94,7 @@ def _write_through(file: IO[bytes], data: bytes) -> None:
 def read_trailer(parts: Path, shard: int) -> PartTrailer | None:
     """The trailer of a shard's part; None if there is no part.
 
-    Raises:
-        IntegrityError: if the file is not a part, or not complete.
+    Raises IntegrityError if the file is not a part, or not complete.
     """
     path = part_path(parts, shard)
     try:

@@ -53,8 +53,9 @@ NO_PATIENCE = Patience()
 class RecoveringLedger:
     """The ledger's calls, repeated while the server is away, and after restoring a job that the server forgot.
 
-    The answer `unknown` means that restoring the job did not help. All methods raise one of SERVER_ERRORS when the
-    time is over, and NotFoundError for a job that is neither in the ledger nor on the disk.
+    `Ledger` and `LiveWorkers` say what a call without a docstring does. The answer `unknown` means that restoring the
+    job did not help. All methods raise one of SERVER_ERRORS when the time is over, and NotFoundError for a job that is
+    neither in the ledger nor on the disk.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, patience: Patience = NO_PATIENCE) -> None:
@@ -63,8 +64,7 @@ class RecoveringLedger:
         self._patience = patience
 
     def claim(self, job: str, worker: str, lease_s: float) -> Claim | str:
-        """Claim a shard, or return why there is none; see `Ledger.claim`."""
-        return self._known(job, lambda: self._ledger.claim(job, worker, lease_s), lambda answer: answer == "unknown")
+        return self._known(job, lambda: self._ledger.claim(job, worker, lease_s))
 
     def commit(
         self,
@@ -75,42 +75,30 @@ class RecoveringLedger:
         given_up: bool = False,
         seconds: Mapping[str, float] | None = None,
     ) -> tuple[Verdict, State]:
-        """Enter that the shard's part is on the disk; see `Ledger.commit`.
+        """As `Ledger.commit`.
 
         A job that was restored has the part already: its commit is answered with `already`, or `stale` where only a
         claim can tell (a training, an evaluation).
         """
-
-        def commit() -> tuple[Verdict, State]:
-            return self._ledger.commit(
-                claim, num_rows=num_rows, num_failed=num_failed, given_up=given_up, seconds=seconds
-            )
-
-        return self._known(claim.job, commit, lambda answer: answer[0] == "unknown")
+        counts = {"num_rows": num_rows, "num_failed": num_failed}
+        return self._known(claim.job, lambda: self._ledger.commit(claim, **counts, given_up=given_up, seconds=seconds))
 
     def cancel(self, job: str, *, reason: str = "") -> State:
-        """Cancel the job; see `Ledger.cancel`."""
-        return self._known(job, lambda: self._ledger.cancel(job, reason=reason), lambda state: state == "unknown")
+        return self._known(job, lambda: self._ledger.cancel(job, reason=reason))
 
     def extend(
         self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None
     ) -> State:
-        """Enter how far the listing is; see `Ledger.extend`."""
         return self._known(
             job,
             lambda: self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=failure_limit),
-            lambda state: state == "unknown",
         )
 
     def need(self, job: str, starving_s: float) -> Need:
-        """What the job needs now; see `Ledger.need`."""
-        return self._known(job, lambda: self._ledger.need(job, starving_s), lambda need: need == "rebuild")
+        return self._known(job, lambda: self._ledger.need(job, starving_s))
 
     def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
-        """Take the job's finalize lease; see `Ledger.take_finalize_lease`."""
-        return self._known(
-            job, lambda: self._ledger.take_finalize_lease(job, worker, lease_s), lambda answer: answer[0] == "unknown"
-        )
+        return self._known(job, lambda: self._ledger.take_finalize_lease(job, worker, lease_s))
 
     def renew_finalize_lease(self, job: str, fence: int, lease_s: float) -> bool:
         """Keep the job's finalize lease, False where it is lost; a server that forgot the job has lost it."""
@@ -121,15 +109,12 @@ class RecoveringLedger:
         self._patience.call(lambda: self._ledger.finish(job, state, output=output, error=error, result=result))
 
     def record(self, job: str) -> JobRecord | None:
-        """All that the ledger has of a job; None where it is not known."""
         return self._patience.call(lambda: self._ledger.record(job))
 
     def report_trouble(self, job: str, trouble: str) -> None:
-        """Report what keeps a job from making progress; the next commit removes it."""
         self._patience.call(lambda: self._ledger.report_trouble(job, trouble))
 
     def count_images(self, worker: str, num_images: int) -> None:
-        """Add to the number of images a worker has classified."""
         self._patience.call(lambda: self._ledger.live_workers.count_images(worker, num_images))
 
     def restore(self, job: str, *, replace: bool = False) -> None:
@@ -138,11 +123,11 @@ class RecoveringLedger:
         if self._patience.call(lambda: restore_job(folder, self._ledger, replace=replace)) and not replace:
             logger.warning("the server had forgotten job %s; entered it again from %s", job, folder.path)
 
-    def _known(self, job: str, call: Callable[[], T], is_unknown: Callable[[T], bool]) -> T:
+    def _known(self, job: str, call: Callable[[], T]) -> T:
         """The answer to `call`, which is repeated after the job was restored if the server does not know it."""
         answer = self._patience.call(call)
         for restores in range(RESTORES):
-            if not is_unknown(answer):
+            if (answer[0] if isinstance(answer, tuple) else answer) not in ("unknown", "rebuild"):
                 break
             if restores:
                 time.sleep(RESTORE_PAUSE_S)

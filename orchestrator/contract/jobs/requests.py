@@ -28,9 +28,7 @@ class MaxFailures(Versioned):
         """The number of failed images still accepted; None for a share of a number not yet known."""
         if self.count is not None or num_images is None:
             return self.count
-        return math.floor(
-            (self.share or 0.0) * num_images + 1e-6
-        )  # in floating point, 29 % of 100 is 28.999999999999996
+        return math.floor((self.share or 0.0) * num_images + 1e-6)  # as floats, 29 % of 100 is 28.999999999999996
 
 
 class ModelPin(Versioned):

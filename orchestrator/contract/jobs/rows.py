@@ -49,19 +49,15 @@ class RowFormat(Protocol):
 
     def header(self, facts: Mapping[str, Any]) -> bytes:
         """The bytes before the first row; `facts` of the job are the same in every run."""
-        ...
 
     def encode(self, rows: Iterable[Row]) -> bytes:
         """Rows of one part."""
-        ...
 
     def footer(self) -> bytes:
         """The bytes after the last row."""
-        ...
 
     def read(self, path: Path) -> Iterator[Row]:
         """The rows of a manifest, one after another, in constant memory."""
-        ...
 
 
 class CsvFormat:
@@ -198,8 +194,7 @@ def _damage_as_integrity_error(path: Path) -> Iterator[None]:
 def _decision(text: str | None) -> Decision | None:
     """The decision of a row, None where the model has no calibration.
 
-    Raises:
-        ValueError: if the text is not a decision.
+    Raises ValueError if the text is not a decision.
     """
     if text is not None and text not in DECISIONS:
         raise ValueError(f"{text!r} is not a decision")

@@ -6,7 +6,7 @@ one bit per shard, except for the few shards that are claimed at a time.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from typing import Any, Literal, cast
 
@@ -150,7 +150,7 @@ class Ledger:
             error=values.get("error", ""),
             result=values.get("result", ""),
             trouble=values.get("trouble", ""),
-            stage_seconds=_seconds(values),
+            stage_seconds={stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values},
             **numbers,
         )
 
@@ -255,27 +255,12 @@ class Ledger:
 # Answers of a server that runs but cannot serve now: its disk is full, a script blocks it, its replicas are away.
 _CANNOT_SERVE = ("MISCONF", "BUSY ", "NOREPLICAS", "MASTERDOWN")
 
-_NUMBERS = (
-    "num_images",
-    "num_done",
-    "num_failed",
-    "num_shards",
-    "shards_done",
-    "shards_given_up",
-    "created_ms",
-    "started_ms",
-    "ended_ms",
-)
+_NUMBERS = [each.name for each in fields(JobRecord) if each.type is int]
 
 
 def time_fields(seconds: Mapping[str, float]) -> dict[str, int]:
     """Seconds by stage as fields of a job's hash: whole numbers, which add up exactly."""
     return {f"{stage}_us": round(seconds[stage] * 1e6) for stage in STAGES if stage in seconds}
-
-
-def _seconds(values: Mapping[str, str]) -> dict[str, float]:
-    """The reverse: seconds by stage, of the shards that are done."""
-    return {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
 
 
 def _ms(seconds: float) -> int:
