@@ -51,7 +51,7 @@ class Stack:
             for device in devices:
                 name = f"worker-{device.replace(':', '')}"
                 if name not in running:
-                    running[name] = self._start_worker(name, device)
+                    running[name] = self._start(name, [sys.executable, "-m", "workers", "--device", device])
                     self._record(running)
             self._wait_for_workers(running)
         return list(running.values())
@@ -107,9 +107,6 @@ class Stack:
         client = connect(url)
         wait_until_ready(process, lambda: bool(client.ping()), SERVER_START_S, stop_s=SERVER_STOP_S)
         replace_durably(self.folder / "url", url.encode(), mode=0o600)
-
-    def _start_worker(self, name: str, device: str) -> Process:
-        return self._start(name, [sys.executable, "-m", "workers", "--device", device])
 
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
         ledger = Ledger(connect((self.folder / "url").read_text()))
