@@ -5,7 +5,7 @@ All of them come with packages that Pigeonhole needs anyway, so the demo downloa
 regular and bold): seven faces with wide and narrow, serif and sans shapes of every letter. The page is
 printed in Computer Modern (a Modern after Monotype 8A, Knuth, 1977) and Aileron (a grotesque after
 Helvetica); neither belongs to a training family. No page face has I and l as the same bar (Computer Modern
-Sans does) or l and 1 nearly so (its Typewriter); `context` disambiguates the rest, such as Aileron's I, which
+Sans does) or l and 1 nearly so (its Typewriter); `text` disambiguates the rest, such as Aileron's I, which
 is DejaVu's l. The reverse, training on Computer Modern to read STIX, fails on one letter: the eye of a small
 STIX e closes at 28 pixels, and every e becomes a c. So this split was chosen among those with disjoint
 families.
@@ -53,5 +53,3 @@ TRAINING_FACES = (
 ROMAN = Face("Computer Modern", "Roman", "cmr10.ttf")
 BOLD = Face("Computer Modern", "Bold", "cmb10.ttf")
 AILERON = Face("Aileron", "Regular", None)
-
-PAGE_FACES = (ROMAN, BOLD, AILERON)

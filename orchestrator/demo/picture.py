@@ -1,14 +1,13 @@
 """The result picture: the scan on the left, the recognised text on the right, doubtful characters marked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
 from orchestrator.demo.cut import Character, CutPage
-from orchestrator.demo.fonts import TRAINING_FACES, Font
+from orchestrator.demo.fonts import TRAINING_FACES
 from orchestrator.demo.frame import Box
 from orchestrator.demo.text import DOUBTFUL_BELOW, Reading
 
@@ -34,16 +33,13 @@ SANS, SANS_BOLD, MONO = TRAINING_FACES[:3]
 READ_SPACE_PX = 17  # width of one character of the recognised text
 
 
-@dataclass(frozen=True)
-class Figures:
-    """The share of the original that was read correctly: in the end, and by the shapes alone."""
+def draw_result(
+    page: CutPage, readings: Sequence[Reading], accuracy: float, accuracy_by_shape: float, path: Path
+) -> None:
+    """Write the picture as a PNG: one reading a character of the page, in reading order.
 
-    accuracy: float
-    accuracy_by_shape: float
-
-
-def draw_result(page: CutPage, readings: Sequence[Reading], figures: Figures, path: Path) -> None:
-    """Write the picture as a PNG: one reading a character of the page, in reading order."""
+    The accuracies are the share of the original that was read correctly: in the end, and by the shapes alone.
+    """
     around = _printed(page)
     num_columns = max(_num_columns(list(line)) for _, line in groupby(page.characters, lambda c: c.line))
     read_px = num_columns * READ_SPACE_PX + 2 * CROP_PX
@@ -51,12 +47,13 @@ def draw_result(page: CutPage, readings: Sequence[Reading], figures: Figures, pa
     picture = Image.new("RGB", size, GROUND)
     scan_at, read_at = (GAP_PX, BAND_PX + GAP_PX), (around.width + 2 * GAP_PX, BAND_PX + GAP_PX)
     draw = ImageDraw.Draw(picture)
-    _draw_band(draw, size[0], readings, figures.accuracy, page.skew_deg)
+    _draw_band(draw, size[0], readings, accuracy, page.skew_deg)
     _draw_scan(picture, page, readings, around, scan_at)
-    _draw_sheet(draw, (*read_at, read_at[0] + read_px, read_at[1] + around.height))
+    sheet = (*read_at, read_at[0] + read_px, read_at[1] + around.height)
+    draw.rectangle(sheet, fill=SHEET, outline=EDGE, width=2)
     _draw_read(draw, page.characters, readings, (read_at[0] + CROP_PX, read_at[1] - around.top))
     _draw_legend(draw, (GAP_PX, size[1] - LEGEND_PX // 2))
-    caption = f"{100 * figures.accuracy_by_shape:.1f} % by shape alone; neighbours settled I l 1, O 0 and S 5"
+    caption = f"{100 * accuracy_by_shape:.1f} % by shape alone; neighbours settled I l 1, O 0 and S 5"
     caption_at = (size[0] - GAP_PX, size[1] - LEGEND_PX // 2)
     draw.text(caption_at, caption, fill=FAINT, font=SANS.at(22), anchor="rm")
     picture.save(path)
@@ -94,15 +91,7 @@ def _draw_band(
     for number, unit in figures:
         draw.text((right, 58), number, fill="white", font=SANS_BOLD.at(44), anchor="rs")
         draw.text((right, 96), unit, fill=BAND_FAINT, font=SANS.at(24), anchor="rs")
-        right -= 60 + round(max(_width(number, SANS_BOLD.at(44)), _width(unit, SANS.at(24))))
-
-
-def _width(text: str, font: Font) -> float:
-    return font.getlength(text)
-
-
-def _draw_sheet(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None:
-    draw.rectangle(box, fill=SHEET, outline=EDGE, width=2)
+        right -= 60 + round(max(SANS_BOLD.at(44).getlength(number), SANS.at(24).getlength(unit)))
 
 
 def _draw_scan(
@@ -160,7 +149,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, at: tuple[int, int]) -> None:
     draw.rounded_rectangle((x, y - 12, x + 22, y + 12), 4, fill=DOUBTFUL, outline=DOUBTFUL_EDGE, width=2)
     caption = f"doubtful: scored below {100 * DOUBTFUL_BELOW:.0f} %, kept for a second look"
     draw.text((x + 36, y), caption, fill=TYPE, font=SANS.at(22), anchor="lm")
-    x += 36 + round(_width(caption, SANS.at(22))) + 60
+    x += 36 + round(SANS.at(22).getlength(caption)) + 60
     draw.rounded_rectangle((x, y - 12, x + 22, y + 12), 4, outline=WRONG, width=3)
     caption = "wrong: the original says otherwise"
     draw.text((x + 36, y), caption, fill=TYPE, font=SANS.at(22), anchor="lm")

@@ -14,7 +14,7 @@ Grey = NDArray[np.float32]  # height x width, 0 is black or no ink, 1 is white o
 
 @dataclass(frozen=True)
 class Scanner:
-    """The strength of each fault; `CLEAN` has none."""
+    """The strength of each fault; by default it has none."""
 
     angle_deg: float = 0.0  # of the sheet, counter-clockwise
     blur_px: float = 0.0  # radius of the optics' blur
@@ -23,9 +23,6 @@ class Scanner:
     noise: float = 0.0  # standard deviation of the sensor's noise
     texture: float = 0.0  # depth of the paper's grain
     shade: float = 0.0  # how much darker the darkest corner is
-
-
-CLEAN = Scanner()
 
 
 def scan(ink: Image.Image, scanner: Scanner, rng: np.random.Generator) -> Image.Image:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.demo.context import disambiguate
 from orchestrator.demo.cut import CutPage, cut_page
 from orchestrator.demo.glyphs import GLYPHS_PER_CLASS, write_training_glyphs
 from orchestrator.demo.labels import character_of
 from orchestrator.demo.page import Page, render_page
-from orchestrator.demo.picture import Figures, draw_result
-from orchestrator.demo.text import Prediction, character_accuracy, judge, recognised_text, side_by_side
+from orchestrator.demo.picture import draw_result
+from orchestrator.demo.text import Prediction, character_accuracy, disambiguate, judge, recognised_text, side_by_side
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Conclusion:
 
     recognised: str
     accuracy: float  # of the characters of the original, white space not counted
-    accuracy_by_shape: float  # the same before `context` disambiguated shapes that look alike
+    accuracy_by_shape: float  # the same before `text` disambiguated shapes that look alike
     num_characters: int  # cut from the page
     num_doubtful: int
     side_by_side: list[str]  # original | recognised, ready to print
@@ -85,7 +84,7 @@ def conclude(prepared: Prepared, predictions: Sequence[Prediction]) -> Conclusio
     accuracy = character_accuracy(original, recognised)
     shapes = "".join(character_of(labels[0]) for labels, _ in predictions)
     by_shape = character_accuracy(original, shapes)
-    draw_result(prepared.cut, readings, Figures(accuracy, by_shape), prepared.picture)
+    draw_result(prepared.cut, readings, accuracy, by_shape, prepared.picture)
     return Conclusion(
         recognised,
         accuracy,

@@ -9,12 +9,12 @@ from orchestrator.demo.fonts import TRAINING_FACES
 from orchestrator.demo.frame import BASELINE_ROW, FRAME_PX, TALL_PX
 from orchestrator.demo.ink import find_blobs
 from orchestrator.demo.page import NOTICE, Line, render_page
-from orchestrator.demo.scan import CLEAN, Scanner
+from orchestrator.demo.scan import Scanner
 from orchestrator.demo.text import recognised_text
 
 
 def test_a_clean_page_gives_its_characters_its_words_and_its_lines():
-    page = render_page(0, scanner=CLEAN)
+    page = render_page(0, scanner=Scanner())
 
     characters = cut_page(page.image).characters
 
@@ -60,7 +60,7 @@ def test_two_letters_that_touch_are_parted():
 
 
 def test_a_frame_keeps_size_and_place_on_the_line():
-    page = render_page(0, (Line("oO.'xHhdbo", TRAINING_FACES[0], 60, 80),), CLEAN)
+    page = render_page(0, (Line("oO.'xHhdbo", TRAINING_FACES[0], 60, 80),), Scanner())
 
     characters = cut_page(page.image).characters
     small, large, stop, apostrophe = (_rows(character.frame) for character in characters[:4])
@@ -75,7 +75,7 @@ def test_a_frame_keeps_size_and_place_on_the_line():
 
 def test_a_frame_does_not_depend_on_the_size_of_the_print():
     def frames(size_px: int) -> np.ndarray:
-        page = render_page(0, (Line("Sort & see", TRAINING_FACES[0], size_px, 120),), CLEAN)
+        page = render_page(0, (Line("Sort & see", TRAINING_FACES[0], size_px, 120),), Scanner())
         return np.array([np.asarray(character.frame) for character in cut_page(page.image).characters], float)
 
     assert np.abs(frames(48) - frames(96)).mean() < 8

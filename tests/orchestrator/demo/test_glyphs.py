@@ -5,16 +5,16 @@ import pytest
 from PIL import Image
 
 from orchestrator.demo.cut import cut_page
-from orchestrator.demo.fonts import PAGE_FACES, TRAINING_FACES
+from orchestrator.demo.fonts import AILERON, BOLD, ROMAN, TRAINING_FACES
 from orchestrator.demo.glyphs import cut_specimens, write_training_glyphs
 from orchestrator.demo.labels import ALPHABET, CHARACTER_OF, character_of, label_of
 from orchestrator.demo.page import NOTICE, Line, render_page
-from orchestrator.demo.scan import CLEAN
+from orchestrator.demo.scan import Scanner
 
 
 def test_no_family_both_teaches_and_prints_the_page():
-    assert {face.family for face in TRAINING_FACES}.isdisjoint(face.family for face in PAGE_FACES)
-    assert {line.face for line in NOTICE} == set(PAGE_FACES)
+    assert {face.family for face in TRAINING_FACES}.isdisjoint(face.family for face in (ROMAN, BOLD, AILERON))
+    assert {line.face for line in NOTICE} == {ROMAN, BOLD, AILERON}
 
 
 def test_labels_and_characters_go_there_and_back():
@@ -49,7 +49,7 @@ def test_a_specimen_and_a_page_in_the_same_face_look_the_same_to_the_classifier(
     face = TRAINING_FACES[0]
     (line,) = cut_specimens(face, 1, np.random.default_rng(1))
     specimens = dict(line)
-    page = cut_page(render_page(0, (Line(ALPHABET, face, 44, 80),), CLEAN).image)
+    page = cut_page(render_page(0, (Line(ALPHABET, face, 44, 80),), Scanner()).image)
 
     def nearest(frame: Image.Image) -> str:
         return min(specimens, key=lambda c: np.abs(np.asarray(specimens[c], float) - np.asarray(frame)).sum())

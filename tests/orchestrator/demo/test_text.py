@@ -1,7 +1,6 @@
 import pytest
 
-from orchestrator.demo.context import disambiguate_word
-from orchestrator.demo.text import LetterPair, align, character_accuracy, judge, side_by_side
+from orchestrator.demo.text import LetterPair, align, character_accuracy, disambiguate_word, judge, side_by_side
 
 
 @pytest.mark.parametrize(
