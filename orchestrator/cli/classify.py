@@ -17,7 +17,7 @@ from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import to_json
-from orchestrator.jobs.prepare import PreparedClassify, prepare
+from orchestrator.jobs.prepare import PreparedClassify, describe_skipped, prepare
 from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import ClassifySpec
 
@@ -128,9 +128,8 @@ def classify(
             click.echo(_CLEAR_LINE, nl=False, err=True)
     print_existed(submission)
     if submission.facts:
-        num_images = submission.facts.num_images
-        counted = f"{num_images:,} {'image' if num_images == 1 else 'images'}"
-        print_message(f"job {submission.job}: {counted}{_left_out(dict(submission.facts.skipped))}")
+        counted = _count(submission.facts.num_images, "image")
+        print_message(f"job {submission.job}: {counted}{describe_skipped(submission.facts.skipped)}")
     follow_unless_detached(client, submission.job, _show_result, detach=detach, as_json=as_json)
 
 
@@ -138,13 +137,6 @@ def _show_listing(job: str, num_images: int) -> None:
     """Show the progress of a long listing on a terminal."""
     if sys.stderr.isatty():
         click.echo(f"{_CLEAR_LINE}{job}: listing, {num_images:,} images", nl=False, err=True)
-
-
-def _left_out(skipped: dict[str, int]) -> str:
-    """The files of a source that are not images, by reason."""
-    if not skipped:
-        return ""
-    return "; left out: " + ", ".join(f"{count} {reason}" for reason, count in skipped.items())
 
 
 def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:

@@ -86,11 +86,7 @@ def _clear(output: Path) -> None:
 
 
 def _run(client: JobClient, job: str) -> JobRecord:
-    """Follow a job to its end.
-
-    Raises:
-        PigeonholeError: it did not succeed.
-    """
+    """Follow a job to its end. Raises PigeonholeError where it did not succeed."""
     from orchestrator.cli.progress import follow_to_end
 
     record = follow_to_end(client, job)

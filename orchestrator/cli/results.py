@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -44,7 +44,7 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
       pigeonhole results show c261123-143355-7f3a2b --below 0.6 --json
     """
     published = find_published(get_settings(), job)
-    rows = _limited((row for row in published.rows() if _matches(row, **wanted)), limit)
+    rows = list(islice((row for row in published.rows() if _matches(row, **wanted)), limit or None))
     if as_json:
         print_json({"summary": published.summary, "rows": [_to_json(row) for row in rows]})
         return
@@ -69,7 +69,7 @@ def errors(job: str, limit: int, as_json: bool) -> None:
       pigeonhole results errors birds.csv --limit 0
     """
     published = find_published(get_settings(), job)
-    rows = _limited((row for row in published.rows() if not row.prediction.ok), limit)
+    rows = list(islice((row for row in published.rows() if not row.prediction.ok), limit or None))
     if as_json:
         codes = published.summary["counts"]["error_codes"]
         print_json({"error_codes": codes, "rows": [_to_json(row) for row in rows]})
@@ -127,10 +127,6 @@ def _matches(row: Row, *, label: str | None, below: float | None, decision: str 
         return False
     fits_label = label is None or prediction.labels[0] == label
     return fits_label and (below is None or prediction.scores[0] < below)
-
-
-def _limited(rows: Iterable[Row], limit: int) -> list[Row]:
-    return list(islice(rows, limit or None))
 
 
 def _print_rows(rows: list[Row]) -> None:

@@ -7,7 +7,6 @@ from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server import redact
 from orchestrator.contract.settings import get_settings
-from orchestrator.stack.process import Process
 from orchestrator.stack.stack import Stack
 
 
@@ -28,7 +27,11 @@ def up(devices: tuple[str, ...], as_json: bool) -> None:
     if settings.server_url is not None:
         url = redact(settings.server_url.get_secret_value())
         raise UsageError(f"PIGEONHOLE_SERVER_URL names another server, {url}; unset it to use a local stack")
-    _show(Stack(settings).up(_checked(devices) or list_devices()), as_json=as_json)
+    processes = Stack(settings).up(_checked(devices) or list_devices())
+    if as_json:
+        print_json([{"name": process.name, "pid": process.pid, "log": process.log} for process in processes])
+    else:
+        print_table(("process", "pid", "log"), [(process.name, process.pid, process.log) for process in processes])
 
 
 @click.command()
@@ -48,20 +51,9 @@ def down(as_json: bool) -> None:
 
 
 def _checked(devices: tuple[str, ...]) -> list[str]:
-    """The devices asked for, each once.
-
-    Raises:
-        UsageError: if this machine has no such device.
-    """
+    """The devices asked for, each once. Raises UsageError if this machine has no such device."""
     here = ["cpu", *(f"cuda:{index}" for index in list_gpus())] if devices else []
     for device in devices:
         if device not in here:
             raise UsageError(f"--device {device!r} is not a device of this machine; choose from {', '.join(here)}")
     return list(dict.fromkeys(devices))
-
-
-def _show(processes: list[Process], *, as_json: bool) -> None:
-    if as_json:
-        print_json([{"name": process.name, "pid": process.pid, "log": process.log} for process in processes])
-    else:
-        print_table(("process", "pid", "log"), [(process.name, process.pid, process.log) for process in processes])

@@ -124,8 +124,7 @@ SUBMISSION_S = 5.0  # longer than any submission takes from making the folder to
 def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecord:
     """The record of a job: with its outcome from the disk, else from the ledger, else from its request and listing.
 
-    Raises:
-        NotFoundError: if there is no such job.
+    Raises NotFoundError if there is no such job.
     """
     folder = JobFolder.open(settings, job)
     request = folder.request()

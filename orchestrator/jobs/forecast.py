@@ -72,8 +72,8 @@ class Forecast:
 def forecast(prepared: PreparedClassify) -> Forecast:
     """How the prepared job would go; nothing is submitted, and no server is needed.
 
-    Raises:
-        PigeonholeError: (or modeling's ModelingError) the source holds no images, or the model cannot be measured.
+    Raises PigeonholeError (or modeling's ModelingError) where the source holds no images, or the model cannot be
+    measured.
     """
     source, model = prepared.source, prepared.model
     first = prepared.first_paths()

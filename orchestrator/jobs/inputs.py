@@ -18,9 +18,7 @@ DEFAULT_ARCHITECTURE = "cnn"
 def choose_data(data: Path) -> Path:
     """The absolute path of labelled data.
 
-    Raises:
-        NotFoundError: there is nothing at that path.
-        UsageError: the name is not UTF-8.
+    Raises NotFoundError where there is nothing at that path, UsageError where the name is not UTF-8.
     """
     path = Path(os.path.abspath(data))  # noqa: PTH100 links are kept: the operator's own name
     _check_is_text(path)

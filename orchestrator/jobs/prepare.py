@@ -5,7 +5,8 @@ no server, writes nothing, and does not read standard input.
 """
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,10 +29,9 @@ from orchestrator.contract.jobs.requests import (
     TrainJobRequest,
     fingerprint,
 )
-from orchestrator.contract.jobs.rows import format_of
+from orchestrator.contract.jobs.rows import format_of, summary_path
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.inputs import DEFAULT_ARCHITECTURE, choose_data, choose_weights, count_images, count_labelled
-from orchestrator.jobs.outputs import check_folder, check_manifest
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, open_source
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
@@ -78,19 +78,18 @@ class PreparedClassify:
         That one may have written the output, and its images may have been moved since.
         """
         if self.output is not None:
-            check_manifest(self.output, overwrite=self.spec.overwrite)
+            _check_manifest(self.output, overwrite=self.spec.overwrite)
         if not self.source.is_stream:
             self.first_paths()
 
     def first_paths(self) -> list[str]:
         """The paths that the shard size depends on; the source still yields them.
 
-        Raises:
-            UsageError: the source holds no images.
+        Raises UsageError where the source holds no images.
         """
         first = self.source.peek(1 if self.source.is_stream else SMALLEST + 1)
         if not first:
-            raise UsageError(f"{self.source.text!r} holds no images{_describe_skipped(self.source)}")
+            raise UsageError(f"{self.source.text!r} holds no images{describe_skipped(self.source.skipped)}")
         return first
 
     def shard_size(self, first: Sequence[str]) -> int:
@@ -181,7 +180,7 @@ class PreparedEvaluate:
     def check_new(self) -> None:
         """Raises UsageError where the output exists, which an earlier job with the same key may have written."""
         if self.output is not None:
-            check_folder(self.output)
+            _check_folder(self.output)
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
         return fingerprint(self.request(earlier.job)) == fingerprint(earlier)
@@ -213,10 +212,7 @@ def prepare(settings: Settings, spec: ClassifySpec | TrainSpec | EvaluateSpec) -
     """Check all that can be checked without a server.
 
     Where the spec has an idempotency key, `check_new` is left to `JobClient.submit`, which knows whether a job with
-    that key exists.
-
-    Raises:
-        PigeonholeError: (or modeling's ModelingError) if the spec cannot be carried out.
+    that key exists. Raises PigeonholeError (or modeling's ModelingError) if the spec cannot be carried out.
     """
     match spec:
         case ClassifySpec():
@@ -280,8 +276,45 @@ def _absolute(output: Path | None) -> Path | None:
     return None if output is None else Path(os.path.abspath(output))  # noqa: PTH100 links are kept, as in choose_data
 
 
-def _describe_skipped(source: Source) -> str:
-    if not source.skipped:
+def describe_skipped(skipped: Mapping[str, int]) -> str:
+    """The files of a source that are not images, by reason."""
+    if not skipped:
         return ""
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(source.skipped.items()))
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     return f"; left out: {counts}"
+
+
+# That the result can be written
+
+
+def _check_manifest(output: Path, *, overwrite: bool) -> None:
+    """Raises UsageError where the manifest or its summary exists already, or could not be written."""
+    if output.is_dir():
+        raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
+    _check_is_writable(output)
+    for path in (output, summary_path(output)):
+        if os.path.lexists(path) and not path.is_file():
+            raise UsageError(f"output {str(path)!r} is not a regular file; name another")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
+
+
+def _check_folder(output: Path) -> None:
+    """Raises UsageError where the folder exists already, or could not be made."""
+    if os.path.lexists(output):
+        raise UsageError(f"output {str(output)!r} exists; name a folder that does not")
+    _check_is_writable(output)
+
+
+def _check_is_writable(output: Path) -> None:
+    """Raises UsageError where neither `output` nor a summary beside it could be made."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to the folder {str(folder)!r} of the output")
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=summary_path(output).name):
+            pass  # only making a file shows read-only mounts, exceeded quotas and names that are too long
+    except OSError as err:
+        raise UsageError(f"output {str(output)!r} cannot be written: {err.strerror}") from err

@@ -16,9 +16,7 @@ JOBS_SHOWN = 5
 def find_version(settings: Settings, model: str) -> ModelVersion:
     """The version to remove, which must be named by its number, so that nobody removes `latest` by mistake.
 
-    Raises:
-        UsageError: it is not named by its number.
-        ModelNotFoundError: there is no such version.
+    Raises UsageError where it is not named by its number, ModelNotFoundError where there is no such version.
     """
     version = ModelStore(settings.models).resolve(model)
     if not re.search(r"@[0-9]+$", model):

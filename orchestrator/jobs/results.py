@@ -23,28 +23,26 @@ from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, Row, summa
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.settings import Settings
 
-_READ = ConfigDict(extra="ignore", strict=True)  # a summary says more, which nothing here depends on
+
+class _Read:
+    __pydantic_config__ = ConfigDict(extra="ignore", strict=True)  # a summary says more, which nothing here depends on
 
 
 @dataclass(frozen=True)
-class _Manifest:
+class _Manifest(_Read):
     format: Format
     bytes: int
     sha256: str
 
-    __pydantic_config__ = _READ
-
 
 @dataclass(frozen=True)
-class _Listing:
+class _Listing(_Read):
     sha256: str
     num_images: int
 
-    __pydantic_config__ = _READ
-
 
 @dataclass(frozen=True)
-class _Counts:
+class _Counts(_Read):
     num_images: int
     num_failed: int
     status: dict[str, int]
@@ -52,19 +50,15 @@ class _Counts:
     error_codes: dict[str, int]
     decisions: dict[str, int] = field(default_factory=dict)  # a summary of an earlier release has none
 
-    __pydantic_config__ = _READ
-
 
 @dataclass(frozen=True)
-class _Model:
+class _Model(_Read):
     ref: str
     digest: str
 
-    __pydantic_config__ = _READ
-
 
 @dataclass(frozen=True)
-class _Summary:
+class _Summary(_Read):
     """What every summary says."""
 
     job: str
@@ -72,8 +66,6 @@ class _Summary:
     listing: _Listing
     counts: _Counts
     model: _Model
-
-    __pydantic_config__ = _READ
 
 
 @dataclass(frozen=True)
@@ -91,9 +83,8 @@ class Published:
 def find_published(settings: Settings, name: str) -> Published:
     """The manifest that a job id or a path names.
 
-    Raises:
-        NotFoundError: if there is no such job or file, the job has published nothing, or the summary is missing.
-        IntegrityError: if the summary cannot be read.
+    Raises NotFoundError if there is no such job or file, the job has published nothing, or the summary is missing,
+    IntegrityError if the summary cannot be read.
     """
     manifest = _manifest_of_job(settings, name) if JOB_ID.fullmatch(name) else Path(name)
     if not manifest.is_file():
@@ -108,9 +99,7 @@ def find_published(settings: Settings, name: str) -> Published:
 def read_summary(path: Path) -> dict[str, Any]:
     """The summary in a file.
 
-    Raises:
-        NotFoundError: if there is no such file.
-        IntegrityError: if it is of another version or damaged.
+    Raises NotFoundError if there is no such file, IntegrityError if it is of another version or damaged.
     """
     try:
         summary = decode_json(path.read_bytes(), str(path), error=IntegrityError)

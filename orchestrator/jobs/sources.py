@@ -30,9 +30,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 def text_paths(file: IO[bytes], text: str) -> Iterator[str]:
     """One path a line; where a NUL byte comes before the first end of a line (`find -print0`), one path a NUL."""
-    read = getattr(
-        file, "read1", file.read
-    )  # returns what is available: the first paths of a slow writer are not delayed
+    read = getattr(file, "read1", file.read)  # what is available: the first paths of a slow writer are not delayed
     rest = b""
     while b"\0" not in rest and b"\n" not in rest and (data := read(_READ_BYTES)):
         rest += data
@@ -122,9 +120,7 @@ class SourceOptions:
 def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = None) -> Source:
     """Open the source that the operator named; standard input is not read yet.
 
-    Raises:
-        NotFoundError: there is no such file or folder.
-        UsageError: it holds neither images nor paths.
+    Raises NotFoundError where there is no such file or folder, UsageError where it holds neither images nor paths.
     """
     path = Path(text)
     if text == "-":
@@ -318,7 +314,7 @@ def _list_paths(given: Iterator[str], root: str) -> Iterator[str]:
 
     Raises UsageError where the first one is outside the root, so another root is needed.
     """
-    paths = (_inside(path, root) for path in given)
+    paths = (path.removeprefix(root.rstrip("/") + "/") for path in given)
     first = next(paths, "")
     if first.startswith("/"):
         raise UsageError(f"the list's first path {first!r} is outside its root {root!r}; choose another with --root")
@@ -332,11 +328,6 @@ def _open_file(text: str) -> IO[bytes]:
         return open(text, "rb")
     except OSError as err:
         raise UsageError(f"cannot read the list {text!r}: {err.strerror}") from err
-
-
-def _inside(path: str, root: str) -> str:
-    """`path` relative to `root` where its name begins with that of `root`; else unchanged."""
-    return path.removeprefix(root.rstrip("/") + "/") if path.startswith("/") else path
 
 
 def _absolute(path: Path) -> Path:

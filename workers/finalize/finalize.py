@@ -19,8 +19,7 @@ from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, JobRecord
 from orchestrator.contract.queues import CLASSIFY
 from workers.context import WorkerContext
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
-from workers.finalize.publish import BadPartError, TransientDiskError, publish_manifest
-from workers.finalize.publish_folder import publish_evaluation
+from workers.finalize.publish import BadPartError, TransientDiskError, publish_evaluation, publish_manifest
 
 logger = logging.getLogger(__name__)
 

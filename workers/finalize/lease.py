@@ -1,6 +1,5 @@
 """The finalize lease: the right to end a job, with a fencing number, held by one worker at a time."""
 
-from types import TracebackType
 from typing import Self
 
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S
@@ -32,9 +31,7 @@ class FinalizeLease:
         self._renewal.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, err: BaseException | None, trace: object) -> None:
         self._renewal.stop()
         if err is not None and not isinstance(err, FinalizeLeaseLostError):
             self.confirm()

@@ -1,16 +1,19 @@
-"""Joins the parts of a job into its manifest, and publishes it with its summary."""
+"""Joins the parts of a job into its manifest, and publishes it with its summary; publishes an evaluation's folder."""
 
 import contextlib
 import errno
+import filecmp
 import hashlib
 import json
+import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from modeling.durable import link_once, replace_durably, sync, sync_file, write_durable
+from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, write_durable
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
@@ -18,7 +21,7 @@ from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import ListingFacts, read_facts
 from orchestrator.contract.jobs.parts import PartTrailer, open_part
-from orchestrator.contract.jobs.requests import ClassifyRequest
+from orchestrator.contract.jobs.requests import ClassifyRequest, EvaluateJobRequest
 from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.stages import name_bound, stage_rates
@@ -257,3 +260,51 @@ def _is_ours(output: Path, sha256: str) -> bool:
     with contextlib.suppress(OSError), output.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     return False
+
+
+# An evaluation's folder, whole or not at all
+
+
+def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: FinalizeLease) -> Path:
+    """Publish the evaluation and return its folder; doing it twice publishes it once.
+
+    `lease` is confirmed just before the folder becomes visible. Raises PublishError where the output appeared
+    meanwhile, or cannot be written, TransientDiskError on a disk error that may pass.
+    """
+    if request.output is None:
+        return folder.evaluation
+    output = Path(text_to_path(request.output))
+    remove_unpublished(request, before=lease.fence)
+    copy = unpublished_path(request, lease.fence)
+    try:
+        copy.mkdir()
+        copy_durably(folder.evaluation, copy)
+        lease.confirm()
+        _put_folder(copy, output)
+    except OSError as err:
+        if err.errno in TRANSIENT_ERRNOS:
+            raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
+        raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+    return output
+
+
+def _put_folder(copy: Path, output: Path) -> None:
+    """Rename the copy into place, unless an earlier finalizer did so just before it died."""
+    if not os.path.lexists(output):
+        copy.rename(output)
+        sync(output.parent)
+    elif output.is_symlink() or not output.is_dir() or not _same(filecmp.dircmp(copy, output, ignore=[], hide=[])):
+        raise PublishError(f"{output} appeared while the job ran; it was left as it is")
+
+
+def _same(comparison: "filecmp.dircmp[str]") -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    different = (*comparison.left_only, *comparison.right_only, *comparison.common_funny)
+    left, right = Path(comparison.left), Path(comparison.right)
+    return (
+        not different
+        and all(filecmp.cmp(left / name, right / name, shallow=False) for name in comparison.common_files)
+        and all(_same(inner) for inner in comparison.subdirs.values())
+    )

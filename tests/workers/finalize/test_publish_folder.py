@@ -10,8 +10,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
 from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step
 from workers.finalize.lease import FinalizeLeaseLostError
-from workers.finalize.publish import PublishError, TransientDiskError
-from workers.finalize.publish_folder import publish_evaluation
+from workers.finalize.publish import PublishError, TransientDiskError, publish_evaluation
 
 FILES = {"evaluation.json": b"{}", "report.html": b"report", "plots/curves.png": b"png"}
 
