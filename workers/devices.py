@@ -25,12 +25,9 @@ class Device:
 def take_device(wanted: str, *, gpus: list[int] | None = None, locks: Path | None = None) -> Device:
     """Take the device that `wanted` names: auto (a free GPU, else the CPU), cpu, cuda:N, or several as cuda:N,M.
 
-    Several GPUs train one model together; everything else runs on the first of them. A GPU is taken by a lock
-    file, so several workers of one user started with `auto` take one each.
-
-    Raises:
-        UsageError: if there is no such device.
-        UnavailableError: if other workers hold it.
+    Several GPUs train one model together; everything else runs on the first of them. A GPU is taken by a lock file, so
+    several workers of one user started with `auto` take one each. Raises UsageError if there is no such device,
+    UnavailableError if other workers hold it.
     """
     gpus = list_gpus() if gpus is None else gpus
     if wanted == "cpu" or (wanted == "auto" and not gpus):

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from orchestrator.contract.ledger.ledger import Claim
@@ -42,9 +41,7 @@ class Leases:
         self._renewal.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._renewal.stop()
         for claim in self.held():
             try:

@@ -102,9 +102,7 @@ class ClassifySlice:
         self._reader = ImageReader(
             request.root, follow_symlinks=request.follow_symlinks, max_file_bytes=context.settings.max_file_bytes
         )
-        self._deadline: float | None = (
-            None  # set at the first claim: the first decoder of a process takes seconds to start
-        )
+        self._deadline: float | None = None  # set at the first claim: a process's first decoder takes seconds to start
         self._draining_since: float | None = None
         self._open: deque[OpenShard] = deque()
         self._risky: OpenShard | None = None

@@ -143,12 +143,9 @@ class ProcessJob:
     def run(self, claim: Claim) -> bool:
         """Run the process; True when its result is in the job folder, False when it was stopped.
 
-        A process that is killed by a signal, for example because memory ran out, is started again: a training
-        continues from its last checkpoint.
-
-        Raises:
-            ProcessFailedError: if the process ended without a result, with its error or its last lines.
-            ModelingError: if the operator's request is not valid on this worker.
+        A process that is killed by a signal, for example because memory ran out, is started again: a training continues
+        from its last checkpoint. Raises ProcessFailedError if the process ended without a result, with its error or its
+        last lines, ModelingError if the operator's request is not valid on this worker.
         """
         self._claim = claim
         output = self._spec.result.with_name(f"{self._spec.result.name}.{claim.fence}")
@@ -189,13 +186,9 @@ class ProcessJob:
         self.drained = self.drained or self._context.draining()
         if self.drained or not self.leases.job_goes_on or self._claim.shard in self.leases.lost:
             self._stopped = True
-            self._end(self._process)
-
-    def _end(self, process: "subprocess.Popen[str]") -> None:
-        """Kill the process; those it started have their own sessions, and end with the pipe on its standard input."""
-        process.kill()
-        if process.stdin is not None:
-            process.stdin.close()
+            self._process.kill()
+            if self._process.stdin is not None:
+                self._process.stdin.close()  # the processes it started have their own sessions, and end with this pipe
 
     def _worker_is_stopping(self, code: int) -> bool:
         """Whether the process ended because the whole worker stops: the process may get the same signal."""
