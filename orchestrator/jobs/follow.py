@@ -72,10 +72,6 @@ def parse_event(progress: str) -> Event:
     return event if isinstance(event, dict) else {}
 
 
-def _step(event: Event) -> str:
-    return f"{_STEPS[event['event']]} {event['num_done']:,}/{event['num_images']:,} images"
-
-
 def _download(event: Event) -> str:
     of_all = f" of {event['num_bytes'] / 1e6:,.1f}" if event.get("num_bytes") else ""
     return f"downloading weights, {event['bytes_done'] / 1e6:,.1f}{of_all} MB"
@@ -98,16 +94,11 @@ def _probe(event: Event) -> str:
     return "linear probe fitted" + ("" if accuracy is None else f": validation accuracy {accuracy:.4f}")
 
 
-def _data(event: Event) -> str:
-    held_out = event["num_validation"] + event["num_test"]
-    return f"{event['num_train']:,} images to learn from, {held_out:,} held out"
-
-
 _DESCRIPTIONS: dict[str, Callable[[Event], str]] = {
-    **dict.fromkeys(_STEPS, _step),
+    **dict.fromkeys(_STEPS, lambda e: f"{_STEPS[e['event']]} {e['num_done']:,}/{e['num_images']:,} images"),
     "download": _download,
     "epoch": _epoch,
-    "data": _data,
+    "data": lambda e: f"{e['num_train']:,} images to learn from, {e['num_validation'] + e['num_test']:,} held out",
     "probe": _probe,
     "model": lambda event: "the model is made",
     "resumed": lambda event: f"resumed after epoch {event['epoch']}",

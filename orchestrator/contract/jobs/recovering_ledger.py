@@ -90,8 +90,7 @@ class RecoveringLedger:
         self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None
     ) -> State:
         return self._known(
-            job,
-            lambda: self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=failure_limit),
+            job, lambda: self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=failure_limit)
         )
 
     def need(self, job: str, starving_s: float) -> Need:
