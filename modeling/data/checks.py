@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.data.dataset import VALIDATION
+from modeling.data.dataset import VALIDATION, Finding, abbreviate
 from modeling.data.duplicates import Duplicates
-from modeling.data.findings import Finding, abbreviate
 from modeling.data.report import MIN_SIDE, DataReport
 
 FEW_IMAGES = 3  # of a class: one each for training, validation and test

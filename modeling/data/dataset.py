@@ -1,6 +1,7 @@
-"""A data set: images with their classes, as a list of files or as pixels in memory."""
+"""A data set: images with their classes, as a list of files or as pixels in memory; and findings about it."""
 
 # Shapes: N images, H height, W width, C channels (1 or 3).
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.data.findings import Finding
 from modeling.names import path_to_text
 
 FREE, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
@@ -19,6 +19,27 @@ PART_NAMES = ("train", "validation", "test")
 
 Kind = Literal["folders", "part_folders", "idx", "cifar10", "list", "manifest"]
 Targets = NDArray[np.int64]
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding about a data set.
+
+    severity: `error` if no model can be trained on it, `warning` if it harms the model, else `info`.
+    code: a short, stable identifier, such as `near_duplicates`.
+    message: one sentence for people, with figures and, for anything but `info`, what to do.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+
+
+def abbreviate(names: Sequence[str], limit: int = 5) -> str:
+    """The first `limit` names, and the number of the others."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dataset
+from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, Finding, abbreviate
 from modeling.data.duplicates import Duplicates
 from modeling.data.facts import ImageFacts
-from modeling.data.findings import Finding, abbreviate
 from modeling.durable import replace_durably
 from modeling.errors import DataError
 from modeling.names import escape_formula

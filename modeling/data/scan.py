@@ -8,10 +8,9 @@ from pathlib import Path
 
 from modeling.data.cache import FactsCache, Verdict
 from modeling.data.checks import check_report
-from modeling.data.dataset import Dataset
+from modeling.data.dataset import Dataset, Finding
 from modeling.data.duplicates import find_duplicates, group_numbers
 from modeling.data.facts import COLOUR_SIDE, GREY_SIDE, ImageFacts, check_image, check_pixels
-from modeling.data.findings import Finding
 from modeling.data.report import DataReport
 from modeling.errors import ImageError
 from modeling.images.loader import load_ahead, read_image_file

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.data.dataset import TEST, TRAIN, Dataset
-from modeling.data.findings import Finding
+from modeling.data.dataset import TEST, TRAIN, Dataset, Finding
 from modeling.data.forms.folders import check_num_labels
 from modeling.errors import DataError
 

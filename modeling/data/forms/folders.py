@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Kind
-from modeling.data.findings import Finding, Severity, abbreviate
+from modeling.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Finding, Kind, Severity, abbreviate
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import is_text, path_to_text

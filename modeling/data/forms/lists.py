@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modeling.data.dataset import FREE, PART_NAMES, Dataset
-from modeling.data.findings import Finding, abbreviate
+from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, abbreviate
 from modeling.data.forms.folders import PART_FOLDERS, check_num_labels
 from modeling.errors import DataError
 from modeling.names import is_text, path_to_text, text_to_path, unescape_formula

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset
-from modeling.data.findings import Finding, abbreviate
+from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, Finding, abbreviate
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
 from modeling.data.forms.folders import EXPECTED, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx

@@ -1,7 +1,6 @@
 import pytest
 
-from modeling.data.dataset import TEST, TRAIN, VALIDATION
-from modeling.data.findings import Finding
+from modeling.data.dataset import TEST, TRAIN, VALIDATION, Finding
 from modeling.data.forms.open import check_learnable, open_dataset
 from modeling.errors import DataError
 from tests.support.images import make_class_folders
