@@ -58,14 +58,14 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
         raise UsageError(f"output {str(output)!r} does not end in .onnx; give it that suffix, or add --format folder")
     facts = {"model": version.ref, "digest": version.digest, "format": kind}
     if kind == "onnx":
-        from modeling.exchange.onnx_export import export_onnx
+        from modeling.exchange.export import export_onnx
 
         print_message(f"translating {version.ref} to ONNX and comparing the answers")
         written = export_onnx(version.path, output)
         facts |= written.to_json()
         print_message(f"opset {written.opset}; logits differ from torch's by at most {written.largest_difference:.2g}")
     else:
-        from modeling.exchange.folder_export import export_folder
+        from modeling.exchange.export import export_folder
 
         facts |= export_folder(version.path, output).to_json()
     print_json(facts) if as_json else click.echo(output)

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
-from modeling.exchange.folder_export import export_folder
+from modeling.exchange.export import MAX_DIFFERENCE, export_folder, export_onnx
 from modeling.exchange.import_weights import WeightsImport, read_labels, stage_folder, stage_weights
-from modeling.exchange.onnx_export import MAX_DIFFERENCE, export_onnx
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
 from modeling.metrics.calibration import Calibration
@@ -100,9 +99,9 @@ def test_an_onnx_file_holds_no_path_or_module_of_the_machine_that_wrote_it(tmp_p
 def test_an_onnx_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     model = make_random_model(tmp_path / "model")
     monkeypatch.setattr(
-        "modeling.exchange.onnx_export.write_graph", lambda network, card, path: path.write_bytes(b"x") and 20
+        "modeling.exchange.export.write_graph", lambda network, card, path: path.write_bytes(b"x") and 20
     )
-    monkeypatch.setattr("modeling.exchange.onnx_export._largest_difference", lambda classifier, path: float("nan"))
+    monkeypatch.setattr("modeling.exchange.export._largest_difference", lambda classifier, path: float("nan"))
 
     with pytest.raises(
         ModelingError, match=r"logits differ from the model's by up to nan, 0\.001 is allowed; nothing was written"
