@@ -292,7 +292,8 @@ def test_a_training_process_speaks_in_json_lines_and_leaves_a_model(tmp_path):
         events = [json.loads(line)["event"] for line in process.stdout]
         assert process.wait(60) == 0
 
-    assert [event for event in events if event != "warning"] == ["scan", "data", "epoch", "epoch", "model"]
+    kinds = [kind for kind, _ in groupby(event for event in events if event != "warning")]
+    assert (kinds, events.count("epoch")) == (["scan", "data", "epoch", "model"], 2)
     assert Classifier.load(tmp_path / "model").labels == ("0", "1")
 
 

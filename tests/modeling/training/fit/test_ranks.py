@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def trained_by(launcher, output, **wish):
 
 def check_alike(one, two):
     """Two trainings told the same, and left the same weights; only the first of several processes speaks."""
-    assert [event["event"] for event in one[0]] == [event["event"] for event in two[0]]
+    kinds = [[kind for kind, _ in groupby(event["event"] for event in events)] for events in (one[0], two[0])]
+    assert kinds[0] == kinds[1]  # how often progress is told depends on the clock
     losses = [[event["loss"] for event in events if event["event"] == "epoch"] for events in (one[0], two[0])]
     assert len(losses[0]) == 3
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
