@@ -39,7 +39,7 @@ ENVIRONMENTS = {
     "avx2": {key: value for name in LIBRARIES if "-" in name for key, value in LIBRARIES[name].items()},
     **LIBRARIES,
 }
-# What the libraries then say of themselves, for whoever reads the output.
+# What the libraries report about themselves; printed, so that a reader sees which code ran.
 REPORT = """
 import openvino, torch
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__

@@ -441,7 +441,7 @@ def test_a_poison_image_gets_an_error_row_and_its_batch_mates_are_answered(
 ):
     claim_and_die(ledger, folder, 4)
     note_deaths(folder, 1, (BATCH, 0), (IMAGE, 2), (IMAGE, 2))
-    (tmp_path / "in" / "006.png").unlink()  # whoever reads it sees that it was tried
+    (tmp_path / "in" / "006.png").unlink()  # reading it would give the code `missing`
 
     classify_slice(folder.job, context)
 
