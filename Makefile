@@ -19,7 +19,7 @@ demo: $(STAMP)  ## Run the demo, in about a minute
 
 test: check  ## Everything that CI checks
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
-	$(BIN)/python -m pytest -q -m integration --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m integration --numprocesses 3 --dist worksteal
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal

@@ -11,10 +11,11 @@ from benchmarks.peers.order import Order
 from benchmarks.throughput import PeerRuns, parse
 from benchmarks.throughput_folders import LARGE, PHOTOGRAPHS, make_digits, make_large, make_photographs
 from benchmarks.throughput_networks import GREY, NETWORKS, publish_int8, publish_network
-from benchmarks.throughput_ours import Subject, load_classifier
+from benchmarks.throughput_ours import Subject
 from benchmarks.throughput_peers import ALL, PEERS, ROOT, Peer, PeerError, choose_peers, command_line, read_answer
 from benchmarks.throughput_report import peer_rates, shared_bound, summarise, table
 from modeling.inference.choose_engine import load_fastest
+from modeling.inference.classifier import Classifier
 from modeling.inference.timing import random_images
 from orchestrator.contract.settings import Settings
 
@@ -187,7 +188,7 @@ def test_real_photographs_are_taken_where_they_are(tmp_path):
 def test_published_network_loads_and_has_its_labels(tmp_path, name):
     version = publish_network(tmp_path / "models", name)
 
-    classifier = load_classifier(version)
+    classifier = Classifier.load(version.path)  # without the choice of an engine, which takes a large network long
 
     assert (version.name, len(classifier.labels)) == (name, 10 if name == "cnn" else 1000)
 
