@@ -47,7 +47,7 @@ def measure_network(models: Path, name: str, peaks: dict[str, float]) -> list[di
     version = publish_int8(models, version, list(images))
     classifier = Classifier.load(version.path)
     operations = 2 * summarise(classifier.network, classifier.preprocessing).multiply_adds
-    rows = []
+    rows: list[dict[str, Any]] = []
     for engine_name, engine in measure_engines(version):
         if isinstance(engine, str):
             rows.append({"engine": engine_name, "refused": engine})
@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--network", default="resnet18,resnet50,mobilenet_v2", help="with commas")
     options = parser.parse_args()
     has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and "avx512_bf16" in str(describe_run("")["cpu_flags"])
-    peaks = {name: round(peak_gflops(dtype)) for name, dtype in DTYPES.items() if name == "fp32" or has_bf16}
+    peaks: dict[str, float] = {
+        name: round(peak_gflops(dtype)) for name, dtype in DTYPES.items() if name == "fp32" or has_bf16
+    }
     print("matrices alone, GFLOP/s:", ", ".join(f"{name} {peak}" for name, peak in peaks.items()), flush=True)
     networks = {}
     with tempfile.TemporaryDirectory(prefix="ph-ceiling-") as scratch:

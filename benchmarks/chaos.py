@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 from redis import RedisError
@@ -134,7 +135,7 @@ def inject_faults(run: Run, seconds: float) -> None:
         target.repair()
         _keep_workers(run)
         if time.monotonic() > next_fault:
-            fault = target.random.choices(list(FAULTS), FAULTS.values())[0]
+            fault = target.random.choices(list(FAULTS), list(FAULTS.values()))[0]
             if (text := fault(target)) is not None:
                 run.faults[fault.__name__] += 1
                 run.log(text)
@@ -256,7 +257,7 @@ def check_promises(run: Run) -> dict[str, object]:
     }
 
 
-def show(figures: dict[str, object]) -> None:
+def show(figures: dict[str, Any]) -> None:
     """Print the table."""
     for name, value in figures.items():
         if name == "faults":

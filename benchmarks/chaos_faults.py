@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -119,6 +120,12 @@ def kill_both(target: Target) -> str | None:
     return f"SIGKILL to worker {worker.process.pid} and its child, which held {held} shards; another is started"
 
 
+def _resume(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        if process.is_running():
+            process.resume()
+
+
 def freeze_worker(target: Target) -> str | None:
     """Freeze parent and child, or only the child, for longer than a lease."""
     worker = target.pick_healthy()
@@ -130,7 +137,7 @@ def freeze_worker(target: Target) -> str | None:
     for process in frozen:
         process.suspend()
     target.impaired_until[worker.process.pid] = time.monotonic() + seconds + 2
-    target.repair_later(seconds, lambda: [process.resume() for process in frozen if process.is_running()])
+    target.repair_later(seconds, partial(_resume, frozen))
     return f"SIGSTOP to {'worker' if both else 'the child of worker'} {worker.process.pid} for {seconds:.1f} s"
 
 

@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 
-from orchestrator.contract.ledger.ledger import PREFIX
+from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.queues import ALL_QUEUES
 
 TICK_S = 0.05
@@ -39,7 +40,8 @@ class Monitor(threading.Thread):
 
     def __init__(self, url: str, able: Callable[[], bool], late_s: float) -> None:
         super().__init__(name="monitor", daemon=True)
-        self._client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, decode_responses=True)
+        # Any: redis-py's replies are typed as if they might be bytes
+        self._client: Any = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, decode_responses=True)
         self._able = able  # whether a worker is healthy
         self._late_s = late_s
         self._pending: list[Takeover] = []

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def measure_network(subject: Subject, scratch: Path, repeats: int) -> dict[str, 
     """The figures of one network."""
     classifier, name = subject.classifier, subject.version.name
     engine = TorchEngine(classifier.network, classifier.preprocessing, classifier.device, "bf16")
-    model = {size: median(repeats, lambda size=size: measure_model(engine, size)) for size in BATCHES}
+    model = {size: median(repeats, partial(measure_model, engine, size)) for size in BATCHES}
     best = max(model, key=lambda size: model[size])
     subject.library()  # graphs of all batch sizes are recorded
     library = median(repeats, subject.library)
@@ -155,7 +156,7 @@ def measure_decoding(files: list[Path], device: torch.device, repeats: int) -> d
         figures[f"{num_cores()} processes"] = median(repeats, lambda: measure_cores(files, processes))
     for num_threads in sorted({1, min(8, num_cores()), num_cores()}):
         with ThreadPoolExecutor(num_threads) as threads:
-            figures[f"{num_threads} threads"] = median(repeats, lambda pool=threads: measure_cores(files, pool))
+            figures[f"{num_threads} threads"] = median(repeats, partial(measure_cores, files, threads))
     try:
         figures["nvjpeg"] = median(repeats, lambda: measure_nvjpeg(files, device))
         figures["damaged"] = check_damage(files, device)

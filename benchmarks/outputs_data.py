@@ -180,8 +180,8 @@ def copy_real(shared: Path, folder: Path) -> None:
     for kind in ("Cat", "Dog"):
         _copy_some(shared / "cats_dogs" / kind, folder / "pets" / kind, 40)
     for part, count in (("train", 8), ("test", 4)):
-        for kind in sorted((shared / "grocery_products" / part).iterdir()):
-            _copy_some(kind, folder / "grocery" / part / kind.name, count)
+        for source in sorted((shared / "grocery_products" / part).iterdir()):
+            _copy_some(source, folder / "grocery" / part / source.name, count)
     shutil.copytree(shared / "pathological", folder / "pathological", symlinks=True)
     shutil.copytree(shared / "weights", folder / "weights")
     digits = shared / "mnist" / "MNIST" / "raw"
