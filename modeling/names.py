@@ -1,11 +1,17 @@
-r"""File names as text: names are bytes, Pigeonhole writes UTF-8, and the conversion must be lossless.
+r"""Names as text: of files, without loss; of classes, by one rule; and those that systems, not people, give.
 
 In Python a path is a str in which each byte that is not UTF-8 is a lone surrogate (PEP 383). As text such a byte is
 `\xNN`; a name that already holds the text `\xNN` has its backslash written as `\x5c`. Manifests write paths
 this way (docs/manifest.md), and so do the names of images in data sets.
 """
 
+import os
 import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+# Files
 
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 _ESCAPED_BYTES = re.compile(rb"\\x([0-9a-f]{2})")
@@ -41,3 +47,71 @@ def escape_formula(cell: str) -> str:
 def unescape_formula(cell: str) -> str:
     """The reverse of `escape_formula`."""
     return cell.removeprefix("'")
+
+
+def other_unicode_form(root: str | Path, name: str) -> str | None:
+    """The name of an existing file that differs from `name` in its Unicode form only; None if there is none.
+
+    `é` is one character in NFC, and `e` with an accent in NFD, as macOS writes it: two different file names.
+    """
+    if name.isascii():
+        return None
+    forms = (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return next((form for form in forms if form != name and os.path.lexists(os.path.join(root, form))), None)  # noqa: PTH118 names may not be UTF-8
+
+
+# Classes
+
+# Control characters, the separators of lines and paragraphs, what turns the direction of text (Unicode's annex 9), and
+# lone surrogates: none can be seen, and some change how the text around them is shown.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def class_name(text: str) -> str:
+    """The name of a class, from a folder's name, a cell of a list or a correction: NFC, without spaces at its ends."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def label_fault(labels: Iterable[str]) -> str | None:
+    """What is wrong with the labels of a model or a data set, in one line that can be printed; None if they are legal.
+
+    A label must be text that can be seen and that no other label repeats; it may hold `:`, `;`, digits or anything.
+    """
+    seen: set[str] = set()
+    for label in labels:
+        if not label.strip():
+            return f"label {len(seen) + 1} is empty; give it a name"
+        if found := _UNSEEN.search(label):
+            kind = "is not text" if "\ud800" <= found[0] <= "\udfff" else "cannot be seen"
+            return f"the label {label!a} holds U+{ord(found[0]):04X}, which {kind}; rename it"
+        if label in seen:
+            return f"the label {label!r} stands there twice; labels must differ"
+        seen.add(label)
+    return None
+
+
+# What systems leave behind
+
+_JUNK = frozenset({
+    "__macosx", ".ds_store", ".appledouble", ".appledesktop", ".appledb", ".fseventsd", ".spotlight-v100", ".trashes",
+    ".temporaryitems", ".documentrevisions-v100", ".apdisk", ".volumeicon.icns", "icon\r", "network trash folder",
+    "temporary items",  # macOS
+    "$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+    "@eadir", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "@transcode", "@__thumb", ".@__thumb",
+    "#recycle", "#snapshot", "~snapshot", ".snapshot", ".snapshots", ".zfs",  # Synology, QNAP, NetApp, ZFS
+    "lost+found", ".trash", ".thumbnails", ".xdg-volume-info", ".directory",
+    ".ipynb_checkpoints", "__pycache__", ".git", ".svn", ".hg", ".dvc", ".idea", ".vscode", ".cache",
+})  # fmt: skip
+_JUNK_PATTERN = re.compile(
+    r"\._.*|\.nfs[0-9a-f]{8,}|\.fuse_hidden.*|\.trash-\d+|found\.\d{3}|.*@syno(?:eastream|resource)"
+)
+
+
+def is_junk(name: str) -> bool:
+    """Whether systems, network storage or tools leave files and folders of this name behind, so that no image in them
+    is a user's: `__MACOSX`, `@eaDir`, `$RECYCLE.BIN`, `lost+found`, `Thumbs.db`, `._0001.jpg`.
+
+    Other hidden names (those that begin with a dot) are not junk; they are left out by their dot.
+    """
+    folded = name.lower()
+    return folded in _JUNK or _JUNK_PATTERN.fullmatch(folded) is not None

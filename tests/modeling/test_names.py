@@ -1,10 +1,19 @@
 import os
+import re
+import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modeling.names import path_to_text, text_to_path
+from modeling.names import (
+    class_name,
+    is_junk,
+    label_fault,
+    other_unicode_form,
+    path_to_text,
+    text_to_path,
+)
 
 # Names with what the escape itself is made of, more often than chance would have it.
 NAMES = st.one_of(
@@ -47,3 +56,74 @@ def test_a_byte_that_is_no_utf8_is_written_in_hexadecimal():
 
 def test_a_name_that_looks_like_an_escape_has_its_backslash_escaped():
     assert path_to_text(r"caf\xe9.jpg") == r"caf\x5cxe9.jpg"
+
+
+def test_a_class_has_one_name_whatever_the_unicode_form_and_the_spaces_at_its_ends():
+    nfc, nfd = unicodedata.normalize("NFC", "épée"), unicodedata.normalize("NFD", "épée")
+
+    assert nfc != nfd
+    assert {class_name(text) for text in (nfc, nfd, f" {nfd}\t", f"\u00a0{nfc} ")} == {nfc}
+    assert class_name("two  words") == "two  words"
+
+
+@pytest.mark.parametrize(
+    "label", ["cat:0.999999;dog", "7", "-1", "=SUM(A1)", "a, b", "\u5e8a", "\U0001f426", "\u202fa", "שלום"]
+)
+def test_labels_that_can_be_seen_are_legal(label):
+    assert label_fault([label, "other"]) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            ["a", "red\x1b[31m"],
+            r"the label 'red\\x1b\[31m' holds U\+001B, which cannot be seen; rename it",
+        ),
+        (["a\tb"], r"U\+0009"),
+        (["a\x85b"], r"U\+0085"),
+        (["a\u2028b"], r"U\+2028"),
+        (["\u202egod"], r"U\+202E, which cannot be seen"),
+        (["a\u2066b"], r"U\+2066"),
+        (["caf\udce9"], r"the label 'caf\\udce9' holds U\+DCE9, which is not text"),
+        (["\ud83d"], r"U\+D83D, which is not text"),
+        (["a", ""], r"label 2 is empty"),
+        (["a", " "], r"label 2 is empty"),
+        (["a", "b", "a"], r"the label 'a' stands there twice"),
+    ],
+)
+def test_labels_that_cannot_be_seen_or_told_apart_are_refused_in_one_line(labels, message):
+    fault = label_fault(labels)
+
+    assert fault is not None
+    assert re.search(message, fault)
+    assert fault.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir", "$RECYCLE.BIN", "lost+found", "__MACOSX", "._0001.jpg", ".DS_Store", "Thumbs.db", "#recycle",
+        "#snapshot", ".ipynb_checkpoints", "System Volume Information", "desktop.ini", "@Recycle", "FOUND.000",
+        "IMG.jpg@SynoEAStream", ".Trash-1000", ".nfs000000000123", "SYSTEM VOLUME INFORMATION", "Icon\r",
+    ],
+)  # fmt: skip
+def test_names_that_systems_leave_behind_are_junk(name):
+    assert is_junk(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["cat", "found", "lost", "recycling", "thumbs", "snapshot", "tmp", ".hidden", "icon.png"]
+)
+def test_names_that_people_give_are_no_junk(name):
+    assert not is_junk(name)
+
+
+def test_a_file_of_the_same_name_in_another_unicode_form_is_found(tmp_path):
+    (tmp_path / unicodedata.normalize("NFD", "épée.png")).touch()
+
+    assert other_unicode_form(tmp_path, unicodedata.normalize("NFC", "épée.png")) == unicodedata.normalize(
+        "NFD", "épée.png"
+    )
+    assert other_unicode_form(tmp_path, unicodedata.normalize("NFD", "épée.png")) is None
+    assert other_unicode_form(tmp_path, "epee.png") is None
