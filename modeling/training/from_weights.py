@@ -81,7 +81,9 @@ def load_pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple
     def report(num_done: int, num_bytes: int | None) -> None:
         emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes})
 
-    load_weights(network, request.architecture, request.weights, Progress(report, report_first=True).update)
+    update = Progress(report, report_first=True).update
+    for note in load_weights(network, request.architecture, request.weights, update, key=request.weights_key):
+        emit({"event": "note", "text": note})
     return network.eval(), preprocessing
 
 

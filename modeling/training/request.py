@@ -19,6 +19,7 @@ class TrainOptions(JsonRequest):
     """The user's options of a training, validated; `TrainRequest` adds device and folders.
 
     weights: pre-trained weights to start from (see modeling.networks.weights); None: train from scratch.
+    weights_key: which of several sets of weights in a file, such as `state_dict_ema`; None: chosen by itself.
     epochs, batch_size, learning_rate: None: the architecture's recipe. learning_rate may be `auto`, which runs a range
         test. With `weights`, epochs are those of fine-tuning; without epochs or a budget there is none.
     image_size: side in px; None: the architecture's default, else the images' size if all have the same small size,
@@ -42,6 +43,7 @@ class TrainOptions(JsonRequest):
     validation: _Share = 0.1
     test: _Share = 0.1
     weights: str | None = None
+    weights_key: str | None = None
     budget_s: Annotated[Number, Field(gt=0)] | None = None
     max_error: Annotated[Number, Field(gt=0, lt=1)] = 0.01
     deterministic: bool = False

@@ -5,6 +5,7 @@ Own tables, not rich's: output is piped, so rows never wrap, and no import slows
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -34,6 +35,21 @@ def on_interrupt(job: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print_message(f"job {job} continues; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it")
         sys.exit(ExitCode.INTERRUPTED)
+
+
+@contextlib.contextmanager
+def cleaned_up_when_terminated() -> Iterator[None]:
+    """In this block SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def print_json(value: Any) -> None:

@@ -23,13 +23,18 @@ from orchestrator.jobs.specs import TrainSpec
     "--arch",
     "architecture",
     type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
-    help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: cnn, or that of the weights' model.",
+    help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: cnn, or that of the weights.",
 )
 @click.option(
     "--from-weights",
     "weights",
     metavar="W",
     help="Pre-trained weights: imagenet, the name of torchvision's, a file, or a published model.",
+)
+@click.option(
+    "--weights-key",
+    metavar="KEY",
+    help="Which of several sets of weights in a file, such as state_dict_ema; default: the averaged ones (EMA).",
 )
 @click.option(
     "--epochs",

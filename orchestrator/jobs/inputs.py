@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
-from modeling.errors import ModelNameError, ModelNotFoundError
+from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
 from modeling.evaluation.request import DataPart
 from modeling.names import path_to_text
+from modeling.networks.state_dicts.plain_files import weights_file
 from modeling.networks.weights import DEFAULT as IMAGENET
+from modeling.networks.weights import architecture_of_file, check_architecture_of_file
 from modeling.registry.card import CARD_FILE, ModelCard
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, UsageError
@@ -73,8 +75,36 @@ def choose_weights(settings: Settings, wanted: str) -> tuple[str, str]:
     _check_is_text(path)
     card = path / CARD_FILE
     if not card.is_file():
-        return str(path), DEFAULT_ARCHITECTURE
+        return str(_weights_in(path)), DEFAULT_ARCHITECTURE
     return str(path), ModelCard.from_bytes(card.read_bytes(), card).architecture
+
+
+def _weights_in(path: Path) -> Path:
+    """The file of weights in a folder, as others save them; the path itself where there is none."""
+    if not path.is_dir():
+        return path
+    try:
+        return weights_file(path)
+    except ModelFormatError:
+        return path
+
+
+def is_file_of_weights(weights: str | None) -> bool:
+    """Whether these weights, as `choose_weights` has them, are a file, not a name or a model."""
+    return weights is not None and Path(weights).is_absolute() and Path(weights).is_file()
+
+
+def architecture_of_weights(weights: str, wanted: object, key: object) -> str:
+    """The architecture of a file of weights; reads the file, and imports torch.
+
+    Raises ArchitectureError where it is not the wanted one, or not known here, ModelFormatError where the file holds no
+    weights. With a wanted architecture, a file that is not recognised passes: the training says what does not fit.
+    """
+    chosen = None if key is None else str(key)
+    if wanted is None:
+        return architecture_of_file(Path(weights), chosen)
+    check_architecture_of_file(str(wanted), Path(weights), chosen)
+    return str(wanted)
 
 
 def _published(store: ModelStore, wanted: str) -> Path | None:

@@ -31,7 +31,15 @@ from orchestrator.contract.jobs.requests import (
 )
 from orchestrator.contract.jobs.rows import format_of, summary_path
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.inputs import DEFAULT_ARCHITECTURE, choose_data, choose_weights, count_images, count_labelled
+from orchestrator.jobs.inputs import (
+    DEFAULT_ARCHITECTURE,
+    architecture_of_weights,
+    choose_data,
+    choose_weights,
+    count_images,
+    count_labelled,
+    is_file_of_weights,
+)
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, open_source
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
@@ -242,7 +250,14 @@ def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
     if isinstance(wanted, str):
         weights, architecture = choose_weights(settings, wanted)
         options = {"architecture": architecture} | spec.options | {"weights": weights}
+        if is_file_of_weights(weights):
+            key = spec.options.get("weights_key")
+            options["architecture"] = architecture_of_weights(weights, spec.options.get("architecture"), key)
     checked = TrainOptions.from_json(options | {"data": str(choose_data(spec.data))})
+    if checked.weights_key is not None and not is_file_of_weights(checked.weights):
+        raise UsageError(
+            f"--weights-key {checked.weights_key!r} is for a file of weights; give one with --from-weights"
+        )
     if checked.weights is not None:
         check_weights(checked.architecture, checked.weights)
     return PreparedTrain(spec, checked, count_images(checked.data))

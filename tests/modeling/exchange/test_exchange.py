@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 import torch
 
-from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
+from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
 from modeling.exchange.export import MAX_DIFFERENCE, export_folder, export_onnx
-from modeling.exchange.import_weights import WeightsImport, read_labels, stage_folder, stage_weights
+from modeling.exchange.import_weights import WeightsImport, stage_folder, stage_weights
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
 from modeling.metrics.calibration import Calibration
@@ -115,7 +115,7 @@ def test_an_exported_folder_comes_back_as_the_same_model_bit_for_bit(tmp_path):
     (tmp_path / "staged").mkdir()
 
     export = export_folder(model, tmp_path / "out" / "folder")
-    card = stage_folder(export.path, tmp_path / "staged")
+    card = stage_folder(export.path, tmp_path / "staged").card
 
     assert sorted(os.listdir(export.path)) == ["README.md", "model.json", "model.safetensors"]
     assert export.size_bytes == sum(path.stat().st_size for path in export.path.iterdir())
@@ -194,9 +194,8 @@ def test_a_small_network_is_imported_and_its_mode_found_out(tmp_path, mode):
     torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, tmp_path / "weights.pt")
     (tmp_path / "staged").mkdir()
 
-    card = stage_weights(
-        WeightsImport(tmp_path / "weights.pt", "mlp", labels_file(tmp_path), image_size=12), tmp_path / "staged"
-    )
+    wish = WeightsImport(tmp_path / "weights.pt", "mlp", labels_file(tmp_path), image_size=12)
+    card = stage_weights(wish, tmp_path / "staged").card
 
     digest = hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
     assert (card.preprocessing, card.labels, card.calibration) == (preprocessing, TREES, None)
@@ -216,7 +215,7 @@ def test_a_preprocessing_file_overrides_the_architectures(tmp_path):
         tmp_path / "weights.pt", "mlp", labels_file(tmp_path), preprocessing=tmp_path / "preprocessing.json"
     )
 
-    assert stage_weights(wish, tmp_path / "staged").preprocessing == GREY_8
+    assert stage_weights(wish, tmp_path / "staged").card.preprocessing == GREY_8
 
 
 @pytest.mark.parametrize(
@@ -243,26 +242,6 @@ def test_weights_that_do_not_fit_are_not_imported(tmp_path, change, kind, told):
     assert os.listdir(tmp_path / "staged") == []
 
 
-def test_labels_are_a_list_or_numbered_names(tmp_path):
-    assert read_labels(labels_file(tmp_path, ["b", "a"])) == ("b", "a")
-    assert read_labels(labels_file(tmp_path, {"1": "a", "0": "b"})) == ("b", "a")
-
-
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
-        ({"0": "a", "2": "b"}, "labels must be numbered 0 to 1 without a gap, not '0', '2'"),
-        (["a", "b", "a"], "labels must differ, but 'a' stands there twice"),
-        ([], "labels must be a JSON list of names"),
-        ([1, 2], "labels must be a JSON list of names"),
-        ("cat", "labels must be a JSON list of names"),
-    ],
-)
-def test_labels_that_are_none_are_refused(tmp_path, value, told):
-    with pytest.raises(DataError, match=told):
-        read_labels(labels_file(tmp_path, value))
-
-
 def test_a_folder_that_holds_no_whole_model_is_not_imported(tmp_path):
     model = make_random_model(tmp_path / "model")
     (tmp_path / "staged").mkdir()
@@ -271,5 +250,5 @@ def test_a_folder_that_holds_no_whole_model_is_not_imported(tmp_path):
     with pytest.raises(ModelFormatError, match="sha256"):
         stage_folder(model, tmp_path / "staged")
     (model / WEIGHTS_FILE).unlink()
-    with pytest.raises(ModelFormatError, match=r"not an exported model: model.safetensors cannot be read"):
+    with pytest.raises(ModelFormatError, match=r"not an exported model: .*model.safetensors: cannot be read"):
         stage_folder(model, tmp_path / "staged")
