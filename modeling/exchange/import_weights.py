@@ -16,7 +16,7 @@ from modeling.errors import ArchitectureError, DataError, ModelFormatError, Mode
 from modeling.exchange.labels import order_warning, read_labels
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
-from modeling.names import path_to_text
+from modeling.names import label_fault, path_to_text
 from modeling.networks.architectures import Architecture, default_preprocessing, get_architecture
 from modeling.networks.build import blank_network, normalise
 from modeling.networks.state_dicts.files import SavedTensors, State, read_tensors
@@ -98,6 +98,8 @@ def stage_folder(folder: Path, staged: Path) -> StagedModel:
     """
     _copy(folder, staged, CARD_FILE, _MAX_CARD_BYTES)
     card = ModelCard.from_bytes((staged / CARD_FILE).read_bytes(), folder / CARD_FILE)
+    if fault := label_fault(card.labels):
+        raise ModelFormatError(f"{folder / CARD_FILE}: {fault}")
     if len(card.labels) == 1:
         raise ArchitectureError(f"{folder} {_one_output(card.labels[0])}")
     max_bytes = _size_bytes(card) + _MAX_HEADER_BYTES

@@ -9,13 +9,14 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modeling.durable import decode_json
 from modeling.errors import DataError
-from modeling.networks.state_dicts.plain_files import read_plain
+from modeling.names import class_name, label_fault
+from modeling.networks.state_dicts.plain_files import few, read_plain
 
 _MAX_BYTES = 64_000_000
 _KINDS = (
@@ -44,8 +45,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
     else:
         labels = _of_lines(text, path)
     if not labels:
-        raise DataError(f"{path} is empty; labels must be {_KINDS}")
+        raise DataError(f"{path} names no labels; labels must be {_KINDS}")
+    labels = tuple(class_name(label) for label in labels)
     _check_differ(labels, path)
+    if fault := label_fault(labels):
+        raise DataError(f"{path}: {fault}")
     return labels
 
 
@@ -85,7 +89,7 @@ def _check_differ(labels: tuple[str, ...], path: Path) -> None:
     if twice:
         first = [str(number) for number, label in enumerate(labels) if label == twice[0]]
         raise DataError(
-            f"{path}: labels must differ, but {_few(sorted(twice))} stands there twice "
+            f"{path}: labels must differ, but {few(sorted(twice))} stands there twice "
             f"({twice[0]!r} at {' and '.join(first[:3])}, counted from 0); give each output a name of its own"
         )
 
@@ -114,7 +118,7 @@ def _of_json(value: Any, path: Path) -> tuple[str, ...]:
     numbers = [str(number) for number in range(len(value))]
     if set(value) != set(numbers):
         what = f"labels must be numbered 0 to {len(value) - 1} without a gap" if value else f"labels must be {_KINDS}"
-        raise DataError(f"{path}: {what}, not {_few(list(value)) or 'empty'}; of a config.json, {_KEYS} is read")
+        raise DataError(f"{path}: {what}, not {few(list(value)) or 'empty'}; of a config.json, {_KEYS} is read")
     return _distinct([_entry(value[number], path) for number in numbers])
 
 
@@ -205,8 +209,3 @@ def _name_column(heading: Sequence[str], num_columns: int, number: int, path: Pa
     if not named:
         raise DataError(f"{path}: which of {num_columns} columns names the labels? Keep their number and their name")
     return named[0]
-
-
-def _few(names: Collection[str]) -> str:
-    shown = [repr(name) for name in list(names)[:5]]
-    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")

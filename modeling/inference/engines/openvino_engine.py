@@ -31,7 +31,7 @@ class OpenVinoEngine:
     its batch, to the last digit. Other batches are padded to a power of two, so that few shapes are prepared.
     """
 
-    def __init__(self, network: Path, precision: Precision, *, num_streams: int | None = None) -> None:
+    def __init__(self, network: Path | bytes, precision: Precision, *, num_streams: int | None = None) -> None:
         self.name = f"openvino {precision}"
         self.num_streams = num_streams or len(os.sched_getaffinity(0))
         self._network = openvino.Core().read_model(network)

@@ -1,7 +1,5 @@
 """Adapts the weights of a file to a network: older names, missing counts, another number of labels or image size."""
 
-import re
-
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +7,9 @@ from modeling.errors import ArchitectureError, ModelFormatError
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.heads import head_of
 from modeling.networks.state_dicts.files import SavedTensors, State
-from modeling.networks.state_dicts.recognition import AUXILIARY, recognise
+from modeling.networks.state_dicts.recognition import AUXILIARY, current_name, recognise
 from modeling.networks.state_dicts.selection import Selection, required_names, select, with_counts
 
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-_OLD_VIT = re.compile(r"\.mlp\.linear_([12])\.")
 _NUM_SHOWN = 3
 
 
@@ -23,7 +19,7 @@ def select_for(network: nn.Module, architecture: str, saved: SavedTensors, *, ne
     needs_head: whether weights without the last layer are no use.
     """
     known, own = get_architecture(architecture), network.state_dict()
-    current = saved.renamed(lambda name: _current_name(known, name))
+    current = saved.renamed(lambda name: current_name(known, name))
     found = select(current, required_names(own, known.head))
     if needs_head or f"{known.head}.weight" in found.state:
         return found
@@ -74,15 +70,6 @@ def _is_other_float(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dtype != torch.float32
 
 
-def _current_name(architecture: Architecture, name: str) -> str:
-    """The name that a tensor has in today's torchvision."""
-    if architecture.name.startswith("densenet"):
-        return _OLD_DENSENET.sub(r"\1\2", name)
-    if architecture.name.startswith("vit_"):
-        return _OLD_VIT.sub(lambda match: f".mlp.{3 * (int(match[1]) - 1)}.", name)
-    return name
-
-
 def _check_plain(state: State, source: str) -> None:
     """Raise ModelFormatError for tensors that are quantised, sparse or without numbers."""
     for name, tensor in state.items():
@@ -98,7 +85,7 @@ def _check_plain(state: State, source: str) -> None:
 def _filled(architecture: Architecture, state: State, own: State) -> State:
     """The state with current names, without auxiliary outputs, with counts and a bias of the head."""
     state = {
-        _current_name(architecture, name): tensor for name, tensor in state.items() if not name.startswith(AUXILIARY)
+        current_name(architecture, name): tensor for name, tensor in state.items() if not name.startswith(AUXILIARY)
     }
     state = with_counts(state, own)
     weight = state.get(f"{architecture.head}.weight")

@@ -1,6 +1,7 @@
 """Which of the known architectures the tensors of a file belong to, by their names and sizes."""
 
 import functools
+import re
 from collections.abc import Iterable
 
 import torch
@@ -10,11 +11,13 @@ from modeling.errors import ArchitectureError
 from modeling.networks.architectures import ARCHITECTURES, Architecture, default_preprocessing
 from modeling.networks.build import blank_network, build_network
 from modeling.networks.state_dicts.files import SavedTensors
-from modeling.networks.state_dicts.selection import complete_selections, required_names
+from modeling.networks.state_dicts.selection import complete_selections, is_irrelevant, required_names
 from modeling.networks.torchvision_table import ROWS
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # outputs of googlenet and inception_v3 that only training uses
 _POSITIONS, _TOKEN = "encoder.pos_embedding", "class_token"  # of vision transformers
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_OLD_VIT = re.compile(r"\.mlp\.linear_([12])\.")
 _SIDE = 32  # px: for the names of a network that takes any size
 _NUM_SHOWN = 3
 
@@ -28,7 +31,7 @@ def recognise(saved: SavedTensors) -> list[str]:
     candidates = [
         row for row in ROWS if any(_num_values(row.name, *size) == row.num_values for size in sizes[row.head])
     ]
-    return [row.name for row in candidates if complete_selections(saved, _names(row.name))]
+    return [row.name for row in candidates if _has_names(ARCHITECTURES[row.name], saved)]
 
 
 def the_architecture(saved: SavedTensors) -> str:
@@ -64,10 +67,29 @@ def _names(name: str) -> frozenset[str]:
 def _is_own(known: Architecture, saved: SavedTensors) -> bool:
     """Whether a file holds nothing but one of Pigeonhole's own networks: its names are those of parts of others too."""
     allowed = _names(known.name) | {f"{known.head}.bias"}
-    return any(
-        not found.left_out and all(name in allowed or name.endswith("num_batches_tracked") for name in found.state)
-        for found in complete_selections(saved, _names(known.name))
-    )
+    found = [
+        selection
+        for selection in complete_selections(saved, _names(known.name))
+        if all(name in allowed or name.endswith("num_batches_tracked") for name in selection.state)
+    ]
+    prefixes = tuple(selection.prefix for selection in found)
+    groups = {saved.groups[selection.prefix + name] for selection in found for name in selection.state}
+    others = [name for name, group in saved.groups.items() if group in groups and not name.startswith(prefixes)]
+    return bool(found) and all(map(is_irrelevant, others))
+
+
+def _has_names(known: Architecture, saved: SavedTensors) -> bool:
+    """Whether a file holds all tensors of an architecture, by their names."""
+    return bool(complete_selections(saved.renamed(lambda name: current_name(known, name)), _names(known.name)))
+
+
+def current_name(known: Architecture, name: str) -> str:
+    """The name that a tensor of torchvision's older releases has in today's."""
+    if known.name.startswith("densenet"):
+        return _OLD_DENSENET.sub(r"\1\2", name)
+    if known.name.startswith("vit_"):
+        return _OLD_VIT.sub(lambda match: f".mlp.{3 * (int(match[1]) - 1)}.", name)
+    return name
 
 
 def _sizes(saved: SavedTensors, head: str) -> list[tuple[int, int, int]]:

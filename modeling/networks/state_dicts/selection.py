@@ -21,10 +21,12 @@ _NUM_SHOWN = 3
 class Selection:
     """The weights that were taken from a file.
 
-    state: by the network's names, as far as they fit. left_out: names in the file of what lies beside them.
+    prefix: what stands before their names in the file. state: by the network's names, as far as they fit.
+    left_out: names in the file of what lies beside them.
     note: which set of weights was taken of several; empty if there is one.
     """
 
+    prefix: str
     state: State
     left_out: tuple[str, ...]
     note: str = ""
@@ -131,13 +133,18 @@ def _selection(
         if saved.groups[name] not in groups or name in elsewhere or name.startswith(others):
             continue
         inner = name.removeprefix(prefix)
-        if inner.rpartition(".")[2] in _DROPPED or inner.startswith(_LOSSES):
+        if is_irrelevant(inner):
             continue
         if name.startswith(prefix):
             state[inner] = tensor
         else:
             left_out.append(name)
-    return Selection(state, tuple(left_out), note)
+    return Selection(prefix, state, tuple(left_out), note)
+
+
+def is_irrelevant(name: str) -> bool:
+    """Whether a tensor of this name, without the prefix, is none of any network: a count, or a part of a loss."""
+    return name.rpartition(".")[2] in _DROPPED or name.startswith(_LOSSES)
 
 
 def with_counts(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> State:
