@@ -159,8 +159,9 @@ class ModelStore:
             ModelNotFoundError: the version no longer exists.
             ModelFormatError: the version has another digest.
         """
-        version = self.resolve(ref)
+        version = self.find(ref)
         _check_pinned(version, digest)
+        version.check_unchanged()
         return version
 
     def list(self) -> Versions:

@@ -74,8 +74,7 @@ def path_inside(folder: Path, name: str) -> Path:
     path = os.path.realpath(Path(root, name))
     if os.path.commonpath([root, path]) != root:
         raise ModelFormatError(
-            f"{folder}: {name!r} leads out of the folder, to {path}, which is not read; "
-            "copy the folder without links (`cp -rL`), and name the copy"
+            f"{name!r} leads out of the folder {folder}, to {path}, and is not followed; put the file itself there"
         )
     return Path(path)
 

@@ -1,5 +1,6 @@
 """Files that torch saves: tensors in plain containers are read; what else was pickled is named, never unpickled."""
 
+import json
 import os
 import pickle
 import re
@@ -16,14 +17,15 @@ _NUM_SHOWN = 3
 _LONGEST_NAME = 80
 _GLOBAL = re.compile(r"(?:GLOBAL|function|create new object for nn\.Parameter or classes) ([\w.]+)")
 _RUNS_CODE = ("os.", "posix.", "nt.", "sys.", "subprocess.", "builtins.eval", "builtins.exec", "runpy.", "pty.")
-# Keeps what a state dict can hold: tensors by name, nested; modules become their state dicts.
+# Keeps what a state dict can hold: tensors by name, nested; modules become their state dicts. In double quotes, so that
+# the shell's single ones stay readable.
 _CONVERSION = (
-    "import torch; plain = lambda o: plain(o.state_dict()) if hasattr(o, 'state_dict') else "
-    "{str(k): plain(v) for k, v in o.items() if isinstance(v, (dict, torch.Tensor)) or hasattr(v, 'state_dict')} "
+    'import torch; plain = lambda o: plain(o.state_dict()) if hasattr(o, "state_dict") else '
+    '{str(k): plain(v) for k, v in o.items() if isinstance(v, (dict, torch.Tensor)) or hasattr(v, "state_dict")} '
     "if isinstance(o, dict) else o; "
-    "torch.save(plain(torch.load(%r, map_location='cpu', weights_only=False)), %r)"
+    'torch.save(plain(torch.load(%s, map_location="cpu", weights_only=False)), %s)'
 )
-_SCRIPT_CONVERSION = "import torch; torch.save(torch.jit.load(%r, map_location='cpu').state_dict(), %r)"
+_SCRIPT_CONVERSION = 'import torch; torch.save(torch.jit.load(%s, map_location="cpu").state_dict(), %s)'
 
 
 def read_torch(path: Path) -> Any:
@@ -92,11 +94,11 @@ def _pickled_classes(path: Path, reason: str) -> list[str]:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # not a zip archive, or torch cannot read its opcodes: its reason has one name
         found = _GLOBAL.findall(reason)
-    return sorted(
-        name[:_LONGEST_NAME] if name.isprintable() else ascii(name)[1:-1][:_LONGEST_NAME] for name in set(found)
-    )
+    names = {(name if name.isprintable() else ascii(name)[1:-1])[:_LONGEST_NAME] for name in found}
+    return sorted(names, key=lambda name: (name.startswith("torch."), name))  # the operator's own classes first
 
 
 def _command(code: str, path: Path) -> str:
     """A command for the shell that writes plain weights beside the present folder's other files."""
-    return f"`python -c {shlex.quote(code % (str(path), f'{path.stem}.weights.pt'))}`"
+    source, target = (json.dumps(text, ensure_ascii=False) for text in (str(path), f"{path.stem}.weights.pt"))
+    return f"`python -c {shlex.quote(code % (source, target))}`"

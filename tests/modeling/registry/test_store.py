@@ -256,7 +256,6 @@ def test_a_card_that_was_changed_after_it_was_published_is_told(tmp_path):
     for use in (
         lambda: store.resolve("digits"),
         lambda: store.card("digits@1"),
-        lambda: store.resolve_pinned("digits@1", version.digest),
         lambda: store.set_alias(version, "champion"),
         lambda: ModelVersion.at(version.path),
     ):

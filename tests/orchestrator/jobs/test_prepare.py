@@ -1,14 +1,17 @@
 """Preparing a job: each check is made once, and without a server."""
 
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modeling.errors import DataError, ModelingError
+from modeling.errors import ArchitectureError, DataError, ModelingError
+from modeling.images.preprocessing import Preprocessing
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelStore
+from modeling.registry.version_folder import record_digest
 from modeling.training.request import TrainOptions
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import fingerprint
@@ -224,6 +227,28 @@ def test_weights_of_another_architecture_are_refused(settings, here, version):
         prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "imagenet"}))
 
 
+def save_mlp(path: Path) -> None:
+    import torch
+
+    from modeling.networks.build import build_network
+
+    torch.save({"state_dict": build_network("mlp", Preprocessing("L", 28, 28), 2).state_dict()}, path)
+
+
+def test_the_architecture_of_a_file_of_weights_is_recognised_when_the_job_is_submitted(settings, here):
+    save_mlp(here / "mlp.pt")
+
+    checked = prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "mlp.pt"})).options
+
+    assert (checked.architecture, checked.weights) == ("mlp", str(here / "mlp.pt"))
+    with pytest.raises(ArchitectureError, match=r"mlp.pt holds weights of mlp, not of cnn; give that --arch"):
+        prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "mlp.pt", "architecture": "cnn"}))
+    with pytest.raises(ModelingError, match=r"has no weights under the key 'ema'; it has state_dict"):
+        prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "mlp.pt", "weights_key": "ema"}))
+    with pytest.raises(UsageError, match="--weights-key 'ema' is for a file of weights"):
+        prepare(settings, TrainSpec(here / "digits", "mine", {"weights_key": "ema"}))
+
+
 def test_data_of_one_image_a_class_are_refused(settings, here):
     with pytest.raises(DataError, match=r"every class of .*one has only one image"):
         prepare(settings, TrainSpec(here / "one", "mine", {}))
@@ -279,7 +304,9 @@ def test_a_source_that_is_one_shard_in_any_case_is_not_measured(
 )
 def test_int8_that_a_model_does_not_have_is_refused_with_what_training_found(settings, here, version, training, why):
     card = ModelStore(settings.models).card("digits")
-    (version.path / CARD_FILE).write_bytes(replace(card, training=training).to_bytes())
+    data = replace(card, training=training).to_bytes()
+    (version.path / CARD_FILE).write_bytes(data)
+    record_digest(version.path, hashlib.sha256(data).hexdigest())
 
     with pytest.raises(UsageError, match=f"--precision int8: digits@1 {why}"):
         prepare(settings, ClassifySpec("digits", "digits", precision="int8"))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modeling.names import path_to_text
-from modeling.registry.card import WEIGHTS_FILE
+from modeling.registry.card import CARD_FILE, WEIGHTS_FILE
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli import main
 from orchestrator.cli.classify import print_decisions
@@ -271,6 +271,15 @@ def test_a_model_replaced_by_another_under_the_same_name_differs(publish, settin
 
     shutil.rmtree(publication.model.path)
     shutil.copytree(other.path, publication.model.path)
+
+    assert publication.differing() == {"model digest"}
+
+
+def test_a_card_that_was_changed_in_place_differs(publish):
+    publication = publish()
+    card = publication.model.path / CARD_FILE
+
+    card.write_bytes(card.read_bytes().replace(b'"0"', b'"zero"'))
 
     assert publication.differing() == {"model digest"}
 

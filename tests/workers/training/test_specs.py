@@ -70,7 +70,7 @@ def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(context, 
     with pytest.raises(ModelFormatError, match=r"digits@1 was .* when the job was submitted, and is another now"):
         spec.request(Path("/out"))
     store = ModelStore(settings.models)
-    store.remove(store.resolve("digits@1"))
+    store.remove(store.find("digits@1"))
     with pytest.raises(ModelNotFoundError, match="all its versions were removed"):
         spec.request(Path("/out"))
 
