@@ -41,7 +41,10 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{"):
         labels = _of_json(_json(text, path), path)
     elif path.suffix.lower() in (".csv", ".tsv"):
-        labels = _of_table(text, path)
+        try:
+            labels = _of_table(text, path)
+        except csv.Error as err:
+            raise DataError(f"{path}: not a table ({err}); give a number and a label on each line") from err
     else:
         labels = _of_lines(text, path)
     if not labels:
@@ -104,15 +107,15 @@ def _json(text: str, path: Path) -> Any:
         raise DataError(f"{err}; expected {_KINDS}") from err
 
 
-def _of_json(value: Any, path: Path) -> tuple[str, ...]:
+def _of_json(value: Any, path: Path, *, is_config: bool = True) -> tuple[str, ...]:
     if isinstance(value, list):
         return _distinct([_entry(entry, path) for entry in value])
     if not isinstance(value, dict):
         raise DataError(f"{path}: labels must be {_KINDS}, not {type(value).__name__}")
     config = value | (value["pretrained_cfg"] if isinstance(value.get("pretrained_cfg"), dict) else {})
-    for key in _CONFIG_KEYS:
+    for key in _CONFIG_KEYS if is_config else ():
         if isinstance(config.get(key), list | dict):
-            return _described(_of_json(config[key], path), config.get("label_descriptions"))
+            return _described(_of_json(config[key], path, is_config=False), config.get("label_descriptions"))
     if value and all(isinstance(number, int) and not isinstance(number, bool) for number in value.values()):
         value = {str(number): name for name, number in value.items()}  # from names to numbers, as data sets have it
     numbers = [str(number) for number in range(len(value))]

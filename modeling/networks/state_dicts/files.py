@@ -29,6 +29,7 @@ State = dict[str, Tensor]
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 _SHARD = re.compile(r"(.+)-\d+-of-\d+(\.\w+)")
 _MAX_INDEX_BYTES = 64_000_000
+_LONGEST_NAME = 1000  # characters
 _DEPTH = 8  # of mappings in one another
 TOP = "."  # the key of what is not nested
 
@@ -128,7 +129,7 @@ def _read(path: Path) -> Any:
 def _read_safetensors(path: Path) -> State:
     try:
         return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as err:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as err:  # odd headers
         raise ModelFormatError(f"{path}: a damaged safetensors file ({err})") from err
 
 
@@ -160,6 +161,8 @@ def _flattened(source: str, loaded: Mapping[Any, Any]) -> SavedTensors:
             name = f"{group}.{key}" if group else str(key)
             if not isinstance(key, str):
                 continue
+            if len(name) > _LONGEST_NAME:
+                raise ModelFormatError(f"{source}: a tensor's name has {len(name):,} characters; it is no state dict")
             if isinstance(value, Tensor):
                 tensors[name], groups[name] = value, group
             elif isinstance(value, Mapping) and depth < _DEPTH and id(value) not in seen:

@@ -71,7 +71,10 @@ def path_inside(folder: Path, name: str) -> Path:
         ModelFormatError: the name, or a link, leads out of the folder.
     """
     root = os.path.realpath(folder)
-    path = os.path.realpath(Path(root, name))
+    try:
+        path = os.path.realpath(Path(root, name))
+    except ValueError as err:  # a zero byte, or a lone surrogate
+        raise ModelFormatError(f"{folder}: no file can have the name {name!a}") from err
     if os.path.commonpath([root, path]) != root:
         raise ModelFormatError(
             f"{name!r} leads out of the folder {folder}, to {path}, and is not followed; put the file itself there"
@@ -100,7 +103,10 @@ def weights_file(folder: Path) -> Path:
     Raises:
         ModelFormatError: there is none, or there are several; the message lists them.
     """
-    names = sorted(entry.name for entry in folder.iterdir())
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as err:
+        raise ModelFormatError(f"{folder}: cannot be read ({err.strerror})") from err
     found = [name for name in names if name.endswith(INDEX_SUFFIX)]
     found = found or [name for name in names if Path(name).suffix in _SUFFIXES]
     safetensors_files = [name for name in found if ".safetensors" in name]

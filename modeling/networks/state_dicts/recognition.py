@@ -11,7 +11,7 @@ from modeling.errors import ArchitectureError
 from modeling.networks.architectures import ARCHITECTURES, Architecture, default_preprocessing
 from modeling.networks.build import blank_network, build_network
 from modeling.networks.state_dicts.files import SavedTensors
-from modeling.networks.state_dicts.selection import complete_selections, is_irrelevant, required_names
+from modeling.networks.state_dicts.selection import MOST_SETS, complete_selections, is_irrelevant, required_names
 from modeling.networks.torchvision_table import ROWS
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # outputs of googlenet and inception_v3 that only training uses
@@ -95,7 +95,8 @@ def current_name(known: Architecture, name: str) -> str:
 def _sizes(saved: SavedTensors, head: str) -> list[tuple[int, int, int]]:
     """For each set of weights with this head: the numbers in it but for the head, in its positions and in its token."""
     weight = f"{head}.weight"
-    found = [name.removesuffix(weight) for name in saved.tensors if name == weight or name.endswith(f".{weight}")]
+    ends = (name for name in saved.tensors if name == weight or name.endswith(f".{weight}"))
+    found = sorted((name.removesuffix(weight) for name in ends), key=len)[:MOST_SETS]
     sizes = []
     for prefix in found:
         group = saved.groups[prefix + weight]

@@ -9,12 +9,14 @@ import torch
 
 from modeling.errors import ModelingError
 from modeling.networks.state_dicts.files import TOP, SavedTensors, State
+from modeling.networks.state_dicts.plain_files import few
 
 _AVERAGED = re.compile(r"(?:^|[._-])(?:ema|swa|averaged?|avg)(?=$|[._-])", re.IGNORECASE)
 _DROPPED = ("n_averaged", "total_ops", "total_params")  # counts of averaging and of profilers
 _LOSSES = ("criterion.", "loss.", "loss_fn.", "loss_func.", "loss_function.")  # class weights, which change no answer
 _FILLED = "num_batches_tracked"  # by batch norm, used in training alone; missing in files older than torch 0.4.1
 _NUM_SHOWN = 3
+MOST_SETS = 32  # of weights in one file, which are compared with one another
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def select(saved: SavedTensors, wanted: frozenset[str]) -> Selection:
         ModelingError: several sets of weights fit; the message lists their keys.
     """
     hits = _prefixes(saved.tensors, wanted)
-    complete = [prefix for prefix, count in hits.items() if count == len(wanted)]
+    complete = _complete(hits, wanted)
     if complete:
         prefix, note = _choose(saved, complete, wanted)
         return _selection(saved, prefix, wanted, complete, note)
@@ -72,9 +74,14 @@ def select(saved: SavedTensors, wanted: frozenset[str]) -> Selection:
 
 def complete_selections(saved: SavedTensors, wanted: frozenset[str]) -> list[Selection]:
     """Every set of weights in a file that has all of these names."""
-    hits = _prefixes(saved.tensors, wanted)
-    complete = [prefix for prefix, count in hits.items() if count == len(wanted)]
+    complete = _complete(_prefixes(saved.tensors, wanted), wanted)
     return [_selection(saved, prefix, wanted, complete) for prefix in complete]
+
+
+def _complete(hits: Mapping[str, int], wanted: frozenset[str]) -> list[str]:
+    """The prefixes after which all wanted names stand, shortest first; of too many the first ones."""
+    found = [prefix for prefix, count in hits.items() if count == len(wanted)]
+    return sorted(found, key=lambda prefix: (len(prefix), prefix))[:MOST_SETS]
 
 
 def _prefixes(names: Collection[str], wanted: frozenset[str]) -> Counter[str]:
@@ -94,7 +101,7 @@ def _prefixes(names: Collection[str], wanted: frozenset[str]) -> Counter[str]:
 def _choose(saved: SavedTensors, complete: list[str], wanted: frozenset[str]) -> tuple[str, str]:
     """The prefix of the weights to take, and what to say about it."""
     distinct: list[str] = []
-    for prefix in sorted(complete, key=lambda prefix: (len(prefix), prefix)):
+    for prefix in complete:
         if not any(_are_equal(saved.tensors, prefix, other, wanted) for other in distinct):
             distinct.append(prefix)
     averaged = [prefix for prefix in distinct if _AVERAGED.search(prefix)]
@@ -104,7 +111,7 @@ def _choose(saved: SavedTensors, complete: list[str], wanted: frozenset[str]) ->
     if len(averaged) == 1 and len(raw) == 1:
         note = f"the averaged weights (EMA) under {_key(averaged[0])!r} are taken; --weights-key {raw[0]} takes the raw"
         return averaged[0], note
-    keys = ", ".join(_key(prefix) for prefix in distinct)
+    keys = few(_key(prefix) for prefix in distinct)
     raise ModelingError(f"{saved.source} holds {len(distinct)} sets of weights that fit: {keys}; choose --weights-key")
 
 

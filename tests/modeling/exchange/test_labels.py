@@ -97,6 +97,8 @@ def test_text_and_tables_hold_labels_too(tmp_path, name, text, labels):
         ("l.txt", b"\xffcat", "not text in UTF-8"),
         ("l.csv", "1,ash\n2,birch\n", "no column numbers the labels from 0 on without a gap"),
         ("l.csv", "0,a,b\n1,c,d\n", "which of 3 columns names the labels"),
+        ("l.csv", '0,"' + "a" * 200_000 + '"\n', "not a table"),
+        ("l.json", '{"labels": {"labels": {"labels": ["a"]}}}', "labels must be"),
         ("l.csv", "0,a,b\n1,c\n", "its lines have different numbers of columns"),
     ],
 )

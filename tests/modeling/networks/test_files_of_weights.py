@@ -227,6 +227,7 @@ def test_a_shard_outside_of_its_folder_or_that_is_no_file_is_never_opened(tmp_pa
     [
         ({"weight_map": {"0.weight": "model-00002-of-00002.safetensors"}}, "has no 0.weight; the shard is damaged"),
         ({"weight_map": {"0.weight": 3}}, "weight_map"),
+        ({"weight_map": {"0.weight": "a\0b"}}, "no file can have the name"),
         ({"labels": []}, "neither weights nor the index of shards"),
         ({"weight_map": {"0.weight": "none.safetensors"}}, "none.safetensors: cannot be read"),
     ],
@@ -305,6 +306,25 @@ def test_a_damaged_archive_is_one_line(tmp_path, state):
 
     with pytest.raises(ModelFormatError, match="a damaged zip archive"):
         read_tensors(tmp_path / "weights.pt")
+
+
+def test_a_file_of_very_many_or_very_long_names_is_not_searched_for_ever(tmp_path):
+    one = torch.zeros(2, 4)
+    many = {f"x{number}.{name}": one for number in range(20_000) for name in ("1.weight", "fc.weight")}
+    torch.save({"a." * 1000 + "weight": one}, tmp_path / "long.pt")
+
+    assert recognise(SavedTensors.of("x", many)) == []
+    with pytest.raises(ModelFormatError, match=r"a tensor's name has 2,006 characters; it is no state dict"):
+        read_tensors(tmp_path / "long.pt")
+
+
+def test_a_mapping_that_holds_itself_is_read_once(tmp_path, state):
+    saved = {"state_dict": state}
+    saved["self"] = saved
+
+    found, _ = load(tmp_path, saved)
+
+    assert same(found, state)
 
 
 def test_a_pipe_or_a_device_is_never_waited_for(tmp_path):
