@@ -3,6 +3,7 @@
 # Shapes: B images, H height, W width, C channels.
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 
 _PREPROCESSING = "a JSON object, as `models show --json` prints it under preprocessing"
 _MAX_CARD_BYTES = 64_000_000  # a card of 40,000 labels has 2 MB
+_SAME_NORMALISATION = 0.005  # between means and deviations of pixels in [0, 1]
 _MAX_HEADER_BYTES = 64_000_000  # of safetensors or ONNX, beside the numbers
 
 
@@ -85,7 +87,8 @@ def stage_weights(request: WeightsImport, staged: Path) -> StagedModel:
     )
     (staged / WEIGHTS_FILE).write_bytes(weights)
     (staged / CARD_FILE).write_bytes(card.to_bytes())
-    return StagedModel(card, (*recognised, *notes), tuple(filter(None, [order_warning(labels)])))
+    warnings = [order_warning(labels), _normalisation_warning(request.labels, preprocessing)]
+    return StagedModel(card, (*recognised, *notes), tuple(filter(None, warnings)))
 
 
 def stage_folder(folder: Path, staged: Path) -> StagedModel:
@@ -208,6 +211,31 @@ def _read_preprocessing(path: Path) -> Any:
         return decode_json(read_plain(path, _MAX_CARD_BYTES, error=DataError), str(path), error=DataError)
     except DataError as err:
         raise DataError(f"{err}; expected {_PREPROCESSING}") from err
+
+
+def _normalisation_warning(labels: Path, preprocessing: Preprocessing) -> str | None:
+    """A warning if timm's `config.json`, which the labels are from, has another mean or deviation of the pixels."""
+    if labels.suffix.lower() != ".json":
+        return None
+    value = decode_json(read_plain(labels, _MAX_CARD_BYTES, error=DataError), str(labels), error=DataError)
+    config = value.get("pretrained_cfg", value) if isinstance(value, dict) else None
+    for key, ours in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        theirs = config.get(key) if isinstance(config, dict) else None
+        if _differ(theirs, ours):
+            return (
+                f"{labels} says that the network was trained with {key} {theirs}, the architecture's default is "
+                f"{list(ours)}; import it again with --preprocessing FILE (see `models show --json`)"
+            )
+    return None
+
+
+def _differ(theirs: Any, ours: Sequence[float]) -> bool:
+    """Whether these are as many numbers, and others."""
+    if not isinstance(theirs, list) or len(theirs) != len(ours):
+        return False
+    if not all(isinstance(number, float | int) for number in theirs):
+        return False
+    return max(abs(one - other) for one, other in zip(theirs, ours, strict=True)) > _SAME_NORMALISATION
 
 
 def _check_answers(network: nn.Module, preprocessing: Preprocessing, file: Path) -> None:

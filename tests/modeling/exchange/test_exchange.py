@@ -344,6 +344,20 @@ def test_a_folder_in_the_form_of_others_holds_weights_and_labels(tmp_path):
     assert card.training["imported"]["file"] == "model.safetensors"
 
 
+@pytest.mark.parametrize(("mean", "warned"), [([0.5, 0.5, 0.5], False), ([0.485, 0.456, 0.406], True)])
+def test_a_config_of_another_normalisation_is_warned_of(tmp_path, mean, warned):
+    torch.save(build_network("speednet", Preprocessing("RGB", 32, 32), 3).state_dict(), tmp_path / "weights.pt")
+    config = labels_file(tmp_path, {"label_names": TREES, "pretrained_cfg": {"mean": mean, "std": [0.5, 0.5, 0.5]}})
+    (tmp_path / "staged").mkdir()
+
+    model = stage_weights(WeightsImport(tmp_path / "weights.pt", None, config), tmp_path / "staged")
+
+    told = (
+        "labels.json says that the network was trained with mean [0.485, 0.456, 0.406], the architecture's default is"
+    )
+    assert [told in warning for warning in model.warnings] == [True] * warned
+
+
 # Folders from elsewhere
 
 
