@@ -49,6 +49,33 @@ def unescape_formula(cell: str) -> str:
     return cell.removeprefix("'")
 
 
+# Control characters, which a terminal would obey; marks that turn the direction of text; and where a program that parts
+# cells at semicolons, or takes no quotes, would begin a cell with a formula.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]|[;\t\n\r](?=[\"']*[=+\\-@\t\r])"
+)
+
+
+def escape_unsafe(text: str) -> str:
+    r"""`text` with `\xNN` for each byte of a character that is unsafe in a CSV cell; `text_to_path` undoes it."""
+    return _UNSAFE.sub(lambda match: escape_bytes(match[0]), text)
+
+
+def escape_bytes(text: str) -> str:
+    r"""`\xNN` for each byte of `text`."""
+    return "".join(f"\\x{byte:02x}" for byte in text.encode("utf-8", "surrogateescape"))
+
+
+def to_cell(text: str) -> str:
+    """A path or a label as a CSV cell that neither a spreadsheet nor a terminal acts upon; reversible."""
+    return escape_formula(escape_unsafe(path_to_text(text)))
+
+
+def from_cell(cell: str) -> str:
+    """The reverse of `to_cell`."""
+    return text_to_path(unescape_formula(cell))
+
+
 def other_unicode_form(root: str | Path, name: str) -> str | None:
     """The name of an existing file that differs from `name` in its Unicode form only; None if there is none.
 

@@ -6,11 +6,10 @@ the same probability, and the same listing gives the same sample. Measures them 
 
 import contextlib
 import math
-import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import environ
 from typing import IO
@@ -22,13 +21,13 @@ from modeling.training.process import CHILD_ENVIRONMENT
 from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.jobs.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
 from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
+from orchestrator.jobs.early_check import draw_sample
 from orchestrator.jobs.prepare import PreparedClassify
 from orchestrator.stack.process import SAFE_PATH
 
 SAMPLE_IMAGES = 256  # a share of 50 % is known to 6 percentage points; eight batches of the default size
 LIMIT_S = 30.0  # of measuring; slow models are measured on fewer images
 NUMS_WORKERS = (1, 2, 4, 8)  # numbers of workers to estimate the time for
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +103,6 @@ def forecast(prepared: PreparedClassify) -> Forecast:
         error_codes=answer.errors,
         decisions=decision_shares(answer, num_images) if model.card.calibration is not None else {},
     )
-
-
-def draw_sample(paths: Iterable[str], size: int) -> tuple[list[str], int]:
-    """Up to `size` of the paths in random order, and the number of paths; the same paths give the same sample."""
-    chance = random.Random(_SEED)
-    sample: list[str] = []
-    num_paths = 0
-    for path in paths:
-        num_paths += 1
-        if len(sample) < size:
-            sample.append(path)
-        elif (place := chance.randrange(num_paths)) < size:
-            sample[place] = path
-    chance.shuffle(sample)  # measuring may end early: the images measured by then are a random sample, too
-    return sample, num_paths
 
 
 def expected_s(num_images: int, shard_size: int, images_per_sec: float, num_workers: int) -> float:

@@ -31,6 +31,7 @@ from orchestrator.contract.jobs.requests import (
 )
 from orchestrator.contract.jobs.rows import format_of, summary_path
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs.early_check import check_paths
 from orchestrator.jobs.inputs import (
     DEFAULT_ARCHITECTURE,
     architecture_of_weights,
@@ -89,6 +90,12 @@ class PreparedClassify:
             _check_manifest(self.output, overwrite=self.spec.overwrite)
         if not self.source.is_stream:
             self.first_paths()
+            reading = self.spec.reading
+            check_paths(
+                self.source,
+                lambda: open_source(self.spec.source, reading),
+                follow_symlinks=reading.follow_symlinks,
+            )
 
     def first_paths(self) -> list[str]:
         """The paths that the shard size depends on; the source still yields them.
@@ -97,7 +104,9 @@ class PreparedClassify:
         """
         first = self.source.peek(1 if self.source.is_stream else SMALLEST + 1)
         if not first:
-            raise UsageError(f"{self.source.text!r} holds no images{describe_skipped(self.source.skipped)}")
+            raise UsageError(
+                f"{self.source.text!r} holds no images{describe_skipped(self.source.skipped)}{self.source.hint}"
+            )
         return first
 
     def shard_size(self, first: Sequence[str]) -> int:

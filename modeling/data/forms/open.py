@@ -10,7 +10,8 @@ from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, 
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
 from modeling.data.forms.folders import EXPECTED, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx
-from modeling.data.forms.lists import LIST_SUFFIXES, open_list
+from modeling.data.forms.lists import open_list
+from modeling.data.lists.reader import LIST_SUFFIXES
 from modeling.errors import DataError
 
 
@@ -42,6 +43,8 @@ def check_learnable(dataset: Dataset) -> None:
 def _open(path: Path) -> Dataset:
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return open_list(path)
+    if path.is_file():
+        raise DataError(f"{path} is not a folder, nor a list ({', '.join(sorted(LIST_SUFFIXES))}); {EXPECTED}")
     if not path.is_dir():
         raise DataError(f"{path} is {'not a folder' if path.exists() else 'missing'}; {EXPECTED}")
     if (idx := find_idx_parts(path)) is not None:
