@@ -20,7 +20,7 @@ EXIT_CODES = {
     ExitCode.OK: "success",
     ExitCode.FAILED: "the job or the command failed",
     ExitCode.USAGE: "a value that cannot be used",
-    ExitCode.TOO_MANY_FAILURES: "more images failed than `--max-failures` allows",
+    ExitCode.TOO_MANY_FAILURES: "more images failed than `--max-failures` allows; without it, all of them",
     ExitCode.NOT_FOUND: "no such job, model or file",
     ExitCode.UNAVAILABLE: "no server answers, or no worker listens",
     ExitCode.TIMED_OUT: "`wait` or `watch` reached its `--timeout`",

@@ -103,12 +103,12 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     record = _ended(job)
     if record is None:
         record = follow_to_end(open_client(), job, timeout_s=timeout_s, fresh=False)
-    print_end(record)
+    print_end(get_settings(), record)
     if as_json:
         print_json(to_json(get_settings(), record))
     elif record.result:
         click.echo(record.result)
-    sys.exit(exit_code(record))
+    sys.exit(exit_code(get_settings(), record))
 
 
 @click.command()
@@ -144,7 +144,7 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
         records.append(record)
     if as_json:
         print_json([to_json(settings, record) for record in records])
-    sys.exit(max(exit_code(record) for record in records))
+    sys.exit(max(exit_code(settings, record) for record in records))
 
 
 @click.command()

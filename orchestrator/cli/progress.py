@@ -17,7 +17,8 @@ from orchestrator.cli.output import duration, on_interrupt, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
-from orchestrator.jobs.follow import JobSnapshot, describe, follow, share_done, warnings
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs.follow import JobSnapshot, all_failed, describe, follow, share_done, warnings
 from orchestrator.jobs.submit import JobClient
 
 LINE_EVERY_S = 5.0
@@ -41,7 +42,7 @@ def follow_to_end(client: JobClient, job: str, *, timeout_s: float | None = None
     return last.record
 
 
-def print_end(record: JobRecord) -> None:
+def print_end(settings: Settings, record: JobRecord) -> None:
     """Print how a job ended, on one line."""
     color = _COLORS.get(record.state)
     elapsed_s = max(record.ended_ms - (record.started_ms or record.created_ms), 1) / 1000
@@ -54,6 +55,10 @@ def print_end(record: JobRecord) -> None:
     print_message(text + (f": {record.error}" if record.error else ""), color=color)
     if record.state == "partial":
         print_message(f"`pigeonhole results errors {record.job}` shows what failed and why")
+    if all_failed(settings, record):
+        print_message(
+            "no image could be read: the exit code is 3, unless --max-failures 100% allows it", color="yellow"
+        )
 
 
 def _show_lines(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:

@@ -171,13 +171,21 @@ def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
     return facts | {"model": request.model.ref, "part": request.part, "output": request.output}
 
 
-def exit_code(record: JobRecord) -> ExitCode:
+def exit_code(settings: Settings, record: JobRecord) -> ExitCode:
     """The exit code of a command that waited for this job."""
-    if record.too_many_failures:
+    if record.too_many_failures or all_failed(settings, record):
         return ExitCode.TOO_MANY_FAILURES
     if record.state in ("succeeded", "partial"):
         return ExitCode.OK
     return ExitCode.FAILED
+
+
+def all_failed(settings: Settings, record: JobRecord) -> bool:
+    """Whether a classify job has answered no image at all, and `--max-failures` did not allow that."""
+    if record.state != "partial" or record.num_failed < record.num_images:
+        return False
+    request = JobFolder.open(settings, record.job).request()
+    return isinstance(request, ClassifyRequest) and request.max_failures is None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a training or an evaluation reads: labelled data and weights, by absolute path, so that a worker finds them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
@@ -31,8 +32,8 @@ def choose_data(data: Path) -> Path:
     return path
 
 
-def count_images(data: Path) -> int:
-    """The number of images in a data set to train on; opens no image.
+def count_images(data: Path) -> tuple[int, tuple[str, ...]]:
+    """The number of images in a data set to train on, and its labels; opens no image.
 
     Raises DataError where it is none, or its list of images shows that it cannot be trained on.
     """
@@ -40,7 +41,7 @@ def count_images(data: Path) -> int:
 
     dataset = open_dataset(data)
     check_learnable(dataset)
-    return dataset.num_images
+    return dataset.num_images, dataset.labels
 
 
 def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
@@ -105,6 +106,15 @@ def architecture_of_weights(weights: str, wanted: object, key: object) -> str:
         return architecture_of_file(Path(weights), chosen)
     check_architecture_of_file(str(wanted), Path(weights), chosen)
     return str(wanted)
+
+
+def lacking_labels(weights: str | None, labels: Sequence[str]) -> tuple[str, ...]:
+    """Those of the labels that the model whose weights are taken does not know; none where they are no model's."""
+    card = Path(weights, CARD_FILE) if weights else None
+    if card is None or not card.is_file():
+        return ()
+    known = set(ModelCard.from_bytes(card.read_bytes(), card).labels)
+    return tuple(label for label in labels if label not in known)
 
 
 def _published(store: ModelStore, wanted: str) -> Path | None:

@@ -40,6 +40,7 @@ from orchestrator.jobs.inputs import (
     count_images,
     count_labelled,
     is_file_of_weights,
+    lacking_labels,
 )
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, open_source
@@ -159,6 +160,7 @@ class PreparedTrain:
     spec: TrainSpec
     options: TrainOptions
     num_images: int
+    new_labels: tuple[str, ...]  # those that the model which is trained further does not know
     claimed_output: ClassVar[str] = ""  # versions of a model never clash
 
     def check_new(self) -> None:
@@ -269,7 +271,8 @@ def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
         )
     if checked.weights is not None:
         check_weights(checked.architecture, checked.weights)
-    return PreparedTrain(spec, checked, count_images(checked.data))
+    num_images, labels = count_images(checked.data)
+    return PreparedTrain(spec, checked, num_images, lacking_labels(checked.weights, labels))
 
 
 def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluate:
@@ -298,6 +301,13 @@ def check_precision(model: PinnedModel, precision: WantedPrecision) -> None:
 
 def _absolute(output: Path | None) -> Path | None:
     return None if output is None else Path(os.path.abspath(output))  # noqa: PTH100 links are kept, as in choose_data
+
+
+def describe_new_labels(prepared: PreparedTrain, limit: int = 50) -> str:
+    """The labels that a training adds to the model that it goes on from, since a mistyped label is one; else empty."""
+    shown = ", ".join(map(repr, prepared.new_labels[:limit]))
+    more = f" and {len(prepared.new_labels) - limit:,} more" if len(prepared.new_labels) > limit else ""
+    return f"{prepared.options.weights} does not know {shown}{more}: learned as new labels" if shown else ""
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:

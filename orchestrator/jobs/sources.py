@@ -19,6 +19,7 @@ from modeling.data.lists.paths import read_paths
 from modeling.data.lists.reader import LIST_SUFFIXES, manifest_root, open_list_file, summary_of
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
+from modeling.names import is_junk
 from orchestrator.contract.errors import NotFoundError, UsageError
 
 TEXT_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
@@ -212,6 +213,9 @@ class _Walk:
             parts = (*folder.parts, name)
             if name.startswith("."):
                 self._source.skipped["hidden folder" if is_folder else "hidden"] += 1
+            elif is_junk(name):
+                if self._descend(parts) if is_folder else self._wanted(parts):
+                    self._source.skipped["system folder" if is_folder else "system file"] += 1
             elif is_folder:
                 real = os.path.join(folder.ancestors[-1], name)  # noqa: PTH118
                 yield from self._below(parts, real, folder.ancestors)

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable
 from functools import partial
 
+from modeling.data.lists.faults import MISSING, hint
 from modeling.errors import ImageError
 from modeling.names import text_to_path
 
@@ -41,7 +42,8 @@ class ImageReader:
         try:
             descriptor = self._open(os.path.join(self._root, path))  # noqa: PTH118 a str keeps the bytes of a name
         except (OSError, ValueError) as err:
-            raise _image_error(err) from err
+            error = _image_error(err)
+            raise self._explained(error, path) if error.code == MISSING else error from err
         try:
             facts = os.fstat(descriptor)
             self._check(facts)
@@ -50,6 +52,10 @@ class ImageReader:
             raise _image_error(err) from err
         finally:
             os.close(descriptor)
+
+    def _explained(self, error: ImageError, path: str) -> ImageError:
+        """A missing file's error, with what the path suggests, such as another Unicode form of the name."""
+        return ImageError(error.code, error.message + hint(self._root, path))
 
     def _check(self, facts: os.stat_result) -> None:
         """Raises ImageError if it is not a regular file, or too large."""

@@ -15,7 +15,7 @@ from modeling.data.lists.advice import advise
 from modeling.data.lists.faults import MISSING, PathRoot, is_file
 from modeling.data.lists.reader import EXPECTED, ListFile, manifest_root, open_list_file, summary_of
 from modeling.errors import DataError
-from modeling.names import is_text, path_to_text
+from modeling.names import class_name, is_text, label_fault, path_to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _list_entries(opened: ListFile, root: Path) -> list[_Entry]:
         if "label" not in fields:
             shown = abbreviate(sorted(opened.headings), 12)
             raise DataError(f"{place}: no label; {opened.path} has the columns {shown}; {EXPECTED}")
-        label, part = fields["label"].strip(), fields.get("part", "").strip().lower()
+        label, part = class_name(fields["label"]), fields.get("part", "").strip().lower()
         if not label:
             raise DataError(f"{place}: no label")
         if part and part not in PART_FOLDERS:
@@ -99,11 +99,11 @@ def _manifest_entries(opened: ListFile, root: Path) -> tuple[list[_Entry], list[
     entries = []
     used: Counter[str] = Counter()
     for number, fields in opened.rows:
-        corrected = fields.get("corrected_label", "").strip()
+        corrected = class_name(fields.get("corrected_label", ""))
         reason = _why_used(fields.get("status", ""), fields.get("decision", ""), corrected)
         used[reason] += 1
         if reason in ("corrected", "model"):
-            label = _checked_label(opened.place(number), corrected or fields.get("label", ""))
+            label = _checked_label(opened.place(number), corrected or class_name(fields.get("label", "")))
             entries.append(_Entry(number, fields["path"], root / fields["path"], label, FREE))
     message = (
         f"of {used.total():,} rows {used['corrected']:,} count with corrected_label and {used['model']:,} with the "
@@ -123,9 +123,10 @@ def _why_used(status: str, decision: str, corrected: str) -> str:
 
 
 def _checked_label(place: str, label: str) -> str:
-    if not label or not is_text(label):
-        why = "not UTF-8; save the list as UTF-8" if label else "empty"
-        raise DataError(f"{place}: the label {path_to_text(label)!r} is {why}")
+    if not is_text(label):
+        raise DataError(f"{place}: the label {path_to_text(label)!r} is not UTF-8; save the list as UTF-8")
+    if fault := label_fault([label]):
+        raise DataError(f"{place}: {fault}")
     return label
 
 

@@ -106,18 +106,27 @@ def find_cause(root: PathRoot, path: str, code: str) -> Cause:
 def rewritten(folder: str, path: str, *, cheap: bool = False) -> Cause | None:
     """How a missing path would have to be written so that there is a file; None if that is not known.
 
-    cheap: only what the path itself suggests, for rows of a job.
+    cheap: only what the path itself suggests, and only below the folder, for rows of a job.
     """
     for because, row, candidates in _REWRITES:
         for candidate in candidates(path) if row or not cheap else ():
+            if cheap and (candidate.startswith("/") or ".." in candidate):
+                continue
             if candidate not in ("", path) and is_file(os.path.join(folder, candidate)):  # noqa: PTH118
-                return Cause(because, "write them so", candidate, row)
+                return Cause(because, "write them so", candidate, f"one is there {row}")
     if _WINDOWS.match(path) or ("\\" in path and "/" not in path):
-        return Cause("they are Windows paths", "write them with slashes, as this machine sees the files")
+        cure = "write them with slashes, as this machine sees the files"
+        return Cause("they are Windows paths", cure, row="this is a Windows path")
     if found := _ADDRESS.match(path):
         cure = "write plain paths" if found[1].lower() == "file" else "download the images, and name the files"
-        return Cause(f"they are addresses ({found[1]}:)", cure)
+        return Cause(f"they are addresses ({found[1]}:)", cure, row="this is an address, not a path")
     return None
+
+
+def hint(folder: str, path: str) -> str:
+    """What the row of a missing path says beside that; empty where nothing is known. Looks at few files, if at any."""
+    cause = rewritten(folder, path, cheap=True)
+    return f"; {cause.row}" if cause else ""
 
 
 def exists(full: str) -> bool:
