@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from modeling.data.lists.faults import (
     MISSING,
@@ -41,7 +42,7 @@ def advise(root: PathRoot, paths: Sequence[str], code: str, beside: Sequence[str
     if better is not None:
         example = os.path.join(better, path)  # noqa: PTH118
         return f"they are relative to another folder ({example!r} is there); {choose_root.format(root=better)}"
-    example = f"{path!r} is there as {cause.there!r}" if cause.there else _example(root, path)
+    example = _example(root, path, cause.there)
     return f"{because} ({example}); {cause.cure or _last_advice(root, path, code)}"
 
 
@@ -50,7 +51,10 @@ def _may_be_elsewhere(cause: Cause) -> bool:
     return not cause.cure or cause.because.startswith("they begin with folders")
 
 
-def _example(root: PathRoot, path: str) -> str:
+def _example(root: PathRoot, path: str, there: str) -> str:
+    if there:
+        show = ascii if normalize("NFC", path) == normalize("NFC", there) else repr  # else both would look the same
+        return f"{show(path)} is there as {show(there)}"
     full = root.full(path)
     return f"{path!r} leads to {str(Path(full).readlink())!r}" if _is_link(full) else f"such as {path!r}"
 
@@ -64,7 +68,7 @@ def _is_link(full: str) -> bool:
 
 def _last_advice(root: PathRoot, path: str, code: str) -> str:
     if code == OUTSIDE and exists(root.full(path)):
-        return f"write them relative to a folder that holds them all, without .., and not to {root.folder!r}"
+        return f"write them without .., relative to a folder that holds them all (now {root.folder!r})"
     return f"they are looked for below {root.folder!r}"
 
 

@@ -64,7 +64,7 @@ def is_manifest_like(headings: tuple[str, ...]) -> bool:
 
 
 def _ambiguous(column: str, headings: list[str]) -> str:
-    shown = " and ".join(map(repr, headings))
+    shown = " and ".join(map(repr, dict.fromkeys(headings)))
     if len(set(map(plain_name, headings))) == 1:
         return f"{len(headings)} columns are called {shown}; keep one of them"
     return f"the columns {shown} may each be the {column}; keep one of them, and rename the others"

@@ -25,7 +25,7 @@ _CODES = {
     errno.EPERM: PERMISSION,
 }
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +108,21 @@ def rewritten(folder: str, path: str, *, cheap: bool = False) -> Cause | None:
 
     cheap: only what the path itself suggests, and only below the folder, for rows of a job.
     """
+    if (found := _ADDRESS.match(path)) and found[1].lower() != "file":
+        cure = "download the images, and name the files"
+        return Cause(f"they are addresses ({found[1]}:)", cure, row="this is an address, not a path")
     for because, row, candidates in _REWRITES:
         for candidate in candidates(path) if row or not cheap else ():
             if cheap and (candidate.startswith("/") or ".." in candidate):
                 continue
             if candidate not in ("", path) and is_file(os.path.join(folder, candidate)):  # noqa: PTH118
-                return Cause(because, "write them so", candidate, f"one is there {row}")
+                return Cause(because, _CURES.get(candidates, "write them so"), candidate, f"one is there {row}")
     if _WINDOWS.match(path) or ("\\" in path and "/" not in path):
         cure = "write them with slashes, as this machine sees the files"
         return Cause("they are Windows paths", cure, row="this is a Windows path")
-    if found := _ADDRESS.match(path):
-        cure = "write plain paths" if found[1].lower() == "file" else "download the images, and name the files"
-        return Cause(f"they are addresses ({found[1]}:)", cure, row="this is an address, not a path")
-    return None
+    return (
+        Cause("they are file: addresses", "write plain paths", row="this is an address, not a path") if found else None
+    )
 
 
 def hint(folder: str, path: str) -> str:
@@ -213,8 +215,12 @@ def _home(path: str) -> Iterator[str]:
         yield os.path.expanduser(path)  # noqa: PTH111
 
 
+def _first_line(path: str) -> Iterator[str]:
+    yield path.split("\r")[0]
+
+
 def _first_cells(path: str) -> Iterator[str]:
-    for separator in ("\t", ";", ",", " ", "\r"):
+    for separator in ("\t", ";", ",", " "):
         yield path.split(separator)[0]
 
 
@@ -236,7 +242,7 @@ def _without_folders(path: str) -> Iterator[str]:
 
 _REWRITES: tuple[tuple[str, str, Callable[[str], Iterator[str]]], ...] = (  # without a text for rows: not cheap
     ("the file names are in another Unicode form (NFC or NFD)", "in another Unicode form (NFC or NFD)", _other_forms),
-    ("they have Windows' backslashes", "with slashes for Windows' backslashes", _windows),
+    ("they are Windows paths", "with slashes for Windows' backslashes", _windows),
     ("they have percent-escapes", "without percent-escapes", _percent),
     ("they are file: addresses", "without file:", _addresses),
     (
@@ -251,8 +257,14 @@ _REWRITES: tuple[tuple[str, str, Callable[[str], Iterator[str]]], ...] = (  # wi
     ),
     ("the list is not in UTF-8", "whose name is this one in another encoding than UTF-8", _western),
     ("a list knows no ~", "", _home),
+    ("its lines end with CR alone", "", _first_line),
     ("each line holds more than a path; a list with columns is a .csv with a heading", "", _first_cells),
     ("they are in another case", "", _other_case),
     ("they lack the extension", "", _with_extension),
     ("they begin with folders that are not below the root", "", _without_folders),
 )
+_CURES: dict[Callable[[str], Iterator[str]], str] = {  # where it is not enough to write the path as it is there
+    _other_forms: "write the names as the files have them, or rename the files",
+    _western: "save it as UTF-8",
+    _first_line: "save it with LF or CRLF",
+}

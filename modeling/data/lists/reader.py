@@ -62,7 +62,8 @@ def open_list_file(path: Path, wanted: frozenset[str] = ALL_COLUMNS) -> ListFile
     place = _place(path, heading_line)
     if "path" not in _columns(headings, place, wanted):
         raise DataError(
-            f"{place}: no column for paths ({', '.join(PATH_NAMES[:3])}, ...) among {_abbreviated(headings)}"
+            f"{place}: no column for paths ({', '.join(PATH_NAMES[:3])}, ...) among {_abbreviated(headings)}; "
+            "add a heading"
         )
     first = next(records, None)
     records = chain([] if first is None else [first], records)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from unicodedata import normalize
 
 import pytest
 
@@ -58,6 +59,64 @@ def test_a_jsonl_gives_parts_and_numbers_as_labels(tmp_path):
 
     assert dataset.labels == ("0", "1")
     assert dataset.parts_N.tolist() == [TRAIN, VALIDATION, TEST, FREE, TRAIN]
+
+
+def test_a_class_has_one_name_in_whatever_unicode_form_and_with_whatever_spaces_it_is_written(tmp_path):
+    make_images(tmp_path, "1.png", "2.png", "3.png")
+    text = f"path,label\n1.png,{normalize('NFD', 'é')} \n2.png,\u00a0{normalize('NFC', 'é')}\n3.png,b\n"
+
+    dataset = open_dataset(write(tmp_path / "labels.csv", text))
+
+    assert dataset.labels == ("b", "\u00e9")
+    assert dataset.targets_N.tolist() == [1, 1, 0]
+
+
+LIKE_SCORES = ("cat:0.999999;dog", "a;b", "7", "-1", "x:y", "=sum")
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
+def test_labels_that_look_like_scores_or_formulas_survive_lists_of_every_kind(tmp_path, kind):
+    names = [f"{number}.png" for number in range(len(LIKE_SCORES))]
+    make_images(tmp_path, *names)
+    rows = [{"path": name, "label": label} for name, label in zip(names, LIKE_SCORES, strict=True)]
+    text = {"json": json.dumps(rows), "jsonl": "\n".join(map(json.dumps, rows))}.get(kind)
+    text = text or "path,label\n" + "".join(f'{row["path"]},"{row["label"]}"\n' for row in rows)
+
+    dataset = open_dataset(write(tmp_path / f"labels.{kind}", text))
+
+    assert rows_of(dataset) == list(zip(names, LIKE_SCORES, strict=True))
+
+
+@pytest.mark.parametrize("label", ["a\x1b[31m", "a\u202eb", "\x9b"])
+def test_a_label_that_cannot_be_seen_is_refused_with_its_line(tmp_path, label):
+    make_images(tmp_path, "1.png")
+
+    with pytest.raises(DataError, match=r"line 2: the label .* holds U\+[0-9A-F]{4}, which cannot be seen"):
+        open_dataset(write(tmp_path / "labels.csv", f"path,label\n1.png,{label}\n"))
+
+
+def test_missing_images_of_a_list_from_windows_are_told_how_their_paths_would_be_written(tmp_path):
+    make_images(tmp_path, "sub/1.png", "sub/2.png")
+
+    with pytest.raises(DataError, match=r"2 of 2 images are missing: .* Windows paths .* is there as 'sub/1.png'"):
+        open_dataset(write(tmp_path / "x.csv", "path,label\nsub\\1.png,a\nsub\\2.png,b\n"))
+
+
+def test_missing_images_of_a_list_that_lies_elsewhere_are_told_where_to_put_it(tmp_path):
+    make_images(tmp_path, "images/1.png", "images/2.png")
+
+    with pytest.raises(DataError, match=rf"put the list into '{tmp_path}/images', or make its paths absolute"):
+        open_dataset(write(tmp_path / "x.csv", "path,label\n1.png,a\n2.png,b\n"))
+
+
+def test_images_outside_of_a_lists_folder_are_counted(tmp_path):
+    make_images(tmp_path, "in/1.png", "2.png", "3.png")
+
+    dataset = open_dataset(write(tmp_path / "in/x.csv", f"path,label\n1.png,a\n../2.png,b\n{tmp_path}/3.png,b\n"))
+
+    assert [finding.message for finding in dataset.findings] == [
+        f"2 images lie outside of {tmp_path}/in, such as {tmp_path}/in/../2.png; reports show some"
+    ]
 
 
 def test_a_list_that_names_missing_images_says_how_many_and_which(tmp_path):

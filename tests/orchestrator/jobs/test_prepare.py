@@ -17,7 +17,7 @@ from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import fingerprint
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs import prepare as module
-from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.prepare import describe_new_labels, prepare
 from orchestrator.jobs.shard_size import SMALLEST
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
 from tests.support.images import make_class_folders
@@ -101,6 +101,17 @@ def test_preparing_a_pipe_waits_for_one_path_only(settings, here, version, monke
     request = prepare(settings, ClassifySpec("-", "digits")).request(JOB)
 
     assert request.shard_size >= SMALLEST
+
+
+def test_a_source_whose_paths_all_fail_for_one_reason_is_refused_unless_it_is_standard_input(
+    settings, here, version, monkeypatch
+):
+    (here / "list.txt").write_text("digits\\0.png\ngone.png\n")
+
+    with pytest.raises(UsageError, match=r"'list.txt': all 2 paths would fail with missing"):
+        prepare(settings, ClassifySpec("list.txt", "digits"))
+    monkeypatch.setattr(sys, "stdin", SlowPipe("gone.png"))
+    prepare(settings, ClassifySpec("-", "digits")).request(JOB)
 
 
 # Once
@@ -247,6 +258,19 @@ def test_the_architecture_of_a_file_of_weights_is_recognised_when_the_job_is_sub
         prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "mlp.pt", "weights_key": "ema"}))
     with pytest.raises(UsageError, match="--weights-key 'ema' is for a file of weights"):
         prepare(settings, TrainSpec(here / "digits", "mine", {"weights_key": "ema"}))
+
+
+def test_labels_that_the_model_which_is_trained_further_does_not_know_are_listed(settings, here, version):
+    images = sorted(path.relative_to(here) for path in (here / "digits").rglob("*.png"))
+    rows = [f"{path},{label}\n" for path, label in zip(images, ("0", "0", "O", "one"), strict=True)]
+    (here / "list.csv").write_text("path,label\n" + "".join(rows))
+
+    from_model = prepare(settings, TrainSpec(here / "list.csv", "mine", {"weights": "digits"}))
+    from_nothing = prepare(settings, TrainSpec(here / "list.csv", "mine", {}))
+
+    assert from_model.new_labels == ("O", "one")
+    assert describe_new_labels(from_model).endswith("does not know 'O', 'one': learned as new labels")
+    assert (from_nothing.new_labels, describe_new_labels(from_nothing)) == ((), "")
 
 
 def test_data_of_one_image_a_class_are_refused(settings, here):

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -99,6 +100,18 @@ def test_hidden_and_non_image_files_are_counted_by_reason(tmp_path):
 
     assert listed == ["a.JPG"]
     assert skipped == {"hidden": 2, "hidden folder": 1, ".txt": 2, "no extension": 1, ".pdf": 1}
+
+
+def test_what_systems_leave_behind_is_counted_in_folders_and_globs_and_kept_in_lists(tmp_path):
+    junk = ["@eaDir/a.png", "$RECYCLE.BIN/S-1/b.png", "lost+found/c.png", "__MACOSX/d.png", "._a.png", "x/@eaDir/e.png"]
+    make(tmp_path, "a.png", "x/b.png", *junk)
+    (tmp_path / "list.txt").write_text("@eaDir/a.png\n")
+
+    assert read(tmp_path) == (["a.png", "x/b.png"], {"hidden": 1, "system folder": 5, ".txt": 1})
+    assert read(f"{tmp_path}/**/*.png") == (["a.png", "x/b.png"], {"hidden": 1, "system folder": 5})
+    assert read(f"{tmp_path}/*.png") == (["a.png"], {"hidden": 1})
+    assert read(tmp_path / "list.txt")[0] == ["@eaDir/a.png"]
+    assert read(tmp_path / "@eaDir")[0] == ["a.png"]
 
 
 def test_an_image_that_cannot_be_read_here_is_listed_all_the_same(tmp_path):
@@ -518,6 +531,27 @@ def test_a_manifest_is_a_list_whose_names_come_back_as_they_were(tmp_path):
     (tmp_path / "out.csv").write_bytes(MANIFEST.header({}) + MANIFEST.encode(rows) + MANIFEST.footer())
 
     assert read(tmp_path / "out.csv")[0] == names
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_manifest_with_a_column_more_is_one_and_its_summarys_root_counts(tmp_path, row_format):
+    names = ["=1.png", "latin\udce9.png", "a;b.png"]
+    rows = [Row(name, row.prediction) for name, row in zip(names, fake_rows(names), strict=True)]
+    encoder = FORMATS[row_format]
+    text = (encoder.header({"version": 1}) + encoder.encode(rows) + encoder.footer()).decode()
+    text = text.replace('{"path"', '{"corrected_label": null, "path"')
+    if row_format == "csv":
+        text = "".join(f"{line},note\n" for line in text.splitlines())
+    (tmp_path / f"out.{row_format}").write_text(text)
+    (tmp_path / f"out.{row_format}.summary.json").write_text(json.dumps({"root": str(tmp_path / "images")}))
+
+    with pytest.raises(NotFoundError, match=r"'.*images', the root that 'out.* names, is not a folder; choose one"):
+        read(tmp_path / f"out.{row_format}")
+    (tmp_path / "images").mkdir()
+    source = open_source(str(tmp_path / f"out.{row_format}"), SourceOptions())
+
+    assert (source.root, list(source.paths)) == (str(tmp_path / "images"), names)
+    assert open_source(str(tmp_path / f"out.{row_format}"), SourceOptions(root=tmp_path)).root == str(tmp_path)
 
 
 def test_only_a_manifests_names_are_taken_back(tmp_path):

@@ -1,9 +1,11 @@
 import errno
 import os
 import socket
+from unicodedata import normalize
 
 import pytest
 
+from modeling.data.lists.faults import PathRoot
 from modeling.errors import ImageError
 from modeling.names import path_to_text
 from workers.classify.read import ImageReader
@@ -100,6 +102,41 @@ def test_a_socket_is_no_file(root, monkeypatch):
 @pytest.mark.parametrize("follow", [False, True])
 def test_a_path_that_does_not_exist_is_missing(root, path, follow):
     assert code(root, path, follow=follow) == "missing"
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_the_early_check_of_a_source_expects_the_codes_that_reading_gives(root, follow):
+    (root / "link.jpg").symlink_to("../outside/secret.jpg")
+    (root / "inside.jpg").symlink_to("a.jpg")
+    (root / "dangling.jpg").symlink_to("gone.jpg")
+    (root / "away.jpg").symlink_to("../gone.jpg")
+    (root / "folder").symlink_to("../outside")
+    (root / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    expected = PathRoot(str(root), follow)
+
+    for path in (
+        "a.jpg", "sub/b.jpg", "sub/../a.jpg", "inside.jpg", "link.jpg", "dangling.jpg", "away.jpg", "folder",
+        "folder/secret.jpg", "folder/gone.jpg", "../outside/secret.jpg", "../gone.jpg", "/etc/passwd", "/nowhere",
+        str(root / "a.jpg"), "none.jpg", "a.jpg/b.jpg", "sub", "sub/", ".", "pipe.jpg", "nul\0.jpg", "x" * 300,
+        "\ud800",
+    ):  # fmt: skip
+        try:
+            reader(root, follow=follow).read(path)
+            given = None
+        except ImageError as err:
+            given = err.code
+        assert (path, expected.code(path)) == (path, given)
+    assert expected.code("loop.jpg") == ""
+
+
+def test_the_row_of_a_file_that_is_there_in_another_unicode_form_says_so(root):
+    (root / normalize("NFD", "é.jpg")).write_bytes(b"image")
+
+    with pytest.raises(ImageError) as failed:
+        reader(root).read(normalize("NFC", "é.jpg"))
+
+    assert failed.value.message == "there is no such file; one is there in another Unicode form (NFC or NFD)"
 
 
 def test_a_link_to_nothing_is_missing(root):
