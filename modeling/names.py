@@ -68,7 +68,12 @@ def escape_bytes(text: str) -> str:
 
 def to_cell(text: str) -> str:
     """A path or a label as a CSV cell that neither a spreadsheet nor a terminal acts upon; reversible."""
-    return escape_formula(escape_unsafe(path_to_text(text)))
+    return text_to_cell(path_to_text(text))
+
+
+def text_to_cell(text: str) -> str:
+    """The same of a name that is text already."""
+    return escape_formula(escape_unsafe(text))
 
 
 def from_cell(cell: str) -> str:

@@ -20,7 +20,7 @@ from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dat
 from modeling.data.report import DataReport
 from modeling.durable import replace_durably
 from modeling.errors import DataError
-from modeling.names import escape_formula, unescape_formula
+from modeling.names import from_cell, text_to_cell, to_cell, unescape_formula
 
 _COLUMNS = ("name", "label", "part", "sha256", "group")
 _UNREADABLE, _LEAKED = "unreadable", "leaked"
@@ -169,7 +169,7 @@ def write_split(path: Path, dataset: Dataset, report: DataReport, split: Split) 
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
     for row in split_rows(dataset, report, split):
-        writer.writerow((escape_formula(row.name), escape_formula(row.label), *row[2:]))
+        writer.writerow((text_to_cell(row.name), to_cell(row.label), *row[2:]))
     replace_durably(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
@@ -197,4 +197,4 @@ def _row(path: Path, cells: Sequence[str]) -> SplitRow:
     if len(cells) != len(_COLUMNS):
         raise DataError(f"{path}: a row of {len(cells)} cells, not {len(_COLUMNS)}")
     name, label, part, sha256, group = cells
-    return SplitRow(unescape_formula(name), unescape_formula(label), part, sha256, int(group))
+    return SplitRow(unescape_formula(name), from_cell(label), part, sha256, int(group))

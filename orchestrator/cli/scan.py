@@ -40,8 +40,8 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
     """Check training DATA: unreadable images, duplicates, classes with too few images.
 
     DATA is as for `pigeonhole train`: a folder per class, folders train and test of such, MNIST idx files,
-    CIFAR-10's binary files, a .csv or .jsonl of path,label, or a corrected manifest. It is only read. Exit 1 if it
-    cannot be trained on.
+    CIFAR-10's binary files, a .csv, .tsv, .jsonl or .json of path,label, or a corrected manifest. It is only read.
+    Exit 1 if it cannot be trained on.
 
     \b
     Examples:

@@ -79,7 +79,8 @@ def train(data: Path, name: str, idempotency_key: str | None, detach: bool, as_j
     """Train a classifier on DATA and publish it.
 
     DATA is a folder with one folder of images for each class (or train, val and test folders of such), MNIST-like idx
-    files, CIFAR-10's binary files, a CSV or JSONL file of path and label, or a manifest with corrected labels.
+    files, CIFAR-10's binary files, a CSV, TSV, JSONL or JSON file of path and label, or a manifest with corrected
+    labels.
 
     \b
     Examples:

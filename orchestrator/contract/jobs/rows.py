@@ -22,6 +22,7 @@ from modeling.names import (
     escape_unsafe,
     from_cell,
     path_to_text,
+    text_to_cell,
     text_to_path,
     to_cell,
     unescape_formula,
@@ -103,7 +104,7 @@ class CsvFormat:
         prediction = row.prediction
         path, decision = to_cell(row.path), prediction.decision or ""
         if prediction.error_code is not None:
-            error = escape_formula(escape_unsafe(prediction.error or ""))
+            error = text_to_cell(prediction.error or "")
             return [path, "error", decision, "", "", "", prediction.error_code, error]
         scores = [_SCORE % score for score in prediction.scores]
         labels = [_in_top_k(label, index == 0) for index, label in enumerate(prediction.labels)]
