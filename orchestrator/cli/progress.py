@@ -57,7 +57,7 @@ def print_end(settings: Settings, record: JobRecord) -> None:
         print_message(f"`pigeonhole results errors {record.job}` shows what failed and why")
     if all_failed(settings, record):
         print_message(
-            "no image could be read: the exit code is 3, unless --max-failures 100% allows it", color="yellow"
+            "no image has an answer: the exit code is 3, unless --max-failures 100% allows it", color="yellow"
         )
 
 

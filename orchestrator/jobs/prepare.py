@@ -307,7 +307,7 @@ def describe_new_labels(prepared: PreparedTrain, limit: int = 50) -> str:
     """The labels that a training adds to the model that it goes on from, since a mistyped label is one; else empty."""
     shown = ", ".join(map(repr, prepared.new_labels[:limit]))
     more = f" and {len(prepared.new_labels) - limit:,} more" if len(prepared.new_labels) > limit else ""
-    return f"{prepared.options.weights} does not know {shown}{more}: learned as new labels" if shown else ""
+    return f"{prepared.spec.options['weights']} does not know {shown}{more}: learned as new labels" if shown else ""
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:

@@ -19,7 +19,7 @@ from modeling.data.lists.paths import read_paths
 from modeling.data.lists.reader import LIST_SUFFIXES, manifest_root, open_list_file, summary_of
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
-from modeling.names import is_junk
+from modeling.names import is_junk, other_unicode_form
 from orchestrator.contract.errors import NotFoundError, UsageError
 
 TEXT_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
@@ -93,7 +93,11 @@ def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = 
 
 
 def _not_found(text: str) -> NotFoundError:
-    return NotFoundError(f"there is no {text!r}; give a folder, a list file, a quoted glob, or - for standard input")
+    form = other_unicode_form("", text)
+    there = f", but {form!a} in another Unicode form (for {text!a})" if form else ""
+    return NotFoundError(
+        f"there is no {text!r}{there}; give a folder, a list file, a quoted glob, or - for standard input"
+    )
 
 
 # Folders and globs

@@ -156,7 +156,7 @@ def test_a_job_whose_images_all_failed_exits_with_3_unless_that_is_allowed(runni
     allowed = running_cluster.run(*command, "--max-failures", "100%")
 
     assert (failed.returncode, allowed.returncode) == (3, 0)
-    assert "no image could be read: the exit code is 3, unless --max-failures 100% allows it" in failed.stderr
+    assert "no image has an answer: the exit code is 3, unless --max-failures 100% allows it" in failed.stderr
     assert running_cluster.run("wait", json.loads(failed.stdout)["job"]).returncode == 3
     assert running_cluster.run("watch", json.loads(allowed.stdout)["job"]).returncode == 0
 

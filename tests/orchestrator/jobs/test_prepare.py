@@ -269,7 +269,7 @@ def test_labels_that_the_model_which_is_trained_further_does_not_know_are_listed
     from_nothing = prepare(settings, TrainSpec(here / "list.csv", "mine", {}))
 
     assert from_model.new_labels == ("O", "one")
-    assert describe_new_labels(from_model).endswith("does not know 'O', 'one': learned as new labels")
+    assert describe_new_labels(from_model) == "digits does not know 'O', 'one': learned as new labels"
     assert (from_nothing.new_labels, describe_new_labels(from_nothing)) == ((), "")
 
 

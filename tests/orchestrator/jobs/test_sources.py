@@ -10,6 +10,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -278,6 +279,15 @@ def test_one_image_is_a_source_of_its_own(tmp_path):
 def test_a_missing_source_is_not_found(tmp_path, name):
     with pytest.raises(NotFoundError, match="there is no"):
         read(f"{tmp_path}/deeper/{name}")
+
+
+def test_a_source_in_another_unicode_form_is_not_found_and_the_form_is_told(tmp_path):
+    make(tmp_path, normalize("NFD", "é/a.png"))
+
+    with pytest.raises(
+        NotFoundError, match=r"there is no '.*é', but '.*e\\u0301' in another Unicode form \(for '.*\\xe9'\)"
+    ):
+        read(tmp_path / "\u00e9")
 
 
 def test_a_pipe_by_name_is_refused_immediately(tmp_path):

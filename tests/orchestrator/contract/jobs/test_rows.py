@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from modeling.data.forms.open import open_dataset
 from modeling.inference.prediction import Prediction
 from modeling.names import path_to_text
 from orchestrator.contract.errors import IntegrityError, UsageError
@@ -114,6 +115,20 @@ def test_every_legal_label_comes_back_from_every_format_in_any_place(label, tmp_
         path = tmp_path / f"out.{row_format}"
         path.write_bytes(join(row_format, [rows]))
         assert list(FORMATS[row_format].read(path)) == rows
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_manifest_is_training_data_of_the_very_labels_that_its_model_gave(row_format, tmp_path):
+    labels = ["cat:0.999999;dog", "-1", "=1+1", "a;=b", "\\x41", "x:y"]
+    rows = [Row(f"{index}.png", Prediction((label, "z"), (0.5, 0.25))) for index, label in enumerate(labels)]
+    for row in rows:
+        (tmp_path / row.path).touch()
+    path = tmp_path / f"out.{row_format}"
+    path.write_bytes(join(row_format, [rows]))
+
+    dataset = open_dataset(path)
+
+    assert [dataset.labels[target] for target in dataset.targets_N] == labels
 
 
 @pytest.mark.parametrize(
