@@ -12,7 +12,7 @@ import numpy as np
 from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, abbreviate
 from modeling.data.forms.folders import PART_FOLDERS, check_num_labels
 from modeling.data.lists.advice import advise
-from modeling.data.lists.faults import MISSING, PathRoot, is_file
+from modeling.data.lists.faults import MISSING, PERMISSION, PathRoot, is_denied, is_file
 from modeling.data.lists.reader import EXPECTED, ListFile, manifest_root, open_list_file, summary_of
 from modeling.errors import DataError
 from modeling.names import class_name, is_text, label_fault, path_to_text
@@ -162,7 +162,8 @@ def _advice(path: Path, root: Path, missing: Sequence[_Entry], hint: str) -> str
     """What would cure it, if that is known."""
     paths = [entry.given for entry in missing]
     move = "put the list into {root!r}, or make its paths absolute"
-    found = advise(PathRoot(str(root), follow=True), paths, MISSING, [str(Path.cwd())], move)
+    code = PERMISSION if is_denied(str(missing[0].path)) else MISSING
+    found = advise(PathRoot(str(root), follow=True), paths, code, [], move)
     return found if "there are no such files" not in found else hint
 
 

@@ -11,6 +11,7 @@ from modeling.data.lists.faults import (
     NOT_A_FILE,
     OUTSIDE,
     PERMISSION,
+    PREFIXED,
     Cause,
     PathRoot,
     exists,
@@ -48,7 +49,7 @@ def advise(root: PathRoot, paths: Sequence[str], code: str, beside: Sequence[str
 
 def _may_be_elsewhere(cause: Cause) -> bool:
     """Whether no better cause than the root is known."""
-    return not cause.cure or cause.because.startswith("they begin with folders")
+    return not cause.cure or cause.because == PREFIXED
 
 
 def _example(root: PathRoot, path: str, there: str) -> str:

@@ -17,6 +17,7 @@ from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import is_text, text_to_path
 
 MISSING, OUTSIDE, PERMISSION, NOT_A_FILE = "missing", "outside_root", "permission", "not_a_file"
+PREFIXED = "they begin with folders that are not below the root"
 _CODES = {
     errno.ENOENT: MISSING,
     errno.ENOTDIR: MISSING,
@@ -120,9 +121,9 @@ def rewritten(folder: str, path: str, *, cheap: bool = False) -> Cause | None:
     if _WINDOWS.match(path) or ("\\" in path and "/" not in path):
         cure = "write them with slashes, as this machine sees the files"
         return Cause("they are Windows paths", cure, row="this is a Windows path")
-    return (
-        Cause("they are file: addresses", "write plain paths", row="this is an address, not a path") if found else None
-    )
+    if found:
+        return Cause("they are file: addresses", "write plain paths", row="this is an address, not a path")
+    return None
 
 
 def hint(folder: str, path: str) -> str:
@@ -138,6 +139,17 @@ def exists(full: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def is_denied(full: str) -> bool:
+    """Whether a folder above a path may not be searched."""
+    try:
+        os.stat(full)  # noqa: PTH116
+    except OSError as err:
+        return _CODES.get(err.errno or 0) == PERMISSION
+    except ValueError:
+        return False
+    return False
 
 
 def is_file(full: str) -> bool:
@@ -261,7 +273,7 @@ _REWRITES: tuple[tuple[str, str, Callable[[str], Iterator[str]]], ...] = (  # wi
     ("each line holds more than a path; a list with columns is a .csv with a heading", "", _first_cells),
     ("they are in another case", "", _other_case),
     ("they lack the extension", "", _with_extension),
-    ("they begin with folders that are not below the root", "", _without_folders),
+    (PREFIXED, "", _without_folders),
 )
 _CURES: dict[Callable[[str], Iterator[str]], str] = {  # where it is not enough to write the path as it is there
     _other_forms: "write the names as the files have them, or rename the files",

@@ -109,6 +109,20 @@ def test_missing_images_of_a_list_that_lies_elsewhere_are_told_where_to_put_it(t
         open_dataset(write(tmp_path / "x.csv", "path,label\n1.png,a\n2.png,b\n"))
 
 
+def test_images_in_a_folder_that_may_not_be_searched_are_a_matter_of_rights(tmp_path, monkeypatch):
+    stat = os.stat
+
+    def refuse(path, *args, **options):  # root may search every folder, so a folder's mode would not do here
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+
+    with pytest.raises(DataError, match=r"2 of 2 images are missing: .*; the present user may not read them"):
+        open_dataset(write(tmp_path / "x.csv", "path,label\nlocked/1.png,a\nlocked/2.png,b\n"))
+
+
 def test_images_outside_of_a_lists_folder_are_counted(tmp_path):
     make_images(tmp_path, "in/1.png", "2.png", "3.png")
 
