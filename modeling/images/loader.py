@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from modeling.errors import ImageError
+from modeling.images.cores import num_cores
 
 MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
 
@@ -50,7 +51,7 @@ def load_groups_ahead(
     groups: Iterable[Iterable[T]], call: Callable[[T], R], *, num_ahead: int, num_threads: int | None = None
 ) -> Iterator[list[R]]:
     """Like `load_ahead`, for groups of items: yields each group's results as a list; `num_ahead` counts groups."""
-    with ThreadPoolExecutor(num_threads or len(os.sched_getaffinity(0)), thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(num_threads or num_cores(), thread_name_prefix="ahead") as pool:
         waiting: deque[list[Future[R]]] = deque()
         try:
             for group in groups:

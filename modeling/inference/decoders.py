@@ -1,6 +1,5 @@
 """Threads that read and decode images ahead; their number is measured on the first images."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from modeling.errors import ImageError
+from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
@@ -194,11 +194,6 @@ def best_num_threads(waited_s: float, processor_s: float, num_images: int, cores
     at_work = max(1, min(cores, int(processor_s / num_images / _LOCKED_S)))
     wanted = round(at_work * (1 + waited_s / max(processor_s, 1e-9)))
     return max(1, min(max(MAX_THREADS, cores), wanted))
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _read(source: Source) -> bytes | ImageError:

@@ -25,12 +25,13 @@ from torch.nn.functional import interpolate
 from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
 
 from modeling.errors import ModelingError
+from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.formats import MAX_PIXELS, is_truncated
 from modeling.images.jpeg import exif_orientation, jpeg_size, with_padding, without_exif
 from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, best_num_threads, num_cores
+from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, best_num_threads
 from modeling.inference.engines.choice import CORES, GPU
 
 _MAX_PIXELS = 32_000_000  # decoded at a time: 100 MB on the device, briefly 400 MB

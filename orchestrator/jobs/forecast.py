@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from os import environ
 from typing import IO
 
+from modeling.images.cores import limit_threads
 from modeling.metrics.calibration import DECISIONS
 from modeling.metrics.chance import wilson_interval
 from modeling.names import path_to_text
@@ -155,7 +156,7 @@ def _measure(request: MeasureRequest) -> MeasureAnswer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=CHILD_ENVIRONMENT | environ | SAFE_PATH,
+            env=CHILD_ENVIRONMENT | limit_threads(environ) | environ | SAFE_PATH,
             start_new_session=True,  # a Ctrl-C reaches this process only, which then kills the child
         )
         with child:
