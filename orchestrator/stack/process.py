@@ -44,12 +44,15 @@ class Process:
             return None
 
 
-def start_process(name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
-    """Start a process in a session of its own; its output is appended to `log`."""
+def start_process(
+    name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], *, lock: int
+) -> Process:
+    """Start a process in a session of its own, which keeps the lock; its output is appended to `log`."""
     with log.open("ab") as file:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=environment
-        )
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=environment,
+            pass_fds=(lock,),
+        )  # fmt: skip
     return Process(name, child.pid, psutil.Process(child.pid).create_time(), path_to_text(str(log)))
 
 
