@@ -75,7 +75,7 @@ class Target:
 
     def died(self, worker: Worker) -> int:
         """Follow the shards of a worker that was just killed."""
-        name = f"{socket.gethostname()}-cpu-{worker.process.pid}"
+        name = f"{socket.gethostname()}-cpu-{worker.process.pid}-"
         return self.monitor.died(name) if self.monitor is not None and self.server_is_up else 0
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.registry.store import ModelStore
+from orchestrator.contract.access import explain_os_error
+from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.recovering_ledger import Patience, RecoveringLedger
 from orchestrator.contract.jobs.requests import ModelPin
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 120.0  # a server that is away for longer ends the slice; the parts on the disk are kept
 MODELS_KEPT = 4
+
+
+class HomeAccessError(PigeonholeError):
+    """This worker has no right to a job's folder; another worker may have it."""
 
 
 class ModelCache:
@@ -109,8 +115,16 @@ class WorkerContext:
     draining: Callable[[], bool] = field(default=lambda: False)
 
     def folder(self, job: str) -> JobFolder:
-        """The folder of a job that exists on this machine."""
-        return JobFolder.open(self.settings, job)
+        """The folder of a job that exists on this machine.
+
+        Raises NotFoundError where it does not, HomeAccessError where this worker has no right to it.
+        """
+        try:
+            folder = JobFolder.open(self.settings, job)
+            folder.request_file.open("rb").close()
+        except PermissionError as err:
+            raise HomeAccessError(f"worker {self.worker} has no right to job {job}: {explain_os_error(err)}") from err
+        return folder
 
     @property
     def recovering_ledger(self) -> RecoveringLedger:

@@ -1,5 +1,6 @@
 """The Celery tasks: unwrap the doorbell, call a plain function."""
 
+import contextlib
 import logging
 from typing import Any
 
@@ -10,8 +11,9 @@ from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.child import reporting_activity
+from workers.child import reporting_activity, worker_context
 from workers.classify.slice import classify_slice
+from workers.context import HomeAccessError
 from workers.finalize.finalize import end_job
 from workers.training.run import run_process_job
 
@@ -46,6 +48,10 @@ def _handle(queue: str, message: dict[str, Any]) -> None:
             _WORK[queue](job, context)
     except MessageError as err:
         logger.error("%s", err)  # noqa: TRY400 the message says everything
+    except HomeAccessError as err:
+        logger.error("%s", err)  # noqa: TRY400 the message says everything
+        with contextlib.suppress(*SERVER_ERRORS):  # whoever watches the job learns why it waits
+            worker_context().ledger.report_trouble(job, str(err))
     except NotFoundError as err:
         logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400
     except SERVER_ERRORS as err:

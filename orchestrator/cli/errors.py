@@ -2,16 +2,14 @@
 
 import contextlib
 import errno
-import os
 import sys
 from collections.abc import Iterator
 
 import click
 
 from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import ExitCode, PigeonholeError
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 @contextlib.contextmanager
@@ -53,11 +51,8 @@ def _modeling_code(err: ModelingError) -> ExitCode:
 
 def _describe_system_error(err: OSError) -> tuple[str, int] | None:
     """A folder without write permission, a full disk; click handles a closed pipe."""
-    if err.errno == errno.EPIPE or not err.strerror:
-        return None
-    if err.filename is not None:
-        return f"{err.strerror}: {os.fsdecode(err.filename)!r}", ExitCode.FAILED
-    return (f"{err.strerror}; run `pigeonhole doctor`", ExitCode.FAILED) if err.errno in _DISK_ERRORS else None
+    described = None if err.errno == errno.EPIPE else explain_os_error(err)
+    return None if described is None else (described, ExitCode.FAILED)
 
 
 def _end(message: str, code: int) -> None:

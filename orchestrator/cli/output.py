@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.contract.errors import ExitCode
+from orchestrator.contract.access import present_folder_exists
+from orchestrator.contract.errors import ExitCode, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +21,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def json_option(function: F) -> F:
     """The --json option of every command that shows data."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(function)
+
+
+def require_present_folder() -> None:
+    """Raises UsageError where the present folder was deleted: torch's libraries would end this process."""
+    if not present_folder_exists():
+        raise UsageError("the present folder was deleted; change to one that exists")
 
 
 def print_message(text: str, *, color: str | None = None) -> None:

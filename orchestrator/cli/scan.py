@@ -13,6 +13,7 @@ import click
 from modeling.errors import DataError
 from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table, printable
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
+from orchestrator.contract.home import cache_folder
 from orchestrator.contract.settings import get_settings
 
 _COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -58,7 +59,7 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
     try:
         with _progress() as emit:
             dataset = open_dataset(data)
-            report = scan_dataset(dataset, emit, get_settings().cache)
+            report = scan_dataset(dataset, emit, cache_folder(get_settings()))
     except DataError as err:
         raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable
     shown = report.to_json()

@@ -81,14 +81,15 @@ def _barrier(path: str) -> str:
 
 def _without_path(err: OSError) -> str | None:
     """An error without a path: a present folder that was deleted, or a disk."""
-    if err.errno == errno.ENOENT and not _has_present_folder():
+    if err.errno == errno.ENOENT and not present_folder_exists():
         return "the present folder was deleted; change to one that exists"
     if err.errno in _CURES:
         return f"{err.strerror}; {_CURES[err.errno]}"
     return None
 
 
-def _has_present_folder() -> bool:
+def present_folder_exists() -> bool:
+    """Whether the present folder was not deleted."""
     try:
         os.getcwd()  # noqa: PTH109
     except OSError:

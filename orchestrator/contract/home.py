@@ -14,9 +14,7 @@ import socket
 import stat
 import tempfile
 from pathlib import Path
-from typing import cast
-
-import redis
+from typing import TYPE_CHECKING, cast
 
 from modeling.durable import link_once, temporary_beside, write_durable
 from modeling.names import path_to_text
@@ -25,6 +23,9 @@ from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.contract.settings import Settings
 
 ID_FILE = "id"
+if TYPE_CHECKING:
+    import redis  # the type alone: a scan needs no server
+
 SERVER_KEY = "{pigeonhole}:home"
 _ID = re.compile(r"[0-9a-f]{16}")
 _TEST_BYTES = 1 << 16
@@ -48,8 +49,16 @@ def make_home(settings: Settings) -> None:
     with contextlib.suppress(FileExistsError):
         settings.home.mkdir(OWNER_MODE)
         if group is not None:
-            os.chown(settings.home, -1, group)
-            settings.home.chmod(GROUP_MODE)
+            _let_in(settings.home, group)
+
+
+def _let_in(home: Path, group: int) -> None:
+    try:
+        os.chown(home, -1, group)
+        home.chmod(GROUP_MODE)
+    except OSError:
+        home.rmdir()  # it must not stay closed to the group without a word
+        raise
 
 
 def cache_folder(settings: Settings) -> Path:
@@ -154,12 +163,12 @@ def make_home_id(settings: Settings) -> str:
 # Its server
 
 
-def check_server(settings: Settings, client: redis.Redis) -> None:
+def check_server(settings: Settings, client: "redis.Redis") -> None:
     """Raises OtherHomeError where the server works for another home. Nothing is written."""
     _is_joined(settings, client, read_home_id(settings))
 
 
-def join_server(settings: Settings, client: redis.Redis, own: str | None = None) -> str:
+def join_server(settings: Settings, client: "redis.Redis", own: str | None = None) -> str:
     """Make the server work for this home, if it works for none; returns the home's id.
 
     own: that id, if it was read before. Raises OtherHomeError where the server works for another home.
@@ -175,7 +184,7 @@ def join_server(settings: Settings, client: redis.Redis, own: str | None = None)
     return own
 
 
-def _is_joined(settings: Settings, client: redis.Redis, own: str | None) -> bool:
+def _is_joined(settings: Settings, client: "redis.Redis", own: str | None) -> bool:
     """Whether the server works for this home; False where it works for none."""
     server = cast(dict[str, str], client.hgetall(SERVER_KEY))
     if server and server.get("id") != own:

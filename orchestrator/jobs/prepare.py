@@ -18,6 +18,7 @@ from modeling.networks.weights import check_weights
 from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion, check_model_name
 from modeling.training.request import TrainOptions
+from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -346,7 +347,7 @@ def _check_is_writable(output: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to the folder {str(folder)!r} of the output")
+        raise UsageError(f"no right to write to the folder of the output: {describe_access(str(folder))}")
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=summary_path(output).name):
             pass  # only making a file shows read-only mounts, exceeded quotas and names that are too long

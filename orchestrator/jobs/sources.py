@@ -20,6 +20,7 @@ from modeling.data.lists.reader import LIST_SUFFIXES, manifest_root, open_list_f
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import is_junk, other_unicode_form
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import NotFoundError, UsageError
 
 TEXT_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
@@ -210,7 +211,7 @@ class _Walk:
                 )
         except OSError as err:
             if not folder.parts:
-                raise UsageError(f"cannot list {path!r}: {err.strerror}") from err
+                raise UsageError(f"cannot list {path!r}: {explain_os_error(err)}") from err
             self._source.skipped["unreadable folder"] += 1
             return
         for name, is_folder, is_link in names:
@@ -320,7 +321,7 @@ def _open_file(text: str) -> IO[bytes]:
     try:
         return open(text, "rb")
     except OSError as err:
-        raise UsageError(f"cannot read the list {text!r}: {err.strerror}") from err
+        raise UsageError(f"cannot read the list {text!r}: {explain_os_error(err)}") from err
 
 
 def _absolute(path: Path) -> Path:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.home import check_server, join_server
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter
@@ -68,6 +70,7 @@ class JobClient:
         self.settings = settings
         self.ledger = Ledger(connect(url))
         require_answer(self.ledger.client, url)
+        check_server(settings, self.ledger.client)
 
     @cached_property
     def _app(self) -> "Celery":
@@ -102,6 +105,7 @@ class JobClient:
         self._check_output_is_free(prepared.claimed_output)
         if prepared.spec.need_worker:
             self.require_worker(QUEUE_OF_KIND[prepared.kind])
+        join_server(self.settings, self.ledger.client)
         job = new_job_id(prepared.kind)
         if isinstance(prepared, PreparedClassify):
             return self._submit_and_list(prepared.request(job), prepared.source, on_listing)
@@ -114,6 +118,8 @@ class JobClient:
         try:
             entered = self._enter(folder, request, {"kind": request.kind, "listed": 0})
             return entered if entered.existed else Submission(folder.job, facts=lister.run(source, on_listing))
+        except OSError as err:
+            raise self._refuse(folder, request, err, lister) from err
         except BaseException as err:
             lister.fail(err)
             if isinstance(err, KeyboardInterrupt):
@@ -125,10 +131,31 @@ class JobClient:
         """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
         folder = JobFolder.create(self.settings, request)
         fields: dict[str, str | int] = {"kind": request.kind, "listed": 1, "num_shards": 1, "num_images": num_images}
-        entered = self._enter(folder, request, fields)
+        try:
+            entered = self._enter(folder, request, fields)
+        except OSError as err:
+            raise self._refuse(folder, request, err) from err
         if not entered.existed:
             self.ring(QUEUE_OF_KIND[request.kind], folder.job)
         return entered
+
+    def _refuse(
+        self, folder: JobFolder, request: AnyJobRequest, err: OSError, lister: "Lister | None" = None
+    ) -> PigeonholeError:
+        """The error of a submission that the disk or the source ended; nothing of the job is left.
+
+        Where a worker has begun already, the job ends with that error instead.
+        """
+        reason = explain_os_error(err) or str(err)
+        try:
+            if self.ledger.withdraw(folder.job, output=output_of(request), key=request.idempotency_key or ""):
+                folder.discard()
+                return PigeonholeError(f"nothing was submitted: {reason}")
+        except SERVER_ERRORS as away:
+            logger.warning("cannot withdraw job %s from the server, a worker will end it: %s", folder.job, away)
+        if lister is not None:
+            lister.fail(PigeonholeError(reason))
+        return PigeonholeError(f"job {folder.job} ends: {reason}")
 
     def cancel(self, job: str) -> str:
         """Cancel a job; returns its state after that."""

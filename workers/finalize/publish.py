@@ -16,6 +16,7 @@ from typing import IO, Any
 from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, write_durable
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
@@ -103,7 +104,7 @@ def publish_manifest(
     except OSError as err:
         if err.errno in TRANSIENT_ERRNOS:
             raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
-        raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
+        raise PublishError(f"cannot write {request.output}: {explain_os_error(err) or err}") from err
     finally:
         for path in (temporary, temporary.with_suffix(".summary.tmp")):
             with contextlib.suppress(OSError):
@@ -284,7 +285,7 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: Fi
     except OSError as err:
         if err.errno in TRANSIENT_ERRNOS:
             raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
-        raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
+        raise PublishError(f"cannot write {request.output}: {explain_os_error(err) or err}") from err
     finally:
         shutil.rmtree(copy, ignore_errors=True)
     return output

@@ -12,9 +12,17 @@ from modeling.networks.architectures import ARCHITECTURES, get_architecture
 from modeling.networks.state_dicts.plain_files import path_inside
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelStore, ModelVersion, check_model_name
-from orchestrator.cli.output import cleaned_up_when_terminated, json_option, print_json, print_message, printable
+from orchestrator.cli.output import (
+    cleaned_up_when_terminated,
+    json_option,
+    print_json,
+    print_message,
+    printable,
+    require_present_folder,
+)
 from orchestrator.cli.parameters import OneOf
 from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
@@ -58,6 +66,7 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
       pigeonhole models export birds@2 -o birds/ --format folder
     """
     version = ModelStore(get_settings().models).resolve(model)
+    require_present_folder()
     if output.exists() or output.is_symlink():
         raise UsageError(f"output {str(output)!r} exists; name one that does not")
     if kind == "onnx" and output.suffix.lower() != ".onnx":
@@ -139,6 +148,7 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
     if spec is None and given:
         option = _OPTIONS[next(iter(given))]
         raise UsageError(f"{str(source)!r} is a model folder, which holds what {option} would set; leave it out")
+    require_present_folder()
     with cleaned_up_when_terminated():
         version, staged = _publish(source, spec, name)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
@@ -154,6 +164,7 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
 def _publish(source: Path, spec: "WeightsImport | None", name: str) -> "tuple[ModelVersion, StagedModel]":
     from modeling.exchange.import_weights import stage_folder, stage_weights  # torch
 
+    make_home(get_settings())
     store = ModelStore(get_settings().models)
     store.root.mkdir(parents=True, exist_ok=True)
     with staging_folder(store.root, ".importing-") as folder:

@@ -17,6 +17,7 @@ jobs/<job>/
     outcome.json      how the job ended; exists exactly if it has ended
 """
 
+import contextlib
 import secrets
 import shutil
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from typing import Literal, Self
 
 from modeling.durable import link_once, replace_durably, sync, temporary_beside, write_durable
 from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.home import make_home
 from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, parse_request
 from orchestrator.contract.messages import JOB_ID, Versioned
 from orchestrator.contract.settings import Settings
@@ -58,6 +60,7 @@ class JobFolder:
             raise NotFoundError(f"{job!r} is not a job id; `pigeonhole jobs` lists them")
         self.job = job
         self.path = settings.jobs / job
+        self.request_file = self.path / "job.json"
         self.parts = self.path / "parts"
         self.journals = self.path / "journals"
         self.events = self.path / "events.jsonl"
@@ -69,26 +72,30 @@ class JobFolder:
 
     @classmethod
     def create(cls, settings: Settings, request: AnyJobRequest) -> Self:
-        """Make the folder and write the request; the job exists once it is in the ledger."""
+        """Make the folder and write the request; the job exists once it is in the ledger. An OSError leaves nothing."""
         folder = cls(settings, request.job)
-        settings.jobs.mkdir(parents=True, exist_ok=True)
-        folder.path.mkdir()
-        folder.parts.mkdir()
-        replace_durably(folder.path / "job.json", request.model_dump_json(indent=2).encode(), mode=None)
-        sync(settings.jobs)
+        make_home(settings)
+        settings.jobs.mkdir(exist_ok=True)
+        try:
+            folder.path.mkdir()
+            folder.parts.mkdir()
+            replace_durably(folder.request_file, request.model_dump_json(indent=2).encode(), mode=None)
+            sync(settings.jobs)
+        except OSError:
+            folder.discard()
+            raise
         return folder
 
     @classmethod
     def open(cls, settings: Settings, job: str) -> Self:
         """The folder of a job that exists. Raises NotFoundError if it does not."""
         folder = cls(settings, job)
-        if not (folder.path / "job.json").exists():
+        if not folder.request_file.exists():
             raise NotFoundError(f"there is no job {job} in {settings.jobs}; `pigeonhole jobs` lists them")
         return folder
 
     def request(self) -> AnyJobRequest:
-        path = self.path / "job.json"
-        return parse_request(path.read_bytes(), path=path)
+        return parse_request(self.request_file.read_bytes(), path=self.request_file)
 
     def outcome(self) -> Outcome | None:
         """How the job ended; None while it has not."""
@@ -132,7 +139,9 @@ class JobFolder:
                 shutil.rmtree(path, ignore_errors=True)  # a process that still writes to it must not delay the end
 
     def discard(self) -> None:
-        """Remove the folder of a job whose submission failed."""
+        """Remove what there is of a job whose submission failed, as far as the disk allows."""
+        with contextlib.suppress(OSError):
+            self.retire()
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -130,6 +130,11 @@ class Ledger:
         state = self._run("extend", [self._job(job)], [num_shards, num_images, int(listed), _ms(LISTER_LEASE_S), limit])
         return state or "unknown"
 
+    def withdraw(self, job: str, *, output: str = "", key: str = "") -> bool:
+        """Forget a job whose submission failed; False where a worker has claimed a shard of it already."""
+        keys = [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)]
+        return bool(self._run("withdraw", keys, [job, output]))
+
     def cancel(self, job: str, *, reason: str = "") -> State:
         """Cancel the job; returns its state after that. `reason`: the error that ends it, if there is one."""
         return self._run("cancel", [self._job(job)], [reason]) or "unknown"
