@@ -105,7 +105,6 @@ class JobClient:
         self._check_output_is_free(prepared.claimed_output)
         if prepared.spec.need_worker:
             self.require_worker(QUEUE_OF_KIND[prepared.kind])
-        join_server(self.settings, self.ledger.client)
         job = new_job_id(prepared.kind)
         if isinstance(prepared, PreparedClassify):
             return self._submit_and_list(prepared.request(job), prepared.source, on_listing)
@@ -113,7 +112,7 @@ class JobClient:
 
     def _submit_and_list(self, request: ClassifyRequest, source: Source, on_listing: OnListing) -> Submission:
         """Submit a classify job, then list its images."""
-        folder = JobFolder.create(self.settings, request)
+        folder = self._make_folder(request)
         lister = Lister(folder, request, self.ledger, self.ring)
         try:
             entered = self._enter(folder, request, {"kind": request.kind, "listed": 0})
@@ -129,7 +128,7 @@ class JobClient:
 
     def _submit_whole(self, request: TrainJobRequest | EvaluateJobRequest, num_images: int) -> Submission:
         """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
-        folder = JobFolder.create(self.settings, request)
+        folder = self._make_folder(request)
         fields: dict[str, str | int] = {"kind": request.kind, "listed": 1, "num_shards": 1, "num_images": num_images}
         try:
             entered = self._enter(folder, request, fields)
@@ -138,6 +137,14 @@ class JobClient:
         if not entered.existed:
             self.ring(QUEUE_OF_KIND[request.kind], folder.job)
         return entered
+
+    def _make_folder(self, request: AnyJobRequest) -> JobFolder:
+        """The folder of a new job, in a home that the server works for."""
+        try:
+            join_server(self.settings, self.ledger.client)
+            return JobFolder.create(self.settings, request)
+        except OSError as err:
+            raise PigeonholeError(f"nothing was submitted: {explain_os_error(err) or err}") from err
 
     def _refuse(
         self, folder: JobFolder, request: AnyJobRequest, err: OSError, lister: "Lister | None" = None
