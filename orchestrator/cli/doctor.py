@@ -13,7 +13,7 @@ from modeling.errors import ModelingError
 from modeling.images.cores import cpu_quota, num_affine_cores
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json
-from orchestrator.contract.access import explain_os_error, with_path
+from orchestrator.contract.access import explain_os_error, explain_refused_write
 from orchestrator.contract.devices import list_gpus, survey_gpus
 from orchestrator.contract.errors import ExitCode, PigeonholeError
 from orchestrator.contract.home import OtherHomeError, check_server, describe_openness, home_folders, try_to_write
@@ -128,7 +128,7 @@ def _home(settings: Settings) -> CheckResult:
         try:
             try_to_write(folder)
         except OSError as err:
-            refused = explain_os_error(with_path(err, folder)) or str(err)
+            refused = explain_refused_write(err, folder)
             return CheckResult("home", False, f"{found}; cannot write: {refused}", "that, or set PIGEONHOLE_HOME")
     cure = "free some space, or set PIGEONHOLE_HOME to a larger disk"
     return CheckResult("home", free > LOW_DISK_BYTES, found, cure, describe_openness(settings) if exists else "")

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path, PurePath
 
 _NO_RIGHT = {errno.EACCES, errno.EPERM}
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _CURES = {
     errno.ENOSPC: "free some space, or use another disk",
     errno.EDQUOT: "delete something, or ask for a larger quota",
@@ -29,11 +30,11 @@ def explain_os_error(err: OSError) -> str | None:
     return f"{err.strerror}: {path!r}" + (f"; {cure}" if cure else "")
 
 
-def with_path(err: OSError, path: Path) -> OSError:
-    """The error with that path, if it names none."""
-    if err.filename is None:
-        err.filename = str(path)
-    return err
+def explain_refused_write(err: OSError, folder: Path) -> str:
+    """One line on an error while something was written to `folder` and perhaps read elsewhere."""
+    if err.filename is None and err.errno in _OF_WRITING:  # as writing to an open file raises it
+        err.filename = str(folder)
+    return explain_os_error(err) or str(err)
 
 
 def describe_access(path: str) -> str:

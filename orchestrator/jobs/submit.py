@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from orchestrator.contract.access import explain_os_error
+from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.home import check_server, join_server
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome
@@ -144,7 +144,7 @@ class JobClient:
             join_server(self.settings, self.ledger.client)
             return JobFolder.create(self.settings, request)
         except OSError as err:
-            raise PigeonholeError(f"nothing was submitted: {explain_os_error(err) or err}") from err
+            raise PigeonholeError(f"nothing was submitted: {explain_refused_write(err, self.settings.home)}") from err
 
     def _refuse(
         self, folder: JobFolder, request: AnyJobRequest, err: OSError, lister: "Lister | None" = None
@@ -153,7 +153,7 @@ class JobClient:
 
         Where a worker has begun already, the job ends with that error instead.
         """
-        reason = explain_os_error(err) or str(err)
+        reason = explain_refused_write(err, folder.path)
         try:
             if self.ledger.withdraw(folder.job, output=output_of(request), key=request.idempotency_key or ""):
                 folder.discard()

@@ -36,7 +36,7 @@ def find_server_program() -> str:
 def listens(url: str, folder: Path) -> bool:
     """Whether a server listens at `url`, also one that is too busy to answer."""
     if not url.startswith("unix:"):
-        return answers(url)
+        return ask(url) is None
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
@@ -48,15 +48,16 @@ def listens(url: str, folder: Path) -> bool:
     return True
 
 
-def answers(url: str) -> bool:
-    """Whether the server at `url` answers now; one that loads its data does not yet."""
+def ask(url: str) -> redis.RedisError | None:
+    """What keeps the server at `url` from answering now; None if it answers."""
     client = connect(url)
     try:
-        return bool(client.ping())
-    except (redis.RedisError, OSError):
-        return False
+        client.ping()
+    except redis.RedisError as err:
+        return err
     finally:
         client.close()
+    return None
 
 
 def choose_address(folder: Path) -> tuple[str, list[str]]:

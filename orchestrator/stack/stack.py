@@ -31,7 +31,7 @@ from orchestrator.stack.locks import find_holders, is_locked, take_lock
 from orchestrator.stack.process import SAFE_PATH, Process, start_process, stop_processes, wait_until_ready
 from orchestrator.stack.server import (
     SOCKET,
-    answers,
+    ask,
     choose_address,
     find_server_program,
     listens,
@@ -45,6 +45,7 @@ WORKER_START_S = 60.0
 WORKER_STOP_S = 25.0  # longer than a worker takes to hand back its shards
 SERVER_STOP_S = 10.0
 _POLL_S = 0.05
+_MAY_PASS = (redis.ConnectionError, redis.TimeoutError)  # also while it loads its data
 
 
 class Stack:
@@ -181,13 +182,16 @@ class Stack:
         Raises UnavailableError if it does not answer; it is left as it is.
         """
         url, deadline = self._url(), time.monotonic() + SERVER_START_S
-        while url is None or not answers(url):
-            if url is None or time.monotonic() > deadline:
-                cure = "`pigeonhole down` stops it" if SERVER in running else "stop it where it was started"
-                raise UnavailableError(
-                    f"a server works on {self._data} but does not answer; {cure}; its log: {self.folder / 'server.log'}"
-                )
+        fault = ask(url) if url else "its address is lost"
+        while url and isinstance(fault, _MAY_PASS) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+            fault = ask(url)
+        if url is None or fault is not None:
+            cure = "`pigeonhole down` stops it" if SERVER in running else "stop it where it was started"
+            raise UnavailableError(
+                f"a server works on {self._data} but does not answer ({fault}); correct that, or {cure}; "
+                f"its log: {self.folder / 'server.log'}"
+            )
         self._write_url(url)
 
     def _start_server(self, running: dict[str, Process], lock: int) -> None:
