@@ -22,8 +22,9 @@ from celery import Celery, signals
 from celery.worker import state as worker_state
 
 from modeling.images.cores import limit_threads
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.app import create_app, ring
-from orchestrator.contract.errors import PigeonholeError, UsageError
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.home import OtherHomeError, check_home_access, join_server
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
@@ -51,6 +52,12 @@ def main(queues: str, wanted: str, log_level: str) -> None:
     except PigeonholeError as err:
         click.echo(f"error: {err}", err=True)
         sys.exit(err.exit_code)
+    except OSError as err:
+        if (described := explain_os_error(err)) is None:
+            raise
+        logger.debug("the worker ends", exc_info=True)
+        click.echo(f"error: {described}", err=True)
+        sys.exit(ExitCode.FAILED)
 
 
 def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:

@@ -45,6 +45,7 @@ class FactsCache:
         if self._path is not None:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.touch()  # as the umask has it: SQLite would keep a shared home's group from writing
                 self._database = sqlite3.connect(self._path, timeout=_WAIT_S, check_same_thread=False)
                 self._database.execute(_SCHEMA)
             except (OSError, sqlite3.Error) as err:

@@ -2,14 +2,17 @@
 
 import contextlib
 import errno
+import re
 import sys
 from collections.abc import Iterator
 
 import click
 
 from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
-from orchestrator.contract.access import explain_os_error
+from orchestrator.contract.access import describe_access, explain_os_error
 from orchestrator.contract.errors import ExitCode, PigeonholeError
+
+_NO_RIGHT = re.compile(r"(?:Path|File|Directory) '(.+)' is not (?:readable|writable)$")  # click's own check of a path
 
 
 @contextlib.contextmanager
@@ -33,7 +36,11 @@ def _describe(err: Exception) -> tuple[str, int] | None:
     """The line and the exit code of an error; None for a bug."""
     if isinstance(err, click.UsageError):
         command = err.ctx.command_path if err.ctx else "pigeonhole"
-        return f"{err.format_message().rstrip('.')} (see `{command} --help`)", err.exit_code
+        message = err.format_message().rstrip(".")
+        refused = _NO_RIGHT.search(message)
+        if refused:
+            return f"{message}: {describe_access(refused[1])}", err.exit_code
+        return f"{message} (see `{command} --help`)", err.exit_code
     if isinstance(err, PigeonholeError):
         return str(err), err.exit_code
     if isinstance(err, ModelingError):

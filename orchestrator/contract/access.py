@@ -44,7 +44,7 @@ def describe_access(path: str) -> str:
         facts = Path(place).stat()
     except OSError:
         return repr(path)
-    leading = "" if place == path else f", in {place!r}, which"
+    leading = f", in {place!r}, which" if place != os.path.abspath(path) else ""  # noqa: PTH100 as in _barrier
     owner, group = user_name(facts.st_uid), _group_name(facts.st_gid)
     mode = stat.S_IMODE(facts.st_mode)
     whose = f"belongs to {owner} (group {group}, mode {mode:04o}), and this is {user_name(os.geteuid())}"

@@ -196,6 +196,17 @@ def test_a_message_of_several_lines_leaves_as_one(capsys):
     assert capsys.readouterr().err == "error: first second third\n"
 
 
+def test_a_path_that_click_refuses_is_told_with_its_owner(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+
+    result = run("scan", str(tmp_path / "closed"))
+
+    assert result.exit_code == 2
+    assert f"Path '{tmp_path}/closed' is not readable: '{tmp_path}/closed', in '/', which belongs to " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyError("x"), BrokenPipeError(32, "Broken pipe")])
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)), report_errors():
