@@ -111,7 +111,7 @@ def try_to_write(folder: Path) -> None:
 
 
 def check_home_access(settings: Settings) -> None:
-    """Make the home if there is none, and see that this process may read and write what jobs need.
+    """Make the home if there is none, and see that a worker may read its models and write what jobs need.
 
     A full disk is no error: space may come. Raises PigeonholeError that says whose the folder is.
     """
@@ -119,7 +119,8 @@ def check_home_access(settings: Settings) -> None:
         make_home(settings)
         for folder in home_folders(settings):
             os.listdir(folder)
-            try_to_write(folder)
+            if folder != settings.models:  # that may be read-only for workers that train nothing
+                try_to_write(folder)
     except OSError as err:
         if err.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise PigeonholeError(f"the home {settings.home} cannot be used: {explain_os_error(err) or err}") from err
