@@ -218,6 +218,7 @@ class ProcessJob:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            cwd=self._folder.path,  # the worker's folder may be anybody's data set: matplotlib reads settings there
             text=True,
             encoding="utf-8",
             errors="backslashreplace",

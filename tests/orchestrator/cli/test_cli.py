@@ -124,6 +124,28 @@ def test_help_imports_nothing_heavy(arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+# What every command does
+
+
+@pytest.mark.parametrize("arguments", [["--config", "mine.toml", "up"], ["up", "--config", "mine.toml"]])
+def test_every_command_takes_the_settings_file_that_is_named(home, arguments):
+    Path("mine.toml").write_text("nonsense = 1\n")
+
+    result = run(*arguments)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {Path.cwd() / 'mine.toml'}: there is no setting 'nonsense'; choose from ")
+
+
+def test_nothing_that_a_command_makes_is_for_everybody_to_write_to():
+    before = os.umask(0)
+    try:
+        assert run("completion", "bash").exit_code == 0
+        assert os.umask(0) == 0o002
+    finally:
+        os.umask(before)
+
+
 # Mistakes
 
 
