@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, abbreviate
-from modeling.data.forms.folders import PART_FOLDERS, check_num_labels
+from modeling.data.forms.folders import check_num_labels
+from modeling.data.forms.layouts import PART_FOLDERS
 from modeling.data.lists.advice import advise
 from modeling.data.lists.faults import MISSING, PERMISSION, PathRoot, is_denied, is_file
 from modeling.data.lists.reader import EXPECTED, ListFile, manifest_root, open_list_file, summary_of

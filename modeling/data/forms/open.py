@@ -10,21 +10,27 @@ from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, 
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
 from modeling.data.forms.folders import EXPECTED, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx
+from modeling.data.forms.layouts import Layout
 from modeling.data.forms.lists import open_list
 from modeling.data.lists.reader import LIST_SUFFIXES
 from modeling.errors import DataError
+from modeling.names import label_fault
 
 
-def open_dataset(path: Path) -> Dataset:
+def open_dataset(path: Path, layout: Layout | None = None) -> Dataset:
     """Detect the form of the data at `path` and list the images; image files are not opened.
 
     A folder per class, part folders, idx files, CIFAR-10's binary files, a list of path and label, or a manifest.
 
+    layout: what the folders in `path` are: classes or parts; None: it is detected, too.
+
     Raises:
         DataError: the form is not supported; the message says what was found and what is expected.
     """
-    dataset = _open(path)
-    return replace(dataset, findings=(*dataset.findings, *_check_parts(dataset)))
+    dataset = _open(path, layout)
+    if fault := label_fault(dataset.labels):
+        raise DataError(f"{path}: {fault}")
+    return replace(dataset, findings=(*dataset.findings, *_check_names(dataset), *_check_parts(dataset)))
 
 
 def check_learnable(dataset: Dataset) -> None:
@@ -40,18 +46,37 @@ def check_learnable(dataset: Dataset) -> None:
         raise DataError(f"every class of {dataset.path} has only one image: none is left for validation; add images")
 
 
-def _open(path: Path) -> Dataset:
+def _open(path: Path, layout: Layout | None) -> Dataset:
+    if layout is not None:
+        if not path.is_dir():
+            raise DataError(f"{path}: --layout {layout} is for folders, and this is {_what(path)}; leave it out")
+        return open_folders(path, layout)
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return open_list(path)
     if path.is_file():
         raise DataError(f"{path} is not a folder, nor a list ({', '.join(sorted(LIST_SUFFIXES))}); {EXPECTED}")
     if not path.is_dir():
-        raise DataError(f"{path} is {'not a folder' if path.exists() else 'missing'}; {EXPECTED}")
+        raise DataError(f"{path} is {_what(path)}; {EXPECTED}")
     if (idx := find_idx_parts(path)) is not None:
         return open_idx(*idx)
     if (cifar10 := find_cifar10(path)) is not None:
         return open_cifar10(cifar10)
     return open_folders(path)
+
+
+def _what(path: Path) -> str:
+    return "not a folder" if path.exists() else "missing"
+
+
+def _check_names(dataset: Dataset) -> Iterator[Finding]:
+    """A finding for each set of classes whose names are equal but for capital letters."""
+    names: dict[str, list[str]] = {}
+    for label in dataset.labels:
+        names.setdefault(label.casefold(), []).append(label)
+    for alike in names.values():
+        if len(alike) > 1:
+            message = f"the names of classes {' and '.join(alike)} differ in upper and lower case only"
+            yield Finding("warning", "names_differ_by_case", f"{message}; rename one of them if they are one class")
 
 
 def _check_parts(dataset: Dataset) -> Iterator[Finding]:
