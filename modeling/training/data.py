@@ -52,7 +52,7 @@ def load_data(request: TrainRequest, emit: Emit) -> TrainingData:
     Raises:
         DataError: no network can be trained on them.
     """
-    dataset = open_dataset(request.data)
+    dataset = open_dataset(request.data, request.layout)
     report = scan_dataset(dataset, emit, request.cache)
     split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
     data = TrainingData(dataset, report, split)

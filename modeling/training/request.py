@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from modeling.data.layout import Layout
 from modeling.durable import STRICT, JsonRequest, Number, PathText
 from modeling.errors import ModelingError
 from modeling.networks.architectures import get_architecture
@@ -30,6 +31,7 @@ class TrainOptions(JsonRequest):
     max_error: the share of accepted images that may be wrong, which defines the accept thresholds; in (0, 1).
     deterministic: choose nothing by timing, and use only deterministic kernels; slower on a GPU.
     int8: also quantise the network, and publish the result if it is accurate enough (modeling.training.int8).
+    layout: what the folders of `data` are; None: found by their names and by what they hold.
     """
 
     data: PathText
@@ -48,6 +50,7 @@ class TrainOptions(JsonRequest):
     max_error: Annotated[Number, Field(gt=0, lt=1)] = 0.01
     deterministic: bool = False
     int8: bool = False
+    layout: Layout | None = None
 
     __pydantic_config__ = STRICT
 

@@ -10,8 +10,10 @@ from typing import Any, TextIO
 
 import click
 
+from modeling.data.layout import Layout
 from modeling.errors import DataError
 from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table, printable
+from orchestrator.cli.parameters import layout_option
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.home import cache_folder
 from orchestrator.contract.settings import get_settings
@@ -36,8 +38,9 @@ _BAR_WIDTH = 30
     "--quarantine", "quarantine", type=click.Path(dir_okay=False, path_type=Path),
     help="CSV for the images to check: unreadable, duplicate, in two classes, blank.",
 )  # fmt: skip
+@layout_option
 @json_option
-def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
+def scan(data: Path, quarantine: Path | None, layout: Layout | None, as_json: bool) -> None:
     """Check training DATA: unreadable images, duplicates, classes with too few images.
 
     DATA is as for `pigeonhole train`: a folder per class, folders train and test of such, MNIST idx files,
@@ -58,7 +61,7 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
     started = time.monotonic()
     try:
         with _progress() as emit:
-            dataset = open_dataset(data)
+            dataset = open_dataset(data, layout)
             report = scan_dataset(dataset, emit, cache_folder(get_settings()))
     except DataError as err:
         raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable

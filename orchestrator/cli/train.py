@@ -9,7 +9,7 @@ from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_message
-from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
+from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
@@ -72,6 +72,7 @@ from orchestrator.jobs.specs import TrainSpec
 @click.option(
     "--int8", is_flag=True, help="Also quantise the network to int8; published if its answers agree with the network's."
 )
+@layout_option
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from modeling.data.layout import Layout
 from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
 from modeling.evaluation.request import DataPart
 from modeling.names import path_to_text
@@ -32,19 +33,19 @@ def choose_data(data: Path) -> Path:
     return path
 
 
-def count_images(data: Path) -> tuple[int, tuple[str, ...]]:
+def count_images(data: Path, layout: Layout | None) -> tuple[int, tuple[str, ...]]:
     """The number of images in a data set to train on, and its labels; opens no image.
 
     Raises DataError where it is none, or its list of images shows that it cannot be trained on.
     """
     from modeling.data.forms.open import check_learnable, open_dataset  # numpy: only where labelled data is read
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, layout)
     check_learnable(dataset)
     return dataset.num_images, dataset.labels
 
 
-def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
+def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout | None) -> int:
     """The number of images in a data set, of which `part` will be evaluated; opens no image.
 
     Raises DataError where it is not a data set, or has images of a class that the model does not know. The evaluation
@@ -55,7 +56,7 @@ def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
     from modeling.data.forms.open import open_dataset
     from modeling.evaluation.predict import model_targets
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, layout)
     if part == "all":
         model_targets(dataset, np.arange(dataset.num_images), card.labels)
     return dataset.num_images

@@ -214,6 +214,7 @@ class PreparedEvaluate:
             data=str(self.data),
             part=self.spec.part,
             precision=self.spec.precision,
+            layout=self.spec.layout,
             output=self.claimed_output or None,
             idempotency_key=self.spec.idempotency_key,
         )
@@ -272,7 +273,7 @@ def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
         )
     if checked.weights is not None:
         check_weights(checked.architecture, checked.weights)
-    num_images, labels = count_images(checked.data)
+    num_images, labels = count_images(checked.data, checked.layout)
     return PreparedTrain(spec, checked, num_images, lacking_labels(checked.weights, labels))
 
 
@@ -280,7 +281,7 @@ def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluat
     model = pin_model(settings, spec.model)
     check_precision(model, spec.precision)
     data = choose_data(spec.data)
-    num_images = count_labelled(data, spec.part, model.card)
+    num_images = count_labelled(data, spec.part, model.card, spec.layout)
     return PreparedEvaluate(spec, model, data, _absolute(spec.output), num_images)
 
 

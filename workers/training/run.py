@@ -66,7 +66,14 @@ def _evaluate(request: EvaluateJobRequest, output: Path, context: WorkerContext)
     """The pinned model, if the store still has it, on this worker's device."""
     version = ModelStore(context.settings.models).resolve_pinned(request.model.ref, request.model.digest)
     wanted = EvaluateRequest(
-        version.path, Path(request.data), output, context.device, request.part, version.ref, request.precision
+        version.path,
+        Path(request.data),
+        output,
+        context.device,
+        request.part,
+        version.ref,
+        request.precision,
+        request.layout,
     )
     return {"task": "evaluate"} | wanted.to_json()
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from modeling.data.dataset import TRAIN, Dataset, Finding, Kind, Severity, abbreviate
 from modeling.data.forms.foreign import are_containers, foreign_layout, hint, lists_beside
-from modeling.data.forms.layouts import FirstLook, Layout, check_classes, choose_parts, look_into
+from modeling.data.forms.layouts import Looks, check_classes, choose_parts, look_into
+from modeling.data.layout import Layout
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import class_name, is_junk, is_text, path_to_text
@@ -45,6 +46,7 @@ class _Listing:
     parts: list[int] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    _starts: list[tuple[Path, int]] = field(default_factory=list)  # each class folder's first image
 
     def ignore(self, path: Path) -> None:
         """Count an entry that is not an image of a class."""
@@ -53,6 +55,7 @@ class _Listing:
     def add_class(self, folder: Path, part: int) -> int:
         """Add all image files below a class folder in a fixed order; returns their number."""
         before = len(self.files)
+        self._starts.append((folder, before))
         for path in _walk(folder):
             if _kind_of(path) == "image":
                 self.files.append(path)
@@ -63,6 +66,17 @@ class _Listing:
         self.targets += [target] * count
         self.parts += [part] * count
         return count
+
+    def shared_folders(self) -> list[str]:
+        """Names of folders that lie in several class folders, if none of these has images of its own."""
+        counts: Counter[str] = Counter()
+        ends = [start for _, start in self._starts[1:]] + [len(self.files)]
+        for (folder, start), end in zip(self._starts, ends, strict=True):
+            if self.files[start].parent == folder:  # a walk lists a folder's own files first
+                return []
+            above = len(str(folder)) + 1
+            counts.update({str(path)[above:].partition("/")[0] for path in self.files[start:end]})
+        return sorted(name for name, count in counts.items() if count > 1)
 
     def name_classes(self, folders: Sequence[str]) -> None:
         """Give the class folders of all parts their classes."""
@@ -80,21 +94,22 @@ def open_folders(path: Path, layout: Layout | None = None) -> Dataset:
     """
     listing = _Listing()
     names = _folder_names(path, listing)
-    looks = {name: look_into(path / name) for name in names}
-    if layout is None and (foreign := foreign_layout(path, looks)):
+    looks = Looks(path, names)
+    if layout is None and (foreign := foreign_layout(looks)):
         raise DataError(f"{path} looks like {foreign}; --layout classes takes its folders for classes all the same")
-    parts = choose_parts(path, looks, layout)
+    parts = choose_parts(looks, layout)
     if parts:
         listing.ignored["no part"] += len(names) - len(parts)
         return _open_parts(path, parts, listing)
     _check_classes(path, looks, listing)
     if layout is None:
         listing.findings += _check_containers(path, names)
-        listing.findings += check_classes(looks)
     listing.name_classes(names)
     for name in names:
         if not listing.add_class(path / name, TRAIN):
             raise _empty_class(path / name, path)
+    if layout is None:
+        listing.findings += check_classes(names, listing.shared_folders())
     check_num_labels(path, listing.classes)
     return _dataset("folders", path, listing)
 
@@ -133,7 +148,7 @@ def _check_part(path: Path, parts: Mapping[str, int], found: Mapping[int, Sequen
     folders = {part: path / name for name, part in parts.items()}
     train, classes = folders[TRAIN], found[TRAIN]
     if classes:
-        _check_classes(train, {name: look_into(train / name) for name in classes}, listing)
+        _check_classes(train, Looks(train, classes), listing)
     elif look_into(train).has_images:
         raise DataError(
             f"{train} holds images and no class folders, and a part holds a folder per class; sort its images into "
@@ -219,16 +234,16 @@ def _folder_names(path: Path, listing: _Listing) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_classes(path: Path, looks: Mapping[str, FirstLook], listing: _Listing) -> None:
+def _check_classes(path: Path, looks: Looks, listing: _Listing) -> None:
     """See that there are at least two class folders."""
-    if len(looks) > 1:
+    if len(looks.names) > 1:
         return
-    if not looks:
+    if not looks.names:
         num_loose = listing.ignored["loose"]
         loose = f" but {num_loose:,} images" if num_loose else ""
         raise DataError(f"{path} holds no class folders{loose}; {EXPECTED}{hint(path)}")
-    [(name, look)] = looks.items()
-    only = path / name
+    [name] = looks.names
+    only, look = path / name, looks.into(name)
     while look.holds_only_folders and len(look.folders) == 1:
         only /= look.folders[0]
         look = look_into(only)

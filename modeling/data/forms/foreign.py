@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modeling.data.dataset import TRAIN
-from modeling.data.forms.layouts import FirstLook, part_of
+from modeling.data.forms.layouts import Looks, part_of
 from modeling.names import path_to_text
 
 _LIST = "give a list of path,label as .csv"
@@ -41,19 +41,19 @@ _NAMED_FILES = (  # a pattern of names in lower case, and what it shows
 _MOST_ENTRIES = 20_000  # of a folder that are looked at for an error's hint
 
 
-def foreign_layout(path: Path, looks: Mapping[str, FirstLook]) -> str | None:
-    """What the folders of `path` are instead of classes or parts, and what to do; None if they may be either."""
-    names = {name.lower() for name in looks}
+def foreign_layout(looks: Looks) -> str | None:
+    """What the folders of a folder are instead of classes or parts, and what to do; None if they may be either."""
+    names = {name.lower() for name in looks.names}
     if {"blobs", "snapshots"} <= names:
         return "a Hugging Face cache; give a folder in snapshots"
     if {"annotations", "data", "imagesets"} <= names:
         return "ImageNet; give its folder Data/CLS-LOC/train, whose folders are the classes"
-    parts = {name for name in looks if part_of(name) is not None}
+    parts = [name for name in looks.names if part_of(name) is not None]
     if (kind := _pair(names)) or (parts and (kind := _note(names - {name.lower() for name in parts}))):
-        return _described(path, kind)
+        return _described(looks.path, kind)
     for name in parts:
-        if kind := _pair({inner.lower() for inner in looks[name].folders}):
-            return _described(path / name, kind)
+        if kind := _pair({inner.lower() for inner in looks.into(name).folders}):
+            return _described(looks.path / name, kind)
     return None
 
 

@@ -6,17 +6,15 @@ A part holds class folders, a class holds images. What names and looks leave ope
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from modeling.data.dataset import TEST, TRAIN, VALIDATION, Finding, abbreviate
+from modeling.data.layout import Layout
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import is_junk
-
-Layout = Literal["classes", "parts"]
 
 PART_FOLDERS = {
     "train": TRAIN, "training": TRAIN,
@@ -82,27 +80,42 @@ def look_into(folder: Path) -> FirstLook:
     return FirstLook(False, tuple(sorted(folders)))
 
 
-def choose_parts(path: Path, looks: Mapping[str, FirstLook], layout: Layout | None) -> dict[str, int]:
-    """The part that each folder of `path` is; empty if the folders are classes.
+class Looks:
+    """First looks into the folders of a folder, each taken when it is asked for, and once."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path, self.names = path, tuple(names)
+        self._taken: dict[str, FirstLook] = {}
+
+    def into(self, name: str) -> FirstLook:
+        """The first look into one of the folders."""
+        if name not in self._taken:
+            self._taken[name] = look_into(self.path / name)
+        return self._taken[name]
+
+
+def choose_parts(looks: Looks, layout: Layout | None) -> dict[str, int]:
+    """The part that each folder is; empty if the folders are classes.
 
     layout: what the operator says they are; folders that are no part are then left out.
 
     Raises:
         DataError: it cannot be told, or the folders are folds; the message says how to tell.
     """
-    parts = {name: part for name in looks if (part := part_of(name)) is not None}
-    if layout == "classes" or not looks:
+    names, path = looks.names, looks.path
+    parts = {name: part for name in names if (part := part_of(name)) is not None}
+    if layout == "classes" or not names:
         return {}
     if layout == "parts" and not parts:
         raise DataError(
-            f"{path} holds {abbreviate(list(looks))}, none of which is named as a part; rename them to train, val "
+            f"{path} holds {abbreviate(names)}, none of which is named as a part; rename them to train, val "
             "and test, or give a list of path, label and part"
         )
-    if layout == "parts" or len(parts) == len(looks):
+    if layout == "parts" or len(parts) == len(names):
         return parts
-    if len(set(parts.values())) > 1 or any(looks[name].holds_only_folders for name in parts):
-        raise _mixed(path, list(looks), list(parts))
-    _refuse_folds(path, looks)
+    if len(set(parts.values())) > 1 or any(looks.into(name).holds_only_folders for name in parts):
+        raise _mixed(path, names, list(parts))
+    _refuse_folds(looks)
     return {}
 
 
@@ -116,39 +129,37 @@ def _mixed(path: Path, names: Sequence[str], parts: Sequence[str]) -> DataError:
     )
 
 
-def _refuse_folds(path: Path, looks: Mapping[str, FirstLook]) -> None:
+def _refuse_folds(looks: Looks) -> None:
     """Folders named fold1, fold2; or split1, set_a and the like that hold the same folders and no images."""
-    names = [name.strip().lower() for name in looks]
+    names = [name.strip().lower() for name in looks.names]
     if len(names) < 2:
         return
-    are_slices = all(_SLICE.fullmatch(name) for name in names) and bool(_shared_folders(looks))
+    are_slices = all(_SLICE.fullmatch(name) for name in names)
+    if are_slices:
+        counts = Counter(inner for name in looks.names for inner in looks.into(name).folders)
+        are_slices = all(looks.into(name).holds_only_folders for name in looks.names) and max(counts.values()) > 1
     if are_slices or all(_FOLD.fullmatch(name) for name in names):
         raise DataError(
-            f"{path} holds {abbreviate(list(looks))}: folds of one data set, and nothing says which are to train on; "
-            "put them into folders train, val and test, or give a list of path, label and part; if they are classes, "
-            "give --layout classes"
+            f"{looks.path} holds {abbreviate(looks.names)}: folds of one data set, and nothing says which are to train "
+            "on; put them into folders train, val and test, or give a list of path, label and part; if they are "
+            "classes, give --layout classes"
         )
 
 
-def _shared_folders(looks: Mapping[str, FirstLook]) -> list[str]:
-    """The names of folders that lie in two class folders or more, if no class folder has images of its own."""
-    if not all(look.holds_only_folders for look in looks.values()):
-        return []
-    counts = Counter(name for look in looks.values() for name in look.folders)
-    return sorted(name for name, count in counts.items() if count > 1)
+def check_classes(names: Sequence[str], shared: Sequence[str]) -> Iterator[Finding]:
+    """Warnings where class folders could be something else.
 
-
-def check_classes(looks: Mapping[str, FirstLook]) -> Iterator[Finding]:
-    """Warnings where class folders could be something else."""
-    if len(looks) > 1 and (shared := _shared_folders(looks)):
+    shared: names of folders that lie in several of them, if none has images of its own.
+    """
+    if shared:
         yield Finding(
             "warning",
             "shared_folders",
-            f"the class folders {abbreviate(list(looks))} hold no images but folders of equal names "
+            f"the class folders {abbreviate(names)} hold no images but folders of equal names "
             f"({abbreviate(shared)}), whose images count for the class; if these are the classes, name the folders "
             "above them train, val and test, or give one of them",
         )
-    for name in looks:
+    for name in names:
         if part_of(name) in (VALIDATION, TEST):
             yield Finding(
                 "warning",

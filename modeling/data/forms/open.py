@@ -10,8 +10,8 @@ from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, 
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
 from modeling.data.forms.folders import EXPECTED, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx
-from modeling.data.forms.layouts import Layout
 from modeling.data.forms.lists import open_list
+from modeling.data.layout import Layout
 from modeling.data.lists.reader import LIST_SUFFIXES
 from modeling.errors import DataError
 from modeling.names import label_fault

@@ -227,7 +227,7 @@ def test_a_training_request_holds_what_is_asked_for_and_no_place_or_device(setti
     assert request.train == {
         "data": str(here / "digits"), "architecture": "cnn", "epochs": 3, "batch_size": None, "learning_rate": 0.1,
         "image_size": None, "seed": 0, "validation": 0.1, "test": 0.1, "weights": None, "weights_key": None,
-        "budget_s": None, "max_error": 0.01, "deterministic": False, "int8": False,
+        "budget_s": None, "max_error": 0.01, "deterministic": False, "int8": False, "layout": None,
     }  # fmt: skip
 
 
