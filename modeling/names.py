@@ -88,8 +88,15 @@ def other_unicode_form(root: str | Path, name: str) -> str | None:
     """
     if name.isascii():
         return None
-    forms = (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-    return next((form for form in forms if form != name and os.path.lexists(os.path.join(root, form))), None)  # noqa: PTH118 names may not be UTF-8
+    found: list[str] = []
+    for part in name.split("/"):
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        there = next((form for form in forms if os.path.lexists(os.path.join(root, *found, form))), None)  # noqa: PTH118 names may not be UTF-8
+        if there is None:
+            return None
+        found.append(there)
+    form = "/".join(found)
+    return form if form != name else None
 
 
 # Classes

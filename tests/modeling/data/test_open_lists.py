@@ -260,3 +260,31 @@ def test_a_summary_without_a_root_is_refused(tmp_path):
 def test_a_manifest_of_which_no_row_counts_is_refused(tmp_path):
     with pytest.raises(DataError, match="no row counts"):
         open_dataset(write(tmp_path / "out.csv", "path,status,label\n1.png,error,\n"))
+
+
+def test_labels_and_corrections_follow_the_rule_of_class_names(tmp_path):
+    make_images(tmp_path, "1.png", "2.png", "3.png", "4.png")
+    rows = "1.png,ok,cat ,\n2.png,ok,cat ,cat \n3.png,ok,e\u0301,\n4.png,ok,dog,\u00e9\n"
+    text = "path,status,label,corrected_label\n" + rows
+
+    dataset = open_dataset(write(tmp_path / "out.csv", text))
+
+    assert rows_of(dataset) == [("1.png", "cat"), ("2.png", "cat"), ("3.png", "\u00e9"), ("4.png", "\u00e9")]
+
+
+def test_a_label_that_cannot_be_seen_is_refused_with_its_line(tmp_path):
+    make_images(tmp_path, "1.png", "2.png")
+
+    with pytest.raises(
+        DataError, match=r"labels.csv, line 3: the label 'a\\u202eb' holds U\+202E, which cannot be seen"
+    ):
+        open_dataset(write(tmp_path / "labels.csv", "path,label\n1.png,cat\n2.png,a\u202eb\n"))
+
+
+def test_a_file_that_is_there_in_another_unicode_form_is_said_to_be(tmp_path):
+    make_images(tmp_path, "e\u0301p.png", "2.png")
+
+    with pytest.raises(
+        DataError, match=r"in another Unicode form \('\\xe9p.png' in the list, 'e\\u0301p.png' on the disk"
+    ):
+        open_dataset(write(tmp_path / "labels.csv", "path,label\n\u00e9p.png,cat\n2.png,dog\n"))
