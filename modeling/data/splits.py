@@ -23,7 +23,7 @@ from modeling.errors import DataError
 from modeling.names import from_cell, text_to_cell, to_cell, unescape_formula
 
 _COLUMNS = ("name", "label", "part", "sha256", "group")
-_UNREADABLE, _LEAKED = "unreadable", "leaked"
+_UNREADABLE, _LEAKED, _LOST = "unreadable", "leaked", "lost"
 
 
 def _no_indices() -> Targets:
@@ -36,6 +36,7 @@ class Split:
 
     unreadable: images that cannot be decoded; they are in no part.
     leaked: images in no part because they are duplicates of an official test or validation image.
+    lost: images that were in a part, and that the training could not read again (modeling.data.lost).
     """
 
     train: Targets
@@ -43,10 +44,11 @@ class Split:
     test: Targets
     unreadable: Targets = field(default_factory=_no_indices)
     leaked: Targets = field(default_factory=_no_indices)
+    lost: Targets = field(default_factory=_no_indices)
 
 
 class SplitRow(NamedTuple):
-    """One image in the split: `part` is train, validation, test, unreadable or leaked."""
+    """One image in the split: `part` is train, validation, test, unreadable, leaked or lost."""
 
     name: str
     label: str
@@ -153,8 +155,8 @@ def _keep_every_class(
 def split_rows(dataset: Dataset, report: DataReport, split: Split) -> list[SplitRow]:
     """The row of every image, in the order of the data set."""
     parts = [""] * dataset.num_images
-    chosen = (split.train, split.validation, split.test, split.unreadable, split.leaked)
-    for name, indices in zip((*PART_NAMES, _UNREADABLE, _LEAKED), chosen, strict=True):
+    chosen = (split.train, split.validation, split.test, split.unreadable, split.leaked, split.lost)
+    for name, indices in zip((*PART_NAMES, _UNREADABLE, _LEAKED, _LOST), chosen, strict=True):
         for index in indices.tolist():
             parts[index] = name
     return [
