@@ -36,12 +36,14 @@ class LostImage:
 class LostImages:
     """Reads the images of a training, and keeps those that are lost; threads may use it concurrently.
 
-    split: as it was drawn. digests: sha256 of each image's bytes, as the scan read them.
+    split: as it was drawn. digests: sha256 of each image's bytes, as the scan read them. most: the number that may be
+    lost; None: MOST_LOST of the images in use.
     """
 
     dataset: Dataset
     split: Split
     digests: tuple[str, ...]
+    most: int | None = None
     _lost: dict[int, LostImage] = field(default_factory=dict)
     _by_class: dict[int, Indices] = field(default_factory=dict)
     _num_reported: int = 0
@@ -104,7 +106,7 @@ class LostImages:
             self._lost.setdefault(index, LostImage(index, self.dataset.name(index), reason))
             lost = list(self._lost.values())
         in_use = len(self.split.train) + len(self.split.validation) + len(self.split.test)
-        if len(lost) > MOST_LOST * in_use:
+        if len(lost) > (MOST_LOST * in_use if self.most is None else self.most):
             raise DataError(
                 f"{len(lost):,} of {in_use:,} images are gone or have changed since they were scanned, more than "
                 f"{MOST_LOST:.0%}: {_names(lost, 3)}; leave the images as they are and train again"

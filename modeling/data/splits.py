@@ -23,7 +23,7 @@ from modeling.errors import DataError
 from modeling.names import from_cell, text_to_cell, to_cell, unescape_formula
 
 _COLUMNS = ("name", "label", "part", "sha256", "group")
-_UNREADABLE, _LEAKED, _LOST = "unreadable", "leaked", "lost"
+UNREADABLE, LEAKED, LOST = "unreadable", "leaked", "lost"
 
 
 def _no_indices() -> Targets:
@@ -156,7 +156,7 @@ def split_rows(dataset: Dataset, report: DataReport, split: Split) -> list[Split
     """The row of every image, in the order of the data set."""
     parts = [""] * dataset.num_images
     chosen = (split.train, split.validation, split.test, split.unreadable, split.leaked, split.lost)
-    for name, indices in zip((*PART_NAMES, _UNREADABLE, _LEAKED, _LOST), chosen, strict=True):
+    for name, indices in zip((*PART_NAMES, UNREADABLE, LEAKED, LOST), chosen, strict=True):
         for index in indices.tolist():
             parts[index] = name
     return [

@@ -28,6 +28,7 @@ from modeling.images.progress import Emit, Progress
 from modeling.networks.architectures import Architecture
 from modeling.training.fit.inputs import AnyImages, FitInputs
 from modeling.training.request import MIN_IMAGE_SIZE, TrainRequest
+from modeling.training.started import load_started, save_started
 
 MAX_TENSOR_BYTES = 8 << 30  # larger data sets are decoded again in every epoch
 _SHARE_OF_MEMORY = 0.4
@@ -56,21 +57,34 @@ class TrainingData:
         return replace(self, report=report, split=self.lost.left())
 
 
-def load_data(request: TrainRequest, emit: Emit) -> TrainingData:
-    """Open, scan and split the data.
+def load_data(request: TrainRequest, emit: Emit, *, keep: bool = False) -> TrainingData:
+    """Open, scan and split the data; or those that an earlier attempt started with.
+
+    keep: whether to keep them for a later attempt, in the request's work folder.
 
     Raises:
         DataError: no network can be trained on them.
     """
-    dataset = open_dataset(request.data, request.layout)
-    report = scan_dataset(dataset, emit, request.cache)
-    split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
-    data = TrainingData(dataset, report, split, LostImages(dataset, split, report.digests))
-    for finding in report.findings:
+    started = load_started(request, emit)
+    if started is None:
+        data = _opened(request, emit)
+        if keep:
+            save_started(request, data.dataset, data.report, data.split, emit)
+    else:
+        data = TrainingData(*started)
+    for finding in data.report.findings:
         if finding.severity == "warning":
             emit({"event": "warning", "text": finding.message})
     emit({"event": "data"} | data_facts(data))
+    data.lost.report(emit)
     return data
+
+
+def _opened(request: TrainRequest, emit: Emit) -> TrainingData:
+    dataset = open_dataset(request.data, request.layout)
+    report = scan_dataset(dataset, emit, request.cache)
+    split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
+    return TrainingData(dataset, report, split, LostImages(dataset, split, report.digests))
 
 
 def data_facts(data: TrainingData) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     _import_in_background([*first, "matplotlib.figure", "matplotlib.backends.backend_agg"])
     try:
         with deterministic_kernels(request.deterministic):
-            data = load_data(request, history)
+            data = load_data(request, history, keep=ranks.is_leader)
             deadline = None if request.budget_s is None else time.monotonic() + request.budget_s
             context = RunContext(request, device, ranks, history, "scratch", deadline)
             return finish(context, data, _fit(context, data), history.rows)
