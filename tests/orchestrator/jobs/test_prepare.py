@@ -231,6 +231,21 @@ def test_a_training_request_holds_what_is_asked_for_and_no_place_or_device(setti
     }  # fmt: skip
 
 
+def test_the_layout_of_the_data_is_part_of_the_request(settings, here, version):
+    (here / "digits/0").rename(here / "digits/train")
+    (here / "digits/1").rename(here / "digits/val")
+
+    training = prepare(settings, TrainSpec(Path("digits"), "mine", {"layout": "classes"}))
+    evaluation = prepare(settings, EvaluateSpec("digits", Path("digits"), part="test", layout="classes"))
+
+    assert (training.num_images, training.request(JOB).train["layout"]) == (4, "classes")
+    assert (evaluation.num_images, evaluation.request(JOB).layout) == (4, "classes")
+    with pytest.raises(DataError, match=r"give --layout classes if train, val are the classes"):
+        prepare(settings, TrainSpec(Path("digits"), "mine", {}))
+    with pytest.raises(ModelingError, match="layout"):
+        prepare(settings, TrainSpec(Path("digits"), "mine", {"layout": "folds"}))
+
+
 def test_weights_of_another_architecture_are_refused(settings, here, version):
     with pytest.raises(ModelingError, match="perceptron"):
         prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "digits", "architecture": "mlp"}))
