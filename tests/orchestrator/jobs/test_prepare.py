@@ -240,7 +240,7 @@ def test_the_layout_of_the_data_is_part_of_the_request(settings, here, version):
 
     assert (training.num_images, training.request(JOB).train["layout"]) == (4, "classes")
     assert (evaluation.num_images, evaluation.request(JOB).layout) == (4, "classes")
-    with pytest.raises(DataError, match=r"give --layout classes if train, val are the classes"):
+    with pytest.raises(DataError, match=r"digits/train holds one class only"):
         prepare(settings, TrainSpec(Path("digits"), "mine", {}))
     with pytest.raises(ModelingError, match="layout"):
         prepare(settings, TrainSpec(Path("digits"), "mine", {"layout": "folds"}))
