@@ -147,9 +147,13 @@ class LostImages:
         if new:
             emit({"event": "warning", "text": _left_out(new)})
 
+    def images(self) -> list[LostImage]:
+        """The lost images, in the order of the data set."""
+        return sorted(self._lost.values(), key=lambda image: image.index)
+
     def finding(self) -> Finding | None:
-        """The finding of a data report that names the lost images, in their order; None without any."""
-        lost = sorted(self._lost.values(), key=lambda image: image.index)
+        """The finding of a data report that names the lost images; None without any."""
+        lost = self.images()
         return Finding("warning", "lost", _left_out(lost)) if lost else None
 
 

@@ -247,12 +247,12 @@ def _check_classes(path: Path, looks: Looks, listing: _Listing) -> None:
     while look.holds_only_folders and len(look.folders) == 1:
         only /= look.folders[0]
         look = look_into(only)
-    known = hint(path)
-    if look.folders and not known:
-        raise DataError(
-            f"{path} holds one class only ({name}); if its folders {abbreviate(look.folders)} are it, give {only}"
-        )
-    raise DataError(f"{path} holds one class only ({name}); training needs two or more" + (known or f"; {EXPECTED}"))
+    advice = hint(path)
+    if look.folders:
+        advice = f"; if its folders {abbreviate(look.folders)} are it, give {only}{advice}"
+    else:
+        advice = f"; training needs two or more{advice or f'; {EXPECTED}'}"
+    raise DataError(f"{path} holds one class only ({name}){advice}")
 
 
 def check_num_labels(path: Path, labels: Sequence[str]) -> None:

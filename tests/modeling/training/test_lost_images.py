@@ -6,16 +6,18 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from modeling.data.dataset import Dataset
 from modeling.data.lost import LostImages
 from modeling.data.splits import Split
 from modeling.errors import DataError
 from modeling.training.request import TrainRequest
-from modeling.training.train import train
+from modeling.training.train import _share_lost, train
 from tests.support.images import GREY_4, encode, glyph, grey_png, make_class_folders
 
 SAME = ("model.safetensors", "model.json", "split.csv", "data_report.json", "evaluation.json", "quarantine.csv")
@@ -166,6 +168,23 @@ def test_a_training_with_int8_leaves_it_out_too(request_, base):
     assert card.training["int8"]["num_validation"] == card.metrics["num_validation"] - len(
         [text for text in warnings if "left out" in text]
     )
+
+
+def test_what_one_process_of_a_training_loses_all_leave_out(tmp_path):
+    dataset = Dataset("folders", tmp_path, ("a", "b"), np.array([0, 0, 1, 1]), files=(tmp_path / "x.png",) * 4)
+    split = Split(train=np.arange(4), validation=np.empty(0, dtype=np.int64), test=np.empty(0, dtype=np.int64))
+    lost = LostImages(dataset, split, ("",) * 4, most=3)
+    lost.add(1, "unreadable: No such file or directory")
+    others = torch.tensor([0, 1, 1, 0], dtype=torch.int32)
+    ranks = SimpleNamespace(size=2, sum=lambda counts: counts + others)
+
+    _share_lost(SimpleNamespace(ranks=ranks, device=torch.device("cpu")), SimpleNamespace(dataset=dataset, lost=lost))
+
+    assert lost.left().train.tolist() == [0, 3]
+    assert [image.reason for image in lost.images()] == [
+        "unreadable: No such file or directory",
+        "another process of this training could not read it again",
+    ]
 
 
 class KilledError(Exception):
