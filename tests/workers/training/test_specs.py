@@ -61,6 +61,7 @@ def test_an_evaluation_request_has_the_pinned_models_folder_and_the_workers_devi
         "output": "/jobs/e/evaluation.7",
         "device": "cuda:1",
         "precision": "auto",
+        "layout": None,
     }
 
 
