@@ -17,12 +17,14 @@ from orchestrator.contract.jobs.recovering_ledger import Patience, RecoveringLed
 from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings
+from workers.source_folder import SourceFolder
 
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
 
 PATIENCE_S = 120.0  # a server that is away for longer ends the slice; the parts on the disk are kept
 MODELS_KEPT = 4
+SOURCES_KEPT = 64
 
 
 class HomeAccessError(PigeonholeError):
@@ -113,6 +115,7 @@ class WorkerContext:
     device: str
     ring: Callable[[str, str], None]
     draining: Callable[[], bool] = field(default=lambda: False)
+    _sources: OrderedDict[str, SourceFolder] = field(default_factory=OrderedDict)
 
     def folder(self, job: str) -> JobFolder:
         """The folder of a job that exists on this machine.
@@ -125,6 +128,14 @@ class WorkerContext:
         except PermissionError as err:
             raise HomeAccessError(f"worker {self.worker} has no right to job {job}: {explain_os_error(err)}") from err
         return folder
+
+    def source_folder(self, job: str, root: str) -> SourceFolder:
+        """What this process knows of a job's source folder, from earlier slices too."""
+        source = self._sources.pop(job, None) or SourceFolder(root)
+        self._sources[job] = source
+        if len(self._sources) > SOURCES_KEPT:
+            self._sources.popitem(last=False)
+        return source
 
     @property
     def recovering_ledger(self) -> RecoveringLedger:

@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import shared_task
 
+from modeling.system_errors import trouble_of
 from orchestrator.contract.app import SLICE_TIME_LIMIT_S
 from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.messages import Doorbell
@@ -13,11 +14,14 @@ from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.child import reporting_activity, worker_context
 from workers.classify.slice import classify_slice
-from workers.context import HomeAccessError
+from workers.context import HomeAccessError, WorkerContext
 from workers.finalize.finalize import end_job
-from workers.training.run import run_process_job
+from workers.training.run import ProcessInterruptedError, run_process_job
+from workers.trouble import BackOff
 
 logger = logging.getLogger(__name__)
+
+_back_off = BackOff()
 
 _WORK = {CLASSIFY: classify_slice, TRAIN: run_process_job, FINALIZE: end_job}
 
@@ -40,12 +44,27 @@ def finalize_task(message: dict[str, Any]) -> None:
     _handle(FINALIZE, message)
 
 
+def _work(queue: str, job: str, context: WorkerContext) -> None:
+    """Work on a job; what this process or its disk lacks is waited for, and costs the job nothing."""
+    try:
+        _WORK[queue](job, context)
+    except SERVER_ERRORS:
+        raise
+    except Exception as err:
+        if trouble_of(err) is None and not isinstance(err, ProcessInterruptedError):
+            raise
+        _back_off.wait(job, context, err)
+        context.ring(queue, job)
+    else:
+        _back_off.reset()
+
+
 def _handle(queue: str, message: dict[str, Any]) -> None:
     """Work on the job of a doorbell; an invalid doorbell is logged and dropped."""
     try:
         job = Doorbell.parse(message, what=f"a doorbell on {queue}").job
         with reporting_activity(f"{queue} {job}") as context:
-            _WORK[queue](job, context)
+            _work(queue, job, context)
     except MessageError as err:
         logger.error("%s", err)  # noqa: TRY400 the message says everything
     except HomeAccessError as err:

@@ -13,6 +13,7 @@ from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import BatchDecoder
 from modeling.inference.prediction import Prediction
+from modeling.system_errors import trouble_of
 
 
 class Predictor(Protocol):
@@ -70,8 +71,10 @@ class BisectingPredictor:
             predictions = self._classifier.predict(np.stack(images), self._top_k)
         except Exception as err:
             _clear_frames(err)
-            self._check_classifier_works(err)
             out_of_memory = _is_out_of_memory(err)
+            if not out_of_memory and trouble_of(err) == "worker":
+                raise
+            self._check_classifier_works(err)
             if len(images) == 1:
                 if out_of_memory:
                     raise

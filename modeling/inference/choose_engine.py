@@ -44,6 +44,7 @@ from modeling.inference.timing import (
 from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelVersion
 from modeling.registry.version_folder import locked
+from modeling.system_errors import trouble_of
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,8 @@ def _make(classifier: Classifier, option: _Option, remembered: Choice, graph: Ne
         try:
             return _on(classifier, option.make().for_batch_size(remembered.batch_size), remembered)
         except Exception as err:  # whatever a library raises: the stored graph may be damaged
+            if trouble_of(err):
+                raise
             logger.warning("%s is built anew: %s", option.name, _reason(err))
             graph.forget()
     return None
@@ -215,6 +218,8 @@ def _compare(classifier: Classifier, options: Sequence[_Option], precision: Want
             engine = option.make()
             speed = _speed(classifier, engine, option.precision)
         except Exception as err:  # whatever a compiler raises: torch remains
+            if trouble_of(err):
+                raise  # the choice is final: no engine loses its place because files or memory are short now
             logger.warning("%s cannot be used: %s", option.name, _reason(err))
             refused[option.name] = _reason(err)
             continue
@@ -298,6 +303,8 @@ def _artifacts_folder(version: ModelVersion) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
         except OSError as err:
+            if trouble_of(err):
+                raise
             logger.warning("%s cannot keep engines (%s); they are built anew in every process", folder, err.strerror)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pigeonhole-engines-")))
         yield folder

@@ -11,6 +11,7 @@ from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
+from modeling.system_errors import trouble_of
 
 Source = Callable[[], bytes]
 """Reads one image's bytes; may raise ImageError or OSError."""
@@ -202,6 +203,8 @@ def _read(source: Source) -> bytes | ImageError:
     except ImageError as err:
         return err
     except OSError as err:
+        if trouble_of(err) == "worker":
+            raise
         return ImageError("unreadable", err.strerror or type(err).__name__)
 
 

@@ -51,6 +51,9 @@ def jobs(limit: int, active: bool, as_json: bool) -> None:
         print_message("no jobs")
 
 
+_NAMES = {"paused_reason": "because"}
+
+
 @click.command()
 @click.argument("job")
 @json_option
@@ -68,9 +71,9 @@ def status(job: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "trouble"):
+    for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "paused_reason", "trouble"):
         if facts.get(name):
-            click.echo(f"{name:10} {facts[name]}")
+            click.echo(f"{_NAMES.get(name, name):10} {facts[name]}")
     if record.kind == "classify":
         total = f"{record.num_images:,}{'' if record.listed else '+'}"
         done = "?" if record.state == "unknown" else f"{record.num_done:,}"
@@ -139,7 +142,8 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
                     record = snapshot.record
         assert record is not None
         if not record.ended:
-            print_message(f"job {job} is still {record.state} after {duration(timeout_s or 0)}")
+            why = f": {record.paused_reason}" if record.paused_reason else ""
+            print_message(f"job {job} is still {record.state} after {duration(timeout_s or 0)}{why}")
             sys.exit(ExitCode.TIMED_OUT)
         records.append(record)
     if as_json:

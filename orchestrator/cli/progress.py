@@ -35,7 +35,8 @@ def follow_to_end(client: JobClient, job: str, *, timeout_s: float | None = None
     with on_interrupt(job):
         last = _show_live(snapshots) if sys.stderr.isatty() else _show_lines(snapshots)
     if not last.record.ended:
-        print_message(f"job {job} has not ended within {duration(timeout_s or 0)}; it continues")
+        is_paused = f"it is paused: {last.record.paused_reason}" if last.record.state == "paused" else "it continues"
+        print_message(f"job {job} has not ended within {duration(timeout_s or 0)}; {is_paused}")
         sys.exit(ExitCode.TIMED_OUT)
     for warning in warnings(JobFolder.open(client.settings, job).events):
         print_message(warning, color="yellow")
@@ -96,6 +97,7 @@ def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
         shown[1] = _numbers(snapshot)
     if snapshot.server_away:
         warning = "the server is away, waiting for it"
+    warning = warning or record.paused_reason or record.trouble
     return Group(*shown, Text(warning, style="yellow")) if warning else Group(*shown)
 
 

@@ -104,6 +104,7 @@ _DESCRIPTIONS: dict[str, Callable[[Event], str]] = {
     "resumed": lambda event: f"resumed after epoch {event['epoch']}",
     "note": lambda event: str(event["text"]),
     "warning": lambda event: str(event["text"]),
+    "interrupted": lambda event: f"interrupted, and tried again: {event['text']}",
 }
 
 
@@ -200,7 +201,7 @@ class JobSnapshot:
     @property
     def eta_s(self) -> float | None:
         """Seconds left at this rate; None while the listing grows or the rate is 0."""
-        if not self.record.listed or self.images_per_sec <= 0:
+        if not self.record.listed or self.images_per_sec <= 0 or self.record.state == "paused":
             return None
         return (self.record.num_images - self.record.num_done) / self.images_per_sec
 
@@ -247,8 +248,8 @@ def describe(snapshot: JobSnapshot) -> str:
     if snapshot.server_away:
         return f"{record.job}: the server is away, waiting for it"
     if record.kind != CLASSIFY:
-        event = describe_event(record.progress)
-        return f"{record.job}: {record.state}, {event}" if event else f"{record.job}: {record.state}"
+        words = (record.state, describe_event(record.progress), record.paused_reason or record.trouble)
+        return f"{record.job}: {', '.join(filter(None, words))}"
     total = f"{record.num_images}" if record.listed else f"{record.num_images}+"
     parts = [f"{record.job}: {record.state}", f"{record.num_done}/{total} images"]
     if record.num_failed:
@@ -259,8 +260,8 @@ def describe(snapshot: JobSnapshot) -> str:
         parts.append(f"{snapshot.eta_s:,.0f} s left")
     if record.bound and not record.ended:
         parts.append(f"limited by {record.bound}")
-    if record.trouble:
-        parts.append(record.trouble)
+    if why := record.paused_reason or record.trouble:
+        parts.append(why)
     return ", ".join(parts)
 
 

@@ -35,6 +35,7 @@ class Source:
     is_stream: a pipe, whose writer may take long for the next path; nothing is read from it before it is needed.
     is_list: its paths were written by somebody, and are relative to a root that can be chosen.
     hint: what to say where there are no paths.
+    is_walked: its paths are those of files that were found in folders.
     """
 
     text: str  # as the operator wrote it
@@ -44,6 +45,7 @@ class Source:
     is_stream: bool = False
     is_list: bool = False
     hint: str = ""
+    is_walked: bool = False
 
     def peek(self, count: int = 1) -> list[str]:
         """The first paths, up to `count`; `paths` still yields them."""
@@ -184,6 +186,7 @@ class _Walk:
         descend: Callable[[tuple[str, ...]], bool],
     ) -> None:
         self._source = source
+        source.is_walked = True
         self._options = options
         self._wanted = wanted
         self._descend = descend

@@ -16,7 +16,7 @@ from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableE
 from orchestrator.contract.home import check_server, join_server
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
-from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter
+from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter, SourceFacts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -246,6 +246,7 @@ class Lister:
 
         Returns None if the job has ended meanwhile: cancelled, or with too many failed images.
         """
+        SourceFacts.of(self._request.root, walked=source.is_walked).write(self._folder.path)
         with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
             return self._write(source, on_listing)
 
@@ -274,7 +275,7 @@ class Lister:
             state = self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=limit)
             if state == "finalizing":
                 self._ring(FINALIZE, job)
-            elif self._ledger.queue_length(CLASSIFY) == 0:
+            elif state != "paused" and self._ledger.queue_length(CLASSIFY) == 0:
                 for _ in range(max(1, min(self._ledger.live_workers.num_listeners(CLASSIFY), num_shards))):
                     self._ring(CLASSIFY, job)
         except SERVER_ERRORS as err:

@@ -17,6 +17,7 @@ from modeling.inference.decoders import Source
 from modeling.inference.pipeline import BatchResult, predict_units
 from modeling.inference.prediction import Prediction
 from modeling.names import text_to_path
+from modeling.system_errors import trouble_of
 from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_shard
@@ -27,20 +28,18 @@ from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, IMAGE, POISON_DEATHS, Journal, Notes
 from workers.classify.open_shard import Commits, OpenShard
-from workers.classify.read import ImageReader
+from workers.classify.read import OF_PATHS, ImageReader, read_code
 from workers.context import WorkerContext
 from workers.leases import Leases
+from workers.source_folder import StorageAwayError, images_there_before
 
 logger = logging.getLogger(__name__)
 
 MAX_ERRORS = 3  # attempts at a shard that end in an unexpected error; then the job fails with that error
 BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 DISK_RETRY_S = 2.0
+WRITES_BEFORE_HAND_BACK = 3  # attempts to write a part by a worker that lacks files or memory
 DRAIN_GRACE_S = 8.0  # a stopping worker finishes a shard within this time, or hands it back
-
-
-class InputNotVisibleError(Exception):
-    """This worker cannot see the job's images; another worker may."""
 
 
 class HandBack(Exception):  # noqa: N818 control flow, not an error
@@ -60,32 +59,52 @@ def classify_slice(job: str, context: WorkerContext) -> None:
             more = ClassifySlice(context, folder, request, leases).run()
         except HandBack:
             logger.info("job %s: handing back unfinished shards", job)
-        except InputNotVisibleError as err:
-            logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says everything
-            ledger.report_trouble(job, str(err))
+        except StorageAwayError as err:
+            leases.state = _pause(job, context, err)
             more = False  # other workers ring for the job, and the sweep rings again for this one
         except (ModelingError, IntegrityError, MessageError) as err:
+            if trouble_of(err):
+                raise  # this worker hands its shards back, and waits
             logger.exception("job %s cannot continue", job)
             leases.state = ledger.cancel(job, reason=str(err))
         except SERVER_ERRORS:
             leases.abandon()  # the server was away for too long; that is no error of the job
             raise
         except Exception as err:
-            reason = f"{type(err).__name__}: {err}"[:500]
-            if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
-                leases.state = ledger.cancel(job, reason=reason)
-            else:
-                with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised below
-                    context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
-            leases.abandon()  # so that the attempt counts: a shard that breaks every worker must not be tried forever
-            if context.device != "cpu":
-                logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
-                os._exit(BROKEN_DEVICE_EXIT_CODE)
+            if trouble_of(err) is None:
+                _count_attempt(job, context, leases, err)
             raise
-    if not leases.job_goes_on:
+    if leases.state == "paused":
+        logger.info("job %s is paused", job)
+    elif not leases.job_goes_on:
         context.ring(FINALIZE, job)
     elif more:
         context.ring(CLASSIFY, job)
+
+
+def _pause(job: str, context: WorkerContext, err: StorageAwayError) -> str:
+    """Leave the job to workers that see its source, or pause it if there are none; returns its state."""
+    reason = f"worker {context.worker}: {err}"
+    logger.error("job %s: %s", job, reason)
+    able = context.ledger.live_workers.listeners(CLASSIFY)
+    return context.recovering_ledger.pause(job, reason, by="storage", worker=context.worker, workers=able)
+
+
+def _count_attempt(job: str, context: WorkerContext, leases: Leases, err: Exception) -> None:
+    """Let the leases run out, so that the attempt counts: a shard that breaks every worker must not be tried forever.
+
+    On a device other than the CPU this process ends.
+    """
+    reason = f"{type(err).__name__}: {err}"[:500]
+    if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
+        leases.state = context.recovering_ledger.cancel(job, reason=reason)
+    else:
+        with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised by the caller
+            context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
+    leases.abandon()
+    if context.device != "cpu":
+        logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
+        os._exit(BROKEN_DEVICE_EXIT_CODE)
 
 
 class ClassifySlice:
@@ -97,21 +116,35 @@ class ClassifySlice:
         self._folder = folder
         self._request = request
         self._leases = leases
+        self._source = context.source_folder(request.job, request.root)
         self._check_root()
         self._classifier = context.models.get(request.model, request.precision)
-        self._reader = ImageReader(
-            request.root, follow_symlinks=request.follow_symlinks, max_file_bytes=context.settings.max_file_bytes
-        )
+        self._reader = self._new_reader()
         self._deadline: float | None = None  # set at the first claim: a process's first decoder takes seconds to start
         self._draining_since: float | None = None
+        self._failed_writes = 0  # in a row
         self._open: deque[OpenShard] = deque()
         self._risky: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
 
     def _check_root(self) -> None:
-        """Raises InputNotVisibleError where this machine does not see the images: another worker must read them."""
-        if not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may not be UTF-8
-            raise InputNotVisibleError(f"worker {self._context.worker} does not see the folder {self._request.root}")
+        """Raises StorageAwayError where this machine does not see the images: another worker must read them."""
+        if self._source.away:
+            self._look_at_root()
+        elif not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may not be UTF-8
+            raise StorageAwayError(f"does not see the folder {self._request.root}")
+
+    def _look_at_root(self, *, failing: bool = False) -> None:
+        """Look for images that were there before. Raises StorageAwayError if none is there."""
+        self._source.require_there(partial(images_there_before, self._folder, self._request.root), failing=failing)
+
+    def _new_reader(self) -> ImageReader:
+        return ImageReader(
+            self._request.root,
+            follow_symlinks=self._request.follow_symlinks,
+            max_file_bytes=self._context.settings.max_file_bytes,
+            on_storage_error=partial(self._look_at_root, failing=True),
+        )
 
     def run(self) -> bool:
         """Claim, predict and commit, one shard after another, reading ahead into the next.
@@ -150,6 +183,8 @@ class ClassifySlice:
         """The next shard to work on; None when the slice is over."""
         while not self._is_over():
             claim = self._ledger.claim(self._request.job, self._context.worker, self._context.settings.lease_s)
+            if claim == "paused" and self._end_pause():
+                continue
             if isinstance(claim, str):
                 self._more = False
                 if claim != "none":
@@ -161,6 +196,11 @@ class ClassifySlice:
                 paths = read_shard(self._folder.path, claim.shard)
                 return OpenShard(claim, paths, decides)
         return None
+
+    def _end_pause(self) -> bool:
+        """Let the job go on if it was paused because its source was away, and this worker sees it."""
+        self._look_at_root()
+        return self._ledger.unpause(self._request.job, by="storage") != "paused"
 
     def _is_over(self) -> bool:
         """Whether no further shard should be claimed."""
@@ -208,8 +248,26 @@ class ClassifySlice:
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
         """Write the part unless it exists, then commit what is on the disk; repeat until a whole part is there."""
+        self._source.remember(self._reader.last_read)
+        self._check_missing(shard)
         while not (self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim)):
             self._raise_if_stopped()
+
+    def _check_missing(self, shard: OpenShard) -> None:
+        """Before rows say that images are missing: see that the source is there, and that they still are.
+
+        Raises StorageAwayError if the source is not what was listed, HandBack if it was away only for a moment.
+        """
+        missing = {row.path: row.prediction.error_code for row in shard.rows if row.prediction.error_code in OF_PATHS}
+        if not missing:
+            return
+        self._look_at_root()
+        reader = self._new_reader()
+        for path, code in missing.items():
+            if read_code(reader, path) != code:
+                logger.warning("job %s: %s was %s and is so no longer", self._request.job, path, code)
+                raise HandBack
+        self._look_at_root()
 
     def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
         """Write the part. On a disk error, which may pass, report it in the job's record, pause, and return False."""
@@ -228,8 +286,12 @@ class ClassifySlice:
             logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
             trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
             self._ledger.report_trouble(self._request.job, trouble)
+            self._failed_writes += 1
+            if trouble_of(err) == "worker" and self._failed_writes >= WRITES_BEFORE_HAND_BACK:
+                raise  # another worker may be able to
             time.sleep(DISK_RETRY_S)
             return False
+        self._failed_writes = 0
         return True
 
     def _commit_written(self, claim: Claim, trailer: PartTrailer) -> None:

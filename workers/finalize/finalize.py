@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from modeling.errors import ModelingError
 from modeling.names import path_to_text
 from modeling.registry.store import ModelStore
+from modeling.system_errors import trouble_of
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
@@ -56,6 +57,8 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err))
     except (PigeonholeError, ModelingError) as err:
+        if trouble_of(err):
+            raise  # this worker waits, and tries again
         logger.exception("job %s cannot be published", folder.job)
         return make_outcome("failed", record, error=str(err))
     return None

@@ -16,6 +16,7 @@ from typing import IO, Any
 from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, write_durable
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
+from modeling.system_errors import TROUBLE_OF_ERRNO
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
@@ -29,7 +30,7 @@ from orchestrator.contract.ledger.stages import name_bound, stage_rates
 from workers.finalize.lease import FinalizeLease
 
 _COPY_BYTES = 1 << 20
-TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
+TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, *TROUBLE_OF_ERRNO}
 
 
 class BadPartError(IntegrityError):

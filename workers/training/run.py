@@ -17,6 +17,7 @@ from modeling.durable import replace_durably, sync, sync_tree
 from modeling.errors import ModelingError
 from modeling.evaluation.request import EvaluateRequest
 from modeling.registry.store import ModelStore
+from modeling.system_errors import trouble_of
 from modeling.training.process import CHILD_ENVIRONMENT
 from modeling.training.request import TrainRequest
 from orchestrator.contract.jobs.job_folder import JobFolder
@@ -93,6 +94,10 @@ def launcher(*, distributed: bool) -> list[str]:
     return [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_gpus)]
 
 
+class ProcessInterruptedError(Exception):
+    """The process could not open files, or its storage was away; trying again may help."""
+
+
 class ProcessFailedError(Exception):
     """The process ended without a result; the message is for the operator."""
 
@@ -117,6 +122,8 @@ def run_process_job(job: str, context: WorkerContext) -> None:
                 raise ProcessFailedError(f"{claim.attempt - 1} workers died while they ran it")
             finished = spec.result.exists() or process_job.run(claim)
         except (ProcessFailedError, ModelingError) as err:
+            if trouble_of(err):
+                raise  # this worker hands the job back, and waits
             ledger.cancel(job, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
@@ -146,6 +153,7 @@ class ProcessJob:
         self.leases: Leases | None = None
         self.drained = False
         self._stopped = False
+        self._interrupted = ""  # the last event of a process that trying again may help
 
     def run(self, claim: Claim) -> bool:
         """Run the process; True when its result is in the job folder, False when it was stopped.
@@ -164,6 +172,8 @@ class ProcessJob:
                 return True
             if self._stopped or self._worker_is_stopping(code):
                 return False
+            if self._interrupted:
+                raise ProcessInterruptedError(f"the {self._spec.name} was interrupted: {self._interrupted}")
             if error or code > 0 or not deaths_left:
                 raise ProcessFailedError(error or self._describe_crash(code))
             again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
@@ -243,6 +253,7 @@ class ProcessJob:
                 "job %s: the %s wrote a line that is not an event: %r", self._folder.job, self._spec.name, line[:200]
             )
             return None
+        self._interrupted = str(event.get("text")) if event.get("event") == "interrupted" else ""
         if is_error:
             return str(event.get("error"))
         try:

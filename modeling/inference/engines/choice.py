@@ -7,6 +7,7 @@ from typing import Literal
 
 from modeling.durable import STRICT, Number, decode_json, validated
 from modeling.errors import ModelFormatError
+from modeling.system_errors import trouble_of
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
@@ -54,7 +55,9 @@ def read_choice(path: Path) -> Choice | None:
     try:
         choice = validated(Choice, decode_json(path.read_bytes(), str(path)), str(path), whole=False)
         usable = choice.speed > 0
-    except (OSError, ModelFormatError, KeyError):
+    except (OSError, ModelFormatError, KeyError) as err:
+        if trouble_of(err):
+            raise
         return None
     return choice if usable else None
 

@@ -12,7 +12,9 @@ jobs/<job>/
     training.log      the output of libraries in it  (train; evaluation.log)
     model/            the trained model, before it is published (train)
     evaluation/       figures, predictions, report; copied to the requested output (evaluate)
+    source.json       how the source was seen while it was listed (classify)
     cancel            empty; exists if the operator cancelled the job
+    paused.json       who paused the job, and why; exists while it is paused
     summary.json      facts of the published manifest
     outcome.json      how the job ended; exists exactly if it has ended
 """
@@ -28,6 +30,7 @@ from modeling.durable import link_once, replace_durably, sync, temporary_beside,
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, parse_request
+from orchestrator.contract.ledger.ledger import PausedBy
 from orchestrator.contract.messages import JOB_ID, Versioned
 from orchestrator.contract.settings import Settings
 
@@ -45,6 +48,14 @@ class Outcome(Versioned):
     too_many_failures: bool = False
     result: str | None = None  # path of the manifest or of the evaluation's folder, or the model's reference
     error: str | None = None
+
+
+class Pause(Versioned):
+    """Why a job is paused."""
+
+    by: PausedBy
+    reason: str
+    since: datetime
 
 
 def new_job_id(kind: Kind) -> str:
@@ -68,6 +79,7 @@ class JobFolder:
         self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
         self._outcome = self.path / "outcome.json"
+        self._pause = self.path / "paused.json"
         self._active = settings.active / job
 
     @classmethod
@@ -118,6 +130,20 @@ class JobFolder:
     def cancel_requested(self) -> bool:
         return (self.path / "cancel").exists()
 
+    def pause(self) -> Pause | None:
+        """Why the job is paused; None while it is not."""
+        return Pause.read(self._pause)
+
+    def write_pause(self, by: PausedBy, reason: str) -> None:
+        """Record that the job is paused, for a server that forgets it."""
+        pause = Pause(by=by, reason=reason, since=datetime.now(UTC))
+        replace_durably(self._pause, pause.model_dump_json(indent=2).encode(), mode=None)
+
+    def withdraw_pause(self, by: PausedBy) -> None:
+        """Remove the record of a pause, if it is one of `by`."""
+        if (pause := self.pause()) is not None and pause.by == by:
+            self._pause.unlink(missing_ok=True)
+
     def write_outcome(self, outcome: Outcome) -> Outcome:
         """Write how the job ended; the first outcome stays, and is returned."""
         with temporary_beside(self._outcome) as temporary:
@@ -131,7 +157,14 @@ class JobFolder:
 
     def remove_temporaries(self) -> None:
         """Remove what an ended job does not need: files of writers that died, checkpoints, results of lost claims."""
-        for pattern in (".*.tmp", "parts/.*.tmp", "training/*.checkpoint", "training/*.damaged", "training/.*.tmp"):
+        for pattern in (
+            "paused.json",
+            ".*.tmp",
+            "parts/.*.tmp",
+            "training/*.checkpoint",
+            "training/*.damaged",
+            "training/.*.tmp",
+        ):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         for result in (self.model, self.evaluation):

@@ -3,19 +3,23 @@
 `listing` holds one JSON string a line (a path may hold a newline, a JSON string cannot), relative to the
 job's root. `listing.index` holds one record of fixed width a shard: offset, length and count, so that a
 worker reads its shard and nothing else. Both only grow. `listing.json` appears when the listing is complete.
+`source.json` keeps how the lister saw the source.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Self
 
 from modeling.durable import replace_durably, sync_file
+from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.messages import Versioned
 
 _RECORD = "{offset:015d} {length:015d} {count:09d}\n"
+_SOURCE_FILE = "source.json"
 _RECORD_BYTES = len(_RECORD.format(offset=0, length=0, count=0))
 
 
@@ -26,6 +30,48 @@ class ListingFacts(Versioned):
     num_shards: int
     sha256: str
     skipped: Mapping[str, int]  # files that were left out, by reason: hidden, `.txt`, ...
+
+
+class SourceFacts(Versioned):
+    """The source as the lister saw it.
+
+    walked: its files were found by reading folders, so all were there; the paths of a list may name none.
+    device: of the root, as `machine` numbers devices: other machines, and this one once it has started again or in
+    another container, may number them otherwise.
+    """
+
+    walked: bool
+    machine: str
+    device: int
+
+    @classmethod
+    def of(cls, root: str, *, walked: bool) -> Self:
+        return cls(walked=walked, machine=_machine(), device=_device(root))
+
+    def may_have_moved(self, root: str) -> bool:
+        """Whether the root is on another device than it was for the lister, as far as this machine can tell."""
+        return self.machine == _machine() and self.device != _device(root)
+
+    def write(self, folder: Path) -> None:
+        replace_durably(folder / _SOURCE_FILE, self.model_dump_json(indent=2).encode(), mode=None)
+
+
+def read_source_facts(folder: Path) -> SourceFacts | None:
+    """How the lister saw the source; None for a job of an earlier release."""
+    return SourceFacts.read(folder / _SOURCE_FILE)
+
+
+def _machine() -> str:
+    """What devices are numbered by: the start of the system, and the mounts that this process sees."""
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/mnt')}"  # noqa: PTH115
+
+
+def _device(root: str) -> int:
+    """The number of the root's device; 0 if the root cannot be seen."""
+    try:
+        return os.stat(text_to_path(root)).st_dev  # noqa: PTH116 the name may not be UTF-8
+    except OSError:
+        return 0
 
 
 class ListingWriter:

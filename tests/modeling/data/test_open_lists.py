@@ -272,15 +272,6 @@ def test_labels_and_corrections_follow_the_rule_of_class_names(tmp_path):
     assert rows_of(dataset) == [("1.png", "cat"), ("2.png", "cat"), ("3.png", "\u00e9"), ("4.png", "\u00e9")]
 
 
-def test_a_label_that_cannot_be_seen_is_refused_with_its_line(tmp_path):
-    make_images(tmp_path, "1.png", "2.png")
-
-    with pytest.raises(
-        DataError, match=r"labels.csv, line 3: the label 'a\\u202eb' holds U\+202E, which cannot be seen"
-    ):
-        open_dataset(write(tmp_path / "labels.csv", "path,label\n1.png,cat\n2.png,a\u202eb\n"))
-
-
 def test_a_file_that_is_there_in_another_unicode_form_is_said_to_be(tmp_path):
     make_images(tmp_path, "e\u0301p.png", "2.png")
 
