@@ -161,6 +161,7 @@ def test_only_workers_that_are_alive_count(settings, folder):
         (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=True), 20.0, 3.0),
         (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=False), 20.0, None),
         (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=True), 0.0, None),
+        (JobRecord(JOB, "classify", "paused", num_images=100, num_done=40, listed=True), 20.0, None),
     ],
 )
 def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record, rate, eta_s):
@@ -188,6 +189,14 @@ def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record
             f"{JOB}: succeeded, 5/5 images",
         ),
         (JobSnapshot(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
+        (
+            JobSnapshot(JobRecord(JOB, "train", "running", 5, trouble="Too many open files"), 0.0, 1),
+            f"{JOB}: running, Too many open files",
+        ),
+        (
+            JobSnapshot(JobRecord(JOB, "classify", "paused", 5, 2, listed=True, paused_reason="/in is empty"), 0.0, 1),
+            f"{JOB}: paused, 2/5 images, /in is empty",
+        ),
         (
             JobSnapshot(JobRecord(JOB, "classify", "running", 5), 0.0, 0, server_away=True),
             f"{JOB}: the server is away, waiting for it",
