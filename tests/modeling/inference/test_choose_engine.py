@@ -178,6 +178,40 @@ def test_a_damaged_memory_of_the_choice_is_made_anew(tmp_path):
     assert remembered(version)["engine"]
 
 
+@pytest.mark.parametrize("failing", ["engine", "choice"])
+def test_the_choice_stays_where_files_cannot_be_opened_now(tmp_path, monkeypatch, failing):
+    version = publish_model(tmp_path / "models", "digits")
+    load_fastest(version)
+    before = remembered(version)
+
+    def fail(*args, **kwargs):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        if failing == "choice":
+            patch.setattr(choose_engine, "read_choice", fail)
+        else:
+            patch.setattr(choose_engine, "_on", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            load_fastest(version)
+
+    assert remembered(version) == before
+
+
+def test_no_engine_loses_its_place_because_files_cannot_be_opened_now(tmp_path, monkeypatch):
+    version = publish_model(tmp_path / "models", "digits")
+
+    def fail(*args, **kwargs):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(choose_engine, "_speed", fail)
+
+    with pytest.raises(OSError, match="Too many open files"):
+        load_fastest(version)
+
+    assert list(version.artifacts.glob("auto-*.json")) == []
+
+
 def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatch):
     store = ModelStore(tmp_path / "models")
     store.publish(make_random_model(tmp_path / "staged"), "shapes")

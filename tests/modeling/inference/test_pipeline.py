@@ -363,6 +363,17 @@ def test_a_size_that_did_not_fit_is_not_tried_by_the_next_slice_either():
     assert [len(batch) for batch in classifier.batches].count(8) == 1
 
 
+def test_a_classifier_that_lacks_descriptors_blames_no_image():
+    def fail(brightness):
+        classifier.before = lambda brightness: None  # the next attempt would succeed
+        raise OSError(24, "Too many open files")
+
+    classifier = FakeClassifier(before=fail)
+
+    with pytest.raises(OSError, match="Too many open files"):
+        run([sources(*range(8))], classifier, batch_size=8)
+
+
 def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_are_tried():
     held: list[weakref.ref] = []
 
