@@ -16,7 +16,7 @@ CONTRACT = "orchestrator.contract"
 # Each imports only what stands to its right.
 MODELING_ROOMS = (
     "training", "explain", "exchange", "evaluation", "report", "inference", "data", "networks", "registry", "metrics",
-    "images", "durable", "names", "system_errors", "errors",
+    "images", "durable", "names", "errors",
 )  # fmt: skip
 ORCHESTRATOR_ROOMS = ("cli", "jobs", "stack", "demo", "contract")
 CONTRACT_ROOMS = ("jobs", "ledger")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from modeling.errors import trouble_of
 from modeling.names import text_to_path
-from modeling.system_errors import trouble_of
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import count_shards, read_shard, read_source_facts

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import shared_task
 
-from modeling.system_errors import trouble_of
+from modeling.errors import trouble_of
 from orchestrator.contract.app import SLICE_TIME_LIMIT_S
 from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.messages import Doorbell
@@ -48,10 +48,11 @@ def _work(queue: str, job: str, context: WorkerContext) -> None:
     """Work on a job; what this process or its disk lacks is waited for, and costs the job nothing."""
     try:
         _WORK[queue](job, context)
-    except SERVER_ERRORS:
-        raise
     except Exception as err:
-        if trouble_of(err) is None and not isinstance(err, ProcessInterruptedError):
+        trouble = trouble_of(err)
+        if isinstance(err, SERVER_ERRORS) and trouble != "worker":
+            raise
+        if trouble is None and not isinstance(err, ProcessInterruptedError):
             raise
         _back_off.wait(job, context, err)
         context.ring(queue, job)

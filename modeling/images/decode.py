@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from modeling.errors import ImageError
@@ -80,6 +81,7 @@ def loaded_image(data: bytes, *, min_side: int, max_pixels: int) -> Iterator[tup
 
     Raises:
         ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
+        MemoryError: memory is short.
     """
     if not data:
         raise ImageError("empty", "the file is empty (0 bytes)")
@@ -100,7 +102,18 @@ def loaded_image(data: bytes, *, min_side: int, max_pixels: int) -> Iterator[tup
     except ImageError:
         raise
     except Exception as err:
+        if isinstance(err, MemoryError) and _memory_is_short(max_pixels):
+            raise  # this process's trouble, not the image's
         raise _image_error(err, data) from err
+
+
+def _memory_is_short(max_pixels: int) -> bool:
+    """Whether the pixels of the largest image that is read would not fit in memory now."""
+    try:
+        np.empty(4 * max_pixels, dtype=np.uint8)  # never touched, so it costs nothing
+    except MemoryError:
+        return True
+    return False
 
 
 def _is_within(size: Size, max_pixels: int) -> bool:

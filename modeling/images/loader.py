@@ -10,9 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from modeling.errors import ImageError
+from modeling.errors import ImageError, trouble_of
 from modeling.images.cores import num_cores
-from modeling.system_errors import trouble_of
 
 MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
 PAUSES_S = (0.1, 0.3, 1.0)  # before a file is read again, after an error that says nothing about it

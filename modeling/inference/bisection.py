@@ -8,12 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.errors import ImageError
+from modeling.errors import ImageError, trouble_of
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import BatchDecoder
 from modeling.inference.prediction import Prediction
-from modeling.system_errors import trouble_of
 
 
 class Predictor(Protocol):

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from modeling.durable import replace_durably
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import (
     GPU,
@@ -44,7 +44,6 @@ from modeling.inference.timing import (
 from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelVersion
 from modeling.registry.version_folder import locked
-from modeling.system_errors import trouble_of
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from modeling.errors import ImageError
+from modeling.errors import ImageError, trouble_of
 from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
-from modeling.system_errors import trouble_of
 
 Source = Callable[[], bytes]
 """Reads one image's bytes; may raise ImageError or OSError."""

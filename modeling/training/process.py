@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from modeling.durable import decode_json
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.images.progress import Emit
-from modeling.system_errors import trouble_of
 
 # Environment variables that the parent sets for this process unless they are already set. By default glibc returns
 # large buffers to the kernel after every use, which costs a training on a CPU at least a tenth of its time. OpenMP

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import pytest
+import redis
 
 from orchestrator.contract.jobs.job_folder import JobFolder, new_job_id
 from orchestrator.contract.jobs.requests import TrainJobRequest
@@ -75,6 +76,20 @@ def test_what_a_worker_lacks_is_reported_and_tried_again(handle, folder, context
     context.models.error = None
     handle({"version": 1, "job": folder.job})
     assert (ledger.record(folder.job).state, ledger.record(folder.job).trouble) == ("finalizing", "")
+
+
+def test_a_server_that_cannot_be_reached_for_want_of_descriptors_is_waited_for_too(handle, folder, context, bells):
+    err = redis.ConnectionError("Error 24 connecting to unix socket")
+    err.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    context.models.error = err
+
+    handle({"version": 1, "job": folder.job})
+    assert bells.rung == [("classify", folder.job)]
+
+    context.models.error = redis.ConnectionError("Connection refused")
+    context.models.error.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    handle({"version": 1, "job": folder.job})
+    assert bells.rung == [("classify", folder.job)]
 
 
 def test_an_error_of_another_kind_is_not_waited_for(handle, folder, context, bells):

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 from modeling.data.lists.faults import MISSING, hint
-from modeling.errors import ImageError
+from modeling.errors import ImageError, trouble_of
 from modeling.names import text_to_path
-from modeling.system_errors import trouble_of
 
 _CODES = {
     errno.ENOENT: ("missing", "there is no such file"),
@@ -21,8 +20,6 @@ _CODES = {
     errno.EPERM: ("permission", "the worker may not read this file"),
 }
 
-
-OF_PATHS = frozenset({"missing", "permission", "outside_root"})  # codes that a root which is away would give, too
 
 # Pauses before an image is tried again, after an error that says nothing about the image.
 PAUSES_S = {"storage": (0.1, 0.3, 1.0), "worker": (0.1, 0.3, 1.0, 2.0)}
@@ -58,7 +55,7 @@ class ImageReader:
     def read(self, path: str) -> bytes:
         """The bytes of the file `path`, relative to the root.
 
-        Errors of the storage and of the worker are tried again; `modeling.system_errors` says which these are.
+        Errors of the storage and of the worker are tried again; `modeling.errors` says which these are.
 
         Raises:
             ImageError: missing, permission, outside_root, not_a_file, too_large or unreadable.

@@ -12,12 +12,10 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from modeling.errors import ImageError, ModelingError
+from modeling.errors import ImageError, ModelingError, trouble_of
 from modeling.inference.decoders import Source
 from modeling.inference.pipeline import BatchResult, predict_units
 from modeling.inference.prediction import Prediction
-from modeling.names import text_to_path
-from modeling.system_errors import trouble_of
 from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_shard
@@ -28,10 +26,10 @@ from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, IMAGE, POISON_DEATHS, Journal, Notes
 from workers.classify.open_shard import Commits, OpenShard
-from workers.classify.read import OF_PATHS, ImageReader, read_code
+from workers.classify.source import JobSource
 from workers.context import WorkerContext
 from workers.leases import Leases
-from workers.source_folder import StorageAwayError, images_there_before
+from workers.source_folder import StorageAwayError
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +62,16 @@ def classify_slice(job: str, context: WorkerContext) -> None:
             more = False  # other workers ring for the job, and the sweep rings again for this one
         except (ModelingError, IntegrityError, MessageError) as err:
             if trouble_of(err):
-                raise  # this worker hands its shards back, and waits
+                raise
             logger.exception("job %s cannot continue", job)
             leases.state = ledger.cancel(job, reason=str(err))
-        except SERVER_ERRORS:
-            leases.abandon()  # the server was away for too long; that is no error of the job
-            raise
         except Exception as err:
-            if trouble_of(err) is None:
+            trouble = trouble_of(err)
+            if isinstance(err, SERVER_ERRORS) and trouble != "worker":
+                leases.abandon()  # the server was away for too long; that is no error of the job
+            elif trouble is None:
                 _count_attempt(job, context, leases, err)
-            raise
+            raise  # with any other trouble this worker hands its shards back, and waits
     if leases.state == "paused":
         logger.info("job %s is paused", job)
     elif not leases.job_goes_on:
@@ -116,35 +114,15 @@ class ClassifySlice:
         self._folder = folder
         self._request = request
         self._leases = leases
-        self._source = context.source_folder(request.job, request.root)
-        self._check_root()
+        self._source = JobSource(context, folder, request)
         self._classifier = context.models.get(request.model, request.precision)
-        self._reader = self._new_reader()
+        self._reader = self._source.reader
         self._deadline: float | None = None  # set at the first claim: a process's first decoder takes seconds to start
         self._draining_since: float | None = None
         self._failed_writes = 0  # in a row
         self._open: deque[OpenShard] = deque()
         self._risky: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
-
-    def _check_root(self) -> None:
-        """Raises StorageAwayError where this machine does not see the images: another worker must read them."""
-        if self._source.away:
-            self._look_at_root()
-        elif not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may not be UTF-8
-            raise StorageAwayError(f"does not see the folder {self._request.root}")
-
-    def _look_at_root(self, *, failing: bool = False) -> None:
-        """Look for images that were there before. Raises StorageAwayError if none is there."""
-        self._source.require_there(partial(images_there_before, self._folder, self._request.root), failing=failing)
-
-    def _new_reader(self) -> ImageReader:
-        return ImageReader(
-            self._request.root,
-            follow_symlinks=self._request.follow_symlinks,
-            max_file_bytes=self._context.settings.max_file_bytes,
-            on_storage_error=partial(self._look_at_root, failing=True),
-        )
 
     def run(self) -> bool:
         """Claim, predict and commit, one shard after another, reading ahead into the next.
@@ -199,7 +177,7 @@ class ClassifySlice:
 
     def _end_pause(self) -> bool:
         """Let the job go on if it was paused because its source was away, and this worker sees it."""
-        self._look_at_root()
+        self._source.look()
         return self._ledger.unpause(self._request.job, by="storage") != "paused"
 
     def _is_over(self) -> bool:
@@ -248,26 +226,10 @@ class ClassifySlice:
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
         """Write the part unless it exists, then commit what is on the disk; repeat until a whole part is there."""
-        self._source.remember(self._reader.last_read)
-        self._check_missing(shard)
+        if not self._source.confirms(shard.rows):
+            raise HandBack
         while not (self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim)):
             self._raise_if_stopped()
-
-    def _check_missing(self, shard: OpenShard) -> None:
-        """Before rows say that images are missing: see that the source is there, and that they still are.
-
-        Raises StorageAwayError if the source is not what was listed, HandBack if it was away only for a moment.
-        """
-        missing = {row.path: row.prediction.error_code for row in shard.rows if row.prediction.error_code in OF_PATHS}
-        if not missing:
-            return
-        self._look_at_root()
-        reader = self._new_reader()
-        for path, code in missing.items():
-            if read_code(reader, path) != code:
-                logger.warning("job %s: %s was %s and is so no longer", self._request.job, path, code)
-                raise HandBack
-        self._look_at_root()
 
     def _write(self, shard: OpenShard, *, given_up: bool) -> bool:
         """Write the part. On a disk error, which may pass, report it in the job's record, pause, and return False."""

@@ -7,10 +7,9 @@ bytes, the same model version and the same outcome.
 import logging
 from datetime import UTC, datetime
 
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.names import path_to_text
 from modeling.registry.store import ModelStore
-from modeling.system_errors import trouble_of
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, write_durable
+from modeling.errors import TROUBLE_OF_ERRNO
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
-from modeling.system_errors import TROUBLE_OF_ERRNO
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path

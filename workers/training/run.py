@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from modeling.durable import replace_durably, sync, sync_tree
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.evaluation.request import EvaluateRequest
 from modeling.registry.store import ModelStore
-from modeling.system_errors import trouble_of
 from modeling.training.process import CHILD_ENVIRONMENT
 from modeling.training.request import TrainRequest
 from orchestrator.contract.jobs.job_folder import JobFolder

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from modeling.durable import STRICT, Number, decode_json, validated
-from modeling.errors import ModelFormatError
-from modeling.system_errors import trouble_of
+from modeling.errors import ModelFormatError, trouble_of
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modeling.errors import ImageError
+from modeling.images import decode
 from modeling.images.decode import decode_image
 from modeling.images.formats import IMAGE_EXTENSIONS, NOT_IMAGE_EXTENSIONS, READABLE_FORMATS
 from modeling.images.preprocessing import Preprocessing
@@ -149,6 +150,20 @@ def test_a_large_jpeg_is_decoded_smaller_only_while_twice_the_needed_size_is_lef
         decode_image(encode(Image.new("RGB", (side, side)), "JPEG"), Preprocessing("RGB", 32, 32))
 
     assert sizes == [(64, 64, 3), (127, 127, 3), (64, 64, 3), (125, 125, 3)]
+
+
+def test_memory_that_is_short_is_no_error_of_the_image(monkeypatch):
+    data = encode(Image.effect_noise((64, 64), 50), "GIF")
+
+    def fail(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(decode.Image, "open", fail)
+    assert code_of(data) == "too_large"  # a damaged file that asks for too much
+
+    monkeypatch.setattr(decode.np, "empty", fail)
+    with pytest.raises(MemoryError):
+        code_of(data)
 
 
 def test_what_is_no_image_says_why():

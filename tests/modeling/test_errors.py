@@ -2,8 +2,7 @@ import errno
 
 import pytest
 
-from modeling.errors import ImageError, ModelFormatError
-from modeling.system_errors import trouble_of
+from modeling.errors import ImageError, ModelFormatError, trouble_of
 
 WORKER = ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS")
 STORAGE = (
