@@ -9,8 +9,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from itertools import islice
+from typing import Any, TypeVar
 
 from modeling.errors import trouble_of
 from modeling.names import text_to_path
@@ -19,6 +21,9 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import count_shards, read_shard, read_source_facts
 from orchestrator.contract.jobs.parts import read_trailer
 
+T = TypeVar("T")
+
+ANSWER_S = 30.0  # a storage that takes longer is away
 _SAMPLES = 16  # images kept of each device, and images of the listing that are tried
 _SHARDS = 8  # that these come from
 _MOST_DEVICES = 64
@@ -41,23 +46,34 @@ class SourceFolder:
         self._failing = False  # the last look was made because of an error, not of a missing image
         self._away: StorageAwayError | None = None  # as of the last look
         self._looked = 0.0
+        self._asked: Future[Any] | None = None  # the last question to the storage
 
     def remember(self, last_read: Mapping[int, str]) -> None:
         """Keep images that were read just now, one of each device; a few stay, spread over the job."""
         with self._lock:
             for device, path in list(last_read.items()):
-                kept = self._samples.setdefault(device, []) if len(self._samples) < _MOST_DEVICES else []
+                if device not in self._samples and len(self._samples) == _MOST_DEVICES:
+                    continue
+                kept = self._samples.setdefault(device, [])
                 if path in kept:
                     continue
                 if len(kept) == _SAMPLES:
                     del kept[::2]
                 kept.append(path)
 
-    def require_there(self, listed: Callable[[], Sequence[str]], *, failing: bool = False) -> None:
+    def require_folder(self) -> None:
+        """Raises StorageAwayError where this machine does not see such a folder, whatever is in it."""
+        if not self._answer(lambda: os.path.isdir(self._path)):  # noqa: PTH112 the name may not be UTF-8
+            raise StorageAwayError(f"does not see the folder {self.root}")
+
+    def require_there(
+        self, listed: Callable[[], Sequence[str]], *, failing: bool = False, may_be_empty: bool = False
+    ) -> None:
         """See that the folder is what was listed. Raises StorageAwayError if it is not, or cannot be read.
 
         listed: images that were there once, or could have been; asked for if those that were read are not enough.
         failing: an image gave an error of the storage: at least one other must be readable.
+        may_be_empty: it was empty when it was listed.
         """
         with self._lock:
             if failing and self._away is not None and time.monotonic() - self._looked < _STANDS_S:
@@ -65,7 +81,7 @@ class SourceFolder:
             self._failing = failing or (self.away and self._failing)
             self._away = None
             try:
-                self._look(listed)
+                self._answer(lambda: self._look(listed, may_be_empty=may_be_empty))
             except StorageAwayError as err:
                 self._away, self._looked = err, time.monotonic()
                 raise
@@ -75,8 +91,17 @@ class SourceFolder:
         """Whether the last look did not find it."""
         return self._away is not None
 
-    def _look(self, listed: Callable[[], Sequence[str]]) -> None:
-        self._require_content()
+    def _answer(self, call: Callable[[], T]) -> T:
+        """What `call` returns or raises; StorageAwayError where it takes too long: a mount may hang for hours."""
+        if self._asked is None or self._asked.done():
+            self._asked = answer = Future[T]()
+            threading.Thread(target=_set_answer, args=(answer, call), name="source-folder", daemon=True).start()
+            if answer in wait([answer], ANSWER_S).done:
+                return answer.result()
+        raise StorageAwayError(f"{self.root} does not answer")
+
+    def _look(self, listed: Callable[[], Sequence[str]], *, may_be_empty: bool) -> None:
+        self._require_content(may_be_empty=may_be_empty)
         others: dict[str, int] | None = None  # of `listed`, those that are there
         for device, paths in list(self._samples.items()):
             now = self._find(paths, limit=1)
@@ -92,22 +117,14 @@ class SourceFolder:
             return
         candidates = listed() or (self._first_files() if self._failing else [])
         if (candidates or self._failing) and not self._find(candidates, limit=1):
-            what = (
-                f"none of {len(candidates)} images that were listed can be read"
-                if candidates
-                else "no file can be read"
-            )
-            raise StorageAwayError(f"{self.root} is not what it was: {what}")
+            raise StorageAwayError(f"{self.root} is not what it was: none of {len(candidates)} images can be read")
 
-    def _require_content(self) -> None:
+    def _require_content(self, *, may_be_empty: bool) -> None:
         """Raises StorageAwayError where the folder is not there, or is empty."""
         try:
             os.stat(self._path)  # noqa: PTH116 the name may not be UTF-8
-            with (
-                suppress(PermissionError),
-                os.scandir(self._path) as entries,
-            ):  # a folder that one may not list is no empty one
-                if next(entries, None) is None:
+            with suppress(PermissionError), os.scandir(self._path) as entries:  # not listed need not be empty
+                if next(entries, None) is None and not may_be_empty:
                     raise StorageAwayError(f"{self.root} is empty; is its share mounted?")
         except OSError as err:
             if trouble_of(err) == "worker":
@@ -141,6 +158,13 @@ class SourceFolder:
             return os.fstat(descriptor).st_dev
         finally:
             os.close(descriptor)
+
+
+def _set_answer(answer: Future[T], call: Callable[[], T]) -> None:
+    try:
+        answer.set_result(call())
+    except BaseException as err:
+        answer.set_exception(err)
 
 
 def images_there_before(folder: JobFolder, root: str) -> list[str]:

@@ -31,12 +31,14 @@ from tests.support.fakes import (
     write_fake_parts,
 )
 from tests.support.server import wait_until
+from workers import source_folder
 from workers.classify import read
 from workers.classify import slice as classify
 from workers.classify.journal import BATCH, IMAGE
 from workers.classify.slice import classify_slice
 from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
+from workers.leases import STALLED_EXIT_CODE
 
 pytestmark = pytest.mark.integration
 
@@ -629,6 +631,43 @@ def test_a_source_that_was_away_for_a_moment_is_read_again(walked, context, ledg
     classify_slice(walked.job, context)
 
     assert done_afterwards(walked, context, ledger, tmp_path)
+
+
+def test_a_source_that_hangs_pauses_the_job_and_is_no_attempt(walked, context, ledger, server, tmp_path):
+    """The process ends itself, as its threads may hang for hours."""
+
+    def hang():
+        other = replace_ledger(context, server)
+        other.settings = context.settings.model_copy(update={"stall_s": 0.2, "lease_s": 0.5})
+        source_folder.ANSWER_S = 0.1
+        whole = os.open
+
+        def open_slowly(path, *args, **options):
+            if is_image(str(path)):
+                threading.Event().wait()
+            return whole(path, *args, **options)
+
+        os.open = open_slowly
+        classify_slice(walked.job, other)
+
+    with pytest.raises(AssertionError, match=f"exit code {STALLED_EXIT_CODE}"):
+        dies_at_step(10**9, hang, tmp_path)
+
+    record = ledger.record(walked.job)
+    assert (record.state, record.paused_reason) == ("paused", f"worker w2: {tmp_path / 'in'} does not answer")
+    assert ledger.client.hgetall("{pigeonhole}:job:" + walked.job + ":attempts") == {}
+    assert done_afterwards(walked, context, ledger, tmp_path)
+
+
+def test_a_list_in_an_empty_folder_gets_its_rows(settings, ledger, context, tmp_path):
+    (tmp_path / "empty").mkdir()
+    folder = make_job(settings, ["a.png", "b.png"], root=tmp_path / "empty", output=tmp_path / "out.csv")
+    SourceFacts.of(str(tmp_path / "empty"), walked=False).write(folder.path)
+    enter_job(folder, ledger)
+
+    classify_slice(folder.job, context)
+
+    assert read_trailer(folder.parts, 0).errors == {"missing": 2}
 
 
 def test_a_worker_that_cannot_see_the_source_leaves_the_job_to_one_that_may(walked, context, ledger, tmp_path):

@@ -1,13 +1,16 @@
 """Whether a source folder is still what was listed."""
 
+import contextlib
 import errno
 import os
+import threading
 from dataclasses import dataclass, field
 
 import pytest
 
 from orchestrator.contract.jobs.listing import SourceFacts
 from tests.support.fakes import make_images, make_job, write_fake_parts
+from tests.support.server import wait_until
 from workers import source_folder
 from workers.source_folder import SourceFolder, StorageAwayError, images_there_before
 
@@ -103,7 +106,7 @@ def test_without_an_image_that_was_read_those_of_the_listing_count(root):
     source.require_there(lambda: ["gone.png", NAMES[3]])
     source.require_there(nothing)  # a list of names that never were
 
-    assert "none of 1 images that were listed can be read" in why_away(source, lambda: ["gone.png"])
+    assert "none of 1 images can be read" in why_away(source, lambda: ["gone.png"])
 
 
 @dataclass
@@ -151,6 +154,51 @@ def test_a_worker_without_descriptors_finds_nothing_away(source, monkeypatch):
         source.require_there(nothing)
 
     assert not source.away
+
+
+def test_a_folder_that_was_empty_when_it_was_listed_may_be_empty(tmp_path):
+    source = SourceFolder(str(tmp_path))
+
+    source.require_there(nothing, may_be_empty=True)
+
+    assert "is empty" in why_away(source)
+
+
+def test_a_folder_that_is_not_there_is_not_seen(source, root):
+    source.require_folder()
+    root.rename(root.with_name("away"))
+
+    with pytest.raises(StorageAwayError, match=f"does not see the folder {root}"):
+        source.require_folder()
+
+
+def test_a_mount_that_hangs_is_away_and_only_one_thread_waits_for_it(source, monkeypatch):
+    answers = threading.Event()
+    waiting = []
+
+    def hang(path):
+        waiting.append(path)
+        answers.wait(60)
+        return True
+
+    monkeypatch.setattr(source_folder, "ANSWER_S", 0.05)
+    monkeypatch.setattr(os.path, "isdir", hang)
+    for _ in range(2):
+        with pytest.raises(StorageAwayError, match="does not answer"):
+            source.require_folder()
+    assert "does not answer" in why_away(source)
+    assert len(waiting) == 1
+
+    answers.set()
+    wait_until(lambda: comes_back(source), what="it answers again")
+
+    assert not source.away
+
+
+def comes_back(source):
+    with contextlib.suppress(StorageAwayError):
+        source.require_there(nothing)
+    return not source.away
 
 
 def test_few_images_are_kept_of_a_long_job_and_they_are_spread_over_it(root):

@@ -114,6 +114,7 @@ class ClassifySlice:
         self._folder = folder
         self._request = request
         self._leases = leases
+        leases.on_stall = self._pause_if_source_hangs
         self._source = JobSource(context, folder, request)
         self._classifier = context.models.get(request.model, request.precision)
         self._reader = self._source.reader
@@ -174,6 +175,15 @@ class ClassifySlice:
                 paths = read_shard(self._folder.path, claim.shard)
                 return OpenShard(claim, paths, decides)
         return None
+
+    def _pause_if_source_hangs(self) -> None:
+        """Called when this process is about to end: a storage that does not answer is no attempt at a shard."""
+        try:
+            self._source.look()
+        except StorageAwayError as err:
+            _pause(self._request.job, self._context, err)
+            for claim in self._leases.held():
+                self._context.ledger.release(claim)
 
     def _end_pause(self) -> bool:
         """Let the job go on if it was paused because its source was away, and this worker sees it."""

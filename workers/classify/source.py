@@ -1,17 +1,16 @@
 """The images of a job for one slice: read, and looked for again before a row says that they are missing."""
 
 import logging
-import os
 from collections.abc import Iterable
 from functools import partial
 
-from modeling.names import text_to_path
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.listing import read_source_facts
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import Row
 from workers.classify.read import ImageReader, read_code
 from workers.context import WorkerContext
-from workers.source_folder import StorageAwayError, images_there_before
+from workers.source_folder import images_there_before
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +31,8 @@ class JobSource:
         self._seen = context.source_folder(request.job, request.root)
         if self._seen.away:
             self.look()
-        elif not os.path.isdir(text_to_path(request.root)):  # noqa: PTH112 the name may not be UTF-8
-            raise StorageAwayError(f"does not see the folder {request.root}")
+        else:
+            self._seen.require_folder()
         self.reader = self._new_reader()
 
     def _new_reader(self) -> ImageReader:
@@ -49,7 +48,12 @@ class JobSource:
 
         failing: the storage gave an error, so an image must be read; else an empty list of them may do.
         """
-        self._seen.require_there(partial(images_there_before, self._folder, self._request.root), failing=failing)
+        facts = read_source_facts(self._folder.path)
+        self._seen.require_there(
+            partial(images_there_before, self._folder, self._request.root),
+            failing=failing,
+            may_be_empty=facts is not None and facts.empty,
+        )
 
     def confirms(self, rows: Iterable[Row]) -> bool:
         """Whether the images that rows call missing still are, now that a shard is read.

@@ -36,17 +36,19 @@ class SourceFacts(Versioned):
     """The source as the lister saw it.
 
     walked: its files were found by reading folders, so all were there; the paths of a list may name none.
+    empty: nothing was in the root, as far as it could be read.
     device: of the root, as `machine` numbers devices: other machines, and this one once it has started again or in
     another container, may number them otherwise.
     """
 
     walked: bool
+    empty: bool
     machine: str
     device: int
 
     @classmethod
     def of(cls, root: str, *, walked: bool) -> Self:
-        return cls(walked=walked, machine=_machine(), device=_device(root))
+        return cls(walked=walked, empty=_is_empty(root), machine=_machine(), device=_device(root))
 
     def may_have_moved(self, root: str) -> bool:
         """Whether the root is on another device than it was for the lister, as far as this machine can tell."""
@@ -64,6 +66,14 @@ def read_source_facts(folder: Path) -> SourceFacts | None:
 def _machine() -> str:
     """What devices are numbered by: the start of the system, and the mounts that this process sees."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/mnt')}"  # noqa: PTH115
+
+
+def _is_empty(root: str) -> bool:
+    try:
+        with os.scandir(text_to_path(root)) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _device(root: str) -> int:
