@@ -106,5 +106,7 @@ def _clear_frames(err: BaseException) -> None:
 
 
 def _is_out_of_memory(err: Exception) -> bool:
-    """Whether it is a MemoryError or torch's OutOfMemoryError; torch is not imported for this."""
-    return isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError"
+    """Whether it is a MemoryError, torch's OutOfMemoryError or native code's; torch is not imported for this."""
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
+        return True
+    return trouble_of(err) == "worker" and "alloc" in str(err)  # "can't allocate memory", "bad_alloc"

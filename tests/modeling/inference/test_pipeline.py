@@ -363,6 +363,20 @@ def test_a_size_that_did_not_fit_is_not_tried_by_the_next_slice_either():
     assert [len(batch) for batch in classifier.batches].count(8) == 1
 
 
+def test_a_batch_that_native_code_cannot_allocate_is_halved():
+    class Greedy(FakeClassifier):
+        def predict(self, images, top_k):
+            if len(images) > 2:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            return super().predict(images, top_k)
+
+    classifier = Greedy()
+
+    found = BisectingPredictor(classifier, 1).predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
+
+    assert (found, classifier.largest_batch) == ([answer(value) for value in range(8)], 2)
+
+
 def test_a_classifier_that_lacks_descriptors_blames_no_image():
     def fail(brightness):
         classifier.before = lambda brightness: None  # the next attempt would succeed
