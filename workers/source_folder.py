@@ -8,14 +8,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
 from modeling.errors import trouble_of
-from modeling.names import text_to_path
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import count_shards, read_shard, read_source_facts
@@ -43,6 +43,7 @@ class SourceFolder:
         self._path = text_to_path(root)
         self._samples: dict[int, list[str]] = {}  # images that were read, by device
         self._lock = threading.Lock()
+        self._mounts: set[str] = set()  # folders below it that the last look was about
         self._failing = False  # the last look was made because of an error, not of a missing image
         self._away: StorageAwayError | None = None  # as of the last look
         self._looked = 0.0
@@ -67,18 +68,24 @@ class SourceFolder:
             raise StorageAwayError(f"does not see the folder {self.root}")
 
     def require_there(
-        self, listed: Callable[[], Sequence[str]], *, failing: bool = False, may_be_empty: bool = False
+        self,
+        listed: Callable[[], Sequence[str]],
+        *,
+        failing: bool = False,
+        may_be_empty: bool = False,
+        mounts: Iterable[str] = (),
     ) -> None:
         """See that the folder is what was listed. Raises StorageAwayError if it is not, or cannot be read.
 
         listed: images that were there once, or could have been; asked for if those that were read are not enough.
         failing: an image gave an error of the storage: at least one other must be readable.
-        may_be_empty: it was empty when it was listed.
+        may_be_empty: it was empty when it was listed. mounts: folders below it that may not be.
         """
         with self._lock:
             if failing and self._away is not None and time.monotonic() - self._looked < _STANDS_S:
                 raise StorageAwayError(str(self._away))  # another thread has just found out, which may have taken long
             self._failing = failing or (self.away and self._failing)
+            self._mounts = {*mounts, *(self._mounts if self.away else ())}
             self._away = None
             try:
                 self._answer(lambda: self._look(listed, may_be_empty=may_be_empty))
@@ -101,7 +108,9 @@ class SourceFolder:
         raise StorageAwayError(f"{self.root} does not answer")
 
     def _look(self, listed: Callable[[], Sequence[str]], *, may_be_empty: bool) -> None:
-        self._require_content(may_be_empty=may_be_empty)
+        self._require_content("", may_be_empty=may_be_empty)
+        for mount in sorted(self._mounts):
+            self._require_content(mount)
         others: dict[str, int] | None = None  # of `listed`, those that are there
         for device, paths in list(self._samples.items()):
             now = self._find(paths, limit=1)
@@ -119,17 +128,18 @@ class SourceFolder:
         if (candidates or self._failing) and not self._find(candidates, limit=1):
             raise StorageAwayError(f"{self.root} is not what it was: none of {len(candidates)} images can be read")
 
-    def _require_content(self, *, may_be_empty: bool) -> None:
-        """Raises StorageAwayError where the folder is not there, or is empty."""
+    def _require_content(self, below: str, *, may_be_empty: bool = False) -> None:
+        """Raises StorageAwayError where the folder, or one below it, is not there or is empty."""
+        path, name = os.path.join(self._path, below), f"{self.root}/{path_to_text(below)}".rstrip("/")  # noqa: PTH118
         try:
-            os.stat(self._path)  # noqa: PTH116 the name may not be UTF-8
-            with suppress(PermissionError), os.scandir(self._path) as entries:  # not listed need not be empty
+            os.stat(path)  # noqa: PTH116 the name may not be UTF-8
+            with suppress(PermissionError), os.scandir(path) as entries:  # not listed need not be empty
                 if next(entries, None) is None and not may_be_empty:
-                    raise StorageAwayError(f"{self.root} is empty; is its share mounted?")
+                    raise StorageAwayError(f"{name} is empty; is its share mounted?")
         except OSError as err:
             if trouble_of(err) == "worker":
                 raise
-            raise StorageAwayError(f"{self.root} cannot be read: {err.strerror}") from err
+            raise StorageAwayError(f"{name} cannot be read: {err.strerror}") from err
 
     def _first_files(self) -> list[str]:
         with os.scandir(self._path) as entries:

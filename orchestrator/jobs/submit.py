@@ -246,7 +246,7 @@ class Lister:
 
         Returns None if the job has ended meanwhile: cancelled, or with too many failed images.
         """
-        SourceFacts.of(self._request.root, walked=source.is_walked).write(self._folder.path)
+        self._write_source_facts(source)
         with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
             return self._write(source, on_listing)
 
@@ -262,10 +262,14 @@ class Lister:
                     on_listing(self._request.job, writer.num_images)
                     last = time.monotonic()
             facts = writer.close(source.skipped)
+        self._write_source_facts(source)  # again: reading a folder may mount what is below it
         self._durable = (facts.num_shards, facts.num_images)
         self._extend(listed=True)
         on_listing(self._request.job, facts.num_images)
         return facts
+
+    def _write_source_facts(self, source: Source) -> None:
+        SourceFacts.of(self._request.root, walked=source.is_walked).write(self._folder.path)
 
     def _extend(self, *, listed: bool) -> bool:
         """Enter how far the listing is; ring where workers may be waiting. False if the job has ended."""

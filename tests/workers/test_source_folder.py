@@ -90,6 +90,20 @@ def test_a_mount_below_the_root_that_is_gone_is_noticed_though_the_rest_is_there
     assert "of 1 images that were read before, none can be read" in why_away(source, lambda: NAMES)
 
 
+def test_a_folder_below_that_was_a_mount_may_not_be_empty(source, root):
+    (root / "share").mkdir()
+    with pytest.raises(StorageAwayError, match=f"{root}/share is empty; is its share mounted?"):
+        source.require_there(nothing, mounts=["share"])
+    assert f"{root}/share is empty" in why_away(source)  # until it is back
+
+    (root / "share" / "000.png").touch()
+    source.require_there(nothing)
+    (root / "share" / "000.png").unlink()
+    source.require_there(nothing)
+
+    assert not source.away
+
+
 def test_a_share_that_was_mounted_again_has_another_device_and_is_there(root):
     source = SourceFolder(str(root))
     source.remember({12345: NAMES[0]})

@@ -9,12 +9,13 @@ worker reads its shard and nothing else. Both only grow. `listing.json` appears 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Self
 
 from modeling.durable import replace_durably, sync_file
-from modeling.names import text_to_path
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.messages import Versioned
 
@@ -36,19 +37,27 @@ class SourceFacts(Versioned):
     """The source as the lister saw it.
 
     walked: its files were found by reading folders, so all were there; the paths of a list may name none.
-    empty: nothing was in the root, as far as it could be read.
+    empty: nothing was in the root, as far as it could be read, though a list names files in it.
+    mounts: folders below the root that other file systems were mounted at, relative to it.
     device: of the root, as `machine` numbers devices: other machines, and this one once it has started again or in
     another container, may number them otherwise.
     """
 
     walked: bool
     empty: bool
+    mounts: tuple[str, ...]
     machine: str
     device: int
 
     @classmethod
     def of(cls, root: str, *, walked: bool) -> Self:
-        return cls(walked=walked, empty=_is_empty(root), machine=_machine(), device=_device(root))
+        return cls(
+            walked=walked,
+            empty=not walked and _is_empty(root),
+            mounts=_mounts(root),
+            machine=_machine(),
+            device=_device(root),
+        )
 
     def may_have_moved(self, root: str) -> bool:
         """Whether the root is on another device than it was for the lister, as far as this machine can tell."""
@@ -66,6 +75,13 @@ def read_source_facts(folder: Path) -> SourceFacts | None:
 def _machine() -> str:
     """What devices are numbered by: the start of the system, and the mounts that this process sees."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/mnt')}"  # noqa: PTH115
+
+
+def _mounts(root: str) -> tuple[str, ...]:
+    above = os.path.realpath(text_to_path(root)).rstrip("/") + "/"
+    lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
+    points = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in lines)
+    return tuple(sorted({path_to_text(point.removeprefix(above)) for point in points if point.startswith(above)}))
 
 
 def _is_empty(root: str) -> bool:
