@@ -124,6 +124,8 @@ def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecor
     record = ledger.record(job) if ledger is not None else None
     if record is None:
         record = _record_from_disk(folder, request)
+    if outcome is None and record.ended:
+        outcome = folder.outcome()  # it ended between the two
     return _with_outcome(record, outcome) if outcome else record
 
 
