@@ -239,6 +239,7 @@ class Lister:
         self._request = request
         self._ledger = ledger
         self._ring = ring
+        self._source_facts: SourceFacts | None = None  # as they are in the job folder
         self._durable = (0, 0)  # shards and images that may be entered: they are synced to the disk
 
     def run(self, source: Source, on_listing: OnListing) -> ListingFacts | None:
@@ -246,7 +247,7 @@ class Lister:
 
         Returns None if the job has ended meanwhile: cancelled, or with too many failed images.
         """
-        self._write_source_facts(source)
+        self._note_source(source)
         with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
             return self._write(source, on_listing)
 
@@ -262,14 +263,18 @@ class Lister:
                     on_listing(self._request.job, writer.num_images)
                     last = time.monotonic()
             facts = writer.close(source.skipped)
-        self._write_source_facts(source)  # again: reading a folder may mount what is below it
+        self._note_source(source)  # again: reading a folder may mount what is below it
         self._durable = (facts.num_shards, facts.num_images)
         self._extend(listed=True)
         on_listing(self._request.job, facts.num_images)
         return facts
 
-    def _write_source_facts(self, source: Source) -> None:
-        SourceFacts.of(self._request.root, walked=source.is_walked).write(self._folder.path)
+    def _note_source(self, source: Source) -> None:
+        """Keep how the source looks now, for workers that will look at it again."""
+        facts = SourceFacts.of(self._request.root, walked=source.is_walked)
+        if facts != self._source_facts:
+            facts.write(self._folder.path)
+        self._source_facts = facts
 
     def _extend(self, *, listed: bool) -> bool:
         """Enter how far the listing is; ring where workers may be waiting. False if the job has ended."""

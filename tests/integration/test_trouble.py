@@ -8,11 +8,14 @@ from functools import partial
 import pytest
 import redis
 
+from modeling.errors import ModelFormatError
 from orchestrator.contract.jobs.job_folder import JobFolder, new_job_id
 from orchestrator.contract.jobs.requests import TrainJobRequest
 from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, enter_job, make_images, make_job
 from workers import child, tasks, trouble
+from workers.classify.slice import classify_slice
 from workers.context import WorkerContext
+from workers.finalize import finalize
 from workers.training import run
 from workers.training.run import ProcessInterruptedError, run_process_job
 
@@ -112,6 +115,22 @@ def test_pauses_grow_until_an_attempt_succeeds_and_a_worker_that_stops_does_not_
 
     pauses = [record.getMessage().rpartition("in ")[2] for record in caplog.records]
     assert pauses == ["1 s", "2 s", "4 s", "8 s", "15 s", "15 s", "15 s", "1 s"]
+
+
+def test_a_result_that_cannot_be_published_for_want_of_descriptors_is_no_failure_of_the_job(
+    folder, context, ledger, monkeypatch
+):
+    def fail(*args):
+        err = ModelFormatError("model.json: cannot be read (Too many open files)")
+        raise err from OSError(errno.EMFILE, "Too many open files")
+
+    classify_slice(folder.job, context)
+    monkeypatch.setattr(finalize, "_publish", fail)
+
+    with pytest.raises(ModelFormatError):
+        finalize.end_job(folder.job, context)
+
+    assert (ledger.record(folder.job).state, folder.outcome()) == ("finalizing", None)
 
 
 @pytest.fixture
