@@ -152,8 +152,8 @@ def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
 
 
 def print_decisions(folder: JobFolder) -> None:
-    """Print how many images need a review, if the model is calibrated."""
-    from orchestrator.cli.results import describe_decisions
+    """Print how many images need a review, if the model is calibrated, and what was remarked about images."""
+    from orchestrator.cli.results import describe_decisions, describe_remarks
     from orchestrator.jobs.results import read_summary
 
     counts = read_summary(folder.summary)["counts"]
@@ -161,6 +161,8 @@ def print_decisions(folder: JobFolder) -> None:
         print_message(decided)
     if counts["decisions"].get("review"):
         print_message(f"`pigeonhole results show {folder.job} --decision review` shows them")
+    for line in describe_remarks(counts):
+        print_message(line)
 
 
 def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:

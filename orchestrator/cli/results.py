@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from modeling.images.remarks import describe_remark
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_message, print_table
@@ -52,6 +53,8 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
     print_message(f"{published.manifest}: {counts['num_images']} images by {published.summary['model']['ref']}")
     if decided := describe_decisions(counts):
         print_message(decided)
+    for line in describe_remarks(counts):
+        print_message(line)
     print_table(("label", "images"), Counter(counts["labels"]).most_common())
     click.echo()
     _print_rows(rows)
@@ -115,6 +118,12 @@ def describe_decisions(counts: Mapping[str, Any]) -> str:
     words = {"accept": "accepted", "review": "to review", "reject": "rejected"}
     shares = [f"{num:,} {words[name]} ({num / counts['num_images']:.1%})" for name, num in decisions.items()]
     return ", ".join(shares)
+
+
+def describe_remarks(counts: Mapping[str, Any]) -> list[str]:
+    """What a summary says that decoders remarked about images, a sentence each."""
+    remarks = counts.get("remarks") or {}  # a summary of an earlier release has none
+    return [describe_remark(remark, num_images) for remark, num_images in remarks.items()]
 
 
 def _matches(row: Row, *, label: str | None, below: float | None, decision: str | None) -> bool:

@@ -59,6 +59,7 @@ class Totals:
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     workers: set[str] = field(default_factory=set)
     engines: set[str] = field(default_factory=set)
@@ -71,6 +72,7 @@ class Totals:
         self.labels.update(trailer.labels)
         self.errors.update(trailer.errors)
         self.decisions.update(trailer.decisions)
+        self.remarks.update(trailer.remarks)
         self.seconds.update(trailer.seconds)
         self.workers.add(trailer.worker)
         self.engines.update(filter(None, [trailer.engine]))
@@ -211,6 +213,7 @@ def _summary(
             "labels": dict(sorted(totals.labels.items())),
             "error_codes": dict(sorted(totals.errors.items())),
             "decisions": {name: totals.decisions[name] for name in DECISIONS} if totals.decisions else {},
+            "remarks": dict(sorted(totals.remarks.items())),
         },
         "timings": _timings(request, totals, record),
         "shards": {"num_shards": facts.num_shards, "shards_given_up": totals.shards_given_up},

@@ -1,17 +1,20 @@
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from modeling.errors import ImageError
+from modeling.images.remarks import FURTHER_PAGES, UNCERTAIN_DEPTH
 from modeling.inference.bisection import BisectingPredictor
 from modeling.inference.decoders import SMALLEST_CHUNK
 from modeling.inference.pipeline import best_num_streams, predict_units
 from modeling.inference.prediction import Prediction
 from tests.support.fakes import FakeClassifier, predict_brightness
-from tests.support.images import grey_png
+from tests.support.images import encode, grey_png
 
 
 def sources(*values: int):
@@ -39,6 +42,22 @@ def flat(batches):
 
 def decode_threads_alive() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "predict"))]
+
+
+@pytest.mark.parametrize("decode_threads", [0, 2])
+@pytest.mark.parametrize("batch_decoder", [None, lambda files, max_pixels: [None] * len(files)])
+def test_what_is_remarked_about_an_image_stays_with_its_prediction(decode_threads, batch_decoder):
+    moving = encode(Image.new("L", (4, 4), 9), "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 99)])
+    deep = encode(Image.fromarray(np.full((4, 4), 257 * 9, np.uint16)))
+    unit = sources(*range(40))
+    unit[3], unit[21], unit[22] = (lambda: moving), (lambda: deep), (lambda: b"")
+
+    found = flat(predictions([unit], FakeClassifier(batch_decoder=batch_decoder), decode_threads=decode_threads))
+
+    remarks = {place: prediction.remarks for place, prediction in enumerate(found) if prediction.remarks}
+    assert remarks == {3: (FURTHER_PAGES,), 21: (UNCERTAIN_DEPTH,)}
+    assert found[3] == replace(answer(9), remarks=(FURTHER_PAGES,))
+    assert found[22].error_code == "empty"
 
 
 def test_predictions_come_in_the_order_of_the_images_though_reading_takes_unequal_time():

@@ -442,6 +442,23 @@ def test_a_classify_job_ends_with_the_number_of_images_to_review(publish, capsys
     ]
 
 
+def test_a_classify_job_ends_with_what_was_remarked_about_images(publish, show, capsys):
+    publication = publish("plain.csv")
+    for path in (publication.folder.summary, publication.manifest.with_name("plain.csv.summary.json")):
+        summary = json.loads(path.read_text())
+        assert summary["counts"]["remarks"] == {}
+        summary["counts"]["remarks"] = {"frames": 1234, "uncertain_depth": 1}
+        path.write_text(json.dumps(summary))
+
+    print_decisions(publication.folder)
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "1,234 images have several frames or pages; only the first is used"
+    assert told[1].startswith("1 image holds values of more than 8 bits and does not state which value is white")
+    assert len(told) == 2
+    assert all(line in show(publication).stderr for line in told)
+
+
 def test_rows_are_shown_by_label_score_and_number(publish, monkeypatch):
     publication = publish()
     monkeypatch.setenv("PIGEONHOLE_HOME", str(publication.settings.home))
