@@ -437,6 +437,14 @@ def test_lifting_a_pause_forgets_who_did_not_see_the_source(ledger):
     assert ledger.pause(JOB, "away", by="storage", worker="w2", workers=["w1", "w2"]) == "queued"
 
 
+def test_a_job_that_is_withdrawn_leaves_nothing_of_who_did_not_see_its_source(ledger):
+    enter(ledger, 2)
+    ledger.pause(JOB, "away", by="storage", worker="w1", workers=["w1", "w2"])
+
+    assert ledger.withdraw(JOB)
+    assert keys(ledger) == []
+
+
 def test_the_last_commit_ends_a_pause(ledger):
     enter(ledger, 1)
     last = claim(ledger)
