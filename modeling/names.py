@@ -58,6 +58,8 @@ _UNSAFE = re.compile(
 
 def escape_unsafe(text: str) -> str:
     r"""`text` with `\xNN` for each byte of a character that is unsafe in a CSV cell; `text_to_path` undoes it."""
+    if text.isprintable() and ";" not in text:
+        return text  # without a search, for every row of a manifest
     return _UNSAFE.sub(lambda match: escape_bytes(match[0]), text)
 
 

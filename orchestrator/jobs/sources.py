@@ -96,8 +96,9 @@ def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = 
 
 
 def _not_found(text: str) -> NotFoundError:
-    form = other_unicode_form("", text)
-    there = f", but {form!a} in another Unicode form (for {text!a})" if form else ""
+    root = "/" if text.startswith("/") else ""
+    form = other_unicode_form(root, text.removeprefix(root))
+    there = f", but {root + form!a} in another Unicode form (for {text!a})" if form else ""
     return NotFoundError(
         f"there is no {text!r}{there}; give a folder, a list file, a quoted glob, or - for standard input"
     )

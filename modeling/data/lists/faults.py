@@ -10,11 +10,10 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from unicodedata import normalize
 from urllib.parse import unquote
 
 from modeling.images.formats import IMAGE_EXTENSIONS
-from modeling.names import is_text, text_to_path
+from modeling.names import is_text, other_unicode_form, text_to_path
 
 MISSING, OUTSIDE, PERMISSION, NOT_A_FILE = "missing", "outside_root", "permission", "not_a_file"
 PREFIXED = "they begin with folders that are not below the root"
@@ -25,6 +24,7 @@ _CODES = {
     errno.EACCES: PERMISSION,
     errno.EPERM: PERMISSION,
 }
+_OTHER_FORM = "in another Unicode form (NFC or NFD)"
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
@@ -112,6 +112,9 @@ def rewritten(folder: str, path: str, *, cheap: bool = False) -> Cause | None:
     if (found := _ADDRESS.match(path)) and found[1].lower() != "file":
         cure = "download the images, and name the files"
         return Cause(f"they are addresses ({found[1]}:)", cure, row="this is an address, not a path")
+    if form := other_unicode_form(folder, path):
+        cure = "write the names as the files have them, or rename the files"
+        return Cause(f"the file names are {_OTHER_FORM}", cure, form, f"one is there {_OTHER_FORM}")
     for because, row, candidates in _REWRITES:
         for candidate in candidates(path) if row or not cheap else ():
             if cheap and (candidate.startswith("/") or ".." in candidate):
@@ -205,14 +208,6 @@ def _stripped(path: str) -> Iterator[str]:
     yield path.rstrip(" \t\r,;").strip("\"'")
 
 
-def _other_forms(path: str) -> Iterator[str]:
-    if path.isascii():
-        return
-    folder, slash, name = path.rpartition("/")
-    folders, names = ({normalize("NFC", text), normalize("NFD", text), text} for text in (folder, name))
-    yield from (first + slash + last for first in sorted(folders) for last in sorted(names))
-
-
 def _western(path: str) -> Iterator[str]:
     """The path where a list in Windows-1252 (or in a Mac's or a DOS's encoding) was taken for UTF-8."""
     if is_text(path):
@@ -253,7 +248,6 @@ def _without_folders(path: str) -> Iterator[str]:
 
 
 _REWRITES: tuple[tuple[str, str, Callable[[str], Iterator[str]]], ...] = (  # without a text for rows: not cheap
-    ("the file names are in another Unicode form (NFC or NFD)", "in another Unicode form (NFC or NFD)", _other_forms),
     ("they are Windows paths", "with slashes for Windows' backslashes", _windows),
     ("they have percent-escapes", "without percent-escapes", _percent),
     ("they are file: addresses", "without file:", _addresses),
@@ -276,7 +270,6 @@ _REWRITES: tuple[tuple[str, str, Callable[[str], Iterator[str]]], ...] = (  # wi
     (PREFIXED, "", _without_folders),
 )
 _CURES: dict[Callable[[str], Iterator[str]], str] = {  # where it is not enough to write the path as it is there
-    _other_forms: "write the names as the files have them, or rename the files",
     _western: "save it as UTF-8",
     _first_line: "save it with LF or CRLF",
 }

@@ -109,7 +109,7 @@ class CsvFormat:
         scores = [_SCORE % score for score in prediction.scores]
         labels = [_in_top_k(label, index == 0) for index, label in enumerate(prediction.labels)]
         top_k = ";".join(map(":".join, zip(labels, scores, strict=True)))
-        return [path, "ok", decision, to_cell(prediction.labels[0]), scores[0], escape_formula(top_k), "", ""]
+        return [path, "ok", decision, _label_cell(prediction.labels[0]), scores[0], escape_formula(top_k), "", ""]
 
     def _row(self, cells: list[str]) -> Row:
         path, status, decision, _label, _score, top_k, error_code, error = cells
@@ -189,7 +189,10 @@ def format_of(path: Path) -> Format:
     return cast(Format, name)
 
 
-@lru_cache(maxsize=1 << 16)  # a model has few labels, and a job has many rows
+_label_cell = lru_cache(maxsize=1 << 16)(to_cell)  # a model has few labels, and a job has many rows
+
+
+@lru_cache(maxsize=1 << 16)
 def _in_top_k(label: str, is_first: bool) -> str:
     """A label in the cell `top_k`, so that what it holds is taken for neither a score nor, behind a `;`, a formula."""
     text = escape_unsafe(_LIKE_A_SCORE.sub(r"\1\\x3b", path_to_text(label)))

@@ -270,3 +270,12 @@ def test_labels_and_corrections_follow_the_rule_of_class_names(tmp_path):
     dataset = open_dataset(write(tmp_path / "out.csv", text))
 
     assert rows_of(dataset) == [("1.png", "cat"), ("2.png", "cat"), ("3.png", "\u00e9"), ("4.png", "\u00e9")]
+
+
+def test_a_file_that_is_there_in_another_unicode_form_is_said_to_be(tmp_path):
+    make_images(tmp_path, "e\u0301p.png", "2.png")
+
+    with pytest.raises(
+        DataError, match=r"in another Unicode form \(NFC or NFD\) \('\\xe9p.png' is there as 'e\\u0301p.png'\)"
+    ):
+        open_dataset(write(tmp_path / "labels.csv", "path,label\n\u00e9p.png,cat\n2.png,dog\n"))
