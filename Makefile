@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 # uv from PATH, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo test test-fast fuzz test-elsewhere check format docs bench bench-jobs bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere check format docs bench bench-jobs bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ test-elsewhere: $(STAMP)  ## Tests that compute, as on two older processors; 6 m
 
 fuzz: $(STAMP)  ## Property tests with new seeds and a hundred times the examples; prints how to reproduce what fails
 	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile fuzz --timeout 0 --numprocesses 2 --dist worksteal
+
+fuzz-files: $(STAMP)  ## Decode mutated files of every format, some minutes; prints how to repeat a finding. FLAGS="--count 200000"
+	$(BIN)/python -m benchmarks.fuzz_files $(FLAGS)
 
 check: $(STAMP)  ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -49,7 +49,7 @@ class ModelInUseError(ModelingError):
 class ImageError(Exception):
     """One image cannot be read.
 
-    `code` is a short, stable identifier (`empty`, `truncated`, `not_an_image`, `too_large`,
+    `code` is a short, stable identifier (`empty`, `truncated`, `not_an_image`, `too_large`, `too_slow`,
     `unsupported`, `corrupt`, `unreadable`); `message` is for people.
     """
 

@@ -26,10 +26,10 @@ class Leases:
     """
 
     def __init__(self, context: WorkerContext, job: str, *, on_tick: Callable[[], None] = lambda: None) -> None:
-        """on_tick: called after every renewal, also after one that the server did not answer."""
+        """on_tick: called after every renewal, also after one that the server did not answer; may be set later."""
         self._context = context
         self._job = job
-        self._on_tick = on_tick
+        self.on_tick = on_tick
         self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
         self.on_stall: Callable[[], None] = lambda: None  # called before a process that hangs ends itself
@@ -44,6 +44,10 @@ class Leases:
 
     def __exit__(self, *_: object) -> None:
         self._renewal.stop()
+        self.hand_back()
+
+    def hand_back(self) -> None:
+        """Release all claims: others may take the shards at once, and no attempt counts."""
         for claim in self.held():
             try:
                 self._context.ledger.release(claim)
@@ -86,7 +90,7 @@ class Leases:
         try:
             self._renew()
         finally:  # a process that hangs must be noticed also while the server is away
-            self._on_tick()
+            self.on_tick()
             self._end_if_stalled()
 
     def _renew(self) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from modeling.images.decode import loaded_image
 from modeling.images.formats import MAX_PIXELS
-from modeling.images.pixels import Pixels, to_mode
+from modeling.images.pixels import Pixels, bands_of, to_mode
 from modeling.images.preprocessing import Preprocessing
 
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
@@ -78,9 +78,12 @@ def _thumbnail(image: Image.Image) -> tuple[bytes, bool]:
     but where the coefficients of a damaged file overflow. Only lossy JPEG 2000 goes through floats, and AVIF in builds
     without libyuv: there a pixel may differ by a level between x86 and Arm.
     """
-    grows = image.width < GREY_SIDE < image.height  # a narrow strip shrinks before it grows, or it would fill memory
-    half_way = (image.width, GREY_SIDE) if grows else (GREY_SIDE, image.height)
-    small = to_mode(image, _RGB).resize(half_way, Image.Resampling.BOX)
+    if image.width < GREY_SIDE < image.height:  # a narrow strip shrinks before it grows, or it would fill memory
+        small = to_mode(image, _RGB).resize((image.width, GREY_SIDE), Image.Resampling.BOX)
+    else:  # each row is scaled alone, so bands give the same as the whole, in less memory
+        small = Image.new("RGB", (GREY_SIDE, image.height))
+        for top, band in bands_of(image):
+            small.paste(to_mode(band, _RGB).resize((GREY_SIDE, band.height), Image.Resampling.BOX), (0, top))
     small = small.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)
     luma, *chromas = small.convert("YCbCr").split()
     side = (COLOUR_SIDE, COLOUR_SIDE)

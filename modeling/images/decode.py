@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from modeling.errors import ImageError
+from modeling.images.cost import before_opening, check_header, for_opened, for_plain_png
 from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS, is_truncated, readable_format, unsupported_format
 from modeling.images.jpeg import (
     decode_jpeg,
@@ -52,19 +53,23 @@ def decode_image(
     remarks: receives what is to be remarked about the image (`modeling.images.remarks`).
 
     Raises:
-        ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
+        ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `too_slow`, `unsupported` or `corrupt`.
     """
     grey = preprocessing.mode == "L"
     pixels_HWC, full_size = None, None
     if (size := jpeg_size(data)) is not None:
         if _is_within(size, max_pixels):
+            check_header(data, max_pixels)
             outline = outline_of(data)
-            decoded = decode_jpeg(data, size, outline, min_side=_min_side(preprocessing), grey=grey)
+            decoded = decode_jpeg(
+                data, size, outline, min_side=_min_side(preprocessing), grey=grey, max_pixels=max_pixels
+            )
             pixels_HWC, full_size = decoded or (None, None)
             if decoded and remarks is not None and outline.may_have_pictures and has_further_pictures(data):
                 remarks.append(FURTHER_PAGES)
     elif (size := plain_png_size(data, grey=grey)) is not None and _is_within(size, max_pixels):
-        pixels_HWC = decode_plain_png(data, grey=grey)
+        with for_plain_png(data, size, max_pixels):
+            pixels_HWC = decode_plain_png(data, grey=grey)
     if pixels_HWC is not None:
         return scale_to(pixels_HWC, preprocessing, full_size)
     # Pillow also gets images over the size limit: if their header is broken too, Pillow reports that instead.
@@ -117,7 +122,7 @@ def loaded_image(data: bytes, *, min_side: int, max_pixels: int) -> Iterator[Loa
     read in any case. Exceptions that Pillow raises while the caller uses the image also become ImageErrors.
 
     Raises:
-        ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `unsupported` or `corrupt`.
+        ImageError: `empty`, `truncated`, `not_an_image`, `too_large`, `too_slow`, `unsupported` or `corrupt`.
         MemoryError: memory is short.
     """
     if not data:
@@ -125,14 +130,17 @@ def loaded_image(data: bytes, *, min_side: int, max_pixels: int) -> Iterator[Loa
     name = unsupported_format(data)
     if name is not None:
         raise _unsupported(name)
-    readable, png = without_metadata(data) if data.startswith(PNG_SIGNATURE) else (data, None)
     try:
-        with Image.open(io.BytesIO(readable), formats=READABLE_FORMATS) as image:
+        with contextlib.ExitStack() as held:
+            held.enter_context(before_opening(data, max_pixels))
+            readable, png = without_metadata(data) if data.startswith(PNG_SIGNATURE) else (data, None)
+            image = held.enter_context(Image.open(io.BytesIO(readable), formats=READABLE_FORMATS))
             _check_size(image.size, max_pixels)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 check_supported(image)
             size, mode = image.size, image.mode
             is_jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)
+            held.enter_context(for_opened(image, data, max_pixels, min_side))
             picture = _load_jpeg(image, data, min_side) if is_jpeg else image
             picture.load()
             _check_size(picture.size, max_pixels)  # an icon may contain a larger picture than its header states

@@ -6,6 +6,12 @@ MAX_PIXELS = 89_478_485
 PILLOW_MAX_PIXELS = 2 * MAX_PIXELS
 """Pillow itself rejects larger images, so a limit above this has no effect."""
 
+PASSES_PER_PIXEL = 25
+"""Decoding may take so many passes for a pixel of the largest image: libjpeg writes CMYK in 24 scans of a channel."""
+
+BYTES_PER_PIXEL = 24
+"""Decoding may take so many bytes for every pixel of the largest image: 2 GiB by default."""
+
 # JPEG also opens MPO (several JPEGs in one file); PPM also PGM, PBM and PFM. TGA is last: it has no signature, so its
 # plugin also accepts other formats.
 _READ_IN_ORDER = "JPEG PNG GIF BMP TIFF WEBP AVIF JPEG2000 PPM ICO QOI SGI PCX DIB TGA"

@@ -18,6 +18,8 @@ import simplejpeg
 from PIL import Image
 
 from modeling.errors import ImageError
+from modeling.images.cost import for_jpeg
+from modeling.images.formats import MAX_PIXELS
 from modeling.images.pixels import Pixels, Size, orientation_of
 
 _SIGNATURE = b"\xff\xd8\xff"
@@ -93,7 +95,9 @@ def outline_of(data: bytes) -> Outline:
     return Outline(any(word in data for word in _METADATA), _MULTI_PICTURE in data, 0, 0)
 
 
-def decode_jpeg(data: bytes, size: Size, outline: Outline, *, min_side: int, grey: bool) -> tuple[Pixels, Size] | None:
+def decode_jpeg(
+    data: bytes, size: Size, outline: Outline, *, min_side: int, grey: bool, max_pixels: int = MAX_PIXELS
+) -> tuple[Pixels, Size] | None:
     """Upright pixels HWC of a JPEG of that size, with one channel or three, and its upright size.
 
     Decoded at 1/8, 1/4 or 1/2 of the size if both sides keep `min_side` px. If the factor does not divide a side, the
@@ -103,7 +107,7 @@ def decode_jpeg(data: bytes, size: Size, outline: Outline, *, min_side: int, gre
     ignore.
 
     Raises:
-        ImageError: `truncated`.
+        ImageError: `truncated`, or by the header and the scans `too_slow` or `too_large`.
     """
     orientation = exif_orientation(data, outline)
     fractions = (
@@ -111,7 +115,9 @@ def decode_jpeg(data: bytes, size: Size, outline: Outline, *, min_side: int, gre
         for factor in _FACTORS
         if min(size) >= factor * min_side and (orientation == 1 or not any(side % factor for side in size))
     )
-    pixels_HWC = _decoded(data, size, outline, next(fractions, 1), "GRAY" if grey else "RGB")
+    factor = next(fractions, 1)
+    with for_jpeg(data, size, factor, max_pixels):
+        pixels_HWC = _decoded(data, size, outline, factor, "GRAY" if grey else "RGB")
     if pixels_HWC is None:
         return None
     return apply_orientation(pixels_HWC, orientation), size if orientation < 5 else (size[1], size[0])

@@ -1,6 +1,7 @@
 """Converts Pillow images of 8 bits a channel to the model's channels, and scales pixels to the model's size."""
 
 # Shapes: H height, W width, C channels (1 or 3).
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ Size = tuple[int, int]
 _ROUND_UP = 1 + 1e-9  # torch rounds down the size that it computes from scale factors
 _MAX_ASPECT_RATIO = 16  # pixels beyond it lie outside of every crop that a preprocessing can define
 _ALL = slice(None)
+_BAND_PIXELS = 1 << 21  # converted at a time
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _TRANSPOSE = {
@@ -60,9 +62,24 @@ def to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def pixels_of(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """An upright image of 8 bits a channel as pixels of the model's channels: uint8 HWC, read-only."""
-    image = to_mode(image, preprocessing)
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, preprocessing.channels)
+    """An upright image of 8 bits a channel as pixels of the model's channels: uint8 HWC."""
+    shape = (image.height, image.width, preprocessing.channels)
+    if image.width * image.height <= _BAND_PIXELS:
+        return np.frombuffer(to_mode(image, preprocessing).tobytes(), np.uint8).reshape(shape)
+    pixels_HWC = np.empty(shape, np.uint8)
+    for top, band in bands_of(image):
+        pixels_HWC[top : top + band.height] = np.asarray(to_mode(band, preprocessing)).reshape(-1, *shape[1:])
+    return pixels_HWC
+
+
+def bands_of(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Bands of rows and where they begin: converting a large image as a whole takes many times its memory."""
+    num_rows = max(1, _BAND_PIXELS // image.width)
+    if num_rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, num_rows):
+        yield top, image.crop((0, top, image.width, min(top + num_rows, image.height)))
 
 
 def scale_to(pixels_HWC: Pixels, preprocessing: Preprocessing, full_size: Size | None = None) -> Pixels:

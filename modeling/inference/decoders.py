@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
+from modeling.inference.decode_watch import DecodeWatch
 
 Source = Callable[[], bytes]
 """Reads one image's bytes; may raise ImageError or OSError."""
@@ -39,6 +40,17 @@ class Chunk:
     images: list[Pixels | ImageError] = field(default_factory=list)
     remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "decode": 0.0})
+
+
+def join_chunks(chunks: Iterable[Chunk]) -> Chunk:
+    """One chunk of the images of several."""
+    joined = Chunk()
+    for chunk in chunks:
+        joined.remarks |= {len(joined.images) + place: remarks for place, remarks in chunk.remarks.items()}
+        joined.images += chunk.images
+        for stage, spent_s in chunk.seconds.items():
+            joined.seconds[stage] += spent_s
+    return joined
 
 
 @dataclass(slots=True)
@@ -77,11 +89,16 @@ class Decoders:
         max_pixels: int,
         num_threads: int = 0,
         batch_decoder: BatchDecoder | None = None,
+        watch: DecodeWatch | None = None,
     ) -> None:
-        """num_threads: 0: by measurement. batch_decoder: a device's decoder, which is tried first."""
+        """num_threads: 0: by measurement. batch_decoder: a device's decoder, which is tried first.
+
+        watch: is told what each thread decodes; not what a device decodes.
+        """
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
         self._batch_decoder = batch_decoder
+        self._watch = watch
         self._trial = _Trial()
         self._pool: ThreadPoolExecutor | None = None
         self._num_threads = num_threads or (min(DEVICE_THREADS, num_cores()) if batch_decoder else 0)
@@ -138,7 +155,7 @@ class Decoders:
         started, processor_started = time.perf_counter(), time.thread_time()
         data = _read(source)
         read_s, processor_read_s = time.perf_counter() - started, time.thread_time() - processor_started
-        image = self._decode(data, chunk, len(chunk.images))
+        image = self._decode(data, chunk, len(chunk.images), source)
         elapsed_s, processor_s = time.perf_counter() - started, time.thread_time() - processor_started
         chunk.images.append(image)
         chunk.seconds["read"] += read_s
@@ -162,37 +179,47 @@ class Decoders:
         while waiting:
             started = time.perf_counter()
             read: list[bytes | ImageError] = []
+            begun: list[Source] = []
             num_bytes = 0
             while waiting and num_bytes < limit:
-                read.append(_read(waiting.popleft()))
+                begun.append(waiting.popleft())
+                read.append(_read(begun[-1]))
                 num_bytes += len(read[-1]) if isinstance(read[-1], bytes) else 0
             done = time.perf_counter()
-            chunk.images += self._decode_read(read, chunk)
+            chunk.images += self._decode_read(read, begun, chunk)
             chunk.seconds["read"] += (done - started) / num_threads
             chunk.seconds["decode"] += (time.perf_counter() - done) / num_threads
         return chunk
 
-    def _decode_read(self, read: Sequence[bytes | ImageError], chunk: Chunk) -> list[Pixels | ImageError]:
+    def _decode_read(
+        self, read: Sequence[bytes | ImageError], sources: Sequence[Source], chunk: Chunk
+    ) -> list[Pixels | ImageError]:
         """Decode what was read, on the device first if it has a decoder."""
         first = len(chunk.images)
         if self._batch_decoder is None:
-            return [self._decode(data, chunk, place) for place, data in enumerate(read, first)]
+            together = enumerate(zip(read, sources, strict=True), first)
+            return [self._decode(data, chunk, place, source) for place, (data, source) in together]
         files = [b"" if isinstance(data, ImageError) else data for data in read]
         decoded = self._batch_decoder(files, self._max_pixels)
         return [
-            self._decode(data, chunk, place) if pixels is None else pixels
-            for place, (data, pixels) in enumerate(zip(read, decoded, strict=True), first)
+            self._decode(data, chunk, place, source) if pixels is None else pixels
+            for place, (data, source, pixels) in enumerate(zip(read, sources, decoded, strict=True), first)
         ]
 
-    def _decode(self, data: bytes | ImageError, chunk: Chunk, place: int) -> Pixels | ImageError:
+    def _decode(self, data: bytes | ImageError, chunk: Chunk, place: int, source: Source) -> Pixels | ImageError:
         """The pixels or the error; what is remarked goes into the chunk."""
         if isinstance(data, ImageError):
             return data
         remarks: list[str] = []
+        if self._watch is not None:
+            self._watch.begin(source)
         try:
             pixels_HWC = decode_image(data, self._preprocessing, max_pixels=self._max_pixels, remarks=remarks)
         except ImageError as err:
             return err
+        finally:
+            if self._watch is not None:
+                self._watch.end()
         if remarks:
             chunk.remarks[place] = tuple(remarks)
         return pixels_HWC

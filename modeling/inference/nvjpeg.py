@@ -26,6 +26,7 @@ from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not
 
 from modeling.errors import ModelingError
 from modeling.images.cores import num_cores
+from modeling.images.cost import is_quick_jpeg
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.formats import MAX_PIXELS, is_truncated
 from modeling.images.jpeg import (
@@ -61,8 +62,8 @@ class NvJpeg:
     def __call__(self, files: Sequence[bytes], max_pixels: int) -> list[Pixels | None]:
         """Pixels HWC of each file, as `decode_image` returns them except for rounding; None if that has to decode it.
 
-        None: no common JPEG in grey or YCbCr, more than `max_pixels`, very large, cut short, with further pictures,
-        refused by the GPU, or with scans missing or data that end early.
+        None: no common JPEG in grey or YCbCr, more than `max_pixels`, very large, too slow, cut short, with further
+        pictures, refused by the GPU, or with scans missing or data that end early.
 
         Raises:
             RuntimeError: the GPU does not decode even a plain image.
@@ -76,6 +77,8 @@ class NvJpeg:
     def _size(self, data: bytes, max_pixels: int) -> Size | None:
         size = jpeg_size(data)
         if size is None or size[0] * size[1] > min(max_pixels, _MAX_PIXELS) or is_truncated(data):
+            return None
+        if not is_quick_jpeg(data, size, max_pixels):
             return None
         outline = outline_of(data)
         if outline.may_have_pictures or not is_common(data, outline) or lacks_scans(data, outline):

@@ -19,6 +19,7 @@ from modeling.errors import ImageError
 from modeling.images.formats import MAX_PIXELS
 from modeling.images.pixels import Pixels
 from modeling.inference.bisection import BisectingPredictor, Predictor
+from modeling.inference.decode_watch import DecodeWatch
 from modeling.inference.decoders import Chunk, Decoders, Source
 from modeling.inference.prediction import Prediction
 
@@ -47,6 +48,7 @@ def predict_units(
     decode_threads: int = 0,
     max_pixels: int = MAX_PIXELS,
     between_batches: Callable[[], None] = lambda: None,
+    watch: DecodeWatch | None = None,
 ) -> Iterator[BatchResult]:
     """Predictions of every batch of every unit, in order; an empty unit has one empty batch.
 
@@ -55,10 +57,10 @@ def predict_units(
 
     batch_size: 0: the classifier's. decode_threads: 0: as many as the first images show to be best.
     `between_batches` runs in the calling thread after every chunk and every batch; what it raises, or what
-    `units` raises, ends the iteration once the threads have stopped.
+    `units` raises, ends the iteration once the threads have stopped. `watch` is told what each thread decodes.
     """
     batch_size = batch_size or classifier.batch_size
-    decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads, classifier.batch_decoder)
+    decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads, classifier.batch_decoder, watch)
     batcher = _Batcher(classifier, top_k, between_batches, lambda: _streams_beside(classifier, decoders))
     try:
         for pending in _decode_ahead(_chunks(units, decoders, batch_size), decoders, batch_size):
@@ -73,6 +75,16 @@ def predict_units(
     finally:
         batcher.close()
         decoders.close()
+
+
+def predict_decoded(chunk: Chunk, classifier: Predictor, *, top_k: int) -> BatchResult:
+    """The predictions of one batch of images that are decoded, in the calling thread."""
+    batcher = _Batcher(classifier, top_k, lambda: None, lambda: 1)
+    batcher.add(chunk, 0.0)
+    batcher.end_batch()
+    batcher.collect_all()
+    [result] = batcher.results()
+    return result
 
 
 # Cutting and decoding

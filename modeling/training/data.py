@@ -20,7 +20,8 @@ from modeling.data.lost import LostImages
 from modeling.data.report import DataReport
 from modeling.data.scan import scan_dataset
 from modeling.data.splits import Split, split_dataset
-from modeling.images.formats import READABLE_FORMATS
+from modeling.images.cost import before_opening, for_opened
+from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS
 from modeling.images.loader import load_ahead
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
@@ -140,9 +141,11 @@ def _sample(files: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
     grey = True
     for path in files[:: max(1, len(files) // _SAMPLE)]:
         try:
-            with Image.open(io.BytesIO(path.read_bytes()), formats=READABLE_FORMATS) as image:
+            data = path.read_bytes()
+            with before_opening(data, MAX_PIXELS), Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
                 sizes.add(image.size)
-                grey = grey and _is_grey(image)
+                with for_opened(image, data, MAX_PIXELS):
+                    grey = grey and _is_grey(image)
         except Exception:  # noqa: S112  # broken files can raise anything; the scan has reported them
             continue
     return sizes, grey and bool(sizes)

@@ -68,7 +68,11 @@ class Settings(BaseSettings):
         default=0, ge=0, description="Threads that read and decode; 0: as many as measure best for the images."
     )
     max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS, description="Larger images are refused before they are decoded."
+        default=MAX_PIXELS,
+        ge=1,
+        le=PILLOW_MAX_PIXELS,
+        description="Larger images are refused before they are decoded; above the default, the limits on work and "
+        "memory for one image rise with it.",
     )
     max_file_bytes: int = Field(default=256 << 20, ge=1, description="Larger files are refused before they are read.")
 

@@ -18,6 +18,7 @@ class OpenShard:
     """A claimed shard and the rows it has so far.
 
     decides: whether the model is calibrated; an image that failed then gets the decision `reject`.
+    num_stopped: images that are `too_slow` by the clock, not by their header.
     """
 
     claim: Claim
@@ -25,6 +26,7 @@ class OpenShard:
     decides: bool
     rows: list[Row] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
+    num_stopped: int = 0
 
     def add(self, result: BatchResult) -> None:
         """Append the predictions of the next batch."""

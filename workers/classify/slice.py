@@ -8,12 +8,12 @@ import contextlib
 import logging
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from modeling.errors import ImageError, ModelingError, trouble_of
-from modeling.inference.decoders import Source
+from modeling.errors import ModelingError, trouble_of
+from modeling.inference.decoders import Decoders, Source
 from modeling.inference.pipeline import BatchResult, predict_units
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, MessageError
@@ -24,7 +24,9 @@ from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, IMAGE, POISON_DEATHS, Journal, Notes
+from workers.classify.careful import Careful, predict_carefully
+from workers.classify.decode_clock import DecodeClock, ShardImage
+from workers.classify.journal import CAREFUL_FROM_ATTEMPT, Journal
 from workers.classify.open_shard import Commits, OpenShard
 from workers.classify.source import JobSource
 from workers.context import WorkerContext
@@ -115,6 +117,8 @@ class ClassifySlice:
         self._request = request
         self._leases = leases
         leases.on_stall = self._pause_if_source_hangs
+        self._clock = DecodeClock(context, request.job, folder.journals, leases)
+        leases.on_tick = self._clock.look
         self._source = JobSource(context, folder, request)
         self._classifier = context.models.get(request.model, request.precision)
         self._reader = self._source.reader
@@ -152,11 +156,15 @@ class ClassifySlice:
     def _units(self) -> Iterator[Sequence[Source]]:
         """The sources of each shard; a shard is claimed when the pipeline asks for it."""
         while self._risky is None and (shard := self._claim_next()) is not None:
-            if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT:
+            if shard.claim.attempt >= CAREFUL_FROM_ATTEMPT or Journal(self._folder.journals, shard.claim).exists:
                 self._risky = shard
                 return
             self._open.append(shard)
-            yield [self._reader.source(path) for path in shard.paths]
+            yield self._sources(shard)
+
+    def _sources(self, shard: OpenShard) -> list[ShardImage]:
+        read = self._reader.read
+        return [ShardImage(read, path).of(shard.claim, index) for index, path in enumerate(shard.paths)]
 
     def _claim_next(self) -> OpenShard | None:
         """The next shard to work on; None when the slice is over."""
@@ -210,14 +218,15 @@ class ClassifySlice:
             if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
                 raise HandBack
 
-    def _predict(self, units: Iterable[Sequence[Source]], *, threads: int = 0) -> Iterator[BatchResult]:
+    def _predict(self, units: Iterable[Sequence[Source]]) -> Iterator[BatchResult]:
         return predict_units(
             units,
             self._classifier,
             top_k=self._request.top_k,
-            decode_threads=threads or self._context.settings.decode_threads,
+            decode_threads=self._context.settings.decode_threads,
             max_pixels=self._context.settings.max_pixels,
             between_batches=self._between_batches,
+            watch=self._clock.watch,
         )
 
     # The end of a shard
@@ -253,6 +262,7 @@ class ClassifySlice:
                 worker=self._context.worker,
                 engine=self._classifier.engine_name,
                 given_up=given_up,
+                num_stopped=shard.num_stopped,
             )
         except OSError as err:
             logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
@@ -283,47 +293,21 @@ class ClassifySlice:
     # Shards that have killed workers
 
     def _predict_carefully(self, shard: OpenShard) -> None:
-        """Predict a shard whose workers died: one batch at a time, with notes, without its poison images."""
-        logger.warning(
-            "shard %d of %s has killed %d workers; predicting it batch by batch",
-            shard.claim.shard, self._request.job, shard.claim.attempt - 1,
-        )  # fmt: skip
+        """Predict a shard whose workers died, or decoded one of its images for too long; give it up in the end."""
+        logger.warning("shard %d of %s has ended workers; predicting it carefully", shard.claim.shard, self._folder.job)
         if shard.claim.attempt > self._context.settings.max_attempts:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit_alone(shard, given_up=True)
-        journal = Journal(self._folder.journals, shard.claim)
-        deaths = journal.deaths()
-        size = self._classifier.batch_size
-        with journal.open() as notes:
-            for start in range(0, len(shard.paths), size):
-                indices = range(start, min(start + size, len(shard.paths)))
-                if deaths[BATCH, start]:
-                    self._predict_one_by_one(shard, indices, deaths, notes)
-                notes.trying(BATCH, start)
-                poison = {index for index in indices if deaths[IMAGE, index] >= POISON_DEATHS}
-                sources = [
-                    _poison_image if index in poison else self._reader.source(shard.paths[index]) for index in indices
-                ]
-                for result in self._predict([sources], threads=1):
-                    shard.add(result)
+        classifier = self._classifier
+        decoders = Decoders(
+            classifier.preprocessing, self._context.settings.max_pixels, 1, classifier.batch_decoder, self._clock.watch
+        )
+        careful = Careful(classifier, self._request.top_k, decoders, self._clock, self._between_batches)
+        predict_carefully(shard, self._sources(shard), Journal(self._folder.journals, shard.claim), careful)
         return self._commit_alone(shard)
 
     def _commit_alone(self, shard: OpenShard, *, given_up: bool = False) -> None:
         with Commits(partial(self._commit, given_up=given_up), self._between_batches) as commits:
             commits.add(shard)
             commits.wait()
-
-    def _predict_one_by_one(
-        self, shard: OpenShard, indices: range, deaths: Counter[tuple[str, int]], notes: Notes
-    ) -> None:
-        """Predict each image of a batch alone; if one kills this process, its note stays."""
-        for index in indices:
-            if deaths[IMAGE, index] < POISON_DEATHS:
-                notes.trying(IMAGE, index)
-                list(self._predict([[self._reader.source(shard.paths[index])]], threads=1))
-
-
-def _poison_image() -> bytes:
-    """The source of a poison image."""
-    raise ImageError("crashed_worker", "a worker process died whenever it tried this image")

@@ -56,6 +56,7 @@ class Totals:
     num_rows: int = 0
     num_failed: int = 0
     shards_given_up: int = 0
+    num_stopped: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
@@ -69,6 +70,7 @@ class Totals:
         self.num_rows += trailer.num_rows
         self.num_failed += trailer.num_failed
         self.shards_given_up += trailer.given_up
+        self.num_stopped += trailer.num_stopped
         self.labels.update(trailer.labels)
         self.errors.update(trailer.errors)
         self.decisions.update(trailer.decisions)
@@ -217,6 +219,7 @@ def _summary(
         },
         "timings": _timings(request, totals, record),
         "shards": {"num_shards": facts.num_shards, "shards_given_up": totals.shards_given_up},
+        "repeats": {"too_slow_by_clock": totals.num_stopped, "byte_identical": not totals.num_stopped},
         "workers": sorted(totals.workers),
         "engines": sorted(totals.engines),
     }

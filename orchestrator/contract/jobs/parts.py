@@ -35,6 +35,7 @@ class PartTrailer(Versioned):
     rows_bytes: int
     rows_sha256: str
     given_up: bool = False
+    num_stopped: int = 0  # rows that are `too_slow` by the clock, which another machine may decode in time
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage; volatile, so never in a row
     worker: str = ""
     engine: str = ""  # that answered, such as `openvino bf16`
@@ -54,6 +55,7 @@ def write_part(
     worker: str,
     engine: str,
     given_up: bool = False,
+    num_stopped: int = 0,
 ) -> None:
     """Write the part of `shard` unless it exists; durable when this returns.
 
@@ -73,6 +75,7 @@ def write_part(
         rows_bytes=len(data),
         rows_sha256=hashlib.sha256(data).hexdigest(),
         given_up=given_up,
+        num_stopped=num_stopped,
         worker=worker,
         engine=engine,
     )

@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.contract.ledger.ledger import Claim
-from workers.classify.journal import BATCH, IMAGE, Journal, Notes
+from workers.classify.journal import BATCH, IMAGE, SLOW, Journal, Notes
 
 JOB = "c261123-143355-7f3a2b"
 
@@ -68,3 +68,22 @@ def test_a_note_is_on_the_file_before_it_is_tried(tmp_path):
         notes.trying(IMAGE, 7)
 
         assert (tmp_path / "00000005.1.jsonl").read_text() == '["image", 7]\n'
+
+
+def test_an_image_that_took_too_long_is_noted_whatever_was_being_tried(tmp_path):
+    for fence, opened in ((1, False), (2, True)):
+        journal = Journal(tmp_path, Claim(JOB, 5, fence, 1))
+        if opened:
+            die_in(tmp_path, 5, fence, (BATCH, 0), (IMAGE, 7))
+        journal.note_slow(7)
+        journal.note_slow(9)
+
+    assert deaths(tmp_path) == {(SLOW, 7): 2, (SLOW, 9): 2}
+
+
+def test_a_shard_without_notes_has_no_journal(tmp_path):
+    die_in(tmp_path, 6, 1, (BATCH, 0))
+
+    assert not Journal(tmp_path, Claim(JOB, 5, 1, 1)).exists
+    assert not Journal(tmp_path / "not there", Claim(JOB, 5, 1, 1)).exists
+    assert Journal(tmp_path, Claim(JOB, 6, 2, 1)).exists

@@ -9,7 +9,7 @@ import pytest
 from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.listing import read_facts, read_shard
-from orchestrator.contract.jobs.parts import part_path, read_trailer
+from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step, fake_rows, make_job, write_fake_parts
@@ -100,6 +100,7 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
             "remarks": {},
         },
         "shards": {"num_shards": 3, "shards_given_up": 0},
+        "repeats": {"too_slow_by_clock": 0, "byte_identical": True},
         "workers": ["w1"],
         "engines": ["fake"],
     }
@@ -120,6 +121,20 @@ def test_the_summary_of_a_calibrated_model_counts_rows_by_decision(make, outbox)
     found = Counter(row.prediction.decision for row in FORMATS["jsonl"].read(outbox / "out.jsonl"))
     assert list(counts["decisions"].items()) == [(name, found[name]) for name in ("accept", "review", "reject")]
     assert (sum(found.values()), found["reject"]) == (11, 3)
+
+
+def test_the_summary_promises_no_repetition_where_the_clock_stopped_an_image(make, outbox):
+    folder = make()
+    part_path(folder.parts, 1).unlink()
+    rows = fake_rows(read_shard(folder.path, 1))
+    write_part(
+        folder.parts, 1, rows, row_format="csv", seconds={}, worker="w2", engine="fake", num_stopped=2
+    )  # fmt: skip
+
+    publish(folder)
+
+    summary = json.loads((outbox / "out.csv.summary.json").read_text())
+    assert summary["repeats"] == {"too_slow_by_clock": 2, "byte_identical": False}
 
 
 def test_two_runs_of_a_job_give_the_same_bytes(make, outbox):

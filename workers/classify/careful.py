@@ -1,0 +1,100 @@
+"""Predicts a shard whose workers died: one batch at a time, with a note of what is tried, without its poison images."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modeling.errors import ImageError
+from modeling.inference.bisection import Predictor
+from modeling.inference.decoders import Chunk, Decoders, join_chunks
+from modeling.inference.pipeline import BatchResult, predict_decoded
+from modeling.inference.prediction import Prediction
+from workers.classify.decode_clock import DecodeClock, ShardImage
+from workers.classify.journal import BATCH, IMAGE, POISON_DEATHS, SLOW, SLOW_NOTES, Journal, Notes
+from workers.classify.open_shard import OpenShard
+
+_BATCH_DEATHS = 2  # of a batch whose images did no harm alone: it keeps the rows that they got alone
+
+
+@dataclass(frozen=True)
+class Careful:
+    """What predicting carefully needs. progressed: called after each image; may raise."""
+
+    classifier: Predictor
+    top_k: int
+    decoders: Decoders
+    clock: DecodeClock
+    progressed: Callable[[], None]
+
+
+@dataclass
+class _Batch:
+    """The images of a batch that are done, each a chunk of its own, and the rows of those that were tried alone."""
+
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+    alone: dict[int, Prediction] = field(default_factory=dict)
+
+
+def predict_carefully(shard: OpenShard, sources: list[ShardImage], journal: Journal, careful: Careful) -> None:
+    """Add the rows of every image to the shard.
+
+    An image is decoded once, and its batch gets the same images as ever: the rows are those of an undisturbed worker.
+    """
+    deaths = journal.deaths()
+    size = careful.classifier.batch_size
+    with journal.open() as notes:
+        for start in range(0, len(sources), size):
+            indices = range(start, min(start + size, len(sources)))
+            batch = _Batch({index: Chunk([error]) for index in indices if (error := _known_error(deaths, index))})
+            for index in indices:
+                if index not in batch.chunks and (deaths[BATCH, start] or deaths[SLOW, index]):
+                    notes.trying(IMAGE, index)
+                    _try_alone(sources[index], batch, careful, more_time=bool(deaths[SLOW, index]))
+            shard.add(
+                _predict_batch(batch, sources, indices, notes, careful, whole=deaths[BATCH, start] < _BATCH_DEATHS)
+            )
+    shard.num_stopped = sum(deaths[SLOW, index] >= SLOW_NOTES for index in range(len(sources)))
+
+
+def _known_error(deaths: Counter[tuple[str, int]], index: int) -> ImageError | None:
+    """The error of an image that is not tried again."""
+    if deaths[SLOW, index] >= SLOW_NOTES:
+        return ImageError("too_slow", "decoding takes too long, also when the image is tried alone")
+    if deaths[IMAGE, index] >= POISON_DEATHS:
+        return ImageError("crashed_worker", "a worker process died whenever it tried this image")
+    return None
+
+
+def _try_alone(source: ShardImage, batch: _Batch, careful: Careful, *, more_time: bool) -> None:
+    """Decode and predict one image."""
+    careful.clock.alone = more_time
+    chunk = careful.decoders.decode_all([source], Chunk())
+    careful.clock.alone = False
+    batch.chunks[source.index] = chunk
+    [batch.alone[source.index]] = predict_decoded(chunk, careful.classifier, top_k=careful.top_k).predictions
+    careful.progressed()
+
+
+def _predict_batch(
+    batch: _Batch, sources: list[ShardImage], indices: range, notes: Notes, careful: Careful, *, whole: bool
+) -> BatchResult:
+    """The rows of a batch. whole: predict its images together; otherwise keep the rows that they got alone."""
+    if not whole:
+        kept = [batch.alone.get(index) or _failed(batch.chunks[index]) for index in indices]
+        return BatchResult(kept, join_chunks(batch.chunks.values()).seconds)
+    notes.trying(BATCH, indices.start)
+    for index in indices:
+        if index not in batch.chunks:
+            batch.chunks[index] = careful.decoders.decode_all([sources[index]], Chunk())
+            careful.progressed()
+    joined = join_chunks(batch.chunks[index] for index in indices)
+    result = predict_decoded(joined, careful.classifier, top_k=careful.top_k)
+    careful.progressed()
+    return result
+
+
+def _failed(chunk: Chunk) -> Prediction:
+    """The row of an image that was not tried."""
+    [error] = chunk.images
+    assert isinstance(error, ImageError)
+    return Prediction.failed(error)
