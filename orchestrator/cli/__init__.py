@@ -2,7 +2,7 @@
 
 import click
 
-from orchestrator.cli.lazy import Entry, LazyGroup
+from orchestrator.cli.lazy import Entry, RootGroup
 
 COMMANDS = {
     "demo": Entry("demo:demo", "A whole run in about a minute: no GPU, server or data needed."),
@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 @click.group(
-    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=RootGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="pigeonhole", prog_name="pigeonhole")
 def main() -> None:

@@ -9,16 +9,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import click
+from redis import RedisError
 
+from modeling.errors import ModelingError
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json
+from orchestrator.cli.output import json_option, print_json, print_line
 from orchestrator.contract.devices import list_gpus, survey_gpus
 from orchestrator.contract.errors import ExitCode, PigeonholeError
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.contract.server import connect, redact, require_answer
+from orchestrator.contract.server import connect, require_answer
+from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.shown import without_logins
 from orchestrator.stack.server import find_server_program
 
 LOW_DISK_BYTES = 1 << 30
@@ -50,8 +54,10 @@ def doctor(as_json: bool) -> None:
         print_json([asdict(result) for result in results])
     else:
         for result in results:
-            click.secho("ok   " if result.ok else "BAD  ", fg="green" if result.ok else "red", nl=False)
-            click.echo(f"{result.name:10} {result.found}" + (f"\n{'':16}fix: {result.cure}" * (not result.ok)))
+            print_line("ok   " if result.ok else "BAD  ", color="green" if result.ok else "red", nl=False)
+            print_line(f"{result.name:10} {result.found}")
+            if not result.ok:
+                print_line(f"{'':16}fix: {result.cure}")
     sys.exit(ExitCode.OK if all(result.ok for result in results) else ExitCode.FAILED)
 
 
@@ -59,10 +65,9 @@ def _run(check: Callable[[Settings], CheckResult], settings: Settings) -> CheckR
     """Run one check; an error is a failed check, and the others still run."""
     try:
         return check(settings)
-    except PigeonholeError as err:
-        return CheckResult(
-            check.__name__.removeprefix("_"), False, str(err), "correct that, then run `pigeonhole doctor` again"
-        )
+    except (PigeonholeError, ModelingError, OSError, RedisError) as err:
+        cure = "correct that, then run `pigeonhole doctor` again"
+        return CheckResult(check.__name__.removeprefix("_"), False, without_logins(" ".join(str(err).split())), cure)
 
 
 def _python(_: Settings) -> CheckResult:
@@ -138,9 +143,12 @@ def _workers(settings: Settings) -> CheckResult:
         require_answer(client, url)
     except PigeonholeError:
         return CheckResult("workers", False, "unknown without a server", "pigeonhole up")
-    alive = [worker for worker in Ledger(client).live_workers.workers() if worker.alive]
+    found_workers = Ledger(client).live_workers.survey()
+    alive = [worker for worker in found_workers.records if worker.alive]
     without_worker = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
     found = f"{len(alive)} alive" + (f"; none listens to {', '.join(without_worker)}" if without_worker else "")
+    if found_workers.malformed:
+        found += f"; left out, as their records cannot be read: {', '.join(found_workers.malformed)}"
     return CheckResult("workers", not without_worker, found, "pigeonhole worker")
 
 

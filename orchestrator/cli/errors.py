@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
+from orchestrator.cli.output import print_message
 from orchestrator.contract.errors import ExitCode, PigeonholeError
+from orchestrator.contract.streams import discard
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
@@ -19,10 +22,10 @@ def report_errors() -> Iterator[None]:
     """Print an error for the operator as one line; a bug keeps its traceback."""
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:
+    except NoArgsIsHelpError:
         raise  # click prints the help
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        print_message("interrupted")
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as err:
         described = _describe(err)
@@ -55,6 +58,8 @@ def _describe_system_error(err: OSError) -> tuple[str, int] | None:
     """A folder without write permission, a full disk; click handles a closed pipe."""
     if err.errno == errno.EPIPE or not err.strerror:
         return None
+    if (lost := _lost_output()) is not None:
+        return f"standard output cannot be written: {lost.strerror}", ExitCode.FAILED
     if err.filename is not None:
         return f"{err.strerror}: {os.fsdecode(err.filename)!r}", ExitCode.FAILED
     return (f"{err.strerror}; run `pigeonhole doctor`", ExitCode.FAILED) if err.errno in _DISK_ERRORS else None
@@ -62,9 +67,20 @@ def _describe_system_error(err: OSError) -> tuple[str, int] | None:
 
 def _end(message: str, code: int) -> None:
     """Print the message on one line and exit."""
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(" ".join(message.split()), err=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it; the exit code tells
+        print_message("error: ", color="red", bold=True, nl=False)
+        print_message(" ".join(message.split()))
     sys.exit(code)
+
+
+def _lost_output() -> OSError | None:
+    """Why standard output could not be written, such as a full disk; what it still holds is then dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError as err:
+        discard(sys.stdout.fileno())
+        return err
+    return None
 
 
 def _is_server_error(err: Exception) -> bool:

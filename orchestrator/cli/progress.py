@@ -17,6 +17,7 @@ from orchestrator.cli.output import duration, on_interrupt, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.shown import printable
 from orchestrator.jobs.follow import JobSnapshot, describe, follow, share_done, warnings
 from orchestrator.jobs.submit import JobClient
 
@@ -86,12 +87,15 @@ def _show_live(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
 
 def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
     record = snapshot.record
-    shown: list[RenderableType] = [_heading(record), Text(describe(snapshot).partition(": ")[2], overflow="ellipsis")]
+    shown: list[RenderableType] = [
+        _heading(record),
+        Text(printable(describe(snapshot)).partition(": ")[2], overflow="ellipsis"),
+    ]
     if record.kind == "classify":
         shown[1] = _numbers(snapshot)
     if snapshot.server_away:
         warning = "the server is away, waiting for it"
-    return Group(*shown, Text(warning, style="yellow")) if warning else Group(*shown)
+    return Group(*shown, Text(printable(warning), style="yellow")) if warning else Group(*shown)
 
 
 def _heading(record: JobRecord) -> RenderableType:
@@ -99,7 +103,7 @@ def _heading(record: JobRecord) -> RenderableType:
     heading = Table.grid(padding=(0, 2), expand=True)
     heading.add_column(no_wrap=True)
     heading.add_column(ratio=1)
-    heading.add_row(Text(f"{record.job} {record.state}", style="bold"), _bar(record))
+    heading.add_row(Text(printable(f"{record.job} {record.state}"), style="bold"), _bar(record))
     return heading
 
 

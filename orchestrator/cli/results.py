@@ -11,7 +11,7 @@ import click
 
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import path_to_text
-from orchestrator.cli.output import json_option, print_json, print_message, print_table
+from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
@@ -53,7 +53,7 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
     if decided := describe_decisions(counts):
         print_message(decided)
     print_table(("label", "images"), Counter(counts["labels"]).most_common())
-    click.echo()
+    print_line()
     _print_rows(rows)
 
 
@@ -103,7 +103,7 @@ def verify_results(job: str, as_json: bool) -> None:
         for item in verification.unchecked:
             print_message(f"not checked: {item}", color="yellow")
         verdict = "DIFFERS from its summary" if verification.differences else "agrees with its summary"
-        click.echo(f"{published.manifest}: {verification.num_rows} rows, {len(verification.checked)} checks: {verdict}")
+        print_line(f"{published.manifest}: {verification.num_rows} rows, {len(verification.checked)} checks: {verdict}")
     sys.exit(ExitCode.FAILED if verification.differences else ExitCode.OK)
 
 

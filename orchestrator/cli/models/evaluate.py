@@ -12,7 +12,7 @@ from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
-from orchestrator.cli.output import json_option, print_json, print_table
+from orchestrator.cli.output import json_option, print_json, print_line, print_table
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
@@ -76,18 +76,20 @@ def _show_evaluation(settings: Settings, record: JobRecord, as_json: bool) -> No
         print_json(figures)
     else:
         print_figures(figures)
-        click.echo(f"\nreport  {folder / 'report.html'}")
+        print_line()
+        print_line(f"report  {folder / 'report.html'}")
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:
     """Print the main figures of an `evaluation.json`."""
     part = "" if figures["part"] == "all" else f", {figures['part']} part"
-    click.echo(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images\n")
+    print_line(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images")
+    print_line()
     for name, text in _facts(figures):
-        click.echo(f"{name:14}  {text}")
+        print_line(f"{name:14}  {text}")
     rows = _worst_classes(figures)
     if rows:
-        click.echo()
+        print_line()
         print_table(("worst classes", "images", "recall", "precision", "most often taken for"), rows)
 
 

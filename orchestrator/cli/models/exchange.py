@@ -8,7 +8,7 @@ import click
 from modeling.durable import staging_folder
 from modeling.networks.architectures import ARCHITECTURES, get_architecture
 from modeling.registry.store import ModelStore, check_model_name
-from orchestrator.cli.output import json_option, print_json, print_message
+from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.parameters import OneOf
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.settings import get_settings
@@ -68,7 +68,7 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
         from modeling.exchange.export import export_folder
 
         facts |= export_folder(version.path, output).to_json()
-    print_json(facts) if as_json else click.echo(output)
+    print_json(facts) if as_json else print_line(output)
 
 
 @click.command("import")
@@ -124,7 +124,7 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
         version = store.publish(staged, name)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
     print_message(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
-    print_json(facts) if as_json else click.echo(version.ref)
+    print_json(facts) if as_json else print_line(version.ref)
 
 
 def _is_onnx(file: Path) -> bool:

@@ -7,7 +7,7 @@ import click
 
 from modeling.explain.request import KINDS, ExplainRequest, read_pictures
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_message
+from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def explain_model(
     for picture in write(planned, output, overwrite=overwrite):
         written.append({"show": picture.kind, "path": str(picture.path), **picture.facts})
         if not as_json:
-            click.echo(str(picture.path))
+            print_line(str(picture.path))
             if "summary" in picture.facts:
                 print_message(picture.facts["summary"])
     if as_json:
