@@ -60,7 +60,7 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     evaluation = evaluate_answers(predicted.answers, classifier.calibration)
     num_trained_on, engine = count_trained_on(split, predicted.sha256), engine_figures(classifier, dataset, predicted)
     evaluated = Evaluated(request, classifier.card, dataset, predicted, num_trained_on, engine)
-    for text in evaluated.warnings():
+    for text in evaluated.warnings(evaluation):
         emit({"event": "warning", "text": text})
     return evaluated, evaluation
 

@@ -79,7 +79,14 @@ def _torch(_: Settings) -> CheckResult:
     """Torch, imported in a child process: this one never imports it."""
     code = "import torch; print(torch.__version__, torch.cuda.device_count())"
     try:
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        answer = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return CheckResult("torch", False, "its import takes over 120 s", "check the disk that it is on")
     if answer.returncode != 0:

@@ -83,7 +83,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 @contextlib.contextmanager
 def _whole_output() -> Iterator[None]:
-    """Raise PigeonholeError where standard output cannot be written, as on a full disk; a gone reader ends a command."""
+    """Raise PigeonholeError where standard output cannot be written, as on a full disk; click handles a closed pipe."""
     try:
         yield
     except OSError as err:

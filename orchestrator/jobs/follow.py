@@ -53,7 +53,7 @@ def share_done(progress: str) -> tuple[float, float] | None:
 def warnings(events: Path) -> list[str]:
     """The warnings in a job's `events.jsonl`, each once, in their order."""
     try:
-        lines = events.read_text(errors="backslashreplace").splitlines()
+        lines = events.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
     except FileNotFoundError:
         return []
     found = (parse_event(line) for line in lines if '"warning"' in line)

@@ -80,7 +80,7 @@ class Stack:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One `up` or `down` at a time."""
-        with (self.folder / "lock").open("w") as lock:
+        with (self.folder / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -91,7 +91,7 @@ class Stack:
     def _url(self) -> str | None:
         """The URL of this stack's server; None while it has none."""
         path = self.folder / "url"
-        return path.read_text() if path.exists() else None
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
     def _start_server(self, running: dict[str, Process]) -> None:
         """Start a server that keeps its data, enter it into `running`, and write its URL."""
@@ -109,7 +109,7 @@ class Stack:
         replace_durably(self.folder / "url", url.encode(), mode=0o600)
 
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
-        ledger = Ledger(connect((self.folder / "url").read_text()))
+        ledger = Ledger(connect((self.folder / "url").read_text(encoding="utf-8")))
         for process in running.values():
             if process.name != "server":
                 is_ready = partial(_has_heartbeat, ledger, process.pid)

@@ -160,7 +160,7 @@ class ProcessJob:
             if error or code > 0 or not deaths_left:
                 raise ProcessFailedError(error or self._describe_crash(code))
             again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
-            with self._folder.events.open("a") as events:
+            with self._folder.events.open("a", encoding="utf-8") as events:
                 events.write(json.dumps(again) + "\n")
             self._forward(json.dumps(again))
         raise AssertionError("the last death raises")
@@ -168,7 +168,7 @@ class ProcessJob:
     def _run_once(self, request_path: Path) -> tuple[int, str]:
         """Run the process to its end; returns its exit code, and its error if it reported one."""
         error = ""
-        with self._log.open("a") as log, self._folder.events.open("a") as events:
+        with self._log.open("ab") as log, self._folder.events.open("a", encoding="utf-8") as events:
             self._process = self._start(request_path, log.fileno())
             with self._process as process:
                 assert process.stdout is not None
@@ -245,7 +245,7 @@ class ProcessJob:
 
     def _describe_crash(self, code: int) -> str:
         """The error of a process that died without reporting one, with the last lines of its log."""
-        with self._log.open(errors="backslashreplace") as log:
+        with self._log.open(encoding="utf-8", errors="backslashreplace") as log:
             last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
         how = f"exit code {code}"
         if code < 0:

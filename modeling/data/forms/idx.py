@@ -98,7 +98,7 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
 
 
 def _read_shape(file: IO[bytes], path: Path, num_dims: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.specs import EvaluateSpec
 
 WORST_CLASSES = 5  # shown; the report has all
+ABSENT_SHOWN = 10  # classes without images; the JSON has all
 
 
 @click.command("evaluate")
@@ -102,6 +103,9 @@ def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     before = f"  ({figures['raw_ece']:.4f} before calibration)" if calibrated else "  (the model is not calibrated)"
     facts.append(("ECE", f"{figures['ece']:.4f}{before}"))
     facts += _decisions(figures) if calibrated else []
+    if absent := figures["classes_without_images"]:
+        more = ", ..." if len(absent) > ABSENT_SHOWN else ""
+        facts.append(("not measured", f"no images of {', '.join(map(repr, absent[:ABSENT_SHOWN]))}{more}"))
     engine = EngineFigures.from_json(figures)
     return [*facts, ("engine", f"{engine.engine}: {engine.describe()}")]
 
@@ -124,6 +128,7 @@ def _decisions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _worst_classes(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The classes of which most images are missed, the worst first, and what these were taken for."""
+    taken_for = _taken_for(figures)
     missed = [
         (figure["recall"], place, figure)
         for place, figure in enumerate(figures["classes"])
@@ -135,13 +140,17 @@ def _worst_classes(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{figure['num_images']:,}",
             f"{recall:.4f}",
             "-" if figure["precision"] is None else f"{figure['precision']:.4f}",
-            _taken_for(figures, place),
+            taken_for.get(figure["label"], "-"),
         )
-        for recall, place, figure in sorted(missed, key=lambda each: each[:2])[:WORST_CLASSES]
+        for recall, _, figure in sorted(missed, key=lambda each: each[:2])[:WORST_CLASSES]
     ]
 
 
-def _taken_for(figures: Mapping[str, Any], place: int) -> str:
-    counts = [(0 if other == place else count, other) for other, count in enumerate(figures["confusion"][place])]
-    count, other = max(counts, key=lambda each: (each[0], -each[1]))
-    return f"{figures['labels'][other]} ({count:,})"
+def _taken_for(figures: Mapping[str, Any]) -> dict[str, str]:
+    """By label, what its images are most often taken for, the first of equals, and how many."""
+    most: dict[str, tuple[int, str]] = {}
+    for cell in figures["confusion"]:
+        label, predicted, num_images = cell["label"], cell["predicted"], cell["num_images"]
+        if label != predicted and num_images > most.get(label, (0, ""))[0]:
+            most[label] = (num_images, predicted)
+    return {label: f"{predicted} ({num_images:,})" for label, (num_images, predicted) in most.items()}

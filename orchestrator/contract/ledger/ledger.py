@@ -81,9 +81,9 @@ class Ledger:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self.live_workers = LiveWorkers(client)
-        common = (files(__package__) / "lua" / "common.lua").read_text()
+        common = (files(__package__) / "lua" / "common.lua").read_text(encoding="utf-8")
         self._scripts = {
-            path.name.removesuffix(".lua"): client.register_script(common + path.read_text())
+            path.name.removesuffix(".lua"): client.register_script(common + path.read_text(encoding="utf-8"))
             for path in (files(__package__) / "lua").iterdir()
             if path.name.endswith(".lua") and path.name != "common.lua"
         }

@@ -68,7 +68,7 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
     assert [mistake.name for mistake in evaluation.mistakes] == ["dark/140.png"]
     assert (out / "predictions.csv").read_text().count("\n") == 6
     assert json.loads((out / "evaluation.json").read_text()) == {
-        "version": 1,
+        "version": 2,
         "model": "lamps@1",
         "weights_sha256": json.loads((model / "model.json").read_text())["weights_sha256"],
         "data": str(data),
@@ -143,14 +143,16 @@ def test_data_of_which_nothing_can_be_read_are_refused(tmp_path, run):
         run(model, data)
 
 
-def test_labels_are_matched_by_name_and_those_missing_in_the_data_are_fine(tmp_path, run):
+def test_labels_are_matched_by_name_and_those_missing_in_the_data_are_named(tmp_path, run, events):
     model = make_model(tmp_path / "model", labels=("light", "neon", "dark"))
     data = make_data(tmp_path / "data", dark=[0, 1], light=[255])
 
     evaluation = run(model, data).evaluation
 
     assert evaluation.labels == ("light", "neon", "dark")
-    assert evaluation.confusion == ((1, 0, 0), (0, 0, 0), (0, 0, 2))
+    assert evaluation.confusion == ((0, 0, 1), (2, 2, 2))
+    assert evaluation.classes_without_images == ("neon",)
+    assert texts(events, "warning") == ["class neon has no images: nothing is measured for it"]
 
 
 def test_a_label_that_the_model_does_not_know_is_named_with_those_it_knows(tmp_path, run):
