@@ -221,9 +221,14 @@ class ProcessJob:
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=CHILD_ENVIRONMENT | os.environ | {"PYTHONSAFEPATH": "1"},  # also for the processes that torchrun starts
+            env=self._environment(),
             start_new_session=True,  # a Ctrl-C at the worker's terminal reaches the worker only
         )
+
+    def _environment(self) -> dict[str, str]:
+        """The process's, and that of the processes that torchrun starts; matplotlib keeps its fonts in our cache."""
+        fonts = {"MPLCONFIGDIR": str(self._context.settings.cache / "matplotlib")}
+        return CHILD_ENVIRONMENT | fonts | os.environ | {"PYTHONSAFEPATH": "1"}
 
     def _forward(self, line: str) -> str | None:
         """Enter an event into the ledger, for commands that watch the job; returns the error if it is one."""

@@ -1,5 +1,6 @@
 """`pigeonhole models explain`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ def explain_model(
     """
     from modeling.explain.explain import plan, write
 
+    os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))  # it keeps its list of fonts there
     explained, request = _prepare(model, second_model, device, images, options)
     planned = plan(explained, request)
     for kind, reason in planned.left_out.items():
