@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from modeling.durable import target_of
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message
 from orchestrator.contract.errors import PigeonholeError, UsageError
@@ -44,7 +45,7 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
       pigeonhole demo
     """
     started = time.monotonic()
-    output = Path.cwd() / output
+    output = target_of(Path.cwd() / output)
     _clear(output)
     settings = Settings(home=output / "home", server_url=None)
     stack = Stack(settings)

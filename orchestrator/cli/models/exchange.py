@@ -52,7 +52,7 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
       pigeonhole models export birds@2 -o birds/ --format folder
     """
     version = ModelStore(get_settings().models).resolve(model)
-    if output.exists() or output.is_symlink():
+    if output.exists():
         raise UsageError(f"output {str(output)!r} exists; name one that does not")
     if kind == "onnx" and output.suffix.lower() != ".onnx":
         raise UsageError(f"output {str(output)!r} does not end in .onnx; give it that suffix, or add --format folder")
