@@ -272,6 +272,8 @@ def validated(
         made: T = _adapter(cast(Any, kind)).validate_json(json.dumps(value, default=_text_of))  # so lists become tuples
     except ValidationError as err:
         raise error(prefix + complaint(err)) from err
+    except RecursionError as err:
+        raise error(f"{prefix}too many levels") from err
     if whole and (missing := next(_missing(made, value), None)):
         raise error(f"{prefix}{missing}: the key is missing")
     return made

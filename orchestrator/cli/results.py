@@ -113,7 +113,8 @@ def describe_decisions(counts: Mapping[str, Any]) -> str:
     if not decisions:
         return ""
     words = {"accept": "accepted", "review": "to review", "reject": "rejected"}
-    shares = [f"{num:,} {words[name]} ({num / counts['num_images']:.1%})" for name, num in decisions.items()]
+    num_images = counts["num_images"] or 1
+    shares = [f"{num:,} {words.get(name, name)} ({num / num_images:.1%})" for name, num in decisions.items()]
     return ", ".join(shares)
 
 

@@ -67,7 +67,7 @@ def parse_event(progress: str) -> Event:
     """
     try:
         event = json.loads(progress)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
 
@@ -160,7 +160,7 @@ def _with_outcome(record: JobRecord, outcome: Outcome) -> JobRecord:
 def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
     """A job's record and request, for `--json`."""
     request = JobFolder.open(settings, record.job).request()
-    facts = asdict(record) | {"progress": json.loads(record.progress) if record.progress else None}
+    facts = asdict(record) | {"progress": dict(parse_event(record.progress)) or None}
     stage_seconds = facts.pop("stage_seconds")
     facts |= {"source": request.source}
     if isinstance(request, ClassifyRequest):

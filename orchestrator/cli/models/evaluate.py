@@ -1,18 +1,19 @@
 """`pigeonhole models evaluate`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
+from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
@@ -72,11 +73,15 @@ def _show_evaluation(settings: Settings, record: JobRecord, as_json: bool) -> No
             print_json(to_json(settings, record))
         return
     folder = Path(text_to_path(record.result))
-    figures = json.loads((folder / "evaluation.json").read_bytes())
+    path = folder / "evaluation.json"
+    figures = decode_json(path.read_bytes(), str(path), error=IntegrityError)
     if as_json:
         print_json(figures)
     else:
-        print_figures(figures)
+        try:
+            print_figures(figures)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
+            raise IntegrityError(f"{path} is no evaluation of this release: {err!r}") from err
         print_line()
         print_line(f"report  {folder / 'report.html'}")
 

@@ -96,7 +96,7 @@ def test_what_appeared_under_the_name_meanwhile_is_left_as_it_is(folder, outbox,
         result.touch() if spoil == "file" else result.symlink_to(outbox / "elsewhere")
     before = content(outbox)
 
-    with pytest.raises(PublishError, match="(result|elsewhere) appeared while the job ran; it was left as it is"):
+    with pytest.raises(PublishError, match=r"(result|elsewhere) appeared while the job ran; it was left as it is"):
         publish(folder, fence=101)
 
     assert content(outbox) == before
