@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -95,5 +96,6 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, force=True)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(processName)s %(message)s"))
+    sys.excepthook = lambda kind, err, trace: logger.critical("ended by an error", exc_info=(kind, err, trace))
     for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "celery.bootsteps"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -99,8 +100,8 @@ def _is_sound(prediction: Prediction) -> bool:
         return isinstance(prediction.error_code, str) and isinstance(prediction.error, str | None)
     labels, scores = prediction.labels, prediction.scores
     are_texts = all(isinstance(label, str) for label in labels)
-    are_shares = all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores)
-    return bool(labels) and len(labels) == len(scores) and are_texts and are_shares
+    are_numbers = all(isinstance(score, int | float) and math.isfinite(score) for score in scores)
+    return bool(labels) and len(labels) == len(scores) and are_texts and are_numbers
 
 
 def find_published(settings: Settings, name: str) -> Published:

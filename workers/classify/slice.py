@@ -64,7 +64,7 @@ def classify_slice(job: str, context: WorkerContext) -> None:
             logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says everything
             ledger.report_trouble(job, str(err))
             more = False  # other workers ring for the job, and the sweep rings again for this one
-        except (ModelingError, IntegrityError, MessageError) as err:
+        except (ModelingError, IntegrityError, MessageError, UnicodeError) as err:
             logger.exception("job %s cannot continue", job)
             leases.state = ledger.cancel(job, reason=str(err))
         except SERVER_ERRORS:

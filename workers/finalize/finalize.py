@@ -55,7 +55,7 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
     except TransientDiskError as err:
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err))
-    except (PigeonholeError, ModelingError) as err:
+    except (PigeonholeError, ModelingError, UnicodeError) as err:  # none of them passes when it is tried again
         logger.exception("job %s cannot be published", folder.job)
         return make_outcome("failed", record, error=str(err))
     return None

@@ -109,7 +109,7 @@ def run_process_job(job: str, context: WorkerContext) -> None:
             if claim.attempt > MAX_ATTEMPTS:
                 raise ProcessFailedError(f"{claim.attempt - 1} workers died while they ran it")
             finished = spec.result.exists() or process_job.run(claim)
-        except (ProcessFailedError, ModelingError) as err:
+        except (ProcessFailedError, ModelingError, UnicodeError) as err:
             ledger.cancel(job, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
