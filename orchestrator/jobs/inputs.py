@@ -52,7 +52,7 @@ def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
     from modeling.data.forms.open import open_dataset
     from modeling.evaluation.predict import model_targets
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, to_learn=False)
     if part == "all":
         model_targets(dataset, np.arange(dataset.num_images), card.labels)
     return dataset.num_images

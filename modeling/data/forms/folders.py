@@ -50,8 +50,10 @@ class _Listing:
         self.ignored[_kind_of(path)] += 1
 
 
-def open_folders(path: Path) -> Dataset:
+def open_folders(path: Path, *, to_learn: bool = True) -> Dataset:
     """List the images of a folder per class, or of part folders.
+
+    to_learn: as `open_dataset` has it.
 
     Raises:
         DataError: the layout is not supported; the message says what was found and what is expected.
@@ -60,30 +62,33 @@ def open_folders(path: Path) -> Dataset:
     names = _folder_names(path, listing)
     parts = {name: PART_FOLDERS[name.lower()] for name in names if name.lower() in PART_FOLDERS}
     if names and len(parts) == len(names):
-        return _open_parts(path, parts, listing)
+        return _open_parts(path, parts, listing, to_learn=to_learn)
     if TRAIN in parts.values() and TEST in parts.values():
         others = ", ".join(name for name in names if name not in parts)
         raise DataError(f"{path} holds {', '.join(parts)}, which are parts, and {others}, which is not; move it away")
-    _check_classes(path, names)
+    _check_classes(path, names, to_learn=to_learn)
     for target, name in enumerate(names):
-        if not _list_class(path / name, target, TRAIN, listing):
+        if not _list_class(path / name, target, TRAIN, listing) and to_learn:
             raise _empty_class(path / name)
+    if not listing.files:
+        raise DataError(f"{path} holds no images in its class folders; {EXPECTED}")
     return _dataset("folders", path, names, listing)
 
 
-def _open_parts(path: Path, parts: dict[str, int], listing: _Listing) -> Dataset:
-    """The images of part folders; every class must occur in the training part."""
+def _open_parts(path: Path, parts: dict[str, int], listing: _Listing, *, to_learn: bool) -> Dataset:
+    """The images of part folders; every class must occur in the training part, if it is to be learned."""
     folders = {part: path / name for name, part in parts.items()}
     if len(folders) != len(parts):
         raise DataError(f"{path} holds {', '.join(parts)}: two folders of the same part; keep one of them")
-    if TRAIN not in folders:
+    if TRAIN not in folders and to_learn:
         raise DataError(f"{path} holds {', '.join(parts)}: parts, not classes, and no train folder among them; add it")
     found = {part: _folder_names(folder, listing) for part, folder in sorted(folders.items())}
-    _check_classes(folders[TRAIN], found[TRAIN])
+    first = min(folders)
+    _check_classes(folders[first], found[first], to_learn=to_learn)
     classes = sorted(set().union(*found.values()))
     for part, names in found.items():
         counts = [_list_class(folders[part] / name, classes.index(name), part, listing) for name in names]
-        if part == TRAIN and 0 in counts:
+        if part == TRAIN and 0 in counts and to_learn:
             raise _empty_class(folders[part] / names[counts.index(0)])
         if not sum(counts):
             raise DataError(
@@ -131,10 +136,10 @@ def _folder_names(path: Path, listing: _Listing) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_classes(path: Path, classes: Sequence[str]) -> None:
+def _check_classes(path: Path, classes: Sequence[str], *, to_learn: bool) -> None:
     if not classes:
         raise DataError(f"{path} holds no class folders; {EXPECTED}")
-    if len(classes) > 1:
+    if len(classes) > 1 or not to_learn:
         return
     only = path / classes[0]
     if inner := sorted(entry.name for entry in only.iterdir() if entry.is_dir() and not entry.name.startswith(".")):

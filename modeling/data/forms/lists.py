@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, abbreviate
-from modeling.data.forms.folders import PART_FOLDERS, check_num_labels
+from modeling.data.forms.folders import PART_FOLDERS
 from modeling.errors import DataError
 from modeling.names import is_text, path_to_text, text_to_path, unescape_formula
 
@@ -68,7 +68,6 @@ def _dataset(
     if num_repeated:
         findings.append(Finding("info", "repeated_rows", f"{num_repeated} rows repeat an image and count once"))
     labels = tuple(sorted({entry.label for entry in kept}))
-    check_num_labels(path, labels)
     number = {label: target for target, label in enumerate(labels)}
     parts_N = np.array([entry.part for entry in kept], dtype=np.int8)
     return Dataset(

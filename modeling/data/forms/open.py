@@ -8,22 +8,26 @@ import numpy as np
 
 from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, Finding, abbreviate
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
-from modeling.data.forms.folders import EXPECTED, open_folders
+from modeling.data.forms.folders import EXPECTED, check_num_labels, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx
 from modeling.data.forms.lists import LIST_SUFFIXES, open_list
 from modeling.errors import DataError
 
 
-def open_dataset(path: Path) -> Dataset:
+def open_dataset(path: Path, *, to_learn: bool = True) -> Dataset:
     """Detect the form of the data at `path` and list the images; image files are not opened.
 
     A folder per class, part folders, idx files, CIFAR-10's binary files, a list of path and label, or a manifest.
 
+    to_learn: False: to evaluate a model: a single class, and classes without images, are no errors then.
+
     Raises:
         DataError: the form is not supported; the message says what was found and what is expected.
     """
-    dataset = _open(path)
-    return replace(dataset, findings=(*dataset.findings, *_check_parts(dataset)))
+    dataset = _open(path, to_learn=to_learn)
+    if to_learn:
+        check_num_labels(path, dataset.labels)
+    return replace(dataset, findings=(*dataset.findings, *_check_parts(dataset, to_learn=to_learn)))
 
 
 def check_learnable(dataset: Dataset) -> None:
@@ -39,7 +43,7 @@ def check_learnable(dataset: Dataset) -> None:
         raise DataError(f"every class of {dataset.path} has only one image: none is left for validation; add images")
 
 
-def _open(path: Path) -> Dataset:
+def _open(path: Path, *, to_learn: bool) -> Dataset:
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return open_list(path)
     if not path.is_dir():
@@ -48,17 +52,18 @@ def _open(path: Path) -> Dataset:
         return open_idx(*idx)
     if (cifar10 := find_cifar10(path)) is not None:
         return open_cifar10(cifar10)
-    return open_folders(path)
+    return open_folders(path, to_learn=to_learn)
 
 
-def _check_parts(dataset: Dataset) -> Iterator[Finding]:
-    """A finding for each official part that lacks a class; a class that training lacks is an error."""
+def _check_parts(dataset: Dataset, *, to_learn: bool) -> Iterator[Finding]:
+    """A finding for each official part that lacks a class; a class that training lacks is an error, where it learns."""
     if dataset.parts_N is None:
         return
     learned = set(dataset.targets_N[dataset.parts_N <= TRAIN].tolist())  # FREE images may also be used for training
     for part in (VALIDATION, TEST):
         held = set(dataset.targets_N[dataset.parts_N == part].tolist())
-        if unlearned := [dataset.labels[target] for target in sorted(held - learned)]:
+        unlearned = [dataset.labels[target] for target in sorted(held - learned)]
+        if unlearned and to_learn:
             raise DataError(
                 f"{dataset.path}: the {PART_NAMES[part]} part holds class {abbreviate(unlearned)}, which the "
                 "train part lacks; a network cannot learn it: add training images, or remove the class"

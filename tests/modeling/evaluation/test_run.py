@@ -155,6 +155,37 @@ def test_labels_are_matched_by_name_and_those_missing_in_the_data_are_named(tmp_
     assert texts(events, "warning") == ["class neon has no images: nothing is measured for it"]
 
 
+@pytest.mark.parametrize("how", ["empty folder", "unreadable", "no folder", "empty test folder"])
+def test_an_evaluation_goes_on_without_images_of_a_class_and_names_it(tmp_path, run, events, how):
+    model = make_model(tmp_path / "model")
+    data = make_data(tmp_path / "data", dark=[0, 200])
+    if how != "no folder":
+        (data / "light").mkdir()
+    if how == "unreadable":
+        (data / "light" / "1.png").write_bytes(b"")
+    if how == "empty test folder":
+        (tmp_path / "parts").mkdir()
+        data = data.rename(tmp_path / "parts" / "test").parent
+
+    found = run(model, data)
+
+    assert found.document["classes_without_images"] == ["light"]
+    assert found.document["classes"][1] == {
+        "label": "light", "num_images": 0, "num_predicted": 1, "num_right": 0,
+        "precision": None, "recall": None, "recall_interval": None, "f1": None,
+    }  # fmt: skip
+    assert (found.document["num_images"], found.document["accuracy"]) == (2, 0.5)
+    assert texts(events, "warning")[-1] == "class light has no images: nothing is measured for it"
+
+
+def test_data_without_any_image_are_refused(tmp_path, run):
+    model = make_model(tmp_path / "model")
+    (tmp_path / "data" / "dark").mkdir(parents=True)
+
+    with pytest.raises(DataError, match="holds no images"):
+        run(model, tmp_path / "data")
+
+
 def test_a_label_that_the_model_does_not_know_is_named_with_those_it_knows(tmp_path, run):
     model = make_model(tmp_path / "model")
     data = make_data(tmp_path / "data", dark=[0], neon=[200], light=[255])
