@@ -20,6 +20,7 @@ from orchestrator.jobs.results import find_published, verify
 _LIMIT = click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show; 0: all."
 )
+_LABELS_SHOWN = 50  # the summary has all
 
 
 @click.group()
@@ -52,7 +53,9 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
     print_message(f"{published.manifest}: {counts['num_images']} images by {published.summary['model']['ref']}")
     if decided := describe_decisions(counts):
         print_message(decided)
-    print_table(("label", "images"), Counter(counts["labels"]).most_common())
+    labels = Counter(counts["labels"]).most_common()
+    more = [(f"... {len(labels) - _LABELS_SHOWN:,} more", "")] if len(labels) > _LABELS_SHOWN else []
+    print_table(("label", "images"), [*labels[:_LABELS_SHOWN], *more])
     print_line()
     _print_rows(rows)
 

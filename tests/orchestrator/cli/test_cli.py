@@ -246,7 +246,7 @@ def test_a_configured_server_that_does_not_answer_is_an_error_and_leaves_nothing
         result = run(*arguments)
 
         assert result.exit_code == 69
-        assert result.stderr.startswith(f"error: no server answers at {url.replace('hush', '***')}")
+        assert result.stderr.startswith(f"error: no server answers at {url.replace(':hush', '***')}")
         assert "`pigeonhole up`" in result.stderr
         assert result.stderr.count("\n") == 1
     assert left_behind(home) == before

@@ -502,3 +502,13 @@ def test_odd_decisions_of_a_summary_are_shown_as_they_are(publish):
 
     assert done.exit_code == 0
     assert "1 perhaps" in done.stderr
+
+
+def test_of_many_labels_the_most_frequent_are_shown(publish):
+    publication = publish("out.jsonl")
+    publication.edit_summary(lambda summary: summary["counts"].update(labels={f"label {n}": n for n in range(5_000)}))
+
+    shown = CliRunner().invoke(main, ["results", "show", str(publication.manifest)]).stdout.splitlines()
+
+    assert shown[1].split() == ["label", "4999", "4999"]
+    assert shown[51] == "... 4,950 more"
