@@ -38,7 +38,7 @@ ARG PIGEONHOLE_GID=1000
 RUN test "$PIGEONHOLE_UID" -gt 0 \
     && groupadd --non-unique --gid "$PIGEONHOLE_GID" pigeonhole \
     && useradd --non-unique --uid "$PIGEONHOLE_UID" --gid "$PIGEONHOLE_GID" --no-create-home pigeonhole \
-    && install --directory --owner="$PIGEONHOLE_UID" --group="$PIGEONHOLE_GID" /var/lib/pigeonhole /run/pigeonhole
+    && install --directory --mode=0700 --owner="$PIGEONHOLE_UID" --group="$PIGEONHOLE_GID" /var/lib/pigeonhole /run/pigeonhole
 COPY --from=dependencies /opt/venv /opt/venv
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip --python /opt/venv install --no-cache-dir --root-user-action=ignore --no-index --no-deps /wheel/*.whl

@@ -3,10 +3,10 @@
     python -m benchmarks.chaos --minutes 10 --seed 7 --jobs 4
 
 Runs classify jobs and small trainings through a real server and two real workers. At seeded random moments it kills,
-freezes and stops workers, kills, empties and freezes the server, loses and duplicates doorbells, and damages part
-files (`chaos_faults.py`). It compares every job with an undisturbed run of the same source (`chaos_jobs.py`), and
-measures how soon a dead worker's shards are taken over (`chaos_watch.py`). It prints a line for each fault and a
-table; the last line is JSON and is kept in `benchmarks/results/`. Exit code 1 if a promise was broken.
+freezes and stops workers, kills, empties and freezes the server, loses and duplicates doorbells, damages part files,
+and moves folders of images away (`chaos_faults.py`). It compares every job with an undisturbed run of the same source
+(`chaos_jobs.py`), and measures how soon a dead worker's shards are taken over (`chaos_watch.py`). It prints a line for
+each fault and a table; the last line is JSON and is kept in `benchmarks/results/`. Exit code 1 if a promise was broken.
 """
 
 import argparse
@@ -114,6 +114,9 @@ def _prepare(folder: Path, target: Target, seed: int, num_jobs: int, num_images:
         rows = [row.path for row in FORMATS[workload.row_format].read(workload.undisturbed)]
         assert len(rows) == len(set(rows)) == workload.num_images, (len(rows), workload)
     (folder / "starts").write_bytes(b"")
+    target.sources = [workload.source for workload in workloads]
+    for client in clients:
+        client.listing = target.listing
     target.monitor = Monitor(cluster.server.url, lambda: bool(target.healthy()), LATE_S)
     return Run(folder, target, workloads, clients, target.monitor)
 

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,8 @@ class Target:
     server_is_up: bool = True
     due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     monitor: Monitor | None = None
+    sources: list[Path] = field(default_factory=list)  # folders of images that may go away
+    listing: threading.Lock = field(default_factory=threading.Lock)  # held while one of them is listed, or is away
 
     def start_worker(self) -> None:
         """Start another worker; it works as soon as it has imported torch."""
@@ -70,12 +73,16 @@ class Target:
 
     def report_server_fault(self) -> None:
         """Tell the monitor that the server has a fault, so that pending takeovers do not count."""
+        self.disturb("the server had a fault")
+
+    def disturb(self, what: str) -> None:
+        """Tell the monitor what delays pending takeovers."""
         if self.monitor is not None:
-            self.monitor.disturb("the server had a fault")
+            self.monitor.disturb(what)
 
     def died(self, worker: Worker) -> int:
         """Follow the shards of a worker that was just killed."""
-        name = f"{socket.gethostname()}-cpu-{worker.process.pid}"
+        name = f"{socket.gethostname()}-cpu-{worker.process.pid}-"
         return self.monitor.died(name) if self.monitor is not None and self.server_is_up else 0
 
 
@@ -266,9 +273,32 @@ def _damage(part: Path, how: str, chance: random.Random) -> None:
         os.truncate(part, 0 if how == "the contents of" else chance.randrange(size))
 
 
+def move_source(target: Target) -> str | None:
+    """Move a folder of images away for some seconds; sometimes an empty one takes its place, as without its mount."""
+    if not target.sources or not target.listing.acquire(blocking=False):
+        return None
+    source = target.random.choice(target.sources)
+    away, seconds = source.with_name(f"{source.name}-away"), target.random.uniform(0.1, 8)
+    is_empty = target.random.random() < 0.5
+    target.disturb("a source was away")
+    source.rename(away)
+    if is_empty:
+        source.mkdir()
+
+    def move_back() -> None:
+        if is_empty:
+            source.rmdir()
+        away.rename(source)
+        target.disturb("a source was away")
+        target.listing.release()
+
+    target.repair_later(seconds, move_back)
+    return f"moved {source.name} away for {seconds:.1f} s{', an empty folder in its place' if is_empty else ''}"
+
+
 # The relative frequency of each fault; results name a fault by its function.
 FAULTS: dict[Callable[[Target], str | None], int] = {
     kill_parent: 2, kill_child: 4, kill_both: 4, freeze_worker: 4, stop_worker: 3,
     kill_server: 2, lose_server: 1, empty_server: 2, freeze_server: 2,
-    lose_bells: 3, double_bells: 3, damage_part: 6,
+    lose_bells: 3, double_bells: 3, damage_part: 6, move_source: 4,
 }  # fmt: skip

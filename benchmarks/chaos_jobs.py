@@ -96,6 +96,7 @@ class Client(threading.Thread):
         self.settings, self.workloads, self.outputs = settings, workloads, outputs
         self.random = random.Random(seed)
         self.stopping = threading.Event()
+        self.listing = threading.Lock()  # held while a source is listed
         self.ended: list[EndedJob] = []
         self.waiting_for: str | None = None
         self.broken: list[str] = []
@@ -129,7 +130,8 @@ class Client(threading.Thread):
             self._number += 1
             output = self.outputs / f"{self.name}-{self._number}.{workload.row_format}"
             try:
-                return self.classify(workload, output), output
+                with self.listing:
+                    return self.classify(workload, output), output
             except (UnavailableError, *SERVER_ERRORS):
                 self.stopping.wait(POLL_S)
         return None

@@ -49,6 +49,38 @@ def unescape_formula(cell: str) -> str:
     return cell.removeprefix("'")
 
 
+# Control characters, which a terminal would obey; marks that turn the direction of text; and where a program that parts
+# cells at semicolons, or takes no quotes, would begin a cell with a formula.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]|[;\t\n\r](?=[\"']*[=+\\-@\t\r])"
+)
+
+
+def escape_unsafe(text: str) -> str:
+    r"""`text` with `\xNN` for each byte of a character that is unsafe in a CSV cell; `text_to_path` undoes it."""
+    return _UNSAFE.sub(lambda match: escape_bytes(match[0]), text)
+
+
+def escape_bytes(text: str) -> str:
+    r"""`\xNN` for each byte of `text`."""
+    return "".join(f"\\x{byte:02x}" for byte in text.encode("utf-8", "surrogateescape"))
+
+
+def to_cell(text: str) -> str:
+    """A path or a label as a CSV cell that neither a spreadsheet nor a terminal acts upon; reversible."""
+    return text_to_cell(path_to_text(text))
+
+
+def text_to_cell(text: str) -> str:
+    """The same of a name that is text already."""
+    return escape_formula(escape_unsafe(text))
+
+
+def from_cell(cell: str) -> str:
+    """The reverse of `to_cell`."""
+    return text_to_path(unescape_formula(cell))
+
+
 def other_unicode_form(root: str | Path, name: str) -> str | None:
     """The name of an existing file that differs from `name` in its Unicode form only; None if there is none.
 
@@ -56,8 +88,15 @@ def other_unicode_form(root: str | Path, name: str) -> str | None:
     """
     if name.isascii():
         return None
-    forms = (unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-    return next((form for form in forms if form != name and os.path.lexists(os.path.join(root, form))), None)  # noqa: PTH118 names may not be UTF-8
+    found: list[str] = []
+    for part in name.split("/"):
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        there = next((form for form in forms if os.path.lexists(os.path.join(root, *found, form))), None)  # noqa: PTH118 names may not be UTF-8
+        if there is None:
+            return None
+        found.append(there)
+    form = "/".join(found)
+    return form if form != name else None
 
 
 # Classes

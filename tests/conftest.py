@@ -23,9 +23,10 @@ hypothesis_settings.load_profile("repeatable")
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A developer's own PIGEONHOLE_* variables change no test's outcome."""
+    """A developer's own PIGEONHOLE_* variables and settings file change no test's outcome."""
     for name in [name for name in os.environ if name.startswith("PIGEONHOLE_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("PIGEONHOLE_CONFIG", os.devnull)
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("modeling", "orchestrator", "workers", "pigeonhole", "examples")
 TEXT_METHODS = ("read_text", "write_text")
-OPENERS = ("open", "fdopen", "TextIOWrapper")
+OPENERS = ("open", "fdopen")
 NOT_FILES = ("Image", "os", "JobFolder", "journal", "_open")  # what else has an `open`
 CALLS_WITH_PIPES = ("run", "Popen", "check_output")
 

@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING
 
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.registry.store import ModelStore
+from orchestrator.contract.access import explain_os_error
+from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.recovering_ledger import Patience, RecoveringLedger
 from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings
+from workers.source_folder import SourceFolder
 
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
 
 PATIENCE_S = 120.0  # a server that is away for longer ends the slice; the parts on the disk are kept
 MODELS_KEPT = 4
+SOURCES_KEPT = 64
+
+
+class HomeAccessError(PigeonholeError):
+    """This worker has no right to a job's folder; another worker may have it."""
 
 
 class ModelCache:
@@ -107,10 +115,27 @@ class WorkerContext:
     device: str
     ring: Callable[[str, str], None]
     draining: Callable[[], bool] = field(default=lambda: False)
+    _sources: OrderedDict[str, SourceFolder] = field(default_factory=OrderedDict)
 
     def folder(self, job: str) -> JobFolder:
-        """The folder of a job that exists on this machine."""
-        return JobFolder.open(self.settings, job)
+        """The folder of a job that exists on this machine.
+
+        Raises NotFoundError where it does not, HomeAccessError where this worker has no right to it.
+        """
+        try:
+            folder = JobFolder.open(self.settings, job)
+            folder.request_file.open("rb").close()
+        except PermissionError as err:
+            raise HomeAccessError(f"worker {self.worker} has no right to job {job}: {explain_os_error(err)}") from err
+        return folder
+
+    def source_folder(self, job: str, root: str) -> SourceFolder:
+        """What this process knows of a job's source folder, from earlier slices too."""
+        source = self._sources.pop(job, None) or SourceFolder(root)
+        self._sources[job] = source
+        if len(self._sources) > SOURCES_KEPT:
+            self._sources.popitem(last=False)
+        return source
 
     @property
     def recovering_ledger(self) -> RecoveringLedger:

@@ -32,6 +32,7 @@ class Leases:
         self._on_tick = on_tick
         self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
+        self.on_stall: Callable[[], None] = lambda: None  # called before a process that hangs ends itself
         self._renewal = PeriodicCall(self._tick, min(RENEW_S, context.settings.lease_s / 3), f"leases-{job}")
         self._last_progress = time.monotonic()
         self.state: str = "running"  # of the job
@@ -100,4 +101,7 @@ class Leases:
     def _end_if_stalled(self) -> None:
         if time.monotonic() - self._last_progress > self._context.settings.stall_s:
             logger.critical("nothing was finished for %.0f s; this process ends", self._context.settings.stall_s)
-            os._exit(STALLED_EXIT_CODE)
+            try:
+                self.on_stall()
+            finally:
+                os._exit(STALLED_EXIT_CODE)

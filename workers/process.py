@@ -6,6 +6,7 @@ takes no further doorbell, and finishes or hands back what it holds; a second si
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,8 +21,11 @@ import psutil
 from celery import Celery, signals
 from celery.worker import state as worker_state
 
+from modeling.images.cores import limit_threads
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.app import create_app, ring
-from orchestrator.contract.errors import PigeonholeError, UsageError
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
+from orchestrator.contract.home import OtherHomeError, check_home_access, join_server
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
@@ -50,6 +54,12 @@ def main(queues: str, wanted: str, log_level: str) -> None:
     except PigeonholeError as err:
         click.echo(f"error: {printable(without_logins(str(err)))}", err=True)
         sys.exit(err.exit_code)
+    except OSError as err:
+        if (described := explain_os_error(err)) is None:
+            raise
+        logger.debug("the worker ends", exc_info=True)
+        click.echo(f"error: {described}", err=True)
+        sys.exit(ExitCode.FAILED)
 
 
 def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
@@ -58,17 +68,21 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     url = settings.require_server_url()
     ledger = Ledger(connect(url))
     require_answer(ledger.client, url)
+    check_home_access(settings)
+    home = join_server(settings, ledger.client)
     run_folder = Path(tempfile.mkdtemp(prefix="pigeonhole-worker-"))
     worker = f"{socket.gethostname()}-{device.name.replace(':', '').replace(',', '-')}-{os.getpid()}"
+    worker += f"-{secrets.token_hex(3)}"  # containers may share host names and pids
     facts = WorkerFacts(worker=worker, device=device.torch_name, drain_flag=run_folder / "drain", log_level=log_level)
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML numbers them; CUDA's default order is by speed
+    os.environ.update(limit_threads(os.environ))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting starves the decode threads of shared cores
     ack_patch.install()
     app = create_app(url, include=("workers.tasks",))
-    maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name)
+    maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name, home)
     signals.setup_logging.connect(_keep_logging, weak=False)
     signals.worker_ready.connect(lambda **_: _ready(facts.drain_flag, maintenance), weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
@@ -77,12 +91,19 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     finally:
         maintenance.stop()
         shutil.rmtree(run_folder, ignore_errors=True)
+    if maintenance.refusal is not None:
+        raise maintenance.refusal
 
 
 class MaintenanceThreads:
     """The worker's heartbeat and its sweep, each in its own thread: restoring a large job may take long."""
 
-    def __init__(self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str) -> None:
+    def __init__(
+        self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str, home: str
+    ) -> None:
+        """home: the id of the home that the worker works for."""
+        self._home = home
+        self.refusal: OtherHomeError | None = None
         self._app = app
         self._ledger = ledger
         self._worker = worker
@@ -112,9 +133,19 @@ class MaintenanceThreads:
             logger.info("cannot remove this worker from the live workers, its heartbeat will expire: %s", err)
 
     def _heartbeat(self) -> None:
+        self._check_home()
         self._ledger.live_workers.heartbeat(
             self._worker, self._facts | {"busy": int(bool(worker_state.reserved_requests))}
         )
+
+    def _check_home(self) -> None:
+        """Enter the home again if the server has lost its data; stop the worker if another home was faster."""
+        try:
+            join_server(get_settings(), self._ledger.client, self._home)
+        except OtherHomeError as err:
+            if self.refusal is None:
+                self.refusal = err
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _sweep(self) -> None:
         if self._ledger.live_workers.take_sweep(self._worker):

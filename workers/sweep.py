@@ -25,7 +25,8 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
     """Check every active job once.
 
     A job with shards to claim gets a doorbell for every idle worker if no doorbell waits in the queue; a job that must
-    be ended gets one also if no worker is idle. A starving job gets one even if doorbells wait, as long as no more
+    be ended gets one also if no worker is idle, and so does a paused one now and then: whoever takes it looks whether
+    the source is back. A starving job gets one even if doorbells wait, as long as no more
     wait than there are active jobs: so their number stays bounded.
     """
     jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
@@ -53,7 +54,7 @@ def _num_doorbells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
         return 1
     if waiting:
         return 0
-    return 1 if need == "end" else idle
+    return {"end": 1, "look": max(idle, 1)}.get(need, idle)
 
 
 def _finish_listing(folder: JobFolder, request: AnyJobRequest, ledger: RecoveringLedger) -> None:

@@ -1,21 +1,27 @@
 """The Celery tasks: unwrap the doorbell, call a plain function."""
 
+import contextlib
 import logging
 from typing import Any
 
 from celery import shared_task
 
+from modeling.errors import trouble_of
 from orchestrator.contract.app import SLICE_TIME_LIMIT_S
 from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.child import reporting_activity
+from workers.child import reporting_activity, worker_context
 from workers.classify.slice import classify_slice
+from workers.context import HomeAccessError, WorkerContext
 from workers.finalize.finalize import end_job
-from workers.training.run import run_process_job
+from workers.training.run import ProcessInterruptedError, run_process_job
+from workers.trouble import BackOff
 
 logger = logging.getLogger(__name__)
+
+_back_off = BackOff()
 
 _WORK = {CLASSIFY: classify_slice, TRAIN: run_process_job, FINALIZE: end_job}
 
@@ -38,14 +44,34 @@ def finalize_task(message: dict[str, Any]) -> None:
     _handle(FINALIZE, message)
 
 
+def _work(queue: str, job: str, context: WorkerContext) -> None:
+    """Work on a job; what this process or its disk lacks is waited for, and costs the job nothing."""
+    try:
+        _WORK[queue](job, context)
+    except Exception as err:
+        trouble = trouble_of(err)
+        if isinstance(err, SERVER_ERRORS) and trouble != "worker":
+            raise
+        if trouble is None and not isinstance(err, ProcessInterruptedError):
+            raise
+        _back_off.wait(job, context, err)
+        context.ring(queue, job)
+    else:
+        _back_off.reset()
+
+
 def _handle(queue: str, message: dict[str, Any]) -> None:
     """Work on the job of a doorbell; an invalid doorbell is logged and dropped."""
     try:
         job = Doorbell.parse(message, what=f"a doorbell on {queue}").job
         with reporting_activity(f"{queue} {job}") as context:
-            _WORK[queue](job, context)
+            _work(queue, job, context)
     except MessageError as err:
         logger.error("%s", err)  # noqa: TRY400 the message says everything
+    except HomeAccessError as err:
+        logger.error("%s", err)  # noqa: TRY400 the message says everything
+        with contextlib.suppress(*SERVER_ERRORS):  # whoever watches the job learns why it waits
+            worker_context().ledger.report_trouble(job, str(err))
     except NotFoundError as err:
         logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400
     except SERVER_ERRORS as err:

@@ -15,7 +15,7 @@ from modeling.images.loader import MAX_FILE_BYTES
 FILE_NAME = "image_facts.sqlite"
 _WAIT_S = 10.0  # for the lock of another process
 _BATCH = 256  # images written in one transaction
-_MADE_BY = f"2 Pillow-{PIL.__version__} {MAX_PIXELS} {MAX_FILE_BYTES}"  # 2: the version of check_image
+_MADE_BY = f"3 Pillow-{PIL.__version__} {MAX_PIXELS} {MAX_FILE_BYTES}"  # 3: the version of check_image
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS images (
         digest TEXT PRIMARY KEY, made_by TEXT NOT NULL, said TEXT NOT NULL, thumbnail BLOB NOT NULL
@@ -45,6 +45,7 @@ class FactsCache:
         if self._path is not None:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.touch()  # as the umask has it: SQLite would keep a shared home's group from writing
                 self._database = sqlite3.connect(self._path, timeout=_WAIT_S, check_same_thread=False)
                 self._database.execute(_SCHEMA)
             except (OSError, sqlite3.Error) as err:
@@ -104,7 +105,7 @@ def _said(verdict: Verdict) -> str:
     facts = verdict.facts
     if facts is None:
         return json.dumps({"error": verdict.error})
-    keys = ("size", "mode", "format", "orientation", "frames", "grey")
+    keys = ("size", "mode", "format", "orientation", "remarks", "grey")
     return json.dumps({key: getattr(facts, key) for key in keys})
 
 
@@ -121,4 +122,6 @@ def _verdict(said: str, thumbnail: bytes) -> Verdict:
     if len(thumbnail) != THUMBNAIL_BYTES:
         raise ValueError(f"a thumbnail of {len(thumbnail)} bytes")
     width, height = value.pop("size")
-    return Verdict(ImageFacts(size=(int(width), int(height)), thumbnail=thumbnail, **value), None)
+    remarks = tuple(map(str, value.pop("remarks")))
+    facts = ImageFacts(size=(int(width), int(height)), remarks=remarks, thumbnail=thumbnail, **value)
+    return Verdict(facts, None)

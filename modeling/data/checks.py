@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from modeling.data.dataset import VALIDATION, Finding, abbreviate
 from modeling.data.duplicates import Duplicates
 from modeling.data.report import MIN_SIDE, DataReport
+from modeling.images.remarks import FURTHER_PAGES, UNCERTAIN_DEPTH, describe_remark
 
 FEW_IMAGES = 3  # of a class: one each for training, validation and test
 IMBALANCE = 10.0  # largest to smallest class, from which accuracy on the small one drops
@@ -148,8 +149,11 @@ def _check_kinds(report: DataReport) -> Iterator[Finding]:
         yield Finding(
             "info", "modes", f"{modes.total():,} images are neither RGB nor grey, and are converted ({kinds})"
         )
-    if num_moving := sum(fact.frames > 1 for fact in facts):
-        yield Finding("info", "frames", f"{num_moving:,} images have several frames or pages; only the first is used")
+    remarks = Counter(remark for fact in facts for remark in fact.remarks)
+    if num_moving := remarks[FURTHER_PAGES]:
+        yield Finding("info", FURTHER_PAGES, describe_remark(FURTHER_PAGES, num_moving))
+    if num_uncertain := remarks[UNCERTAIN_DEPTH]:
+        yield Finding("warning", UNCERTAIN_DEPTH, describe_remark(UNCERTAIN_DEPTH, num_uncertain))
 
 
 def _class_counts(report: DataReport, chosen_N: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from modeling.images.decode import loaded_image
 from modeling.images.formats import MAX_PIXELS
-from modeling.images.pixels import Pixels, orientation_of, to_mode, upright
+from modeling.images.pixels import Pixels, to_mode
 from modeling.images.preprocessing import Preprocessing
 
 GREY_SIDE, COLOUR_SIDE = 32, 8  # px of a thumbnail's luma, and of its two chromas
@@ -34,7 +34,7 @@ class ImageFacts:
 
     size: width and height in px, as a viewer shows it.
     mode: Pillow's, such as RGB, L, CMYK or P. format: Pillow's, such as JPEG.
-    orientation: EXIF, 1 to 8; 1 if there is none. frames: above 1 for animations and multi-page files.
+    orientation: EXIF, 1 to 8; 1 if there is none. remarks: see `modeling.images.remarks`.
     grey: whether it has no colour.
     thumbnail: 32 x 32 of luma, then 8 x 8 of each chroma (YCbCr), stretched over the whole upright image.
     """
@@ -43,7 +43,7 @@ class ImageFacts:
     mode: str
     format: str
     orientation: int
-    frames: int
+    remarks: tuple[str, ...]
     grey: bool
     thumbnail: bytes
 
@@ -54,15 +54,15 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     Raises:
         ImageError: as `decode_image`.
     """
-    with loaded_image(data, min_side=_MIN_SIDE, max_pixels=max_pixels) as (image, (width, height)):
-        orientation = orientation_of(image)
-        thumbnail, grey = _thumbnail(upright(image))
+    with loaded_image(data, min_side=_MIN_SIDE, max_pixels=max_pixels) as loaded:
+        width, height = loaded.size
+        thumbnail, grey = _thumbnail(loaded.picture)
         return ImageFacts(
-            size=(height, width) if orientation >= _FIRST_SIDEWAYS else (width, height),
-            mode=image.mode,
-            format=image.format or "?",
-            orientation=orientation,
-            frames=_num_frames(image),
+            size=(height, width) if loaded.orientation >= _FIRST_SIDEWAYS else (width, height),
+            mode=loaded.mode,
+            format=loaded.format,
+            orientation=loaded.orientation,
+            remarks=loaded.remarks,
             grey=grey,
             thumbnail=thumbnail,
         )
@@ -94,13 +94,6 @@ def _is_grey(small: Image.Image) -> bool:
     return int(np.ptp(pixels_HWC, axis=2).max()) <= _GREY_TOLERANCE
 
 
-def _num_frames(image: Image.Image) -> int:
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # later frames may be broken; Pigeonhole reads only the first
-        return 1
-
-
 def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
     """The facts of images that are stored as pixels; all are readable and upright."""
     height, width, channels = pixels_NHWC.shape[1:]
@@ -111,7 +104,7 @@ def check_pixels(pixels_NHWC: Pixels) -> Iterator[ImageFacts]:
         planes_CNHW = np.ascontiguousarray(np.moveaxis(chunk_NHWC, 3, 0))
         grey_N = np.ptp(planes_CNHW, axis=0).max(axis=(1, 2)) <= _GREY_TOLERANCE
         for grey, thumbnail in zip(grey_N.tolist(), _pixel_thumbnails(planes_CNHW), strict=True):
-            yield ImageFacts((width, height), mode, "pixels", 1, 1, grey=grey, thumbnail=thumbnail)
+            yield ImageFacts((width, height), mode, "pixels", 1, (), grey=grey, thumbnail=thumbnail)
 
 
 def _pixel_thumbnails(planes_CNHW: Pixels) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """Decoded images by index: from memory, or from files that threads read and decode ahead."""
 
 # Shapes: N images of the data set, M chosen images, B images of a batch, H height, W width, C channels.
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from modeling.data.dataset import Dataset
-from modeling.errors import DataError, ImageError
+from modeling.errors import ImageError
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
 from modeling.images.loader import load_groups_ahead, read_image_file
@@ -61,33 +62,25 @@ class DecodedImages:
 class ImageFiles:
     """Images in files: threads read and decode them on demand, a few batches ahead."""
 
-    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, *, num_threads: int | None = None) -> None:
-        self._dataset = dataset
+    def __init__(self, load: Callable[[int], Pixels], preprocessing: Preprocessing) -> None:
+        """load: pixels HWC of an image by its index, as the preprocessing makes them; called from threads."""
+        self._load = load
         self._preprocessing = preprocessing
-        self._num_threads = num_threads
 
     def batches(self, index_batches: Iterable[Indices]) -> Iterator[Pixels]:
-        """uint8 BHWC of each batch of indices, in order; at most a few batches are in memory.
-
-        Raises:
-            DataError: an image that could be read during the scan no longer can.
-        """
+        """uint8 BHWC of each batch of indices, in order; at most a few batches are in memory."""
         indices = (indices_B.tolist() for indices_B in index_batches)
-        for images in load_groups_ahead(indices, self._load, num_ahead=_AHEAD, num_threads=self._num_threads):
+        for images in load_groups_ahead(indices, self._load, num_ahead=_AHEAD):
             yield np.stack(images) if images else np.zeros((0, *self._preprocessing.shape), dtype=np.uint8)
 
-    def _load(self, index: int) -> Pixels:
-        try:
-            return load_image(self._dataset, index, self._preprocessing)
-        except ImageError as err:
-            raise DataError(f"{self._dataset.name(index)} could be read before, and no longer can: {err}") from err
 
-
-def load_image(dataset: Dataset, index: int, preprocessing: Preprocessing) -> Pixels:
+def load_image(dataset: Dataset, index: int, preprocessing: Preprocessing, *, digest: str | None = None) -> Pixels:
     """Pixels of one image of a data set, HWC.
 
+    digest: sha256 that the file must have; None: any.
+
     Raises:
-        ImageError: it cannot be read.
+        ImageError: it cannot be read, or has another digest.
     """
     if dataset.pixels_NHWC is not None:
         pixels_HWC: Pixels = dataset.pixels_NHWC[index]
@@ -95,4 +88,7 @@ def load_image(dataset: Dataset, index: int, preprocessing: Preprocessing) -> Pi
             return pixels_HWC
         picture = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC)
         return scale_to(pixels_of(picture, preprocessing), preprocessing)
-    return decode_image(read_image_file(dataset.files[index]), preprocessing, max_pixels=MAX_PIXELS)
+    data = read_image_file(dataset.files[index])
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        raise ImageError("changed", "its content is not what it was when it was scanned")
+    return decode_image(data, preprocessing, max_pixels=MAX_PIXELS)

@@ -10,7 +10,6 @@ so the duplicates, would depend on the processor's order of additions.
 
 # Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F and G 8 frequencies a side.
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.facts import GREY_SIDE
+from modeling.images.cores import num_cores
 
 T = TypeVar("T", bound=np.generic)
 U = TypeVar("U", bound=np.generic)
@@ -87,7 +87,7 @@ def map_chunks(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) 
 
 def _map_in_threads(work: Callable[[V], W], parts: Sequence[V]) -> list[W]:
     """The result for each part, in order; numpy releases the GIL while it computes."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="duplicates") as pool:
+    with ThreadPoolExecutor(num_cores(), thread_name_prefix="duplicates") as pool:
         return list(pool.map(work, parts))
 
 

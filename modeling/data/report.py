@@ -17,7 +17,7 @@ from modeling.data.duplicates import Duplicates
 from modeling.data.facts import ImageFacts
 from modeling.durable import replace_durably
 from modeling.errors import DataError
-from modeling.names import escape_formula
+from modeling.names import text_to_cell
 
 MIN_SIDE = 8  # px; smaller images contain too little information
 _MAX_LISTED = 200  # unreadable images, and sets of duplicates, listed in JSON; counts include all
@@ -157,7 +157,7 @@ class DataReport:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(_QUARANTINE_COLUMNS)
-        rows = [[escape_formula(cell) for cell in suspect] for suspect in self.quarantine()]
+        rows = [[text_to_cell(cell) for cell in suspect] for suspect in self.quarantine()]
         writer.writerows(rows)
         replace_durably(path, text.getvalue().encode("utf-8", "backslashreplace"))
         return len(rows)

@@ -20,10 +20,10 @@ from modeling.data.dataset import FREE, PART_NAMES, TEST, TRAIN, VALIDATION, Dat
 from modeling.data.report import DataReport
 from modeling.durable import replace_durably
 from modeling.errors import DataError
-from modeling.names import escape_formula, unescape_formula
+from modeling.names import from_cell, text_to_cell, to_cell, unescape_formula
 
 _COLUMNS = ("name", "label", "part", "sha256", "group")
-_UNREADABLE, _LEAKED = "unreadable", "leaked"
+UNREADABLE, LEAKED, LOST = "unreadable", "leaked", "lost"
 
 
 def _no_indices() -> Targets:
@@ -36,6 +36,7 @@ class Split:
 
     unreadable: images that cannot be decoded; they are in no part.
     leaked: images in no part because they are duplicates of an official test or validation image.
+    lost: images that were in a part, and that the training could not read again (modeling.data.lost).
     """
 
     train: Targets
@@ -43,10 +44,11 @@ class Split:
     test: Targets
     unreadable: Targets = field(default_factory=_no_indices)
     leaked: Targets = field(default_factory=_no_indices)
+    lost: Targets = field(default_factory=_no_indices)
 
 
 class SplitRow(NamedTuple):
-    """One image in the split: `part` is train, validation, test, unreadable or leaked."""
+    """One image in the split: `part` is train, validation, test, unreadable, leaked or lost."""
 
     name: str
     label: str
@@ -153,8 +155,8 @@ def _keep_every_class(
 def split_rows(dataset: Dataset, report: DataReport, split: Split) -> list[SplitRow]:
     """The row of every image, in the order of the data set."""
     parts = [""] * dataset.num_images
-    chosen = (split.train, split.validation, split.test, split.unreadable, split.leaked)
-    for name, indices in zip((*PART_NAMES, _UNREADABLE, _LEAKED), chosen, strict=True):
+    chosen = (split.train, split.validation, split.test, split.unreadable, split.leaked, split.lost)
+    for name, indices in zip((*PART_NAMES, UNREADABLE, LEAKED, LOST), chosen, strict=True):
         for index in indices.tolist():
             parts[index] = name
     return [
@@ -169,7 +171,7 @@ def write_split(path: Path, dataset: Dataset, report: DataReport, split: Split) 
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
     for row in split_rows(dataset, report, split):
-        writer.writerow((escape_formula(row.name), escape_formula(row.label), *row[2:]))
+        writer.writerow((text_to_cell(row.name), to_cell(row.label), *row[2:]))
     replace_durably(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
@@ -197,4 +199,4 @@ def _row(path: Path, cells: Sequence[str]) -> SplitRow:
     if len(cells) != len(_COLUMNS):
         raise DataError(f"{path}: a row of {len(cells)} cells, not {len(_COLUMNS)}")
     name, label, part, sha256, group = cells
-    return SplitRow(unescape_formula(name), unescape_formula(label), part, sha256, int(group))
+    return SplitRow(unescape_formula(name), from_cell(label), part, sha256, int(group))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modeling.data.layout import Layout
 from modeling.evaluation.engine import engine_figures, load_classifier
 from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
@@ -20,7 +21,7 @@ from modeling.metrics.evaluation import EngineFigures
 class CompareRequest:
     """Compare the models in folders `a` and `b` on the labelled images of `data`.
 
-    part, precision: as EvaluateRequest has them; the split is model A's.
+    part, precision, layout: as EvaluateRequest has them; the split is model A's.
     """
 
     a: Path
@@ -29,6 +30,7 @@ class CompareRequest:
     device: str = "cpu"
     part: DataPart = "all"
     precision: WantedPrecision = "auto"
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     classifiers = [load_classifier(path, request.device, request.precision) for path in (request.a, request.b)]
     label_positions(classifiers[1].labels, classifiers[0].labels)  # refuses models of other labels before any work
     splits = [parts_of(path) for path in (request.a, request.b)]
-    dataset = open_dataset(request.data, to_learn=False)
+    dataset = open_dataset(request.data, request.layout, to_learn=False)
     indices = choose_images(dataset, request.part, splits[0])
 
     def predict(which: int) -> tuple[DatasetAnswers, EngineFigures]:

@@ -20,6 +20,7 @@ from modeling.images.pixels import Pixels
 from modeling.images.progress import OnProgress, Progress
 from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, Chunk, Decoders
 from modeling.metrics.answers import Answers
+from modeling.names import class_name
 
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
@@ -92,12 +93,13 @@ def predict_dataset(
 
 
 def model_targets(dataset: Dataset, indices: Indices, labels: Sequence[str]) -> Indices:
-    """The class of each image as an index into a model's labels, matched by name.
+    """The class of each image as an index into a model's labels, matched by name; older models' names by `class_name`.
 
     Raises:
         DataError: a class that has images and that the model does not know.
     """
-    places = {label: place for place, label in enumerate(labels)}
+    places = {class_name(label): place for place, label in enumerate(labels)}
+    places |= {label: place for place, label in enumerate(labels)}
     targets = dataset.targets_N[indices]
     unknown = [dataset.labels[target] for target in np.unique(targets) if dataset.labels[target] not in places]
     if unknown:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from modeling.data.layout import Layout
 from modeling.durable import STRICT, JsonRequest, PathText
 from modeling.errors import ModelingError
 from modeling.inference.engines.choice import WantedPrecision
@@ -24,6 +25,7 @@ class EvaluateRequest(JsonRequest):
         official parts of `data` where the model's training used none of them.
     model_ref: what the model is called in the result; the folder's name where empty.
     precision: of the engine that answers; auto: the one that jobs use.
+    layout: what the folders of `data` are; None: found by their names and by what they hold.
     """
 
     model: PathText
@@ -33,6 +35,7 @@ class EvaluateRequest(JsonRequest):
     part: DataPart = "all"
     model_ref: str = ""
     precision: WantedPrecision = "auto"
+    layout: Layout | None = None
 
     __pydantic_config__ = STRICT
 

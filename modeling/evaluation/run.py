@@ -47,7 +47,7 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     from modeling.evaluation.write import Evaluated
 
     classifier = load_classifier(request.model, request.device, request.precision)
-    dataset = open_dataset(request.data, to_learn=False)
+    dataset = open_dataset(request.data, request.layout, to_learn=False)
     split = parts_of(request.model)
     if split and request.part != "all":
         emit({"event": "note", "text": f"comparing {dataset.num_images} images with the model's training data"})

@@ -20,7 +20,7 @@ from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Scored
 from modeling.metrics.evaluation import EngineFigures, Evaluation, document_text
-from modeling.names import escape_formula
+from modeling.names import text_to_cell, to_cell
 from modeling.registry.card import ModelCard
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _predictions(evaluated: Evaluated) -> str:
     writer.writerow(PREDICTION_COLUMNS)
     columns = (answers.targets_N.tolist(), scored.predicted_N.tolist(), scored.scores_N.tolist(), decisions)
     for name, target, predicted, score, decision in zip(answers.names, *columns, strict=True):
-        cells = (escape_formula(name), escape_formula(labels[target]), escape_formula(labels[predicted]))
+        cells = (text_to_cell(name), to_cell(labels[target]), to_cell(labels[predicted]))
         writer.writerow((*cells, f"{score:.6f}", decision or ""))
     return lines.getvalue()
 

@@ -2,50 +2,66 @@
 
 # Shapes: B images, H height, W width, C channels.
 import hashlib
-import shutil
-from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import Field
 from torch import nn
 
-from modeling.durable import decode_json, validated
+from modeling.durable import decode_json
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
+from modeling.exchange.labels import order_warning, read_labels
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
-from modeling.names import path_to_text
+from modeling.names import label_fault, path_to_text
 from modeling.networks.architectures import Architecture, default_preprocessing, get_architecture
 from modeling.networks.build import blank_network, normalise
-from modeling.networks.state_dicts import State, match_state, read_state
+from modeling.networks.state_dicts.files import SavedTensors, State, read_tensors
+from modeling.networks.state_dicts.matching import about_numbers, match_state, select_for
+from modeling.networks.state_dicts.plain_files import copy_plain, path_inside, read_plain, weights_file
+from modeling.networks.state_dicts.recognition import the_architecture
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard, check_int8
 
-_LABELS = 'a JSON list of names or an object such as {"0": "cat"}'
 _PREPROCESSING = "a JSON object, as `models show --json` prints it under preprocessing"
-_Name = Annotated[str, Field(min_length=1)]
+_MAX_CARD_BYTES = 64_000_000  # a card of 40,000 labels has 2 MB
+_SAME_NORMALISATION = 0.005  # between means and deviations of pixels in [0, 1]
+_MAX_HEADER_BYTES = 64_000_000  # of safetensors or ONNX, beside the numbers
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsImport:
     """A file of weights, and the information that it does not contain.
 
-    labels: JSON file: a list of names in the order of the network's outputs, or {"0": name, ...}.
+    file: of weights, or a folder with one.
+    architecture: None: recognised by the tensors' names and sizes.
+    labels: a file of names in the order of the network's outputs; see `modeling.exchange.labels`.
     image_size: px; required for an architecture without a default size.
     preprocessing: JSON file in the format of `Preprocessing.to_json`; None: the architecture's default.
+    weights_key: which of several sets of weights in the file, such as `state_dict_ema`.
     """
 
     file: Path
-    architecture: str
+    architecture: str | None
     labels: Path
     image_size: int | None = None
     preprocessing: Path | None = None
+    weights_key: str | None = None
 
 
-def stage_weights(request: WeightsImport, staged: Path) -> ModelCard:
+@dataclass(frozen=True, slots=True)
+class StagedModel:
+    """A model that can be published; notes: what an operator should know about it, warnings: what to look at."""
+
+    card: ModelCard
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def stage_weights(request: WeightsImport, staged: Path) -> StagedModel:
     """Write a model with these weights to the empty folder `staged`.
 
     The file must contain exactly the network's tensors, with the same shapes. Numbers become float32.
@@ -54,15 +70,16 @@ def stage_weights(request: WeightsImport, staged: Path) -> ModelCard:
         ArchitectureError: the weights have another architecture, or another number of labels.
         ModelFormatError: a file is not valid, or the network's answers are not finite.
     """
-    architecture = get_architecture(request.architecture)
     labels = read_labels(request.labels)
-    state = read_state(request.file)
-    _check_num_labels(architecture, state, labels, request)
-    network, preprocessing = _matching_network(architecture, state, len(labels), request)
+    request = replace(request, file=weights_file(request.file) if request.file.is_dir() else request.file)
+    saved = read_tensors(request.file, request.weights_key)
+    architecture = get_architecture(request.architecture or the_architecture(saved))
+    recognised = [] if request.architecture else [f"recognised as {architecture.name} by its tensors"]
+    network, preprocessing, notes = _matching_network(architecture, saved, labels, request)
     _check_answers(network, preprocessing, request.file)
     weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     card = ModelCard(
-        architecture=request.architecture,
+        architecture=architecture.name,
         labels=labels,
         preprocessing=preprocessing,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -70,98 +87,107 @@ def stage_weights(request: WeightsImport, staged: Path) -> ModelCard:
     )
     (staged / WEIGHTS_FILE).write_bytes(weights)
     (staged / CARD_FILE).write_bytes(card.to_bytes())
-    return card
+    warnings = [order_warning(labels), _normalisation_warning(request.labels, preprocessing)]
+    return StagedModel(card, (*recognised, *notes), tuple(filter(None, warnings)))
 
 
-def stage_folder(folder: Path, staged: Path) -> ModelCard:
+def stage_folder(folder: Path, staged: Path) -> StagedModel:
     """Copy the model in an exported folder to the empty folder `staged`, byte for byte.
+
+    Only regular files inside of the folder are read, and no more bytes than belong to the model in the card.
 
     Raises:
         ModelFormatError: the model is incomplete or damaged.
     """
-    for name in (CARD_FILE, WEIGHTS_FILE):
-        _copy(folder, staged, name)
-    card = Classifier.load(staged).card
-    if (folder / INT8_FILE).is_file():
-        _copy(folder, staged, INT8_FILE)
+    _copy(folder, staged, CARD_FILE, _MAX_CARD_BYTES)
+    card = ModelCard.from_bytes((staged / CARD_FILE).read_bytes(), folder / CARD_FILE)
+    if fault := label_fault(card.labels):
+        raise ModelFormatError(f"{folder / CARD_FILE}: {fault}")
+    if len(card.labels) == 1:
+        raise ArchitectureError(f"{folder} {_one_output(card.labels[0])}")
+    max_bytes = _size_bytes(card) + _MAX_HEADER_BYTES
+    _copy(folder, staged, WEIGHTS_FILE, max_bytes)
+    Classifier.load(staged)
+    if os.path.lexists(folder / INT8_FILE):
+        _copy(folder, staged, INT8_FILE, max_bytes)
         check_int8((staged / INT8_FILE).read_bytes(), card, folder / INT8_FILE)
-    return card
+    return StagedModel(card)
 
 
-def _copy(folder: Path, staged: Path, name: str) -> None:
+def _copy(folder: Path, staged: Path, name: str, max_bytes: int) -> None:
     try:
-        shutil.copyfile(folder / name, staged / name)
-    except OSError as err:
-        raise ModelFormatError(f"{folder} is not an exported model: {name} cannot be read ({err.strerror})") from err
+        copy_plain(path_inside(folder, name), staged / name, max_bytes)
+    except ModelFormatError as err:
+        raise ModelFormatError(f"{folder} is not an exported model: {err}") from err
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """The names in a JSON file: a list, or an object from "0", "1", ... to names.
-
-    Raises:
-        DataError: anything else, or a name twice.
-    """
-    value = _read_json(path, _LABELS)
-    if isinstance(value, dict):
-        numbers = [str(number) for number in range(len(value))]
-        if set(value) != set(numbers):
-            raise DataError(f"{path}: labels must be numbered 0 to {len(value) - 1} without a gap, not {_few(value)}")
-        value = [value[number] for number in numbers]
-    try:
-        names = validated(tuple[_Name, ...], value, str(path), error=DataError)
-    except DataError as err:
-        raise DataError(f"{err}; labels must be {_LABELS}") from err
-    if not names:
-        raise DataError(f"{path} is empty; labels must be {_LABELS}")
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise DataError(f"{path}: labels must differ, but {_few(twice)} stands there twice")
-    return names
-
-
-def _few(names: Collection[str]) -> str:
-    shown = [repr(name) for name in list(names)[:5]]
-    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
-
-
-def _read_json(path: Path, expected: str) -> Any:
-    try:
-        return decode_json(path.read_bytes(), str(path), error=DataError)
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read ({err.strerror})") from err
-    except DataError as err:
-        raise DataError(f"{err}; expected {expected}") from err
-
-
-def _check_num_labels(
-    architecture: Architecture, state: State, labels: tuple[str, ...], request: WeightsImport
-) -> None:
-    weight = state.get(f"{architecture.head}.weight")
-    if weight is not None and weight.dim() and len(weight) != len(labels):
-        raise ArchitectureError(
-            f"{request.file} answers with {len(weight)} labels, but {request.labels} names {len(labels)}; "
-            "give the labels that it was trained with"
-        )
+def _size_bytes(card: ModelCard) -> int:
+    """The size of the numbers of the network that a card describes."""
+    state = blank_network(card.architecture, card.preprocessing, len(card.labels)).state_dict()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 def _matching_network(
-    architecture: Architecture, state: State, num_labels: int, request: WeightsImport
-) -> tuple[nn.Module, Preprocessing]:
-    """The network with the state loaded, and the first preprocessing whose network matches the state."""
+    architecture: Architecture, saved: SavedTensors, labels: tuple[str, ...], request: WeightsImport
+) -> tuple[nn.Module, Preprocessing, list[str]]:
+    """The network with the weights, the first preprocessing whose network they fit, and what to say about them."""
     first_error: ArchitectureError | None = None
     for preprocessing in _preprocessings(architecture, request):
-        network = blank_network(architecture.name, preprocessing, num_labels)
+        network = blank_network(architecture.name, preprocessing, len(labels))
+        selection = select_for(network, architecture.name, saved, needs_head=True)
+        state, notes = _with_outputs(architecture, selection.state, labels, request)
         try:
-            matching = match_state(network, architecture.name, state, source=str(request.file))
+            matching = match_state(
+                network, architecture.name, state, source=str(request.file), saved=saved, keeps_head=False
+            )
         except ArchitectureError as err:
             first_error = first_error or err
             continue
         own = network.state_dict()
-        cast = {name: tensor.to(own[name].dtype) for name, tensor in matching.items()}
+        # Copies: tensors of a file may share memory, or be views of a few numbers.
+        cast = {name: tensor.detach().to(own[name].dtype, copy=True) for name, tensor in matching.items()}
         network.load_state_dict(cast, assign=True)
-        return network.eval(), preprocessing
+        return network.eval(), preprocessing, selection.notes() + about_numbers(state) + notes
     assert first_error is not None, "there is a preprocessing to try"
     raise first_error
+
+
+def _with_outputs(
+    architecture: Architecture, state: State, labels: tuple[str, ...], request: WeightsImport
+) -> tuple[State, list[str]]:
+    """The state with one output for each label, and what to say about it.
+
+    A head of one output x is a sigmoid's. With two labels it becomes the logits (0, x), whose softmax is the same:
+    1 - sigmoid(x) and sigmoid(x).
+
+    Raises:
+        ArchitectureError: the number of labels is another.
+    """
+    names = [f"{architecture.head}.weight", f"{architecture.head}.bias"]
+    weight = state.get(names[0])
+    if weight is None or not weight.dim():
+        return state, []
+    num_outputs, num_labels = len(weight), len(labels)
+    if num_outputs == num_labels > 1:
+        return state, []
+    if num_outputs == num_labels:
+        raise ArchitectureError(f"{request.file} {_one_output(labels[0])}")
+    if (num_outputs, num_labels) == (1, 2):
+        heads = {name: state[name] for name in names if name in state}
+        both = {name: torch.cat([torch.zeros_like(tensor), tensor]) for name, tensor in heads.items()}
+        note = f"its one output is made two, (0, x): {labels[1]!r} has the score sigmoid(x), {labels[0]!r} the rest"
+        return state | both, [note]
+    raise ArchitectureError(
+        f"{request.file} answers with {num_outputs} labels, but {request.labels} names {num_labels}; "
+        "give the labels that it was trained with"
+    )
+
+
+def _one_output(label: str) -> str:
+    return (
+        f"has one output and one label, {label!r}, so every image would get the score 1; give two labels, first the "
+        f'one for a low output, then the one for a high output, such as ["not {label}", "{label}"]'
+    )
 
 
 def _preprocessings(architecture: Architecture, request: WeightsImport) -> list[Preprocessing]:
@@ -169,7 +195,7 @@ def _preprocessings(architecture: Architecture, request: WeightsImport) -> list[
     if request.preprocessing is not None:
         if request.image_size is not None:
             raise ModelingError("give either an image size or a preprocessing file, which has one")
-        value = _read_json(request.preprocessing, _PREPROCESSING)
+        value = _read_preprocessing(request.preprocessing)
         try:
             return [Preprocessing.from_json(value)]
         except ModelFormatError as err:
@@ -178,6 +204,38 @@ def _preprocessings(architecture: Architecture, request: WeightsImport) -> list[
     if architecture.family == "torchvision":
         return [default]
     return [default, default_preprocessing(architecture, request.image_size, "L" if default.mode == "RGB" else "RGB")]
+
+
+def _read_preprocessing(path: Path) -> Any:
+    try:
+        return decode_json(read_plain(path, _MAX_CARD_BYTES, error=DataError), str(path), error=DataError)
+    except DataError as err:
+        raise DataError(f"{err}; expected {_PREPROCESSING}") from err
+
+
+def _normalisation_warning(labels: Path, preprocessing: Preprocessing) -> str | None:
+    """A warning if timm's `config.json`, which the labels are from, has another mean or deviation of the pixels."""
+    if labels.suffix.lower() != ".json":
+        return None
+    value = decode_json(read_plain(labels, _MAX_CARD_BYTES, error=DataError), str(labels), error=DataError)
+    config = value.get("pretrained_cfg", value) if isinstance(value, dict) else None
+    for key, ours in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        theirs = config.get(key) if isinstance(config, dict) else None
+        if _differ(theirs, ours):
+            return (
+                f"{labels} says that the network was trained with {key} {theirs}, the architecture's default is "
+                f"{list(ours)}; import it again with --preprocessing FILE (see `models show --json`)"
+            )
+    return None
+
+
+def _differ(theirs: Any, ours: Sequence[float]) -> bool:
+    """Whether these are as many numbers, and others."""
+    if not isinstance(theirs, list) or len(theirs) != len(ours):
+        return False
+    if not all(isinstance(number, float | int) for number in theirs):
+        return False
+    return any(abs(one - other) > _SAME_NORMALISATION for one, other in zip(theirs, ours, strict=True))
 
 
 def _check_answers(network: nn.Module, preprocessing: Preprocessing, file: Path) -> None:

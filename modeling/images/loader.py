@@ -2,36 +2,75 @@
 
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from modeling.errors import ImageError
+from modeling.errors import ImageError, trouble_of
+from modeling.images.cores import num_cores
 
 MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
+PAUSES_S = (0.1, 0.3, 1.0)  # before a file is read again, after an error that says nothing about it
+_NEIGHBOURS = 3  # files of a folder to try
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def read_image_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of an image file; never blocks on a pipe.
+    """The bytes of an image file; never blocks on a pipe. An error of the storage is tried again.
 
     Raises:
         ImageError: `unreadable` or `too_large`.
+        OSError: this process cannot open files now, or the storage is away; that is no error of the image.
     """
+    for pause_s in PAUSES_S:
+        try:
+            return _read(path, max_bytes)
+        except OSError as err:
+            if trouble_of(err) is None:
+                raise _image_error(err) from err
+        time.sleep(pause_s)
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("unreadable", "not a file but a pipe, a socket or a device")
-            if status.st_size > max_bytes:
-                raise ImageError("too_large", f"{status.st_size} bytes are more than the limit of {max_bytes}")
-            return file.read()
+        return _read(path, max_bytes)
     except OSError as err:
-        raise ImageError("unreadable", err.strerror or type(err).__name__) from err
+        if trouble_of(err) == "worker" or (trouble_of(err) == "storage" and not _neighbour_can_be_read(path)):
+            raise
+        raise _image_error(err) from err
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("unreadable", "not a file but a pipe, a socket or a device")
+        if status.st_size > max_bytes:
+            raise ImageError("too_large", f"{status.st_size} bytes are more than the limit of {max_bytes}")
+        return file.read()
+
+
+def _image_error(err: OSError) -> ImageError:
+    return ImageError("unreadable", err.strerror or type(err).__name__)
+
+
+def _neighbour_can_be_read(path: Path) -> bool:
+    """Whether another file of the same folder can be read: then only this one cannot."""
+    tried = 0
+    with os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.name == path.name or not entry.is_file():
+                continue
+            tried += 1
+            with suppress(OSError), open(entry.path, "rb") as file:
+                file.read(1)
+                return True
+            if tried == _NEIGHBOURS:
+                break
+    return False
 
 
 def load_ahead(
@@ -50,7 +89,7 @@ def load_groups_ahead(
     groups: Iterable[Iterable[T]], call: Callable[[T], R], *, num_ahead: int, num_threads: int | None = None
 ) -> Iterator[list[R]]:
     """Like `load_ahead`, for groups of items: yields each group's results as a list; `num_ahead` counts groups."""
-    with ThreadPoolExecutor(num_threads or len(os.sched_getaffinity(0)), thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(num_threads or num_cores(), thread_name_prefix="ahead") as pool:
         waiting: deque[list[Future[R]]] = deque()
         try:
             for group in groups:

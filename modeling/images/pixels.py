@@ -1,8 +1,7 @@
-"""Converts Pillow images of any mode to the model's channels, and scales pixels to the model's size."""
+"""Converts Pillow images of 8 bits a channel to the model's channels, and scales pixels to the model's size."""
 
 # Shapes: H height, W width, C channels (1 or 3).
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ Size = tuple[int, int]
 _ROUND_UP = 1 + 1e-9  # torch rounds down the size that it computes from scale factors
 _MAX_ASPECT_RATIO = 16  # pixels beyond it lie outside of every crop that a preprocessing can define
 _ALL = slice(None)
-_FULL_SCALES = (1.0, 255.0, 65535.0)
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _TRANSPOSE = {
@@ -40,18 +38,16 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The loaded image with its EXIF orientation applied; unchanged if the EXIF data is broken."""
-    method = _TRANSPOSE.get(orientation_of(image))
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The loaded image with an EXIF orientation applied."""
+    method = _TRANSPOSE.get(orientation)
     return image if method is None else image.transpose(method)
 
 
 def to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """The image as L or RGB with 8 bits a channel; nothing is clipped, transparent pixels show the background."""
+    """The image as L or RGB; transparent pixels show the background."""
     if image.mode == preprocessing.mode and "transparency" not in image.info:
         return image
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert(preprocessing.mode)
     if image.has_transparency_data:
         straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
         rgba = straight.convert("RGBA")
@@ -64,26 +60,9 @@ def to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def pixels_of(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """An upright image of any mode as pixels of the model's channels: uint8 HWC, read-only."""
+    """An upright image of 8 bits a channel as pixels of the model's channels: uint8 HWC, read-only."""
     image = to_mode(image, preprocessing)
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, preprocessing.channels)
-
-
-def _to_8_bit(values_HW: NDArray[Any]) -> Pixels:
-    """Grey values of 16 bits, 32 bits or float, scaled to 0..255.
-
-    16-bit values span 0..65535. Wider types do not state which value is white: floats within 0..1 or 0..255 and
-    values within 0..65535 are assumed to span that range; other values are scaled by their own minimum and maximum.
-    """
-    if values_HW.dtype.kind == "u" and values_HW.dtype.itemsize == 2:
-        return ((values_HW.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    finite = np.nan_to_num(values_HW.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    scales = _FULL_SCALES if values_HW.dtype.kind == "f" else _FULL_SCALES[2:]
-    if low >= 0 and high <= scales[-1]:
-        low, high = 0.0, next(scale for scale in scales if high <= scale)
-    scaled = (finite - low) * (255.0 / (high - low) if high > low else 0.0)
-    return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
 def scale_to(pixels_HWC: Pixels, preprocessing: Preprocessing, full_size: Size | None = None) -> Pixels:

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from typing import Literal
 from zlib import crc32
 
+import numpy as np
+from numpy.typing import NDArray
+
 from modeling.images.pixels import Pixels, Size
 
 Mode = Literal["GRAY", "RGB"]
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CHUNK = struct.Struct(">I4s")  # length and name; content and a 4-byte checksum follow
 _HEADER = struct.Struct(">8sI4sIIBB")  # signature, length and name of the first chunk, width, height, bits, colour type
-_CHUNK = struct.Struct(">I4s")  # length and name; content and a 4-byte checksum follow
 _GREY, _RGB = 0, 2  # colour types
 # Chunks that do not change the pixels, with their length (Pillow rejects shorter ones); at most one of each.
 _PLAIN_CHUNKS = {b"IHDR": 13, b"IEND": 0, b"cHRM": 32, b"gAMA": 4, b"pHYs": 9, b"sRGB": 1}
@@ -31,7 +34,7 @@ def plain_png_size(data: bytes, *, grey: bool) -> Size | None:
     Plain means: complete, opaque, upright, a single frame, no colour profile, and no damaged chunk (libpng checks those
     of the pixels).
     """
-    if not data.startswith(_SIGNATURE) or len(data) < _HEADER.size:
+    if not data.startswith(SIGNATURE) or len(data) < _HEADER.size:
         return None
     _, _, name, width, height, bits, colour = _HEADER.unpack_from(data)
     simple = name == b"IHDR" and bits == 8 and (colour == _GREY or (colour == _RGB and not grey))
@@ -40,12 +43,12 @@ def plain_png_size(data: bytes, *, grey: bool) -> Size | None:
 
 def _has_plain_chunks(data: bytes) -> bool:
     """Whether the chunks fill the file, end with IEND, and none changes the meaning of the pixels."""
-    at, before = len(_SIGNATURE), b""
+    at, before = len(SIGNATURE), b""
     seen: set[bytes] = set()
     num_texts = 0
-    while at + _CHUNK.size <= len(data):
-        length, name = _CHUNK.unpack_from(data, at)
-        content, at = at + _CHUNK.size, at + _CHUNK.size + length + 4
+    while at + CHUNK.size <= len(data):
+        length, name = CHUNK.unpack_from(data, at)
+        content, at = at + CHUNK.size, at + CHUNK.size + length + 4
         if name == b"tEXt":
             num_texts += 1
             plain = num_texts <= _MAX_TEXTS and data.startswith(_TEXTS, content)
@@ -72,6 +75,19 @@ def decode_plain_png(data: bytes, *, grey: bool) -> Pixels | None:
     except RuntimeError:
         return None
     return pixels_CHW.transpose(1, 2, 0)
+
+
+def decode_deep_png(data: bytes) -> NDArray[np.uint16] | None:
+    """The values HWC of a PNG of 16 bits, with three channels; None if libpng cannot decode it."""
+    from torch import frombuffer, uint8, uint16
+    from torchcodec.decoders import decode_png  # type: ignore[attr-defined]  # not named in its __all__
+
+    try:
+        values_CHW = decode_png(frombuffer(bytearray(data), dtype=uint8), mode="RGB", output_dtype=uint16)
+    except RuntimeError:
+        return None
+    values_HWC: NDArray[np.uint16] = values_CHW.numpy().transpose(1, 2, 0)
+    return values_HWC
 
 
 @functools.cache

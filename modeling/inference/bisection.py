@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.errors import ImageError
+from modeling.errors import ImageError, trouble_of
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import BatchDecoder
@@ -70,8 +70,10 @@ class BisectingPredictor:
             predictions = self._classifier.predict(np.stack(images), self._top_k)
         except Exception as err:
             _clear_frames(err)
-            self._check_classifier_works(err)
             out_of_memory = _is_out_of_memory(err)
+            if not out_of_memory and trouble_of(err) == "worker":
+                raise
+            self._check_classifier_works(err)
             if len(images) == 1:
                 if out_of_memory:
                     raise
@@ -104,5 +106,7 @@ def _clear_frames(err: BaseException) -> None:
 
 
 def _is_out_of_memory(err: Exception) -> bool:
-    """Whether it is a MemoryError or torch's OutOfMemoryError; torch is not imported for this."""
-    return isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError"
+    """Whether it is a MemoryError, torch's OutOfMemoryError or native code's; torch is not imported for this."""
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
+        return True
+    return trouble_of(err) == "worker" and "alloc" in str(err)  # "can't allocate memory", "bad_alloc"

@@ -7,7 +7,6 @@ first choice that was stored, and it is deleted only with its folder.
 # Shapes: B images of a batch, L labels.
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,10 +19,19 @@ import torch
 from numpy.typing import NDArray
 
 from modeling.durable import replace_durably
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.inference.classifier import Classifier
-from modeling.inference.engines.choice import GPU, Choice, Precision, WantedPrecision, choice_path, read_choice
+from modeling.inference.engines.choice import (
+    GPU,
+    Choice,
+    Precision,
+    WantedPrecision,
+    choice_path,
+    known_graphs,
+    read_choice,
+)
 from modeling.inference.engines.engine import Engine
+from modeling.inference.engines.graphs import NetworkGraph, read_int8
 from modeling.inference.engines.hardware import hardware_key, hardware_name
 from modeling.inference.engines.torch_engine import CudaGraphEngine, TorchEngine
 from modeling.inference.timing import (
@@ -33,7 +41,7 @@ from modeling.inference.timing import (
     random_images,
     speeds_by_batch_size,
 )
-from modeling.registry.card import INT8_FILE, ModelCard, check_int8
+from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelVersion
 from modeling.registry.version_folder import locked
 
@@ -44,7 +52,7 @@ _ON_GPU = 64  # images: with smaller batches a GPU waits for kernel launches
 _ODD = 3  # images: a batch size that no engine is prepared for
 _SMALL_PIXELS = 64 * 64
 FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding are slower; building an engine takes seconds
-GRAPH_FILE = "network.onnx"
+_FROM_GRAPH = ("openvino fp32", "openvino bf16")
 _MIN_SPEEDUP = 1.1  # an engine with a smaller one is not worth its rounding
 _TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.05, "int8": float("inf")}  # int8 was checked against its own bound
 
@@ -74,7 +82,7 @@ def measure_engines(version: ModelVersion, device: str = "cpu") -> Iterator[tupl
     """Every engine for a model on this machine, by name: ready for use, or why it cannot be used."""
     classifier = Classifier.load(version.path, device)
     with _artifacts_folder(version) as folder:
-        for option in _options(classifier, version, folder, "auto"):
+        for option in _options(classifier, version, _graph(classifier, folder), "auto"):
             try:
                 engine = option.make()
                 _check_answers(classifier, engine, option.precision, _random_images(classifier)[:_ODD])
@@ -87,33 +95,48 @@ def measure_engines(version: ModelVersion, device: str = "cpu") -> Iterator[tupl
 def _with_engine(classifier: Classifier, version: ModelVersion, folder: Path, precision: WantedPrecision) -> Classifier:
     """The classifier with the stored engine, or with the one found now."""
     path = choice_path(folder, precision, hardware_key(classifier.device))
-    options = _options(classifier, version, folder, precision)
+    graph = _graph(classifier, folder)
+    options = _options(classifier, version, graph, precision)
     if (remembered := read_choice(path)) is not None:
         for option in options:
-            if option.name == remembered.engine and (made := _make(classifier, option, remembered, folder)):
+            if option.name == remembered.engine and (made := _make(classifier, option, remembered, graph)):
+                if graph.sha256 not in (None, remembered.graph_sha256):
+                    _remember(path, replace(remembered, graph_sha256=graph.sha256))
                 return made
     choice, found = _find(classifier, options, precision)
+    if choice.engine in _FROM_GRAPH:
+        choice = replace(choice, graph_sha256=graph.sha256)
     logger.info("%s: %s on %s: %s", version.ref, choice.engine, choice.hardware, choice.images_per_sec)
-    try:
-        replace_durably(path, (json.dumps(asdict(choice), indent=2, sort_keys=True) + "\n").encode())
-    except OSError as err:
-        logger.warning("the choice cannot be remembered in %s: %s", folder, err.strerror)
+    _remember(path, choice)
     return found
 
 
-def _make(classifier: Classifier, option: _Option, remembered: Choice, folder: Path) -> Classifier | None:
+def _remember(path: Path, choice: Choice) -> None:
+    try:
+        replace_durably(path, (json.dumps(asdict(choice), indent=2, sort_keys=True) + "\n").encode())
+    except OSError as err:
+        logger.warning("the choice cannot be remembered in %s: %s", path.parent, err.strerror)
+
+
+def _graph(classifier: Classifier, folder: Path) -> NetworkGraph:
+    return NetworkGraph(classifier.network, classifier.card, folder, known_graphs(folder))
+
+
+def _make(classifier: Classifier, option: _Option, remembered: Choice, graph: NetworkGraph) -> Classifier | None:
     """The classifier as it was chosen; None if that cannot be built any more."""
     for _ in range(2):
         try:
             return _on(classifier, option.make().for_batch_size(remembered.batch_size), remembered)
         except Exception as err:  # whatever a library raises: the stored graph may be damaged
-            logger.warning("%s in %s is built anew: %s", option.name, folder, _reason(err))
-            (folder / GRAPH_FILE).unlink(missing_ok=True)
+            if trouble_of(err):
+                raise
+            logger.warning("%s is built anew: %s", option.name, _reason(err))
+            graph.forget()
     return None
 
 
 def _options(
-    classifier: Classifier, version: ModelVersion, folder: Path, precision: WantedPrecision
+    classifier: Classifier, version: ModelVersion, graph: NetworkGraph, precision: WantedPrecision
 ) -> Sequence[_Option]:
     """All engines of the wanted precision; torch in full precision is first."""
     found = [_Option("torch fp32", "fp32", lambda: classifier.reference)]
@@ -122,45 +145,25 @@ def _options(
         found.append(_Option(f"torch {half}", half, lambda: _torch(classifier, half)))
         found.append(_Option(f"torch {half} graphs", half, lambda: CudaGraphEngine(_torch(classifier, half))))
     else:
-        found += _openvino_options(classifier, version, folder)
+        found += _openvino_options(version, classifier.card, graph)
     return [option for option in found if precision in ("auto", option.precision)]
 
 
-def _openvino_options(classifier: Classifier, version: ModelVersion, folder: Path) -> list[_Option]:
+def _openvino_options(version: ModelVersion, card: ModelCard, graph: NetworkGraph) -> list[_Option]:
     from modeling.inference.engines.openvino_engine import OpenVinoEngine, has_bf16
 
     def plain(precision: Precision) -> _Option:
         make = partial(OpenVinoEngine, precision=precision)
-        return _Option(f"openvino {precision}", precision, lambda: make(_graph(classifier, folder)))
+        return _Option(f"openvino {precision}", precision, lambda: make(graph.read()))
 
     found = [plain("fp32")] + ([plain("bf16")] if has_bf16() else [])
     if (version.path / INT8_FILE).is_file():
-        found.append(_Option("openvino int8", "int8", lambda: OpenVinoEngine(_int8(classifier, version), "int8")))
+        found.append(_Option("openvino int8", "int8", lambda: OpenVinoEngine(read_int8(version.path, card), "int8")))
     return found
-
-
-def _int8(classifier: Classifier, version: ModelVersion) -> Path:
-    """The version's quantised network, checked against its card."""
-    path = version.path / INT8_FILE
-    check_int8(path.read_bytes(), classifier.card, path)
-    return path
 
 
 def _torch(classifier: Classifier, precision: Precision) -> TorchEngine:
     return TorchEngine(classifier.network, classifier.preprocessing, classifier.device, precision)
-
-
-def _graph(classifier: Classifier, folder: Path) -> Path:
-    """The network as an ONNX file, which is written if it does not exist."""
-    path = folder / GRAPH_FILE
-    if not path.exists():
-        from modeling.networks.onnx_graph import write_graph  # slow to import
-
-        # Not durable: a graph that a power cut left half written is built anew (`_make`).
-        temporary = folder / f".{GRAPH_FILE}.{os.getpid()}"
-        write_graph(classifier.network, classifier.card, temporary)
-        temporary.replace(path)
-    return path
 
 
 def _find(classifier: Classifier, options: Sequence[_Option], precision: WantedPrecision) -> tuple[Choice, Classifier]:
@@ -214,6 +217,8 @@ def _compare(classifier: Classifier, options: Sequence[_Option], precision: Want
             engine = option.make()
             speed = _speed(classifier, engine, option.precision)
         except Exception as err:  # whatever a compiler raises: torch remains
+            if trouble_of(err):
+                raise  # the choice is final: no engine loses its place because files or memory are short now
             logger.warning("%s cannot be used: %s", option.name, _reason(err))
             refused[option.name] = _reason(err)
             continue
@@ -297,6 +302,8 @@ def _artifacts_folder(version: ModelVersion) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
         except OSError as err:
+            if trouble_of(err):
+                raise
             logger.warning("%s cannot keep engines (%s); they are built anew in every process", folder, err.strerror)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pigeonhole-engines-")))
         yield folder

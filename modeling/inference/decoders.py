@@ -1,13 +1,13 @@
 """Threads that read and decode images ahead; their number is measured on the first images."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from modeling.errors import ImageError
+from modeling.errors import ImageError, trouble_of
+from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
@@ -32,10 +32,12 @@ _TRIAL_S = 0.05  # short beside a slice of seconds; a few large images are enoug
 class Chunk:
     """The decoded images of one decode call: pixels, or the error.
 
+    remarks: of the images that have any, by their place in `images` (`modeling.images.remarks`).
     seconds: by stage, divided by the number of threads that work at the same time.
     """
 
     images: list[Pixels | ImageError] = field(default_factory=list)
+    remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "decode": 0.0})
 
 
@@ -136,7 +138,7 @@ class Decoders:
         started, processor_started = time.perf_counter(), time.thread_time()
         data = _read(source)
         read_s, processor_read_s = time.perf_counter() - started, time.thread_time() - processor_started
-        image = self._decode(data)
+        image = self._decode(data, chunk, len(chunk.images))
         elapsed_s, processor_s = time.perf_counter() - started, time.thread_time() - processor_started
         chunk.images.append(image)
         chunk.seconds["read"] += read_s
@@ -165,26 +167,35 @@ class Decoders:
                 read.append(_read(waiting.popleft()))
                 num_bytes += len(read[-1]) if isinstance(read[-1], bytes) else 0
             done = time.perf_counter()
-            chunk.images += self._decode_read(read)
+            chunk.images += self._decode_read(read, chunk)
             chunk.seconds["read"] += (done - started) / num_threads
             chunk.seconds["decode"] += (time.perf_counter() - done) / num_threads
         return chunk
 
-    def _decode_read(self, read: Sequence[bytes | ImageError]) -> list[Pixels | ImageError]:
+    def _decode_read(self, read: Sequence[bytes | ImageError], chunk: Chunk) -> list[Pixels | ImageError]:
         """Decode what was read, on the device first if it has a decoder."""
+        first = len(chunk.images)
         if self._batch_decoder is None:
-            return [self._decode(data) for data in read]
+            return [self._decode(data, chunk, place) for place, data in enumerate(read, first)]
         files = [b"" if isinstance(data, ImageError) else data for data in read]
         decoded = self._batch_decoder(files, self._max_pixels)
-        return [self._decode(data) if pixels is None else pixels for data, pixels in zip(read, decoded, strict=True)]
+        return [
+            self._decode(data, chunk, place) if pixels is None else pixels
+            for place, (data, pixels) in enumerate(zip(read, decoded, strict=True), first)
+        ]
 
-    def _decode(self, data: bytes | ImageError) -> Pixels | ImageError:
+    def _decode(self, data: bytes | ImageError, chunk: Chunk, place: int) -> Pixels | ImageError:
+        """The pixels or the error; what is remarked goes into the chunk."""
         if isinstance(data, ImageError):
             return data
+        remarks: list[str] = []
         try:
-            return decode_image(data, self._preprocessing, max_pixels=self._max_pixels)
+            pixels_HWC = decode_image(data, self._preprocessing, max_pixels=self._max_pixels, remarks=remarks)
         except ImageError as err:
             return err
+        if remarks:
+            chunk.remarks[place] = tuple(remarks)
+        return pixels_HWC
 
 
 def best_num_threads(waited_s: float, processor_s: float, num_images: int, cores: int) -> int:
@@ -196,17 +207,14 @@ def best_num_threads(waited_s: float, processor_s: float, num_images: int, cores
     return max(1, min(max(MAX_THREADS, cores), wanted))
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def _read(source: Source) -> bytes | ImageError:
     try:
         return source()
     except ImageError as err:
         return err
     except OSError as err:
+        if trouble_of(err) == "worker":
+            raise
         return ImageError("unreadable", err.strerror or type(err).__name__)
 
 

@@ -25,12 +25,21 @@ from torch.nn.functional import interpolate
 from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
 
 from modeling.errors import ModelingError
+from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.formats import MAX_PIXELS, is_truncated
-from modeling.images.jpeg import exif_orientation, jpeg_size, with_padding, without_exif
+from modeling.images.jpeg import (
+    exif_orientation,
+    is_common,
+    jpeg_size,
+    lacks_scans,
+    outline_of,
+    with_padding,
+    without_exif,
+)
 from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, best_num_threads, num_cores
+from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, best_num_threads
 from modeling.inference.engines.choice import CORES, GPU
 
 _MAX_PIXELS = 32_000_000  # decoded at a time: 100 MB on the device, briefly 400 MB
@@ -52,8 +61,8 @@ class NvJpeg:
     def __call__(self, files: Sequence[bytes], max_pixels: int) -> list[Pixels | None]:
         """Pixels HWC of each file, as `decode_image` returns them except for rounding; None if that has to decode it.
 
-        None: no JPEG in grey or YCbCr, more than `max_pixels`, very large, cut short, refused by the GPU, or with data
-        that end early.
+        None: no common JPEG in grey or YCbCr, more than `max_pixels`, very large, cut short, with further pictures,
+        refused by the GPU, or with scans missing or data that end early.
 
         Raises:
             RuntimeError: the GPU does not decode even a plain image.
@@ -67,6 +76,9 @@ class NvJpeg:
     def _size(self, data: bytes, max_pixels: int) -> Size | None:
         size = jpeg_size(data)
         if size is None or size[0] * size[1] > min(max_pixels, _MAX_PIXELS) or is_truncated(data):
+            return None
+        outline = outline_of(data)
+        if outline.may_have_pictures or not is_common(data, outline) or lacks_scans(data, outline):
             return None
         smallest = min(self._preprocessing.height, self._preprocessing.width)
         return size if max(size) <= _LARGEST_FACTOR * smallest else None
@@ -164,7 +176,7 @@ def _concatenate(images: Sequence[Tensor]) -> Tensor:
 
 def _upright(image_CHW: Tensor, data: bytes) -> Tensor:
     """The image turned by its EXIF orientation: `modeling.images.jpeg.apply_orientation` on the device."""
-    turn = exif_orientation(data)
+    turn = exif_orientation(data, outline_of(data))
     if turn >= 5:
         image_CHW = image_CHW.transpose(1, 2)
     flipped = ([2] if turn in (2, 3, 6, 7) else []) + ([1] if turn in (3, 4, 7, 8) else [])

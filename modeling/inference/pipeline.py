@@ -10,9 +10,9 @@ the classifier has streams, and collects the predictions in order.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from modeling.errors import ImageError
@@ -64,7 +64,7 @@ def predict_units(
         for pending in _decode_ahead(_chunks(units, decoders, batch_size), decoders, batch_size):
             started = time.perf_counter()
             chunk = pending.chunk.result()
-            batcher.add(chunk.images, chunk.seconds | {"wait": time.perf_counter() - started})
+            batcher.add(chunk, time.perf_counter() - started)
             if pending.ends_batch:
                 batcher.end_batch()
             yield from batcher.results()
@@ -144,17 +144,22 @@ def _num_chunks(decoders: Decoders, batch_size: int) -> int:
 
 @dataclass(slots=True)
 class _OpenBatch:
-    """A batch of which not every image is decoded yet; places: where the predictions of `images` go."""
+    """A batch of which not every image is decoded yet.
+
+    places: where the predictions of `images` go. remarks: of the decoder, by place.
+    """
 
     predictions: list[Prediction | None] = field(default_factory=list)
     images: list[Pixels] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
+    remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "decode", "wait", "predict"), 0.0))
 
     def result(self, answers: Sequence[Prediction], predict_s: float) -> BatchResult:
         """The whole batch, once its images are predicted."""
         for place, prediction in zip(self.places, answers, strict=True):
-            self.predictions[place] = prediction
+            remarks = self.remarks.get(place)
+            self.predictions[place] = replace(prediction, remarks=remarks) if remarks else prediction
         predictions = [prediction for prediction in self.predictions if prediction is not None]
         assert len(predictions) == len(self.predictions)
         return BatchResult(predictions, self.seconds | {"predict": predict_s})
@@ -187,13 +192,15 @@ class _Batcher:
         self._in_flight: deque[_InFlight] = deque()
         self._finished: deque[BatchResult] = deque()
 
-    def add(self, images: Sequence[Pixels | ImageError], seconds: Mapping[str, float]) -> None:
-        """The next images of the batch, and the seconds that they took so far."""
+    def add(self, chunk: Chunk, waited_s: float) -> None:
+        """The next images of the batch, and how long this thread waited for them."""
         batch = self._batch
-        for stage, spent_s in seconds.items():
+        for stage, spent_s in (*chunk.seconds.items(), ("wait", waited_s)):
             batch.seconds[stage] += spent_s
         self._between_batches()
-        for image in images:
+        first = len(batch.predictions)
+        batch.remarks |= {first + place: remarks for place, remarks in chunk.remarks.items()}
+        for image in chunk.images:
             if isinstance(image, ImageError):
                 batch.predictions.append(Prediction.failed(image))
             else:

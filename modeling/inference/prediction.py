@@ -11,6 +11,7 @@ class Prediction:
     """Labels with scores in [0, 1], best first, or an error code with its message.
 
     decision: what to do with the image; None if the model is not calibrated.
+    remarks: of the decoder, such as `frames` (`modeling.images.remarks`); they are no part of a manifest.
     """
 
     labels: tuple[str, ...] = ()
@@ -18,6 +19,7 @@ class Prediction:
     error_code: str | None = None
     error: str | None = None
     decision: Decision | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -16,7 +16,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,18 @@ def write_graph(network: nn.Module, card: ModelCard, path: Path) -> int:
         )
     assert program is not None, "torch.onnx.export with dynamo gives a program"
     _remove_traces(program.model.graph)
+    program.model.ir_version = _lowest_ir_version(program.model.opset_imports)
     program.model.metadata_props.update(_metadata(card))
     program.save(path, external_data=False)
     return int(program.model.opset_imports[""])
+
+
+def _lowest_ir_version(opsets: Mapping[str, int]) -> int:
+    """The lowest version of the file format that has these operators: older runtimes refuse higher ones."""
+    from onnx import helper  # slow to import
+
+    ids = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    return helper.find_min_ir_version_for(ids, ignore_unknown=True)
 
 
 def _remove_traces(graph: "onnx_ir.Graph") -> None:

@@ -3,7 +3,7 @@
 A reference to weights is one of
   imagenet                       the default of torchvision's weights for that architecture
   IMAGENET1K_V1                  torchvision's weights by name, also in full: MobileNet_V2_Weights.IMAGENET1K_V1
-  a file                         a state dict, as safetensors or as torch writes it (read with `weights_only`)
+  a file                         weights as safetensors (also the index of shards) or as torch writes them
   a folder                       a published model: model.json and model.safetensors
 Names take precedence: write `./imagenet` for a file named `imagenet`.
 """
@@ -42,27 +42,69 @@ def check_weights(architecture: str, weights: str) -> None:
 
 
 def load_weights(
-    network: "nn.Module", architecture: str, weights: str, on_progress: OnProgress = lambda done, total: None
-) -> None:
+    network: "nn.Module",
+    architecture: str,
+    weights: str,
+    on_progress: OnProgress = lambda done, total: None,
+    *,
+    key: str | None = None,
+) -> list[str]:
     """Load these weights into the network; it keeps its own head if the number of labels differs.
 
+    Returns what an operator should know about a file: which of its weights were taken, and what was left out.
+
     on_progress: receives the number of bytes downloaded and, if known, the total.
+    key: which of several sets of weights in a file, such as `state_dict_ema`.
 
     Raises:
         ArchitectureError: the weights belong to another architecture; the message lists what does not match.
         ModelFormatError: the file contains no weights.
         ModelingError: there are no such weights, or the download failed.
     """
-    from modeling.networks.state_dicts import download_state, match_state, read_state
+    from modeling.networks.state_dicts.download import download_state
+    from modeling.networks.state_dicts.files import SavedTensors, read_tensors
+    from modeling.networks.state_dicts.matching import about_numbers, match_state, select_for
 
     check_weights(architecture, weights)
     member = member_of(get_architecture(architecture), weights)
     if member is not None:
-        state = download_state(_ROWS[architecture].weights_enum, member, on_progress)
+        saved = SavedTensors.of(weights, download_state(_ROWS[architecture].weights_enum, member, on_progress))
     else:
         path = Path(weights)
-        state = read_state(path / WEIGHTS_FILE if path.is_dir() else path)
-    network.load_state_dict(match_state(network, architecture, state, source=weights))
+        saved = read_tensors(path / WEIGHTS_FILE if path.is_dir() else path, key)
+    selection = select_for(network, architecture, saved, needs_head=False)
+    network.load_state_dict(match_state(network, architecture, selection.state, source=weights, saved=saved))
+    return selection.notes() + about_numbers(selection.state)
+
+
+def architecture_of_file(file: Path, key: str | None = None) -> str:
+    """The architecture whose tensors a file of weights holds; imports torch.
+
+    Raises:
+        ArchitectureError: it is none that is known here, or there are several.
+        ModelFormatError: the file contains no weights.
+    """
+    from modeling.networks.state_dicts.files import read_tensors
+    from modeling.networks.state_dicts.recognition import the_architecture
+
+    return the_architecture(read_tensors(file, key))
+
+
+def check_architecture_of_file(architecture: str, file: Path, key: str | None = None) -> None:
+    """Check that a file of weights does not hold those of another architecture; imports torch.
+
+    Raises:
+        ArchitectureError: it does; names the right one.
+        ModelFormatError: the file contains no weights.
+    """
+    from modeling.networks.state_dicts.files import read_tensors
+    from modeling.networks.state_dicts.recognition import recognise
+
+    found = recognise(read_tensors(file, key))
+    if found and architecture not in found:
+        raise ArchitectureError(
+            f"{file} holds weights of {' or '.join(found)}, not of {architecture}; give that --arch"
+        )
 
 
 def weights_preprocessing(architecture: str, weights: str, image_size: int | None = None) -> Preprocessing:
@@ -79,7 +121,7 @@ def weights_preprocessing(architecture: str, weights: str, image_size: int | Non
     known = get_architecture(architecture)
     member = member_of(known, weights)
     if member is not None and member != known.weights:
-        from modeling.networks.state_dicts import torchvision_preprocessing  # torchvision is slow to import
+        from modeling.networks.state_dicts.download import torchvision_preprocessing  # torchvision is slow to import
 
         return torchvision_preprocessing(_ROWS[architecture].weights_enum, member, image_size)
     if member is None and Path(weights).is_dir():

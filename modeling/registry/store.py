@@ -18,8 +18,11 @@ from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, M
 from modeling.registry.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from modeling.registry.version_folder import (
+    DIGEST_FILE,
     is_number,
     locked,
+    published_digest,
+    record_digest,
     remove_version,
     removed_numbers,
     take_next_number,
@@ -49,9 +52,10 @@ class ModelVersion:
             digest = hashlib.sha256((path / CARD_FILE).read_bytes()).hexdigest()
         except OSError as err:
             raise ModelFormatError(f"{path / CARD_FILE}: cannot be read ({err.strerror})") from err
-        if is_number(path.name):
-            return cls(path.parent.name, int(path.name), digest, path)
-        return cls(path.name, 0, digest, path)
+        numbered = is_number(path.name)
+        version = cls(path.parent.name if numbered else path.name, int(path.name) if numbered else 0, digest, path)
+        version.check_unchanged()
+        return version
 
     @property
     def ref(self) -> str:
@@ -62,6 +66,19 @@ class ModelVersion:
     def artifacts(self) -> Path:
         """Folder beside the version for files built from it for specific hardware; safe to delete at any time."""
         return self.path.parent / ".engines" / self.digest[:16]
+
+    def check_unchanged(self) -> None:
+        """Check that the card is the one that was published.
+
+        Raises:
+            ModelFormatError: it was changed since.
+        """
+        published = published_digest(self.path)
+        if published not in (None, self.digest):
+            raise ModelFormatError(
+                f"{self.ref}: {CARD_FILE} was changed after it was published (its sha256 was {str(published)[:12]}, "
+                f"now {self.digest[:12]}); put the original back, or import {self.path} under another name"
+            )
 
     def card(self) -> ModelCard:
         """The model's card.
@@ -78,7 +95,8 @@ class ModelVersion:
 
     def files(self) -> tuple[Path, ...]:
         """Its files, relative to `path`, sorted by name; they include card and weights."""
-        return tuple(sorted(path.relative_to(self.path) for path in self.path.rglob("*") if not path.is_dir()))
+        found = (path.relative_to(self.path) for path in self.path.rglob("*") if not path.is_dir())
+        return tuple(sorted(path for path in found if str(path) != DIGEST_FILE))
 
     def size_bytes(self) -> int:
         """The total size of its files."""
@@ -111,8 +129,14 @@ class ModelStore:
         Raises:
             ModelNameError: the reference is not well-formed.
             ModelNotFoundError: no such name, version or alias; the message lists those that exist.
-            ModelFormatError: the model's aliases cannot be read.
+            ModelFormatError: the model's aliases cannot be read, or its card was changed after it was published.
         """
+        version = self.find(ref)
+        version.check_unchanged()
+        return version
+
+    def find(self, ref: str) -> ModelVersion:
+        """As `resolve`, but also a version whose card was changed: to look at it, or to remove it."""
         name, _, requested = ref.partition("@")
         check_model_name(name)
         if "@" in ref and not (requested == LATEST or is_number(requested) or is_alias(requested)):
@@ -135,9 +159,9 @@ class ModelStore:
             ModelNotFoundError: the version no longer exists.
             ModelFormatError: the version has another digest.
         """
-        version = self.resolve(ref)
-        if version.digest != digest:
-            raise ModelFormatError(f"{ref} was {digest[:12]} when the job was submitted, and is another now")
+        version = self.find(ref)
+        _check_pinned(version, digest)
+        version.check_unchanged()
         return version
 
     def list(self) -> Versions:
@@ -214,6 +238,7 @@ class ModelStore:
                     return version
             with staging_folder(folder, ".publishing-") as copy:
                 copy_durably(staged, copy)
+                record_digest(copy, digest)
                 number = take_next_number(copy, folder)
         return ModelVersion(name, number, digest, folder / str(number))
 
@@ -228,7 +253,7 @@ class ModelStore:
         """
         folder = self.root / version.name
         with locked(folder):
-            self.resolve_pinned(version.ref, version.digest)
+            _check_pinned(self.find(version.ref), version.digest)
             self.check_not_aliased(version)
             remove_version(folder, version.version)
         shutil.rmtree(version.artifacts, ignore_errors=True)
@@ -292,6 +317,11 @@ class ModelStore:
         hint = f"did you mean {similar[0]!r}? " if similar else ""
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         return f"no model {name!r}; {hint}published: {shown}"
+
+
+def _check_pinned(version: ModelVersion, digest: str) -> None:
+    if version.digest != digest:
+        raise ModelFormatError(f"{version.ref} was {digest[:12]} when the job was submitted, and is another now")
 
 
 def _numbers_of(versions: Versions) -> str:

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modeling.durable import sync
+from modeling.durable import sync, write_durable
+from modeling.registry.card import CARD_FILE
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _REMOVED = ".removed-"
+DIGEST_FILE = ".sha256"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
@@ -31,6 +33,19 @@ def locked(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def record_digest(version: Path, digest: str) -> None:
+    """Write the digest of a version's card beside it, in the format of sha256sum: a change of the card is seen then."""
+    write_durable(version / DIGEST_FILE, f"{digest}  {CARD_FILE}\n".encode())
+
+
+def published_digest(version: Path) -> str | None:
+    """The digest of the card when the version was published; None if it was not recorded."""
+    try:
+        return (version / DIGEST_FILE).read_text(encoding="utf-8").partition(" ")[0]
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
 
 
 def version_numbers(folder: Path) -> list[int]:

@@ -5,6 +5,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,11 @@ from PIL import Image
 
 from modeling.data.dataset import Dataset
 from modeling.data.forms.open import open_dataset
-from modeling.data.images import DecodedImages, ImageFiles, Images, Indices, load_image
+from modeling.data.images import DecodedImages, ImageFiles, Images, Indices
+from modeling.data.lost import LostImages
 from modeling.data.report import DataReport
 from modeling.data.scan import scan_dataset
 from modeling.data.splits import Split, split_dataset
-from modeling.errors import DataError, ImageError
 from modeling.images.formats import READABLE_FORMATS
 from modeling.images.loader import load_ahead
 from modeling.images.pixels import Pixels
@@ -27,6 +28,7 @@ from modeling.images.progress import Emit, Progress
 from modeling.networks.architectures import Architecture
 from modeling.training.fit.inputs import AnyImages, FitInputs
 from modeling.training.request import MIN_IMAGE_SIZE, TrainRequest
+from modeling.training.started import load_started, save_started
 
 MAX_TENSOR_BYTES = 8 << 30  # larger data sets are decoded again in every epoch
 _SHARE_OF_MEMORY = 0.4
@@ -39,28 +41,50 @@ _MARGIN = 256 / 224  # photographs are decoded larger by this factor, for augmen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """The data of a training: the data set, its data report and its split."""
+    """The data of a training: the data set, its data report, its split, and the images lost since."""
 
     dataset: Dataset
     report: DataReport
     split: Split
+    lost: LostImages
+
+    def without_lost(self) -> "TrainingData":
+        """The data without the lost images, which the report and the split name."""
+        finding = self.lost.finding()
+        if finding is None:
+            return self
+        report = replace(self.report, findings=(finding, *self.report.findings))
+        return replace(self, report=report, split=self.lost.left())
 
 
-def load_data(request: TrainRequest, emit: Emit) -> TrainingData:
-    """Open, scan and split the data.
+def load_data(request: TrainRequest, emit: Emit, *, keep: bool = False) -> TrainingData:
+    """Open, scan and split the data; or those that an earlier attempt started with.
+
+    keep: whether to keep them for a later attempt, in the request's work folder.
 
     Raises:
         DataError: no network can be trained on them.
     """
-    dataset = open_dataset(request.data)
-    report = scan_dataset(dataset, emit, request.cache)
-    split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
-    data = TrainingData(dataset, report, split)
-    for finding in report.findings:
+    started = load_started(request, emit)
+    if started is None:
+        data = _opened(request, emit)
+        if keep:
+            save_started(request, data.dataset, data.report, data.split, emit)
+    else:
+        data = TrainingData(*started)
+    for finding in data.report.findings:
         if finding.severity == "warning":
             emit({"event": "warning", "text": finding.message})
     emit({"event": "data"} | data_facts(data))
+    data.lost.report(emit)
     return data
+
+
+def _opened(request: TrainRequest, emit: Emit) -> TrainingData:
+    dataset = open_dataset(request.data, request.layout)
+    report = scan_dataset(dataset, emit, request.cache)
+    split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
+    return TrainingData(dataset, report, split, LostImages(dataset, split, report.digests))
 
 
 def data_facts(data: TrainingData) -> dict[str, Any]:
@@ -78,7 +102,7 @@ def data_facts(data: TrainingData) -> dict[str, Any]:
         "num_train": len(split.train),
         "num_validation": len(split.validation),
         "num_test": len(split.test),
-    }
+    } | ({"num_lost": len(split.lost)} if len(split.lost) else {})
 
 
 def choose_preprocessing(dataset: Dataset, architecture: Architecture, image_size: int | None) -> Preprocessing:
@@ -135,15 +159,16 @@ def _is_grey(image: Image.Image) -> bool:
 
 def make_fit_inputs(data: TrainingData, preprocessing: Preprocessing, emit: Emit, *, photographs: bool) -> FitInputs:
     """The inputs of a run: images decoded with the model's preprocessing; training photographs get a margin."""
-    dataset, split = data.dataset, data.split
-    if not photographs:
+    split = data.split
+    if photographs:
+        train_images = load_images(data, with_margin(preprocessing), split.train, emit)
+        images = load_images(data, preprocessing, np.sort(np.concatenate([split.validation, split.test])), emit)
+    else:
         used = np.sort(np.concatenate([split.train, split.validation, split.test]))
-        images = load_images(dataset, preprocessing, used, emit)
-        return FitInputs(images, images, dataset.targets_N, split, preprocessing, _contents(data))
-    train_images = load_images(dataset, with_margin(preprocessing), split.train, emit)
-    held_out = np.sort(np.concatenate([split.validation, split.test]))
-    images = load_images(dataset, preprocessing, held_out, emit)
-    return FitInputs(train_images, images, dataset.targets_N, split, preprocessing, _contents(data))
+        train_images = images = load_images(data, preprocessing, used, emit)
+    data.lost.report(emit)
+    targets_N, contents = data.dataset.targets_N, _contents(data)
+    return FitInputs(train_images, images, targets_N, split, preprocessing, contents, data.lost)
 
 
 def _contents(data: TrainingData) -> str:
@@ -160,33 +185,29 @@ def with_margin(preprocessing: Preprocessing) -> Preprocessing:
     return replace(preprocessing, height=preprocessing.resize, width=preprocessing.resize)
 
 
-def load_images(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Images:
+def load_images(data: TrainingData, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Images:
     """The chosen images, decoded into memory; if they do not fit, they are decoded on demand.
 
     Raises:
-        DataError: an image that could be read during the scan no longer can.
+        DataError: too many images are lost.
     """
     size_bytes = len(indices_M) * int(np.prod(preprocessing.shape))
     if size_bytes > min(MAX_TENSOR_BYTES, int(_SHARE_OF_MEMORY * psutil.virtual_memory().available)):
         text = f"{size_bytes >> 20} MiB of pixels do not fit in memory: decoding again in every epoch"
         emit({"event": "note", "text": text})
-        return ImageFiles(dataset, preprocessing)
-    return DecodedImages(_decode(dataset, preprocessing, indices_M, emit), indices_M, dataset.num_images)
+        return ImageFiles(partial(data.lost.pixels, preprocessing=preprocessing), preprocessing)
+    return DecodedImages(_decode(data, preprocessing, indices_M, emit), indices_M, data.dataset.num_images)
 
 
-def _decode(dataset: Dataset, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Pixels:
+def _decode(data: TrainingData, preprocessing: Preprocessing, indices_M: Indices, emit: Emit) -> Pixels:
     """Decode the chosen images in threads to pixels MHWC."""
-    own = dataset.pixels_NHWC
+    own = data.dataset.pixels_NHWC
     if own is not None and own.shape[1:] == preprocessing.shape and preprocessing.resize is None:
         return own if len(indices_M) == len(own) else own[indices_M]
     pixels_MHWC = np.zeros((len(indices_M), *preprocessing.shape), dtype=np.uint8)
 
     def decode(row: int) -> None:
-        index = int(indices_M[row])
-        try:
-            pixels_MHWC[row] = load_image(dataset, index, preprocessing)
-        except ImageError as err:
-            raise DataError(f"{dataset.name(index)} could be read before, and no longer can: {err}") from err
+        pixels_MHWC[row] = data.lost.pixels(int(indices_M[row]), preprocessing)
 
     progress = Progress(lambda done, total: emit({"event": "decode", "num_done": done, "num_images": total}))
     total = len(indices_M)

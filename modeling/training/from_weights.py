@@ -7,6 +7,7 @@ the features. The model that is better on validation is kept.
 # Shapes: M images in use, F features, L labels.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,9 @@ def load_pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple
     def report(num_done: int, num_bytes: int | None) -> None:
         emit({"event": "download", "bytes_done": num_done, "num_bytes": num_bytes})
 
-    load_weights(network, request.architecture, request.weights, Progress(report, report_first=True).update)
+    update = Progress(report, report_first=True).update
+    for note in load_weights(network, request.architecture, request.weights, update, key=request.weights_key):
+        emit({"event": "note", "text": note})
     return network.eval(), preprocessing
 
 
@@ -90,10 +93,12 @@ def _probe(context: RunContext, data: TrainingData, network: nn.Module, preproce
     request, split = context.request, data.split
     used_M = np.sort(np.concatenate([split.train, split.validation, split.test]))
     digests = [data.report.digests[index] for index in used_M]
-    selection = ImageSelection(ImageFiles(data.dataset, preprocessing), used_M, digests)
+    images = ImageFiles(partial(data.lost.pixels, preprocessing=preprocessing), preprocessing)
+    selection = ImageSelection(images, used_M, digests, data.lost.mask)
     cache = FeatureCache(request.cache / "features") if request.cache else None
     backbone = Backbone(network, request.architecture, preprocessing, context.device)
     features_MF = cached_features(backbone, selection, cache, context.emit)
+    data.lost.report(context.emit)
     probe = _fit(data, used_M, features_MF)
     set_head(network, request.architecture, probe.weight_LF, probe.bias_L)
 
@@ -108,10 +113,10 @@ def _probe(context: RunContext, data: TrainingData, network: nn.Module, preproce
 
 def _fit(data: TrainingData, used_M: Indices, features_MF: NDArray[np.float32]) -> Probe:
     """Fit the probe; rare classes get higher weights if classes are imbalanced."""
-    targets_N, num_classes = data.dataset.targets_N, len(data.dataset.labels)
-    weights_L = class_weights(targets_N[data.split.train], num_classes)
+    targets_N, num_classes, split = data.dataset.targets_N, len(data.dataset.labels), data.lost.left()
+    weights_L = class_weights(targets_N[split.train], num_classes)
     weights_M = None if weights_L is None else np.asarray(weights_L)[targets_N[used_M]]
-    parts = (data.split.train, data.split.validation, data.split.test)
+    parts = (split.train, split.validation, split.test)
     rows = Split(*(np.searchsorted(used_M, part) for part in parts))
     return fit_probe(features_MF, targets_N[used_M], rows, num_classes, sample_weight_N=weights_M)
 
@@ -147,7 +152,7 @@ def _keep_better(
     context: RunContext, data: TrainingData, probed: TrainedNetwork, tuned: TrainedNetwork
 ) -> TrainedNetwork:
     """Keep the network that is better on validation; without validation images, the fine-tuned one."""
-    if not len(data.split.validation):
+    if not len(data.lost.kept(data.split.validation)):
         return tuned
     before, after = (_validation_score(data, trained.logits_of) for trained in (probed, tuned))
     keep = tuned if after > before else probed
@@ -157,8 +162,8 @@ def _keep_better(
 
 
 def _validation_score(data: TrainingData, logits_of: Callable[[Indices], Logits]) -> ValidationScore:
-    logits_ML = logits_of(data.split.validation).astype(np.float64)
-    targets_M = data.dataset.targets_N[data.split.validation]
+    logits_ML, kept_M = logits_of(data.split.validation).astype(np.float64), ~data.lost.mask(data.split.validation)
+    logits_ML, targets_M = logits_ML[kept_M], data.dataset.targets_N[data.split.validation][kept_M]
     shifted_ML = logits_ML - logits_ML.max(axis=1, keepdims=True)
     log_scores_ML = shifted_ML - np.log(np.exp(shifted_ML).sum(axis=1, keepdims=True))
     accuracy = float((logits_ML.argmax(axis=1) == targets_M).mean())

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modeling.data.images import Indices, load_image
+from modeling.data.images import Indices
+from modeling.errors import DataError
 from modeling.images.pixels import Pixels
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.openvino_engine import OpenVinoEngine
@@ -36,7 +37,7 @@ CALIBRATION_IMAGES = 256
 _BATCH = 16
 _OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"]
 
-Load = Callable[[int], Pixels]
+Load = Callable[[int], Pixels | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +75,27 @@ def quantise(
 ) -> tuple[Quality, bytes | None]:
     """Quantise a network; returns its quality, and the ONNX file if the quality is sufficient.
 
-    load: returns pixels HWC of an image of the data set by its index. targets_M, logits_ML: of the validation images;
-    the logits are in full precision.
+    load: returns pixels HWC of an image of the data set by its index; None if it is lost. targets_M, logits_ML: of the
+    validation images; the logits are in full precision.
     """
     with tempfile.TemporaryDirectory(prefix="pigeonhole-int8-") as folder:
         whole, small = Path(folder, "whole.onnx"), Path(folder, "int8.onnx")
         write_graph(classifier.network, classifier.card, whole)
         write_int8(whole, small, load, calibration_M)
         engine = OpenVinoEngine(small, "int8")
-        best = [engine.logits(images_BHWC).argmax(dim=1).numpy() for images_BHWC in _batches(load, validation_M)]
-        best_M = np.concatenate(best)
+        batches = [(rows, engine.logits(images_BHWC)) for rows, images_BHWC in _batches(load, validation_M)]
         data = small.read_bytes()
-    full_M = logits_ML.argmax(axis=1)
+    if not batches:
+        raise DataError("int8: no validation image can be read any more; leave the images as they are and train again")
+    best_M = np.concatenate([logits_BL.argmax(dim=1).numpy() for _, logits_BL in batches])
+    kept_M = np.concatenate([rows for rows, _ in batches])
+    targets_M, full_M = targets_M[kept_M], logits_ML[kept_M].argmax(axis=1)
     agreement = float((best_M == full_M).mean())
     accuracy, accuracy_full = float((best_M == targets_M).mean()), float((full_M == targets_M).mean())
     kept = agreement >= MIN_AGREEMENT and accuracy >= accuracy_full - MAX_FALL
     quality = Quality(
         num_calibration=len(calibration_M),
-        num_validation=len(validation_M),
+        num_validation=len(kept_M),
         agreement=round(agreement, 6),
         accuracy=round(accuracy, 6),
         accuracy_full=round(accuracy_full, 6),
@@ -101,9 +105,14 @@ def quantise(
     return quality, data if kept else None
 
 
-def _batches(load: Load, indices_M: Sequence[int] | Indices) -> Iterator[NDArray[np.uint8]]:
+def _batches(load: Load, indices_M: Sequence[int] | Indices) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+    """The images that are not lost, as places in `indices_M` and their pixels."""
     for start in range(0, len(indices_M), _BATCH):
-        yield np.stack([load(int(index)) for index in indices_M[start : start + _BATCH]])
+        places = range(start, min(start + _BATCH, len(indices_M)))
+        loaded = [(place, load(int(indices_M[place]))) for place in places]
+        found = [(place, image_HWC) for place, image_HWC in loaded if image_HWC is not None]
+        if found:
+            yield [place for place, _ in found], np.stack([image_HWC for _, image_HWC in found])
 
 
 def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -> None:
@@ -117,8 +126,8 @@ def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -
             self._batches = _batches(load, calibration_M)
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            images_BHWC = next(self._batches, None)
-            return None if images_BHWC is None else {"images": images_BHWC}
+            batch = next(self._batches, None)
+            return None if batch is None else {"images": batch[1]}
 
     with contextlib.redirect_stdout(io.StringIO()), _without_warnings():
         quantization.quantize_static(
@@ -152,14 +161,14 @@ def add_int8(
 
     Events: a `note` if it is kept, else a `warning`, with the figures.
     """
-    if not len(data.split.validation):
+    train_M, validation_M = data.split.train, data.split.validation
+    if not len(validation_M):
         emit({"event": "warning", "text": "int8: refused, because there are no validation images to check it with"})
         return model
-    train_M, validation_M = data.split.train, data.split.validation
     chosen = np.linspace(0, len(train_M) - 1, min(CALIBRATION_IMAGES, len(train_M))).astype(np.int64)
     quality, network = quantise(
         Classifier(copy.deepcopy(trained.network), model.card, torch.device("cpu")),
-        lambda index: load_image(data.dataset, index, trained.preprocessing),
+        lambda index: data.lost.read(index, trained.preprocessing),
         calibration_M=train_M[chosen],
         validation_M=validation_M,
         targets_M=data.dataset.targets_N[validation_M],

@@ -73,25 +73,31 @@ class HeldOutResults:
 
 def calibrate_and_test(data: TrainingData, trained: TrainedNetwork, *, max_error: float) -> HeldOutResults:
     """Calibrate on the validation part, then evaluate once on the test part (on validation if there is none)."""
-    validation = _answers(data, trained, data.split.validation)
+    (validation, validation_M), (test, test_M) = (
+        _answers(data, trained, part) for part in (data.split.validation, data.split.test)
+    )
     calibration = fit_calibration(validation, max_error=max_error) if validation else None
     accuracy = None
     if validation:
         accuracy = float((validation.logits_NL.argmax(axis=1) == validation.targets_N).mean())
-    test = _answers(data, trained, data.split.test)
-    part, indices, answers = ("test", data.split.test, test)
+    part, indices, answers = ("test", test_M, test)
     if test is None:
-        part, indices, answers = ("validation", data.split.validation, validation)
+        part, indices, answers = ("validation", validation_M, validation)
     evaluation = evaluate_answers(answers, calibration) if answers else None
     return HeldOutResults(calibration, accuracy, part, indices, answers, evaluation)
 
 
-def _answers(data: TrainingData, trained: TrainedNetwork, indices_M: Indices) -> Answers | None:
-    """The network's answers on a part; None if it is empty."""
+def _answers(data: TrainingData, trained: TrainedNetwork, indices_M: Indices) -> tuple[Answers | None, Indices]:
+    """The network's answers on a part, without its lost images, and their indices; None if there are none."""
     if not len(indices_M):
-        return None
+        return None, indices_M
+    logits_ML = trained.logits_of(indices_M)
+    kept_M = ~data.lost.mask(indices_M)  # after reading them
+    if not kept_M.any():
+        return None, indices_M[kept_M]
+    indices_M = indices_M[kept_M]
     names = tuple(data.dataset.name(int(index)) for index in indices_M)
-    return Answers(data.dataset.labels, names, data.dataset.targets_N[indices_M], trained.logits_of(indices_M))
+    return Answers(data.dataset.labels, names, data.dataset.targets_N[indices_M], logits_ML[kept_M]), indices_M
 
 
 def weights_of(network: nn.Module) -> bytes:
@@ -199,8 +205,9 @@ def _write_report(
     from modeling.report.write import write_report  # matplotlib is slow to import
 
     def picture(index: int) -> Picture | None:
+        place = int(held_out.indices_M[index])
         try:
-            return load_image(data.dataset, int(held_out.indices_M[index]), trained.preprocessing)
+            return load_image(data.dataset, place, trained.preprocessing, digest=data.report.digests[place])
         except ImageError:
             return None
 

@@ -3,7 +3,8 @@
 The request is a `TrainRequest` or an `EvaluateRequest` as JSON; its key `task` says which (default: `train`).
 stdout: events, one JSON object per line. stderr: the output of libraries. stdin: a pipe that the parent keeps open; if
 it is closed, the parent has died, and this process exits. SIGTERM also ends it. Exit codes: 0 success, 1 an operator's
-mistake (reported in an `error` event), 70 a bug (traceback on stderr), 75 the parent has died.
+mistake (reported in an `error` event), 70 a bug (traceback on stderr), 71 no file can be opened now, or the storage is
+away (reported in an `interrupted` event: trying again may help), 75 the parent has died.
 """
 
 import gc
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.durable import decode_json
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.images.progress import Emit
 
 # Environment variables that the parent sets for this process unless they are already set. By default glibc returns
@@ -36,7 +37,7 @@ CHILD_ENVIRONMENT = {
 # is imported, and finds nothing: 0.3 s of processor time.
 _OBJECTS_A_COLLECTION = 20_000
 
-EXIT_MISTAKE, EXIT_BUG, EXIT_ORPHANED = 1, 70, 75
+EXIT_MISTAKE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_ORPHANED = 1, 70, 71, 75
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,12 +55,19 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _run(arguments, emit)
     except ModelingError as err:
+        if trouble_of(err) == "worker":
+            return _interrupted(err, emit)
         emit({"event": "error", "error": str(err)})
         return EXIT_MISTAKE
-    except Exception:
+    except Exception as err:
         traceback.print_exc()
-        return EXIT_BUG
+        return _interrupted(err, emit) if isinstance(err, OSError) and trouble_of(err) else EXIT_BUG
     return 0
+
+
+def _interrupted(err: Exception, emit: Emit) -> int:
+    emit({"event": "interrupted", "text": str(err)})
+    return EXIT_INTERRUPTED
 
 
 def _run(arguments: Sequence[str], emit: Emit) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from modeling.data.layout import Layout
 from modeling.durable import STRICT, JsonRequest, Number, PathText
 from modeling.errors import ModelingError
 from modeling.networks.architectures import get_architecture
@@ -19,6 +20,7 @@ class TrainOptions(JsonRequest):
     """The user's options of a training, validated; `TrainRequest` adds device and folders.
 
     weights: pre-trained weights to start from (see modeling.networks.weights); None: train from scratch.
+    weights_key: which of several sets of weights in a file, such as `state_dict_ema`; None: chosen by itself.
     epochs, batch_size, learning_rate: None: the architecture's recipe. learning_rate may be `auto`, which runs a range
         test. With `weights`, epochs are those of fine-tuning; without epochs or a budget there is none.
     image_size: side in px; None: the architecture's default, else the images' size if all have the same small size,
@@ -29,6 +31,7 @@ class TrainOptions(JsonRequest):
     max_error: the share of accepted images that may be wrong, which defines the accept thresholds; in (0, 1).
     deterministic: choose nothing by timing, and use only deterministic kernels; slower on a GPU.
     int8: also quantise the network, and publish the result if it is accurate enough (modeling.training.int8).
+    layout: what the folders of `data` are; None: found by their names and by what they hold.
     """
 
     data: PathText
@@ -42,10 +45,12 @@ class TrainOptions(JsonRequest):
     validation: _Share = 0.1
     test: _Share = 0.1
     weights: str | None = None
+    weights_key: str | None = None
     budget_s: Annotated[Number, Field(gt=0)] | None = None
     max_error: Annotated[Number, Field(gt=0, lt=1)] = 0.01
     deterministic: bool = False
     int8: bool = False
+    layout: Layout | None = None
 
     __pydantic_config__ = STRICT
 

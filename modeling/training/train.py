@@ -58,7 +58,7 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     _import_in_background([*first, "matplotlib.figure", "matplotlib.backends.backend_agg"])
     try:
         with deterministic_kernels(request.deterministic):
-            data = load_data(request, history)
+            data = load_data(request, history, keep=ranks.is_leader)
             deadline = None if request.budget_s is None else time.monotonic() + request.budget_s
             context = RunContext(request, device, ranks, history, "scratch", deadline)
             return finish(context, data, _fit(context, data), history.rows)
@@ -141,16 +141,30 @@ def finish(context: RunContext, data: TrainingData, trained: TrainedNetwork, his
     if held_out.evaluation and (absent := held_out.evaluation.classes_without_images):
         text = f"class {abbreviate(absent)} has no {held_out.part} images: nothing is measured for it"
         context.emit({"event": "warning", "text": text})
+    _share_lost(context, data)
+    data.lost.report(context.emit)
+    data = data.without_lost()
     model = make_model(context.request, data, trained, held_out)
     if context.request.int8 and context.ranks.is_leader:
         from modeling.training.int8 import add_int8  # imports OpenVINO and ONNX, which most trainings do not need
 
         model = add_int8(model, data, trained, context.emit)
+        data.lost.report(context.emit)
     if context.ranks.is_leader:
         write_model(context.request, data, trained, held_out, model, history)
     digest = hashlib.sha256(model.card.to_bytes()).hexdigest()
     context.emit({"event": "model", "digest": digest, "metrics": model.card.metrics})
     return model.card
+
+
+def _share_lost(context: RunContext, data: TrainingData) -> None:
+    """Note the images that any process has lost: each reads its own share of a batch."""
+    if context.ranks.size == 1:
+        return
+    indices_N = np.arange(data.dataset.num_images)
+    counts_N = torch.from_numpy(data.lost.mask(indices_N).astype(np.int32)).to(context.device)
+    for index in context.ranks.sum(counts_N).nonzero().flatten().tolist():
+        data.lost.add(index, "another process of this training could not read it again")
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The `pigeonhole` command. Only click is imported until a command runs, so that help is fast."""
 
+import os
+
 import click
 
-from orchestrator.cli.lazy import Entry, RootGroup
+from orchestrator.cli.lazy import Entry, RootGroup, config_option
 
 COMMANDS = {
     "demo": Entry("demo:demo", "A whole run in about a minute: no GPU, server or data needed."),
@@ -26,7 +28,10 @@ COMMANDS = {
 
 
 @click.group(
-    cls=RootGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=RootGroup,
+    table=COMMANDS,
+    params=[config_option()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="pigeonhole", prog_name="pigeonhole")
 def main() -> None:
@@ -39,3 +44,4 @@ def main() -> None:
       pigeonhole train photos/ --name birds                 a folder per class
       pigeonhole classify inbox/ --model birds -o out.csv   one row per image
     """
+    os.umask(os.umask(0o077) | 0o002)  # nothing of ours is for everybody to write to

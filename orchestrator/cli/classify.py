@@ -67,14 +67,16 @@ class FailureLimit(click.ParamType[MaxFailures]):
 @click.option(
     "--max-failures",
     type=FailureLimit(),
-    help="Stop and exit with 3 once more than this number or share of images has failed.",
+    help="Stop and exit with 3 once more than this number or share of images has failed; default: exit with 3 if all "
+    "have.",
 )
 @click.option("--recursive/--no-recursive", default=True, show_default=True, help="Descend into folders.")
 @click.option("--follow-symlinks", is_flag=True, help="Also read images outside the source that symlinks point to.")
 @click.option("--all-files", is_flag=True, help="Treat every file as an image, also without an image's extension.")
 @click.option(
     "--root", type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that the paths of a list are relative to; default: the list's folder, or the current folder for '-'.",
+    help="Folder that the paths of a list are relative to; default: the list's folder, the root of a manifest's job, "
+    "or the current folder for '-'.",
 )  # fmt: skip
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id when its images are listed, and return.")
@@ -98,9 +100,10 @@ def classify(
 ) -> None:
     """Classify the images of SOURCE; every image becomes a row of the manifest.
 
-    SOURCE is a folder, a quoted glob, an image, a list of paths (.txt, or .csv with a column `path`), or - for
-    a list on standard input. Hidden files and files without an image's extension are counted, not classified;
-    every path of a list is classified.
+    SOURCE is a folder, a quoted glob, an image, a list of paths (.txt; .csv, .tsv, .jsonl or .json with a column
+    `path`; or a manifest), or - for a list on standard input. Hidden files, what systems leave behind and files without
+    an image's extension are counted, not classified; every path of a list is classified. A source whose paths would
+    all fail for one reason is refused with it, unless it is standard input.
 
     \b
     Examples:
@@ -144,8 +147,8 @@ def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
 
 
 def print_decisions(folder: JobFolder) -> None:
-    """Print how many images need a review, if the model is calibrated."""
-    from orchestrator.cli.results import describe_decisions
+    """Print how many images need a review, if the model is calibrated, and what was remarked about images."""
+    from orchestrator.cli.results import describe_decisions, describe_remarks
     from orchestrator.jobs.results import read_summary
 
     counts = read_summary(folder.summary)["counts"]
@@ -153,6 +156,8 @@ def print_decisions(folder: JobFolder) -> None:
         print_message(decided)
     if counts["decisions"].get("review"):
         print_message(f"`pigeonhole results show {folder.job} --decision review` shows them")
+    for line in describe_remarks(counts):
+        print_message(line)
 
 
 def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import exit_code
-from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.prepare import PreparedTrain, describe_new_labels, prepare
 from orchestrator.jobs.specs import EvaluateSpec, TrainSpec
 from orchestrator.jobs.submit import JobClient, Submission
 
@@ -54,6 +54,8 @@ def _local_server_answers(settings: Settings) -> bool:
 def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detach: bool, as_json: bool) -> None:
     """Submit a job; print its id if it is detached, else follow it to its end, show its result, and exit."""
     prepared = prepare(get_settings(), spec)
+    if isinstance(prepared, PreparedTrain) and (note := describe_new_labels(prepared)):
+        print_message(note, color="yellow")
     client = open_or_start_client()
     submission = client.submit(prepared)
     print_existed(submission)
@@ -68,9 +70,9 @@ def follow_unless_detached(client: JobClient, job: str, show: ShowResult, *, det
     from orchestrator.cli.progress import follow_to_end, print_end
 
     record = follow_to_end(client, job)
-    print_end(record)
+    print_end(client.settings, record)
     show(client.settings, record, as_json)
-    sys.exit(exit_code(record))
+    sys.exit(exit_code(client.settings, record))
 
 
 def print_existed(submission: Submission) -> None:

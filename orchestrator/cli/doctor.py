@@ -1,6 +1,5 @@
 """`pigeonhole doctor`."""
 
-import os
 import platform
 import shutil
 import subprocess
@@ -12,16 +11,20 @@ import click
 from redis import RedisError
 
 from modeling.errors import ModelingError
+from modeling.images.cores import cpu_quota, num_affine_cores
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_line
+from orchestrator.contract.access import explain_os_error, explain_refused_write
 from orchestrator.contract.devices import list_gpus, survey_gpus
 from orchestrator.contract.errors import ExitCode, PigeonholeError
+from orchestrator.contract.home import OtherHomeError, check_server, describe_openness, home_folders, try_to_write
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect, require_answer
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.settings_file import describe_unread, settings_file
 from orchestrator.contract.shown import without_logins
 from orchestrator.stack.server import find_server_program
 
@@ -30,12 +33,24 @@ LOW_DISK_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check. `cure`: what to do if it failed."""
+    """The result of one check. `cure`: what to do if it failed. `warning`: what works, but should be changed."""
 
     name: str
     ok: bool
     found: str
     cure: str = ""
+    warning: str = ""
+
+    @property
+    def mark(self) -> tuple[str, str]:
+        """The word and the colour that it is shown with."""
+        if not self.ok:
+            return "BAD", "red"
+        return ("WARN", "yellow") if self.warning else ("ok", "green")
+
+    @property
+    def advice(self) -> str:
+        return f"fix: {self.cure}" if not self.ok else self.warning
 
 
 @click.command()
@@ -48,16 +63,17 @@ def doctor(as_json: bool) -> None:
       pigeonhole doctor
     """
     settings = get_settings()
-    checks = (_python, _torch, _home, _server_program, _server, _workers, _jobs, _models)
+    checks = (_python, _settings, _torch, _home, _server_program, _server, _workers, _jobs, _models)
     results = [_run(check, settings) for check in checks]
     if as_json:
         print_json([asdict(result) for result in results])
     else:
         for result in results:
-            print_line("ok   " if result.ok else "BAD  ", color="green" if result.ok else "red", nl=False)
+            word, color = result.mark
+            print_line(f"{word:5}", color=color, nl=False)
             print_line(f"{result.name:10} {result.found}")
-            if not result.ok:
-                print_line(f"{'':16}fix: {result.cure}")
+            if result.advice:
+                print_line(f"{'':16}{result.advice}")
     sys.exit(ExitCode.OK if all(result.ok for result in results) else ExitCode.FAILED)
 
 
@@ -66,13 +82,27 @@ def _run(check: Callable[[Settings], CheckResult], settings: Settings) -> CheckR
     try:
         return check(settings)
     except (PigeonholeError, ModelingError, OSError, RedisError) as err:
-        cure = "correct that, then run `pigeonhole doctor` again"
-        return CheckResult(check.__name__.removeprefix("_"), False, without_logins(" ".join(str(err).split())), cure)
+        found = explain_os_error(err) or str(err) if isinstance(err, OSError) else str(err)
+        name = check.__name__.removeprefix("_")
+        return CheckResult(
+            name, False, without_logins(" ".join(found.split())), "correct that, then run `pigeonhole doctor` again"
+        )
 
 
 def _python(_: Settings) -> CheckResult:
-    cores = len(os.sched_getaffinity(0))
-    return CheckResult("python", True, f"{platform.python_version()} on {platform.system()}, {cores} cores")
+    cores, quota = num_affine_cores(), cpu_quota()
+    limit = "" if quota is None or quota >= cores else f", limited to {quota:g} by the quota of a cgroup"
+    return CheckResult("python", True, f"{platform.python_version()} on {platform.system()}, {cores} cores{limit}")
+
+
+def _settings(_: Settings) -> CheckResult:
+    """Which settings file counts."""
+    file = settings_file()
+    if file is None:
+        found = "no file: this user has no folder; --config names one"
+    else:
+        found = f"{file}" if file.exists() else f"no file; {file} would be read"
+    return CheckResult("settings", True, found, warning=describe_unread() or "")
 
 
 def _torch(_: Settings) -> CheckResult:
@@ -101,13 +131,21 @@ def _torch(_: Settings) -> CheckResult:
 
 
 def _home(settings: Settings) -> CheckResult:
-    """The folder of jobs and models."""
+    """The folder of jobs and models, tested by writing to it."""
     there = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    exists = there == settings.home
     free = shutil.disk_usage(there).free
-    found = f"{settings.home}, {free / 1e9:.1f} GB free" + ("" if there == settings.home else ", does not exist yet")
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return CheckResult("home", False, f"{found}, not writable", "set PIGEONHOLE_HOME to a folder you can write")
-    return CheckResult("home", free > LOW_DISK_BYTES, found, "free some space, or set PIGEONHOLE_HOME to a larger disk")
+    found = f"{settings.home}, {free / 1e9:.1f} GB free" + ("" if exists else ", does not exist yet")
+    if not there.is_dir():
+        return CheckResult("home", False, f"{there} is not a folder", "move it, or set PIGEONHOLE_HOME")
+    for folder in home_folders(settings) if exists else [there]:
+        try:
+            try_to_write(folder)
+        except OSError as err:
+            refused = explain_refused_write(err, folder)
+            return CheckResult("home", False, f"{found}; cannot write: {refused}", "that, or set PIGEONHOLE_HOME")
+    cure = "free some space, or set PIGEONHOLE_HOME to a larger disk"
+    return CheckResult("home", free > LOW_DISK_BYTES, found, cure, describe_openness(settings) if exists else "")
 
 
 def _server_program(settings: Settings) -> CheckResult:
@@ -125,6 +163,9 @@ def _server(settings: Settings) -> CheckResult:
     try:
         client = connect(url)
         require_answer(client, url)
+        check_server(settings, client)
+    except OtherHomeError as err:
+        return CheckResult("server", False, str(err), "see there; workers and commands of this home refuse that server")
     except PigeonholeError as err:
         cure = "pigeonhole up" if settings.server_url is None else "start that server, or correct PIGEONHOLE_SERVER_URL"
         return CheckResult("server", False, str(err), cure)

@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -11,10 +11,11 @@ from click.exceptions import NoArgsIsHelpError
 
 from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
 from orchestrator.cli.output import print_message
+from orchestrator.contract.access import describe_access, explain_os_error
 from orchestrator.contract.errors import ExitCode, PigeonholeError
 from orchestrator.contract.streams import discard
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_NO_RIGHT = re.compile(r"(?:Path|File|Directory) '(.+)' is not (?:readable|writable)$")  # click's own check of a path
 
 
 @contextlib.contextmanager
@@ -38,7 +39,11 @@ def _describe(err: Exception) -> tuple[str, int] | None:
     """The line and the exit code of an error; None for a bug."""
     if isinstance(err, click.UsageError):
         command = err.ctx.command_path if err.ctx else "pigeonhole"
-        return f"{err.format_message().rstrip('.')} (see `{command} --help`)", err.exit_code
+        message = err.format_message().rstrip(".")
+        refused = _NO_RIGHT.search(message)
+        if refused:
+            return f"{message}: {describe_access(refused[1])}", err.exit_code
+        return f"{message} (see `{command} --help`)", err.exit_code
     if isinstance(err, PigeonholeError):
         return str(err), err.exit_code
     if isinstance(err, ModelingError):
@@ -56,13 +61,12 @@ def _modeling_code(err: ModelingError) -> ExitCode:
 
 def _describe_system_error(err: OSError) -> tuple[str, int] | None:
     """A folder without write permission, a full disk; click handles a closed pipe."""
-    if err.errno == errno.EPIPE or not err.strerror:
+    if err.errno == errno.EPIPE:
         return None
     if (lost := _lost_output()) is not None:
         return f"standard output cannot be written: {lost.strerror}", ExitCode.FAILED
-    if err.filename is not None:
-        return f"{err.strerror}: {os.fsdecode(err.filename)!r}", ExitCode.FAILED
-    return (f"{err.strerror}; run `pigeonhole doctor`", ExitCode.FAILED) if err.errno in _DISK_ERRORS else None
+    described = explain_os_error(err)
+    return None if described is None else (described, ExitCode.FAILED)
 
 
 def _end(message: str, code: int) -> None:

@@ -59,6 +59,9 @@ def jobs(limit: int, active: bool, as_json: bool) -> None:
         print_message("no jobs")
 
 
+_NAMES = {"paused_reason": "because"}
+
+
 @click.command()
 @click.argument("job")
 @json_option
@@ -76,9 +79,9 @@ def status(job: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "trouble"):
+    for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "paused_reason", "trouble"):
         if facts.get(name):
-            print_line(f"{name:10} {facts[name]}")
+            print_line(f"{_NAMES.get(name, name):10} {facts[name]}")
     if record.kind == "classify":
         total = f"{record.num_images:,}{'' if record.listed else '+'}"
         done = "?" if record.state == "unknown" else f"{record.num_done:,}"
@@ -111,12 +114,12 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     record = _ended(job)
     if record is None:
         record = follow_to_end(open_client(), job, timeout_s=timeout_s, fresh=False)
-    print_end(record)
+    print_end(get_settings(), record)
     if as_json:
         print_json(to_json(get_settings(), record))
     elif record.result:
         print_line(record.result)
-    sys.exit(exit_code(record))
+    sys.exit(exit_code(get_settings(), record))
 
 
 @click.command()
@@ -147,12 +150,13 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
                     record = snapshot.record
         assert record is not None
         if not record.ended:
-            print_message(f"job {job} is still {record.state} after {duration(timeout_s or 0)}")
+            why = f": {record.paused_reason}" if record.paused_reason else ""
+            print_message(f"job {job} is still {record.state} after {duration(timeout_s or 0)}{why}")
             sys.exit(ExitCode.TIMED_OUT)
         records.append(record)
     if as_json:
         print_json([to_json(settings, record) for record in records])
-    sys.exit(max(exit_code(record) for record in records))
+    sys.exit(max(exit_code(settings, record) for record in records))
 
 
 @click.command()

@@ -4,6 +4,7 @@ Own code: click imports every command of a group, and help and completion are pi
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,21 @@ class Entry(NamedTuple):
 
     target: str
     line: str
+
+
+def choose_config(ctx: click.Context, param: click.Parameter, file: str | None) -> None:
+    """Have this process and those that it starts read that settings file."""
+    if file is not None:
+        os.environ["PIGEONHOLE_CONFIG"] = os.path.abspath(file)  # noqa: PTH100 pathlib is slow to import
+
+
+def config_option(*, hidden: bool = False) -> click.Option:
+    """The --config option, which every command takes and the program's own help shows."""
+    help_text = "Settings file; default: pigeonhole/pigeonhole.toml in the user's configuration folder."
+    return click.Option(
+        ["--config"], metavar="FILE", expose_value=False, is_eager=True, hidden=hidden, callback=choose_config,
+        help=help_text,
+    )  # fmt: skip
 
 
 class LazyGroup(click.Group):
@@ -33,6 +49,8 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = self._table[cmd_name].target.partition(":")
         command: click.Command = getattr(importlib.import_module(f"orchestrator.cli.{module}"), attribute)
+        if "config" not in {param.name for param in command.params}:
+            command.params.append(config_option(hidden=True))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,13 +8,15 @@ import slows a command down.
 import contextlib
 import errno
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from orchestrator.contract.errors import ExitCode, PigeonholeError
+from orchestrator.contract.access import present_folder_exists
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.shown import printable, printable_json, without_logins
 from orchestrator.contract.streams import discard
 
@@ -26,6 +28,12 @@ _STDOUT, _STDERR = 1, 2
 def json_option(function: F) -> F:
     """The --json option of every command that shows data."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(function)
+
+
+def require_present_folder() -> None:
+    """Raises UsageError where the present folder was deleted: torch's libraries would end this process."""
+    if not present_folder_exists():
+        raise UsageError("the present folder was deleted; change to one that exists")
 
 
 def print_line(text: object = "", *, color: str | None = None, bold: bool | None = None, nl: bool = True) -> None:
@@ -61,6 +69,21 @@ def on_interrupt(job: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print_message(f"job {job} continues; `pigeonhole watch {job}` follows it, `pigeonhole cancel {job}` ends it")
         sys.exit(ExitCode.INTERRUPTED)
+
+
+@contextlib.contextmanager
+def cleaned_up_when_terminated() -> Iterator[None]:
+    """In this block SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def print_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Types of options: shares, durations, learning rates, and choices among many names."""
+"""Types of options (shares, durations, learning rates, choices among many names), and an option of several commands."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,16 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from modeling.data.layout import LAYOUTS
+
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+layout_option = click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="What the folders in DATA are; default: found by their names and by what they hold. With parts, folders that "
+    "are not named as a part are left out.",
+)
 
 
 class Share(click.ParamType[float]):

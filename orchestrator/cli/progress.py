@@ -17,8 +17,9 @@ from orchestrator.cli.output import duration, on_interrupt, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.settings import Settings
 from orchestrator.contract.shown import printable
-from orchestrator.jobs.follow import JobSnapshot, describe, follow, share_done, warnings
+from orchestrator.jobs.follow import JobSnapshot, all_failed, describe, follow, share_done, warnings
 from orchestrator.jobs.submit import JobClient
 
 LINE_EVERY_S = 5.0
@@ -35,14 +36,15 @@ def follow_to_end(client: JobClient, job: str, *, timeout_s: float | None = None
     with on_interrupt(job):
         last = _show_live(snapshots) if sys.stderr.isatty() else _show_lines(snapshots)
     if not last.record.ended:
-        print_message(f"job {job} has not ended within {duration(timeout_s or 0)}; it continues")
+        is_paused = f"it is paused: {last.record.paused_reason}" if last.record.state == "paused" else "it continues"
+        print_message(f"job {job} has not ended within {duration(timeout_s or 0)}; {is_paused}")
         sys.exit(ExitCode.TIMED_OUT)
     for warning in warnings(JobFolder.open(client.settings, job).events):
         print_message(warning, color="yellow")
     return last.record
 
 
-def print_end(record: JobRecord) -> None:
+def print_end(settings: Settings, record: JobRecord) -> None:
     """Print how a job ended, on one line."""
     color = _COLORS.get(record.state)
     elapsed_s = max(record.ended_ms - (record.started_ms or record.created_ms), 1) / 1000
@@ -55,6 +57,10 @@ def print_end(record: JobRecord) -> None:
     print_message(text + (f": {record.error}" if record.error else ""), color=color)
     if record.state == "partial":
         print_message(f"`pigeonhole results errors {record.job}` shows what failed and why")
+    if all_failed(settings, record):
+        print_message(
+            "no image has an answer: the exit code is 3, unless --max-failures 100% allows it", color="yellow"
+        )
 
 
 def _show_lines(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
@@ -95,6 +101,7 @@ def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
         shown[1] = _numbers(snapshot)
     if snapshot.server_away:
         warning = "the server is away, waiting for it"
+    warning = warning or record.paused_reason or record.trouble
     return Group(*shown, Text(printable(warning), style="yellow")) if warning else Group(*shown)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from modeling.images.remarks import describe_remark
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
@@ -53,6 +54,8 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
     print_message(f"{published.manifest}: {counts['num_images']} images by {published.summary['model']['ref']}")
     if decided := describe_decisions(counts):
         print_message(decided)
+    for line in describe_remarks(counts):
+        print_message(line)
     labels = Counter(counts["labels"]).most_common()
     more = [(f"... {len(labels) - _LABELS_SHOWN:,} more", "")] if len(labels) > _LABELS_SHOWN else []
     print_table(("label", "images"), [*labels[:_LABELS_SHOWN], *more])
@@ -119,6 +122,12 @@ def describe_decisions(counts: Mapping[str, Any]) -> str:
     num_images = counts["num_images"] or 1
     shares = [f"{num:,} {words.get(name, name)} ({num / num_images:.1%})" for name, num in decisions.items()]
     return ", ".join(shares)
+
+
+def describe_remarks(counts: Mapping[str, Any]) -> list[str]:
+    """What a summary says that decoders remarked about images, a sentence each."""
+    remarks = counts.get("remarks") or {}  # a summary of an earlier release has none
+    return [describe_remark(remark, num_images) for remark, num_images in remarks.items()]
 
 
 def _matches(row: Row, *, label: str | None, below: float | None, decision: str | None) -> bool:

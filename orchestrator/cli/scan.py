@@ -10,9 +10,12 @@ from typing import Any, TextIO
 
 import click
 
+from modeling.data.layout import Layout
 from modeling.errors import DataError
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, print_table
+from orchestrator.cli.parameters import layout_option
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
+from orchestrator.contract.home import cache_folder
 from orchestrator.contract.settings import get_settings
 
 _COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -35,13 +38,14 @@ _BAR_WIDTH = 30
     "--quarantine", "quarantine", type=click.Path(dir_okay=False, path_type=Path),
     help="CSV for the images to check: unreadable, duplicate, in two classes, blank.",
 )  # fmt: skip
+@layout_option
 @json_option
-def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
+def scan(data: Path, quarantine: Path | None, layout: Layout | None, as_json: bool) -> None:
     """Check training DATA: unreadable images, duplicates, classes with too few images.
 
     DATA is as for `pigeonhole train`: a folder per class, folders train and test of such, MNIST idx files,
-    CIFAR-10's binary files, a .csv or .jsonl of path,label, or a corrected manifest. It is only read. Exit 1 if it
-    cannot be trained on.
+    CIFAR-10's binary files, a .csv, .tsv, .jsonl or .json of path,label, or a corrected manifest. It is only read.
+    Exit 1 if it cannot be trained on.
 
     \b
     Examples:
@@ -57,8 +61,8 @@ def scan(data: Path, quarantine: Path | None, as_json: bool) -> None:
     started = time.monotonic()
     try:
         with _progress() as emit:
-            dataset = open_dataset(data)
-            report = scan_dataset(dataset, emit, get_settings().cache)
+            dataset = open_dataset(data, layout)
+            report = scan_dataset(dataset, emit, cache_folder(get_settings()))
     except DataError as err:
         raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable
     shown = report.to_json()

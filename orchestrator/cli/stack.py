@@ -31,7 +31,9 @@ def up(devices: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json([{"name": process.name, "pid": process.pid, "log": process.log} for process in processes])
     else:
-        print_table(("process", "pid", "log"), [(process.name, process.pid, process.log) for process in processes])
+        print_table(
+            ("process", "pid", "log"), [(process.name, process.pid or "?", process.log) for process in processes]
+        )
 
 
 @click.command()

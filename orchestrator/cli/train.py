@@ -9,7 +9,7 @@ from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
-from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share
+from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
@@ -23,13 +23,18 @@ from orchestrator.jobs.specs import TrainSpec
     "--arch",
     "architecture",
     type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
-    help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: cnn, or that of the weights' model.",
+    help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: cnn, or that of the weights.",
 )
 @click.option(
     "--from-weights",
     "weights",
     metavar="W",
     help="Pre-trained weights: imagenet, the name of torchvision's, a file, or a published model.",
+)
+@click.option(
+    "--weights-key",
+    metavar="KEY",
+    help="Which of several sets of weights in a file, such as state_dict_ema; default: the averaged ones (EMA).",
 )
 @click.option(
     "--epochs",
@@ -67,6 +72,7 @@ from orchestrator.jobs.specs import TrainSpec
 @click.option(
     "--int8", is_flag=True, help="Also quantise the network to int8; published if its answers agree with the network's."
 )
+@layout_option
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
@@ -74,7 +80,8 @@ def train(data: Path, name: str, idempotency_key: str | None, detach: bool, as_j
     """Train a classifier on DATA and publish it.
 
     DATA is a folder with one folder of images for each class (or train, val and test folders of such), MNIST-like idx
-    files, CIFAR-10's binary files, a CSV or JSONL file of path and label, or a manifest with corrected labels.
+    files, CIFAR-10's binary files, a CSV, TSV, JSONL or JSON file of path and label, or a manifest with corrected
+    labels.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ import click
 
 from orchestrator.cli.client import open_client
 from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table
+from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.stack.process import SAFE_PATH
 
@@ -39,6 +40,8 @@ def worker(queues: str, device: str, log_level: str) -> None:
       pigeonhole worker --queues classify
     """
     command = ["-m", "workers", "--queues", queues, "--device", device, "--log-level", log_level]
+    if not present_folder_exists():
+        os.chdir("/")  # libraries of the worker need one
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *command], os.environ | SAFE_PATH)  # noqa: S606 the worker takes this process's place
 

@@ -1,23 +1,31 @@
-"""Settings: a flag, then `PIGEONHOLE_*` in the environment, then `pigeonhole.toml`, then the default."""
+"""Settings: a flag, then `PIGEONHOLE_*` in the environment, then the settings file, then the default."""
 
+import logging
+import os
 import socket
-import tomllib
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from modeling.images.formats import MAX_PIXELS, PILLOW_MAX_PIXELS
 from orchestrator.contract.errors import UnavailableError, UsageError
+from orchestrator.contract.settings_file import (
+    TOML_FILE,
+    describe_unread,
+    read_settings_file,
+    settings_file,
+    user_folder,
+)
 
-TOML_FILE = "pigeonhole.toml"
+logger = logging.getLogger(__name__)
 
 
 class Settings(BaseSettings):
@@ -26,7 +34,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PIGEONHOLE_",
         env_ignore_empty=True,  # compose files pass `${NAME:-}`: an unset value, not an empty one
-        toml_file=TOML_FILE,
         extra="forbid",
         frozen=True,
     )
@@ -34,6 +41,10 @@ class Settings(BaseSettings):
     home: Path = Field(
         default=Path("~/.pigeonhole"),
         description="Folder of jobs and models, which all machines share, and of their local stacks.",
+    )
+    home_group: str | None = Field(
+        default=None,
+        description="Group, by name or number, whose members share a home that is made; default: its owner alone.",
     )
     server_url: SecretStr | None = Field(
         default=None, description="Redis or Valkey: redis://, rediss:// or unix://; default: the local stack's."
@@ -64,7 +75,7 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
-        return Path.cwd() / home.expanduser()
+        return _expanded(home)
 
     @classmethod
     def settings_customise_sources(
@@ -76,7 +87,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, file; no dotenv and no secrets folder, to keep the number of places small."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, read_settings_file())
 
     @property
     def jobs(self) -> Path:
@@ -125,27 +136,42 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """This process's settings.
+    """This process's settings. Warns of a settings file in the present folder, which is not read.
 
-    Raises UsageError if a value in the environment or in `pigeonhole.toml` cannot be used.
+    Raises UsageError if a value in the environment or in the settings file cannot be used.
     """
+    if unread := describe_unread():
+        logger.warning("%s", unread)
     try:
         return Settings()
-    except (SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise UsageError(
-            f"{TOML_FILE} in {Path.cwd()}, or PIGEONHOLE_* in the environment, cannot be read: {err}"
-        ) from err
+    except SettingsError as err:
+        raise UsageError(f"PIGEONHOLE_* in the environment cannot be read: {err}") from err
     except ValidationError as err:
         raise UsageError(_explain(err)) from err
+
+
+def _expanded(home: Path) -> Path:
+    """The home as an absolute path; `~` is the user's own folder."""
+    if home.is_absolute():
+        return home
+    if home.parts[:1] == ("~",):
+        if (user := user_folder()) is None:
+            raise UsageError(f"user {os.getuid()} has neither HOME nor a name; set PIGEONHOLE_HOME to a folder")
+        return user.joinpath(*home.parts[1:])
+    try:
+        return Path.cwd() / home.expanduser()
+    except RuntimeError as err:
+        raise UsageError(f"home {str(home)!r}: there is no user of that name") from err
+    except FileNotFoundError as err:
+        raise UsageError(f"home {str(home)!r} is relative, and the present folder was deleted") from err
 
 
 def _explain(err: ValidationError) -> str:
     """What is wrong with a setting; never its value where that may hold a password."""
     first = err.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
+    file = settings_file() or TOML_FILE
     if first["type"] == "extra_forbidden":
-        return (
-            f"{TOML_FILE} in {Path.cwd()}: there is no setting {name!r}; choose from {', '.join(Settings.model_fields)}"
-        )
+        return f"{file}: there is no setting {name!r}; choose from {', '.join(Settings.model_fields)}"
     given = "" if name == "server_url" else f" (given {first['input']!r})"
-    return f"setting {name!r}: {first['msg']}{given}; see PIGEONHOLE_{name.upper()} in the environment and {TOML_FILE}"
+    return f"setting {name!r}: {first['msg']}{given}; see PIGEONHOLE_{name.upper()} in the environment and {file}"

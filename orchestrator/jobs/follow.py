@@ -104,6 +104,7 @@ _DESCRIPTIONS: dict[str, Callable[[Event], str]] = {
     "resumed": lambda event: f"resumed after epoch {event['epoch']}",
     "note": lambda event: str(event["text"]),
     "warning": lambda event: str(event["text"]),
+    "interrupted": lambda event: f"interrupted, and tried again: {event['text']}",
 }
 
 
@@ -123,6 +124,8 @@ def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecor
     record = ledger.record(job) if ledger is not None else None
     if record is None:
         record = _record_from_disk(folder, request)
+    if outcome is None and record.ended:
+        outcome = folder.outcome()  # it ended between the two
     return _with_outcome(record, outcome) if outcome else record
 
 
@@ -171,13 +174,21 @@ def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
     return facts | {"model": request.model.ref, "part": request.part, "output": request.output}
 
 
-def exit_code(record: JobRecord) -> ExitCode:
+def exit_code(settings: Settings, record: JobRecord) -> ExitCode:
     """The exit code of a command that waited for this job."""
-    if record.too_many_failures:
+    if record.too_many_failures or all_failed(settings, record):
         return ExitCode.TOO_MANY_FAILURES
     if record.state in ("succeeded", "partial"):
         return ExitCode.OK
     return ExitCode.FAILED
+
+
+def all_failed(settings: Settings, record: JobRecord) -> bool:
+    """Whether a classify job has answered no image at all, and `--max-failures` did not allow that."""
+    if record.state != "partial" or record.num_failed < record.num_images:
+        return False
+    request = JobFolder.open(settings, record.job).request()
+    return isinstance(request, ClassifyRequest) and request.max_failures is None
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,7 @@ class JobSnapshot:
     @property
     def eta_s(self) -> float | None:
         """Seconds left at this rate; None while the listing grows or the rate is 0."""
-        if not self.record.listed or self.images_per_sec <= 0:
+        if not self.record.listed or self.images_per_sec <= 0 or self.record.state == "paused":
             return None
         return (self.record.num_images - self.record.num_done) / self.images_per_sec
 
@@ -239,8 +250,8 @@ def describe(snapshot: JobSnapshot) -> str:
     if snapshot.server_away:
         return f"{record.job}: the server is away, waiting for it"
     if record.kind != CLASSIFY:
-        event = describe_event(record.progress)
-        return f"{record.job}: {record.state}, {event}" if event else f"{record.job}: {record.state}"
+        words = (record.state, describe_event(record.progress), record.paused_reason or record.trouble)
+        return f"{record.job}: {', '.join(filter(None, words))}"
     total = f"{record.num_images}" if record.listed else f"{record.num_images}+"
     parts = [f"{record.job}: {record.state}", f"{record.num_done}/{total} images"]
     if record.num_failed:
@@ -251,8 +262,8 @@ def describe(snapshot: JobSnapshot) -> str:
         parts.append(f"{snapshot.eta_s:,.0f} s left")
     if record.bound and not record.ended:
         parts.append(f"limited by {record.bound}")
-    if record.trouble:
-        parts.append(record.trouble)
+    if why := record.paused_reason or record.trouble:
+        parts.append(why)
     return ", ".join(parts)
 
 

@@ -6,15 +6,15 @@ the same probability, and the same listing gives the same sample. Measures them 
 
 import contextlib
 import math
-import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import environ
 from typing import IO
 
+from modeling.images.cores import limit_threads
 from modeling.metrics.calibration import DECISIONS
 from modeling.metrics.chance import wilson_interval
 from modeling.names import path_to_text
@@ -22,13 +22,13 @@ from modeling.training.process import CHILD_ENVIRONMENT
 from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.jobs.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
 from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
+from orchestrator.jobs.early_check import draw_sample
 from orchestrator.jobs.prepare import PreparedClassify
 from orchestrator.stack.process import SAFE_PATH
 
 SAMPLE_IMAGES = 256  # a share of 50 % is known to 6 percentage points; eight batches of the default size
 LIMIT_S = 30.0  # of measuring; slow models are measured on fewer images
 NUMS_WORKERS = (1, 2, 4, 8)  # numbers of workers to estimate the time for
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +106,6 @@ def forecast(prepared: PreparedClassify) -> Forecast:
     )
 
 
-def draw_sample(paths: Iterable[str], size: int) -> tuple[list[str], int]:
-    """Up to `size` of the paths in random order, and the number of paths; the same paths give the same sample."""
-    chance = random.Random(_SEED)
-    sample: list[str] = []
-    num_paths = 0
-    for path in paths:
-        num_paths += 1
-        if len(sample) < size:
-            sample.append(path)
-        elif (place := chance.randrange(num_paths)) < size:
-            sample[place] = path
-    chance.shuffle(sample)  # measuring may end early: the images measured by then are a random sample, too
-    return sample, num_paths
-
-
 def expected_s(num_images: int, shard_size: int, images_per_sec: float, num_workers: int) -> float:
     """Seconds until the busiest of equal workers is done; shards are not divided, so few shards leave workers idle."""
     most_shards = math.ceil(math.ceil(num_images / shard_size) / num_workers)
@@ -171,7 +156,7 @@ def _measure(request: MeasureRequest) -> MeasureAnswer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=CHILD_ENVIRONMENT | environ | SAFE_PATH,
+            env=CHILD_ENVIRONMENT | limit_threads(environ) | environ | SAFE_PATH,
             start_new_session=True,  # a Ctrl-C reaches this process only, which then kills the child
         )
         with child:

@@ -1,12 +1,16 @@
 """What a training or an evaluation reads: labelled data and weights, by absolute path, so that a worker finds them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from modeling.errors import ModelNameError, ModelNotFoundError
+from modeling.data.layout import Layout
+from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
 from modeling.evaluation.request import DataPart
 from modeling.names import path_to_text
+from modeling.networks.state_dicts.plain_files import weights_file
 from modeling.networks.weights import DEFAULT as IMAGENET
+from modeling.networks.weights import architecture_of_file, check_architecture_of_file
 from modeling.registry.card import CARD_FILE, ModelCard
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, UsageError
@@ -29,19 +33,19 @@ def choose_data(data: Path) -> Path:
     return path
 
 
-def count_images(data: Path) -> int:
-    """The number of images in a data set to train on; opens no image.
+def count_images(data: Path, layout: Layout | None) -> tuple[int, tuple[str, ...]]:
+    """The number of images in a data set to train on, and its labels; opens no image.
 
     Raises DataError where it is none, or its list of images shows that it cannot be trained on.
     """
     from modeling.data.forms.open import check_learnable, open_dataset  # numpy: only where labelled data is read
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, layout)
     check_learnable(dataset)
-    return dataset.num_images
+    return dataset.num_images, dataset.labels
 
 
-def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
+def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout | None) -> int:
     """The number of images in a data set, of which `part` will be evaluated; opens no image.
 
     Raises DataError where it is not a data set, or has images of a class that the model does not know. The evaluation
@@ -52,7 +56,7 @@ def count_labelled(data: Path, part: DataPart, card: ModelCard) -> int:
     from modeling.data.forms.open import open_dataset
     from modeling.evaluation.predict import model_targets
 
-    dataset = open_dataset(data, to_learn=False)
+    dataset = open_dataset(data, layout, to_learn=False)
     if part == "all":
         model_targets(dataset, np.arange(dataset.num_images), card.labels)
     return dataset.num_images
@@ -73,8 +77,45 @@ def choose_weights(settings: Settings, wanted: str) -> tuple[str, str]:
     _check_is_text(path)
     card = path / CARD_FILE
     if not card.is_file():
-        return str(path), DEFAULT_ARCHITECTURE
+        return str(_weights_in(path)), DEFAULT_ARCHITECTURE
     return str(path), ModelCard.from_bytes(card.read_bytes(), card).architecture
+
+
+def _weights_in(path: Path) -> Path:
+    """The file of weights in a folder, as others save them; the path itself where there is none."""
+    if not path.is_dir():
+        return path
+    try:
+        return weights_file(path)
+    except ModelFormatError:
+        return path
+
+
+def is_file_of_weights(weights: str | None) -> bool:
+    """Whether these weights, as `choose_weights` has them, are a file, not a name or a model."""
+    return weights is not None and Path(weights).is_absolute() and Path(weights).is_file()
+
+
+def architecture_of_weights(weights: str, wanted: object, key: object) -> str:
+    """The architecture of a file of weights; reads the file, and imports torch.
+
+    Raises ArchitectureError where it is not the wanted one, or not known here, ModelFormatError where the file holds no
+    weights. With a wanted architecture, a file that is not recognised passes: the training says what does not fit.
+    """
+    chosen = None if key is None else str(key)
+    if wanted is None:
+        return architecture_of_file(Path(weights), chosen)
+    check_architecture_of_file(str(wanted), Path(weights), chosen)
+    return str(wanted)
+
+
+def lacking_labels(weights: str | None, labels: Sequence[str]) -> tuple[str, ...]:
+    """Those of the labels that the model whose weights are taken does not know; none where they are no model's."""
+    card = Path(weights, CARD_FILE) if weights else None
+    if card is None or not card.is_file():
+        return ()
+    known = set(ModelCard.from_bytes(card.read_bytes(), card).labels)
+    return tuple(label for label in labels if label not in known)
 
 
 def _published(store: ModelStore, wanted: str) -> Path | None:

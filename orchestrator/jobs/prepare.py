@@ -19,6 +19,7 @@ from modeling.networks.weights import check_weights
 from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion, check_model_name
 from modeling.training.request import TrainOptions
+from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -32,7 +33,17 @@ from orchestrator.contract.jobs.requests import (
 )
 from orchestrator.contract.jobs.rows import format_of, summary_path
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.inputs import DEFAULT_ARCHITECTURE, choose_data, choose_weights, count_images, count_labelled
+from orchestrator.jobs.early_check import check_paths
+from orchestrator.jobs.inputs import (
+    DEFAULT_ARCHITECTURE,
+    architecture_of_weights,
+    choose_data,
+    choose_weights,
+    count_images,
+    count_labelled,
+    is_file_of_weights,
+    lacking_labels,
+)
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, open_source
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
@@ -82,6 +93,12 @@ class PreparedClassify:
             _check_manifest(self.output, overwrite=self.spec.overwrite)
         if not self.source.is_stream:
             self.first_paths()
+            reading = self.spec.reading
+            check_paths(
+                self.source,
+                lambda: open_source(self.spec.source, reading),
+                follow_symlinks=reading.follow_symlinks,
+            )
 
     def first_paths(self) -> list[str]:
         """The paths that the shard size depends on; the source still yields them.
@@ -90,7 +107,9 @@ class PreparedClassify:
         """
         first = self.source.peek(1 if self.source.is_stream else SMALLEST + 1)
         if not first:
-            raise UsageError(f"{self.source.text!r} holds no images{describe_skipped(self.source.skipped)}")
+            raise UsageError(
+                f"{self.source.text!r} holds no images{describe_skipped(self.source.skipped)}{self.source.hint}"
+            )
         return first
 
     def shard_size(self, first: Sequence[str]) -> int:
@@ -143,6 +162,7 @@ class PreparedTrain:
     spec: TrainSpec
     options: TrainOptions
     num_images: int
+    new_labels: tuple[str, ...]  # those that the model which is trained further does not know
     claimed_output: ClassVar[str] = ""  # versions of a model never clash
 
     def check_new(self) -> None:
@@ -195,6 +215,7 @@ class PreparedEvaluate:
             data=str(self.data),
             part=self.spec.part,
             precision=self.spec.precision,
+            layout=self.spec.layout,
             output=self.claimed_output or None,
             idempotency_key=self.spec.idempotency_key,
         )
@@ -243,17 +264,25 @@ def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
     if isinstance(wanted, str):
         weights, architecture = choose_weights(settings, wanted)
         options = {"architecture": architecture} | spec.options | {"weights": weights}
+        if is_file_of_weights(weights):
+            key = spec.options.get("weights_key")
+            options["architecture"] = architecture_of_weights(weights, spec.options.get("architecture"), key)
     checked = TrainOptions.from_json(options | {"data": str(choose_data(spec.data))})
+    if checked.weights_key is not None and not is_file_of_weights(checked.weights):
+        raise UsageError(
+            f"--weights-key {checked.weights_key!r} is for a file of weights; give one with --from-weights"
+        )
     if checked.weights is not None:
         check_weights(checked.architecture, checked.weights)
-    return PreparedTrain(spec, checked, count_images(checked.data))
+    num_images, labels = count_images(checked.data, checked.layout)
+    return PreparedTrain(spec, checked, num_images, lacking_labels(checked.weights, labels))
 
 
 def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluate:
     model = pin_model(settings, spec.model)
     check_precision(model, spec.precision)
     data = choose_data(spec.data)
-    num_images = count_labelled(data, spec.part, model.card)
+    num_images = count_labelled(data, spec.part, model.card, spec.layout)
     return PreparedEvaluate(spec, model, data, _absolute(spec.output), num_images)
 
 
@@ -275,6 +304,13 @@ def check_precision(model: PinnedModel, precision: WantedPrecision) -> None:
 
 def _absolute(output: Path | None) -> Path | None:
     return None if output is None else Path(os.path.abspath(output))  # noqa: PTH100 links are kept, as in choose_data
+
+
+def describe_new_labels(prepared: PreparedTrain, limit: int = 50) -> str:
+    """The labels that a training adds to the model that it goes on from, since a mistyped label is one; else empty."""
+    shown = ", ".join(map(repr, prepared.new_labels[:limit]))
+    more = f" and {len(prepared.new_labels) - limit:,} more" if len(prepared.new_labels) > limit else ""
+    return f"{prepared.spec.options['weights']} does not know {shown}{more}: learned as new labels" if shown else ""
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:
@@ -313,7 +349,7 @@ def _check_is_writable(output: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write to the folder {str(folder)!r} of the output")
+        raise UsageError(f"no right to write to the folder of the output: {describe_access(str(folder))}")
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=summary_path(output).name):
             pass  # only making a file shows read-only mounts, exceeded quotas and names that are too long

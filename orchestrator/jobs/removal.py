@@ -18,7 +18,7 @@ def find_version(settings: Settings, model: str) -> ModelVersion:
 
     Raises UsageError where it is not named by its number, ModelNotFoundError where there is no such version.
     """
-    version = ModelStore(settings.models).resolve(model)
+    version = ModelStore(settings.models).find(model)
     if not re.search(r"@[0-9]+$", model):
         raise UsageError(f"say which version of {version.name!r} to remove by its number; {model!r} is {version.ref}")
     return version

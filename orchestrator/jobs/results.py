@@ -244,12 +244,12 @@ class _Verifier:
         """The model version in the store, its card, and the head of a JSON manifest."""
         pin = self._summary["model"]
         try:
-            version = ModelStore(self._settings.models).resolve(pin["ref"])
+            version = ModelStore(self._settings.models).find(pin["ref"])
         except ModelingError:
             self._unchecked.append(f"the model {pin['ref']} (it is not in this store)")
         else:
             self._compare("model digest", version.digest, pin["digest"])
-            card = ModelStore(self._settings.models).card(version.ref)
+            card = version.card()
             if _sha256(version.path / WEIGHTS_FILE) != card.weights_sha256:
                 self._differences.append(f"model weights: those of {version.ref} are not the ones that its card names")
             self._checked.append("model weights")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, read_choices
 
 SHARD_S = 2.0
@@ -62,7 +63,7 @@ def decode_rate(images: Iterable[str]) -> float:
     if not num_images:
         return float("inf")
     image_s = (elapsed_s + num_bytes / _BYTES_PER_S) / num_images + _IMAGE_S
-    return len(os.sched_getaffinity(0)) / image_s
+    return num_cores() / image_s
 
 
 def _read(image: str) -> bytes:

@@ -4,12 +4,9 @@ A source yields paths relative to its root while it is being read, in an order t
 Files of a folder or a glob that are left out are counted by reason. Every path of a list becomes a row.
 """
 
-import csv
-import io
 import os
 import re
 import sys
-from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,72 +15,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
+from modeling.data.lists.paths import read_paths
+from modeling.data.lists.reader import LIST_SUFFIXES, manifest_root, open_list_file, summary_of
+from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
-from modeling.names import text_to_path
+from modeling.names import is_junk, other_unicode_form
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.jobs.rows import COLUMNS
 
-PATH_COLUMNS = ("path", "file", "filename", "image")
-_READ_BYTES = 1 << 20
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-
-
-def text_paths(file: IO[bytes], text: str) -> Iterator[str]:
-    """One path a line; where a NUL byte comes before the first end of a line (`find -print0`), one path a NUL."""
-    read = getattr(file, "read1", file.read)  # what is available: the first paths of a slow writer are not delayed
-    rest = b""
-    while b"\0" not in rest and b"\n" not in rest and (data := read(_READ_BYTES)):
-        rest += data
-        _refuse_endless(rest, text)
-    _refuse_utf16(rest, text)
-    separator = b"\0" if b"\0" in rest else b"\n"
-    *whole, rest = rest.removeprefix(BOM_UTF8).split(separator)
-    yield from _decoded(whole, separator)
-    while data := read(_READ_BYTES):
-        *whole, rest = (rest + data).split(separator)
-        yield from _decoded(whole, separator)
-        _refuse_endless(rest, text)
-    yield from _decoded([rest], separator)
-
-
-def _refuse_endless(rest: bytes, text: str) -> None:
-    if len(rest) > _READ_BYTES:
-        raise UsageError(f"{text!r} is not a list of paths: {len(rest):,} bytes without an end of line")
-
-
-def _refuse_utf16(start: bytes, text: str) -> None:
-    if start.startswith(_UTF16):
-        raise UsageError(f"the list {text!r} is UTF-16; save it as UTF-8")
-
-
-def _decoded(lines: list[bytes], separator: bytes) -> Iterator[str]:
-    for line in lines:
-        path = line.removesuffix(b"\r") if separator == b"\n" else line
-        if path:
-            yield os.fsdecode(path)
-
-
-def csv_paths(file: IO[bytes], text: str) -> Iterator[str]:
-    """The `path` column of a CSV; the escapes of a Pigeonhole manifest are undone."""
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(lines)
-    header = next(reader, [])
-    _refuse_utf16(os.fsencode(header[0] if header else ""), text)
-    names = [name.strip().lower() for name in header]
-    column = next((names.index(name) for name in PATH_COLUMNS if name in names), None)
-    if column is None:
-        raise UsageError(f"{text!r} has no column called {', '.join(PATH_COLUMNS)}; its first line is {header}")
-    is_manifest = tuple(header) == COLUMNS
-    try:
-        for cells in reader:
-            if len(cells) > column and cells[column]:
-                path = cells[column]
-                yield text_to_path(path.removeprefix("'")) if is_manifest else path
-    except csv.Error as err:
-        raise UsageError(f"{text!r}, line {reader.line_num}, is not CSV: {err}") from err
-
-
-LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list", ".csv"})
+TEXT_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
+LIST_EXTENSIONS = TEXT_EXTENSIONS | LIST_SUFFIXES
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -92,6 +33,9 @@ class Source:
     """An opened source: its root, its paths as they are read, and what was left out so far.
 
     is_stream: a pipe, whose writer may take long for the next path; nothing is read from it before it is needed.
+    is_list: its paths were written by somebody, and are relative to a root that can be chosen.
+    hint: what to say where there are no paths.
+    is_walked: its paths are those of files that were found in folders.
     """
 
     text: str  # as the operator wrote it
@@ -99,6 +43,9 @@ class Source:
     paths: Iterator[str]
     skipped: Counter[str] = field(default_factory=Counter)
     is_stream: bool = False
+    is_list: bool = False
+    hint: str = ""
+    is_walked: bool = False
 
     def peek(self, count: int = 1) -> list[str]:
         """The first paths, up to `count`; `paths` still yields them."""
@@ -124,13 +71,13 @@ def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = 
     """
     path = Path(text)
     if text == "-":
-        source = _open_list(text, stdin or sys.stdin.buffer, options, Path.cwd(), is_csv=False)
-        source.is_stream = True
-        return source
+        root = _list_root(options, Path.cwd())
+        paths = _inside_first(_list_paths(read_paths(stdin or sys.stdin.buffer, text), root), root)
+        return Source(text, root, paths, is_stream=True, is_list=True)
     suffix = path.suffix.lower()
     is_file = os.path.isfile(text)  # noqa: PTH113 pathlib raises for names that are too long and folders that cannot be searched
     if is_file and suffix in LIST_EXTENSIONS:
-        source = _open_list(text, _open_file(text), options, path.parent, is_csv=suffix == ".csv")
+        source = _open_text(text, options) if suffix in TEXT_EXTENSIONS else _open_table(text, options)
         source.peek()  # so that a file that is not a list fails here
         return source
     if options.root is not None:
@@ -145,7 +92,15 @@ def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = 
         )
     if _GLOB.search(text):
         return _open_glob(text, options)
-    raise NotFoundError(f"there is no {text!r}; give a folder, a list file, a quoted glob, or - for standard input")
+    raise _not_found(text)
+
+
+def _not_found(text: str) -> NotFoundError:
+    form = other_unicode_form("", text)
+    there = f", but {form!a} in another Unicode form (for {text!a})" if form else ""
+    return NotFoundError(
+        f"there is no {text!r}{there}; give a folder, a list file, a quoted glob, or - for standard input"
+    )
 
 
 # Folders and globs
@@ -160,14 +115,22 @@ def _open_folder(text: str, folder: Path, options: SourceOptions) -> Source:
 
 
 def _open_glob(text: str, options: SourceOptions) -> Source:
-    """Every image that a pattern matches; `**` stands for any number of folders."""
+    """Every image that a pattern matches; `**` stands for any number of folders.
+
+    Leading folders that exist under the very name are no wildcards, whatever characters they have.
+    """
     parts = Path(text).parts
-    fixed = next(index for index, part in enumerate(parts) if _GLOB.search(part))
+    fixed = 0
+    while fixed < len(parts) - 1 and (not _GLOB.search(parts[fixed]) or Path(*parts[: fixed + 1]).is_dir()):
+        fixed += 1
+    if not any(map(_GLOB.search, parts[fixed:])):
+        raise _not_found(text)
     root = Path(*parts[:fixed])
     pattern = tuple(None if part == "**" else re.compile(translate(part)) for part in parts[fixed:])
+    hint = "; [ and ] are wildcards: write [[] for a [ in a name" if "[" in "".join(parts[fixed:]) else ""
     if not root.is_dir():
-        raise NotFoundError(f"there is no folder {str(root)!r} for the glob {text!r}")
-    source = Source(text, str(_absolute(root)), iter(()))
+        raise NotFoundError(f"there is no folder {str(root)!r} for the glob {text!r}{hint}")
+    source = Source(text, str(_absolute(root)), iter(()), hint=hint)
     walk = _Walk(
         source,
         options,
@@ -223,6 +186,7 @@ class _Walk:
         descend: Callable[[tuple[str, ...]], bool],
     ) -> None:
         self._source = source
+        source.is_walked = True
         self._options = options
         self._wanted = wanted
         self._descend = descend
@@ -250,13 +214,16 @@ class _Walk:
                 )
         except OSError as err:
             if not folder.parts:
-                raise UsageError(f"cannot list {path!r}: {err.strerror}") from err
+                raise UsageError(f"cannot list {path!r}: {explain_os_error(err)}") from err
             self._source.skipped["unreadable folder"] += 1
             return
         for name, is_folder, is_link in names:
             parts = (*folder.parts, name)
             if name.startswith("."):
                 self._source.skipped["hidden folder" if is_folder else "hidden"] += 1
+            elif is_junk(name):
+                if self._descend(parts) if is_folder else self._wanted(parts):
+                    self._source.skipped["system folder" if is_folder else "system file"] += 1
             elif is_folder:
                 real = os.path.join(folder.ancestors[-1], name)  # noqa: PTH118
                 yield from self._below(parts, real, folder.ancestors)
@@ -300,21 +267,51 @@ class _Walk:
 # Lists
 
 
-def _open_list(text: str, file: IO[bytes], options: SourceOptions, default_root: Path, *, is_csv: bool) -> Source:
-    """The paths of a list, relative to its root; nothing is read yet."""
-    root = _absolute(options.root or default_root)
+def _open_text(text: str, options: SourceOptions) -> Source:
+    """A list of nothing but paths, relative to its folder."""
+    root = _list_root(options, Path(text).parent)
+    return Source(text, root, _list_paths(read_paths(_open_file(text), text), root), is_list=True)
+
+
+def _open_table(text: str, options: SourceOptions) -> Source:
+    """A list with columns, or a manifest, whose paths are relative to the root of its job."""
+    path = Path(text)
+    try:
+        opened = open_list_file(path, frozenset({"path"}))
+        default, _ = manifest_root(path) if opened.is_manifest else (path.parent, False)
+    except DataError as err:
+        raise UsageError(str(err)) from err
+    if options.root is None and not default.is_dir():
+        raise NotFoundError(
+            f"{str(default)!r}, the root that {summary_of(path).name!r} names, is not a folder; choose one with --root"
+        )
+    root = _list_root(options, default)
+    return Source(text, root, _list_paths((fields["path"] for _, fields in opened.rows), root), is_list=True)
+
+
+def _list_root(options: SourceOptions, default: Path) -> str:
+    """The folder that the paths of a list are relative to."""
+    root = _absolute(options.root or default)
     if not root.is_dir():
         raise NotFoundError(f"--root {str(root)!r} is not a folder")
-    given = csv_paths(file, text) if is_csv else text_paths(file, text)
-    return Source(text, str(root), _list_paths(given, str(root)))
+    return str(root)
 
 
 def _list_paths(given: Iterator[str], root: str) -> Iterator[str]:
-    """Paths relative to the root.
+    """Paths relative to the root. Raises UsageError where the list cannot be read further."""
+    prefix = root.rstrip("/") + "/"
+    try:
+        for path in given:
+            yield path.removeprefix(prefix)
+    except DataError as err:
+        raise UsageError(str(err)) from err
+
+
+def _inside_first(paths: Iterator[str], root: str) -> Iterator[str]:
+    """The paths of a stream, which is not looked at before the job.
 
     Raises UsageError where the first one is outside the root, so another root is needed.
     """
-    paths = (path.removeprefix(root.rstrip("/") + "/") for path in given)
     first = next(paths, "")
     if first.startswith("/"):
         raise UsageError(f"the list's first path {first!r} is outside its root {root!r}; choose another with --root")
@@ -327,7 +324,7 @@ def _open_file(text: str) -> IO[bytes]:
     try:
         return open(text, "rb")
     except OSError as err:
-        raise UsageError(f"cannot read the list {text!r}: {err.strerror}") from err
+        raise UsageError(f"cannot read the list {text!r}: {explain_os_error(err)}") from err
 
 
 def _absolute(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modeling.data.layout import Layout
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
 from orchestrator.contract.jobs.requests import Format, MaxFailures
@@ -47,5 +48,6 @@ class EvaluateSpec:
     output: Path | None = None  # a folder that does not exist yet; None: in the job's folder
     part: DataPart = "all"
     precision: WantedPrecision = "auto"
+    layout: Layout | None = None
     idempotency_key: str | None = None
     need_worker: bool = True

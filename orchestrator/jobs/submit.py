@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.home import check_server, join_server
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
-from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter
+from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter, SourceFacts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -68,6 +70,7 @@ class JobClient:
         self.settings = settings
         self.ledger = Ledger(connect(url))
         require_answer(self.ledger.client, url)
+        check_server(settings, self.ledger.client)
 
     @cached_property
     def _app(self) -> "Celery":
@@ -109,11 +112,13 @@ class JobClient:
 
     def _submit_and_list(self, request: ClassifyRequest, source: Source, on_listing: OnListing) -> Submission:
         """Submit a classify job, then list its images."""
-        folder = JobFolder.create(self.settings, request)
+        folder = self._make_folder(request)
         lister = Lister(folder, request, self.ledger, self.ring)
         try:
             entered = self._enter(folder, request, {"kind": request.kind, "listed": 0})
             return entered if entered.existed else Submission(folder.job, facts=lister.run(source, on_listing))
+        except OSError as err:
+            raise self._refuse(folder, request, err, lister) from err
         except BaseException as err:
             lister.fail(err)
             if isinstance(err, KeyboardInterrupt):
@@ -123,12 +128,41 @@ class JobClient:
 
     def _submit_whole(self, request: TrainJobRequest | EvaluateJobRequest, num_images: int) -> Submission:
         """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
-        folder = JobFolder.create(self.settings, request)
+        folder = self._make_folder(request)
         fields: dict[str, str | int] = {"kind": request.kind, "listed": 1, "num_shards": 1, "num_images": num_images}
-        entered = self._enter(folder, request, fields)
+        try:
+            entered = self._enter(folder, request, fields)
+        except OSError as err:
+            raise self._refuse(folder, request, err) from err
         if not entered.existed:
             self.ring(QUEUE_OF_KIND[request.kind], folder.job)
         return entered
+
+    def _make_folder(self, request: AnyJobRequest) -> JobFolder:
+        """The folder of a new job, in a home that the server works for."""
+        try:
+            join_server(self.settings, self.ledger.client)
+            return JobFolder.create(self.settings, request)
+        except OSError as err:
+            raise PigeonholeError(f"nothing was submitted: {explain_refused_write(err, self.settings.home)}") from err
+
+    def _refuse(
+        self, folder: JobFolder, request: AnyJobRequest, err: OSError, lister: "Lister | None" = None
+    ) -> PigeonholeError:
+        """The error of a submission that the disk or the source ended; nothing of the job is left.
+
+        Where a worker has begun already, the job ends with that error instead.
+        """
+        reason = explain_refused_write(err, folder.path)
+        try:
+            if self.ledger.withdraw(folder.job, output=output_of(request), key=request.idempotency_key or ""):
+                folder.discard()
+                return PigeonholeError(f"nothing was submitted: {reason}")
+        except SERVER_ERRORS as away:
+            logger.warning("cannot withdraw job %s from the server, a worker will end it: %s", folder.job, away)
+        if lister is not None:
+            lister.fail(PigeonholeError(reason))
+        return PigeonholeError(f"job {folder.job} ends: {reason}")
 
     def cancel(self, job: str) -> str:
         """Cancel a job; returns its state after that."""
@@ -205,6 +239,7 @@ class Lister:
         self._request = request
         self._ledger = ledger
         self._ring = ring
+        self._source_facts: SourceFacts | None = None  # as they are in the job folder
         self._durable = (0, 0)  # shards and images that may be entered: they are synced to the disk
 
     def run(self, source: Source, on_listing: OnListing) -> ListingFacts | None:
@@ -212,6 +247,7 @@ class Lister:
 
         Returns None if the job has ended meanwhile: cancelled, or with too many failed images.
         """
+        self._note_source(source)
         with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
             return self._write(source, on_listing)
 
@@ -227,10 +263,18 @@ class Lister:
                     on_listing(self._request.job, writer.num_images)
                     last = time.monotonic()
             facts = writer.close(source.skipped)
+        self._note_source(source)  # again: reading a folder may mount what is below it
         self._durable = (facts.num_shards, facts.num_images)
         self._extend(listed=True)
         on_listing(self._request.job, facts.num_images)
         return facts
+
+    def _note_source(self, source: Source) -> None:
+        """Keep how the source looks now, for workers that will look at it again."""
+        facts = SourceFacts.of(self._request.root, walked=source.is_walked)
+        if facts != self._source_facts:
+            facts.write(self._folder.path)
+        self._source_facts = facts
 
     def _extend(self, *, listed: bool) -> bool:
         """Enter how far the listing is; ring where workers may be waiting. False if the job has ended."""
@@ -240,7 +284,7 @@ class Lister:
             state = self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=limit)
             if state == "finalizing":
                 self._ring(FINALIZE, job)
-            elif self._ledger.queue_length(CLASSIFY) == 0:
+            elif state != "paused" and self._ledger.queue_length(CLASSIFY) == 0:
                 for _ in range(max(1, min(self._ledger.live_workers.num_listeners(CLASSIFY), num_shards))):
                     self._ring(CLASSIFY, job)
         except SERVER_ERRORS as err:

@@ -13,6 +13,7 @@ import redis
 
 from modeling.durable import STRICT
 from modeling.names import path_to_text, text_to_path
+from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.errors import UnavailableError
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # otherwise `-m workers` would run a folder `workers` of the operator's folder
@@ -44,12 +45,15 @@ class Process:
             return None
 
 
-def start_process(name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
-    """Start a process in a session of its own; its output is appended to `log`."""
+def start_process(
+    name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], *, lock: int
+) -> Process:
+    """Start a process in a session of its own, which keeps the lock; its output is appended to `log`."""
     with log.open("ab") as file:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=environment
-        )
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, env=environment,
+            pass_fds=(lock,), cwd=None if present_folder_exists() else log.parent,
+        )  # fmt: skip
     return Process(name, child.pid, psutil.Process(child.pid).create_time(), path_to_text(str(log)))
 
 

@@ -7,8 +7,13 @@ import socket
 from pathlib import Path
 from urllib.parse import quote
 
-from orchestrator.contract.errors import UnavailableError
+import redis
 
+from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.server import connect
+
+SOCKET = "server.sock"
+_URL_LINE = "# "
 MAX_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
@@ -28,20 +33,47 @@ def find_server_program() -> str:
         ) from err
 
 
+def listens(url: str, folder: Path) -> bool:
+    """Whether a server listens at `url`, also one that is too busy to answer."""
+    if not url.startswith("unix:"):
+        return ask(url) is None
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fsencode(folder / SOCKET))
+        except (TimeoutError, BlockingIOError):
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def ask(url: str) -> redis.RedisError | None:
+    """What keeps the server at `url` from answering now; None if it answers."""
+    client = connect(url)
+    try:
+        client.ping()
+    except redis.RedisError as err:
+        return err
+    finally:
+        client.close()
+    return None
+
+
 def choose_address(folder: Path) -> tuple[str, list[str]]:
     """URL and configuration lines: a unix socket in `folder`, or loopback with a password if its path is too long."""
-    path = folder / "server.sock"
+    path = folder / SOCKET
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        path.unlink(missing_ok=True)
         return f"unix://{quote(os.fsencode(path))}", ["port 0", f"unixsocket {_quoted(path)}", "unixsocketperm 700"]
     password, port = secrets.token_urlsafe(32), _free_port()
     address = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}"]
     return f"redis://:{password}@127.0.0.1:{port}/0", address
 
 
-def server_config(address: list[str], data: Path) -> bytes:
-    """The configuration file of a server that keeps its data in the folder `data`."""
+def server_config(url: str, address: list[str], data: Path) -> bytes:
+    """The configuration file of a server that keeps its data in the folder `data`; its first line tells the URL."""
     lines = [
+        f"{_URL_LINE}{url}",
         *address,
         f"dir {_quoted(data)}",
         "appendonly yes",
@@ -51,6 +83,12 @@ def server_config(address: list[str], data: Path) -> bytes:
         "daemonize no",
     ]
     return ("\n".join(lines) + "\n").encode()
+
+
+def url_of_config(text: str) -> str | None:
+    """The URL in a configuration file; None where an older version wrote it."""
+    first = text.partition("\n")[0]
+    return first.removeprefix(_URL_LINE) if first.startswith(_URL_LINE) else None
 
 
 def _quoted(path: Path) -> str:

@@ -1,7 +1,9 @@
 """The local stack: a server and one worker for each device, in the background, for a machine without a server.
 
-Its folder, `PIGEONHOLE_HOME/stack`, holds the server's socket and data, the logs, the URL (`url`) and the list of
-processes (`processes.json`). `down` stops exactly those processes, identified by pid and start time.
+Its folder, `PIGEONHOLE_HOME/stack/HOST`, holds the server's socket and data, the logs, the URL (`url`) and the list of
+processes (`processes.json`). Every process holds a lock (`locks.py`), the server that of its data: so `up` starts no
+second server on the same data, and `down` stops exactly what `up` started, also if the list is lost or the clock is
+set. What runs in another pid namespace cannot be seen: its lock and the server's answers tell that it is there.
 """
 
 import contextlib
@@ -9,66 +11,97 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+
+import redis
 
 from modeling.durable import decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError
-from orchestrator.contract.errors import PigeonholeError
+from modeling.names import path_to_text
+from orchestrator.contract.errors import PigeonholeError, UnavailableError
+from orchestrator.contract.home import make_home
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
+from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import Settings
+from orchestrator.stack.locks import find_holders, is_locked, take_lock
 from orchestrator.stack.process import SAFE_PATH, Process, start_process, stop_processes, wait_until_ready
-from orchestrator.stack.server import choose_address, find_server_program, server_config
+from orchestrator.stack.server import (
+    SOCKET,
+    ask,
+    choose_address,
+    find_server_program,
+    listens,
+    server_config,
+    url_of_config,
+)
 
+SERVER = "server"
 SERVER_START_S = 20.0
 WORKER_START_S = 60.0
 WORKER_STOP_S = 25.0  # longer than a worker takes to hand back its shards
 SERVER_STOP_S = 10.0
+_POLL_S = 0.05
+_MAY_PASS = (redis.ConnectionError, redis.TimeoutError)  # also while it loads its data
 
 
 class Stack:
-    """The local stack of one PIGEONHOLE_HOME."""
+    """The local stack of one PIGEONHOLE_HOME on this machine."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.folder = settings.stack
+        self._data = self.folder / "data"
+        self._config = self.folder / "server.conf"
+        self._found: set[str] = set()  # names of processes that only their locks tell of
 
     def up(self, devices: list[str]) -> list[Process]:
         """Start the processes that do not run, and wait until they are ready; returns all processes.
 
         Raises UnavailableError if the server or a worker does not start; names its log.
         """
+        make_home(self._settings)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
+        self._data.mkdir(exist_ok=True)
         with self._locked():
-            running = {process.name: process for process in self.processes() if process.find()}
-            if "server" not in running or self._url() is None:
-                self._stop(list(running.values()))
-                running = {}
-                self._start_server(running)
+            running = self._running()
+            self._ensure_server(running)
             for device in devices:
-                name = f"worker-{device.replace(':', '')}"
-                if name not in running:
-                    running[name] = self._start(name, [sys.executable, "-m", "workers", "--device", device])
-                    self._record(running)
+                self._ensure_worker(f"worker-{device.replace(':', '')}", device, running)
+            self._record(running)
             self._wait_for_workers(running)
-        return list(running.values())
+            return [*running.values(), *self._out_of_sight(running)]
 
     def down(self) -> list[Process]:
-        """Stop the workers, then the server; returns what was stopped."""
+        """Stop the workers, then the server; returns what was stopped.
+
+        Raises UnavailableError if something runs where this process cannot stop it; everything else is stopped.
+        """
         if not self.folder.exists():
             return []
         with self._locked():
-            running = [process for process in self.processes() if process.find()]
-            self._stop(running)
-            for name in ("processes.json", "url", "server.sock"):
-                (self.folder / name).unlink(missing_ok=True)
-        return running
+            running = self._running()
+            self._stop(list(running.values()))
+            stopped = [*running.values(), *self._shut_server_down(running)]
+            left = [name for name, lock in self._locks().items() if is_locked(lock)]
+            if SERVER not in left:
+                for name in ("url", SOCKET):
+                    (self.folder / name).unlink(missing_ok=True)
+            if left:
+                raise UnavailableError(
+                    f"cannot stop {' and '.join(left)} of {self.folder} from here: it was started in another pid "
+                    "namespace, on another machine or by another user; run `pigeonhole down` there"
+                )
+            (self.folder / "processes.json").unlink(missing_ok=True)
+        return stopped
 
     def processes(self) -> list[Process]:
-        """The processes that `up` started last, running or not."""
+        """The processes that `up` recorded last, running or not."""
         path = self.folder / "processes.json"
         try:
             return validated(list[Process], decode_json(path.read_bytes(), str(path)), str(path))
@@ -84,49 +117,155 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    # What runs
+
+    def _locks(self) -> dict[str, Path]:
+        """The lock of each process that was ever started, by its name."""
+        workers = {path.stem: path for path in sorted(self.folder.glob("worker-*.lock"))}
+        return {SERVER: self._data} | workers
+
+    def _running(self) -> dict[str, Process]:
+        """The processes that run and can be seen, by name: those recorded, and those that hold the locks."""
+        running = {process.name: process for process in self.processes() if process.find()}
+        self._found.clear()
+        for name, lock in self._locks().items():
+            if name not in running and is_locked(lock):
+                found = [Process(name, pid, started, self._log(name)) for pid, started in find_holders(lock)]
+                if found:  # a server may have a child that rewrites its file
+                    running[name] = min(found, key=lambda process: process.started)
+                    self._found.add(name)
+        return running
+
+    def _out_of_sight(self, running: dict[str, Process]) -> list[Process]:
+        """The processes that hold their locks but cannot be seen: as recorded, else with the pid 0."""
+        recorded = {process.name: process for process in self.processes()}
+        names = [name for name, lock in self._locks().items() if name not in running and is_locked(lock)]
+        return [recorded.get(name) or Process(name, 0, 0.0, self._log(name)) for name in names]
+
+    def _log(self, name: str) -> str:
+        return path_to_text(str(self.folder / f"{name}.log"))
+
     def _record(self, running: dict[str, Process]) -> None:
-        data = json.dumps([asdict(process) for process in running.values()], indent=2)
+        """Write the list. What was found by its lock is left out: the clock by which it started may have been set."""
+        processes = [*running.values(), *self._out_of_sight(running)]
+        listed = [process for process in processes if process.pid and process.name not in self._found]
+        data = json.dumps([asdict(process) for process in listed], indent=2)
         replace_durably(self.folder / "processes.json", data.encode(), mode=None)
 
-    def _url(self) -> str | None:
-        """The URL of this stack's server; None while it has none."""
-        path = self.folder / "url"
-        return path.read_text(encoding="utf-8") if path.exists() else None
+    # Starting
 
-    def _start_server(self, running: dict[str, Process]) -> None:
-        """Start a server that keeps its data, enter it into `running`, and write its URL."""
-        data = self.folder / "data"
-        data.mkdir(exist_ok=True)
-        (self.folder / "url").unlink(missing_ok=True)
+    def _ensure_server(self, running: dict[str, Process]) -> None:
+        """See that one server works on the data and answers; enter it into `running` if this process starts it.
+
+        Raises UnavailableError where a server runs that does not answer, or that does not hold the lock.
+        """
+        lock = take_lock(self._data)
+        try:
+            if lock is None or SERVER in running:
+                self._wait_for_server(running)
+                return
+            if (url := self._url()) is not None and listens(url, self.folder):
+                raise UnavailableError(
+                    f"a server listens at {redact(url)} without the lock of {self._data}: an older version started it, "
+                    "or that folder was replaced; stop that server, then run `pigeonhole up` again"
+                )
+            self._stop(list(running.values()))  # workers of a server that has ended
+            running.clear()
+            self._found.clear()
+            self._start_server(running, lock)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _wait_for_server(self, running: dict[str, Process]) -> None:
+        """Wait until the server that runs answers, and write its URL.
+
+        Raises UnavailableError if it does not answer; it is left as it is.
+        """
+        url, deadline = self._url(), time.monotonic() + SERVER_START_S
+        fault = ask(url) if url else "its address is lost"
+        while url and isinstance(fault, _MAY_PASS) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            fault = ask(url)
+        if url is None or fault is not None:
+            cure = "`pigeonhole down` stops it" if SERVER in running else "stop it where it was started"
+            raise UnavailableError(
+                f"a server works on {self._data} but does not answer ({fault}); correct that, or {cure}; "
+                f"its log: {self.folder / 'server.log'}"
+            )
+        self._write_url(url)
+
+    def _start_server(self, running: dict[str, Process], lock: int) -> None:
+        """Start a server that keeps its data and the lock, enter it into `running`, and write its URL."""
+        for name in ("url", SOCKET):
+            (self.folder / name).unlink(missing_ok=True)
         url, address = choose_address(self.folder)
-        config_path = self.folder / "server.conf"
         # It may hold the password: so it is no argument, and only its owner can read it.
-        replace_durably(config_path, server_config(address, data), mode=0o600)
-        process = running["server"] = self._start("server", [find_server_program(), str(config_path)])
-        self._record(running)  # before the server answers: two servers would destroy the data that they share
+        replace_durably(self._config, server_config(url, address, self._data), mode=0o600)
+        process = running[SERVER] = self._start(SERVER, [find_server_program(), str(self._config)], lock)
+        self._record(running)  # before the server answers, so that `down` knows it in any case
         client = connect(url)
         wait_until_ready(process, lambda: bool(client.ping()), SERVER_START_S, stop_s=SERVER_STOP_S)
-        replace_durably(self.folder / "url", url.encode(), mode=0o600)
+        self._write_url(url)
+
+    def _ensure_worker(self, name: str, device: str, running: dict[str, Process]) -> None:
+        """See that a worker holds the device; enter it into `running` if it can be seen."""
+        lock = None if name in running else take_lock(self.folder / f"{name}.lock")
+        if lock is None:
+            return
+        try:
+            running[name] = self._start(name, [sys.executable, "-m", "workers", "--device", device], lock)
+            self._record(running)
+        finally:
+            os.close(lock)
 
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
         ledger = Ledger(connect((self.folder / "url").read_text(encoding="utf-8")))
         for process in running.values():
-            if process.name != "server":
+            if process.name != SERVER:
                 is_ready = partial(_has_heartbeat, ledger, process.pid)
                 wait_until_ready(process, is_ready, WORKER_START_S, stop_s=WORKER_STOP_S)
 
-    def _start(self, name: str, command: list[str]) -> Process:
-        """Start a process with this stack's home and server, whatever the environment or a pigeonhole.toml says."""
+    def _start(self, name: str, command: list[str], lock: int) -> Process:
+        """Start a process with this stack's home and server, whatever the environment or a settings file says."""
         environment = os.environ | {"PIGEONHOLE_HOME": str(self._settings.home), **SAFE_PATH}
         environment.pop("PIGEONHOLE_SERVER_URL", None)
-        if (url := self._url()) is not None:
-            environment["PIGEONHOLE_SERVER_URL"] = url
-        return start_process(name, command, self.folder / f"{name}.log", environment)
+        if name != SERVER:
+            environment["PIGEONHOLE_SERVER_URL"] = (self.folder / "url").read_text(encoding="utf-8")
+        return start_process(name, command, self.folder / f"{name}.log", environment, lock=lock)
+
+    def _url(self) -> str | None:
+        """The URL of the server that runs, or ran last; None where none was ever started."""
+        for path, read in ((self.folder / "url", str), (self._config, url_of_config)):
+            with contextlib.suppress(FileNotFoundError):
+                if url := read(path.read_text(encoding="utf-8", errors="surrogateescape")):
+                    return url
+        return None
+
+    def _write_url(self, url: str) -> None:
+        replace_durably(self.folder / "url", url.encode(), mode=0o600)
+
+    # Stopping
 
     def _stop(self, processes: list[Process]) -> None:
         """Stop the workers, then the server."""
-        stop_processes([process for process in processes if process.name != "server"], WORKER_STOP_S)
-        stop_processes([process for process in processes if process.name == "server"], SERVER_STOP_S)
+        stop_processes([process for process in processes if process.name != SERVER], WORKER_STOP_S)
+        stop_processes([process for process in processes if process.name == SERVER], SERVER_STOP_S)
+
+    def _shut_server_down(self, running: dict[str, Process]) -> list[Process]:
+        """Shut down a server that cannot be seen, through its socket; returns it if it has ended."""
+        if not is_locked(self._data):
+            return []
+        if SERVER not in running and (url := self._url()) is not None:
+            with contextlib.suppress(redis.RedisError):
+                connect(url).shutdown()
+        deadline = time.monotonic() + SERVER_STOP_S
+        while is_locked(self._data) and time.monotonic() < deadline:  # of a seen one, a child that rewrites its file
+            time.sleep(_POLL_S)
+        if SERVER in running or is_locked(self._data):
+            return []
+        recorded = [process for process in self.processes() if process.name == SERVER]
+        return recorded or [Process(SERVER, 0, 0.0, self._log(SERVER))]
 
 
 def _has_heartbeat(ledger: Ledger, pid: int) -> bool:

@@ -7,8 +7,8 @@ from benchmarks import gpu
 from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import publish_network
 from benchmarks.throughput_ours import Subject
+from modeling.images.cores import num_cores
 from modeling.inference.classifier import Classifier
-from modeling.inference.decoders import num_cores
 from modeling.inference.engines.torch_engine import TorchEngine
 from orchestrator.contract.settings import Settings
 

@@ -148,6 +148,19 @@ def test_lists_standard_input_globs_and_single_images_are_sources_too(running_cl
     assert rows_of("in/00000/00000004.png") == [("00000004.png", None)]
 
 
+def test_a_job_whose_images_all_failed_exits_with_3_unless_that_is_allowed(running_cluster: Cluster, tmp_path: Path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    command = ("classify", str(tmp_path / "bad.png"), "--model", "digits", "--json")
+
+    failed = running_cluster.run(*command)
+    allowed = running_cluster.run(*command, "--max-failures", "100%")
+
+    assert (failed.returncode, allowed.returncode) == (3, 0)
+    assert "no image has an answer: the exit code is 3, unless --max-failures 100% allows it" in failed.stderr
+    assert running_cluster.run("wait", json.loads(failed.stdout)["job"]).returncode == 3
+    assert running_cluster.run("watch", json.loads(allowed.stdout)["job"]).returncode == 0
+
+
 def test_an_existing_output_is_replaced_only_if_that_is_asked_for(running_cluster: Cluster, tmp_path: Path):
     make_pngs(tmp_path / "in", 3)
     (tmp_path / "out.csv").write_text("mine")

@@ -1,17 +1,19 @@
 """One slice of a classify job against a real ledger, with a fake classifier."""
 
 import contextlib
+import errno
 import os
+import shutil
 import threading
 from dataclasses import replace
 
 import pytest
 import redis
 
-from modeling.errors import ModelNotFoundError
+from modeling.errors import ModelFormatError, ModelNotFoundError
 from modeling.inference.prediction import Prediction
 from modeling.metrics.calibration import Calibration
-from orchestrator.contract.jobs.listing import read_shard
+from orchestrator.contract.jobs.listing import SourceFacts, read_shard
 from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.ledger.ledger import Ledger
@@ -29,11 +31,14 @@ from tests.support.fakes import (
     write_fake_parts,
 )
 from tests.support.server import wait_until
+from workers import source_folder
+from workers.classify import read
 from workers.classify import slice as classify
 from workers.classify.journal import BATCH, IMAGE
 from workers.classify.slice import classify_slice
 from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
+from workers.leases import STALLED_EXIT_CODE
 
 pytestmark = pytest.mark.integration
 
@@ -375,13 +380,13 @@ def test_a_model_that_is_gone_stops_the_job_with_its_reason(folder, context, led
 
 
 def test_an_error_before_any_shard_is_claimed_is_shown_as_the_jobs_trouble(folder, context, ledger):
-    context.models.error = MemoryError("no room for the model")
+    context.models.error = RuntimeError("no room for the model")
 
-    with pytest.raises(MemoryError):
+    with pytest.raises(RuntimeError, match="no room"):
         classify_slice(folder.job, context)
 
     record = ledger.record(folder.job)
-    assert record.trouble == "worker w1: MemoryError: no room for the model"
+    assert record.trouble == "worker w1: RuntimeError: no room for the model"
     assert not record.ended
 
 
@@ -502,6 +507,247 @@ def test_a_shard_that_killed_too_many_workers_is_given_up(folder, context, ledge
     given_up = [row.prediction for row in rows(folder, tmp_path)]
     assert given_up == [Prediction(error_code="given_up", error="3 workers died on its shard; it was given up")] * 10
     assert (ledger.record(folder.job).shards_given_up, classifier.seen) == (3, [])
+
+
+# The worker or the storage is in trouble
+
+
+class Failing:
+    """Stands for os.open: some paths raise an error, for ever or some times."""
+
+    def __init__(self, monkeypatch, number, wanted, times=10**9):
+        self._open, self._number, self._wanted, self._left = os.open, number, wanted, times
+        monkeypatch.setattr(os, "open", self)
+        monkeypatch.setattr(read, "PAUSES_S", {"storage": (0.0, 0.0), "worker": (0.0, 0.0)})
+
+    def __call__(self, path, *args, **options):
+        if self._left and self._wanted(str(path)):
+            self._left -= 1
+            raise OSError(self._number, os.strerror(self._number), path)
+        return self._open(path, *args, **options)
+
+
+def is_image(path):
+    return path.endswith(".png")
+
+
+@pytest.fixture
+def walked(folder, tmp_path):
+    """The job, with the lister's word that its files were found in the folder."""
+    SourceFacts.of(str(tmp_path / "in"), walked=True).write(folder.path)
+    return folder
+
+
+def done_afterwards(folder, context, ledger, tmp_path):
+    """Whether the job ends as if nothing had happened."""
+    while ledger.record(folder.job).state != "finalizing":
+        classify_slice(folder.job, context)
+    return rows(folder, tmp_path) == expected(BRIGHTNESS) and ledger.record(folder.job).num_failed == 0
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_worker_that_cannot_open_images_hands_its_shards_back_and_no_row_tells_of_it(
+    walked, context, ledger, bells, tmp_path, monkeypatch, number
+):
+    with monkeypatch.context() as patch:
+        Failing(patch, number, is_image)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            classify_slice(walked.job, context)
+
+    again = ledger.claim(walked.job, "w2", 60)
+    assert (again.shard, again.attempt, ledger.record(walked.job).shards_done) == (0, 1, 0)
+    ledger.release(again)
+    assert done_afterwards(walked, context, ledger, tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_an_error_that_passes_costs_nothing(walked, context, ledger, tmp_path, monkeypatch, number):
+    Failing(monkeypatch, number, is_image, times=2)
+
+    classify_slice(walked.job, context)
+
+    assert done_afterwards(walked, context, ledger, tmp_path)
+
+
+def test_an_image_that_the_storage_cannot_read_is_a_row_if_others_can_be_read(
+    walked, context, ledger, tmp_path, monkeypatch
+):
+    Failing(monkeypatch, errno.EIO, lambda path: path.endswith("005.png"))
+
+    classify_slice(walked.job, context)
+
+    failed = Prediction(error_code="unreadable", error="the file cannot be read: Input/output error")
+    assert rows(walked, tmp_path) == expected(BRIGHTNESS, _5=failed)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN])
+def test_a_storage_that_is_away_pauses_the_job_until_it_is_back(
+    walked, context, ledger, bells, tmp_path, monkeypatch, number
+):
+    with monkeypatch.context() as patch:
+        Failing(patch, number, is_image)
+        classify_slice(walked.job, context)
+        paused = ledger.record(walked.job)
+        classify_slice(walked.job, context)
+
+    assert (paused.state, paused.paused_by, paused.num_done, bells.rung) == ("paused", "storage", 0, [])
+    assert "in is not what it was" in paused.paused_reason
+    assert ledger.record(walked.job).state == "paused"
+    assert walked.pause().reason == paused.paused_reason
+    assert done_afterwards(walked, context, ledger, tmp_path)
+    assert walked.pause() is None
+
+
+@pytest.mark.parametrize("left_behind", [None, "an empty folder", "another folder"])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_source_that_goes_away_in_the_middle_pauses_the_job_and_no_image_is_missing(
+    folder, context, ledger, classifier, bells, tmp_path, left_behind, is_list
+):
+    SourceFacts.of(str(tmp_path / "in"), walked=not is_list).write(folder.path)
+
+    def go_away(brightness):
+        classifier.before = lambda brightness: None
+        (tmp_path / "in").rename(tmp_path / "away")
+        if left_behind:
+            (tmp_path / "in").mkdir()
+        if left_behind == "another folder":
+            (tmp_path / "in" / "README").touch()
+
+    classifier.before = go_away
+    classify_slice(folder.job, context)
+    paused = ledger.record(folder.job)
+    classify_slice(folder.job, context)
+    shutil.rmtree(tmp_path / "in", ignore_errors=True)
+    (tmp_path / "away").rename(tmp_path / "in")
+
+    assert (paused.state, paused.num_failed, bells.rung) == ("paused", 0, [])
+    assert str(tmp_path / "in") in paused.paused_reason
+    assert done_afterwards(folder, context, ledger, tmp_path)
+
+
+def test_a_source_that_was_away_for_a_moment_is_read_again(walked, context, ledger, tmp_path, monkeypatch):
+    Failing(monkeypatch, errno.ENOENT, lambda path: path.endswith(("001.png", "002.png")), times=2)
+
+    classify_slice(walked.job, context)
+
+    assert done_afterwards(walked, context, ledger, tmp_path)
+
+
+def test_a_source_that_hangs_pauses_the_job_and_is_no_attempt(walked, context, ledger, server, tmp_path):
+    """The process ends itself, as its threads may hang for hours."""
+
+    def hang():
+        other = replace_ledger(context, server)
+        other.settings = context.settings.model_copy(update={"stall_s": 0.2, "lease_s": 0.5})
+        source_folder.ANSWER_S = 0.1
+        whole = os.open
+
+        def open_slowly(path, *args, **options):
+            if is_image(str(path)):
+                threading.Event().wait()
+            return whole(path, *args, **options)
+
+        os.open = open_slowly
+        classify_slice(walked.job, other)
+
+    with pytest.raises(AssertionError, match=f"exit code {STALLED_EXIT_CODE}"):
+        dies_at_step(10**9, hang, tmp_path)
+
+    record = ledger.record(walked.job)
+    assert (record.state, record.paused_reason) == ("paused", f"worker w2: {tmp_path / 'in'} does not answer")
+    assert ledger.client.hgetall("{pigeonhole}:job:" + walked.job + ":attempts") == {}
+    assert done_afterwards(walked, context, ledger, tmp_path)
+
+
+def test_a_list_in_an_empty_folder_gets_its_rows(settings, ledger, context, tmp_path):
+    (tmp_path / "empty").mkdir()
+    folder = make_job(settings, ["a.png", "b.png"], root=tmp_path / "empty", output=tmp_path / "out.csv")
+    SourceFacts.of(str(tmp_path / "empty"), walked=False).write(folder.path)
+    enter_job(folder, ledger)
+
+    classify_slice(folder.job, context)
+
+    assert read_trailer(folder.parts, 0).errors == {"missing": 2}
+
+
+def test_a_worker_that_cannot_see_the_source_leaves_the_job_to_one_that_may(walked, context, ledger, tmp_path):
+    for worker in ("w1", "w2"):
+        ledger.live_workers.heartbeat(worker, {"queues": "classify,finalize"})
+    (tmp_path / "in").rename(tmp_path / "away")
+
+    classify_slice(walked.job, context)
+    alone = ledger.record(walked.job)
+    classify_slice(walked.job, replace(context, worker="w2"))
+    both = ledger.record(walked.job)
+
+    reason = f"worker w1: does not see the folder {tmp_path / 'in'}"
+    assert (alone.state, alone.trouble, alone.paused_reason) == ("queued", reason, "")
+    assert (both.state, both.trouble, both.paused_reason) == ("paused", "", reason.replace("w1", "w2"))
+
+
+def test_a_paused_job_is_cancelled_at_once(walked, context, ledger, tmp_path):
+    (tmp_path / "in").rename(tmp_path / "away")
+    classify_slice(walked.job, context)
+
+    state = ledger.cancel(walked.job)
+    end_job(walked.job, context)
+
+    assert (state, walked.outcome().state, walked.pause()) == ("cancelling", "cancelled", None)
+
+
+def test_a_pause_outlives_a_server_that_lost_everything(walked, context, ledger, server, tmp_path):
+    (tmp_path / "in").rename(tmp_path / "away")
+    classify_slice(walked.job, context)
+    before = ledger.record(walked.job)
+    server.empty()
+
+    classify_slice(walked.job, context)
+    (tmp_path / "away").rename(tmp_path / "in")
+
+    after = ledger.record(walked.job)
+    assert (after.state, after.paused_by, after.paused_reason) == ("paused", "storage", before.paused_reason)
+    assert done_afterwards(walked, context, ledger, tmp_path)
+
+
+def test_images_that_a_source_has_lost_are_rows_also_in_a_shard_of_nothing_else(walked, context, ledger, tmp_path):
+    for number in (0, 4, 5, 6, 7):
+        (tmp_path / "in" / f"{number:03d}.png").unlink()
+
+    classify_slice(walked.job, context)
+
+    record = ledger.record(walked.job)
+    assert (record.state, record.num_done, record.num_failed) == ("finalizing", 10, 5)
+    assert read_trailer(walked.parts, 1).errors == {"missing": 4}
+
+
+def test_a_worker_without_descriptors_hands_a_part_to_another(walked, context, ledger, tmp_path, monkeypatch):
+    monkeypatch.setattr(classify, "DISK_RETRY_S", 0.0)
+    with monkeypatch.context() as patch:
+        Failing(patch, errno.EMFILE, lambda path: path.endswith(".tmp"))
+        with pytest.raises(OSError, match="Too many open files"):
+            classify_slice(walked.job, context)
+
+    record = ledger.record(walked.job)
+    assert record.trouble == f"cannot write to {walked.parts}: Too many open files"
+    assert ledger.claim(walked.job, "w2", 60).attempt == 1
+
+
+def test_a_model_that_cannot_be_opened_for_want_of_descriptors_is_no_error_of_the_job(walked, context, ledger):
+    def fail():
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError as err:
+            raise ModelFormatError("model.json: cannot be read (Too many open files)") from err
+
+    try:
+        fail()
+    except ModelFormatError as err:
+        context.models.error = err
+
+    with pytest.raises(ModelFormatError):
+        classify_slice(walked.job, context)
+
+    assert ledger.record(walked.job).state == "queued"
 
 
 # Every step

@@ -86,14 +86,14 @@ def test_a_job_that_was_never_entered_is_not_known(ledger):
         ledger.cancel(JOB), ledger.need(JOB, 1), ledger.renew(JOB, [Claim(JOB, 3, 1, 1)], 1),
         ledger.commit(Claim(JOB, 3, 1, 1), num_rows=1, num_failed=0), ledger.release(Claim(JOB, 3, 1, 1)),
         ledger.take_finalize_lease(JOB, "w1", 1), ledger.renew_finalize_lease(JOB, 1, 1), ledger.owner_of_output("/o"),
-        ledger.job_of_submission("k"),
+        ledger.job_of_submission("k"), ledger.pause(JOB, "why", by="storage"), ledger.unpause(JOB, by="storage"),
     ]  # fmt: skip
     ledger.report_progress(JOB, "{}")
     ledger.finish(JOB, "succeeded", output="/o")
 
     assert answers == [
         None, set(), "unknown", "unknown", "unknown", "rebuild", ("unknown", {3}), ("unknown", ""), False,
-        ("unknown", None), False, None, None,
+        ("unknown", None), False, None, None, "unknown", "unknown",
     ]  # fmt: skip
     assert keys(ledger) == []
 
@@ -367,6 +367,130 @@ def test_one_failure_too_many_in_the_last_shard_stops_the_job_too(ledger):
     enter(ledger, 1, limit=0)
 
     assert commit(ledger, claim(ledger), num_failed=1) == ("committed", "cancelling")
+
+
+def paused(ledger, **changes):
+    """The job's state, who paused it, and why."""
+    record = ledger.record(JOB)
+    return record.state, record.paused_by, record.paused_reason
+
+
+def test_a_paused_job_gives_no_shard_and_takes_those_in_work(ledger):
+    enter(ledger, 3)
+    first, second = claim(ledger), claim(ledger)
+
+    state = ledger.pause(JOB, "why", by="operator")
+
+    assert (state, paused(ledger)) == ("paused", ("paused", "operator", "why"))
+    assert ledger.record(JOB).paused_ms > 0
+    assert ledger.claim(JOB, "w2", LONG_S) == "paused"
+    assert ledger.renew(JOB, [first, second], LONG_S) == ("paused", set())
+    assert commit(ledger, first) == ("committed", "paused")
+    assert ledger.release(second)
+    assert ledger.unpause(JOB, by="operator") == "running"
+    assert paused(ledger) == ("running", "", "")
+    assert claim(ledger).shard == second.shard
+
+
+def test_a_job_that_was_paused_before_it_began_is_queued_again(ledger):
+    enter(ledger, 1)
+    ledger.pause(JOB, "why", by="storage")
+
+    assert ledger.unpause(JOB, by="storage") == "queued"
+
+
+def test_a_pause_is_lifted_only_by_who_paused(ledger):
+    enter(ledger, 1)
+    ledger.pause(JOB, "I need the machine", by="operator")
+
+    again = ledger.pause(JOB, "the share is away", by="storage")
+
+    assert (again, ledger.unpause(JOB, by="storage")) == ("paused", "paused")
+    assert paused(ledger) == ("paused", "operator", "I need the machine")
+
+
+def test_a_job_is_paused_once_no_worker_that_could_do_it_sees_its_source(ledger):
+    enter(ledger, 2)
+    workers = ["w1", "w2"]
+
+    one = ledger.pause(JOB, "w1: away", by="storage", worker="w1", workers=workers)
+    trouble = ledger.record(JOB).trouble
+    both = ledger.pause(JOB, "w2: away", by="storage", worker="w2", workers=workers)
+
+    assert (one, trouble, both) == ("queued", "w1: away", "paused")
+    assert (paused(ledger), ledger.record(JOB).trouble) == (("paused", "storage", "w2: away"), "")
+
+
+def test_a_worker_that_claims_sees_the_source_again(ledger):
+    enter(ledger, 2)
+    workers = ["w1", "w2"]
+    ledger.pause(JOB, "w1: away", by="storage", worker="w1", workers=workers)
+    claim(ledger, "w1")
+
+    assert ledger.pause(JOB, "w2: away", by="storage", worker="w2", workers=workers) == "running"
+
+
+def test_lifting_a_pause_forgets_who_did_not_see_the_source(ledger):
+    enter(ledger, 2)
+    ledger.pause(JOB, "away", by="storage", worker="w1", workers=["w1"])
+    ledger.unpause(JOB, by="storage")
+
+    assert ledger.pause(JOB, "away", by="storage", worker="w2", workers=["w1", "w2"]) == "queued"
+
+
+def test_the_last_commit_ends_a_pause(ledger):
+    enter(ledger, 1)
+    last = claim(ledger)
+    ledger.pause(JOB, "why", by="storage")
+
+    assert commit(ledger, last) == ("committed", "finalizing")
+    assert paused(ledger) == ("finalizing", "", "")
+
+
+def test_a_paused_job_can_be_cancelled(ledger):
+    enter(ledger, 1)
+    ledger.pause(JOB, "why", by="storage")
+
+    assert ledger.cancel(JOB) == "cancelling"
+    assert (paused(ledger), ledger.need(JOB, LONG_S)) == (("cancelling", "", ""), "end")
+
+
+@pytest.mark.parametrize("end", ["finalizing", "cancelling", "succeeded"])
+def test_a_job_that_ends_is_not_paused(ledger, end):
+    enter(ledger, 1)
+    if end == "cancelling":
+        ledger.cancel(JOB)
+    else:
+        commit(ledger, claim(ledger))
+    if end == "succeeded":
+        ledger.finish(JOB, "succeeded")
+
+    assert (ledger.pause(JOB, "why", by="operator"), ledger.unpause(JOB, by="operator")) == (end, end)
+
+
+def test_a_paused_job_needs_a_look_now_and_then_if_the_storage_paused_it(ledger):
+    enter(ledger, 1)
+    ledger.pause(JOB, "why", by="storage")
+    at_once = ledger.need(JOB, LONG_S)
+    ledger.client.hset("{pigeonhole}:job:" + JOB, "look_at", 1)
+
+    assert (at_once, ledger.need(JOB, LONG_S), ledger.need(JOB, LONG_S)) == ("nothing", "look", "nothing")
+
+
+def test_a_job_that_an_operator_paused_needs_nothing(ledger):
+    enter(ledger, 1)
+    ledger.pause(JOB, "why", by="operator")
+    ledger.client.hset("{pigeonhole}:job:" + JOB, "look_at", 1)
+
+    assert ledger.need(JOB, LONG_S) == "nothing"
+
+
+def test_a_job_whose_lister_dies_while_it_is_paused_needs_its_listing_finished(ledger):
+    enter(ledger, 1, listed=False)
+    ledger.pause(JOB, "why", by="storage")
+    ledger.client.hset("{pigeonhole}:job:" + JOB, "lister_until", 1)
+
+    assert ledger.need(JOB, LONG_S) == "lister"
 
 
 def test_a_cancel_stops_claims_and_is_returned_by_renewals(ledger):
@@ -697,6 +821,31 @@ def test_a_cancel_is_remembered_by_the_folder(ledger, folder):
     restore_job(folder, ledger)
 
     assert ledger.record(folder.job).state == "cancelling"
+
+
+@pytest.mark.parametrize("done", [(), None], ids=["unfinished", "finished"])
+def test_a_pause_is_remembered_by_the_folder(ledger, folder, done):
+    write_fake_parts(folder, done)
+    folder.write_pause("operator", "until tonight")
+
+    restore_job(folder, ledger, replace=True)
+
+    record = ledger.record(folder.job)
+    if done is None:
+        assert (record.state, record.paused_by) == ("finalizing", "")
+    else:
+        assert (record.state, record.paused_by, record.paused_reason) == ("paused", "operator", "until tonight")
+        assert record.paused_ms == pytest.approx(time.time() * 1000, abs=60_000)
+        assert ledger.unpause(folder.job, by="operator") == "running"
+
+
+def test_a_cancel_counts_for_more_than_a_pause_in_the_folder(ledger, folder):
+    folder.write_pause("storage", "away")
+    folder.request_cancel()
+
+    restore_job(folder, ledger, replace=True)
+
+    assert (ledger.record(folder.job).state, ledger.record(folder.job).paused_by) == ("cancelling", "")
 
 
 def test_too_many_failures_are_remembered_by_the_parts(ledger, settings, tmp_path):

@@ -23,7 +23,7 @@ def rows_of(shard: int) -> tuple[int, int]:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Workers claim, write parts, commit, hand back and die; the listing grows; the server forgets."""
+    """Workers claim, write parts, commit, hand back and die; the listing grows; jobs pause; the server forgets."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -37,6 +37,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.on_disk: set[int] = set()  # shards whose part is written: the truth
         self.verdicts: list[int] = []  # shards, once for each commit that was accepted
         self.highest_fence = 0
+        self.before_pause = ""
         self.forget()
 
     def forget(self) -> None:
@@ -63,7 +64,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         answer = self.ledger.extend(JOB, self.num_shards, images, listed=self.listed)
 
-        if self.state == "running" and self.complete:
+        if self.state in ("running", "paused") and self.complete:
             self.state = "finalizing"
         assert answer == self.state
 
@@ -102,6 +103,20 @@ class LedgerMachine(RuleBasedStateMachine):
         """When each lease runs out, as the server sorts them."""
         leases = self.ledger.client.zrange("{pigeonhole}:job:" + JOB + ":leases", 0, -1, withscores=True)
         return {int(shard): (score, shard) for shard, score in leases}
+
+    @rule(by=st.sampled_from(["storage", "operator"]))
+    def pause(self, by: str) -> None:
+        if self.state in ("queued", "running"):
+            self.before_pause, self.paused_by, self.state = self.state, by, "paused"
+
+        assert self.ledger.pause(JOB, "why", by=by) == self.state
+
+    @rule(by=st.sampled_from(["storage", "operator"]))
+    def unpause(self, by: str) -> None:
+        if self.state == "paused" and self.paused_by == by:
+            self.state = self.before_pause
+
+        assert self.ledger.unpause(JOB, by=by) == self.state
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -187,6 +202,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def counts_are_those_of_the_shards_that_are_done(self) -> None:
         record = self.ledger.record(JOB)
+        assert record.paused_by == (self.paused_by if self.state == "paused" else "")
         assert (record.state, record.listed, record.num_shards) == (self.state, self.listed, self.num_shards)
         assert record.shards_done == len(self.done)
         assert record.num_done == sum(rows_of(shard)[0] for shard in self.done)
@@ -211,6 +227,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """After any events, workers can finish the job."""
         self.extend(0 if self.num_shards else 1, True)
+        self.unpause("storage")
+        self.unpause("operator")
         for claim in self.claims:
             self.ledger.release(claim)
         while isinstance(claim := self.ledger.claim(JOB, "last", LONG_S), Claim):

@@ -123,9 +123,8 @@ def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
     assert second[1] != first[1]
 
     (folder / "url").unlink()  # as an `up` leaves it that was killed before it wrote that down
-    third = home.up()
-    assert not {pid for _, pid in third} & {pid for _, pid in second}
-    wait_until(lambda: not psutil.pid_exists(second[0][1]), what="the system has reaped the earlier server")
+    assert home.up() == second
+    assert home.settings.find_server_url() == f"unix://{folder}/server.sock"
 
     assert json.loads(home.run_ok("down", "--json")) == ["server", "worker-cpu"]
     assert home.everyone() == []
@@ -134,6 +133,46 @@ def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
+
+
+def test_no_second_server_is_started_on_the_data_of_one_that_lives(home: Home):
+    first, folder = home.up(), home.settings.stack
+    records = json.loads((folder / "processes.json").read_bytes())
+    (folder / "processes.json").write_text(json.dumps([each | {"started": each["started"] + 3} for each in records]))
+
+    assert home.up() == first  # the clock was set
+
+    (folder / "processes.json").unlink()
+    (folder / "url").unlink()
+    assert home.up() == first  # the list is lost
+
+    shutil.move(folder / "data", folder / "moved")
+    refused = home.run("up")
+    assert (refused.returncode, refused.stderr.count("\n")) == (69, 1)
+    assert f"a server listens at unix://{folder}/server.sock without the lock of {folder}/data" in refused.stderr
+    (folder / "data").rmdir()
+    shutil.move(folder / "moved", folder / "data")
+
+    assert json.loads(home.run_ok("down", "--json")) == ["server", "worker-cpu"]
+    assert home.everyone() == []
+
+
+def test_a_server_of_another_pid_namespace_is_found_by_its_lock_and_stopped_through_its_socket(home: Home):
+    inside = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", *COMMAND]
+    environment = os.environ | {"PIGEONHOLE_HOME": str(home.path), "CUDA_VISIBLE_DEVICES": ""}
+    if subprocess.run([*inside, "--version"], env=environment, capture_output=True).returncode:
+        pytest.skip("this machine has no namespaces for its users")
+    first = home.up()
+
+    again = subprocess.run([*inside, "up", "--json"], env=environment, capture_output=True, text=True)
+    stopped = subprocess.run([*inside, "down"], env=environment, capture_output=True, text=True)
+
+    assert [(process["name"], process["pid"]) for process in json.loads(again.stdout)] == first
+    assert (stopped.returncode, stopped.stderr.count("\n")) == (69, 1)
+    assert "cannot stop worker-cpu" in stopped.stderr
+    wait_until(lambda: not psutil.pid_exists(first[0][1]), what="the system has reaped the server")
+    assert json.loads(home.run_ok("down", "--json")) == ["worker-cpu"]
+    assert home.everyone() == []
 
 
 def test_a_home_too_far_down_for_a_socket_has_a_server_with_a_password_on_loopback(far_home: Home, tmp_path: Path):

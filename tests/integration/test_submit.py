@@ -1,5 +1,7 @@
 """Submitting from Python with a real server and no worker: the order of the checks, each made once."""
 
+import errno
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,14 @@ import pytest
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelVersion
 from modeling.training.request import TrainOptions
-from orchestrator.contract.errors import UnavailableError, UsageError
-from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
+from orchestrator.contract.errors import PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.jobs import job_folder as job_folder_module
+from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs, all_jobs
+from orchestrator.contract.jobs.listing import ListingWriter
 from orchestrator.contract.jobs.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs import prepare as prepare_module
+from orchestrator.jobs import submit as submit_module
 from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
 from orchestrator.jobs.submit import JobClient, Submission
@@ -118,6 +123,67 @@ def test_without_a_worker_standard_input_is_not_read(
     with pytest.raises(UnavailableError, match="no worker listens to the queue 'classify'"):
         client.submit(prepare(client.settings, ClassifySpec("-", "digits", idempotency_key="monday")))
     assert all_jobs(client.settings) == []
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
+    """A method that fails as on a full disk."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/disk")
+
+    monkeypatch.setattr(target, name, fail)
+
+
+_WRITES = [(job_folder_module, "replace_durably"), (job_folder_module, "sync"), (JobFolder, "activate")]
+_LISTS = [(ListingWriter, "add"), (ListingWriter, "publish"), (ListingWriter, "close")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "name"),
+    [*(("classify", *write) for write in _WRITES + _LISTS), *(("train", *write) for write in _WRITES)],
+)
+def test_a_submission_that_the_disk_refuses_leaves_no_job_no_folder_and_no_entry(
+    client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch, kind: str, target: object, name: str
+):
+    spec = (
+        ClassifySpec("digits", "digits", output=Path("out.csv"), shard_size=1, idempotency_key="monday")
+        if kind == "classify"
+        else TrainSpec(Path("digits"), "mine", {}, idempotency_key="monday")
+    )
+    with monkeypatch.context() as broken:
+        fail_once(broken, target, name)
+        broken.setattr(submit_module, "EXTEND_EVERY_S", -1.0)  # every shard is entered at once
+
+        with pytest.raises(PigeonholeError, match=r"^nothing was submitted: No space left on device: '/full/disk'; "):
+            submit(client, spec)
+
+    assert all_jobs(client.settings) == active_jobs(client.settings) == []
+    assert list(client.settings.jobs.iterdir()) == []
+    assert client.ledger.active() == set()
+    assert client.ledger.client.keys("*:job:*") == client.ledger.client.keys("*:submission:*") == []
+    assert client.ledger.owner_of_output(str(Path.cwd() / "out.csv")) is None
+    assert not submit(client, spec).existed  # the disk has space again
+
+
+def test_a_listing_that_fails_after_a_worker_has_begun_ends_the_job_with_the_reason(
+    client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+):
+    def claim_then_fail(self: ListingWriter, *_: object) -> None:
+        [job] = client.ledger.active()
+        client.ledger.extend(job, 1, 1, listed=False)
+        assert not isinstance(client.ledger.claim(job, "a-worker", 5), str)
+        raise OSError(errno.EIO, "Input/output error", "/bad/disk")
+
+    monkeypatch.setattr(ListingWriter, "close", claim_then_fail)
+
+    with pytest.raises(PigeonholeError, match=r"^job c\S+ ends: Input/output error: '/bad/disk'; check that disk"):
+        submit(client, ClassifySpec("digits", "digits"))
+
+    [job] = all_jobs(client.settings)
+    record = client.ledger.record(job)
+    assert record is not None
+    assert record.state == "cancelling"
+    assert "ended early: Input/output error: '/bad/disk'" in record.error
 
 
 def test_the_size_of_shards_is_measured_when_all_else_is_checked(

@@ -80,6 +80,21 @@ def test_every_idle_worker_gets_a_doorbell(swept, folder):
     assert swept(idle=3) == [("classify", folder.job)] * 3
 
 
+def test_a_paused_job_costs_no_doorbell_until_somebody_should_look_for_its_source(swept, folder, ledger):
+    ledger.pause(folder.job, "away", by="storage")
+    at_once = swept(idle=3)
+    ledger.client.hset("{pigeonhole}:job:" + folder.job, "look_at", 1)
+
+    assert (at_once, swept(idle=3), swept(idle=3)) == ([], [("classify", folder.job)] * 3, [])
+
+
+def test_somebody_looks_for_the_source_of_a_paused_job_also_if_all_are_busy(swept, folder, ledger):
+    ledger.pause(folder.job, "away", by="storage")
+    ledger.client.hset("{pigeonhole}:job:" + folder.job, "look_at", 1)
+
+    assert swept(idle=0) == [("classify", folder.job)]
+
+
 def test_one_worker_at_a_time_sweeps(ledger):
     first = ledger.live_workers.take_sweep("w1")
     second = ledger.live_workers.take_sweep("w2")

@@ -1,7 +1,9 @@
-"""Workers that die, are stopped, or read an image that kills them."""
+"""Workers that die, are stopped, read an image that kills them, run out of files, or lose sight of their images."""
 
 import json
 import os
+import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -189,6 +191,58 @@ def test_an_image_that_kills_its_worker_is_found_and_answered_and_its_mates_keep
     assert [(row.path, row.prediction.error_code) for row in rows if not row.prediction.ok] == [
         ("00000/00000021.png", "crashed_worker")
     ]
+
+
+def test_a_job_whose_source_is_away_is_paused_and_ends_byte_for_byte_the_same_once_it_is_back(
+    running_cluster: Cluster, tmp_path: Path, photographs: Path, undisturbed: Path
+):
+    source, away = tmp_path / "in", tmp_path / "away"
+    shutil.copytree(photographs, source, copy_function=os.link)
+    job = submit_slow_job(running_cluster, source, tmp_path / "out.csv")
+    running_cluster.wait_for(job, 16)
+
+    source.rename(away)
+    wait_until(lambda: running_cluster.record(job).state == "paused", what="the job is paused")
+    source.mkdir()  # as a share leaves it that is not mounted
+    wait_until(lambda: "is empty" in running_cluster.record(job).paused_reason, what="the empty folder is noticed")
+
+    waited = running_cluster.run("wait", job, "--timeout", "0.1")
+    make_pngs(tmp_path / "other", 20)
+    other = running_cluster.submit("classify", str(tmp_path / "other"), "--model", "digits")
+    assert running_cluster.outcome(other).state == "succeeded"
+    facts = json.loads(running_cluster.run_ok("status", job, "--json"))
+    assert (facts["state"], facts["paused_by"], facts["num_failed"]) == ("paused", "storage", 0)
+    assert facts["paused_reason"] in running_cluster.run_ok("status", job)
+    assert f"{source} is empty; is its share mounted?" in waited.stderr
+    assert (waited.returncode, "paused" in running_cluster.run_ok("jobs", "--active")) == (124, True)
+    assert running_cluster.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:leases") == 0
+
+    source.rmdir()
+    away.rename(source)
+
+    assert running_cluster.outcome(job).state == "succeeded"
+    assert (tmp_path / "out.csv").read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_worker_without_file_descriptors_says_so_and_costs_its_job_nothing(
+    running_cluster: Cluster, tmp_path: Path, photographs: Path, undisturbed: Path
+):
+    [worker] = running_cluster.workers
+    [child] = [
+        process
+        for process in psutil.Process(worker.process.pid).children()
+        if "spawn_main" in " ".join(process.cmdline())
+    ]
+    job = submit_slow_job(running_cluster, photographs, tmp_path / "out.csv")
+    running_cluster.wait_for(job, 16)
+
+    before = resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    wait_until(lambda: "Too many open files" in running_cluster.record(job).trouble, what="the worker says so")
+    resource.prlimit(child.pid, resource.RLIMIT_NOFILE, before)
+
+    assert running_cluster.outcome(job).state == "succeeded"
+    assert (tmp_path / "out.csv").read_bytes() == undisturbed.read_bytes()
+    assert child.is_running()
 
 
 def test_lost_and_doubled_doorbells_and_a_second_finalize_change_nothing(shared_cluster: Cluster, tmp_path: Path):

@@ -127,3 +127,13 @@ def test_a_file_of_the_same_name_in_another_unicode_form_is_found(tmp_path):
     )
     assert other_unicode_form(tmp_path, unicodedata.normalize("NFD", "épée.png")) is None
     assert other_unicode_form(tmp_path, "epee.png") is None
+
+
+def test_each_folder_of_a_path_may_have_another_unicode_form(tmp_path):
+    nfc, nfd = unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")
+    (tmp_path / nfc / nfd).mkdir(parents=True)
+    (tmp_path / nfc / nfd / f"{nfd}.png").touch()
+
+    assert other_unicode_form(tmp_path, f"{nfc}/{nfc}/{nfc}.png") == f"{nfc}/{nfd}/{nfd}.png"
+    assert other_unicode_form("/", f"{tmp_path}/{nfd}/{nfd}/{nfd}.png") == f"{tmp_path}/{nfc}/{nfd}/{nfd}.png"
+    assert other_unicode_form(tmp_path, f"{nfc}/{nfc}/{nfc}.jpg") is None

@@ -56,6 +56,14 @@ def make_class_folders(root: Path, per_class: int = 20) -> Path:
     return root
 
 
+def touch(root: Path, *names: str) -> Path:
+    """Empty files below `root`, with their folders."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
 def idx_bytes(array: np.ndarray) -> bytes:
     header = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return header + array.astype(np.uint8).tobytes()

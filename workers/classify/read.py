@@ -3,10 +3,12 @@
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from functools import partial
 
-from modeling.errors import ImageError
+from modeling.data.lists.faults import MISSING, hint
+from modeling.errors import ImageError, trouble_of
 from modeling.names import text_to_path
 
 _CODES = {
@@ -19,10 +21,27 @@ _CODES = {
 }
 
 
-class ImageReader:
-    """Reads images below `root`; a path or a symlink that leads out of it is an error unless links are followed."""
+# Pauses before an image is tried again, after an error that says nothing about the image.
+PAUSES_S = {"storage": (0.1, 0.3, 1.0), "worker": (0.1, 0.3, 1.0, 2.0)}
 
-    def __init__(self, root: str, *, follow_symlinks: bool, max_file_bytes: int) -> None:
+
+class ImageReader:
+    """Reads images below `root`; a path or a symlink that leads out of it is an error unless links are followed.
+
+    last_read: the image that was read last of each device, by its number.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        follow_symlinks: bool,
+        max_file_bytes: int,
+        on_storage_error: Callable[[], None] = lambda: None,
+    ) -> None:
+        """on_storage_error: called where the storage still fails after pauses; what it raises ends the reading."""
+        self.last_read: dict[int, str] = {}
+        self._on_storage_error = on_storage_error
         self._root = text_to_path(root)
         self._real_root = os.path.realpath(self._root)
         self._follow = follow_symlinks
@@ -36,20 +55,48 @@ class ImageReader:
     def read(self, path: str) -> bytes:
         """The bytes of the file `path`, relative to the root.
 
-        Raises ImageError: missing, permission, outside_root, not_a_file, too_large or unreadable.
+        Errors of the storage and of the worker are tried again; `modeling.errors` says which these are.
+
+        Raises:
+            ImageError: missing, permission, outside_root, not_a_file, too_large or unreadable.
+            OSError: this process cannot open files now; that is no error of the image.
         """
         try:
-            descriptor = self._open(os.path.join(self._root, path))  # noqa: PTH118 a str keeps the bytes of a name
+            return self._read(path)
         except (OSError, ValueError) as err:
-            raise _image_error(err) from err
+            return self._read_again(path, err)
+
+    def _read(self, path: str) -> bytes:
+        descriptor = self._open(os.path.join(self._root, path))  # noqa: PTH118 a str keeps the bytes of a name
         try:
             facts = os.fstat(descriptor)
             self._check(facts)
-            return _read_whole(descriptor, facts.st_size)
-        except OSError as err:
-            raise _image_error(err) from err
+            data = _read_whole(descriptor, facts.st_size)
         finally:
             os.close(descriptor)
+        self.last_read[facts.st_dev] = path
+        return data
+
+    def _read_again(self, path: str, err: OSError | ValueError) -> bytes:
+        """Try an image again that gave `err`, as long as that can be another's trouble."""
+        num_pauses = 0
+        while (trouble := trouble_of(err)) and num_pauses < len(PAUSES_S[trouble]):
+            time.sleep(PAUSES_S[trouble][num_pauses])
+            num_pauses += 1
+            try:
+                return self._read(path)
+            except (OSError, ValueError) as again:
+                err = again
+        if trouble == "worker":
+            raise err
+        if trouble == "storage":
+            self._on_storage_error()
+        error = _image_error(err)
+        raise self._explained(error, path) if error.code == MISSING else error from err
+
+    def _explained(self, error: ImageError, path: str) -> ImageError:
+        """A missing file's error, with what the path suggests, such as another Unicode form of the name."""
+        return ImageError(error.code, error.message + hint(self._root, path))
 
     def _check(self, facts: os.stat_result) -> None:
         """Raises ImageError if it is not a regular file, or too large."""
@@ -88,6 +135,15 @@ class ImageReader:
         return real == self._real_root or real.startswith(self._real_root.rstrip("/") + "/")
 
 
+def read_code(reader: ImageReader, path: str) -> str | None:
+    """The error code that reading an image gives; None if it can be read."""
+    try:
+        reader.read(path)
+    except ImageError as err:
+        return err.code
+    return None
+
+
 def _read_whole(descriptor: int, size: int) -> bytes:
     """The bytes of a file of `size` bytes, in one system call for nearly every file."""
     data = os.read(descriptor, size)
@@ -102,7 +158,7 @@ def _image_error(err: OSError | ValueError) -> ImageError:
         return ImageError(*_CODES[err.errno])
     if isinstance(err, ValueError):
         return ImageError("missing", f"no file can have this name: {err}")
-    return ImageError("unreadable", f"the file cannot be read: {err.strerror or err!r}")
+    return ImageError("unreadable", f"the file cannot be read: {err.strerror or err}")
 
 
 def _kind(mode: int) -> str:

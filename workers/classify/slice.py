@@ -12,11 +12,10 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from modeling.errors import ImageError, ModelingError
+from modeling.errors import ImageError, ModelingError, trouble_of
 from modeling.inference.decoders import Source
 from modeling.inference.pipeline import BatchResult, predict_units
 from modeling.inference.prediction import Prediction
-from modeling.names import text_to_path
 from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_shard
@@ -27,20 +26,18 @@ from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.journal import BATCH, CAREFUL_FROM_ATTEMPT, IMAGE, POISON_DEATHS, Journal, Notes
 from workers.classify.open_shard import Commits, OpenShard
-from workers.classify.read import ImageReader
+from workers.classify.source import JobSource
 from workers.context import WorkerContext
 from workers.leases import Leases
+from workers.source_folder import StorageAwayError
 
 logger = logging.getLogger(__name__)
 
 MAX_ERRORS = 3  # attempts at a shard that end in an unexpected error; then the job fails with that error
 BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 DISK_RETRY_S = 2.0
+WRITES_BEFORE_HAND_BACK = 3  # attempts to write a part by a worker that lacks files or memory
 DRAIN_GRACE_S = 8.0  # a stopping worker finishes a shard within this time, or hands it back
-
-
-class InputNotVisibleError(Exception):
-    """This worker cannot see the job's images; another worker may."""
 
 
 class HandBack(Exception):  # noqa: N818 control flow, not an error
@@ -60,32 +57,52 @@ def classify_slice(job: str, context: WorkerContext) -> None:
             more = ClassifySlice(context, folder, request, leases).run()
         except HandBack:
             logger.info("job %s: handing back unfinished shards", job)
-        except InputNotVisibleError as err:
-            logger.error("job %s: %s", job, err)  # noqa: TRY400 the message says everything
-            ledger.report_trouble(job, str(err))
+        except StorageAwayError as err:
+            leases.state = _pause(job, context, err)
             more = False  # other workers ring for the job, and the sweep rings again for this one
         except (ModelingError, IntegrityError, MessageError, UnicodeError) as err:
+            if trouble_of(err):
+                raise
             logger.exception("job %s cannot continue", job)
             leases.state = ledger.cancel(job, reason=str(err))
-        except SERVER_ERRORS:
-            leases.abandon()  # the server was away for too long; that is no error of the job
-            raise
         except Exception as err:
-            reason = f"{type(err).__name__}: {err}"[:500]
-            if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
-                leases.state = ledger.cancel(job, reason=reason)
-            else:
-                with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised below
-                    context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
-            leases.abandon()  # so that the attempt counts: a shard that breaks every worker must not be tried forever
-            if context.device != "cpu":
-                logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
-                os._exit(BROKEN_DEVICE_EXIT_CODE)
-            raise
-    if not leases.job_goes_on:
+            trouble = trouble_of(err)
+            if isinstance(err, SERVER_ERRORS) and trouble != "worker":
+                leases.abandon()  # the server was away for too long; that is no error of the job
+            elif trouble is None:
+                _count_attempt(job, context, leases, err)
+            raise  # with any other trouble this worker hands its shards back, and waits
+    if leases.state == "paused":
+        logger.info("job %s is paused", job)
+    elif not leases.job_goes_on:
         context.ring(FINALIZE, job)
     elif more:
         context.ring(CLASSIFY, job)
+
+
+def _pause(job: str, context: WorkerContext, err: StorageAwayError) -> str:
+    """Leave the job to workers that see its source, or pause it if there are none; returns its state."""
+    reason = f"worker {context.worker}: {err}"
+    logger.error("job %s: %s", job, reason)
+    able = context.ledger.live_workers.listeners(CLASSIFY)
+    return context.recovering_ledger.pause(job, reason, by="storage", worker=context.worker, workers=able)
+
+
+def _count_attempt(job: str, context: WorkerContext, leases: Leases, err: Exception) -> None:
+    """Let the leases run out, so that the attempt counts: a shard that breaks every worker must not be tried forever.
+
+    On a device other than the CPU this process ends.
+    """
+    reason = f"{type(err).__name__}: {err}"[:500]
+    if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
+        leases.state = context.recovering_ledger.cancel(job, reason=reason)
+    else:
+        with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised by the caller
+            context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
+    leases.abandon()
+    if context.device != "cpu":
+        logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
+        os._exit(BROKEN_DEVICE_EXIT_CODE)
 
 
 class ClassifySlice:
@@ -97,21 +114,16 @@ class ClassifySlice:
         self._folder = folder
         self._request = request
         self._leases = leases
-        self._check_root()
+        leases.on_stall = self._pause_if_source_hangs
+        self._source = JobSource(context, folder, request)
         self._classifier = context.models.get(request.model, request.precision)
-        self._reader = ImageReader(
-            request.root, follow_symlinks=request.follow_symlinks, max_file_bytes=context.settings.max_file_bytes
-        )
+        self._reader = self._source.reader
         self._deadline: float | None = None  # set at the first claim: a process's first decoder takes seconds to start
         self._draining_since: float | None = None
+        self._failed_writes = 0  # in a row
         self._open: deque[OpenShard] = deque()
         self._risky: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
-
-    def _check_root(self) -> None:
-        """Raises InputNotVisibleError where this machine does not see the images: another worker must read them."""
-        if not os.path.isdir(text_to_path(self._request.root)):  # noqa: PTH112 the name may not be UTF-8
-            raise InputNotVisibleError(f"worker {self._context.worker} does not see the folder {self._request.root}")
 
     def run(self) -> bool:
         """Claim, predict and commit, one shard after another, reading ahead into the next.
@@ -150,6 +162,8 @@ class ClassifySlice:
         """The next shard to work on; None when the slice is over."""
         while not self._is_over():
             claim = self._ledger.claim(self._request.job, self._context.worker, self._context.settings.lease_s)
+            if claim == "paused" and self._end_pause():
+                continue
             if isinstance(claim, str):
                 self._more = False
                 if claim != "none":
@@ -161,6 +175,20 @@ class ClassifySlice:
                 paths = read_shard(self._folder.path, claim.shard)
                 return OpenShard(claim, paths, decides)
         return None
+
+    def _pause_if_source_hangs(self) -> None:
+        """Called when this process is about to end: a storage that does not answer is no attempt at a shard."""
+        try:
+            self._source.look()
+        except StorageAwayError as err:
+            _pause(self._request.job, self._context, err)
+            for claim in self._leases.held():
+                self._context.ledger.release(claim)
+
+    def _end_pause(self) -> bool:
+        """Let the job go on if it was paused because its source was away, and this worker sees it."""
+        self._source.look()
+        return self._ledger.unpause(self._request.job, by="storage") != "paused"
 
     def _is_over(self) -> bool:
         """Whether no further shard should be claimed."""
@@ -208,6 +236,8 @@ class ClassifySlice:
 
     def _commit(self, shard: OpenShard, *, given_up: bool = False) -> None:
         """Write the part unless it exists, then commit what is on the disk; repeat until a whole part is there."""
+        if not self._source.confirms(shard.rows):
+            raise HandBack
         while not (self._write(shard, given_up=given_up) and self._commit_if_written(shard.claim)):
             self._raise_if_stopped()
 
@@ -228,8 +258,12 @@ class ClassifySlice:
             logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
             trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
             self._ledger.report_trouble(self._request.job, trouble)
+            self._failed_writes += 1
+            if trouble_of(err) == "worker" and self._failed_writes >= WRITES_BEFORE_HAND_BACK:
+                raise  # another worker may be able to
             time.sleep(DISK_RETRY_S)
             return False
+        self._failed_writes = 0
         return True
 
     def _commit_written(self, claim: Claim, trailer: PartTrailer) -> None:

@@ -7,7 +7,7 @@ bytes, the same model version and the same outcome.
 import logging
 from datetime import UTC, datetime
 
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.names import path_to_text
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import PigeonholeError
@@ -55,7 +55,9 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
     except TransientDiskError as err:
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err))
-    except (PigeonholeError, ModelingError, UnicodeError) as err:  # none of them passes when it is tried again
+    except (PigeonholeError, ModelingError, UnicodeError) as err:
+        if trouble_of(err):
+            raise  # this worker waits, and tries again
         logger.exception("job %s cannot be published", folder.job)
         return make_outcome("failed", record, error=str(err))
     return None

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, target_of, write_durable
+from modeling.errors import TROUBLE_OF_ERRNO
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
+from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import IntegrityError, PigeonholeError
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
@@ -28,7 +30,7 @@ from orchestrator.contract.ledger.stages import name_bound, stage_rates
 from workers.finalize.lease import FinalizeLease
 
 _COPY_BYTES = 1 << 20
-TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO}
+TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, *TROUBLE_OF_ERRNO}
 
 
 class BadPartError(IntegrityError):
@@ -57,6 +59,7 @@ class Totals:
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     decisions: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     workers: set[str] = field(default_factory=set)
     engines: set[str] = field(default_factory=set)
@@ -69,6 +72,7 @@ class Totals:
         self.labels.update(trailer.labels)
         self.errors.update(trailer.errors)
         self.decisions.update(trailer.decisions)
+        self.remarks.update(trailer.remarks)
         self.seconds.update(trailer.seconds)
         self.workers.add(trailer.worker)
         self.engines.update(filter(None, [trailer.engine]))
@@ -107,7 +111,7 @@ def publish_manifest(
     except OSError as err:
         if err.errno in TRANSIENT_ERRNOS:
             raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
-        raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
+        raise PublishError(f"cannot write {request.output}: {explain_os_error(err) or err}") from err
     finally:
         for path in (temporary, beside):
             with contextlib.suppress(OSError):
@@ -213,6 +217,7 @@ def _summary(
             "labels": dict(sorted(totals.labels.items())),
             "error_codes": dict(sorted(totals.errors.items())),
             "decisions": {name: totals.decisions[name] for name in DECISIONS} if totals.decisions else {},
+            "remarks": dict(sorted(totals.remarks.items())),
         },
         "timings": _timings(request, totals, record),
         "shards": {"num_shards": facts.num_shards, "shards_given_up": totals.shards_given_up},
@@ -294,7 +299,7 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: Fi
     except OSError as err:
         if err.errno in TRANSIENT_ERRNOS:
             raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
-        raise PublishError(f"cannot write {request.output}: {err.strerror or err}") from err
+        raise PublishError(f"cannot write {request.output}: {explain_os_error(err) or err}") from err
     finally:
         shutil.rmtree(copy, ignore_errors=True)
     return output

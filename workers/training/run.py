@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.durable import replace_durably, sync, sync_tree
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.evaluation.request import EvaluateRequest
 from modeling.registry.store import ModelStore
 from modeling.training.process import CHILD_ENVIRONMENT
@@ -66,7 +66,14 @@ def _evaluate(request: EvaluateJobRequest, output: Path, context: WorkerContext)
     """The pinned model, if the store still has it, on this worker's device."""
     version = ModelStore(context.settings.models).resolve_pinned(request.model.ref, request.model.digest)
     wanted = EvaluateRequest(
-        version.path, Path(request.data), output, context.device, request.part, version.ref, request.precision
+        version.path,
+        Path(request.data),
+        output,
+        context.device,
+        request.part,
+        version.ref,
+        request.precision,
+        request.layout,
     )
     return {"task": "evaluate"} | wanted.to_json()
 
@@ -84,6 +91,10 @@ def launcher(*, distributed: bool) -> list[str]:
     if not distributed or num_gpus < 2:
         return [sys.executable, "-P"]
     return [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_gpus)]
+
+
+class ProcessInterruptedError(Exception):
+    """The process could not open files, or its storage was away; trying again may help."""
 
 
 class ProcessFailedError(Exception):
@@ -110,6 +121,8 @@ def run_process_job(job: str, context: WorkerContext) -> None:
                 raise ProcessFailedError(f"{claim.attempt - 1} workers died while they ran it")
             finished = spec.result.exists() or process_job.run(claim)
         except (ProcessFailedError, ModelingError, UnicodeError) as err:
+            if trouble_of(err):
+                raise  # this worker hands the job back, and waits
             ledger.cancel(job, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
@@ -139,6 +152,7 @@ class ProcessJob:
         self.leases: Leases | None = None
         self.drained = False
         self._stopped = False
+        self._interrupted = ""  # the last event of a process that trying again may help
 
     def run(self, claim: Claim) -> bool:
         """Run the process; True when its result is in the job folder, False when it was stopped.
@@ -157,6 +171,8 @@ class ProcessJob:
                 return True
             if self._stopped or self._worker_is_stopping(code):
                 return False
+            if self._interrupted:
+                raise ProcessInterruptedError(f"the {self._spec.name} was interrupted: {self._interrupted}")
             if error or code > 0 or not deaths_left:
                 raise ProcessFailedError(error or self._describe_crash(code))
             again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
@@ -218,6 +234,7 @@ class ProcessJob:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            cwd=self._folder.path,  # the worker's folder may be anybody's data set: matplotlib reads settings there
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
@@ -240,6 +257,7 @@ class ProcessJob:
                 "job %s: the %s wrote a line that is not an event: %r", self._folder.job, self._spec.name, line[:200]
             )
             return None
+        self._interrupted = str(event.get("text")) if event.get("event") == "interrupted" else ""
         if is_error:
             return str(event.get("error"))
         try:

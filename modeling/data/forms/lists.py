@@ -1,36 +1,29 @@
-"""Opens a list of images: CSV or JSONL with path and label, or a manifest with corrected labels."""
+"""Opens a list of images with labels (CSV, JSON lines or JSON), or a manifest with corrected labels."""
 
 # Shapes: N images.
-import csv
-import io
-import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, abbreviate
-from modeling.data.forms.folders import PART_FOLDERS
+from modeling.data.forms.layouts import PART_FOLDERS
+from modeling.data.lists.advice import advise
+from modeling.data.lists.faults import MISSING, PERMISSION, PathRoot, is_denied, is_file
+from modeling.data.lists.reader import EXPECTED, ListFile, manifest_root, open_list_file, summary_of
 from modeling.errors import DataError
-from modeling.names import is_text, path_to_text, text_to_path, unescape_formula
-
-LIST_SUFFIXES = frozenset({".csv", ".jsonl", ".json"})
-_EXPECTED = "expected columns path,label (and part, if the parts are given), or those of a manifest"
-_MANIFEST_COLUMNS = {"path", "status", "label"}
-_MAX_CELL = 1 << 30  # bytes; a manifest of many labels has long cells
-
-Record = tuple[str, Mapping[str, Any]]
-"""Where a row stands ("labels.csv, line 3"), and its fields."""
+from modeling.names import class_name, is_text, label_fault, path_to_text
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A used row: its location in the list, and the image's path, label and official part."""
+    """A used row: its number in the list, and the image's path as given, label and official part."""
 
-    place: str
+    number: int
+    given: str
     path: Path
     label: str
     part: int
@@ -42,36 +35,34 @@ def open_list(path: Path) -> Dataset:
     Raises:
         DataError: the list cannot be read, rows contradict each other, or images are missing.
     """
-    records = _read_records(path)
-    if not records:
-        raise DataError(f"{path} names no images; {_EXPECTED}")
-    columns = set(records[0][1])
-    if columns >= _MANIFEST_COLUMNS:
-        root, has_summary = _manifest_root(path)
-        entries, findings = _manifest_entries(records, root, quoted=path.suffix.lower() == ".csv")
-        hint = f"paths are relative to {_shown(root)}, by {_summary(path).name}; fix or remove these rows"
+    opened = open_list_file(path)
+    if not opened.headings:
+        raise DataError(f"{path} names no images; {EXPECTED}")
+    if opened.is_manifest:
+        root, has_summary = manifest_root(path)
+        entries, findings = _manifest_entries(opened, root)
+        hint = f"paths are relative to {_shown(root)}, by {summary_of(path).name}; fix or remove these rows"
         if not has_summary:
-            hint = f"they are relative to the job's root, which {_summary(path).name} would say"
-        return _dataset("manifest", path, root, entries, findings, hint)
-    if not columns >= {"path", "label"} or path.suffix.lower() == ".json":
-        raise DataError(f"{path} has the columns {abbreviate(sorted(map(str, columns)), 12)}; {_EXPECTED}")
-    root = path.absolute().parent
-    hint = f"paths are relative to the list's folder, {_shown(root)}; fix or remove these rows"
-    return _dataset("list", path, root, [_list_entry(root, *record) for record in records], [], hint)
+            hint = f"they are relative to the job's root, which {summary_of(path).name} would say"
+    else:
+        root = path.absolute().parent
+        entries, findings = _list_entries(opened, root), []
+        hint = f"paths are relative to the list's folder, {_shown(root)}; fix or remove these rows"
+    return _dataset(opened, root, entries, findings, hint)
 
 
-def _dataset(
-    kind: str, path: Path, root: Path, entries: Sequence[_Entry], findings: list[Finding], hint: str
-) -> Dataset:
-    kept, num_repeated = _without_repeats(entries)
-    _check_present(path, kept, hint)
+def _dataset(opened: ListFile, root: Path, entries: Sequence[_Entry], findings: list[Finding], hint: str) -> Dataset:
+    path = opened.path
+    kept, num_repeated = _without_repeats(opened, entries)
+    _check_present(path, root, kept, hint)
     if num_repeated:
         findings.append(Finding("info", "repeated_rows", f"{num_repeated} rows repeat an image and count once"))
+    findings += _outside(root, kept)
     labels = tuple(sorted({entry.label for entry in kept}))
     number = {label: target for target, label in enumerate(labels)}
     parts_N = np.array([entry.part for entry in kept], dtype=np.int8)
     return Dataset(
-        kind="manifest" if kind == "manifest" else "list",
+        kind="manifest" if opened.is_manifest else "list",
         path=path,
         labels=labels,
         targets_N=np.array([number[entry.label] for entry in kept], dtype=np.int64),
@@ -82,31 +73,39 @@ def _dataset(
     )
 
 
-def _list_entry(root: Path, place: str, fields: Mapping[str, Any]) -> _Entry:
-    name, label, part = _text(fields, "path"), _text(fields, "label").strip(), _text(fields, "part").strip().lower()
-    if not name or not label:
-        raise DataError(f"{place}: no {'label' if name else 'path'}")
-    if part and part not in PART_FOLDERS:
-        raise DataError(f"{place}: unknown part {part!r}; choose {', '.join(PART_NAMES)} or leave it empty")
-    return _Entry(place, root / name, _checked_label(place, label), PART_FOLDERS[part] if part else FREE)
+def _list_entries(opened: ListFile, root: Path) -> list[_Entry]:
+    entries = []
+    for number, fields in opened.rows:
+        place = opened.place(number)
+        if "label" not in fields:
+            shown = abbreviate(sorted(opened.headings), 12)
+            raise DataError(f"{place}: no label; {opened.path} has the columns {shown}; {EXPECTED}")
+        label, part = class_name(fields["label"]), fields.get("part", "").strip().lower()
+        if not label:
+            raise DataError(f"{place}: no label")
+        if part and part not in PART_FOLDERS:
+            raise DataError(f"{place}: unknown part {part!r}; choose {', '.join(PART_NAMES)} or leave it empty")
+        name = fields["path"]
+        part_number = PART_FOLDERS[part] if part else FREE
+        entries.append(_Entry(number, name, root / name, _checked_label(place, label), part_number))
+    if not entries:
+        raise DataError(f"{opened.path} names no images; {EXPECTED}")
+    return entries
 
 
-def _manifest_entries(records: Sequence[Record], root: Path, *, quoted: bool) -> tuple[list[_Entry], list[Finding]]:
+def _manifest_entries(opened: ListFile, root: Path) -> tuple[list[_Entry], list[Finding]]:
     """The used rows of a manifest: corrected ones, and those whose label the model accepted."""
     entries = []
     used: Counter[str] = Counter()
-    for place, fields in records:
-        name, given, corrected = (_text(fields, key) for key in ("path", "label", "corrected_label"))
-        if quoted:
-            name, given, corrected = unescape_formula(name), unescape_formula(given), unescape_formula(corrected)
-        corrected = corrected.strip()
-        reason = _why_used(_text(fields, "status"), _text(fields, "decision"), corrected)
+    for number, fields in opened.rows:
+        corrected = class_name(fields.get("corrected_label", ""))
+        reason = _why_used(fields.get("status", ""), fields.get("decision", ""), corrected)
         used[reason] += 1
         if reason in ("corrected", "model"):
-            label = _checked_label(place, corrected or given)
-            entries.append(_Entry(place, root / text_to_path(name), label, FREE))
+            label = _checked_label(opened.place(number), corrected or class_name(fields.get("label", "")))
+            entries.append(_Entry(number, fields["path"], root / fields["path"], label, FREE))
     message = (
-        f"of {len(records):,} rows {used['corrected']:,} count with corrected_label and {used['model']:,} with the "
+        f"of {used.total():,} rows {used['corrected']:,} count with corrected_label and {used['model']:,} with the "
         f"model's own label; left out are {used['unsure']:,} of decision review or reject that nobody corrected, and "
         f"{used['error']:,} with an error"
     )
@@ -123,109 +122,59 @@ def _why_used(status: str, decision: str, corrected: str) -> str:
 
 
 def _checked_label(place: str, label: str) -> str:
-    if not label or not is_text(label):
-        raise DataError(f"{place}: the label {path_to_text(label)!r} is {'not UTF-8' if label else 'empty'}")
+    if not is_text(label):
+        raise DataError(f"{place}: the label {path_to_text(label)!r} is not UTF-8; save the list as UTF-8")
+    if fault := label_fault([label]):
+        raise DataError(f"{place}: {fault}")
     return label
 
 
-def _text(fields: Mapping[str, Any], key: str) -> str:
-    """A field as text; empty if it is absent or null."""
-    value = fields.get(key)
-    return "" if value is None else str(value)
-
-
-def _without_repeats(entries: Sequence[_Entry]) -> tuple[list[_Entry], int]:
+def _without_repeats(opened: ListFile, entries: Sequence[_Entry]) -> tuple[list[_Entry], int]:
     """Each image once, and the number of repeated rows; contradictory rows are an error."""
     first: dict[Path, _Entry] = {}
     for entry in entries:
         known = first.setdefault(entry.path, entry)
+        if entry.label == known.label and entry.part == known.part:
+            continue
+        before, after = opened.place(known.number), opened.place(entry.number)
         if entry.label != known.label:
-            labels = f"{known.label} in {known.place} and {entry.label} in {entry.place}"
+            labels = f"{known.label} in {before} and {entry.label} in {after}"
             raise DataError(f"{_shown(entry.path)} is labelled {labels}; keep one of them")
-        if entry.part != known.part:
-            raise DataError(
-                f"{_shown(entry.path)} is in two parts, by {known.place} and {entry.place}; keep one of them"
-            )
+        raise DataError(f"{_shown(entry.path)} is in two parts, by {before} and {after}; keep one of them")
     return list(first.values()), len(entries) - len(first)
 
 
-def _check_present(path: Path, entries: Sequence[_Entry], hint: str) -> None:
-    missing = [_shown(entry.path) for entry in entries if not entry.path.is_file()]
+def _check_present(path: Path, root: Path, entries: Sequence[_Entry], hint: str) -> None:
+    missing = [entry for entry in entries if not is_file(str(entry.path))]
     if missing:
+        shown = ", ".join(_shown(entry.path) for entry in missing[:3])
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
         raise DataError(
-            f"{path}: {len(missing):,} of {len(entries):,} images are missing: {abbreviate(missing, 3)}; {hint}"
+            f"{path}: {len(missing):,} of {len(entries):,} images are missing: {shown}{more}; "
+            f"{_advice(path, root, missing, hint)}"
         )
     if not entries:
         raise DataError(f"{path}: no row counts; a row needs a label of its own or a corrected_label")
 
 
+def _advice(path: Path, root: Path, missing: Sequence[_Entry], hint: str) -> str:
+    """What would cure it, if that is known."""
+    paths = [entry.given for entry in missing]
+    move = "put the list into {root!r}, or make its paths absolute"
+    code = PERMISSION if is_denied(str(missing[0].path)) else MISSING
+    found = advise(PathRoot(str(root), follow=True), paths, code, [], move)
+    return found if "there are no such files" not in found else hint
+
+
+def _outside(root: Path, entries: Iterable[_Entry]) -> list[Finding]:
+    """Who gives a list to somebody chooses which of that person's files are read."""
+    outside = [entry.path for entry in entries if not Path(os.path.normpath(entry.path)).is_relative_to(root)]
+    if not outside:
+        return []
+    message = f"{len(outside):,} images lie outside of {_shown(root)}, such as {_shown(outside[0])}; reports show some"
+    return [Finding("info", "outside_images", message)]
+
+
 def _shown(path: Path) -> str:
     """A path as text that can always be printed."""
     return path_to_text(str(path)).encode("utf-8", "backslashreplace").decode()
-
-
-def _summary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.summary.json")
-
-
-def _manifest_root(path: Path) -> tuple[Path, bool]:
-    """The folder that a manifest's paths are relative to, and whether its summary says so; else its own folder."""
-    summary = _summary(path)
-    if not summary.is_file():
-        return path.absolute().parent, False
-    root = _parsed(str(summary), _read_text(summary)).get("root")
-    if not isinstance(root, str) or not root:
-        raise DataError(f"{summary} has no root, the folder that the paths of {path.name} are relative to")
-    return Path(text_to_path(root)), True
-
-
-def _read_records(path: Path) -> list[Record]:
-    """Every row of a list, with the place where it stands."""
-    text = _read_text(path)
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return list(_csv_records(path, text))
-    if suffix == ".jsonl":
-        lines = ((f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), start=1))
-        return [(place, _parsed(place, line)) for place, line in lines if line.strip()]
-    rows = _parsed(str(path), text).get("predictions")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path} is no manifest: it has no array predictions; a list of images is .csv or .jsonl")
-    return [(f"{path}, prediction {number}", row) for number, row in enumerate(rows, start=1)]
-
-
-def _read_text(path: Path) -> str:
-    """The text of a list; bytes that are not UTF-8 survive, as they may be part of a file name."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return file.read()
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read ({err.strerror})") from err
-
-
-def _csv_records(path: Path, text: str) -> Iterator[Record]:
-    """Rows of a CSV, whose cells are parted by commas, or by semicolons as some spreadsheets do."""
-    heading = text.partition("\n")[0]
-    csv.field_size_limit(_MAX_CELL)
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=";" if ";" in heading and "," not in heading else ","
-    )
-    try:
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise DataError(f"{place}: not {len(reader.fieldnames or ())} cells, as the first line has")
-            yield place, row
-    except csv.Error as err:
-        raise DataError(f"{path}, line {reader.line_num}: {err}") from err
-
-
-def _parsed(place: str, text: str) -> dict[str, Any]:
-    """The JSON object that a text holds."""
-    try:
-        value = json.loads(text)  # not by pydantic: a line an image, of which there are millions
-    except (ValueError, RecursionError) as err:
-        raise DataError(f"{place}: not JSON ({err})") from err
-    if not isinstance(value, dict):
-        raise DataError(f"{place}: not a JSON object; {_EXPECTED}")
-    return value

@@ -10,24 +10,31 @@ from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, 
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
 from modeling.data.forms.folders import EXPECTED, check_num_labels, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx
-from modeling.data.forms.lists import LIST_SUFFIXES, open_list
+from modeling.data.forms.lists import open_list
+from modeling.data.layout import Layout
+from modeling.data.lists.reader import LIST_SUFFIXES
 from modeling.errors import DataError
+from modeling.names import label_fault
 
 
-def open_dataset(path: Path, *, to_learn: bool = True) -> Dataset:
+def open_dataset(path: Path, layout: Layout | None = None, *, to_learn: bool = True) -> Dataset:
     """Detect the form of the data at `path` and list the images; image files are not opened.
 
     A folder per class, part folders, idx files, CIFAR-10's binary files, a list of path and label, or a manifest.
 
+    layout: what the folders in `path` are: classes or parts; None: it is detected, too.
     to_learn: False: to evaluate a model: a single class, and classes without images, are no errors then.
 
     Raises:
         DataError: the form is not supported; the message says what was found and what is expected.
     """
-    dataset = _open(path, to_learn=to_learn)
+    dataset = _open(path, layout, to_learn=to_learn)
     if to_learn:
         check_num_labels(path, dataset.labels)
-    return replace(dataset, findings=(*dataset.findings, *_check_parts(dataset, to_learn=to_learn)))
+    if fault := label_fault(dataset.labels):
+        raise DataError(f"{path}: {fault}")
+    findings = (*_check_names(dataset), *_check_parts(dataset, to_learn=to_learn))
+    return replace(dataset, findings=(*dataset.findings, *findings))
 
 
 def check_learnable(dataset: Dataset) -> None:
@@ -43,16 +50,37 @@ def check_learnable(dataset: Dataset) -> None:
         raise DataError(f"every class of {dataset.path} has only one image: none is left for validation; add images")
 
 
-def _open(path: Path, *, to_learn: bool) -> Dataset:
+def _open(path: Path, layout: Layout | None, *, to_learn: bool) -> Dataset:
+    if layout is not None:
+        if not path.is_dir():
+            raise DataError(f"{path}: --layout {layout} is for folders, and this is {_what(path)}; leave it out")
+        return open_folders(path, layout, to_learn=to_learn)
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return open_list(path)
+    if path.is_file():
+        raise DataError(f"{path} is not a folder, nor a list ({', '.join(sorted(LIST_SUFFIXES))}); {EXPECTED}")
     if not path.is_dir():
-        raise DataError(f"{path} is {'not a folder' if path.exists() else 'missing'}; {EXPECTED}")
+        raise DataError(f"{path} is {_what(path)}; {EXPECTED}")
     if (idx := find_idx_parts(path)) is not None:
         return open_idx(*idx)
     if (cifar10 := find_cifar10(path)) is not None:
         return open_cifar10(cifar10)
     return open_folders(path, to_learn=to_learn)
+
+
+def _what(path: Path) -> str:
+    return "not a folder" if path.exists() else "missing"
+
+
+def _check_names(dataset: Dataset) -> Iterator[Finding]:
+    """A finding for each set of classes whose names are equal but for capital letters."""
+    names: dict[str, list[str]] = {}
+    for label in dataset.labels:
+        names.setdefault(label.casefold(), []).append(label)
+    for alike in names.values():
+        if len(alike) > 1:
+            message = f"the names of classes {' and '.join(alike)} differ in upper and lower case only"
+            yield Finding("warning", "names_differ_by_case", f"{message}; rename one of them if they are one class")
 
 
 def _check_parts(dataset: Dataset, *, to_learn: bool) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from modeling.durable import STRICT, Number, decode_json, validated
-from modeling.errors import ModelFormatError
+from modeling.errors import ModelFormatError, trouble_of
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
@@ -22,6 +22,7 @@ class Choice:
 
     images_per_sec: of batches of random images, by engine. batch_sizes: images per second by batch size, on the
     engine that was chosen. refused: why an engine, or the GPU's decoder, is not used.
+    graph_sha256: of the ONNX file that the engine is built from; None: it needs none, or an older choice.
     decoder: CORES or GPU. decoded_per_sec: images per second by decoder; empty without a GPU.
     """
 
@@ -33,6 +34,7 @@ class Choice:
     refused: dict[str, str] = field(default_factory=dict)
     decoder: str = CORES
     decoded_per_sec: dict[str, Number] = field(default_factory=dict)
+    graph_sha256: str | None = None
 
     __pydantic_config__ = STRICT
 
@@ -52,9 +54,17 @@ def read_choice(path: Path) -> Choice | None:
     try:
         choice = validated(Choice, decode_json(path.read_bytes(), str(path)), str(path), whole=False)
         usable = choice.speed > 0
-    except (OSError, ModelFormatError, KeyError):
+    except (OSError, ModelFormatError, KeyError) as err:
+        if trouble_of(err):
+            raise
         return None
     return choice if usable else None
+
+
+def known_graphs(artifacts: Path) -> set[str]:
+    """The digests of the graphs that engines in this folder were chosen with, on any hardware."""
+    found = (read_choice(path) for path in artifacts.glob("*.json"))
+    return {choice.graph_sha256 for choice in found if choice and choice.graph_sha256}
 
 
 def read_choices(artifacts: Path, precision: WantedPrecision) -> Iterator[Choice]:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from modeling.images.cores import num_cores
 
 _VERSION = 4  # increased when engines are built or measured differently
 _FACTS = ("model name", "cpu family", "model", "stepping", "flags")
@@ -17,7 +18,7 @@ def hardware_name(device: torch.device) -> str:
     """The device for people: a GPU's name, or the processor's with the number of cores in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu().get('model name', platform.processor())}, {len(os.sched_getaffinity(0))} cores"
+    return f"{_cpu().get('model name', platform.processor())}, {num_cores()} cores"
 
 
 def hardware_key(device: torch.device) -> str:

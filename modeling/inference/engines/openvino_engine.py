@@ -3,7 +3,6 @@
 # Shapes: B images of a batch, P images of a padded batch, H height, W width, C channels, L labels.
 import copy
 import functools
-import os
 import threading
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import Precision
 from modeling.inference.engines.engine import padded_size
 from modeling.inference.engines.openvino_library import openvino, opset13
@@ -30,9 +30,9 @@ class OpenVinoEngine:
     its batch, to the last digit. Other batches are padded to a power of two, so that few shapes are prepared.
     """
 
-    def __init__(self, network: Path, precision: Precision, *, num_streams: int | None = None) -> None:
+    def __init__(self, network: Path | bytes, precision: Precision, *, num_streams: int | None = None) -> None:
         self.name = f"openvino {precision}"
-        self.num_streams = num_streams or len(os.sched_getaffinity(0))
+        self.num_streams = num_streams or num_cores()
         self._network = openvino.Core().read_model(network)
         self._precision = precision
         self._fixed = _ANY

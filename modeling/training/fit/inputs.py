@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modeling.data.images import DecodedImages, Images, Indices, rows_of
+from modeling.data.lost import LostImages
 from modeling.data.splits import Split
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
@@ -77,6 +78,7 @@ class FitInputs:
 
     train_images: may be larger than the network's input, for augmentation to crop from. images: as the model sees them
     in use. contents: a digest of the images' bytes, with which a resumed run checks that they have not changed.
+    lost: the images that could not be read again; None where none is read from files.
     """
 
     train_images: AnyImages
@@ -85,6 +87,7 @@ class FitInputs:
     split: Split
     preprocessing: Preprocessing
     contents: str = ""
+    lost: LostImages | None = None
 
 
 @dataclass(slots=True)

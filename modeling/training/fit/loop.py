@@ -243,6 +243,8 @@ class TrainingLoop:
         row |= {"images_per_sec": round(num_now / seconds, 1)} | ({} if accuracy is None else {"accuracy": accuracy})
         self._history.append(row)
         self._save(emit)
+        if self._inputs.lost is not None:
+            self._inputs.lost.report(emit)
         emit({"event": "epoch", "accuracy": None, **row})
 
     def _validation_accuracy(self) -> float | None:
@@ -254,11 +256,14 @@ class TrainingLoop:
         if not len(indices):
             return None
         share = indices[self._ranks.rank :: self._ranks.size]
+        inputs = self._inputs
         with single_view(self._evaluated):
-            inputs = self._inputs
             logits_NL = compute_logits(self._evaluated, inputs.images, share, inputs.preprocessing, self._device)
-        right = (logits_NL.argmax(axis=1) == self._inputs.targets_N[share]).sum() if len(share) else 0
-        return float(self._ranks.sum(torch.tensor(float(right), device=self._device))) / len(indices)
+        kept_N = np.ones(len(share), dtype=bool) if inputs.lost is None else ~inputs.lost.mask(share)
+        right = (logits_NL.argmax(axis=1) == inputs.targets_N[share])[kept_N].sum() if len(share) else 0
+        counts = torch.tensor([float(right), float(kept_N.sum())], dtype=torch.float64, device=self._device)
+        num_right, num_answered = self._ranks.sum(counts).tolist()
+        return num_right / num_answered if num_answered else None
 
     def _train_mode(self) -> None:
         self.network.train()

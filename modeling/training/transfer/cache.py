@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,11 +126,15 @@ _SAVE_EVERY = 4096  # images; an interrupted run loses at most this many
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSelection:
-    """Images whose features are requested: the source, their indices in it, and the sha256 of their bytes."""
+    """Images whose features are requested: the source, their indices in it, and the sha256 of their bytes.
+
+    lost: which of some images the source could not read; their features are another image's, and are not saved.
+    """
 
     images: Images
     indices_N: Indices
     digests_N: Sequence[str]
+    lost: Callable[[Indices], NDArray[np.bool_]] = lambda indices: np.zeros(len(indices), dtype=bool)
 
 
 def cached_features(backbone: Backbone, selection: ImageSelection, cache: FeatureCache | None, emit: Emit) -> Features:
@@ -161,7 +165,7 @@ def cached_features(backbone: Backbone, selection: ImageSelection, cache: Featur
             emit({**event, "num_done": num_before + event["num_done"], "num_images": num_images})
 
         features_NF[rows] = extract_features(extractor, selection.images, selection.indices_N[rows], count)
-        if cache is not None:
+        if cache is not None and len(rows := rows[~selection.lost(selection.indices_N[rows])]):
             _save(cache, key, [selection.digests_N[row] for row in rows], features_NF[rows], emit)
     return features_NF
 

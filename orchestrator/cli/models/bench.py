@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_message, print_table
+from orchestrator.cli.output import json_option, print_json, print_message, print_table, require_present_folder
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
+    require_present_folder()
     from modeling.inference.bench import Speed
 
 

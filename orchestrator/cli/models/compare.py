@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modeling.data.layout import Layout
 from modeling.durable import replace_durably
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, redraw_line
+from orchestrator.cli.parameters import layout_option
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.prepare import check_precision, pin_model
@@ -37,13 +39,22 @@ Names = tuple[str, str]
     "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,
     help="Number format of the network, as for `classify`; auto: the one that jobs use.",
 )  # fmt: skip
+@layout_option
 @click.option("--device", default="auto", show_default=True, help="Where the networks run: auto, cpu or cuda:N.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the comparison as JSON here."
 )
 @json_option
 def compare_command(
-    a: str, b: str, data: Path, part: Any, precision: WantedPrecision, device: str, output: Path | None, as_json: bool
+    a: str,
+    b: str,
+    data: Path,
+    part: Any,
+    precision: WantedPrecision,
+    layout: Layout | None,
+    device: str,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare models A and B on the labelled images of DATA: figures, flipped images, and significance.
 
@@ -61,7 +72,7 @@ def compare_command(
         check_precision(model, precision)
     versions = [model.version for model in models]
     names = (versions[0].ref, versions[1].ref)
-    request = CompareRequest(versions[0].path, versions[1].path, data, device, part, precision)
+    request = CompareRequest(versions[0].path, versions[1].path, data, device, part, precision, layout)
     compared = compare_models(request, _show_progress(names))
     document = _document(names, data, part, compared)
     if output:

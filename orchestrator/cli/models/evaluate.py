@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import click
 
+from modeling.data.layout import Layout
 from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
@@ -13,6 +14,7 @@ from modeling.metrics.evaluation import EngineFigures
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
+from orchestrator.cli.parameters import layout_option
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
@@ -38,6 +40,7 @@ ABSENT_SHOWN = 10  # classes without images; the JSON has all
     "--precision", type=click.Choice(WANTED_PRECISIONS), default="auto", show_default=True,
     help="Number format of the network, as for `classify`; auto: the one that jobs use.",
 )  # fmt: skip
+@layout_option
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
@@ -47,6 +50,7 @@ def evaluate_model(
     output: Path | None,
     part: DataPart,
     precision: WantedPrecision,
+    layout: Layout | None,
     idempotency_key: str | None,
     detach: bool,
     as_json: bool,
@@ -63,7 +67,7 @@ def evaluate_model(
       pigeonhole models evaluate birds@2 photos/ --part test -o birds-2-test
       pigeonhole models evaluate birds photos/ --json
     """
-    spec = EvaluateSpec(model, data, output, part, precision, idempotency_key, need_worker=not detach)
+    spec = EvaluateSpec(model, data, output, part, precision, layout, idempotency_key, need_worker=not detach)
     submit_and_follow(spec, _show_evaluation, detach=detach, as_json=as_json)
 
 

@@ -1,26 +1,41 @@
 """`pigeonhole models export` and `import`."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from modeling.durable import staging_folder
+from modeling.exchange.labels import numbered
 from modeling.networks.architectures import ARCHITECTURES, get_architecture
-from modeling.registry.store import ModelStore, check_model_name
-from orchestrator.cli.output import json_option, print_json, print_line, print_message
+from modeling.networks.state_dicts.plain_files import path_inside
+from modeling.registry.card import CARD_FILE
+from modeling.registry.store import ModelStore, ModelVersion, check_model_name
+from orchestrator.cli.output import (
+    cleaned_up_when_terminated,
+    json_option,
+    print_json,
+    print_line,
+    print_message,
+    require_present_folder,
+)
 from orchestrator.cli.parameters import OneOf
 from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import get_settings
+from orchestrator.contract.shown import printable
 
 if TYPE_CHECKING:
-    from modeling.exchange.import_weights import WeightsImport
+    from modeling.exchange.import_weights import StagedModel, WeightsImport
 
+_CONFIG_FILE = "config.json"  # of timm and Hugging Face
 _OPTIONS = {
     "architecture": "--arch",
     "labels": "--labels",
     "image_size": "--image-size",
     "preprocessing": "--preprocessing",
+    "weights_key": "--weights-key",
 }
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -52,23 +67,30 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
       pigeonhole models export birds@2 -o birds/ --format folder
     """
     version = ModelStore(get_settings().models).resolve(model)
+    require_present_folder()
     if output.exists():
         raise UsageError(f"output {str(output)!r} exists; name one that does not")
     if kind == "onnx" and output.suffix.lower() != ".onnx":
         raise UsageError(f"output {str(output)!r} does not end in .onnx; give it that suffix, or add --format folder")
     facts = {"model": version.ref, "digest": version.digest, "format": kind}
-    if kind == "onnx":
-        from modeling.exchange.export import export_onnx
-
-        print_message(f"translating {version.ref} to ONNX and comparing the answers")
-        written = export_onnx(version.path, output)
-        facts |= written.to_json()
-        print_message(f"opset {written.opset}; logits differ from torch's by at most {written.largest_difference:.2g}")
-    else:
-        from modeling.exchange.export import export_folder
-
-        facts |= export_folder(version.path, output).to_json()
+    with cleaned_up_when_terminated():
+        facts |= _write_onnx(version, output) if kind == "onnx" else _write_folder(version, output)
     print_json(facts) if as_json else print_line(output)
+
+
+def _write_onnx(version: ModelVersion, output: Path) -> dict[str, Any]:
+    from modeling.exchange.export import export_onnx
+
+    print_message(f"translating {version.ref} to ONNX and comparing the answers")
+    written = export_onnx(version.path, output)
+    print_message(f"opset {written.opset}; logits differ from torch's by at most {written.largest_difference:.2g}")
+    return written.to_json()
+
+
+def _write_folder(version: ModelVersion, output: Path) -> dict[str, Any]:
+    from modeling.exchange.export import export_folder
+
+    return export_folder(version.path, output).to_json()
 
 
 @click.command("import")
@@ -78,9 +100,19 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
     "--arch",
     "architecture",
     type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
-    help="Architecture of the weights, such as resnet18; not for a folder, which holds it.",
+    help="Architecture of the weights, such as resnet18; default: recognised by their names and sizes.",
 )
-@click.option("--labels", type=_FILE, help='JSON file of names, a list or {"0": name}, in the order of the outputs.')
+@click.option(
+    "--labels",
+    type=_FILE,
+    help="File of names in the order of the outputs: JSON, torchvision's class index, the config.json of timm or "
+    "Hugging Face, text with one a line, or CSV of number and name; default: config.json, if SOURCE is a folder.",
+)
+@click.option(
+    "--weights-key",
+    metavar="KEY",
+    help="Which of several sets of weights in the file, such as state_dict_ema; default: the averaged ones (EMA).",
+)
 @click.option(
     "--image-size",
     type=click.IntRange(min=8),
@@ -96,11 +128,13 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
 def import_model(source: Path, name: str, as_json: bool, **options: object) -> None:
     """Publish weights from elsewhere, or a folder that was exported.
 
-    SOURCE is a state dict (safetensors, or saved by torch) or an exported folder. Every tensor must match.
+    SOURCE is a state dict (safetensors, also in shards, or saved by torch, nested or not), a folder that holds one, or
+    an exported folder. Every tensor of the network must be there and match; prefixes such as `module.` are understood.
 
     \b
     Examples:
-      pigeonhole models import resnet.safetensors --name birds --arch resnet18 --labels labels.json
+      pigeonhole models import resnet.safetensors --name birds --labels labels.json
+      pigeonhole models import checkpoint.pth --name birds --labels labels.txt --weights-key state_dict_ema
       pigeonhole models import birds/ --name birds
     """
     check_model_name(name)
@@ -111,20 +145,32 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
         raise UsageError(
             f"{str(source)!r} is an ONNX file, which cannot be imported; export the model with --format folder"
         )
-    spec = None if source.is_dir() else _weights_import(source, given)
+    spec = None if os.path.lexists(source / CARD_FILE) else _weights_import(source, given)
     if spec is None and given:
         option = _OPTIONS[next(iter(given))]
-        raise UsageError(f"{str(source)!r} is a folder, which holds what {option} would set; leave the option out")
-    from modeling.exchange.import_weights import stage_folder, stage_weights  # torch
-
-    store = ModelStore(get_settings().models)
-    store.root.mkdir(parents=True, exist_ok=True)
-    with staging_folder(store.root, ".importing-") as staged:
-        stage_folder(source, staged) if spec is None else stage_weights(spec, staged)
-        version = store.publish(staged, name)
+        raise UsageError(f"{str(source)!r} is a model folder, which holds what {option} would set; leave it out")
+    require_present_folder()
+    with cleaned_up_when_terminated():
+        version, staged = _publish(source, spec, name)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
+    for note in staged.notes:
+        print_message(printable(note))
+    for warning in staged.warnings:
+        print_message(printable(warning), color="yellow")
+    print_message(printable(f"labels by output: {numbered(staged.card.labels)}"))
     print_message(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
     print_json(facts) if as_json else print_line(version.ref)
+
+
+def _publish(source: Path, spec: "WeightsImport | None", name: str) -> "tuple[ModelVersion, StagedModel]":
+    from modeling.exchange.import_weights import stage_folder, stage_weights  # torch
+
+    make_home(get_settings())
+    store = ModelStore(get_settings().models)
+    store.root.mkdir(parents=True, exist_ok=True)
+    with staging_folder(store.root, ".importing-") as folder:
+        staged = stage_folder(source, folder) if spec is None else stage_weights(spec, folder)
+        return store.publish(folder, name), staged
 
 
 def _is_onnx(file: Path) -> bool:
@@ -138,12 +184,16 @@ def _is_onnx(file: Path) -> bool:
 
 
 def _weights_import(source: Path, given: dict[str, object]) -> "WeightsImport":
-    for key in ("architecture", "labels"):
-        if key not in given:
-            raise UsageError(
-                f"{str(source)!r} is a file of weights; {_OPTIONS[key]} is required, because the file does not hold it"
-            )
-    get_architecture(str(given["architecture"]))
+    if source.is_dir() and "labels" not in given and os.path.lexists(source / _CONFIG_FILE):
+        given["labels"] = path_inside(source, _CONFIG_FILE)
+    if "labels" not in given:
+        raise UsageError(
+            f"{str(source)!r} is a file of weights; --labels is required, because the file does not hold them"
+            if source.is_file()
+            else f"{str(source)!r} is not an exported model, as it has no {CARD_FILE}; --labels is required for weights"
+        )
+    if "architecture" in given:
+        get_architecture(str(given["architecture"]))
     from modeling.exchange.import_weights import WeightsImport  # torch
 
-    return WeightsImport(file=source, **given)  # type: ignore[arg-type]  # as click's types and this table have them
+    return WeightsImport(file=source, **({"architecture": None} | given))  # type: ignore[arg-type]  # as click's types have it

@@ -8,7 +8,7 @@ import click
 
 from modeling.explain.request import KINDS, ExplainRequest, read_pictures
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_line, print_message
+from orchestrator.cli.output import json_option, print_json, print_line, print_message, require_present_folder
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def explain_model(
       pigeonhole models explain birds photos/owl.jpg -o explained --show gradcam --label owl --label cat
       pigeonhole models explain birds photos/*.jpg -o explained --show robustness --second-model birds@1
     """
+    require_present_folder()
     from modeling.explain.explain import plan, write
 
     os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))  # it keeps its list of fonts there

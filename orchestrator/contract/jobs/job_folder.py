@@ -12,11 +12,14 @@ jobs/<job>/
     training.log      the output of libraries in it  (train; evaluation.log)
     model/            the trained model, before it is published (train)
     evaluation/       figures, predictions, report; copied to the requested output (evaluate)
+    source.json       how the source was seen while it was listed (classify)
     cancel            empty; exists if the operator cancelled the job
+    paused.json       who paused the job, and why; exists while it is paused
     summary.json      facts of the published manifest
     outcome.json      how the job ended; exists exactly if it has ended
 """
 
+import contextlib
 import secrets
 import shutil
 from datetime import UTC, datetime
@@ -25,7 +28,9 @@ from typing import Literal, Self
 
 from modeling.durable import link_once, replace_durably, sync, temporary_beside, write_durable
 from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.home import make_home
 from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, parse_request
+from orchestrator.contract.ledger.ledger import PausedBy
 from orchestrator.contract.messages import JOB_ID, Versioned
 from orchestrator.contract.settings import Settings
 
@@ -45,6 +50,14 @@ class Outcome(Versioned):
     error: str | None = None
 
 
+class Pause(Versioned):
+    """Why a job is paused."""
+
+    by: PausedBy
+    reason: str
+    since: datetime
+
+
 def new_job_id(kind: Kind) -> str:
     """An id that sorts by time and begins with the kind: `c261123-143355-7f3a2b`."""
     return f"{kind[0]}{datetime.now(UTC):%y%m%d-%H%M%S}-{secrets.token_hex(3)}"
@@ -58,6 +71,7 @@ class JobFolder:
             raise NotFoundError(f"{job!r} is not a job id; `pigeonhole jobs` lists them")
         self.job = job
         self.path = settings.jobs / job
+        self.request_file = self.path / "job.json"
         self.parts = self.path / "parts"
         self.journals = self.path / "journals"
         self.events = self.path / "events.jsonl"
@@ -65,30 +79,35 @@ class JobFolder:
         self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
         self._outcome = self.path / "outcome.json"
+        self._pause = self.path / "paused.json"
         self._active = settings.active / job
 
     @classmethod
     def create(cls, settings: Settings, request: AnyJobRequest) -> Self:
-        """Make the folder and write the request; the job exists once it is in the ledger."""
+        """Make the folder and write the request; the job exists once it is in the ledger. An OSError leaves nothing."""
         folder = cls(settings, request.job)
-        settings.jobs.mkdir(parents=True, exist_ok=True)
-        folder.path.mkdir()
-        folder.parts.mkdir()
-        replace_durably(folder.path / "job.json", request.model_dump_json(indent=2).encode(), mode=None)
-        sync(settings.jobs)
+        make_home(settings)
+        settings.jobs.mkdir(exist_ok=True)
+        try:
+            folder.path.mkdir()
+            folder.parts.mkdir()
+            replace_durably(folder.request_file, request.model_dump_json(indent=2).encode(), mode=None)
+            sync(settings.jobs)
+        except OSError:
+            folder.discard()
+            raise
         return folder
 
     @classmethod
     def open(cls, settings: Settings, job: str) -> Self:
         """The folder of a job that exists. Raises NotFoundError if it does not."""
         folder = cls(settings, job)
-        if not (folder.path / "job.json").exists():
+        if not folder.request_file.exists():
             raise NotFoundError(f"there is no job {job} in {settings.jobs}; `pigeonhole jobs` lists them")
         return folder
 
     def request(self) -> AnyJobRequest:
-        path = self.path / "job.json"
-        return parse_request(path.read_bytes(), path=path)
+        return parse_request(self.request_file.read_bytes(), path=self.request_file)
 
     def outcome(self) -> Outcome | None:
         """How the job ended; None while it has not."""
@@ -111,6 +130,20 @@ class JobFolder:
     def cancel_requested(self) -> bool:
         return (self.path / "cancel").exists()
 
+    def pause(self) -> Pause | None:
+        """Why the job is paused; None while it is not."""
+        return Pause.read(self._pause)
+
+    def write_pause(self, by: PausedBy, reason: str) -> None:
+        """Record that the job is paused, for a server that forgets it."""
+        pause = Pause(by=by, reason=reason, since=datetime.now(UTC))
+        replace_durably(self._pause, pause.model_dump_json(indent=2).encode(), mode=None)
+
+    def withdraw_pause(self, by: PausedBy) -> None:
+        """Remove the record of a pause, if it is one of `by`."""
+        if (pause := self.pause()) is not None and pause.by == by:
+            self._pause.unlink(missing_ok=True)
+
     def write_outcome(self, outcome: Outcome) -> Outcome:
         """Write how the job ended; the first outcome stays, and is returned."""
         with temporary_beside(self._outcome) as temporary:
@@ -124,7 +157,14 @@ class JobFolder:
 
     def remove_temporaries(self) -> None:
         """Remove what an ended job does not need: files of writers that died, checkpoints, results of lost claims."""
-        for pattern in (".*.tmp", "parts/.*.tmp", "training/*.checkpoint", "training/*.damaged", "training/.*.tmp"):
+        for pattern in (
+            "paused.json",
+            ".*.tmp",
+            "parts/.*.tmp",
+            "training/*.checkpoint",
+            "training/*.damaged",
+            "training/.*.tmp",
+        ):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         for result in (self.model, self.evaluation):
@@ -132,7 +172,9 @@ class JobFolder:
                 shutil.rmtree(path, ignore_errors=True)  # a process that still writes to it must not delay the end
 
     def discard(self) -> None:
-        """Remove the folder of a job whose submission failed."""
+        """Remove what there is of a job whose submission failed, as far as the disk allows."""
+        with contextlib.suppress(OSError):
+            self.retire()
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -3,19 +3,24 @@
 `listing` holds one JSON string a line (a path may hold a newline, a JSON string cannot), relative to the
 job's root. `listing.index` holds one record of fixed width a shard: offset, length and count, so that a
 worker reads its shard and nothing else. Both only grow. `listing.json` appears when the listing is complete.
+`source.json` keeps how the lister saw the source.
 """
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Self
 
 from modeling.durable import replace_durably, sync_file
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.messages import Versioned
 
 _RECORD = "{offset:015d} {length:015d} {count:09d}\n"
+_SOURCE_FILE = "source.json"
 _RECORD_BYTES = len(_RECORD.format(offset=0, length=0, count=0))
 
 
@@ -26,6 +31,74 @@ class ListingFacts(Versioned):
     num_shards: int
     sha256: str
     skipped: Mapping[str, int]  # files that were left out, by reason: hidden, `.txt`, ...
+
+
+class SourceFacts(Versioned):
+    """The source as the lister saw it.
+
+    walked: its files were found by reading folders, so all were there; the paths of a list may name none.
+    empty: nothing was in the root, as far as it could be read, though a list names files in it.
+    mounts: folders below the root that other file systems were mounted at, relative to it.
+    device: of the root, as `machine` numbers devices: other machines, and this one once it has started again or in
+    another container, may number them otherwise.
+    """
+
+    walked: bool
+    empty: bool
+    mounts: tuple[str, ...]
+    machine: str
+    device: int
+
+    @classmethod
+    def of(cls, root: str, *, walked: bool) -> Self:
+        return cls(
+            walked=walked,
+            empty=not walked and _is_empty(root),
+            mounts=_mounts(root),
+            machine=_machine(),
+            device=_device(root),
+        )
+
+    def may_have_moved(self, root: str) -> bool:
+        """Whether the root is on another device than it was for the lister, as far as this machine can tell."""
+        return self.machine == _machine() and self.device != _device(root)
+
+    def write(self, folder: Path) -> None:
+        replace_durably(folder / _SOURCE_FILE, self.model_dump_json(indent=2).encode(), mode=None)
+
+
+def read_source_facts(folder: Path) -> SourceFacts | None:
+    """How the lister saw the source; None for a job of an earlier release."""
+    return SourceFacts.read(folder / _SOURCE_FILE)
+
+
+def _machine() -> str:
+    """What devices are numbered by: the start of the system, and the mounts that this process sees."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return f"{boot} {os.readlink('/proc/self/ns/mnt')}"  # noqa: PTH115
+
+
+def _mounts(root: str) -> tuple[str, ...]:
+    above = os.path.realpath(text_to_path(root)).rstrip("/") + "/"
+    lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
+    points = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in lines)
+    return tuple(sorted({path_to_text(point.removeprefix(above)) for point in points if point.startswith(above)}))
+
+
+def _is_empty(root: str) -> bool:
+    try:
+        with os.scandir(text_to_path(root)) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
+def _device(root: str) -> int:
+    """The number of the root's device; 0 if the root cannot be seen."""
+    try:
+        return os.stat(text_to_path(root)).st_dev  # noqa: PTH116 the name may not be UTF-8
+    except OSError:
+        return 0
 
 
 class ListingWriter:

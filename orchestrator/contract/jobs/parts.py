@@ -31,6 +31,7 @@ class PartTrailer(Versioned):
     labels: dict[str, int]  # rows by best label
     errors: dict[str, int]  # rows by error code
     decisions: dict[str, int] = Field(default_factory=dict)  # none without a calibration
+    remarks: dict[str, int] = Field(default_factory=dict)  # rows by what the decoder remarked
     rows_bytes: int
     rows_sha256: str
     given_up: bool = False
@@ -68,6 +69,7 @@ def write_part(
         labels=Counter(row.prediction.labels[0] for row in rows if row.prediction.ok),
         errors=errors,
         decisions=Counter(row.prediction.decision for row in rows if row.prediction.decision),
+        remarks=Counter(remark for row in rows for remark in row.prediction.remarks),
         rows_bytes=len(data),
         rows_sha256=hashlib.sha256(data).hexdigest(),
         given_up=given_up,

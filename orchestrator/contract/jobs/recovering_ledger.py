@@ -6,13 +6,13 @@ means.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.restore import restore_job
-from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, State, Verdict
+from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, PausedBy, State, Verdict
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 
@@ -85,6 +85,17 @@ class RecoveringLedger:
 
     def cancel(self, job: str, *, reason: str = "") -> State:
         return self._known(job, lambda: self._ledger.cancel(job, reason=reason))
+
+    def pause(self, job: str, reason: str, *, by: PausedBy, worker: str = "", workers: Sequence[str] = ()) -> State:
+        """As `Ledger.pause`; the job folder keeps the pause for a server that forgets it."""
+        state = self._known(job, lambda: self._ledger.pause(job, reason, by=by, worker=worker, workers=workers))
+        if state == "paused":
+            JobFolder(self._settings, job).write_pause(by, reason)
+        return state
+
+    def unpause(self, job: str, *, by: PausedBy) -> State:
+        JobFolder(self._settings, job).withdraw_pause(by)
+        return self._known(job, lambda: self._ledger.unpause(job, by=by))
 
     def extend(
         self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None

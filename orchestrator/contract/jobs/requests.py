@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from modeling.data.layout import Layout
 from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
@@ -92,6 +93,7 @@ class EvaluateJobRequest(Versioned):
     data: str  # absolute path
     part: DataPart
     precision: WantedPrecision = "auto"
+    layout: Layout | None = None  # of the data's folders; None: detected
     output: str | None = None  # absolute path of the folder to publish; None: inside the job's folder
     idempotency_key: str | None = None
 

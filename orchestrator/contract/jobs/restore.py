@@ -24,8 +24,12 @@ def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> 
         fields |= _classify_fields(folder, request, done)
     else:
         fields |= {"listed": 1, "num_shards": 1}
+    pause = folder.pause()
     if folder.cancel_requested():
         fields["state"] = "cancelling"
+    elif pause is not None and fields["state"] == "running":
+        since_ms = round(pause.since.timestamp() * 1000)
+        fields |= {"state": "paused", "paused_by": pause.by, "paused_reason": pause.reason, "paused_ms": since_ms}
     return ledger.restore(
         folder.job,
         fields,

@@ -10,12 +10,23 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from modeling.inference.prediction import Prediction
 from modeling.metrics.calibration import DECISIONS, Decision
-from modeling.names import escape_formula, path_to_text, text_to_path, unescape_formula
+from modeling.names import (
+    escape_bytes,
+    escape_formula,
+    escape_unsafe,
+    from_cell,
+    path_to_text,
+    text_to_cell,
+    text_to_path,
+    to_cell,
+    unescape_formula,
+)
 from orchestrator.contract.errors import IntegrityError, UsageError
 from orchestrator.contract.jobs.requests import Format
 
@@ -25,8 +36,11 @@ SCORE_DIGITS = 6
 csv.field_size_limit(1 << 30)  # for the whole process; the default of 128 KiB is too small for --top-k 10000
 
 _JSON = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one for every row
+_OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # by terminals; JSON escapes those below
 _SCORE = f"%.{SCORE_DIGITS}f"
-_TOP_K = re.compile(rf"(.*?):(\d\.\d{{{SCORE_DIGITS}}})(?:;|$)", re.DOTALL)
+_TOP_K = re.compile(rf"(.*?):([0-9]\.[0-9]{{{SCORE_DIGITS}}})(?:;|\Z)", re.DOTALL)
+_LIKE_A_SCORE = re.compile(rf"(:[0-9]\.[0-9]{{{SCORE_DIGITS}}});")  # a reader would end a label there
+_LIKE_A_FORMULA = re.compile(r"(?![-+]?\d+(\.\d+)?\Z)[\"']*[-=+@\t\r]")  # but a label may be a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,29 +98,33 @@ class CsvFormat:
             for cells in reader:
                 if len(cells) != len(COLUMNS):
                     raise IntegrityError(f"{path}, line {reader.line_num}: {len(cells)} cells, not {len(COLUMNS)}")
-                yield self._row([unescape_formula(cell) for cell in cells])
+                yield self._row(cells)
 
     def _cells(self, row: Row) -> list[str]:
         prediction = row.prediction
-        path, decision = escape_formula(path_to_text(row.path)), prediction.decision or ""
+        path, decision = to_cell(row.path), prediction.decision or ""
         if prediction.error_code is not None:
-            return [path, "error", decision, "", "", "", prediction.error_code, escape_formula(prediction.error or "")]
+            error = text_to_cell(prediction.error or "")
+            return [path, "error", decision, "", "", "", prediction.error_code, error]
         scores = [_SCORE % score for score in prediction.scores]
-        top_k = ";".join(map(":".join, zip(prediction.labels, scores, strict=True)))
-        return [path, "ok", decision, escape_formula(prediction.labels[0]), scores[0], escape_formula(top_k), "", ""]
+        labels = [_in_top_k(label, index == 0) for index, label in enumerate(prediction.labels)]
+        top_k = ";".join(map(":".join, zip(labels, scores, strict=True)))
+        return [path, "ok", decision, to_cell(prediction.labels[0]), scores[0], escape_formula(top_k), "", ""]
 
     def _row(self, cells: list[str]) -> Row:
         path, status, decision, _label, _score, top_k, error_code, error = cells
         if status == "ok":
-            pairs = _TOP_K.findall(top_k)
+            pairs = _TOP_K.findall(unescape_formula(top_k))
             prediction = Prediction(
-                tuple(label for label, _ in pairs),
+                tuple(text_to_path(label) for label, _ in pairs),
                 tuple(float(score) for _, score in pairs),
                 decision=_decision(decision or None),
             )
         else:
-            prediction = Prediction(error_code=error_code, error=error, decision=_decision(decision or None))
-        return Row(text_to_path(path), prediction)
+            prediction = Prediction(
+                error_code=error_code, error=unescape_formula(error), decision=_decision(decision or None)
+            )
+        return Row(from_cell(path), prediction)
 
 
 class JsonlFormat:
@@ -171,6 +189,13 @@ def format_of(path: Path) -> Format:
     return cast(Format, name)
 
 
+@lru_cache(maxsize=1 << 16)  # a model has few labels, and a job has many rows
+def _in_top_k(label: str, is_first: bool) -> str:
+    """A label in the cell `top_k`, so that what it holds is taken for neither a score nor, behind a `;`, a formula."""
+    text = escape_unsafe(_LIKE_A_SCORE.sub(r"\1\\x3b", path_to_text(label)))
+    return text if is_first or not _LIKE_A_FORMULA.match(text) else escape_bytes(text[0]) + text[1:]
+
+
 class _Lines(list[str]):
     """Takes the lines of a csv writer.
 
@@ -218,7 +243,8 @@ def _to_json(row: Row) -> str:
         "error_code": prediction.error_code,
         "error": prediction.error,
     }
-    return _JSON.encode(record)
+    text = _JSON.encode(record)
+    return text if text.isascii() else _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _from_json(line: str, path: Path, number: int) -> Row:

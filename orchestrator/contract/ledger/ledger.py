@@ -23,11 +23,12 @@ LISTER_LEASE_S = 30.0
 FINALIZE_LEASE_S = 30.0
 
 State = Literal[
-    "queued", "running", "finalizing", "succeeded", "partial", "failed", "cancelling", "cancelled", "unknown"
+    "queued", "running", "paused", "finalizing", "succeeded", "partial", "failed", "cancelling", "cancelled", "unknown"
 ]
 FINAL_STATES = frozenset({"succeeded", "partial", "failed", "cancelled"})
 Verdict = Literal["committed", "already", "stale", "unknown"]
-Need = Literal["claim", "starving", "end", "lister", "rebuild", "nothing"]
+Need = Literal["claim", "starving", "end", "lister", "look", "rebuild", "nothing"]
+PausedBy = Literal["storage", "operator"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class JobRecord:
     error: str = ""
     result: str = ""
     trouble: str = ""  # what keeps it from making progress now
+    paused_by: str = ""  # a PausedBy while it is paused
+    paused_reason: str = ""
+    paused_ms: int = 0
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
 
     @property
@@ -131,9 +135,26 @@ class Ledger:
         state = self._run("extend", [self._job(job)], [num_shards, num_images, int(listed), _ms(LISTER_LEASE_S), limit])
         return state or "unknown"
 
+    def withdraw(self, job: str, *, output: str = "", key: str = "") -> bool:
+        """Forget a job whose submission failed; False where a worker has claimed a shard of it already."""
+        keys = [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)]
+        return bool(self._run("withdraw", keys, [job, output]))
+
     def cancel(self, job: str, *, reason: str = "") -> State:
         """Cancel the job; returns its state after that. `reason`: the error that ends it, if there is one."""
         return self._run("cancel", [self._job(job)], [reason]) or "unknown"
+
+    def pause(self, job: str, reason: str, *, by: PausedBy, worker: str = "", workers: Iterable[str] = ()) -> State:
+        """Pause the job; returns its state after that.
+
+        worker: cannot read the job's source. The job is paused if that holds for all `workers`, or else goes on with
+        the others.
+        """
+        return self._run("pause", [self._job(job)], [by, reason, worker, *workers]) or "unknown"
+
+    def unpause(self, job: str, *, by: PausedBy) -> State:
+        """Let a job go on that was paused `by`; returns its state after that."""
+        return self._run("unpause", [self._job(job)], [by]) or "unknown"
 
     def record(self, job: str) -> JobRecord | None:
         """All that the ledger has of a job; None where it does not know it.
@@ -158,6 +179,8 @@ class Ledger:
             error=values.get("error", ""),
             result=values.get("result", ""),
             trouble=values.get("trouble", ""),
+            paused_by=values.get("paused_by", ""),
+            paused_reason=values.get("paused_reason", ""),
             stage_seconds=stage_seconds,
             **numbers,
         )

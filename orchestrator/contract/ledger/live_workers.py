@@ -100,8 +100,12 @@ class LiveWorkers:
                 survey.malformed.append(worker)
         return LiveWorkersSurvey(sorted(survey.records, key=lambda record: record.worker), sorted(survey.malformed))
 
+    def listeners(self, queue: str) -> list[str]:
+        """The live workers that take doorbells from `queue`."""
+        return [worker.worker for worker in self.workers() if worker.alive and queue in worker.queues]
+
     def num_listeners(self, queue: str) -> int:
-        return sum(worker.alive and queue in worker.queues for worker in self.workers())
+        return len(self.listeners(queue))
 
     def num_idle(self, queue: str) -> int:
         """Number of live workers that take doorbells from `queue` and hold none."""

@@ -9,6 +9,7 @@ from PIL import Image
 from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, check_image, check_pixels
 from modeling.errors import ImageError
 from modeling.images.loader import read_image_file
+from modeling.images.remarks import FURTHER_PAGES
 from modeling.names import escape_formula, unescape_formula
 from tests.support.images import encode, real_data
 from tests.support.pictures import photo
@@ -18,7 +19,7 @@ def test_an_image_says_what_it_is():
     facts = check_image(encode(photo(1, (640, 400)), "JPEG"))
 
     assert (facts.size, facts.mode, facts.format) == ((640, 400), "RGB", "JPEG")
-    assert (facts.orientation, facts.frames, facts.grey) == (1, 1, False)
+    assert (facts.orientation, facts.remarks, facts.grey) == (1, (), False)
     assert len(facts.thumbnail) == THUMBNAIL_BYTES
 
 
@@ -102,11 +103,11 @@ def test_grey_is_what_shows_no_colour_whatever_its_mode():
     }
 
 
-def test_an_animation_tells_its_frames_and_shows_its_first():
+def test_an_animation_tells_of_further_frames_and_shows_its_first():
     frames = [photo(seed).convert("P") for seed in range(3)]
     facts = check_image(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
 
-    assert (facts.frames, facts.format) == (3, "GIF")
+    assert (facts.remarks, facts.format) == ((FURTHER_PAGES,), "GIF")
     assert facts.thumbnail == check_image(encode(frames[0], "GIF")).thumbnail
 
 

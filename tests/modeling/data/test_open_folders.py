@@ -3,14 +3,7 @@ import pytest
 from modeling.data.dataset import TEST, TRAIN, VALIDATION, Finding
 from modeling.data.forms.open import check_learnable, open_dataset
 from modeling.errors import DataError
-from tests.support.images import make_class_folders
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
+from tests.support.images import make_class_folders, touch
 
 
 def names_of(dataset):
@@ -43,7 +36,7 @@ def test_what_is_passed_over_is_counted_and_told(tmp_path):
 
     assert names_of(dataset) == ["a/1.png", "b/1.png"]
     assert [(finding.severity, finding.code) for finding in dataset.findings] == [
-        ("info", "hidden_entries"),
+        ("info", "junk_entries"),
         ("warning", "links_entries"),
         ("warning", "loose_entries"),
     ]
@@ -140,8 +133,62 @@ def test_a_file_name_that_is_not_utf8_is_named_as_text(tmp_path):
     assert names_of(dataset) == ["a/caf\\xe9.png", "b/1.png", "b/x\\x5cx41.png"]
 
 
-def test_a_class_name_that_is_not_utf8_is_refused(tmp_path):
-    touch(tmp_path, "a/1.png", "caf\udce9/1.png")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("caf\udce9", r"class folder 'caf\\\\xe9' is not UTF-8; rename it"),
+        ("red\x1b[31m", r"the label 'red\\x1b\[31m' holds U\+001B, which cannot be seen; rename it"),
+        ("\u202egod", r"holds U\+202E, which cannot be seen"),
+        (" ", r"label 1 is empty"),
+    ],
+)
+def test_class_names_that_cannot_be_shown_are_refused(tmp_path, name, message):
+    touch(tmp_path, "a/1.png", f"{name}/1.png")
 
-    with pytest.raises(DataError, match=r"class folder 'caf\\\\xe9' is not UTF-8"):
+    with pytest.raises(DataError, match=message) as caught:
         open_dataset(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_folders_whose_names_are_equal_by_the_rule_are_one_class_and_that_is_told(tmp_path):
+    nfc, nfd = "\u00e9p\u00e9e", "e\u0301pe\u0301e"
+    touch(tmp_path / "classes", f"{nfc}/1.png", f"{nfd}/2.png", f"{nfd} /3.png", "b/4.png")
+    touch(tmp_path / "parts", f"train/{nfd}/1.png", "train/b/2.png", f"val/{nfc}/3.png", "val/b /4.png")
+
+    classes, parts = open_dataset(tmp_path / "classes"), open_dataset(tmp_path / "parts")
+
+    assert (classes.labels, sorted(classes.targets_N.tolist())) == (("b", nfc), [0, 1, 1, 1])
+    assert (parts.labels, parts.targets_N.tolist()) == (("b", nfc), [0, 1, 0, 1])
+    assert classes.findings == (
+        Finding(
+            "warning",
+            "same_class",
+            r"the folders '\xe9p\xe9e' and 'e\u0301pe\u0301e ' and 'e\u0301pe\u0301e' are one class, "
+            "as their names differ only in their Unicode form or in spaces at their ends",
+        ),
+    )
+    assert [finding.code for finding in parts.findings] == ["same_class", "same_class"]
+
+
+def test_a_folder_with_a_space_at_the_end_is_the_class_without_it(tmp_path):
+    dataset = open_dataset(touch(tmp_path, "cat /1.png", "dog/1.png"))
+
+    assert dataset.labels == ("cat", "dog")
+    assert names_of(dataset) == ["cat /1.png", "dog/1.png"]
+    assert dataset.findings[0].message == (
+        "the folder 'cat ' is class 'cat', in Unicode's form NFC and without spaces at its ends"
+    )
+
+
+def test_classes_that_differ_by_case_only_are_told(tmp_path):
+    dataset = open_dataset(touch(tmp_path, "Cat/1.png", "cat/1.png", "dog/1.png"))
+
+    assert dataset.labels == ("Cat", "cat", "dog")
+    assert dataset.findings == (
+        Finding(
+            "warning",
+            "names_differ_by_case",
+            "the names of classes Cat and cat differ in upper and lower case only; rename one of them if they are one "
+            "class",
+        ),
+    )

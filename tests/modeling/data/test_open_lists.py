@@ -2,6 +2,7 @@
 
 import json
 import os
+from unicodedata import normalize
 
 import pytest
 
@@ -60,6 +61,78 @@ def test_a_jsonl_gives_parts_and_numbers_as_labels(tmp_path):
     assert dataset.parts_N.tolist() == [TRAIN, VALIDATION, TEST, FREE, TRAIN]
 
 
+def test_a_class_has_one_name_in_whatever_unicode_form_and_with_whatever_spaces_it_is_written(tmp_path):
+    make_images(tmp_path, "1.png", "2.png", "3.png")
+    text = f"path,label\n1.png,{normalize('NFD', 'é')} \n2.png,\u00a0{normalize('NFC', 'é')}\n3.png,b\n"
+
+    dataset = open_dataset(write(tmp_path / "labels.csv", text))
+
+    assert dataset.labels == ("b", "\u00e9")
+    assert dataset.targets_N.tolist() == [1, 1, 0]
+
+
+LIKE_SCORES = ("cat:0.999999;dog", "a;b", "7", "-1", "x:y", "=sum")
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl"])
+def test_labels_that_look_like_scores_or_formulas_survive_lists_of_every_kind(tmp_path, kind):
+    names = [f"{number}.png" for number in range(len(LIKE_SCORES))]
+    make_images(tmp_path, *names)
+    rows = [{"path": name, "label": label} for name, label in zip(names, LIKE_SCORES, strict=True)]
+    text = {"json": json.dumps(rows), "jsonl": "\n".join(map(json.dumps, rows))}.get(kind)
+    text = text or "path,label\n" + "".join(f'{row["path"]},"{row["label"]}"\n' for row in rows)
+
+    dataset = open_dataset(write(tmp_path / f"labels.{kind}", text))
+
+    assert rows_of(dataset) == list(zip(names, LIKE_SCORES, strict=True))
+
+
+@pytest.mark.parametrize("label", ["a\x1b[31m", "a\u202eb", "\x9b"])
+def test_a_label_that_cannot_be_seen_is_refused_with_its_line(tmp_path, label):
+    make_images(tmp_path, "1.png")
+
+    with pytest.raises(DataError, match=r"line 2: the label .* holds U\+[0-9A-F]{4}, which cannot be seen"):
+        open_dataset(write(tmp_path / "labels.csv", f"path,label\n1.png,{label}\n"))
+
+
+def test_missing_images_of_a_list_from_windows_are_told_how_their_paths_would_be_written(tmp_path):
+    make_images(tmp_path, "sub/1.png", "sub/2.png")
+
+    with pytest.raises(DataError, match=r"2 of 2 images are missing: .* Windows paths .* is there as 'sub/1.png'"):
+        open_dataset(write(tmp_path / "x.csv", "path,label\nsub\\1.png,a\nsub\\2.png,b\n"))
+
+
+def test_missing_images_of_a_list_that_lies_elsewhere_are_told_where_to_put_it(tmp_path):
+    make_images(tmp_path, "images/1.png", "images/2.png")
+
+    with pytest.raises(DataError, match=rf"put the list into '{tmp_path}/images', or make its paths absolute"):
+        open_dataset(write(tmp_path / "x.csv", "path,label\n1.png,a\n2.png,b\n"))
+
+
+def test_images_in_a_folder_that_may_not_be_searched_are_a_matter_of_rights(tmp_path, monkeypatch):
+    stat = os.stat
+
+    def refuse(path, *args, **options):  # root may search every folder, so a folder's mode would not do here
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+
+    with pytest.raises(DataError, match=r"2 of 2 images are missing: .*; the present user may not read them"):
+        open_dataset(write(tmp_path / "x.csv", "path,label\nlocked/1.png,a\nlocked/2.png,b\n"))
+
+
+def test_images_outside_of_a_lists_folder_are_counted(tmp_path):
+    make_images(tmp_path, "in/1.png", "2.png", "3.png")
+
+    dataset = open_dataset(write(tmp_path / "in/x.csv", f"path,label\n1.png,a\n../2.png,b\n{tmp_path}/3.png,b\n"))
+
+    assert [finding.message for finding in dataset.findings] == [
+        f"2 images lie outside of {tmp_path}/in, such as {tmp_path}/in/../2.png; reports show some"
+    ]
+
+
 def test_a_list_that_names_missing_images_says_how_many_and_which(tmp_path):
     make_images(tmp_path, "0.png")
     text = "path,label\n" + "".join(f"{number}.png,{number % 2}\n" for number in range(10))
@@ -77,10 +150,10 @@ def test_a_list_that_names_missing_images_says_how_many_and_which(tmp_path):
     [
         ("x.csv", "", "names no images"),
         ("x.csv", "path,label\n", "names no images"),
-        ("x.csv", "file,class\n1.png,a\n", "has the columns class, file; expected columns path,label"),
+        ("x.csv", "file,kind\n1.png,a\n", "line 2: no label; .* has the columns file, kind; expected "),
         ("x.csv", "path,label\n1.png,\n", "line 2: no label"),
         ("x.csv", "path,label\n,a\n", "line 2: no path"),
-        ("x.csv", "path,label\n1.png,a\n2.png\n", "line 3: not 2 cells"),
+        ("x.csv", "path,label\n1.png,a\n2.png\n", "line 3: no label"),
         ("x.csv", "path,label\n1.png,a,b\n", "line 2: not 2 cells"),
         ("x.csv", "path,label,part\n1.png,a,holdout\n", "line 2: unknown part 'holdout'; choose train, "),
         ("x.csv", "path,label\n1.png,a\n2.png,a\n", r"one class only \(a\)"),
@@ -92,7 +165,7 @@ def test_a_list_that_names_missing_images_says_how_many_and_which(tmp_path):
         ("x.jsonl", "[1]\n", "line 1: not a JSON object"),
         ("x.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("x.json", '{"images": []}', "no manifest: it has no array predictions"),
-        ("x.json", '{"predictions": [{"path": "1.png", "label": "a"}]}', "has the columns label, path"),
+        ("x.json", '{"predictions": [{"path": "1.png"}]}', "element 1: no label; .* has the columns path;"),
     ],
 )  # fmt: skip
 def test_lists_that_cannot_be_used_say_where_and_why(tmp_path, name, text, message):
@@ -187,3 +260,22 @@ def test_a_summary_without_a_root_is_refused(tmp_path):
 def test_a_manifest_of_which_no_row_counts_is_refused(tmp_path):
     with pytest.raises(DataError, match="no row counts"):
         open_dataset(write(tmp_path / "out.csv", "path,status,label\n1.png,error,\n"))
+
+
+def test_labels_and_corrections_follow_the_rule_of_class_names(tmp_path):
+    make_images(tmp_path, "1.png", "2.png", "3.png", "4.png")
+    rows = "1.png,ok,cat ,\n2.png,ok,cat ,cat \n3.png,ok,e\u0301,\n4.png,ok,dog,\u00e9\n"
+    text = "path,status,label,corrected_label\n" + rows
+
+    dataset = open_dataset(write(tmp_path / "out.csv", text))
+
+    assert rows_of(dataset) == [("1.png", "cat"), ("2.png", "cat"), ("3.png", "\u00e9"), ("4.png", "\u00e9")]
+
+
+def test_a_file_that_is_there_in_another_unicode_form_is_said_to_be(tmp_path):
+    make_images(tmp_path, "e\u0301p.png", "2.png")
+
+    with pytest.raises(
+        DataError, match=r"in another Unicode form \('\\xe9p.png' in the list, 'e\\u0301p.png' on the disk"
+    ):
+        open_dataset(write(tmp_path / "labels.csv", "path,label\n\u00e9p.png,cat\n2.png,dog\n"))

@@ -38,7 +38,7 @@ def test_a_sound_data_set_has_no_findings(tmp_path):
     report = scan(tmp_path)
 
     assert (report.findings, report.errors, report.duplicates) == ((), {}, ())
-    assert report.facts == (ImageFacts((96, 72), "RGB", "PNG", 1, 1, False, b""),) * 6
+    assert report.facts == (ImageFacts((96, 72), "RGB", "PNG", 1, (), False, b""),) * 6
     assert report.groups_N.tolist() == [0, 1, 2, 3, 4, 5]
     assert len(set(report.digests)) == 6
     report.check_trainable()
@@ -244,7 +244,7 @@ def test_near_duplicates_are_found_in_idx_files_as_well(tmp_path):
 
     assert [(found.indices, found.exact) for found in report.duplicates] == [((2, 9), False), ((5, 8), False)]
     assert np.flatnonzero(report.leaked_N).tolist() == [2, 5]
-    assert report.facts[0] == ImageFacts((28, 28), "L", "pixels", 1, 1, True, b"")
+    assert report.facts[0] == ImageFacts((28, 28), "L", "pixels", 1, (), True, b"")
     assert report.flat == ()
 
 

@@ -19,7 +19,7 @@ from modeling.data.splits import SplitRow, read_split, split_dataset, write_spli
 from modeling.errors import DataError
 from tests.support.pictures import photo_png, write_files
 
-FACTS = ImageFacts((4, 4), "L", "PNG", 1, 1, True, b"")
+FACTS = ImageFacts((4, 4), "L", "PNG", 1, (), True, b"")
 
 
 def scanned(

@@ -9,7 +9,7 @@ from benchmarks.decode import PREPROCESSING, enlarged, kind_scores, kinds, score
 from benchmarks.reference_decode import reference_decode
 from modeling.errors import ImageError
 from modeling.images.decode import decode_image
-from modeling.images.jpeg import decode_jpeg, jpeg_size
+from modeling.images.jpeg import decode_jpeg, jpeg_size, outline_of
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import build_network
 from tests.support.images import encode, real_data
@@ -60,7 +60,7 @@ def test_missing_data_and_damage_are_left_to_pillow_to_name():
     data = encode(Image.effect_noise((200, 200), 60), "JPEG")
 
     for cut in (len(data) // 2, len(data) - 40):
-        assert decode_jpeg(data[:cut], (200, 200), min_side=10, grey=False) is None
+        assert decode_jpeg(data[:cut], (200, 200), outline_of(data), min_side=10, grey=False) is None
         with pytest.raises(ImageError, match="ends too early"):
             decode_image(data[:cut], WIDE)
 
@@ -84,7 +84,7 @@ def test_the_size_in_the_header_is_refused_before_anything_is_decoded(monkeypatc
         assert caught.value.code == "too_large"
 
 
-def test_a_header_that_is_broken_and_too_large_is_broken():
+def test_a_header_that_is_unsupported_and_too_large_is_unsupported():
     data = encode(Image.new("L", (100, 100)), "JPEG")
     header = data.index(b"\xff\xc0")
     of_12_bits = data[: header + 4] + bytes([12]) + (60_000).to_bytes(2, "big") * 2 + data[header + 9 :]
@@ -92,7 +92,7 @@ def test_a_header_that_is_broken_and_too_large_is_broken():
     assert jpeg_size(of_12_bits) == (60_000, 60_000)
     with pytest.raises(ImageError) as caught:
         decode_image(of_12_bits, WIDE)
-    assert caught.value.code == "corrupt"  # Pillow refuses 12 bits before it looks at the size
+    assert caught.value.code == "unsupported"  # Pillow refuses 12 bits before it looks at the size
 
 
 def test_the_crop_is_where_torchvision_cuts_it():

@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 from itertools import count, islice
@@ -5,6 +6,7 @@ from itertools import count, islice
 import pytest
 
 from modeling.errors import ImageError
+from modeling.images import loader
 from modeling.images.loader import load_ahead, load_groups_ahead, read_image_file
 
 
@@ -25,6 +27,51 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path):
         "folder.png": "unreadable",
         "absent.png": "unreadable",
     }
+
+
+class Failing:
+    """Stands for os.open: some files give an error, for ever or some times."""
+
+    def __init__(self, monkeypatch, number, wanted, times=10**9):
+        self._open, self._number, self._wanted, self._left = os.open, number, wanted, times
+        monkeypatch.setattr(os, "open", self)
+        monkeypatch.setattr(loader, "PAUSES_S", (0.0, 0.0))
+
+    def __call__(self, path, *args, **options):
+        if self._left and str(path).endswith(self._wanted):
+            self._left -= 1
+            raise OSError(self._number, os.strerror(self._number), path)
+        return self._open(path, *args, **options)
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_an_error_that_passes_costs_nothing(two_files, monkeypatch, number):
+    Failing(monkeypatch, number, "a.png", times=2)
+
+    assert read_image_file(two_files / "a.png") == b"a.png"
+
+
+def test_a_file_that_the_storage_cannot_read_is_unreadable_if_its_neighbour_can_be_read(two_files, monkeypatch):
+    Failing(monkeypatch, errno.EIO, "a.png")
+
+    with pytest.raises(ImageError, match="Input/output error"):
+        read_image_file(two_files / "a.png")
+
+
+def test_a_storage_that_is_away_and_a_process_without_descriptors_are_no_errors_of_an_image(two_files, monkeypatch):
+    (two_files / "b.png").unlink()
+    for number in (errno.EIO, errno.EMFILE):
+        with monkeypatch.context() as patch:
+            Failing(patch, number, "a.png")
+            with pytest.raises(OSError, match=os.strerror(number)):
+                read_image_file(two_files / "a.png")
 
 
 def test_results_come_in_order_whichever_thread_is_faster():

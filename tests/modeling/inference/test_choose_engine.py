@@ -1,5 +1,6 @@
 """The engine that answers must answer as the model does, be chosen once, and be chosen again the same way."""
 
+import hashlib
 import json
 import threading
 from typing import Self
@@ -13,6 +14,8 @@ from modeling.inference import choose_engine
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines import hardware
+from modeling.inference.engines.graphs import GRAPH_FILE
+from modeling.networks.onnx_graph import write_graph
 from modeling.registry.store import ModelStore
 from tests.support.published_models import publish_model
 from tests.support.small_models import make_random_model, random_images
@@ -137,7 +140,7 @@ def test_a_network_that_is_fast_by_torch_alone_gets_no_other_engine(tmp_path, mo
     load_fastest(version)
 
     assert set(remembered(version)["images_per_sec"]) == {"torch fp32"}
-    assert not (version.artifacts / choose_engine.GRAPH_FILE).exists()
+    assert not (version.artifacts / GRAPH_FILE).exists()
 
 
 def test_a_precision_that_the_model_does_not_have_says_how_to_get_it(store):
@@ -175,6 +178,40 @@ def test_a_damaged_memory_of_the_choice_is_made_anew(tmp_path):
     assert remembered(version)["engine"]
 
 
+@pytest.mark.parametrize("failing", ["engine", "choice"])
+def test_the_choice_stays_where_files_cannot_be_opened_now(tmp_path, monkeypatch, failing):
+    version = publish_model(tmp_path / "models", "digits")
+    load_fastest(version)
+    before = remembered(version)
+
+    def fail(*args, **kwargs):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        if failing == "choice":
+            patch.setattr(choose_engine, "read_choice", fail)
+        else:
+            patch.setattr(choose_engine, "_on", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            load_fastest(version)
+
+    assert remembered(version) == before
+
+
+def test_no_engine_loses_its_place_because_files_cannot_be_opened_now(tmp_path, monkeypatch):
+    version = publish_model(tmp_path / "models", "digits")
+
+    def fail(*args, **kwargs):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(choose_engine, "_speed", fail)
+
+    with pytest.raises(OSError, match="Too many open files"):
+        load_fastest(version)
+
+    assert list(version.artifacts.glob("auto-*.json")) == []
+
+
 def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatch):
     store = ModelStore(tmp_path / "models")
     store.publish(make_random_model(tmp_path / "staged"), "shapes")
@@ -182,7 +219,7 @@ def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatc
     monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen: OpenVINO's
     load_fastest(version, precision="fp32")
     before = remembered(version, "fp32")
-    graph = version.artifacts / choose_engine.GRAPH_FILE
+    graph = version.artifacts / GRAPH_FILE
     graph.write_bytes(graph.read_bytes()[:100])
 
     classifier = load_fastest(version, precision="fp32")
@@ -190,6 +227,66 @@ def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatc
     assert classifier.engine.name == before["engine"] == "openvino fp32"
     assert remembered(version, "fp32") == before
     assert len(graph.read_bytes()) > 100
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """A version whose remembered engine is OpenVINO's, and its graph."""
+    store = ModelStore(tmp_path / "models")
+    store.publish(make_random_model(tmp_path / "staged"), "shapes")
+    version = store.resolve("shapes")
+    monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen
+    load_fastest(version, precision="fp32")
+    return version, version.artifacts / GRAPH_FILE
+
+
+def other_graph(folder):
+    """A valid graph of the same shapes that answers otherwise."""
+    torch.manual_seed(7)
+    classifier = Classifier.load(make_random_model(folder))
+    for parameter in classifier.network.parameters():
+        parameter.data.neg_()
+    write_graph(classifier.network, classifier.card, folder / "other.onnx")
+    return (folder / "other.onnx").read_bytes()
+
+
+def test_a_graph_that_was_exchanged_is_built_anew_and_never_answers(built, tmp_path, monkeypatch, caplog):
+    version, graph = built
+    before, images = remembered(version, "fp32"), random_images(9)
+    expected = load_fastest(version, precision="fp32").predict(images, 3)
+    original = graph.read_bytes()
+    graph.write_bytes(other_graph(tmp_path / "other"))
+
+    classifier = load_fastest(version, precision="fp32")
+
+    assert classifier.engine.name == before["engine"] == "openvino fp32"
+    assert classifier.predict(images, 3) == expected
+    assert hashlib.sha256(original).hexdigest() == before["graph_sha256"]
+    assert (remembered(version, "fp32"), graph.read_bytes()) == (before, original)
+    assert "is not the graph that an engine was chosen with; it is built anew" in caplog.text
+
+
+def test_a_graph_without_a_remembered_choice_is_not_trusted_either(built, tmp_path):
+    version, graph = built
+    original = graph.read_bytes()
+    graph.write_bytes(other_graph(tmp_path / "other"))
+    for path in version.artifacts.glob("*.json"):
+        path.unlink()
+
+    load_fastest(version, precision="fp32")
+
+    assert graph.read_bytes() == original
+
+
+def test_a_choice_from_before_digests_is_kept_and_gets_one(built):
+    version, _ = built
+    (path,) = version.artifacts.glob("fp32-*.json")
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in before.items() if name != "graph_sha256"}))
+
+    load_fastest(version, precision="fp32")
+
+    assert remembered(version, "fp32") == before
 
 
 @pytest.mark.parametrize("changed", ["_VERSION", "_cpu", "version"])

@@ -154,6 +154,15 @@ def test_bad_images_are_told_in_their_places(decoders):
     assert codes == [1, "missing", "unreadable", 2, "empty"]
 
 
+@pytest.mark.parametrize("err", [OSError(24, "Too many open files"), MemoryError()])
+def test_a_process_that_cannot_open_files_says_so_and_blames_no_image(decoders, err):
+    def fail():
+        raise err
+
+    with pytest.raises(type(err)):
+        decoders().submit([*sources(1), fail]).result()
+
+
 def test_seconds_are_those_of_all_threads_together(decoders, slow_storage):
     chunk = decoders(4).submit([slow_storage] * 8).result()
 

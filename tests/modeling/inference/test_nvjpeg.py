@@ -175,7 +175,7 @@ def test_a_job_decodes_on_the_device_and_names_bad_images_as_ever():
     preprocessing = Preprocessing("L", 4, 4)
     shades = range(0, 250, 10)
     files = [encode(Image.new("L", (16, 16), shade), "JPEG" if shade % 20 else "PNG") for shade in shades]
-    files[3] = files[3][:-2]
+    files[3], files[5] = files[3][:-2], files[5][:-5]  # without an end marker; and without pixels
     asked = []
 
     def together(files, max_pixels):
@@ -192,8 +192,8 @@ def test_a_job_decodes_on_the_device_and_names_bad_images_as_ever():
 
     assert sum(asked) == len(sources)
     errors = [prediction.error_code for prediction in predictions]
-    assert errors == [None] * 3 + ["truncated"] + [None] * (len(files) - 4) + ["unreadable"]
-    assert classifier.seen == [shade for shade in shades if shade != 30]
+    assert errors == [None] * 5 + ["truncated"] + [None] * (len(files) - 6) + ["unreadable"]
+    assert classifier.seen == [shade for shade in shades if shade != 50]
 
 
 @pytest.mark.parametrize(("gpu_s", "expected"), [(0.5, GPU), (0.95, CORES), (2.0, CORES)])

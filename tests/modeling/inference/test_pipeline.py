@@ -1,17 +1,20 @@
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from modeling.errors import ImageError
+from modeling.images.remarks import FURTHER_PAGES, UNCERTAIN_DEPTH
 from modeling.inference.bisection import BisectingPredictor
 from modeling.inference.decoders import SMALLEST_CHUNK
 from modeling.inference.pipeline import best_num_streams, predict_units
 from modeling.inference.prediction import Prediction
 from tests.support.fakes import FakeClassifier, predict_brightness
-from tests.support.images import grey_png
+from tests.support.images import encode, grey_png
 
 
 def sources(*values: int):
@@ -39,6 +42,22 @@ def flat(batches):
 
 def decode_threads_alive() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "predict"))]
+
+
+@pytest.mark.parametrize("decode_threads", [0, 2])
+@pytest.mark.parametrize("batch_decoder", [None, lambda files, max_pixels: [None] * len(files)])
+def test_what_is_remarked_about_an_image_stays_with_its_prediction(decode_threads, batch_decoder):
+    moving = encode(Image.new("L", (4, 4), 9), "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 99)])
+    deep = encode(Image.fromarray(np.full((4, 4), 257 * 9, np.uint16)))
+    unit = sources(*range(40))
+    unit[3], unit[21], unit[22] = (lambda: moving), (lambda: deep), (lambda: b"")
+
+    found = flat(predictions([unit], FakeClassifier(batch_decoder=batch_decoder), decode_threads=decode_threads))
+
+    remarks = {place: prediction.remarks for place, prediction in enumerate(found) if prediction.remarks}
+    assert remarks == {3: (FURTHER_PAGES,), 21: (UNCERTAIN_DEPTH,)}
+    assert found[3] == replace(answer(9), remarks=(FURTHER_PAGES,))
+    assert found[22].error_code == "empty"
 
 
 def test_predictions_come_in_the_order_of_the_images_though_reading_takes_unequal_time():
@@ -361,6 +380,31 @@ def test_a_size_that_did_not_fit_is_not_tried_by_the_next_slice_either():
         run([sources(*range(8))], classifier, batch_size=8)
 
     assert [len(batch) for batch in classifier.batches].count(8) == 1
+
+
+def test_a_batch_that_native_code_cannot_allocate_is_halved():
+    class Greedy(FakeClassifier):
+        def predict(self, images, top_k):
+            if len(images) > 2:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            return super().predict(images, top_k)
+
+    classifier = Greedy()
+
+    found = BisectingPredictor(classifier, 1).predict([np.full((4, 4, 1), value, np.uint8) for value in range(8)])
+
+    assert (found, classifier.largest_batch) == ([answer(value) for value in range(8)], 2)
+
+
+def test_a_classifier_that_lacks_descriptors_blames_no_image():
+    def fail(brightness):
+        classifier.before = lambda brightness: None  # the next attempt would succeed
+        raise OSError(24, "Too many open files")
+
+    classifier = FakeClassifier(before=fail)
+
+    with pytest.raises(OSError, match="Too many open files"):
+        run([sources(*range(8))], classifier, batch_size=8)
 
 
 def test_a_batch_that_did_not_fit_is_out_of_memory_by_the_time_that_its_halves_are_tried():

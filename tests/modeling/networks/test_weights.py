@@ -122,7 +122,7 @@ class Evil:
         (lambda path: path.write_bytes(b"\x10\0\0\0\0\0\0\0{broken"), "a damaged safetensors file"),
         (lambda path: path.write_bytes(b""), "cannot be loaded as weights|neither safetensors"),
         (lambda path: torch.save([1, 2], path), "contains a list, not a state dict"),
-        (lambda path: torch.save({"epoch": 3}, path), "'epoch' is a int, not a tensor"),
+        (lambda path: torch.save({"epoch": 3}, path), "contains no tensors, only epoch; save network.state_dict"),
     ],
     ids=["code", "text", "broken safetensors", "empty", "a list", "no tensors"],
 )
@@ -224,7 +224,7 @@ def serve(tmp_path, monkeypatch):
         class Tiny(WeightsEnum):
             V1 = Weights(url=url, transforms=None, meta={})
 
-        monkeypatch.setattr("modeling.networks.state_dicts._torchvision_weights", lambda enum, member: Tiny.V1)
+        monkeypatch.setattr("modeling.networks.state_dicts.download._torchvision_weights", lambda enum, member: Tiny.V1)
 
     yield start
     for server in servers:

@@ -46,7 +46,7 @@ def test_published_versions_count_up_and_are_found_by_number_and_as_latest(tmp_p
     assert store.resolve("digits") == store.resolve("digits@latest") == store.resolve("digits@2") == second
     assert store.list() == [first, second]
     assert store.card("digits@1") == card(b"1")
-    assert sorted(path.name for path in first.path.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(path.name for path in first.path.iterdir()) == [".sha256", "model.json", "model.safetensors"]
 
 
 def test_publishing_the_same_model_again_keeps_its_version(tmp_path):
@@ -239,6 +239,61 @@ def test_a_pinned_version_is_told_apart_from_another_of_its_number(tmp_path):
     assert store.resolve_pinned("digits@1", version.digest) == version
     with pytest.raises(ModelFormatError, match="digits@1 was 000000000000 when the job was submitted"):
         store.resolve_pinned("digits@1", "0" * 64)
+
+
+def change_card(version: ModelVersion) -> None:
+    (version.path / "model.json").write_bytes(card(labels=("b", "a")).to_bytes())
+
+
+def test_a_card_that_was_changed_after_it_was_published_is_told(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(stage(tmp_path / "a"), "digits")
+    change_card(version)
+
+    told = (
+        r"digits@1: model.json was changed after it was published \(its sha256 was .*, now .*\); put the original back"
+    )
+    for use in (
+        lambda: store.resolve("digits"),
+        lambda: store.card("digits@1"),
+        lambda: store.set_alias(version, "champion"),
+        lambda: ModelVersion.at(version.path),
+    ):
+        with pytest.raises(ModelFormatError, match=told):
+            use()
+
+
+def test_a_changed_version_is_listed_and_can_be_removed_or_put_right(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(stage(tmp_path / "a"), "digits")
+    original = (version.path / "model.json").read_bytes()
+    change_card(version)
+
+    assert [one.ref for one in store.list()] == ["digits@1"]
+    (version.path / "model.json").write_bytes(original)
+    assert store.resolve("digits") == version
+    change_card(version)
+    store.remove(store.find("digits@1"))
+    assert store.list() == []
+
+
+def test_a_version_from_before_digests_were_recorded_is_used_as_it_is(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(stage(tmp_path / "a"), "digits")
+    (version.path / ".sha256").unlink()
+
+    assert store.resolve("digits") == version
+
+
+def test_a_version_that_is_published_again_elsewhere_has_its_own_digest(tmp_path):
+    store = ModelStore(tmp_path / "models")
+    version = store.publish(stage(tmp_path / "a"), "digits")
+    change_card(version)
+
+    copied = store.publish(version.path, "letters")
+
+    assert store.resolve("letters") == copied
+    assert [str(file) for file in copied.files()] == ["model.json", "model.safetensors"]
 
 
 def test_a_version_that_an_alias_stands_for_is_not_removed(tmp_path):

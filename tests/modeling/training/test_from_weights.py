@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from modeling.data.dataset import Dataset
+from modeling.data.lost import LostImages
+from modeling.data.splits import Split
 from modeling.errors import ArchitectureError, ModelingError
 from modeling.networks.architectures import get_architecture
 from modeling.networks.recipes import CNN as RECIPE
@@ -77,9 +81,9 @@ def test_whichever_answers_the_validation_images_better_is_kept(probed, tuned, k
         return SimpleNamespace(logits_of=lambda indices: np.array(logits, np.float32)[indices])
 
     both = {"probed": trained(probed), "tuned": trained(tuned)}
-    data = SimpleNamespace(
-        split=SimpleNamespace(validation=np.arange(2)), dataset=SimpleNamespace(targets_N=np.array([0, 1]))
-    )
+    split = Split(np.arange(0), np.arange(2), np.arange(0))
+    dataset = Dataset("folders", Path("data"), ("a", "b"), np.array([0, 1]))
+    data = SimpleNamespace(split=split, dataset=dataset, lost=LostImages(dataset, split, ("", "")))
     notes = []
 
     found = _keep_better(SimpleNamespace(note=notes.append), data, both["probed"], both["tuned"])

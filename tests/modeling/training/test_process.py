@@ -38,5 +38,35 @@ def test_a_request_that_cannot_be_understood_is_one_event_and_exit_code_1(tmp_pa
     assert told in events[0]["error"]
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "events"),
+    [
+        ("OSError(errno.EMFILE, 'Too many open files')", 71, ["interrupted"]),
+        ("OSError(errno.EIO, 'Input/output error')", 71, ["interrupted"]),
+        ("OSError(errno.ENOSPC, 'No space left on device')", 70, []),
+        ("MemoryError()", 70, []),
+        ("DataError('no images')", 1, ["error"]),
+    ],
+)
+def test_what_may_pass_is_an_interruption_and_no_error(tmp_path, raised, code, events):
+    (tmp_path / "request.json").write_text("{}")
+    script = f"""
+import errno, sys
+import modeling.training.process as process
+from modeling.errors import DataError
+def fail(request, emit):
+    raise {raised}
+process._TASKS["train"] = fail
+sys.exit(process.main([sys.argv[1]]))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "request.json")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        found = [json.loads(line)["event"] for line in process.stdout]
+        assert (process.wait(30), found) == (code, events)
+
+
 def test_a_request_file_that_is_not_there_is_told(tmp_path):
     assert run(tmp_path / "nowhere.json")[0] == 1

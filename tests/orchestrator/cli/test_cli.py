@@ -124,6 +124,28 @@ def test_help_imports_nothing_heavy(arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+# What every command does
+
+
+@pytest.mark.parametrize("arguments", [["--config", "mine.toml", "up"], ["up", "--config", "mine.toml"]])
+def test_every_command_takes_the_settings_file_that_is_named(home, arguments):
+    Path("mine.toml").write_text("nonsense = 1\n")
+
+    result = run(*arguments)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {Path.cwd() / 'mine.toml'}: there is no setting 'nonsense'; choose from ")
+
+
+def test_nothing_that_a_command_makes_is_for_everybody_to_write_to():
+    before = os.umask(0)
+    try:
+        assert run("completion", "bash").exit_code == 0
+        assert os.umask(0) == 0o002
+    finally:
+        os.umask(before)
+
+
 # Mistakes
 
 
@@ -194,6 +216,17 @@ def test_a_message_of_several_lines_leaves_as_one(capsys):
         raise PigeonholeError("first\nsecond\n  third")
 
     assert capsys.readouterr().err == "error: first second third\n"
+
+
+def test_a_path_that_click_refuses_is_told_with_its_owner(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+
+    result = run("scan", str(tmp_path / "closed"))
+
+    assert result.exit_code == 2
+    assert f"Path '{tmp_path}/closed' is not readable: '{tmp_path}/closed', in '/', which belongs to " in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyError("x"), BrokenPipeError(32, "Broken pipe")])
@@ -424,20 +457,6 @@ def test_one_damaged_model_does_not_hide_the_others(home):
     assert [record["model"] for record in json.loads(result.stdout)] == ["digits@1"]
     assert "cannot read other@1" in result.stderr
     assert run("models", "show", "other").exit_code == 1
-
-
-def test_doctor_lists_what_is_missing_and_changes_nothing(home):
-    result = run("doctor", "--json")
-
-    findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
-    assert result.exit_code == 1
-    assert {name: finding["ok"] for name, finding in findings.items() if name not in ("torch", "home")} == {
-        "python": True, "program": True, "server": False, "workers": False, "jobs": True, "models": True,
-    }  # fmt: skip
-    assert findings["server"]["cure"] == "pigeonhole up"
-    assert findings["home"]["found"].startswith(f"{home}, ")
-    assert findings["home"]["found"].endswith("does not exist yet")
-    assert not home.exists()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save(build_network("mlp", Preprocessing("L", 12, 12), 3).state_dict(), tmp_path / "mlp.pt")
     (tmp_path / "labels.json").write_text(json.dumps(LABELS))
     (tmp_path / "labels.csv").write_text("ash\nbirch\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("{")
     (tmp_path / "net.onnx").touch()
     (tmp_path / "net.pb").write_bytes(b"\x08\x0a\x12\x07pytorch")  # as torch's exporter begins
     return tmp_path / "home"
@@ -47,6 +50,47 @@ def test_imported_weights_are_a_published_model(home):
     assert [entry for entry in os.listdir(home / "models") if entry.startswith(".importing")] == []
 
 
+def test_an_import_says_what_it_recognised_and_shows_its_labels(home):
+    Path("labels.txt").write_text("1\n10\n2\n")
+
+    result = run("import", "mlp.pt", "--name", "trees", "--labels", "labels.txt", "--image-size", "12")
+
+    assert (result.exit_code, result.stdout) == (0, "trees@1\n")
+    assert result.stderr.splitlines() == [
+        "recognised as mlp by its tensors",
+        "the labels are numbers in the order of text: output 1 is '10', not '2'; if the network was trained with "
+        "labels in the order of numbers, sort the file so and import it again",
+        "labels by output: 0 1, 1 10, 2 2",
+        "published trees@1; use it with `pigeonhole classify SOURCE --model trees@1`",
+    ]
+
+
+def test_a_folder_with_a_config_needs_no_labels_and_a_key_chooses_its_weights(home):
+    state = torch.load("mlp.pt")
+    Path("hub").mkdir()
+    torch.save({"raw": state, "ema": {name: 2 * one for name, one in state.items()}}, "hub/model.pth")
+    Path("hub/config.json").write_text(json.dumps({"label_names": LABELS}))
+
+    averaged = run("import", "hub", "--name", "a", "--image-size", "12")
+    raw = run("import", "hub", "--name", "b", "--image-size", "12", "--weights-key", "raw")
+
+    assert (averaged.exit_code, raw.exit_code) == (0, 0)
+    assert "the averaged weights (EMA) under 'ema' are taken; --weights-key raw takes the raw" in averaged.stderr
+    assert "EMA" not in raw.stderr
+    assert list(ModelStore(home / "models").card("b").labels) == LABELS
+
+
+def test_an_import_that_is_terminated_leaves_nothing(home, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ModelStore, "publish", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+    result = import_mlp()
+
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert os.listdir(home / "models") == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(home):
     import_mlp()
 
@@ -65,11 +109,12 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
     ("words", "code", "told"),
     [
         (["import", "nowhere", "--name", "x"], 4, "there is no 'nowhere'; give a file of weights"),
-        (["import", "mlp.pt", "--name", "x"], 2, "'mlp.pt' is a file of weights; --arch is required"),
+        (["import", "mlp.pt", "--name", "x"], 2, "'mlp.pt' is a file of weights; --labels is required"),
         (["import", "mlp.pt", "--name", "x", "--arch", "mlp"], 2, "--labels is required"),
         (["import", "mlp.pt", "--name", "X y"], 2, "model name 'X y' must be"),
-        (["import", ".", "--name", "x", "--arch", "mlp"], 2, "which holds what --arch would set"),
-        (["import", ".", "--name", "x"], 1, "is not an exported model: model.json cannot be read"),
+        (["import", "model", "--name", "x", "--arch", "mlp"], 2, "which holds what --arch would set"),
+        (["import", "model", "--name", "x"], 1, "model/model.json: not JSON"),
+        (["import", ".", "--name", "x"], 2, "'.' is not an exported model, as it has no model.json; --labels is"),
         (
             ["import", "mlp.pt", "--name", "x", "--arch", "mlp", "--labels", "labels.json"], 2,
             "mlp takes images of any size; give the image size in px",
@@ -80,7 +125,7 @@ def test_an_exported_folder_is_imported_under_another_name_with_the_same_digest(
         ),
         (
             ["import", "mlp.pt", "--name", "x", "--arch", "mlp", "--labels", "labels.csv", "--image-size", "12"], 2,
-            'char 0)); expected a JSON list of names or an object such as {"0": "cat"}',
+            "mlp.pt answers with 3 labels, but labels.csv names 2; give the labels that it was trained with",
         ),
         (["import", "net.onnx", "--name", "x"], 2, "'net.onnx' is an ONNX file, which cannot be imported; export"),
         (["import", "net.pb", "--name", "x"], 2, "'net.pb' is an ONNX file"),

@@ -177,3 +177,17 @@ def test_a_set_in_two_classes_is_told_by_a_pair_of_different_classes(tmp_path):
     result = scan(write_files(tmp_path / "data", files))
 
     assert "(a/1.png = b/1.png); at most one class is right" in result.stdout
+
+
+def test_a_layout_is_obeyed_and_what_it_leaves_out_is_told(tmp_path):
+    names = [f"{part}/{label}/{n}.png" for part in ("train", "val") for label in "ab" for n in "12"]
+    files = {name: photo_png(number) for number, name in enumerate([*names, "runs/1.png"])}
+    data = write_files(tmp_path / "data", files)
+
+    refused, as_parts, as_classes = scan(data), scan(data, "--layout", "parts"), scan(data, "--layout", "classes")
+
+    assert refused.exit_code == ExitCode.FAILED
+    assert "holds train, val, which are parts, and runs, which is not; move it away, or give --layout" in refused.stderr
+    assert as_parts.stdout.startswith("8 images in 2 classes (part folders of classes, ")
+    assert "1 folders beside the parts were left out, as --layout parts asks" in as_parts.stdout
+    assert as_classes.stdout.startswith("9 images in 3 classes (a folder per class, ")

@@ -10,7 +10,7 @@ import redis
 
 from orchestrator.contract.errors import ExitCode, NotFoundError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
-from orchestrator.contract.jobs.requests import EvaluateJobRequest
+from orchestrator.contract.jobs.requests import EvaluateJobRequest, MaxFailures
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.live_workers import WorkerRecord
 from orchestrator.contract.settings import Settings
@@ -20,6 +20,7 @@ from tests.support.fakes import PIN, make_job
 JOB = "c000000-000000-000000"
 WORKER = WorkerRecord("w1", "host", 1, "cpu", ("classify",), "idle", 0.0, 0, 0.0)
 DECODING = {"read": 0.25, "decode": 4.0, "wait": 3.0, "predict": 1.0}
+LATER_JOB = "c000000-000000-000001"
 SECOND = 1e-9  # a timeout that is over at once
 
 
@@ -53,8 +54,8 @@ def folder(settings: Settings, tmp_path) -> JobFolder:
 
 
 def running(folder: JobFolder, num_done: int, **changes: object) -> JobRecord:
-    facts = {"num_images": 10, "num_done": num_done, "num_shards": 3, "listed": True} | changes
-    return JobRecord(folder.job, "classify", "running", **facts)
+    facts = {"state": "running", "num_images": 10, "num_done": num_done, "num_shards": 3, "listed": True} | changes
+    return JobRecord(folder.job, "classify", **facts)
 
 
 def end(folder: JobFolder, **changes: object) -> Outcome:
@@ -160,6 +161,7 @@ def test_only_workers_that_are_alive_count(settings, folder):
         (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=True), 20.0, 3.0),
         (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=False), 20.0, None),
         (JobRecord(JOB, "classify", "running", num_images=100, num_done=40, listed=True), 0.0, None),
+        (JobRecord(JOB, "classify", "paused", num_images=100, num_done=40, listed=True), 20.0, None),
     ],
 )
 def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record, rate, eta_s):
@@ -187,6 +189,14 @@ def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record
             f"{JOB}: succeeded, 5/5 images",
         ),
         (JobSnapshot(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
+        (
+            JobSnapshot(JobRecord(JOB, "train", "running", 5, trouble="Too many open files"), 0.0, 1),
+            f"{JOB}: running, Too many open files",
+        ),
+        (
+            JobSnapshot(JobRecord(JOB, "classify", "paused", 5, 2, listed=True, paused_reason="/in is empty"), 0.0, 1),
+            f"{JOB}: paused, 2/5 images, /in is empty",
+        ),
         (
             JobSnapshot(JobRecord(JOB, "classify", "running", 5), 0.0, 0, server_away=True),
             f"{JOB}: the server is away, waiting for it",
@@ -236,8 +246,27 @@ def test_workers_that_train_are_those_that_evaluate(settings, tmp_path):
         ("cancelled", False, ExitCode.FAILED),
     ],
 )
-def test_the_exit_code_depends_on_how_a_job_ended(state, too_many_failures, code):
-    assert exit_code(JobRecord(JOB, "classify", state, too_many_failures=too_many_failures)) == code
+def test_the_exit_code_depends_on_how_a_job_ended(settings, folder, state, too_many_failures, code):
+    record = running(folder, 10, state=state, too_many_failures=too_many_failures, num_failed=9)
+
+    assert exit_code(settings, record) == code
+
+
+@pytest.mark.parametrize(
+    ("max_failures", "code"),
+    [
+        (None, ExitCode.TOO_MANY_FAILURES),
+        (MaxFailures(share=1.0), ExitCode.OK),
+        (MaxFailures(count=10), ExitCode.OK),
+    ],
+)
+def test_a_job_whose_images_all_failed_has_the_exit_code_of_too_many_failures_unless_they_are_allowed(
+    settings, folder, max_failures, code
+):
+    request = folder.request().model_copy(update={"job": LATER_JOB, "max_failures": max_failures})
+    folder = JobFolder.create(settings, request)
+
+    assert exit_code(settings, running(folder, 10, state="partial", num_failed=10)) == code
 
 
 def test_as_json_a_job_has_what_was_asked_for_beside_how_far_it_is(settings, folder, tmp_path):

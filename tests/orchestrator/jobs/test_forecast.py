@@ -18,7 +18,8 @@ from modeling.registry.card import WEIGHTS_FILE
 from modeling.registry.store import ModelStore
 from orchestrator.cli import main
 from orchestrator.contract.jobs.measuring import MeasureAnswer
-from orchestrator.jobs.forecast import Share, decision_shares, draw_sample, expected_s
+from orchestrator.jobs.early_check import draw_sample
+from orchestrator.jobs.forecast import Share, decision_shares, expected_s
 from tests.support.images import grey_png
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
@@ -144,9 +145,13 @@ def test_a_list_on_standard_input_can_be_planned(home):
     [
         (["nowhere"], 4, "there is no 'nowhere'"),
         (["in", "-o", "no/out.csv"], 2, "there is no folder"),
+        (["links"], 2, "the only path would fail with outside_root: they are links that lead out"),
     ],
 )
 def test_a_plan_refuses_what_a_job_would_refuse(home, arguments, code, error):
+    (home.parent / "links").mkdir()
+    (home.parent / "links" / "a.png").symlink_to("../in/bad.png")
+
     result = plan(*arguments)
 
     assert (result.exit_code, result.stdout) == (code, "")

@@ -1,20 +1,23 @@
 """Preparing a job: each check is made once, and without a server."""
 
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from modeling.errors import DataError, ModelingError
+from modeling.errors import ArchitectureError, DataError, ModelingError
+from modeling.images.preprocessing import Preprocessing
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelStore
+from modeling.registry.version_folder import record_digest
 from modeling.training.request import TrainOptions
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import fingerprint
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs import prepare as module
-from orchestrator.jobs.prepare import prepare
+from orchestrator.jobs.prepare import describe_new_labels, prepare
 from orchestrator.jobs.shard_size import SMALLEST
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
 from tests.support.images import make_class_folders
@@ -98,6 +101,17 @@ def test_preparing_a_pipe_waits_for_one_path_only(settings, here, version, monke
     request = prepare(settings, ClassifySpec("-", "digits")).request(JOB)
 
     assert request.shard_size >= SMALLEST
+
+
+def test_a_source_whose_paths_all_fail_for_one_reason_is_refused_unless_it_is_standard_input(
+    settings, here, version, monkeypatch
+):
+    (here / "list.txt").write_text("digits\\0.png\ngone.png\n")
+
+    with pytest.raises(UsageError, match=r"'list.txt': all 2 paths would fail with missing"):
+        prepare(settings, ClassifySpec("list.txt", "digits"))
+    monkeypatch.setattr(sys, "stdin", SlowPipe("gone.png"))
+    prepare(settings, ClassifySpec("-", "digits")).request(JOB)
 
 
 # Once
@@ -212,9 +226,24 @@ def test_a_training_request_holds_what_is_asked_for_and_no_place_or_device(setti
 
     assert request.train == {
         "data": str(here / "digits"), "architecture": "cnn", "epochs": 3, "batch_size": None, "learning_rate": 0.1,
-        "image_size": None, "seed": 0, "validation": 0.1, "test": 0.1, "weights": None, "budget_s": None,
-        "max_error": 0.01, "deterministic": False, "int8": False,
+        "image_size": None, "seed": 0, "validation": 0.1, "test": 0.1, "weights": None, "weights_key": None,
+        "budget_s": None, "max_error": 0.01, "deterministic": False, "int8": False, "layout": None,
     }  # fmt: skip
+
+
+def test_the_layout_of_the_data_is_part_of_the_request(settings, here, version):
+    (here / "digits/0").rename(here / "digits/train")
+    (here / "digits/1").rename(here / "digits/val")
+
+    training = prepare(settings, TrainSpec(Path("digits"), "mine", {"layout": "classes"}))
+    evaluation = prepare(settings, EvaluateSpec("digits", Path("digits"), part="test", layout="classes"))
+
+    assert (training.num_images, training.request(JOB).train["layout"]) == (4, "classes")
+    assert (evaluation.num_images, evaluation.request(JOB).layout) == (4, "classes")
+    with pytest.raises(DataError, match=r"digits/train holds one class only"):
+        prepare(settings, TrainSpec(Path("digits"), "mine", {}))
+    with pytest.raises(ModelingError, match="layout"):
+        prepare(settings, TrainSpec(Path("digits"), "mine", {"layout": "folds"}))
 
 
 def test_weights_of_another_architecture_are_refused(settings, here, version):
@@ -222,6 +251,41 @@ def test_weights_of_another_architecture_are_refused(settings, here, version):
         prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "digits", "architecture": "mlp"}))
     with pytest.raises(ModelingError, match="no weights 'imagenet' for cnn"):
         prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "imagenet"}))
+
+
+def save_mlp(path: Path) -> None:
+    import torch
+
+    from modeling.networks.build import build_network
+
+    torch.save({"state_dict": build_network("mlp", Preprocessing("L", 28, 28), 2).state_dict()}, path)
+
+
+def test_the_architecture_of_a_file_of_weights_is_recognised_when_the_job_is_submitted(settings, here):
+    save_mlp(here / "mlp.pt")
+
+    checked = prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "mlp.pt"})).options
+
+    assert (checked.architecture, checked.weights) == ("mlp", str(here / "mlp.pt"))
+    with pytest.raises(ArchitectureError, match=r"mlp.pt holds weights of mlp, not of cnn; give that --arch"):
+        prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "mlp.pt", "architecture": "cnn"}))
+    with pytest.raises(ModelingError, match=r"has no weights under the key 'ema'; it has state_dict"):
+        prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "mlp.pt", "weights_key": "ema"}))
+    with pytest.raises(UsageError, match="--weights-key 'ema' is for a file of weights"):
+        prepare(settings, TrainSpec(here / "digits", "mine", {"weights_key": "ema"}))
+
+
+def test_labels_that_the_model_which_is_trained_further_does_not_know_are_listed(settings, here, version):
+    images = sorted(path.relative_to(here) for path in (here / "digits").rglob("*.png"))
+    rows = [f"{path},{label}\n" for path, label in zip(images, ("0", "0", "O", "one"), strict=True)]
+    (here / "list.csv").write_text("path,label\n" + "".join(rows))
+
+    from_model = prepare(settings, TrainSpec(here / "list.csv", "mine", {"weights": "digits"}))
+    from_nothing = prepare(settings, TrainSpec(here / "list.csv", "mine", {}))
+
+    assert from_model.new_labels == ("O", "one")
+    assert describe_new_labels(from_model) == "digits does not know 'O', 'one': learned as new labels"
+    assert (from_nothing.new_labels, describe_new_labels(from_nothing)) == ((), "")
 
 
 def test_data_of_one_image_a_class_are_refused(settings, here):
@@ -279,7 +343,9 @@ def test_a_source_that_is_one_shard_in_any_case_is_not_measured(
 )
 def test_int8_that_a_model_does_not_have_is_refused_with_what_training_found(settings, here, version, training, why):
     card = ModelStore(settings.models).card("digits")
-    (version.path / CARD_FILE).write_bytes(replace(card, training=training).to_bytes())
+    data = replace(card, training=training).to_bytes()
+    (version.path / CARD_FILE).write_bytes(data)
+    record_digest(version.path, hashlib.sha256(data).hexdigest())
 
     with pytest.raises(UsageError, match=f"--precision int8: digits@1 {why}"):
         prepare(settings, ClassifySpec("digits", "digits", precision="int8"))

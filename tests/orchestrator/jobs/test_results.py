@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modeling.names import path_to_text
-from modeling.registry.card import WEIGHTS_FILE
+from modeling.registry.card import CARD_FILE, WEIGHTS_FILE
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli import main
 from orchestrator.cli.classify import print_decisions
@@ -275,6 +275,15 @@ def test_a_model_replaced_by_another_under_the_same_name_differs(publish, settin
     assert publication.differing() == {"model digest"}
 
 
+def test_a_card_that_was_changed_in_place_differs(publish):
+    publication = publish()
+    card = publication.model.path / CARD_FILE
+
+    card.write_bytes(card.read_bytes().replace(b'"0"', b'"zero"'))
+
+    assert publication.differing() == {"model digest"}
+
+
 def test_weights_that_are_not_those_of_the_card_differ(publish):
     publication = publish()
     weights = publication.model.path / WEIGHTS_FILE
@@ -431,6 +440,23 @@ def test_a_classify_job_ends_with_the_number_of_images_to_review(publish, capsys
         "2 accepted (16.7%), 7 to review (58.3%), 3 rejected (25.0%)",
         f"`pigeonhole results show {publication.folder.job} --decision review` shows them",
     ]
+
+
+def test_a_classify_job_ends_with_what_was_remarked_about_images(publish, show, capsys):
+    publication = publish("plain.csv")
+    for path in (publication.folder.summary, publication.manifest.with_name("plain.csv.summary.json")):
+        summary = json.loads(path.read_text())
+        assert summary["counts"]["remarks"] == {}
+        summary["counts"]["remarks"] = {"frames": 1234, "uncertain_depth": 1}
+        path.write_text(json.dumps(summary))
+
+    print_decisions(publication.folder)
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "1,234 images have several frames or pages; only the first is used"
+    assert told[1].startswith("1 image holds values of more than 8 bits and does not state which value is white")
+    assert len(told) == 2
+    assert all(line in show(publication).stderr for line in told)
 
 
 def test_rows_are_shown_by_label_score_and_number(publish, monkeypatch):

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
+from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import LARGEST_BATCH, Choice, choice_path
 from orchestrator.jobs.shard_size import (
     LARGEST,
@@ -61,7 +62,7 @@ def test_a_memory_that_cannot_be_read_counts_as_none(tmp_path, rubbish):
 def test_larger_files_make_smaller_shards(tmp_path, monkeypatch, num_bytes, size):
     remember(tmp_path / "artifacts", 1e6)
     monkeypatch.setattr("orchestrator.jobs.shard_size.time.perf_counter", lambda: 0.0)  # a storage that takes no time
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    monkeypatch.setattr("orchestrator.jobs.shard_size.num_cores", lambda: 2)
     (tmp_path / "a.jpg").write_bytes(b"x" * num_bytes)
 
     assert size_of(tmp_path / "artifacts", [str(tmp_path / "a.jpg")] * 3) == size
@@ -75,7 +76,7 @@ def test_a_slow_storage_makes_smaller_shards_and_is_not_read_for_long(tmp_path, 
 
     size = size_of(tmp_path / "artifacts", images)
 
-    assert size == round_shard_size(15.9 * len(os.sched_getaffinity(0)), 32)
+    assert size == round_shard_size(15.9 * num_cores(), 32)
     assert next(ticks) == 2 * 2  # a tenth of a second is over: the third is not read
 
 

@@ -1,11 +1,14 @@
 import errno
 import os
 import socket
+from unicodedata import normalize
 
 import pytest
 
+from modeling.data.lists.faults import PathRoot
 from modeling.errors import ImageError
 from modeling.names import path_to_text
+from workers.classify import read
 from workers.classify.read import ImageReader
 
 
@@ -102,6 +105,41 @@ def test_a_path_that_does_not_exist_is_missing(root, path, follow):
     assert code(root, path, follow=follow) == "missing"
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_the_early_check_of_a_source_expects_the_codes_that_reading_gives(root, follow):
+    (root / "link.jpg").symlink_to("../outside/secret.jpg")
+    (root / "inside.jpg").symlink_to("a.jpg")
+    (root / "dangling.jpg").symlink_to("gone.jpg")
+    (root / "away.jpg").symlink_to("../gone.jpg")
+    (root / "folder").symlink_to("../outside")
+    (root / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    expected = PathRoot(str(root), follow)
+
+    for path in (
+        "a.jpg", "sub/b.jpg", "sub/../a.jpg", "inside.jpg", "link.jpg", "dangling.jpg", "away.jpg", "folder",
+        "folder/secret.jpg", "folder/gone.jpg", "../outside/secret.jpg", "../gone.jpg", "/etc/passwd", "/nowhere",
+        str(root / "a.jpg"), "none.jpg", "a.jpg/b.jpg", "sub", "sub/", ".", "pipe.jpg", "nul\0.jpg", "x" * 300,
+        "\ud800",
+    ):  # fmt: skip
+        try:
+            reader(root, follow=follow).read(path)
+            given = None
+        except ImageError as err:
+            given = err.code
+        assert (path, expected.code(path)) == (path, given)
+    assert expected.code("loop.jpg") == ""
+
+
+def test_the_row_of_a_file_that_is_there_in_another_unicode_form_says_so(root):
+    (root / normalize("NFD", "é.jpg")).write_bytes(b"image")
+
+    with pytest.raises(ImageError) as failed:
+        reader(root).read(normalize("NFC", "é.jpg"))
+
+    assert failed.value.message == "there is no such file; one is there in another Unicode form (NFC or NFD)"
+
+
 def test_a_link_to_nothing_is_missing(root):
     (root / "dangling.jpg").symlink_to("gone.jpg")
 
@@ -151,6 +189,66 @@ def test_a_file_that_the_system_refuses_to_open_is_an_error_also_for_root(root, 
 
     assert code(root, "a.jpg", follow=follow) == "permission"
     assert reader(root, follow=follow).read("sub/b.jpg") == b"image b"
+
+
+class Failing:
+    """Stands for os.open: a.jpg gives an error some times."""
+
+    def __init__(self, monkeypatch, number, times):
+        self._open, self._number, self.left = os.open, number, times
+        self.pauses = []
+        monkeypatch.setattr(os, "open", self)
+        monkeypatch.setattr(read.time, "sleep", self.pauses.append)
+
+    def __call__(self, path, flags, *args, **options):
+        if self.left and str(path).endswith("a.jpg"):
+            self.left -= 1
+            raise OSError(self._number, os.strerror(self._number), path)
+        return self._open(path, flags, *args, **options)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EAGAIN])
+def test_an_error_of_worker_or_storage_that_passes_costs_nothing(root, monkeypatch, number):
+    failing = Failing(monkeypatch, number, times=3)
+
+    assert reader(root).read("a.jpg") == b"image a"
+    assert failing.pauses == [0.1, 0.3, 1.0]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_an_error_of_the_worker_that_stays_is_no_error_of_the_image(root, monkeypatch, number):
+    Failing(monkeypatch, number, times=9)
+
+    with pytest.raises(OSError, match=os.strerror(number)):
+        reader(root).read("a.jpg")
+
+
+def test_an_error_of_the_storage_that_stays_is_judged_by_whoever_knows_the_storage(root, monkeypatch):
+    def judge():
+        raise LookupError("the storage is away")
+
+    Failing(monkeypatch, errno.EIO, times=4)
+    assert code(root, "a.jpg") == "unreadable"
+
+    Failing(monkeypatch, errno.EIO, times=4)
+    judged = ImageReader(str(root), follow_symlinks=False, max_file_bytes=1000, on_storage_error=judge)
+    with pytest.raises(LookupError):
+        judged.read("a.jpg")
+
+
+def test_an_error_of_the_image_is_not_tried_again(root, monkeypatch):
+    failing = Failing(monkeypatch, errno.EACCES, times=2)
+
+    assert code(root, "a.jpg") == "permission"
+    assert (failing.left, failing.pauses) == (1, [])
+
+
+def test_the_last_image_of_each_device_is_known(root):
+    reading = reader(root)
+    for path in ("a.jpg", "sub/b.jpg"):
+        reading.read(path)
+
+    assert reading.last_read == {root.stat().st_dev: "sub/b.jpg"}
 
 
 def test_names_and_roots_of_any_bytes_are_read(tmp_path):

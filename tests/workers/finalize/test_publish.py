@@ -98,6 +98,7 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
             "labels": {"dark": 8},
             "error_codes": {"missing": 3},
             "decisions": {},
+            "remarks": {},
         },
         "shards": {"num_shards": 3, "shards_given_up": 0},
         "workers": ["w1"],

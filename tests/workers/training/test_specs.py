@@ -11,10 +11,12 @@ from modeling.registry.store import ModelStore, ModelVersion
 from modeling.training.request import TrainOptions
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
+from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.jobs.prepare import pin_model
 from tests.support.fakes import Bells, make_job
 from tests.support.published_models import publish_model
 from workers.context import ModelCache, WorkerContext
+from workers.training import run
 from workers.training.run import launcher, process_spec
 
 NOW = datetime.now(UTC)
@@ -59,6 +61,7 @@ def test_an_evaluation_request_has_the_pinned_models_folder_and_the_workers_devi
         "output": "/jobs/e/evaluation.7",
         "device": "cuda:1",
         "precision": "auto",
+        "layout": None,
     }
 
 
@@ -70,7 +73,7 @@ def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(context, 
     with pytest.raises(ModelFormatError, match=r"digits@1 was .* when the job was submitted, and is another now"):
         spec.request(Path("/out"))
     store = ModelStore(settings.models)
-    store.remove(store.resolve("digits@1"))
+    store.remove(store.find("digits@1"))
     with pytest.raises(ModelNotFoundError, match="all its versions were removed"):
         spec.request(Path("/out"))
 
@@ -87,6 +90,22 @@ def test_a_training_request_has_the_operators_options_and_the_workers_device(set
     asked = spec.request(Path("/jobs/t/model.7"))
     assert (asked["task"], asked["output"], asked["device"]) == ("train", "/jobs/t/model.7", "cuda:1")
     assert (asked["data"], asked["architecture"], asked["epochs"]) == ("/data/in", "cnn", 3)
+
+
+def test_the_process_stands_in_the_jobs_folder_where_no_settings_of_a_data_set_lie(context, evaluation, monkeypatch):
+    code = (
+        "import json, os, pathlib, sys\n"
+        "output = pathlib.Path(json.loads(pathlib.Path(sys.argv[-1]).read_text())['output'])\n"
+        "output.mkdir()\n"
+        "(output / 'folder').write_text(os.getcwd())\n"
+    )
+    monkeypatch.setattr(run, "launcher", lambda **_: [sys.executable, "-c", code])
+    spec = process_spec(evaluation.request(), evaluation, context)
+    assert spec is not None
+
+    assert run.ProcessJob(context, evaluation, spec).run(Claim(evaluation.job, 0, 7, 1))
+
+    assert (evaluation.evaluation / "folder").read_text() == str(evaluation.path)
 
 
 def test_a_classification_needs_no_child_process(settings, context, tmp_path):

@@ -30,6 +30,7 @@ else
   end
 end
 
+redis.call('HDEL', sourceless, ARGV[1])
 local fence = next_fence()
 redis.call('ZADD', leases, now + tonumber(ARGV[2]), shard)
 redis.call('HSET', holders, shard, fence .. ' ' .. ARGV[1])

@@ -14,13 +14,15 @@ redis.call('HINCRBY', job, 'num_done', ARGV[3])
 redis.call('HINCRBY', job, 'num_failed', ARGV[4])
 redis.call('HINCRBY', job, 'shards_given_up', ARGV[5])
 for i = 6, #ARGV, 2 do redis.call('HINCRBY', job, ARGV[i], ARGV[i + 1]) end
-if state == 'running' then
+if state == 'running' or state == 'paused' then -- shards in work may be finished
   local limit = field('failure_limit')
   if limit and number('num_failed') > tonumber(limit) then
     state = 'cancelling'
+    end_pause()
     redis.call('HSET', job, 'too_many_failures', 1)
   elseif complete() then
     state = 'finalizing'
+    end_pause()
   end
   redis.call('HSET', job, 'state', state)
 end

@@ -3,6 +3,8 @@
 local job = KEYS[1]
 local leases, holders = job .. ':leases', job .. ':holders'
 local returned, done, attempts = job .. ':returned', job .. ':done', job .. ':attempts'
+local sourceless = job .. ':sourceless' -- the workers that cannot read the job's source
+local LOOK_EVERY_MS = 5000 -- how often somebody looks whether the source of a paused job is back
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -28,6 +30,11 @@ end
 local function release_shard(shard)
   redis.call('ZREM', leases, shard)
   redis.call('HDEL', holders, shard)
+end
+
+local function end_pause()
+  redis.call('HDEL', job, 'paused_by', 'paused_reason', 'paused_ms', 'paused_from', 'look_at')
+  redis.call('DEL', sourceless)
 end
 
 -- A job whose shards are all listed and done is ready to be finalized.

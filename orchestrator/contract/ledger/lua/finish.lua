@@ -2,7 +2,7 @@
 -- KEYS: job, active, outputs   ARGV: id, output (or ''), state, error, result, seconds to remember it
 redis.call('SREM', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[3], ARGV[2]) == ARGV[1] then redis.call('HDEL', KEYS[3], ARGV[2]) end
-redis.call('DEL', leases, holders, returned, done, attempts)
+redis.call('DEL', leases, holders, returned, done, attempts, sourceless)
 if redis.call('EXISTS', job) == 0 then return 0 end
 redis.call('HSET', job, 'state', ARGV[3], 'error', ARGV[4], 'result', ARGV[5])
 redis.call('HSETNX', job, 'ended_ms', now_ms())

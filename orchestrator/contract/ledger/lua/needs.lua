@@ -1,6 +1,7 @@
 -- What the job needs: a worker, a finalizer, or nothing.
 -- ARGV: ms without a worker, after which a job is starving
--- Returns {need, state}: claim, starving, end, lister (the submitting process died while listing), or nothing.
+-- Returns {need, state}: claim, starving, end, lister (the submitting process died while listing), look (whether the
+-- source is back), or nothing.
 local ABANDONED_MS = 5000
 local state = field('state')
 if not state then return {'rebuild', ''} end
@@ -10,8 +11,13 @@ if state == 'finalizing' or state == 'cancelling' then
   if number('finalizer_until') > now or held then return {'nothing', state} end
   return {'end', state}
 end
-if state ~= 'queued' and state ~= 'running' then return {'nothing', state} end
+if state ~= 'queued' and state ~= 'running' and state ~= 'paused' then return {'nothing', state} end
 if field('listed') == '0' and number('lister_until') < now then return {'lister', state} end
+if state == 'paused' then
+  if field('paused_by') ~= 'storage' or number('look_at') > now then return {'nothing', state} end
+  redis.call('HSET', job, 'look_at', now + LOOK_EVERY_MS)
+  return {'look', state}
+end
 if number('next') < number('num_shards') or redis.call('ZCARD', returned) > 0
   or redis.call('ZCOUNT', leases, '-inf', now) > 0 then
   if redis.call('ZCOUNT', leases, now, '+inf') > 0 then return {'claim', state} end

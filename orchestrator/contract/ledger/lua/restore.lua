@@ -4,11 +4,15 @@
 -- Returns 1, or 0 where the ledger knows the job and `replace` is 0.
 if field('state') and ARGV[5] == '0' then return 0 end
 local fence = next_fence()
-redis.call('DEL', job, leases, holders, returned, done, attempts)
+redis.call('DEL', job, leases, holders, returned, done, attempts, sourceless)
 redis.call('HSET', job, 'fence', fence, 'lister_until', now_ms() + tonumber(ARGV[7]), unpack(ARGV, 8))
 redis.call('SET', done, ARGV[6])
 redis.call('SADD', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' then redis.call('HSETNX', KEYS[3], ARGV[2], ARGV[1]) end
 if KEYS[4] ~= '' then redis.call('SET', KEYS[4], ARGV[1] .. ' ' .. ARGV[3], 'EX', ARGV[4], 'NX') end
-if field('state') == 'running' and complete() then redis.call('HSET', job, 'state', 'finalizing') end
+local state = field('state')
+if (state == 'running' or state == 'paused') and complete() then
+  end_pause()
+  redis.call('HSET', job, 'state', 'finalizing')
+end
 return 1

@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modeling.names import path_to_text
 from orchestrator.contract.errors import IntegrityError, MessageError
-from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter, count_shards, read_facts, read_shard
+from orchestrator.contract.jobs.listing import (
+    ListingFacts,
+    ListingWriter,
+    SourceFacts,
+    count_shards,
+    read_facts,
+    read_shard,
+    read_source_facts,
+)
 
 PATHS = st.lists(st.binary(max_size=20).map(os.fsdecode), max_size=30)
 
@@ -100,3 +109,28 @@ def test_facts_of_another_version_are_refused(tmp_path):
 
     with pytest.raises(MessageError, match=r"listing\.json has version 2"):
         read_facts(tmp_path)
+
+
+def test_how_the_lister_saw_the_source_is_kept(tmp_path):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    root.mkdir()
+    assert read_source_facts(tmp_path) is None
+
+    facts = SourceFacts.of(path_to_text(str(root)), walked=True)
+    facts.write(tmp_path)
+
+    assert read_source_facts(tmp_path) == facts
+    assert (facts.walked, facts.empty, facts.mounts, facts.device) == (True, False, (), root.stat().st_dev)
+    assert SourceFacts.of(path_to_text(str(root)), walked=False).empty
+    assert not SourceFacts.of(path_to_text(str(tmp_path)), walked=False).empty
+    assert "proc" in SourceFacts.of("/", walked=True).mounts
+
+
+def test_a_root_has_moved_if_its_device_is_another_on_the_same_machine(tmp_path):
+    facts = SourceFacts.of(str(tmp_path), walked=True)
+    other_device = facts.model_copy(update={"device": facts.device + 1})
+
+    assert not facts.may_have_moved(str(tmp_path))
+    assert facts.may_have_moved(str(tmp_path / "gone"))
+    assert other_device.may_have_moved(str(tmp_path))
+    assert not other_device.model_copy(update={"machine": "another"}).may_have_moved(str(tmp_path))

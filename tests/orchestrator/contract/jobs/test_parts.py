@@ -22,6 +22,13 @@ def write(parts, rows, *, shard=7, row_format="csv", worker="w1", given_up=False
     return part_path(parts, shard)
 
 
+def test_a_trailer_counts_what_was_remarked_about_images(tmp_path):
+    remarked = replace(CAT.prediction, remarks=("frames", "uncertain_depth"))
+    write(tmp_path, [CAT, replace(CAT, prediction=remarked), FAILED, replace(DOG, prediction=remarked)])
+
+    assert read_trailer(tmp_path, 7).remarks == {"frames": 2, "uncertain_depth": 2}
+
+
 def test_a_trailer_counts_rows_by_decision(tmp_path):
     decisions = ["accept", "review", "accept", "reject"]
     write(tmp_path, [Row(f"{at}.jpg", replace(CAT.prediction, decision=each)) for at, each in enumerate(decisions)])
