@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 
 def main(architecture: str, labels: str, name: str) -> None:
-    network = timm.create_model(architecture, num_classes=len(json.loads(Path(labels).read_text())))
+    network = timm.create_model(architecture, num_classes=len(json.loads(Path(labels).read_text(encoding="utf-8"))))
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, f"{architecture}.safetensors")
         save_file(network.state_dict(), weights)

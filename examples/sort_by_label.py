@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def main(manifest: str, output: str) -> None:
-    root = Path(json.loads(Path(f"{manifest}.summary.json").read_text())["root"])
+    root = Path(json.loads(Path(f"{manifest}.summary.json").read_text(encoding="utf-8"))["root"])
     with open(manifest, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if row["status"] != "ok":

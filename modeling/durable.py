@@ -59,6 +59,20 @@ def sync_tree(folder: Path) -> None:
 # Files
 
 
+def target_of(path: Path) -> Path:
+    """Where an operator's output really goes: what a link names is replaced, also on another disk, and the link stays.
+
+    Raises:
+        OSError: the link leads back to itself.
+    """
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
+
+
 @contextlib.contextmanager
 def temporary_beside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
     """An empty file in the folder of `path`, hidden, and removed at the end if it is still there.
@@ -91,6 +105,7 @@ def replaced_durably(path: Path, *, mode: int | None = 0o644) -> Iterator[IO[byt
 
     mode: None: as the process's umask has it.
     """
+    path = target_of(path)
     with temporary_beside(path, mode=mode) as temporary:
         with temporary.open("wb") as file:
             yield file
@@ -147,6 +162,7 @@ def replaced_folder(output: Path) -> Iterator[Path]:
 
     Nothing happens to `output` where the block raises.
     """
+    output = target_of(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(output.parent, f".{output.name}-") as staging:
         yield staging
@@ -167,10 +183,11 @@ def published_output(output: Path) -> Iterator[Path]:
     Raises:
         ModelingError: something is there already, or it cannot be written to.
     """
-    if output.exists() or output.is_symlink():
+    if output.exists():
         raise ModelingError(f"output {output} exists; name one that does not")
     with contextlib.ExitStack() as stack:
         try:
+            output = target_of(output)
             output.parent.mkdir(parents=True, exist_ok=True)
             staging = stack.enter_context(staging_folder(output.parent, f".{output.name}-"))
         except OSError as err:
@@ -255,6 +272,8 @@ def validated(
         made: T = _adapter(cast(Any, kind)).validate_json(json.dumps(value, default=_text_of))  # so lists become tuples
     except ValidationError as err:
         raise error(prefix + complaint(err)) from err
+    except RecursionError as err:
+        raise error(f"{prefix}too many levels") from err
     if whole and (missing := next(_missing(made, value), None)):
         raise error(f"{prefix}{missing}: the key is missing")
     return made

@@ -41,7 +41,8 @@ ENVIRONMENTS = {
 }
 # What the libraries report about themselves; printed, so that a reader sees which code ran.
 REPORT = """
-import openvino, torch
+import torch
+from modeling.inference.engines.openvino_library import openvino
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 print("torch:", torch.backends.cpu.get_cpu_capability())
 print("NumPy:", [name for name in __cpu_dispatch__ if __cpu_features__[name]])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from orchestrator.contract.app import ring
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
+from orchestrator.contract.shown import SafeFormatter
 from workers.context import ModelCache, WorkerContext
 
 logger = logging.getLogger(__name__)
@@ -91,6 +93,9 @@ def _warm_up(**_: Any) -> None:
 
 def configure_logging(level: str) -> None:
     """Log lines of one format on standard error, from the parent and the pool child."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(processName)s %(message)s", force=True)
+    logging.basicConfig(level=level, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(processName)s %(message)s"))
+    sys.excepthook = lambda kind, err, trace: logger.critical("ended by an error", exc_info=(kind, err, trace))
     for chatty in ("celery.worker.strategy", "celery.app.trace", "kombu", "celery.bootsteps"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -81,7 +81,8 @@ def _try_lock(folder: Path, gpu: int) -> IO[str] | None:
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise UnavailableError(f"{folder} belongs to another user, or others may write to it; remove it, or set TMPDIR")
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = open(os.open(folder / f"cuda-{gpu}.lock", flags, 0o600), "r+")  # noqa: SIM115 held while the worker lives
+    descriptor = os.open(folder / f"cuda-{gpu}.lock", flags, 0o600)
+    file = open(descriptor, "r+", encoding="utf-8")  # noqa: SIM115 held while the worker lives
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

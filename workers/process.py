@@ -30,8 +30,10 @@ from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
-from orchestrator.contract.server import SERVER_ERRORS, connect, redact, require_answer
+from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
+from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
+from orchestrator.contract.shown import printable, without_logins
 from workers import ack_patch
 from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
 from workers.devices import Device, take_device
@@ -50,7 +52,7 @@ def main(queues: str, wanted: str, log_level: str) -> None:
     try:
         run_worker(_parse_queues(queues), take_device(wanted), log_level)
     except PigeonholeError as err:
-        click.echo(f"error: {err}", err=True)
+        click.echo(f"error: {printable(without_logins(str(err)))}", err=True)
         sys.exit(err.exit_code)
     except OSError as err:
         if (described := explain_os_error(err)) is None:

@@ -60,7 +60,7 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     classifiers = [load_classifier(path, request.device, request.precision) for path in (request.a, request.b)]
     label_positions(classifiers[1].labels, classifiers[0].labels)  # refuses models of other labels before any work
     splits = [parts_of(path) for path in (request.a, request.b)]
-    dataset = open_dataset(request.data, request.layout)
+    dataset = open_dataset(request.data, request.layout, to_learn=False)
     indices = choose_images(dataset, request.part, splits[0])
 
     def predict(which: int) -> tuple[DatasetAnswers, EngineFigures]:

@@ -77,7 +77,7 @@ def predict_dataset(
     targets = model_targets(dataset, indices, classifier.labels)
     progress = Progress(on_progress)
     loader = _Loader(dataset, classifier, hashed=hashed)
-    found = _Found()
+    found = _Found(np.empty((len(indices), len(classifier.labels)), np.float32))  # memory is taken as it is filled
     for batch, logits_BL in _answered(classifier, loader.load(indices.tolist())):
         found.add(batch, logits_BL)
         progress.update(found.num_images, len(indices))
@@ -88,7 +88,7 @@ def predict_dataset(
         raise DataError(_nothing_to_read(dataset, unreadable))
     indices_N = indices[found.places]
     names = tuple(dataset.name(index) for index in indices_N.tolist())
-    answers = Answers(classifier.labels, names, targets[found.places], np.concatenate(found.logits))
+    answers = Answers(classifier.labels, names, targets[found.places], found.logits_NL[: len(found.places)])
     return DatasetAnswers(answers, indices_N, unreadable, tuple(found.hashes) if hashed else ())
 
 
@@ -191,14 +191,15 @@ def _answered(classifier: "Classifier", loaded: Iterator[_Loaded]) -> Iterable[t
 class _Found:
     """What has been answered so far; a place is an image's among those asked for."""
 
+    logits_NL: _Logits  # filled as far as there are places
     num_images: int = 0
     places: list[int] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
-    logits: list[_Logits] = field(default_factory=list)  # BL each
     failed: list[tuple[int, ImageError]] = field(default_factory=list)
 
     def add(self, batch: _Batch, logits_BL: _Logits | None) -> None:
         """Take a batch with the logits of its readable images."""
+        start = len(self.places)
         for place, loaded in enumerate(batch, start=self.num_images):
             if isinstance(loaded.image, ImageError):
                 self.failed.append((place, loaded.image))
@@ -207,7 +208,7 @@ class _Found:
                 self.hashes.append(loaded.sha256)
         self.num_images += len(batch)
         if logits_BL is not None:
-            self.logits.append(logits_BL)
+            self.logits_NL[start : start + len(logits_BL)] = logits_BL
 
 
 def _nothing_to_read(dataset: Dataset, unreadable: Sequence[Unreadable]) -> str:

@@ -47,7 +47,7 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     from modeling.evaluation.write import Evaluated
 
     classifier = load_classifier(request.model, request.device, request.precision)
-    dataset = open_dataset(request.data, request.layout)
+    dataset = open_dataset(request.data, request.layout, to_learn=False)
     split = parts_of(request.model)
     if split and request.part != "all":
         emit({"event": "note", "text": f"comparing {dataset.num_images} images with the model's training data"})
@@ -60,7 +60,7 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     evaluation = evaluate_answers(predicted.answers, classifier.calibration)
     num_trained_on, engine = count_trained_on(split, predicted.sha256), engine_figures(classifier, dataset, predicted)
     evaluated = Evaluated(request, classifier.card, dataset, predicted, num_trained_on, engine)
-    for text in evaluated.warnings():
+    for text in evaluated.warnings(evaluation):
         emit({"event": "warning", "text": text})
     return evaluated, evaluation
 

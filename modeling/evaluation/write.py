@@ -3,7 +3,6 @@
 # Shapes: H height, W width, C channels, N images.
 import csv
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modeling.data.dataset import Dataset
+from modeling.data.dataset import Dataset, abbreviate
 from modeling.data.images import load_image
 from modeling.durable import replaced_folder
 from modeling.errors import ImageError
@@ -20,14 +19,14 @@ from modeling.evaluation.request import EVALUATION_FILE, PREDICTIONS_FILE, Evalu
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Scored
-from modeling.metrics.evaluation import EngineFigures, Evaluation
+from modeling.metrics.evaluation import EngineFigures, Evaluation, document_text
 from modeling.names import text_to_cell, to_cell
 from modeling.registry.card import ModelCard
 
 if TYPE_CHECKING:
     from modeling.report.content import Sample
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2  # 1 had the confusion as a matrix
 PREDICTION_COLUMNS = ("name", "label", "predicted", "score", "decision")
 MAX_UNREADABLE = 100  # listed; all are counted
 
@@ -49,7 +48,7 @@ class Evaluated:
     num_trained_on: int | None
     engine: EngineFigures
 
-    def warnings(self) -> list[str]:
+    def warnings(self, evaluation: Evaluation) -> list[str]:
         """What a reader of the figures must know."""
         num_images, num_unreadable = len(self.predicted.answers.names), len(self.predicted.unreadable)
         found = []
@@ -60,6 +59,8 @@ class Evaluated:
             )
         if num_unreadable:
             found.append(f"{num_unreadable} of {num_images + num_unreadable} images cannot be read; no figure has them")
+        if absent := evaluation.classes_without_images:
+            found.append(f"class {abbreviate(absent)} has no images: nothing is measured for it")
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -88,8 +89,8 @@ def write_evaluation(evaluated: Evaluated, evaluation: Evaluation) -> None:
 
 def documents(evaluated: Evaluated, evaluation: Evaluation) -> dict[str, str]:
     """Text of `evaluation.json` and `predictions.csv` by their names."""
-    figures = json.dumps(evaluated.facts() | evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    return {EVALUATION_FILE: figures + "\n", PREDICTIONS_FILE: _predictions(evaluated)}
+    figures = document_text(evaluated.facts() | evaluation.to_json())
+    return {EVALUATION_FILE: figures, PREDICTIONS_FILE: _predictions(evaluated)}
 
 
 def _predictions(evaluated: Evaluated) -> str:
@@ -128,7 +129,7 @@ def _write_report(folder: Path, evaluated: Evaluated, evaluation: Evaluation) ->
         ("device", request.device),
         ("engine", evaluated.engine.engine),
         ("reference", evaluated.engine.describe()),
-        *(("beware", warning) for warning in evaluated.warnings()),
+        *(("beware", warning) for warning in evaluated.warnings(evaluation)),
     ]
     content = ReportContent(
         title=request.model_ref,

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from modeling.durable import replace_durably
+from modeling.durable import replace_durably, target_of
 from modeling.errors import ModelingError
 from modeling.explain.drawing import draw
 from modeling.explain.filters import is_one_dense_layer
@@ -64,7 +64,7 @@ def write(planned: ExplainPlan, output: Path, *, overwrite: bool) -> Iterator[Wr
     if taken and not overwrite:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise ModelingError(f"{output / taken[0]}{more} exists; give another folder, or --overwrite to replace it")
-    output.mkdir(parents=True, exist_ok=True)
+    target_of(output).mkdir(parents=True, exist_ok=True)
     return _written(planned, output)
 
 

@@ -41,8 +41,8 @@ def limit_threads(environment: Mapping[str, str]) -> dict[str, str]:
 def _quotas(proc: Path) -> Iterator[float]:
     """The limit of each cgroup from that of the process up to the top of what is mounted."""
     try:
-        groups = (proc / "cgroup").read_text(errors="replace").splitlines()
-        mounts = (proc / "mountinfo").read_text(errors="replace").splitlines()
+        groups = (proc / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+        mounts = (proc / "mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     paths = _paths(groups)
@@ -93,7 +93,7 @@ def _read_v1(folder: Path) -> float | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 

@@ -3,7 +3,8 @@
 Own code, not torchmetrics: figures must repeat to the bit, whatever version of a library is installed.
 """
 
-# Shapes: N images, L labels, P points of a curve.
+# Shapes: N images, B images of a block, L labels, P points of a curve.
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -36,6 +37,7 @@ class Answers:
 
 
 NUM_BINS = 15  # as Guo et al. 2017 and most since
+_BLOCK_LOGITS = 1 << 22  # 32 MB as float64
 MAX_POINTS = 200  # of a coverage curve; a plot cannot show more
 
 
@@ -56,10 +58,13 @@ class Scored:
             ModelingError: a logit is not finite.
         """
         check_finite(answers)
-        log_scores_NL = log_softmax(answers.logits_NL, temperature)
-        images_N = np.arange(len(answers.names))
         predicted_N = answers.logits_NL.argmax(axis=1).astype(np.int64)  # dividing could make different logits equal
-        scores_N, log_truth_N = np.exp(log_scores_NL[images_N, predicted_N]), log_scores_NL[images_N, answers.targets_N]
+        scores_N, log_truth_N = np.empty(len(answers.names)), np.empty(len(answers.names))
+        for rows in row_blocks(answers.logits_NL):
+            log_scores_BL = log_softmax(answers.logits_NL[rows], temperature)
+            images_B = np.arange(len(log_scores_BL))
+            scores_N[rows] = np.exp(log_scores_BL[images_B, predicted_N[rows]])
+            log_truth_N[rows] = log_scores_BL[images_B, answers.targets_N[rows]]
         return cls(predicted_N, scores_N, log_truth_N, predicted_N == answers.targets_N)
 
     @property
@@ -122,7 +127,14 @@ def check_finite(answers: Answers) -> None:
     """Raise ModelingError if a logit is not finite, or there are no images."""
     if not answers.names:
         raise ModelingError("there are no images to evaluate: all of them are excluded or unreadable")
-    finite_N = np.isfinite(answers.logits_NL).all(axis=1)
-    if not finite_N.all():
-        worst = answers.names[int(np.argmin(finite_N))]
-        raise ModelingError(f"the network's answer to {worst} is not finite; its weights are damaged or diverged")
+    for rows in row_blocks(answers.logits_NL):
+        finite_B = np.isfinite(answers.logits_NL[rows]).all(axis=1)
+        if not finite_B.all():
+            worst = answers.names[rows.start + int(np.argmin(finite_B))]
+            raise ModelingError(f"the network's answer to {worst} is not finite; its weights are damaged or diverged")
+
+
+def row_blocks(logits_NL: NDArray[np.float32]) -> Iterator[slice]:
+    """Slices of rows that together are all: what is computed from one block fits in memory, however many labels."""
+    size = max(1, _BLOCK_LOGITS // max(1, logits_NL.shape[1]))
+    return (slice(start, start + size) for start in range(0, len(logits_NL), size))

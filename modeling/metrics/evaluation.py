@@ -1,6 +1,7 @@
 """The figures of an evaluation, as its JSON document, its table and its report show them."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ Interval = tuple[float, float]  # 95 %, Wilson
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """The figures of one class; None where the denominator is zero."""
+    """The figures of one class; None where the denominator is zero, and all of them where the data lack the class."""
 
     label: str
     num_images: int
@@ -71,7 +72,8 @@ class Evaluation:
     top_k: the share of images whose true label is among the k best, by k ("2", "5", ... below the number of labels).
     nll, ece: negative log likelihood in nats and expected calibration error (15 equal bins) of the calibrated
         scores; `raw_*` before temperature scaling.
-    confusion: rows are true labels, columns predicted ones, in the order of `labels`.
+    confusion: the pairs of labels that occur, by their places in `labels`: true, predicted, number of images; in that
+        order. A matrix of 40,000 labels would be 13 GB, and nearly all of it zeros.
     mistakes: the most confident first.
     """
 
@@ -87,16 +89,37 @@ class Evaluation:
     raw_nll: float
     raw_ece: float
     temperature: float
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, int, int], ...]
     classes: tuple[ClassFigures, ...]
     reliability: tuple[ReliabilityBin, ...]
     coverage: tuple[CoveragePoint, ...]
     decisions: DecisionFigures | None
     mistakes: tuple[Mistake, ...]
 
+    @property
+    def classes_without_images(self) -> tuple[str, ...]:
+        """Labels of which the data have no image, so that nothing is measured for them."""
+        return tuple(each.label for each in self.classes if not each.num_images)
+
     def to_json(self) -> dict[str, Any]:
-        """A dict that JSON can hold."""
-        return asdict(self)
+        """A dict that JSON can hold; the confusion names its labels."""
+        named = [
+            {"label": self.labels[label], "predicted": self.labels[predicted], "num_images": num_images}
+            for label, predicted, num_images in self.confusion
+        ]
+        return asdict(self) | {"confusion": named, "classes_without_images": list(self.classes_without_images)}
+
+
+def document_text(document: Mapping[str, Any]) -> str:
+    """A document of figures as JSON: a line for each key, and for each of the objects in a list."""
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+    def text_of(value: Any) -> str:
+        if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
+            return "[\n    " + ",\n    ".join(map(encode, value)) + "\n  ]"
+        return encode(value)
+
+    return "{\n" + ",\n".join(f"  {encode(key)}: {text_of(value)}" for key, value in document.items()) + "\n}\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 Own code, not scikit-learn: figures must repeat to the bit; ties and classes without images have defined results.
 """
 
-# Shapes: N images, L labels.
+# Shapes: N images, B images of a block, L labels.
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.metrics.answers import Answers, Scored
+from modeling.metrics.answers import Answers, Scored, row_blocks
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.chance import wilson_interval
 from modeling.metrics.evaluation import ClassFigures, DecisionFigures, Evaluation, Mistake
@@ -24,8 +24,7 @@ def evaluate_answers(answers: Answers, calibration: Calibration | None) -> Evalu
     """
     temperature = calibration.temperature if calibration else 1.0
     scored, raw = Scored.of(answers, temperature), Scored.of(answers, 1.0)
-    confusion_LL = confusion(answers, scored)
-    classes = _class_figures(answers.labels, confusion_LL)
+    classes = _class_figures(answers, scored)
     num_images, num_right = len(answers.names), int(scored.right_N.sum())
     return Evaluation(
         labels=answers.labels,
@@ -40,7 +39,7 @@ def evaluate_answers(answers: Answers, calibration: Calibration | None) -> Evalu
         raw_nll=raw.nll,
         raw_ece=raw.ece,
         temperature=temperature,
-        confusion=tuple(tuple(row) for row in confusion_LL.tolist()),
+        confusion=confusion(answers, scored),
         classes=classes,
         reliability=scored.reliability(),
         coverage=scored.coverage(),
@@ -49,27 +48,28 @@ def evaluate_answers(answers: Answers, calibration: Calibration | None) -> Evalu
     )
 
 
-def confusion(answers: Answers, scored: Scored) -> NDArray[np.int64]:
-    """Counts LL: rows are true labels, columns predicted ones."""
+def confusion(answers: Answers, scored: Scored) -> tuple[tuple[int, int, int], ...]:
+    """The pairs of true and predicted label that occur, by their places, with their numbers of images."""
     num_labels = len(answers.labels)
-    cells_N = answers.targets_N * num_labels + scored.predicted_N
-    return np.bincount(cells_N, minlength=num_labels**2).reshape(num_labels, num_labels)
+    cells, counts = np.unique(answers.targets_N * num_labels + scored.predicted_N, return_counts=True)
+    return tuple(zip((cells // num_labels).tolist(), (cells % num_labels).tolist(), counts.tolist(), strict=True))
 
 
-def _class_figures(labels: tuple[str, ...], confusion_LL: NDArray[np.int64]) -> tuple[ClassFigures, ...]:
-    """Precision, recall and F1 of each label."""
-    counts_3L = (confusion_LL.sum(axis=1), confusion_LL.sum(axis=0), confusion_LL.diagonal())
-    counts = zip(labels, *(counts_L.tolist() for counts_L in counts_3L), strict=True)
+def _class_figures(answers: Answers, scored: Scored) -> tuple[ClassFigures, ...]:
+    """Precision, recall and F1 of each label; none of a label without images: no answer with it could be right."""
+    chosen = (answers.targets_N, scored.predicted_N, answers.targets_N[scored.right_N])
+    counted = (np.bincount(labels_N, minlength=len(answers.labels)).tolist() for labels_N in chosen)
+    counts = zip(answers.labels, *counted, strict=True)
     return tuple(
         ClassFigures(
             label=label,
             num_images=num_images,
             num_predicted=num_predicted,
             num_right=num_right,
-            precision=num_right / num_predicted if num_predicted else None,
+            precision=num_right / num_predicted if num_images and num_predicted else None,
             recall=num_right / num_images if num_images else None,
             recall_interval=wilson_interval(num_right, num_images) if num_images else None,
-            f1=2 * num_right / (num_images + num_predicted) if num_images + num_predicted else None,
+            f1=2 * num_right / (num_images + num_predicted) if num_images else None,
         )
         for label, num_images, num_predicted, num_right in counts
     )
@@ -83,10 +83,18 @@ def _macro_f1(classes: tuple[ClassFigures, ...]) -> float:
 
 def _top_k(answers: Answers) -> dict[str, float]:
     """The share of images whose true label is among the k best; of equal logits, the first label ranks higher."""
-    truth_N1 = answers.logits_NL[np.arange(len(answers.names)), answers.targets_N, None]
-    before_NL = np.arange(len(answers.labels)) < answers.targets_N[:, None]
-    rank_N = ((answers.logits_NL > truth_N1) | ((answers.logits_NL == truth_N1) & before_NL)).sum(axis=1)
+    rank_N = np.concatenate(
+        [_ranks(answers.logits_NL[rows], answers.targets_N[rows]) for rows in row_blocks(answers.logits_NL)]
+    )
     return {str(k): float((rank_N < k).mean()) for k in TOP_KS if k < len(answers.labels)}
+
+
+def _ranks(logits_BL: NDArray[np.float32], targets_B: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many labels rank before the true one."""
+    truth_B1 = logits_BL[np.arange(len(logits_BL)), targets_B, None]
+    before_BL = np.arange(logits_BL.shape[1]) < targets_B[:, None]
+    ranks_B: NDArray[np.int64] = ((logits_BL > truth_B1) | ((logits_BL == truth_B1) & before_BL)).sum(axis=1)
+    return ranks_B
 
 
 def _decision_figures(scored: Scored, calibration: Calibration) -> DecisionFigures:

@@ -19,7 +19,8 @@ REJECT_BELOW = 0.5  # the best label is more likely wrong than right
 
 _LOG_T = math.log(20.0)  # the search covers [-_LOG_T, _LOG_T]
 _PRIOR_SD = 0.5  # of the temperature's logarithm: a factor of 1.6 is common, one of 5 needs evidence
-_MAX_FIT_IMAGES = 10_000  # enough for one number, and it bounds the time if there are many labels
+_MAX_FIT_IMAGES, _MAX_FIT_LOGITS = 10_000, 10_000_000  # enough for one number; they bound the time, with many labels
+_MIN_FIT_IMAGES = 200
 _GRID, _SEARCH_STEPS = 25, 16  # find the logarithm to within 0.0003
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _SCORE_UNIT = 1e-6  # a manifest's scores have six digits; smaller differences are not visible
@@ -72,7 +73,7 @@ def fit_temperature(answers: Answers) -> float:
     few images change the scores little, a set without mistakes does not drive the temperature to 0, and one with only
     mistakes does not drive it to infinity. The result is in [1/20, 20].
     """
-    step = -(-len(answers.names) // _MAX_FIT_IMAGES)
+    step = -(-len(answers.names) // min(_MAX_FIT_IMAGES, max(_MIN_FIT_IMAGES, _MAX_FIT_LOGITS // len(answers.labels))))
     logits_NL, targets_N = answers.logits_NL[::step], answers.targets_N[::step]
     images_N = np.arange(len(targets_N))
 
@@ -118,8 +119,9 @@ class _Group:
 def _thresholds(all_images: _Group, num_labels: int, max_error: float) -> tuple[float, ...]:
     """The accept threshold of each label: its own if it has enough images, else one shared by all such labels."""
     shared = _threshold(all_images, max_error)
-    groups = {label: all_images.of(all_images.labels_M == label) for label in range(num_labels)}
-    own = {label: _threshold(group, max_error) for label, group in groups.items() if group.is_large_enough(max_error)}
+    counts_L = np.bincount(all_images.labels_M, minlength=num_labels)
+    large = np.flatnonzero(counts_L * max_error >= MIN_EXPECTED_ERRORS).tolist()  # few, however many labels there are
+    own = {label: _threshold(all_images.of(all_images.labels_M == label), max_error) for label in large}
     rest = all_images.of(~np.isin(all_images.labels_M, list(own)))
     rest_threshold = _threshold(rest, max_error) if rest.is_large_enough(max_error) else shared
     accept_L = np.array([own.get(label, rest_threshold) for label in range(num_labels)])

@@ -30,7 +30,7 @@ def is_number(text: str) -> bool:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the model's lock, so that processes change the model one at a time."""
-    with open(folder / ".lock", "a") as lock:
+    with open(folder / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -1,10 +1,7 @@
 """Which classes the model confuses, and its figures for each class."""
 
-# Shapes: L labels (rows: true, columns: predicted).
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.evaluation import ClassFigures, Evaluation
@@ -50,23 +47,24 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class ClassTable:
-    """Every class, the weakest first; `num_left` more classes are not shown."""
+    """Every class, the weakest first; `num_left` more classes are not shown.
+
+    unmeasured: the first of `num_unmeasured` classes without images.
+    """
 
     open_rows: Sequence[ClassRow]
     folded_rows: Sequence[ClassRow]
     num_left: int
     with_threshold: bool
+    unmeasured: Sequence[str]
+    num_unmeasured: int
 
 
 def confused_pairs(evaluation: Evaluation, most: int = _MOST_PAIRS) -> list[ConfusedPair]:
     """The most frequently confused pairs, each in one direction; of equal counts the larger share first."""
-    counts_LL = np.array(evaluation.confusion, np.int64)
-    totals_L = counts_LL.sum(axis=1)
-    mistakes_LL = counts_LL - np.diag(np.diag(counts_LL))
-    rows, columns = np.nonzero(mistakes_LL)
+    totals = [each.num_images for each in evaluation.classes]
     pairs = [
-        (int(mistakes_LL[row, column]), float(mistakes_LL[row, column] / totals_L[row]), row, column)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        (number, number / totals[row], row, column) for row, column, number in evaluation.confusion if row != column
     ]
     pairs.sort(key=lambda pair: (-pair[0], -pair[1], pair[2], pair[3]))
     labels = evaluation.labels
@@ -89,7 +87,9 @@ def tabulate_classes(evaluation: Evaluation, calibration: Calibration | None) ->
     thresholds = dict(zip(evaluation.labels, calibration.accept, strict=False)) if calibration else {}
     rows = [ClassRow(each, *taken_for[each.label], thresholds.get(each.label)) for each in ordered[:_MOST_CLASSES]]
     num_open = len(rows) if len(rows) <= _MOST_OPEN else _OPEN_CLASSES
-    return ClassTable(rows[:num_open], rows[num_open:], len(ordered) - len(rows), calibration is not None)
+    unmeasured = evaluation.classes_without_images
+    left, few = len(ordered) - len(rows), unmeasured[:_MOST_OPEN]
+    return ClassTable(rows[:num_open], rows[num_open:], left, calibration is not None, few, len(unmeasured))
 
 
 def _weakness(figures: ClassFigures) -> tuple[bool, float, float, str]:
@@ -99,10 +99,9 @@ def _weakness(figures: ClassFigures) -> tuple[bool, float, float, str]:
 
 def _taken_for(evaluation: Evaluation) -> dict[str, tuple[str, int]]:
     """By label, what its images are most often taken for, and how many."""
-    counts_LL = np.array(evaluation.confusion, np.int64)
-    np.fill_diagonal(counts_LL, 0)
-    most_L = counts_LL.argmax(axis=1).tolist()
-    return {
-        label: (evaluation.labels[column], int(counts_LL[row, column]))
-        for row, (label, column) in enumerate(zip(evaluation.labels, most_L, strict=True))
-    }
+    labels = evaluation.labels
+    most = dict.fromkeys(labels, ("", 0))
+    for row, column, number in evaluation.confusion:
+        if row != column and number > most[labels[row]][1]:  # of equal numbers the first
+            most[labels[row]] = (labels[column], number)
+    return most

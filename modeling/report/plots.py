@@ -33,23 +33,21 @@ _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of the lines in one panel
 
 def confusion(evaluation: Evaluation, theme: Theme) -> "Figure":
     """True labels down, predicted across: blue is right, orange wrong, darker a larger share of the row."""
-    counts_LL = np.array(evaluation.confusion, np.float64)
-    num_labels = len(counts_LL)
+    num_labels = len(evaluation.labels)
     side = float(np.clip(1.9 + 0.42 * num_labels, 4.2, 7.6))
     figure = new_figure(side, side, theme)
     axes = figure.subplots()
     style_axes(axes, theme, grid=None)
     axes.spines["bottom"].set_visible(False)
-    shares_LL = counts_LL / np.maximum(counts_LL.sum(axis=1, keepdims=True), 1)
     extent = (-0.5, num_labels - 0.5, num_labels - 0.5, -0.5)
-    axes.imshow(_coloured(_pooled(shares_LL), theme), interpolation="nearest", extent=extent)
+    axes.imshow(_coloured(shares_of_rows(evaluation), theme), interpolation="nearest", extent=extent)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
     axes.set_xlabel("predicted", labelpad=8)
     axes.set_ylabel("true", labelpad=8)
     _name_labels(axes, evaluation.labels, theme)
     if num_labels <= _MOST_NUMBERED:
-        _number_cells(axes, counts_LL, shares_LL, theme)
+        _number_cells(axes, evaluation, theme)
     return figure
 
 
@@ -136,17 +134,24 @@ def _coloured(shares_LL: Floats, theme: Theme) -> Floats:
     return coloured
 
 
-def _pooled(shares_LL: Floats) -> Floats:
-    """Fewer cells where there are too many: each shows its largest mistake, the diagonal its mean share right."""
-    num_labels = len(shares_LL)
-    if num_labels <= _MOST_CELLS:
-        return shares_LL
-    starts = np.linspace(0, num_labels, _MOST_CELLS, endpoint=False).astype(int)
-    mistakes_LL = shares_LL * (1 - np.eye(num_labels))
-    pooled: Floats = np.maximum.reduceat(np.maximum.reduceat(mistakes_LL, starts, axis=0), starts, axis=1)
+def shares_of_rows(evaluation: Evaluation) -> Floats:
+    """The matrix: each cell's share of its row's images.
+
+    Where there are too many labels, neighbours share a cell: it has its largest mistake, on the diagonal its mean share
+    right.
+    """
+    num_labels = len(evaluation.labels)
+    starts = np.linspace(0, num_labels, min(num_labels, _MOST_CELLS), endpoint=False).astype(int)
     sizes = np.diff([*starts, num_labels])
-    np.fill_diagonal(pooled, np.add.reduceat(np.diag(shares_LL), starts) / sizes)
-    return pooled
+    cell_of_L = np.repeat(np.arange(len(starts)), sizes)
+    rows, columns, counts = np.array(evaluation.confusion, np.int64).reshape(-1, 3).T
+    shares = counts / np.bincount(rows, counts, num_labels)[rows]
+    wrong = cell_of_L[rows] != cell_of_L[columns]
+    cells = np.zeros((len(starts), len(starts)))
+    np.maximum.at(cells, (cell_of_L[rows[wrong]], cell_of_L[columns[wrong]]), shares[wrong])
+    right = rows == columns
+    np.fill_diagonal(cells, np.bincount(cell_of_L[rows[right]], shares[right], len(starts)) / sizes)
+    return cells
 
 
 def _name_labels(axes: "Axes", labels: Sequence[str], theme: Theme) -> None:
@@ -164,16 +169,15 @@ def _name_labels(axes: "Axes", labels: Sequence[str], theme: Theme) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=size, color=theme.ink, parse_math=False)
 
 
-def _number_cells(axes: "Axes", counts_LL: Floats, shares_LL: Floats, theme: Theme) -> None:
-    coloured = _coloured(shares_LL, theme)
+def _number_cells(axes: "Axes", evaluation: Evaluation, theme: Theme) -> None:
+    coloured = _coloured(shares_of_rows(evaluation), theme)
     dark = coloured @ np.array([0.299, 0.587, 0.114]) < 0.55
-    for edge in range(1, len(counts_LL)):
+    for edge in range(1, len(evaluation.labels)):
         axes.axhline(edge - 0.5, color=theme.sheet, linewidth=2)
         axes.axvline(edge - 0.5, color=theme.sheet, linewidth=2)
-    for row, column in np.argwhere(counts_LL > 0).tolist():
+    for row, column, count_of_cell in evaluation.confusion:
         colour = "#ffffff" if dark[row, column] else "#14181d"
-        number = f"{counts_LL[row, column]:,.0f}"
-        axes.text(column, row, number, ha="center", va="center", fontsize=9, color=colour)
+        axes.text(column, row, f"{count_of_cell:,}", ha="center", va="center", fontsize=9, color=colour)
 
 
 def draw_curves(history: Sequence[EpochRow], path: Path) -> None:

@@ -24,7 +24,7 @@ from modeling.errors import ImageError, ModelingError
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Answers, Scored
 from modeling.metrics.calibration import Calibration
-from modeling.metrics.evaluation import Evaluation
+from modeling.metrics.evaluation import Evaluation, document_text
 from modeling.metrics.figures import evaluate_answers
 from modeling.metrics.thresholds import fit_calibration
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
@@ -182,13 +182,15 @@ def write_model(
 def _write_record(folder: Path, data: TrainingData, held_out: HeldOutResults, history: Sequence[EpochRow]) -> None:
     """Write the files for programs: split, data report, quarantine list, history and evaluation."""
     write_split(folder / SPLIT_FILE, data.dataset, data.report, data.split)
-    (folder / DATA_REPORT_FILE).write_text(json.dumps(data.report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    (folder / DATA_REPORT_FILE).write_bytes(
+        (json.dumps(data.report.to_json(), indent=2, ensure_ascii=False) + "\n").encode()
+    )
     data.report.write_quarantine(folder / QUARANTINE_FILE)
     if history:
         (folder / HISTORY_FILE).write_bytes(history_csv(history))
     if held_out.evaluation is not None:
         document = {"part": held_out.part} | held_out.evaluation.to_json()
-        (folder / EVALUATION_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        (folder / EVALUATION_FILE).write_bytes(document_text(document).encode())
 
 
 def _write_report(

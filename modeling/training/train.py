@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modeling.data.dataset import abbreviate
 from modeling.data.images import Indices
 from modeling.images.progress import Emit
 from modeling.networks.architectures import Architecture, get_architecture
@@ -137,6 +138,9 @@ def _sample_images(inputs: FitInputs) -> Tensor:
 def finish(context: RunContext, data: TrainingData, trained: TrainedNetwork, history: Sequence[EpochRow]) -> ModelCard:
     """Calibrate on validation, evaluate once on the test part, and write the model's folder."""
     held_out = calibrate_and_test(data, trained, max_error=context.request.max_error)
+    if held_out.evaluation and (absent := held_out.evaluation.classes_without_images):
+        text = f"class {abbreviate(absent)} has no {held_out.part} images: nothing is measured for it"
+        context.emit({"event": "warning", "text": text})
     _share_lost(context, data)
     data.lost.report(context.emit)
     data = data.without_lost()

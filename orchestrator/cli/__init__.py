@@ -4,7 +4,7 @@ import os
 
 import click
 
-from orchestrator.cli.lazy import Entry, LazyGroup, config_option
+from orchestrator.cli.lazy import Entry, RootGroup, config_option
 
 COMMANDS = {
     "demo": Entry("demo:demo", "A whole run in about a minute: no GPU, server or data needed."),
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=RootGroup,
     table=COMMANDS,
     params=[config_option()],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

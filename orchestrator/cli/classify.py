@@ -1,7 +1,6 @@
 """`pigeonhole classify`."""
 
 import re
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import click
 
 from modeling.inference.engines.choice import WANTED_PRECISIONS
 from orchestrator.cli.client import follow_unless_detached, open_or_start_client, print_existed
-from orchestrator.cli.output import duration, json_option, print_json, print_message
+from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, redraw_line
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
@@ -23,8 +22,6 @@ from orchestrator.jobs.specs import ClassifySpec
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
-
-_CLEAR_LINE = "\r\x1b[K"
 
 
 class FailureLimit(click.ParamType[MaxFailures]):
@@ -127,8 +124,7 @@ def classify(
     try:
         submission = client.submit(prepared, on_listing=_show_listing)
     finally:
-        if sys.stderr.isatty():
-            click.echo(_CLEAR_LINE, nl=False, err=True)
+        redraw_line()
     print_existed(submission)
     if submission.facts:
         counted = _count(submission.facts.num_images, "image")
@@ -138,8 +134,7 @@ def classify(
 
 def _show_listing(job: str, num_images: int) -> None:
     """Show the progress of a long listing on a terminal."""
-    if sys.stderr.isatty():
-        click.echo(f"{_CLEAR_LINE}{job}: listing, {num_images:,} images", nl=False, err=True)
+    redraw_line(f"{job}: listing, {num_images:,} images")
 
 
 def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
@@ -148,7 +143,7 @@ def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
     if as_json:
         print_json(to_json(settings, record))
     elif record.result:
-        click.echo(record.result)
+        print_line(record.result)
 
 
 def print_decisions(folder: JobFolder) -> None:
@@ -175,7 +170,7 @@ def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:
         print_json(asdict(planned))
         return
     for name, text in _lines(planned):
-        click.echo(f"{name:12} {text}")
+        print_line(f"{name:12} {text}")
 
 
 def _lines(plan: "Forecast") -> list[tuple[str, str]]:

@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Callable
 
-import click
 import redis
 
-from orchestrator.cli.output import print_json, print_message
+from orchestrator.cli.output import print_json, print_line, print_message
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
@@ -66,7 +65,7 @@ def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detac
 def follow_unless_detached(client: JobClient, job: str, show: ShowResult, *, detach: bool, as_json: bool) -> None:
     """Print the id of a detached job; else follow the job to its end, show its result, and exit with its code."""
     if detach:
-        print_json({"job": job}) if as_json else click.echo(job)
+        print_json({"job": job}) if as_json else print_line(job)
         return
     from orchestrator.cli.progress import follow_to_end, print_end
 

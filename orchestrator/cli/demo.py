@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from modeling.durable import target_of
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import duration, json_option, print_json, print_message
+from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message
 from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
@@ -44,7 +45,7 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
       pigeonhole demo
     """
     started = time.monotonic()
-    output = Path.cwd() / output
+    output = target_of(Path.cwd() / output)
     _clear(output)
     settings = Settings(home=output / "home", server_url=None)
     stack = Stack(settings)
@@ -114,15 +115,15 @@ def _facts(
 
 
 def _print_result(conclusion: Conclusion, facts: dict[str, object]) -> None:
-    click.echo()
+    print_line()
     for line in conclusion.side_by_side:
-        click.echo(line)
-    click.echo()
-    click.secho(
+        print_line(line)
+    print_line()
+    print_line(
         f"{conclusion.num_characters} characters, {conclusion.accuracy:.1%} read correctly "
         f"({conclusion.accuracy_by_shape:.1%} by shape alone, without neighbouring characters), "
         f"{conclusion.num_doubtful} doubtful, {duration(float(str(facts['seconds'])))}",
         bold=True,
     )
     for name in ("picture", "manifest", "summary", "model"):
-        click.echo(f"  {name:10}{facts[name]}")
+        print_line(f"  {name:10}{facts[name]}")

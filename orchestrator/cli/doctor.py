@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import click
+from redis import RedisError
 
 from modeling.errors import ModelingError
 from modeling.images.cores import cpu_quota, num_affine_cores
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json
+from orchestrator.cli.output import json_option, print_json, print_line
 from orchestrator.contract.access import explain_os_error, explain_refused_write
 from orchestrator.contract.devices import list_gpus, survey_gpus
 from orchestrator.contract.errors import ExitCode, PigeonholeError
@@ -20,9 +21,11 @@ from orchestrator.contract.home import OtherHomeError, check_server, describe_op
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.contract.server import connect, redact, require_answer
+from orchestrator.contract.server import connect, require_answer
+from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.settings_file import describe_unread, settings_file
+from orchestrator.contract.shown import without_logins
 from orchestrator.stack.server import find_server_program
 
 LOW_DISK_BYTES = 1 << 30
@@ -67,8 +70,10 @@ def doctor(as_json: bool) -> None:
     else:
         for result in results:
             word, color = result.mark
-            click.secho(f"{word:5}", fg=color, nl=False)
-            click.echo(f"{result.name:10} {result.found}" + (f"\n{'':16}{result.advice}" if result.advice else ""))
+            print_line(f"{word:5}", color=color, nl=False)
+            print_line(f"{result.name:10} {result.found}")
+            if result.advice:
+                print_line(f"{'':16}{result.advice}")
     sys.exit(ExitCode.OK if all(result.ok for result in results) else ExitCode.FAILED)
 
 
@@ -76,10 +81,12 @@ def _run(check: Callable[[Settings], CheckResult], settings: Settings) -> CheckR
     """Run one check; an error is a failed check, and the others still run."""
     try:
         return check(settings)
-    except (PigeonholeError, ModelingError, OSError) as err:
+    except (PigeonholeError, ModelingError, OSError, RedisError) as err:
         found = explain_os_error(err) or str(err) if isinstance(err, OSError) else str(err)
         name = check.__name__.removeprefix("_")
-        return CheckResult(name, False, found, "correct that, then run `pigeonhole doctor` again")
+        return CheckResult(
+            name, False, without_logins(" ".join(found.split())), "correct that, then run `pigeonhole doctor` again"
+        )
 
 
 def _python(_: Settings) -> CheckResult:
@@ -102,7 +109,14 @@ def _torch(_: Settings) -> CheckResult:
     """Torch, imported in a child process: this one never imports it."""
     code = "import torch; print(torch.__version__, torch.cuda.device_count())"
     try:
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        answer = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=120,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return CheckResult("torch", False, "its import takes over 120 s", "check the disk that it is on")
     if answer.returncode != 0:
@@ -177,9 +191,12 @@ def _workers(settings: Settings) -> CheckResult:
         require_answer(client, url)
     except PigeonholeError:
         return CheckResult("workers", False, "unknown without a server", "pigeonhole up")
-    alive = [worker for worker in Ledger(client).live_workers.workers() if worker.alive]
+    found_workers = Ledger(client).live_workers.survey()
+    alive = [worker for worker in found_workers.records if worker.alive]
     without_worker = [queue for queue in ALL_QUEUES if not any(queue in worker.queues for worker in alive)]
     found = f"{len(alive)} alive" + (f"; none listens to {', '.join(without_worker)}" if without_worker else "")
+    if found_workers.malformed:
+        found += f"; left out, as their records cannot be read: {', '.join(found_workers.malformed)}"
     return CheckResult("workers", not without_worker, found, "pigeonhole worker")
 
 

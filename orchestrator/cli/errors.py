@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterator
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
+from orchestrator.cli.output import print_message
 from orchestrator.contract.access import describe_access, explain_os_error
 from orchestrator.contract.errors import ExitCode, PigeonholeError
+from orchestrator.contract.streams import discard
 
 _NO_RIGHT = re.compile(r"(?:Path|File|Directory) '(.+)' is not (?:readable|writable)$")  # click's own check of a path
 
@@ -20,10 +23,10 @@ def report_errors() -> Iterator[None]:
     """Print an error for the operator as one line; a bug keeps its traceback."""
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:
+    except NoArgsIsHelpError:
         raise  # click prints the help
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        print_message("interrupted")
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as err:
         described = _describe(err)
@@ -58,15 +61,30 @@ def _modeling_code(err: ModelingError) -> ExitCode:
 
 def _describe_system_error(err: OSError) -> tuple[str, int] | None:
     """A folder without write permission, a full disk; click handles a closed pipe."""
-    described = None if err.errno == errno.EPIPE else explain_os_error(err)
+    if err.errno == errno.EPIPE:
+        return None
+    if (lost := _lost_output()) is not None:
+        return f"standard output cannot be written: {lost.strerror}", ExitCode.FAILED
+    described = explain_os_error(err)
     return None if described is None else (described, ExitCode.FAILED)
 
 
 def _end(message: str, code: int) -> None:
     """Print the message on one line and exit."""
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(" ".join(message.split()), err=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it; the exit code tells
+        print_message("error: ", color="red", bold=True, nl=False)
+        print_message(" ".join(message.split()))
     sys.exit(code)
+
+
+def _lost_output() -> OSError | None:
+    """Why standard output could not be written, such as a full disk; what it still holds is then dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError as err:
+        discard(sys.stdout.fileno())
+        return err
+    return None
 
 
 def _is_server_error(err: Exception) -> bool:

@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import open_client
-from orchestrator.cli.output import duration, json_option, on_interrupt, print_json, print_message, print_table
+from orchestrator.cli.output import (
+    duration,
+    json_option,
+    on_interrupt,
+    print_json,
+    print_line,
+    print_message,
+    print_table,
+)
 from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, UnavailableError
 from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
 from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord, Ledger
@@ -73,15 +81,15 @@ def status(job: str, as_json: bool) -> None:
         return
     for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "paused_reason", "trouble"):
         if facts.get(name):
-            click.echo(f"{_NAMES.get(name, name):10} {facts[name]}")
+            print_line(f"{_NAMES.get(name, name):10} {facts[name]}")
     if record.kind == "classify":
         total = f"{record.num_images:,}{'' if record.listed else '+'}"
         done = "?" if record.state == "unknown" else f"{record.num_done:,}"
-        click.echo(f"{'images':10} {done} of {total} done, {record.num_failed:,} failed")
+        print_line(f"{'images':10} {done} of {total} done, {record.num_failed:,} failed")
         if record.num_shards:
-            click.echo(f"{'shards':10} {record.shards_done:,} of {record.num_shards:,} done")
+            print_line(f"{'shards':10} {record.shards_done:,} of {record.num_shards:,} done")
         if record.bound:
-            click.echo(f"{'limited by':10} {describe_bound(record)}")
+            print_line(f"{'limited by':10} {describe_bound(record)}")
 
 
 @click.command()
@@ -110,7 +118,7 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     if as_json:
         print_json(to_json(get_settings(), record))
     elif record.result:
-        click.echo(record.result)
+        print_line(record.result)
     sys.exit(exit_code(get_settings(), record))
 
 

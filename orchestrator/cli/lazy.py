@@ -89,3 +89,15 @@ class LazyGroup(click.Group):
 
         with report_errors():
             return super().invoke(ctx)
+
+
+class RootGroup(LazyGroup):
+    """The group of all commands: run as a program, it first makes closed streams and the C locale harmless."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run as click does; with arguments given by a caller, such as a test, the process is the caller's."""
+        if not args and "args" not in extra:
+            from orchestrator.contract.streams import prepare_process
+
+            prepare_process()
+        return super().main(*args, **extra)

@@ -1,9 +1,12 @@
 """Output of commands: data on standard output, messages on standard error.
 
-Own tables, not rich's: output is piped, so rows never wrap, and no import slows a command down.
+Everything that a command prints goes through this module: names, labels and errors come from files and from other
+machines, and no terminal may obey what is in them. Own tables, not rich's: output is piped, so rows never wrap, and no
+import slows a command down.
 """
 
 import contextlib
+import errno
 import json
 import signal
 import sys
@@ -13,9 +16,13 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.contract.access import present_folder_exists
-from orchestrator.contract.errors import ExitCode, UsageError
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
+from orchestrator.contract.shown import printable, printable_json, without_logins
+from orchestrator.contract.streams import discard
 
 F = TypeVar("F", bound=Callable[..., Any])
+_CLEAR_LINE = "\r\x1b[K"
+_STDOUT, _STDERR = 1, 2
 
 
 def json_option(function: F) -> F:
@@ -29,9 +36,29 @@ def require_present_folder() -> None:
         raise UsageError("the present folder was deleted; change to one that exists")
 
 
-def print_message(text: str, *, color: str | None = None) -> None:
-    """Print a message for the operator on standard error."""
-    click.secho(text, fg=color, err=True)
+def print_line(text: object = "", *, color: str | None = None, bold: bool | None = None, nl: bool = True) -> None:
+    """Print data on standard output, on one line."""
+    with _whole_output():
+        click.secho(printable(str(text)), fg=color, bold=bold, nl=nl)
+
+
+def print_message(text: str, *, color: str | None = None, bold: bool | None = None, nl: bool = True) -> None:
+    """Print a message for the operator on standard error, on one line.
+
+    Where that is full or away, the command goes on without; a reader that has gone ends it, as click has it.
+    """
+    try:
+        click.secho(printable(without_logins(text)), fg=color, bold=bold, nl=nl, err=True)
+    except OSError as err:
+        if err.errno == errno.EPIPE:
+            raise
+        discard(_STDERR)
+
+
+def redraw_line(text: str = "") -> None:
+    """Replace the terminal's present line by `text`; does nothing where standard error is no terminal."""
+    if sys.stderr.isatty():
+        click.echo(_CLEAR_LINE + printable(text), nl=False, err=True)
 
 
 @contextlib.contextmanager
@@ -60,23 +87,33 @@ def cleaned_up_when_terminated() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    """Print a document; characters that a terminal would obey are escaped, as JSON does it."""
+    is_utf8 = str(getattr(sys.stdout, "encoding", "utf-8")).lower().replace("-", "") == "utf8"
+    with _whole_output():
+        click.echo(printable_json(json.dumps(value, ensure_ascii=not is_utf8, indent=2, default=str)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a heading, columns as wide as their widest cell."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    click.secho(
-        "  ".join(name.upper().ljust(width) for name, width in zip(columns, widths, strict=True)).rstrip(), dim=True
-    )
-    for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    heads = [printable(name).upper() for name in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    with _whole_output():
+        click.secho("  ".join(map(str.ljust, heads, widths)).rstrip(), dim=True)
+        for row in cells:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def printable(text: str) -> str:
-    """`text` on one line, without control characters, which file names may hold."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+@contextlib.contextmanager
+def _whole_output() -> Iterator[None]:
+    """Raise PigeonholeError where standard output cannot be written, as on a full disk; click handles a closed pipe."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno == errno.EPIPE:
+            raise
+        discard(_STDOUT)  # also what it still holds
+        raise PigeonholeError(f"standard output cannot be written: {err.strerror}") from err
 
 
 def size_text(size_bytes: int) -> str:

@@ -18,6 +18,7 @@ from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
+from orchestrator.contract.shown import printable
 from orchestrator.jobs.follow import JobSnapshot, all_failed, describe, follow, share_done, warnings
 from orchestrator.jobs.submit import JobClient
 
@@ -92,13 +93,16 @@ def _show_live(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
 
 def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
     record = snapshot.record
-    shown: list[RenderableType] = [_heading(record), Text(describe(snapshot).partition(": ")[2], overflow="ellipsis")]
+    shown: list[RenderableType] = [
+        _heading(record),
+        Text(printable(describe(snapshot)).partition(": ")[2], overflow="ellipsis"),
+    ]
     if record.kind == "classify":
         shown[1] = _numbers(snapshot)
     if snapshot.server_away:
         warning = "the server is away, waiting for it"
     warning = warning or record.paused_reason or record.trouble
-    return Group(*shown, Text(warning, style="yellow")) if warning else Group(*shown)
+    return Group(*shown, Text(printable(warning), style="yellow")) if warning else Group(*shown)
 
 
 def _heading(record: JobRecord) -> RenderableType:
@@ -106,7 +110,7 @@ def _heading(record: JobRecord) -> RenderableType:
     heading = Table.grid(padding=(0, 2), expand=True)
     heading.add_column(no_wrap=True)
     heading.add_column(ratio=1)
-    heading.add_row(Text(f"{record.job} {record.state}", style="bold"), _bar(record))
+    heading.add_row(Text(printable(f"{record.job} {record.state}"), style="bold"), _bar(record))
     return heading
 
 

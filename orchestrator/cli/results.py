@@ -12,7 +12,7 @@ import click
 from modeling.images.remarks import describe_remark
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import path_to_text
-from orchestrator.cli.output import json_option, print_json, print_message, print_table
+from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
@@ -21,6 +21,7 @@ from orchestrator.jobs.results import find_published, verify
 _LIMIT = click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show; 0: all."
 )
+_LABELS_SHOWN = 50  # the summary has all
 
 
 @click.group()
@@ -55,8 +56,10 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
         print_message(decided)
     for line in describe_remarks(counts):
         print_message(line)
-    print_table(("label", "images"), Counter(counts["labels"]).most_common())
-    click.echo()
+    labels = Counter(counts["labels"]).most_common()
+    more = [(f"... {len(labels) - _LABELS_SHOWN:,} more", "")] if len(labels) > _LABELS_SHOWN else []
+    print_table(("label", "images"), [*labels[:_LABELS_SHOWN], *more])
+    print_line()
     _print_rows(rows)
 
 
@@ -106,7 +109,7 @@ def verify_results(job: str, as_json: bool) -> None:
         for item in verification.unchecked:
             print_message(f"not checked: {item}", color="yellow")
         verdict = "DIFFERS from its summary" if verification.differences else "agrees with its summary"
-        click.echo(f"{published.manifest}: {verification.num_rows} rows, {len(verification.checked)} checks: {verdict}")
+        print_line(f"{published.manifest}: {verification.num_rows} rows, {len(verification.checked)} checks: {verdict}")
     sys.exit(ExitCode.FAILED if verification.differences else ExitCode.OK)
 
 
@@ -116,7 +119,8 @@ def describe_decisions(counts: Mapping[str, Any]) -> str:
     if not decisions:
         return ""
     words = {"accept": "accepted", "review": "to review", "reject": "rejected"}
-    shares = [f"{num:,} {words[name]} ({num / counts['num_images']:.1%})" for name, num in decisions.items()]
+    num_images = counts["num_images"] or 1
+    shares = [f"{num:,} {words.get(name, name)} ({num / num_images:.1%})" for name, num in decisions.items()]
     return ", ".join(shares)
 
 

@@ -12,7 +12,7 @@ import click
 
 from modeling.data.layout import Layout
 from modeling.errors import DataError
-from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table, printable
+from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, print_table
 from orchestrator.cli.parameters import layout_option
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.home import cache_folder
@@ -108,7 +108,10 @@ def _silence_libraries() -> Iterator[TextIO]:
     libtiff writes to the file descriptor, several lines for each file; the report names the bad files.
     """
     sys.stderr.flush()
-    with open(os.dup(2), "w") as terminal, open(os.devnull, "w") as nowhere:
+    with (
+        open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as terminal,
+        open(os.devnull, "wb") as nowhere,
+    ):
         os.dup2(nowhere.fileno(), 2)
         try:
             yield terminal
@@ -118,34 +121,34 @@ def _silence_libraries() -> Iterator[TextIO]:
 
 def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:
     classes = shown["classes"]
-    click.secho(f"{shown['num_images']:,} images in {len(classes):,} classes", bold=True, nl=False)
-    click.echo(f" ({_KINDS[shown['kind']]}, {duration(elapsed_s)})")
+    print_line(f"{shown['num_images']:,} images in {len(classes):,} classes", bold=True, nl=False)
+    print_line(f" ({_KINDS[shown['kind']]}, {duration(elapsed_s)})")
     _print_kinds(shown)
-    click.echo()
+    print_line()
     _print_classes(classes)
     if shown["findings"]:
-        click.echo()
+        print_line()
     for finding in shown["findings"]:
         severity = finding["severity"]
-        click.secho(f"{severity:>7}  ", fg=_COLORS[severity], bold=severity != "info", nl=False)
-        click.echo(printable(finding["message"]))
+        print_line(f"{severity:>7}  ", color=_COLORS[severity], bold=severity != "info", nl=False)
+        print_line(finding["message"])
     _print_duplicates(shown["duplicates"], shown["num_exact_duplicate_sets"] + shown["num_near_duplicate_sets"])
-    click.echo()
+    print_line()
     if shown["trainable"]:
-        click.secho("ready to train", fg="green", bold=True)
+        print_line("ready to train", color="green", bold=True)
     else:
-        click.secho("cannot be trained on", fg="red", bold=True)
+        print_line("cannot be trained on", color="red", bold=True)
 
 
 def _print_kinds(shown: Mapping[str, Any]) -> None:
     for name in ("parts", "formats", "modes"):
         if shown[name]:
-            click.echo(f"{name}: " + ", ".join(f"{count:,} {kind}" for kind, count in shown[name].items()))
+            print_line(f"{name}: " + ", ".join(f"{count:,} {kind}" for kind, count in shown[name].items()))
     sizes = shown["sizes"]
     if sizes and sizes["num_distinct"] == 1:
-        click.echo(f"sizes: all {sizes['median']}")
+        print_line(f"sizes: all {sizes['median']}")
     elif sizes:
-        click.echo(f"sizes: {sizes['smallest']} to {sizes['largest']}, median {sizes['median']}")
+        print_line(f"sizes: {sizes['smallest']} to {sizes['largest']}, median {sizes['median']}")
 
 
 def _print_classes(classes: Mapping[str, int]) -> None:
@@ -163,12 +166,12 @@ def _print_duplicates(sets: Sequence[Mapping[str, Any]], num_sets: int) -> None:
     """The first sets of duplicates; those in several classes come first."""
     if not sets:
         return
-    click.echo()
-    click.secho("duplicates", bold=True)
+    print_line()
+    print_line("duplicates", bold=True)
     for found in sorted(sets, key=lambda found: -len(found["labels"]))[:_SHOWN_DUPLICATES]:
         images = found["images"]
         more = f" and {len(images) - 3:,} more" if len(images) > 3 else ""
         equals = " = " if found["exact"] else " ~ "
-        click.secho(f"  {printable(equals.join(images[:3]))}{more}", fg="yellow" if len(found["labels"]) > 1 else None)
+        print_line(f"  {equals.join(images[:3])}{more}", color="yellow" if len(found["labels"]) > 1 else None)
     if num_sets > _SHOWN_DUPLICATES:
-        click.echo(f"  ... and {num_sets - _SHOWN_DUPLICATES:,} more sets; --quarantine FILE lists all of them")
+        print_line(f"  ... and {num_sets - _SHOWN_DUPLICATES:,} more sets; --quarantine FILE lists all of them")

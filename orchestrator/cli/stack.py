@@ -5,7 +5,7 @@ import click
 from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.server import redact
+from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
 from orchestrator.stack.stack import Stack
 

@@ -8,7 +8,7 @@ from modeling.networks.architectures import ARCHITECTURES
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore
 from orchestrator.cli.client import submit_and_follow
-from orchestrator.cli.output import json_option, print_json, print_message
+from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
@@ -105,7 +105,7 @@ def _show_model(settings: Settings, record: JobRecord, as_json: bool) -> None:
         print_message(f"published {record.result}{_figures(card)}")
         print_message(f"its report: {store.resolve(record.result).path / REPORT_FILE}")
         print_message(f"use it with `pigeonhole classify SOURCE --model {record.result}`")
-        click.echo(record.result)
+        print_line(record.result)
 
 
 def _figures(card: ModelCard) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from orchestrator.cli.client import open_client
-from orchestrator.cli.output import duration, json_option, print_json, print_table
+from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table
 from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.stack.process import SAFE_PATH
@@ -60,7 +60,10 @@ def list_workers(as_json: bool) -> None:
     Example:
       pigeonhole workers list --json
     """
-    records = open_client().ledger.live_workers.workers()
+    found = open_client().ledger.live_workers.survey()
+    records = found.records
+    for worker in found.malformed:
+        print_message(f"worker {worker!r} is left out: its record cannot be read", color="yellow")
     if as_json:
         print_json([asdict(record) | {"alive": record.alive} for record in records])
         return

@@ -11,7 +11,8 @@ from kombu.exceptions import OperationalError
 
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import ALL_QUEUES, TASKS
-from orchestrator.contract.server import CONNECT_TIMEOUT_S, SERVER_ERRORS, SOCKET_TIMEOUT_S, celery_url
+from orchestrator.contract.server import CONNECT_TIMEOUT_S, SERVER_ERRORS, SOCKET_TIMEOUT_S
+from orchestrator.contract.server_url import celery_url
 
 # A stalled slice ends itself (Settings.stall_s); this limit is for a child that never releases the GIL.
 SLICE_TIME_LIMIT_S = 3600

@@ -139,7 +139,7 @@ def read_home_id(settings: Settings) -> str | None:
     """The id of the home; None where it has none yet."""
     path = settings.home / ID_FILE
     try:
-        text = path.read_text(errors="replace").strip()
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not _ID.fullmatch(text):

@@ -32,7 +32,11 @@ class Versioned(BaseModel):
 
         Raises MessageError if it is of another version, or malformed.
         """
-        return cls.parse_json(json.dumps(record), what=what)  # pydantic is strict in another way with Python's objects
+        try:
+            data = json.dumps(record)  # pydantic is strict in another way with Python's objects
+        except (RecursionError, TypeError, ValueError) as err:
+            raise MessageError(f"{what} is malformed: {err}") from err
+        return cls.parse_json(data, what=what)
 
     @classmethod
     def parse_json(cls, data: bytes | str, *, what: str) -> Self:

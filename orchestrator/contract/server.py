@@ -1,18 +1,15 @@
 """Connections to the Redis or Valkey server."""
 
-import re
-from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
-
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from orchestrator.contract.errors import UnavailableError, UsageError
+from orchestrator.contract.server_url import parse_url, redact
+from orchestrator.contract.shown import without_logins
 
 CONNECT_TIMEOUT_S = 5
 SOCKET_TIMEOUT_S = 15  # without a timeout, a call to a frozen server hangs forever
-SCHEMES = ("redis", "rediss", "unix")
-_QUERY_PASSWORD = re.compile(r"([?&]password=)[^&]*")
 
 # What redis-py raises if the server is away, frozen, loading, full or shutting down.
 SERVER_ERRORS = (
@@ -29,8 +26,7 @@ def connect(url: str) -> redis.Redis:
 
     Raises UsageError if `url` is not the URL of a server.
     """
-    if urlsplit(url).scheme not in SCHEMES:
-        raise UsageError(f"server URL {redact(url)!r} must start with one of redis://, rediss://, unix://")
+    parse_url(url)
     try:
         return redis.Redis.from_url(
             url,
@@ -38,10 +34,11 @@ def connect(url: str) -> redis.Redis:
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             health_check_interval=10,
             decode_responses=True,
+            encoding_errors="backslashreplace",  # what somebody else wrote there must not end a command
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
         )
-    except ValueError as err:
-        raise UsageError(f"server URL {redact(url)!r} cannot be used: {err}") from err
+    except ValueError as err:  # an option's value, which redis-py names without saying it
+        raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err
 
 
 def require_answer(client: redis.Redis, url: str) -> None:
@@ -54,29 +51,3 @@ def require_answer(client: redis.Redis, url: str) -> None:
         raise UnavailableError(
             f"no server answers at {redact(url)} ({err}); start one, or `pigeonhole up` for a local one"
         ) from err
-
-
-def redact(url: str) -> str:
-    """`url` without its password, for logs and messages."""
-    url = _QUERY_PASSWORD.sub(r"\1***", url)
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}"))
-
-
-def celery_url(url: str) -> str:
-    """The URL of the same server for Celery's transport, which spells database and password of a socket differently."""
-    parts = urlsplit(url)
-    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parts.query:
-        query_text = "&".join(
-            filter(None, [parts.query, "ssl_cert_reqs=required"])
-        )  # Celery's default does not verify certificates
-        return urlunsplit(parts._replace(query=query_text))
-    if parts.scheme != "unix":
-        return url
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    user, password = query.get("username", ""), query.get("password")
-    login = parts.netloc or (f"{quote(user, safe='')}:{quote(password, safe='')}@" if password else "")
-    database = f"?{urlencode({'virtual_host': query['db']})}" if "db" in query else ""
-    return f"redis+socket://{login}{parts.path}{database}"

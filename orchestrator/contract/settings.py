@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         if self.server_url is not None:
             return self.server_url.get_secret_value()
         try:
-            return (self.stack / "url").read_text()
+            return (self.stack / "url").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 

@@ -12,9 +12,10 @@ families.
 """
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib as mpl
 from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -36,8 +37,17 @@ class Face:
         """The face at a size in pixels an em, without ligatures: one character is one shape."""
         if self.file is None:
             return ImageFont.load_default(size_px)
-        path = Path(mpl.get_data_path()) / "fonts" / "ttf" / self.file
+        path = _font_folder() / self.file
         return ImageFont.truetype(str(path), size_px, layout_engine=ImageFont.Layout.BASIC)
+
+
+@cache
+def _font_folder() -> Path:
+    """Found without importing matplotlib, which would put files into the home folder of whoever runs this."""
+    found = find_spec("matplotlib")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
 TRAINING_FACES = (

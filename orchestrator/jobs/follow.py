@@ -53,7 +53,7 @@ def share_done(progress: str) -> tuple[float, float] | None:
 def warnings(events: Path) -> list[str]:
     """The warnings in a job's `events.jsonl`, each once, in their order."""
     try:
-        lines = events.read_text(errors="backslashreplace").splitlines()
+        lines = events.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
     except FileNotFoundError:
         return []
     found = (parse_event(line) for line in lines if '"warning"' in line)
@@ -67,7 +67,7 @@ def parse_event(progress: str) -> Event:
     """
     try:
         event = json.loads(progress)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
 
@@ -163,7 +163,7 @@ def _with_outcome(record: JobRecord, outcome: Outcome) -> JobRecord:
 def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
     """A job's record and request, for `--json`."""
     request = JobFolder.open(settings, record.job).request()
-    facts = asdict(record) | {"progress": json.loads(record.progress) if record.progress else None}
+    facts = asdict(record) | {"progress": dict(parse_event(record.progress)) or None}
     stage_seconds = facts.pop("stage_seconds")
     facts |= {"source": request.source}
     if isinstance(request, ClassifyRequest):

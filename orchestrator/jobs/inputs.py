@@ -56,7 +56,7 @@ def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout |
     from modeling.data.forms.open import open_dataset
     from modeling.evaluation.predict import model_targets
 
-    dataset = open_dataset(data, layout)
+    dataset = open_dataset(data, layout, to_learn=False)
     if part == "all":
         model_targets(dataset, np.arange(dataset.num_images), card.labels)
     return dataset.num_images

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, overload
 
+from modeling.durable import target_of
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
 from modeling.networks.weights import check_weights
@@ -327,9 +328,9 @@ def _check_manifest(output: Path, *, overwrite: bool) -> None:
     """Raises UsageError where the manifest or its summary exists already, or could not be written."""
     if output.is_dir():
         raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
-    _check_is_writable(output)
     for path in (output, summary_path(output)):
-        if os.path.lexists(path) and not path.is_file():
+        _check_is_writable(target_of(path))
+        if os.path.lexists(target_of(path)) and not path.is_file():
             raise UsageError(f"output {str(path)!r} is not a regular file; name another")
         if path.exists() and not overwrite:
             raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
@@ -337,9 +338,9 @@ def _check_manifest(output: Path, *, overwrite: bool) -> None:
 
 def _check_folder(output: Path) -> None:
     """Raises UsageError where the folder exists already, or could not be made."""
-    if os.path.lexists(output):
+    if output.exists():
         raise UsageError(f"output {str(output)!r} exists; name a folder that does not")
-    _check_is_writable(output)
+    _check_is_writable(target_of(output))
 
 
 def _check_is_writable(output: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from pydantic import ConfigDict
 
 from modeling.durable import decode_json, validated
 from modeling.errors import ModelingError
-from modeling.names import text_to_path
+from modeling.inference.prediction import Prediction
+from modeling.names import path_to_text, text_to_path
 from modeling.registry.card import WEIGHTS_FILE
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
@@ -76,8 +78,30 @@ class Published:
     summary: dict[str, Any]
 
     def rows(self) -> Iterator[Row]:
-        """The manifest's rows, one after another."""
-        return FORMATS[self.summary["manifest"]["format"]].read(self.manifest)
+        """The manifest's rows, one after another.
+
+        Raises IntegrityError where no job has written such a row: a manifest may have passed through other hands.
+        """
+        rows = FORMATS[self.summary["manifest"]["format"]].read(self.manifest)
+        try:
+            for number, row in enumerate(rows, start=1):
+                if not _is_sound(row.prediction):
+                    raise IntegrityError(
+                        f"{self.manifest}, row {number} ({path_to_text(row.path)}): no job writes such a row"
+                    )
+                yield row
+        except RecursionError as err:
+            raise IntegrityError(f"{self.manifest} is damaged: a row holds too many levels of JSON") from err
+
+
+def _is_sound(prediction: Prediction) -> bool:
+    """Whether labels, scores and errors have the types and the numbers that a job gives them."""
+    if prediction.error_code is not None:
+        return isinstance(prediction.error_code, str) and isinstance(prediction.error, str | None)
+    labels, scores = prediction.labels, prediction.scores
+    are_texts = all(isinstance(label, str) for label in labels)
+    are_numbers = all(isinstance(score, int | float) and math.isfinite(score) for score in scores)
+    return bool(labels) and len(labels) == len(scores) and are_texts and are_numbers
 
 
 def find_published(settings: Settings, name: str) -> Published:
@@ -242,7 +266,7 @@ class _Verifier:
                 lines.append(line)
         try:
             head: dict[str, Any] = json.loads("".join(lines).rstrip().removesuffix(",") + "}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return head
 

@@ -63,7 +63,7 @@ def _holds(pid: int, keys: list[tuple[int, int]]) -> bool:
         facts = _stat(f"/proc/{pid}/fd/{number}")
         if facts and (facts.st_dev, facts.st_ino) in keys:
             try:
-                if "FLOCK" in Path(f"/proc/{pid}/fdinfo/{number}").read_text():
+                if "FLOCK" in Path(f"/proc/{pid}/fdinfo/{number}").read_text(encoding="utf-8"):
                     return True
             except OSError:
                 continue

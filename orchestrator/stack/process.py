@@ -94,5 +94,5 @@ def _running(processes: Sequence[Process]) -> list[psutil.Process]:
 
 def _last_line(log: str) -> str:
     """The end of a log, for an error message."""
-    lines = Path(text_to_path(log)).read_text(errors="backslashreplace").splitlines()
+    lines = Path(text_to_path(log)).read_text(encoding="utf-8", errors="backslashreplace").splitlines()
     return f" ({lines[-1].strip()})" if lines else ""

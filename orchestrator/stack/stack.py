@@ -25,7 +25,8 @@ from modeling.names import path_to_text
 from orchestrator.contract.errors import PigeonholeError, UnavailableError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.ledger.ledger import Ledger
-from orchestrator.contract.server import connect, redact
+from orchestrator.contract.server import connect
+from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import Settings
 from orchestrator.stack.locks import find_holders, is_locked, take_lock
 from orchestrator.stack.process import SAFE_PATH, Process, start_process, stop_processes, wait_until_ready
@@ -112,7 +113,7 @@ class Stack:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One `up` or `down` at a time."""
-        with (self.folder / "lock").open("w") as lock:
+        with (self.folder / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -219,7 +220,7 @@ class Stack:
             os.close(lock)
 
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
-        ledger = Ledger(connect((self.folder / "url").read_text()))
+        ledger = Ledger(connect((self.folder / "url").read_text(encoding="utf-8")))
         for process in running.values():
             if process.name != SERVER:
                 is_ready = partial(_has_heartbeat, ledger, process.pid)
@@ -230,14 +231,14 @@ class Stack:
         environment = os.environ | {"PIGEONHOLE_HOME": str(self._settings.home), **SAFE_PATH}
         environment.pop("PIGEONHOLE_SERVER_URL", None)
         if name != SERVER:
-            environment["PIGEONHOLE_SERVER_URL"] = (self.folder / "url").read_text()
+            environment["PIGEONHOLE_SERVER_URL"] = (self.folder / "url").read_text(encoding="utf-8")
         return start_process(name, command, self.folder / f"{name}.log", environment, lock=lock)
 
     def _url(self) -> str | None:
         """The URL of the server that runs, or ran last; None where none was ever started."""
         for path, read in ((self.folder / "url", str), (self._config, url_of_config)):
             with contextlib.suppress(FileNotFoundError):
-                if url := read(path.read_text(errors="surrogateescape")):
+                if url := read(path.read_text(encoding="utf-8", errors="surrogateescape")):
                     return url
         return None
 

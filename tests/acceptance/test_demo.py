@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support.server import wait_until
+from tests.support.watched import Watched
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -43,16 +44,16 @@ def descendants() -> set[psutil.Process]:
     return running
 
 
-def start_demo(output: Path) -> subprocess.Popen[str]:
+def start_demo(output: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "orchestrator", "demo", "-o", str(output), "--json"]
-    environment = os.environ | {"PIGEONHOLE_SERVER_URL": "redis://127.0.0.1:1/0"}  # the demo must not care
+    environment = environment | {"PIGEONHOLE_SERVER_URL": "redis://127.0.0.1:1/0"}  # the demo must not care
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def test_the_demo_reads_its_page_and_leaves_nothing_running(tmp_path: Path, adopting: None):
-    before = descendants()
+def test_the_demo_reads_its_page_contacts_nobody_and_leaves_nothing_running(tmp_path: Path, adopting: None):
+    before, watched = descendants(), Watched(tmp_path / "watched")
 
-    demo = start_demo(tmp_path / "demo")
+    demo = start_demo(tmp_path / "demo", watched.environment)
     whole = "the demo, its server, its worker and the worker's child run"
     wait_until(lambda: len(descendants() - before) >= 4 or demo.poll() is not None, what=whole, timeout_s=90)
     num_running = len(descendants() - before)
@@ -71,12 +72,13 @@ def test_the_demo_reads_its_page_and_leaves_nothing_running(tmp_path: Path, adop
     with Image.open(facts["picture"]) as picture:
         assert min(picture.size) > 500
     assert left_running == set()
+    assert (watched.contacted(), watched.left_in_home()) == ([], [])
 
 
 def test_the_demo_refuses_a_folder_with_other_files(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("years of work")
 
-    demo = start_demo(tmp_path)
+    demo = start_demo(tmp_path, dict(os.environ))
     _, err = demo.communicate(timeout=60)
 
     assert demo.returncode == 2

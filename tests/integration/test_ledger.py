@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.contract.errors import MessageError
 from orchestrator.contract.jobs.parts import part_path, read_trailer
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.restore import restore_job
@@ -944,6 +945,38 @@ def test_a_worker_that_ended_is_not_listed_and_its_keys_expire(ledger):
 
     assert ledger.live_workers.workers() == []
     assert 0 < ledger.client.ttl("{pigeonhole}:worker:w1") <= 3600
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"pid": "\x1b"},
+        {"num_images": "many"},
+        {"doing_since": "nan"},
+        {"doing_since": "soon"},
+        {"pid": "9" * 5000},
+        "text",
+    ],
+)
+def test_a_malformed_record_of_a_worker_is_named_and_hides_no_other(ledger, facts):
+    ledger.live_workers.heartbeat("w1", {"host": "h", "pid": 8, "queues": "train"})
+    ledger.live_workers.heartbeat("w2", {"host": b"\xff", "pid": 9})
+    key = "{pigeonhole}:worker:forged"
+    ledger.client.hset(key, mapping=facts) if isinstance(facts, dict) else ledger.client.set(key, facts)
+    ledger.client.zadd("{pigeonhole}:workers", {"forged": time.time()})
+
+    survey = ledger.live_workers.survey()
+
+    assert survey.malformed == ["forged"]
+    assert [worker.worker for worker in survey.records] == ["w1", "w2"]
+    assert ledger.live_workers.num_listeners("train") == 1
+
+
+def test_a_malformed_record_of_a_job_is_an_error_that_names_it(ledger):
+    ledger.client.hset("{pigeonhole}:job:" + JOB, mapping={"kind": "classify", "num_done": "many"})
+
+    with pytest.raises(MessageError, match=f"record of job {JOB} cannot be read"):
+        ledger.record(JOB)
 
 
 def test_doorbells_are_counted_by_queue(ledger):

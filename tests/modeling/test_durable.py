@@ -267,3 +267,37 @@ def test_keys_with_a_default_may_be_left_out_where_the_caller_says_so():
 def test_what_is_no_json_is_refused(data):
     with pytest.raises(DataError, match=r"^the file: not JSON"):
         decode_json(data, "the file", error=DataError)
+
+
+def test_what_a_link_names_is_replaced_and_the_link_stays(tmp_path):
+    link, folder_link = tmp_path / "link.json", tmp_path / "link"
+    (tmp_path / "real.json").write_bytes(b"old")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "old").touch()
+    link.symlink_to("real.json")
+    folder_link.symlink_to("real")
+
+    replace_durably(link, b"new")
+    with replaced_folder(folder_link) as staging:
+        (staging / "new").touch()
+
+    assert (link.is_symlink(), folder_link.is_symlink()) == (True, True)
+    assert (tmp_path / "real.json").read_bytes() == b"new"
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["new"]
+
+
+def test_an_output_that_is_a_link_to_nothing_appears_where_it_leads(tmp_path):
+    (tmp_path / "link").symlink_to("real")
+
+    with published_output(tmp_path / "link") as written:
+        written.write_bytes(b"whole")
+
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"whole"
+
+
+def test_a_link_that_leads_back_to_itself_is_told(tmp_path):
+    (tmp_path / "link").symlink_to("link")
+
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        replace_durably(tmp_path / "link", b"lost")

@@ -69,7 +69,7 @@ def evaluation(
         raw_nll=0.6,
         raw_ece=0.08,
         temperature=1.5 if decisions else 1.0,
-        confusion=tuple(map(tuple, counts.tolist())),
+        confusion=tuple((row, column, int(counts[row, column])) for row, column in np.argwhere(counts).tolist()),
         classes=tuple(_figures(labels[i], counts, i) for i in range(len(labels))),
         reliability=(ReliabilityBin(0.4, 0.5, 0, 0.0, 0.0), ReliabilityBin(0.9, 1.0, num_images, 0.95, 0.85)),
         coverage=(CoveragePoint(0.9, 0.5, 0.0), CoveragePoint(0.5, 0.8, 0.01), CoveragePoint(0.0, 1.0, 0.15)),

@@ -62,7 +62,7 @@ def classify_slice(job: str, context: WorkerContext) -> None:
         except StorageAwayError as err:
             leases.state = _pause(job, context, err)
             more = False  # other workers ring for the job, and the sweep rings again for this one
-        except (ModelingError, IntegrityError, MessageError) as err:
+        except (ModelingError, IntegrityError, MessageError, UnicodeError) as err:
             if trouble_of(err):
                 raise
             logger.exception("job %s cannot continue", job)

@@ -55,7 +55,7 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
     except TransientDiskError as err:
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err))
-    except (PigeonholeError, ModelingError) as err:
+    except (PigeonholeError, ModelingError, UnicodeError) as err:
         if trouble_of(err):
             raise  # this worker waits, and tries again
         logger.exception("job %s cannot be published", folder.job)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, write_durable
+from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, target_of, write_durable
 from modeling.errors import TROUBLE_OF_ERRNO
 from modeling.metrics.calibration import DECISIONS
 from modeling.names import text_to_path
@@ -97,7 +97,11 @@ def publish_manifest(
         raise IntegrityError(f"{folder.path / 'listing.json'} is missing: the listing is not whole")
     output = Path(text_to_path(request.output))
     remove_unpublished(request, before=lease.fence)
-    temporary = unpublished_path(request, lease.fence)
+    try:
+        temporary = unpublished_path(request, lease.fence)
+        beside = _beside_summary(temporary, output)
+    except OSError as err:
+        raise PublishError(f"cannot write {request.output}: {err.strerror}") from err
     try:
         totals, sha256 = _join(folder, request, facts, temporary, lease)
         if totals.num_rows != facts.num_images:
@@ -111,7 +115,7 @@ def publish_manifest(
             raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err
         raise PublishError(f"cannot write {request.output}: {explain_os_error(err) or err}") from err
     finally:
-        for path in (temporary, temporary.with_suffix(".summary.tmp")):
+        for path in (temporary, beside):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
     replace_durably(folder.summary, summary, mode=None)
@@ -251,16 +255,22 @@ def _put(temporary: Path, output: Path, sha256: str, summary: bytes, *, overwrit
     """Rename the manifest into place; the summary comes first, so that every manifest has one."""
     if not overwrite and output.exists() and not _is_ours(output, sha256):
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
-    beside = temporary.with_suffix(".summary.tmp")
+    beside = _beside_summary(temporary, output)
     write_durable(beside, summary)
-    beside.replace(summary_path(output))
+    beside.replace(target_of(summary_path(output)))
     if overwrite:
-        temporary.replace(output)
-    elif not link_once(temporary, output) and not _is_ours(output, sha256):
+        temporary.replace(target_of(output))
+    elif not link_once(temporary, target_of(output)) and not _is_ours(output, sha256):
         if _is_ours(summary_path(output), hashlib.sha256(summary).hexdigest()):
-            summary_path(output).unlink()  # ours, beside a manifest that is not
+            target_of(summary_path(output)).unlink()  # ours, beside a manifest that is not
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
-    sync(output.parent)
+    for path in (output, summary_path(output)):
+        sync(target_of(path).parent)
+
+
+def _beside_summary(temporary: Path, output: Path) -> Path:
+    """Where the summary is prepared: beside the file that its name leads to."""
+    return target_of(summary_path(output)).with_name(f"{temporary.stem}.summary.tmp")
 
 
 def _is_ours(output: Path, sha256: str) -> bool:
@@ -288,7 +298,7 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: Fi
         copy.mkdir()
         copy_durably(folder.evaluation, copy)
         lease.confirm()
-        _put_folder(copy, output)
+        _put_folder(copy, target_of(output))
     except OSError as err:
         if err.errno in TRANSIENT_ERRNOS:
             raise TransientDiskError(f"cannot publish {request.output} yet: {err.strerror}") from err

@@ -120,7 +120,7 @@ def run_process_job(job: str, context: WorkerContext) -> None:
             if claim.attempt > MAX_ATTEMPTS:
                 raise ProcessFailedError(f"{claim.attempt - 1} workers died while they ran it")
             finished = spec.result.exists() or process_job.run(claim)
-        except (ProcessFailedError, ModelingError) as err:
+        except (ProcessFailedError, ModelingError, UnicodeError) as err:
             if trouble_of(err):
                 raise  # this worker hands the job back, and waits
             ledger.cancel(job, reason=f"{spec.name} failed: {err}")
@@ -176,7 +176,7 @@ class ProcessJob:
             if error or code > 0 or not deaths_left:
                 raise ProcessFailedError(error or self._describe_crash(code))
             again = {"event": "warning", "text": f"the {self._spec.name} was killed by signal {-code}; trying again"}
-            with self._folder.events.open("a") as events:
+            with self._folder.events.open("a", encoding="utf-8") as events:
                 events.write(json.dumps(again) + "\n")
             self._forward(json.dumps(again))
         raise AssertionError("the last death raises")
@@ -184,7 +184,7 @@ class ProcessJob:
     def _run_once(self, request_path: Path) -> tuple[int, str]:
         """Run the process to its end; returns its exit code, and its error if it reported one."""
         error = ""
-        with self._log.open("a") as log, self._folder.events.open("a") as events:
+        with self._log.open("ab") as log, self._folder.events.open("a", encoding="utf-8") as events:
             self._process = self._start(request_path, log.fileno())
             with self._process as process:
                 assert process.stdout is not None
@@ -238,9 +238,14 @@ class ProcessJob:
             text=True,
             encoding="utf-8",
             errors="backslashreplace",
-            env=CHILD_ENVIRONMENT | os.environ | {"PYTHONSAFEPATH": "1"},  # also for the processes that torchrun starts
+            env=self._environment(),
             start_new_session=True,  # a Ctrl-C at the worker's terminal reaches the worker only
         )
+
+    def _environment(self) -> dict[str, str]:
+        """The process's, and that of the processes that torchrun starts; matplotlib keeps its fonts in our cache."""
+        fonts = {"MPLCONFIGDIR": str(self._context.settings.cache / "matplotlib")}
+        return CHILD_ENVIRONMENT | fonts | os.environ | {"PYTHONSAFEPATH": "1"}
 
     def _forward(self, line: str) -> str | None:
         """Enter an event into the ledger, for commands that watch the job; returns the error if it is one."""
@@ -263,7 +268,7 @@ class ProcessJob:
 
     def _describe_crash(self, code: int) -> str:
         """The error of a process that died without reporting one, with the last lines of its log."""
-        with self._log.open(errors="backslashreplace") as log:
+        with self._log.open(encoding="utf-8", errors="backslashreplace") as log:
             last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
         how = f"exit code {code}"
         if code < 0:

@@ -72,7 +72,7 @@ class _Listing:
         counts: Counter[str] = Counter()
         ends = [start for _, start in self._starts[1:]] + [len(self.files)]
         for (folder, start), end in zip(self._starts, ends, strict=True):
-            if self.files[start].parent == folder:  # a walk lists a folder's own files first
+            if start < end and self.files[start].parent == folder:  # a walk lists a folder's own files first
                 return []
             above = len(str(folder)) + 1
             counts.update({str(path)[above:].partition("/")[0] for path in self.files[start:end]})
@@ -84,10 +84,11 @@ class _Listing:
         self.findings += _check_names(folders)
 
 
-def open_folders(path: Path, layout: Layout | None = None) -> Dataset:
+def open_folders(path: Path, layout: Layout | None = None, *, to_learn: bool = True) -> Dataset:
     """List the images of a folder per class, or of part folders.
 
     layout: what the folders of `path` are; None: it is found by their names and by what they hold.
+    to_learn: as `open_dataset` has it.
 
     Raises:
         DataError: the layout is not supported, or cannot be told; the message says what was found and what to do.
@@ -100,55 +101,57 @@ def open_folders(path: Path, layout: Layout | None = None) -> Dataset:
     parts = choose_parts(looks, layout)
     if parts:
         listing.ignored["no part"] += len(names) - len(parts)
-        return _open_parts(path, parts, listing)
-    _check_classes(path, looks, listing)
+        return _open_parts(path, parts, listing, to_learn=to_learn)
+    _check_classes(path, looks, listing, to_learn=to_learn)
     if layout is None:
         listing.findings += _check_containers(path, names)
     listing.name_classes(names)
     for name in names:
-        if not listing.add_class(path / name, TRAIN):
+        if not listing.add_class(path / name, TRAIN) and to_learn:
             raise _empty_class(path / name, path)
     if layout is None:
         listing.findings += check_classes(names, listing.shared_folders())
-    check_num_labels(path, listing.classes)
+    if not listing.files:
+        raise DataError(f"{path} holds no images in its class folders; {EXPECTED}")
     return _dataset("folders", path, listing)
 
 
-def _open_parts(path: Path, parts: Mapping[str, int], listing: _Listing) -> Dataset:
-    """The images of part folders; every class must occur in the training part."""
+def _open_parts(path: Path, parts: Mapping[str, int], listing: _Listing, *, to_learn: bool) -> Dataset:
+    """The images of part folders; every class must occur in the training part, if it is to be learned."""
     folders = {part: path / name for name, part in parts.items()}
     if len(folders) != len(parts):
         raise DataError(
             f"{path} holds {', '.join(parts)}: two folders of the same part; keep one of them, or give --layout "
             "classes if they are classes"
         )
-    if TRAIN not in folders:
+    if TRAIN not in folders and to_learn:
         raise DataError(
             f"{path} holds {', '.join(parts)}: parts, not classes, and no train folder among them; add it, or give "
             "--layout classes if they are classes"
         )
     found = {part: _folder_names(folder, listing) for part, folder in sorted(folders.items())}
-    _check_part(path, parts, found, listing)
+    _check_part(path, parts, found, listing, to_learn=to_learn)
     listing.name_classes([name for names in found.values() for name in names])
     for part, names in found.items():
         counts = [listing.add_class(folders[part] / name, part) for name in names]
-        if part == TRAIN and 0 in counts:
+        if part == TRAIN and 0 in counts and to_learn:
             raise _empty_class(folders[part] / names[counts.index(0)], path)
         if not sum(counts):
             raise DataError(
                 f"{folders[part]} holds no images in class folders; remove it, or sort its images into some"
                 f"{hint(path, parts)}"
             )
-    check_num_labels(folders[TRAIN], listing.classes)
     return _dataset("part_folders", path, listing)
 
 
-def _check_part(path: Path, parts: Mapping[str, int], found: Mapping[int, Sequence[str]], listing: _Listing) -> None:
+def _check_part(
+    path: Path, parts: Mapping[str, int], found: Mapping[int, Sequence[str]], listing: _Listing, *, to_learn: bool
+) -> None:
     """See that every part holds class folders, as far as the names in it say."""
     folders = {part: path / name for name, part in parts.items()}
-    train, classes = folders[TRAIN], found[TRAIN]
+    train, classes = folders[min(folders)], found[min(folders)]
     if classes:
-        _check_classes(train, Looks(train, classes), listing)
+        _check_classes(train, Looks(train, classes), listing, to_learn=to_learn)
     elif look_into(train).has_images:
         raise DataError(
             f"{train} holds images and no class folders, and a part holds a folder per class; sort its images into "
@@ -234,9 +237,9 @@ def _folder_names(path: Path, listing: _Listing) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_classes(path: Path, looks: Looks, listing: _Listing) -> None:
+def _check_classes(path: Path, looks: Looks, listing: _Listing, *, to_learn: bool) -> None:
     """See that there are at least two class folders."""
-    if len(looks.names) > 1:
+    if len(looks.names) > 1 or (looks.names and not to_learn):
         return
     if not looks.names:
         num_loose = listing.ignored["loose"]

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.dataset import TEST, TRAIN, Dataset
-from modeling.data.forms.folders import check_num_labels
 from modeling.errors import DataError
 
 MAX_BYTES = 4 << 30  # of one unpacked idx file: MNIST has 47 MB
@@ -47,7 +46,6 @@ def open_idx(path: Path, parts: dict[int, Files]) -> Dataset:
         raise DataError(f"{path}: training images are {sizes[0]}, test images {sizes[1]}")
     values, targets_N = np.unique(np.concatenate([labels_N for _, labels_N in loaded.values()]), return_inverse=True)
     labels = tuple(str(value) for value in values)
-    check_num_labels(path, labels)
     counts = [len(pixels_NHW) for pixels_NHW, _ in loaded.values()]
     return Dataset(
         kind="idx",
@@ -98,7 +96,7 @@ def read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
 
 
 def _read_shape(file: IO[bytes], path: Path, num_dims: int) -> tuple[int, ...]:

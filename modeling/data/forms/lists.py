@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, abbreviate
-from modeling.data.forms.folders import check_num_labels
 from modeling.data.forms.layouts import PART_FOLDERS
 from modeling.data.lists.advice import advise
 from modeling.data.lists.faults import MISSING, PERMISSION, PathRoot, is_denied, is_file
@@ -60,7 +59,6 @@ def _dataset(opened: ListFile, root: Path, entries: Sequence[_Entry], findings: 
         findings.append(Finding("info", "repeated_rows", f"{num_repeated} rows repeat an image and count once"))
     findings += _outside(root, kept)
     labels = tuple(sorted({entry.label for entry in kept}))
-    check_num_labels(path, labels)
     number = {label: target for target, label in enumerate(labels)}
     parts_N = np.array([entry.part for entry in kept], dtype=np.int8)
     return Dataset(

@@ -8,7 +8,7 @@ import numpy as np
 
 from modeling.data.dataset import PART_NAMES, TEST, TRAIN, VALIDATION, Dataset, Finding, abbreviate
 from modeling.data.forms.cifar10 import find_cifar10, open_cifar10
-from modeling.data.forms.folders import EXPECTED, open_folders
+from modeling.data.forms.folders import EXPECTED, check_num_labels, open_folders
 from modeling.data.forms.idx import find_idx_parts, open_idx
 from modeling.data.forms.lists import open_list
 from modeling.data.layout import Layout
@@ -17,20 +17,24 @@ from modeling.errors import DataError
 from modeling.names import label_fault
 
 
-def open_dataset(path: Path, layout: Layout | None = None) -> Dataset:
+def open_dataset(path: Path, layout: Layout | None = None, *, to_learn: bool = True) -> Dataset:
     """Detect the form of the data at `path` and list the images; image files are not opened.
 
     A folder per class, part folders, idx files, CIFAR-10's binary files, a list of path and label, or a manifest.
 
     layout: what the folders in `path` are: classes or parts; None: it is detected, too.
+    to_learn: False: to evaluate a model: a single class, and classes without images, are no errors then.
 
     Raises:
         DataError: the form is not supported; the message says what was found and what is expected.
     """
-    dataset = _open(path, layout)
+    dataset = _open(path, layout, to_learn=to_learn)
+    if to_learn:
+        check_num_labels(path, dataset.labels)
     if fault := label_fault(dataset.labels):
         raise DataError(f"{path}: {fault}")
-    return replace(dataset, findings=(*dataset.findings, *_check_names(dataset), *_check_parts(dataset)))
+    findings = (*_check_names(dataset), *_check_parts(dataset, to_learn=to_learn))
+    return replace(dataset, findings=(*dataset.findings, *findings))
 
 
 def check_learnable(dataset: Dataset) -> None:
@@ -46,11 +50,11 @@ def check_learnable(dataset: Dataset) -> None:
         raise DataError(f"every class of {dataset.path} has only one image: none is left for validation; add images")
 
 
-def _open(path: Path, layout: Layout | None) -> Dataset:
+def _open(path: Path, layout: Layout | None, *, to_learn: bool) -> Dataset:
     if layout is not None:
         if not path.is_dir():
             raise DataError(f"{path}: --layout {layout} is for folders, and this is {_what(path)}; leave it out")
-        return open_folders(path, layout)
+        return open_folders(path, layout, to_learn=to_learn)
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return open_list(path)
     if path.is_file():
@@ -61,7 +65,7 @@ def _open(path: Path, layout: Layout | None) -> Dataset:
         return open_idx(*idx)
     if (cifar10 := find_cifar10(path)) is not None:
         return open_cifar10(cifar10)
-    return open_folders(path)
+    return open_folders(path, to_learn=to_learn)
 
 
 def _what(path: Path) -> str:
@@ -79,14 +83,15 @@ def _check_names(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("warning", "names_differ_by_case", f"{message}; rename one of them if they are one class")
 
 
-def _check_parts(dataset: Dataset) -> Iterator[Finding]:
-    """A finding for each official part that lacks a class; a class that training lacks is an error."""
+def _check_parts(dataset: Dataset, *, to_learn: bool) -> Iterator[Finding]:
+    """A finding for each official part that lacks a class; a class that training lacks is an error, where it learns."""
     if dataset.parts_N is None:
         return
     learned = set(dataset.targets_N[dataset.parts_N <= TRAIN].tolist())  # FREE images may also be used for training
     for part in (VALIDATION, TEST):
         held = set(dataset.targets_N[dataset.parts_N == part].tolist())
-        if unlearned := [dataset.labels[target] for target in sorted(held - learned)]:
+        unlearned = [dataset.labels[target] for target in sorted(held - learned)]
+        if unlearned and to_learn:
             raise DataError(
                 f"{dataset.path}: the {PART_NAMES[part]} part holds class {abbreviate(unlearned)}, which the "
                 "train part lacks; a network cannot learn it: add training images, or remove the class"

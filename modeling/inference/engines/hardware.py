@@ -31,7 +31,7 @@ def hardware_key(device: torch.device) -> str:
 def _cpu() -> dict[str, str]:
     """The facts of the first core that decide what code it runs, as far as /proc/cpuinfo has them."""
     try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
         return {"model name": platform.processor() or platform.machine()}
     pairs = (line.partition(":") for line in first.splitlines())

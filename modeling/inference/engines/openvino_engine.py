@@ -9,15 +9,14 @@ from queue import SimpleQueue
 from typing import Self
 
 import numpy as np
-import openvino
 import torch
 from numpy.typing import NDArray
-from openvino import opset13
 from torch import Tensor
 
 from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import Precision
 from modeling.inference.engines.engine import padded_size
+from modeling.inference.engines.openvino_library import openvino, opset13
 
 _ANY = 0  # images of a batch: a graph for all sizes
 _PREPARING = threading.Lock()

@@ -209,8 +209,8 @@ def memory_left() -> int:
     """Bytes that this process can still allocate: limited by the machine and by its control group."""
     left: int = psutil.virtual_memory().available
     try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        left = min(left, limit - int((_CGROUP / "memory.current").read_text()))
+        limit = int((_CGROUP / "memory.max").read_text(encoding="utf-8"))
+        left = min(left, limit - int((_CGROUP / "memory.current").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return left  # no control group, or no limit
     return max(left, 0)

@@ -11,7 +11,7 @@ import click
 from modeling.data.layout import Layout
 from modeling.durable import replace_durably
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
-from orchestrator.cli.output import json_option, print_json, print_message, print_table
+from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, redraw_line
 from orchestrator.cli.parameters import layout_option
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from modeling.metrics.comparison import Comparison, Flip, ModelFigures
 
 SHOWN = 10  # flipped images in each direction, and labels; the JSON has all
-_CLEAR_LINE = "\r\x1b[K"
 
 Names = tuple[str, str]
 
@@ -102,7 +101,7 @@ def _show_progress(names: Names) -> "Emit":
         name = names["ab".index(event["model"])]
         line = f"{name}: {done:,}/{total:,} images"
         if sys.stderr.isatty():
-            click.echo(_CLEAR_LINE + (line if done < total else ""), nl=False, err=True)
+            redraw_line(line if done < total else "")
         elif done == total:
             print_message(line)
 
@@ -129,13 +128,13 @@ def _print(names: Names, compared: "Compared") -> None:
         (f"{comparison.num_images:,} images", *names),
         [(what, _of(comparison.a), _of(comparison.b)) for what, _of in _FIGURES],
     )
-    click.echo()
+    print_line()
     _print_classes(names, comparison)
     _print_flips(names, "worse", comparison.worse)
     _print_flips(names, "better", comparison.better)
     for name, engine in zip(names, compared.engines, strict=True):
-        click.echo(f"{name} by {engine.engine}: {engine.describe()}")
-    click.echo(comparison.conclusion(*names))
+        print_line(f"{name} by {engine.engine}: {engine.describe()}")
+    print_line(comparison.conclusion(*names))
 
 
 _FIGURES: tuple[tuple[str, "Callable[[ModelFigures], str]"], ...] = (
@@ -184,5 +183,5 @@ def _print_flips(names: Names, how: str, flips: Sequence["Flip"]) -> None:
 
 def _print_more(number: int, what: str) -> None:
     if number > SHOWN:
-        click.echo(f"... and {number - SHOWN:,} more {what}; --json has all")
-    click.echo()
+        print_line(f"... and {number - SHOWN:,} more {what}; --json has all")
+    print_line()

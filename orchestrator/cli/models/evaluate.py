@@ -1,6 +1,5 @@
 """`pigeonhole models evaluate`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -8,19 +7,22 @@ from typing import Any, get_args
 import click
 
 from modeling.data.layout import Layout
+from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
-from orchestrator.cli.output import json_option, print_json, print_table
+from orchestrator.cli.output import json_option, print_json, print_line, print_table
 from orchestrator.cli.parameters import layout_option
+from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.specs import EvaluateSpec
 
 WORST_CLASSES = 5  # shown; the report has all
+ABSENT_SHOWN = 10  # classes without images; the JSON has all
 
 
 @click.command("evaluate")
@@ -75,23 +77,29 @@ def _show_evaluation(settings: Settings, record: JobRecord, as_json: bool) -> No
             print_json(to_json(settings, record))
         return
     folder = Path(text_to_path(record.result))
-    figures = json.loads((folder / "evaluation.json").read_bytes())
+    path = folder / "evaluation.json"
+    figures = decode_json(path.read_bytes(), str(path), error=IntegrityError)
     if as_json:
         print_json(figures)
     else:
-        print_figures(figures)
-        click.echo(f"\nreport  {folder / 'report.html'}")
+        try:
+            print_figures(figures)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
+            raise IntegrityError(f"{path} is no evaluation of this release: {err!r}") from err
+        print_line()
+        print_line(f"report  {folder / 'report.html'}")
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:
     """Print the main figures of an `evaluation.json`."""
     part = "" if figures["part"] == "all" else f", {figures['part']} part"
-    click.echo(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images\n")
+    print_line(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images")
+    print_line()
     for name, text in _facts(figures):
-        click.echo(f"{name:14}  {text}")
+        print_line(f"{name:14}  {text}")
     rows = _worst_classes(figures)
     if rows:
-        click.echo()
+        print_line()
         print_table(("worst classes", "images", "recall", "precision", "most often taken for"), rows)
 
 
@@ -104,6 +112,9 @@ def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     before = f"  ({figures['raw_ece']:.4f} before calibration)" if calibrated else "  (the model is not calibrated)"
     facts.append(("ECE", f"{figures['ece']:.4f}{before}"))
     facts += _decisions(figures) if calibrated else []
+    if absent := figures["classes_without_images"]:
+        more = ", ..." if len(absent) > ABSENT_SHOWN else ""
+        facts.append(("not measured", f"no images of {', '.join(map(repr, absent[:ABSENT_SHOWN]))}{more}"))
     engine = EngineFigures.from_json(figures)
     return [*facts, ("engine", f"{engine.engine}: {engine.describe()}")]
 
@@ -126,6 +137,7 @@ def _decisions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _worst_classes(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The classes of which most images are missed, the worst first, and what these were taken for."""
+    taken_for = _taken_for(figures)
     missed = [
         (figure["recall"], place, figure)
         for place, figure in enumerate(figures["classes"])
@@ -137,13 +149,17 @@ def _worst_classes(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{figure['num_images']:,}",
             f"{recall:.4f}",
             "-" if figure["precision"] is None else f"{figure['precision']:.4f}",
-            _taken_for(figures, place),
+            taken_for.get(figure["label"], "-"),
         )
-        for recall, place, figure in sorted(missed, key=lambda each: each[:2])[:WORST_CLASSES]
+        for recall, _, figure in sorted(missed, key=lambda each: each[:2])[:WORST_CLASSES]
     ]
 
 
-def _taken_for(figures: Mapping[str, Any], place: int) -> str:
-    counts = [(0 if other == place else count, other) for other, count in enumerate(figures["confusion"][place])]
-    count, other = max(counts, key=lambda each: (each[0], -each[1]))
-    return f"{figures['labels'][other]} ({count:,})"
+def _taken_for(figures: Mapping[str, Any]) -> dict[str, str]:
+    """By label, what its images are most often taken for, the first of equals, and how many."""
+    most: dict[str, tuple[int, str]] = {}
+    for cell in figures["confusion"]:
+        label, predicted, num_images = cell["label"], cell["predicted"], cell["num_images"]
+        if label != predicted and num_images > most.get(label, (0, ""))[0]:
+            most[label] = (num_images, predicted)
+    return {label: f"{predicted} ({num_images:,})" for label, (num_images, predicted) in most.items()}

@@ -16,14 +16,15 @@ from orchestrator.cli.output import (
     cleaned_up_when_terminated,
     json_option,
     print_json,
+    print_line,
     print_message,
-    printable,
     require_present_folder,
 )
 from orchestrator.cli.parameters import OneOf
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import get_settings
+from orchestrator.contract.shown import printable
 
 if TYPE_CHECKING:
     from modeling.exchange.import_weights import StagedModel, WeightsImport
@@ -67,14 +68,14 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
     """
     version = ModelStore(get_settings().models).resolve(model)
     require_present_folder()
-    if output.exists() or output.is_symlink():
+    if output.exists():
         raise UsageError(f"output {str(output)!r} exists; name one that does not")
     if kind == "onnx" and output.suffix.lower() != ".onnx":
         raise UsageError(f"output {str(output)!r} does not end in .onnx; give it that suffix, or add --format folder")
     facts = {"model": version.ref, "digest": version.digest, "format": kind}
     with cleaned_up_when_terminated():
         facts |= _write_onnx(version, output) if kind == "onnx" else _write_folder(version, output)
-    print_json(facts) if as_json else click.echo(output)
+    print_json(facts) if as_json else print_line(output)
 
 
 def _write_onnx(version: ModelVersion, output: Path) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
         print_message(printable(warning), color="yellow")
     print_message(printable(f"labels by output: {numbered(staged.card.labels)}"))
     print_message(f"published {version.ref}; use it with `pigeonhole classify SOURCE --model {version.ref}`")
-    print_json(facts) if as_json else click.echo(version.ref)
+    print_json(facts) if as_json else print_line(version.ref)
 
 
 def _publish(source: Path, spec: "WeightsImport | None", name: str) -> "tuple[ModelVersion, StagedModel]":

@@ -1,5 +1,6 @@
 """`pigeonhole models explain`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import click
 
 from modeling.explain.request import KINDS, ExplainRequest, read_pictures
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_message, require_present_folder
+from orchestrator.cli.output import json_option, print_json, print_line, print_message, require_present_folder
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def explain_model(
     require_present_folder()
     from modeling.explain.explain import plan, write
 
+    os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))  # it keeps its list of fonts there
     explained, request = _prepare(model, second_model, device, images, options)
     planned = plan(explained, request)
     for kind, reason in planned.left_out.items():
@@ -76,7 +78,7 @@ def explain_model(
     for picture in write(planned, output, overwrite=overwrite):
         written.append({"show": picture.kind, "path": str(picture.path), **picture.facts})
         if not as_json:
-            click.echo(str(picture.path))
+            print_line(str(picture.path))
             if "summary" in picture.facts:
                 print_message(picture.facts["summary"])
     if as_json:

@@ -8,6 +8,7 @@ from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_message, print_table, size_text
 from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.settings import get_settings
+from orchestrator.contract.shown import printable
 from orchestrator.jobs.removal import check_removable, find_version, remove_version
 
 
@@ -102,6 +103,6 @@ def _confirm(question: str) -> None:
     """Ask for confirmation on the terminal; exit with 1 if the answer is no."""
     if not sys.stdin.isatty():
         raise UsageError("standard input is not a terminal, so nothing can be confirmed; remove with --yes")
-    if not click.confirm(question, err=True):
+    if not click.confirm(printable(question), err=True):
         print_message("nothing was removed")
         sys.exit(ExitCode.FAILED)

@@ -9,7 +9,7 @@ from modeling.errors import ModelFormatError
 from modeling.metrics.calibration import Calibration
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
-from orchestrator.cli.output import json_option, print_json, print_message, print_table, size_text
+from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, size_text
 from orchestrator.contract.settings import get_settings
 
 LABELS_SHOWN = 20
@@ -153,7 +153,7 @@ def _print_facts(facts: Mapping[str, object], indent: int = 0) -> None:
     """Print one fact on each line; nested facts are indented below."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            click.echo(f"{'':{indent}}{name}")
+            print_line(f"{'':{indent}}{name}")
             _print_facts(value, indent + 2)
         else:
-            click.echo(f"{'':{indent}}{name:{26 - indent}} {value}")
+            print_line(f"{'':{indent}}{name:{26 - indent}} {value}")

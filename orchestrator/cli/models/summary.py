@@ -9,7 +9,7 @@ import click
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.architectures import ARCHITECTURES, default_preprocessing, get_architecture
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_table, require_present_folder
+from orchestrator.cli.output import json_option, print_json, print_line, print_table, require_present_folder
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
 
@@ -102,10 +102,10 @@ def _summary(architecture: str, preprocessing: Preprocessing, num_labels: int) -
 def _print(summary: "Summary") -> None:
     print_table(("layer", "type", "output", "parameters", "multiply-adds"), [_row(layer) for layer in summary.layers])
     height, width, channels = summary.image
-    click.echo(f"image          {height} x {width} px, {'grey' if channels == 1 else 'colour'}")
-    click.echo(f"parameters     {summary.parameters:,} ({summary.trainable:,} trainable)")
-    click.echo(f"multiply-adds  {summary.multiply_adds:,} for one image")
-    click.echo(f"size           {summary.size_bytes / 2**20:.1f} MiB")
+    print_line(f"image          {height} x {width} px, {'grey' if channels == 1 else 'colour'}")
+    print_line(f"parameters     {summary.parameters:,} ({summary.trainable:,} trainable)")
+    print_line(f"multiply-adds  {summary.multiply_adds:,} for one image")
+    print_line(f"size           {summary.size_bytes / 2**20:.1f} MiB")
 
 
 def _row(layer: "Layer") -> Sequence[object]:

@@ -9,12 +9,14 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from modeling.durable import target_of
 from modeling.names import text_to_path
 from orchestrator.contract.jobs.job_folder import FinalState, JobFolder, Outcome
 from orchestrator.contract.jobs.listing import read_facts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest
 from orchestrator.contract.jobs.restore import output_of
+from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import JobRecord
 
 
@@ -80,8 +82,11 @@ def make_outcome(
 
 
 def unpublished_path(request: AnyJobRequest, fence: int) -> Path:
-    """Where the finalizer with this fence prepares the output, beside it: a hidden name that no other job uses."""
-    return Path(text_to_path(output_of(request))).with_name(f"{_prefix(request)}{fence}.tmp")
+    """Where the finalizer with this fence prepares the output: a hidden name that no other job uses, beside it.
+
+    Where the output is a link, that is beside what the link names, which may be on another disk.
+    """
+    return target_of(Path(text_to_path(output_of(request)))).with_name(f"{_prefix(request)}{fence}.tmp")
 
 
 def remove_unpublished(request: AnyJobRequest, *, before: int | None = None) -> None:
@@ -91,9 +96,10 @@ def remove_unpublished(request: AnyJobRequest, *, before: int | None = None) -> 
     """
     if not output_of(request):
         return
-    prefix = _prefix(request)
+    prefix, output = _prefix(request), Path(text_to_path(output_of(request)))
     with contextlib.suppress(OSError):
-        for path in Path(text_to_path(output_of(request))).parent.iterdir():
+        folders = {target_of(path).parent for path in (output, summary_path(output))}
+        for path in [path for folder in folders for path in folder.iterdir()]:
             fence = path.name.removeprefix(prefix).partition(".")[0]
             if path.name.startswith(prefix) and (before is None or not fence.isdecimal() or int(fence) < before):
                 _remove(path)

@@ -74,7 +74,8 @@ def read_source_facts(folder: Path) -> SourceFacts | None:
 
 def _machine() -> str:
     """What devices are numbered by: the start of the system, and the mounts that this process sees."""
-    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/mnt')}"  # noqa: PTH115
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return f"{boot} {os.readlink('/proc/self/ns/mnt')}"  # noqa: PTH115
 
 
 def _mounts(root: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import redis
 
+from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkers
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.messages import JOB_ID
@@ -85,9 +86,9 @@ class Ledger:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self.live_workers = LiveWorkers(client)
-        common = (files(__package__) / "lua" / "common.lua").read_text()
+        common = (files(__package__) / "lua" / "common.lua").read_text(encoding="utf-8")
         self._scripts = {
-            path.name.removesuffix(".lua"): client.register_script(common + path.read_text())
+            path.name.removesuffix(".lua"): client.register_script(common + path.read_text(encoding="utf-8"))
             for path in (files(__package__) / "lua").iterdir()
             if path.name.endswith(".lua") and path.name != "common.lua"
         }
@@ -156,11 +157,18 @@ class Ledger:
         return self._run("unpause", [self._job(job)], [by]) or "unknown"
 
     def record(self, job: str) -> JobRecord | None:
-        """All that the ledger has of a job; None where it does not know it."""
+        """All that the ledger has of a job; None where it does not know it.
+
+        Raises MessageError where what it has is none of ours.
+        """
         values = cast(dict[str, str], self.client.hgetall(self._job(job)))
         if not values:
             return None
-        numbers = {name: int(values.get(name, 0)) for name in _NUMBERS}
+        try:
+            numbers = {name: int(values.get(name, 0)) for name in _NUMBERS}
+            stage_seconds = {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
+        except ValueError as err:
+            raise MessageError(f"the server's record of job {job} cannot be read: {err}") from err
         return JobRecord(
             job=job,
             kind=values.get("kind", ""),
@@ -173,7 +181,7 @@ class Ledger:
             trouble=values.get("trouble", ""),
             paused_by=values.get("paused_by", ""),
             paused_reason=values.get("paused_reason", ""),
-            stage_seconds={stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values},
+            stage_seconds=stage_seconds,
             **numbers,
         )
 

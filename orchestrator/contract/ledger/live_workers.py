@@ -1,5 +1,6 @@
 """Which workers are alive, and what each one does. Every worker reports it every `HEARTBEAT_S`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -31,6 +32,14 @@ class WorkerRecord:
     @property
     def alive(self) -> bool:
         return self.heartbeat_age_s < ALIVE_S
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorkersSurvey:
+    """The workers' records by name, and the names of those whose record no release of ours has written."""
+
+    records: list[WorkerRecord]
+    malformed: list[str]
 
 
 class LiveWorkers:
@@ -65,6 +74,10 @@ class LiveWorkers:
 
     def workers(self) -> list[WorkerRecord]:
         """The workers with a heartbeat within the last hour, by name; `alive` tells which still run."""
+        return self.survey().records
+
+    def survey(self) -> LiveWorkersSurvey:
+        """The same workers, and those of which the record cannot be read: such a record must not hide the others."""
         now = self._now()
         heartbeats = cast(
             list[tuple[str, float]],
@@ -73,12 +86,19 @@ class LiveWorkers:
         with self._client.pipeline(transaction=False) as pipeline:
             for worker, _ in heartbeats:
                 pipeline.hgetall(f"{PREFIX}:worker:{worker}")
-            all_facts: list[dict[str, str]] = pipeline.execute()
-        records = [
-            _record(worker, facts, now=now, heartbeat=heartbeat)
-            for (worker, heartbeat), facts in zip(heartbeats, all_facts, strict=True)
-        ]
-        return sorted(records, key=lambda record: record.worker)
+            all_facts: list[dict[str, str] | Exception] = pipeline.execute(raise_on_error=False)
+        survey = LiveWorkersSurvey([], [])
+        for (worker, heartbeat), facts in zip(heartbeats, all_facts, strict=True):
+            if isinstance(facts, redis.ResponseError):  # the key holds no hash
+                survey.malformed.append(worker)
+                continue
+            if isinstance(facts, Exception):
+                raise facts
+            try:
+                survey.records.append(_record(worker, facts, now=now, heartbeat=heartbeat))
+            except ValueError:
+                survey.malformed.append(worker)
+        return LiveWorkersSurvey(sorted(survey.records, key=lambda record: record.worker), sorted(survey.malformed))
 
     def listeners(self, queue: str) -> list[str]:
         """The live workers that take doorbells from `queue`."""
@@ -106,7 +126,13 @@ class LiveWorkers:
 
 
 def _record(worker: str, facts: Mapping[str, str], *, now: float, heartbeat: float) -> WorkerRecord:
-    """The record of a worker from its hash; a worker whose hash has expired has only its name and heartbeat."""
+    """The record of a worker from its hash; a worker whose hash has expired has only its name and heartbeat.
+
+    Raises ValueError where the record is malformed.
+    """
+    since_s, num_images = now - float(facts.get("doing_since", now)), int(facts.get("num_images", 0))
+    if not math.isfinite(since_s):
+        raise ValueError(f"{facts['doing_since']!r} is no time")
     return WorkerRecord(
         worker=worker,
         host=facts.get("host", "?"),
@@ -115,7 +141,7 @@ def _record(worker: str, facts: Mapping[str, str], *, now: float, heartbeat: flo
         queues=tuple(facts.get("queues", "").split(",")),
         doing=facts.get("doing", "starting"),
         busy=facts.get("busy") == "1",
-        since_s=max(0.0, now - float(facts.get("doing_since", now))),
-        num_images=int(facts.get("num_images", 0)),
+        since_s=max(0.0, since_s),
+        num_images=num_images,
         heartbeat_age_s=max(0.0, now - heartbeat),
     )

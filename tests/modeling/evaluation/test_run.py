@@ -68,7 +68,7 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
     assert [mistake.name for mistake in evaluation.mistakes] == ["dark/140.png"]
     assert (out / "predictions.csv").read_text().count("\n") == 6
     assert json.loads((out / "evaluation.json").read_text()) == {
-        "version": 1,
+        "version": 2,
         "model": "lamps@1",
         "weights_sha256": json.loads((model / "model.json").read_text())["weights_sha256"],
         "data": str(data),
@@ -143,14 +143,47 @@ def test_data_of_which_nothing_can_be_read_are_refused(tmp_path, run):
         run(model, data)
 
 
-def test_labels_are_matched_by_name_and_those_missing_in_the_data_are_fine(tmp_path, run):
+def test_labels_are_matched_by_name_and_those_missing_in_the_data_are_named(tmp_path, run, events):
     model = make_model(tmp_path / "model", labels=("light", "neon", "dark"))
     data = make_data(tmp_path / "data", dark=[0, 1], light=[255])
 
     evaluation = run(model, data).evaluation
 
     assert evaluation.labels == ("light", "neon", "dark")
-    assert evaluation.confusion == ((1, 0, 0), (0, 0, 0), (0, 0, 2))
+    assert evaluation.confusion == ((0, 0, 1), (2, 2, 2))
+    assert evaluation.classes_without_images == ("neon",)
+    assert texts(events, "warning") == ["class neon has no images: nothing is measured for it"]
+
+
+@pytest.mark.parametrize("how", ["empty folder", "unreadable", "no folder", "empty test folder"])
+def test_an_evaluation_goes_on_without_images_of_a_class_and_names_it(tmp_path, run, events, how):
+    model = make_model(tmp_path / "model")
+    data = make_data(tmp_path / "data", dark=[0, 200])
+    if how != "no folder":
+        (data / "light").mkdir()
+    if how == "unreadable":
+        (data / "light" / "1.png").write_bytes(b"")
+    if how == "empty test folder":
+        (tmp_path / "parts").mkdir()
+        data = data.rename(tmp_path / "parts" / "test").parent
+
+    found = run(model, data)
+
+    assert found.document["classes_without_images"] == ["light"]
+    assert found.document["classes"][1] == {
+        "label": "light", "num_images": 0, "num_predicted": 1, "num_right": 0,
+        "precision": None, "recall": None, "recall_interval": None, "f1": None,
+    }  # fmt: skip
+    assert (found.document["num_images"], found.document["accuracy"]) == (2, 0.5)
+    assert texts(events, "warning")[-1] == "class light has no images: nothing is measured for it"
+
+
+def test_data_without_any_image_are_refused(tmp_path, run):
+    model = make_model(tmp_path / "model")
+    (tmp_path / "data" / "dark").mkdir(parents=True)
+
+    with pytest.raises(DataError, match="holds no images"):
+        run(model, tmp_path / "data")
 
 
 def test_a_label_that_the_model_does_not_know_is_named_with_those_it_knows(tmp_path, run):

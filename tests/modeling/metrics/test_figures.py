@@ -16,8 +16,10 @@ from modeling.metrics.evaluation import (
     DecisionFigures,
     Mistake,
     ReliabilityBin,
+    document_text,
 )
 from modeling.metrics.figures import MAX_MISTAKES, evaluate_answers
+from modeling.metrics.thresholds import fit_calibration
 from tests.support.answers import LABELS, answers_of, drawn
 
 # ant, ant, ant, bee, bee: the second ant is taken for a bee, the last bee for a cow; there are no cows.
@@ -38,7 +40,7 @@ def test_counts_shares_and_intervals_are_those_of_the_answers():
     assert (evaluation.labels, evaluation.num_images, evaluation.num_right) == (LABELS, 5, 3)
     assert evaluation.accuracy == 0.6
     assert evaluation.accuracy_interval == approx((0.230724, 0.882379))
-    assert evaluation.confusion == ((2, 1, 0), (0, 1, 1), (0, 0, 0))
+    assert evaluation.confusion == ((0, 0, 2), (0, 1, 1), (1, 1, 1), (1, 2, 1))
     assert evaluation.top_k == {"2": 1.0}
     assert evaluation.decisions is None
 
@@ -49,7 +51,7 @@ def test_classes_without_images_or_answers_have_no_figures_to_divide_by():
     assert ant == ClassFigures("ant", 3, 2, 2, 1.0, 2 / 3, ant.recall_interval, 0.8)
     assert ant.recall_interval == approx((0.207660, 0.938508))
     assert bee == ClassFigures("bee", 2, 2, 1, 0.5, 0.5, bee.recall_interval, 0.5)
-    assert cow == ClassFigures("cow", 0, 1, 0, 0.0, None, None, 0.0)
+    assert cow == ClassFigures("cow", 0, 1, 0, None, None, None, None)
 
 
 def test_a_label_that_appears_nowhere_has_no_figures_and_does_not_lower_the_mean():
@@ -150,7 +152,7 @@ def test_of_equal_scores_the_first_label_is_the_best():
 
     evaluation = evaluate_answers(answers, None)
 
-    assert evaluation.confusion == ((1, 0, 0), (1, 0, 0), (1, 0, 0))
+    assert evaluation.confusion == ((0, 0, 1), (1, 0, 1), (2, 0, 1))
     assert evaluation.top_k == {"2": approx(2 / 3)}
 
 
@@ -212,11 +214,49 @@ def test_huge_logits_do_not_overflow():
 def test_the_document_holds_everything_and_reads_back():
     evaluation = evaluate_answers(FIVE, None)
 
-    document = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
+    document = json.loads(document_text(evaluation.to_json()))
 
-    assert set(document) == set(evaluation.__dataclass_fields__)
+    assert set(document) == set(evaluation.__dataclass_fields__) | {"classes_without_images"}
     assert document["classes"][2]["recall"] is None
-    assert document["confusion"] == [[2, 1, 0], [0, 1, 1], [0, 0, 0]]
+    assert document["classes_without_images"] == ["cow"]
+    assert document["confusion"] == [
+        {"label": "ant", "predicted": "ant", "num_images": 2},
+        {"label": "ant", "predicted": "bee", "num_images": 1},
+        {"label": "bee", "predicted": "bee", "num_images": 1},
+        {"label": "bee", "predicted": "cow", "num_images": 1},
+    ]
+
+
+def test_the_document_has_a_line_for_each_key_and_each_class():
+    lines = document_text(evaluate_answers(FIVE, None).to_json()).splitlines()
+
+    assert '  "num_images": 5,' in lines
+    assert '    {"label": "ant", "predicted": "bee", "num_images": 1},' in lines
+    assert sum(line.startswith('    {"label": "cow"') for line in lines) == 1
+
+
+def test_many_labels_cost_no_square_of_their_number():
+    labels = tuple(f"label {index:05d}" for index in range(20_000))
+    chance = np.random.default_rng(0)
+    logits = chance.normal(0, 1, (300, len(labels))).astype(np.float32)
+    targets = np.arange(300)
+    logits[:200, :200] += 20 * np.eye(200, dtype=np.float32)
+    answers = Answers(labels, tuple(map(str, range(300))), targets, logits)
+
+    evaluation = evaluate_answers(answers, fit_calibration(answers, max_error=0.05))
+
+    assert evaluation.num_right == 200
+    assert sum(number for _, _, number in evaluation.confusion) == 300
+    assert len(evaluation.classes_without_images) == 19_700
+    assert len(document_text(evaluation.to_json())) < 5_000_000
+
+
+def test_figures_do_not_depend_on_how_rows_are_cut_into_blocks(monkeypatch):
+    whole = evaluate_answers(drawn(3, 500), None)
+
+    monkeypatch.setattr("modeling.metrics.answers._BLOCK_LOGITS", 70)
+
+    assert evaluate_answers(drawn(3, 500), None) == whole
 
 
 def test_an_answer_that_is_not_finite_is_named():

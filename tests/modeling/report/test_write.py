@@ -173,6 +173,14 @@ def test_an_empty_content_is_a_page_with_its_title():
     assert (page.headings(), "nothing@1" in page.text) == ([], True)
 
 
+def test_classes_without_images_are_named():
+    made = evaluation(((8, 2, 0), (1, 9, 0), (0, 0, 0)), ("cat", "dog", "cow"))
+
+    page = composed(ReportContent("half@1", evaluation=made))
+
+    assert "Nothing is measured for 1 class without images: cow." in page.text
+
+
 def test_a_model_without_mistakes_says_so():
     page = composed(ReportContent("perfect@1", evaluation=evaluation(((10, 0), (0, 10)))))
 

@@ -479,3 +479,62 @@ def test_rows_are_shown_by_label_score_and_number(publish, monkeypatch):
     below = [path_to_text(row.path) for row in good if row.prediction.scores[0] < middle]
     assert shown("--limit", "0", "--below", f"{middle:.6f}") == below
     assert 0 < len(below) < len(good)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"path":"a","status":"ok","decision":null,"top_k":[],"error_code":null,"error":null}',
+        b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":3,"score":0.5}],"error_code":null,"error":null}',
+        b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":[[]],"score":1}],"error_code":null,"error":null}',
+        b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":"b","score":"x"}],"error_code":null,"error":null}',
+        b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":"b","score":NaN}],"error_code":null,"error":null}',
+        b'{"path":"a","status":"error","decision":null,"top_k":[],"error_code":3,"error":{}}',
+    ],
+)
+@pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["errors"], ["verify"]])
+def test_a_row_that_no_job_writes_is_one_line(publish, line, command):
+    publication = publish("out.jsonl")
+    publication.edit_lines(lambda lines: lines.insert(0, line + b"\n"))
+
+    done = CliRunner().invoke(main, ["results", command[0], str(publication.manifest), *command[1:]])
+
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert f"{publication.manifest}" in done.stderr
+    assert "row" in done.stderr
+
+
+@pytest.mark.parametrize("levels", [150, 900, 100_000])
+def test_a_deep_summary_is_one_line_or_no_matter(publish, levels):
+    publication = publish("out.jsonl")
+    path = summary_path(publication.manifest)
+    path.write_bytes(
+        path.read_bytes().rstrip().removesuffix(b"}") + b', "more": ' + b"[" * levels + b"]" * levels + b"}"
+    )
+
+    done = CliRunner().invoke(main, ["results", "show", str(publication.manifest)])
+
+    assert done.exit_code in (0, 1)
+    assert done.exit_code == 0 or type(done.exception) is SystemExit
+    assert done.exit_code == 0 or done.stderr.count("\n") == 1
+
+
+def test_odd_decisions_of_a_summary_are_shown_as_they_are(publish):
+    publication = publish("out.jsonl", calibrated=True)
+    publication.edit_summary(lambda summary: summary["counts"].update(decisions={"perhaps": 1}, num_images=0))
+
+    done = CliRunner().invoke(main, ["results", "show", str(publication.manifest)])
+
+    assert done.exit_code == 0
+    assert "1 perhaps" in done.stderr
+
+
+def test_of_many_labels_the_most_frequent_are_shown(publish):
+    publication = publish("out.jsonl")
+    publication.edit_summary(lambda summary: summary["counts"].update(labels={f"label {n}": n for n in range(5_000)}))
+
+    shown = CliRunner().invoke(main, ["results", "show", str(publication.manifest)]).stdout.splitlines()
+
+    assert shown[1].split() == ["label", "4999", "4999"]
+    assert shown[51] == "... 4,950 more"

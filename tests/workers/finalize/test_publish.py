@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -298,3 +299,59 @@ def test_an_output_of_any_bytes_is_published(make, outbox):
 
     assert Path(text_to_path(folder.request().output)).exists()
     assert len(names(outbox)) == 2
+
+
+@pytest.fixture(params=["same disk", "another disk"])
+def elsewhere(request, tmp_path):
+    """A folder that links lead to."""
+    if request.param == "same disk":
+        (tmp_path / "elsewhere").mkdir()
+        yield tmp_path / "elsewhere"
+        return
+    if not os.access("/dev/shm", os.W_OK) or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system to write to")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_where_the_output_is_a_link_its_target_is_written_and_the_link_stays(make, outbox, elsewhere, overwrite):
+    folder = make(overwrite=overwrite)
+    (outbox / "out.csv").symlink_to(elsewhere / "real.csv")
+    (outbox / "out.csv.summary.json").symlink_to(elsewhere / "real.json")
+    if overwrite:
+        (elsewhere / "real.csv").write_text("an earlier one")
+
+    publish(folder)
+    publish(folder, fence=101)
+
+    assert [(outbox / name).is_symlink() for name in names(outbox)] == [True, True]
+    assert names(elsewhere) == ["real.csv", "real.json"]
+    assert [row.path for row in FORMATS["csv"].read(elsewhere / "real.csv")] == NAMES
+    assert json.loads((elsewhere / "real.json").read_text())["manifest"]["path"] == str(outbox / "out.csv")
+
+
+def test_a_link_of_the_manifest_alone_leaves_the_summary_beside_it(make, outbox, elsewhere):
+    (outbox / "out.csv").symlink_to(elsewhere / "real.csv")
+
+    publish(make())
+
+    assert names(elsewhere) == ["real.csv"]
+    assert (outbox / "out.csv.summary.json").is_file()
+
+
+def test_after_a_death_behind_a_link_the_next_attempt_leaves_nothing_else(make, outbox, elsewhere):
+    folder, step = make(overwrite=True), 0
+    (outbox / "out.csv").symlink_to(elsewhere / "real.csv")
+    while dies_at_step(step, lambda: publish(folder, fence=100), elsewhere):
+        publish(folder, fence=101)
+        assert (names(outbox), names(elsewhere)) == (["out.csv", "out.csv.summary.json"], ["real.csv"])
+        step += 1
+    assert step > 2
+
+
+def test_a_link_that_leads_back_to_itself_is_an_error(make, outbox):
+    (outbox / "out.csv").symlink_to(outbox / "out.csv")
+
+    with pytest.raises(PublishError, match="Too many levels of symbolic links"):
+        publish(make())

@@ -92,10 +92,11 @@ def test_what_appeared_under_the_name_meanwhile_is_left_as_it_is(folder, outbox,
         (result / "plots" / "curves.png").unlink()
     else:
         result.rename(outbox / "elsewhere")
+        (outbox / "elsewhere" / "mine.txt").touch()
         result.touch() if spoil == "file" else result.symlink_to(outbox / "elsewhere")
     before = content(outbox)
 
-    with pytest.raises(PublishError, match="result appeared while the job ran; it was left as it is"):
+    with pytest.raises(PublishError, match=r"(result|elsewhere) appeared while the job ran; it was left as it is"):
         publish(folder, fence=101)
 
     assert content(outbox) == before
@@ -137,3 +138,14 @@ def test_a_full_disk_is_a_transient_error(folder, outbox):
         publish(folder, lease=FullDisk())
 
     assert os.listdir(outbox) == []
+
+
+def test_a_link_to_nothing_stays_and_what_it_names_appears(folder, outbox, tmp_path):
+    (tmp_path / "results").mkdir()
+    (outbox / "result").symlink_to(tmp_path / "results" / "today")
+
+    publish(folder)
+
+    assert (outbox / "result").is_symlink()
+    assert content(tmp_path / "results" / "today") == FILES
+    assert (os.listdir(outbox), os.listdir(tmp_path / "results")) == (["result"], ["today"])
