@@ -19,7 +19,7 @@ import redis
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from orchestrator.contract.server import SCHEMES
+from orchestrator.contract.server_url import SCHEMES
 from orchestrator.contract.settings import Settings
 from tests.support.server import answers, wait_until
 

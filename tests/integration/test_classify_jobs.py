@@ -240,4 +240,9 @@ def test_over_a_thousand_broken_and_odd_files_end_as_rows(running_cluster: Clust
     assert files - loads.keys() == unnamed
     assert loads.keys() - files == set()
     loads |= {path: pillow_loads(PATHOLOGICAL / path) for path in unnamed}
-    assert [row.path for row in rows if row.prediction.ok and not loads[row.path]] == []
+    beyond_pillow = {row.path for row in rows if row.prediction.ok and not loads[row.path]}
+    assert beyond_pillow == {
+        "pillow/png_decompression_dos.png",  # its text is too long for Pillow
+        "pillow/unknown_compression_method.png",  # of a colour profile
+        "pillow/truncated_jpeg.jpg",  # lacks its end marker only
+    }

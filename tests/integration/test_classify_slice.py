@@ -682,7 +682,7 @@ def test_a_worker_that_cannot_see_the_source_leaves_the_job_to_one_that_may(walk
 
     reason = f"worker w1: does not see the folder {tmp_path / 'in'}"
     assert (alone.state, alone.trouble, alone.paused_reason) == ("queued", reason, "")
-    assert (both.state, both.trouble, both.paused_reason) == ("paused", "", reason.replace("w1", "w2"))
+    assert (both.state, both.trouble, both.paused_reason) == ("paused", "", reason.replace("worker w1", "worker w2"))
 
 
 def test_a_paused_job_is_cancelled_at_once(walked, context, ledger, tmp_path):

@@ -261,6 +261,7 @@ def test_the_summary_agrees_with_manifest_listing_and_model(settings, ledger, co
         "decisions": {},
         "labels": {"dark": 1, "light": 2},
         "error_codes": {"missing": 1},
+        "remarks": {},
     }
     timings = summary["timings"]
     assert set(timings["stage_seconds"]) == {"read", "decode", "wait", "predict", "write"}

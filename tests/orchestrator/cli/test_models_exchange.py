@@ -82,7 +82,7 @@ def test_a_folder_with_a_config_needs_no_labels_and_a_key_chooses_its_weights(ho
 
 def test_an_import_that_is_terminated_leaves_nothing(home, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(ModelStore, "publish", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(ModelStore, "publish", lambda *_: signal.raise_signal(signal.SIGTERM))
 
     result = import_mlp()
 
