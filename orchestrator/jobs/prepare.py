@@ -5,21 +5,18 @@ no server, writes nothing, and does not read standard input.
 """
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, overload
 
-from modeling.durable import target_of
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
 from modeling.networks.weights import check_weights
 from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion, check_model_name
 from modeling.training.request import TrainOptions
-from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -31,7 +28,7 @@ from orchestrator.contract.jobs.requests import (
     TrainJobRequest,
     fingerprint,
 )
-from orchestrator.contract.jobs.rows import format_of, summary_path
+from orchestrator.contract.jobs.rows import format_of
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.early_check import check_paths
 from orchestrator.jobs.inputs import (
@@ -44,6 +41,7 @@ from orchestrator.jobs.inputs import (
     is_file_of_weights,
     lacking_labels,
 )
+from orchestrator.jobs.outputs import check_folder, check_manifest
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, open_source
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
@@ -90,7 +88,7 @@ class PreparedClassify:
         That one may have written the output, and its images may have been moved since.
         """
         if self.output is not None:
-            _check_manifest(self.output, overwrite=self.spec.overwrite)
+            check_manifest(self.output, overwrite=self.spec.overwrite)
         if not self.source.is_stream:
             self.first_paths()
             reading = self.spec.reading
@@ -201,7 +199,7 @@ class PreparedEvaluate:
     def check_new(self) -> None:
         """Raises UsageError where the output exists, which an earlier job with the same key may have written."""
         if self.output is not None:
-            _check_folder(self.output)
+            check_folder(self.output)
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
         return fingerprint(self.request(earlier.job)) == fingerprint(earlier)
@@ -319,39 +317,3 @@ def describe_skipped(skipped: Mapping[str, int]) -> str:
         return ""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
     return f"; left out: {counts}"
-
-
-# That the result can be written
-
-
-def _check_manifest(output: Path, *, overwrite: bool) -> None:
-    """Raises UsageError where the manifest or its summary exists already, or could not be written."""
-    if output.is_dir():
-        raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
-    for path in (output, summary_path(output)):
-        _check_is_writable(target_of(path))
-        if os.path.lexists(target_of(path)) and not path.is_file():
-            raise UsageError(f"output {str(path)!r} is not a regular file; name another")
-        if path.exists() and not overwrite:
-            raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
-
-
-def _check_folder(output: Path) -> None:
-    """Raises UsageError where the folder exists already, or could not be made."""
-    if output.exists():
-        raise UsageError(f"output {str(output)!r} exists; name a folder that does not")
-    _check_is_writable(target_of(output))
-
-
-def _check_is_writable(output: Path) -> None:
-    """Raises UsageError where neither `output` nor a summary beside it could be made."""
-    folder = output.parent
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"no right to write to the folder of the output: {describe_access(str(folder))}")
-    try:
-        with tempfile.TemporaryFile(dir=folder, prefix=summary_path(output).name):
-            pass  # only making a file shows read-only mounts, exceeded quotas and names that are too long
-    except OSError as err:
-        raise UsageError(f"output {str(output)!r} cannot be written: {err.strerror}") from err

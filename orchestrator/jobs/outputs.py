@@ -1,0 +1,43 @@
+"""That what a job will publish can be written: checked before the job, because afterwards it costs the whole job."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from modeling.durable import target_of
+from orchestrator.contract.access import describe_access
+from orchestrator.contract.errors import UsageError
+from orchestrator.contract.jobs.rows import summary_path
+
+
+def check_manifest(output: Path, *, overwrite: bool) -> None:
+    """Raises UsageError where the manifest or its summary exists already, or could not be written."""
+    if output.is_dir():
+        raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
+    for path in (output, summary_path(output)):
+        _check_is_writable(target_of(path))
+        if os.path.lexists(target_of(path)) and not path.is_file():
+            raise UsageError(f"output {str(path)!r} is not a regular file; name another")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
+
+
+def check_folder(output: Path) -> None:
+    """Raises UsageError where the folder exists already, or could not be made."""
+    if output.exists():
+        raise UsageError(f"output {str(output)!r} exists; name a folder that does not")
+    _check_is_writable(target_of(output))
+
+
+def _check_is_writable(output: Path) -> None:
+    """Raises UsageError where neither `output` nor a summary beside it could be made."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {str(folder)!r} for the output; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"no right to write to the folder of the output: {describe_access(str(folder))}")
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=summary_path(output).name):
+            pass  # only making a file shows read-only mounts, exceeded quotas and names that are too long
+    except OSError as err:
+        raise UsageError(f"output {str(output)!r} cannot be written: {err.strerror}") from err
