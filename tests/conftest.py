@@ -21,6 +21,15 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("repeatable")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _engines_are_measured_for_a_moment() -> Iterator[None]:
+    """In this process the choice of an engine takes a third of its time: no test needs the truly fastest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modeling.inference.timing._MEASURE_S", 0.05)
+        patch.setattr("modeling.inference.bench._LATENCY_S", 0.1)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A developer's own PIGEONHOLE_* variables and settings file change no test's outcome."""

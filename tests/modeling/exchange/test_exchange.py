@@ -296,8 +296,8 @@ def test_one_output_with_two_labels_becomes_zero_and_the_output_in_every_export(
     labels = labels_file(tmp_path, ["good", "defect"])
     (tmp_path / "staged").mkdir()
 
-    wish = WeightsImport(tmp_path / "one.pt", None, labels, preprocessing=tmp_path / "preprocessing.json")
-    model = stage_weights(wish, tmp_path / "staged")
+    weights = WeightsImport(tmp_path / "one.pt", None, labels, preprocessing=tmp_path / "preprocessing.json")
+    model = stage_weights(weights, tmp_path / "staged")
     export = export_onnx(tmp_path / "staged", tmp_path / "model.onnx")
 
     images = random_images(5, preprocessing)

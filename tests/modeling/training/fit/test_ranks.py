@@ -28,9 +28,9 @@ def test_the_shares_of_all_ranks_are_the_batch():
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def trained_by(launcher, output, **wish):
+def trained_by(launcher, output, **chosen):
     """The events and the weights of a training that is started like this."""
-    request = {"output": str(output), "epochs": 3, "batch_size": 7, "work": f"{output}-work"} | wish
+    request = {"output": str(output), "epochs": 3, "batch_size": 7, "work": f"{output}-work"} | chosen
     path = output.with_suffix(".json")
     path.write_text(json.dumps(request))
     with subprocess.Popen(
@@ -55,10 +55,10 @@ def check_alike(one, two):
 
 @pytest.mark.integration
 def test_two_processes_under_torchrun_train_the_network_that_one_trains(tmp_path):
-    wish = {"data": str(make_class_folders(tmp_path / "data", 30)), "architecture": "perceptron"}
+    chosen = {"data": str(make_class_folders(tmp_path / "data", 30)), "architecture": "perceptron"}
 
-    one = trained_by([sys.executable], tmp_path / "one", **wish)
-    two = trained_by(TORCHRUN, tmp_path / "two", **wish)
+    one = trained_by([sys.executable], tmp_path / "one", **chosen)
+    two = trained_by(TORCHRUN, tmp_path / "two", **chosen)
 
     check_alike(one, two)
 
@@ -66,13 +66,13 @@ def test_two_processes_under_torchrun_train_the_network_that_one_trains(tmp_path
 @pytest.mark.integration
 def test_two_processes_under_torchrun_probe_and_tune_as_one_does(tmp_path):
     data = make_class_folders(tmp_path / "data", 30)
-    wish = {"data": str(data), "architecture": "perceptron"}  # no dropout, nothing augmented: ranks draw their own
+    chosen = {"data": str(data), "architecture": "perceptron"}  # no dropout, nothing augmented: ranks draw their own
     base = {"output": str(tmp_path / "base"), "epochs": 1, "seed": 5}
-    train(TrainRequest.from_json(wish | base), lambda event: None)
-    wish |= {"weights": str(tmp_path / "base"), "learning_rate": 1e-3}
+    train(TrainRequest.from_json(chosen | base), lambda event: None)
+    chosen |= {"weights": str(tmp_path / "base"), "learning_rate": 1e-3}
 
-    one = trained_by([sys.executable], tmp_path / "one", **wish)
-    two = trained_by(TORCHRUN, tmp_path / "two", **wish)
+    one = trained_by([sys.executable], tmp_path / "one", **chosen)
+    two = trained_by(TORCHRUN, tmp_path / "two", **chosen)
 
     check_alike(one, two)
     probes = [[event for event in events if event["event"] == "probe"] for events, _ in (one, two)]
@@ -84,8 +84,8 @@ def test_two_processes_under_torchrun_probe_and_tune_as_one_does(tmp_path):
 def test_what_torchrun_started_ends_when_it_is_killed_and_the_pipe_is_closed(tmp_path):
     data = make_class_folders(tmp_path / "data", 30)
     path = tmp_path / "request.json"
-    wish = {"data": str(data), "architecture": "perceptron", "output": str(tmp_path / "model"), "epochs": 10_000}
-    path.write_text(json.dumps(wish))
+    chosen = {"data": str(data), "architecture": "perceptron", "output": str(tmp_path / "model"), "epochs": 10_000}
+    path.write_text(json.dumps(chosen))
 
     with subprocess.Popen(
         [*TORCHRUN, "-m", "modeling.training.process", str(path)],
