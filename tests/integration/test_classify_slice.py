@@ -181,6 +181,17 @@ def test_an_error_of_writing_ends_the_slice_whichever_part_it_is(folder, context
     assert read_trailer(folder.parts, failing) is None
 
 
+def test_an_encoding_error_ends_the_job_and_is_not_tried_again(folder, context, ledger, bells, monkeypatch):
+    monkeypatch.setattr(classify, "write_part", lambda *_, **__: "\udcff".encode("ascii"))
+
+    classify_slice(folder.job, context)
+
+    record = ledger.record(folder.job)
+    assert record.state == "cancelling"
+    assert "can't encode character" in record.error
+    assert bells.rung == [("finalize", folder.job)]
+
+
 def test_the_ledger_adds_up_the_times_in_the_trailers(folder, context, ledger):
     classify_slice(folder.job, context)
 

@@ -10,12 +10,15 @@ import signal
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.ledger.live_workers import PREFIX
 from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND, Cluster, enable_interrupts
@@ -349,6 +352,23 @@ def test_doctor_finds_nothing_wrong_in_a_healthy_installation(running_cluster: C
     assert list(findings) == ["python", "settings", "torch", "home", "program", "server", "workers", "jobs", "models"]
     assert findings["workers"]["found"] == "1 alive"
     assert findings["server"]["found"].endswith("append-only on, noeviction")
+
+
+def test_a_forged_record_of_a_worker_is_named_by_doctor_and_hides_no_other(running_cluster: Cluster):
+    client = redis.Redis.from_url(running_cluster.server.url)
+    client.set(f"{PREFIX}:worker:forged", "\x1b[31mno record")
+    client.zadd(f"{PREFIX}:workers", {"forged": time.time()})
+
+    try:
+        findings = {finding["name"]: finding for finding in json.loads(running_cluster.run_ok("doctor", "--json"))}
+        listed = running_cluster.run("workers", "list")
+    finally:
+        client.zrem(f"{PREFIX}:workers", "forged")
+        client.delete(f"{PREFIX}:worker:forged")
+
+    assert findings["workers"]["found"] == "1 alive; left out, as their records cannot be read: forged"
+    assert listed.returncode == 0
+    assert "worker 'forged' is left out" in listed.stderr
 
 
 # Nobody at work
