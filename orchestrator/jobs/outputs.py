@@ -1,20 +1,28 @@
-"""That what a job will publish can be written: checked before the job, because afterwards it costs the whole job."""
+"""That what a job will publish can be written, and replaces no input: checked before the job, because afterwards it
+costs the whole job.
+"""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 from modeling.durable import target_of
+from modeling.images.formats import IMAGE_EXTENSIONS
 from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import summary_path
 
 
-def check_manifest(output: Path, *, overwrite: bool) -> None:
-    """Raises UsageError where the manifest or its summary exists already, or could not be written."""
+def check_manifest(output: Path, *, overwrite: bool, source: Path) -> None:
+    """Raises UsageError where the manifest or its summary exists already, or could not be written.
+
+    An image and the source itself are never replaced, also where the output is a link to them.
+    """
     if output.is_dir():
         raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
     for path in (output, summary_path(output)):
+        _check_is_no_input(path, source)
         _check_is_writable(target_of(path))
         if os.path.lexists(target_of(path)) and not path.is_file():
             raise UsageError(f"output {str(path)!r} is not a regular file; name another")
@@ -27,6 +35,15 @@ def check_folder(output: Path) -> None:
     if output.exists():
         raise UsageError(f"output {str(output)!r} exists; name a folder that does not")
     _check_is_writable(target_of(output))
+
+
+def _check_is_no_input(output: Path, source: Path) -> None:
+    target = target_of(output)
+    if target.suffix.lower() in IMAGE_EXTENSIONS and target.exists():
+        raise UsageError(f"output {str(output)!r} would replace the image {str(target)!r}; name another")
+    with contextlib.suppress(OSError):  # one of them is not there, or is no path but a glob
+        if output.samefile(source):
+            raise UsageError(f"output {str(output)!r} is the source itself; name another")
 
 
 def _check_is_writable(output: Path) -> None:

@@ -88,7 +88,7 @@ class PreparedClassify:
         That one may have written the output, and its images may have been moved since.
         """
         if self.output is not None:
-            check_manifest(self.output, overwrite=self.spec.overwrite)
+            check_manifest(self.output, overwrite=self.spec.overwrite, source=Path(self.spec.source))
         if not self.source.is_stream:
             self.first_paths()
             reading = self.spec.reading

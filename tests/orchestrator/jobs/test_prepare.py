@@ -152,6 +152,26 @@ def test_a_training_request_is_checked_once(settings, here, monkeypatch):
     assert request.train == prepared.options.to_json()
 
 
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ("list.csv", "is the source itself"),
+        ("link_to_list.csv", "is the source itself"),
+        ("link_to_image.csv", "would replace the image"),
+        ("one.png", "would replace the image"),
+    ],
+)
+def test_an_output_never_replaces_an_image_or_its_source(settings, here, version, output, why):
+    image = next(here.rglob("*.png"))
+    (here / "list.csv").write_text(f"path,label\n{image.relative_to(here)},0\n")
+    (here / "one.png").write_bytes(image.read_bytes())
+    (here / "link_to_list.csv").symlink_to("list.csv")
+    (here / "link_to_image.csv").symlink_to("one.png")
+
+    with pytest.raises(UsageError, match=why):
+        prepare(settings, ClassifySpec("list.csv", "digits", output=Path(output), output_format="csv", overwrite=True))
+
+
 # With an idempotency key
 
 
