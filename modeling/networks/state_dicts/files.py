@@ -27,9 +27,10 @@ State = dict[str, Tensor]
 
 # What DataParallel, torch.compile, FSDP, activation checkpointing and Fabric put into names, anywhere.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-_SHARD = re.compile(r"(.+)-\d+-of-\d+(\.\w+)")
+_SHARD = re.compile(r"(.+)-\d+-of-(\d+)(\.\w+)")
 _MAX_INDEX_BYTES = 64_000_000
 _LONGEST_NAME = 1000  # characters
+_POINTER = b"version h"  # https://git-lfs.github.com/spec/v1
 _DEPTH = 8  # of mappings in one another
 TOP = "."  # the key of what is not nested
 
@@ -96,8 +97,10 @@ def read_tensors(path: Path, key: str | None = None) -> SavedTensors:
     """
     file = weights_file(path) if path.is_dir() else path
     shard = _SHARD.fullmatch(file.name)
-    if shard and (index := file.with_name(f"{shard[1]}{shard[2]}{INDEX_SUFFIX}")).is_file():
-        raise ModelFormatError(f"{file} is one of several shards; name their index, {index}")
+    if shard and int(shard[2]) > 1:
+        index = file.with_name(f"{shard[1]}{shard[3]}{INDEX_SUFFIX}")
+        lacking = "" if index.is_file() else ", which is not there: fetch it, too"
+        raise ModelFormatError(f"{file} is one of several shards; name their index, {index}{lacking}")
     try:
         loaded = _read(file)
     except OSError as err:
@@ -121,6 +124,8 @@ def _read(path: Path) -> Any:
             check_archive(file, path)
     if head.startswith(b"{") and b"\0" not in head[:8]:
         return _read_shards(path)
+    if head.startswith(_POINTER):
+        raise ModelFormatError(f"{path} is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`")
     if head[8:] == b"{":  # after eight bytes of length
         return _read_safetensors(path)
     return read_torch(path)

@@ -199,6 +199,25 @@ def write_shards(folder: Path, state: dict) -> Path:
     return index
 
 
+def test_a_shard_without_its_index_is_no_model(tmp_path, state):
+    index = write_shards(tmp_path / "model", state)
+    shard = sorted(tmp_path.glob("model/*-of-*"))[0]
+    index.unlink()
+
+    with pytest.raises(ModelFormatError, match=r"one of several shards; name their index, .*, which is not there"):
+        read_tensors(shard)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+
+    with pytest.raises(
+        ModelFormatError, match=r"a pointer of Git LFS, not the weights; fetch them with `git lfs pull`"
+    ):
+        read_tensors(file)
+
+
 def test_shards_are_read_by_their_index_or_their_folder(tmp_path, state):
     index = write_shards(tmp_path / "model", state)
 
