@@ -1,5 +1,6 @@
 """Reads image files, and processes images in threads, a bounded number ahead of the consumer."""
 
+import errno
 import os
 import stat
 import time
@@ -12,9 +13,19 @@ from typing import TypeVar
 
 from modeling.errors import ImageError, trouble_of
 from modeling.images.cores import num_cores
+from modeling.names import path_to_text
 
 MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES
 PAUSES_S = (0.1, 0.3, 1.0)  # before a file is read again, after an error that says nothing about it
+_CODES = {  # as rows of jobs have them
+    errno.ENOENT: "missing",
+    errno.ENOTDIR: "missing",
+    errno.ENAMETOOLONG: "missing",
+    errno.EISDIR: "not_a_file",
+    errno.ENXIO: "not_a_file",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+}
 _NEIGHBOURS = 3  # files of a folder to try
 
 T = TypeVar("T")
@@ -25,7 +36,7 @@ def read_image_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of an image file; never blocks on a pipe. An error of the storage is tried again.
 
     Raises:
-        ImageError: `unreadable` or `too_large`.
+        ImageError: `missing`, `permission`, `not_a_file`, `unreadable` or `too_large`.
         OSError: this process cannot open files now, or the storage is away; that is no error of the image.
     """
     for pause_s in PAUSES_S:
@@ -33,28 +44,33 @@ def read_image_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
             return _read(path, max_bytes)
         except OSError as err:
             if trouble_of(err) is None:
-                raise _image_error(err) from err
+                raise _image_error(err, path) from err
         time.sleep(pause_s)
     try:
         return _read(path, max_bytes)
     except OSError as err:
         if trouble_of(err) == "worker" or (trouble_of(err) == "storage" and not _neighbour_can_be_read(path)):
             raise
-        raise _image_error(err) from err
+        raise _image_error(err, path) from err
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError("unreadable", "not a file but a pipe, a socket or a device")
+            raise ImageError("not_a_file", "not a file but a pipe, a socket or a device")
         if status.st_size > max_bytes:
             raise ImageError("too_large", f"{status.st_size} bytes are more than the limit of {max_bytes}")
         return file.read()
 
 
-def _image_error(err: OSError) -> ImageError:
-    return ImageError("unreadable", err.strerror or type(err).__name__)
+def _image_error(err: OSError, path: Path) -> ImageError:
+    code = _CODES.get(err.errno or 0, "unreadable")
+    if code == "missing" and path.is_symlink():
+        return ImageError(
+            code, f"a link to {path_to_text(str(path.readlink()))!r}, which is not there: fetch or mount it"
+        )
+    return ImageError(code, err.strerror or type(err).__name__)
 
 
 def _neighbour_can_be_read(path: Path) -> bool:

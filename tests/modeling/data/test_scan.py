@@ -68,7 +68,7 @@ def test_images_that_do_not_load_are_told_though_their_header_does(tmp_path):
         "a/cut.jpg": "truncated",
         "a/empty.jpg": "empty",
         "b/text.png": "not_an_image",
-        "b/zero.png": "unreadable",
+        "b/zero.png": "missing",
     }
     assert told(report) == [("warning", "unreadable")]
     assert message_of(report, "unreadable").startswith("4 of 10 images cannot be read and are left out (1 truncated, ")

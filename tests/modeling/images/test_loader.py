@@ -22,11 +22,19 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path):
         codes[name] = caught.value.code
 
     assert codes == {
-        "pipe.png": "unreadable",
+        "pipe.png": "not_a_file",
         "large.png": "too_large",
-        "folder.png": "unreadable",
-        "absent.png": "unreadable",
+        "folder.png": "not_a_file",
+        "absent.png": "missing",
     }
+
+
+def test_a_link_to_a_file_that_is_not_there_is_told_as_such(tmp_path):
+    (tmp_path / "a.png").symlink_to("../blobs/\udce9")
+
+    with pytest.raises(ImageError, match=r"a link to '\.\./blobs/\\\\xe9', which is not there") as caught:
+        read_image_file(tmp_path / "a.png")
+    assert caught.value.code == "missing"
 
 
 class Failing:

@@ -89,7 +89,7 @@ def test_an_image_that_vanishes_is_left_out_and_named(request_, base, monkeypatc
 
     card, warnings = run(request, do=(request.data / name).unlink)
 
-    text = f"1 image was left out, gone or changed since the scan: {name} (unreadable: No such file or directory)"
+    text = f"1 image was left out, gone or changed since the scan: {name} (missing: No such file or directory)"
     assert warnings[-1] == text
     assert [key for key, value in parts(request.output).items() if value == "lost"] == [name]
     assert sum(card.metrics[f"num_{each}"] for each in ("train", "validation", "test")) == 139
@@ -174,7 +174,7 @@ def test_what_one_process_of_a_training_loses_all_leave_out(tmp_path):
     dataset = Dataset("folders", tmp_path, ("a", "b"), np.array([0, 0, 1, 1]), files=(tmp_path / "x.png",) * 4)
     split = Split(train=np.arange(4), validation=np.empty(0, dtype=np.int64), test=np.empty(0, dtype=np.int64))
     lost = LostImages(dataset, split, ("",) * 4, most=3)
-    lost.add(1, "unreadable: No such file or directory")
+    lost.add(1, "missing: No such file or directory")
     others = torch.tensor([0, 1, 1, 0], dtype=torch.int32)
     ranks = SimpleNamespace(size=2, sum=lambda counts: counts + others)
 
@@ -182,7 +182,7 @@ def test_what_one_process_of_a_training_loses_all_leave_out(tmp_path):
 
     assert lost.left().train.tolist() == [0, 3]
     assert [image.reason for image in lost.images()] == [
-        "unreadable: No such file or directory",
+        "missing: No such file or directory",
         "another process of this training could not read it again",
     ]
 
@@ -214,7 +214,7 @@ def test_a_resumed_training_goes_on_without_an_image_that_vanished_meanwhile(req
     assert [event["epoch"] for event in events if event["event"] in ("resumed", "epoch")] == [1, 2, 3]
     name = "data/down/000.png" if form == "list" else "down/000.png"
     warnings = [event["text"] for event in events if event["event"] == "warning"]
-    assert f"1 image was left out, gone or changed since the scan: {name} (unreadable: No such file or directory)" in (
+    assert f"1 image was left out, gone or changed since the scan: {name} (missing: No such file or directory)" in (
         warnings
     )
     found = parts(request.output)
