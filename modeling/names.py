@@ -113,6 +113,14 @@ def class_name(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip())
 
 
+def look_of(label: str) -> str:
+    """What is equal for names that people would take for one another: without capital letters, characters that have no
+    width (a joiner, a soft hyphen), kinds of spaces, and forms of one letter (its full width).
+    """
+    seen = "".join(char for char in label if unicodedata.category(char) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
+
+
 def label_fault(labels: Iterable[str]) -> str | None:
     """What is wrong with the labels of a model or a data set, in one line that can be printed; None if they are legal.
 

@@ -234,6 +234,8 @@ def _folder_names(path: Path, listing: _Listing) -> tuple[str, ...]:
             listing.ignore(path / name)
     if odd := [name for name in names if not is_text(name)]:
         raise DataError(f"{path}: the name of the class folder {path_to_text(odd[0])!r} is not UTF-8; rename it")
+    if blank := [name for name in names if not class_name(name)]:
+        raise DataError(f"{path}: the name of the class folder {blank[0]!a} is nothing but spaces; rename it")
     return tuple(names)
 
 

@@ -134,16 +134,36 @@ def _refuse_folds(looks: Looks) -> None:
     names = [name.strip().lower() for name in looks.names]
     if len(names) < 2:
         return
-    are_slices = all(_SLICE.fullmatch(name) for name in names)
-    if are_slices:
-        counts = Counter(inner for name in looks.names for inner in looks.into(name).folders)
-        are_slices = all(looks.into(name).holds_only_folders for name in looks.names) and max(counts.values()) > 1
+    if _hint_at_parts(looks.names) and _hold_equal_folders(looks):
+        raise DataError(
+            f"{looks.path} holds {abbreviate(looks.names)}: parts of one data set by their names, but it is not clear "
+            "which; rename them to train, val and test, or give --layout classes if they are classes"
+        )
+    are_slices = all(_SLICE.fullmatch(name) for name in names) and _hold_equal_folders(looks)
     if are_slices or all(_FOLD.fullmatch(name) for name in names):
         raise DataError(
             f"{looks.path} holds {abbreviate(looks.names)}: folds of one data set, and nothing says which are to train "
             "on; put them into folders train, val and test, or give a list of path, label and part; if they are "
             "classes, give --layout classes"
         )
+
+
+def _hint_at_parts(names: Sequence[str]) -> bool:
+    """Whether each name has the word of a part in it (`my_train`, `1-test`, `trainA`), and not all have the same."""
+    found = [{_WORDS[word] for word in _words(name) if word in _WORDS} for name in names]
+    return all(found) and len(set().union(*found)) > 1
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def _hold_equal_folders(looks: Looks) -> bool:
+    """Whether all folders hold only folders, some of equal names."""
+    if not all(looks.into(name).holds_only_folders for name in looks.names):
+        return False
+    counts = Counter(inner for name in looks.names for inner in looks.into(name).folders)
+    return max(counts.values()) > 1
 
 
 def check_classes(names: Sequence[str], shared: Sequence[str]) -> Iterator[Finding]:
@@ -158,6 +178,13 @@ def check_classes(names: Sequence[str], shared: Sequence[str]) -> Iterator[Findi
             f"the class folders {abbreviate(names)} hold no images but folders of equal names "
             f"({abbreviate(shared)}), whose images count for the class; if these are the classes, name the folders "
             "above them train, val and test, or give one of them",
+        )
+    if _hint_at_parts(names):
+        yield Finding(
+            "warning",
+            "class_named_as_part",
+            f"{abbreviate(names)} count as classes, though their names are those of parts; if they are parts, sort the "
+            "images into class folders in folders train, val and test",
         )
     for name in names:
         if part_of(name) in (VALIDATION, TEST):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, abbreviate
-from modeling.data.forms.layouts import PART_FOLDERS
+from modeling.data.forms.layouts import part_of
 from modeling.data.lists.advice import advise
 from modeling.data.lists.faults import MISSING, PERMISSION, PathRoot, is_denied, is_file
 from modeling.data.lists.reader import EXPECTED, ListFile, manifest_root, open_list_file, summary_of
@@ -83,10 +83,10 @@ def _list_entries(opened: ListFile, root: Path) -> list[_Entry]:
         label, part = class_name(fields["label"]), fields.get("part", "").strip().lower()
         if not label:
             raise DataError(f"{place}: no label")
-        if part and part not in PART_FOLDERS:
+        part_number = part_of(part) if part else FREE
+        if part_number is None:
             raise DataError(f"{place}: unknown part {part!r}; choose {', '.join(PART_NAMES)} or leave it empty")
         name = fields["path"]
-        part_number = PART_FOLDERS[part] if part else FREE
         entries.append(_Entry(number, name, root / name, _checked_label(place, label), part_number))
     if not entries:
         raise DataError(f"{opened.path} names no images; {EXPECTED}")
@@ -100,6 +100,11 @@ def _manifest_entries(opened: ListFile, root: Path) -> tuple[list[_Entry], list[
     for number, fields in opened.rows:
         corrected = class_name(fields.get("corrected_label", ""))
         reason = _why_used(fields.get("status", ""), fields.get("decision", ""), corrected)
+        if reason == "unknown":
+            raise DataError(
+                f"{opened.place(number)}: the status is {fields.get('status', '')!r}, not ok or error, as rows of a "
+                "manifest have it; give a corrected_label, or if this is no manifest, rename its column status"
+            )
         used[reason] += 1
         if reason in ("corrected", "model"):
             label = _checked_label(opened.place(number), corrected or class_name(fields.get("label", "")))
@@ -113,11 +118,11 @@ def _manifest_entries(opened: ListFile, root: Path) -> tuple[list[_Entry], list[
 
 
 def _why_used(status: str, decision: str, corrected: str) -> str:
-    """Why a row is used (`corrected`, `model`) or not (`unsure`, `error`)."""
+    """Why a row is used (`corrected`, `model`) or not (`unsure`, `error`, `unknown`)."""
     if corrected:
         return "corrected"
     if status != "ok":
-        return "error"
+        return "error" if status == "error" else "unknown"
     return "model" if decision in ("", "accept") else "unsure"
 
 

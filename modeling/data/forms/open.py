@@ -14,7 +14,7 @@ from modeling.data.forms.lists import open_list
 from modeling.data.layout import Layout
 from modeling.data.lists.reader import LIST_SUFFIXES
 from modeling.errors import DataError
-from modeling.names import label_fault
+from modeling.names import label_fault, look_of
 
 
 def open_dataset(path: Path, layout: Layout | None = None, *, to_learn: bool = True) -> Dataset:
@@ -73,14 +73,20 @@ def _what(path: Path) -> str:
 
 
 def _check_names(dataset: Dataset) -> Iterator[Finding]:
-    """A finding for each set of classes whose names are equal but for capital letters."""
+    """A finding for each set of classes whose names are equal but for capital letters, or look equal."""
+    cure = "rename one of them if they are one class"
     names: dict[str, list[str]] = {}
     for label in dataset.labels:
-        names.setdefault(label.casefold(), []).append(label)
+        names.setdefault(look_of(label), []).append(label)
     for alike in names.values():
-        if len(alike) > 1:
-            message = f"the names of classes {' and '.join(alike)} differ in upper and lower case only"
-            yield Finding("warning", "names_differ_by_case", f"{message}; rename one of them if they are one class")
+        if len(alike) < 2:
+            continue
+        if len({label.casefold() for label in alike}) == 1:
+            message = f"the names of classes {' and '.join(alike)} differ in upper and lower case only; {cure}"
+            yield Finding("warning", "names_differ_by_case", message)
+        else:
+            shown = " and ".join(f"{label!a}" for label in alike)
+            yield Finding("warning", "names_look_alike", f"the names of classes {shown} look alike; {cure}")
 
 
 def _check_parts(dataset: Dataset, *, to_learn: bool) -> Iterator[Finding]:

@@ -50,6 +50,8 @@ def test_parts_are_parts_under_their_usual_names(tmp_path, names):
         ("train/1.png", "plane/1.png", "car/1.png"),
         ("train/1.png", "plane/day1/1.png", "car/1.png"),
         ("valid/1.png", "invalid/1.png"),
+        ("test tube/a/1.png", "test strip/a/1.png"),
+        ("my_train/1.png", "steam engine/1.png"),
         ("part1/1.png", "part2/1.png"),
         ("set_a/1.png", "set_b/1.png"),
         ("cat/1.png", "cat/day1/1.png", "dog/day1/1.png"),
@@ -78,6 +80,12 @@ def test_a_test_folder_of_images_beside_classes_is_told(tmp_path):
     assert (dataset.labels, codes(dataset)) == (("cat", "dog", "test"), ["class_named_as_part"])
 
 
+def test_folders_of_images_whose_names_hold_those_of_parts_are_told(tmp_path):
+    dataset = open_dataset(touch(tmp_path, "trainA/1.png", "trainB/1.png", "testA/1.png", "testB/1.png"))
+
+    assert (dataset.kind, codes(dataset)) == ("folders", ["class_named_as_part"])
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -90,6 +98,9 @@ def test_a_test_folder_of_images_beside_classes_is_told(tmp_path):
         (parts("fold1", "fold2"), r"holds fold1, fold2: folds of one data set, .*; if they are classes, give --layout"),
         (("Fold 1/1.png", "Fold 2/1.png"), r"Fold 1, Fold 2: folds"),
         (parts("split_1", "split_2"), r"split_1, split_2: folds"),
+        (parts("my_train", "my_val"), r"my_train, my_val: parts of one data set by their names, .*; rename them"),
+        (parts("1-Train", "2-Test"), r"1-Train, 2-Test: parts of one data set"),
+        (parts("TrainA", "TestA"), r"TestA, TrainA: parts of one data set"),
         (parts("val", "test"), r"parts, not classes, and no train folder among them; add it, or give --layout classes"),
         (parts("train", "training"), r"two folders of the same part; keep one"),
         (("train/1.png", "test/2.png"), r"train holds images and no class folders, .*if test, train are the classes"),

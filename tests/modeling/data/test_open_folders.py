@@ -139,7 +139,7 @@ def test_a_file_name_that_is_not_utf8_is_named_as_text(tmp_path):
         ("caf\udce9", r"class folder 'caf\\\\xe9' is not UTF-8; rename it"),
         ("red\x1b[31m", r"the label 'red\\x1b\[31m' holds U\+001B, which cannot be seen; rename it"),
         ("\u202egod", r"holds U\+202E, which cannot be seen"),
-        (" ", r"label 1 is empty"),
+        (" ", r"the name of the class folder ' ' is nothing but spaces; rename it"),
     ],
 )
 def test_class_names_that_cannot_be_shown_are_refused(tmp_path, name, message):

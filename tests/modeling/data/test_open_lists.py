@@ -155,7 +155,7 @@ def test_a_list_that_names_missing_images_says_how_many_and_which(tmp_path):
         ("x.csv", "path,label\n,a\n", "line 2: no path"),
         ("x.csv", "path,label\n1.png,a\n2.png\n", "line 3: no label"),
         ("x.csv", "path,label\n1.png,a,b\n", "line 2: not 2 cells"),
-        ("x.csv", "path,label,part\n1.png,a,holdout\n", "line 2: unknown part 'holdout'; choose train, "),
+        ("x.csv", "path,label,part\n1.png,a,holdback\n", "line 2: unknown part 'holdback'; choose train, "),
         ("x.csv", "path,label\n1.png,a\n2.png,a\n", r"one class only \(a\)"),
         ("x.csv", "path,label\n1.png,a\n2.png,b\n1.png,b\n", "1.png is labelled a in .*line 2 and b in .*line 4"),
         ("x.csv", "path,label,part\n1.png,a,train\n1.png,a,test\n", "1.png is in two parts, by .*line 2 and .*line 3"),
@@ -279,3 +279,34 @@ def test_a_file_that_is_there_in_another_unicode_form_is_said_to_be(tmp_path):
         DataError, match=r"in another Unicode form \(NFC or NFD\) \('\\xe9p.png' is there as 'e\\u0301p.png'\)"
     ):
         open_dataset(write(tmp_path / "labels.csv", "path,label\n\u00e9p.png,cat\n2.png,dog\n"))
+
+
+def test_a_status_that_no_manifest_has_is_an_error_and_loses_no_row(tmp_path):
+    make_images(tmp_path, "1.png", "2.png")
+    text = "path,label,status\n1.png,cat,ok\n2.png,dog,checked\n"
+
+    with pytest.raises(
+        DataError, match=r"line 3: the status is 'checked', not ok or error, .*rename its column status"
+    ):
+        open_dataset(write(tmp_path / "labels.csv", text))
+
+
+def test_parts_of_a_list_have_the_names_that_folders_may_have(tmp_path):
+    parts = ("Training", "dev", "eval", "holdout", "test2017", "")
+    make_images(tmp_path, *(f"{number}.png" for number in range(len(parts))), "cat.png", "dog.png")
+    rows = [f"{number}.png,{'cat' if number % 2 else 'dog'},{part}" for number, part in enumerate(parts)]
+    text = "\n".join(["path,label,split", *rows, "cat.png,cat,train", "dog.png,dog,train"])
+
+    dataset = open_dataset(write(tmp_path / "labels.csv", text))
+
+    assert dataset.parts_N.tolist()[: len(parts)] == [TRAIN, VALIDATION, VALIDATION, TEST, TEST, FREE]
+
+
+@pytest.mark.parametrize("other", ["\u200bcat", "cat\u00ad", "\uff43at", "Cat\u2060"])
+def test_classes_whose_names_look_alike_are_told(tmp_path, other):
+    make_images(tmp_path, "1.png", "2.png")
+
+    dataset = open_dataset(write(tmp_path / "labels.csv", f"path,label\n1.png,cat\n2.png,{other}\n"))
+
+    assert [(finding.severity, finding.code) for finding in dataset.findings] == [("warning", "names_look_alike")]
+    assert f"{other!a}" in dataset.findings[0].message
