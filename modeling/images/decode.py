@@ -28,7 +28,7 @@ from modeling.images.jpeg import (
 )
 from modeling.images.kinds.plain import in_8_bits, is_one_of_several
 from modeling.images.kinds.png_metadata import without_metadata
-from modeling.images.kinds.tiff import check_supported, unsupported_tiff
+from modeling.images.kinds.tiff import check_supported, heed_byte_order, unsupported_tiff
 from modeling.images.pixels import Pixels, Size, orientation_of, pixels_of, scale_to, turned
 from modeling.images.png import SIGNATURE as PNG_SIGNATURE
 from modeling.images.png import decode_plain_png, plain_png_size
@@ -138,6 +138,7 @@ def loaded_image(data: bytes, *, min_side: int, max_pixels: int) -> Iterator[Loa
             _check_size(image.size, max_pixels)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 check_supported(image)
+                heed_byte_order(image)
             size, mode = image.size, image.mode
             is_jpeg = isinstance(image, JpegImagePlugin.JpegImageFile)
             held.enter_context(for_opened(image, data, max_pixels, min_side))

@@ -20,6 +20,7 @@ _METADATA = frozenset(
     b"gIFx gIFt sTER caNv vpAg orNT iDOT".split()
 )
 _PIXELS = frozenset([b"tRNS", b"acTL", b"fcTL", b"fdAT"])  # transparency and animation: optional, but no metadata
+_ANIMATION_BYTES = 8  # of acTL; Pillow rejects an image for a shorter one
 _ORIENTATION_KEYS = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif")  # texts that Pillow looks into
 _MAX_TEXTS, _MAX_TEXT = 8, 4 << 20  # number and bytes; Pillow rejects more than 64 MiB. XMP begins with the orientation
 
@@ -75,6 +76,8 @@ def _is_metadata(data: bytes, at: int, end: int, name: bytes) -> bool:
     """Whether a decoder may ignore the chunk."""
     if name in _METADATA:
         return True
+    if name == b"acTL" and end - at - CHUNK.size - 4 < _ANIMATION_BYTES:
+        return _is_whole(data, at, end)
     return bool(name[0] & _ANCILLARY) and name not in _PIXELS and _is_whole(data, at, end)
 
 

@@ -101,7 +101,9 @@ def _num_between(values_HW: Values, low: float, high: float) -> int:
 
 def _finite(strip_RW: Values, black: float, white: float) -> NDArray[np.float64]:
     """The values as float64; NaN is 0, infinity is black or white."""
-    return np.nan_to_num(strip_RW.astype(np.float64), nan=0.0, posinf=white, neginf=black)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        wide_RW = strip_RW.astype(np.float64)
+    return np.nan_to_num(wide_RW, nan=0.0, posinf=white, neginf=black)
 
 
 def _strips(values_HW: Values) -> Iterator[tuple[slice, Values]]:

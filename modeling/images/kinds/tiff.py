@@ -24,6 +24,9 @@ _COLOURS = {
     8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv",
     34892: "linear raw",
 }  # fmt: skip
+_WEBP = 50001  # a compression that PyPI's Pillow knows by name only: its libtiff has no WebP
+# libtiff turns what it unpacks to this machine's byte order; Pillow heeds that for unsigned values of 16 bits only.
+_TURNED_BY_LIBTIFF = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _BIG, _BIG_ENDIAN_BIG = (b"+\x00", b"\x00+"), b"MM\x00+"  # the version of BigTIFF
 _MAX_CHANNELS = 4096  # of a sound file
 _MAX_PAGES = 64  # that are looked at for one that is no thumbnail and no mask
@@ -73,12 +76,23 @@ def check_supported(image: TiffImagePlugin.TiffImageFile) -> None:
     colour, num_samples = _first(tags, _PHOTOMETRIC, 0), _first(tags, _NUM_SAMPLES, 1)
     if colour == 5 and _first(tags, _INK_SET, 1) != 1:
         raise _unsupported(tags, "its inks are not CMYK")
-    if num_samples == 1 or _first(tags, _COMPRESSION, 1) != 1:
+    compression = _first(tags, _COMPRESSION, 1)
+    if compression == _WEBP:
+        raise _unsupported(tags, "its compression is WebP")
+    if num_samples == 1 or compression != 1:
         return
     if colour == 6 and num_samples == 3 and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
         raise _unsupported(tags, "its chroma is subsampled without compression")
     if _first(tags, _PLANAR, 1) == _SEPARATE and (_first(tags, _BITS, 8) != 8 or colour not in (2, 5)):
         raise _unsupported(tags, "its channels are stored one after another")
+
+
+def heed_byte_order(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Read packed values of big-endian files as libtiff gives them; before the image is loaded."""
+    for place, tile in enumerate(image.tile):
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple):
+            kind, *others = tile.args
+            image.tile[place] = tile._replace(args=(_TURNED_BY_LIBTIFF.get(kind, kind), *others))
 
 
 def fix_palette(image: TiffImagePlugin.TiffImageFile) -> None:

@@ -59,6 +59,7 @@ METADATA = {
     "a resolution that is too short": chunk(b"pHYs", b"\0"),
     "primaries that are too short": chunk(b"cHRM", bytes(5)),
     "an intent that is too short": chunk(b"sRGB", b""),
+    "an animation that is too short": chunk(b"acTL", b"\0"),
     "an unknown chunk": chunk(b"prVt", bytes(99)),
 }
 DAMAGED = [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"tIME", b"bKGD"]

@@ -1,6 +1,7 @@
 """TIFFs of every sample type: right values, or `unsupported` with channels and type; and their pages."""
 
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -226,6 +227,7 @@ def test_floats_of_no_known_range_span_their_own_and_dark_ones_are_remarked():
         (tiff(bytes(640), [8] * 5, "u", 1, more={338: (SHORT, [0] * 4)}), "5 channels of 8 bits (unsigned; grey)"),
         (tiff(bytes(1024), [64], "f", 1, more={339: (SHORT, [6])}), "1 channel of 64 bits (complex; grey)"),
         (tiff(bytes(128), [8], "u", 1, more={259: (SHORT, [34887])}), "its compression 34887 is unknown"),
+        (tiff(bytes(128), [8], "u", 1, more={259: (SHORT, [50001])}), "its compression is WebP"),
         (tiff(bytes(768), [16] * 3, "u", 2, more={284: (SHORT, [2])}), "its channels are stored one after another"),
         (tiff(bytes(192), [8] * 3, "u", 6), "its chroma is subsampled without compression"),
         (tiff(bytes(512), [8] * 4, "u", 5, more={332: (SHORT, [2])}), "its inks are not CMYK"),
@@ -283,6 +285,25 @@ def test_compressions_do_not_change_the_values(compression):
     for pixels in (RAMP.astype(np.uint8), (RAMP * 257).astype(np.uint16), (RAMP / 255).astype(np.float32)):
         check(encode(Image.fromarray(pixels), "TIFF", compression=compression))
     assert np.array_equal(colours_of(encode(Image.fromarray(COLOURS), "TIFF", compression=compression)), COLOURS)
+
+
+@pytest.mark.parametrize("compression", [8, 32773], ids=["deflate", "packbits"])
+@pytest.mark.parametrize("order", "<>")
+def test_compressed_values_of_every_type_come_out_right_in_both_byte_orders(order, compression):
+    for values in (
+        (BRIGHT * 257).astype(np.uint16),
+        (BRIGHT * 128.498).astype(np.int16),
+        (BRIGHT * 257).astype(np.int32),
+        (BRIGHT / 255).astype(np.float32),
+    ):
+        stored = values.astype(values.dtype.newbyteorder(order))
+        data = zlib.compress(stored.tobytes()) if compression == 8 else packed_runs(stored)
+        more = {259: (SHORT, [compression])}
+        check(tiff(data, [8 * stored.itemsize], stored.dtype.kind, order=order, more=more), BRIGHT, tolerance=1)
+
+
+def packed_runs(values: np.ndarray) -> bytes:
+    return b"".join(bytes([len(row.tobytes()) - 1]) + row.tobytes() for row in values)
 
 
 def test_tiles_come_out_right_beyond_the_edges_of_the_image():
