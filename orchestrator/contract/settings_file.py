@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from orchestrator.contract.errors import NotFoundError, UsageError
 
 TOML_FILE = "pigeonhole.toml"
 CONFIG_VARIABLE = "PIGEONHOLE_CONFIG"  # `--config` sets it, for this process and those that it starts
+
+_MOST_BYTES = 1 << 20  # of a settings file
 
 
 def user_folder() -> Path | None:
@@ -44,7 +47,7 @@ def read_settings_file() -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = tomllib.loads(file.read_bytes().decode())
+        values = tomllib.loads(_content_of(file).decode())
     except (FileNotFoundError, NotADirectoryError) as err:
         if not os.environ.get(CONFIG_VARIABLE):
             return {}
@@ -57,6 +60,18 @@ def read_settings_file() -> dict[str, Any]:
     if isinstance(home, str) and not home.startswith("~"):
         values["home"] = str(file.parent / home)  # relative to the file: never to the present folder
     return values
+
+
+def _content_of(file: Path) -> bytes:
+    """The bytes of a regular file of a sensible length, or of /dev/null; a pipe may never end, nor a device."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # a pipe without a writer does not block
+        kind = os.fstat(opened.fileno()).st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind) and str(file) != os.devnull:
+            raise UsageError(f"the settings file {str(file)!r} is no regular file; name one with --config")
+        content = opened.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise UsageError(f"the settings file {str(file)!r} has more than {_MOST_BYTES} bytes: it is none")
+    return content
 
 
 def describe_unread() -> str | None:

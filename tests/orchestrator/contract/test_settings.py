@@ -1,3 +1,4 @@
+import os
 import pwd
 import socket
 from pathlib import Path
@@ -73,6 +74,19 @@ def test_a_named_file_that_does_not_exist_is_an_error(monkeypatch):
     monkeypatch.setenv("PIGEONHOLE_CONFIG", "/nowhere/mine.toml")
 
     with pytest.raises(NotFoundError, match=r"there is no settings file '/nowhere/mine.toml'; see --config"):
+        get_settings()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "long"])
+def test_a_named_file_that_may_never_end_is_refused_at_once(kind, tmp_path, monkeypatch):
+    named = Path("/dev/zero") if kind == "device" else tmp_path / "named"
+    if kind == "pipe":
+        os.mkfifo(named)
+    elif kind == "long":
+        named.write_bytes(bytes(2 << 20))
+    monkeypatch.setenv("PIGEONHOLE_CONFIG", str(named))
+
+    with pytest.raises(UsageError, match=f"the settings file '{named}' (is no regular file|has more than 1048576)"):
         get_settings()
 
 
