@@ -17,7 +17,7 @@ from typing import IO
 
 from modeling.data.lists.paths import read_paths
 from modeling.data.lists.reader import LIST_SUFFIXES, manifest_root, open_list_file, summary_of
-from modeling.errors import DataError
+from modeling.errors import DataError, trouble_of
 from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import is_junk, other_unicode_form
 from orchestrator.contract.access import explain_os_error
@@ -214,9 +214,9 @@ class _Walk:
                     (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries
                 )
         except OSError as err:
-            if not folder.parts:
-                raise UsageError(f"cannot list {path!r}: {explain_os_error(err)}") from err
-            self._source.skipped["unreadable folder"] += 1
+            if not folder.parts or trouble_of(err) is not None:  # the storage's or this machine's, not the folder's
+                raise UsageError(f"cannot list {path!r}: {explain_os_error(err) or err}") from err
+            yield "/".join(folder.parts)  # the worker says why, so that the images in it are not dropped silently
             return
         for name, is_folder, is_link in names:
             parts = (*folder.parts, name)

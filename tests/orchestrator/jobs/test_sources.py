@@ -1,5 +1,6 @@
 """The paths of each kind of source, their order, and the counts of files left out."""
 
+import errno
 import io
 import itertools
 import json
@@ -190,20 +191,35 @@ def test_without_recursion_linked_folders_are_counted_like_others(tmp_path, foll
     assert read(source, recursive=False, follow_symlinks=follow) == (["a.png"], {"subfolder": 1})
 
 
-def test_an_unreadable_folder_is_counted_and_its_neighbours_are_listed(tmp_path, monkeypatch):
-    make(tmp_path, "a/1.png", "locked/2.png", "z/3.png")
+def refuse_to_list(monkeypatch, name, error):
+    """Folders of that name cannot be listed; root may read everything, so a folder's mode would not do here."""
     scandir = os.scandir
 
-    def refuse(path):  # root may read everything, so a folder's mode would not do here
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", path)
+    def refuse(path):
+        if str(path).endswith(name):
+            raise OSError(error, os.strerror(error), path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
 
-    assert read(tmp_path) == (["a/1.png", "z/3.png"], {"unreadable folder": 1})
-    with pytest.raises(UsageError, match=r"cannot list '.*locked': Permission denied"):
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENOENT])
+def test_an_unreadable_folder_becomes_a_row_and_its_neighbours_are_listed(error, tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "locked/2.png", "z/3.png")
+    refuse_to_list(monkeypatch, "locked", error)
+
+    assert read(tmp_path) == (["a/1.png", "locked", "z/3.png"], {})
+    with pytest.raises(UsageError, match=r"cannot list '.*locked': "):
         read(tmp_path / "locked")
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])
+def test_trouble_of_the_storage_or_the_machine_ends_the_listing(error, tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "b/2.png")
+    refuse_to_list(monkeypatch, "b", error)
+
+    with pytest.raises(UsageError, match=r"cannot list '.*/b': "):
+        read(tmp_path)
 
 
 def test_folders_may_be_nested_deeper_than_python_recurses(deep_folder):
