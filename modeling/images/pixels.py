@@ -16,6 +16,7 @@ Size = tuple[int, int]
 
 _ROUND_UP = 1 + 1e-9  # torch rounds down the size that it computes from scale factors
 _MAX_ASPECT_RATIO = 16  # pixels beyond it lie outside of every crop that a preprocessing can define
+_MOST_STRETCHED = 1 << 26  # pixels of a wider image in between
 _ALL = slice(None)
 _BAND_PIXELS = 1 << 21  # converted at a time
 
@@ -142,6 +143,10 @@ def _scaled(pixels_HWC: Pixels, sides: tuple[float, float], height: int, width: 
     """Scaled to height x width. sides: the part of the pixels' height and width that belongs to the image."""
     if pixels_HWC.shape[:2] == (height, width):
         return pixels_HWC
+    if pixels_HWC.shape[1] < width and pixels_HWC.shape[0] * width > _MOST_STRETCHED:
+        # torch scales the width first: a column of a million pixels would take hundreds of times its memory and time
+        shrunk_HWC = _scaled(pixels_HWC, (sides[0], pixels_HWC.shape[1]), height, pixels_HWC.shape[1])
+        return _scaled(shrunk_HWC, (height, sides[1]), height, width)
     from torch import from_numpy  # slow to import, and needed only for images that must be scaled
     from torch.nn.functional import interpolate
 
