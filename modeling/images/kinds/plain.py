@@ -70,11 +70,20 @@ def _deep_png(image: Image.Image, data: bytes, png: PngFacts) -> tuple[Image.Ima
         rgb_HW, known = to_8_bits(values_HWC.reshape(len(values_HWC), -1), samples)
         picture = Image.fromarray(rgb_HW.reshape(values_HWC.shape))
     if image.mode == "RGBA":
-        picture.putalpha(image.getchannel("A"))
+        picture.putalpha(_alpha(image, samples))
     elif transparent:
         shown_HW = (values_HWC != np.array(transparent)).any(axis=2)
         picture.putalpha(Image.fromarray(shown_HW.astype(np.uint8) * 255))
     return picture, known
+
+
+def _alpha(image: Image.Image, samples: Samples) -> Image.Image:
+    """The alpha of a dark picture: of as few bits as its colours, if it never exceeds them."""
+    alpha, opaque = image.getchannel("A"), int(samples.white) >> 8  # the upper 8 of 16 bits
+    highest: Any = alpha.getextrema()
+    if not 0 < highest[1] <= opaque:
+        return alpha
+    return alpha.point([min(255, value * 255 // opaque) for value in range(256)])
 
 
 def _png_samples(png: PngFacts) -> Samples:

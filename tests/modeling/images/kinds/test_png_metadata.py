@@ -214,6 +214,15 @@ def test_alpha_of_16_bits_beside_grey_and_colours_is_heeded():
     check(deep(np.stack([RAMP * 257] * 3 + [alpha], -1)), expected, remarks=[], tolerance=2)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_alpha_of_as_few_bits_as_its_colours_is_scaled_with_them(bits):
+    white = 2**bits - 1
+    colours = [RAMP * white // 255] * 3
+
+    check(deep(np.stack([*colours, np.full_like(RAMP, white)], -1), bits), RAMP, remarks=[])
+    check(deep(np.stack([*colours, np.full_like(RAMP, 65535)], -1), bits), RAMP, remarks=[])
+
+
 def test_a_black_picture_of_16_bits_is_black_whatever_its_bits():
     check(deep(RAMP * 0), RAMP * 0, remarks=[])
     check(deep(np.stack([RAMP * 0] * 3, -1)), RAMP * 0, remarks=[])
