@@ -73,7 +73,8 @@ def test_a_running_worker_enters_its_home_again_or_ends_where_another_was_faster
     client = cluster.ledger.client
 
     cluster.server.empty()
-    wait_until(lambda: client.hget("{pigeonhole}:home", "id") == own, what="the worker enters its home again")
+    wait_until(lambda: client.hlen("{pigeonhole}:home") == 3, what="the worker enters its home again")
+    assert client.hget("{pigeonhole}:home", "id") == own
 
     client.hset("{pigeonhole}:home", mapping={"id": "0" * 16, "path": "/elsewhere", "host": "far"})
     wait_until(lambda: not worker.alive, what="the worker ends")

@@ -17,6 +17,7 @@ from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import Precision
 from modeling.inference.engines.engine import padded_size
 from modeling.inference.engines.openvino_library import openvino, opset13
+from modeling.inference.engines.signal_stack import signal_stack_kept
 
 _ANY = 0  # images of a batch: a graph for all sizes
 _PREPARING = threading.Lock()
@@ -78,16 +79,14 @@ class OpenVinoEngine:
             graph.reshape([size, *shape])
         # With int8 also for what is not quantised.
         halves = self._precision == "bf16" or (self._precision == "int8" and has_bf16())
-        compiled = openvino.Core().compile_model(
-            graph,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
-                "NUM_STREAMS": self.num_streams,
-                "INFERENCE_NUM_THREADS": self.num_streams,
-                "ENABLE_CPU_PINNING": False,  # decode threads and other workers use the same cores
-            },
-        )
+        properties = {
+            "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
+            "NUM_STREAMS": self.num_streams,
+            "INFERENCE_NUM_THREADS": self.num_streams,
+            "ENABLE_CPU_PINNING": False,  # decode threads and other workers use the same cores
+        }
+        with signal_stack_kept():
+            compiled = openvino.Core().compile_model(graph, "CPU", properties)
         requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(self.num_streams):
             requests.put(compiled.create_infer_request())
@@ -108,5 +107,6 @@ def _make_first_call() -> None:
     """
     number = opset13.parameter([1], np.uint8, name="images")
     graph = openvino.Model([opset13.relu(opset13.convert(number, "f32"))], [number])
-    nothing = openvino.Core().compile_model(graph, "CPU")
+    with signal_stack_kept():
+        nothing = openvino.Core().compile_model(graph, "CPU")
     nothing.create_infer_request().infer({"images": np.zeros(1, np.uint8)}, share_inputs=True)

@@ -72,6 +72,29 @@ def test_threads_may_make_the_first_calls_of_a_process_together(tmp_path):
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "network.onnx")], cwd=ROOT, check=True, timeout=40)
 
 
+def test_the_main_thread_keeps_its_stack_for_signals(tmp_path):
+    classifier = Classifier.load(make_random_model(tmp_path / "model"))
+    write_graph(classifier.network, classifier.card, tmp_path / "network.onnx")
+    code = """if True:
+        import ctypes, sys
+        from pathlib import Path
+        import numpy as np
+        from modeling.inference.engines import signal_stack
+        from modeling.inference.engines.openvino_engine import OpenVinoEngine
+        engine = OpenVinoEngine(Path(sys.argv[1]), "fp32")
+        engine.logits(np.zeros((4, 8, 8, 1), np.uint8))
+        stack = signal_stack._Stack()
+        signal_stack._sigaltstack(None, ctypes.byref(stack))
+        print(stack.start, stack.size)
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "network.onnx")], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stdout) == (0, "None 0\n"), done.stderr
+
+
 def test_images_need_not_be_contiguous(engine):
     images = random_images(6)
 
