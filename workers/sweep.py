@@ -25,9 +25,9 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
     """Check every active job once.
 
     A job with shards to claim gets a doorbell for every idle worker if no doorbell waits in the queue; a job that must
-    be ended gets one also if no worker is idle, and so does a paused one now and then: whoever takes it looks whether
-    the source is back. A starving job gets one even if doorbells wait, as long as no more
-    wait than there are active jobs: so their number stays bounded.
+    be ended gets one also if no worker is idle. A paused job gets one at intervals; the worker that takes it checks
+    whether the source is back. A starving job gets one even if doorbells wait, as long as no more wait than there are
+    active jobs: so their number stays bounded.
     """
     jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
     recovering = RecoveringLedger(ledger, settings)

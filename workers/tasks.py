@@ -70,7 +70,7 @@ def _handle(queue: str, message: dict[str, Any]) -> None:
         logger.error("%s", err)  # noqa: TRY400 the message says everything
     except HomeAccessError as err:
         logger.error("%s", err)  # noqa: TRY400 the message says everything
-        with contextlib.suppress(*SERVER_ERRORS):  # whoever watches the job learns why it waits
+        with contextlib.suppress(*SERVER_ERRORS):  # so that `watch` and `status` show why the job waits
             worker_context().ledger.report_trouble(job, str(err))
     except NotFoundError as err:
         logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400

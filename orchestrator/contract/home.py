@@ -148,7 +148,7 @@ def read_home_id(settings: Settings) -> str | None:
 
 
 def make_home_id(settings: Settings) -> str:
-    """The id of the home, which is made with it where it has none: once, whoever else does so too."""
+    """The id of the home. Creates the home and its id if they are missing; the first of several processes wins."""
     make_home(settings)
     if (known := read_home_id(settings)) is not None:
         return known

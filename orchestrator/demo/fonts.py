@@ -43,7 +43,7 @@ class Face:
 
 @cache
 def _font_folder() -> Path:
-    """Found without importing matplotlib, which would put files into the home folder of whoever runs this."""
+    """Found without importing matplotlib, which would write files to the user's home folder."""
     found = find_spec("matplotlib")
     assert found is not None
     assert found.origin is not None

@@ -8,9 +8,12 @@ import pytest
 
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
+from orchestrator.contract.settings import Settings
+from tests.support.fakes import Bells, FakeClassifier, FakeModelCache
 from tests.support.published_models import publish_model
 from tests.support.server import Server, find_server, running_server
 from tests.support.workers import Cluster, open_cluster
+from workers.context import WorkerContext
 
 # Of workers and trainings, too: networks in tests are tiny, and threads that wait for each other cost most on a busy
 # machine.
@@ -84,3 +87,15 @@ def running_cluster(shared_cluster: Cluster) -> Cluster:
     """The cluster of the session with one warm worker, which the test may kill, stop or freeze."""
     shared_cluster.one_worker()
     return shared_cluster
+
+
+@pytest.fixture
+def bells() -> Bells:
+    """Receives the doorbells that `context` rings."""
+    return Bells()
+
+
+@pytest.fixture
+def context(settings: Settings, ledger: Ledger, bells: Bells) -> WorkerContext:
+    """A worker in this process, whose models are fakes."""
+    return WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", bells)

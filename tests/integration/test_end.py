@@ -13,8 +13,6 @@ from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.server import connect
 from tests.support.fakes import (
     Bells,
-    FakeClassifier,
-    FakeModelCache,
     dies_at_step,
     enter_job,
     make_images,
@@ -37,16 +35,6 @@ def outbox(tmp_path):
     folder = tmp_path / "outbox"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def bells():
-    return Bells()
-
-
-@pytest.fixture
-def context(settings, ledger, bells):
-    return WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", bells)
 
 
 @pytest.fixture

@@ -29,16 +29,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def bells():
-    return Bells()
-
-
-@pytest.fixture
-def context(settings, ledger, bells):
-    return WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", bells)
-
-
-@pytest.fixture
 def folder(settings, ledger, tmp_path):
     """A job of six images in three shards."""
     paths = make_images(tmp_path / "in", [0, 50, 100, 150, 200, 250])

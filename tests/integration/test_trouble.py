@@ -11,25 +11,14 @@ import redis
 from modeling.errors import ModelFormatError
 from orchestrator.contract.jobs.job_folder import JobFolder, new_job_id
 from orchestrator.contract.jobs.requests import TrainJobRequest
-from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, enter_job, make_images, make_job
+from tests.support.fakes import enter_job, make_images, make_job
 from workers import child, tasks, trouble
 from workers.classify.slice import classify_slice
-from workers.context import WorkerContext
 from workers.finalize import finalize
 from workers.training import run
 from workers.training.run import ProcessInterruptedError, run_process_job
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def bells():
-    return Bells()
-
-
-@pytest.fixture
-def context(settings, ledger, bells):
-    return WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", bells)
 
 
 @pytest.fixture
