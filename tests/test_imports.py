@@ -18,8 +18,8 @@ MODELING_ROOMS = (
     "training", "explain", "exchange", "evaluation", "report", "inference", "data", "networks", "registry", "metrics",
     "images", "durable", "names", "errors",
 )  # fmt: skip
-ORCHESTRATOR_ROOMS = ("cli", "jobs", "stack", "demo", "contract")
-CONTRACT_ROOMS = ("jobs", "ledger")
+ORCHESTRATOR_ROOMS = ("cli", "jobs", "lines", "stack", "demo", "contract")
+CONTRACT_ROOMS = ("jobs", "lines", "ledger")
 MOST_ROOMS, LONGEST_CHAIN = 14, 8  # of modeling
 
 

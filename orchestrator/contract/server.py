@@ -41,6 +41,23 @@ def connect(url: str) -> redis.Redis:
         raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err
 
 
+def connect_raw(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = 0) -> redis.Redis:
+    """A client for images: replies stay bytes, and nothing is sent twice unless the caller does it.
+
+    Raises UsageError if `url` is not the URL of a server.
+    """
+    parse_url(url)
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=min(timeout_s, CONNECT_TIMEOUT_S),
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
+        )
+    except ValueError as err:
+        raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err
+
+
 def require_answer(client: redis.Redis, url: str) -> None:
     """Check that the server answers. Raises UnavailableError if it does not."""
     try:

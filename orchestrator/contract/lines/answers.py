@@ -1,0 +1,130 @@
+"""The answer to a pushed image, and the reasons why it is no plain accept."""
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field
+
+from modeling.durable import STRICT, Number, decode_json, validated
+from modeling.metrics.calibration import Decision
+from orchestrator.contract.errors import MessageError
+
+Reason = Literal[
+    "next_bin", "degraded", "low_confidence",
+    "late", "no_worker", "unreadable", "no_bin", "bin_full", "crashed", "busy", "paused", "no_server",
+    "conflict",
+]  # fmt: skip
+REASONS: tuple[Reason, ...] = get_args(Reason)
+Cause = Literal["queue", "decode", "device", "server", "paused"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+STAGES = ("queue", "decode", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one pushed image.
+
+    bin: empty only where a client was given no fallback bin and never saw the line. reason: None: a plain accept.
+    cause: of a miss: where the time was lost. label, score, scores, decision: the prediction, also one that came too
+    late to count. model: `name@version`. engine: named only where the batch's rows are not those of jobs.
+    map_version: of the bin map. stage_ms: milliseconds by stage. ms: from the call to the answer, by the client's
+    clock. admitted_ms, answered_ms: by the server's clock; 0: the server never had it.
+    discharged: the bin where the item really went, as its controller reported. delivered: the bin that a client decided
+    alone, where it differs from `bin`.
+    """
+
+    item: str
+    pass_: int
+    bin: str
+    reason: str | None = None
+    cause: str | None = None
+    label: str | None = None
+    score: Number | None = None
+    decision: Decision | None = None
+    scores: tuple[tuple[str, Number], ...] = ()
+    model: str | None = None
+    engine: str | None = None
+    map_version: int = 0
+    error: str | None = None
+    stage_ms: dict[str, Number] = field(default_factory=dict)
+    ms: Number = 0.0
+    admitted_ms: Annotated[int, Field(ge=0)] = 0
+    answered_ms: Annotated[int, Field(ge=0)] = 0
+    discharged: str | None = None
+    delivered: str | None = None
+
+    __pydantic_config__ = STRICT
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the network's prediction decided, in time."""
+        return self.reason in _PREDICTED
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `push --json`, in their order."""
+        return {
+            "item": self.item,
+            "pass": self.pass_,
+            "bin": self.bin,
+            "reason": self.reason,
+            "label": self.label,
+            "score": self.score,
+            "decision": self.decision,
+            "model": self.model,
+            "ms": self.ms,
+        }
+
+    def as_conflict(self) -> Self:
+        """This answer, for a push of the same item and pass with other bytes."""
+        return replace(self, reason="conflict")
+
+
+_PREDICTED = {None, "next_bin", "degraded", "low_confidence", "no_bin", "bin_full"}
+
+
+def request_key(item: str, pass_: int) -> str:
+    """Under what the server keeps a request and its answer."""
+    return f"{pass_}/{item}"
+
+
+def parse_key(key: str) -> tuple[str, int]:
+    """The item and the pass of a key."""
+    number, _, item = key.partition("/")
+    return item, int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A bin with its reason: what an answer may be, in time or too late."""
+
+    bin: str
+    reason: Reason | None = None
+    cause: Cause | None = None
+
+    def encode(self) -> str:
+        """The part of a record that differs between an answer in time and one that is late; no braces."""
+        return json.dumps({"bin": self.bin, "reason": self.reason, "cause": self.cause})[1:-1]
+
+
+def encode_facts(**facts: Any) -> str:
+    """The rest of a record: label, score, scores, decision, model, map_version, error, stage_ms; no braces.
+
+    Empty where nothing is known. Scripts join it with a verdict and the times to one JSON object.
+    """
+    known = {name: value for name, value in facts.items() if value not in (None, {}, ())}
+    return json.dumps(known, ensure_ascii=False)[1:-1]
+
+
+def decode_record(record: bytes | str) -> Answer:
+    """An answer as the scripts stored it.
+
+    Raises MessageError where it is none of ours.
+    """
+    value = decode_json(record, "the record of an answer", error=MessageError)
+    if not isinstance(value, dict) or not isinstance(value.get("key"), str):
+        raise MessageError(f"the record of an answer has no key: {record[:80]!r}")
+    item, pass_ = parse_key(value.pop("key"))
+    value.pop("digest", None)
+    facts = value | {"item": item, "pass_": pass_}
+    return validated(Answer, facts, "the record of an answer", error=MessageError, whole=False)

@@ -1,0 +1,86 @@
+-- Take a request, unless it has been answered, waits already, or cannot be answered in time.
+-- ARGV: key, digest, remaining ms, size, client, 'image' or 'path' or 'ask' (without the bytes), image or path
+-- Returns {verdict, detail}: admitted | in_flight | answered, record | conflict, record or ''
+--   | busy, ms to come again | paused | too_large, limit | overdue | unknown; asked without bytes: welcome
+local id, digest, remaining, size = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local client, kind = ARGV[5], ARGV[6]
+
+local line = facts('paused', 'max_requests', 'max_bytes', 'num', 'bytes', 'max_image_bytes', 'fallback', 'has_degraded')
+if not line[7] then return {'unknown', ''} end
+
+local record = redis.call('HGET', ANSWERS, id)
+if record then
+  return {same_image(record, digest) and 'answered' or 'conflict', record}
+end
+local waiting = request(id, 'digest', 'clients')
+if waiting[1] then
+  if not string.find(' ' .. waiting[2] .. ' ', ' ' .. client .. ' ', 1, true) then
+    redis.call('HSET', key('r:' .. id), 'clients', waiting[2] .. ' ' .. client)
+  end
+  return {waiting[1] == digest and 'in_flight' or 'conflict', ''}
+end
+
+if remaining <= 0 then return {'overdue', ''} end
+if size > tonumber(line[6]) then return {'too_large', line[6]} end
+if line[1] == '1' then
+  count('refused:paused')
+  count_all()
+  return {'paused', ''}
+end
+local num, bytes = tonumber(line[4] or 0), tonumber(line[5] or 0)
+if num >= tonumber(line[2]) or bytes + size > tonumber(line[3]) then
+  count('refused:bound')
+  count_all()
+  return {'busy', '50'}
+end
+
+-- When would a worker have it done? Earliest deadline first: what is due later does not delay it.
+-- Returns ms too late (0: in time); nil without a living worker.
+local deadline = now + remaining
+local function too_late(per_image_field, lead_field)
+  local speed, lead = 0, math.huge
+  for _, entry in ipairs(redis.call('HVALS', CAPACITY)) do
+    local values = {}
+    for value in entry:gmatch('%S+') do values[#values + 1] = tonumber(value) end
+    if values[1] > now and values[per_image_field] > 0 then
+      speed = speed + 1 / values[per_image_field]
+      lead = math.min(lead, values[lead_field])
+    end
+  end
+  if speed == 0 then return nil end
+  local ahead = redis.call('ZCOUNT', DEADLINES, '-inf', deadline)
+  local late = now + ahead / speed + lead - deadline
+  if late > 0 then return late end
+  -- Those that are due later were promised their time, too.
+  local later = redis.call('ZRANGEBYSCORE', DEADLINES, '(' .. string.format('%.0f', deadline), '+inf', 'WITHSCORES', 'LIMIT', 0, 128)
+  for place = 2, #later, 2 do
+    local its_late = now + (ahead + place / 2) / speed + lead - tonumber(later[place])
+    if its_late > 0 then return its_late end
+  end
+  return 0
+end
+
+local late = too_late(2, 3)
+local degraded = 0
+if late and late > 0 then
+  local degraded_late = line[8] == '1' and too_late(4, 5)
+  if degraded_late == 0 then
+    degraded = 1
+  else
+    count('refused:busy')
+    count_all()
+    return {'busy', string.format('%.0f', math.max(1, math.ceil(late)))}
+  end
+end
+if kind == 'ask' then return {'welcome', ''} end
+
+redis.call('HSET', key('r:' .. id), kind, ARGV[7], 'digest', digest, 'size', size, 'deadline', string.format('%.0f', deadline),
+  'admitted', string.format('%.0f', now), 'clients', client, 'degraded', degraded)
+redis.call('ZADD', READY, deadline, id)
+redis.call('ZADD', DEADLINES, deadline, id)
+redis.call('HINCRBY', LINE, 'num', 1)
+redis.call('HINCRBY', LINE, 'bytes', size)
+count('admitted')
+count_all()
+wake()
+return {'admitted', ''}

@@ -1,0 +1,18 @@
+-- Store answers of a worker. In time its verdict counts, after the deadline the fallback; the prediction is kept beside.
+-- ARGV: for each answer: key, verdict, late verdict, rest, reason, cause, late cause
+-- Returns for each 1 where it is the answer that stands as given, 0 where it came too late or another was first.
+local stood = {}
+for place = 1, #ARGV, 7 do
+  local id = ARGV[place]
+  local deadline = request(id, 'deadline')[1]
+  local in_time = deadline and now <= tonumber(deadline)
+  local first = false
+  if in_time then
+    first = finish(id, ARGV[place + 1], ARGV[place + 3], ARGV[place + 4], ARGV[place + 5])
+  elseif deadline then
+    finish(id, ARGV[place + 2], ARGV[place + 3], 'late', ARGV[place + 6])
+  end
+  stood[#stood + 1] = first and 1 or 0
+end
+count_all()
+return stood

@@ -1,0 +1,150 @@
+-- Shared by all scripts of lines. KEYS[1] is the prefix of one line: all its keys carry the same hash tag.
+-- The server's clock is the only clock.
+--
+-- line          hash    the line as scripts need it: see enter.lua; counts of what waits: num, bytes
+-- r:KEY         hash    a request that waits: image (bytes) or path; digest, size, deadline, admitted, clients;
+--                       deliveries, worker; degraded
+-- ready         zset    requests that no worker holds, by deadline
+-- deadlines     zset    all requests that wait, held or not, by deadline
+-- leases        zset    requests that a worker holds, by the end of its lease
+-- wake          list    wakes workers that wait for a request; no token stands for any request
+-- answers       hash    records by key, until they move to files; answered: zset of their keys by time
+-- replies:C     stream  what client C is told
+-- capacity      hash    by worker: until, ms per image, lead ms, and the same of the smaller model (see capacity.lua)
+-- stats         hash    counts since the line was created; stats:MINUTE the same of a minute
+-- unkept        list    images of requests that were answered without a worker, until one stores them
+-- discharged, delivered   hash: by key, where an item really went, and what a client decided alone
+local P = KEYS[1]
+local MAX_DELIVERIES = 3
+local REPLIES_TTL_MS = 600000
+local REPLIES_KEPT_MS = 120000
+local MINUTES_KEPT_S = 7200
+local UNKEPT_BYTES = 67108864
+local BUCKETS_MS = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 60000}
+
+local function key(name) return P .. ':' .. name end
+local LINE, READY, DEADLINES, LEASES = key('line'), key('ready'), key('deadlines'), key('leases')
+local ANSWERS, ANSWERED, CAPACITY = key('answers'), key('answered'), key('capacity')
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function facts(...) return redis.call('HMGET', LINE, ...) end
+local function request(id, ...) return redis.call('HMGET', key('r:' .. id), ...) end
+
+-- Counted here, and written once by count_all: most scripts handle many requests.
+local counts = {}
+local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
+local function count_all()
+  local minute = key('stats:' .. math.floor(now / 60000))
+  local any = false
+  for name, by in pairs(counts) do
+    redis.call('HINCRBY', key('stats'), name, by)
+    redis.call('HINCRBY', minute, name, by)
+    any = true
+  end
+  if any then redis.call('EXPIRE', minute, MINUTES_KEPT_S) end
+end
+
+local function bucket(ms)
+  for _, most in ipairs(BUCKETS_MS) do if ms <= most then return most end end
+  return 'more'
+end
+
+local function reply(client, id, record)
+  local replies = key('replies:' .. client)
+  redis.call('XADD', replies, 'MINID', '~', now - REPLIES_KEPT_MS, '*', 'key', id, 'record', record)
+  redis.call('PEXPIRE', replies, REPLIES_TTL_MS)
+end
+
+-- Whether a worker with this line open is alive.
+local function has_worker()
+  for _, entry in ipairs(redis.call('HVALS', CAPACITY)) do
+    if tonumber(entry:match('^(%d+)')) > now then return true end
+  end
+  return false
+end
+
+-- Store the answer of a request, tell its clients, and forget the request. The first answer stands: returns whether
+-- this is it, and the record that stands. verdict and rest are parts of a JSON object (answers.py); reason, cause: ''
+-- for none. digest: of an image that the server does not have.
+local function finish(id, verdict, rest, reason, cause, digest)
+  local waiting = request(id, 'admitted', 'clients', 'size', 'digest')
+  local admitted = waiting[1] or now
+  local record = '{"key":' .. cjson.encode(id) .. ',' .. verdict .. ',"digest":"' .. (waiting[4] or digest or '')
+    .. '","admitted_ms":' .. string.format('%.0f', admitted) .. ',"answered_ms":' .. string.format('%.0f', now)
+    .. (rest ~= '' and ',' .. rest or '') .. '}'
+  local first = redis.call('HSETNX', ANSWERS, id, record) == 1
+  if first then
+    redis.call('ZADD', ANSWERED, now, id)
+    count('answers')
+    count('reason:' .. (reason ~= '' and reason or 'accept'))
+    if cause ~= '' then count('cause:' .. cause) end
+    count('ms:' .. bucket(now - admitted))
+  else
+    record = redis.call('HGET', ANSWERS, id)
+  end
+  for client in string.gmatch(waiting[2] or '', '%S+') do reply(client, id, record) end
+  if waiting[1] then
+    redis.call('HINCRBY', LINE, 'num', -1)
+    redis.call('HINCRBY', LINE, 'bytes', -waiting[3])
+  end
+  redis.call('DEL', key('r:' .. id))
+  redis.call('ZREM', READY, id)
+  redis.call('ZREM', DEADLINES, id)
+  redis.call('ZREM', LEASES, id)
+  return first, record
+end
+
+-- Keep the image of a request that is answered without a worker until one stores it; the oldest go first.
+local function keep_image(id)
+  local image = redis.call('HGET', key('r:' .. id), 'image')
+  if not image or facts('keeps')[1] ~= '1' or #image > UNKEPT_BYTES then return end
+  redis.call('RPUSH', key('unkept'), id, image)
+  local bytes = redis.call('HINCRBY', LINE, 'unkept_bytes', #image)
+  while bytes > UNKEPT_BYTES do
+    redis.call('LPOP', key('unkept'))
+    bytes = redis.call('HINCRBY', LINE, 'unkept_bytes', -#redis.call('LPOP', key('unkept')))
+    count('images_not_kept')
+  end
+end
+
+local function fallback_verdict(reason, cause)
+  local bin = facts('fallback')[1] or ''
+  return '"bin":' .. cjson.encode(bin) .. ',"reason":"' .. reason .. '","cause":' .. (cause ~= '' and '"' .. cause .. '"' or 'null')
+end
+
+local function finish_with_fallback(id, reason, cause)
+  keep_image(id)
+  local version = facts('map_version')[1] or '0'
+  return finish(id, fallback_verdict(reason, cause), '"map_version":' .. version, reason, cause)
+end
+
+-- Answer a request that cannot be predicted any more in time.
+local function finish_late(id)
+  if facts('paused')[1] == '1' then return finish_with_fallback(id, 'late', 'paused') end
+  if not has_worker() then return finish_with_fallback(id, 'no_worker', 'queue') end
+  local held = redis.call('ZSCORE', LEASES, id)
+  return finish_with_fallback(id, 'late', held and 'device' or 'queue')
+end
+
+-- Let others have the requests of workers whose leases ran out; those that were delivered too often crash workers.
+local function recover_expired()
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 100)) do
+    local waiting = request(id, 'deliveries', 'deadline')
+    if tonumber(waiting[1] or 0) >= MAX_DELIVERIES then
+      finish_with_fallback(id, 'crashed', '')
+    else
+      redis.call('ZREM', LEASES, id)
+      redis.call('ZADD', READY, waiting[2], id)
+      count('recovered')
+    end
+  end
+end
+
+-- Whether a record is of the same image.
+local function same_image(record, digest) return string.find(record, '"digest":"' .. digest .. '"', 1, true) ~= nil end
+
+local function wake()
+  if redis.call('LLEN', key('wake')) == 0 then redis.call('RPUSH', key('wake'), '1', '1') end
+end

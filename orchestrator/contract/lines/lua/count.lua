@@ -1,0 +1,3 @@
+-- Add to the counts of the line. ARGV: name, by, ...
+for place = 1, #ARGV, 2 do count(ARGV[place], tonumber(ARGV[place + 1])) end
+count_all()

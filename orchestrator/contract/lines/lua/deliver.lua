@@ -1,0 +1,19 @@
+-- A client decided alone while the server was away: keep its decision, as the record where there is none.
+-- ARGV: for each: key, bin, verdict, reason, digest   Returns how many differ from the record.
+local differ = 0
+for place = 1, #ARGV, 5 do
+  local id, bin = ARGV[place], ARGV[place + 1]
+  local record = redis.call('HGET', ANSWERS, id)
+  if not record then
+    local _
+    _, record = finish(id, ARGV[place + 2], '', ARGV[place + 3], '', ARGV[place + 4])
+  end
+  if cjson.decode(record).bin ~= bin then
+    redis.call('HSET', key('delivered'), id, bin)
+    differ = differ + 1
+    count('disagreements')
+  end
+  count('delivered_alone')
+end
+count_all()
+return differ

@@ -1,0 +1,138 @@
+"""The lines of a home: on its disk, which counts, and on the server, where clients and workers see them.
+
+`lines/NAME/line.json` in the home is the line; the ledger has a copy of each. A worker refills a server that was
+emptied, and drops from it what the disk has no more.
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import redis
+
+from modeling.durable import replace_durably
+from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.contract.ledger.live_workers import PREFIX
+from orchestrator.contract.lines.settings import Line, LineSettings, check_line_name
+from orchestrator.contract.lines.store import LineStore
+from orchestrator.contract.server import connect_raw
+from orchestrator.contract.settings import Settings
+
+LINES_KEY = f"{PREFIX}:lines"  # hash: name -> Line.encode()
+VERSION_KEY = f"{PREFIX}:lines:version"  # rises with every change, so that workers ask for one number
+LINE_FILE = "line.json"
+_PRIVATE = 0o600  # the URL of a line's own server may hold a password
+
+
+class LineRegistry:
+    """The lines of one home and its server. Changing one writes the disk, then the server.
+
+    client: of the main server; it must not decode replies.
+    """
+
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._folder = settings.home / "lines"
+        self._client = client
+
+    def folder(self, name: str) -> Path:
+        """Where the line's files are: its settings, older answers, kept images."""
+        return self._folder / check_line_name(name)
+
+    def names(self) -> list[str]:
+        """The lines on the disk."""
+        return sorted(path.parent.name for path in self._folder.glob(f"*/{LINE_FILE}"))
+
+    def get(self, name: str) -> Line:
+        """Raises NotFoundError, which lists the lines there are."""
+        path = self.folder(name) / LINE_FILE
+        try:
+            return Line.decode(path.read_bytes(), str(path))
+        except (FileNotFoundError, NotADirectoryError) as err:
+            known = ", ".join(self.names()) or "none"
+            raise NotFoundError(f"there is no line {name!r}; there are: {known}") from err
+
+    def create(self, line_settings: LineSettings) -> Line:
+        """Raises UsageError where the line exists already."""
+        folder = self.folder(line_settings.name)
+        if (folder / LINE_FILE).exists():
+            raise UsageError(f"line {line_settings.name!r} exists; change it with `pigeonhole lines set`")
+        folder.mkdir(parents=True, exist_ok=True)
+        line = Line(line_settings, created_ms=int(time.time() * 1000))
+        self._write(line)
+        return line
+
+    def change(self, name: str, changed: Callable[[Line], Line]) -> Line:
+        """Apply a change; the map's version rises where what decides a bin has changed."""
+        before = self.get(name)
+        after = changed(before)
+        if _decides(after) != _decides(before):
+            after = replace(after, map_version=before.map_version + 1)
+        self._write(after)
+        return after
+
+    def remove(self, name: str) -> None:
+        """Remove a line with all that waits, its answers and its kept images."""
+        line = self.get(name)
+        (self.folder(name) / LINE_FILE).unlink()
+        self._client.hdel(LINES_KEY, name)
+        self._client.incr(VERSION_KEY)
+        self.store(line).remove()
+        shutil.rmtree(self.folder(name), ignore_errors=True)
+
+    def store(self, line: Line) -> LineStore:
+        """The line on its server: its own, or the main one."""
+        own = line.settings.server
+        return LineStore(connect_raw(own) if own else self._client, line.name)
+
+    def refill(self) -> None:
+        """Make the server know the lines of the disk, and no other. Cheap where it does."""
+        on_disk = {name: self.get(name) for name in self.names()}
+        known = cast(dict[bytes, bytes], self._client.hgetall(LINES_KEY))
+        for name, line in on_disk.items():
+            if known.get(name.encode()) != line.encode().encode():
+                self._enter(line)
+            elif self.store(line).epoch() is None:
+                self.store(line).enter(line)
+        for gone in set(known) - {name.encode() for name in on_disk}:
+            self._client.hdel(LINES_KEY, gone)
+            self._client.incr(VERSION_KEY)
+
+    def _write(self, line: Line) -> None:
+        replace_durably(self.folder(line.name) / LINE_FILE, line.encode().encode(), mode=_PRIVATE)
+        self._enter(line)
+
+    def _enter(self, line: Line) -> None:
+        self.store(line).enter(line)
+        self._client.hset(LINES_KEY, line.name, line.encode())
+        self._client.incr(VERSION_KEY)
+
+
+def read_line(client: redis.Redis, name: str) -> Line | None:
+    """The line as the server has it, for clients without the home; None where it has none of that name."""
+    data = cast("bytes | None", client.hget(LINES_KEY, check_line_name(name)))
+    return Line.decode(data, f"line {name}") if data else None
+
+
+def read_lines(client: redis.Redis) -> tuple[int, dict[str, Line]]:
+    """The version of the lines, and all of them as the server has them."""
+    version = int(cast("bytes | None", client.get(VERSION_KEY)) or 0)
+    found = cast(dict[bytes, bytes], client.hgetall(LINES_KEY))
+    return version, {name.decode(): Line.decode(data, f"line {name.decode()}") for name, data in found.items()}
+
+
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds of `500ms`, `2s`, `5m`, `12h`, `7d`. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
+    if not match:
+        raise UsageError(f"{text!r} is no duration; write a number with a unit: 500ms, 2s, 5m, 12h or 7d")
+    factors = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+    return round(float(match[1]) * factors[match[2]])
+
+
+def _decides(line: Line) -> tuple[object, ...]:
+    settings = line.settings
+    return settings.bins, settings.fallback, settings.review, sorted(line.full), sorted(line.disabled)

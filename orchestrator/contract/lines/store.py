@@ -1,0 +1,289 @@
+"""A line on its server: requests that wait, workers that hold some of them, and the answers.
+
+Every change is one Lua script (`lua/`), so it is atomic. Pushes and answers are many and small, so several are sent
+in one round trip.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal, Self, cast
+
+import redis
+
+from orchestrator.contract.ledger.live_workers import PREFIX
+from orchestrator.contract.lines.answers import Answer, Verdict, decode_record
+from orchestrator.contract.lines.settings import Line
+
+AdmitVerdict = Literal[
+    "admitted", "in_flight", "answered", "conflict", "busy", "paused", "too_large", "overdue", "unknown", "welcome"
+]
+Payload = Literal["image", "path", "ask"]
+CAPACITY_TTL_MS = 1_500  # a worker that has not said for so long what it can do counts as dead
+
+
+def line_prefix(name: str) -> str:
+    """The prefix of all keys of a line."""
+    return f"{PREFIX}:line:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One request as a client sends it.
+
+    key: of item and pass. digest: hexadecimal, of what is pushed. remaining_ms: until the deadline. kind: what
+    `payload` is: the image's bytes, the facts of a path as JSON (`ImagePath`), or nothing, which asks only whether the
+    line would take the request now.
+    """
+
+    key: str
+    digest: str
+    remaining_ms: int
+    size: int
+    kind: Payload
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePath:
+    """An image that a worker reads: it must lie below a root of the line, and be the file that the client saw."""
+
+    path: str  # modeling.names.path_to_text
+    size: int
+    mtime_ns: int
+
+    def encode(self) -> bytes:
+        return json.dumps([self.path, self.size, self.mtime_ns]).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        path, size, mtime_ns = json.loads(data)
+        return cls(str(path), int(size), int(mtime_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of a push. record: of an answer that exists. retry_ms: when to come again. limit: bytes."""
+
+    verdict: AdmitVerdict
+    record: bytes = b""
+    retry_ms: int = 0
+    limit: int = 0
+
+    def answer(self) -> Answer | None:
+        return decode_record(self.record) if self.record else None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request that a worker holds. Times in ms by the server's clock. deliveries: workers that took it, this one too.
+
+    degraded: the smaller model must answer it. path: where the client gave that instead of the bytes.
+    """
+
+    key: str
+    deadline_ms: int
+    admitted_ms: int
+    deliveries: int
+    degraded: bool
+    image: bytes = b""
+    path: ImagePath | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """A worker's answer: `verdict` if it is in time, else `late`, and `rest` in any case (`answers.encode_facts`)."""
+
+    key: str
+    verdict: Verdict
+    late: Verdict
+    rest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A client's own decision about a request."""
+
+    key: str
+    verdict: Verdict
+    digest: str
+
+
+class LineStore:
+    """One line on its server; safe to share between threads. The client must not decode replies: images are bytes."""
+
+    def __init__(self, client: redis.Redis, name: str) -> None:
+        self.client = client
+        self.name = name
+        self.prefix = line_prefix(name)
+        self._scripts = _scripts(client)
+
+    def key(self, name: str) -> str:
+        return f"{self.prefix}:{name}"
+
+    # Clients
+
+    def admit(self, pushes: Sequence[Push], client_id: str) -> list[Admission]:
+        """Offer requests in one round trip; answers come on the client's replies."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for push in pushes:
+                self._queue(pipeline, "admit", [
+                    push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, push.payload,
+                ])  # fmt: skip
+            replies = self._execute(pipeline)
+        return [_admission(*reply) for reply in replies]
+
+    def replies(self, client_id: str, after: str, block_ms: int) -> tuple[str, list[tuple[str, bytes]]]:
+        """The answers that came after an id, as key and record; and the id to ask with next. Waits up to `block_ms`."""
+        stream = self.key(f"replies:{client_id}")
+        found = cast(list[Any], self.client.xread({stream: after}, count=512, block=block_ms))
+        entries = found[0][1] if found else []
+        last = entries[-1][0].decode() if entries else after
+        return last, [(fields[b"key"].decode(), fields[b"record"]) for _, fields in entries]
+
+    def settle(self, decided: Sequence[Decided]) -> list[bytes]:
+        """The records of requests whose deadline is over; what the server never had gets the client's decision."""
+        args = [
+            value
+            for each in decided
+            for value in (each.key, each.verdict.encode(), each.verdict.reason or "", each.digest)
+        ]
+        return cast(list[bytes], self._run("settle", args))
+
+    def deliver(self, decided: Sequence[Decided]) -> int:
+        """Report decisions that a client made alone; returns how many differ from the record."""
+        args = [
+            value
+            for each in decided
+            for value in (each.key, each.verdict.bin, each.verdict.encode(), each.verdict.reason or "", each.digest)
+        ]
+        return int(self._run("deliver", args))
+
+    def discharge(self, key: str, bin_: str) -> Answer | None:
+        """Report where an item really went; returns its answer, if the server still has it."""
+        record = cast(bytes, self._run("discharge", [key, bin_]))
+        return decode_record(record) if record else None
+
+    def sweep(self, most_ms: int) -> int:
+        """Answer what is late; returns milliseconds until the next deadline, at most `most_ms`."""
+        return int(self._run("sweep", [most_ms]))
+
+    def record(self, key: str) -> bytes | None:
+        """The record of an answer, as long as it is on the server."""
+        return cast("bytes | None", self.client.hget(self.key("answers"), key))
+
+    def epoch(self) -> str | None:
+        """Changes when the server was emptied; None where it does not know the line now."""
+        value = cast("bytes | None", self.client.hget(self.key("line"), "epoch"))
+        return value.decode() if value else None
+
+    # Workers
+
+    def take(self, worker: str, most: int, lease_ms: int, most_bytes: int) -> tuple[int, list[Held]]:
+        """Lease the requests that are due first; returns the server's time in ms, and them."""
+        now, *entries = self._run("take", [worker, most, lease_ms, most_bytes])
+        return int(now), [_held(*entry) for entry in entries]
+
+    def renew(self, worker: str, lease_ms: int, keys: Iterable[str]) -> set[str]:
+        """Keep leases; returns the keys that this worker holds no longer."""
+        return {key.decode() for key in self._run("renew", [worker, lease_ms, *keys])}
+
+    def hand_back(self, worker: str, keys: Iterable[str]) -> None:
+        """Give requests back that this worker has not tried."""
+        self._run("hand_back", [worker, *keys])
+
+    def answer(self, given: Sequence[GivenAnswer]) -> list[bool]:
+        """Store answers; whether each stands as given: it was in time and the first."""
+        args = [
+            value
+            for each in given
+            for value in (
+                each.key, each.verdict.encode(), each.late.encode(), each.rest, each.verdict.reason or "",
+                each.verdict.cause or "", each.late.cause or "",
+            )
+        ]  # fmt: skip
+        return [bool(stood) for stood in self._run("answer", args)]
+
+    def report_capacity(self, worker: str, capacity: str, facts: Mapping[str, Any] | None) -> None:
+        """Tell what this worker can do: milliseconds per image and lead, of the model and of the smaller one.
+
+        facts: what `lines show` says of it; None: the worker leaves.
+        """
+        text = "" if facts is None else json.dumps(facts)
+        self._run("capacity", [worker, CAPACITY_TTL_MS, capacity, text])
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Add to the counts of the line."""
+        if counts:
+            self._run("count", [value for pair in counts.items() for value in pair])
+
+    # The line itself
+
+    def enter(self, line: Line) -> str:
+        """Make the line known to the scripts, as it is now; returns its epoch."""
+        settings = line.settings
+        fields: dict[str, Any] = {
+            "fallback": settings.fallback,
+            "map_version": line.map_version,
+            "paused": int(line.paused),
+            "max_requests": settings.max_requests,
+            "max_bytes": settings.max_bytes,
+            "max_image_bytes": settings.max_image_bytes,
+            "has_degraded": int(settings.degraded is not None),
+            "keeps": int(settings.keep_images_bytes > 0 and settings.keep_images_s > 0),
+        }
+        return cast(bytes, self._run("enter", [value for pair in fields.items() for value in pair])).decode()
+
+    def remove(self) -> None:
+        """Delete all keys of the line."""
+        for key in self.client.scan_iter(match=_escaped(self.prefix) + ":*", count=1000):
+            self.client.unlink(key)
+
+    def _run(self, script: str, args: list[Any]) -> Any:
+        return self._scripts[script](keys=[self.prefix], args=args)
+
+    def _queue(self, pipeline: Any, script: str, args: list[Any]) -> None:
+        """By its digest: scripts are many kilobytes, and sent only where the server does not know them."""
+        pipeline.evalsha(self._scripts[script].sha, 1, self.prefix, *args)
+
+    def _execute(self, pipeline: Any) -> list[Any]:
+        commands = list(pipeline.command_stack)
+        try:
+            return cast(list[Any], pipeline.execute())
+        except redis.exceptions.NoScriptError:  # a new or emptied server: nothing of this pipeline was done
+            for script in self._scripts.values():
+                self.client.script_load(script.script)
+            pipeline.command_stack = commands
+            return cast(list[Any], pipeline.execute())
+
+
+def _scripts(client: redis.Redis) -> dict[str, Any]:
+    folder = files(__package__) / "lua"
+    common = (folder / "common.lua").read_text(encoding="utf-8")
+    return {
+        path.name.removesuffix(".lua"): client.register_script(common + path.read_text(encoding="utf-8"))
+        for path in folder.iterdir()
+        if path.name.endswith(".lua") and path.name != "common.lua"
+    }
+
+
+def _admission(verdict: bytes, detail: bytes) -> Admission:
+    name = cast(AdmitVerdict, verdict.decode())
+    if name == "busy":
+        return Admission(name, retry_ms=int(detail))
+    if name == "too_large":
+        return Admission(name, limit=int(detail))
+    return Admission(name, record=detail)
+
+
+def _held(
+    key: bytes, deadline: bytes, admitted: bytes, deliveries: int, degraded: bytes, kind: bytes, payload: bytes
+) -> Held:
+    common = (key.decode(), int(deadline), int(admitted), int(deliveries), degraded == b"1")
+    return Held(*common, path=ImagePath.decode(payload)) if kind == b"path" else Held(*common, image=payload)
+
+
+def _escaped(prefix: str) -> str:
+    """A prefix in the syntax of the server's patterns."""
+    return "".join(f"\\{char}" if char in "\\*?[]{}" else char for char in prefix)
