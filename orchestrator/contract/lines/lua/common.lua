@@ -20,7 +20,11 @@ local REPLIES_TTL_MS = 600000
 local REPLIES_KEPT_MS = 120000
 local MINUTES_KEPT_S = 7200
 local UNKEPT_BYTES = 67108864
-local BUCKETS_MS = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 60000}
+local BUCKETS_MS = {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500,
+  600, 800, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000}
+-- Clients name reasons: only these become fields of the counts.
+local REASONS = {next_bin = 1, degraded = 1, low_confidence = 1, late = 1, no_worker = 1, unreadable = 1, no_bin = 1,
+  bin_full = 1, crashed = 1, busy = 1, paused = 1, no_server = 1}
 
 local function key(name) return P .. ':' .. name end
 local LINE, READY, DEADLINES, LEASES = key('line'), key('ready'), key('deadlines'), key('leases')
@@ -51,6 +55,11 @@ local function bucket(ms)
   return 'more'
 end
 
+local function counted_reason(reason)
+  if reason == '' then return 'accept' end
+  return REASONS[reason] and reason or 'other'
+end
+
 local function reply(client, id, record)
   local replies = key('replies:' .. client)
   redis.call('XADD', replies, 'MINID', '~', now - REPLIES_KEPT_MS, '*', 'key', id, 'record', record)
@@ -70,7 +79,7 @@ end
 -- for none. digest: of an image that the server does not have.
 local function finish(id, verdict, rest, reason, cause, digest)
   local waiting = request(id, 'admitted', 'clients', 'size', 'digest')
-  local admitted = waiting[1] or now
+  local admitted = waiting[1] or 0  -- 0: the server did not have the request
   local record = '{"key":' .. cjson.encode(id) .. ',' .. verdict .. ',"digest":"' .. (waiting[4] or digest or '')
     .. '","admitted_ms":' .. string.format('%.0f', admitted) .. ',"answered_ms":' .. string.format('%.0f', now)
     .. (rest ~= '' and ',' .. rest or '') .. '}'
@@ -78,9 +87,9 @@ local function finish(id, verdict, rest, reason, cause, digest)
   if first then
     redis.call('ZADD', ANSWERED, now, id)
     count('answers')
-    count('reason:' .. (reason ~= '' and reason or 'accept'))
+    count('reason:' .. counted_reason(reason))
     if cause ~= '' then count('cause:' .. cause) end
-    count('ms:' .. bucket(now - admitted))
+    if waiting[1] then count('ms:' .. bucket(now - admitted)) end
   else
     record = redis.call('HGET', ANSWERS, id)
   end
