@@ -19,7 +19,7 @@ from modeling.inference.engines.choice import GPU
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.torch_engine import TorchEngine
 from modeling.inference.prediction import Prediction
-from modeling.metrics.calibration import Decision
+from modeling.metrics.decisions import Decision
 from modeling.networks.build import blank_network, select_device
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 

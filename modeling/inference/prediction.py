@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from modeling.errors import ImageError
-from modeling.metrics.calibration import Decision
+from modeling.metrics.decisions import Decision
 
 
 @dataclass(frozen=True, slots=True)

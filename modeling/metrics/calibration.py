@@ -2,7 +2,7 @@
 
 # Shapes: N images.
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,8 @@ from pydantic import Field
 
 from modeling.durable import STRICT, Number, validated
 from modeling.errors import ModelFormatError
+from modeling.metrics.decisions import DECISIONS, Decision
 
-Decision = Literal["accept", "review", "reject"]
-DECISIONS: tuple[Decision, ...] = get_args(Decision)
 NEVER = 2.0  # a threshold that no score reaches
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from modeling.images.remarks import describe_remark
-from modeling.metrics.calibration import DECISIONS
+from modeling.metrics.decisions import DECISIONS
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
 from orchestrator.contract.errors import ExitCode

@@ -15,8 +15,8 @@ from os import environ
 from typing import IO
 
 from modeling.images.cores import limit_threads
-from modeling.metrics.calibration import DECISIONS
 from modeling.metrics.chance import wilson_interval
+from modeling.metrics.decisions import DECISIONS
 from modeling.names import path_to_text
 from modeling.training.process import CHILD_ENVIRONMENT
 from orchestrator.contract.errors import MessageError, PigeonholeError

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from modeling.durable import copy_durably, link_once, replace_durably, sync, sync_file, target_of, write_durable
 from modeling.errors import TROUBLE_OF_ERRNO
-from modeling.metrics.calibration import DECISIONS
+from modeling.metrics.decisions import DECISIONS
 from modeling.names import text_to_path
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import IntegrityError, PigeonholeError

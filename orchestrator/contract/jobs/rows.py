@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from modeling.inference.prediction import Prediction
-from modeling.metrics.calibration import DECISIONS, Decision
+from modeling.metrics.decisions import DECISIONS, Decision
 from modeling.names import (
     escape_bytes,
     escape_formula,

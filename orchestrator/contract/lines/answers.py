@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field
 
 from modeling.durable import STRICT, Number, decode_json, validated
-from modeling.metrics.calibration import Decision
+from modeling.metrics.decisions import Decision
 from orchestrator.contract.errors import MessageError
 
 Reason = Literal[

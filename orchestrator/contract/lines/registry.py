@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import redis
 
@@ -20,7 +20,9 @@ from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.settings import Line, LineSettings, check_line_name
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
-from orchestrator.contract.settings import Settings
+
+if TYPE_CHECKING:  # clients read a line here, and have no pydantic-settings
+    from orchestrator.contract.settings import Settings
 
 LINES_KEY = f"{PREFIX}:lines"  # hash: name -> Line.encode()
 VERSION_KEY = f"{PREFIX}:lines:version"  # rises with every change, so that workers ask for one number
@@ -34,7 +36,7 @@ class LineRegistry:
     client: of the main server; it must not decode replies.
     """
 
-    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+    def __init__(self, settings: "Settings", client: redis.Redis) -> None:
         self._folder = settings.home / "lines"
         self._client = client
 

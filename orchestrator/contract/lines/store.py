@@ -7,6 +7,7 @@ in one round trip.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, Self, cast
 
@@ -20,7 +21,11 @@ AdmitVerdict = Literal[
     "admitted", "in_flight", "answered", "conflict", "busy", "paused", "too_large", "overdue", "unknown", "welcome"
 ]
 Payload = Literal["image", "path", "ask"]
+OUT_OF_MEMORY_RETRY_MS = 100
 CAPACITY_TTL_MS = 1_500  # a worker that has not said for so long what it can do counts as dead
+
+# All other scripts run on a server without memory, too: they end requests, and so make room.
+_REFUSED_WITHOUT_MEMORY = ("admit", "enter")
 
 
 def line_prefix(name: str) -> str:
@@ -103,11 +108,12 @@ class GivenAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A client's own decision about a request."""
+    """A client's own decision about a request. rest: as in `GivenAnswer`."""
 
     key: str
     verdict: Verdict
     digest: str
+    rest: str = ""
 
 
 class LineStore:
@@ -125,14 +131,17 @@ class LineStore:
     # Clients
 
     def admit(self, pushes: Sequence[Push], client_id: str) -> list[Admission]:
-        """Offer requests in one round trip; answers come on the client's replies."""
+        """Offer requests in one round trip; answers come on the client's replies.
+
+        A server without memory refuses as a line does that is busy.
+        """
         with self.client.pipeline(transaction=False) as pipeline:
             for push in pushes:
                 self._queue(pipeline, "admit", [
                     push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, push.payload,
                 ])  # fmt: skip
             replies = self._execute(pipeline)
-        return [_admission(*reply) for reply in replies]
+        return [_admission(reply) for reply in replies]
 
     def replies(self, client_id: str, after: str, block_ms: int) -> tuple[str, list[tuple[str, bytes]]]:
         """The answers that came after an id, as key and record; and the id to ask with next. Waits up to `block_ms`."""
@@ -142,23 +151,35 @@ class LineStore:
         last = entries[-1][0].decode() if entries else after
         return last, [(fields[b"key"].decode(), fields[b"record"]) for _, fields in entries]
 
+    def forget_replies(self, client_id: str, before: str) -> None:
+        """Remove the answers before an id: the client has read them."""
+        self.client.xtrim(self.key(f"replies:{client_id}"), minid=before)
+
     def settle(self, decided: Sequence[Decided]) -> list[bytes]:
-        """The records of requests whose deadline is over; what the server never had gets the client's decision."""
+        """The records of requests whose deadline is over; what the server never had gets the client's decision.
+
+        Empty where the server does not know the line: it was emptied.
+        """
         args = [
             value
             for each in decided
-            for value in (each.key, each.verdict.encode(), each.verdict.reason or "", each.digest)
+            for value in (each.key, each.verdict.encode(), each.verdict.reason or "", each.digest, each.rest)
         ]
         return cast(list[bytes], self._run("settle", args))
 
-    def deliver(self, decided: Sequence[Decided]) -> int:
-        """Report decisions that a client made alone; returns how many differ from the record."""
+    def deliver(self, decided: Sequence[Decided]) -> int | None:
+        """Report decisions that a client made alone; returns how many differ from the record.
+
+        None where the server does not know the line: nothing was kept.
+        """
         args = [
             value
             for each in decided
-            for value in (each.key, each.verdict.bin, each.verdict.encode(), each.verdict.reason or "", each.digest)
-        ]
-        return int(self._run("deliver", args))
+            for value in (
+                each.key, each.verdict.bin, each.verdict.encode(), each.verdict.reason or "", each.digest, each.rest,
+            )
+        ]  # fmt: skip
+        return cast("int | None", self._run("deliver", args))
 
     def discharge(self, key: str, bin_: str) -> Answer | None:
         """Report where an item really went; returns its answer, if the server still has it."""
@@ -248,27 +269,42 @@ class LineStore:
         pipeline.evalsha(self._scripts[script].sha, 1, self.prefix, *args)
 
     def _execute(self, pipeline: Any) -> list[Any]:
+        """The replies to a pipeline of scripts, in their order; the reply of a script that failed is its error."""
         commands = list(pipeline.command_stack)
-        try:
-            return cast(list[Any], pipeline.execute())
-        except redis.exceptions.NoScriptError:  # a new or emptied server: nothing of this pipeline was done
-            for script in self._scripts.values():
-                self.client.script_load(script.script)
+        replies = cast(list[Any], pipeline.execute(raise_on_error=False))
+        if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):  # a new or emptied server
+            self.load_scripts()
             pipeline.command_stack = commands
-            return cast(list[Any], pipeline.execute())
+            replies = cast(list[Any], pipeline.execute(raise_on_error=False))
+        return replies
+
+    def load_scripts(self) -> None:
+        """Make the server know all scripts, so that no request waits until one has been sent."""
+        for script in self._scripts.values():
+            self.client.script_load(script.script)
 
 
 def _scripts(client: redis.Redis) -> dict[str, Any]:
+    return {name: client.register_script(text) for name, text in _script_texts().items()}
+
+
+@cache
+def _script_texts() -> dict[str, str]:
     folder = files(__package__) / "lua"
     common = (folder / "common.lua").read_text(encoding="utf-8")
     return {
-        path.name.removesuffix(".lua"): client.register_script(common + path.read_text(encoding="utf-8"))
+        name: f"#!lua{'' if name in _REFUSED_WITHOUT_MEMORY else ' flags=allow-oom'}\n{common}{text}"
         for path in folder.iterdir()
-        if path.name.endswith(".lua") and path.name != "common.lua"
+        if (name := path.name.removesuffix(".lua")) != "common" and (text := path.read_text(encoding="utf-8"))
     }
 
 
-def _admission(verdict: bytes, detail: bytes) -> Admission:
+def _admission(reply: Any) -> Admission:
+    if isinstance(reply, redis.exceptions.OutOfMemoryError):
+        return Admission("busy", retry_ms=OUT_OF_MEMORY_RETRY_MS)
+    if isinstance(reply, Exception):
+        raise reply
+    verdict, detail = reply
     name = cast(AdmitVerdict, verdict.decode())
     if name == "busy":
         return Admission(name, retry_ms=int(detail))

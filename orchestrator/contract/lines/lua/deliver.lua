@@ -1,12 +1,14 @@
 -- A client decided alone while the server was away: keep its decision, as the record where there is none.
--- ARGV: for each: key, bin, verdict, reason, digest   Returns how many differ from the record.
+-- ARGV: for each: key, bin, verdict, reason, digest, rest
+-- Returns how many differ from the record; nil where the line is unknown.
+if not facts('fallback')[1] then return nil end
 local differ = 0
-for place = 1, #ARGV, 5 do
+for place = 1, #ARGV, 6 do
   local id, bin = ARGV[place], ARGV[place + 1]
   local record = redis.call('HGET', ANSWERS, id)
   if not record then
     local _
-    _, record = finish(id, ARGV[place + 2], '', ARGV[place + 3], '', ARGV[place + 4])
+    _, record = finish(id, ARGV[place + 2], ARGV[place + 5], ARGV[place + 3], '', ARGV[place + 4])
   end
   if cjson.decode(record).bin ~= bin then
     redis.call('HSET', key('delivered'), id, bin)
