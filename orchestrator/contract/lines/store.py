@@ -165,7 +165,7 @@ class LineStore:
             for each in decided
             for value in (each.key, each.verdict.encode(), each.verdict.reason or "", each.digest, each.rest)
         ]
-        return cast(list[bytes], self._run("settle", args))
+        return cast(list[bytes], self.run("settle", args))
 
     def deliver(self, decided: Sequence[Decided]) -> int | None:
         """Report decisions that a client made alone; returns how many differ from the record.
@@ -179,16 +179,16 @@ class LineStore:
                 each.key, each.verdict.bin, each.verdict.encode(), each.verdict.reason or "", each.digest, each.rest,
             )
         ]  # fmt: skip
-        return cast("int | None", self._run("deliver", args))
+        return cast("int | None", self.run("deliver", args))
 
     def discharge(self, key: str, bin_: str) -> Answer | None:
         """Report where an item really went; returns its answer, if the server still has it."""
-        record = cast(bytes, self._run("discharge", [key, bin_]))
+        record = cast(bytes, self.run("discharge", [key, bin_]))
         return decode_record(record) if record else None
 
     def sweep(self, most_ms: int) -> int:
         """Answer what is late; returns milliseconds until the next deadline, at most `most_ms`."""
-        return int(self._run("sweep", [most_ms]))
+        return int(self.run("sweep", [most_ms]))
 
     def record(self, key: str) -> bytes | None:
         """The record of an answer, as long as it is on the server."""
@@ -203,16 +203,16 @@ class LineStore:
 
     def take(self, worker: str, most: int, lease_ms: int, most_bytes: int) -> tuple[int, list[Held]]:
         """Lease the requests that are due first; returns the server's time in ms, and them."""
-        now, *entries = self._run("take", [worker, most, lease_ms, most_bytes])
+        now, *entries = self.run("take", [worker, most, lease_ms, most_bytes])
         return int(now), [_held(*entry) for entry in entries]
 
     def renew(self, worker: str, lease_ms: int, keys: Iterable[str]) -> set[str]:
         """Keep leases; returns the keys that this worker holds no longer."""
-        return {key.decode() for key in self._run("renew", [worker, lease_ms, *keys])}
+        return {key.decode() for key in self.run("renew", [worker, lease_ms, *keys])}
 
     def hand_back(self, worker: str, keys: Iterable[str]) -> None:
         """Give requests back that this worker has not tried."""
-        self._run("hand_back", [worker, *keys])
+        self.run("hand_back", [worker, *keys])
 
     def answer(self, given: Sequence[GivenAnswer]) -> list[bool]:
         """Store answers; whether each stands as given: it was in time and the first."""
@@ -224,7 +224,7 @@ class LineStore:
                 each.verdict.cause or "", each.late.cause or "",
             )
         ]  # fmt: skip
-        return [bool(stood) for stood in self._run("answer", args)]
+        return [bool(stood) for stood in self.run("answer", args)]
 
     def report_capacity(self, worker: str, capacity: str, facts: Mapping[str, Any] | None) -> None:
         """Tell what this worker can do: milliseconds per image and lead, of the model and of the smaller one.
@@ -232,12 +232,12 @@ class LineStore:
         facts: what `lines show` says of it; None: the worker leaves.
         """
         text = "" if facts is None else json.dumps(facts)
-        self._run("capacity", [worker, CAPACITY_TTL_MS, capacity, text])
+        self.run("capacity", [worker, CAPACITY_TTL_MS, capacity, text])
 
     def count(self, counts: Mapping[str, int]) -> None:
         """Add to the counts of the line."""
         if counts:
-            self._run("count", [value for pair in counts.items() for value in pair])
+            self.run("count", [value for pair in counts.items() for value in pair])
 
     # The line itself
 
@@ -254,14 +254,15 @@ class LineStore:
             "has_degraded": int(settings.degraded is not None),
             "keeps": int(settings.keep_images_bytes > 0 and settings.keep_images_s > 0),
         }
-        return cast(bytes, self._run("enter", [value for pair in fields.items() for value in pair])).decode()
+        return cast(bytes, self.run("enter", [value for pair in fields.items() for value in pair])).decode()
 
     def remove(self) -> None:
         """Delete all keys of the line."""
         for key in self.client.scan_iter(match=_escaped(self.prefix) + ":*", count=1000):
             self.client.unlink(key)
 
-    def _run(self, script: str, args: list[Any]) -> Any:
+    def run(self, script: str, args: list[Any]) -> Any:
+        """The reply of a script; the calls above have their meaning."""
         return self._scripts[script](keys=[self.prefix], args=args)
 
     def _queue(self, pipeline: Any, script: str, args: list[Any]) -> None:

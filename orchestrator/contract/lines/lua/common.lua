@@ -13,13 +13,17 @@
 -- capacity      hash    by worker: until, ms per image, lead ms, and the same of the smaller model (see capacity.lua)
 -- stats         hash    counts since the line was created; stats:MINUTE the same of a minute
 -- unkept        list    images of requests that were answered without a worker, until one stores them
--- discharged, delivered   hash: by key, where an item really went, and what a client decided alone
+-- discharged, delivered   hash: by key of an answer, where the item really went, and what a client decided alone
+-- late_discharged         hash: the same of answers that are not on the server (any more)
+-- keeper        string  the worker that moves answers now
 local P = KEYS[1]
 local MAX_DELIVERIES = 3
 local REPLIES_TTL_MS = 600000
 local REPLIES_KEPT_MS = 120000
 local MINUTES_KEPT_S = 7200
 local UNKEPT_BYTES = 67108864
+local MOST_ANSWERS = 250000  -- workers move them to files long before; without a living worker the oldest are dropped
+local MOST_LATE_DISCHARGES = 100000
 local BUCKETS_MS = {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500,
   600, 800, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000}
 -- Clients name reasons: only these become fields of the counts.
@@ -74,6 +78,31 @@ local function has_worker()
   return false
 end
 
+-- Tell the clients of a request its answer, and forget the request. size: nil where there is none.
+local function close_request(id, clients, size, record)
+  for client in string.gmatch(clients or '', '%S+') do reply(client, id, record) end
+  if size then
+    redis.call('HINCRBY', LINE, 'num', -1)
+    redis.call('HINCRBY', LINE, 'bytes', -size)
+  end
+  redis.call('DEL', key('r:' .. id))
+  redis.call('ZREM', READY, id)
+  redis.call('ZREM', DEADLINES, id)
+  redis.call('ZREM', LEASES, id)
+end
+
+-- Store a record, unless there is one: returns whether this is it, and the record that stands.
+local function store_record(id, record)
+  if redis.call('HSETNX', ANSWERS, id, record) == 0 then return false, redis.call('HGET', ANSWERS, id) end
+  redis.call('ZADD', ANSWERED, now, id)
+  if redis.call('ZCARD', ANSWERED) > MOST_ANSWERS then
+    local oldest = redis.call('ZPOPMIN', ANSWERED)[1]
+    for _, name in ipairs({'answers', 'discharged', 'delivered'}) do redis.call('HDEL', key(name), oldest) end
+    count('answers_dropped')
+  end
+  return true, record
+end
+
 -- Store the answer of a request, tell its clients, and forget the request. The first answer stands: returns whether
 -- this is it, and the record that stands. verdict and rest are parts of a JSON object (answers.py); reason, cause: ''
 -- for none. digest: of an image that the server does not have.
@@ -83,25 +112,15 @@ local function finish(id, verdict, rest, reason, cause, digest)
   local record = '{"key":' .. cjson.encode(id) .. ',' .. verdict .. ',"digest":"' .. (waiting[4] or digest or '')
     .. '","admitted_ms":' .. string.format('%.0f', admitted) .. ',"answered_ms":' .. string.format('%.0f', now)
     .. (rest ~= '' and ',' .. rest or '') .. '}'
-  local first = redis.call('HSETNX', ANSWERS, id, record) == 1
+  local first
+  first, record = store_record(id, record)
   if first then
-    redis.call('ZADD', ANSWERED, now, id)
     count('answers')
     count('reason:' .. counted_reason(reason))
     if cause ~= '' then count('cause:' .. cause) end
     if waiting[1] then count('ms:' .. bucket(now - admitted)) end
-  else
-    record = redis.call('HGET', ANSWERS, id)
   end
-  for client in string.gmatch(waiting[2] or '', '%S+') do reply(client, id, record) end
-  if waiting[1] then
-    redis.call('HINCRBY', LINE, 'num', -1)
-    redis.call('HINCRBY', LINE, 'bytes', -waiting[3])
-  end
-  redis.call('DEL', key('r:' .. id))
-  redis.call('ZREM', READY, id)
-  redis.call('ZREM', DEADLINES, id)
-  redis.call('ZREM', LEASES, id)
+  close_request(id, waiting[2], waiting[3], record)
   return first, record
 end
 

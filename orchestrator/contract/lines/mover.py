@@ -1,0 +1,179 @@
+"""Moves answers from the server to files of the home, so that the server's memory stays bounded.
+
+A worker calls it some times a minute. An answer is on the disk before the server forgets it; a crash between the two
+leaves it in both, which look-ups expect. Two movers at a time would only write answers twice.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import Any, cast
+
+from orchestrator.contract.lines.archive import AnswerArchive, combined, with_reports
+from orchestrator.contract.lines.archive_files import choose_merge, merge_segments, remove_old_files, write_segment
+from orchestrator.contract.lines.store import LineStore
+
+_SLICE = 500  # answers in one call: the server does nothing else for a millisecond or two
+_KEEPER_MS = 60_000  # after this another worker may move: moving takes too long, or its worker died
+
+
+@dataclass(frozen=True, slots=True)
+class MoveBounds:
+    """When answers leave the server.
+
+    From `move_from` answers on, all but `keep` leave; and those that are older than half of `age_ms`, when one is older
+    than `age_ms`. most: answers in one file and one call.
+    """
+
+    keep: int = 20_000
+    move_from: int = 30_000
+    age_ms: int = 3_600_000
+    most: int = 50_000
+    most_discharges: int = 10_000
+
+
+BOUNDS = MoveBounds()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer as the server has it; '' where nothing was reported."""
+
+    key: str
+    record: bytes
+    discharged: str
+    delivered: str
+    answered_ms: int
+
+    def entry(self) -> tuple[str, bytes]:
+        return self.key, with_reports(self.record, json.loads(self.record), self.discharged, self.delivered)
+
+
+class AnswerMover:
+    """Moves the answers of one line, merges its files and deletes those that have expired."""
+
+    def __init__(self, store: LineStore, archive: AnswerArchive, worker: str, bounds: MoveBounds = BOUNDS) -> None:
+        self._store = store
+        self._archive = archive
+        self._worker = worker
+        self._bounds = bounds
+
+    def run(self, keep_s: int) -> int:
+        """One call of a worker's maintenance: returns how many answers left the server, 0 where another worker moves.
+
+        keep_s: how long answers can be looked up.
+        """
+        key = self._store.key("keeper")
+        if not self._store.client.set(key, self._worker, nx=True, px=_KEEPER_MS):
+            return 0
+        try:
+            seconds, _ = self._store.client.time()
+            moved = self.move(seconds * 1000)
+            self.tidy(seconds * 1000, keep_s)
+            return moved
+        finally:
+            if self._store.client.get(key) == self._worker.encode():
+                self._store.client.delete(key)
+
+    def move(self, now_ms: int) -> int:
+        """Move what is too much or too old; returns how many answers the server has forgotten."""
+        wanted = self._num_wanted(now_ms)
+        discharges = self._late_discharges() if wanted or self._has_many_discharges() else {}
+        answers = self._oldest(wanted)
+        entries = [answer.entry() for answer in answers]
+        entries += [(key, _report(key, bin_)) for key, bin_ in discharges.items()]
+        if not entries:
+            return 0
+        first_ms = min((answer.answered_ms for answer in answers), default=now_ms)
+        last_ms = max((answer.answered_ms for answer in answers), default=now_ms)
+        if discharges:
+            last_ms = now_ms  # the files where the answers lie cannot be older
+        self._count_elsewhere(discharges)
+        write_segment(self._archive.folder, entries, first_ms, last_ms)
+        return self._forget(answers, discharges)
+
+    def tidy(self, now_ms: int, keep_s: int) -> None:
+        """Merge files, so that their number stays small, and delete what has expired."""
+        segments = self._archive.segments()
+        if chosen := choose_merge(segments, longest_span_ms=keep_s * 1000 // 8):
+            merge_segments(self._archive.folder, chosen)
+        remove_old_files(self._archive.folder, segments, now_ms - keep_s * 1000)
+
+    def _num_wanted(self, now_ms: int) -> int:
+        """How many of the oldest answers are to leave now."""
+        bounds, answered = self._bounds, self._store.key("answered")
+        with self._store.client.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(answered)
+            pipeline.zcount(answered, "-inf", now_ms - bounds.age_ms)
+            pipeline.zcount(answered, "-inf", now_ms - bounds.age_ms // 2)
+            num, num_too_old, num_old = cast(list[int], pipeline.execute())
+        excess = num - bounds.keep if num >= bounds.move_from else 0
+        return min(bounds.most, max(excess, num_old if num_too_old else 0))
+
+    def _oldest(self, wanted: int) -> list[_Answer]:
+        """The oldest answers on the server."""
+        client, found = self._store.client, list[_Answer]()
+        for start in range(0, wanted, _SLICE):
+            stop = min(start + _SLICE, wanted) - 1
+            pairs = cast(list[Any], client.zrange(self._store.key("answered"), start, stop, withscores=True))
+            keys = [key for key, _ in pairs]
+            if not keys:
+                break
+            with client.pipeline(transaction=False) as pipeline:
+                for name in ("answers", "discharged", "delivered"):
+                    pipeline.hmget(self._store.key(name), keys)
+                columns = pipeline.execute()
+            found += [
+                _Answer(key.decode(), record, (discharged or b"").decode(), (delivered or b"").decode(), int(score))
+                for (key, score), record, discharged, delivered in zip(pairs, *columns, strict=True)
+                if record is not None  # the server was emptied meanwhile
+            ]
+        return found
+
+    def _has_many_discharges(self) -> bool:
+        return cast(int, self._store.client.hlen(self._store.key("late_discharged"))) >= self._bounds.most_discharges
+
+    def _late_discharges(self) -> dict[str, str]:
+        """Where items went whose answers had left the server before that was reported."""
+        found = self._store.client.hscan_iter(self._store.key("late_discharged"), count=_SLICE)
+        return {key.decode(): bin_.decode() for key, bin_ in found}
+
+    def _count_elsewhere(self, discharges: dict[str, str]) -> None:
+        """Count those that went to another bin than their record says: the script did not have the record."""
+        records = ((bin_, self._archive.find(key)) for key, bin_ in discharges.items())
+        elsewhere = sum(record is not None and json.loads(record)["bin"] != bin_ for bin_, record in records)
+        if elsewhere:
+            self._store.count({"discharged_elsewhere": elsewhere})
+
+    def _forget(self, answers: Sequence[_Answer], discharges: dict[str, str]) -> int:
+        forgotten = 0
+        for some in batched(answers, _SLICE):
+            args = [text for each in some for text in (each.key, each.discharged, each.delivered)]
+            forgotten += int(self._store.run("forget_answers", args))
+        for pairs in batched(discharges.items(), _SLICE):
+            self._store.run("forget_discharges", [text for pair in pairs for text in pair])
+        return forgotten
+
+
+def find_record(store: LineStore, archive: AnswerArchive, key: str) -> bytes | None:
+    """The record of a key with what was reported later, from the server and the files; None where there is none.
+
+    The server is asked first: an answer that moves meanwhile is in a file before the server forgets it.
+    """
+    record, discharged, delivered = store.run("look_up", [key])
+    entries = archive.entries(key)
+    if record is not None:
+        entries.append(with_reports(record, json.loads(record), _text(discharged), _text(delivered)))
+    elif discharged is not None:
+        entries.append(_report(key, discharged.decode()))
+    return combined(entries)
+
+
+def _report(key: str, discharged: str) -> bytes:
+    return json.dumps({"key": key, "discharged": discharged}).encode()
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
