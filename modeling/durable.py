@@ -92,6 +92,11 @@ def temporary_beside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def private_mode(folder: Path) -> int:
+    """The mode of a file that its owner alone may read, and the group where the folder is shared with it."""
+    return 0o660 if folder.stat().st_mode & stat.S_IWGRP else 0o600
+
+
 def write_durable(path: Path, data: bytes) -> None:
     """Write `data` to `path` and wait until it is on the disk."""
     with path.open("wb") as file:

@@ -73,11 +73,6 @@ def limited_umask(umask: int, *, shared: bool = False) -> int:
     return (umask & ~0o070 if shared else umask) | 0o002
 
 
-def private_mode(folder: Path) -> int:
-    """The mode of a file in a folder of the home that others must not read: the owner's, or also the home's group's."""
-    return 0o660 if folder.stat().st_mode & stat.S_IWGRP else 0o600
-
-
 def _group_id(group: str | None) -> int | None:
     """The number of a group. Raises UsageError where there is none of that name."""
     if group is None or group.isdecimal():

@@ -1,15 +1,22 @@
 """What a line keeps, on a real server: counts, answers that move to files, images for review."""
 
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
+import redis
 
-from orchestrator.contract.lines.answers import Verdict, encode_facts, request_key
-from orchestrator.contract.lines.settings import Line, LineSettings
+from orchestrator.contract.lines.answers import Verdict, decode_record, encode_facts, request_key
+from orchestrator.contract.lines.archive import AnswerArchive, segment_names
+from orchestrator.contract.lines.lookup import find_answer
+from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record
+from orchestrator.contract.lines.registry import LineRegistry, answers_folder
+from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.lines.stats import WorkerCounts, read_stats
 from orchestrator.contract.lines.store import Decided, GivenAnswer, LineStore, Push
 from orchestrator.contract.server import connect_raw
-from tests.support.server import Server
+from orchestrator.contract.settings import Settings
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -18,13 +25,21 @@ LATE = Verdict("F", "late", "device")
 
 
 @pytest.fixture
-def store(server: Server) -> Iterator[LineStore]:
-    """An open line without a worker."""
+def registry(server: Server, settings: Settings) -> Iterator[LineRegistry]:
     client = connect_raw(server.url)
-    store = LineStore(client, "post")
-    store.enter(Line(SETTINGS))
-    yield store
+    yield LineRegistry(settings, client)
     client.close()
+
+
+@pytest.fixture
+def store(registry: LineRegistry) -> LineStore:
+    """An open line without a worker."""
+    return registry.store(registry.create(SETTINGS))
+
+
+@pytest.fixture
+def archive(registry: LineRegistry, store: LineStore) -> AnswerArchive:
+    return AnswerArchive(answers_folder(registry.folder("post")))
 
 
 def push(item: str, digest: str = "aa", remaining_ms: int = 60_000) -> Push:
@@ -65,3 +80,154 @@ def test_a_clients_own_words_make_no_field_of_the_counts(store):
 
     assert read_stats(store).outcomes == {"other": 6, "busy": 2}
     assert read_stats(store).batches == {}
+
+
+FEW = MoveBounds(keep=2, move_from=4)
+KEEP_S = 86_400
+
+
+def num_on_server(store: LineStore) -> int:
+    return store.client.hlen(store.key("answers"))
+
+
+def test_answers_beyond_a_number_move_to_files_and_are_found_also_after_the_server_was_emptied(
+    registry, store, archive, server
+):
+    mover = AnswerMover(store, archive, "w1", FEW)
+    for number in range(3):
+        answer_in_time(store, f"i{number}", bin_=str(number))
+    few = mover.run(KEEP_S)
+    for number in range(3, 1203):
+        answer_in_time(store, f"i{number}", bin_=str(number))
+
+    moved = mover.run(KEEP_S)
+
+    assert (few, moved, num_on_server(store), store.client.zcard(store.key("answered"))) == (0, 1201, 2, 2)
+    assert [find_answer(registry, "post", f"i{number}").bin for number in (0, 600, 1202)] == ["0", "600", "1202"]
+    server.empty()
+    registry.refill()
+    assert [find_answer(registry, "post", f"i{number}") is not None for number in (0, 1200, 1201)] == [
+        True,
+        True,
+        False,
+    ]
+    assert find_answer(registry, "post", "never") is None
+
+
+def test_answers_beyond_an_age_move_however_few_they_are(store, archive):
+    mover = AnswerMover(store, archive, "w1")
+    answer_in_time(store, "a")
+    (_, answered_ms), *_ = store.client.zrange(store.key("answered"), 0, 0, withscores=True)
+
+    assert mover.move(int(answered_ms) + 3_599_000) == 0
+    assert mover.move(int(answered_ms) + 3_601_000) == 1
+    assert decode_record(archive.find("1/a")).label == "cat"
+
+
+def test_one_worker_moves_at_a_time_and_another_may_afterwards(store, archive):
+    store.client.set(store.key("keeper"), "w2")
+    for number in range(5):
+        answer_in_time(store, f"i{number}")
+
+    meanwhile = AnswerMover(store, archive, "w1", FEW).run(KEEP_S)
+    store.client.delete(store.key("keeper"))
+    afterwards = AnswerMover(store, archive, "w1", FEW).run(KEEP_S)
+
+    assert (meanwhile, afterwards, store.client.exists(store.key("keeper"))) == (0, 3, 0)
+
+
+def test_a_mover_that_dies_between_file_and_server_costs_and_doubles_nothing(store, archive, monkeypatch):
+    for number in range(5):
+        answer_in_time(store, f"i{number}")
+    mover = AnswerMover(store, archive, "w1", FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr(mover, "_forget", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            mover.run(KEEP_S)
+    before = find_record(store, archive, "1/i0")
+
+    moved = mover.run(KEEP_S)
+
+    assert (moved, num_on_server(store), len(segment_names(archive.folder))) == (3, 2, 2)
+    assert before == find_record(store, archive, "1/i0") == archive.find("1/i0")
+
+
+def test_where_an_item_went_is_told_before_and_after_its_answer_moved(registry, store, archive):
+    for number in range(5):
+        answer_in_time(store, f"i{number}")
+    store.discharge("1/i0", "2")
+    store.deliver([Decided("1/i0", Verdict("F", "no_server"), "aa")])
+    before = find_answer(registry, "post", "i0")
+    mover = AnswerMover(store, archive, "w1", FEW)
+    mover.run(KEEP_S)
+    moved = find_answer(registry, "post", "i0")
+    store.discharge("1/i0", "3")
+    store.discharge("1/i1", "1")
+    reported_late = find_answer(registry, "post", "i0")
+    mover._bounds = MoveBounds(most_discharges=1)
+    mover.run(KEEP_S)
+
+    assert before == moved
+    assert (moved.bin, moved.discharged, moved.delivered) == ("1", "2", "F")
+    assert (reported_late.discharged, find_answer(registry, "post", "i0").discharged) == ("3", "3")
+    assert [store.client.exists(store.key(name)) for name in ("discharged", "delivered", "late_discharged")] == [
+        0,
+        0,
+        0,
+    ]
+    assert (read_stats(store).discharged, read_stats(store).discharged_elsewhere) == (3, 2)
+
+
+def test_what_is_reported_while_an_answer_moves_stays_with_it(store, archive):
+    for number in range(5):
+        answer_in_time(store, f"i{number}")
+    mover = AnswerMover(store, archive, "w1", FEW)
+    answers = mover._oldest(3)
+    store.discharge("1/i1", "9")
+
+    assert mover._forget(answers, {}) == 2
+    assert decode_record(find_record(store, archive, "1/i1")).discharged == "9"
+
+
+def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archive):
+    answer_in_time(store, "a", bin_="7")
+    mover = AnswerMover(store, archive, "w1", MoveBounds(keep=0, move_from=1))
+    mover.run(KEEP_S)
+
+    verdicts = [
+        store.admit([push("a")], "same")[0].verdict,
+        store.admit([push("a", digest="cc")], "other")[0].verdict,
+    ]
+    store.restore("1/a", archive.find("1/a"))
+
+    assert verdicts == ["admitted", "conflict"]
+    assert (read_stats(store).waiting, read_stats(store).restored, read_stats(store).answers) == (0, 1, 1)
+    for client in ("same", "other"):
+        (_, record), *_ = store.replies(client, "0", 1)[1]
+        assert (decode_record(record).bin, decode_record(record).reason) == ("7", None)
+    assert store.admit([push("a")], "third")[0].verdict == "answered"
+
+
+def test_other_bytes_under_an_archived_items_name_are_told_as_a_conflict(store, archive):
+    answer_in_time(store, "a", bin_="7")
+    AnswerMover(store, archive, "w1", MoveBounds(keep=0, move_from=1)).run(KEEP_S)
+
+    store.admit([push("a", digest="cc")], "c2")
+    store.restore("1/a", archive.find("1/a"))
+
+    (_, record), *_ = store.replies("c2", "0", 1)[1]
+    assert (decode_record(record).bin, decode_record(record).reason) == ("7", "conflict")
+    assert decode_record(store.record("1/a")).reason is None
+
+
+def test_a_look_up_answers_what_is_late_and_needs_no_server_for_what_is_in_files(registry, store, archive, server):
+    answer_in_time(store, "old")
+    AnswerMover(store, archive, "w1", MoveBounds(keep=0, move_from=1)).run(KEEP_S)
+    store.admit([push("late", remaining_ms=1)], "c1")
+    wait_until(lambda: find_answer(registry, "post", "late") is not None, what="the deadline is over")
+    gone = LineRegistry(Settings(home=registry.folder("post").parents[1]), connect_raw("unix:///nowhere/s.sock"))
+
+    assert find_answer(registry, "post", "late").reason == "no_worker"
+    assert find_answer(gone, "post", "old").bin == "1"
+    with pytest.raises(redis.ConnectionError):
+        find_answer(gone, "post", "late")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from orchestrator.contract.errors import MessageError
 
@@ -90,6 +90,7 @@ class AnswerArchive:
         """folder: of the line's answers; it may not exist yet."""
         self.folder = folder
         self._segments: list[Segment] = []
+        self._damaged: set[str] = set()
         self._lock = threading.Lock()
         self._changed_ns = self._listed_ns = 0
 
@@ -120,9 +121,22 @@ class AnswerArchive:
         if changed_ns == self._changed_ns and self._listed_ns - changed_ns > _RACY_NS:
             return
         known = {segment.path.name: segment for segment in self._segments}
-        opened = [known.get(name) or _opened(self.folder / name) for name in segment_names(self.folder)]
+        opened = [known.get(name) or self._open(name) for name in segment_names(self.folder)]
         self._segments = [segment for segment in opened if segment is not None]
         self._changed_ns, self._listed_ns = changed_ns, listed_ns
+
+    def _open(self, name: str) -> Segment | None:
+        """A segment; None where it is gone (its successor was there before) or damaged, which is logged once."""
+        if name in self._damaged:
+            return None
+        try:
+            return Segment.open(self.folder / name)
+        except FileNotFoundError:
+            return None
+        except DamagedSegmentError as err:
+            logger.warning("%s", err)
+            self._damaged.add(name)
+            return None
 
 
 def segment_names(folder: Path) -> list[str]:
@@ -131,17 +145,6 @@ def segment_names(folder: Path) -> list[str]:
         return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX) and not name.startswith("."))
     except FileNotFoundError:
         return []
-
-
-def _opened(path: Path) -> Segment | None:
-    """A segment; None where it is gone (its merged successor was there before) or damaged, which is logged."""
-    try:
-        return Segment.open(path)
-    except FileNotFoundError:
-        return None
-    except DamagedSegmentError as err:
-        logger.error("%s", err)
-        return None
 
 
 # Records
@@ -157,19 +160,25 @@ def combined(entries: Sequence[bytes]) -> bytes | None:
     if not records:
         return None
     oldest = min(records, key=lambda place: values[place].get("answered_ms", 0))
-    discharged = delivered = None
-    for place in range(len(values)):
-        value = values[place]
+    discharged = delivered = ""
+    for value in values:
         discharged = value.get("discharged") or discharged
         delivered = value.get("delivered") or delivered
-        if place in records and value.get("reason") == "no_server" and value["bin"] != values[oldest]["bin"]:
+        if value.get("reason") == "no_server" and value["bin"] != values[oldest]["bin"]:
             delivered = value["bin"]
-    return with_reports(entries[oldest], values[oldest], discharged, delivered)
+    return with_reports(
+        entries[oldest],
+        discharged if discharged != values[oldest].get("discharged") else "",
+        delivered if delivered != values[oldest].get("delivered") else "",
+    )
 
 
-def with_reports(record: bytes, value: dict[str, Any], discharged: str | None, delivered: str | None) -> bytes:
-    """A record with reports added. Its own bytes stay: scripts look for the digest in them."""
+def with_reports(record: bytes, discharged: str, delivered: str) -> bytes:
+    """A record with reports added, '' for none. Its own bytes stay: scripts look for the digest in them.
+
+    Of two keys of one name in JSON the last counts.
+    """
     for name, report in (("discharged", discharged), ("delivered", delivered)):
-        if report and value.get(name) != report:  # of two keys of one name the last counts
+        if report:
             record = record[:-1] + f",{json.dumps(name)}:{json.dumps(report)}}}".encode()
     return record

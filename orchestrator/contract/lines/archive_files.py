@@ -14,8 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.durable import replaced_durably
-from orchestrator.contract.home import private_mode
+from modeling.durable import private_mode, replaced_durably
 from orchestrator.contract.lines.archive import FOOTER, MAGIC, SUFFIX, Segment, key_hash, segment_names
 
 MERGED_AT_ONCE = 8
@@ -34,7 +33,8 @@ def write_segment(folder: Path, entries: Sequence[tuple[str, bytes]], first_ms: 
     lines = [record + b"\n" for _, record in entries]
     hashes = np.array([key_hash(key) for key, _ in entries], dtype="<u8")
     offsets = np.concatenate([[0], np.cumsum([len(line) for line in lines])[:-1]]).astype("<u8")
-    path = folder / _new_name(last_ms)
+    newest = max((_order_of(name) for name in segment_names(folder)), default=0)
+    path = folder / _new_name(max(last_ms, newest + 1))
     with replaced_durably(path, mode=private_mode(folder)) as file:
         file.write(b"".join(lines))
         _write_index(file, hashes, offsets, (), first_ms, last_ms)
@@ -45,12 +45,14 @@ def merge_segments(folder: Path, segments: Sequence[Segment]) -> Path:
     """Write one segment with the records of several neighbours, and leave these for `remove_old_files`."""
     starts = np.cumsum([0, *(len(segment.data) for segment in segments)])
     hashes = np.concatenate([np.frombuffer(segment.hashes, dtype="<u8") for segment in segments])
-    offsets = np.concatenate([
-        np.frombuffer(segment.offsets, dtype="<u8") + np.uint64(start)
-        for segment, start in zip(segments, starts, strict=False)
-    ])
+    offsets = np.concatenate(
+        [
+            np.frombuffer(segment.offsets, dtype="<u8") + np.uint64(start)
+            for segment, start in zip(segments, starts, strict=False)
+        ]
+    )
     first_ms, last_ms = min(each.first_ms for each in segments), max(each.last_ms for each in segments)
-    path = folder / _new_name(int(segments[-1].path.name.partition("-")[0]))
+    path = folder / _new_name(_order_of(segments[-1].path.name))
     with replaced_durably(path, mode=private_mode(folder)) as file:
         for segment in segments:
             for start in range(0, len(segment.data), _CHUNK):
@@ -59,7 +61,7 @@ def merge_segments(folder: Path, segments: Sequence[Segment]) -> Path:
     return path
 
 
-def choose_merge(segments: Sequence[Segment], longest_span_ms: int) -> Sequence[Segment]:
+def choose_merge(segments: Sequence[Segment], longest_span_ms: int, at_once: int = MERGED_AT_ONCE) -> Sequence[Segment]:
     """The neighbours to merge next; empty where there are none.
 
     All together have at least twice the records of the largest, so a record is copied a few times only; they are of a
@@ -67,7 +69,7 @@ def choose_merge(segments: Sequence[Segment], longest_span_ms: int) -> Sequence[
     """
     replaced = {name for segment in segments for name in segment.replaces}
     live = [segment for segment in segments if segment.path.name not in replaced]
-    windows = [live[start : start + MERGED_AT_ONCE] for start in range(len(live) - MERGED_AT_ONCE + 1)]
+    windows = [live[start : start + at_once] for start in range(len(live) - at_once + 1)]
     return min((window for window in windows if _may_merge(window, longest_span_ms)), key=_num_records, default=())
 
 
@@ -106,9 +108,17 @@ def _write_index(
     file.write(FOOTER.pack(MAGIC, len(hashes), hashes_at, len(names), first_ms, last_ms))
 
 
-def _new_name(order_ms: int) -> str:
-    """Names sort by the time of the last answer in them."""
-    return f"{order_ms:013d}-{secrets.token_hex(8)}{SUFFIX}"
+def _new_name(order: int) -> str:
+    """Names sort in the order in which they were written: of two reports about one item the later counts.
+
+    order: as a rule the time of the last answer in ms.
+    """
+    return f"{order:013d}-{secrets.token_hex(8)}{SUFFIX}"
+
+
+def _order_of(name: str) -> int:
+    order = name.partition("-")[0]
+    return int(order) if order.isdecimal() else 0
 
 
 def _num_records(segments: Sequence[Segment]) -> int:

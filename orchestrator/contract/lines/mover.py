@@ -7,8 +7,6 @@ leaves it in both, which look-ups expect. Two movers at a time would only write 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import batched
-from pathlib import Path
 from typing import Any, cast
 
 from orchestrator.contract.lines.archive import AnswerArchive, combined, with_reports
@@ -30,7 +28,7 @@ class MoveBounds:
     keep: int = 20_000
     move_from: int = 30_000
     age_ms: int = 3_600_000
-    most: int = 50_000
+    most: int = 20_000
     most_discharges: int = 10_000
 
 
@@ -48,7 +46,7 @@ class _Answer:
     answered_ms: int
 
     def entry(self) -> tuple[str, bytes]:
-        return self.key, with_reports(self.record, json.loads(self.record), self.discharged, self.delivered)
+        return self.key, with_reports(self.record, self.discharged, self.delivered)
 
 
 class AnswerMover:
@@ -69,9 +67,10 @@ class AnswerMover:
         if not self._store.client.set(key, self._worker, nx=True, px=_KEEPER_MS):
             return 0
         try:
-            seconds, _ = self._store.client.time()
-            moved = self.move(seconds * 1000)
-            self.tidy(seconds * 1000, keep_s)
+            seconds, microseconds = self._store.client.time()
+            now_ms = seconds * 1000 + microseconds // 1000
+            moved = self.move(now_ms)
+            self.tidy(now_ms, keep_s)
             return moved
         finally:
             if self._store.client.get(key) == self._worker.encode():
@@ -133,7 +132,7 @@ class AnswerMover:
         return found
 
     def _has_many_discharges(self) -> bool:
-        return cast(int, self._store.client.hlen(self._store.key("late_discharged"))) >= self._bounds.most_discharges
+        return self._store.client.hlen(self._store.key("late_discharged")) >= self._bounds.most_discharges
 
     def _late_discharges(self) -> dict[str, str]:
         """Where items went whose answers had left the server before that was reported."""
@@ -149,11 +148,13 @@ class AnswerMover:
 
     def _forget(self, answers: Sequence[_Answer], discharges: dict[str, str]) -> int:
         forgotten = 0
-        for some in batched(answers, _SLICE):
+        for start in range(0, len(answers), _SLICE):
+            some = answers[start : start + _SLICE]
             args = [text for each in some for text in (each.key, each.discharged, each.delivered)]
             forgotten += int(self._store.run("forget_answers", args))
-        for pairs in batched(discharges.items(), _SLICE):
-            self._store.run("forget_discharges", [text for pair in pairs for text in pair])
+        pairs = list(discharges.items())
+        for start in range(0, len(pairs), _SLICE):
+            self._store.run("forget_discharges", [text for pair in pairs[start : start + _SLICE] for text in pair])
         return forgotten
 
 
@@ -165,7 +166,7 @@ def find_record(store: LineStore, archive: AnswerArchive, key: str) -> bytes | N
     record, discharged, delivered = store.run("look_up", [key])
     entries = archive.entries(key)
     if record is not None:
-        entries.append(with_reports(record, json.loads(record), _text(discharged), _text(delivered)))
+        entries.append(with_reports(record, _text(discharged), _text(delivered)))
     elif discharged is not None:
         entries.append(_report(key, discharged.decode()))
     return combined(entries)
@@ -175,5 +176,5 @@ def _report(key: str, discharged: str) -> bytes:
     return json.dumps({"key": key, "discharged": discharged}).encode()
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode()
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()

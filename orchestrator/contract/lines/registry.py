@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import redis
 
-from modeling.durable import replace_durably
+from modeling.durable import private_mode, replace_durably
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.settings import Line, LineSettings, check_line_name
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # clients read a line here, and have no pydantic-settings
 LINES_KEY = f"{PREFIX}:lines"  # hash: name -> Line.encode()
 VERSION_KEY = f"{PREFIX}:lines:version"  # rises with every change, so that workers ask for one number
 LINE_FILE = "line.json"
-_PRIVATE = 0o600  # the URL of a line's own server may hold a password
 
 
 class LineRegistry:
@@ -104,13 +103,19 @@ class LineRegistry:
             self._client.incr(VERSION_KEY)
 
     def _write(self, line: Line) -> None:
-        replace_durably(self.folder(line.name) / LINE_FILE, line.encode().encode(), mode=_PRIVATE)
+        folder = self.folder(line.name)  # the URL of a line's own server may hold a password
+        replace_durably(folder / LINE_FILE, line.encode().encode(), mode=private_mode(folder))
         self._enter(line)
 
     def _enter(self, line: Line) -> None:
         self.store(line).enter(line)
         self._client.hset(LINES_KEY, line.name, line.encode())
         self._client.incr(VERSION_KEY)
+
+
+def answers_folder(folder: Path) -> Path:
+    """Where the older answers of a line are, below the line's folder."""
+    return folder / "answers"
 
 
 def read_line(client: redis.Redis, name: str) -> Line | None:

@@ -226,6 +226,11 @@ class LineStore:
         ]  # fmt: skip
         return [bool(stood) for stood in self.run("answer", args)]
 
+    def restore(self, key: str, record: bytes) -> None:
+        """Answer a request with the record that it got before; a client that pushed another image learns `conflict`."""
+        conflict = json.dumps(json.loads(record) | {"reason": "conflict"})
+        self.run("restore_answer", [key, record, conflict])
+
     def report_capacity(self, worker: str, capacity: str, facts: Mapping[str, Any] | None) -> None:
         """Tell what this worker can do: milliseconds per image and lead, of the model and of the smaller one.
 
