@@ -47,7 +47,7 @@ def read_settings_file() -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = tomllib.loads(_content_of(file).decode())
+        values = tomllib.loads(content_of(file, "the settings file", "; name one with --config").decode())
     except (FileNotFoundError, NotADirectoryError) as err:
         if not os.environ.get(CONFIG_VARIABLE):
             return {}
@@ -62,15 +62,21 @@ def read_settings_file() -> dict[str, Any]:
     return values
 
 
-def _content_of(file: Path) -> bytes:
-    """The bytes of a regular file of a sensible length, or of /dev/null; a pipe may never end, nor a device."""
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:  # a pipe without a writer does not block
-        kind = os.fstat(opened.fileno()).st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind) and str(file) != os.devnull:
-            raise UsageError(f"the settings file {str(file)!r} is no regular file; name one with --config")
-        content = opened.read(_MOST_BYTES + 1)
+def content_of(file: Path, what: str, advice: str = "") -> bytes:
+    """The bytes of a regular file of a sensible length, or of /dev/null; a pipe may never end, nor a device.
+
+    Raises OSError, and UsageError, which calls the file `what`.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer does not block
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) and str(file) != os.devnull:
+            raise UsageError(f"{what} {str(file)!r} is no regular file{advice}")
+        with open(descriptor, "rb", closefd=False) as opened:
+            content = opened.read(_MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > _MOST_BYTES:
-        raise UsageError(f"the settings file {str(file)!r} has more than {_MOST_BYTES} bytes: it is none")
+        raise UsageError(f"{what} {str(file)!r} has more than {_MOST_BYTES} bytes: it is none")
     return content
 
 

@@ -77,9 +77,9 @@ def test_a_named_file_that_does_not_exist_is_an_error(monkeypatch):
         get_settings()
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "long"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "long", "folder"])
 def test_a_named_file_that_may_never_end_is_refused_at_once(kind, tmp_path, monkeypatch):
-    named = Path("/dev/zero") if kind == "device" else tmp_path / "named"
+    named = {"device": Path("/dev/zero"), "folder": tmp_path}.get(kind, tmp_path / "named")
     if kind == "pipe":
         os.mkfifo(named)
     elif kind == "long":
