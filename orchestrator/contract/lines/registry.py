@@ -4,11 +4,12 @@
 emptied, and drops from it what the disk has no more.
 """
 
-import re
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,17 +28,14 @@ if TYPE_CHECKING:  # clients read a line here, and have no pydantic-settings
 LINES_KEY = f"{PREFIX}:lines"  # hash: name -> Line.encode()
 VERSION_KEY = f"{PREFIX}:lines:version"  # rises with every change, so that workers ask for one number
 LINE_FILE = "line.json"
+MOST_LINES_SHOWN = 20
 
 
-class LineRegistry:
-    """The lines of one home and its server. Changing one writes the disk, then the server.
+class LinesOnDisk:
+    """The lines of one home, without a server."""
 
-    client: of the main server; it must not decode replies.
-    """
-
-    def __init__(self, settings: "Settings", client: redis.Redis) -> None:
+    def __init__(self, settings: "Settings") -> None:
         self._folder = settings.home / "lines"
-        self._client = client
 
     def folder(self, name: str) -> Path:
         """Where the line's files are: its settings, older answers, kept images."""
@@ -53,54 +51,94 @@ class LineRegistry:
         try:
             return Line.decode(path.read_bytes(), str(path))
         except (FileNotFoundError, NotADirectoryError) as err:
-            known = ", ".join(self.names()) or "none"
-            raise NotFoundError(f"there is no line {name!r}; there are: {known}") from err
+            raise NotFoundError(unknown_line(name, self.names())) from err
+
+
+class LineRegistry(LinesOnDisk):
+    """The lines of one home and its server. Changing one writes the disk, then the server.
+
+    client: of the main server; it must not decode replies.
+    """
+
+    def __init__(self, settings: "Settings", client: redis.Redis) -> None:
+        super().__init__(settings)
+        self._client = client
+        self._own: dict[str, redis.Redis] = {}  # clients of the lines' own servers, by URL
 
     def create(self, line_settings: LineSettings) -> Line:
         """Raises UsageError where the line exists already."""
-        folder = self.folder(line_settings.name)
-        if (folder / LINE_FILE).exists():
-            raise UsageError(f"line {line_settings.name!r} exists; change it with `pigeonhole lines set`")
-        folder.mkdir(parents=True, exist_ok=True)
-        line = Line(line_settings, created_ms=int(time.time() * 1000))
-        self._write(line)
+        with self._locked():
+            if (self.folder(line_settings.name) / LINE_FILE).exists():
+                raise UsageError(f"line {line_settings.name!r} exists; change it with `pigeonhole lines set`")
+            self.folder(line_settings.name).mkdir(exist_ok=True)
+            line = Line(line_settings, created_ms=int(time.time() * 1000))
+            self._write(line)
         return line
 
     def change(self, name: str, changed: Callable[[Line], Line]) -> Line:
         """Apply a change; the map's version rises where what decides a bin has changed."""
-        before = self.get(name)
-        after = changed(before)
-        if _decides(after) != _decides(before):
-            after = replace(after, map_version=before.map_version + 1)
-        self._write(after)
+        self.get(name)
+        with self._locked():
+            before = self.get(name)
+            after = changed(before)
+            if _decides(after) != _decides(before):
+                after = replace(after, map_version=before.map_version + 1)
+            self._write(after)
         return after
 
     def remove(self, name: str) -> None:
         """Remove a line with all that waits, its answers and its kept images."""
-        line = self.get(name)
-        (self.folder(name) / LINE_FILE).unlink()
-        self._client.hdel(LINES_KEY, name)
-        self._client.incr(VERSION_KEY)
-        self.store(line).remove()
-        shutil.rmtree(self.folder(name), ignore_errors=True)
+        self.get(name)
+        with self._locked():
+            line = self.get(name)
+            (self.folder(name) / LINE_FILE).unlink()
+            self._client.hdel(LINES_KEY, name)
+            self._client.incr(VERSION_KEY)
+            self.store(line).remove()
+            shutil.rmtree(self.folder(name), ignore_errors=True)
 
     def store(self, line: Line) -> LineStore:
         """The line on its server: its own, or the main one."""
         own = line.settings.server
-        return LineStore(connect_raw(own) if own else self._client, line.name)
+        if own and own not in self._own:
+            self._own[own] = connect_raw(own)
+        return LineStore(self._own[own] if own else self._client, line.name)
 
     def refill(self) -> None:
-        """Make the server know the lines of the disk, and no other. Cheap where it does."""
-        on_disk = {name: self.get(name) for name in self.names()}
-        known = cast(dict[bytes, bytes], self._client.hgetall(LINES_KEY))
-        for name, line in on_disk.items():
-            if known.get(name.encode()) != line.encode().encode():
-                self._enter(line)
-            elif self.store(line).epoch() is None:
-                self.store(line).enter(line)
-        for gone in set(known) - {name.encode() for name in on_disk}:
+        """Make the server know the lines of the disk, and no other. Cheap where it does.
+
+        Raises the error of a line that cannot be read, after the others.
+        """
+        known = cast(dict[bytes, bytes], self._client.hgetall(LINES_KEY))  # before the disk, which is written first
+        names, errors = self.names(), []
+        for name in names:
+            try:
+                self._refill(name, known.get(name.encode()))
+            except (UsageError, NotFoundError) as err:
+                errors.append(err)
+        for gone in set(known) - {name.encode() for name in names}:
             self._client.hdel(LINES_KEY, gone)
             self._client.incr(VERSION_KEY)
+        if errors:
+            raise errors[0]
+
+    def _refill(self, name: str, known: bytes | None) -> None:
+        line = self.get(name)
+        if known != line.encode().encode():
+            with self._locked():
+                self._enter(self.get(name))
+        elif self.store(line).epoch() is None:
+            self.store(line).enter(line)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lines' lock: a controller may report two bins at once, and neither change may be lost."""
+        import fcntl  # clients, which only read lines here, may run where there is none
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _write(self, line: Line) -> None:
         folder = self.folder(line.name)  # the URL of a line's own server may hold a password
@@ -118,10 +156,26 @@ def answers_folder(folder: Path) -> Path:
     return folder / "answers"
 
 
+def unknown_line(name: str, known: Iterable[str]) -> str:
+    """The message for a line that does not exist."""
+    names = sorted(known)
+    if not names:
+        return f"there is no line {name!r}; none was created yet: `pigeonhole lines create`"
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    more = f" and {len(names) - MOST_LINES_SHOWN} more" if len(names) > MOST_LINES_SHOWN else ""
+    return f"there is no line {name!r}; {hint}there are: {', '.join(names[:MOST_LINES_SHOWN])}{more}"
+
+
 def read_line(client: redis.Redis, name: str) -> Line | None:
     """The line as the server has it, for clients without the home; None where it has none of that name."""
     data = cast("bytes | None", client.hget(LINES_KEY, check_line_name(name)))
     return Line.decode(data, f"line {name}") if data else None
+
+
+def line_names(client: redis.Redis) -> list[str]:
+    """The names of the lines that the server has."""
+    return sorted(name.decode() for name in cast(list[bytes], client.hkeys(LINES_KEY)))
 
 
 def read_lines(client: redis.Redis) -> tuple[int, dict[str, Line]]:
@@ -129,15 +183,6 @@ def read_lines(client: redis.Redis) -> tuple[int, dict[str, Line]]:
     version = int(cast("bytes | None", client.get(VERSION_KEY)) or 0)
     found = cast(dict[bytes, bytes], client.hgetall(LINES_KEY))
     return version, {name.decode(): Line.decode(data, f"line {name.decode()}") for name, data in found.items()}
-
-
-def parse_duration_ms(text: str) -> int:
-    """Milliseconds of `500ms`, `2s`, `5m`, `12h`, `7d`. Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
-    if not match:
-        raise UsageError(f"{text!r} is no duration; write a number with a unit: 500ms, 2s, 5m, 12h or 7d")
-    factors = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-    return round(float(match[1]) * factors[match[2]])
 
 
 def _decides(line: Line) -> tuple[object, ...]:

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, Field
 from modeling.durable import STRICT, Number, decode_json, validated
 from modeling.names import is_text
 from orchestrator.contract.errors import UsageError
+from orchestrator.contract.server_url import parse_url
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 LONGEST_DEADLINE_MS = 3_600_000
-MOST_LABELS_SHOWN = 5
+LONGEST_KEPT_S = 10 * 366 * 86_400
 
 
 def _bin_name(name: str) -> str:
@@ -58,8 +59,8 @@ class LineSettings:
     max_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     max_bytes: Annotated[int, Field(ge=1)] = 256 << 20
     max_image_bytes: Annotated[int, Field(ge=1, le=256 << 20)] = 16 << 20
-    keep_s: Annotated[int, Field(ge=60)] = 7 * 86_400
-    keep_images_s: Annotated[int, Field(ge=0)] = 7 * 86_400
+    keep_s: Annotated[int, Field(ge=60, le=LONGEST_KEPT_S)] = 7 * 86_400
+    keep_images_s: Annotated[int, Field(ge=0, le=LONGEST_KEPT_S)] = 7 * 86_400
     keep_images_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     keep_share: Annotated[Number, Field(ge=0, le=1)] = 0.01
     roots: tuple[str, ...] = ()
@@ -81,6 +82,8 @@ class LineSettings:
         check_line_name(settings.name)
         if any(not Path(root).is_absolute() for root in settings.roots):
             raise UsageError(f"{what}: roots: folders must be absolute, not {list(settings.roots)!r}")
+        if settings.server is not None:
+            parse_url(settings.server)
         return settings
 
     def labels_without_bin(self, labels: Iterable[str]) -> list[str]:

@@ -1,0 +1,89 @@
+"""A line as it runs now: its state, what waits, and the workers that have it open."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from orchestrator.contract.lines.settings import Line
+from orchestrator.contract.lines.store import LineStore
+
+LineState = Literal["opening", "open", "paused"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOfLine:
+    """A worker that has reported for a line within the last hour.
+
+    alive: its last report still counts. facts: what it says of itself (`LineStore.report_capacity`). Known keys:
+    state: `opening` while it loads and warms the model, then `open`; model, degraded: `name@version`; map_version: of
+    the bin map it uses; bound_ms: the longest wait of a push for the device; trouble: why it cannot open the line.
+    """
+
+    worker: str
+    alive: bool
+    ms_per_image: float = 0.0
+    lead_ms: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        return self.alive and self.facts.get("state") == "open"
+
+    @property
+    def trouble(self) -> str | None:
+        return cast("str | None", self.facts.get("trouble"))
+
+
+@dataclass(frozen=True, slots=True)
+class LineStatus:
+    """What the server knows of a line at one moment. num_held: of those that wait, so many are at workers."""
+
+    state: LineState
+    num_waiting: int
+    bytes_waiting: int
+    num_held: int
+    num_answers: int  # on the server; older ones are in files
+    workers: tuple[WorkerOfLine, ...]
+
+    @property
+    def bound_ms(self) -> float | None:
+        """The longest wait of a push for a device, over all open workers; None where none says it."""
+        bounds = [worker.facts.get("bound_ms") for worker in self.workers if worker.is_open]
+        return max((float(bound) for bound in bounds if isinstance(bound, int | float)), default=None)
+
+
+def read_status(store: LineStore, line: Line) -> LineStatus:
+    """Ask the line's server, in one round trip."""
+    with store.client.pipeline(transaction=False) as pipeline:
+        pipeline.time()
+        pipeline.hmget(store.key("line"), "num", "bytes")
+        pipeline.zcard(store.key("leases"))
+        pipeline.hlen(store.key("answers"))
+        pipeline.hgetall(store.key("capacity"))
+        pipeline.hgetall(store.key("workers"))
+        (seconds, microseconds), (num, size), num_held, num_answers, capacity, facts = pipeline.execute()
+    now_ms = seconds * 1000 + microseconds // 1000
+    workers = _workers(capacity, facts, now_ms)
+    return LineStatus(_state(line, workers), int(num or 0), int(size or 0), num_held, num_answers, workers)
+
+
+def _state(line: Line, workers: tuple[WorkerOfLine, ...]) -> LineState:
+    if line.paused:
+        return "paused"
+    return "open" if any(worker.is_open for worker in workers) else "opening"
+
+
+def _workers(capacity: Mapping[bytes, bytes], facts: Mapping[bytes, bytes], now_ms: int) -> tuple[WorkerOfLine, ...]:
+    return tuple(_worker(name, capacity[name], facts.get(name, b"{}"), now_ms) for name in sorted(capacity))
+
+
+def _worker(name: bytes, capacity: bytes, facts: bytes, now_ms: int) -> WorkerOfLine:
+    """What a worker of another release has written must not hide the others."""
+    shown = name.decode(errors="backslashreplace")
+    try:
+        until, ms_per_image, lead_ms = (float(value) for value in capacity.split()[:3])
+        decoded = json.loads(facts)
+    except ValueError:
+        return WorkerOfLine(shown, alive=False, facts={"trouble": "its report cannot be read"})
+    return WorkerOfLine(shown, until > now_ms, ms_per_image, lead_ms, decoded if isinstance(decoded, dict) else {})
