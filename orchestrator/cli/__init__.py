@@ -18,6 +18,7 @@ COMMANDS = {
     "cancel": Entry("jobs:cancel", "Cancel a job."),
     "results": Entry("results:results", "Show, check and filter manifests."),
     "models": Entry("models:models", "Published models: list, show, evaluate, explain, export, ..."),
+    "lines": Entry("lines:lines", "Lines of pushed images: create, show, stats, bins, answer, ..."),
     "worker": Entry("worker:worker", "Start a worker on one device of this machine."),
     "workers": Entry("worker:workers", "Show the workers."),
     "up": Entry("stack:up", "Start the local stack: a server and a worker for each device."),

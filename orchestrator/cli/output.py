@@ -71,6 +71,15 @@ def on_interrupt(job: str) -> Iterator[None]:
         sys.exit(ExitCode.INTERRUPTED)
 
 
+def confirm_removal(question: str) -> None:
+    """Ask for confirmation on the terminal; exit with 1 if the answer is no."""
+    if not sys.stdin.isatty():
+        raise UsageError("standard input is not a terminal, so nothing can be confirmed; remove with --yes")
+    if not click.confirm(printable(question), err=True):
+        print_message("nothing was removed")
+        sys.exit(ExitCode.FAILED)
+
+
 @contextlib.contextmanager
 def cleaned_up_when_terminated() -> Iterator[None]:
     """In this block SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed."""
@@ -91,6 +100,13 @@ def print_json(value: Any) -> None:
     is_utf8 = str(getattr(sys.stdout, "encoding", "utf-8")).lower().replace("-", "") == "utf8"
     with _whole_output():
         click.echo(printable_json(json.dumps(value, ensure_ascii=not is_utf8, indent=2, default=str)))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a document on one line, at once: who reads them gets each as it comes."""
+    is_utf8 = str(getattr(sys.stdout, "encoding", "utf-8")).lower().replace("-", "") == "utf8"
+    with _whole_output():
+        click.echo(printable_json(json.dumps(value, ensure_ascii=not is_utf8, default=str)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from modeling.data.layout import LAYOUTS
+from orchestrator.contract.errors import UsageError
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -43,6 +44,20 @@ class Duration(click.ParamType[float]):
         if not match or not float(match[1]):
             self.fail(f"{value!r} is not a duration above 0, such as 90s, 10m or 1.5h", param, ctx)
         return float(match[1]) * _UNITS_S[match[2]]
+
+
+class Parsed(click.ParamType[Any]):
+    """What a function reads, which raises UsageError for a text that it cannot read."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._read(str(value))
+        except UsageError as err:
+            self.fail(str(err), param, ctx)
 
 
 class LearningRate(click.ParamType[float | str]):

@@ -1,14 +1,18 @@
 """`pigeonhole models alias` and `remove`."""
 
-import sys
-
 import click
 
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_message, print_table, size_text
-from orchestrator.contract.errors import ExitCode, UsageError
+from orchestrator.cli.output import (
+    confirm_removal,
+    json_option,
+    print_json,
+    print_message,
+    print_table,
+    size_text,
+)
+from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
-from orchestrator.contract.shown import printable
 from orchestrator.jobs.removal import check_removable, find_version, remove_version
 
 
@@ -91,18 +95,9 @@ def remove_model(model: str, yes: bool, as_json: bool) -> None:
     size_bytes = version.size_bytes()
     check_removable(settings, version)
     if not yes:
-        _confirm(f"remove {version.ref} ({version.digest[:12]}, {size_text(size_bytes)}) permanently?")
+        confirm_removal(f"remove {version.ref} ({version.digest[:12]}, {size_text(size_bytes)}) permanently?")
     remove_version(settings, version)
     if as_json:
         print_json({"removed": version.ref, "digest": version.digest, "size_bytes": size_bytes})
     else:
         print_message(f"removed {version.ref}, {size_text(size_bytes)}")
-
-
-def _confirm(question: str) -> None:
-    """Ask for confirmation on the terminal; exit with 1 if the answer is no."""
-    if not sys.stdin.isatty():
-        raise UsageError("standard input is not a terminal, so nothing can be confirmed; remove with --yes")
-    if not click.confirm(printable(question), err=True):
-        print_message("nothing was removed")
-        sys.exit(ExitCode.FAILED)

@@ -1,0 +1,21 @@
+"""`pigeonhole lines ...`."""
+
+import click
+
+from orchestrator.cli.lazy import Entry, LazyGroup
+
+COMMANDS = {
+    "list": Entry("lines.show:list_lines", "List the lines, with their state and what waits."),
+    "create": Entry("lines.create:create_line", "Create a line: a model, a deadline, and a bin for each label."),
+    "show": Entry("lines.show:show_line", "Show the state, settings, bins and workers of a line."),
+    "set": Entry("lines.create:set_line", "Change the settings of a line while it runs."),
+    "pause": Entry("lines.change:pause_line", "Let a line refuse pushes until it is resumed."),
+    "resume": Entry("lines.change:resume_line", "End the pause of a line."),
+    "remove": Entry("lines.change:remove_line", "Remove a line with its answers and kept images."),
+    "bins": Entry("lines.change:change_bins", "Show the bins of a line; mark one as full or disabled."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def lines() -> None:
+    """Lines: named streams of pushed images, each answered with a bin before its deadline."""

@@ -1,0 +1,221 @@
+"""`pigeonhole lines` with a real server, and no worker."""
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestrator.cli import main
+from orchestrator.contract.lines.registry import LineRegistry, read_line
+from orchestrator.contract.lines.store import LineStore, Push
+from orchestrator.contract.server import connect_raw
+from orchestrator.contract.settings import Settings, get_settings
+from tests.support.published_models import publish_model
+from tests.support.server import running_server
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, server):
+    """A home with a model, and an empty server."""
+    publish_model(tmp_path / "home" / "models", "digits")
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", server.url)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def client(server):
+    client = connect_raw(server.url)
+    yield client
+    client.close()
+
+
+def run(*arguments: str, code: int = 0, given: str | None = None) -> Result:
+    """Run `pigeonhole lines ...` in this process; a traceback or another exit code fails the test."""
+    get_settings.cache_clear()
+    result = CliRunner().invoke(main, ["lines", *arguments], prog_name="pigeonhole", input=given)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.stderr
+    return result
+
+
+def create(*more: str) -> Result:
+    bins = [word for digit in range(10) for word in ("--bin", f"{digit}={digit}a,{digit}b")]
+    return run("create", "post", "--model", "digits", "--fallback", "F", "--review", "R", *bins, *more)
+
+
+def shown(*arguments: str) -> dict:
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+def test_a_line_is_created_shown_changed_and_removed(home, client):
+    created = create("--deadline", "300ms")
+    assert created.stderr.splitlines() == [
+        "warning: digits@1 has no calibration: it accepts every image, and no item goes to the review bin",
+        "line post: created",
+    ]
+    assert (
+        "error: line 'post' exists; change it with `pigeonhole lines set`"
+        in run("create", "post", "--model", "digits", "--fallback", "F", "--review", "R", code=2).stderr
+    )
+
+    changed = run("set", "post", "--deadline", "200ms", "--bin", "0=x", "--remove-bin", "9")
+    assert changed.stderr.splitlines()[-1] == "line post: deadline_ms: 300 -> 200; 0: 0a,0b -> x; 9: 9a,9b -> no bin"
+    facts = shown("show", "post")
+    assert (facts["state"], facts["map_version"], facts["model_version"]) == ("opening", 2, "digits@1")
+    assert facts["settings"]["bins"]["0"] == ["x"]
+    assert read_line(client, "post").settings.deadline_ms == 200
+    assert "opening: no worker has it" in run("show", "post").stdout
+
+    assert "nothing can be confirmed; remove with --yes" in run("remove", "post", code=2).stderr
+    assert shown("remove", "post", "--yes") == {"removed": "post", "num_answers": 0, "num_waiting": 0}
+    assert read_line(client, "post") is None
+    assert client.keys("*:line:post*") == []
+    assert not (home / "lines" / "post").exists()
+    assert "there is no line 'post'" in run("show", "post", code=4).stderr
+
+
+def test_a_paused_line_refuses_and_a_resumed_one_takes(home, client):
+    create()
+    push = Push("1/a", "00", 500, 1, "ask")
+
+    assert run("pause", "post").stderr == "line post is paused\n"
+    paused = LineStore(client, "post").admit([push], "c")[0].verdict
+    assert shown("show", "post")["state"] == "paused"
+    assert run("resume", "post").stderr == "line post is not paused\n"
+    assert run("resume", "post").stderr == "line post is not paused already\n"
+
+    assert (paused, LineStore(client, "post").admit([push], "c")[0].verdict) == ("paused", "welcome")
+
+
+def test_bins_are_full_disabled_and_enabled_again(home, client):
+    create()
+
+    assert run("bins", "post", "full", "3a").stderr == "line post: bin 3a is full\n"
+    told = run("bins", "post", "disable", "3a", "3b").stderr
+    assert told.splitlines() == [
+        "line post: bin 3a is full and disabled, bin 3b is disabled",
+        "warning: no bin is left for the label '3': items go to the fallback bin with the reason `bin_full`",
+    ]
+    assert read_line(client, "post").closed == {"3a", "3b"}
+    run("set", "post", "--bin", "3=3b")
+    assert (read_line(client, "post").full, read_line(client, "post").disabled) == ((), ("3b",))
+    states = shown("bins", "post", "enable", "3b")
+    assert (states["bins"]["3b"], states["map_version"]) == ("open", 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["bins", "post", "full", "33b"], 2, "line 'post' has no bin '33b'; did you mean '3b'? there are 0a, 0b, 1a,"),
+        (["bins", "post", "full", "F"], 2, "bin 'F' is the fallback or review bin of line 'post': it must take items"),
+        (["bins", "pots", "full", "3a"], 4, "there is no line 'pots'; did you mean 'post'? there are: post"),
+        (["pause", "pots"], 4, "there is no line 'pots'"),
+        (["remove", "pots", "--yes"], 4, "there is no line 'pots'"),
+        (["set", "pots", "--deadline", "1s"], 4, "there is no line 'pots'"),
+        (["set", "post", "--remove-bin", "ten"], 2, "--remove-bin 'ten': the map has no such label"),
+        (["set", "post", "--bin", "ten=3"], 2, "digits@1 has no label 'ten'"),
+        (["set", "post", "--model", "letters"], 4, "no model 'letters'"),
+        (["show", "pots"], 4, "there is no line 'pots'"),
+    ],
+)
+def test_a_mistake_changes_nothing(home, client, arguments, code, told):
+    create()
+    before = read_line(client, "post")
+
+    result = run(*arguments, code=code)
+
+    assert told in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert read_line(client, "post") == before
+
+
+def test_a_file_replaces_the_map_and_options_count_before_it(home, client, tmp_path):
+    file = tmp_path / "line.toml"
+    file.write_text('name = "post"\ndeadline = "300ms"\nkeep = "2d"\n[bins]\n0 = ["1", "2"]\n')
+    run("create", "--model", "digits", "--fallback", "F", "--review", "R", "--keep", "1d", "--file", str(file))
+    assert read_line(client, "post").settings.keep_s == 86_400
+
+    file.write_text('[bins]\n1 = "3"\n')
+    run("set", "post", "--file", str(file), "--degraded", "digits", "--root", str(tmp_path))
+
+    settings = read_line(client, "post").settings
+    assert (settings.bins, settings.deadline_ms, settings.degraded) == ({"1": ("3",)}, 300, "digits")
+    assert settings.roots == (str(tmp_path),)
+    run("set", "post", "--no-degraded", "--no-roots")
+    assert (read_line(client, "post").settings.degraded, read_line(client, "post").settings.roots) == (None, ())
+    file.write_text('server = "redis://elsewhere"\n')
+    assert "the server of a line cannot be changed" in run("set", "post", "--file", str(file), code=2).stderr
+
+
+def test_labels_of_a_model_to_come_are_kept_where_that_is_asked_for(home, client):
+    told = create("--bin", "ten=3", "--allow-unknown-labels").stderr
+
+    assert "warning: digits@1 has no label 'ten'; the map keeps it" in told
+    assert read_line(client, "post").settings.bins["ten"] == ("3",)
+
+
+def test_show_tells_of_workers_and_of_what_waits(home, client):
+    create()
+    store = LineStore(client, "post")
+    store.admit([Push("1/a", "00", 60_000, 3, "image", b"abc"), Push("1/b", "00", 60_000, 3, "image", b"abc")], "c")
+    store.report_capacity("w1", "4.0 10.0 0 0", {"state": "open", "model": "digits@1", "bound_ms": 12.5})
+    store.report_capacity("w2", "0 0 0 0", {"state": "opening", "trouble": "digits@1 needs 9 GB"})
+    client.hset(store.key("capacity"), "w3", "nonsense")
+    store.take("w1", 1, 1_000, 1 << 20)
+
+    facts, told = shown("show", "post"), run("show", "post").stdout
+
+    assert (facts["state"], facts["num_waiting"], facts["bytes_waiting"], facts["num_held"]) == ("open", 2, 6, 1)
+    assert (facts["bound_ms"], [worker["worker"] for worker in facts["workers"]]) == (12.5, ["w1", "w2", "w3"])
+    assert "waiting        2 of 1,000 requests, 6 B of 268.4 MB; workers hold 1\n" in told
+    assert "device         free for a push after at most 12 ms\n" in told
+    assert "worker         w1: open, digits@1, 4.0 ms an image, an answer after 10 ms\n" in told
+    assert "worker         w2: opening; digits@1 needs 9 GB\n" in told
+    assert "worker         w3: gone; its report cannot be read\n" in told
+
+
+def test_a_line_may_have_a_server_of_its_own(home, client):
+    with running_server() as own:
+        create("--server", own.url)
+
+        assert LineStore(connect_raw(own.url), "post").epoch() is not None
+        assert LineStore(client, "post").epoch() is None
+        assert shown("show", "post")["state"] == "opening"
+        own.kill()
+        gone = run("show", "post", "--json")
+        assert json.loads(gone.stdout)["state"] == "unknown"
+        assert "line post: no server answers at unix://" in gone.stderr
+        assert (
+            "no server answers at unix://"
+            in run(
+                "create", "two", "--model", "digits", "--fallback", "F", "--review", "R", "--server", own.url, code=69
+            ).stderr
+        )
+        assert not (home / "lines" / "two").exists()
+
+
+def test_a_machine_without_the_home_sees_the_lines_of_the_server(home, client, tmp_path, monkeypatch):
+    create()
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "elsewhere"))
+
+    assert [facts["line"] for facts in json.loads(run("list", "--json").stdout)] == ["post"]
+    assert shown("show", "post")["model_version"] is None
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_line_that_cannot_be_read_keeps_no_other_from_an_emptied_server(home, client):
+    create()
+    registry = LineRegistry(Settings(home=home), client)
+    (home / "lines" / "broken").mkdir()
+    (home / "lines" / "broken" / "line.json").write_text("{")
+    client.flushall()
+
+    with pytest.raises(Exception, match="not JSON"):
+        registry.refill()
+
+    assert read_line(client, "post") == registry.get("post")
+    assert LineStore(client, "post").epoch() is not None
