@@ -1,0 +1,191 @@
+"""Clients of a line: they push images and return the bin, with its reason, by the deadline."""
+
+import asyncio
+import os
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+from orchestrator.contract.lines.answers import Answer
+from orchestrator.contract.lines.settings import Line
+from orchestrator.lines.core import Core
+from orchestrator.lines.request import Image, PushOptions
+
+
+class LineClient:
+    """Pushes images to a line.
+
+    line: its name. url: of the server; default: PIGEONHOLE_SERVER_URL, else as the settings have it. deadline: in
+    seconds, of pushes that name none; default: the line's. fallback: the bin of what cannot be decided as long as no
+    server has said what the line's fallback bin is. With both, every push gets an answer, whether there is a server or
+    not; without, pushes raise UnavailableError until the line has been seen once.
+
+    Safe to share between threads. It has three threads of its own, so make it after a fork, not before; they do not
+    keep a program from ending.
+    """
+
+    def __init__(
+        self, line: str, url: str | None = None, *, deadline: float | None = None, fallback: str | None = None
+    ) -> None:
+        self._core = Core(line, url, deadline, fallback)
+        weakref.finalize(self, self._core.stop).atexit = False
+
+    @property
+    def line(self) -> Line | None:
+        """The line as it was seen last; None before the server has said anything."""
+        return self._core.pushes.line
+
+    def push(
+        self,
+        image: Image,
+        item: str,
+        pass_: int = 1,
+        *,
+        deadline: float | None = None,
+        triggered_at: float | None = None,
+        by_path: bool = False,
+    ) -> Answer:
+        """Push an image and wait for its answer: at the latest 20 ms after the deadline.
+
+        image: its bytes, or the path of a file that is read here. item: 1 to 1000 bytes of text. pass_: rises each time
+        the same item comes by; an item and pass pushed again gets the answer that it has. deadline: in seconds from the
+        push, or from `triggered_at`, a time.time() of this machine. by_path: only the path travels, with its size and
+        mtime; it lies under a root of the line, and workers read the file.
+
+        An image that is missing, empty, too large or unreadable gets the fallback bin with `unreadable`.
+
+        Raises ValueError or TypeError for other arguments that cannot be used, NotFoundError where the server does not
+        know the line, and UnavailableError where there is nothing to decide with.
+        """
+        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path)).result()
+
+    def submit(
+        self,
+        image: Image,
+        item: str,
+        pass_: int = 1,
+        *,
+        deadline: float | None = None,
+        triggered_at: float | None = None,
+        by_path: bool = False,
+    ) -> "Future[Answer]":
+        """Push an image, as `push` does, without waiting. The future cannot be cancelled."""
+        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path))
+
+    def push_many(
+        self,
+        images: Iterable[tuple[Image, str]],
+        pass_: int = 1,
+        *,
+        deadline: float | None = None,
+        by_path: bool = False,
+    ) -> list[Answer]:
+        """Push many images at once, each with its item; their answers in the order given."""
+        futures = [self.submit(image, item, pass_, deadline=deadline, by_path=by_path) for image, item in images]
+        return [future.result() for future in futures]
+
+    def discharged(self, item: str, pass_: int, bin: str) -> None:
+        """Report where an item really went. Returns at once; the report is kept until the server has it."""
+        self._core.discharged(item, pass_, bin)
+
+    def answer(self, item: str, pass_: int = 1) -> Answer | None:
+        """Look up the answer of an item on the server; None where it has none (yet).
+
+        Raises UnavailableError where no server answers.
+        """
+        return self._core.answer(item, pass_)
+
+    def close(self) -> None:
+        """Wait until all pushes have their answer, then end the client's threads."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncLineClient:
+    """The same for asyncio: see `LineClient`. One event loop uses it."""
+
+    def __init__(
+        self, line: str, url: str | None = None, *, deadline: float | None = None, fallback: str | None = None
+    ) -> None:
+        self._client = LineClient(line, url, deadline=deadline, fallback=fallback)
+
+    @property
+    def line(self) -> Line | None:
+        """The line as it was seen last; None before the server has said anything."""
+        return self._client.line
+
+    async def push(
+        self,
+        image: Image,
+        item: str,
+        pass_: int = 1,
+        *,
+        deadline: float | None = None,
+        triggered_at: float | None = None,
+        by_path: bool = False,
+    ) -> Answer:
+        """Push an image and await its answer: see `LineClient.push`. A cancelled task has pushed it."""
+        future = await self.submit(
+            image, item, pass_, deadline=deadline, triggered_at=triggered_at, by_path=by_path
+        )  # fmt: skip
+        return await future
+
+    async def submit(
+        self,
+        image: Image,
+        item: str,
+        pass_: int = 1,
+        *,
+        deadline: float | None = None,
+        triggered_at: float | None = None,
+        by_path: bool = False,
+    ) -> "asyncio.Future[Answer]":
+        """Push an image; the future has the answer. A file is read in another thread."""
+        options = PushOptions(deadline, triggered_at, by_path)
+        submit = self._client._core.submit
+        if isinstance(image, str | os.PathLike):
+            future = await asyncio.to_thread(submit, image, item, pass_, options)
+        else:
+            future = submit(image, item, pass_, options)
+        return asyncio.wrap_future(future)
+
+    async def push_many(
+        self,
+        images: Iterable[tuple[Image, str]],
+        pass_: int = 1,
+        *,
+        deadline: float | None = None,
+        by_path: bool = False,
+    ) -> list[Answer]:
+        """Push many images at once, each with its item; their answers in the order given."""
+        futures = [await self.submit(image, item, pass_, deadline=deadline, by_path=by_path) for image, item in images]
+        return list(await asyncio.gather(*futures))
+
+    async def discharged(self, item: str, pass_: int, bin: str) -> None:
+        """Report where an item really went: see `LineClient.discharged`."""
+        self._client.discharged(item, pass_, bin)
+
+    async def answer(self, item: str, pass_: int = 1) -> Answer | None:
+        """Look up the answer of an item on the server: see `LineClient.answer`."""
+        return await asyncio.to_thread(self._client.answer, item, pass_)
+
+    async def close(self) -> None:
+        """Wait until all pushes have their answer, then end the client's threads."""
+        await asyncio.to_thread(self._client.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

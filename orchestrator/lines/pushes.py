@@ -1,0 +1,184 @@
+"""The pushes of one client that await their decision, and the decisions that it made alone.
+
+Each push is decided once: by the record of the server, or alone. Shared by the client's threads.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import PurePath
+
+from orchestrator.contract.errors import MessageError, PigeonholeError
+from orchestrator.contract.lines.answers import Answer, Cause, Reason, Verdict, decode_record, encode_facts
+from orchestrator.contract.lines.settings import Line
+from orchestrator.contract.lines.store import Decided
+from orchestrator.lines.request import PushRequest
+
+MOST_HELD_BYTES = 256 << 20  # images that await their answer; more are refused as a busy line does
+MOST_HELD = 100_000
+MOST_ALONE = 100_000  # decisions to report; of more, the oldest are not reported
+
+
+class Pushes:
+    """What awaits its decision, by key; several pushes of one item and pass get one record."""
+
+    def __init__(self, deadline_s: float | None, fallback: str | None) -> None:
+        self.line: Line | None = None
+        self.alone: deque[Decided] = deque(maxlen=MOST_ALONE)
+        self._deadline_s = deadline_s
+        self._fallback = fallback
+        self._lock = threading.Lock()
+        self._decided = threading.Condition(self._lock)
+        self._by_key: dict[str, list[PushRequest]] = {}
+        self._num_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def add(self, request: PushRequest) -> bool:
+        """Take a push; whether it is the first of its item and pass, and so must be sent.
+
+        Raises ValueError for a path outside of the line's roots.
+        """
+        self._examine(request)
+        with self._lock:
+            if self._num_bytes + len(request.payload) > MOST_HELD_BYTES or len(self._by_key) >= MOST_HELD:
+                request.refuse("busy", "this client holds as many images as it may")
+            request.due = self._due(request)
+            same = self._by_key.setdefault(request.key, [])
+            if same:
+                request.payload = b""
+            same.append(request)
+            self._num_bytes += len(request.payload)
+            return len(same) == 1
+
+    def saw(self, line: Line) -> list[PushRequest]:
+        """The line as it is now. Returns pushes whose deadline is known by that."""
+        first, self.line = self.line is None, line
+        if not first:
+            return []
+        known = []
+        for request in self.waiting():
+            try:
+                self._examine(request)
+            except ValueError as err:
+                self.fail([request], err)
+                continue
+            request.due = self._due(request)
+            known.append(request)
+        return known
+
+    def waiting(self) -> list[PushRequest]:
+        """All pushes without a decision."""
+        with self._lock:
+            return [request for same in self._by_key.values() for request in same]
+
+    def first(self, key: str) -> PushRequest | None:
+        """The push of a key that was sent."""
+        same = self._by_key.get(key)
+        return same[0] if same else None
+
+    def verdict(self, request: PushRequest, *, reachable: bool) -> Decided:
+        """What the client says of a push itself: where the server is away, or never had it."""
+        reason: Reason = request.reason or ("late" if reachable else "no_server")
+        cause: Cause | None = "server" if request.reason is None else "paused" if reason == "paused" else None
+        rest = encode_facts(error=request.error)
+        return Decided(request.key, Verdict(self._fallback_bin(), reason, cause), request.digest, rest)
+
+    def resolve(self, key: str, record: bytes) -> None:
+        """The server's answer."""
+        same = self._remove(key)
+        if not same:
+            return
+        try:
+            answer = decode_record(record)
+        except MessageError as err:
+            answer = self._alone(same[0], self.verdict(same[0], reachable=False), error=str(err))
+        now = time.monotonic()
+        for request in same:
+            request.future.set_result(_for(request, answer, record, now))
+
+    def decide_alone(self, request: PushRequest) -> None:
+        """The deadline is over, and no server says a word."""
+        decided = self.verdict(request, reachable=False)
+        same = self._remove(request.key)
+        if not same:
+            return
+        self.alone.append(decided)
+        now = time.monotonic()
+        answer = self._alone(request, decided)
+        for each in same:
+            reason = answer.reason if each.digest == request.digest else "conflict"
+            each.future.set_result(replace(answer, reason=reason, ms=_ms(each, now)))
+
+    def fail(self, requests: Iterable[PushRequest], err: PigeonholeError | ValueError) -> None:
+        """End pushes with an error: there is nothing to decide with, or the line does not exist."""
+        for request in requests:
+            for each in self._remove(request.key):
+                each.future.set_exception(err)
+
+    def wait_until_empty(self) -> None:
+        """Wait until all are decided."""
+        with self._lock:
+            self._decided.wait_for(lambda: not self._by_key)
+
+    def _remove(self, key: str) -> list[PushRequest]:
+        with self._lock:
+            same = self._by_key.pop(key, [])
+            for request in same:
+                self._num_bytes -= len(request.payload)
+                request.payload = b""
+            if not self._by_key:
+                self._decided.notify_all()
+        return same
+
+    def _fallback_bin(self) -> str:
+        return self.line.settings.fallback if self.line else self._fallback or ""
+
+    def _due(self, request: PushRequest) -> float | None:
+        """When a decision must be there; None as long as no deadline is known."""
+        deadline_s = request.deadline_s or self._deadline_s
+        if deadline_s is None and self.line:
+            deadline_s = self.line.settings.deadline_ms / 1000
+        if deadline_s is not None and request.age_s >= deadline_s:
+            request.refuse("late", "the deadline, which counts from the trigger, was over before the push")
+        if request.unsendable and (self.line or self._fallback is not None):
+            return request.called
+        if deadline_s is None:
+            return None
+        return request.called + deadline_s - (0.0 if request.unsendable else request.age_s)
+
+    def _examine(self, request: PushRequest) -> None:
+        """What the line's settings say of a push before it is sent."""
+        if self.line is None:
+            return
+        settings = self.line.settings
+        if request.path is not None and not any(PurePath(request.path).is_relative_to(root) for root in settings.roots):
+            raise ValueError(f"{request.path} lies under no root of line {settings.name!r}: {list(settings.roots)!r}")
+        if request.size > settings.max_image_bytes and not request.unsendable:
+            request.refuse("unreadable", too_large(request.size, settings.max_image_bytes))
+
+    def _alone(self, request: PushRequest, decided: Decided, *, error: str | None = None) -> Answer:
+        verdict = decided.verdict
+        version = self.line.map_version if self.line else 0
+        return Answer(
+            request.item, request.pass_, verdict.bin, verdict.reason, verdict.cause, map_version=version,
+            error=error or request.error,
+        )  # fmt: skip
+
+
+def too_large(size: int, limit: int) -> str:
+    """What is said of an image above the line's limit."""
+    return f"the image has {size} bytes; the line takes {limit} at most"
+
+
+def _for(request: PushRequest, answer: Answer, record: bytes, now: float) -> Answer:
+    """The answer as one push of its item gets it."""
+    other = request.conflict or (request.digest.encode() not in record and b'"digest":""' not in record)
+    return replace(answer, reason="conflict" if other else answer.reason, ms=_ms(request, now))
+
+
+def _ms(request: PushRequest, now: float) -> float:
+    return round((now - request.called) * 1000, 3)

@@ -1,0 +1,92 @@
+"""The thread that sees to it that every push is decided by its deadline, whatever the server does."""
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+from orchestrator.contract.lines.store import LineStore
+from orchestrator.lines.line_server import SERVER_FAULTS, LineServer
+from orchestrator.lines.pushes import Pushes
+from orchestrator.lines.request import PushRequest
+
+SETTLE_TIMEOUT_S = 0.012  # of each step; a decision is there 20 ms after the deadline, also where the server is frozen
+MOST_AT_ONCE = 100
+MOST_LATE_S = 0.015  # what is so late is not asked for behind others
+
+
+class Timer:
+    """A heap of deadlines. At a deadline the server's record decides; where it says nothing in time, the client."""
+
+    def __init__(self, pushes: Pushes, server: LineServer) -> None:
+        self._pushes = pushes
+        self._server = server
+        self._store: LineStore | None = None
+        self._heap: list[tuple[float, int, PushRequest]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self.on_alone: Callable[[], None] = lambda: None  # called when the client has decided alone
+        self.thread = threading.Thread(target=self._run, name="line-timer", daemon=True)
+
+    def add(self, request: PushRequest) -> None:
+        """See to a push from now on; its deadline is known."""
+        assert request.due is not None
+        with self._changed:
+            heapq.heappush(self._heap, (request.due, next(self._numbers), request))
+            if self._heap[0][2] is request:
+                self._changed.notify()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while due := self._wait():
+            self._decide(due)
+
+    def _wait(self) -> list[PushRequest]:
+        """Wait for the next deadline; the pushes that have reached theirs, and none at the end."""
+        with self._changed:
+            while not self._stopping:
+                now = time.monotonic()
+                if due := self._pop(now):
+                    return due
+                self._changed.wait(self._heap[0][0] - now if self._heap else None)
+        return []
+
+    def _pop(self, now: float) -> list[PushRequest]:
+        due: dict[str, PushRequest] = {}
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].future.done()):
+            request = heapq.heappop(self._heap)[2]
+            if not request.future.done():
+                due.setdefault(request.key, request)
+        return list(due.values())
+
+    def _decide(self, due: list[PushRequest]) -> None:
+        asked_at = time.monotonic()
+        for begin in range(0, len(due), MOST_AT_ONCE):
+            some = due[begin : begin + MOST_AT_ONCE]
+            in_time = begin == 0 or time.monotonic() - asked_at < MOST_LATE_S
+            if not in_time or self._server.health.known_dead or not self._settle(some):
+                for request in some:
+                    self._pushes.decide_alone(request)
+                self.on_alone()
+
+    def _settle(self, due: list[PushRequest]) -> bool:
+        """Let the server decide; whether it did."""
+        if self._pushes.line is None:
+            return False
+        try:
+            if self._store is None:
+                self._store = self._server.open(SETTLE_TIMEOUT_S)
+            records = self._store.settle([self._pushes.verdict(request, reachable=True) for request in due])
+        except SERVER_FAULTS:
+            self._server.health.failed()
+            return False
+        self._server.health.answered()
+        for request, record in zip(due, records, strict=False):  # none where the server was emptied
+            self._pushes.resolve(request.key, record)
+        return bool(records)
