@@ -21,6 +21,7 @@ from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import SafeFormatter
 from workers.context import ModelCache, WorkerContext
+from workers.lines.start import start_lines, stop_lines
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class WorkerFacts:
     device: str
     drain_flag: PathText  # of a file that the parent creates when the worker must stop
     log_level: str
+    lines: str = "all"  # `LineChoice`
 
     __pydantic_config__ = STRICT
 
@@ -88,7 +90,14 @@ def _warm_up(**_: Any) -> None:
     import modeling.inference.classifier  # noqa: F401
 
     _report_activity(worker_context(), "idle")
+    start_lines(worker_context(), WorkerFacts.from_environment().lines)
     logger.info("ready")
+
+
+@signals.worker_process_shutdown.connect
+def _leave(**_: Any) -> None:
+    """Answer or hand back what lines hold before this process ends."""
+    stop_lines()
 
 
 def configure_logging(level: str) -> None:

@@ -37,6 +37,8 @@ from orchestrator.contract.shown import printable, without_logins
 from workers import ack_patch
 from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
 from workers.devices import Device, take_device
+from workers.lines.choice import LineChoice
+from workers.lines.sweeping import LineSweeper
 from workers.sweep import sweep
 
 logger = logging.getLogger(__name__)
@@ -45,12 +47,14 @@ logger = logging.getLogger(__name__)
 @click.command(help="Start a worker; `pigeonhole worker --help` says more.")
 @click.option("--queues", default=",".join(ALL_QUEUES))
 @click.option("--device", "wanted", default="auto")
+@click.option("--lines", default="all")
 @click.option("--log-level", default="INFO")
-def main(queues: str, wanted: str, log_level: str) -> None:
+def main(queues: str, wanted: str, lines: str, log_level: str) -> None:
     """Run one worker until a signal stops it."""
     configure_logging(log_level)
     try:
-        run_worker(_parse_queues(queues), take_device(wanted), log_level)
+        LineChoice.parse(lines)
+        run_worker(_parse_queues(queues), take_device(wanted), lines, log_level)
     except PigeonholeError as err:
         click.echo(f"error: {printable(without_logins(str(err)))}", err=True)
         sys.exit(err.exit_code)
@@ -62,8 +66,8 @@ def main(queues: str, wanted: str, log_level: str) -> None:
         sys.exit(ExitCode.FAILED)
 
 
-def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
-    """Hold `device` and take doorbells from `queues` until a signal stops the worker."""
+def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: str) -> None:
+    """Hold `device`, take doorbells from `queues` and serve `lines` until a signal stops the worker."""
     settings = get_settings()
     url = settings.require_server_url()
     ledger = Ledger(connect(url))
@@ -73,7 +77,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
     run_folder = Path(tempfile.mkdtemp(prefix="pigeonhole-worker-"))
     worker = f"{socket.gethostname()}-{device.name.replace(':', '').replace(',', '-')}-{os.getpid()}"
     worker += f"-{secrets.token_hex(3)}"  # containers may share host names and pids
-    facts = WorkerFacts(worker=worker, device=device.torch_name, drain_flag=run_folder / "drain", log_level=log_level)
+    facts = WorkerFacts(worker, device.torch_name, run_folder / "drain", log_level, lines)
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
@@ -96,7 +100,7 @@ def run_worker(queues: tuple[str, ...], device: Device, log_level: str) -> None:
 
 
 class MaintenanceThreads:
-    """The worker's heartbeat and its sweep, each in its own thread: restoring a large job may take long."""
+    """The worker's heartbeat and its sweeps, each in its own thread: restoring a large job may take long."""
 
     def __init__(
         self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str, home: str
@@ -117,16 +121,19 @@ class MaintenanceThreads:
             PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", immediately=True),
             PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", immediately=True),
         )
+        self._lines = LineSweeper(get_settings())
 
     def start(self) -> None:
-        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`."""
+        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`; sweep lines at every deadline."""
         for thread in self._threads:
             thread.start()
+        self._lines.start()
 
     def stop(self) -> None:
         """Stop the threads and remove the worker from the live workers."""
         for thread in self._threads:
             thread.stop(wait_s=HEARTBEAT_S)
+        self._lines.stop(wait_s=HEARTBEAT_S)
         try:
             self._ledger.live_workers.remove(self._worker)
         except SERVER_ERRORS as err:

@@ -24,10 +24,16 @@ from orchestrator.stack.process import SAFE_PATH
     help="auto (a free GPU, else the CPU), cpu, cuda:N, or cuda:N,M: GPUs that train together.",
 )
 @click.option(
+    "--lines",
+    default="all",
+    show_default=True,
+    help="Lines of pushed images to serve: all, none, or names, comma-separated.",
+)
+@click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True,
     help="Lowest level of the log lines on standard error.",
 )  # fmt: skip
-def worker(queues: str, device: str, log_level: str) -> None:
+def worker(queues: str, device: str, lines: str, log_level: str) -> None:
     """Start a worker on this machine; it runs until a signal stops it.
 
     It holds one device. On a machine with several GPUs start one for each GPU: with `auto` each takes a free one.
@@ -37,9 +43,9 @@ def worker(queues: str, device: str, log_level: str) -> None:
     Examples:
       pigeonhole worker
       PIGEONHOLE_SERVER_URL=redis://:secret@queue:6379/0 pigeonhole worker --device cuda:1
-      pigeonhole worker --queues classify
+      pigeonhole worker --queues classify --lines none
     """
-    command = ["-m", "workers", "--queues", queues, "--device", device, "--log-level", log_level]
+    command = ["-m", "workers", "--queues", queues, "--device", device, "--lines", lines, "--log-level", log_level]
     if not present_folder_exists():
         os.chdir("/")  # libraries of the worker need one
     sys.stdout.flush()

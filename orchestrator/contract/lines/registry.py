@@ -5,10 +5,11 @@ emptied, and drops from it what the disk has no more.
 """
 
 import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,6 +25,8 @@ from orchestrator.contract.server import connect_raw
 
 if TYPE_CHECKING:  # clients read a line here, and have no pydantic-settings
     from orchestrator.contract.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LINES_KEY = f"{PREFIX}:lines"  # hash: name -> Line.encode()
 VERSION_KEY = f"{PREFIX}:lines:version"  # rises with every change, so that workers ask for one number
@@ -52,6 +55,14 @@ class LinesOnDisk:
             return Line.decode(path.read_bytes(), str(path))
         except (FileNotFoundError, NotADirectoryError) as err:
             raise NotFoundError(unknown_line(name, self.names())) from err
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """The lines on the disk by name, and why others cannot be read."""
+
+    lines: dict[str, Line]
+    troubles: dict[str, str]
 
 
 class LineRegistry(LinesOnDisk):
@@ -104,31 +115,36 @@ class LineRegistry(LinesOnDisk):
             self._own[own] = connect_raw(own)
         return LineStore(self._own[own] if own else self._client, line.name)
 
-    def refill(self) -> None:
-        """Make the server know the lines of the disk, and no other. Cheap where it does.
+    def refill(self) -> "Refill":
+        """Make the main server know the lines of the disk, and no other. Cheap where it does.
 
-        Raises the error of a line that cannot be read, after the others.
+        A file that cannot be read changes nothing for its line. Servers of lines' own are left to those who sweep
+        them: each may be away.
         """
         known = cast(dict[bytes, bytes], self._client.hgetall(LINES_KEY))  # before the disk, which is written first
-        names, errors = self.names(), []
-        for name in names:
+        refill = Refill({}, {})
+        for name in self.names():
             try:
-                self._refill(name, known.get(name.encode()))
-            except (UsageError, NotFoundError) as err:
-                errors.append(err)
-        for gone in set(known) - {name.encode() for name in names}:
-            self._client.hdel(LINES_KEY, gone)
-            self._client.incr(VERSION_KEY)
-        if errors:
-            raise errors[0]
+                refill.lines[name] = self._refill(name, known.get(name.encode()))
+            except NotFoundError:
+                continue  # removed just now
+            except (UsageError, OSError) as err:
+                refill.troubles[name] = str(err)
+        if self._folder.is_dir():  # else the home may not be mounted
+            for gone in set(known) - {name.encode() for name in self.names()}:
+                self._client.hdel(LINES_KEY, gone)
+                self._client.incr(VERSION_KEY)
+        return refill
 
-    def _refill(self, name: str, known: bytes | None) -> None:
+    def _refill(self, name: str, known: bytes | None) -> Line:
         line = self.get(name)
         if known != line.encode().encode():
             with self._locked():
-                self._enter(self.get(name))
-        elif self.store(line).epoch() is None:
+                line = self.get(name)
+                self._enter_main(line)
+        elif line.settings.server is None and self.store(line).epoch() is None:
             self.store(line).enter(line)
+        return line
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -146,7 +162,14 @@ class LineRegistry(LinesOnDisk):
         self._enter(line)
 
     def _enter(self, line: Line) -> None:
-        self.store(line).enter(line)
+        if line.settings.server is not None:
+            self.store(line).enter(line)
+        self._enter_main(line)
+
+    def _enter_main(self, line: Line) -> None:
+        """Enter a line into the main server, for workers and clients; what its own server has is not touched."""
+        if line.settings.server is None:
+            self.store(line).enter(line)
         self._client.hset(LINES_KEY, line.name, line.encode())
         self._client.incr(VERSION_KEY)
 
@@ -179,10 +202,16 @@ def line_names(client: redis.Redis) -> list[str]:
 
 
 def read_lines(client: redis.Redis) -> tuple[int, dict[str, Line]]:
-    """The version of the lines, and all of them as the server has them."""
+    """The version of the lines, and all of them as the server has them; malformed ones are logged and left out."""
     version = int(cast("bytes | None", client.get(VERSION_KEY)) or 0)
     found = cast(dict[bytes, bytes], client.hgetall(LINES_KEY))
-    return version, {name.decode(): Line.decode(data, f"line {name.decode()}") for name, data in found.items()}
+    lines = {}
+    for name, data in found.items():
+        try:
+            lines[name.decode()] = Line.decode(data, f"line {name.decode()}")
+        except (UsageError, UnicodeDecodeError) as err:
+            logger.warning("a line is left out: %s", err)
+    return version, lines
 
 
 def _decides(line: Line) -> tuple[object, ...]:

@@ -206,6 +206,14 @@ class LineStore:
         now, *entries = self.run("take", [worker, most, lease_ms, most_bytes])
         return int(now), [_held(*entry) for entry in entries]
 
+    def take_for_each(self, worker: str, wanted: Sequence[tuple[Self, int, int, int]]) -> list[tuple[int, list[Held]]]:
+        """The same for several lines of this store's server in one round trip: store, most, lease_ms, most_bytes."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for store, *limits in wanted:
+                store._queue(pipeline, "take", [worker, *limits])
+            replies = self._execute(pipeline)
+        return [(int(now), [_held(*entry) for entry in entries]) for now, *entries in replies]
+
     def renew(self, worker: str, lease_ms: int, keys: Iterable[str]) -> set[str]:
         """Keep leases; returns the keys that this worker holds no longer."""
         return {key.decode() for key in self.run("renew", [worker, lease_ms, *keys])}

@@ -70,10 +70,11 @@ local function reply(client, id, record)
   redis.call('PEXPIRE', replies, REPLIES_TTL_MS)
 end
 
--- Whether a worker with this line open is alive.
+-- Whether a worker with this line open is alive: one that still opens it takes 0 ms per image.
 local function has_worker()
   for _, entry in ipairs(redis.call('HVALS', CAPACITY)) do
-    if tonumber(entry:match('^(%d+)')) > now then return true end
+    local until_ms, per_image = entry:match('^(%d+) (%S+)')
+    if tonumber(until_ms) > now and tonumber(per_image) > 0 then return true end
   end
   return false
 end

@@ -14,7 +14,9 @@ for _, id in ipairs(redis.call('ZRANGE', READY, 0, most - 1)) do
   else
     bytes = bytes + tonumber(waiting[3])
     if bytes > most_bytes and #taken > 1 then break end
-    local deliveries = redis.call('HINCRBY', key('r:' .. id), 'deliveries', 1)
+    -- A worker that takes again what it held was too slow to renew its lease: it is alive, so that is no delivery.
+    local again = request(id, 'worker')[1] == worker
+    local deliveries = redis.call('HINCRBY', key('r:' .. id), 'deliveries', again and 0 or 1)
     redis.call('HSET', key('r:' .. id), 'worker', worker)
     redis.call('ZREM', READY, id)
     redis.call('ZADD', LEASES, now + lease, id)

@@ -1,0 +1,324 @@
+"""One server and the lines on it: threads that take requests, send answers, and keep leases.
+
+Each server has its own, so that one that is away holds up nothing of another.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+import redis
+
+from orchestrator.contract.lines.store import GivenAnswer, Held
+from orchestrator.contract.server import SERVER_ERRORS, connect_raw
+from workers.lines.capacity import capacity_of
+from workers.lines.requests import Done, OpenLine, Request
+from workers.lines.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+SOCKET_TIMEOUT_S = 2.0  # a frozen server
+_BLOCK_S = 0.1  # of waiting for a wake token: after that the lines are asked anyway, since a token may be lost
+_TAKE_BYTES = 64 << 20
+_AWAY_PAUSE_S = 0.1
+_ANSWER_AGAIN_S = 10.0  # after its deadline an answer is of use for the record only
+_CAPACITY_S = 0.25
+_COUNTS_S = 1.0
+
+Kept = Callable[[Done], None]
+"""Called with every answer that stands as this worker gave it; may keep the image."""
+
+
+class ServerLink:
+    """The lines of one server. `lines` is replaced whole."""
+
+    def __init__(self, url: str, worker: str, scheduler: Scheduler, keep: Kept) -> None:
+        self.url = url
+        self.lines: tuple[OpenLine, ...] = ()
+        self.trouble: str | None = None
+        self._worker = worker
+        self._scheduler = scheduler
+        self._keep = keep
+        self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
+        self._answers: SimpleQueue[Done | None] = SimpleQueue()
+        self._leased: dict[tuple[OpenLine, str], Request] = {}
+        self._lock = threading.Lock()
+        self._counts: dict[OpenLine, Counter[str]] = {}
+        self._stopping = threading.Event()  # takes no more
+        self._stopped = threading.Event()  # sends no more
+        self._threads = [
+            threading.Thread(target=target, name=f"lines-{name}", daemon=True)
+            for name, target in (("take", self._take), ("answer", self._answer), ("lease", self._keep_leases))
+        ]
+
+    @property
+    def client(self) -> redis.Redis:
+        return self._client
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def drain(self) -> None:
+        """Take no more requests."""
+        self._stopping.set()
+
+    def stop(self, *, wait_s: float) -> None:
+        """End, once what is held has been answered, or after so long."""
+        self._stopping.set()
+        deadline = time.monotonic() + wait_s
+        while self._leased and time.monotonic() < deadline and self.trouble is None:
+            time.sleep(0.005)
+        self._stopped.set()
+        self._answers.put(None)
+        for thread in self._threads[1:]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._leave(self.lines)
+
+    def leave(self, line: OpenLine) -> None:
+        """This worker serves a line no longer."""
+        self._leave([line])
+
+    def answer(self, done: Iterable[Done]) -> None:
+        """Send these answers soon."""
+        for each in done:
+            self._answers.put(each)
+
+    def count(self, line: OpenLine, name: str, by: int = 1) -> None:
+        """Add to the counts of a line, which are sent once a second."""
+        with self._lock:
+            self._counts.setdefault(line, Counter())[name] += by
+
+    def hand_back(self, requests: Sequence[Request]) -> None:
+        """Give requests back that were not tried."""
+        for line in {request.line for request in requests}:
+            keys = [request.key for request in requests if request.line is line]
+            try:
+                line.store.hand_back(self._worker, keys)
+            except SERVER_ERRORS as err:
+                logger.warning(
+                    "line %s: cannot hand back %d requests, their leases run out: %s", line.name, len(keys), err
+                )
+            self._release(line, keys)
+
+    # Taking
+
+    def _take(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._take_once()
+                self._recovered()
+            except SERVER_ERRORS as err:
+                self._away(err)
+            except Exception:
+                logger.exception("cannot take requests from %s, trying again", self.url)
+                self._stopping.wait(1.0)
+
+    def _take_once(self) -> None:
+        lines = [line for line in self.lines if line.model is not None and not line.closed]
+        if not lines:
+            self._stopping.wait(_BLOCK_S)
+            return
+        wanted = [(line, room) for line in lines if (room := self._scheduler.room(line))]
+        if not wanted:
+            self._scheduler.wait_for_room(lines, _BLOCK_S)
+            return
+        begun_s = time.monotonic()
+        found = lines[0].store.take_for_each(
+            self._worker, [(line.store, room, line.lease_ms, _TAKE_BYTES) for line, room in wanted]
+        )
+        taken = [
+            request
+            for (line, _), (now_ms, all_held) in zip(wanted, found, strict=True)
+            for request in self._enter(line, all_held, now_ms, begun_s)
+        ]
+        if taken:
+            self._pass_on(taken)
+        elif len(wanted) == len(lines):
+            self._client.blpop([line.store.key("wake") for line in lines], timeout=_BLOCK_S)
+        else:
+            self._scheduler.wait_for_room([line for line in lines if line not in dict(wanted)], _BLOCK_S / 10)
+
+    def _enter(self, line: OpenLine, all_held: list[Held], now_ms: int, begun_s: float) -> list[Request]:
+        """Requests for what was taken. begun_s: before the server looked at its clock, so no deadline is too late."""
+        found = []
+        for held in all_held:
+            request = Request(
+                held,
+                line,
+                deadline_s=begun_s + (held.deadline_ms - now_ms) / 1e3,
+                taken_s=begun_s,
+                waited_ms=float(now_ms - held.admitted_ms),
+                alone=held.deliveries > 1,
+                leased_until_s=begun_s + line.lease_ms / 1e3,
+                image=held.image,
+            )
+            with self._lock:
+                known = self._leased.setdefault((line, held.key), request)
+            if known is request:
+                found.append(request)
+            else:  # its lease ran out in this worker, which still works on it
+                known.leased_until_s, known.gone = request.leased_until_s, False
+        return found
+
+    def _pass_on(self, taken: list[Request]) -> None:
+        """Let requests be decoded and predicted; those of dead workers one by one, with nothing else at work."""
+        risky = [request for request in taken if request.alone]
+        self._scheduler.add(request for request in taken if not request.alone)
+        if risky:
+            self.hand_back(risky[1:])
+            self._try_alone(risky[0])
+
+    def _try_alone(self, request: Request) -> None:
+        """What else is held when a worker dies counts as delivered, too: so nothing else is."""
+        untried = self._scheduler.take_back_untried()
+        mine = [each for each in untried if (each.line, each.key) in self._leased]
+        self.hand_back(mine)
+        self._scheduler.add(each for each in untried if each not in mine)
+        remaining_s = max(0.0, request.deadline_s - time.monotonic())
+        if not self._scheduler.hold_alone(request, remaining_s):
+            self.hand_back([request])
+            return
+        try:
+            while not self._scheduler.wait_until_free(_BLOCK_S) or self._is_leased(request):
+                if self._stopped.wait(0.001):
+                    break
+        finally:
+            self._scheduler.end_alone()
+
+    def _is_leased(self, request: Request) -> bool:
+        with self._lock:
+            return (request.line, request.key) in self._leased
+
+    # Answering
+
+    def _answer(self) -> None:
+        waiting: list[Done] = []
+        while not (self._stopped.is_set() and not waiting):
+            waiting += self._collect(block=not waiting)
+            try:
+                waiting = self._send(waiting)
+                self._recovered()
+            except SERVER_ERRORS as err:
+                self._away(err)
+                waiting = [each for each in waiting if time.monotonic() < each.request.deadline_s + _ANSWER_AGAIN_S]
+                if self._stopped.is_set():
+                    return
+            except Exception:
+                logger.exception("cannot send answers to %s", self.url)
+                self._release_all(waiting)
+                waiting = []
+
+    def _collect(self, *, block: bool) -> list[Done]:
+        found = [self._answers.get()] if block else []
+        with suppress(Empty):
+            while True:
+                found.append(self._answers.get_nowait())
+        return [each for each in found if each is not None]
+
+    def _send(self, waiting: list[Done]) -> list[Done]:
+        """Send all answers; returns none that is left."""
+        by_line: dict[OpenLine, list[Done]] = {}
+        for each in waiting:
+            by_line.setdefault(each.request.line, []).append(each)
+        for line, given in by_line.items():
+            begun_s = time.perf_counter()
+            stood = line.store.answer(
+                [GivenAnswer(each.request.key, each.verdict, each.late, each.rest) for each in given]
+            )
+            line.answer.add((time.perf_counter() - begun_s) * 1e3)
+            self._release(line, [each.request.key for each in given])
+            for each, stands in zip(given, stood, strict=True):
+                if stands:
+                    self._keep_safely(each)
+        return []
+
+    def _keep_safely(self, done: Done) -> None:
+        try:
+            self._keep(done)
+        except Exception:
+            logger.exception("line %s: cannot keep the image of %s", done.request.line.name, done.request.key)
+
+    def _release_all(self, waiting: Iterable[Done]) -> None:
+        for each in waiting:
+            self._release(each.request.line, [each.request.key])
+
+    def _release(self, line: OpenLine, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._leased.pop((line, key), None)
+
+    def abandon(self, requests: Iterable[Request]) -> None:
+        """Renew nothing more of these: their leases run out, as they do when a worker dies."""
+        for request in requests:
+            self._release(request.line, [request.key])
+
+    # Leases, capacity, counts
+
+    def _keep_leases(self) -> None:
+        last_capacity = last_counts = 0.0
+        while not self._stopped.wait(min([_CAPACITY_S, *(line.lease_ms / 3e3 for line in self.lines)])):
+            try:
+                self._renew()
+                now = time.monotonic()
+                if now - last_capacity >= _CAPACITY_S and not self._stopping.is_set():
+                    last_capacity = now
+                    self._report_capacity()
+                if now - last_counts >= _COUNTS_S:
+                    last_counts = now
+                    self._send_counts()
+            except SERVER_ERRORS as err:
+                self._away(err)
+            except Exception:
+                logger.exception("cannot keep the leases at %s, trying again", self.url)
+
+    def _renew(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            held = list(self._leased.values())
+        for line in {request.line for request in held}:
+            lease_s = line.lease_ms / 1e3
+            due = [each for each in held if each.line is line and each.leased_until_s - now < lease_s * 2 / 3]
+            if not due:
+                continue
+            lost = line.store.renew(self._worker, line.lease_ms, [each.key for each in due])
+            for each in due:
+                each.leased_until_s = now + lease_s
+                if each.key in lost:
+                    each.gone = True
+            self._release(line, lost)
+
+    def _report_capacity(self) -> None:
+        for line in self.lines:
+            if not line.closed:
+                capacity, facts = capacity_of(line, self.lines, self._scheduler)
+                line.store.report_capacity(self._worker, capacity, facts)
+
+    def _send_counts(self) -> None:
+        with self._lock:
+            counts, self._counts = self._counts, {}
+        for line, counted in counts.items():
+            line.store.count(counted)
+
+    def _leave(self, lines: Iterable[OpenLine]) -> None:
+        for line in lines:
+            with suppress(*SERVER_ERRORS):  # what it reported counts for a second and a half
+                line.store.report_capacity(self._worker, "0 0 0 0", None)
+
+    def _away(self, err: BaseException) -> None:
+        if self.trouble is None:
+            logger.warning("the server of lines %s is away, trying again: %s", self._names(), err)
+        self.trouble = f"the server is away: {err}"
+        self._stopped.wait(_AWAY_PAUSE_S)
+
+    def _recovered(self) -> None:
+        if self.trouble is not None:
+            logger.info("the server of lines %s is back", self._names())
+            self.trouble = None
+
+    def _names(self) -> str:
+        return ", ".join(line.name for line in self.lines) or "none"

@@ -1,0 +1,83 @@
+"""Loads the models of lines beside those that answer, and follows their aliases."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from modeling.images.decode import warm_up
+from modeling.registry.store import ModelStore, ModelVersion
+from orchestrator.contract.jobs.requests import ModelPin
+from workers.context import ModelCache
+from workers.lines.model import LineModel
+
+logger = logging.getLogger(__name__)
+
+MODELS_KEPT = 4  # warm ones, of which no line may be using any: an alias that moves back finds its model loaded
+RESOLVE_AGAIN = 20  # looks after which a reference is resolved although its folder looks unchanged
+
+
+class LineModels:
+    """The warm models of this process by digest, and what references point to."""
+
+    def __init__(self, store: ModelStore, load: Callable[[ModelVersion], LineModel]) -> None:
+        """load: returns the model, loaded and warm; may take seconds."""
+        self._store = store
+        self._load = load
+        self._lock = threading.Lock()
+        self._warm: OrderedDict[str, LineModel] = OrderedDict()
+        self._seen: dict[str, tuple[int, int, ModelVersion]] = {}
+
+    def resolve(self, reference: str) -> ModelVersion:
+        """The version that a reference points to now. Cheap while nothing was published or moved.
+
+        Raises ModelingError where it points nowhere.
+        """
+        try:
+            changed_ns = (self._store.root / reference.partition("@")[0]).stat().st_mtime_ns
+        except OSError:
+            changed_ns = 0
+        known = self._seen.get(reference)
+        if known is not None and known[0] == changed_ns and known[1] < RESOLVE_AGAIN:
+            self._seen[reference] = (changed_ns, known[1] + 1, known[2])
+            return known[2]
+        version = self._store.resolve(reference)
+        self._seen[reference] = (changed_ns, 0, version)
+        return version
+
+    def warm(self, version: ModelVersion) -> LineModel | None:
+        """The model if it is loaded and warm."""
+        with self._lock:
+            if version.digest in self._warm:
+                self._warm.move_to_end(version.digest)
+            return self._warm.get(version.digest)
+
+    def load(self, version: ModelVersion) -> LineModel:
+        """Load a model, warm it, and keep it. Raises ModelingError, or whatever a library raises."""
+        model = self.warm(version)
+        if model is None:
+            model = self._load(version)
+            logger.info("%s is loaded and warm: %s ms by batch size", model.name, model.timings.means())
+            with self._lock:
+                self._warm[version.digest] = model
+                while len(self._warm) > MODELS_KEPT:
+                    self._warm.popitem(last=False)
+        return model
+
+
+def loader(models: ModelCache) -> Callable[[ModelVersion], LineModel]:
+    """Loads through the models that jobs use, so that a version is in memory once."""
+
+    def load(version: ModelVersion) -> LineModel:
+        from workers.lines.plain_predictor import PlainPredictor
+
+        warm_up()
+        pin = ModelPin(
+            name=version.name,
+            number=version.version,
+            digest=version.digest,
+            preprocessing_digest=version.card().preprocessing.digest,
+        )
+        return LineModel(version.ref, PlainPredictor(models.get(pin)))
+
+    return load

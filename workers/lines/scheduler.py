@@ -1,0 +1,313 @@
+"""Which request is decoded next, and which batch is predicted next.
+
+Work-conserving: whoever is free gets what is there; nothing waits for a batch to fill. The earliest deadline goes
+first over all lines, unless a line has used the device for much longer than another line that waits, too: then the
+other goes first. What cannot be ready by its deadline is not begun; it is answered at once.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from orchestrator.contract.lines.answers import Cause
+from workers.lines.model import LineModel
+from workers.lines.rates import Rates
+from workers.lines.requests import OpenLine, Request
+
+UNFAIR_S = 0.2  # of the device's time that a line may be ahead of another one that waits
+ANSWER_MS = 3.0  # from a prediction to its answer on the server, before that was measured
+_AHEAD = 2  # batches a stream that are held: one that is predicted and one that is ready
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Requests that are predicted together, with one model. all_cores: nothing else is at work."""
+
+    line: OpenLine
+    model: LineModel
+    requests: list[Request]
+    all_cores: bool = False
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What this worker holds of one line. num_held: of which no prediction has ended yet."""
+
+    undecoded: list[tuple[float, int, Request]] = field(default_factory=list)
+    decoded: list[tuple[float, int, Request]] = field(default_factory=list)
+    num_held: int = 0
+    num_predicting: int = 0
+
+
+Overdue = Callable[[list[tuple[Request, Cause]]], None]
+
+
+class Scheduler:
+    """The requests that this worker holds; safe to share between threads."""
+
+    def __init__(self, decode_threads: int, on_late: Overdue, clock: Callable[[], float] = time.monotonic) -> None:
+        """on_late: called, outside of the lock, with requests that cannot be answered in time any more."""
+        self._decode_threads = decode_threads
+        self._on_late = on_late
+        self._clock = clock
+        self._queues: dict[OpenLine, _Queue] = {}
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._to_decode = threading.Condition(self._lock)
+        self._to_predict = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._streams_busy = 0
+        self._alone = False  # whether a request is tried alone, or is about to be
+        self._closed = False
+        self._rates = Rates(clock)
+
+    # Readers
+
+    def room(self, line: OpenLine) -> int:
+        """How many requests may be taken for a line: as many as are begun soon; 0 while few fit."""
+        with self._lock:
+            return self._room_of(line)
+
+    def wait_for_room(self, lines: Iterable[OpenLine], timeout_s: float) -> None:
+        """Until a line has room, or the time is over."""
+        lines = list(lines)
+        with self._room:
+            self._room.wait_for(lambda: self._closed or any(self._room_of(line) for line in lines), timeout_s)
+
+    def add(self, requests: Iterable[Request]) -> None:
+        """Requests that were taken."""
+        with self._lock:
+            for request in requests:
+                queue = self._queues.setdefault(request.line, _Queue())
+                if not queue.num_held:
+                    self._begin_share(request.line)
+                queue.num_held += 1
+                heapq.heappush(queue.undecoded, (request.deadline_s, next(self._numbers), request))
+                self._to_decode.notify()
+
+    def hold_alone(self, request: Request, timeout_s: float) -> bool:
+        """Begin to try a request alone, once nothing else is held; False if that does not happen in time."""
+        with self._room:
+            if self._alone:
+                return False
+            self._alone = True
+            free = self._room.wait_for(lambda: self._closed or not self._num_held(), timeout_s)
+            if not free or self._closed:
+                self._alone = False
+                return False
+        self.add([request])
+        return True
+
+    def wait_until_free(self, timeout_s: float) -> bool:
+        """Until nothing is held; whether that is so now."""
+        with self._room:
+            return self._room.wait_for(lambda: not self._num_held(), timeout_s)
+
+    def end_alone(self) -> None:
+        """Others may be taken again."""
+        with self._room:
+            self._alone = False
+            self._room.notify_all()
+
+    def take_back_untried(self) -> list[Request]:
+        """Remove the requests of which nobody has begun to decode the image."""
+        with self._lock:
+            found = [request for queue in self._queues.values() for _, _, request in queue.undecoded]
+            for queue in self._queues.values():
+                queue.num_held -= len(queue.undecoded)
+                queue.undecoded.clear()
+            self._room.notify_all()
+        return [request for request in found if not request.gone]
+
+    @property
+    def alone(self) -> bool:
+        return self._alone
+
+    @property
+    def num_held(self) -> int:
+        with self._lock:
+            return self._num_held()
+
+    # Decode threads
+
+    def next_to_decode(self, timeout_s: float) -> Request | None:
+        """The next request whose image is to be decoded; None if there is none for so long."""
+        late: list[tuple[Request, Cause]] = []
+        with self._to_decode:
+            self._to_decode.wait_for(lambda: self._closed or self._has("undecoded"), timeout_s)
+            found = self._pop_undecoded(late)
+        self._report(late)
+        return found
+
+    def decoded(self, request: Request) -> None:
+        """Its pixels are ready."""
+        with self._lock:
+            queue = self._queues[request.line]
+            heapq.heappush(queue.decoded, (request.deadline_s, next(self._numbers), request))
+            self._to_predict.notify()
+
+    def ended(self, requests: Iterable[Request]) -> None:
+        """Nothing more is done with these requests here."""
+        with self._lock:
+            for request in requests:
+                self._end(request)
+            self._room.notify_all()
+
+    # Predict threads
+
+    def next_batch(self, timeout_s: float) -> Batch | None:
+        """The next batch; None if there is none for so long. `finished` must follow."""
+        late: list[tuple[Request, Cause]] = []
+        with self._to_predict:
+            if not self._has("decoded"):
+                self._rates.starved()
+                self._to_predict.wait_for(lambda: self._closed or self._has("decoded"), timeout_s)
+            batch = self._form_batch(late)
+            if batch is not None:
+                self._streams_busy += 1
+                self._queues[batch.line].num_predicting += len(batch.requests)
+                self._room.notify_all()
+        self._report(late)
+        return batch
+
+    def finished(self, batch: Batch, device_s: float) -> None:
+        """A batch was predicted."""
+        with self._lock:
+            self._streams_busy -= 1
+            batch.line.used_s += device_s
+            self._rates.predicted(batch.line, batch.model, len(batch.requests), device_s)
+            self._queues[batch.line].num_predicting -= len(batch.requests)
+            for request in batch.requests:
+                self._end(request)
+            self._room.notify_all()
+
+    def utilisation(self, line: OpenLine) -> float:
+        """The share of the device that a line has used lately."""
+        with self._lock:
+            return self._rates.utilisation(line)
+
+    def close(self) -> None:
+        """Wake all threads; nobody waits any more."""
+        with self._lock:
+            self._closed = True
+            for condition in (self._to_decode, self._to_predict, self._room):
+                condition.notify_all()
+
+    def forget(self, line: OpenLine) -> None:
+        """A line was closed, and nothing is held of it."""
+        with self._lock:
+            queue = self._queues.get(line)
+            if queue is not None and not queue.num_held:
+                del self._queues[line]
+
+    # With the lock held
+
+    def _room_of(self, line: OpenLine) -> int:
+        if line.model is None or self._alone or self._closed:
+            return 0
+        model = line.model
+        most = _AHEAD * model.streams * model.sizes[-1] + self._decode_threads
+        queue = self._queues.get(line)
+        free = most - (queue.num_held if queue else 0)
+        return free if free >= max(1, most // 4) else 0
+
+    def _num_held(self) -> int:
+        return sum(queue.num_held for queue in self._queues.values())
+
+    def _has(self, stage: str) -> bool:
+        return any(getattr(queue, stage) for queue in self._queues.values())
+
+    def _begin_share(self, line: OpenLine) -> None:
+        """A line that was idle has saved nothing up."""
+        busy = [other.used_s for other, queue in self._queues.items() if queue.num_held]
+        if busy:
+            line.used_s = max(line.used_s, min(busy))
+
+    def _choose(self, stage: str) -> OpenLine | None:
+        """The line whose turn it is."""
+        waiting = {line: heap[0][0] for line, queue in self._queues.items() if (heap := getattr(queue, stage))}
+        if not waiting:
+            return None
+        urgent = min(waiting, key=lambda line: waiting[line])
+        behind = min(waiting, key=lambda line: line.used_s)
+        return behind if urgent.used_s - behind.used_s > UNFAIR_S else urgent
+
+    def _pop_undecoded(self, late: list[tuple[Request, Cause]]) -> Request | None:
+        while (line := self._choose("undecoded")) is not None:
+            _, _, request = heapq.heappop(self._queues[line].undecoded)
+            model = line.model_for(request.held)
+            needed_ms = line.decode.mean_ms + model.timings.mean_ms(1) + _answer_ms(line)
+            if request.gone:
+                self._end(request)
+            elif self._clock() + needed_ms / 1e3 > request.deadline_s:
+                late.append((request, "queue"))
+            else:
+                request.model = model
+                return request
+        return None
+
+    def _form_batch(self, late: list[tuple[Request, Cause]]) -> Batch | None:
+        """The most urgent requests of the line whose turn it is, as many as one stream should take now."""
+        while (line := self._choose("decoded")) is not None:
+            heap = self._queues[line].decoded
+            first = self._pop_in_time(heap, late)
+            if first is None:
+                continue
+            model = _model_now(first)
+            most = self._share_of_stream(model, 1 + len(heap))
+            while most > 1 and not _in_time(first, model, most, self._clock()):
+                most = model.largest_up_to(most - 1)
+            requests = [first]
+            while len(requests) < most and heap and _model_now(heap[0][2]) is model:
+                if (following := self._pop_in_time(heap, late)) is None:
+                    break
+                requests.append(following)
+            return Batch(line, model, requests, all_cores=self._is_only(len(requests)))
+        return None
+
+    def _share_of_stream(self, model: LineModel, num_waiting: int) -> int:
+        """Images of the next batch: those that wait are spread over the streams that are free."""
+        free = max(1, model.streams - self._streams_busy)
+        return model.largest_up_to(-(-num_waiting // free))
+
+    def _is_only(self, num_images: int) -> bool:
+        return num_images == 1 and self._streams_busy == 0 and self._num_held() == 1
+
+    def _pop_in_time(self, heap: list[tuple[float, int, Request]], late: list[tuple[Request, Cause]]) -> Request | None:
+        """The most urgent request that a batch of its own would have ready in time."""
+        while heap:
+            _, _, request = heapq.heappop(heap)
+            if request.gone:
+                self._end(request)
+            elif _in_time(request, _model_now(request), 1, self._clock()):
+                return request
+            else:
+                late.append((request, "device"))
+        return None
+
+    def _end(self, request: Request) -> None:
+        self._queues[request.line].num_held -= 1
+
+    def _report(self, late: list[tuple[Request, Cause]]) -> None:
+        if late:
+            self._on_late(late)
+            self.ended(request for request, _ in late)
+
+
+def _model_now(request: Request) -> LineModel:
+    """The model to predict with: a newer one also takes pixels that were decoded for its predecessor alike."""
+    now = request.line.model_for(request.held)
+    assert request.model is not None
+    return now if now.preprocessing == request.model.preprocessing else request.model
+
+
+def _in_time(request: Request, model: LineModel, size: int, now_s: float) -> bool:
+    needed_ms = model.timings.mean_ms(size) + _answer_ms(request.line)
+    return now_s + needed_ms / 1e3 <= request.deadline_s
+
+
+def _answer_ms(line: OpenLine) -> float:
+    return line.answer.mean_ms or ANSWER_MS

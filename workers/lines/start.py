@@ -1,0 +1,56 @@
+"""The consumer of lines of this process: started with the pool child, and ended with it or with its parent."""
+
+import logging
+import os
+import select
+import threading
+
+from modeling.registry.store import ModelStore
+from workers.context import WorkerContext
+from workers.lines.choice import LineChoice
+from workers.lines.consumer import ConsumerSettings, LineConsumer
+from workers.lines.loading import LineModels, loader
+
+logger = logging.getLogger(__name__)
+
+_consumers: list[LineConsumer] = []
+
+
+def start_lines(context: WorkerContext, lines: str) -> None:
+    """Serve the lines of `LineChoice.parse(lines)` until the worker drains or ends."""
+    choice = LineChoice.parse(lines)
+    if not choice.any:
+        return
+    settings = ConsumerSettings(
+        url=context.settings.require_server_url(),
+        worker=f"{context.worker}-{os.getpid()}",  # the next pool child is another: what this one held counts as tried
+        device=context.device,
+        lines=choice,
+        max_pixels=context.settings.max_pixels,
+        decode_threads=context.settings.decode_threads,
+    )
+    models = LineModels(ModelStore(context.settings.models), loader(context.models))
+    consumer = LineConsumer(settings, models, draining=context.draining)
+    _consumers.append(consumer)
+    consumer.start()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="lines-parent", daemon=True).start()
+
+
+def stop_lines() -> None:
+    """Answer what is held, or hand it back."""
+    for consumer in _consumers:
+        consumer.stop()
+
+
+def _end_with_parent(parent: int) -> None:
+    """Stop serving lines when this process's parent has died: nobody would sweep, drain or replace it."""
+    try:
+        descriptor = os.pidfd_open(parent)
+    except ProcessLookupError:
+        descriptor = None
+    if descriptor is not None and os.getppid() == parent:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll()
+    logger.critical("the worker's parent has ended; lines are left to others")
+    stop_lines()
