@@ -1,6 +1,7 @@
 """What a line keeps, on a real server: counts, answers that move to files, images for review."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -9,7 +10,7 @@ import redis
 from orchestrator.contract.lines.answers import Verdict, decode_record, encode_facts, request_key
 from orchestrator.contract.lines.archive import AnswerArchive, segment_names
 from orchestrator.contract.lines.lookup import find_answer
-from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record
+from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record, keeper
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder
 from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.lines.stats import WorkerCounts, read_stats
@@ -17,6 +18,8 @@ from orchestrator.contract.lines.store import Decided, GivenAnswer, LineStore, P
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
 from tests.support.server import Server, wait_until
+from workers.lines.kept_images import KeptImage
+from workers.lines.maintenance import LineMaintenance
 
 pytestmark = pytest.mark.integration
 
@@ -83,7 +86,13 @@ def test_a_clients_own_words_make_no_field_of_the_counts(store):
 
 
 FEW = MoveBounds(keep=2, move_from=4)
-KEEP_S = 86_400
+NOW_MS = 0  # nothing is too old
+
+
+def read_kept(folder: Path) -> list[KeptImage]:
+    """All images of a line's folder that its indexes name."""
+    indexes = sorted((folder / "images").glob("*/index-*.jsonl"))
+    return [KeptImage.decode(line) for index in indexes for line in index.read_bytes().splitlines()]
 
 
 def num_on_server(store: LineStore) -> int:
@@ -93,14 +102,14 @@ def num_on_server(store: LineStore) -> int:
 def test_answers_beyond_a_number_move_to_files_and_are_found_also_after_the_server_was_emptied(
     registry, store, archive, server
 ):
-    mover = AnswerMover(store, archive, "w1", FEW)
+    mover = AnswerMover(store, archive, FEW)
     for number in range(3):
         answer_in_time(store, f"i{number}", bin_=str(number))
-    few = mover.run(KEEP_S)
+    few = mover.move(NOW_MS)
     for number in range(3, 1203):
         answer_in_time(store, f"i{number}", bin_=str(number))
 
-    moved = mover.run(KEEP_S)
+    moved = mover.move(NOW_MS)
 
     assert (few, moved, num_on_server(store), store.client.zcard(store.key("answered"))) == (0, 1201, 2, 2)
     assert [find_answer(registry, "post", f"i{number}").bin for number in (0, 600, 1202)] == ["0", "600", "1202"]
@@ -115,7 +124,7 @@ def test_answers_beyond_a_number_move_to_files_and_are_found_also_after_the_serv
 
 
 def test_answers_beyond_an_age_move_however_few_they_are(store, archive):
-    mover = AnswerMover(store, archive, "w1")
+    mover = AnswerMover(store, archive)
     answer_in_time(store, "a")
     (_, answered_ms), *_ = store.client.zrange(store.key("answered"), 0, 0, withscores=True)
 
@@ -124,29 +133,25 @@ def test_answers_beyond_an_age_move_however_few_they_are(store, archive):
     assert decode_record(archive.find("1/a")).label == "cat"
 
 
-def test_one_worker_moves_at_a_time_and_another_may_afterwards(store, archive):
-    store.client.set(store.key("keeper"), "w2")
-    for number in range(5):
-        answer_in_time(store, f"i{number}")
-
-    meanwhile = AnswerMover(store, archive, "w1", FEW).run(KEEP_S)
-    store.client.delete(store.key("keeper"))
-    afterwards = AnswerMover(store, archive, "w1", FEW).run(KEEP_S)
-
-    assert (meanwhile, afterwards, store.client.exists(store.key("keeper"))) == (0, 3, 0)
+def test_one_worker_keeps_a_line_at_a_time_and_another_may_afterwards(store):
+    with keeper(store, "w1") as first, keeper(store, "w2") as second:
+        assert (first is None, second is None) == (False, True)
+    with keeper(store, "w2") as afterwards:
+        assert afterwards is not None
+    assert not store.client.exists(store.key("keeper"))
 
 
 def test_a_mover_that_dies_between_file_and_server_costs_and_doubles_nothing(store, archive, monkeypatch):
     for number in range(5):
         answer_in_time(store, f"i{number}")
-    mover = AnswerMover(store, archive, "w1", FEW)
+    mover = AnswerMover(store, archive, FEW)
     with monkeypatch.context() as patch:
         patch.setattr(mover, "_forget", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            mover.run(KEEP_S)
+            mover.move(NOW_MS)
     before = find_record(store, archive, "1/i0")
 
-    moved = mover.run(KEEP_S)
+    moved = mover.move(NOW_MS)
 
     assert (moved, num_on_server(store), len(segment_names(archive.folder))) == (3, 2, 2)
     assert before == find_record(store, archive, "1/i0") == archive.find("1/i0")
@@ -158,14 +163,14 @@ def test_where_an_item_went_is_told_before_and_after_its_answer_moved(registry, 
     store.discharge("1/i0", "2")
     store.deliver([Decided("1/i0", Verdict("F", "no_server"), "aa")])
     before = find_answer(registry, "post", "i0")
-    mover = AnswerMover(store, archive, "w1", FEW)
-    mover.run(KEEP_S)
+    mover = AnswerMover(store, archive, FEW)
+    mover.move(NOW_MS)
     moved = find_answer(registry, "post", "i0")
     store.discharge("1/i0", "3")
     store.discharge("1/i1", "1")
     reported_late = find_answer(registry, "post", "i0")
     mover._bounds = MoveBounds(most_discharges=1)
-    mover.run(KEEP_S)
+    mover.move(NOW_MS)
 
     assert before == moved
     assert (moved.bin, moved.discharged, moved.delivered) == ("1", "2", "F")
@@ -181,7 +186,7 @@ def test_where_an_item_went_is_told_before_and_after_its_answer_moved(registry, 
 def test_what_is_reported_while_an_answer_moves_stays_with_it(store, archive):
     for number in range(5):
         answer_in_time(store, f"i{number}")
-    mover = AnswerMover(store, archive, "w1", FEW)
+    mover = AnswerMover(store, archive, FEW)
     answers = mover._oldest(3)
     store.discharge("1/i1", "9")
 
@@ -191,8 +196,8 @@ def test_what_is_reported_while_an_answer_moves_stays_with_it(store, archive):
 
 def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archive):
     answer_in_time(store, "a", bin_="7")
-    mover = AnswerMover(store, archive, "w1", MoveBounds(keep=0, move_from=1))
-    mover.run(KEEP_S)
+    mover = AnswerMover(store, archive, MoveBounds(keep=0, move_from=1))
+    mover.move(NOW_MS)
 
     verdicts = [
         store.admit([push("a")], "same")[0].verdict,
@@ -210,7 +215,7 @@ def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archiv
 
 def test_other_bytes_under_an_archived_items_name_are_told_as_a_conflict(store, archive):
     answer_in_time(store, "a", bin_="7")
-    AnswerMover(store, archive, "w1", MoveBounds(keep=0, move_from=1)).run(KEEP_S)
+    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1)).move(NOW_MS)
 
     store.admit([push("a", digest="cc")], "c2")
     store.restore("1/a", archive.find("1/a"))
@@ -222,7 +227,7 @@ def test_other_bytes_under_an_archived_items_name_are_told_as_a_conflict(store, 
 
 def test_a_look_up_answers_what_is_late_and_needs_no_server_for_what_is_in_files(registry, store, archive, server):
     answer_in_time(store, "old")
-    AnswerMover(store, archive, "w1", MoveBounds(keep=0, move_from=1)).run(KEEP_S)
+    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1)).move(NOW_MS)
     store.admit([push("late", remaining_ms=1)], "c1")
     wait_until(lambda: find_answer(registry, "post", "late") is not None, what="the deadline is over")
     gone = LineRegistry(Settings(home=registry.folder("post").parents[1]), connect_raw("unix:///nowhere/s.sock"))
@@ -231,3 +236,36 @@ def test_a_look_up_answers_what_is_late_and_needs_no_server_for_what_is_in_files
     assert find_answer(gone, "post", "old").bin == "1"
     with pytest.raises(redis.ConnectionError):
         find_answer(gone, "post", "late")
+
+
+def test_images_of_requests_that_no_worker_answered_are_kept_by_the_next_one(registry, store):
+    store.admit([push("a", remaining_ms=1), push("b", digest="bb", remaining_ms=1)], "c1")
+    wait_until(lambda: store.sweep(0) == 0 and num_on_server(store) == 2, what="both are late")
+    folder = registry.folder("post")
+    maintenance = LineMaintenance(store, folder, "w1")
+    waiting = store.client.llen(store.key("unkept"))
+
+    assert maintenance.run(registry.get("post").settings)
+
+    kept = sorted(read_kept(folder), key=lambda each: each.item)
+    assert (waiting, store.client.llen(store.key("unkept"))) == (4, 0)
+    assert store.client.hget(store.key("line"), "unkept_bytes") == b"0"
+    assert [(each.item, each.reason, each.why, each.size) for each in kept] == [
+        ("a", "no_worker", "fallback", 5),
+        ("b", "no_worker", "fallback", 5),
+    ]
+
+
+def test_the_image_of_a_prediction_that_came_too_late_is_kept(store):
+    store.report_capacity("w1", "1 1 0 0", {})
+    store.admit([push("a", remaining_ms=50)], "c1")
+    _, (held,) = store.take("w1", 1, 60_000, 1 << 20)
+    wait_until(lambda: server_ms(store) > held.deadline_ms, what="it is late")
+
+    assert store.answer([GivenAnswer("1/a", Verdict("1"), LATE, "")]) == [False]
+    assert store.client.lrange(store.key("unkept"), 0, -1) == [b"1/a", b"image"]
+
+
+def server_ms(store: LineStore) -> float:
+    seconds, microseconds = store.client.time()
+    return seconds * 1000 + microseconds / 1000

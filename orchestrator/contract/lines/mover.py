@@ -4,8 +4,9 @@ A worker calls it some times a minute. An answer is on the disk before the serve
 leaves it in both, which look-ups expect. Two movers at a time would only write answers twice.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,32 +50,31 @@ class _Answer:
         return self.key, with_reports(self.record, self.discharged, self.delivered)
 
 
+@contextlib.contextmanager
+def keeper(store: LineStore, worker: str) -> Iterator[int | None]:
+    """For a block this worker is the one that keeps the line: the server's time in ms, or None where another is.
+
+    It is no more than a way to save work: two at a time do no harm.
+    """
+    key = store.key("keeper")
+    if not store.client.set(key, worker, nx=True, px=_KEEPER_MS):
+        yield None
+        return
+    try:
+        seconds, microseconds = store.client.time()
+        yield seconds * 1000 + microseconds // 1000
+    finally:
+        if store.client.get(key) == worker.encode():
+            store.client.delete(key)
+
+
 class AnswerMover:
     """Moves the answers of one line, merges its files and deletes those that have expired."""
 
-    def __init__(self, store: LineStore, archive: AnswerArchive, worker: str, bounds: MoveBounds = BOUNDS) -> None:
+    def __init__(self, store: LineStore, archive: AnswerArchive, bounds: MoveBounds = BOUNDS) -> None:
         self._store = store
         self._archive = archive
-        self._worker = worker
         self._bounds = bounds
-
-    def run(self, keep_s: int) -> int:
-        """One call of a worker's maintenance: returns how many answers left the server, 0 where another worker moves.
-
-        keep_s: how long answers can be looked up.
-        """
-        key = self._store.key("keeper")
-        if not self._store.client.set(key, self._worker, nx=True, px=_KEEPER_MS):
-            return 0
-        try:
-            seconds, microseconds = self._store.client.time()
-            now_ms = seconds * 1000 + microseconds // 1000
-            moved = self.move(now_ms)
-            self.tidy(now_ms, keep_s)
-            return moved
-        finally:
-            if self._store.client.get(key) == self._worker.encode():
-                self._store.client.delete(key)
 
     def move(self, now_ms: int) -> int:
         """Move what is too much or too old; returns how many answers the server has forgotten."""

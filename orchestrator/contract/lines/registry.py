@@ -190,6 +190,11 @@ def unknown_line(name: str, known: Iterable[str]) -> str:
     return f"there is no line {name!r}; {hint}there are: {', '.join(names[:MOST_LINES_SHOWN])}{more}"
 
 
+def images_folder(folder: Path) -> Path:
+    """Where the kept images of a line are, below the line's folder."""
+    return folder / "images"
+
+
 def read_line(client: redis.Redis, name: str) -> Line | None:
     """The line as the server has it, for clients without the home; None where it has none of that name."""
     data = cast("bytes | None", client.hget(LINES_KEY, check_line_name(name)))

@@ -10,6 +10,7 @@ for place = 1, #ARGV, 7 do
   if in_time then
     first = finish(id, ARGV[place + 1], ARGV[place + 3], ARGV[place + 4], ARGV[place + 5])
   elseif deadline then
+    keep_image(id)
     finish(id, ARGV[place + 2], ARGV[place + 3], 'late', ARGV[place + 6])
   end
   stood[#stood + 1] = first and 1 or 0

@@ -1,0 +1,111 @@
+"""What a worker's parent does for its lines every few seconds: answers move to files, images are kept within bounds."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.contract.ledger.periodic_call import PeriodicCall
+from orchestrator.contract.lines.answers import Answer, decode_record, parse_key
+from orchestrator.contract.lines.archive import AnswerArchive
+from orchestrator.contract.lines.mover import AnswerMover, keeper
+from orchestrator.contract.lines.registry import LineRegistry, answers_folder, images_folder
+from orchestrator.contract.lines.settings import Line, LineSettings
+from orchestrator.contract.lines.store import LineStore
+from orchestrator.contract.server import connect_raw
+from orchestrator.contract.settings import Settings
+from workers.lines.image_bounds import ImageBounds
+from workers.lines.kept_images import ImageWriter
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 2.0
+_UNKEPT_S = 1.0  # images that waited are stored for so long in one call
+
+
+class LineMaintenance:
+    """Maintains one line. Several workers may do so; only one at a time does."""
+
+    def __init__(self, store: LineStore, folder: Path, worker: str) -> None:
+        """folder: of the line, in the home."""
+        self._store = store
+        self._folder = folder
+        self._worker = worker
+        self._archive = AnswerArchive(answers_folder(folder))
+        self._mover = AnswerMover(store, self._archive)
+        self._bounds = ImageBounds(images_folder(folder))
+        self._writer: ImageWriter | None = None
+
+    def run(self, settings: LineSettings) -> bool:
+        """Move answers, store images that wait for a worker, delete what is over the bounds.
+
+        Returns whether this worker did it, not another.
+        """
+        with keeper(self._store, self._worker) as now_ms:
+            if now_ms is None:
+                return False
+            self._mover.move(now_ms)
+            self._mover.tidy(now_ms, settings.keep_s)
+            self._store_unkept(settings)
+            now = datetime.fromtimestamp(time.time(), UTC)  # as the writers name days
+            self._bounds.enforce(settings.keep_images_s, settings.keep_images_bytes, now)
+            return True
+
+    def _store_unkept(self, settings: LineSettings) -> None:
+        """Store images of requests that were answered without a worker: an image leaves the server when it is a file.
+
+        Where the worker dies between the two it is written again, in the same place.
+        """
+        self._writer = self._writer or ImageWriter(self._folder)
+        stored, end_s = "", time.monotonic() + _UNKEPT_S
+        while (found := self._store.run("unkept", [stored])) and time.monotonic() < end_s:
+            stored, image, record = found[0].decode(), found[1], found[2]
+            answer = self._answer(stored, record)
+            if why := self._writer.why(settings, answer):
+                self._writer.write(image, answer, why)
+
+    def _answer(self, key: str, record: bytes) -> Answer:
+        """The answer of an image that waits; it may be in a file meanwhile, and in an emptied server it is nowhere."""
+        known = record or self._archive.find(key)
+        if known:
+            return decode_record(known)
+        item, pass_ = parse_key(key)
+        return Answer(item, pass_, bin="")
+
+
+class LinesMaintenance:
+    """Maintains all lines of the home, in a thread of a worker's parent."""
+
+    def __init__(self, settings: Settings, worker: str) -> None:
+        self._worker = worker
+        self._registry = LineRegistry(settings, connect_raw(settings.require_server_url()))
+        self._lines: dict[tuple[str, str | None], LineMaintenance] = {}
+        self._failing: set[str] = set()
+        self._thread = PeriodicCall(self.run, EVERY_S, "lines-maintenance")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, wait_s: float) -> None:
+        self._thread.stop(wait_s=wait_s)
+
+    def run(self) -> None:
+        """Maintain each line once; what is wrong with one does not keep the others waiting."""
+        names = self._registry.names()
+        self._lines = {place: line for place, line in self._lines.items() if place[0] in names}
+        for name in names:
+            try:
+                self._run(self._registry.get(name))
+            except Exception as err:
+                if name not in self._failing:  # a server that is away, a full disk: said once
+                    logger.warning("line %s: answers and images cannot be moved, trying again: %s", name, err)
+                self._failing.add(name)
+            else:
+                self._failing.discard(name)
+
+    def _run(self, line: Line) -> None:
+        place = (line.name, line.settings.server)
+        if place not in self._lines:
+            folder = self._registry.folder(line.name)
+            self._lines[place] = LineMaintenance(self._registry.store(line), folder, self._worker)
+        self._lines[place].run(line.settings)
