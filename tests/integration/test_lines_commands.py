@@ -1,17 +1,20 @@
 """`pigeonhole lines` with a real server, and no worker."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner, Result
 
 from orchestrator.cli import main
+from orchestrator.contract.lines.answers import Verdict, encode_facts
 from orchestrator.contract.lines.registry import LineRegistry, read_line
-from orchestrator.contract.lines.store import LineStore, Push
+from orchestrator.contract.lines.store import Decided, GivenAnswer, LineStore, Push
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.lines.follow import follow_answers, wait_for_more
 from tests.support.published_models import publish_model
-from tests.support.server import running_server
+from tests.support.server import running_server, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -220,3 +223,111 @@ def test_a_line_that_cannot_be_read_keeps_no_other_from_an_emptied_server(home, 
     assert "not JSON" in found.troubles["broken"]
     assert read_line(client, "post") == registry.get("post")
     assert LineStore(client, "post").epoch() is not None
+
+
+# Answers
+
+
+def answered(client, *pushes: tuple[str, str, str | None]) -> LineStore:
+    """A line on which a worker has answered items with a label and a reason; None as label: nobody did, in time."""
+    create()
+    store = LineStore(client, "post")
+    store.report_capacity("w1", "1.0 1.0 0 0", {"state": "open"})
+    for item, label, reason in pushes:
+        store.admit([Push(f"1/{item}", "00", 60_000 if label else 1, 3, "image", b"abc")], "c")
+        if label:
+            store.take("w1", 1, 1_000, 1 << 20)
+            rest = encode_facts(
+                label=label, score=0.5, scores=[(label, 0.5)], model="digits@1", stage_ms={"queue": 1.5}
+            )
+            store.answer([GivenAnswer(f"1/{item}", Verdict(f"{label}a", reason), Verdict("F", "late", "device"), rest)])
+    return store
+
+
+def test_an_answer_is_looked_up_by_item_and_pass(home, client):
+    answered(client, ("a.png", "3", "next_bin"))
+
+    answer, told = shown("answer", "post", "a.png"), run("answer", "post", "a.png").stdout
+
+    assert [answer[key] for key in ("item", "pass", "bin", "reason", "label", "score", "decision", "model")] == [
+        "a.png", 1, "3a", "next_bin", "3", 0.5, None, "digits@1",
+    ]  # fmt: skip
+    assert (answer["scores"], answer["stage_ms"], answer["map_version"]) == ([["3", 0.5]], {"queue": 1.5}, 0)
+    assert "reason         next_bin\n" in told
+    assert (
+        "line 'post' has no answer for item 'a.png', pass 2"
+        in run("answer", "post", "a.png", "--pass", "2", code=4).stderr
+    )
+    assert "there is no line 'pots'" in run("answer", "pots", "a.png", code=4).stderr
+    assert "a pass is 1 to 1000000, not 0" in run("answer", "post", "a.png", "--pass", "0", code=2).stderr
+    assert "an item's name is 1 to 1000 bytes" in run("answer", "post", "", code=2).stderr
+
+
+def test_who_looks_an_answer_up_answers_what_is_late(home, client):
+    store = answered(client, ("late.png", None, None))
+    wait_until(lambda: client.time()[0] * 1000 > store.client.zscore(store.key("deadlines"), "1/late.png"), what="late")
+
+    assert (shown("answer", "post", "late.png")["bin"], shown("answer", "post", "late.png")["reason"]) == ("F", "late")
+
+
+def test_the_last_answers_are_shown_then_those_that_come(home, client, monkeypatch):
+    store = answered(client, ("a", "1", None), ("b", "2", None), ("c", "3", None))
+    printed = [
+        json.loads(line) for line in run("tail", "post", "--last", "2", "--no-follow", "--json").stdout.splitlines()
+    ]
+    assert [answer["item"] for answer in printed] == ["b", "c"]
+    assert "  c pass 1  bin 3a  accepted  3 0.500  " in run("tail", "post", "--last", "1", "--no-follow").stdout
+    assert run("tail", "post", "--last", "0", "--no-follow").stdout == ""
+    coming = iter("de")
+
+    def push_another(store: LineStore) -> None:
+        item = next(coming, None)
+        if item is None:
+            raise KeyboardInterrupt
+        store.settle([Decided(f"1/{item}", Verdict("F", "busy"), "00")])
+
+    monkeypatch.setattr("orchestrator.cli.lines.answers.wait_for_more", push_another)
+    followed = run("tail", "post", "--last", "1", "--json", code=130)
+
+    assert [json.loads(line)["item"] for line in followed.stdout.splitlines()] == ["c", "d", "e"]
+    assert followed.stderr == "interrupted\n"
+    assert wait_for_more(store) is None
+
+
+def test_answers_of_one_millisecond_are_each_followed_once(home, client):
+    store = answered(client)
+    steps = follow_answers(store, 0)
+    assert next(steps) == []
+
+    names = [f"{number:04d}" for number in range(1_500)]
+    store.settle([Decided(f"1/{name}", Verdict("F", "busy"), "00") for name in reversed(names)])
+    found = [answer.item for _ in range(3) for answer in next(steps)]
+
+    assert sorted(found) == names
+
+
+def test_counts_are_shown_for_the_last_minutes_and_for_all_time(home, client):
+    store = answered(client, ("a", "1", None), ("b", "2", "low_confidence"))
+    store.settle([Decided("1/c", Verdict("F", "busy"), "00")])
+    store.count({"batch:2": 3, "batch:4": 1, "queue:5": 10})
+
+    facts, told = shown("stats", "post", "--minutes", "5"), run("stats", "post").stdout
+
+    assert facts["whole"]["outcomes"] == {"accept": 1, "busy": 1, "low_confidence": 1}
+    assert facts["whole"]["shares"]["accept"] == pytest.approx(1 / 3)
+    assert facts["recent"]["batches"] == {"2": 3, "4": 1}
+    assert (facts["whole"]["mean_batch"], facts["whole"]["waits"]["queue"]["p50_ms"]) == (2.5, 4.5)
+    assert facts["whole"]["latency"]["p99_ms"] > 0
+    assert re.search(r"^  low_confidence +1 \(33\.33%\) +1 \(33\.33%\)$", told, re.MULTILINE)
+    assert re.search(r"^images in a batch +2\.5 +2\.5$", told, re.MULTILINE)
+    assert "answered within, over the whole time" in told
+    assert "'--minutes'" in run("stats", "post", "--minutes", "121", code=2).stderr
+    assert "there is no line 'pots'" in run("stats", "pots", code=4).stderr
+
+
+def test_answers_are_looked_up_without_a_server_only_in_files(home, client, monkeypatch):
+    answered(client, ("a.png", "3", None))
+    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", "unix:///tmp/pigeonhole-nowhere.sock")
+
+    for words in (["answer", "post", "a.png"], ["tail", "post"], ["stats", "post"]):
+        assert "no server answers at unix:///tmp/pigeonhole-nowhere.sock" in run(*words, code=69).stderr

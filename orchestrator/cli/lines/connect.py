@@ -1,5 +1,6 @@
 """What commands of lines share: the registry of this home and its server, and the lines as both know them."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,7 +9,14 @@ from click.shell_completion import CompletionItem
 
 from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageError
 from orchestrator.contract.home import check_server, join_server, read_home_id
-from orchestrator.contract.lines.registry import LineRegistry, LinesOnDisk, line_names, read_line, unknown_line
+from orchestrator.contract.lines.registry import (
+    LineRegistry,
+    LinesOnDisk,
+    answers_folder,
+    line_names,
+    read_line,
+    unknown_line,
+)
 from orchestrator.contract.lines.settings import Line, check_line_name
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect, connect_raw, require_answer
@@ -79,6 +87,10 @@ class LinesView:
         if line is None:
             raise NotFoundError(unknown_line(name, self.names()))
         return line
+
+    def answers_folder(self, name: str) -> Path:
+        """Where the older answers of a line are in this home; it may not exist."""
+        return answers_folder(self._disk.folder(name))
 
     def store(self, line: Line) -> LineStore:
         """The line on its server, its own or the main one. Raises UnavailableError where that does not answer."""

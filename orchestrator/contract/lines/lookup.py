@@ -4,6 +4,7 @@ from orchestrator.contract.lines.answers import Answer, decode_record, request_k
 from orchestrator.contract.lines.archive import AnswerArchive
 from orchestrator.contract.lines.mover import find_record
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS
 
 
@@ -15,8 +16,11 @@ def find_answer(registry: LineRegistry, line: str, item: str, pass_: int = 1) ->
     Raises NotFoundError where there is no such line; a server's error where it is away and the files have no answer.
     """
     store = registry.store(registry.get(line))
-    archive = AnswerArchive(answers_folder(registry.folder(line)))
-    key = request_key(item, pass_)
+    return look_up(store, AnswerArchive(answers_folder(registry.folder(line))), request_key(item, pass_))
+
+
+def look_up(store: LineStore, archive: AnswerArchive, key: str) -> Answer | None:
+    """The same with a line's store and files at hand."""
     try:
         store.sweep(0)
         record = find_record(store, archive, key)
