@@ -59,6 +59,9 @@ lock: $(STAMP)  ## Resolve the dependencies again, without an index host in the 
 		$(UV) pip compile pyproject.toml -o $$set --quiet --upgrade --universal --python-version 3.11 \
 			--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" || exit 1; \
 	done
+	$(UV) pip compile --group client -o requirements-client.lock --constraint requirements.lock \
+		--quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock"
 	$(UV) pip compile benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt --constraint requirements.lock \
 		--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock"

@@ -96,7 +96,9 @@ def _is_defined(dotted: str) -> bool:
         place /= parts.pop(0)
     if not parts:
         return True
-    module = place / f"{parts[0]}.py"
+    module, door = place / f"{parts[0]}.py", place / "__init__.py"
+    if len(parts) == 1 and door.exists() and f'"{parts[0]}": ' in door.read_text():
+        return True  # a package's door names where it comes from
     return module.exists() and all(
         re.search(rf"^\s*(?:class|def) {name}\b|^{name}\b", module.read_text(), re.M) for name in parts[1:]
     )

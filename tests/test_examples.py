@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.images import make_class_folders
+from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.published_models import make_pngs, publish_model
+from tests.support.server import running_server
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -134,6 +136,21 @@ def test_first_hour(here: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "test_accuracy" in done.stdout
     assert "Counter(" in done.stdout
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["push_from_a_belt.py", "push_from_asyncio.py"])
+def test_a_line_answers_what_is_pushed(here: Path, name: str) -> None:
+    make_pngs(here / "images", 2)
+    images = sorted((here / "images").rglob("*.png"))
+    (here / "broken.png").write_bytes(b"")
+    with running_server() as server:
+        enter_line(server.url, make_line())
+        with line_worker(server.url):
+            said = run(name, "post", server.url, *map(str, images), "broken.png")
+
+    assert "unreadable" in said
+    assert len(said.splitlines()) == 4
 
 
 @pytest.mark.integration

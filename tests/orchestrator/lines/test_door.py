@@ -32,3 +32,13 @@ def test_a_client_that_is_not_closed_lets_a_program_end():
     )
 
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_what_a_client_installs_is_pinned_as_for_everything_else():
+    def pins(name: str) -> set[str]:
+        return {line.split(" ")[0] for line in (ROOT / name).read_text().splitlines() if "==" in line.partition(" ")[0]}
+
+    installed = pins("requirements-client.lock")
+
+    assert installed <= pins("requirements.lock")
+    assert {pin.partition("==")[0].replace("-", "_") for pin in installed} - {"async_timeout"} == CLIENT_PACKAGES
