@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.registry.store import ModelStore
@@ -17,10 +17,15 @@ from orchestrator.contract.jobs.recovering_ledger import Patience, RecoveringLed
 from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings
+from workers.device_gate import DeviceGate, slots_of_device
 from workers.source_folder import SourceFolder
 
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
+    from modeling.inference.push_predictor import PushPredictor
+
+_T = TypeVar("_T")
+_Key = tuple[str, WantedPrecision]  # a model's digest, and the wanted precision
 
 PATIENCE_S = 120.0  # a server that is away for longer ends the slice; the parts on the disk are kept
 MODELS_KEPT = 4
@@ -40,7 +45,8 @@ class ModelCache:
         self._device = device
         self._batch_size = batch_size
         self._lock = threading.Lock()
-        self._models: OrderedDict[tuple[str, WantedPrecision], Future[Classifier]] = OrderedDict()
+        self._models: OrderedDict[_Key, Future[Classifier]] = OrderedDict()
+        self._prepared: OrderedDict[_Key, Future[PushPredictor]] = OrderedDict()
 
     def get(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "Classifier":
         """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
@@ -52,35 +58,48 @@ class ModelCache:
             ModelFormatError: if the version in the store is not the one that was pinned.
             ModelingError: if no engine has the precision.
         """
-        key = (pin.digest, precision)
+        return self._once(self._models, (pin.digest, precision), lambda: self._load(pin, precision))
+
+    def get_for_pushes(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "PushPredictor":
+        """The same classifier, prepared once for pushed images; this takes seconds. Raises what `get` raises."""
+        classifier = self.get(pin, precision)
+        return self._once(self._prepared, (pin.digest, precision), lambda: _prepare(classifier))
+
+    def _load(self, pin: ModelPin, precision: WantedPrecision) -> "Classifier":
+        from modeling.inference.choose_engine import load_fastest  # imports torch, so only when a model is loaded
+
+        version = self._store.resolve_pinned(pin.ref, pin.digest)
+        classifier = load_fastest(version, self._device, precision=precision)
+        return classifier.for_batch_size(self._batch_size) if self._batch_size else classifier
+
+    def _once(self, made: "OrderedDict[_Key, Future[_T]]", key: _Key, make: Callable[[], _T]) -> _T:
+        """What was made for a key; the first thread makes it, others wait."""
         with self._lock:
-            to_load = key not in self._models
-            loading = self._models.setdefault(key, Future())
-            self._models.move_to_end(key)
+            is_first = key not in made
+            future = made.setdefault(key, Future())
+            made.move_to_end(key)
         try:
-            if to_load:
-                self._load(key, loading, pin)
-            return loading.result()
+            if is_first:
+                self._make(made, key, future, make)
+            return future.result()
         finally:
-            del loading  # an error's traceback refers to this frame, which must not refer to the error
+            del future  # an error's traceback refers to this frame, which must not refer to the error
 
-    def _load(self, key: tuple[str, WantedPrecision], loading: "Future[Classifier]", pin: ModelPin) -> None:
-        """Load a model; an error is raised in all threads that wait for it, and the next call loads it again."""
+    def _make(
+        self, made: "OrderedDict[_Key, Future[_T]]", key: _Key, future: "Future[_T]", make: Callable[[], _T]
+    ) -> None:
+        """Make it; an error is raised in all threads that wait for it, and the next call makes it again."""
         try:
-            from modeling.inference.choose_engine import load_fastest  # imports torch, so only when a model is loaded
-
-            version = self._store.resolve_pinned(pin.ref, pin.digest)
-            classifier = load_fastest(version, self._device, precision=key[1])
-            loading.set_result(classifier.for_batch_size(self._batch_size) if self._batch_size else classifier)
+            future.set_result(make())
         except BaseException as err:
             with self._lock:
-                if self._models.get(key) is loading:
-                    del self._models[key]
-            loading.set_exception(err)
+                if made.get(key) is future:
+                    del made[key]
+            future.set_exception(err)
         else:
             self._drop_least_used()
         finally:
-            del loading
+            del future
 
     def _drop_least_used(self) -> None:
         """Drop the least recently used models, and exclude the others from garbage collection.
@@ -92,11 +111,18 @@ class ModelCache:
         with self._lock:
             too_many = len(self._models) - MODELS_KEPT
             for _ in range(too_many):
-                self._models.popitem(last=False)
+                key, _ = self._models.popitem(last=False)
+                self._prepared.pop(key, None)
         if too_many > 0:
             gc.unfreeze()
             gc.collect()
         gc.freeze()
+
+
+def _prepare(classifier: "Classifier") -> "PushPredictor":
+    from modeling.inference.push_predictor import prepare_for_pushes
+
+    return prepare_for_pushes(classifier)
 
 
 @dataclass
@@ -104,7 +130,7 @@ class WorkerContext:
     """What a worker's functions need: plain values and functions, so that tests need no Celery.
 
     ledger: sends each call once, for leases and reports that are repeated anyway.
-    device: as torch names it.
+    device: as torch names it. gate: whose turn it is on that device.
     ring: takes a queue and a job.
     """
 
@@ -116,6 +142,10 @@ class WorkerContext:
     ring: Callable[[str, str], None]
     draining: Callable[[], bool] = field(default=lambda: False)
     _sources: OrderedDict[str, SourceFolder] = field(default_factory=OrderedDict)
+    gate: DeviceGate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = DeviceGate(slots_of_device(self.device))
 
     def folder(self, job: str) -> JobFolder:
         """The folder of a job that exists on this machine.

@@ -15,19 +15,27 @@ from modeling.inference.decoders import BatchDecoder
 from modeling.inference.prediction import Prediction
 
 
-class Predictor(Protocol):
-    """What the pipeline needs of a Classifier.
+class BatchPredictor(Protocol):
+    """Predicts a batch, or raises.
 
     largest_batch: images in the largest batch to try, after one that did not fit in memory; None if all did.
-    num_streams: threads that predict at the same time. batch_size: images in the batch that predicts fastest.
-    images_per_sec: measured with all streams; 0 if it was not measured. batch_decoder: decodes images on the device;
-    None if the cores decode.
     """
 
     largest_batch: int | None
 
     @property
     def preprocessing(self) -> Preprocessing: ...
+
+    def predict(self, images_BHWC: NDArray[np.uint8], top_k: int, /) -> list[Prediction]: ...
+
+
+class Predictor(BatchPredictor, Protocol):
+    """What the pipeline needs of a Classifier.
+
+    num_streams: threads that predict at the same time. batch_size: images in the batch that predicts fastest.
+    images_per_sec: measured with all streams; 0 if it was not measured. batch_decoder: decodes images on the device;
+    None if the cores decode.
+    """
 
     @property
     def num_streams(self) -> int: ...
@@ -44,13 +52,11 @@ class Predictor(Protocol):
     @property
     def batch_decoder(self) -> BatchDecoder | None: ...
 
-    def predict(self, images_BHWC: NDArray[np.uint8], top_k: int, /) -> list[Prediction]: ...
-
 
 class BisectingPredictor:
     """Predicts batches that the classifier may fail on, and records on it how large a batch fits in memory."""
 
-    def __init__(self, classifier: Predictor, top_k: int) -> None:
+    def __init__(self, classifier: BatchPredictor, top_k: int) -> None:
         self._classifier = classifier
         self._top_k = top_k
 

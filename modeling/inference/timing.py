@@ -1,9 +1,11 @@
 """How fast an engine predicts, and its fastest batch size."""
 
 # Shapes: B images of a batch, H height, W width, C channels.
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,10 +17,15 @@ from modeling.inference.bisection import Predictor
 from modeling.inference.engines.choice import LARGEST_BATCH
 from modeling.inference.engines.engine import Engine
 
-SMALLEST_BATCH = 8
 _LONGEST_S = 1.0  # of one batch: a worker reacts to a cancel or a drain between batches
 _MEASURE_S = 0.15
-_AS_FAST = 0.95  # of the highest speed is enough: a smaller batch has less latency and takes less memory
+_ROUND_S = 0.02  # so long that starting threads and waiting for the last one take no part that counts
+_MIN_ROUNDS = 2
+_AS_FAST = 0.98  # of the highest speed is enough: a smaller batch has less latency and takes less memory
+_MAX_SLOWER = 3  # sizes in a row that are no faster than a smaller one: then larger ones are not tried
+
+Predict = Callable[[NDArray[np.uint8]], object]
+Clock = Callable[[], float]
 
 
 def compute_logits(engine: Engine, images_BHWC: NDArray[np.uint8]) -> None:
@@ -26,48 +33,131 @@ def compute_logits(engine: Engine, images_BHWC: NDArray[np.uint8]) -> None:
     engine.logits(images_BHWC).cpu()
 
 
-def images_per_sec(
-    predict: Callable[[NDArray[np.uint8]], object], images_BHWC: NDArray[np.uint8], streams: int
-) -> float:
-    """Images per second if `streams` threads predict at the same time: the best of several rounds."""
-    best_s, begun = float("inf"), time.perf_counter()
-    with ThreadPoolExecutor(streams) as pool:
-        batches = [images_BHWC] * streams
-        list(pool.map(predict, batches))  # the first batch of a shape is slow
-        while best_s == float("inf") or time.perf_counter() - begun < _MEASURE_S:
-            started = time.perf_counter()
-            list(pool.map(predict, batches))
-            best_s = min(best_s, time.perf_counter() - started)
-    return len(batches) * len(images_BHWC) / best_s
-
-
-def _predict(classifier: Predictor, images_BHWC: NDArray[np.uint8]) -> None:
+def predict_batch(classifier: Predictor, images_BHWC: NDArray[np.uint8]) -> None:
+    """Predict one batch."""
     classifier.predict(images_BHWC, 1)
 
 
-def speeds_by_batch_size(sized: Callable[[int], Predictor]) -> dict[int, float]:
-    """Images per second by batch size, from 8 to 256 in powers of two while a batch takes at most a second.
+@dataclass(slots=True, eq=False)
+class _Timed:
+    """A batch and what predicts it.
 
-    sized: returns the classifier prepared for a batch size.
+    clock: the seconds of one stream. calls: of each stream in one round; 0 before the first. best_s: of a call in the
+    best round.
+    """
+
+    predict: Predict
+    images_BHWC: NDArray[np.uint8]
+    clock: Clock
+    calls: int = 0
+    best_s: float = math.inf
+
+    def warm_up(self, pool: ThreadPoolExecutor, streams: int) -> None:
+        """Make the first calls, which are slow, and find how many calls fill a round."""
+        self.calls = 1
+        self._round(pool, streams)
+        self.calls = max(1, math.ceil(_ROUND_S / max(self._round(pool, streams), 1e-6)))
+
+    def time_round(self, pool: ThreadPoolExecutor, streams: int) -> None:
+        self.best_s = min(self.best_s, self._round(pool, streams) / self.calls)
+
+    def images_per_sec(self, streams: int) -> float:
+        return streams * len(self.images_BHWC) / max(self.best_s, 1e-9)
+
+    def _round(self, pool: ThreadPoolExecutor, streams: int) -> float:
+        started = self.clock()
+        list(pool.map(self._call, range(streams)))
+        return self.clock() - started
+
+    def _call(self, stream: int) -> None:
+        for _ in range(self.calls):
+            self.predict(self.images_BHWC)
+
+
+def images_per_sec(
+    predict: Predict, images_BHWC: NDArray[np.uint8], streams: int, clock: Clock = time.perf_counter
+) -> float:
+    """Images per second if `streams` threads predict at the same time: the best of several rounds."""
+    timed = _Timed(predict, images_BHWC, clock)
+    _time_in_turns([timed], streams)
+    return timed.images_per_sec(streams)
+
+
+def _time_in_turns(batches: Sequence[_Timed], streams: int) -> None:
+    """Time rounds of several batches in turns: what slows the machine for a while slows all of them."""
+    with ThreadPoolExecutor(streams) as pool:
+        for each in batches:
+            each.best_s = math.inf
+            if not each.calls:
+                each.warm_up(pool, streams)
+        begun, rounds = time.perf_counter(), 0
+        while rounds < _MIN_ROUNDS or time.perf_counter() - begun < _MEASURE_S:
+            for each in batches:
+                each.time_round(pool, streams)
+            rounds += 1
+
+
+def batch_seconds(predict: Predict, images_BHWC: NDArray[np.uint8], streams: int) -> list[float]:
+    """Seconds of batches, shortest first, while all streams predict; every stream has made its first calls."""
+    times: list[float] = []
+    with ThreadPoolExecutor(streams) as pool:
+        for _ in range(2 * streams):  # one after another: so the streams take turns
+            predict(images_BHWC)
+        end = time.perf_counter() + _MEASURE_S
+        list(pool.map(lambda _: _time_until(end, predict, images_BHWC, times), range(streams)))
+    return sorted(times)
+
+
+def _time_until(end: float, predict: Predict, images_BHWC: NDArray[np.uint8], times: list[float]) -> None:
+    done = 0
+    while done < _MIN_ROUNDS or time.perf_counter() < end:
+        started = time.perf_counter()
+        predict(images_BHWC)
+        times.append(time.perf_counter() - started)
+        done += 1
+
+
+def speeds_by_batch_size(sized: Callable[[int], Predictor], clock: Clock = time.perf_counter) -> dict[int, float]:
+    """Images per second by batch size, from 1 in powers of two to 256, or as long as larger ones may pay.
+
+    sized: returns the classifier prepared for a batch size. clock: the seconds of one stream.
 
     Powers of two, because engines pad to them, and because shards have such sizes: every shard size then gives the
-    same batches.
+    same batches. Each size is timed in turns with the one before it, and the ratio counts: a machine that becomes
+    slower or faster meanwhile does not change the order, and only two sizes are in memory at the same time.
     """
     speeds: dict[int, float] = {}
-    size = SMALLEST_BATCH
+    before: _Timed | None = None
+    size = 1
     while size <= LARGEST_BATCH:
         try:
             classifier = sized(size)
-            images_BHWC = random_images(classifier.preprocessing, size)
-            speeds[size] = images_per_sec(partial(_predict, classifier), images_BHWC, classifier.num_streams)
+            now = _Timed(partial(predict_batch, classifier), random_images(classifier.preprocessing, size), clock)
+            speeds[size] = _relative_speed(now, before, speeds, classifier.num_streams)
         except Exception:
             if not speeds:
                 raise
             break  # most likely it does not fit in memory; smaller batches do
-        size *= 2
-        if size * classifier.num_streams / max(speeds.values()) > _LONGEST_S:
+        before, size = now, size * 2
+        if size * classifier.num_streams / max(speeds.values()) > _LONGEST_S or not larger_may_pay(speeds):
             break
     return speeds
+
+
+def _relative_speed(now: _Timed, before: _Timed | None, speeds: dict[int, float], streams: int) -> float:
+    """Images per second; those of the size before it, times the ratio of both in turns."""
+    if before is None:
+        _time_in_turns([now], streams)
+        return now.images_per_sec(streams)
+    _time_in_turns([before, now], streams)
+    return speeds[len(before.images_BHWC)] * now.images_per_sec(streams) / before.images_per_sec(streams)
+
+
+def larger_may_pay(speeds: dict[int, float]) -> bool:
+    """Whether one of the last sizes is faster than all smaller ones, by more than what counts as equal."""
+    sizes = sorted(speeds)
+    best = max((speeds[size] for size in sizes[:-_MAX_SLOWER]), default=0.0)
+    return any(_AS_FAST * speeds[size] > best for size in sizes[-_MAX_SLOWER:])
 
 
 def best_batch_size(speeds: dict[int, float]) -> int:

@@ -26,6 +26,7 @@ from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.careful import Careful, predict_carefully
 from workers.classify.decode_clock import DecodeClock, ShardImage
+from workers.classify.gated import GatedPredictor
 from workers.classify.journal import CAREFUL_FROM_ATTEMPT, Journal
 from workers.classify.open_shard import Commits, OpenShard
 from workers.classify.source import JobSource
@@ -121,6 +122,9 @@ class ClassifySlice:
         leases.on_tick = self._clock.look
         self._source = JobSource(context, folder, request)
         self._classifier = context.models.get(request.model, request.precision)
+        self._predictor = GatedPredictor(
+            self._classifier, context.gate, lambda: context.models.get_for_pushes(request.model, request.precision)
+        )
         self._reader = self._source.reader
         self._deadline: float | None = None  # set at the first claim: a process's first decoder takes seconds to start
         self._draining_since: float | None = None
@@ -221,7 +225,7 @@ class ClassifySlice:
     def _predict(self, units: Iterable[Sequence[Source]]) -> Iterator[BatchResult]:
         return predict_units(
             units,
-            self._classifier,
+            self._predictor,
             top_k=self._request.top_k,
             decode_threads=self._context.settings.decode_threads,
             max_pixels=self._context.settings.max_pixels,
@@ -299,7 +303,7 @@ class ClassifySlice:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit_alone(shard, given_up=True)
-        classifier = self._classifier
+        classifier = self._predictor
         decoders = Decoders(
             classifier.preprocessing, self._context.settings.max_pixels, 1, classifier.batch_decoder, self._clock.watch
         )

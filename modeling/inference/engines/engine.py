@@ -26,6 +26,9 @@ class Engine(Protocol):
     def for_batch_size(self, batch_size: int) -> Self:
         """The engine prepared for batches of this size; itself if the size makes no difference."""
 
+    def on_all_cores(self) -> Self:
+        """The engine prepared for one image at a time, computed by all cores together; itself if it does so anyway."""
+
 
 def padded_size(num_images: int) -> int:
     """The power of two to which a batch is padded if each size needs preparation."""

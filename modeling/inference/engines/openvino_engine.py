@@ -36,6 +36,7 @@ class OpenVinoEngine:
         self.num_streams = num_streams or num_cores()
         self._network = openvino.Core().read_model(network)
         self._precision = precision
+        self._num_threads = self.num_streams  # of all streams together
         self._fixed = _ANY
         self._idle: dict[int, SimpleQueue[openvino.InferRequest]] = {}  # by images of a batch
 
@@ -59,9 +60,17 @@ class OpenVinoEngine:
         """The same network; batches of this size use a graph of fixed shapes, which compiles to faster code."""
         engine = copy.copy(self)
         engine._fixed = padded_size(batch_size)
-        engine._idle = {size: idle for size, idle in self._idle.items() if size == _ANY}
+        engine._idle = {size: idle for size, idle in self._idle.items() if size in (_ANY, engine._fixed)}
         engine._prepared(engine._fixed)
         return engine
+
+    def on_all_cores(self) -> Self:
+        """The same network with one stream of all threads, for one image at a time; itself on a single core."""
+        if self.num_streams == 1:
+            return self
+        engine = copy.copy(self)
+        engine.num_streams, engine._idle = 1, {}
+        return engine.for_batch_size(1)
 
     def _prepared(self, size: int) -> "SimpleQueue[openvino.InferRequest]":
         """Idle requests for batches of this size; its graph is compiled at the first call."""
@@ -82,7 +91,7 @@ class OpenVinoEngine:
         properties = {
             "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
             "NUM_STREAMS": self.num_streams,
-            "INFERENCE_NUM_THREADS": self.num_streams,
+            "INFERENCE_NUM_THREADS": self._num_threads,
             "ENABLE_CPU_PINNING": False,  # decode threads and other workers use the same cores
         }
         with signal_stack_kept():

@@ -53,6 +53,10 @@ class TorchEngine:
         """Itself: sizes need no preparation."""
         return self
 
+    def on_all_cores(self) -> Self:
+        """Itself: every batch gets all of the device."""
+        return self
+
     def forward(self, images_BHWC: Tensor) -> Tensor:
         """Logits BL as float32 from images as bytes, both on the device."""
         with torch.inference_mode(), repeatable():
@@ -108,6 +112,10 @@ class CudaGraphEngine:
 
     def for_batch_size(self, batch_size: int) -> Self:
         """Itself: each size has its own graphs."""
+        return self
+
+    def on_all_cores(self) -> Self:
+        """Itself: the cores compute nothing."""
         return self
 
 

@@ -5,34 +5,98 @@ import pytest
 
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference import timing
-from modeling.inference.timing import best_batch_size, images_per_sec, random_images, speeds_by_batch_size
+from modeling.inference.timing import (
+    batch_seconds,
+    best_batch_size,
+    images_per_sec,
+    random_images,
+    speeds_by_batch_size,
+)
 from tests.support.fakes import FakeClassifier
 
 
+class Clock:
+    """Seconds that only predicting lets pass."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.lock = threading.Lock()
+
+    def __call__(self):
+        return self.now_s
+
+    def classifier(self, speeds, size, **options):
+        """A classifier that takes its time by this clock; `speeds`: images per second by batch size."""
+
+        def spend(batch):
+            with self.lock:
+                self.now_s += size / speeds[size]
+
+        return FakeClassifier(before=spend, **options)
+
+
+def searched(speeds, **options):
+    clock = Clock()
+    return speeds_by_batch_size(lambda size: clock.classifier(speeds, size, **options), clock)
+
+
 def test_the_smallest_batch_that_is_about_as_fast_as_the_fastest_is_best():
-    assert best_batch_size({8: 94.0, 16: 96.0, 32: 100.0, 64: 99.0}) == 16
+    assert best_batch_size({8: 97.0, 16: 98.5, 32: 100.0, 64: 99.0}) == 16
+    assert best_batch_size({1: 98.0, 2: 100.0}) == 1
     assert best_batch_size({8: 50.0}) == 8
 
 
-def test_batches_are_tried_in_powers_of_two_up_to_the_largest():
-    speeds = speeds_by_batch_size(lambda _: FakeClassifier())
+def test_batches_are_tried_in_powers_of_two_from_one_up_to_the_largest():
+    speeds = {1 << power: 1000.0 * 1.2**power for power in range(9)}
 
-    assert list(speeds) == [8, 16, 32, 64, 128, 256]
-    assert all(speed > 0 for speed in speeds.values())
-
-
-def test_a_batch_that_would_take_too_long_is_not_tried(monkeypatch):
-    monkeypatch.setattr(timing, "images_per_sec", lambda answer, images, streams: 50.0)
-
-    speeds = speeds_by_batch_size(lambda _: FakeClassifier(num_streams=2))
-
-    assert list(speeds) == [8, 16]  # two streams with batches of 32 take 64 / 50 s
+    assert searched(speeds) == pytest.approx(speeds)
+    assert list(speeds)[-1] == 256
 
 
-def test_sizes_end_where_memory_does(monkeypatch):
-    assert list(speeds_by_batch_size(lambda _: FakeClassifier(max_batch=32))) == [8, 16, 32]
+def test_larger_batches_are_not_tried_once_three_in_a_row_were_not_faster():
+    assert list(searched(dict.fromkeys((1, 2, 4, 8, 16), 1000.0))) == [1, 2, 4, 8]
+    assert list(searched({1: 900.0, 2: 1000.0, 4: 1010.0, 8: 990.0, 16: 1015.0, 32: 2000.0})) == [1, 2, 4, 8, 16]
+    assert list(searched({1: 900.0, 2: 880.0, 4: 870.0, 8: 1000.0, 16: 900.0, 32: 900.0, 64: 900.0})) == [
+        1, 2, 4, 8, 16, 32, 64
+    ]  # fmt: skip
+
+
+def test_a_batch_that_would_take_too_long_is_not_tried():
+    assert list(searched({1: 10.0, 2: 20.0, 4: 40.0, 8: 50.0, 16: 60.0, 32: 70.0})) == [1, 2, 4, 8, 16, 32]
+    assert list(searched({1: 2.0, 2: 4.0, 4: 4.0, 8: 4.0})) == [1, 2, 4]
+
+
+def test_a_machine_that_becomes_slower_meanwhile_changes_no_order():
+    clock, speeds = Clock(), {1: 1000.0, 2: 1500.0, 4: 2000.0, 8: 2000.0, 16: 2000.0, 32: 2000.0}
+
+    def sized(size):
+        classifier = clock.classifier(slowed, size)
+        for each in speeds:
+            slowed[each] *= 0.7  # with each size that is prepared, all become slower
+        return classifier
+
+    slowed = dict(speeds)
+    found = speeds_by_batch_size(sized, clock)
+
+    assert found == pytest.approx({size: speed * 0.7 for size, speed in speeds.items()})
+    assert best_batch_size(found) == 4
+
+
+def test_sizes_end_where_memory_does():
+    assert list(speeds_by_batch_size(lambda _: FakeClassifier(max_batch=4))) == [1, 2, 4]
     with pytest.raises(MemoryError):
-        speeds_by_batch_size(lambda _: FakeClassifier(max_batch=4))
+        speeds_by_batch_size(lambda _: FakeClassifier(max_batch=0))
+
+
+def test_the_times_of_batches_are_sorted_and_of_all_streams_after_their_first_calls():
+    calls = []
+
+    times = batch_seconds(lambda images: calls.append(len(images)), random_images(Preprocessing("L", 4, 4), 8), 3)
+
+    assert times == sorted(times)
+    assert len(times) == len(calls) - 2 * 3
+    assert len(times) >= 3
+    assert set(calls) == {8}
 
 
 def test_all_streams_are_at_work_while_the_clock_runs(monkeypatch):
@@ -52,8 +116,8 @@ def test_random_images_are_the_same_whenever_asked_for():
 
 def test_a_size_that_an_engine_cannot_be_fitted_to_ends_the_trials():
     def sized(size):
-        if size == 64:
+        if size == 4:
             raise RuntimeError("no memory for this graph")
         return FakeClassifier()
 
-    assert list(speeds_by_batch_size(sized)) == [8, 16, 32]
+    assert list(speeds_by_batch_size(sized)) == [1, 2]
