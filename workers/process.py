@@ -38,6 +38,7 @@ from workers import ack_patch
 from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
 from workers.devices import Device, take_device
 from workers.lines.choice import LineChoice
+from workers.lines.maintenance import LinesMaintenance
 from workers.lines.sweeping import LineSweeper
 from workers.sweep import sweep
 
@@ -121,19 +122,21 @@ class MaintenanceThreads:
             PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", immediately=True),
             PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", immediately=True),
         )
-        self._lines = LineSweeper(get_settings())
+        self._lines = (LineSweeper(get_settings()), LinesMaintenance(get_settings(), worker))
 
     def start(self) -> None:
-        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`; sweep lines at every deadline."""
+        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`; sweep and maintain the lines."""
         for thread in self._threads:
             thread.start()
-        self._lines.start()
+        for lines in self._lines:
+            lines.start()
 
     def stop(self) -> None:
         """Stop the threads and remove the worker from the live workers."""
         for thread in self._threads:
             thread.stop(wait_s=HEARTBEAT_S)
-        self._lines.stop(wait_s=HEARTBEAT_S)
+        for lines in self._lines:
+            lines.stop(wait_s=HEARTBEAT_S)
         try:
             self._ledger.live_workers.remove(self._worker)
         except SERVER_ERRORS as err:

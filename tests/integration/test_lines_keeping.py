@@ -17,7 +17,9 @@ from orchestrator.contract.lines.stats import WorkerCounts, read_stats
 from orchestrator.contract.lines.store import Decided, GivenAnswer, LineStore, Push
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
+from tests.support.pushes import digit_png, open_line, registry_of
 from tests.support.server import Server, wait_until
+from tests.support.workers import Cluster
 from workers.lines.kept_images import KeptImage
 from workers.lines.maintenance import LineMaintenance
 
@@ -257,15 +259,26 @@ def test_images_of_requests_that_no_worker_answered_are_kept_by_the_next_one(reg
 
 
 def test_the_image_of_a_prediction_that_came_too_late_is_kept(store):
-    store.report_capacity("w1", "1 1 0 0", {})
-    store.admit([push("a", remaining_ms=50)], "c1")
-    _, (held,) = store.take("w1", 1, 60_000, 1 << 20)
-    wait_until(lambda: server_ms(store) > held.deadline_ms, what="it is late")
+    store.admit([push("a")], "c1")
+    store.take("w1", 1, 60_000, 1 << 20)
+    store.client.hset(store.key("r:1/a"), "deadline", 1)  # it is over
 
     assert store.answer([GivenAnswer("1/a", Verdict("1"), LATE, "")]) == [False]
     assert store.client.lrange(store.key("unkept"), 0, -1) == [b"1/a", b"image"]
 
 
-def server_ms(store: LineStore) -> float:
-    seconds, microseconds = store.client.time()
-    return seconds * 1000 + microseconds / 1000
+@pytest.mark.timeout(600)
+def test_a_worker_answers_an_old_item_from_the_files_and_keeps_the_images_that_it_should(running_cluster: Cluster):
+    pusher = open_line(running_cluster, "keeping", keep_share=0)
+    registry = registry_of(running_cluster)
+    folder, store = registry.folder("keeping"), pusher.store
+    first = pusher.ask("old", digit_png(1))
+    pusher.ask("bad", b"no image")
+    AnswerMover(store, AnswerArchive(answers_folder(folder)), MoveBounds(keep=0, move_from=1)).move(NOW_MS)
+    moved = store.record(request_key("old", 1))
+
+    again = pusher.ask("old", digit_png(1))
+
+    assert (moved, again) == (None, first)
+    wait_until(lambda: read_kept(folder), what="the worker has kept an image")
+    assert [(each.item, each.reason, each.why) for each in read_kept(folder)] == [("bad", "unreadable", "fallback")]

@@ -18,7 +18,8 @@ from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from workers.lines.choice import LineChoice
 from workers.lines.decode import LineDecoders
-from workers.lines.link import SOCKET_TIMEOUT_S, Kept, ServerLink
+from workers.lines.files import LineFiles
+from workers.lines.link import SOCKET_TIMEOUT_S, ServerLink
 from workers.lines.loading import LineModels
 from workers.lines.model import LineModel
 from workers.lines.predict import LinePredictors, overdue, unreadable
@@ -52,14 +53,14 @@ class LineConsumer:
         self,
         settings: ConsumerSettings,
         models: LineModels,
+        files: LineFiles,
         *,
         draining: Callable[[], bool] = lambda: False,
-        keep: Kept = lambda done: None,
     ) -> None:
         self._settings = settings
         self._models = models
         self._draining = draining
-        self._keep = keep
+        self._files = files
         self._client = connect_raw(settings.url, timeout_s=SOCKET_TIMEOUT_S)
         threads = settings.decode_threads or num_cores()
         self._scheduler = Scheduler(threads, self._late)
@@ -90,6 +91,7 @@ class LineConsumer:
         self._decoders.stop()
         self._predictors.stop()
         self._scheduler.close()
+        self._files.close(wait_s=wait_s)
 
     @property
     def lines(self) -> dict[str, OpenLine]:
@@ -149,7 +151,7 @@ class LineConsumer:
 
     def _link(self, url: str) -> ServerLink:
         if url not in self._links:
-            self._links[url] = ServerLink(url, self._settings.worker, self._scheduler, self._keep)
+            self._links[url] = ServerLink(url, self._settings.worker, self._scheduler, self._files)
             self._links[url].start()
         return self._links[url]
 

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -20,7 +20,7 @@ from typing import Literal, Self
 
 from modeling.durable import STRICT, link_once, private_mode, temporary_beside, validated, write_durable
 from orchestrator.contract.errors import MessageError
-from orchestrator.contract.lines.answers import Answer
+from orchestrator.contract.lines.answers import Answer, Verdict, decode_record, request_key
 from orchestrator.contract.lines.registry import images_folder
 from orchestrator.contract.lines.settings import LineSettings
 
@@ -66,19 +66,19 @@ class KeptImage:
         return validated(cls, value, "a kept image", error=MessageError)
 
 
-def why_kept(settings: LineSettings, secret: bytes, answer: Answer) -> Why | None:
-    """Why the image of an answer is kept; None: it is not.
+def why_kept(settings: LineSettings, secret: bytes, key: str, bin_: str, reason: str | None) -> Why | None:
+    """Why the image of an answer is kept; None: it is not. key: of item and pass.
 
     Of the accepted a share is drawn by a keyed hash of item and pass: nobody who names items chooses what is audited,
     and who has the key can check it.
     """
     if settings.keep_images_bytes == 0 or settings.keep_images_s == 0:
         return None
-    if answer.bin == settings.review and (answer.reason == "low_confidence" or settings.review != settings.fallback):
+    if bin_ == settings.review and (reason == "low_confidence" or settings.review != settings.fallback):
         return "review"
-    if answer.bin == settings.fallback:
+    if bin_ == settings.fallback:
         return "fallback"
-    drawn = int.from_bytes(_hash(answer, secret)[:8], "big")
+    drawn = int.from_bytes(_hash(key, secret)[:8], "big")
     return "audit" if drawn < settings.keep_share * 2**64 else None
 
 
@@ -102,8 +102,8 @@ class ImageWriter:
         self._index = f"{INDEX_PREFIX}{secrets.token_hex(8)}.jsonl"
         self._lock = threading.Lock()
 
-    def why(self, settings: LineSettings, answer: Answer) -> Why | None:
-        return why_kept(settings, self._secret, answer)
+    def why(self, settings: LineSettings, key: str, bin_: str, reason: str | None) -> Why | None:
+        return why_kept(settings, self._secret, key, bin_, reason)
 
     def write(self, image: bytes, answer: Answer, why: Why) -> None:
         """Keep an image. The folder of the line must exist: one that was removed gets no files again."""
@@ -112,7 +112,7 @@ class ImageWriter:
         self._folder.mkdir(exist_ok=True)
         day.mkdir(exist_ok=True)
         mode = private_mode(self._folder.parent)
-        path = day / f"{_hash(answer).hex()}.image"
+        path = day / f"{_hash(request_key(answer.item, answer.pass_)).hex()}.image"
         with temporary_beside(path, mode=mode) as temporary:
             temporary.write_bytes(image)
             temporary.replace(path)
@@ -132,16 +132,22 @@ class ImageWriter:
 class _Waiting:
     settings: LineSettings
     image: bytes
-    answer: Answer
+    key: str
+    verdict: Verdict
+    rest: str
+
+    def answer(self) -> Answer:
+        parts = (json.dumps({"key": self.key})[1:-1], self.verdict.encode(), self.rest)
+        return decode_record(f"{{{','.join(part for part in parts if part)}}}")
 
 
 class ImageKeeper:
     """Keeps images in a thread of its own. Answers never wait for it: what does not fit into its queue is counted."""
 
-    def __init__(self, lines: Path, count_not_kept: Callable[[str], None]) -> None:
-        """lines: the folder of all lines. count_not_kept: called with the name of a line for an image that is lost."""
+    def __init__(self, lines: Path) -> None:
+        """lines: the folder of all lines."""
         self._lines = lines
-        self._count_not_kept = count_not_kept
+        self._not_kept: Counter[str] = Counter()
         self._writers: dict[str, ImageWriter] = {}
         self._queue: Queue[_Waiting] = Queue(_MOST_WAITING)
         self._bytes = 0
@@ -151,18 +157,29 @@ class ImageKeeper:
         self._thread = threading.Thread(target=self._run, name="lines-images", daemon=True)
         self._thread.start()
 
-    def keep(self, settings: LineSettings, image: bytes, answer: Answer) -> None:
-        """Keep the image of an answer that stands, if the line's settings say so. Returns at once."""
+    def keep(self, settings: LineSettings, image: bytes, key: str, verdict: Verdict, rest: str) -> None:
+        """Keep the image of an answer that stands, if the line's settings say so. Returns at once.
+
+        rest: the other facts of the answer (`answers.encode_facts`).
+        """
+        writer = self._writers.get(settings.name)
+        if writer is not None and writer.why(settings, key, verdict.bin, verdict.reason) is None:
+            return
         with self._lock:
             if self._bytes + len(image) <= _MOST_WAITING_BYTES:
                 try:
-                    self._queue.put_nowait(_Waiting(settings, image, answer))
+                    self._queue.put_nowait(_Waiting(settings, image, key, verdict, rest))
                 except Full:
                     pass
                 else:
                     self._bytes += len(image)
                     return
-        self._count_not_kept(settings.name)
+            self._not_kept[settings.name] += 1
+
+    def take_not_kept(self, line: str) -> int:
+        """How many images of a line were lost since the last call."""
+        with self._lock:
+            return self._not_kept.pop(line, 0)
 
     def close(self, wait_s: float) -> None:
         """Write what waits, for so long, and end."""
@@ -184,17 +201,18 @@ class ImageKeeper:
         try:
             writer = self._writers.get(name) or ImageWriter(self._lines / name)
             self._writers[name] = writer
-            if why := writer.why(waiting.settings, waiting.answer):
-                writer.write(waiting.image, waiting.answer, why)
+            why = writer.why(waiting.settings, waiting.key, waiting.verdict.bin, waiting.verdict.reason)
+            if why is not None:
+                writer.write(waiting.image, waiting.answer(), why)
             self._failing = False
         except Exception as err:  # a full disk, a removed line: answers go on
             if not self._failing:
                 logger.warning("line %s: images cannot be kept: %s", name, err)
             self._failing = True
             self._writers.pop(name, None)
-            self._count_not_kept(name)
+            with self._lock:
+                self._not_kept[name] += 1
 
 
-def _hash(answer: Answer, secret: bytes = b"") -> bytes:
-    text = f"{answer.pass_}/{answer.item}".encode("utf-8", "surrogatepass")
-    return blake2b(text, digest_size=16, key=secret).digest()
+def _hash(key: str, secret: bytes = b"") -> bytes:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16, key=secret).digest()

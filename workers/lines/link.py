@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -16,6 +16,7 @@ import redis
 from orchestrator.contract.lines.store import GivenAnswer, Held
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from workers.lines.capacity import capacity_of
+from workers.lines.files import LineFiles
 from workers.lines.requests import Done, OpenLine, Request
 from workers.lines.scheduler import Scheduler
 
@@ -29,20 +30,17 @@ _ANSWER_AGAIN_S = 10.0  # after its deadline an answer is of use for the record 
 _CAPACITY_S = 0.25
 _COUNTS_S = 1.0
 
-Kept = Callable[[Done], None]
-"""Called with every answer that stands as this worker gave it; may keep the image."""
-
 
 class ServerLink:
     """The lines of one server. `lines` is replaced whole."""
 
-    def __init__(self, url: str, worker: str, scheduler: Scheduler, keep: Kept) -> None:
+    def __init__(self, url: str, worker: str, scheduler: Scheduler, files: LineFiles) -> None:
         self.url = url
         self.lines: tuple[OpenLine, ...] = ()
         self.trouble: str | None = None
         self._worker = worker
         self._scheduler = scheduler
-        self._keep = keep
+        self._files = files
         self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
         self._answers: SimpleQueue[Done | None] = SimpleQueue()
         self._leased: dict[tuple[OpenLine, str], Request] = {}
@@ -134,7 +132,7 @@ class ServerLink:
         taken = [
             request
             for (line, _), (now_ms, all_held) in zip(wanted, found, strict=True)
-            for request in self._enter(line, all_held, now_ms, begun_s)
+            for request in self._without_answered(line, self._enter(line, all_held, now_ms, begun_s))
         ]
         if taken:
             self._pass_on(taken)
@@ -164,6 +162,15 @@ class ServerLink:
             else:  # its lease ran out in this worker, which still works on it
                 known.leased_until_s, known.gone = request.leased_until_s, False
         return found
+
+    def _without_answered(self, line: OpenLine, requests: list[Request]) -> list[Request]:
+        """The requests of new items; an old one, which a client has pushed again, gets the answer that it got then."""
+        records = {request.key: self._files.answered(line.name, request.key) for request in requests}
+        for key, record in records.items():
+            if record is not None:
+                line.store.restore(key, record)
+                self._release(line, [key])
+        return [request for request in requests if records[request.key] is None]
 
     def _pass_on(self, taken: list[Request]) -> None:
         """Let requests be decoded and predicted; those of dead workers one by one, with nothing else at work."""
@@ -239,7 +246,7 @@ class ServerLink:
 
     def _keep_safely(self, done: Done) -> None:
         try:
-            self._keep(done)
+            self._files.keep(done)
         except Exception:
             logger.exception("line %s: cannot keep the image of %s", done.request.line.name, done.request.key)
 
@@ -299,6 +306,9 @@ class ServerLink:
                 line.store.report_capacity(self._worker, capacity, facts)
 
     def _send_counts(self) -> None:
+        for line in self.lines:
+            if num := self._files.take_not_kept(line.name):
+                self.count(line, "images_not_kept", num)
         with self._lock:
             counts, self._counts = self._counts, {}
         for line, counted in counts.items():

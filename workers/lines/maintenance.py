@@ -61,7 +61,7 @@ class LineMaintenance:
         while (found := self._store.run("unkept", [stored])) and time.monotonic() < end_s:
             stored, image, record = found[0].decode(), found[1], found[2]
             answer = self._answer(stored, record)
-            if why := self._writer.why(settings, answer):
+            if why := self._writer.why(settings, stored, answer.bin, answer.reason):
                 self._writer.write(image, answer, why)
 
     def _answer(self, key: str, record: bytes) -> Answer:

@@ -9,6 +9,7 @@ from modeling.registry.store import ModelStore
 from workers.context import WorkerContext
 from workers.lines.choice import LineChoice
 from workers.lines.consumer import ConsumerSettings, LineConsumer
+from workers.lines.files import LineFiles
 from workers.lines.loading import LineModels, loader
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ def start_lines(context: WorkerContext, lines: str) -> None:
         decode_threads=context.settings.decode_threads,
     )
     models = LineModels(ModelStore(context.settings.models), loader(context.models))
-    consumer = LineConsumer(settings, models, draining=context.draining)
+    files = LineFiles(context.settings.home / "lines")
+    consumer = LineConsumer(settings, models, files, draining=context.draining)
     _consumers.append(consumer)
     consumer.start()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="lines-parent", daemon=True).start()

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.contract.lines.answers import Answer
+from orchestrator.contract.lines.answers import Answer, Verdict, encode_facts
 from orchestrator.contract.lines.settings import LineSettings
 from workers.lines.image_bounds import ImageBounds
 from workers.lines.kept_images import ImageKeeper, ImageWriter, KeptImage, audit_secret, why_kept
 
 SETTINGS = LineSettings(name="post", model="m@champion", fallback="F", review="R", bins={"cat": ("1",)}, keep_share=0)
 ACCEPTED = Answer("i", 1, "1", label="cat", score=0.9, model="m@1")
+LATE = Verdict("F", "late", "device")
 NOW = datetime.now(UTC)
 
 
@@ -43,30 +44,30 @@ def files(folder: Path) -> list[Path]:
     ],
 )  # fmt: skip
 def test_what_went_to_review_or_the_fallback_bin_is_kept(bin_, reason, why):
-    assert why_kept(SETTINGS, b"key", Answer("i", 1, bin_, reason)) == why
+    assert why_kept(SETTINGS, b"key", "1/i", bin_, reason) == why
 
 
 def test_one_bin_for_both_is_told_apart_by_the_reason():
     same = replace(SETTINGS, review="F")
 
-    assert why_kept(same, b"key", Answer("i", 1, "F", "low_confidence")) == "review"
-    assert why_kept(same, b"key", Answer("i", 1, "F", "late")) == "fallback"
+    assert why_kept(same, b"key", "1/i", "F", "low_confidence") == "review"
+    assert why_kept(same, b"key", "1/i", "F", "late") == "fallback"
 
 
 def test_a_share_of_the_accepted_is_kept_and_the_same_one_again():
     some = replace(SETTINGS, keep_share=0.1)
-    items = [replace(ACCEPTED, item=f"item {number}") for number in range(5_000)]
+    keys = [f"1/item {number}" for number in range(5_000)]
 
-    drawn = [why_kept(some, b"key", item) for item in items]
+    drawn = [why_kept(some, b"key", key, "1", None) for key in keys]
 
     assert 420 < drawn.count("audit") < 580
-    assert drawn == [why_kept(some, b"key", item) for item in items]
-    assert drawn != [why_kept(some, b"other key", item) for item in items]
+    assert drawn == [why_kept(some, b"key", key, "1", None) for key in keys]
+    assert drawn != [why_kept(some, b"other key", key, "1", None) for key in keys]
 
 
 @pytest.mark.parametrize("off", [{"keep_images_s": 0}, {"keep_images_bytes": 0}])
 def test_a_line_may_keep_nothing(off):
-    assert why_kept(replace(SETTINGS, keep_share=1, **off), b"key", Answer("i", 1, "F", "late")) is None
+    assert why_kept(replace(SETTINGS, keep_share=1, **off), b"key", "1/i", "F", "late") is None
 
 
 def test_the_key_of_the_draw_is_made_once_and_for_the_owner_alone(folder):
@@ -102,24 +103,22 @@ def test_the_same_item_again_takes_the_same_place(folder):
 
 class TestKeeper:
     @pytest.fixture
-    def lost(self) -> list[str]:
-        return []
-
-    @pytest.fixture
-    def keeper(self, folder: Path, lost: list[str]) -> Iterator[ImageKeeper]:
-        keeper = ImageKeeper(folder.parent, lost.append)
+    def keeper(self, folder: Path) -> Iterator[ImageKeeper]:
+        keeper = ImageKeeper(folder.parent)
         yield keeper
         keeper.close(10)
 
-    def test_it_writes_what_the_settings_ask_for(self, keeper, folder, lost):
-        keeper.keep(SETTINGS, b"late", Answer("a", 1, "F", "late"))
-        keeper.keep(SETTINGS, b"accepted", ACCEPTED)
+    def test_it_writes_what_the_settings_ask_for(self, keeper, folder):
+        keeper.keep(SETTINGS, b"late", "1/a", LATE, "")
+        keeper.keep(SETTINGS, b"accepted", "1/b", Verdict("1"), "")
+        keeper.keep(SETTINGS, b"review", "2/c", Verdict("R", "low_confidence"), encode_facts(label="cat", score=0.5))
         keeper.close(60)
 
-        assert [each.item for each in kept(folder)] == ["a"]
-        assert lost == []
+        found = [(each.item, each.pass_, each.why, each.label) for each in kept(folder)]
+        assert found == [("a", 1, "fallback", None), ("c", 2, "review", "cat")]
+        assert keeper.take_not_kept("post") == 0
 
-    def test_it_counts_what_does_not_fit_and_holds_nobody_up(self, keeper, folder, lost, monkeypatch):
+    def test_it_counts_what_does_not_fit_and_holds_nobody_up(self, keeper, monkeypatch):
         writing, go_on = threading.Event(), threading.Event()
 
         def write_slowly(*_: object) -> None:
@@ -127,23 +126,23 @@ class TestKeeper:
             assert go_on.wait(60)
 
         monkeypatch.setattr(ImageWriter, "write", write_slowly)
-        keeper.keep(SETTINGS, b"x", Answer("0", 1, "F", "late"))
+        keeper.keep(SETTINGS, b"x", "1/first", LATE, "")
         assert writing.wait(60)
         for number in range(600):
-            keeper.keep(SETTINGS, b"x", Answer(str(number), 1, "F", "late"))
-        few = len(lost)
-        keeper.keep(SETTINGS, bytes(65 << 20), Answer("large", 1, "F", "late"))
+            keeper.keep(SETTINGS, b"x", f"1/{number}", LATE, "")
+        few = keeper.take_not_kept("post")
+        keeper.keep(SETTINGS, bytes(65 << 20), "1/large", LATE, "")
         go_on.set()
 
-        assert (few, len(lost)) == (600 - 512, 600 - 512 + 1)
+        assert (few, keeper.take_not_kept("post")) == (600 - 512, 1)
 
-    def test_a_line_that_was_removed_gets_no_files_and_costs_no_other(self, keeper, folder, lost):
-        keeper.keep(replace(SETTINGS, name="gone"), b"x", Answer("a", 1, "F", "late"))
-        keeper.keep(SETTINGS, b"x", Answer("b", 1, "F", "late"))
+    def test_a_line_that_was_removed_gets_no_files_and_costs_no_other(self, keeper, folder):
+        keeper.keep(replace(SETTINGS, name="gone"), b"x", "1/a", LATE, "")
+        keeper.keep(SETTINGS, b"x", "1/b", LATE, "")
         keeper.close(60)
 
         assert [each.item for each in kept(folder)] == ["b"]
-        assert lost == ["gone"]
+        assert (keeper.take_not_kept("gone"), keeper.take_not_kept("post")) == (1, 0)
         assert not (folder.parent / "gone").exists()
 
 
