@@ -90,4 +90,4 @@ $(PEERS_STAMP): benchmarks/peers/requirements.txt | $(STAMP)
 	@touch $@
 
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output demo-line-output

@@ -7,7 +7,7 @@ import click
 from orchestrator.cli.lazy import Entry, RootGroup, config_option
 
 COMMANDS = {
-    "demo": Entry("demo:demo", "A whole run in about a minute: no GPU, server or data needed."),
+    "demo": Entry("demo.command:demo", "A whole run in about a minute: no GPU, server or data needed."),
     "scan": Entry("scan:scan", "Check training data: unreadable images, duplicates, too few images."),
     "train": Entry("train:train", "Train a classifier on labelled images, from scratch or from weights."),
     "classify": Entry("classify:classify", "Classify the images of a folder, glob or list into a manifest."),

@@ -62,6 +62,8 @@ class Stack:
     def up(self, devices: list[str]) -> list[Process]:
         """Start the processes that do not run, and wait until they are ready; returns all processes.
 
+        A device that is named twice gets two workers: `cpu`, for what one worker cannot show.
+
         Raises UnavailableError if the server or a worker does not start; names its log.
         """
         make_home(self._settings)
@@ -71,8 +73,10 @@ class Stack:
         with self._locked():
             running = self._running()
             self._ensure_server(running)
-            for device in devices:
-                self._ensure_worker(f"worker-{device.replace(':', '')}", device, running)
+            for place, device in enumerate(devices):
+                number = devices[:place].count(device)
+                name = f"worker-{device.replace(':', '')}" + (f"-{number + 1}" if number else "")
+                self._ensure_worker(name, device, running)
             self._record(running)
             self._wait_for_workers(running)
             return [*running.values(), *self._out_of_sight(running)]

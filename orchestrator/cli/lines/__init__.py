@@ -16,6 +16,7 @@ COMMANDS = {
     "resume": Entry("lines.change:resume_line", "End the pause of a line."),
     "remove": Entry("lines.change:remove_line", "Remove a line with its answers and kept images."),
     "bins": Entry("lines.change:change_bins", "Show the bins of a line; mark one as full or disabled."),
+    "simulate": Entry("lines.simulate:simulate_line", "Push images to a line as a belt would, and report the answers."),
 }
 
 

@@ -218,6 +218,14 @@ class LineStore:
         """Keep leases; returns the keys that this worker holds no longer."""
         return {key.decode() for key in self.run("renew", [worker, lease_ms, *keys])}
 
+    def holders(self) -> set[str]:
+        """The workers that hold requests now."""
+        held = cast(list[bytes], self.client.zrange(self.key("leases"), 0, -1))
+        with self.client.pipeline(transaction=False) as pipeline:
+            for key in held:
+                pipeline.hget(self.key(f"r:{key.decode()}"), "worker")
+            return {worker.decode() for worker in pipeline.execute() if worker}
+
     def hand_back(self, worker: str, keys: Iterable[str]) -> None:
         """Give requests back that this worker has not tried."""
         self.run("hand_back", [worker, *keys])

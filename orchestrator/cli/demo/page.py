@@ -1,18 +1,13 @@
-"""`pigeonhole demo`: train on generated glyphs and read a scanned page, with a real server and a real worker."""
+"""The demo of jobs: train on generated glyphs and read a scanned page, with a real server and a real worker."""
 
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import click
-
-from modeling.durable import target_of
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message
-from orchestrator.contract.errors import PigeonholeError, UsageError
+from orchestrator.cli.demo.own_stack import clear, own_settings, run_to_success
+from orchestrator.cli.output import duration, print_json, print_line, print_message
 from orchestrator.contract.jobs.rows import summary_path
-from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.demo.story import Conclusion, Prepared, conclude, prepare
 from orchestrator.jobs.prepare import prepare as prepare_job
@@ -21,33 +16,15 @@ from orchestrator.jobs.specs import ClassifySpec, TrainSpec
 from orchestrator.jobs.submit import JobClient
 from orchestrator.stack.stack import Stack
 
-MARKER = ".pigeonhole-demo"  # marks a folder that a demo made and may replace
 MODEL = "characters"
 EPOCHS = 12  # fewer than the recipe's, which suits data sets that are ten times as large
 
 
-@click.command()
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-output"), show_default=True,
-    help="Folder for all files of the demo; that of an earlier demo is replaced.",
-)  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the page and the scan."
-)
-@json_option
-def demo(output: Path, seed: int, as_json: bool) -> None:
-    """Print a page, scan it askew, and read it back with a classifier trained on other fonts.
-
-    Training and classification use a server and a worker of the demo's own, which are stopped at the end.
-
-    \b
-    Example:
-      pigeonhole demo
-    """
+def run_page_demo(output: Path, seed: int, *, as_json: bool) -> None:
+    """Run the demo in a folder that is empty, or of an earlier demo, and print its result."""
     started = time.monotonic()
-    output = target_of(Path.cwd() / output)
-    _clear(output)
-    settings = Settings(home=output / "home", server_url=None)
+    clear(output)
+    settings = own_settings(output)
     stack = Stack(settings)
     try:
         with ThreadPoolExecutor(1) as background:
@@ -61,11 +38,11 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
         client = JobClient(settings)
         print_message("2/4  training a character classifier through the queue")
         training = TrainSpec(prepared.glyphs, MODEL, {"architecture": "cnn", "epochs": EPOCHS})
-        model = _run(client, client.submit(prepare_job(settings, training)).job)
+        model = run_to_success(client, client.submit(prepare_job(settings, training)).job)
         print_message("3/4  classifying the page's characters through the queue")
         manifest = output / "characters.csv"
         spec = ClassifySpec(str(prepared.characters), model.result, output=manifest)
-        _run(client, client.submit(prepare_job(settings, spec)).job)
+        run_to_success(client, client.submit(prepare_job(settings, spec)).job)
         print_message("4/4  joining the answers to text")
         rows = list(find_published(settings, str(manifest)).rows())
         conclusion = conclude(prepared, [(row.prediction.labels, row.prediction.scores) for row in rows])
@@ -73,27 +50,6 @@ def demo(output: Path, seed: int, as_json: bool) -> None:
         stack.down()
     facts = _facts(prepared, conclusion, manifest, settings, model.result, time.monotonic() - started)
     print_json(facts) if as_json else _print_result(conclusion, facts)
-
-
-def _clear(output: Path) -> None:
-    """Make the output folder; that of an earlier demo is replaced, any other is refused."""
-    if (output / MARKER).exists():
-        Stack(Settings(home=output / "home", server_url=None)).down()
-        shutil.rmtree(output)
-    elif output.exists() and any(output.iterdir()):
-        raise UsageError(f"{str(output)!r} holds other files; name another folder with --output")
-    output.mkdir(parents=True, exist_ok=True)
-    (output / MARKER).touch()
-
-
-def _run(client: JobClient, job: str) -> JobRecord:
-    """Follow a job to its end. Raises PigeonholeError where it did not succeed."""
-    from orchestrator.cli.progress import follow_to_end
-
-    record = follow_to_end(client, job)
-    if record.state != "succeeded":
-        raise PigeonholeError(f"job {job} of the demo ended as {record.state}: {record.error}")
-    return record
 
 
 def _facts(
