@@ -86,8 +86,8 @@ def _draw_events(axes: "Axes", events: Sequence[tuple[float, str]]) -> None:
     for moment, text in events:
         axes.axvline(moment, color=LIGHT.faint, linewidth=1, linestyle=(0, (1, 1.5)))
         axes.annotate(
-            drawable(text), (moment, 0), (4, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
-            fontsize=9, color=LIGHT.faint,
+            drawable(text), (moment, 1), (4, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
+            va="top", fontsize=9, color=LIGHT.faint,
         )  # fmt: skip
 
 
