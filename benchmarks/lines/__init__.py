@@ -1,0 +1,1 @@
+"""The benchmarks of lines: `python -m benchmarks.lines`."""
