@@ -6,10 +6,12 @@ STAMP := $(VENV)/.installed
 # The peers of `make bench` have their own environment, because their dependencies differ.
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
+LINE_PEERS := .venv-line-peers
+LINE_PEERS_STAMP := $(LINE_PEERS)/.installed
 # uv from PATH, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere check format docs bench bench-jobs bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere check format docs bench bench-jobs bench-lines bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +50,9 @@ bench: $(STAMP) $(PEERS_STAMP)  ## Images per second, compared with other softwa
 bench-jobs: $(STAMP)  ## Latency, throughput and memory of jobs; four minutes
 	$(BIN)/python -m benchmarks.job_flow
 
+bench-lines: $(STAMP) $(LINE_PEERS_STAMP)  ## How soon pushed images are answered, compared with other software; 40 minutes. One part: PARTS="idle"
+	$(BIN)/python -m benchmarks.lines $(PARTS)
+
 bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data, for the tutorial's figures; most of an hour
 	$(BIN)/python -m benchmarks.accuracy
 
@@ -62,9 +67,11 @@ lock: $(STAMP)  ## Resolve the dependencies again, without an index host in the 
 	$(UV) pip compile --group client -o requirements-client.lock --constraint requirements.lock \
 		--quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock"
-	$(UV) pip compile benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt --constraint requirements.lock \
-		--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
-		--custom-compile-command "make lock"
+	for peers in benchmarks/peers benchmarks/peers/lines; do \
+		$(UV) pip compile $$peers/requirements.in -o $$peers/requirements.txt --constraint requirements.lock \
+			--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+			--custom-compile-command "make lock" || exit 1; \
+	done
 
 install: $(STAMP)  ## Make the environment .venv
 
@@ -89,5 +96,11 @@ $(PEERS_STAMP): benchmarks/peers/requirements.txt | $(STAMP)
 	@$(UV) pip sync --quiet --compile-bytecode --python $(PEERS)/bin/python benchmarks/peers/requirements.txt
 	@touch $@
 
+$(LINE_PEERS_STAMP): benchmarks/peers/lines/requirements.txt | $(STAMP)
+	@echo "installing the peers of make bench-lines into $(LINE_PEERS) (torch comes from uv's cache)"
+	@test -x $(LINE_PEERS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(LINE_PEERS)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(LINE_PEERS)/bin/python benchmarks/peers/lines/requirements.txt
+	@touch $@
+
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output demo-line-output
+	rm -rf $(VENV) $(PEERS) $(LINE_PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output demo-line-output

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
 
@@ -24,8 +26,17 @@ def test_peers_are_pinned_and_share_our_torch():
     }
 
 
-def test_requirements_name_no_index_host():
-    text = (ROOT / "benchmarks/peers/requirements.txt").read_text()
+def test_peers_of_lines_are_pinned_and_share_our_engine_and_decoder():
+    peers, ours = pins("benchmarks/peers/lines/requirements.txt"), pins("requirements.lock")
 
-    assert "http" not in text.replace("httpcore", "").replace("httpx", "")
+    assert {"celery", "litserve", "mosec"} <= set(peers)
+    shared = ("celery", "hiredis", "numpy", "openvino", "pillow", "redis", "simplejpeg", "torch")
+    assert {name: peers[name] for name in shared} == {name: ours[name] for name in shared}
+
+
+@pytest.mark.parametrize("folder", ["benchmarks/peers", "benchmarks/peers/lines"])
+def test_requirements_name_no_index_host(folder):
+    text = (ROOT / folder / "requirements.txt").read_text()
+
+    assert "http" not in text.replace("httpcore", "").replace("httptools", "").replace("httpx", "")
     assert not [line for line in text.splitlines() if line.startswith("-")]
