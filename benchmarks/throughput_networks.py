@@ -25,15 +25,15 @@ GREY = Preprocessing("L", 28, 28)
 PHOTOGRAPHIC = Preprocessing("RGB", 224, 224, 256, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def publish_network(models: Path, name: str) -> ModelVersion:
-    """Publish the network in the store `models` under its own name: 10 labels for `cnn`, 1000 for the others."""
+def publish_network(models: Path, name: str, under: str | None = None) -> ModelVersion:
+    """Publish the network in the store `models` under its own name, or another: 10 labels for `cnn`, else 1000."""
     preprocessing, num_labels = (GREY, 10) if name == "cnn" else (PHOTOGRAPHIC, 1000)
     torch.manual_seed(0)
     network = build_network(name, preprocessing, num_labels)
     weights = safetensors.torch.save(network.state_dict())
     labels = tuple(f"label-{number:04d}" for number in range(num_labels))
     card = ModelCard(name, labels, preprocessing, hashlib.sha256(weights).hexdigest())
-    return _publish(models, name, {WEIGHTS_FILE: weights, CARD_FILE: card.to_bytes()})
+    return _publish(models, under or name, {WEIGHTS_FILE: weights, CARD_FILE: card.to_bytes()})
 
 
 def publish_int8(models: Path, version: ModelVersion, images: Sequence[Pixels]) -> ModelVersion:
