@@ -1,6 +1,7 @@
 """Does every job end, with every row exactly once, while workers and servers are killed at random?
 
     python -m benchmarks.chaos --minutes 10 --seed 7 --jobs 4
+    python -m benchmarks.chaos --lines            pushed images instead of jobs: see benchmarks/chaos_lines.py
 
 Runs classify jobs and small trainings through a real server and two real workers. At seeded random moments it kills,
 freezes and stops workers, kills, empties and freezes the server, loses and duplicates doorbells, damages part files,
@@ -23,11 +24,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from redis import RedisError
 
+from benchmarks import chaos_lines
 from benchmarks.chaos_faults import FAULTS, Target
 from benchmarks.chaos_jobs import Client, EndedJob, TrainClient, Workload, make_training_data, make_workloads
 from benchmarks.chaos_watch import Monitor
@@ -280,7 +282,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=4, help="classify jobs at the same time")
     parser.add_argument("--num-images", type=int, default=4000, help="28x28 PNGs in the largest job")
     parser.add_argument("--logs", type=Path, help="keep the workers' logs here")
+    parser.add_argument("--lines", action="store_true", help="push images to a line, instead of submitting jobs")
+    parser.add_argument("--pushes", type=int, default=10_000, help="with --lines: pushes of each run")
+    parser.add_argument("--runs", default="workers,all", help="with --lines: workers, all or both, with a comma")
     arguments = parser.parse_args()
+    if arguments.lines:
+        chaos_with_lines(arguments.runs.split(","), arguments.pushes, arguments.seed)
     with open_run(arguments.seed, arguments.jobs, arguments.num_images) as run:
         inject_faults(run, arguments.minutes * 60)
         wait_for_end(run)
@@ -293,6 +300,17 @@ def main() -> None:
     result = describe_run("chaos") | asked | {"figures": figures}
     keep(result, "chaos")
     sys.exit(bool(figures["broken_promises"]))
+
+
+def chaos_with_lines(runs: list[str], num_pushes: int, seed: int) -> NoReturn:
+    """Push images under faults, keep the figures, and exit."""
+    figures = {}
+    for name in runs:
+        with tempfile.TemporaryDirectory(prefix="ph-chaos-") as folder:
+            figures[name] = chaos_lines.run(name, Path(folder), num_pushes, seed)
+        chaos_lines.show(name, figures[name])
+    keep(describe_run("chaos") | {"pushes": num_pushes, "seed": seed, "figures": figures}, "chaos-lines")
+    sys.exit(any(each["broken_promises"] for each in figures.values()))
 
 
 if __name__ == "__main__":
