@@ -44,7 +44,7 @@ NUM_WORKERS = 2
 LOAD, DEADLINE_MS = 0.25, 2_000
 KILL_EVERY_S = 20.0
 PREDICTED_SHARE = 0.80  # where workers alone were killed
-OPEN_S = 180.0
+OPEN_S = 300.0
 NUM_IMAGES = 200
 
 
