@@ -52,9 +52,9 @@ def simulate(
     queue = _Queue(due if order == "deadline" else arrivals)
     free = [0.0] * machine.servers  # a heap: when each server is idle again
     answered = np.full(len(arrivals), np.nan)
-    following = 0
+    following, now = 0, 0.0
     while following < len(arrivals) or queue:
-        now = free[0] if queue else max(free[0], arrivals[following])
+        now = max(now, free[0], 0.0 if queue else arrivals[following])
         while following < len(arrivals) and arrivals[following] <= now:
             queue.extend([following])
             following += 1

@@ -30,6 +30,10 @@ def test_what_has_gathered_while_the_server_was_busy_goes_in_one_batch():
     assert answered.tolist() == [10, 21, 20, 29]
 
 
+def test_what_no_batch_has_room_for_goes_to_the_next_idle_server():
+    assert simulate([5, 5, 5], Machine(3, (10.0,))).tolist() == [10, 10, 10]
+
+
 def test_an_image_alone_has_all_servers():
     answered = simulate([0, 1, 50], Machine(2, (10.0,), alone_ms=6.0))
 
