@@ -282,3 +282,26 @@ def test_a_worker_answers_an_old_item_from_the_files_and_keeps_the_images_that_i
     assert (moved, again) == (None, first)
     wait_until(lambda: read_kept(folder), what="the worker has kept an image")
     assert [(each.item, each.reason, each.why) for each in read_kept(folder)] == [("bad", "unreadable", "fallback")]
+
+
+FILL = "for number = 1, ARGV[1] do redis.call(ARGV[2], KEYS[1], number, 'k' .. number) end"
+
+
+def test_without_a_worker_the_server_keeps_a_bounded_number_of_answers(store):
+    most = 250_000
+    store.client.eval(FILL, 1, store.key("answered"), most, "ZADD")
+    store.client.hset(store.key("answers"), "k1", "the oldest")
+
+    answer_in_time(store, "new")
+
+    assert (store.client.zcard(store.key("answered")), store.client.hkeys(store.key("answers"))) == (most, [b"1/new"])
+    assert read_stats(store).answers_dropped == 1
+
+
+def test_the_server_keeps_a_bounded_number_of_reports_about_items_that_it_does_not_know(store):
+    most = 100_000
+    store.client.eval(FILL, 1, store.key("late_discharged"), most, "HSET")
+
+    store.discharge("1/unknown", "2")
+
+    assert (store.client.hlen(store.key("late_discharged")), read_stats(store).discharges_dropped) == (most, 1)

@@ -20,6 +20,7 @@ from workers.lines.kept_images import ImageWriter
 logger = logging.getLogger(__name__)
 
 EVERY_S = 2.0
+_TIDY_S = 10.0
 _UNKEPT_S = 1.0  # images that waited are stored for so long in one call
 
 
@@ -35,6 +36,7 @@ class LineMaintenance:
         self._mover = AnswerMover(store, self._archive)
         self._bounds = ImageBounds(images_folder(folder))
         self._writer: ImageWriter | None = None
+        self._tidy_at_s = 0.0
 
     def run(self, settings: LineSettings) -> bool:
         """Move answers, store images that wait for a worker, delete what is over the bounds.
@@ -45,10 +47,12 @@ class LineMaintenance:
             if now_ms is None:
                 return False
             self._mover.move(now_ms)
-            self._mover.tidy(now_ms, settings.keep_s)
             self._store_unkept(settings)
-            now = datetime.fromtimestamp(time.time(), UTC)  # as the writers name days
-            self._bounds.enforce(settings.keep_images_s, settings.keep_images_bytes, now)
+            if time.monotonic() >= self._tidy_at_s:
+                self._mover.tidy(now_ms, settings.keep_s)
+                now = datetime.fromtimestamp(time.time(), UTC)  # as the writers name days
+                self._bounds.enforce(settings.keep_images_s, settings.keep_images_bytes, now)
+                self._tidy_at_s = time.monotonic() + _TIDY_S
             return True
 
     def _store_unkept(self, settings: LineSettings) -> None:

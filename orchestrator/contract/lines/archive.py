@@ -63,6 +63,8 @@ class Segment:
         offsets_at, names_at = hashes_at + 8 * num, hashes_at + 16 * num
         if magic != MAGIC or names_at + names + FOOTER.size != len(view):
             raise DamagedSegmentError(f"{path} is no whole file of answers; its answers cannot be looked up")
+        page = hashes_at // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_WILLNEED, page, offsets_at - page)  # a search on a cold disk would read page by page
         replaces = tuple(json.loads(bytes(view[names_at : names_at + names])))
         hashes, offsets = view[hashes_at:offsets_at].cast("Q"), view[offsets_at:names_at].cast("Q")
         return cls(path, view[:hashes_at], hashes, offsets, first_ms, last_ms, replaces)
