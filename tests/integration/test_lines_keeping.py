@@ -284,6 +284,24 @@ def test_a_worker_answers_an_old_item_from_the_files_and_keeps_the_images_that_i
     assert [(each.item, each.reason, each.why) for each in read_kept(folder)] == [("bad", "unreadable", "fallback")]
 
 
+def test_what_a_foreign_client_has_left_stops_neither_moving_nor_keeping(registry, store, archive):
+    junk, client = b"\xff no key", store.client
+    client.zadd(store.key("answered"), {junk: 1, b"1/b": 2, b"1/c": 3})
+    client.hset(store.key("answers"), mapping={junk: b"\xff", b"1/b": b'{"key":"1/b",\n', b"1/c": b'{"key":"1/c"}'})
+    client.hset(store.key("discharged"), b"1/c", b"\xfe")
+    client.hset(store.key("late_discharged"), junk, b"\xfe")
+    client.rpush(store.key("unkept"), junk, b"image", b"1/c", b"image")
+    answer_in_time(store, "good")
+    maintenance = LineMaintenance(store, registry.folder("post"), "w1")
+
+    maintenance.run(SETTINGS)
+    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, most_discharges=1)).move(NOW_MS)
+
+    assert (num_on_server(store), client.llen(store.key("unkept"))) == (0, 0)
+    assert client.hlen(store.key("late_discharged")) == 0
+    assert [find_record(store, archive, key) is None for key in ("1/b", "1/c", "1/good")] == [True, True, False]
+
+
 FILL = "for number = 1, ARGV[1] do redis.call(ARGV[2], KEYS[1], number, 'k' .. number) end"
 
 

@@ -5,8 +5,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
-from orchestrator.contract.lines.answers import Answer, decode_record, parse_key
+from orchestrator.contract.lines.answers import Answer, decode_record
 from orchestrator.contract.lines.archive import AnswerArchive
 from orchestrator.contract.lines.mover import AnswerMover, keeper
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder, images_folder
@@ -61,20 +62,22 @@ class LineMaintenance:
         Where the worker dies between the two it is written again, in the same place.
         """
         self._writer = self._writer or ImageWriter(self._folder)
-        stored, end_s = "", time.monotonic() + _UNKEPT_S
+        stored, end_s = b"", time.monotonic() + _UNKEPT_S
         while (found := self._store.run("unkept", [stored])) and time.monotonic() < end_s:
-            stored, image, record = found[0].decode(), found[1], found[2]
-            answer = self._answer(stored, record)
-            if why := self._writer.why(settings, stored, answer.bin, answer.reason):
+            stored, image, record = found
+            key = stored.decode(errors="backslashreplace")
+            answer = self._answer(key, record)
+            if answer and (why := self._writer.why(settings, key, answer.bin, answer.reason)):
                 self._writer.write(image, answer, why)
 
-    def _answer(self, key: str, record: bytes) -> Answer:
-        """The answer of an image that waits; it may be in a file meanwhile, and in an emptied server it is nowhere."""
+    def _answer(self, key: str, record: bytes) -> Answer | None:
+        """The answer of an image that waits; it may be in a file meanwhile. None where it is none of ours."""
         known = record or self._archive.find(key)
-        if known:
-            return decode_record(known)
-        item, pass_ = parse_key(key)
-        return Answer(item, pass_, bin="")
+        try:
+            return decode_record(known) if known else None
+        except (MessageError, ValueError) as err:
+            logger.warning("line %s: the image of %r is not kept: %s", self._store.name, key[:80], err)
+            return None
 
 
 class LinesMaintenance:

@@ -104,7 +104,7 @@ class AnswerArchive:
         """All that is known of a key, oldest first: records, and reports that came after a record had moved."""
         wanted = key_hash(key)
         found = [line for segment in self.segments() for line in segment.lines(wanted)]
-        return [line for line in found if json.loads(line)["key"] == key]
+        return [line for line in found if _key_of(line) == key]
 
     def segments(self) -> list[Segment]:
         """Its files as they are now, oldest first."""
@@ -150,6 +150,15 @@ def segment_names(folder: Path) -> list[str]:
 
 
 # Records
+
+
+def _key_of(line: bytes) -> str | None:
+    """None where it is no record: a client that is none of ours may have given half of it."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value.get("key") if isinstance(value, dict) else None
 
 
 def combined(entries: Sequence[bytes]) -> bytes | None:

@@ -38,16 +38,16 @@ BOUNDS = MoveBounds()
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer as the server has it; '' where nothing was reported."""
+    """An answer as the server has it; empty where nothing was reported. Bytes: a foreign client may send no text."""
 
-    key: str
+    key: bytes
     record: bytes
-    discharged: str
-    delivered: str
+    discharged: bytes
+    delivered: bytes
     answered_ms: int
 
     def entry(self) -> tuple[str, bytes]:
-        return self.key, with_reports(self.record, self.discharged, self.delivered)
+        return _text(self.key), with_reports(self.record, _text(self.discharged), _text(self.delivered))
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ class AnswerMover:
         discharges = self._late_discharges() if wanted or self._has_many_discharges() else {}
         answers = self._oldest(wanted)
         entries = [answer.entry() for answer in answers]
-        entries += [(key, _report(key, bin_)) for key, bin_ in discharges.items()]
+        entries += [(_text(key), _report(_text(key), bin_)) for key, bin_ in discharges.items()]
         if not entries:
             return 0
         first_ms = min((answer.answered_ms for answer in answers), default=now_ms)
@@ -125,7 +125,7 @@ class AnswerMover:
                     pipeline.hmget(self._store.key(name), keys)
                 columns = pipeline.execute()
             found += [
-                _Answer(key.decode(), record, (discharged or b"").decode(), (delivered or b"").decode(), int(score))
+                _Answer(key, record, discharged or b"", delivered or b"", int(score))
                 for (key, score), record, discharged, delivered in zip(pairs, *columns, strict=True)
                 if record is not None  # the server was emptied meanwhile
             ]
@@ -134,27 +134,26 @@ class AnswerMover:
     def _has_many_discharges(self) -> bool:
         return self._store.client.hlen(self._store.key("late_discharged")) >= self._bounds.most_discharges
 
-    def _late_discharges(self) -> dict[str, str]:
+    def _late_discharges(self) -> dict[bytes, bytes]:
         """Where items went whose answers had left the server before that was reported."""
-        found = self._store.client.hscan_iter(self._store.key("late_discharged"), count=_SLICE)
-        return {key.decode(): bin_.decode() for key, bin_ in found}
+        return dict(self._store.client.hscan_iter(self._store.key("late_discharged"), count=_SLICE))
 
-    def _count_elsewhere(self, discharges: dict[str, str]) -> None:
+    def _count_elsewhere(self, discharges: dict[bytes, bytes]) -> None:
         """Count those that went to another bin than their record says: the script did not have the record."""
-        records = ((bin_, self._archive.find(key)) for key, bin_ in discharges.items())
+        records = ((_text(bin_), self._archive.find(_text(key))) for key, bin_ in discharges.items())
         elsewhere = sum(record is not None and json.loads(record)["bin"] != bin_ for bin_, record in records)
         if elsewhere:
             self._store.count({"discharged_elsewhere": elsewhere})
 
-    def _forget(self, answers: Sequence[_Answer], discharges: dict[str, str]) -> int:
+    def _forget(self, answers: Sequence[_Answer], discharges: dict[bytes, bytes]) -> int:
         forgotten = 0
         for start in range(0, len(answers), _SLICE):
             some = answers[start : start + _SLICE]
-            args = [text for each in some for text in (each.key, each.discharged, each.delivered)]
+            args = [value for each in some for value in (each.key, each.discharged, each.delivered)]
             forgotten += int(self._store.run("forget_answers", args))
         pairs = list(discharges.items())
         for start in range(0, len(pairs), _SLICE):
-            self._store.run("forget_discharges", [text for pair in pairs[start : start + _SLICE] for text in pair])
+            self._store.run("forget_discharges", [value for pair in pairs[start : start + _SLICE] for value in pair])
         return forgotten
 
 
@@ -168,13 +167,13 @@ def find_record(store: LineStore, archive: AnswerArchive, key: str) -> bytes | N
     if record is not None:
         entries.append(with_reports(record, _text(discharged), _text(delivered)))
     elif discharged is not None:
-        entries.append(_report(key, discharged.decode()))
+        entries.append(_report(key, discharged))
     return combined(entries)
 
 
-def _report(key: str, discharged: str) -> bytes:
-    return json.dumps({"key": key, "discharged": discharged}).encode()
+def _report(key: str, discharged: bytes) -> bytes:
+    return json.dumps({"key": key, "discharged": _text(discharged)}).encode()
 
 
 def _text(value: bytes | None) -> str:
-    return (value or b"").decode()
+    return (value or b"").decode(errors="backslashreplace")
