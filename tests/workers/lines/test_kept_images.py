@@ -1,11 +1,13 @@
 """Images for review and audit: which are kept, where, and within which bounds."""
 
+import itertools
 import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +19,7 @@ from workers.lines.kept_images import ImageKeeper, ImageWriter, KeptImage, audit
 SETTINGS = LineSettings(name="post", model="m@champion", fallback="F", review="R", bins={"cat": ("1",)}, keep_share=0)
 ACCEPTED = Answer("i", 1, "1", label="cat", score=0.9, model="m@1")
 LATE = Verdict("F", "late", "device")
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -147,6 +149,11 @@ class TestKeeper:
 
 
 class TestBounds:
+    @pytest.fixture(autouse=True)
+    def _a_second_passes_between_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = SimpleNamespace(time=itertools.count(NOW.timestamp() - 3600).__next__)
+        monkeypatch.setattr("workers.lines.kept_images.time", clock)
+
     def write(self, folder: Path, *items: str, size: int = 10_000, day: str | None = None) -> None:
         """Images of three blocks each, as one process writes them; day: move them to the folder of a day."""
         writer = ImageWriter(folder)
