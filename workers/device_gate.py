@@ -16,7 +16,7 @@ from modeling.images.cores import num_cores
 
 LONGEST_SHARD_WAIT_S = 1.0  # then one batch goes before pushes: a job that finishes nothing looks as if it hung
 _GPU_STREAMS = 2  # of `modeling.inference.engines.torch_engine.CudaGraphEngine`
-_RECENT_BATCHES = 512
+_RECENT_BATCHES, _RECENT_S = 512, 30.0
 _HIGH_QUANTILE = 0.99
 
 
@@ -49,7 +49,7 @@ class DeviceGate:
         self._free = slots
         self._pushes: deque[_Waiter] = deque()
         self._batches: deque[_Waiter] = deque()
-        self._batch_s: deque[float] = deque(maxlen=_RECENT_BATCHES)
+        self._batch_s: deque[tuple[float, float]] = deque(maxlen=_RECENT_BATCHES)  # when it ended, its seconds
         self._num_lines = 0
 
     def slots_of(self, num_streams: int) -> int:
@@ -76,7 +76,8 @@ class DeviceGate:
         try:
             yield
         finally:
-            self._batch_s.append(time.perf_counter() - started)
+            ended = time.perf_counter()
+            self._batch_s.append((ended, ended - started))
             self._give_back(taken)
 
     # Lines
@@ -101,9 +102,10 @@ class DeviceGate:
     def bound_ms(self) -> float:
         """How long a push waits for the device at most: the longest recent batch of a shard, but for one in 100.
 
-        0 as long as no shard was predicted.
+        0 while no shard is predicted.
         """
-        recent = sorted(self._batch_s.copy())
+        since = time.perf_counter() - _RECENT_S
+        recent = sorted(spent_s for ended, spent_s in self._batch_s.copy() if ended > since)
         return 1000 * recent[int(_HIGH_QUANTILE * (len(recent) - 1))] if recent else 0.0
 
     # Slots

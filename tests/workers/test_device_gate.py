@@ -183,9 +183,10 @@ def test_the_bound_is_the_longest_recent_batch_of_a_shard():
         pass
     assert gate.bound_ms == 0.0
 
-    gate._batch_s.extend([0.004] * 500 + [0.090] * 10)
+    now = time.perf_counter()
+    gate._batch_s.extend([(now - 1e3, 0.5)] + [(now, 0.004)] * 499 + [(now, 0.090)] * 10)
     assert gate.bound_ms == 90.0
-    gate._batch_s.extend([0.004] * 510)
+    gate._batch_s.extend([(now, 0.004)] * 510)
 
     assert gate.bound_ms == 4.0
     with gate.shard():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modeling.images.cores import num_cores
+from workers.device_gate import DeviceGate
 from workers.lines.model import LineModel
 from workers.lines.requests import OpenLine
 from workers.lines.scheduler import ANSWER_MS, Scheduler
@@ -12,11 +13,14 @@ _SPARE = 1.15  # slower than measured: the queue that is admitted gets shorter, 
 _NOTHING = (0.0, 0.0)  # for scripts: no such model here
 
 
-def capacity_of(line: OpenLine, lines: Sequence[OpenLine], scheduler: Scheduler) -> tuple[str, dict[str, Any]]:
+def capacity_of(
+    line: OpenLine, lines: Sequence[OpenLine], scheduler: Scheduler, gate: DeviceGate
+) -> tuple[str, dict[str, Any]]:
     """What `LineStore.report_capacity` takes: the numbers for admission, and the facts for people."""
     share = _share(line, lines, scheduler)
-    first = _numbers(line, line.model, share)
-    second = _numbers(line, line.degraded, share)
+    bound_ms = max(gate.bound_ms, _longest_batch_ms(lines))
+    first = _numbers(line, line.model, share, bound_ms)
+    second = _numbers(line, line.degraded, share, bound_ms)
     text = " ".join(f"{number:.3f}" for number in (*first, *second))
     model = line.model
     facts: dict[str, Any] = {
@@ -24,15 +28,15 @@ def capacity_of(line: OpenLine, lines: Sequence[OpenLine], scheduler: Scheduler)
         "model": model.name if model else line.line.settings.model,
         "ms_per_image": round(first[0], 3),
         "lead_ms": round(first[1], 1),
-        "decode_ms": round(line.decode.mean_ms, 2),
+        "decode_ms": round(line.decode.expected_ms, 2),
         "trouble": line.trouble or line.model_trouble,
     }
     if model is not None:
-        means = model.timings.means()
+        means = model.timings.all_expected_ms()
         facts |= {
             "streams": model.streams,
             "batch_ms": {str(size): round(ms, 2) for size, ms in means.items()},
-            "bound_ms": round(device_wait_ms(lines), 1),
+            "bound_ms": round(bound_ms, 1),
             "utilisation": round(scheduler.utilisation(line), 3),
         }
     if line.degraded is not None:
@@ -40,23 +44,22 @@ def capacity_of(line: OpenLine, lines: Sequence[OpenLine], scheduler: Scheduler)
     return text, facts
 
 
-def device_wait_ms(lines: Sequence[OpenLine]) -> float:
-    """How long a push may wait for the device: until the longest batch that this worker predicts has ended."""
+def _longest_batch_ms(lines: Sequence[OpenLine]) -> float:
+    """Of pushes on this worker."""
     models = [model for line in lines for model in (line.model, line.degraded) if model is not None]
     return max((model.timings.high_ms(model.sizes[-1]) for model in models), default=0.0)
 
 
-def _numbers(line: OpenLine, model: LineModel | None, share: float) -> tuple[float, float]:
+def _numbers(line: OpenLine, model: LineModel | None, share: float, bound_ms: float) -> tuple[float, float]:
     """Milliseconds per image, and from the server to the answer where nothing else waits."""
     if model is None:
         return _NOTHING
     cores = num_cores()
-    decode_ms = line.decode.mean_ms
+    decode_ms = line.decode.expected_ms
     alone_ms = model.ms_per_image() + decode_ms / cores  # on cores that decode, too
     per_image = max(alone_ms, model.saturated_ms) * _SPARE / share
-    batch_ms = max(model.timings.high_ms(size) for size in (1, model.sizes[-1]))
-    overhead_ms = max(line.answer.high_ms, ANSWER_MS)
-    lead = line.decode.high_ms + 2 * batch_ms + 2 * overhead_ms
+    overhead_ms = 2 * max(line.answer.high_ms, ANSWER_MS)  # taking, and answering
+    lead = line.decode.high_ms + bound_ms + model.timings.high_ms(model.sizes[-1]) + overhead_ms
     return per_image, lead
 
 

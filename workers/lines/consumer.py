@@ -16,6 +16,7 @@ from orchestrator.contract.lines.registry import VERSION_KEY, read_lines
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
+from workers.device_gate import DeviceGate
 from workers.lines.choice import LineChoice
 from workers.lines.decode import LineDecoders
 from workers.lines.files import LineFiles
@@ -54,6 +55,7 @@ class LineConsumer:
         settings: ConsumerSettings,
         models: LineModels,
         files: LineFiles,
+        gate: DeviceGate,
         *,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -61,11 +63,12 @@ class LineConsumer:
         self._models = models
         self._draining = draining
         self._files = files
+        self._gate = gate
         self._client = connect_raw(settings.url, timeout_s=SOCKET_TIMEOUT_S)
         threads = settings.decode_threads or num_cores()
         self._scheduler = Scheduler(threads, self._late)
         self._decoders = LineDecoders(self._scheduler, threads, settings.max_pixels, self._unreadable)
-        self._predictors = LinePredictors(self._scheduler, self._answer, self._abandon, settings.device)
+        self._predictors = LinePredictors(self._scheduler, self._answer, self._abandon, gate, settings.device)
         self._links: dict[str, ServerLink] = {}
         self._open: dict[str, OpenLine] = {}
         self._loading: dict[tuple[str, str], threading.Thread] = {}
@@ -73,14 +76,24 @@ class LineConsumer:
         self._version = -1
         self._read_s = 0.0
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
+        self._stopping = threading.Lock()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("lines", self._run), ("lines-watch", self._watch))
+        ]
 
     def start(self) -> None:
         self._decoders.start()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, *, wait_s: float = DRAIN_S) -> None:
-        """Take nothing more, answer what is held or hand it back, and leave."""
+        """Take nothing more, answer what is held or hand it back, and leave; returns when that is done."""
+        with self._stopping:
+            if not self._stopped.is_set():
+                self._stop(wait_s)
+
+    def _stop(self, wait_s: float) -> None:
         self._stopped.set()
         links = list(self._links.values())
         for link in links:
@@ -102,17 +115,20 @@ class LineConsumer:
 
     def _run(self) -> None:
         while not self._stopped.wait(POLL_S):
-            if self._draining():
-                logger.info("lines: no more requests are taken")
-                self.stop()
-                return
             try:
-                self._decoders.look()
                 self._look()
             except SERVER_ERRORS as err:
                 logger.debug("lines: the server is away: %s", err)
             except Exception:
                 logger.exception("cannot look for lines, trying again")
+
+    def _watch(self) -> None:
+        """Apart from what waits for a server or a disk."""
+        while not self._stopped.wait(POLL_S):
+            self._decoders.look()
+            if self._draining():
+                logger.info("lines: no more requests are taken")
+                self.stop()
 
     def _look(self) -> None:
         """Open, change and close lines as the server has them, and follow their models."""
@@ -143,7 +159,9 @@ class LineConsumer:
                 known.line = line
 
     def _close(self, line: OpenLine) -> None:
-        line.closed = True
+        self._scheduler.forget(line)
+        if line.model is not None:
+            self._gate.line_closed()
         link = self._link_of(line)
         link.lines = tuple(other for other in link.lines if other is not line)
         link.leave(line)
@@ -151,7 +169,7 @@ class LineConsumer:
 
     def _link(self, url: str) -> ServerLink:
         if url not in self._links:
-            self._links[url] = ServerLink(url, self._settings.worker, self._scheduler, self._files)
+            self._links[url] = ServerLink(url, self._settings.worker, self._scheduler, self._files, self._gate)
             self._links[url].start()
         return self._links[url]
 
@@ -183,6 +201,8 @@ class LineConsumer:
     def _use(self, line: OpenLine, model: LineModel | None) -> None:
         if model is None or line.model is model:
             return
+        if line.model is None:
+            self._gate.line_opened()
         self._predictors.want_streams(model.streams)
         before, line.model = line.model, model
         logger.info("line %s: open with %s%s", line.name, model.name, f", before {before.name}" if before else "")

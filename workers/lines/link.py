@@ -6,7 +6,6 @@ Each server has its own, so that one that is away holds up nothing of another.
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -15,6 +14,7 @@ import redis
 
 from orchestrator.contract.lines.store import GivenAnswer, Held
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
+from workers.device_gate import DeviceGate
 from workers.lines.capacity import capacity_of
 from workers.lines.files import LineFiles
 from workers.lines.requests import Done, OpenLine, Request
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 SOCKET_TIMEOUT_S = 2.0  # a frozen server
 _BLOCK_S = 0.1  # of waiting for a wake token: after that the lines are asked anyway, since a token may be lost
 _TAKE_BYTES = 64 << 20
+_FULL_S = 0.01  # until lines with room are asked again while others have none
 _AWAY_PAUSE_S = 0.1
 _ANSWER_AGAIN_S = 10.0  # after its deadline an answer is of use for the record only
 _CAPACITY_S = 0.25
@@ -34,18 +35,19 @@ _COUNTS_S = 1.0
 class ServerLink:
     """The lines of one server. `lines` is replaced whole."""
 
-    def __init__(self, url: str, worker: str, scheduler: Scheduler, files: LineFiles) -> None:
+    def __init__(self, url: str, worker: str, scheduler: Scheduler, files: LineFiles, gate: DeviceGate) -> None:
         self.url = url
         self.lines: tuple[OpenLine, ...] = ()
         self.trouble: str | None = None
         self._worker = worker
         self._scheduler = scheduler
         self._files = files
+        self._gate = gate
         self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
         self._answers: SimpleQueue[Done | None] = SimpleQueue()
         self._leased: dict[tuple[OpenLine, str], Request] = {}
         self._lock = threading.Lock()
-        self._counts: dict[OpenLine, Counter[str]] = {}
+        self._all_taken = False  # when lines were asked last
         self._stopping = threading.Event()  # takes no more
         self._stopped = threading.Event()  # sends no more
         self._threads = [
@@ -86,11 +88,6 @@ class ServerLink:
         for each in done:
             self._answers.put(each)
 
-    def count(self, line: OpenLine, name: str, by: int = 1) -> None:
-        """Add to the counts of a line, which are sent once a second."""
-        with self._lock:
-            self._counts.setdefault(line, Counter())[name] += by
-
     def hand_back(self, requests: Sequence[Request]) -> None:
         """Give requests back that were not tried."""
         for line in {request.line for request in requests}:
@@ -121,6 +118,9 @@ class ServerLink:
         if not lines:
             self._stopping.wait(_BLOCK_S)
             return
+        if self._all_taken:  # sleep until something is pushed
+            self._client.blpop([line.store.key("wake") for line in lines], timeout=_BLOCK_S)
+            self._all_taken = False
         wanted = [(line, room) for line in lines if (room := self._scheduler.room(line))]
         if not wanted:
             self._scheduler.wait_for_room(lines, _BLOCK_S)
@@ -134,12 +134,13 @@ class ServerLink:
             for (line, _), (now_ms, all_held) in zip(wanted, found, strict=True)
             for request in self._without_answered(line, self._enter(line, all_held, now_ms, begun_s))
         ]
+        emptied = all(len(all_held) < room for (_, room), (_, all_held) in zip(wanted, found, strict=True))
+        self._all_taken = emptied and len(wanted) == len(lines)
         if taken:
             self._pass_on(taken)
-        elif len(wanted) == len(lines):
-            self._client.blpop([line.store.key("wake") for line in lines], timeout=_BLOCK_S)
-        else:
-            self._scheduler.wait_for_room([line for line in lines if line not in dict(wanted)], _BLOCK_S / 10)
+        elif emptied and not self._all_taken:  # the others are full
+            wanting = dict(wanted)
+            self._scheduler.wait_for_room([line for line in lines if line not in wanting], _FULL_S)
 
     def _enter(self, line: OpenLine, all_held: list[Held], now_ms: int, begun_s: float) -> list[Request]:
         """Requests for what was taken. begun_s: before the server looked at its clock, so no deadline is too late."""
@@ -302,17 +303,14 @@ class ServerLink:
     def _report_capacity(self) -> None:
         for line in self.lines:
             if not line.closed:
-                capacity, facts = capacity_of(line, self.lines, self._scheduler)
+                capacity, facts = capacity_of(line, self.lines, self._scheduler, self._gate)
                 line.store.report_capacity(self._worker, capacity, facts)
 
     def _send_counts(self) -> None:
         for line in self.lines:
             if num := self._files.take_not_kept(line.name):
-                self.count(line, "images_not_kept", num)
-        with self._lock:
-            counts, self._counts = self._counts, {}
-        for line, counted in counts.items():
-            line.store.count(counted)
+                line.counts.image_not_kept(num)
+            line.store.count(line.counts.take())
 
     def _leave(self, lines: Iterable[OpenLine]) -> None:
         for line in lines:

@@ -57,7 +57,7 @@ class LineModels:
         model = self.warm(version)
         if model is None:
             model = self._load(version)
-            logger.info("%s is loaded and warm: %s ms by batch size", model.name, model.timings.means())
+            logger.info("%s is loaded and warm: %s ms by batch size", model.name, model.timings.all_expected_ms())
             with self._lock:
                 self._warm[version.digest] = model
                 while len(self._warm) > MODELS_KEPT:
@@ -69,8 +69,6 @@ def loader(models: ModelCache) -> Callable[[ModelVersion], LineModel]:
     """Loads through the models that jobs use, so that a version is in memory once."""
 
     def load(version: ModelVersion) -> LineModel:
-        from workers.lines.plain_predictor import PlainPredictor
-
         warm_up()
         pin = ModelPin(
             name=version.name,
@@ -78,6 +76,6 @@ def loader(models: ModelCache) -> Callable[[ModelVersion], LineModel]:
             digest=version.digest,
             preprocessing_digest=version.card().preprocessing.digest,
         )
-        return LineModel(version.ref, PlainPredictor(models.get(pin)))
+        return LineModel(version.ref, models.get_for_pushes(pin))
 
     return load

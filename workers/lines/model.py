@@ -55,11 +55,10 @@ class LineModel:
         self.sizes = predictor.sizes
         self.streams = predictor.num_streams
         self.timings = BatchTimings()
-        self.alone = Timing()
+        self.alone = Timing(predictor.alone_ms)
         self.saturated_ms = 0.0  # per image, while no stream had to wait for one; 0: not measured yet
         for size, ms in predictor.batch_ms.items():
             self.timings.add(size, ms)
-        self.alone.add(predictor.alone_ms)
 
     def predict(self, images: Sequence[Pixels], *, all_cores: bool = False) -> list[Prediction]:
         """One prediction for each image; one that the network fails on has the error `predict_failed`."""
@@ -79,4 +78,4 @@ class LineModel:
     def ms_per_image(self) -> float:
         """With all streams at work in the largest batches."""
         size = self.sizes[-1]
-        return self.timings.mean_ms(size) / (size * self.streams)
+        return self.timings.expected_ms(size) / (size * self.streams)

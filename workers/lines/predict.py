@@ -11,6 +11,7 @@ from modeling.images.pixels import Pixels
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.lines.answers import Cause, Verdict, encode_facts
 from orchestrator.contract.lines.verdicts import cause_of, choose_verdict, late_verdict
+from workers.device_gate import DeviceGate
 from workers.lines.requests import Answerer, Done, Request
 from workers.lines.scheduler import Batch, Scheduler
 
@@ -26,8 +27,9 @@ Abandon = Callable[[Sequence[Request]], None]
 class LinePredictors:
     """Threads that predict what the scheduler gives them, one for each stream."""
 
-    def __init__(self, scheduler: Scheduler, answer: Answerer, abandon: Abandon, device: str) -> None:
+    def __init__(self, scheduler: Scheduler, answer: Answerer, abandon: Abandon, gate: DeviceGate, device: str) -> None:
         """abandon: called with requests that this process cannot predict, although their images may be good."""
+        self._gate = gate
         self._scheduler = scheduler
         self._answer = answer
         self._abandon = abandon
@@ -49,9 +51,16 @@ class LinePredictors:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            batch = self._scheduler.next_batch(_POLL_S)
-            if batch is not None:
-                self._predict(batch)
+            coming = self._scheduler.wait_for_batch(_POLL_S)
+            if coming is None:
+                continue
+            stream = self._gate.slots_of(coming.model.streams)
+            alone = coming.all_cores and coming.model.predictor.alone_streams > 1
+            with self._gate.push(self._gate.slots if alone else stream, at_least=stream) as slots:
+                batch = self._scheduler.next_batch()
+                if batch is not None:
+                    batch.all_cores &= slots == self._gate.slots
+                    self._predict(batch)
 
     def _predict(self, batch: Batch) -> None:
         begun_s = time.monotonic()
@@ -64,9 +73,12 @@ class LinePredictors:
             ended_s = time.monotonic()
             self._scheduler.finished(batch, ended_s - begun_s)
         batch.line.trouble = None
+        batch.line.counts.batch(len(batch.requests))
         for request in batch.requests:
             request.stage_ms["queue"] += (begun_s - request.decoded_s) * 1e3
             request.stage_ms["device"] = (ended_s - begun_s) * 1e3
+            for stage, ms in request.stage_ms.items():
+                batch.line.counts.wait(stage, ms)
         self._answer([done_of(*each, batch) for each in zip(batch.requests, predictions, strict=True)])
 
     def _failed(self, batch: Batch, err: Exception) -> None:

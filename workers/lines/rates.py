@@ -8,6 +8,7 @@ from workers.lines.requests import OpenLine
 
 _WINDOW_S = 0.5
 _WEIGHT = 0.3  # of a window in a running mean
+_FORGET = 0.98  # of a speed, with each window that did not measure it: it may have been a bad time
 _ENOUGH = 8  # images in a window that tell a speed
 
 
@@ -54,6 +55,9 @@ class Rates:
             if images >= _ENOUGH:
                 ms = elapsed_s * 1e3 / images
                 model.saturated_ms += (_WEIGHT if model.saturated_ms else 1.0) * (ms - model.saturated_ms)
+        else:
+            for model in self._images:
+                model.saturated_ms *= _FORGET
         for used in self._used.values():
             used.mean += _WEIGHT * (used.now_s / elapsed_s - used.mean)
             used.now_s = 0.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from modeling.images.pixels import Pixels
 from orchestrator.contract.lines.answers import Verdict
 from orchestrator.contract.lines.settings import Line
+from orchestrator.contract.lines.stats import WorkerCounts
 from orchestrator.contract.lines.store import Held, LineStore
 from workers.lines.model import LineModel
 from workers.lines.timings import Timing
@@ -27,6 +28,7 @@ class OpenLine:
     url: str
     model: LineModel | None = None
     degraded: LineModel | None = None
+    counts: WorkerCounts = field(default_factory=WorkerCounts)
     decode: Timing = field(default_factory=Timing)
     answer: Timing = field(default_factory=Timing)
     used_s: float = 0.0

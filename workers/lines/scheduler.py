@@ -32,6 +32,14 @@ class Batch:
     all_cores: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Coming:
+    """What will probably be predicted next. all_cores: it is one image, and nothing else is at work."""
+
+    model: LineModel
+    all_cores: bool
+
+
 @dataclass(slots=True)
 class _Queue:
     """What this worker holds of one line. num_held: of which no prediction has ended yet."""
@@ -39,7 +47,6 @@ class _Queue:
     undecoded: list[tuple[float, int, Request]] = field(default_factory=list)
     decoded: list[tuple[float, int, Request]] = field(default_factory=list)
     num_held: int = 0
-    num_predicting: int = 0
 
 
 Overdue = Callable[[list[tuple[Request, Cause]]], None]
@@ -158,17 +165,24 @@ class Scheduler:
 
     # Predict threads
 
-    def next_batch(self, timeout_s: float) -> Batch | None:
-        """The next batch; None if there is none for so long. `finished` must follow."""
-        late: list[tuple[Request, Cause]] = []
+    def wait_for_batch(self, timeout_s: float) -> Coming | None:
+        """Until something is ready to be predicted; None if nothing is for so long."""
         with self._to_predict:
             if not self._has("decoded"):
                 self._rates.starved()
                 self._to_predict.wait_for(lambda: self._closed or self._has("decoded"), timeout_s)
+            line = self._choose("decoded")
+            if line is None:
+                return None
+            return Coming(_model_now(self._queues[line].decoded[0][2]), all_cores=self._is_only(1))
+
+    def next_batch(self) -> Batch | None:
+        """The next batch, now that the device is free; None if there is none any more. `finished` must follow."""
+        late: list[tuple[Request, Cause]] = []
+        with self._lock:
             batch = self._form_batch(late)
             if batch is not None:
                 self._streams_busy += 1
-                self._queues[batch.line].num_predicting += len(batch.requests)
                 self._room.notify_all()
         self._report(late)
         return batch
@@ -179,7 +193,6 @@ class Scheduler:
             self._streams_busy -= 1
             batch.line.used_s += device_s
             self._rates.predicted(batch.line, batch.model, len(batch.requests), device_s)
-            self._queues[batch.line].num_predicting -= len(batch.requests)
             for request in batch.requests:
                 self._end(request)
             self._room.notify_all()
@@ -197,8 +210,9 @@ class Scheduler:
                 condition.notify_all()
 
     def forget(self, line: OpenLine) -> None:
-        """A line was closed, and nothing is held of it."""
+        """A line is closed: it is dropped as soon as nothing of it is held."""
         with self._lock:
+            line.closed = True
             queue = self._queues.get(line)
             if queue is not None and not queue.num_held:
                 del self._queues[line]
@@ -239,7 +253,7 @@ class Scheduler:
         while (line := self._choose("undecoded")) is not None:
             _, _, request = heapq.heappop(self._queues[line].undecoded)
             model = line.model_for(request.held)
-            needed_ms = line.decode.mean_ms + model.timings.mean_ms(1) + _answer_ms(line)
+            needed_ms = line.decode.expected_ms + model.timings.expected_ms(1) + _answer_ms(line)
             if request.gone:
                 self._end(request)
             elif self._clock() + needed_ms / 1e3 > request.deadline_s:
@@ -289,7 +303,10 @@ class Scheduler:
         return None
 
     def _end(self, request: Request) -> None:
-        self._queues[request.line].num_held -= 1
+        queue = self._queues[request.line]
+        queue.num_held -= 1
+        if request.line.closed and not queue.num_held:
+            del self._queues[request.line]
 
     def _report(self, late: list[tuple[Request, Cause]]) -> None:
         if late:
@@ -305,9 +322,9 @@ def _model_now(request: Request) -> LineModel:
 
 
 def _in_time(request: Request, model: LineModel, size: int, now_s: float) -> bool:
-    needed_ms = model.timings.mean_ms(size) + _answer_ms(request.line)
+    needed_ms = model.timings.expected_ms(size) + _answer_ms(request.line)
     return now_s + needed_ms / 1e3 <= request.deadline_s
 
 
 def _answer_ms(line: OpenLine) -> float:
-    return line.answer.mean_ms or ANSWER_MS
+    return line.answer.expected_ms or ANSWER_MS

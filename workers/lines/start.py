@@ -32,7 +32,7 @@ def start_lines(context: WorkerContext, lines: str) -> None:
     )
     models = LineModels(ModelStore(context.settings.models), loader(context.models))
     files = LineFiles(context.settings.home / "lines")
-    consumer = LineConsumer(settings, models, files, draining=context.draining)
+    consumer = LineConsumer(settings, models, files, context.gate, draining=context.draining)
     _consumers.append(consumer)
     consumer.start()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="lines-parent", daemon=True).start()

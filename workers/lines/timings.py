@@ -1,31 +1,50 @@
-"""Measured times that predict others: running means, and high quantiles of the latest ones."""
+"""Measured times that predict others.
 
+Only the last seconds count: where the machine was slow for a while, so that nothing could be in time and nothing was
+tried, the first estimate counts again, and something is tried.
+"""
+
+import statistics
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-_WEIGHT = 0.1  # of a new time in a running mean
+RECENT_S = 10.0
 _LATEST = 256
+_TYPICAL = 31  # of the latest times, of which the median is expected: a hiccup changes nothing
 _HIGH = 0.98
 
 
-@dataclass(slots=True)
 class Timing:
-    """Milliseconds that one kind of step took, the latest ones."""
+    """Milliseconds that one kind of step took; safe to share between threads."""
 
-    mean_ms: float = 0.0
-    _latest: deque[float] = field(default_factory=lambda: deque(maxlen=_LATEST))
+    def __init__(self, first_ms: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """first_ms: an estimate, as long as nothing was measured lately."""
+        self._first_ms = first_ms
+        self._clock = clock
+        self._latest: deque[tuple[float, float]] = deque(maxlen=_LATEST)  # when, ms
 
     def add(self, ms: float) -> None:
-        """A step took so long. The mean follows slowly, so one hiccup does not make everything late."""
-        self.mean_ms = ms if not self._latest else self.mean_ms + _WEIGHT * (ms - self.mean_ms)
-        self._latest.append(ms)
+        """A step took so long."""
+        if not self._first_ms:
+            self._first_ms = ms
+        self._latest.append((self._clock(), ms))
+
+    @property
+    def expected_ms(self) -> float:
+        recent = self._recent()[-_TYPICAL:]
+        return statistics.median(recent) if recent else self._first_ms
 
     @property
     def high_ms(self) -> float:
-        """What few steps exceed; 0 before the first."""
-        latest = sorted(self._latest)
-        return latest[min(len(latest) - 1, int(_HIGH * len(latest)))] if latest else 0.0
+        """What few steps exceed."""
+        recent = sorted(self._recent())
+        return recent[min(len(recent) - 1, int(_HIGH * len(recent)))] if recent else self._first_ms
+
+    def _recent(self) -> list[float]:
+        since = self._clock() - RECENT_S
+        return [ms for at, ms in self._latest.copy() if at >= since]
 
 
 class BatchTimings:
@@ -39,17 +58,17 @@ class BatchTimings:
         with self._lock:
             self._by_size.setdefault(size, Timing()).add(ms)
 
-    def mean_ms(self, size: int) -> float:
+    def expected_ms(self, size: int) -> float:
         """Of this size, or the nearest that was measured."""
-        return self._of(size).mean_ms
+        return self._of(size).expected_ms
 
     def high_ms(self, size: int) -> float:
         return self._of(size).high_ms
 
-    def means(self) -> dict[int, float]:
-        """Mean milliseconds by batch size."""
+    def all_expected_ms(self) -> dict[int, float]:
+        """By batch size."""
         with self._lock:
-            return {size: timing.mean_ms for size, timing in sorted(self._by_size.items())}
+            return {size: timing.expected_ms for size, timing in sorted(self._by_size.items())}
 
     def _of(self, size: int) -> Timing:
         with self._lock:

@@ -62,7 +62,7 @@ class Desk:
 
     def predict(self, seconds: float = 0.0) -> list[str]:
         """Predict one batch, which takes so long; returns its keys."""
-        batch = self.scheduler.next_batch(0.0)
+        batch = self.scheduler.next_batch()
         if batch is None:
             return []
         self.now += seconds
@@ -106,7 +106,7 @@ def test_what_waits_is_spread_over_the_free_streams(desk):
     desk.push(post, "a", "b", "c", "d")
     desk.decode()
 
-    batches = [desk.scheduler.next_batch(0.0), desk.scheduler.next_batch(0.0)]
+    batches = [desk.scheduler.next_batch(), desk.scheduler.next_batch()]
 
     assert [[request.key for request in batch.requests] for batch in batches] == [["a", "b"], ["c", "d"]]
 
@@ -115,33 +115,27 @@ def test_only_an_image_beside_which_nothing_is_at_work_gets_all_cores(desk):
     post = desk.line("post", num_streams=2)
     desk.push(post, "a")
     desk.decode()
-    alone = desk.scheduler.next_batch(0.0)
+    alone = desk.scheduler.next_batch()
     desk.push(post, "b")
     desk.decode()
-    beside = desk.scheduler.next_batch(0.0)
+    beside = desk.scheduler.next_batch()
 
     assert (alone.all_cores, beside.all_cores) == (True, False)
 
 
 def test_a_line_that_is_always_urgent_does_not_starve_another(desk):
-    urgent, patient = desk.line("urgent"), desk.line("patient")
+    urgent, patient = desk.line("urgent", sizes=(1,)), desk.line("patient", sizes=(1,))
     used = {"urgent": 0.0, "patient": 0.0}
     for number in range(100):
         desk.push(urgent, f"urgent-{number}", due=desk.now + 0.5)
         desk.push(patient, f"patient-{number}", due=desk.now + 1e3)
     for _ in range(100):
         desk.decode()
-        [key] = desk.predict_one() if hasattr(desk, "predict_one") else _one_of(desk)
+        [key] = desk.predict(0.01)
         used[key.partition("-")[0]] += 0.01
         desk.now = 0.0  # nothing becomes late here
 
     assert used["urgent"] - used["patient"] == pytest.approx(UNFAIR_S, abs=0.03)
-
-
-def _one_of(desk: Desk) -> list[str]:
-    for line in desk.scheduler._queues:
-        line.model.sizes = (1,)
-    return desk.predict(0.01)
 
 
 def test_a_line_that_was_idle_has_saved_nothing_up(desk):
@@ -196,13 +190,13 @@ def test_a_new_model_takes_the_pixels_of_the_old_one_unless_it_wants_others(desk
     desk.push(post, "a")
     desk.decode()
     post.model = alike = LineModel("m@2", FakePredictor())
-    assert desk.scheduler.next_batch(0.0).model is alike
+    assert desk.scheduler.next_batch().model is alike
 
     desk.push(post, "b")
     desk.decode()
     post.model = LineModel("m@3", FakePredictor(preprocessing=Preprocessing("L", 2, 2)))
 
-    assert desk.scheduler.next_batch(0.0).model is alike
+    assert desk.scheduler.next_batch().model is alike
     assert before is not alike
 
 
@@ -214,7 +208,7 @@ def test_the_smaller_model_has_batches_of_its_own(desk):
     desk.push(post, "c", due=3.0, degraded=True)
     desk.decode()
 
-    batches = [desk.scheduler.next_batch(0.0) for _ in range(2)]
+    batches = [desk.scheduler.next_batch() for _ in range(2)]
 
     assert [(batch.model.name, len(batch.requests)) for batch in batches] == [("m@1", 1), ("small@1", 2)]
 
@@ -239,11 +233,30 @@ def test_what_nobody_began_to_decode_can_be_given_back(desk):
     assert desk.scheduler.num_held == 1
 
 
-def test_a_request_that_is_tried_alone_waits_until_nothing_else_is_held_and_keeps_others_out(desk):
-    post = desk.line("post")
-    [other] = desk.push(post, "other")
-    risky = Request(Held("risky", 0, 0, 2, False), post, deadline_s=9.0, taken_s=0.0, waited_ms=0.0, alone=True)
+def risky(line: OpenLine) -> Request:
+    """A request that a dead worker held."""
+    return Request(Held("risky", 0, 0, 2, False), line, deadline_s=9.0, taken_s=0.0, waited_ms=0.0, alone=True)
 
-    assert not desk.scheduler.hold_alone(risky, timeout_s=0.0)
-    desk.scheduler.ended([other])
-    desk.scheduler.take_back_untried()
+
+def test_a_request_that_is_tried_alone_has_the_worker_for_itself(desk):
+    post = desk.line("post")
+
+    assert desk.scheduler.hold_alone(risky(post), timeout_s=0.0)
+
+    assert desk.scheduler.room(post) == 0
+    assert desk.decode() == ["risky"]
+    assert not desk.scheduler.wait_until_free(0.0)
+    assert desk.predict() == ["risky"]
+    assert desk.scheduler.wait_until_free(0.0)
+    assert desk.scheduler.room(post) == 0
+    desk.scheduler.end_alone()
+    assert desk.scheduler.room(post) > 0
+
+
+def test_a_request_is_not_tried_alone_beside_others(desk):
+    post = desk.line("post")
+    desk.push(post, "other")
+
+    assert not desk.scheduler.hold_alone(risky(post), timeout_s=0.0)
+    assert desk.decode() == ["other"]
+    assert desk.scheduler.room(post) > 0
