@@ -1,13 +1,15 @@
-"""Removes a model version, unless an alias or an active job uses it."""
+"""Removes a model version, unless an alias, an active job or a line uses it."""
 
+import contextlib
 import re
 from pathlib import Path
 
-from modeling.errors import ModelInUseError
+from modeling.errors import ModelInUseError, ModelingError
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs
 from orchestrator.contract.jobs.requests import AnyJobRequest, TrainJobRequest
+from orchestrator.contract.lines.registry import LinesOnDisk
 from orchestrator.contract.settings import Settings
 
 JOBS_SHOWN = 5
@@ -25,9 +27,9 @@ def find_version(settings: Settings, model: str) -> ModelVersion:
 
 
 def check_removable(settings: Settings, version: ModelVersion) -> None:
-    """Check that no alias stands for a version, and that no active job uses it.
+    """Check that no alias stands for a version, and that no active job and no line uses it.
 
-    Raises ModelInUseError where an alias or a job uses it.
+    Raises ModelInUseError where an alias, a job or a line uses it.
     """
     ModelStore(settings.models).check_not_aliased(version)
     jobs = jobs_that_use(settings, version)
@@ -35,6 +37,11 @@ def check_removable(settings: Settings, version: ModelVersion) -> None:
         more = f" and {len(jobs) - JOBS_SHOWN} more" if len(jobs) > JOBS_SHOWN else ""
         shown = f"{'job' if len(jobs) == 1 else 'jobs'} {', '.join(jobs[:JOBS_SHOWN])}{more}"
         raise ModelInUseError(f"{version.ref} is used by {shown}; wait with `pigeonhole wait`, or cancel")
+    if lines := lines_that_use(settings, version):
+        other = f"`pigeonhole lines set {lines[0]} --model OTHER`"
+        raise ModelInUseError(
+            f"{version.ref} is used by line {', '.join(lines[:JOBS_SHOWN])}; change it first: {other}"
+        )
 
 
 def remove_version(settings: Settings, version: ModelVersion) -> None:
@@ -53,6 +60,19 @@ def jobs_that_use(settings: Settings, version: ModelVersion) -> list[str]:
             continue
         if _uses(request, version):
             found.append(job)
+    return found
+
+
+def lines_that_use(settings: Settings, version: ModelVersion) -> list[str]:
+    """Names of the lines of which a model stands for this version now, by name alone or with its number."""
+    store, lines = ModelStore(settings.models), LinesOnDisk(settings)
+    found = []
+    for name in lines.names():
+        line = lines.get(name).settings
+        for ref in (line.model, line.degraded):
+            with contextlib.suppress(ModelingError):  # that model is gone already
+                if ref is not None and store.resolve(ref).ref == version.ref and name not in found:
+                    found.append(name)
     return found
 
 

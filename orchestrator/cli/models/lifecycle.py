@@ -83,7 +83,7 @@ def _drop(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
 def remove_model(model: str, yes: bool, as_json: bool) -> None:
     """Remove MODEL, one version as `name@number`, permanently. Its number is never used again.
 
-    A version that an alias or an active job uses is not removed.
+    A version that an alias, an active job or a line uses is not removed.
 
     \b
     Examples:

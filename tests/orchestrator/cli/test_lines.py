@@ -124,6 +124,19 @@ def test_the_password_of_a_lines_own_server_is_never_shown(home):
     assert "redis://***@own:6379/0" in run("lines", "show", "post").stdout
 
 
+@pytest.mark.parametrize("key", ["model", "degraded"])
+@pytest.mark.parametrize("ref", ["digits", "digits@1"])
+def test_a_version_that_a_line_uses_is_not_removed(home, key, ref):
+    publish_model(home / "models", "letters", seed=1)
+    write_line(home, **({"model": "letters"} | {key: ref}))
+
+    result = run("models", "remove", "digits@1", "--yes")
+
+    assert result.exit_code == 1
+    assert "digits@1 is used by line post; change it first: `pigeonhole lines set post --model OTHER`" in result.stderr
+    assert run("models", "show", "digits@1").exit_code == 0
+
+
 def test_without_lines_a_list_is_empty(home):
     assert json.loads(run("lines", "list", "--json").stdout) == []
     assert run("lines", "list").stderr.splitlines()[-1] == "no lines; `pigeonhole lines create` makes one"
