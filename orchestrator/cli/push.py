@@ -1,7 +1,10 @@
 """`pigeonhole push`."""
 
+import contextlib
+import logging
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -10,8 +13,9 @@ import click
 from orchestrator.cli.lines.connect import LineName
 from orchestrator.cli.lines.options import DURATION
 from orchestrator.cli.output import json_option, print_json_line, print_message, print_table
-from orchestrator.contract.errors import ExitCode, UsageError
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.lines.answers import Answer
+from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
 from orchestrator.lines.client import LineClient
 from orchestrator.lines.request import LARGEST_FILE_BYTES, Image, check_deadline, check_item, check_pass
@@ -58,17 +62,31 @@ def push(
     pushed = _checked(images, item, pass_, deadline_ms, by_path=by_path)
     if fallback is not None and deadline_ms is None:
         raise UsageError("--fallback needs --deadline: without a server nothing else says when to decide")
-    client = LineClient(line, get_settings().require_server_url(), fallback=fallback)
+    url = get_settings().require_server_url()
+    logging.getLogger("orchestrator.lines").setLevel(logging.ERROR)  # of its warnings this command says what counts
     answers = []
-    for future in _submit(client, pushed):
-        answers.append(_result(future))
-        if as_json:
-            print_json_line(answers[-1].to_json())
+    with _closing(LineClient(line, url, fallback=fallback)) as client:
+        for future in _submit(client, pushed):
+            answers.append(_result(future))
+            if as_json:
+                print_json_line(answers[-1].to_json())
     if not as_json:
         _print(answers)
     _tell(answers)
-    client.close()
+    if any(not answer.bin for answer in answers):
+        raise UnavailableError(f"no server answers at {redact(url)}, so no bin is known; name one with --fallback")
     sys.exit(ExitCode.FAILED if any(answer.reason == "conflict" for answer in answers) else ExitCode.OK)
+
+
+@contextlib.contextmanager
+def _closing(client: LineClient) -> Iterator[LineClient]:
+    """Close it at the end, which waits for all answers; an interrupt does not wait."""
+    try:
+        yield client
+    except PigeonholeError:
+        client.close()
+        raise
+    client.close()
 
 
 def _checked(images: tuple[str, ...], item: str | None, pass_: int, deadline_ms: int | None, *, by_path: bool) -> _Push:
@@ -135,5 +153,5 @@ def _tell(answers: list[Answer]) -> None:
             print_message(f"{answer.item}: {answer.error}", color="yellow")
     if alone := sum(answer.reason == "no_server" for answer in answers):
         print_message(
-            f"{alone} of {len(answers)} images were decided without the server, which is away", color="yellow"
+            f"{alone} of {len(answers)} images were decided here: the server did not answer", color="yellow"
         )

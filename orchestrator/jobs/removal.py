@@ -4,7 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from modeling.errors import ModelInUseError, ModelingError
+from modeling.errors import ModelingError, ModelInUseError
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs

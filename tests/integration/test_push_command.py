@@ -125,6 +125,9 @@ def test_an_unknown_line_is_not_found_and_without_a_server_there_is_none(monkeyp
     away = push(name, code=69)
     assert "no server answers at redis://***@127.0.0.1:1" in away.stderr
     assert away.stderr.count("\n") == 1
+    late = push(name, "--deadline", "50ms", "--json", code=69)
+    assert [json.loads(late.stdout)[key] for key in ("bin", "reason")] == ["", "no_server"]
+    assert late.stderr.splitlines()[-1].endswith("so no bin is known; name one with --fallback")
 
 
 def test_with_a_deadline_and_a_fallback_bin_it_decides_without_a_server(monkeypatch):
@@ -134,4 +137,4 @@ def test_with_a_deadline_and_a_fallback_bin_it_decides_without_a_server(monkeypa
     result = push(name, "--deadline", "50ms", "--fallback", "Z", "--json")
 
     assert [json.loads(result.stdout)[key] for key in ("bin", "reason")] == ["Z", "no_server"]
-    assert result.stderr == "1 of 1 images were decided without the server, which is away\n"
+    assert result.stderr == "1 of 1 images were decided here: the server did not answer\n"
