@@ -152,6 +152,4 @@ def _tell(answers: list[Answer]) -> None:
         if answer.reason == "unreadable" and answer.error:
             print_message(f"{answer.item}: {answer.error}", color="yellow")
     if alone := sum(answer.reason == "no_server" for answer in answers):
-        print_message(
-            f"{alone} of {len(answers)} images were decided here: the server did not answer", color="yellow"
-        )
+        print_message(f"{alone} of {len(answers)} images were decided here: the server did not answer", color="yellow")
