@@ -5,8 +5,8 @@
 local id, digest, remaining, size = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local client, kind = ARGV[5], ARGV[6]
 
-local line = facts('paused', 'max_requests', 'max_bytes', 'num', 'bytes', 'max_image_bytes', 'fallback', 'has_degraded')
-if not line[7] then return {'unknown', ''} end
+local line = facts('paused', 'max_requests', 'max_bytes', 'bytes', 'max_image_bytes', 'fallback', 'has_degraded')
+if not line[6] then return {'unknown', ''} end
 
 local record = redis.call('HGET', ANSWERS, id)
 if record then
@@ -21,13 +21,13 @@ if waiting[1] then
 end
 
 if remaining <= 0 then return {'overdue', ''} end
-if size > tonumber(line[6]) then return {'too_large', line[6]} end
+if size > tonumber(line[5]) then return {'too_large', line[5]} end
 if line[1] == '1' then
   count('refused:paused')
   count_all()
   return {'paused', ''}
 end
-local num, bytes = tonumber(line[4] or 0), tonumber(line[5] or 0)
+local num, bytes = redis.call('ZCARD', DEADLINES), tonumber(line[4] or 0)
 if num >= tonumber(line[2]) or bytes + size > tonumber(line[3]) then
   count('refused:bound')
   count_all()
@@ -40,19 +40,22 @@ local deadline = now + remaining
 local function too_late(per_image_field, lead_field)
   local speed, lead = 0, math.huge
   for _, entry in ipairs(redis.call('HVALS', CAPACITY)) do
-    local values = {}
-    for value in entry:gmatch('%S+') do values[#values + 1] = tonumber(value) end
-    if values[1] > now and values[per_image_field] > 0 then
-      speed = speed + 1 / values[per_image_field]
-      lead = math.min(lead, values[lead_field])
+    local values = {entry:match('^(%S+) (%S+) (%S+) (%S+) (%S+)')}
+    local per_image = tonumber(values[per_image_field])
+    if tonumber(values[1]) > now and per_image > 0 then
+      speed = speed + 1 / per_image
+      lead = math.min(lead, tonumber(values[lead_field]))
     end
   end
   if speed == 0 then return nil end
+  local all_done = now + (num + 1) / speed + lead
+  if all_done <= deadline then return 0 end  -- and before whatever is due later
   local ahead = redis.call('ZCOUNT', DEADLINES, '-inf', deadline)
   local late = now + ahead / speed + lead - deadline
   if late > 0 then return late end
-  -- Those that are due later were promised their time, too.
-  local later = redis.call('ZRANGEBYSCORE', DEADLINES, '(' .. string.format('%.0f', deadline), '+inf', 'WITHSCORES', 'LIMIT', 0, 128)
+  -- Those that are due later were promised their time, too; those due after everything is done have it.
+  local later = redis.call('ZRANGEBYSCORE', DEADLINES, '(' .. string.format('%.0f', deadline),
+    string.format('%.0f', math.ceil(all_done)), 'WITHSCORES', 'LIMIT', 0, 128)
   for place = 2, #later, 2 do
     local its_late = now + (ahead + place / 2) / speed + lead - tonumber(later[place])
     if its_late > 0 then return its_late end
@@ -63,7 +66,7 @@ end
 local late = too_late(2, 3)
 local degraded = 0
 if late and late > 0 then
-  local degraded_late = line[8] == '1' and too_late(4, 5)
+  local degraded_late = line[7] == '1' and too_late(4, 5)
   if degraded_late == 0 then
     degraded = 1
   else
@@ -78,7 +81,6 @@ redis.call('HSET', key('r:' .. id), kind, ARGV[7], 'digest', digest, 'size', siz
   'admitted', string.format('%.0f', now), 'clients', client, 'degraded', degraded)
 redis.call('ZADD', READY, deadline, id)
 redis.call('ZADD', DEADLINES, deadline, id)
-redis.call('HINCRBY', LINE, 'num', 1)
 redis.call('HINCRBY', LINE, 'bytes', size)
 count('admitted')
 count_all()

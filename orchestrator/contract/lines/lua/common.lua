@@ -1,7 +1,7 @@
 -- Shared by all scripts of lines. KEYS[1] is the prefix of one line: all its keys carry the same hash tag.
 -- The server's clock is the only clock.
 --
--- line          hash    the line as scripts need it: see enter.lua; counts of what waits: num, bytes
+-- line          hash    the line as scripts need it: see enter.lua; bytes: of what waits
 -- r:KEY         hash    a request that waits: image (bytes) or path; digest, size, deadline, admitted, clients;
 --                       deliveries, worker; degraded
 -- ready         zset    requests that no worker holds, by deadline
@@ -24,12 +24,6 @@ local MINUTES_KEPT_S = 7200
 local UNKEPT_BYTES = 67108864
 local MOST_ANSWERS = 250000  -- workers move them to files long before; without a living worker the oldest are dropped
 local MOST_LATE_DISCHARGES = 100000
-local BUCKETS_MS = {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500,
-  600, 800, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000}
--- Clients name reasons: only these become fields of the counts.
-local REASONS = {next_bin = 1, degraded = 1, low_confidence = 1, late = 1, no_worker = 1, unreadable = 1, no_bin = 1,
-  bin_full = 1, crashed = 1, busy = 1, paused = 1, no_server = 1}
-
 local function key(name) return P .. ':' .. name end
 local LINE, READY, DEADLINES, LEASES = key('line'), key('ready'), key('deadlines'), key('leases')
 local ANSWERS, ANSWERED, CAPACITY = key('answers'), key('answered'), key('capacity')
@@ -41,33 +35,41 @@ local function facts(...) return redis.call('HMGET', LINE, ...) end
 local function request(id, ...) return redis.call('HMGET', key('r:' .. id), ...) end
 
 -- Counted here, and written once by count_all: most scripts handle many requests.
-local counts = {}
+local counts, freed_bytes = {}, 0
 local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
 local function count_all()
-  local minute = key('stats:' .. math.floor(now / 60000))
-  local any = false
+  if freed_bytes ~= 0 then redis.call('HINCRBY', LINE, 'bytes', -freed_bytes) end
+  local all, minute, is_new = key('stats'), key('stats:' .. math.floor(now / 60000)), false
   for name, by in pairs(counts) do
-    redis.call('HINCRBY', key('stats'), name, by)
-    redis.call('HINCRBY', minute, name, by)
-    any = true
+    redis.call('HINCRBY', all, name, by)
+    is_new = redis.call('HINCRBY', minute, name, by) == by or is_new
   end
-  if any then redis.call('EXPIRE', minute, MINUTES_KEPT_S) end
+  if is_new then redis.call('EXPIRE', minute, MINUTES_KEPT_S) end
 end
 
+-- Tables that few scripts need are made where they are first used: all of this runs for each script.
+local buckets_ms, counted_reasons
 local function bucket(ms)
-  for _, most in ipairs(BUCKETS_MS) do if ms <= most then return most end end
+  buckets_ms = buckets_ms or {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300,
+    400, 500, 600, 800, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000}
+  for place = 1, #buckets_ms do if ms <= buckets_ms[place] then return buckets_ms[place] end end
   return 'more'
 end
 
+-- Clients name reasons: only these become fields of the counts.
 local function counted_reason(reason)
   if reason == '' then return 'accept' end
-  return REASONS[reason] and reason or 'other'
+  counted_reasons = counted_reasons or {next_bin = 1, degraded = 1, low_confidence = 1, late = 1, no_worker = 1,
+    unreadable = 1, no_bin = 1, bin_full = 1, crashed = 1, busy = 1, paused = 1, no_server = 1}
+  return counted_reasons[reason] and reason or 'other'
 end
 
+local told = {}
 local function reply(client, id, record)
   local replies = key('replies:' .. client)
   redis.call('XADD', replies, 'MINID', '~', now - REPLIES_KEPT_MS, '*', 'key', id, 'record', record)
-  redis.call('PEXPIRE', replies, REPLIES_TTL_MS)
+  if not told[client] then redis.call('PEXPIRE', replies, REPLIES_TTL_MS) end
+  told[client] = true
 end
 
 -- Whether a worker with this line open is alive: one that still opens it takes 0 ms per image.
@@ -82,14 +84,10 @@ end
 -- Tell the clients of a request its answer, and forget the request. size: nil where there is none.
 local function close_request(id, clients, size, record)
   for client in string.gmatch(clients or '', '%S+') do reply(client, id, record) end
-  if size then
-    redis.call('HINCRBY', LINE, 'num', -1)
-    redis.call('HINCRBY', LINE, 'bytes', -size)
-  end
+  if size then freed_bytes = freed_bytes + size end
   redis.call('DEL', key('r:' .. id))
-  redis.call('ZREM', READY, id)
   redis.call('ZREM', DEADLINES, id)
-  redis.call('ZREM', LEASES, id)
+  if redis.call('ZREM', LEASES, id) == 0 then redis.call('ZREM', READY, id) end  -- never in both
 end
 
 -- Store a record, unless there is one: returns whether this is it, and the record that stands.
