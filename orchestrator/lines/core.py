@@ -73,10 +73,15 @@ class Core:
                     self.server.look(LOOK_UP_TIMEOUT_S)
                 self._look_up = self.server.open(LOOK_UP_TIMEOUT_S)
             self._look_up.sweep(1000)
-            record = self._look_up.record(key)
+            record, discharged, delivered = self._look_up.run("look_up", [key])
         except SERVER_FAULTS as err:
             raise UnavailableError(f"no server answers at {redact(self.server.url)} ({err}); try again") from err
-        return decode_record(record) if record else None
+        reported = {"discharged": discharged, "delivered": delivered}
+        return (
+            decode_record(record, **{name: bin_.decode() for name, bin_ in reported.items() if bin_})
+            if record
+            else None
+        )
 
     def close(self) -> None:
         """Wait until all pushes are decided, tell the server what it should know, and end."""

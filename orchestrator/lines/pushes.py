@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePath
+from typing import Any
 
 from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.lines.answers import Answer, Cause, Reason, Verdict, decode_record, encode_facts
@@ -89,16 +90,13 @@ class Pushes:
 
     def resolve(self, key: str, record: bytes) -> None:
         """The server's answer."""
-        same = self._remove(key)
-        if not same:
-            return
-        try:
-            answer = decode_record(record)
-        except MessageError as err:
-            answer = self._alone(same[0], self.verdict(same[0], reachable=False), error=str(err))
         now = time.monotonic()
-        for request in same:
-            request.future.set_result(_for(request, answer, record, now))
+        for request in self._remove(key):
+            try:
+                answer = _for(request, record, now)
+            except MessageError as err:  # of another version
+                answer = self._alone(request, self.verdict(request, reachable=False), error=str(err))
+            request.future.set_result(answer)
 
     def decide_alone(self, request: PushRequest) -> None:
         """The deadline is over, and no server says a word."""
@@ -174,10 +172,12 @@ def too_large(size: int, limit: int) -> str:
     return f"the image has {size} bytes; the line takes {limit} at most"
 
 
-def _for(request: PushRequest, answer: Answer, record: bytes, now: float) -> Answer:
+def _for(request: PushRequest, record: bytes, now: float) -> Answer:
     """The answer as one push of its item gets it."""
-    other = request.conflict or (request.digest.encode() not in record and b'"digest":""' not in record)
-    return replace(answer, reason="conflict" if other else answer.reason, ms=_ms(request, now))
+    changed: dict[str, Any] = {"ms": _ms(request, now)}
+    if request.conflict or (request.digest.encode() not in record and b'"digest":""' not in record):
+        changed["reason"] = "conflict"
+    return decode_record(record, **changed)
 
 
 def _ms(request: PushRequest, now: float) -> float:

@@ -80,6 +80,7 @@ class Answer:
         return replace(self, reason="conflict")
 
 
+_RECORD = "the record of an answer"
 _PREDICTED = {None, "next_bin", "degraded", "low_confidence", "no_bin", "bin_full"}
 
 
@@ -116,15 +117,18 @@ def encode_facts(**facts: Any) -> str:
     return json.dumps(known, ensure_ascii=False)[1:-1]
 
 
-def decode_record(record: bytes | str) -> Answer:
-    """An answer as the scripts stored it.
+def decode_record(record: bytes | str, **changed: Any) -> Answer:
+    """An answer as the scripts stored it; `changed` are fields that a client sets.
 
     Raises MessageError where it is none of ours.
     """
-    value = decode_json(record, "the record of an answer", error=MessageError)
+    value = decode_json(record, _RECORD, error=MessageError)
     if not isinstance(value, dict) or not isinstance(value.get("key"), str):
         raise MessageError(f"the record of an answer has no key: {record[:80]!r}")
-    item, pass_ = parse_key(value.pop("key"))
+    try:
+        item, pass_ = parse_key(value.pop("key"))
+    except ValueError as err:
+        raise MessageError(f"{_RECORD}: its key names no pass: {record[:80]!r}") from err
     value.pop("digest", None)
-    facts = value | {"item": item, "pass_": pass_}
-    return validated(Answer, facts, "the record of an answer", error=MessageError, whole=False)
+    facts = value | {"item": item, "pass_": pass_} | changed
+    return validated(Answer, facts, _RECORD, error=MessageError, whole=False)

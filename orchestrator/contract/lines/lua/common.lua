@@ -24,6 +24,12 @@ local MINUTES_KEPT_S = 7200
 local UNKEPT_BYTES = 67108864
 local MOST_ANSWERS = 250000  -- workers move them to files long before; without a living worker the oldest are dropped
 local MOST_LATE_DISCHARGES = 100000
+local BUCKETS_MS = {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500,
+  600, 800, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000}
+-- Clients name reasons: only these become fields of the counts.
+local REASONS = {next_bin = 1, degraded = 1, low_confidence = 1, late = 1, no_worker = 1, unreadable = 1, no_bin = 1,
+  bin_full = 1, crashed = 1, busy = 1, paused = 1, no_server = 1}
+
 local function key(name) return P .. ':' .. name end
 local LINE, READY, DEADLINES, LEASES = key('line'), key('ready'), key('deadlines'), key('leases')
 local ANSWERS, ANSWERED, CAPACITY = key('answers'), key('answered'), key('capacity')
@@ -47,21 +53,14 @@ local function count_all()
   if is_new then redis.call('EXPIRE', minute, MINUTES_KEPT_S) end
 end
 
--- Tables that few scripts need are made where they are first used: all of this runs for each script.
-local buckets_ms, counted_reasons
 local function bucket(ms)
-  buckets_ms = buckets_ms or {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300,
-    400, 500, 600, 800, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000}
-  for place = 1, #buckets_ms do if ms <= buckets_ms[place] then return buckets_ms[place] end end
+  for place = 1, #BUCKETS_MS do if ms <= BUCKETS_MS[place] then return BUCKETS_MS[place] end end
   return 'more'
 end
 
--- Clients name reasons: only these become fields of the counts.
 local function counted_reason(reason)
   if reason == '' then return 'accept' end
-  counted_reasons = counted_reasons or {next_bin = 1, degraded = 1, low_confidence = 1, late = 1, no_worker = 1,
-    unreadable = 1, no_bin = 1, bin_full = 1, crashed = 1, busy = 1, paused = 1, no_server = 1}
-  return counted_reasons[reason] and reason or 'other'
+  return REASONS[reason] and reason or 'other'
 end
 
 local told = {}
