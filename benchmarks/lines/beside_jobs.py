@@ -56,7 +56,7 @@ class Jobs:
         try:
             wait_for(lambda: self._num_done(job) > 0, "the job has begun")
             yield
-            assert self._client.ledger.record(job), "the job ended while it was watched"
+            assert job in self._client.ledger.active(), "the job ended while it was watched"
         finally:
             self._client.cancel(job)
             wait_for(lambda: job not in self._client.ledger.active(), "the job is cancelled")
