@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 from redis import RedisError
@@ -33,6 +33,7 @@ from benchmarks import chaos_lines
 from benchmarks.chaos_faults import FAULTS, Target
 from benchmarks.chaos_jobs import Client, EndedJob, TrainClient, Workload, make_training_data, make_workloads
 from benchmarks.chaos_watch import Monitor
+from benchmarks.lines.system import DIGITS, PHOTOGRAPHS
 from benchmarks.machine import describe_run, keep
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import active_jobs
@@ -285,9 +286,11 @@ def main() -> None:
     parser.add_argument("--lines", action="store_true", help="push images to a line, instead of submitting jobs")
     parser.add_argument("--pushes", type=int, default=10_000, help="with --lines: pushes of each run")
     parser.add_argument("--runs", default="workers,all", help="with --lines: workers, all or both, with a comma")
+    parser.add_argument("--digits", action="store_true", help="with --lines: 28x28 images and a small network")
     arguments = parser.parse_args()
     if arguments.lines:
-        chaos_with_lines(arguments.runs.split(","), arguments.pushes, arguments.seed)
+        subject = DIGITS if arguments.digits else PHOTOGRAPHS
+        chaos_lines.main(arguments.runs.split(","), subject, arguments.pushes, arguments.seed)
     with open_run(arguments.seed, arguments.jobs, arguments.num_images) as run:
         inject_faults(run, arguments.minutes * 60)
         wait_for_end(run)
@@ -300,17 +303,6 @@ def main() -> None:
     result = describe_run("chaos") | asked | {"figures": figures}
     keep(result, "chaos")
     sys.exit(bool(figures["broken_promises"]))
-
-
-def chaos_with_lines(runs: list[str], num_pushes: int, seed: int) -> NoReturn:
-    """Push images under faults, keep the figures, and exit."""
-    figures = {}
-    for name in runs:
-        with tempfile.TemporaryDirectory(prefix="ph-chaos-") as folder:
-            figures[name] = chaos_lines.run(name, Path(folder), num_pushes, seed)
-        chaos_lines.show(name, figures[name])
-    keep(describe_run("chaos") | {"pushes": num_pushes, "seed": seed, "figures": figures}, "chaos-lines")
-    sys.exit(any(each["broken_promises"] for each in figures.values()))
 
 
 if __name__ == "__main__":

@@ -12,35 +12,32 @@ import json
 import os
 import random
 import signal
+import sys
+import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import psutil
 import redis
 
+from benchmarks.chaos_lines_faults import FAULTS, NUM_WORKERS, Arena, kill_worker
 from benchmarks.lines.bench import WARM_UP, WINDOW
 from benchmarks.lines.ideal import poisson_arrivals_ms
 from benchmarks.lines.load import Load
 from benchmarks.lines.runs import MARGIN_MS, Generator, Outcome, Place
-from benchmarks.lines.system import ALIAS, FALLBACK, LINE, PHOTOGRAPHS, line_settings, publish, publish_again
+from benchmarks.lines.system import ALIAS, FALLBACK, LINE, Subject, line_settings, publish, publish_again
+from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import FOLDERS
-from modeling.registry.store import ModelStore, ModelVersion
+from modeling.registry.store import ModelStore
 from orchestrator.contract.lines.answers import request_key
 from orchestrator.contract.lines.archive import AnswerArchive
-from orchestrator.contract.lines.registry import LineRegistry
-from orchestrator.contract.lines.status import read_status
-from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.server import connect_raw
 from tests.support.server import Server, wait_until
-from tests.support.workers import Cluster, Worker
+from tests.support.workers import Cluster
 
-NUM_WORKERS = 2
 LOAD, DEADLINE_MS = 0.25, 2_000
 KILL_EVERY_S = 20.0
 PREDICTED_SHARE = 0.80  # where workers alone were killed
@@ -48,165 +45,17 @@ OPEN_S = 300.0
 NUM_IMAGES = 200
 
 
-@dataclass
-class Arena:
-    """The system under test, and the faults so far."""
-
-    cluster: Cluster
-    versions: list[ModelVersion]
-    place: Place
-    chance: random.Random
-    server_up: bool = True
-    server_lost: bool = False  # it lost what it knew: records may be gone or doubled
-    faults: Counter[str] = field(default_factory=Counter)
-    due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def store(self) -> LineStore:
-        return LineStore(connect_raw(self.cluster.server.url), LINE)
-
-    @property
-    def registry(self) -> LineRegistry:
-        return LineRegistry(self.cluster.settings, connect_raw(self.cluster.server.url))
-
-    def num_open(self) -> int:
-        """Workers that have the line open; 0 where the server does not answer."""
-        with suppress(redis.RedisError):
-            return sum(worker.is_open for worker in read_status(self.store, self.registry.get(LINE)).workers)
-        return 0
-
-    def living(self) -> list[Worker]:
-        return [worker for worker in self.cluster.workers if worker.alive]
-
-    def log(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
-
-    def later(self, seconds: float, repair: Callable[[], None]) -> None:
-        self.due.append((time.monotonic() + seconds, repair))
-
-    def repair(self, *, everything: bool = False) -> None:
-        """Make the repairs that are due, or all."""
-        now = time.monotonic()
-        ready = [entry for entry in self.due if everything or entry[0] <= now]
-        self.due = [entry for entry in self.due if entry not in ready]
-        for _, repair in ready:
-            repair()
-
-
-# Faults: each returns what it did, or None where it could do nothing.
-
-
-def kill_worker(arena: Arena) -> str | None:
-    """Kill a worker with its child, the one that has lived longest, and start another."""
-    living = arena.living()
-    if len(living) < NUM_WORKERS:
-        return None
-    living[0].kill_group()
-    arena.cluster.start_worker(wait=False)
-    return f"SIGKILL to worker {living[0].process.pid} and its child; another is started"
-
-
-def kill_child(arena: Arena) -> str | None:
-    """Kill the child alone: its parent starts another."""
-    living = arena.living()
-    children = psutil.Process(living[-1].process.pid).children() if living else []
-    child = next((each for each in children if "spawn_main" in " ".join(each.cmdline())), None)
-    if child is None:
-        return None
-    child.kill()
-    return f"SIGKILL to the child of worker {living[-1].process.pid}"
-
-
-def freeze_workers(arena: Arena) -> str | None:
-    """Freeze one worker or all for some seconds, children included."""
-    living, seconds = arena.living(), arena.chance.uniform(0.5, 5)
-    if not living:
-        return None
-    chosen = living if arena.chance.random() < 0.5 else living[-1:]
-    frozen: list[psutil.Process] = []
-    for worker in chosen:
-        parent = psutil.Process(worker.process.pid)
-        frozen += [parent, *parent.children(recursive=True)]
-    _signal(frozen, signal.SIGSTOP)
-    arena.later(seconds, lambda: _signal(frozen, signal.SIGCONT))
-    return f"SIGSTOP to {len(chosen)} workers for {seconds:.1f} s"
-
-
-def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-
-
-def kill_server(arena: Arena) -> str | None:
-    """Kill the server; it comes back with its file, or sometimes without."""
-    if not arena.server_up:
-        return None
-    server, seconds = arena.cluster.server, arena.chance.uniform(0, 4)
-    empty = arena.chance.random() < 0.3
-    arena.server_up, arena.server_lost = False, True
-    server.kill()
-    if empty:
-        server.lose_files()
-
-    def restart() -> None:
-        server.start()
-        arena.server_up = True
-
-    arena.later(seconds, restart)
-    return f"SIGKILL to the server; back {'empty' if empty else 'with its file'} after {seconds:.1f} s"
-
-
-def empty_server(arena: Arena) -> str | None:
-    """Delete all keys."""
-    if not arena.server_up:
-        return None
-    arena.server_lost = True
-    arena.cluster.server.empty()
-    return "FLUSHALL"
-
-
-def freeze_server(arena: Arena) -> str | None:
-    """Freeze the server, mostly for longer than a deadline."""
-    if not arena.server_up:
-        return None
-    seconds, server = arena.chance.uniform(0.5, 6), arena.cluster.server
-    arena.server_up = False
-    server.freeze()
-
-    def thaw() -> None:
-        server.thaw()
-        arena.server_up = True
-
-    arena.later(seconds, thaw)
-    return f"SIGSTOP to the server for {seconds:.1f} s"
-
-
-def move_alias(arena: Arena) -> str | None:
-    """Point the alias to the other version."""
-    store, name = ModelStore(arena.cluster.settings.models), arena.versions[0].name
-    number = 3 - store.aliases(name)[ALIAS]
-    store.set_alias(arena.versions[number - 1], ALIAS)
-    return f"{name}@{ALIAS} points to version {number}"
-
-
-FAULTS: dict[Callable[[Arena], str | None], int] = {
-    kill_worker: 3, kill_child: 2, freeze_workers: 3, kill_server: 2, empty_server: 1, freeze_server: 2, move_alias: 3,
-}  # fmt: skip
-
-
 @contextmanager
-def open_arena(folder: Path, seed: int) -> Iterator[Arena]:
+def open_arena(folder: Path, subject: Subject, seed: int) -> Iterator[Arena]:
     """A server, two workers with the line open, and a load generator's place; all ended at the end."""
     cluster = Cluster(folder / "home", Server(), {"PYTHONPATH": str(Path(__file__).resolve().parents[1])})
     try:
         cluster.server.start()
         store = ModelStore(cluster.settings.models)
-        version, _ = publish(store, PHOTOGRAPHS)
+        version, _ = publish(store, subject)
         versions = [version, publish_again(store, version, folder / "again")]
         store.set_alias(version, ALIAS)
-        FOLDERS[PHOTOGRAPHS.folder](folder / "images", NUM_IMAGES)
+        FOLDERS[subject.folder](folder / "images", NUM_IMAGES)
         (folder / "runs").mkdir()
         load = Load("line", cluster.server.url, str(folder / "images"), "", "push", line=LINE, fallback=FALLBACK)
         arena = Arena(cluster, versions, Place(load, folder / "runs"), random.Random(seed))
@@ -263,9 +112,9 @@ def _replace_ended(arena: Arena) -> None:
 RUNS: dict[str, Callable[[Arena, Generator], None]] = {"workers": run_workers, "all": run_all}
 
 
-def run(name: str, folder: Path, num_pushes: int, seed: int) -> dict[str, Any]:
+def run(name: str, folder: Path, subject: Subject, num_pushes: int, seed: int) -> dict[str, Any]:
     """One run: its figures, and which promises were broken."""
-    with open_arena(folder, seed) as arena:
+    with open_arena(folder, subject, seed) as arena:
         arena.place.closed(WINDOW, WARM_UP)
         capacity = arena.place.closed(WINDOW, 3 * WARM_UP).rate()
         due_ms = poisson_arrivals_ms(LOAD * capacity, num_pushes, seed)
@@ -344,3 +193,17 @@ def show(name: str, figures: dict[str, Any]) -> None:
             print("\n".join(f"        {part:26}{number:>12,}" for part, number in value.items()))
         else:
             print(f"    {key:30}{value!s:>12}")
+
+
+def main(runs: list[str], subject: Subject, num_pushes: int, seed: int) -> NoReturn:
+    """Push images under faults, keep the figures, and exit."""
+    figures = {}
+    for name in runs:
+        with tempfile.TemporaryDirectory(prefix="ph-chaos-") as folder:
+            figures[name] = run(name, Path(folder), subject, num_pushes, seed)
+        show(name, figures[name])
+    keep(
+        describe_run("chaos") | {"subject": subject.title, "pushes": num_pushes, "seed": seed, "figures": figures},
+        "chaos-lines",
+    )
+    sys.exit(any(each["broken_promises"] for each in figures.values()))

@@ -19,7 +19,7 @@ from orchestrator.jobs.submit import JobClient
 MORE_MS, BOUND_MS = 15.0, 100.0
 FEW = 0.1  # of capacity: pushes that meet the job, and seldom each other
 WHOLE_SHARE = 0.95
-MANY_IMAGES = 30_000  # more than a worker classifies while it is watched
+MANY_IMAGES = {"photographs": 30_000, "digits": 400_000}  # more than a worker classifies while it is watched
 SETTLE_S = 2.0
 
 
@@ -69,7 +69,7 @@ class Jobs:
 def beside_job(bench: Bench) -> list[Row]:
     """p99 of pushes while a bulk job saturates the worker, and the bound that the line states."""
     jobs = Jobs(bench)
-    folder = jobs.folder("many", MANY_IMAGES)
+    folder = jobs.folder("many", MANY_IMAGES[bench.system.subject.folder])
     rate = FEW * bench.capacity()
     quiet, beside, worst, bounds = [], [], [], []
     for repeat in range(bench.options.repeats):

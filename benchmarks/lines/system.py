@@ -45,7 +45,7 @@ class Subject:
     folder: str
 
     @property
-    def kept_name(self) -> str:
+    def title(self) -> str:
         return f"{self.network} on {self.folder}"
 
 
