@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.lines.load import Load
 
 _NUMBERS = count()
-REFUSED = ("busy", "paused", "no_server")  # never admitted
+REFUSED = ("busy", "paused")  # never admitted; what a client decided alone may have been
 MARGIN_MS = 20.0  # after the deadline: by then every answer is with its caller
 
 
