@@ -168,9 +168,13 @@ class ServerLink:
         """The requests of new items; an old one, which a client has pushed again, gets the answer that it got then."""
         records = {request.key: self._files.answered(line.name, request.key) for request in requests}
         for key, record in records.items():
-            if record is not None:
+            if record is None:
+                continue
+            self._release(line, [key])
+            try:
                 line.store.restore(key, record)
-                self._release(line, [key])
+            except SERVER_ERRORS as err:
+                logger.warning("line %s: cannot give an older answer again, its lease runs out: %s", line.name, err)
         return [request for request in requests if records[request.key] is None]
 
     def _pass_on(self, taken: list[Request]) -> None:

@@ -31,7 +31,7 @@ class Answer:
     map_version: of the bin map. stage_ms: milliseconds by stage. ms: from the call to the answer, by the client's
     clock. admitted_ms, answered_ms: by the server's clock; 0: the server never had it.
     discharged: the bin where the item really went, as its controller reported. delivered: the bin that a client decided
-    alone, where it differs from `bin`.
+    alone, or was told when it pushed an old item again, where it differs from `bin`.
     """
 
     item: str

@@ -3,6 +3,9 @@
 `lines/NAME/answers/` holds segments, which never change; `archive_files.py` writes and merges them. A segment is the
 records, one a line, then the sorted 64-bit hashes of their keys, where each record begins, and a footer. It is mapped
 into memory, so a search reads some cache lines of it and costs no memory of the process.
+
+A network file system may show a folder as it was up to a minute ago: so long after an answer has moved, another machine
+may not find it, and a worker there answers the same item anew. The older record counts then.
 """
 
 import json
@@ -164,7 +167,8 @@ def _key_of(line: bytes) -> str | None:
 def combined(entries: Sequence[bytes]) -> bytes | None:
     """One record of all that is known of a key, oldest first: its oldest record with the latest reports.
 
-    A later record is what a client decided alone where the server did not know the first any more.
+    A later record is what a client was told where neither the server nor a worker knew the first any more: no worker
+    lived, or it was refused until its deadline.
     """
     values = [json.loads(entry) for entry in entries]
     records = [place for place, value in enumerate(values) if "bin" in value]
@@ -175,7 +179,7 @@ def combined(entries: Sequence[bytes]) -> bytes | None:
     for value in values:
         discharged = value.get("discharged") or discharged
         delivered = value.get("delivered") or delivered
-        if value.get("reason") == "no_server" and value["bin"] != values[oldest]["bin"]:
+        if value.get("bin", values[oldest]["bin"]) != values[oldest]["bin"]:
             delivered = value["bin"]
     return with_reports(
         entries[oldest],
