@@ -44,6 +44,33 @@ def decode_threads_alive() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(("decode", "predict"))]
 
 
+@pytest.mark.parametrize("num_streams", [1, 2])
+@pytest.mark.parametrize("images_per_sec", [0.0, 100.0, 1e9])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 20, 64])
+def test_batches_are_cut_by_position_whatever_is_decoded_and_submitted_together(
+    num_streams, images_per_sec, batch_size
+):
+    units = [range(37), [], range(100, 108), range(200, 201)]
+    classifier = FakeClassifier(num_streams=num_streams, images_per_sec=images_per_sec)
+
+    found = predictions([sources(*unit) for unit in units], classifier, batch_size=batch_size)
+
+    cut = [unit[at : at + batch_size] for unit in units for at in range(0, max(len(unit), 1), batch_size)]
+    assert found == [[answer(value) for value in batch] for batch in cut]
+    assert sorted(classifier.batches) == [list(batch) for batch in cut if batch]
+
+
+def test_small_batches_of_a_fast_network_are_submitted_together_and_those_of_a_slow_one_are_not():
+    def submissions(images_per_sec):
+        calls = []
+        classifier = FakeClassifier(images_per_sec=images_per_sec)
+        run([sources(*range(16))], classifier, batch_size=1, between_batches=lambda: calls.append(len(classifier.seen)))
+        return sorted(set(calls))
+
+    assert submissions(10.0) == list(range(17))
+    assert submissions(200.0) == [0, 4, 8, 12, 16]
+
+
 @pytest.mark.parametrize("decode_threads", [0, 2])
 @pytest.mark.parametrize("batch_decoder", [None, lambda files, max_pixels: [None] * len(files)])
 def test_what_is_remarked_about_an_image_stays_with_its_prediction(decode_threads, batch_decoder):
@@ -274,7 +301,7 @@ def test_the_next_unit_is_pulled_while_the_present_one_is_predicted_and_no_more_
     assert events == ["pull 0", "pull 1", "done 0", "pull 2", "done 1", "pull 3", "done 2", "done 3"]
 
 
-def test_a_unit_is_pulled_lazily_batch_by_batch():
+def test_a_unit_is_pulled_lazily_chunk_by_chunk():
     num_pulled, ahead = 0, []
 
     def unit():
@@ -289,7 +316,8 @@ def test_a_unit_is_pulled_lazily_batch_by_batch():
         num_done += len(result.predictions)
 
     assert num_done == num_pulled == 200
-    assert max(ahead) <= (1 + 2 * 1 + 2 + 1) * 4  # the one in hand, two batches, a chunk a thread, and the next batch
+    in_progress = 1 + 2 * 1 + 2 + 1  # the one in hand, two batches, one a thread, and the next
+    assert max(ahead) <= in_progress * SMALLEST_CHUNK
 
 
 def test_several_streams_pull_no_more_units_than_they_are_busy_with_and_the_next():
