@@ -11,10 +11,13 @@ import pytest
 import redis
 
 from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.inference.engines.torch_engine import TorchEngine
 from modeling.inference.prediction import Prediction
 from modeling.metrics.calibration import Calibration
+from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.listing import SourceFacts, read_shard
 from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
+from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.stages import STAGES
@@ -30,13 +33,15 @@ from tests.support.fakes import (
     predict_brightness,
     write_fake_parts,
 )
+from tests.support.published_models import publish_model
 from tests.support.server import wait_until
 from workers import source_folder
 from workers.classify import read
 from workers.classify import slice as classify
+from workers.classify.gated import shorter_batches
 from workers.classify.journal import BATCH, IMAGE
 from workers.classify.slice import classify_slice
-from workers.context import WorkerContext
+from workers.context import ModelCache, WorkerContext
 from workers.finalize.finalize import end_job
 from workers.leases import STALLED_EXIT_CODE
 
@@ -76,9 +81,13 @@ def rows(folder, tmp_path):
     with path.open("wb") as file:
         file.write(encoder.header({}))
         for shard in range(3):
-            trailer = read_trailer(folder.parts, shard)
-            file.write(part_path(folder.parts, shard).read_bytes()[: trailer.rows_bytes])
+            file.write(part_bytes(folder, shard))
     return list(encoder.read(path))
+
+
+def part_bytes(folder, shard):
+    """The rows of a part, without its trailer, which has times."""
+    return part_path(folder.parts, shard).read_bytes()[: read_trailer(folder.parts, shard).rows_bytes]
 
 
 def expected(brightness, **failures):
@@ -117,6 +126,38 @@ def test_a_slice_works_through_the_whole_job_and_rings_for_its_end(
     assert bells.rung == [("finalize", folder.job)]
     assert classifier.seen == BRIGHTNESS
     assert ledger.live_workers.workers()[0].num_images == 10
+
+
+def test_parts_are_the_same_to_the_byte_while_a_line_is_open(settings, ledger, bells, tmp_path, monkeypatch):
+    version = publish_model(settings.models, "digits")
+    pin = ModelPin(
+        name=version.name, number=1, digest=version.digest, preprocessing_digest=version.card().preprocessing.digest
+    )
+    models = ModelCache(ModelStore(settings.models), "cpu", batch_size=8)
+    models.get(pin).images_per_sec = 1.0  # its batches are worth shortening
+    shorter = shorter_batches(models.get_for_pushes(pin))
+    context = WorkerContext(settings, ledger, models, "w1", "cpu", bells)
+    names = make_images(tmp_path / "in", range(0, 250, 10))
+    sizes, parts = [], []
+    logits = TorchEngine.logits
+    monkeypatch.setattr(TorchEngine, "logits", lambda self, images: sizes.append(len(images)) or logits(self, images))
+
+    for lines in (0, 1):
+        context.gate._num_lines = lines
+        folder = make_job(
+            settings, names, root=tmp_path / "in", output=tmp_path / f"{lines}.csv", shard_size=16, model=pin
+        )
+        enter_job(folder, ledger)
+        classify_slice(folder.job, context)
+        parts.append([part_bytes(folder, shard) for shard in range(2)])
+
+    assert parts[0] == parts[1]
+    expected_sizes = [8, 8, 8, 1]
+    assert sizes[:4] == expected_sizes
+    if shorter is None:  # this processor gives no other size the same rows
+        assert sizes[4:] == expected_sizes
+    else:
+        assert max(sizes[4:]) == shorter[0] < 8
 
 
 def test_a_slice_with_nothing_to_do_rings_for_nothing(folder, context, ledger, bells):
