@@ -39,11 +39,13 @@ COMMANDS = {
 def main() -> None:
     """Pigeonhole, a sorting office for images.
 
-    Train image classifiers and classify folders of any size, on one machine or many.
+    Train image classifiers, classify folders of any size, and answer single images before a deadline, on one machine or
+    many.
 
     \b
       pigeonhole demo                                       see it work
       pigeonhole train photos/ --name birds                 a folder per class
       pigeonhole classify inbox/ --model birds -o out.csv   one row per image
+      pigeonhole push owl.jpg --line birds                  one bin before the deadline
     """
     os.umask(os.umask(0o077) | 0o002)  # nothing of ours is for everybody to write to

@@ -1,4 +1,4 @@
-"""Removes a model version, unless an alias, an active job or a line uses it."""
+"""Removes a model version, unless an alias, an active job or a line uses it; and whether a line uses an alias."""
 
 import contextlib
 import re
@@ -42,6 +42,15 @@ def check_removable(settings: Settings, version: ModelVersion) -> None:
         raise ModelInUseError(
             f"{version.ref} is used by line {', '.join(lines[:JOBS_SHOWN])}; change it first: {other}"
         )
+
+
+def check_alias_unused(settings: Settings, name: str, alias: str) -> None:
+    """Raises ModelInUseError where a line names its model by this alias: no worker could load it again."""
+    lines = LinesOnDisk(settings)
+    for line in lines.names():
+        if f"{name}@{alias}" in ((found := lines.get(line).settings).model, found.degraded):
+            other = f"`pigeonhole lines set {line} --model OTHER`"
+            raise ModelInUseError(f"{name}@{alias} is the model of line {line}; change it first: {other}")
 
 
 def remove_version(settings: Settings, version: ModelVersion) -> None:

@@ -61,7 +61,8 @@ def readable_settings(settings: LineSettings) -> dict[str, str]:
 def changes(before: Line, after: Line) -> list[str]:
     """What a change did, in words."""
     old, new = _settings(before.settings), _settings(after.settings)
-    changed = [f"{name}: {old[name]} -> {new[name]}" for name in new if name != "bins" and new[name] != old[name]]
+    names = [name for name in new if name != "bins" and new[name] != old[name]]
+    changed = [f"{name}: {_value(old[name])} -> {_value(new[name])}" for name in names]
     old_bins, new_bins = before.settings.bins, after.settings.bins
     labels = [label for label in {**old_bins, **new_bins} if old_bins.get(label) != new_bins.get(label)]
     for label in labels[:3]:
@@ -90,6 +91,10 @@ def _kept_images(settings: LineSettings) -> str:
         return "not kept"
     bounds = f"{duration_text(settings.keep_images_s * 1000)}, {size_text(settings.keep_images_bytes)}"
     return f"kept {bounds}: those of review and fallback bin, and {settings.keep_share:.4g} of the others"
+
+
+def _value(value: Any) -> str:
+    return ", ".join(value) or "none" if isinstance(value, tuple) else "none" if value is None else str(value)
 
 
 def _bins(bins: tuple[str, ...] | None) -> str:

@@ -13,7 +13,7 @@ from orchestrator.cli.output import (
 )
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.removal import check_removable, find_version, remove_version
+from orchestrator.jobs.removal import check_alias_unused, check_removable, find_version, remove_version
 
 
 @click.command("alias")
@@ -69,6 +69,7 @@ def _drop(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
     name, _, rest = model.partition("@")
     if rest:
         raise UsageError(f"an alias belongs to the whole model: give {name!r}, not {model!r}")
+    check_alias_unused(get_settings(), name, alias)
     before = f"{name}@{store.drop_alias(name, alias)}"
     if as_json:
         print_json({"alias": alias, "model": None, "before": before})

@@ -137,6 +137,18 @@ def test_a_version_that_a_line_uses_is_not_removed(home, key, ref):
     assert run("models", "show", "digits@1").exit_code == 0
 
 
+def test_an_alias_that_a_line_uses_is_not_removed(home):
+    run("models", "alias", "digits@1", "champion")
+    run("models", "alias", "digits@1", "other")
+    write_line(home, model="digits@champion")
+
+    result = run("models", "alias", "digits", "champion", "--remove")
+
+    assert result.exit_code == 1
+    assert "digits@champion is the model of line post; change it first" in result.stderr
+    assert run("models", "alias", "digits", "other", "--remove").exit_code == 0
+
+
 def test_without_lines_a_list_is_empty(home):
     assert json.loads(run("lines", "list", "--json").stdout) == []
     assert run("lines", "list").stderr.splitlines()[-1] == "no lines; `pigeonhole lines create` makes one"
