@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import psutil
@@ -38,6 +38,8 @@ from orchestrator.contract.lines.archive import AnswerArchive
 from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
 
+Record = dict[str, Any]
+ServerWas = Literal["well", "faulty", "lost"]
 LOAD, DEADLINE_MS = 0.25, 2_000
 KILL_EVERY_S = 20.0
 PREDICTED_SHARE = 0.80  # where workers alone were killed
@@ -125,7 +127,11 @@ def run(name: str, folder: Path, subject: Subject, num_pushes: int, seed: int) -
             outcome = running.outcome()
             item_name = running.load.name
         wait_until(lambda: arena.num_open() > 0, what="a worker has the line open again", timeout_s=OPEN_S)
-        return judge(name, arena, outcome, Records(arena, item_name))
+        records = Records(arena, item_name)
+        found = [records.of(number) for number in range(num_pushes)]
+        share = PREDICTED_SHARE if name == "workers" else 0.0
+        server: ServerWas = "lost" if arena.server_lost else "faulty" if arena.faults["freeze_server"] else "well"
+        return judge(outcome, found, server, share) | {"faults": dict(arena.faults)} | _counted(arena)
 
 
 class Records:
@@ -138,7 +144,7 @@ class Records:
         self._on_server = {key.decode(): [record] for key, record in found.items()}
         self._archive = AnswerArchive(arena.registry.folder(LINE) / "answers")
 
-    def of(self, number: int) -> list[dict[str, Any]]:
+    def of(self, number: int) -> list[Record]:
         """The different records of a push: one, if all is well."""
         key = request_key(f"{self._name}-{number}", 1)
         entries = [json.loads(entry) for entry in [*self._on_server.get(key, []), *self._archive.entries(key)]]
@@ -146,40 +152,40 @@ class Records:
         return list({(each["bin"], each.get("reason"), each["answered_ms"]): each for each in records}.values())
 
 
-def judge(name: str, arena: Arena, outcome: Outcome, records: Records) -> dict[str, Any]:
-    """Compare decisions with records."""
-    found = [records.of(number) for number in range(len(outcome.due))]
+def judge(outcome: Outcome, found: list[list[Record]], server: ServerWas, predicted_share: float) -> dict[str, Any]:
+    """Compare decisions with records, and tell which promises were broken.
+
+    found: the records of each push. server: `lost`: it forgot what it knew, so records may be missing or doubled;
+    `faulty`: clients decided without it, so records may differ. predicted_share: at least so many are predicted.
+    """
     none, several = sum(not each for each in found), sum(len(each) > 1 for each in found)
     differ = sum(
         len(each) == 1 and each[0]["bin"] != decided for each, decided in zip(found, outcome.bin.tolist(), strict=True)
     )
-    late = outcome.lateness_ms
-    predicted = float(outcome.predicted.mean())
+    predicted, late_ms = float(outcome.predicted.mean()), outcome.lateness_ms
     broken = outcome.problems()
-    if not arena.server_lost:
-        broken += [f"{number} {what}" for number, what in (
-            (none, "decisions without a record"), (several, "items with two records"),
-            (differ, "decisions that differ from their record"),
-        ) if number]  # fmt: skip
-    if name == "workers" and predicted < PREDICTED_SHARE:
-        broken.append(f"{predicted:.1%} predicted, {PREDICTED_SHARE:.0%} wanted")
-    if too_late := int((late > MARGIN_MS).sum()):
-        broken.append(f"{too_late} decisions later than {MARGIN_MS:.0f} ms after the deadline")
+    if server != "lost":
+        broken += [f"{none} decisions without a record"] if none else []
+        broken += [f"{several} items with two records"] if several else []
+    if server == "well" and differ:
+        broken.append(f"{differ} decisions that differ from their record")
+    if predicted < predicted_share:
+        broken.append(f"{predicted:.1%} predicted, {predicted_share:.0%} wanted")
     return {
         "pushes": len(outcome.due), "decisions": int((outcome.decisions == 1).sum()),
-        "predicted_share": round(predicted, 4), "reasons": outcome.reasons(), "faults": dict(arena.faults),
+        "predicted_share": round(predicted, 4), "reasons": outcome.reasons(),
         "p50_ms": round(outcome.percentile(50), 1), "p99_ms": round(outcome.percentile(99), 1),
-        "lateness_worst_ms": round(float(np.nanmax(late)), 1), "later_than_20_ms": too_late,
+        "lateness_worst_ms": round(float(np.nanmax(late_ms)), 1), "later_than_20_ms": int((late_ms > MARGIN_MS).sum()),
         "without_record": none, "with_two_records": several, "disagreements": differ,
-        "disagreements_counted": _counted(arena, "disagreements"),
-        "delivered_alone": _counted(arena, "delivered_alone"),
         "versions": sorted(set(outcome.model[outcome.predicted].tolist())), "broken_promises": broken,
     }  # fmt: skip
 
 
-def _counted(arena: Arena, name: str) -> int:
+def _counted(arena: Arena) -> dict[str, int]:
+    """What the line itself has counted of decisions that clients made alone."""
     store = arena.store
-    return int(store.client.hget(store.key("stats"), name) or 0)
+    names = ("disagreements", "delivered_alone")
+    return {f"counted_{name}": int(store.client.hget(store.key("stats"), name) or 0) for name in names}
 
 
 def show(name: str, figures: dict[str, Any]) -> None:
