@@ -28,7 +28,7 @@ from benchmarks.chaos_lines_faults import FAULTS, NUM_WORKERS, Arena, kill_worke
 from benchmarks.lines.bench import WARM_UP, WINDOW
 from benchmarks.lines.ideal import poisson_arrivals_ms
 from benchmarks.lines.load import Load
-from benchmarks.lines.runs import MARGIN_MS, Generator, Outcome, Place
+from benchmarks.lines.runs import Generator, Outcome, Place
 from benchmarks.lines.system import ALIAS, FALLBACK, LINE, Subject, line_settings, publish, publish_again
 from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import FOLDERS
@@ -175,7 +175,7 @@ def judge(outcome: Outcome, found: list[list[Record]], server: ServerWas, predic
         "pushes": len(outcome.due), "decisions": int((outcome.decisions == 1).sum()),
         "predicted_share": round(predicted, 4), "reasons": outcome.reasons(),
         "p50_ms": round(outcome.percentile(50), 1), "p99_ms": round(outcome.percentile(99), 1),
-        "lateness_worst_ms": round(float(np.nanmax(late_ms)), 1), "later_than_20_ms": int((late_ms > MARGIN_MS).sum()),
+        "lateness_worst_ms": round(float(np.nanmax(late_ms)), 1), "later_than_20_ms": outcome.late_reasons(),
         "without_record": none, "with_two_records": several, "disagreements": differ,
         "versions": sorted(set(outcome.model[outcome.predicted].tolist())), "broken_promises": broken,
     }  # fmt: skip

@@ -88,6 +88,11 @@ class Outcome:
         """How many of each reason; `accept` is none."""
         return dict(Counter(text or "accept" for text in self.reason[self.was_sent].tolist()).most_common())
 
+    def late_reasons(self) -> dict[str, int]:
+        """How many decisions of each reason came later than the margin after the deadline."""
+        late = self.was_sent & (self.lateness_ms > MARGIN_MS)
+        return dict(Counter(text or "accept" for text in self.reason[late].tolist()).most_common())
+
     def problems(self) -> list[str]:
         """What must never be: failures, requests without a decision, or with two."""
         sent = self.was_sent
