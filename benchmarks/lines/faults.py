@@ -49,7 +49,8 @@ def _row_of_dead(name: str, outcome: Outcome) -> Row:
         "later_than_20_ms": outcome.late_reasons(), "problems": outcome.problems(),
     }  # fmt: skip
     met = worst <= MARGIN_MS and not figures["problems"] and not np.isnan(late).any()
-    value = f"{worst:.1f} ms after the deadline at worst, {sum(figures['later_than_20_ms'].values())} later; {outcome.reasons()}"
+    num_late = sum(outcome.late_reasons().values())
+    value = f"{worst:.1f} ms after the deadline at worst, {num_late} later; {outcome.reasons()}"
     what = f"every worker {name}, server alive: answers at living clients"
     return Row(what, f"all, within {MARGIN_MS:.0f} ms after the deadline", value, met, figures)
 
