@@ -28,6 +28,8 @@ class Core:
     """What `LineClient` and `AsyncLineClient` share."""
 
     def __init__(self, line: str, url: str | None, deadline: float | None, fallback: str | None) -> None:
+        if fallback is not None and (not isinstance(fallback, str) or not fallback):
+            raise ValueError(f"fallback is the name of a bin, not {fallback!r}")
         self.server = LineServer(check_line_name(line), find_url(url))
         self.pushes = Pushes(check_deadline(deadline), fallback)
         client_id = secrets.token_hex(8)
@@ -50,7 +52,6 @@ class Core:
             self._timer.add(request)
         if first and not request.unsendable:
             self._sender.put(request)
-            self._reader.wake()
         return request.future
 
     def discharged(self, item: str, pass_: int, bin_: str) -> None:
@@ -94,7 +95,12 @@ class Core:
         self.stop()
 
     def stop(self) -> None:
-        """Let the threads end; nothing is waited for."""
+        """Let the threads end as soon as every push is decided; nothing is waited for.
+
+        In a forked child there are no threads, and locks may be held for ever.
+        """
+        if self._pid != os.getpid():
+            return
         self._timer.stop()
         self._sender.stop()
         self._reader.stop()

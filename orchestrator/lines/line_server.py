@@ -10,7 +10,7 @@ from orchestrator.contract.lines.registry import LINES_KEY, read_line
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
-from orchestrator.contract.server_url import redact
+from orchestrator.contract.server_url import parse_url, redact
 
 FAILURE_COUNTS_S = 0.25  # for so long nobody asks again a server that has just failed at a deadline
 SERVER_FAULTS = (redis.RedisError, OSError)
@@ -39,6 +39,7 @@ class LineServer:
     """Opens connections to a line's server: the one of all lines, or the line's own."""
 
     def __init__(self, name: str, url: str) -> None:
+        parse_url(url)
         self.name = name
         self.url = url
         self.own_url: str | None = None

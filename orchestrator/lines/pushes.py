@@ -27,6 +27,7 @@ class Pushes:
 
     def __init__(self, deadline_s: float | None, fallback: str | None) -> None:
         self.line: Line | None = None
+        self.seen = threading.Event()  # the line is known
         self.alone: deque[Decided] = deque(maxlen=MOST_ALONE)
         self._deadline_s = deadline_s
         self._fallback = fallback
@@ -58,6 +59,7 @@ class Pushes:
     def saw(self, line: Line) -> list[PushRequest]:
         """The line as it is now. Returns pushes whose deadline is known by that."""
         first, self.line = self.line is None, line
+        self.seen.set()
         if not first:
             return []
         known = []

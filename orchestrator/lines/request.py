@@ -53,7 +53,6 @@ class PushRequest:
     sent: bool = False
     ask: bool = False
     conflict: bool = False
-    num_refusals: int = 0
     future: "Future[Answer]" = field(default_factory=Future)
 
     def refuse(self, reason: Reason, error: str | None) -> None:

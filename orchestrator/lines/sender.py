@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 
-from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.lines.answers import request_key
 from orchestrator.contract.lines.store import Admission, LineStore
 from orchestrator.lines.line_server import SERVER_FAULTS, LineServer
@@ -25,7 +25,7 @@ BYTES_AT_ONCE = 1 << 20
 CHECK_S = 0.1  # how often the line's epoch is compared while answers are awaited
 REFRESH_S = 1.0  # how often the line's settings are read, and what is late is answered
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.2  # between two tries to connect
-FIRST_RETRY_S, LONGEST_RETRY_S = 0.005, 0.1  # after the line refused
+SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.01, 0.25  # after the line refused
 MAIN_SERVER_AGAIN_S = 30.0  # the line's own server answers, the one with its settings does not
 REPORT_AGAIN_S = 0.2
 UNKNOWN_RETRY_S = 0.05  # the server was emptied, and a worker fills it
@@ -73,6 +73,7 @@ class Sender:
             self._changed.notify_all()
 
     def stop(self) -> None:
+        """Let the thread end when every push is decided."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -89,21 +90,25 @@ class Sender:
     # The thread
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._ended:
             self._wait()
             try:
                 self._step(time.monotonic())
-            except NotFoundError as err:
-                self._not_found(err)
+            except PigeonholeError as err:
+                self._no_such_line(err)
             except SERVER_FAULTS as err:
                 self._lost(err)
+
+    @property
+    def _ended(self) -> bool:
+        return self._stopping and not len(self._pushes)
 
     def _wait(self) -> None:
         """Wait until there is something to do."""
         with self._changed:
             now = time.monotonic()
             if self._store is None:
-                self._changed.wait_for(lambda: self._stopping, max(0.0, self._next_try - now))
+                self._changed.wait_for(lambda: self._ended, max(0.0, self._next_try - now))
                 return
             times = [self._next_refresh]
             if len(self._pushes):
@@ -116,7 +121,7 @@ class Sender:
 
     def _has_work(self) -> bool:
         new = self._pushes.alone and self._next_report <= time.monotonic()
-        return bool(self._stopping or self._queue or self._discharges or new)
+        return bool(self._ended or self._queue or self._discharges or new)
 
     def _step(self, now: float) -> None:
         if self._store is None:
@@ -145,7 +150,7 @@ class Sender:
         """Read the line. One that was seen before stays as it was where it cannot be read now."""
         try:
             line = server.look(TIMEOUT_S)
-        except NotFoundError:
+        except PigeonholeError:  # it was removed, or a newer release wrote it
             if self._pushes.line is None:
                 raise
             return
@@ -222,15 +227,19 @@ class Sender:
         elif verdict in ("busy", "paused"):
             request.reason = "busy" if verdict == "busy" else "paused"
             self._refuses = True
-            request.num_refusals += 1
-            wait_s = max(admission.retry_ms / 1000, FIRST_RETRY_S * 2 ** min(request.num_refusals, 10))
-            self._try_later(request, min(wait_s, LONGEST_RETRY_S))
+            self._try_later(request, self._pause_before(request, admission.retry_ms / 1000))
         elif verdict == "too_large":
             request.refuse("unreadable", too_large(request.size, admission.limit))
             request.due = request.called
             self._timer.add(request)
         elif verdict == "unknown":
             self._try_later(request, UNKNOWN_RETRY_S)
+
+    def _pause_before(self, request: PushRequest, told_s: float) -> float:
+        """How long to wait before asking again: a few times within a deadline, for asking costs time, too."""
+        assert request.due is not None
+        left_s = request.due - time.monotonic()
+        return min(max(told_s, left_s / 3, SHORTEST_RETRY_S), LONGEST_RETRY_S)
 
     def _try_later(self, request: PushRequest, wait_s: float) -> None:
         request.ask = True
@@ -255,7 +264,7 @@ class Sender:
 
     # Without a server
 
-    def _not_found(self, err: NotFoundError) -> None:
+    def _no_such_line(self, err: PigeonholeError) -> None:
         self._pause()
         self._pushes.fail(self._pushes.waiting(), err)
 

@@ -12,7 +12,9 @@ from orchestrator.lines.pushes import Pushes
 from orchestrator.lines.request import PushRequest
 
 SETTLE_TIMEOUT_S = 0.012  # of each step; a decision is there 20 ms after the deadline, also where the server is frozen
+KEEP_ALIVE_S = 1.0
 MOST_AT_ONCE = 100
+MOST_DECIDED = 1_000  # kept in the heap until their deadline
 MOST_LATE_S = 0.015  # what is so late is not asked for behind others
 
 
@@ -37,25 +39,51 @@ class Timer:
             heapq.heappush(self._heap, (request.due, next(self._numbers), request))
             if self._heap[0][2] is request:
                 self._changed.notify()
+            if len(self._heap) > MOST_DECIDED + 2 * len(self._pushes):  # of long deadlines
+                self._heap = [entry for entry in self._heap if not entry[2].future.done()]
+                heapq.heapify(self._heap)
 
     def stop(self) -> None:
+        """Let the thread end when every push is decided."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
 
     def _run(self) -> None:
-        while due := self._wait():
-            self._decide(due)
+        while not self._ended:
+            if due := self._wait():
+                self._decide(due)
+            else:
+                self._keep_alive()
+
+    @property
+    def _ended(self) -> bool:
+        return self._stopping and not len(self._pushes)
 
     def _wait(self) -> list[PushRequest]:
-        """Wait for the next deadline; the pushes that have reached theirs, and none at the end."""
+        """Wait for the next deadline: the pushes that have reached theirs; none after a while without any."""
         with self._changed:
-            while not self._stopping:
+            until = time.monotonic() + KEEP_ALIVE_S
+            while not self._ended:
                 now = time.monotonic()
-                if due := self._pop(now):
+                if (due := self._pop(now)) or now >= until:
                     return due
-                self._changed.wait(self._heap[0][0] - now if self._heap else None)
+                self._changed.wait(min(self._heap[0][0] if self._heap else until, until) - now)
         return []
+
+    def _keep_alive(self) -> None:
+        """Open the connection before it is needed, and notice one that died."""
+        if self._pushes.line is not None and not self._ended:
+            try:
+                self._open().client.ping()
+                self._server.health.answered()
+            except SERVER_FAULTS:
+                self._server.health.failed()
+
+    def _open(self) -> LineStore:
+        if self._store is None:
+            self._store = self._server.open(SETTLE_TIMEOUT_S)
+        return self._store
 
     def _pop(self, now: float) -> list[PushRequest]:
         due: dict[str, PushRequest] = {}
@@ -80,9 +108,7 @@ class Timer:
         if self._pushes.line is None:
             return False
         try:
-            if self._store is None:
-                self._store = self._server.open(SETTLE_TIMEOUT_S)
-            records = self._store.settle([self._pushes.verdict(request, reachable=True) for request in due])
+            records = self._open().settle([self._pushes.verdict(request, reachable=True) for request in due])
         except SERVER_FAULTS:
             self._server.health.failed()
             return False

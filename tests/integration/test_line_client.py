@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UnavailableError
 from orchestrator.contract.lines.answers import decode_record, request_key
-from orchestrator.contract.lines.store import LineStore
+from orchestrator.contract.lines.store import LineStore, Push
 from orchestrator.contract.server import connect_raw
 from orchestrator.lines import AsyncLineClient, LineClient
 from tests.support.line_worker import enter_line, line_worker, make_line
@@ -228,10 +228,7 @@ def test_paths_travel_below_the_roots_of_the_line(server: Server, tmp_path):
 
 def test_answers_of_a_client_that_vanished_are_kept(server: Server):
     store = enter_line(server.url, make_line())
-    client = LineClient("post", server.url)
-    client.submit(b"image", "x", deadline=60)
-    wait_until(lambda: counts(store).get("admitted"), what="it is admitted")
-    client._core.stop()
+    store.admit([Push("1/x", "ab", 60_000, 5, "image", b"image")], "vanished")
 
     with line_worker(server.url):
         wait_until(lambda: record_of(store, "x"), what="it is answered")

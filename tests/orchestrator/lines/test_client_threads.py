@@ -1,0 +1,198 @@
+"""The timer and the sender of a client, with a server that says what the test wants."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.contract.lines.store import Admission
+from orchestrator.lines.pushes import Pushes
+from orchestrator.lines.request import PushOptions, PushRequest, make_request
+from orchestrator.lines.sender import Sender
+from orchestrator.lines.timer import Timer
+from tests.support.fake_line import FakeLineServer, record_of
+from tests.support.line_worker import make_line
+from tests.support.server import wait_until
+
+
+class Client:
+    """A timer and a sender with their pushes, and a fake server."""
+
+    def __init__(self) -> None:
+        self.server = FakeLineServer(make_line(deadline_ms=60_000))
+        self.pushes = Pushes(None, "G")
+        self.timer = Timer(self.pushes, self.server)
+        self.sender = Sender(self.pushes, self.server, self.timer, "client")
+        self.timer.on_alone = self.sender.wake
+        self.timer.thread.start()
+
+    def connect(self) -> None:
+        self.sender.thread.start()
+        self.pushes.seen.wait()
+
+    def push(self, item: str, deadline: float, image: bytes = b"image") -> PushRequest:
+        request = make_request(image, item, 1, PushOptions(deadline=deadline))
+        if self.pushes.add(request) and not request.unsendable:
+            self.sender.put(request)
+        self.timer.add(request)
+        return request
+
+    def stop(self) -> None:
+        for request in self.pushes.waiting():
+            self.pushes.decide_alone(request)
+        self.timer.stop()
+        self.sender.stop()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    made = Client()
+    yield made
+    made.stop()
+
+
+def kinds(client: Client) -> list[str]:
+    return [push.kind for push in client.server.pushed]
+
+
+def test_at_the_deadline_the_servers_record_decides(client):
+    client.connect()
+    client.server.settled = lambda decided: record_of(decided, bin_="3", reason="next_bin")
+
+    answer = client.push("x", 0.05).future.result()
+
+    assert (answer.bin, answer.reason) == ("3", "next_bin")
+    assert client.server.asked == ["settle 1/x"]
+
+
+def test_deadlines_are_kept_in_their_order_whatever_the_order_of_pushes(client):
+    client.connect()
+    late, early = client.push("late", 0.2), client.push("early", 0.05)
+
+    late.future.result()
+
+    assert early.future.done()
+    assert " ".join(client.server.asked).replace("settle ", "") == "1/early 1/late"
+
+
+def test_a_server_that_is_known_to_be_away_is_not_asked(client):
+    client.connect()
+    client.server.alive = False
+    client.server.health = SimpleNamespace(known_dead=True, failed=lambda: None, answered=lambda: None)
+
+    answers = [client.push(f"{n}", 0.001 * (n + 1)).future.result() for n in range(20)]
+
+    assert {(answer.bin, answer.reason) for answer in answers} == {("F", "no_server")}
+    assert client.server.asked == []
+
+
+def test_decisions_made_alone_are_reported_once_the_server_is_back(client):
+    client.server.alive = False
+    client.sender.thread.start()
+    alone = client.push("x", 0.01).future.result()
+
+    client.server.alive = True
+    wait_until(lambda: client.server.asked, what="it is reported")
+
+    assert (alone.bin, alone.reason) == ("G", "no_server")
+    assert client.server.asked == ["deliver 1/x"]
+    wait_until(lambda: not client.pushes.alone, what="it is forgotten")
+
+
+def test_an_emptied_server_that_does_not_know_the_line_decides_nothing(client):
+    client.connect()
+    client.server.settle = lambda decided: []
+
+    answer = client.push("x", 0.05).future.result()
+
+    assert (answer.bin, answer.reason) == ("F", "no_server")
+
+
+def test_a_busy_line_is_asked_again_without_the_bytes_which_travel_when_they_are_welcome(client):
+    client.connect()
+    verdicts = iter(["busy", "busy", "welcome", "admitted"])
+    client.server.admission = lambda push: Admission(next(verdicts), retry_ms=1)
+
+    client.push("x", 3.0)
+    wait_until(lambda: len(client.server.pushed) == 4, what="it is admitted")
+
+    assert kinds(client) == ["image", "ask", "ask", "image"]
+    remaining = [push.remaining_ms for push in client.server.pushed]
+    assert remaining == sorted(remaining, reverse=True)
+    assert remaining[-1] < remaining[0]
+
+
+def test_while_a_line_refuses_others_ask_before_their_bytes_travel(client):
+    client.connect()
+    client.server.admission = lambda push: Admission("paused")
+    client.push("1", 3600)
+    wait_until(lambda: client.server.pushed, what="the line has refused")
+
+    client.push("2", 3600)
+    wait_until(lambda: any(push.key == "1/2" for push in client.server.pushed), what="the second is offered")
+
+    assert {push.kind for push in client.server.pushed if push.key == "1/2"} == {"ask"}
+
+
+def test_a_refusal_is_what_the_client_says_at_the_deadline(client):
+    client.connect()
+    client.server.admission = lambda push: Admission("paused")
+    told = []
+    client.server.settled = lambda decided: told.append(decided) or record_of(decided, reason=decided.verdict.reason)
+
+    answer = client.push("x", 0.1).future.result()
+
+    assert (answer.bin, answer.reason) == ("F", "paused")
+    assert [decided.verdict.cause for decided in told] == ["paused"]
+
+
+def test_a_line_that_an_emptied_server_forgot_is_offered_again_until_it_knows_it(client):
+    client.connect()
+    verdicts = iter(["unknown", "unknown", "welcome", "admitted"])
+    client.server.admission = lambda push: Admission(next(verdicts))
+
+    client.push("x", 3600)
+
+    wait_until(lambda: kinds(client) == ["image", "ask", "ask", "image"], what="it is admitted")
+
+
+def test_a_new_epoch_makes_the_client_push_again_and_ask_first(client):
+    client.connect()
+    client.push("x", 3600)
+    wait_until(lambda: client.server.pushed, what="it is admitted")
+    client.server.admission = lambda push: Admission("welcome" if push.kind == "ask" else "admitted")
+
+    client.server.epoch_now = "2"
+
+    wait_until(lambda: kinds(client) == ["image", "ask", "image"], what="it is pushed again")
+
+
+def test_after_a_new_connection_what_awaits_its_answer_is_asked_for(client):
+    client.connect()
+    client.push("x", 3600)
+    wait_until(lambda: client.server.pushed, what="it is admitted")
+    client.server.admission = lambda push: Admission("in_flight")
+
+    client.server.alive = False
+    wait_until(lambda: client.server.health.known_dead, what="the client has noticed")
+    client.server.alive = True
+
+    wait_until(lambda: kinds(client)[:2] == ["image", "ask"], what="it is asked for")
+
+
+def test_an_image_above_a_limit_that_only_the_server_knew_is_answered_at_once(client):
+    client.connect()
+    client.server.admission = lambda push: Admission("too_large", limit=3)
+    client.server.settled = lambda decided: record_of(decided, reason=decided.verdict.reason)
+
+    answer = client.push("x", 3600).future.result()
+
+    assert answer.reason == "unreadable"
+
+
+def test_the_heap_forgets_pushes_with_long_deadlines_that_are_decided(client):
+    for number in range(3_000):
+        request = client.push(f"{number}", 3600)
+        client.pushes.decide_alone(request)
+
+    assert len(client.timer._heap) <= 1_001

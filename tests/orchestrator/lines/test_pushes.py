@@ -1,0 +1,142 @@
+import time
+
+import pytest
+
+from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.lines.store import Decided
+from orchestrator.lines import pushes as module
+from orchestrator.lines.pushes import Pushes
+from orchestrator.lines.request import PushOptions, PushRequest, make_request
+from tests.support.fake_line import record_of
+from tests.support.line_worker import make_line
+
+
+def request_of(image: bytes = b"image", item: str = "x", **options) -> PushRequest:
+    return make_request(image, item, 1, PushOptions(**options))
+
+
+def record(request: PushRequest) -> bytes:
+    return record_of(Decided(request.key, None, request.digest), bin_="1", reason="next_bin")
+
+
+@pytest.fixture
+def pushes() -> Pushes:
+    """Of a client that has seen the line."""
+    made = Pushes(None, None)
+    made.saw(make_line(deadline_ms=500, max_image_bytes=100))
+    return made
+
+
+def test_only_the_first_push_of_an_item_is_sent_and_others_of_other_bytes_conflict(pushes):
+    first, same, other = request_of(), request_of(), request_of(b"other")
+
+    sent = [pushes.add(request) for request in (first, same, other)]
+    pushes.resolve(first.key, record(first))
+
+    assert sent == [True, False, False]
+    assert [request.future.result().reason for request in (first, same, other)] == ["next_bin", "next_bin", "conflict"]
+    assert len(pushes) == 0
+
+
+def test_a_push_is_decided_once(pushes):
+    request = request_of()
+    pushes.add(request)
+
+    pushes.decide_alone(request)
+    pushes.resolve(request.key, record(request))
+    pushes.decide_alone(request)
+
+    assert request.future.result().reason == "no_server"
+    assert [decided.verdict.reason for decided in pushes.alone] == ["no_server"]
+
+
+def test_the_deadline_is_the_pushs_own_then_the_clients_then_the_lines():
+    line = make_line(deadline_ms=500)
+    dues = []
+    for client, own in [(None, None), (2.0, None), (2.0, 3.0)]:
+        made = Pushes(client, None)
+        made.saw(line)
+        made.add(request := request_of(deadline=own))
+        dues.append(request.due - request.called)
+
+    assert dues == pytest.approx([0.5, 2.0, 3.0])
+
+
+def test_a_deadline_of_the_line_is_known_when_the_line_is():
+    pushes = Pushes(None, None)
+    pushes.add(request := request_of(triggered_at=time.time() - 0.1))
+    before = request.due
+
+    known = pushes.saw(make_line(deadline_ms=60_000))
+
+    assert (before, known) == (None, [request])
+    assert request.due - request.called == pytest.approx(60 - request.age_s)
+
+
+def test_what_the_trigger_made_late_is_not_sent(pushes):
+    pushes.add(request := request_of(triggered_at=time.time() - 10))
+
+    assert (request.due, request.reason, request.unsendable) == (request.called, "late", True)
+
+
+def test_an_image_above_the_limit_is_not_sent(pushes):
+    pushes.add(request := request_of(bytes(101)))
+    pushes.decide_alone(request)
+
+    answer = request.future.result()
+    assert (answer.bin, answer.reason) == ("F", "unreadable")
+    assert answer.error == "the image has 101 bytes; the line takes 100 at most"
+
+
+def test_a_path_outside_the_roots_fails_also_when_the_line_becomes_known_later(tmp_path):
+    (tmp_path / "image").write_bytes(b"image")
+    pushes = Pushes(None, None)
+    pushes.add(request := make_request(tmp_path / "image", "x", 1, PushOptions(by_path=True)))
+
+    pushes.saw(make_line(roots=["/elsewhere"]))
+
+    with pytest.raises(ValueError, match="lies under no root"):
+        request.future.result(0)
+
+
+def test_a_client_holds_a_bounded_number_of_bytes(pushes, monkeypatch):
+    monkeypatch.setattr(module, "MOST_HELD_BYTES", 10)
+    pushes.add(first := request_of(b"six 66", "1"))
+    pushes.add(second := request_of(b"six 66", "2"))
+    pushes.resolve(first.key, record(first))
+    pushes.add(third := request_of(b"six 66", "3"))
+
+    assert [request.unsendable for request in (first, second, third)] == [False, True, False]
+    assert second.reason == "busy"
+
+
+def test_without_a_line_the_clients_fallback_counts_and_then_the_lines():
+    pushes = Pushes(1.0, "G")
+    pushes.add(first := request_of(item="1"))
+    pushes.decide_alone(first)
+    pushes.saw(make_line())
+    pushes.add(second := request_of(item="2"))
+    pushes.decide_alone(second)
+
+    assert [request.future.result().bin for request in (first, second)] == ["G", "F"]
+
+
+def test_a_record_that_cannot_be_read_is_no_answer(pushes):
+    pushes.add(request := request_of())
+
+    pushes.resolve(request.key, b'{"key": "1/x", "bin": 7}')
+
+    answer = request.future.result()
+    assert (answer.bin, answer.reason) == ("F", "no_server")
+    assert "the record of an answer" in answer.error
+
+
+def test_an_error_ends_all_pushes_of_an_item(pushes):
+    pushes.add(first := request_of())
+    pushes.add(second := request_of())
+
+    pushes.fail([first], UnavailableError("away"))
+
+    for request in (first, second):
+        with pytest.raises(UnavailableError, match="away"):
+            request.future.result(0)
