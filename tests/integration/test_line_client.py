@@ -71,10 +71,11 @@ def test_bytes_that_are_no_image_are_answered_and_so_is_no_image(server: Server)
 
 
 def test_the_same_item_with_other_bytes_gets_the_first_answer(server: Server):
-    enter_line(server.url, make_line(deadline_ms=60_000))
+    store = enter_line(server.url, make_line(deadline_ms=60_000))
 
     with LineClient("post", server.url) as one, LineClient("post", server.url) as other:
         first, same, conflict = one.submit(b"a", "x"), one.submit(b"a", "x"), one.submit(b"b", "x")
+        wait_until(lambda: counts(store).get("admitted"), what="the first is admitted")
         elsewhere = other.submit(b"b", "x")
         with line_worker(server.url):
             answers = [future.result() for future in (first, same, conflict, elsewhere)]
