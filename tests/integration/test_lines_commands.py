@@ -172,6 +172,7 @@ def test_show_tells_of_workers_and_of_what_waits(home, client):
 
     facts, told = shown("show", "post"), run("show", "post").stdout
 
+    assert shown("stats", "post")["whole"]["waiting"] == 2
     assert (facts["state"], facts["num_waiting"], facts["bytes_waiting"], facts["num_held"]) == ("open", 2, 6, 1)
     assert (facts["bound_ms"], [worker["worker"] for worker in facts["workers"]]) == (12.5, ["w1", "w2", "w3"])
     assert "waiting        2 of 1,000 requests, 6 B of 268.4 MB; workers hold 1\n" in told

@@ -115,16 +115,17 @@ def read_stats(store: LineStore, minutes: int | None = None) -> LineStats:
     this = now_ms // 60_000
     names = ["stats"] if minutes is None else [f"stats:{this - ago}" for ago in range(minutes)]
     with store.client.pipeline(transaction=False) as pipeline:
-        pipeline.hmget(store.key("line"), ["epoch", "num"])
+        pipeline.hget(store.key("line"), "epoch")
+        pipeline.zcard(store.key("deadlines"))
         for name in names:
             pipeline.hgetall(store.key(name))
-        (epoch, waiting), *found = pipeline.execute()
+        epoch, waiting, *found = pipeline.execute()
     counts: Counter[str] = Counter()
     for fields in found:
         counts.update({name.decode(): int(number) for name, number in fields.items()})
     entered_ms = int(epoch or now_ms * 1000) // 1000
     from_ms = entered_ms if minutes is None else max(entered_ms, (this - minutes + 1) * 60_000)
-    return _stats(counts, from_ms, now_ms, int(waiting or 0))
+    return _stats(counts, from_ms, now_ms, waiting)
 
 
 def _stats(counts: Mapping[str, int], from_ms: int, to_ms: int, waiting: int) -> LineStats:

@@ -57,15 +57,16 @@ def read_status(store: LineStore, line: Line) -> LineStatus:
     """Ask the line's server, in one round trip."""
     with store.client.pipeline(transaction=False) as pipeline:
         pipeline.time()
-        pipeline.hmget(store.key("line"), "num", "bytes")
+        pipeline.zcard(store.key("deadlines"))
+        pipeline.hget(store.key("line"), "bytes")
         pipeline.zcard(store.key("leases"))
         pipeline.hlen(store.key("answers"))
         pipeline.hgetall(store.key("capacity"))
         pipeline.hgetall(store.key("workers"))
-        (seconds, microseconds), (num, size), num_held, num_answers, capacity, facts = pipeline.execute()
+        (seconds, microseconds), num_waiting, size, num_held, num_answers, capacity, facts = pipeline.execute()
     now_ms = seconds * 1000 + microseconds // 1000
     workers = _workers(capacity, facts, now_ms)
-    return LineStatus(_state(line, workers), int(num or 0), int(size or 0), num_held, num_answers, workers)
+    return LineStatus(_state(line, workers), num_waiting, int(size or 0), num_held, num_answers, workers)
 
 
 def _state(line: Line, workers: tuple[WorkerOfLine, ...]) -> LineState:
