@@ -18,14 +18,14 @@ RESOLVE_AGAIN = 20  # looks after which a reference is resolved although its fol
 
 
 class LineModels:
-    """The warm models of this process by digest, and what references point to."""
+    """The warm models of this process, and what references point to."""
 
     def __init__(self, store: ModelStore, load: Callable[[ModelVersion], LineModel]) -> None:
         """load: returns the model, loaded and warm; may take seconds."""
         self._store = store
         self._load = load
         self._lock = threading.Lock()
-        self._warm: OrderedDict[str, LineModel] = OrderedDict()
+        self._warm: OrderedDict[tuple[str, str], LineModel] = OrderedDict()
         self._seen: dict[str, tuple[int, int, ModelVersion]] = {}
 
     def resolve(self, reference: str) -> ModelVersion:
@@ -48,9 +48,9 @@ class LineModels:
     def warm(self, version: ModelVersion) -> LineModel | None:
         """The model if it is loaded and warm."""
         with self._lock:
-            if version.digest in self._warm:
-                self._warm.move_to_end(version.digest)
-            return self._warm.get(version.digest)
+            if (version.ref, version.digest) in self._warm:
+                self._warm.move_to_end((version.ref, version.digest))
+            return self._warm.get((version.ref, version.digest))
 
     def load(self, version: ModelVersion) -> LineModel:
         """Load a model, warm it, and keep it. Raises ModelingError, or whatever a library raises."""
@@ -59,7 +59,7 @@ class LineModels:
             model = self._load(version)
             logger.info("%s is loaded and warm: %s ms by batch size", model.name, model.timings.all_expected_ms())
             with self._lock:
-                self._warm[version.digest] = model
+                self._warm[version.ref, version.digest] = model
                 while len(self._warm) > MODELS_KEPT:
                     self._warm.popitem(last=False)
         return model
