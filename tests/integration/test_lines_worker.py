@@ -1,41 +1,56 @@
-"""Lines that real workers serve."""
+"""Lines that real worker processes serve."""
 
+import os
+import signal
+
+import psutil
 import pytest
 
-from orchestrator.contract.lines.answers import Answer
-from tests.support.pushes import Pusher, digit_png, open_line
+from tests.support.pushes import digit_png, open_line, wait_until_open
 from tests.support.workers import Cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-
-@pytest.fixture
-def pusher(running_cluster: Cluster, request: pytest.FixtureRequest) -> Pusher:
-    """A line that was created while the worker ran."""
-    return open_line(running_cluster, f"line-{abs(hash(request.node.name)) % 10**8}")
+NUM_IMAGES = 60
 
 
-def test_a_push_gets_the_bin_of_its_label_and_all_that_is_known(pusher: Pusher):
+def pool_child(cluster: Cluster) -> int:
+    """The process of the only worker that holds the device."""
+    [worker] = cluster.workers
+    [child] = [
+        each for each in psutil.Process(worker.process.pid).children() if "spawn_main" in " ".join(each.cmdline())
+    ]
+    return int(child.pid)
+
+
+def test_a_push_to_a_line_that_was_created_while_the_worker_ran_is_answered_by_its_model(running_cluster: Cluster):
+    pusher = open_line(running_cluster, "late-born")
+
     answer = pusher.ask("a", digit_png(1))
 
     assert (answer.item, answer.pass_, answer.reason, answer.error) == ("a", 1, None, None)
     assert answer.bin == f"bin-{answer.label}"
-    assert answer.scores[0] == (answer.label, answer.score)
     assert (len(answer.scores), answer.model, answer.map_version) == (5, "digits@1", 1)
-    assert set(answer.stage_ms) == {"queue", "decode", "device"}
 
 
-def test_an_unreadable_image_gets_its_own_answer_and_its_neighbours_theirs(pusher: Pusher):
-    names = [f"good-{number}" for number in range(20)]
-    expected = [pusher.ask(f"before-{number}", digit_png(number)) for number in range(20)]
+def test_what_a_killed_process_held_is_answered_and_what_a_frozen_one_holds_is_late_in_time(running_cluster: Cluster):
+    pusher = open_line(running_cluster, "killed")
+    items = [f"item-{number}" for number in range(NUM_IMAGES)]
+    for number, item in enumerate(items):
+        pusher.push(item, digit_png(number))
+        if number == NUM_IMAGES // 2:
+            os.kill(pool_child(running_cluster), signal.SIGKILL)
 
-    for number, name in enumerate(names):
-        pusher.push(name, digit_png(number))
-        pusher.push(f"bad-{number}", b"\xff\xd8 this is no image")
+    answers = pusher.wait_for(*items)
 
-    assert [(each.label, each.score) for each in pusher.wait_for(*names)] == [
-        (each.label, each.score) for each in expected
-    ]
-    bad = pusher.wait_for(*(f"bad-{number}" for number in range(20)))
-    assert {(each.bin, each.reason, each.label) for each in bad} == {("F", "unreadable", None)}
-    assert all(isinstance(each, Answer) and each.error for each in bad)
+    assert {answer.reason for answer in answers} == {None}
+    wait_until_open(pusher.store)
+    frozen = pool_child(running_cluster)
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        pusher.push("frozen", digit_png(0), deadline_ms=400)
+        [late] = pusher.wait_for("frozen")
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert (late.bin, late.reason) in [("F", "late"), ("F", "no_worker")]
+    assert pusher.ask("thawed", digit_png(1)).reason is None

@@ -8,9 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import cast
+
+import redis
 
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
-from orchestrator.contract.lines.registry import LineRegistry, Refill
+from orchestrator.contract.lines.registry import VERSION_KEY, LineRegistry, Refill
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
@@ -83,11 +86,12 @@ class LineSweeper:
 class _ServerSweep:
     """Sweeps the lines of one server. `lines` is replaced whole."""
 
-    def __init__(self, url: str, on_emptied: Callable[[], None], *, enters: bool) -> None:
+    def __init__(self, url: str, on_changed: Callable[[], None], *, enters: bool) -> None:
         """enters: whether this thread enters the lines into the server, which is their own; else it asks for that."""
         self.lines: tuple[Line, ...] = ()
         self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
-        self._on_emptied = on_emptied
+        self._on_changed = on_changed
+        self._version: bytes | None = None
         self._enters = enters
         self._entered: dict[str, Line] = {}
         self._stores: dict[str, LineStore] = {}
@@ -125,19 +129,30 @@ class _ServerSweep:
         wait_ms = MOST_MS
         for line in self.lines:
             half = max(_LEAST_MS, min(MOST_MS, line.settings.deadline_ms // 2))
-            wait_ms = min(wait_ms, self._store(line).sweep(half))
+            try:
+                wait_ms = min(wait_ms, self._store(line).sweep(half))
+            except SERVER_ERRORS:
+                raise
+            except redis.ResponseError:  # of this line's keys, which somebody else may have written
+                logger.exception("cannot sweep line %s, trying again", line.name)
         return (wait_ms + _EXTRA_MS) / 1e3
 
     def _check(self) -> None:
-        """Enter the lines that the server does not know now, or knows as they were."""
+        """See that the server knows the lines as they are, and this thread all lines."""
+        known = True
         for line in self.lines:
             store = self._store(line)
             if not self._enters:
-                if store.epoch() is None:
-                    self._on_emptied()
+                known &= store.epoch() is not None
             elif self._entered.get(line.name) != line or store.epoch() is None:
                 store.enter(line)
                 self._entered[line.name] = line
+        if self._enters:
+            return
+        version = cast("bytes | None", self._client.get(VERSION_KEY))
+        if not known or version != self._version:
+            self._version = version
+            self._on_changed()
 
     def _store(self, line: Line) -> LineStore:
         if line.name not in self._stores:
