@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
+import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
 import click
@@ -18,14 +19,16 @@ from orchestrator.contract.lines.answers import Answer
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
 from orchestrator.lines.client import LineClient
-from orchestrator.lines.request import LARGEST_FILE_BYTES, Image, check_deadline, check_item, check_pass
+from orchestrator.lines.request import LARGEST_FILE_BYTES, check_deadline, check_item, check_pass
+
+MOST_IN_FLIGHT = 128 << 20  # bytes; half of what a client holds at most
 
 
 @dataclass(frozen=True, slots=True)
 class _Push:
     """What is pushed: the same for all images but for image and item."""
 
-    images: tuple[tuple[Image, str], ...]
+    images: tuple[tuple[str | bytes, str], ...]
     pass_: int
     deadline: float | None
     by_path: bool
@@ -106,7 +109,7 @@ def _checked(images: tuple[str, ...], item: str | None, pass_: int, deadline_ms:
         deadline = check_deadline(None if deadline_ms is None else deadline_ms / 1000)
     except ValueError as err:
         raise UsageError(str(err)) from err
-    read: tuple[Image, ...] = tuple(_standard_input() if image == "-" else image for image in images)
+    read = tuple(_standard_input() if image == "-" else image for image in images)
     return _Push(tuple(zip(read, items, strict=True)), pass_, deadline, by_path)
 
 
@@ -118,13 +121,33 @@ def _standard_input() -> bytes:
 
 
 def _submit(client: LineClient, pushed: _Push) -> "list[Future[Answer]]":
+    """Push all at once, as long as the client may hold their bytes; the others as soon as earlier ones are answered."""
+    futures: list[Future[Answer]] = []
+    held: deque[tuple[Future[Answer], int]] = deque()
+    num_bytes = 0
     try:
-        return [
-            client.submit(image, item, pushed.pass_, deadline=pushed.deadline, by_path=pushed.by_path)
-            for image, item in pushed.images
-        ]
+        for image, item in pushed.images:
+            size = 0 if pushed.by_path else _size(image)
+            while held and num_bytes + size > MOST_IN_FLIGHT:
+                oldest, its_size = held.popleft()
+                wait([oldest])
+                num_bytes -= its_size
+            futures.append(client.submit(image, item, pushed.pass_, deadline=pushed.deadline, by_path=pushed.by_path))
+            held.append((futures[-1], size))
+            num_bytes += size
     except ValueError as err:
         raise UsageError(str(err)) from err
+    return futures
+
+
+def _size(image: str | bytes) -> int:
+    """Bytes of an image; 0 for a file that the client will find unreadable."""
+    if isinstance(image, bytes):
+        return len(image)
+    try:
+        return os.path.getsize(image)  # noqa: PTH202 pathlib is slow to import
+    except OSError:
+        return 0
 
 
 def _result(future: "Future[Answer]") -> Answer:

@@ -82,6 +82,20 @@ def test_every_reason_and_cause_is_explained():
     assert [name for name in (*REASONS, *CAUSES) if not any(f"| `{name}` |" in row for row in rows)] == []
 
 
+def test_the_servers_user_may_call_what_the_scripts_of_clients_call():
+    rule = re.search(r"^ACL SETUSER .*$", (DOCS / "security.md").read_text(), re.MULTILINE)[0]
+    scripts = DOCS.parent / "orchestrator" / "contract" / "lines" / "lua"
+    texts = [
+        (scripts / f"{name}.lua").read_text()
+        for name in ("common", "admit", "settle", "deliver", "discharge", "sweep", "look_up")
+    ]
+
+    called = {command.lower() for text in texts for command in re.findall(r"redis\.call\('(\w+)'", text)}
+
+    assert len(called) > 20
+    assert called <= {word[1:] for word in rule.split() if word.startswith("+")}
+
+
 def test_the_servers_user_for_one_line_can_push_there_and_nothing_else(server):
     rule = re.search(r"^ACL SETUSER .*$", (DOCS / "security.md").read_text(), re.MULTILINE)[0]
     enter_line(server.url, make_line())

@@ -66,6 +66,14 @@ def test_images_are_answered_in_the_order_given():
 
 
 @pytest.mark.usefixtures("_at_work")
+def test_more_bytes_than_a_client_holds_are_pushed_as_earlier_ones_are_answered(monkeypatch):
+    monkeypatch.setattr("orchestrator.cli.push.MOST_IN_FLIGHT", 20)
+    names = [write(f"{number}.jpg", b"image %d" % number) for number in range(20)]
+
+    assert [(answer["item"], answer["bin"]) for answer in answers(*names)] == [(name, "1") for name in names]
+
+
+@pytest.mark.usefixtures("_at_work")
 def test_what_is_no_image_gets_the_fallback_bin_and_its_reason_is_told(tmp_path):
     names = [write("a.jpg", b"image"), "missing.jpg", str(tmp_path), write("empty.jpg", b""), write("b.jpg", b"bad")]
     names.append(write("large.jpg", bytes(101)))
@@ -106,10 +114,10 @@ def test_an_item_pushed_again_has_its_answer_and_with_other_bytes_conflicts():
 def test_without_a_worker_the_fallback_bin_comes_by_the_deadline(server):
     enter_line(server.url, make_line())
 
-    answer = answers(write("a.jpg", b"image"), "--deadline", "50ms")[0]
+    answer = answers(write("a.jpg", b"image"), "--deadline", "500ms")[0]
 
     assert answer["bin"] == "F"
-    assert answer["reason"] in ("no_worker", "no_server")  # the client decides alone where the server is slow
+    assert answer["reason"] in ("no_worker", "late", "no_server")  # the last two on a machine that is very busy
 
 
 @pytest.mark.usefixtures("_at_work")
