@@ -1,9 +1,10 @@
-"""The demo, which is the first command of a new user."""
+"""The demos: of jobs, which is the first command of a new user, and of a line."""
 
 import contextlib
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from orchestrator.cli.demo.line import Script
+from orchestrator.cli.demo.line_report import run_line_demo
+from orchestrator.lines.simulate.arrivals import Load
 from tests.support.server import wait_until
 from tests.support.watched import Watched
 
@@ -44,8 +48,8 @@ def descendants() -> set[psutil.Process]:
     return running
 
 
-def start_demo(output: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "orchestrator", "demo", "-o", str(output), "--json"]
+def start_demo(output: Path, environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "orchestrator", "demo", "-o", str(output), "--json", *options]
     environment = environment | {"PIGEONHOLE_SERVER_URL": "redis://127.0.0.1:1/0"}  # the demo must not care
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -84,3 +88,36 @@ def test_the_demo_refuses_a_folder_with_other_files(tmp_path: Path):
     assert demo.returncode == 2
     assert "holds other files" in err
     assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_the_demo_of_a_line_accounts_for_every_card_although_a_worker_is_killed_and_a_model_replaced(
+    tmp_path: Path, adopting: None, capsys: pytest.CaptureFixture[str]
+):
+    before = descendants()
+    script = Script(Load(10, minutes=0.1, poisson=True), per_district=40, epochs=(2, 2))
+
+    run_line_demo(tmp_path / "demo", 0, script, as_json=True)
+
+    facts = json.loads(capsys.readouterr().out)
+    num_cards = facts["num_pushed"]
+    assert num_cards > 30
+    assert (facts["num_decisions"], facts["num_records"], facts["num_counted"]) == (num_cards,) * 3
+    assert (facts["balanced"], facts["wrong"]) == (True, [])
+    assert sum(row["items"] for row in facts["by_bin_and_reason"]) == num_cards
+    assert (facts["killed"], facts["moved"]) == ("worker-cpu-2", ["districts@1", "districts@2"])
+    with Image.open(facts["picture"]) as picture:
+        assert min(picture.size) > 500
+    assert descendants() - before == set()
+
+
+def test_an_interrupt_of_the_demo_of_a_line_leaves_nothing_running(tmp_path: Path, adopting: None):
+    before = descendants()
+
+    demo = start_demo(tmp_path / "demo", dict(os.environ), "--line")
+    whole = "the demo, its server and its two workers run"
+    wait_until(lambda: len(descendants() - before) >= 4 or demo.poll() is not None, what=whole, timeout_s=90)
+    demo.send_signal(signal.SIGINT)
+    _, err = demo.communicate(timeout=90)
+
+    assert demo.returncode == 130, err
+    assert descendants() - before == set()

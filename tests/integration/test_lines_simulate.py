@@ -83,7 +83,7 @@ def test_a_line_that_cannot_be_simulated_is_refused_at_once(images: Path, server
     enter_line(server.url, make_line())
     without_worker = simulate(images, "--per-second", "8")
     assert without_worker.exit_code == 69
-    assert "no worker has line 'post' open; start one with `pigeonhole worker`" in without_worker.stderr
+    assert "no worker is alive that could open line 'post'; start `pigeonhole worker`" in without_worker.stderr
 
     no_folder = simulate(images, "--per-second", "8", "--plot", str(tmp_path / "nowhere" / "l.png"))
     assert (no_folder.exit_code, "there is no folder" in no_folder.stderr) == (2, True)

@@ -37,7 +37,6 @@ from orchestrator.stack.stack import SERVER, Stack
 LINE, MODEL, ALIAS = "belt", "districts", "champion"
 OPENING_S = 60.0
 _WORKERS = ["cpu", "cpu"]
-_EPOCHS = (8, 12)  # of the two versions
 _TRAINING: dict[str, object] = {
     "architecture": "cnn", "image_size": 40, "batch_size": 32, "validation": 0.25, "max_error": 0.01,
 }  # fmt: skip
@@ -48,10 +47,11 @@ _WORST_MOMENT_S = 3.0  # longer is not waited for it
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What happens. per_district: cards to train on. replaced, killed: when, as shares of the belt's time."""
+    """What happens. per_district: cards to train on; epochs: of the two versions. replaced, killed: when, as shares of the belt's time."""
 
     load: Load = field(default_factory=lambda: Load(8, minutes=0.5, poisson=True))
     per_district: int = CARDS_PER_DISTRICT
+    epochs: tuple[int, int] = (8, 12)
     replaced: float = 0.25
     killed: float = 0.6
 
@@ -87,7 +87,7 @@ def tell_line_story(output: Path, seed: int, script: Script) -> Story:
             num_cards = write_training_cards(output / "cards", seed, script.per_district)
             processes = starting.result()
         print_message(f"2/4  training a classifier of {len(DISTRICTS)} districts on {num_cards} cards, two versions")
-        versions = _train(settings, output / "cards", seed)
+        versions = _train(settings, output / "cards", seed, script.epochs)
         print_message("3/4  opening the line on both workers")
         store = ModelStore(settings.models)
         store.set_alias(versions[0], ALIAS)
@@ -109,10 +109,10 @@ def line_settings() -> LineSettings:
     return LineSettings(LINE, f"{MODEL}@{ALIAS}", "fallback", "review", deadline_ms=1000, bins=bins)
 
 
-def _train(settings: Settings, cards: Path, seed: int) -> list[ModelVersion]:
+def _train(settings: Settings, cards: Path, seed: int, epochs: Sequence[int]) -> list[ModelVersion]:
     """Two versions, by number; each worker trains one."""
     client = JobClient(settings)
-    options = [_TRAINING | {"epochs": epochs, "seed": seed + number} for number, epochs in enumerate(_EPOCHS)]
+    options = [_TRAINING | {"epochs": num, "seed": seed + place} for place, num in enumerate(epochs)]
     jobs = [client.submit(prepare_job(settings, TrainSpec(cards, MODEL, each))).job for each in options]
     found = [ModelStore(settings.models).resolve(run_to_success(client, job).result) for job in jobs]
     return sorted(found, key=lambda version: version.version)

@@ -23,10 +23,11 @@ from orchestrator.cli.output import (
 )
 from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import ExitCode, UnavailableError, UsageError
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.status import LineStatus, read_status
 from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.server import connect_raw
+from orchestrator.contract.server import connect, connect_raw
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.sources import SourceOptions, open_source
 from orchestrator.lines.client import LineClient
@@ -35,8 +36,7 @@ from orchestrator.lines.simulate.figures import LATE_SEND_MS, Figures
 from orchestrator.lines.simulate.run import LinePusher, Outcome, Simulation
 
 MOST_IMAGES = 100_000  # of the folder: more are not looked at
-FIRST_REPORT_S = 3.0  # a worker opens a line that was created later within a second
-OPENING_S = 120.0  # loading and warming a large model takes long
+OPENING_S = 120.0  # a worker that has just started imports its libraries, then loads and warms the model
 _LOOK_TIMEOUT_S = 1.0
 _POLL_S = 0.2
 _LINE_EVERY_S = 10.0  # where standard error is no terminal
@@ -136,21 +136,25 @@ def _open_line(name: str) -> tuple[Line, Callable[[], LineStatus]]:
 
 
 def _wait_until_open(line: Line, look: Callable[[], LineStatus]) -> None:
-    """Raises UnavailableError where no worker has the line open, or says soon that it is opening it."""
-    start = time.monotonic()
-    while True:
-        workers = look().workers
-        if any(worker.is_open for worker in workers):
-            break
-        waited_s = time.monotonic() - start
-        opening = [worker for worker in workers if worker.alive]
-        if waited_s > (OPENING_S if opening else FIRST_REPORT_S):
-            trouble = next((f": {worker.trouble}" for worker in opening if worker.trouble), "")
-            cure = "start one with `pigeonhole worker`" if not opening else f"see `pigeonhole lines show {line.name}`"
-            raise UnavailableError(f"no worker has line {line.name!r} open{trouble}; {cure}")
-        redraw_line(f"waiting for a worker that opens line {line.name}")
+    """Raises UnavailableError where no worker is alive, or none opens the line in time."""
+    workers, start = look().workers, time.monotonic()
+    if not any(worker.is_open for worker in workers):
+        print_message(f"waiting for a worker that opens line {line.name}")
+    while not any(worker.is_open for worker in workers):
+        if not any(worker.alive for worker in workers) and not _is_a_worker_alive():
+            raise UnavailableError(f"no worker is alive that could open line {line.name!r}; start `pigeonhole worker`")
+        if time.monotonic() - start > OPENING_S:
+            trouble = next((f": {worker.trouble}" for worker in workers if worker.trouble), "")
+            raise UnavailableError(
+                f"no worker opens line {line.name!r}{trouble}; see `pigeonhole lines show {line.name}`"
+            )
         time.sleep(_POLL_S)
-    redraw_line()
+        workers = look().workers
+
+
+def _is_a_worker_alive() -> bool:
+    workers = Ledger(connect(get_settings().require_server_url())).live_workers.workers()
+    return any(worker.alive for worker in workers)
 
 
 # While it runs
@@ -250,8 +254,8 @@ def _invalid(figures: Figures) -> str:
     generator = figures.generator
     return (
         f"the figures are not valid: {generator.num_late:,} of {figures.num_items:,} pushes began more than "
-        f"{LATE_SEND_MS:.0f} ms late, so this machine could not make the load; lower --per-second, or run the command "
-        "on another machine"
+        f"{LATE_SEND_MS:.0f} ms late: this machine is too busy to make the load; lower --per-second, or run the "
+        "command on another machine"
     )
 
 
