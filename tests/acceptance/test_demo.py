@@ -94,7 +94,7 @@ def test_the_demo_of_a_line_accounts_for_every_card_although_a_worker_is_killed_
     tmp_path: Path, adopting: None, capsys: pytest.CaptureFixture[str]
 ):
     before = descendants()
-    script = Script(Load(10, minutes=0.1, poisson=True), per_district=40, epochs=(2, 2))
+    script = Script(Load(10, minutes=0.1, poisson=True), per_district=20, epochs=(1, 1))
 
     run_line_demo(tmp_path / "demo", 0, script, as_json=True)
 

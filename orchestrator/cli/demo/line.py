@@ -47,11 +47,14 @@ _WORST_MOMENT_S = 3.0  # longer is not waited for it
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What happens. per_district: cards to train on; epochs: of the two versions. replaced, killed: when, as shares of the belt's time."""
+    """What happens. per_district: cards to train on. epochs: of the two versions.
+
+    replaced, killed: when, as shares of the belt's time.
+    """
 
     load: Load = field(default_factory=lambda: Load(8, minutes=0.5, poisson=True))
     per_district: int = CARDS_PER_DISTRICT
-    epochs: tuple[int, int] = (8, 12)
+    epochs: tuple[int, int] = (6, 10)
     replaced: float = 0.25
     killed: float = 0.6
 
