@@ -205,7 +205,9 @@ class _BeltRun:
         )
         url = settings.require_server_url()
         with LineClient(LINE, url) as client:
-            belt = Belt(self._plan, LinePusher(client))
+            pusher = LinePusher(client)
+            pusher.connect()
+            belt = Belt(self._plan, pusher)
             cpu_s = time.process_time()
             self._run_belt(belt, events)
             cpu_s = time.process_time() - cpu_s

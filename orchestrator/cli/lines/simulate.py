@@ -80,7 +80,9 @@ def simulate_line(line: str, images: str, plot: Path | None, burst: bool, as_jso
     found, look = _open_line(line)
     _wait_until_open(found, look)
     with LineClient(line, get_settings().require_server_url()) as client:
-        simulation = Simulation(belt, found, f"sim-{secrets.token_hex(3)}", LinePusher(client), look)
+        pusher = LinePusher(client)
+        pusher.connect()
+        simulation = Simulation(belt, found, f"sim-{secrets.token_hex(3)}", pusher, look)
         outcome = simulation.run(paths, _Progress(), burst=burst)
     redraw_line()
     if plot is not None:
@@ -231,7 +233,7 @@ def _summary(outcome: Outcome) -> list[tuple[str, str]]:
     rows.append(
         (
             "generator",
-            f"{generator.num_late:,} pushes began more than {LATE_SEND_MS:.0f} ms late, the worst "
+            f"pushes that began more than {LATE_SEND_MS:.0f} ms late: {generator.num_late:,}, the worst "
             f"{generator.worst_late_ms:,.1f} ms; {100 * generator.cpu_share:.0f} % of a core, with the client",
         )
     )

@@ -79,13 +79,14 @@ class Belt:
 
     def run(self, arrivals: Iterable[float], images: Iterator[bytes]) -> None:
         """Push one image at each of these seconds from now; returns when the last was pushed or the belt stopped."""
+        image = next(images)  # read before the belt starts, and each later one before its item is due
         start = self._clock.now()
         for number, due_s in enumerate(arrivals, start=1):
-            image = next(images)  # before the item is due: it was read ahead
             self._wait_until(start + due_s)
             if self._stopping.is_set():
                 break
             self._push(f"{self.plan.prefix}-{number}", image, start, due_s)
+            image = next(images, b"")
         self.elapsed_s = self._clock.now() - start
 
     def stop(self) -> None:

@@ -15,9 +15,10 @@ from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.lines.simulate.belt import Clock, Pusher
 
 STEP_S = 1.0
+FEWEST_STEPS = 3  # one step alone may be slow by chance
 FIRST_IN_FLIGHT = 16
 MOST_IN_FLIGHT = 512
-PAYS = 1.05  # a step that is faster by less than this was the last
+PAYS = 1.05  # a step that is faster by less than this is the last
 BUSY_CLIENT = 0.9  # of a core: this process was the limit, not the line
 _DEADLINE_MS = 60_000.0  # nothing is late here; what waits is bounded by the number in flight
 _POLL_S = 0.1
@@ -61,15 +62,16 @@ class Burst:
         self._num_predicted = 0
 
     def run(self, images: Iterator[bytes], most_waiting: int) -> Capacity | None:
-        start, best = self._clock.now(), None
+        start, best, num_steps = self._clock.now(), None, 0
         waiting = min(FIRST_IN_FLIGHT, most_waiting)
         while not self._stopping.is_set():
             per_second, cpu = self._step(images, waiting)
+            num_steps += 1
             faster = best is None or per_second > best.per_second
             pays = best is None or per_second > PAYS * best.per_second
             if faster and per_second > 0:
                 best = Capacity(per_second, 0.0, waiting, cpu)
-            if not pays or waiting >= most_waiting:
+            if (not pays and num_steps >= FEWEST_STEPS) or waiting >= most_waiting:
                 break
             waiting = min(2 * waiting, most_waiting)
         self._drain()

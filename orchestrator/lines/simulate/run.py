@@ -20,6 +20,8 @@ from orchestrator.lines.simulate.burst import Burst, Capacity, most_in_flight
 from orchestrator.lines.simulate.figures import Figures, make_figures, missed_gate
 
 LOOK_EVERY_S = 0.5
+CONNECT_S = 5.0
+_CONNECT_POLL_S = 0.01
 LAST_ANSWERS_S = 2.0  # after the last deadline: clients decide within 20 ms of it
 
 
@@ -28,6 +30,12 @@ class LinePusher:
 
     def __init__(self, client: LineClient) -> None:
         self._client = client
+
+    def connect(self) -> None:
+        """Wait until the client has seen its line: the belt must not wait for connections."""
+        deadline = time.monotonic() + CONNECT_S
+        while self._client.line is None and time.monotonic() < deadline:
+            time.sleep(_CONNECT_POLL_S)
 
     def submit(self, item: str, image: bytes, *, deadline_ms: float, due: float) -> "Future[Answer]":
         """The trigger's time goes to the client as time of day: it takes times of cameras and controllers."""
