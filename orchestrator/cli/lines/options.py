@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from modeling.names import path_to_text
 from orchestrator.cli.parameters import Parsed
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.lines.quantities import parse_duration_ms, parse_size
@@ -78,7 +79,7 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
         if options[f"{name}_ms"] is not None:
             values[f"{name}_s"] = -(-options[f"{name}_ms"] // 1000)
     if options["roots"]:
-        values["roots"] = [os.path.abspath(root) for root in options["roots"]]  # noqa: PTH100 links stay as named
+        values["roots"] = [path_to_text(os.path.abspath(root)) for root in options["roots"]]  # noqa: PTH100 links stay
     if options["bins"]:
         values["bins"] = {**values.get("bins", {}), **_each_once(options["bins"])}
     return values
