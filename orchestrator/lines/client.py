@@ -107,7 +107,10 @@ class LineClient:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if err is None:
+            self.close()
+        else:
+            self._core.abandon()  # a deadline may be an hour away
 
 
 class AsyncLineClient:
@@ -188,4 +191,7 @@ class AsyncLineClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        if err is None:
+            await self.close()
+        else:
+            self._client._core.abandon()

@@ -94,6 +94,11 @@ class Core:
         self._sender.wait_for_reports(until)
         self.stop()
 
+    def abandon(self) -> None:
+        """Take nothing more, and do not wait: pushes are decided all the same."""
+        self._closed = True
+        self.stop()
+
     def stop(self) -> None:
         """Let the threads end as soon as every push is decided; nothing is waited for.
 

@@ -20,6 +20,7 @@ from orchestrator.lines.request import PushRequest
 
 MOST_HELD_BYTES = 256 << 20  # images that await their answer; more are refused as a busy line does
 MOST_HELD = 100_000
+_CAUSES: dict[Reason, Cause] = {"busy": "queue", "late": "queue", "paused": "paused"}
 MOST_ALONE = 100_000  # decisions to report; of more, the oldest are not reported
 
 
@@ -87,7 +88,7 @@ class Pushes:
     def verdict(self, request: PushRequest, *, reachable: bool) -> Decided:
         """What the client says of a push itself: where the server is away, or never had it."""
         reason: Reason = request.reason or ("late" if reachable else "no_server")
-        cause: Cause | None = "server" if request.reason is None else "paused" if reason == "paused" else None
+        cause = "server" if request.reason is None else _CAUSES.get(reason)
         rest = encode_facts(error=request.error)
         return Decided(request.key, Verdict(self._fallback_bin(), reason, cause), request.digest, rest)
 
@@ -101,9 +102,9 @@ class Pushes:
                 answer = self._alone(request, self.verdict(request, reachable=False), error=str(err))
             request.future.set_result(answer)
 
-    def decide_alone(self, request: PushRequest) -> None:
-        """The deadline is over, and no server says a word."""
-        decided = self.verdict(request, reachable=False)
+    def decide_alone(self, request: PushRequest, *, reachable: bool = False) -> None:
+        """The deadline is over, and no server says a word, or there is no time left to ask one that can be reached."""
+        decided = self.verdict(request, reachable=reachable)
         same = self._remove(request.key)
         if not same:
             return

@@ -256,9 +256,10 @@ class Sender:
                 return
             for _ in some:
                 alone.popleft()
-        for _ in range(min(MOST_REPORTS, len(self._discharges))):
-            store.discharge(*self._discharges[0])
-            self._discharges.popleft()
+        if reports := [self._discharges[place] for place in range(min(MOST_REPORTS, len(self._discharges)))]:
+            store.discharge_all(reports)
+            for _ in reports:
+                self._discharges.popleft()
         with self._changed:
             self._changed.notify_all()
 

@@ -98,10 +98,12 @@ class Timer:
         for begin in range(0, len(due), MOST_AT_ONCE):
             some = due[begin : begin + MOST_AT_ONCE]
             in_time = begin == 0 or time.monotonic() - asked_at < MOST_LATE_S
-            if not in_time or self._server.health.known_dead or not self._settle(some):
-                for request in some:
-                    self._pushes.decide_alone(request)
-                self.on_alone()
+            answers = not self._server.health.known_dead
+            if in_time and answers and self._settle(some):
+                continue
+            for request in some:
+                self._pushes.decide_alone(request, reachable=answers and not in_time)
+            self.on_alone()
 
     def _settle(self, due: list[PushRequest]) -> bool:
         """Let the server decide; whether it did."""

@@ -186,6 +186,15 @@ class LineStore:
         record = cast(bytes, self.run("discharge", [key, bin_]))
         return decode_record(record) if record else None
 
+    def discharge_all(self, reports: Sequence[tuple[str, str]]) -> None:
+        """The same for several keys and bins, in one round trip."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for key, bin_ in reports:
+                self._queue(pipeline, "discharge", [key, bin_])
+            for reply in self._execute(pipeline):
+                if isinstance(reply, Exception):
+                    raise reply
+
     def sweep(self, most_ms: int) -> int:
         """Answer what is late; returns milliseconds until the next deadline, at most `most_ms`."""
         return int(self.run("sweep", [most_ms]))
