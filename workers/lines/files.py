@@ -1,6 +1,7 @@
 """The files of lines as a pool child needs them: older answers, and the images that it keeps."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.contract.lines.archive import AnswerArchive
@@ -21,19 +22,19 @@ class LineFiles:
         self._keeper = ImageKeeper(lines)
         self._failing = False
 
-    def answered(self, line: str, key: str) -> bytes | None:
-        """The record of an older answer; None where there is none, or the disk does not answer: pushes go on."""
+    def answered(self, line: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """The records of those keys that were answered before; of none where the disk does not answer: pushes go on."""
         if line not in self._archives:
             self._archives[line] = AnswerArchive(answers_folder(self._lines / line))
         try:
-            record = self._archives[line].find(key)
+            records = self._archives[line].find_all(keys)
         except (OSError, ValueError) as err:
             if not self._failing:
                 logger.warning("line %s: older answers cannot be read: %s", line, err)
             self._failing = True
-            return None
+            return {}
         self._failing = False
-        return record
+        return records
 
     def keep(self, done: Done) -> None:
         """Keep the image of an answer that stands, if it was read and the line's settings say so."""

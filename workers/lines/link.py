@@ -166,16 +166,14 @@ class ServerLink:
 
     def _without_answered(self, line: OpenLine, requests: list[Request]) -> list[Request]:
         """The requests of new items; an old one, which a client has pushed again, gets the answer that it got then."""
-        records = {request.key: self._files.answered(line.name, request.key) for request in requests}
+        records = self._files.answered(line.name, [request.key for request in requests])
         for key, record in records.items():
-            if record is None:
-                continue
             self._release(line, [key])
             try:
                 line.store.restore(key, record)
             except SERVER_ERRORS as err:
                 logger.warning("line %s: cannot give an older answer again, its lease runs out: %s", line.name, err)
-        return [request for request in requests if records[request.key] is None]
+        return [request for request in requests if request.key not in records]
 
     def _pass_on(self, taken: list[Request]) -> None:
         """Let requests be decoded and predicted; those of dead workers one by one, with nothing else at work."""

@@ -16,7 +16,7 @@ import struct
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +30,8 @@ SUFFIX = ".answers"
 MAGIC = b"PHansw01"
 # magic, number of records, where the hashes begin, bytes of the names of replaced segments, first and last time in ms
 FOOTER = struct.Struct("<8sQQQQQ")
-_RACY_NS = 2_000_000_000  # a folder's time may stay the same over two changes as near to each other as its clock's tick
+_TICK_NS, _COARSE_TICK_NS = 100_000_000, 2_000_000_000  # a folder's time may stay the same over two changes so near
+_READ_AGAIN_NS = 30_000_000_000  # a file server's clock may be another
 
 
 class DamagedSegmentError(MessageError):
@@ -103,11 +104,15 @@ class AnswerArchive:
         """The record of a key with what was reported later; None where there is none. The oldest record counts."""
         return combined(self.entries(key))
 
+    def find_all(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The records of those keys that have one."""
+        segments = self.segments()
+        found = {key: combined(_entries(segments, key)) for key in keys}
+        return {key: record for key, record in found.items() if record is not None}
+
     def entries(self, key: str) -> list[bytes]:
         """All that is known of a key, oldest first: records, and reports that came after a record had moved."""
-        wanted = key_hash(key)
-        found = [line for segment in self.segments() for line in segment.lines(wanted)]
-        return [line for line in found if _key_of(line) == key]
+        return _entries(self.segments(), key)
 
     def segments(self) -> list[Segment]:
         """Its files as they are now, oldest first."""
@@ -123,7 +128,9 @@ class AnswerArchive:
         except FileNotFoundError:
             self._segments, self._changed_ns = [], 0
             return
-        if changed_ns == self._changed_ns and self._listed_ns - changed_ns > _RACY_NS:
+        tick_ns = _TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS
+        listed_later = self._listed_ns - changed_ns > tick_ns
+        if changed_ns == self._changed_ns and listed_later and listed_ns - self._listed_ns < _READ_AGAIN_NS:
             return
         known = {segment.path.name: segment for segment in self._segments}
         opened = [known.get(name) or self._open(name) for name in segment_names(self.folder)]
@@ -142,6 +149,12 @@ class AnswerArchive:
             logger.warning("%s", err)
             self._damaged.add(name)
             return None
+
+
+def _entries(segments: Sequence[Segment], key: str) -> list[bytes]:
+    wanted = key_hash(key)
+    found = [line for segment in segments for line in segment.lines(wanted)]
+    return [line for line in found if _key_of(line) == key]
 
 
 def segment_names(folder: Path) -> list[str]:
