@@ -1,8 +1,8 @@
 """What a line keeps, on a real server: counts, answers that move to files, images for review."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import redis
@@ -10,7 +10,7 @@ import redis
 from orchestrator.contract.lines.answers import Verdict, decode_record, encode_facts, request_key
 from orchestrator.contract.lines.archive import AnswerArchive, segment_names
 from orchestrator.contract.lines.lookup import find_answer
-from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record, keeper
+from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record, stay_keeper
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder
 from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.lines.stats import WorkerCounts, read_stats
@@ -87,7 +87,7 @@ def test_a_clients_own_words_make_no_field_of_the_counts(store):
     assert read_stats(store).batches == {}
 
 
-FEW = MoveBounds(keep=2, move_from=4)
+FEW = MoveBounds(keep=2, move_from=4, grace_s=0)
 NOW_MS = 0  # nothing is too old
 
 
@@ -126,7 +126,7 @@ def test_answers_beyond_a_number_move_to_files_and_are_found_also_after_the_serv
 
 
 def test_answers_beyond_an_age_move_however_few_they_are(store, archive):
-    mover = AnswerMover(store, archive)
+    mover = AnswerMover(store, archive, MoveBounds(grace_s=0))
     answer_in_time(store, "a")
     (_, answered_ms), *_ = store.client.zrange(store.key("answered"), 0, 0, withscores=True)
 
@@ -135,25 +135,37 @@ def test_answers_beyond_an_age_move_however_few_they_are(store, archive):
     assert decode_record(archive.find("1/a")).label == "cat"
 
 
-def test_one_worker_keeps_a_line_at_a_time_and_another_may_afterwards(store):
-    with keeper(store, "w1") as first, keeper(store, "w2") as second:
-        assert (first is None, second is None) == (False, True)
-    with keeper(store, "w2") as afterwards:
-        assert afterwards is not None
-    assert not store.client.exists(store.key("keeper"))
+def test_one_worker_keeps_a_line_until_it_has_not_done_so_for_a_while(store):
+    def keepers() -> list[bool]:
+        return [stay_keeper(store, worker) is not None for worker in ("w1", "w2", "w1")]
+
+    before = keepers()
+    left_ms = store.client.pttl(store.key("keeper"))
+    store.client.delete(store.key("keeper"))  # w1 has died, and the time is over
+
+    assert (before, 0 < left_ms <= 15_000) == ([True, False, True], True)
+    assert stay_keeper(store, "w2") is not None
+    assert stay_keeper(store, "w1") is None
 
 
-def test_a_mover_that_dies_between_file_and_server_costs_and_doubles_nothing(store, archive, monkeypatch):
+def test_the_server_keeps_what_is_in_a_file_until_workers_have_seen_it(store, archive):
     for number in range(5):
         answer_in_time(store, f"i{number}")
-    mover = AnswerMover(store, archive, FEW)
-    with monkeypatch.context() as patch:
-        patch.setattr(mover, "_forget", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            mover.move(NOW_MS)
+    patient, hasty = (AnswerMover(store, archive, replace(FEW, grace_s=grace_s)) for grace_s in (3600, 0))
+
+    assert (patient.move(NOW_MS), patient.move(NOW_MS), num_on_server(store)) == (0, 0, 5)
+    assert len(segment_names(archive.folder)) == 1  # the second call writes nothing twice
+    assert decode_record(archive.find("1/i0")).bin == "1"
+    assert (hasty.move(NOW_MS), num_on_server(store)) == (3, 2)
+
+
+def test_a_mover_that_dies_between_file_and_server_costs_and_doubles_nothing(store, archive):
+    for number in range(5):
+        answer_in_time(store, f"i{number}")
+    AnswerMover(store, archive, FEW)._write(NOW_MS)  # and here it dies
     before = find_record(store, archive, "1/i0")
 
-    moved = mover.move(NOW_MS)
+    moved = AnswerMover(store, archive, FEW).move(NOW_MS)
 
     assert (moved, num_on_server(store), len(segment_names(archive.folder))) == (3, 2, 2)
     assert before == find_record(store, archive, "1/i0") == archive.find("1/i0")
@@ -171,7 +183,7 @@ def test_where_an_item_went_is_told_before_and_after_its_answer_moved(registry, 
     store.discharge("1/i0", "3")
     store.discharge("1/i1", "1")
     reported_late = find_answer(registry, "post", "i0")
-    mover._bounds = MoveBounds(most_discharges=1)
+    mover._bounds = MoveBounds(most_discharges=1, grace_s=0)
     mover.move(NOW_MS)
 
     assert before == moved
@@ -189,16 +201,16 @@ def test_what_is_reported_while_an_answer_moves_stays_with_it(store, archive):
     for number in range(5):
         answer_in_time(store, f"i{number}")
     mover = AnswerMover(store, archive, FEW)
-    answers = mover._oldest(3)
+    mover._write(NOW_MS)
     store.discharge("1/i1", "9")
 
-    assert mover._forget(answers, {}) == 2
+    assert mover._forget_written() == 2
     assert decode_record(find_record(store, archive, "1/i1")).discharged == "9"
 
 
 def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archive):
     answer_in_time(store, "a", bin_="7")
-    mover = AnswerMover(store, archive, MoveBounds(keep=0, move_from=1))
+    mover = AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, grace_s=0))
     mover.move(NOW_MS)
 
     verdicts = [
@@ -217,7 +229,7 @@ def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archiv
 
 def test_other_bytes_under_an_archived_items_name_are_told_as_a_conflict(store, archive):
     answer_in_time(store, "a", bin_="7")
-    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1)).move(NOW_MS)
+    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, grace_s=0)).move(NOW_MS)
 
     store.admit([push("a", digest="cc")], "c2")
     store.restore("1/a", archive.find("1/a"))
@@ -229,7 +241,7 @@ def test_other_bytes_under_an_archived_items_name_are_told_as_a_conflict(store, 
 
 def test_a_look_up_answers_what_is_late_and_needs_no_server_for_what_is_in_files(registry, store, archive, server):
     answer_in_time(store, "old")
-    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1)).move(NOW_MS)
+    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, grace_s=0)).move(NOW_MS)
     store.admit([push("late", remaining_ms=1)], "c1")
     wait_until(lambda: find_answer(registry, "post", "late") is not None, what="the deadline is over")
     gone = LineRegistry(Settings(home=registry.folder("post").parents[1]), connect_raw("unix:///nowhere/s.sock"))
@@ -274,7 +286,8 @@ def test_a_worker_answers_an_old_item_from_the_files_and_keeps_the_images_that_i
     folder, store = registry.folder("keeping"), pusher.store
     first = pusher.ask("old", digit_png(1))
     pusher.ask("bad", b"no image")
-    AnswerMover(store, AnswerArchive(answers_folder(folder)), MoveBounds(keep=0, move_from=1)).move(NOW_MS)
+    mover = AnswerMover(store, AnswerArchive(answers_folder(folder)), MoveBounds(keep=0, move_from=1, grace_s=2))
+    wait_until(lambda: mover.move(NOW_MS) > 0, what="the worker has had time to see the file")
     moved = store.record(request_key("old", 1))
 
     again = pusher.ask("old", digit_png(1))
@@ -295,7 +308,7 @@ def test_what_a_foreign_client_has_left_stops_neither_moving_nor_keeping(registr
     maintenance = LineMaintenance(store, registry.folder("post"), "w1")
 
     maintenance.run(SETTINGS)
-    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, most_discharges=1)).move(NOW_MS)
+    AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, most_discharges=1, grace_s=0)).move(NOW_MS)
 
     assert (num_on_server(store), client.llen(store.key("unkept"))) == (0, 0)
     assert client.hlen(store.key("late_discharged")) == 0

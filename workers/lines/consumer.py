@@ -152,6 +152,7 @@ class LineConsumer:
                 known = None
             if known is None:
                 link = self._link(line.settings.server or self._settings.url)
+                self._files.open(name)
                 opened = self._open[name] = OpenLine(line, LineStore(link.client, name), link.url)
                 link.lines = (*link.lines, opened)
                 logger.info("line %s: opening with %s", name, line.settings.model)

@@ -9,7 +9,7 @@ from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.lines.answers import Answer, decode_record
 from orchestrator.contract.lines.archive import AnswerArchive
-from orchestrator.contract.lines.mover import AnswerMover, keeper
+from orchestrator.contract.lines.mover import AnswerMover, stay_keeper
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder, images_folder
 from orchestrator.contract.lines.settings import Line, LineSettings
 from orchestrator.contract.lines.store import LineStore
@@ -44,17 +44,17 @@ class LineMaintenance:
 
         Returns whether this worker did it, not another.
         """
-        with keeper(self._store, self._worker) as now_ms:
-            if now_ms is None:
-                return False
-            self._mover.move(now_ms)
-            self._store_unkept(settings)
-            if time.monotonic() >= self._tidy_at_s:
-                self._mover.tidy(now_ms, settings.keep_s)
-                now = datetime.fromtimestamp(time.time(), UTC)  # as the writers name days
-                self._bounds.enforce(settings.keep_images_s, settings.keep_images_bytes, now)
-                self._tidy_at_s = time.monotonic() + _TIDY_S
-            return True
+        now_ms = stay_keeper(self._store, self._worker)
+        if now_ms is None:
+            return False
+        self._mover.move(now_ms)
+        self._store_unkept(settings)
+        if time.monotonic() >= self._tidy_at_s:
+            self._mover.tidy(now_ms, settings.keep_s)
+            now = datetime.fromtimestamp(time.time(), UTC)  # as the writers name days
+            self._bounds.enforce(settings.keep_images_s, settings.keep_images_bytes, now)
+            self._tidy_at_s = time.monotonic() + _TIDY_S
+        return True
 
     def _store_unkept(self, settings: LineSettings) -> None:
         """Store images of requests that were answered without a worker: an image leaves the server when it is a file.

@@ -104,9 +104,9 @@ class AnswerArchive:
         """The record of a key with what was reported later; None where there is none. The oldest record counts."""
         return combined(self.entries(key))
 
-    def find_all(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """The records of those keys that have one."""
-        segments = self.segments()
+    def find_seen(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The records of those keys that have one in the files as `segments` saw them last: no folder is read."""
+        segments = self._segments
         found = {key: combined(_entries(segments, key)) for key in keys}
         return {key: record for key, record in found.items() if record is not None}
 

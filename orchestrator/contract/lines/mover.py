@@ -4,9 +4,9 @@ A worker calls it some times a minute. An answer is on the disk before the serve
 leaves it in both, which look-ups expect. Two movers at a time would only write answers twice.
 """
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from orchestrator.contract.lines.archive_files import choose_merge, merge_segmen
 from orchestrator.contract.lines.store import LineStore
 
 _SLICE = 500  # answers in one call: the server does nothing else for a millisecond or two
-_KEEPER_MS = 60_000  # after this another worker may move: moving takes too long, or its worker died
+_KEEPER_MS = 15_000  # after this another worker may move: moving takes too long, or its worker died
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class MoveBounds:
     """When answers leave the server.
 
     From `move_from` answers on, all but `keep` leave; and those that are older than half of `age_ms`, when one is older
-    than `age_ms`. most: answers in one file and one call.
+    than `age_ms`. most: answers in one file and one call. grace_s: how long the server keeps what is in a file, so that
+    workers have seen the file before it forgets.
     """
 
     keep: int = 20_000
@@ -31,6 +32,7 @@ class MoveBounds:
     age_ms: int = 3_600_000
     most: int = 20_000
     most_discharges: int = 10_000
+    grace_s: float = 1.0
 
 
 BOUNDS = MoveBounds()
@@ -50,22 +52,27 @@ class _Answer:
         return _text(self.key), with_reports(self.record, _text(self.discharged), _text(self.delivered))
 
 
-@contextlib.contextmanager
-def keeper(store: LineStore, worker: str) -> Iterator[int | None]:
-    """For a block this worker is the one that keeps the line: the server's time in ms, or None where another is.
+def stay_keeper(store: LineStore, worker: str) -> int | None:
+    """Let this worker be the one that keeps the line for the next seconds: the server's time in ms, None: another is.
 
     It is no more than a way to save work: two at a time do no harm.
     """
     key = store.key("keeper")
     if not store.client.set(key, worker, nx=True, px=_KEEPER_MS):
-        yield None
-        return
-    try:
-        seconds, microseconds = store.client.time()
-        yield seconds * 1000 + microseconds // 1000
-    finally:
-        if store.client.get(key) == worker.encode():
-            store.client.delete(key)
+        if store.client.get(key) != worker.encode():
+            return None
+        store.client.pexpire(key, _KEEPER_MS)
+    seconds, microseconds = store.client.time()
+    return seconds * 1000 + microseconds // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What is in a file, and still on the server."""
+
+    answers: Sequence[_Answer]
+    discharges: Mapping[bytes, bytes]
+    at_s: float
 
 
 class AnswerMover:
@@ -75,23 +82,34 @@ class AnswerMover:
         self._store = store
         self._archive = archive
         self._bounds = bounds
+        self._written: _Written | None = None
 
     def move(self, now_ms: int) -> int:
-        """Move what is too much or too old; returns how many answers the server has forgotten."""
+        """Write what is too much or too old to a file, and let the server forget what the last call wrote.
+
+        Returns how many answers the server has forgotten.
+        """
+        forgotten = self._forget_written()
+        if self._written is None:
+            self._write(now_ms)
+            forgotten += self._forget_written()
+        return forgotten
+
+    def _write(self, now_ms: int) -> None:
         wanted = self._num_wanted(now_ms)
         discharges = self._late_discharges() if wanted or self._has_many_discharges() else {}
         answers = self._oldest(wanted)
         entries = [answer.entry() for answer in answers]
         entries += [(_text(key), _report(_text(key), bin_)) for key, bin_ in discharges.items()]
         if not entries:
-            return 0
+            return
         first_ms = min((answer.answered_ms for answer in answers), default=now_ms)
         last_ms = max((answer.answered_ms for answer in answers), default=now_ms)
         if discharges:
             last_ms = now_ms  # the files where the answers lie cannot be older
         self._count_elsewhere(discharges)
         write_segment(self._archive.folder, entries, first_ms, last_ms)
-        return self._forget(answers, discharges)
+        self._written = _Written(answers, discharges, time.monotonic())
 
     def tidy(self, now_ms: int, keep_s: int) -> None:
         """Merge files, so that their number stays small, and delete what has expired."""
@@ -138,22 +156,27 @@ class AnswerMover:
         """Where items went whose answers had left the server before that was reported."""
         return dict(self._store.client.hscan_iter(self._store.key("late_discharged"), count=_SLICE))
 
-    def _count_elsewhere(self, discharges: dict[bytes, bytes]) -> None:
+    def _count_elsewhere(self, discharges: Mapping[bytes, bytes]) -> None:
         """Count those that went to another bin than their record says: the script did not have the record."""
         records = ((_text(bin_), self._archive.find(_text(key))) for key, bin_ in discharges.items())
         elsewhere = sum(record is not None and json.loads(record)["bin"] != bin_ for bin_, record in records)
         if elsewhere:
             self._store.count({"discharged_elsewhere": elsewhere})
 
-    def _forget(self, answers: Sequence[_Answer], discharges: dict[bytes, bytes]) -> int:
+    def _forget_written(self) -> int:
+        """Let the server forget what is in the last file, once workers have seen that."""
+        written = self._written
+        if written is None or time.monotonic() < written.at_s + self._bounds.grace_s:
+            return 0
         forgotten = 0
-        for start in range(0, len(answers), _SLICE):
-            some = answers[start : start + _SLICE]
+        for start in range(0, len(written.answers), _SLICE):
+            some = written.answers[start : start + _SLICE]
             args = [value for each in some for value in (each.key, each.discharged, each.delivered)]
             forgotten += int(self._store.run("forget_answers", args))
-        pairs = list(discharges.items())
+        pairs = list(written.discharges.items())
         for start in range(0, len(pairs), _SLICE):
             self._store.run("forget_discharges", [value for pair in pairs[start : start + _SLICE] for value in pair])
+        self._written = None
         return forgotten
 
 
