@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,7 +169,8 @@ class _Events:
         while time.monotonic() < waiting_until and not self._holds_a_card():
             time.sleep(_LOOK_S)
         for process in family:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.happened.append((self.elapsed_s, "worker killed"))
         print_message(
             f"     {self.killed} (pid {parent.pid}) and its children were killed with SIGKILL", color="yellow"

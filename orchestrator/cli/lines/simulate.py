@@ -85,16 +85,16 @@ def simulate_line(line: str, images: str, plot: Path | None, burst: bool, as_jso
         simulation = Simulation(belt, found, f"sim-{secrets.token_hex(3)}", pusher, look)
         outcome = simulation.run(paths, _Progress(), burst=burst)
     redraw_line()
-    if plot is not None:
-        from orchestrator.lines.simulate.plot import draw_timeline
-
-        draw_timeline(plot, _title(outcome), outcome.samples, outcome.plan, outcome.figures)
     if as_json:
         print_json(outcome.to_json() | {"plot": None if plot is None else str(plot)})
     else:
         _print_outcome(outcome, len(paths))
     if not outcome.figures.generator.valid:
         print_message(_invalid(outcome.figures), color="red")
+    if plot is not None:
+        from orchestrator.lines.simulate.plot import draw_timeline
+
+        draw_timeline(plot, _title(outcome), outcome.samples, outcome.plan, outcome.figures)
     if outcome.interrupted:
         sys.exit(ExitCode.INTERRUPTED)
 
@@ -139,11 +139,12 @@ def _open_line(name: str) -> tuple[Line, Callable[[], LineStatus]]:
 
 def _wait_until_open(line: Line, look: Callable[[], LineStatus]) -> None:
     """Raises UnavailableError where no worker is alive, or none opens the line in time."""
+    live_workers = Ledger(connect(get_settings().require_server_url())).live_workers
     workers, start = look().workers, time.monotonic()
     if not any(worker.is_open for worker in workers):
         print_message(f"waiting for a worker that opens line {line.name}")
     while not any(worker.is_open for worker in workers):
-        if not any(worker.alive for worker in workers) and not _is_a_worker_alive():
+        if not (any(worker.alive for worker in workers) or any(worker.alive for worker in live_workers.workers())):
             raise UnavailableError(f"no worker is alive that could open line {line.name!r}; start `pigeonhole worker`")
         if time.monotonic() - start > OPENING_S:
             trouble = next((f": {worker.trouble}" for worker in workers if worker.trouble), "")
@@ -152,11 +153,6 @@ def _wait_until_open(line: Line, look: Callable[[], LineStatus]) -> None:
             )
         time.sleep(_POLL_S)
         workers = look().workers
-
-
-def _is_a_worker_alive() -> bool:
-    workers = Ledger(connect(get_settings().require_server_url())).live_workers.workers()
-    return any(worker.alive for worker in workers)
 
 
 # While it runs

@@ -12,6 +12,7 @@ from orchestrator.contract.errors import UsageError
 
 MOST_PER_SECOND = 10_000.0  # one process cannot send more
 LONGEST_MINUTES = 7 * 24 * 60.0
+MOST_ITEMS = 1_000_000  # their answers are held until the report
 FASTEST, LONGEST = 100.0, 10_000.0  # m/s and m: beyond is a slip of the unit
 _NUM_AHEAD = 32  # images that are read before their items arrive: a slow disk must not slow the belt
 _NUM_READERS = 2
@@ -41,6 +42,11 @@ class Load:
             raise UsageError(f"--speed {self.speed:g} must be above 0 and at most {FASTEST:g} metres a second")
         if not 0 < self.distance <= LONGEST:
             raise UsageError(f"--distance {self.distance:g} must be above 0 and at most {LONGEST:,.0f} metres")
+        if self.per_second * self.duration_s > MOST_ITEMS:
+            raise UsageError(
+                f"{self.per_second:g} items a second for {self.minutes:g} minutes are more than {MOST_ITEMS:,}; "
+                "lower --minutes"
+            )
         if self.per_second * self.duration_s < 1:
             raise UsageError(
                 f"at {self.per_second:g} items a second none arrives in {self.minutes:g} minutes; raise --minutes"

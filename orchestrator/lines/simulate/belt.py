@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from orchestrator.contract.lines.answers import Answer
+
+STOPPED_S = 2.0
 
 
 class Pusher(Protocol):
@@ -92,14 +94,22 @@ class Belt:
     def stop(self) -> None:
         """Let `run` return; what was pushed may still be answered."""
         self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
 
-    def wait_for_answers(self, timeout_s: float) -> bool:
+    def wait_for_answers(self, timeout_s: float, stopped_s: float = STOPPED_S) -> bool:
         """Wait until every item has its answer; False where some have none within the time.
 
-        Raises what the client raised instead of an answer.
+        A stopped belt waits for `stopped_s` at most. Raises what the client raised instead of an answer.
         """
+
+        def ended() -> bool:
+            return not self._pending or self._fault is not None
+
         with self._changed:
-            whole = self._changed.wait_for(lambda: not self._pending or self._fault is not None, timeout_s)
+            whole = self._changed.wait_for(lambda: ended() or self.stopped, timeout_s)
+            if self.stopped:
+                whole = self._changed.wait_for(ended, min(timeout_s, stopped_s))
         if self._fault is not None:
             raise self._fault
         return whole
@@ -136,5 +146,6 @@ class Belt:
                 self._stopping.set()
             else:
                 due_s, sent_s = self._pending.pop(item)
-                self.samples.append(Sample(item, due_s, sent_s, answered_s, done.result()))
+                answer = replace(done.result(), scores=(), stage_ms={})  # a belt may bring a million items
+                self.samples.append(Sample(item, due_s, sent_s, answered_s, answer))
             self._changed.notify_all()

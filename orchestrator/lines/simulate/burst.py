@@ -20,7 +20,7 @@ FIRST_IN_FLIGHT = 16
 MOST_IN_FLIGHT = 512
 PAYS = 1.05  # a step that is faster by less than this is the last
 BUSY_CLIENT = 0.9  # of a core: this process was the limit, not the line
-_DEADLINE_MS = 60_000.0  # nothing is late here; what waits is bounded by the number in flight
+_DEADLINE_MS = 20_000.0  # nothing is late here; what waits is bounded by the number in flight
 _POLL_S = 0.1
 
 
@@ -71,7 +71,7 @@ class Burst:
             pays = best is None or per_second > PAYS * best.per_second
             if faster and per_second > 0:
                 best = Capacity(per_second, 0.0, waiting, cpu)
-            if (not pays and num_steps >= FEWEST_STEPS) or waiting >= most_waiting:
+            if (num_steps >= FEWEST_STEPS and (not pays or best is None)) or waiting >= most_waiting:
                 break
             waiting = min(2 * waiting, most_waiting)
         self._drain()
@@ -82,6 +82,8 @@ class Burst:
     def stop(self) -> None:
         """Let `run` return."""
         self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
 
     def _step(self, images: Iterator[bytes], waiting: int) -> tuple[float, float]:
         """Predicted items a second with so many pushes waiting, and this process's share of a core."""

@@ -38,6 +38,7 @@ def test_poisson_arrivals_repeat_with_their_seed_and_have_the_asked_rate():
         ({"speed": 0}, r"--speed 0"),
         ({"distance": -1}, r"--distance -1"),
         ({"distance": float("nan")}, r"--distance nan"),
+        ({"per_second": 300, "minutes": 60}, r"300 items a second for 60 minutes are more than 1,000,000"),
         ({"per_second": 0.001}, r"at 0.001 items a second none arrives in 1 minutes"),
     ],
 )

@@ -69,3 +69,11 @@ def test_what_the_client_raises_instead_of_an_answer_ends_the_belt():
     assert len(pusher.pushed) == 1
     with pytest.raises(RuntimeError, match="lost"):
         belt.wait_for_answers(0)
+
+
+def test_a_stopped_belt_does_not_wait_long_for_answers_that_are_due_in_an_hour():
+    belt = Belt(PLAN, FakePusher(lambda item: None), FakeClock())
+    belt.run([0], repeat(b"image"))
+    belt.stop()
+
+    assert not belt.wait_for_answers(3600, stopped_s=0)
