@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from modeling.names import text_to_path
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import MessageError, PigeonholeError
 from orchestrator.contract.lines.answers import Answer, Cause, Reason, Verdict, decode_record, encode_facts
 from orchestrator.contract.lines.settings import Line
@@ -160,7 +160,8 @@ class Pushes:
         if request.path is not None and not any(
             PurePath(request.path).is_relative_to(text_to_path(root)) for root in settings.roots
         ):
-            raise ValueError(f"{request.path} lies under no root of line {settings.name!r}: {list(settings.roots)!r}")
+            path = path_to_text(request.path)
+            raise ValueError(f"{path} lies under no root of line {settings.name!r}: {list(settings.roots)!r}")
         if request.size > settings.max_image_bytes and not request.unsendable:
             request.refuse("unreadable", too_large(request.size, settings.max_image_bytes))
 

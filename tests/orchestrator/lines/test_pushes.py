@@ -1,7 +1,9 @@
+import os
 import time
 
 import pytest
 
+from modeling.names import path_to_text
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.lines.store import Decided
 from orchestrator.lines import pushes as module
@@ -140,3 +142,13 @@ def test_an_error_ends_all_pushes_of_an_item(pushes):
     for request in (first, second):
         with pytest.raises(UnavailableError, match="away"):
             request.future.result(0)
+
+
+def test_a_root_whose_name_is_not_utf8_holds_its_images(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "image").write_bytes(b"image")
+    pushes = Pushes(None, None)
+    pushes.saw(make_line(roots=[path_to_text(str(folder))]))
+
+    assert pushes.add(make_request(folder / "image", "x", 1, PushOptions(by_path=True)))
