@@ -17,7 +17,7 @@ from orchestrator.contract.jobs.requests import ModelPin
 from tests.support.images import grey_png
 from tests.support.published_models import publish_model
 from tests.support.server import wait_until
-from workers.context import MODELS_KEPT, ModelCache
+from workers.context import ModelCache
 
 
 @pytest.fixture
@@ -47,18 +47,21 @@ def test_one_model_of_two_names_is_loaded_once(models, tmp_path):
     assert models.get(pin_of(digits)) is models.get(pin_of(numbers))
 
 
+@pytest.fixture
+def _two_are_kept(monkeypatch):
+    monkeypatch.setattr("workers.context.MODELS_KEPT", 2)
+
+
+@pytest.mark.usefixtures("_two_are_kept")
 def test_the_least_recently_used_model_goes_when_there_are_too_many(models, tmp_path):
-    names = [f"model-{index}" for index in range(MODELS_KEPT + 1)]
-    pins = [pin_of(publish_model(tmp_path / "models", name, seed)) for seed, name in enumerate(names)]
-    loaded = [models.get(pin) for pin in pins[:MODELS_KEPT]]
+    pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(3)]
+    loaded = [models.get(pin) for pin in pins[:2]]
 
     assert models.get(pins[0]) is loaded[0]
-    newest = models.get(pins[-1])
+    newest = models.get(pins[2])
 
-    assert models.get(pins[-1]) is newest
-    assert [models.get(pins[index]) is loaded[index] for index in (0, *range(2, MODELS_KEPT))] == [True] * (
-        MODELS_KEPT - 1
-    )
+    assert models.get(pins[2]) is newest
+    assert models.get(pins[0]) is loaded[0]
     assert models.get(pins[1]) is not loaded[1]
 
 
@@ -135,8 +138,9 @@ def test_a_loading_error_is_raised_in_all_waiting_threads_and_the_next_call_load
     assert models.get(pin).labels == tuple("0123456789")
 
 
+@pytest.mark.usefixtures("_two_are_kept")
 def test_a_model_that_cannot_be_loaded_evicts_no_other(models, tmp_path):
-    pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(MODELS_KEPT)]
+    pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(2)]
     loaded = [models.get(pin) for pin in pins]
 
     with pytest.raises(ModelNotFoundError):

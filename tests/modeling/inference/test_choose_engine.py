@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import threading
 from typing import Self
 
@@ -28,6 +29,34 @@ def store(tmp_path_factory):
     store = ModelStore(root / "models")
     store.publish(make_random_model(root / "staged"), "shapes")
     return store
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory):
+    """A store with `digits`, whose engine is chosen, and `shapes`, whose remembered engine is OpenVINO's."""
+    root = tmp_path_factory.mktemp("built")
+    store = ModelStore(root / "models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose_engine, "FAST_ENOUGH", float("inf"))
+        load_fastest(publish_model(store.root, "digits"))
+        patch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen
+        load_fastest(store.publish(make_random_model(root / "staged"), "shapes"), precision="fp32")
+    return store.root
+
+
+@pytest.fixture
+def copied(built_once, tmp_path):
+    """A copy of that store, to be damaged."""
+    shutil.copytree(built_once, tmp_path / "models")
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def built(copied, monkeypatch):
+    """A version whose remembered engine is OpenVINO's, and its graph."""
+    monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)
+    version = copied.resolve("shapes")
+    return version, version.artifacts / GRAPH_FILE
 
 
 @pytest.fixture(autouse=True)
@@ -92,16 +121,15 @@ def test_predictions_are_the_models_whatever_engine_computes_them(store):
     np.testing.assert_allclose([one.scores for one in found], [one.scores for one in expected], atol=1e-5)
 
 
-def test_artifacts_may_be_deleted_at_any_time_and_go_with_the_version(tmp_path):
-    store = ModelStore(tmp_path / "models")
-    version = publish_model(store.root, "digits")
-    load_fastest(version)
+def test_artifacts_may_be_deleted_at_any_time_and_go_with_the_version(copied):
+    version = copied.resolve("digits")
     assert remembered(version)
 
     for path in version.artifacts.iterdir():
         path.unlink()
     load_fastest(version)
-    store.remove(version)
+    assert remembered(version)
+    copied.remove(version)
 
     assert not version.artifacts.exists()
 
@@ -167,9 +195,8 @@ def test_two_that_load_at_once_build_once(tmp_path, monkeypatch):
     assert len(set(found)) == 1
 
 
-def test_a_damaged_memory_of_the_choice_is_made_anew(tmp_path):
-    version = publish_model(tmp_path / "models", "digits")
-    load_fastest(version)
+def test_a_damaged_memory_of_the_choice_is_made_anew(copied):
+    version = copied.resolve("digits")
     (path,) = version.artifacts.glob("auto-*.json")
     path.write_text("{")
 
@@ -179,9 +206,8 @@ def test_a_damaged_memory_of_the_choice_is_made_anew(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["engine", "choice"])
-def test_the_choice_stays_where_files_cannot_be_opened_now(tmp_path, monkeypatch, failing):
-    version = publish_model(tmp_path / "models", "digits")
-    load_fastest(version)
+def test_the_choice_stays_where_files_cannot_be_opened_now(copied, monkeypatch, failing):
+    version = copied.resolve("digits")
     before = remembered(version)
 
     def fail(*args, **kwargs):
@@ -212,14 +238,9 @@ def test_no_engine_loses_its_place_because_files_cannot_be_opened_now(tmp_path, 
     assert list(version.artifacts.glob("auto-*.json")) == []
 
 
-def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatch):
-    store = ModelStore(tmp_path / "models")
-    store.publish(make_random_model(tmp_path / "staged"), "shapes")
-    version = store.resolve("shapes")
-    monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen: OpenVINO's
-    load_fastest(version, precision="fp32")
+def test_a_damaged_graph_is_built_anew_and_the_choice_stays(built):
+    version, graph = built
     before = remembered(version, "fp32")
-    graph = version.artifacts / GRAPH_FILE
     graph.write_bytes(graph.read_bytes()[:100])
 
     classifier = load_fastest(version, precision="fp32")
@@ -227,17 +248,6 @@ def test_a_damaged_graph_is_built_anew_and_the_choice_stays(tmp_path, monkeypatc
     assert classifier.engine.name == before["engine"] == "openvino fp32"
     assert remembered(version, "fp32") == before
     assert len(graph.read_bytes()) > 100
-
-
-@pytest.fixture
-def built(tmp_path, monkeypatch):
-    """A version whose remembered engine is OpenVINO's, and its graph."""
-    store = ModelStore(tmp_path / "models")
-    store.publish(make_random_model(tmp_path / "staged"), "shapes")
-    version = store.resolve("shapes")
-    monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen
-    load_fastest(version, precision="fp32")
-    return version, version.artifacts / GRAPH_FILE
 
 
 def other_graph(folder):

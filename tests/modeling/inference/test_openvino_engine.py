@@ -50,47 +50,49 @@ def test_many_threads_get_the_answers_to_their_own_images(engine):
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_threads_may_make_the_first_calls_of_a_process_together(tmp_path):
+def test_threads_may_make_the_first_calls_of_a_process_together_and_the_main_thread_keeps_its_stack_for_signals(
+    tmp_path,
+):
+    """Processes without an engine of their own: each is forked from one that has the libraries."""
     classifier = Classifier.load(make_random_model(tmp_path / "model"))
     write_graph(classifier.network, classifier.card, tmp_path / "network.onnx")
     code = """if True:
-        import sys, threading
-        from pathlib import Path
-        import numpy as np
-        from modeling.inference.engines.openvino_engine import OpenVinoEngine
-        engine = OpenVinoEngine(Path(sys.argv[1]), "fp32", num_streams=2)
-        together = threading.Barrier(4)
-        def call():
-            together.wait()
-            engine.logits(np.zeros((4, 8, 8, 1), np.uint8))
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
-    """
-
-    for _ in range(3):  # it takes chance to stand still
-        subprocess.run([sys.executable, "-c", code, str(tmp_path / "network.onnx")], cwd=ROOT, check=True, timeout=40)
-
-
-def test_the_main_thread_keeps_its_stack_for_signals(tmp_path):
-    classifier = Classifier.load(make_random_model(tmp_path / "model"))
-    write_graph(classifier.network, classifier.card, tmp_path / "network.onnx")
-    code = """if True:
-        import ctypes, sys
+        import ctypes, os, sys, threading
         from pathlib import Path
         import numpy as np
         from modeling.inference.engines import signal_stack
         from modeling.inference.engines.openvino_engine import OpenVinoEngine
+        images = np.zeros((4, 8, 8, 1), np.uint8)
+
+        def first_calls_together():
+            engine = OpenVinoEngine(Path(sys.argv[1]), "fp32", num_streams=2)
+            together = threading.Barrier(4)
+            def call():
+                together.wait()
+                engine.logits(images)
+            threads = [threading.Thread(target=call) for _ in range(4)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+
+        for _ in range(3):  # it takes chance to stand still
+            if (child := os.fork()) == 0:
+                code = 1
+                try:
+                    first_calls_together()
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
         engine = OpenVinoEngine(Path(sys.argv[1]), "fp32")
-        engine.logits(np.zeros((4, 8, 8, 1), np.uint8))
+        engine.logits(images)
         stack = signal_stack._Stack()
         signal_stack._sigaltstack(None, ctypes.byref(stack))
         print(stack.start, stack.size)
     """
 
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "network.onnx")], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, str(tmp_path / "network.onnx")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=160)
 
     assert (done.returncode, done.stdout) == (0, "None 0\n"), done.stderr
 

@@ -12,6 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from modeling.inference.bench import bench_engines
 from modeling.metrics.calibration import Calibration
 from modeling.registry.card import ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
@@ -469,8 +470,11 @@ def test_a_size_has_a_readable_unit(size_bytes, text):
     assert size_text(size_bytes) == text
 
 
-def test_bench_marks_the_engine_of_jobs_in_table_and_json(home):
+def test_bench_marks_the_engine_of_jobs_in_table_and_json(home, monkeypatch):
     version = publish_model(home / "models", "fast")
+    monkeypatch.setattr("modeling.inference.bench.BATCH_SIZES", (1, 8))
+    measured = list(bench_engines(version))
+    monkeypatch.setattr("modeling.inference.bench.bench_engines", lambda *asked: {(version, "cpu"): measured}[asked])
 
     said = CliRunner().invoke(main, ["models", "bench", "fast"])
     told = json.loads(CliRunner().invoke(main, ["models", "bench", "fast", "--json"]).stdout)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from modeling.metrics.calibration import Calibration
 from modeling.registry.card import WEIGHTS_FILE
 from modeling.registry.store import ModelStore
 from orchestrator.cli import main
-from orchestrator.contract.jobs.measuring import MeasureAnswer
+from orchestrator.contract.jobs.measuring import MeasureAnswer, MeasureRequest
 from orchestrator.jobs.early_check import draw_sample
 from orchestrator.jobs.forecast import Share, decision_shares, expected_s
 from tests.support.images import grey_png
@@ -25,6 +26,7 @@ from tests.support.published_models import make_photographs, make_pngs, publish_
 from tests.support.server import wait_until
 from tests.support.small_models import make_model
 from tests.support.workers import enable_interrupts
+from workers.classify.measure import measure_sample
 
 
 @pytest.fixture
@@ -37,6 +39,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def _measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures in this process: another one imports torch first. Tests of the process itself do without this."""
+
+    def measure(request: MeasureRequest) -> MeasureAnswer:
+        received = MeasureRequest.parse_json(request.model_dump_json().encode(), what="the request")
+        return MeasureAnswer(**asdict(measure_sample(received)))
+
+    monkeypatch.setattr("orchestrator.jobs.forecast._measure", measure)
 
 
 def plan(*arguments: str) -> Result:
@@ -87,6 +100,7 @@ def _of_engines(path) -> bool:
     return ".engines" in str(path)
 
 
+@pytest.mark.usefixtures("_measured_here")
 def test_a_plan_goes_by_the_shards_that_a_job_would_have(home, monkeypatch):
     monkeypatch.setattr("orchestrator.jobs.prepare.SMALLEST", 4)
     monkeypatch.setattr("orchestrator.jobs.prepare.choose_shard_size", lambda *_: 6)
@@ -121,6 +135,7 @@ def test_a_plan_estimates_a_job_and_stores_only_the_choice_of_an_engine(home):
     assert told["expected_s"]["1"] >= told["expected_s"]["2"] >= told["expected_s"]["4"] == told["expected_s"]["8"]
 
 
+@pytest.mark.usefixtures("_measured_here")
 def test_a_plan_for_people_names_the_bound_the_time_and_what_fails(home):
     result = plan("in")
 
@@ -133,6 +148,7 @@ def test_a_plan_for_people_names_the_bound_the_time_and_what_fails(home):
     assert lines["unreadable"] == "4.8%: 1 not_an_image in the sample"
 
 
+@pytest.mark.usefixtures("_measured_here")
 def test_a_list_on_standard_input_can_be_planned(home):
     result = CliRunner().invoke(main, ["classify", "-", "--model", "digits", "--plan", "--json"], input="gone.png\n")
 
@@ -193,6 +209,7 @@ def test_an_interrupt_ends_a_plan_and_the_process_that_measures(home, tmp_path):
     wait_until(lambda: not measuring.is_running(), what="the process that measures is gone")
 
 
+@pytest.mark.usefixtures("_measured_here")
 def test_a_plan_estimates_how_many_images_need_a_review(home):
     calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.6, 100, 0.1, 0.0, 0.0)
     staged = make_model(home.parent / "staged", slope=0.05, calibration=calibration)
