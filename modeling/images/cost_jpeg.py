@@ -8,14 +8,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from modeling.images.formats import PASSES_PER_PIXEL, PILLOW_MAX_PIXELS
+from modeling.images.formats import MAX_PIXELS, PASSES_PER_PIXEL, PILLOW_MAX_PIXELS
 from modeling.images.pixels import Size
 
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF; not DHT, JPG, DAC
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _WITHOUT_LENGTH = frozenset({0x01, 0xD8, _END})
-_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # not an escaped byte, a fill byte or a restart
+# Not an escaped byte, a fill byte or a restart; `re` looks ten times as fast for what begins with one literal byte.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _EXIF = b"Exif\0\0"
 SCAN_MARKER = b"\xff\xda"
 
@@ -23,8 +24,8 @@ _MOST_CHANNELS = 4
 _SEGMENT_PASSES = 1000  # of a decoder, and of Pillow
 _STRAY_PASSES = 100  # of Pillow for a byte between segments
 _COPIED_BYTES = 16  # in one pass
-_LEAST_SCAN_BYTES, _LEAST_SEGMENT_BYTES = 10, 4
-_FEW = 1 << 30  # passes that are within any limit
+_LEAST_CHANNEL_BYTES, _LEAST_SEGMENT_BYTES = 4, 4  # a scan of four channels takes 16 bytes, and has no more
+_FEW = PASSES_PER_PIXEL * MAX_PIXELS  # passes that are within any limit
 _ENOUGH = PASSES_PER_PIXEL * PILLOW_MAX_PIXELS  # no limit is higher: there is no need to count further
 
 
@@ -42,7 +43,7 @@ def jpeg_passes(data: bytes, size: Size) -> int:
     The file is not read where even one of nothing but scans would take few.
     """
     num_pixels = max(64, size[0] * size[1])
-    most = num_pixels * _MOST_CHANNELS * (1 + len(data) // _LEAST_SCAN_BYTES)
+    most = num_pixels * (_MOST_CHANNELS + len(data) // _LEAST_CHANNEL_BYTES)
     most += _SEGMENT_PASSES * len(data) // _LEAST_SEGMENT_BYTES
     if most < _FEW:
         return most
