@@ -43,6 +43,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def few_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For shards of four, each of which takes a doorbell of its own."""
+    folder = tmp_path_factory.mktemp("few-photographs") / "in"
+    make_photographs(folder, 96)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def undisturbed(own_cluster: Cluster, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The manifest of a job over the photographs that nothing happened to."""
     own_cluster.one_worker()
@@ -79,13 +87,13 @@ def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(
 
 
 def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(
-    cluster: Cluster, photographs: Path, tmp_path: Path
+    cluster: Cluster, few_photographs: Path, tmp_path: Path
 ):
     cluster.one_worker(PIGEONHOLE_SLICE_S="0.05")
 
     for attempt in range(3):
-        job = submit(cluster, photographs, tmp_path / f"{attempt}.csv", shard_size=4)
-        cluster.wait_for(job, 20 + 40 * attempt)
+        job = submit(cluster, few_photographs, tmp_path / f"{attempt}.csv", shard_size=4)
+        cluster.wait_for(job, 12 + 24 * attempt)
         cluster.server.kill()
         cluster.server.start()
 
@@ -93,12 +101,12 @@ def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(
 
 
 def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
-    cluster: Cluster, photographs: Path, tmp_path: Path
+    cluster: Cluster, few_photographs: Path, tmp_path: Path
 ):
     worker = cluster.one_worker(PIGEONHOLE_SLICE_S="0.05")
     make_pngs(tmp_path / "after", 10)
-    job = submit(cluster, photographs, tmp_path / "out.csv", shard_size=4)
-    cluster.wait_for(job, 20)
+    job = submit(cluster, few_photographs, tmp_path / "out.csv", shard_size=4)
+    cluster.wait_for(job, 12)
 
     cluster.server.freeze()
     patient = redis.Redis.from_url(cluster.server.url, socket_timeout=SOCKET_TIMEOUT_S + 5, retry=None)

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
+from click.testing import CliRunner
 
+from orchestrator.cli import main
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, all_jobs
 from orchestrator.contract.ledger.ledger import JobRecord, Ledger
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.contract.server import connect
-from orchestrator.contract.settings import Settings
+from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.submit import JobClient
 from tests.support.server import Server, wait_until
 
@@ -174,8 +177,13 @@ class Cluster:
             ledger.client.delete(*ALL_QUEUES)
 
     def submit(self, *arguments: str) -> str:
-        """Submit with --detach; returns the job."""
-        return self.run_ok(*arguments, "--detach").strip()
+        """Submit with --detach, in this process, since a new one imports for a second; returns the job."""
+        with patch.dict(os.environ, self._environment()):
+            get_settings.cache_clear()
+            done = CliRunner().invoke(main, [*arguments, "--detach"])
+        get_settings.cache_clear()
+        assert done.exit_code == 0, f"{arguments}: exit {done.exit_code}\n{done.output}\n{self.logs()}"
+        return done.stdout.strip()
 
     def record(self, job: str) -> JobRecord:
         """The job's record in the ledger."""
