@@ -22,8 +22,10 @@ def test_a_network_has_the_shares_of_what_it_does_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "MODEL_ALONE_S", 0.01)
     monkeypatch.setattr(gpu, "TorchEngine", lambda *facts: TorchEngine(*facts[:3]))  # bf16 takes a processor long
     monkeypatch.setattr(gpu, "measure_jobs", lambda subject, outputs: (2.0, 8.0))
-    monkeypatch.setattr("benchmarks.throughput_ours.load_classifier", lambda version, _: Classifier.load(version.path))
-    subject = Subject(tmp_path / "images", publish_network(settings.models, "mobilenet_v2"), settings)
+    monkeypatch.setattr(
+        "benchmarks.throughput_ours.load_classifier", lambda version, _: Classifier.load(version.path).for_batch_size(4)
+    )
+    subject = Subject(tmp_path / "images", publish_network(settings.models, "squeezenet1_1"), settings)
 
     found = gpu.measure_network(subject, tmp_path, repeats=2)
 
@@ -37,6 +39,7 @@ def test_a_network_has_the_shares_of_what_it_does_alone(tmp_path, monkeypatch):
 def test_both_decoders_have_a_rate_and_one_that_fails_costs_its_figure_only(tmp_path, monkeypatch, capsys):
     make_photographs(tmp_path / "images", 8)
     files = sorted((tmp_path / "images").rglob("*.jpg"))
+    monkeypatch.setattr(gpu, "DAMAGE_TRIALS", 3)
 
     found = gpu.measure_decoding(files, CPU, repeats=1)
     monkeypatch.setattr("modeling.inference.nvjpeg.decode_jpeg", raising)

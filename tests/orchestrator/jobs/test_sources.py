@@ -610,7 +610,7 @@ LONG_LISTS = {
 
 @pytest.mark.parametrize("name", LONG_LISTS)
 def test_a_long_list_is_read_in_flat_memory(tmp_path, name):
-    num_paths = 300_000 if name in ("list.txt", "list.csv") else 100_000
+    num_paths = 100_000
     begin, row, end = LONG_LISTS[name]
     path = tmp_path / name
     path.write_bytes(begin + b"".join(row % index for index in range(num_paths)) + end)
@@ -625,6 +625,4 @@ def test_a_long_list_is_read_in_flat_memory(tmp_path, name):
     finally:
         tracemalloc.stop()
 
-    assert peak < (
-        16 << 20 if num_paths > 200_000 else 6 << 20
-    )  # a chunk and its paths; all would be 20 MiB more, or 7
+    assert peak < 6 << 20  # a chunk and its paths; all would be 7 MiB more
