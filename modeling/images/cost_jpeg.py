@@ -99,8 +99,8 @@ def _is_whole(channels: bytes, frame: _Frame | None) -> bool:
 
 
 def _channels_at(data: bytes, at: int) -> bytes:
-    """The channels of the scan header at an offset."""
-    count = data[at + 2] if at + 2 < len(data) else 0
+    """The channels of the scan header at an offset; decoders refuse a scan that has more than four."""
+    count = min(_MOST_CHANNELS, data[at + 2]) if at + 2 < len(data) else 0
     return data[at + 3 : at + 3 + 2 * count : 2]
 
 

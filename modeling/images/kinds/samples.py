@@ -21,7 +21,7 @@ _UNDERSHOOT = 0.1  # times white, below 0
 _OUTLIERS = 1000  # one value in so many may be beyond that
 _FEWER_BITS = 14  # values that never exceed them may have fewer bits than their type
 _DARK = 4  # wider values that do not reach a quarter of white have no known range
-_STRIP_VALUES = 1 << 16  # converted at a time: what is computed with them stays in the cache of a core
+_STRIP_VALUES = 1 << 20  # converted at a time, which bounds the memory
 
 
 @dataclass(frozen=True, slots=True)
