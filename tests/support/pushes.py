@@ -73,11 +73,14 @@ def make_line(cluster: Cluster, name: str, **changes: object) -> Line:
 
 
 def workers_of(store: LineStore) -> dict[str, str]:
-    """The state of a line in each worker that has reported it."""
+    """The state of a line in each worker that reports it now: a dead one's report stays for an hour."""
     import json
 
-    found: dict[bytes, bytes] = store.client.hgetall(store.key("workers"))  # type: ignore[assignment]
-    return {worker.decode(): json.loads(facts)["state"] for worker, facts in found.items()}
+    facts: dict[bytes, bytes] = store.client.hgetall(store.key("workers"))  # type: ignore[assignment]
+    capacity: dict[bytes, bytes] = store.client.hgetall(store.key("capacity"))  # type: ignore[assignment]
+    seconds, _ = store.client.time()
+    alive = [worker for worker, text in capacity.items() if int(text.split()[0]) > seconds * 1000]
+    return {worker.decode(): json.loads(facts[worker])["state"] for worker in alive if worker in facts}
 
 
 def open_line(cluster: Cluster, name: str, *, workers: int = 1, **changes: object) -> Pusher:
