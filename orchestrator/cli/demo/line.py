@@ -17,7 +17,7 @@ from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.contract.lines.registry import LineRegistry
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.lines.stats import LineStats, read_stats
+from orchestrator.contract.lines.stats import read_stats
 from orchestrator.contract.lines.status import read_status
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
@@ -63,7 +63,8 @@ class Script:
 class Story:
     """What happened. killed: the worker's process. moved: what the alias stood for, before and after.
 
-    events: seconds from the belt's start, and what happened then.
+    recovered: cards of the killed worker that the other one answered. events: seconds from the belt's start, and what
+    happened then.
     """
 
     cards: Sequence[Card]
@@ -72,7 +73,7 @@ class Story:
     elapsed_s: float
     cpu_s: float
     accounts: Accounts
-    stats: LineStats
+    recovered: int
     killed: str
     moved: tuple[str, str]
     events: tuple[tuple[float, str], ...]
@@ -217,9 +218,17 @@ class _BeltRun:
         stats = read_stats(LineStore(connect_raw(url), LINE))
         accounts = account(self._items(), decisions, records, stats.answers)
         return Story(
-            self._cards, self._plan, list(belt.samples), belt.elapsed_s, cpu_s, accounts, stats, events.killed,
-            events.moved, tuple(events.happened),
-        )  # fmt: skip
+            cards=self._cards,
+            plan=self._plan,
+            samples=list(belt.samples),
+            elapsed_s=belt.elapsed_s,
+            cpu_s=cpu_s,
+            accounts=accounts,
+            recovered=stats.recovered,
+            killed=events.killed,
+            moved=events.moved,
+            events=tuple(events.happened),
+        )
 
     def _items(self) -> list[str]:
         return [f"{self._plan.prefix}-{number}" for number in range(1, len(self._cards) + 1)]

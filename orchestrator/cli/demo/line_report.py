@@ -21,11 +21,15 @@ def run_line_demo(output: Path, seed: int, script: Script | None = None, *, as_j
     started = time.monotonic()
     script = script or Script()
     story = tell_line_story(output, seed, script)
-    figures = make_figures(story.samples, [], story.plan, elapsed_s=story.elapsed_s, cpu_s=story.cpu_s)
-    picture = output / "timeline.png"
     title = f"postcards: {script.load.per_second:g} a second; one of two workers killed, a model replaced"
+    report_story(story, output / "timeline.png", title, time.monotonic() - started, as_json=as_json)
+
+
+def report_story(story: Story, picture: Path, title: str, elapsed_s: float, *, as_json: bool) -> None:
+    """Draw the picture and print what happened; exits with 1 where a card is not accounted for."""
+    figures = make_figures(story.samples, [], story.plan, elapsed_s=story.elapsed_s, cpu_s=story.cpu_s)
     draw_timeline(picture, title, story.samples, story.plan, figures, story.events)
-    facts = _facts(story, figures, picture, time.monotonic() - started)
+    facts = _facts(story, figures, picture, elapsed_s)
     print_json(facts) if as_json else _print_story(story, figures, facts)
     if not story.accounts.balanced:
         print_message("the accounts are not balanced: " + "; ".join(story.accounts.wrong[:_SHOWN_WRONG]), color="red")
@@ -49,7 +53,7 @@ def _facts(story: Story, figures: Figures, picture: Path, elapsed_s: float) -> d
         "num_accepted": num_accepted,
         "num_accepted_wrong": num_wrong,
         "killed": story.killed,
-        "recovered": story.stats.recovered,
+        "recovered": story.recovered,
         "moved": story.moved,
         "by_model": _by_model(story),
         "figures": asdict(figures),
@@ -84,8 +88,8 @@ def _print_story(story: Story, figures: Figures, facts: dict[str, Any]) -> None:
     rows = [
         ("accepted", f"{facts['num_accepted']} cards, {facts['num_accepted_wrong']} of them to a wrong district"),
         ("missed", f"{figures.num_missed} cards passed the gate without a prediction"),
-        ("killed", f"{story.killed} in the middle; {story.stats.recovered} of its cards went to the other one"),
-        ("replaced", "answers by " + ", ".join(f"{model}: {num}" for model, num in facts["by_model"].items())),
+        ("killed", f"{story.killed} in the middle; {story.recovered} of its cards went to the other one"),
+        ("replaced", _replaced(story)),
         ("picture", str(facts["picture"])),
         ("took", duration(facts["seconds"])),
     ]
@@ -95,6 +99,12 @@ def _print_story(story: Story, figures: Figures, facts: dict[str, Any]) -> None:
     for name, text in rows:
         print_line(f"  {name:10}{text}")
     _print_next()
+
+
+def _replaced(story: Story) -> str:
+    models = _by_model(story)
+    text = "answers by " + ", ".join(f"{model}: {num}" for model, num in models.items())
+    return text if story.moved[1] in models else f"{text}; {story.moved[1]} was not loaded before the belt ended"
 
 
 def _print_next() -> None:
