@@ -226,7 +226,7 @@ class Scheduler:
         most = _AHEAD * model.streams * model.sizes[-1] + self._decode_threads
         queue = self._queues.get(line)
         free = most - (queue.num_held if queue else 0)
-        return free if free >= max(1, most // 4) else 0
+        return free if free >= max(1, most // 3) else 0
 
     def _num_held(self) -> int:
         return sum(queue.num_held for queue in self._queues.values())

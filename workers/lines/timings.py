@@ -14,6 +14,7 @@ RECENT_S = 10.0
 _LATEST = 256
 _TYPICAL = 31  # of the latest times, of which the median is expected: a hiccup changes nothing
 _HIGH = 0.98
+_STANDS_S = 0.05  # what was computed: it is asked for several times an image
 
 
 class Timing:
@@ -24,27 +25,34 @@ class Timing:
         self._first_ms = first_ms
         self._clock = clock
         self._latest: deque[tuple[float, float]] = deque(maxlen=_LATEST)  # when, ms
+        self._computed = (-1.0, first_ms, first_ms)  # when, expected, high
 
     def add(self, ms: float) -> None:
         """A step took so long."""
         if not self._first_ms:
             self._first_ms = ms
+            self._computed = (-1.0, ms, ms)
         self._latest.append((self._clock(), ms))
 
     @property
     def expected_ms(self) -> float:
-        recent = self._recent()[-_TYPICAL:]
-        return statistics.median(recent) if recent else self._first_ms
+        return self._now()[1]
 
     @property
     def high_ms(self) -> float:
         """What few steps exceed."""
-        recent = sorted(self._recent())
-        return recent[min(len(recent) - 1, int(_HIGH * len(recent)))] if recent else self._first_ms
+        return self._now()[2]
 
-    def _recent(self) -> list[float]:
-        since = self._clock() - RECENT_S
-        return [ms for at, ms in self._latest.copy() if at >= since]
+    def _now(self) -> tuple[float, float, float]:
+        now = self._clock()
+        if now - self._computed[0] >= _STANDS_S:
+            recent = [ms for at, ms in self._latest.copy() if at >= now - RECENT_S]
+            if recent:
+                expected, high = statistics.median(recent[-_TYPICAL:]), sorted(recent)[int(_HIGH * (len(recent) - 1))]
+            else:
+                expected = high = self._first_ms
+            self._computed = (now, expected, high)
+        return self._computed
 
 
 class BatchTimings:

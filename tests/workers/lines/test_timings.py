@@ -1,0 +1,54 @@
+"""What measured times make one expect."""
+
+from workers.lines.timings import RECENT_S, BatchTimings, Timing
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_hiccup_changes_what_is_high_and_not_what_is_expected():
+    clock = Clock()
+    timing = Timing(5.0, clock)
+    for _ in range(20):
+        timing.add(4.0)
+    timing.add(900.0)
+    timing.add(900.0)
+
+    assert (timing.expected_ms, timing.high_ms) == (4.0, 900.0)
+
+
+def test_after_a_bad_time_without_new_measurements_the_first_estimate_counts_again():
+    clock = Clock()
+    timing = Timing(5.0, clock)
+    for _ in range(20):
+        timing.add(900.0)
+    assert timing.expected_ms == 900.0
+
+    clock.now += RECENT_S + 1
+
+    assert (timing.expected_ms, timing.high_ms) == (5.0, 5.0)
+
+
+def test_without_an_estimate_the_first_measurement_is_one():
+    clock = Clock()
+    timing = Timing(clock=clock)
+    assert timing.expected_ms == 0.0
+    timing.add(7.0)
+    clock.now += RECENT_S + 1
+
+    assert timing.expected_ms == 7.0
+
+
+def test_a_size_that_was_not_measured_is_expected_to_take_as_long_as_the_nearest():
+    timings = BatchTimings()
+    assert timings.expected_ms(4) == 0.0
+    timings.add(1, 4.0)
+    timings.add(8, 30.0)
+
+    assert [timings.expected_ms(size) for size in (1, 2, 6, 16)] == [4.0, 4.0, 30.0, 30.0]
+    assert timings.all_expected_ms() == {1: 4.0, 8: 30.0}
