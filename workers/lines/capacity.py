@@ -18,9 +18,9 @@ def capacity_of(
 ) -> tuple[str, dict[str, Any]]:
     """What `LineStore.report_capacity` takes: the numbers for admission, and the facts for people."""
     share = _share(line, lines, scheduler)
-    bound_ms = max(gate.bound_ms, _longest_batch_ms(lines))
-    first = _numbers(line, line.model, share, bound_ms)
-    second = _numbers(line, line.degraded, share, bound_ms)
+    bound_ms = max(gate.bound_ms, _longest_batch_ms(lines, scheduler))
+    first = _numbers(line, line.model, scheduler, share, bound_ms)
+    second = _numbers(line, line.degraded, scheduler, share, bound_ms)
     text = " ".join(f"{number:.3f}" for number in (*first, *second))
     model = line.model
     facts: dict[str, Any] = {
@@ -44,22 +44,25 @@ def capacity_of(
     return text, facts
 
 
-def _longest_batch_ms(lines: Sequence[OpenLine]) -> float:
+def _longest_batch_ms(lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
     """Of pushes on this worker."""
-    models = [model for line in lines for model in (line.model, line.degraded) if model is not None]
-    return max((model.timings.high_ms(model.sizes[-1]) for model in models), default=0.0)
+    used = [(line, model) for line in lines for model in (line.model, line.degraded) if model is not None]
+    return max((model.timings.high_ms(scheduler.largest_batch(line, model)) for line, model in used), default=0.0)
 
 
-def _numbers(line: OpenLine, model: LineModel | None, share: float, bound_ms: float) -> tuple[float, float]:
+def _numbers(
+    line: OpenLine, model: LineModel | None, scheduler: Scheduler, share: float, bound_ms: float
+) -> tuple[float, float]:
     """Milliseconds per image, and from the server to the answer where nothing else waits."""
     if model is None:
         return _NOTHING
     cores = num_cores()
     decode_ms = line.decode.expected_ms
-    alone_ms = model.ms_per_image() + decode_ms / cores  # on cores that decode, too
+    size = scheduler.largest_batch(line, model)
+    alone_ms = model.ms_per_image(size) + decode_ms / cores  # on cores that decode, too
     per_image = max(alone_ms, model.saturated_ms) * _SPARE / share
     overhead_ms = 2 * max(line.answer.high_ms, ANSWER_MS)  # taking, and answering
-    lead = line.decode.high_ms + bound_ms + model.timings.high_ms(model.sizes[-1]) + overhead_ms
+    lead = line.decode.high_ms + bound_ms + model.timings.high_ms(size) + overhead_ms
     return per_image, lead
 
 

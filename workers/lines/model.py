@@ -75,7 +75,6 @@ class LineModel:
         """The largest batch size for so many waiting images."""
         return max((size for size in self.sizes if size <= num_images), default=self.sizes[0])
 
-    def ms_per_image(self) -> float:
-        """With all streams at work in the largest batches."""
-        size = self.sizes[-1]
+    def ms_per_image(self, size: int) -> float:
+        """With all streams at work in batches of a size."""
         return self.timings.expected_ms(size) / (size * self.streams)

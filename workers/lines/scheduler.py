@@ -19,6 +19,8 @@ from workers.lines.requests import OpenLine, Request
 
 UNFAIR_S = 0.2  # of the device's time that a line may be ahead of another one that waits
 ANSWER_MS = 3.0  # from a prediction to its answer on the server, before that was measured
+_SHORT = 1 / 8  # of the shortest deadline: no batch takes longer, since an urgent request may have to wait for it
+_FOLLOW = 0.02  # of the way to a longer deadline, with each request
 _AHEAD = 2  # batches a stream that are held: one that is predicted and one that is ready
 
 
@@ -69,6 +71,7 @@ class Scheduler:
         self._streams_busy = 0
         self._alone = False  # whether a request is tried alone, or is about to be
         self._closed = False
+        self._shortest_ms = float("inf")  # of the deadlines lately
         self._rates = Rates(clock)
 
     # Readers
@@ -92,6 +95,7 @@ class Scheduler:
                 if not queue.num_held:
                     self._begin_share(request.line)
                 queue.num_held += 1
+                self._note_deadline(request)
                 heapq.heappush(queue.undecoded, (request.deadline_s, next(self._numbers), request))
                 self._to_decode.notify()
 
@@ -197,6 +201,11 @@ class Scheduler:
                 self._end(request)
             self._room.notify_all()
 
+    def largest_batch(self, line: OpenLine, model: LineModel) -> int:
+        """The largest size of batches, such that an urgent request does not wait for long."""
+        longest_ms = _SHORT * min(self._shortest_ms, line.line.settings.deadline_ms)
+        return max((size for size in model.sizes if model.timings.expected_ms(size) <= longest_ms), default=1)
+
     def utilisation(self, line: OpenLine) -> float:
         """The share of the device that a line has used lately."""
         with self._lock:
@@ -222,8 +231,7 @@ class Scheduler:
     def _room_of(self, line: OpenLine) -> int:
         if line.model is None or self._alone or self._closed:
             return 0
-        model = line.model
-        most = _AHEAD * model.streams * model.sizes[-1] + self._decode_threads
+        most = _AHEAD * line.model.streams * self.largest_batch(line, line.model) + self._decode_threads
         queue = self._queues.get(line)
         free = most - (queue.num_held if queue else 0)
         return free if free >= max(1, most // 3) else 0
@@ -239,6 +247,13 @@ class Scheduler:
         busy = [other.used_s for other, queue in self._queues.items() if queue.num_held]
         if busy:
             line.used_s = max(line.used_s, min(busy))
+
+    def _note_deadline(self, request: Request) -> None:
+        given_ms = request.waited_ms + (request.deadline_s - request.taken_s) * 1e3
+        if given_ms < self._shortest_ms:
+            self._shortest_ms = given_ms
+        else:
+            self._shortest_ms += _FOLLOW * (given_ms - self._shortest_ms)
 
     def _choose(self, stage: str) -> OpenLine | None:
         """The line whose turn it is."""
@@ -271,7 +286,7 @@ class Scheduler:
             if first is None:
                 continue
             model = _model_now(first)
-            most = self._share_of_stream(model, 1 + len(heap))
+            most = min(self._share_of_stream(model, 1 + len(heap)), self.largest_batch(line, model))
             while most > 1 and not _in_time(first, model, most, self._clock()):
                 most = model.largest_up_to(most - 1)
             requests = [first]

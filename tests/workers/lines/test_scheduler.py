@@ -38,7 +38,7 @@ class Desk:
         self._numbers = itertools.count()
 
     def line(self, name: str, **predictor: object) -> OpenLine:
-        settings = LineSettings(name, "m@champion", "F", "R", deadline_ms=500)
+        settings = LineSettings(name, "m@champion", "F", "R", deadline_ms=500)  # batches of 62.5 ms at most
         opened = OpenLine(Line(settings), None, "redis://s", LineModel("m@1", FakePredictor(**predictor)))
         opened.answer.add(1.0)
         return opened
@@ -171,6 +171,20 @@ def test_nothing_is_predicted_that_would_be_late_and_a_batch_is_no_larger_than_i
     assert [desk.predict(), desk.predict()] == [["tight", "a"], ["b", "c"]]
     assert desk.late == [("hopeless", "device")]
     assert desk.scheduler.num_held == 0
+
+
+def test_no_batch_takes_so_long_that_an_urgent_image_of_a_later_moment_would_wait(desk):
+    post = desk.line("post")
+    desk.push(post, "a", "b", "c", "d", due=9.0)
+    assert desk.scheduler.largest_batch(post, post.model) == 4  # 40 ms of 500
+    desk.push(post, "urgent", due=0.2)
+    assert desk.scheduler.largest_batch(post, post.model) == 2  # 20 ms of 200
+    desk.decode()
+
+    assert [desk.predict(), desk.predict(), desk.predict()] == [["urgent", "a"], ["b", "c"], ["d"]]
+    for number in range(200):
+        desk.push(post, str(number), due=9.0)
+    assert desk.scheduler.largest_batch(post, post.model) == 4
 
 
 def test_what_another_worker_has_now_is_neither_decoded_nor_predicted(desk):
