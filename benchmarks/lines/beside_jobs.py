@@ -76,8 +76,8 @@ def beside_job(bench: Bench) -> list[Row]:
         due_ms = bench.arrivals(rate, repeat)
         undisturbed = bench.place.opened(due_ms, 60_000)
         with jobs.running(folder):
-            bounds.append(bench.system.bound_ms)
             outcome = bench.place.opened(due_ms, 60_000)
+            bounds.append(bench.system.bound_ms)  # as it was learned from the batches of this job
         for each in (undisturbed, outcome):
             bench.require(each)
         quiet.append(undisturbed.percentile(99))
