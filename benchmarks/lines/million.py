@@ -12,12 +12,11 @@ from pathlib import Path
 from benchmarks.lines.bench import WINDOW, Bench, Options, Row
 from benchmarks.lines.system import DIGITS, System
 
-SLICE = 50_000
+NUM_SLICES = 20
 DEADLINE_MS = 60_000
 WARM_SLICES = 2  # after so many, memory has what it needs
 MORE_MB = 64.0  # more than this between the middle and the end is growth: what a heap may still take
 SLICES_FILE = "slices.json"
-KEEP_S = 120  # answers on the server: within one slice their number stays the same
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def run(folder: Path, count: int, options: Options) -> list[Row]:
         bench = Bench(system, options)
         bench.place.closed(WINDOW, 200)
         while (done := sum(each.pushes for each in slices)) < count:
-            slices.append(_slice(bench, min(SLICE, count - done)))
+            slices.append(_slice(bench, min(-(-count // NUM_SLICES), count - done)))
             path.write_text(json.dumps([asdict(each) for each in slices]))
             print(f"    {done + slices[-1].pushes:>10,} {slices[-1]}", flush=True)
     finally:
