@@ -5,9 +5,12 @@ finished.
 """
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import psutil
 
 from benchmarks.lines.bench import WINDOW, Bench, Options, Row
 from benchmarks.lines.system import DIGITS, System
@@ -21,7 +24,7 @@ SLICES_FILE = "slices.json"
 
 @dataclass(frozen=True)
 class Slice:
-    """Figures at the end of a slice; memory is resident, in MB."""
+    """Figures at the end of a slice. Memory in MB: resident, and of it what is no file's (`own`)."""
 
     pushes: int
     seconds: float
@@ -30,11 +33,14 @@ class Slice:
     server_mb: float
     server_used_mb: float
     worker_parent_mb: float
+    worker_parent_own_mb: float
     worker_children_mb: float
+    worker_children_own_mb: float
     answers_on_server: int
     home_mb: float
     server_us: float
     client_us: float
+    workers_us: float
 
 
 def run(folder: Path, count: int, options: Options) -> list[Row]:
@@ -73,11 +79,14 @@ def _slice(bench: Bench, num_pushes: int) -> Slice:
         server_mb=_mb(system.server.memory_info().rss),
         server_used_mb=_mb(int(used["used_memory"])),
         worker_parent_mb=_mb(parent.memory_info().rss),
+        worker_parent_own_mb=_own_mb([parent]),
+        worker_children_own_mb=_own_mb(children),
         worker_children_mb=_mb(sum(child.memory_info().rss for child in children)),
         answers_on_server=int(system.status().num_answers),
         home_mb=_mb(sum(path.stat().st_size for path in (system.settings.home / "lines").rglob("*") if path.is_file())),
         server_us=round(cost.server_s / num_pushes * 1e6),
         client_us=round(outcome.cpu_s / num_pushes * 1e6),
+        workers_us=round(cost.workers_s / num_pushes * 1e6),
     )
 
 
@@ -87,7 +96,7 @@ def _row(slices: list[Slice]) -> Row:
     middle = slices[len(slices) // 2]
     grown = {
         name: round(getattr(last, name) - getattr(middle, name), 1)
-        for name in ("server_mb", "worker_parent_mb", "worker_children_mb")
+        for name in ("server_mb", "worker_parent_own_mb", "worker_children_own_mb")
     }
     predicted = sum(each.predicted for each in slices)
     met = all(more <= MORE_MB for more in grown.values()) if len(slices) > 2 * WARM_SLICES else None
@@ -97,6 +106,14 @@ def _row(slices: list[Slice]) -> Row:
     )
     figures = {"slices": [asdict(each) for each in slices], "grown_mb": grown}
     return Row(f"{total:,} pushes of 28x28 images in slices", "no growth beyond the stated bounds", value, met, figures)
+
+
+def _own_mb(processes: list[psutil.Process]) -> float:
+    """Memory that maps no file: files of answers are mapped, and the kernel takes their pages back at will."""
+    text = "".join(Path(f"/proc/{process.pid}/smaps_rollup").read_text() for process in processes)
+    return round(
+        sum(int(kilobytes) for kilobytes in re.findall(r"^Anonymous: +(\d+) kB", text, re.MULTILINE)) / 1000, 1
+    )
 
 
 def _mb(size: int) -> float:
