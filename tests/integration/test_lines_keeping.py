@@ -270,6 +270,20 @@ def test_images_of_requests_that_no_worker_answered_are_kept_by_the_next_one(reg
     ]
 
 
+def test_images_that_wait_for_a_worker_are_bounded_and_the_oldest_go_first(store):
+    most = 64 << 20
+    store.client.hset(store.key("line"), mapping={"unkept_bytes": most, "max_image_bytes": 2 * most})
+    store.client.rpush(store.key("unkept"), "1/oldest", b"x" * 10, "1/next", b"y" * 10)
+    for item, size in (("a", 8), ("large", most + 1)):
+        store.admit([Push(request_key(item, 1), "aa", 60_000, size, "image", bytes(size))], "c1")
+        store.client.hset(store.key(f"r:1/{item}"), "deadline", 1)
+        store.settle([Decided(f"1/{item}", LATE, "aa")])
+
+    assert store.client.lrange(store.key("unkept"), 0, -1)[::2] == [b"1/next", b"1/a"]
+    assert store.client.hget(store.key("line"), "unkept_bytes") == str(most - 2).encode()
+    assert read_stats(store).images_not_kept == 2
+
+
 def test_the_image_of_a_prediction_that_came_too_late_is_kept(store):
     store.admit([push("a")], "c1")
     store.take("w1", 1, 60_000, 1 << 20)

@@ -125,7 +125,8 @@ end
 -- Keep the image of a request that is answered without a worker until one stores it; the oldest go first.
 local function keep_image(id)
   local image = redis.call('HGET', key('r:' .. id), 'image')
-  if not image or facts('keeps')[1] ~= '1' or #image > UNKEPT_BYTES then return end
+  if not image or facts('keeps')[1] ~= '1' then return end
+  if #image > UNKEPT_BYTES then return count('images_not_kept') end
   redis.call('RPUSH', key('unkept'), id, image)
   local bytes = redis.call('HINCRBY', LINE, 'unkept_bytes', #image)
   while bytes > UNKEPT_BYTES do
