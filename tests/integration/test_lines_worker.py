@@ -6,7 +6,8 @@ import signal
 import psutil
 import pytest
 
-from tests.support.pushes import digit_png, open_line, wait_until_open
+from tests.support.pushes import digit_png, open_line, wait_until_open, workers_of
+from tests.support.server import wait_until
 from tests.support.workers import Cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -54,3 +55,12 @@ def test_what_a_killed_process_held_is_answered_and_what_a_frozen_one_holds_is_l
         os.kill(frozen, signal.SIGCONT)
     assert (late.bin, late.reason) in [("F", "late"), ("F", "no_worker")]
     assert pusher.ask("thawed", digit_png(1)).reason is None
+
+
+def test_a_process_whose_parent_was_killed_leaves_its_lines(running_cluster: Cluster):
+    pusher = open_line(running_cluster, "orphaned")
+    [worker] = running_cluster.workers
+
+    worker.kill()
+
+    wait_until(lambda: workers_of(pusher.store) == {}, what=f"it serves no line any more\n{worker.log.read_text()}")

@@ -4,6 +4,7 @@ taken (link) -> decoded (decode) -> predicted (predict) -> answered (link); the 
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -32,12 +33,16 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 READ_ALL_S = 2.0  # also if the version is the same: a server that was emptied and filled may have the same one
 DRAIN_S = 5.0
+STALLED_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 _LOAD_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """What a consumer needs to know of its worker. url: of the main server. worker: another name for each process."""
+    """What a consumer needs to know of its worker.
+
+    url: of the main server. worker: another name for each process. stall_s: a batch that takes longer ends the process.
+    """
 
     url: str
     worker: str
@@ -45,6 +50,7 @@ class ConsumerSettings:
     lines: LineChoice
     max_pixels: int
     decode_threads: int = 0
+    stall_s: float = 300.0
 
 
 class LineConsumer:
@@ -126,6 +132,9 @@ class LineConsumer:
         """Apart from what waits for a server or a disk."""
         while not self._stopped.wait(POLL_S):
             self._decoders.look()
+            if self._scheduler.longest_prediction_s() > self._settings.stall_s:
+                logger.critical("no batch was finished for %.0f s; this process ends", self._settings.stall_s)
+                os._exit(STALLED_EXIT_CODE)
             if self._draining():
                 logger.info("lines: no more requests are taken")
                 self.stop()

@@ -68,7 +68,7 @@ class Scheduler:
         self._to_decode = threading.Condition(self._lock)
         self._to_predict = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
-        self._streams_busy = 0
+        self._predicting: dict[Batch, float] = {}  # since when
         self._alone = False  # whether a request is tried alone, or is about to be
         self._closed = False
         self._shortest_ms = float("inf")  # of the deadlines lately
@@ -186,7 +186,7 @@ class Scheduler:
         with self._lock:
             batch = self._form_batch(late)
             if batch is not None:
-                self._streams_busy += 1
+                self._predicting[batch] = self._clock()
                 self._room.notify_all()
         self._report(late)
         return batch
@@ -194,7 +194,7 @@ class Scheduler:
     def finished(self, batch: Batch, device_s: float) -> None:
         """A batch was predicted."""
         with self._lock:
-            self._streams_busy -= 1
+            self._predicting.pop(batch, None)
             batch.line.used_s += device_s
             self._rates.predicted(batch.line, batch.model, len(batch.requests), device_s)
             for request in batch.requests:
@@ -210,6 +210,11 @@ class Scheduler:
         """The share of the device that a line has used lately."""
         with self._lock:
             return self._rates.utilisation(line)
+
+    def longest_prediction_s(self) -> float:
+        """How long the oldest batch that is being predicted has taken until now."""
+        with self._lock:
+            return self._clock() - min(self._predicting.values(), default=self._clock())
 
     def close(self) -> None:
         """Wake all threads; nobody waits any more."""
@@ -299,11 +304,11 @@ class Scheduler:
 
     def _share_of_stream(self, model: LineModel, num_waiting: int) -> int:
         """Images of the next batch: those that wait are spread over the streams that are free."""
-        free = max(1, model.streams - self._streams_busy)
+        free = max(1, model.streams - len(self._predicting))
         return model.largest_up_to(-(-num_waiting // free))
 
     def _is_only(self, num_images: int) -> bool:
-        return num_images == 1 and self._streams_busy == 0 and self._num_held() == 1
+        return num_images == 1 and not self._predicting and self._num_held() == 1
 
     def _pop_in_time(self, heap: list[tuple[float, int, Request]], late: list[tuple[Request, Cause]]) -> Request | None:
         """The most urgent request that a batch of its own would have ready in time."""

@@ -29,6 +29,7 @@ def start_lines(context: WorkerContext, lines: str) -> None:
         lines=choice,
         max_pixels=context.settings.max_pixels,
         decode_threads=context.settings.decode_threads,
+        stall_s=context.settings.stall_s,
     )
     models = LineModels(ModelStore(context.settings.models), loader(context.models))
     files = LineFiles(context.settings.home / "lines")

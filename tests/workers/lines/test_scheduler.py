@@ -274,3 +274,16 @@ def test_a_request_is_not_tried_alone_beside_others(desk):
     assert not desk.scheduler.hold_alone(risky(post), timeout_s=0.0)
     assert desk.decode() == ["other"]
     assert desk.scheduler.room(post) > 0
+
+
+def test_a_batch_that_hangs_is_noticed(desk):
+    post = desk.line("post")
+    desk.push(post, "a")
+    desk.decode()
+    assert desk.scheduler.longest_prediction_s() == 0.0
+    batch = desk.scheduler.next_batch()
+    desk.now += 7.0
+
+    assert desk.scheduler.longest_prediction_s() == 7.0
+    desk.scheduler.finished(batch, 7.0)
+    assert desk.scheduler.longest_prediction_s() == 0.0
