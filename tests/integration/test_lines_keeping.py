@@ -10,7 +10,7 @@ import redis
 from orchestrator.contract.lines.answers import Verdict, decode_record, encode_facts, request_key
 from orchestrator.contract.lines.archive import AnswerArchive, segment_names
 from orchestrator.contract.lines.lookup import find_answer
-from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record, stay_keeper
+from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record, restore_answer, stay_keeper
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder
 from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.lines.stats import WorkerCounts, read_stats
@@ -217,7 +217,7 @@ def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archiv
         store.admit([push("a")], "same")[0].verdict,
         store.admit([push("a", digest="cc")], "other")[0].verdict,
     ]
-    store.restore("1/a", archive.find("1/a"))
+    restore_answer(store, "1/a", archive.find("1/a"))
 
     assert verdicts == ["admitted", "conflict"]
     assert (read_stats(store).waiting, read_stats(store).restored, read_stats(store).answers) == (0, 1, 1)
@@ -232,7 +232,7 @@ def test_other_bytes_under_an_archived_items_name_are_told_as_a_conflict(store, 
     AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, grace_s=0)).move(NOW_MS)
 
     store.admit([push("a", digest="cc")], "c2")
-    store.restore("1/a", archive.find("1/a"))
+    restore_answer(store, "1/a", archive.find("1/a"))
 
     (_, record), *_ = store.replies("c2", "0", 1)[1]
     assert (decode_record(record).bin, decode_record(record).reason) == ("7", "conflict")
@@ -261,13 +261,11 @@ def test_images_of_requests_that_no_worker_answered_are_kept_by_the_next_one(reg
 
     assert maintenance.run(registry.get("post").settings)
 
-    kept = sorted(read_kept(folder), key=lambda each: each.item)
+    kept = read_kept(folder)
     assert (waiting, store.client.llen(store.key("unkept"))) == (4, 0)
     assert store.client.hget(store.key("line"), "unkept_bytes") == b"0"
-    assert [(each.item, each.reason, each.why, each.size) for each in kept] == [
-        ("a", "no_worker", "fallback", 5),
-        ("b", "no_worker", "fallback", 5),
-    ]
+    assert {(each.reason, each.why, each.size) for each in kept} == {("no_worker", "fallback", 5)}
+    assert sorted(each.item for each in kept) == ["a", "b"]
 
 
 def test_images_that_wait_for_a_worker_are_bounded_and_the_oldest_go_first(store):

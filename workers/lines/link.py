@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 
 import redis
 
+from orchestrator.contract.lines.mover import restore_answer
 from orchestrator.contract.lines.store import GivenAnswer, Held
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from workers.device_gate import DeviceGate
@@ -170,7 +171,7 @@ class ServerLink:
         for key, record in records.items():
             self._release(line, [key])
             try:
-                line.store.restore(key, record)
+                restore_answer(line.store, key, record)
             except SERVER_ERRORS as err:
                 logger.warning("line %s: cannot give an older answer again, its lease runs out: %s", line.name, err)
         return [request for request in requests if request.key not in records]

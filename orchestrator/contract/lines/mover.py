@@ -194,6 +194,12 @@ def find_record(store: LineStore, archive: AnswerArchive, key: str) -> bytes | N
     return combined(entries)
 
 
+def restore_answer(store: LineStore, key: str, record: bytes) -> None:
+    """Answer a request with the record that it got before; a client that pushed another image learns `conflict`."""
+    conflict = json.dumps(json.loads(record) | {"reason": "conflict"})
+    store.run("restore_answer", [key, record, conflict])
+
+
 def _report(key: str, discharged: bytes) -> bytes:
     return json.dumps({"key": key, "discharged": _text(discharged)}).encode()
 

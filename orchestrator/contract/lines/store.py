@@ -251,18 +251,12 @@ class LineStore:
         ]  # fmt: skip
         return [bool(stood) for stood in self.run("answer", args)]
 
-    def restore(self, key: str, record: bytes) -> None:
-        """Answer a request with the record that it got before; a client that pushed another image learns `conflict`."""
-        conflict = json.dumps(json.loads(record) | {"reason": "conflict"})
-        self.run("restore_answer", [key, record, conflict])
-
     def report_capacity(self, worker: str, capacity: str, facts: Mapping[str, Any] | None) -> None:
         """Tell what this worker can do: milliseconds per image and lead, of the model and of the smaller one.
 
         facts: what `lines show` says of it; None: the worker leaves.
         """
-        text = "" if facts is None else json.dumps(facts)
-        self.run("capacity", [worker, CAPACITY_TTL_MS, capacity, text])
+        self.run("capacity", [worker, CAPACITY_TTL_MS, capacity, "" if facts is None else json.dumps(facts)])
 
     def count(self, counts: Mapping[str, int]) -> None:
         """Add to the counts of the line."""
