@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import psutil
@@ -39,7 +39,6 @@ from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
 
 Record = dict[str, Any]
-ServerWas = Literal["well", "faulty", "lost"]
 LOAD, DEADLINE_MS = 0.25, 2_000
 KILL_EVERY_S = 20.0
 PREDICTED_SHARE = 0.80  # where workers alone were killed
@@ -129,9 +128,9 @@ def run(name: str, folder: Path, subject: Subject, num_pushes: int, seed: int) -
         wait_until(lambda: arena.num_open() > 0, what="a worker has the line open again", timeout_s=OPEN_S)
         records = Records(arena, item_name)
         found = [records.of(number) for number in range(num_pushes)]
-        share = PREDICTED_SHARE if name == "workers" else 0.0
-        server: ServerWas = "lost" if arena.server_lost else "faulty" if arena.faults["freeze_server"] else "well"
-        return judge(outcome, found, server, share) | {"faults": dict(arena.faults)} | _counted(arena)
+        share, counted = PREDICTED_SHARE if name == "workers" else 0.0, _counted(arena)
+        figures = judge(outcome, found, counted["counted_disagreements"], arena.server_lost, share)
+        return figures | {"faults": dict(arena.faults)} | counted
 
 
 class Records:
@@ -152,11 +151,14 @@ class Records:
         return list({(each["bin"], each.get("reason"), each["answered_ms"]): each for each in records}.values())
 
 
-def judge(outcome: Outcome, found: list[list[Record]], server: ServerWas, predicted_share: float) -> dict[str, Any]:
+def judge(
+    outcome: Outcome, found: list[list[Record]], reported: int, server_lost: bool, predicted_share: float
+) -> dict[str, Any]:
     """Compare decisions with records, and tell which promises were broken.
 
-    found: the records of each push. server: `lost`: it forgot what it knew, so records may be missing or doubled;
-    `faulty`: clients decided without it, so records may differ. predicted_share: at least so many are predicted.
+    found: the records of each push. reported: disagreements that clients have reported to the line: only others are
+    broken promises. server_lost: it forgot what it knew, so records may be missing, doubled or different.
+    predicted_share: at least so many are predicted.
     """
     none, several = sum(not each for each in found), sum(len(each) > 1 for each in found)
     differ = sum(
@@ -164,11 +166,11 @@ def judge(outcome: Outcome, found: list[list[Record]], server: ServerWas, predic
     )
     predicted, late_ms = float(outcome.predicted.mean()), outcome.lateness_ms
     broken = outcome.problems()
-    if server != "lost":
+    if not server_lost:
         broken += [f"{none} decisions without a record"] if none else []
         broken += [f"{several} items with two records"] if several else []
-    if server == "well" and differ:
-        broken.append(f"{differ} decisions that differ from their record")
+        unsaid = differ - reported
+        broken += [f"{unsaid} decisions differ from their record, and nobody has reported it"] if unsaid > 0 else []
     if predicted < predicted_share:
         broken.append(f"{predicted:.1%} predicted, {predicted_share:.0%} wanted")
     return {

@@ -1,12 +1,11 @@
 """What `benchmarks.chaos --lines` takes for a broken promise."""
 
 import numpy as np
-import pytest
 
 from benchmarks.chaos_lines import judge
 from benchmarks.lines.runs import Outcome
 
-RECORD = {"bin": "bin-1", "answered_ms": 1}
+RECORD, OTHER = {"bin": "bin-1", "answered_ms": 1}, {"bin": "bin-2", "answered_ms": 2}
 
 
 def outcome(num_decisions: list[int], predicted: list[bool]) -> Outcome:
@@ -21,8 +20,9 @@ def outcome(num_decisions: list[int], predicted: list[bool]) -> Outcome:
     )  # fmt: skip
 
 
-def broken(found, server="well", num_decisions=(1, 1), predicted=(True, True), share=0.8):
-    return judge(outcome(list(num_decisions), list(predicted)), found, server, share)["broken_promises"]
+def broken(found, *, reported=0, server_lost=False, num_decisions=(1, 1), predicted=(True, True)):
+    made = outcome(list(num_decisions), list(predicted))
+    return judge(made, found, reported, server_lost, predicted_share=0.8)["broken_promises"]
 
 
 def test_one_decision_and_one_record_a_push_break_nothing():
@@ -33,24 +33,18 @@ def test_a_push_without_a_decision_or_with_two_is_told():
     assert broken([[RECORD], [RECORD]], num_decisions=(0, 2)) == ["1 of 2 without a decision", "1 with two decisions"]
 
 
-def test_records_that_are_missing_doubled_or_different_are_told():
-    other = {"bin": "bin-2", "answered_ms": 2}
+def test_records_that_are_missing_or_doubled_are_told_unless_the_server_lost_them():
+    found = [[], [RECORD, OTHER]]
 
-    assert broken([[], [RECORD, other]]) == ["1 decisions without a record", "1 items with two records"]
-    assert broken([[RECORD], [other]]) == ["1 decisions that differ from their record"]
-
-
-@pytest.mark.parametrize(
-    ("server", "expected"), [("lost", []), ("faulty", ["1 decisions without a record", "1 items with two records"])]
-)
-def test_a_server_that_lost_what_it_knew_may_lack_records(server, expected):
-    other = {"bin": "bin-2", "answered_ms": 2}
-
-    assert broken([[], [RECORD, other]], server) == expected
+    assert broken(found) == ["1 decisions without a record", "1 items with two records"]
+    assert broken(found, server_lost=True) == []
 
 
-def test_decisions_may_differ_from_records_where_clients_decided_without_the_server():
-    assert broken([[{"bin": "bin-2", "answered_ms": 2}], [RECORD]], "faulty") == []
+def test_a_decision_may_differ_from_its_record_where_that_was_reported():
+    found = [[RECORD], [OTHER]]
+
+    assert broken(found) == ["1 decisions differ from their record, and nobody has reported it"]
+    assert broken(found, reported=1) == []
 
 
 def test_too_few_predictions_are_told():
