@@ -5,9 +5,10 @@ from typing import Any
 
 from modeling.images.cores import num_cores
 from workers.device_gate import DeviceGate
+from workers.lines.batches import ANSWER_MS
 from workers.lines.model import LineModel
 from workers.lines.requests import OpenLine
-from workers.lines.scheduler import ANSWER_MS, Scheduler
+from workers.lines.scheduler import Scheduler
 
 _SPARE = 1.15  # slower than measured: the queue that is admitted gets shorter, the throughput stays
 _NOTHING = (0.0, 0.0)  # for scripts: no such model here

@@ -12,8 +12,9 @@ from modeling.inference.prediction import Prediction
 from orchestrator.contract.lines.answers import Cause, Verdict, encode_facts
 from orchestrator.contract.lines.verdicts import cause_of, choose_verdict, late_verdict
 from workers.device_gate import DeviceGate
+from workers.lines.batches import Batch
 from workers.lines.requests import Answerer, Done, Request
-from workers.lines.scheduler import Batch, Scheduler
+from workers.lines.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 

@@ -13,33 +13,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.contract.lines.answers import Cause
+from workers.lines.batches import Batch, Coming, answer_ms, in_time, model_now
 from workers.lines.model import LineModel
 from workers.lines.rates import Rates
 from workers.lines.requests import OpenLine, Request
 
 UNFAIR_S = 0.2  # of the device's time that a line may be ahead of another one that waits
-ANSWER_MS = 3.0  # from a prediction to its answer on the server, before that was measured
 _SHORT = 1 / 8  # of the shortest deadline: no batch takes longer, since an urgent request may have to wait for it
 _FOLLOW = 0.02  # of the way to a longer deadline, with each request
 _AHEAD = 2  # batches a stream that are held: one that is predicted and one that is ready
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Requests that are predicted together, with one model. all_cores: nothing else is at work."""
-
-    line: OpenLine
-    model: LineModel
-    requests: list[Request]
-    all_cores: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Coming:
-    """What will probably be predicted next. all_cores: it is one image, and nothing else is at work."""
-
-    model: LineModel
-    all_cores: bool
 
 
 @dataclass(slots=True)
@@ -178,7 +160,7 @@ class Scheduler:
             line = self._choose("decoded")
             if line is None:
                 return None
-            return Coming(_model_now(self._queues[line].decoded[0][2]), all_cores=self._is_only(1))
+            return Coming(model_now(self._queues[line].decoded[0][2]), all_cores=self._is_only(1))
 
     def next_batch(self) -> Batch | None:
         """The next batch, now that the device is free; None if there is none any more. `finished` must follow."""
@@ -273,7 +255,7 @@ class Scheduler:
         while (line := self._choose("undecoded")) is not None:
             _, _, request = heapq.heappop(self._queues[line].undecoded)
             model = line.model_for(request.held)
-            needed_ms = line.decode.expected_ms + model.timings.expected_ms(1) + _answer_ms(line)
+            needed_ms = line.decode.expected_ms + model.timings.expected_ms(1) + answer_ms(line)
             if request.gone:
                 self._end(request)
             elif self._clock() + needed_ms / 1e3 > request.deadline_s:
@@ -290,12 +272,12 @@ class Scheduler:
             first = self._pop_in_time(heap, late)
             if first is None:
                 continue
-            model = _model_now(first)
+            model = model_now(first)
             most = min(self._share_of_stream(model, 1 + len(heap)), self.largest_batch(line, model))
-            while most > 1 and not _in_time(first, model, most, self._clock()):
+            while most > 1 and not in_time(first, model, most, self._clock()):
                 most = model.largest_up_to(most - 1)
             requests = [first]
-            while len(requests) < most and heap and _model_now(heap[0][2]) is model:
+            while len(requests) < most and heap and model_now(heap[0][2]) is model:
                 if (following := self._pop_in_time(heap, late)) is None:
                     break
                 requests.append(following)
@@ -316,7 +298,7 @@ class Scheduler:
             _, _, request = heapq.heappop(heap)
             if request.gone:
                 self._end(request)
-            elif _in_time(request, _model_now(request), 1, self._clock()):
+            elif in_time(request, model_now(request), 1, self._clock()):
                 return request
             else:
                 late.append((request, "device"))
@@ -332,19 +314,3 @@ class Scheduler:
         if late:
             self._on_late(late)
             self.ended(request for request, _ in late)
-
-
-def _model_now(request: Request) -> LineModel:
-    """The model to predict with: a newer one also takes pixels that were decoded for its predecessor alike."""
-    now = request.line.model_for(request.held)
-    assert request.model is not None
-    return now if now.preprocessing == request.model.preprocessing else request.model
-
-
-def _in_time(request: Request, model: LineModel, size: int, now_s: float) -> bool:
-    needed_ms = model.timings.expected_ms(size) + _answer_ms(request.line)
-    return now_s + needed_ms / 1e3 <= request.deadline_s
-
-
-def _answer_ms(line: OpenLine) -> float:
-    return line.answer.expected_ms or ANSWER_MS

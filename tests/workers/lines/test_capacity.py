@@ -9,10 +9,11 @@ from orchestrator.contract.lines.settings import Line, LineSettings
 from orchestrator.contract.lines.store import Held
 from tests.support.line_workers import FakePushPredictor
 from workers.device_gate import DeviceGate
+from workers.lines.batches import Batch
 from workers.lines.capacity import capacity_of
 from workers.lines.model import LineModel
 from workers.lines.requests import OpenLine, Request
-from workers.lines.scheduler import Batch, Scheduler
+from workers.lines.scheduler import Scheduler
 
 
 class Worker:
