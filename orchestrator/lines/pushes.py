@@ -86,11 +86,15 @@ class Pushes:
         return same[0] if same else None
 
     def verdict(self, request: PushRequest, *, reachable: bool) -> Decided:
-        """What the client says of a push itself: where the server is away, or never had it."""
+        """What the client says of a push itself: where the server is away, or never had it.
+
+        It speaks for all pushes of the item and pass, of which the first was sent.
+        """
         reason: Reason = request.reason or ("late" if reachable else "no_server")
         cause = "server" if request.reason is None else _CAUSES.get(reason)
         rest = encode_facts(error=request.error)
-        return Decided(request.key, Verdict(self._fallback_bin(), reason, cause), request.digest, rest)
+        digest = (self.first(request.key) or request).digest
+        return Decided(request.key, Verdict(self._fallback_bin(), reason, cause), digest, rest)
 
     def resolve(self, key: str, record: bytes) -> None:
         """The server's answer."""
@@ -112,7 +116,7 @@ class Pushes:
         now = time.monotonic()
         answer = self._alone(request, decided)
         for each in same:
-            reason = answer.reason if each.digest == request.digest else "conflict"
+            reason = answer.reason if each.digest == decided.digest else "conflict"
             each.future.set_result(replace(answer, reason=reason, ms=_ms(each, now)))
 
     def fail(self, requests: Iterable[PushRequest], err: PigeonholeError | ValueError) -> None:

@@ -101,15 +101,19 @@ local function store_record(id, record)
   return true, record
 end
 
+local function record_of(id, verdict, rest, digest, admitted)
+  return '{"key":' .. cjson.encode(id) .. ',' .. verdict .. ',"digest":"' .. digest
+    .. '","admitted_ms":' .. string.format('%.0f', admitted) .. ',"answered_ms":' .. string.format('%.0f', now)
+    .. (rest ~= '' and ',' .. rest or '') .. '}'
+end
+
 -- Store the answer of a request, tell its clients, and forget the request. The first answer stands: returns whether
 -- this is it, and the record that stands. verdict and rest are parts of a JSON object (answers.py); reason, cause: ''
 -- for none. digest: of an image that the server does not have.
 local function finish(id, verdict, rest, reason, cause, digest)
   local waiting = request(id, 'admitted', 'clients', 'size', 'digest')
   local admitted = waiting[1] or 0  -- 0: the server did not have the request
-  local record = '{"key":' .. cjson.encode(id) .. ',' .. verdict .. ',"digest":"' .. (waiting[4] or digest or '')
-    .. '","admitted_ms":' .. string.format('%.0f', admitted) .. ',"answered_ms":' .. string.format('%.0f', now)
-    .. (rest ~= '' and ',' .. rest or '') .. '}'
+  local record = record_of(id, verdict, rest, waiting[4] or digest or '', admitted)
   local first
   first, record = store_record(id, record)
   if first then
