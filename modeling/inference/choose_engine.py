@@ -244,11 +244,9 @@ def _speed(classifier: Classifier, engine: Engine, precision: Precision) -> floa
     return images_per_sec(partial(compute_logits, sized), images_BHWC, sized.num_streams)
 
 
-def _clock(engine: Engine) -> Callable[[], float]:
-    """The seconds of one stream. On cores that is processor time: what other processes take does not count then."""
-    if engine.name.startswith("openvino"):
-        return lambda: time.process_time() / engine.num_streams
-    return time.perf_counter
+def _clock(engine: Engine) -> Callable[[], float] | None:
+    """The seconds of one stream that OpenVINO computes; None for torch, whose threads wait for each other."""
+    return (lambda: time.process_time() / engine.num_streams) if engine.name.startswith("openvino") else None
 
 
 def _with_decoder(choice: Choice, classifier: Classifier) -> Choice:

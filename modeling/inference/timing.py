@@ -21,6 +21,7 @@ _LONGEST_S = 1.0  # of one batch: a worker reacts to a cancel or a drain between
 _MEASURE_S = 0.15
 _ROUND_S = 0.02  # so long that starting threads and waiting for the last one take no part that counts
 _MIN_ROUNDS = 2
+_SHORT_S = 0.02  # of one batch: so short ones are all measured, since that takes no time
 _AS_FAST = 0.98  # of the highest speed is enough: a smaller batch has less latency and takes less memory
 _MAX_SLOWER = 3  # sizes in a row that are no faster than a smaller one: then larger ones are not tried
 
@@ -56,7 +57,8 @@ class _Timed:
         """Make the first calls, which are slow, and find how many calls fill a round."""
         self.calls = 1
         self._round(pool, streams)
-        self.calls = max(1, math.ceil(_ROUND_S / max(self._round(pool, streams), 1e-6)))
+        if streams > 1:  # a single stream needs no thread, and one of many calls is undisturbed
+            self.calls = max(1, math.ceil(_ROUND_S / max(self._round(pool, streams), 1e-6)))
 
     def time_round(self, pool: ThreadPoolExecutor, streams: int) -> None:
         self.best_s = min(self.best_s, self._round(pool, streams) / self.calls)
@@ -66,7 +68,10 @@ class _Timed:
 
     def _round(self, pool: ThreadPoolExecutor, streams: int) -> float:
         started = self.clock()
-        list(pool.map(self._call, range(streams)))
+        if streams == 1:
+            self._call(0)
+        else:
+            list(pool.map(self._call, range(streams)))
         return self.clock() - started
 
     def _call(self, stream: int) -> None:
@@ -83,15 +88,19 @@ def images_per_sec(
     return timed.images_per_sec(streams)
 
 
-def _time_in_turns(batches: Sequence[_Timed], streams: int) -> None:
-    """Time rounds of several batches in turns: what slows the machine for a while slows all of them."""
+def _time_in_turns(batches: Sequence[_Timed], streams: int, seconds: float | None = None) -> None:
+    """Time rounds of several batches in turns: what slows the machine for a while slows all of them.
+
+    A batch that was timed before keeps its best round, unless processor time is the clock.
+    """
     with ThreadPoolExecutor(streams) as pool:
         for each in batches:
-            each.best_s = math.inf
+            if each.clock is not time.perf_counter:
+                each.best_s = math.inf
             if not each.calls:
                 each.warm_up(pool, streams)
         begun, rounds = time.perf_counter(), 0
-        while rounds < _MIN_ROUNDS or time.perf_counter() - begun < _MEASURE_S:
+        while rounds < _MIN_ROUNDS or time.perf_counter() - begun < (seconds or _MEASURE_S):
             for each in batches:
                 each.time_round(pool, streams)
             rounds += 1
@@ -117,40 +126,48 @@ def _time_until(end: float, predict: Predict, images_BHWC: NDArray[np.uint8], ti
         done += 1
 
 
-def speeds_by_batch_size(sized: Callable[[int], Predictor], clock: Clock = time.perf_counter) -> dict[int, float]:
-    """Images per second by batch size, from 1 in powers of two to 256, or as long as larger ones may pay.
+def speeds_by_batch_size(sized: Callable[[int], Predictor], clock: Clock | None = None) -> dict[int, float]:
+    """Images per second by batch size, from 1 in powers of two to 256, or as long as larger ones are short or may pay.
 
-    sized: returns the classifier prepared for a batch size. clock: the seconds of one stream.
+    sized: returns the classifier prepared for a batch size. clock: the seconds of one stream, which other processes do
+    not lengthen; None: there is none, and sizes take no memory of their own.
 
     Powers of two, because engines pad to them, and because shards have such sizes: every shard size then gives the
-    same batches. Each size is timed in turns with the one before it, and the ratio counts: a machine that becomes
-    slower or faster meanwhile does not change the order, and only two sizes are in memory at the same time.
+    same batches. Each size is timed in turns with the one before it. With a clock their ratio counts: a machine that
+    becomes slower meanwhile changes no order, and two sizes are in memory at most. Without one all are timed in turns
+    again at the end, so that each has had the quietest moment.
     """
     speeds: dict[int, float] = {}
-    before: _Timed | None = None
-    size = 1
+    timed: list[_Timed] = []
+    size, streams = 1, 1
     while size <= LARGEST_BATCH:
         try:
             classifier = sized(size)
-            now = _Timed(partial(predict_batch, classifier), random_images(classifier.preprocessing, size), clock)
-            speeds[size] = _relative_speed(now, before, speeds, classifier.num_streams)
+            images_BHWC, streams = random_images(classifier.preprocessing, size), classifier.num_streams
+            now = _Timed(partial(predict_batch, classifier), images_BHWC, clock or time.perf_counter)
+            speeds[size] = _speed(now, timed[-1] if timed else None, speeds, streams)
         except Exception:
             if not speeds:
                 raise
             break  # most likely it does not fit in memory; smaller batches do
-        before, size = now, size * 2
-        if size * classifier.num_streams / max(speeds.values()) > _LONGEST_S or not larger_may_pay(speeds):
+        timed = [now] if clock else [*timed, now]
+        size *= 2
+        batch_s = size * streams / max(speeds.values())
+        if batch_s > _LONGEST_S or (batch_s > _SHORT_S and not larger_may_pay(speeds)):
             break
+    if clock is None:
+        _time_in_turns(timed, streams, len(timed) * _MEASURE_S)
+        speeds = {len(each.images_BHWC): each.images_per_sec(streams) for each in timed}
     return speeds
 
 
-def _relative_speed(now: _Timed, before: _Timed | None, speeds: dict[int, float], streams: int) -> float:
-    """Images per second; those of the size before it, times the ratio of both in turns."""
-    if before is None:
-        _time_in_turns([now], streams)
-        return now.images_per_sec(streams)
-    _time_in_turns([before, now], streams)
-    return speeds[len(before.images_BHWC)] * now.images_per_sec(streams) / before.images_per_sec(streams)
+def _speed(now: _Timed, before: _Timed | None, speeds: dict[int, float], streams: int) -> float:
+    """Images per second; with processor time those of the size before it, times the ratio of both in turns."""
+    _time_in_turns([now] if before is None else [before, now], streams)
+    speed = now.images_per_sec(streams)
+    if before is None or now.clock is time.perf_counter:
+        return speed
+    return speeds[len(before.images_BHWC)] * speed / before.images_per_sec(streams)
 
 
 def larger_may_pay(speeds: dict[int, float]) -> bool:
