@@ -19,9 +19,10 @@ help:  ## List the targets
 demo: $(STAMP)  ## Run the demo, in about a minute
 	$(BIN)/pigeonhole demo
 
+# Integration tests wait for processes that start: more run at once than there are cores.
 test: check  ## Everything that CI checks
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
-	$(BIN)/python -m pytest -q -m integration --numprocesses 3 --dist worksteal
+	$(BIN)/python -m pytest -q -m integration --numprocesses 4 --dist worksteal
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
