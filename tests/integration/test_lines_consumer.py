@@ -320,6 +320,7 @@ def test_what_cannot_be_predicted_in_time_is_answered_at_once_and_never_predicte
     opened = home.consumers[0].lines["post"]
     for _ in range(50):
         opened.model.timings.add(1, 30_000.0)
+    wait_until(lambda: opened.model.timings.expected_ms(1) > 20_000, what="the slow batches count")
 
     admitted = LineStore(home.client, "post")
     home.client.delete(admitted.key("capacity"))  # admission knows nothing, so it takes everything
