@@ -59,20 +59,27 @@ class LinePredictors:
             alone = coming.all_cores and coming.model.predictor.alone_streams > 1
             with self._gate.push(self._gate.slots if alone else stream, at_least=stream) as slots:
                 batch = self._scheduler.next_batch()
-                if batch is not None:
-                    batch.all_cores &= slots == self._gate.slots
-                    self._predict(batch)
+                if batch is None:
+                    continue
+                batch.all_cores &= slots == self._gate.slots
+                predicted = self._predict(batch)
+            if predicted is not None:  # the device is free meanwhile
+                self._answer_batch(batch, *predicted)
 
-    def _predict(self, batch: Batch) -> None:
+    def _predict(self, batch: Batch) -> tuple[list[Prediction], float, float] | None:
+        """The predictions, and when they were begun and ended; None where the batch failed."""
         begun_s = time.monotonic()
         try:
             predictions = batch.model.predict([pixels_of(each) for each in batch.requests], all_cores=batch.all_cores)
         except Exception as err:
             self._failed(batch, err)
-            return
+            return None
         finally:
             ended_s = time.monotonic()
             self._scheduler.finished(batch, ended_s - begun_s)
+        return predictions, begun_s, ended_s
+
+    def _answer_batch(self, batch: Batch, predictions: list[Prediction], begun_s: float, ended_s: float) -> None:
         batch.line.trouble = None
         batch.line.counts.batch(len(batch.requests))
         for request in batch.requests:
