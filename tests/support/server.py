@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import redis
@@ -135,7 +135,7 @@ def answers(client: redis.Redis) -> bool:
     return False
 
 
-def wait_until(condition, *, what: str, timeout_s: float = PATIENCE_S) -> None:
+def wait_until(condition: Callable[[], object], *, what: str, timeout_s: float = PATIENCE_S) -> None:
     """Poll until `condition()` is true.
 
     Raises:

@@ -143,7 +143,7 @@ class Cluster:
         """The only living worker, ready, with this environment: an earlier test's if there is one, else a new one."""
         kept = [worker for worker in self.workers if worker.alive and worker.environment == environment][:1]
         self.dismiss(keep=kept)
-        worker = kept[0] if kept else self.start_worker(**environment)
+        worker = kept[0] if kept else self.start_worker(wait=True, **environment)
         wait_until(worker.ready, what="the worker is ready", timeout_s=WORKER_PATIENCE_S)
         return worker
 
