@@ -205,6 +205,7 @@ def show(name: str, figures: dict[str, Any]) -> None:
 
 def main(runs: list[str], subject: Subject, num_pushes: int, seed: int) -> NoReturn:
     """Push images under faults, keep the figures, and exit."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it ends the processes that it started
     figures = {}
     for name in runs:
         with tempfile.TemporaryDirectory(prefix="ph-chaos-") as folder:

@@ -13,6 +13,7 @@ are made in turns within one run, and medians count. Prints a table; the last li
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -85,6 +86,7 @@ def _rows(name: str, bench: Bench) -> list[Row]:
 def main() -> None:
     """Measure, print, and keep the result."""
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it ends the processes that it started
     wanted = Options(options.seconds, options.repeats, options.seed)
     subject = DIGITS if options.digits else PHOTOGRAPHS
     load_before, _, _ = os.getloadavg()
