@@ -14,9 +14,8 @@ import click
 from orchestrator.cli.lines.connect import LineName
 from orchestrator.cli.lines.options import DURATION
 from orchestrator.cli.output import json_option, print_json_line, print_message, print_table
-from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.lines.answers import Answer
-from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
 from orchestrator.lines.client import LineClient
 from orchestrator.lines.request import LARGEST_FILE_BYTES, check_deadline, check_item, check_pass
@@ -76,8 +75,6 @@ def push(
     if not as_json:
         _print(answers)
     _tell(answers)
-    if any(not answer.bin for answer in answers):
-        raise UnavailableError(f"no server answers at {redact(url)}, so no bin is known; name one with --fallback")
     sys.exit(ExitCode.FAILED if any(answer.reason == "conflict" for answer in answers) else ExitCode.OK)
 
 
@@ -173,6 +170,7 @@ def _tell(answers: list[Answer]) -> None:
     """Say on standard error why images could not be read, and how many were decided without a server."""
     for answer in answers:
         if answer.reason == "unreadable" and answer.error:
-            print_message(f"{answer.item}: {answer.error}", color="yellow")
+            named = answer.error.startswith(f"{answer.item}: ")  # a file that is its own item
+            print_message(answer.error if named else f"{answer.item}: {answer.error}", color="yellow")
     if alone := sum(answer.reason == "no_server" for answer in answers):
         print_message(f"{alone} of {len(answers)} images were decided here: the server did not answer", color="yellow")

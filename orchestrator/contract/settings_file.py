@@ -54,7 +54,7 @@ def read_settings_file() -> dict[str, Any]:
         raise NotFoundError(f"there is no settings file {str(file)!r}; see --config and {CONFIG_VARIABLE}") from err
     except OSError as err:
         raise UsageError(f"the settings file cannot be read: {explain_os_error(err) or err}") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise UsageError(f"the settings file {str(file)!r} is not TOML: {err}") from err
     home = values.get("home")
     if isinstance(home, str) and not home.startswith("~"):

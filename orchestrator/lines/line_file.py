@@ -40,14 +40,25 @@ def read_line_file(file: Path) -> dict[str, Any]:
     Raises NotFoundError where there is no such file, UsageError where it or a value in it cannot be used.
     """
     try:
-        values = tomllib.loads(content_of(file, "the file of a line").decode())
+        values = tomllib.loads(content_of(file, "the file of a line").decode("utf-8-sig"))  # editors may add a mark
     except (FileNotFoundError, NotADirectoryError) as err:
         raise NotFoundError(f"there is no file {str(file)!r}") from err
     except OSError as err:
         raise UsageError(f"the file of a line cannot be read: {explain_os_error(err) or err}") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise UsageError(f"{str(file)!r} is not TOML: {err}") from err
     return dict(_read_value(f"{str(file)!r}", key, value) for key, value in values.items())
+
+
+def checked_settings(values: Mapping[str, Any], what: str) -> LineSettings:
+    """The settings of these values. Raises UsageError, which names `what`, and the key as operators write it."""
+    try:
+        return LineSettings.from_json(values, what)
+    except UsageError as err:
+        told = str(err)
+        for name, key in _KEYS_OF_NUMBERS.items():
+            told = told.replace(f"{what}: {name}: ", f"{what}: {key}: ", 1)
+        raise UsageError(told) from err
 
 
 def _read_value(file: str, key: str, value: Any) -> tuple[str, Any]:
@@ -84,6 +95,8 @@ def _seconds(text: str) -> int:
     return -(-parse_duration_ms(text) // 1000)
 
 
+# What LineSettings has in another unit than operators write.
+_KEYS_OF_NUMBERS = {"deadline_ms": "deadline (ms)", "keep_s": "keep (s)", "keep_images_s": "keep_images (s)"}
 # Key: the name in LineSettings, how a text is read (None: the value is taken as it is), an example.
 _KEYS: dict[str, tuple[str, Callable[[str], Any] | None, str]] = {
     **{name: (name, None, "") for name in (field.name for field in fields(LineSettings))},
@@ -95,6 +108,6 @@ _KEYS: dict[str, tuple[str, Callable[[str], Any] | None, str]] = {
     "keep": ("keep_s", _seconds, '"7d"'),
     "keep_images": ("keep_images_s", _seconds, '"7d"'),
 }
-for _name in ("deadline_ms", "keep_s", "keep_images_s"):
+for _name in _KEYS_OF_NUMBERS:
     del _KEYS[_name]
 _NUMBERS = {"max_bytes", "max_image_bytes", "keep_images_bytes", "keep_share"}

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from modeling.names import path_to_text, text_to_path
-from orchestrator.contract.errors import MessageError, PigeonholeError
+from orchestrator.contract.errors import MessageError, PigeonholeError, UnavailableError
 from orchestrator.contract.lines.answers import Answer, Cause, Reason, Verdict, decode_record, encode_facts
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import Decided
@@ -21,6 +21,10 @@ from orchestrator.lines.request import PushRequest
 MOST_HELD_BYTES = 256 << 20  # images that await their answer; more are refused as a busy line does
 MOST_HELD = 100_000
 _CAUSES: dict[Reason, Cause] = {"busy": "queue", "late": "queue", "paused": "paused"}
+NO_BIN = (
+    "the server said nothing of the line before the deadline, so no bin is known; "
+    "give a longer deadline, or a fallback bin to decide with"
+)
 MOST_ALONE = 100_000  # decisions to report; of more, the oldest are not reported
 
 
@@ -109,6 +113,9 @@ class Pushes:
     def decide_alone(self, request: PushRequest, *, reachable: bool = False) -> None:
         """The deadline is over, and no server says a word, or there is no time left to ask one that can be reached."""
         decided = self.verdict(request, reachable=reachable)
+        if not decided.verdict.bin:
+            self.fail([request], UnavailableError(NO_BIN))
+            return
         same = self._remove(request.key)
         if not same:
             return
@@ -165,7 +172,8 @@ class Pushes:
             PurePath(request.path).is_relative_to(text_to_path(root)) for root in settings.roots
         ):
             path = path_to_text(request.path)
-            raise ValueError(f"{path} lies under no root of line {settings.name!r}: {list(settings.roots)!r}")
+            roots = ", ".join(settings.roots) or "it has none, see `lines set --root`"
+            raise ValueError(f"{path} lies under no root of line {settings.name!r}: {roots}")
         if request.size > settings.max_image_bytes and not request.unsendable:
             request.refuse("unreadable", too_large(request.size, settings.max_image_bytes))
 

@@ -86,6 +86,8 @@ def test_a_paused_line_refuses_and_a_resumed_one_takes(home, client):
     push = Push("1/a", "00", 500, 1, "ask")
 
     assert run("pause", "post").stderr == "line post is paused\n"
+    LineStore(client, "post").report_capacity("w1", "4.0 10.0 0 0", {"state": "paused"})
+    assert run("list").stdout.splitlines()[1].split()[-1] == "1"  # its worker is there, and has it loaded
     paused = LineStore(client, "post").admit([push], "c")[0].verdict
     assert shown("show", "post")["state"] == "paused"
     assert run("resume", "post").stderr == "line post is not paused\n"

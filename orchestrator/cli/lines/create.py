@@ -16,6 +16,7 @@ from orchestrator.contract.lines.settings import Line, LineSettings
 from orchestrator.contract.server import connect_raw, require_answer
 from orchestrator.contract.settings import get_settings
 from orchestrator.lines.labels import MapFindings, check_map
+from orchestrator.lines.line_file import checked_settings
 
 _REQUIRED = {"model": "--model", "fallback": "--fallback", "review": "--review"}
 
@@ -42,7 +43,7 @@ def create_line(line: str | None, server: str | None, as_json: bool, **options: 
     if line is not None:
         values["name"] = line
     _require(values)
-    settings = LineSettings.from_json(values, f"line {values['name']!r}")
+    settings = checked_settings(values, f"line {values['name']!r}")
     findings = _check(settings, allow_unknown=options["allow_unknown_labels"])
     registry = open_registry(join=True)
     if settings.server is not None:
@@ -104,7 +105,7 @@ def _changed(settings: LineSettings, values: Mapping[str, Any], options: Mapping
             raise UsageError(f"--remove-bin {label!r}: the map has no such label")
     cleared: dict[str, Any] = {"degraded": None} if options["no_degraded"] else {}
     cleared |= {"roots": []} if options["no_roots"] else {}
-    return LineSettings.from_json({**present, **values, "bins": bins, **cleared}, f"line {settings.name!r}")
+    return checked_settings({**present, **values, "bins": bins, **cleared}, f"line {settings.name!r}")
 
 
 def _with_settings(line: Line, settings: LineSettings) -> Line:

@@ -50,7 +50,7 @@ def list_lines(as_json: bool) -> None:
 
 def _row(facts: dict[str, Any]) -> tuple[object, ...]:
     settings = facts["settings"]
-    num_open = sum(worker["alive"] and worker.get("state") == "open" for worker in facts.get("workers", ()))
+    num_open = sum(worker["alive"] and worker.get("state") in ("open", "paused") for worker in facts.get("workers", ()))
     known = facts["state"] != "unknown"
     return (
         facts["line"],

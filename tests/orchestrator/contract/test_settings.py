@@ -189,7 +189,7 @@ def test_a_server_url_that_cannot_be_used_is_not_repeated_with_its_password(file
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"batch_size = \n", b"\xff"])
+@pytest.mark.parametrize("data", [b"batch_size = \n", b"\xff", b"batch_size = " + 5000 * b"["])
 def test_a_file_that_is_no_toml_is_one_line(data, file):
     file.write_bytes(data)
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.lines.settings import LineSettings
-from orchestrator.lines.line_file import parse_share, read_line_file
+from orchestrator.lines.line_file import checked_settings, parse_share, read_line_file
 
 WHOLE = """
 name = "birds"
@@ -75,6 +75,7 @@ def test_a_file_can_hold_a_whole_line(tmp_path):
         ("name = ", "is not TOML: "),
         ("name = 'x'\nname = 'y'", "is not TOML: "),
         ("\xff", "is not TOML: "),
+        ("model = " + 5000 * "[", "is not TOML: "),
     ],
 )
 def test_a_mistake_in_a_file_is_told_with_the_key_and_the_value(tmp_path, content, told):
@@ -113,6 +114,28 @@ def test_settings_that_cannot_be_used_are_refused(values, told):
         LineSettings.from_json(good | values)
 
     assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"deadline_ms": 0}, "line 'birds': deadline (ms): Input should be greater than or equal to 1, not 0"),
+        ({"keep_s": 1}, "line 'birds': keep (s): Input should be greater than or equal to 60, not 1"),
+        ({"keep_images_s": -1}, "line 'birds': keep_images (s): Input should be greater than or equal to 0, not -1"),
+        ({"keep_share": 2}, "line 'birds': keep_share: Input should be less than or equal to 1, not 2"),
+    ],
+)
+def test_an_operator_is_told_the_key_as_it_is_written(values, told):
+    good = {"name": "birds", "model": "birds", "fallback": "f", "review": "r"}
+
+    with pytest.raises(UsageError, match=re.escape(told)):
+        checked_settings(good | values, "line 'birds'")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "line.toml").write_text('name = "birds"', encoding="utf-8-sig")
+
+    assert read_line_file(tmp_path / "line.toml") == {"name": "birds"}
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

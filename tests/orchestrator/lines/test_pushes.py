@@ -52,6 +52,20 @@ def test_a_push_is_decided_once(pushes):
     assert [decided.verdict.reason for decided in pushes.alone] == ["no_server"]
 
 
+def test_without_any_fallback_bin_a_push_ends_with_an_error_and_no_record_without_a_bin_is_reported():
+    made = Pushes(0.001, None)
+    readable, unreadable = request_of(), request_of(b"", item="y")
+    for request in (readable, unreadable):
+        made.add(request)
+        made.decide_alone(request)
+
+    for request in (readable, unreadable):
+        with pytest.raises(UnavailableError, match="the server said nothing of the line before the deadline"):
+            request.future.result(timeout=0)
+    assert not made.alone
+    assert len(made) == 0
+
+
 def test_the_deadline_is_the_pushs_own_then_the_clients_then_the_lines():
     line = make_line(deadline_ms=500)
     dues = []
