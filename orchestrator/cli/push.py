@@ -68,7 +68,11 @@ def push(
     logging.getLogger("orchestrator.lines").setLevel(logging.ERROR)  # of its warnings this command says what counts
     answers = []
     with _closing(LineClient(line, url, fallback=fallback)) as client:
-        for future in _submit(client, pushed):
+        futures = _submit(client, pushed)
+        if pushed.by_path:  # one outside of the roots is an error, and then nothing is printed
+            for future in futures:
+                _result(future)
+        for future in futures:
             answers.append(_result(future))
             if as_json:
                 print_json_line(answers[-1].to_json())

@@ -146,9 +146,11 @@ def _age_s(triggered_at: float | None) -> float:
 
 def _read_image(request: PushRequest, image: Image) -> None:
     if isinstance(image, str | os.PathLike):
-        image = _read_file(Path(image))
-    elif image is not None and not isinstance(image, bytes):
+        image = read_file(Path(image))
+    elif isinstance(image, bytearray | memoryview):
         image = bytes(image)
+    elif image is not None and not isinstance(image, bytes):  # bytes(n) would make n bytes of a number
+        raise TypeError(f"an image is bytes, or the path of a file, not {type(image).__name__}")
     request.payload = image or b""
     request.size = len(request.payload)
     request.digest = hashlib.sha256(request.payload).hexdigest()[:32]
@@ -156,7 +158,8 @@ def _read_image(request: PushRequest, image: Image) -> None:
         request.refuse("unreadable", "no image was given" if image is None else "the image is empty")
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError, also for what is none: a pipe may never end."""
     with open(path, "rb", opener=_open_without_waiting) as file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):

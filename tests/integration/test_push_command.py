@@ -121,6 +121,16 @@ def test_without_a_worker_the_fallback_bin_comes_by_the_deadline(server):
     assert answer["reason"] in ("no_worker", "late", "no_server")  # the last two on a machine that is very busy
 
 
+def test_a_path_outside_the_roots_among_others_is_one_error_and_no_answer(server, tmp_path):
+    write("inside.jpg", b"image")
+    enter_line(server.url, make_line(deadline_ms=500, roots=(str(tmp_path / "here"),)))
+
+    result = push("inside.jpg", "/outside.jpg", "--by-path", "--json", code=2)
+
+    assert result.stdout == ""
+    assert f"/outside.jpg lies under no root of line 'post': {tmp_path}/here" in result.stderr
+
+
 @pytest.mark.usefixtures("_at_work")
 def test_a_path_outside_the_roots_is_refused():
     assert (

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from orchestrator.contract.errors import UsageError
+from orchestrator.lines.request import read_file
 
 MOST_PER_SECOND = 10_000.0  # one process cannot send more
 LONGEST_MINUTES = 7 * 24 * 60.0
@@ -86,7 +87,7 @@ def read_ahead(paths: Iterable[Path]) -> Iterator[bytes]:
     pending: deque[tuple[Path, Future[bytes]]] = deque()
     with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="read-images") as pool:
         for path in paths:
-            pending.append((path, pool.submit(path.read_bytes)))
+            pending.append((path, pool.submit(read_file, path)))
             if len(pending) > _NUM_AHEAD:
                 yield _bytes_of(*pending.popleft())
         while pending:
@@ -97,4 +98,4 @@ def _bytes_of(path: Path, reading: Future[bytes]) -> bytes:
     try:
         return reading.result()
     except OSError as err:
-        raise UsageError(f"image {str(path)!r} cannot be read: {err.strerror}") from err
+        raise UsageError(f"image {str(path)!r} cannot be read: {err.strerror or err}") from err

@@ -71,6 +71,12 @@ def test_an_image_may_be_bytes_a_buffer_or_a_file(tmp_path):
     assert len(requests[0].digest) == 32
 
 
+@pytest.mark.parametrize("image", [5, 2.5, ["image"], {"image": b"1"}])
+def test_what_is_neither_bytes_nor_a_path_is_refused(image):
+    with pytest.raises(TypeError, match=r"an image is bytes, or the path of a file, not (int|float|list|dict)"):
+        make_request(image, "item", 1, NOW)
+
+
 def test_an_image_that_cannot_be_read_is_no_error_of_the_caller(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty").write_bytes(b"")

@@ -1,5 +1,6 @@
 """When items arrive, and the images that they bring."""
 
+import os
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -66,3 +67,10 @@ def test_images_are_cycled_in_another_order_each_time(tmp_path: Path):
 def test_an_image_that_is_gone_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match=r"gone\.jpg' cannot be read: No such file"):
         next(read_ahead([tmp_path / "gone.jpg"]))
+
+
+def test_a_pipe_among_the_images_does_not_stop_the_belt(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+
+    with pytest.raises(UsageError, match=r"pipe\.jpg' cannot be read: no regular file"):
+        next(read_ahead([tmp_path / "pipe.jpg"]))
