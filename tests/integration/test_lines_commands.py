@@ -203,6 +203,23 @@ def test_a_line_may_have_a_server_of_its_own(home, client):
         )
         assert not (home / "lines" / "two").exists()
 
+        refused = run("remove", "post", "--yes", code=69).stderr
+        assert "the server of line post does not answer at unix://" in refused
+        assert "start it, or remove the line with --server-is-gone" in refused
+        assert (home / "lines" / "post").exists()
+        assert shown("remove", "post", "--yes", "--server-is-gone") == {
+            "removed": "post", "num_answers": None, "num_waiting": None,
+        }  # fmt: skip
+        assert not (home / "lines" / "post").exists()
+        assert read_line(client, "post") is None
+
+
+def test_only_a_server_of_a_lines_own_can_be_gone(home, client):
+    create()
+
+    assert "line post has no server of its own" in run("remove", "post", "--yes", "--server-is-gone", code=2).stderr
+    assert read_line(client, "post") is not None
+
 
 def test_a_machine_without_the_home_sees_the_lines_of_the_server(home, client, tmp_path, monkeypatch):
     create()

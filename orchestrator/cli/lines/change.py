@@ -6,13 +6,16 @@ from difflib import get_close_matches
 from typing import Literal
 
 import click
+import redis
 
 from orchestrator.cli.lines.connect import LineName, LinesView, open_registry
 from orchestrator.cli.lines.facts import bin_states, closed_labels, line_facts
 from orchestrator.cli.output import confirm_removal, json_option, print_json, print_message, print_table
-from orchestrator.contract.errors import UsageError
+from orchestrator.contract.errors import UnavailableError, UsageError
 from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.status import read_status
+from orchestrator.contract.lines.status import LineStatus, read_status
+from orchestrator.contract.lines.store import LineStore
+from orchestrator.contract.server_url import redact
 from orchestrator.lines.labels import shown
 
 Change = Literal["full", "disable", "enable"]
@@ -60,8 +63,9 @@ def _set_paused(name: str, *, paused: bool, as_json: bool) -> None:
 @click.command("remove")
 @click.argument("line", type=LineName())
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--server-is-gone", is_flag=True, help="Do not ask its own server, which keeps what it has of the line.")
 @json_option
-def remove_line(line: str, yes: bool, as_json: bool) -> None:
+def remove_line(line: str, yes: bool, server_is_gone: bool, as_json: bool) -> None:
     """Remove LINE permanently, with its answers and kept images. What waits gets no answer of the line.
 
     \b
@@ -70,15 +74,33 @@ def remove_line(line: str, yes: bool, as_json: bool) -> None:
       pigeonhole lines remove birds --yes --json
     """
     registry = open_registry()
-    status = read_status(registry.store(registry.get(line)), registry.get(line))
+    found = registry.get(line)
+    if server_is_gone and found.settings.server is None:
+        raise UsageError(f"line {line} has no server of its own; remove it without --server-is-gone")
+    status = None if server_is_gone else _status_to_remove(registry.store(found), found)
+    num_answers, num_waiting = (status.num_answers, status.num_waiting) if status else (None, None)
     if not yes:
-        waiting = f", while {status.num_waiting:,} requests wait" if status.num_waiting else ""
-        confirm_removal(f"remove line {line} with its {status.num_answers:,} answers and its images{waiting}?")
-    registry.remove(line)
+        waiting = f", while {num_waiting:,} requests wait" if num_waiting else ""
+        answers = "its answers" if num_answers is None else f"its {num_answers:,} answers"
+        confirm_removal(f"remove line {line} with {answers} and its images{waiting}?")
+    registry.remove(line, server_is_gone=server_is_gone)
     if as_json:
-        print_json({"removed": line, "num_answers": status.num_answers, "num_waiting": status.num_waiting})
+        print_json({"removed": line, "num_answers": num_answers, "num_waiting": num_waiting})
     else:
         print_message(f"removed line {line}")
+
+
+def _status_to_remove(store: LineStore, line: Line) -> LineStatus:
+    """Raises UnavailableError where a server of the line's own does not answer."""
+    try:
+        return read_status(store, line)
+    except (redis.RedisError, OSError) as err:
+        if line.settings.server is None:
+            raise
+        raise UnavailableError(
+            f"the server of line {line.name} does not answer at {redact(line.settings.server)} ({err}); "
+            "start it, or remove the line with --server-is-gone"
+        ) from err
 
 
 @click.command("bins")

@@ -97,16 +97,20 @@ class LineRegistry(LinesOnDisk):
             self._write(after)
         return after
 
-    def remove(self, name: str) -> None:
-        """Remove a line with all that waits, its answers and its kept images."""
+    def remove(self, name: str, *, server_is_gone: bool = False) -> None:
+        """Remove a line with all that waits, its answers and its kept images.
+
+        server_is_gone: its own server is not asked, and keeps what it has of the line.
+        """
         self.get(name)
         with self._locked():
             line = self.get(name)
             (self.folder(name) / LINE_FILE).unlink()
             self._client.hdel(LINES_KEY, name)
             self._client.incr(VERSION_KEY)
-            self.store(line).remove()
             shutil.rmtree(self.folder(name), ignore_errors=True)
+            if not server_is_gone:
+                self.store(line).remove()
 
     def store(self, line: Line) -> LineStore:
         """The line on its server: its own, or the main one."""
