@@ -1,7 +1,8 @@
 """Measured times that predict others.
 
 Only the last seconds count: where the machine was slow for a while, so that nothing could be in time and nothing was
-tried, the first estimate counts again, and something is tried.
+tried, the first estimate counts again, and something is tried. One slow step is no slow time: beside few others the
+first estimate counts, too, or one large image would let an idle line refuse the next ones, and never learn better.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from collections.abc import Callable
 RECENT_S = 10.0
 _LATEST = 256
 _TYPICAL = 31  # of the latest times, of which the median is expected: a hiccup changes nothing
+_FEW = 3
 _HIGH = 0.98
 _STANDS_S = 0.05  # what was computed: it is asked for several times an image
 
@@ -21,7 +23,7 @@ class Timing:
     """Milliseconds that one kind of step took; safe to share between threads."""
 
     def __init__(self, first_ms: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """first_ms: an estimate, as long as nothing was measured lately."""
+        """first_ms: an estimate, as long as little was measured lately; 0: none, so that something is tried."""
         self._first_ms = first_ms
         self._clock = clock
         self._latest: deque[tuple[float, float]] = deque(maxlen=_LATEST)  # when, ms
@@ -29,9 +31,6 @@ class Timing:
 
     def add(self, ms: float) -> None:
         """A step took so long."""
-        if not self._first_ms:
-            self._first_ms = ms
-            self._computed = (-1.0, ms, ms)
         self._latest.append((self._clock(), ms))
 
     @property
@@ -47,11 +46,10 @@ class Timing:
         now = self._clock()
         if now - self._computed[0] >= _STANDS_S:
             recent = [ms for at, ms in self._latest.copy() if at >= now - RECENT_S]
-            if recent:
-                expected, high = statistics.median(recent[-_TYPICAL:]), sorted(recent)[int(_HIGH * (len(recent) - 1))]
-            else:
-                expected = high = self._first_ms
-            self._computed = (now, expected, high)
+            if len(recent) < _FEW:
+                recent.append(self._first_ms)
+            expected = statistics.median_low(recent[-_TYPICAL:])
+            self._computed = (now, expected, sorted(recent)[int(_HIGH * (len(recent) - 1))])
         return self._computed
 
 
@@ -64,7 +62,7 @@ class BatchTimings:
 
     def add(self, size: int, ms: float) -> None:
         with self._lock:
-            self._by_size.setdefault(size, Timing()).add(ms)
+            self._by_size.setdefault(size, Timing(ms)).add(ms)
 
     def expected_ms(self, size: int) -> float:
         """Of this size, or the nearest that was measured."""

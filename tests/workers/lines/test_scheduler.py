@@ -40,7 +40,8 @@ class Desk:
     def line(self, name: str, **predictor: object) -> OpenLine:
         settings = LineSettings(name, "m@champion", "F", "R", deadline_ms=500)  # batches of 62.5 ms at most
         opened = OpenLine(Line(settings), None, "redis://s", LineModel("m@1", FakePredictor(**predictor)))
-        opened.answer.add(1.0)
+        for _ in range(3):
+            opened.answer.add(1.0)
         return opened
 
     def push(self, line: OpenLine, *names: str, due: float = 9.0, degraded: bool = False) -> list[Request]:
@@ -151,7 +152,8 @@ def test_a_line_that_was_idle_has_saved_nothing_up(desk):
 
 def test_nothing_is_decoded_that_could_not_be_predicted_in_time(desk):
     post = desk.line("post")
-    post.decode.add(5.0)
+    for _ in range(3):
+        post.decode.add(5.0)
     desk.push(post, "hopeless", due=0.015)
     desk.push(post, "just", due=0.017)
 

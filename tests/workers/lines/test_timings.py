@@ -34,14 +34,28 @@ def test_after_a_bad_time_without_new_measurements_the_first_estimate_counts_aga
     assert (timing.expected_ms, timing.high_ms) == (5.0, 5.0)
 
 
-def test_without_an_estimate_the_first_measurement_is_one():
+def test_one_slow_step_of_few_changes_nothing():
+    clock = Clock()
+    decode, device = Timing(clock=clock), Timing(5.0, clock)
+    for timing in (decode, device):
+        timing.add(900.0)
+    assert [(timing.expected_ms, timing.high_ms) for timing in (decode, device)] == [(0.0, 0.0), (5.0, 5.0)]
+
+    for timing in (decode, device):
+        timing.add(4.0)
+    clock.now += 1
+    assert [(timing.expected_ms, timing.high_ms) for timing in (decode, device)] == [(4.0, 4.0), (5.0, 5.0)]
+
+
+def test_without_an_estimate_few_steps_count_as_soon_as_all_are_slow_and_are_forgotten():
     clock = Clock()
     timing = Timing(clock=clock)
-    assert timing.expected_ms == 0.0
-    timing.add(7.0)
+    for _ in range(3):
+        timing.add(900.0)
+    assert timing.expected_ms == 900.0
     clock.now += RECENT_S + 1
 
-    assert timing.expected_ms == 7.0
+    assert timing.expected_ms == 0.0  # something is tried
 
 
 def test_a_size_that_was_not_measured_is_expected_to_take_as_long_as_the_nearest():
