@@ -312,6 +312,7 @@ def test_an_image_is_read_by_its_path_below_a_root_if_it_is_the_file_that_the_cl
     answers = post.wait_for("a", "b", "c", "link")
     assert [(each.bin, each.reason) for each in answers] == [("L1", None), *[("F", "unreadable")] * 3]
     assert [each.error.partition(":")[0] for each in answers[1:]] == ["outside_root", "unreadable", "outside_root"]
+    assert answers[3].error == f"outside_root: link.png leads out of the root {tmp_path / 'belt'}, by a link"
 
 
 def test_what_cannot_be_predicted_in_time_is_answered_at_once_and_never_predicted(home):

@@ -95,7 +95,7 @@ class LineDecoders:
         for root in line.line.settings.roots:
             folder = text_to_path(root).rstrip("/")
             if full.startswith(f"{folder}/"):
-                data = self._reader(root, line).read(full.removeprefix(f"{folder}/"))
+                data = self._read_below(root, full.removeprefix(f"{folder}/"), line)
                 break
         else:
             roots = ", ".join(line.line.settings.roots) or "none"
@@ -104,6 +104,14 @@ class LineDecoders:
         if (len(data), facts.st_mtime_ns) != (image.size, image.mtime_ns):
             raise ImageError("unreadable", f"{image.path} has changed since it was pushed")
         return data
+
+    def _read_below(self, root: str, path: str, line: OpenLine) -> bytes:
+        try:
+            return self._reader(root, line).read(path)
+        except ImageError as err:
+            if err.code == "outside_root":  # the reader's words are those of jobs, which may follow links
+                raise ImageError("outside_root", f"{path} leads out of the root {root}, by a link") from err
+            raise
 
     def _reader(self, root: str, line: OpenLine) -> ImageReader:
         most = line.line.settings.max_image_bytes
