@@ -203,6 +203,10 @@ def test_a_line_may_have_a_server_of_its_own(home, client):
         )
         assert not (home / "lines" / "two").exists()
 
+        kept = run("pause", "post", code=69).stderr
+        assert "the change of line post is on the disk, and counts as soon as its server takes it: " in kept
+        assert LineRegistry(Settings(home=home), client).get("post").paused
+
         refused = run("remove", "post", "--yes", code=69).stderr
         assert "the server of line post does not answer at unix://" in refused
         assert "start it, or remove the line with --server-is-gone" in refused

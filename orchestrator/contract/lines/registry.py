@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 import redis
 
 from modeling.durable import private_mode, replace_durably
-from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageError
 from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.settings import Line, LineSettings, check_line_name
 from orchestrator.contract.lines.store import LineStore
@@ -87,14 +87,22 @@ class LineRegistry(LinesOnDisk):
         return line
 
     def change(self, name: str, changed: Callable[[Line], Line]) -> Line:
-        """Apply a change; the map's version rises where what decides a bin has changed."""
+        """Apply a change; the map's version rises where what decides a bin has changed.
+
+        Raises UnavailableError where it is on the disk only, since a server does not take it.
+        """
         self.get(name)
         with self._locked():
             before = self.get(name)
             after = changed(before)
             if _decides(after) != _decides(before):
                 after = replace(after, map_version=before.map_version + 1)
-            self._write(after)
+            try:
+                self._write(after)
+            except redis.RedisError as err:
+                raise UnavailableError(
+                    f"the change of line {name} is on the disk, and counts as soon as its server takes it: {err}"
+                ) from err
         return after
 
     def remove(self, name: str, *, server_is_gone: bool = False) -> None:
