@@ -14,8 +14,8 @@ from typing import Any
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import MessageError, PigeonholeError, UnavailableError
 from orchestrator.contract.lines.answers import Answer, Cause, Reason, Verdict, decode_record, encode_facts
+from orchestrator.contract.lines.requests import Decided
 from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.store import Decided
 from orchestrator.lines.request import PushRequest
 
 MOST_HELD_BYTES = 256 << 20  # images that await their answer; more are refused as a busy line does

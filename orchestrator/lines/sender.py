@@ -11,7 +11,8 @@ from collections import deque
 
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.lines.answers import request_key
-from orchestrator.contract.lines.store import Admission, LineStore
+from orchestrator.contract.lines.requests import Admission
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.lines.line_server import SERVER_FAULTS, LineServer
 from orchestrator.lines.pushes import Pushes, too_large
 from orchestrator.lines.request import PushRequest

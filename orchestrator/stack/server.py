@@ -79,6 +79,7 @@ def server_config(url: str, address: list[str], data: Path) -> bytes:
         "appendonly yes",
         "appendfsync everysec",
         'save ""',
+        "auto-aof-rewrite-min-size 1gb",  # pushed images pass through the file: rewriting it forks, and delays answers
         "maxmemory-policy noeviction",  # an evicted key would be a lost job
         "daemonize no",
     ]

@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UnavailableError
 from orchestrator.contract.lines.answers import decode_record, request_key
-from orchestrator.contract.lines.store import LineStore, Push
+from orchestrator.contract.lines.requests import Push
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.lines import AsyncLineClient, LineClient
 from tests.support.line_worker import enter_line, line_worker, make_line

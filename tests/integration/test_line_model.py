@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from orchestrator.contract.lines.answers import Verdict, decode_record, encode_facts
-from orchestrator.contract.lines.store import Decided, GivenAnswer, LineStore, Push
+from orchestrator.contract.lines.requests import Decided, GivenAnswer, Push
+from orchestrator.contract.lines.store import LineStore
 from tests.support.line_worker import enter_line, make_line
 from tests.support.server import Server
 

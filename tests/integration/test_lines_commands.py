@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 from orchestrator.cli import main
 from orchestrator.contract.lines.answers import Verdict, encode_facts
 from orchestrator.contract.lines.registry import LineRegistry, read_line
-from orchestrator.contract.lines.store import Decided, GivenAnswer, LineStore, Push
+from orchestrator.contract.lines.requests import Decided, GivenAnswer, Push
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.lines.follow import follow_answers, wait_for_more

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.contract.lines.store import ImagePath, LineStore, Push
+from orchestrator.contract.lines.requests import ImagePath, Push
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
 from tests.support.line_workers import Gate, LineHome, image_file

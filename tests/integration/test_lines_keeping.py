@@ -12,9 +12,10 @@ from orchestrator.contract.lines.archive import AnswerArchive, segment_names
 from orchestrator.contract.lines.lookup import find_answer
 from orchestrator.contract.lines.mover import AnswerMover, MoveBounds, find_record, restore_answer, stay_keeper
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder
+from orchestrator.contract.lines.requests import Decided, GivenAnswer, Push
 from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.lines.stats import WorkerCounts, read_stats
-from orchestrator.contract.lines.store import Decided, GivenAnswer, LineStore, Push
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
 from tests.support.pushes import digit_png, open_line, registry_of

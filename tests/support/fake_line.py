@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import redis
 
+from orchestrator.contract.lines.requests import Admission, Decided, Push
 from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.store import Admission, Decided, Push
 from orchestrator.lines.line_server import Health
 
 

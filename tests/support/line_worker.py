@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from orchestrator.contract.lines.answers import Verdict, encode_facts
 from orchestrator.contract.lines.registry import LINES_KEY
+from orchestrator.contract.lines.requests import GivenAnswer, Held
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.lines.store import GivenAnswer, Held, LineStore
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 
 LATE = Verdict("F", "late", "device")

@@ -11,8 +11,9 @@ from PIL import Image
 
 from orchestrator.contract.lines.answers import Answer, decode_record, request_key
 from orchestrator.contract.lines.registry import LineRegistry
+from orchestrator.contract.lines.requests import Admission, Push
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.lines.store import Admission, LineStore, Push
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from tests.support.images import encode
 from tests.support.server import wait_until

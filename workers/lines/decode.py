@@ -11,7 +11,7 @@ from modeling.errors import ImageError, trouble_of
 from modeling.images.decode import decode_image
 from modeling.inference.decode_watch import DecodeWatch
 from modeling.names import text_to_path
-from orchestrator.contract.lines.store import ImagePath
+from orchestrator.contract.lines.requests import ImagePath
 from workers.classify.read import ImageReader
 from workers.lines.requests import OpenLine, Request
 from workers.lines.scheduler import Scheduler

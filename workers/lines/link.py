@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 import redis
 
 from orchestrator.contract.lines.mover import restore_answer
-from orchestrator.contract.lines.store import GivenAnswer, Held
+from orchestrator.contract.lines.requests import GivenAnswer, Held
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from workers.device_gate import DeviceGate
 from workers.lines.capacity import capacity_of

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from modeling.images.pixels import Pixels
 from orchestrator.contract.lines.answers import Verdict
+from orchestrator.contract.lines.requests import Held
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.stats import WorkerCounts
-from orchestrator.contract.lines.store import Held, LineStore
+from orchestrator.contract.lines.store import LineStore
 from workers.lines.model import LineModel
 from workers.lines.timings import Timing
 

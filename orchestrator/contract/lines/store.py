@@ -5,23 +5,29 @@ in one round trip.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, Self, cast
+from itertools import islice
+from typing import Any, Self, cast
 
 import redis
 
 from orchestrator.contract.ledger.live_workers import PREFIX
-from orchestrator.contract.lines.answers import Answer, Verdict, decode_record
+from orchestrator.contract.lines.answers import Answer, decode_record
+from orchestrator.contract.lines.requests import (
+    Admission,
+    AdmitVerdict,
+    Decided,
+    GivenAnswer,
+    Held,
+    ImagePath,
+    Push,
+)
 from orchestrator.contract.lines.settings import Line
 
-AdmitVerdict = Literal[
-    "admitted", "in_flight", "answered", "conflict", "busy", "paused", "too_large", "overdue", "unknown", "welcome"
-]
-Payload = Literal["image", "path", "ask"]
 OUT_OF_MEMORY_RETRY_MS = 100
+ORPHAN_MS = 60_000  # that an image stays after its deadline at most
 CAPACITY_TTL_MS = 1_500  # a worker that has not said for so long what it can do counts as dead
 
 # All other scripts run on a server without memory, too: they end requests, and so make room.
@@ -31,89 +37,6 @@ _REFUSED_WITHOUT_MEMORY = ("admit", "enter")
 def line_prefix(name: str) -> str:
     """The prefix of all keys of a line."""
     return f"{PREFIX}:line:{name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """One request as a client sends it.
-
-    key: of item and pass. digest: hexadecimal, of what is pushed. remaining_ms: until the deadline. kind: what
-    `payload` is: the image's bytes, the facts of a path as JSON (`ImagePath`), or nothing, which asks only whether the
-    line would take the request now.
-    """
-
-    key: str
-    digest: str
-    remaining_ms: int
-    size: int
-    kind: Payload
-    payload: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePath:
-    """An image that a worker reads: it must lie below a root of the line, and be the file that the client saw."""
-
-    path: str  # modeling.names.path_to_text
-    size: int
-    mtime_ns: int
-
-    def encode(self) -> bytes:
-        return json.dumps([self.path, self.size, self.mtime_ns]).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        path, size, mtime_ns = json.loads(data)
-        return cls(str(path), int(size), int(mtime_ns))
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What became of a push. record: of an answer that exists. retry_ms: when to come again. limit: bytes."""
-
-    verdict: AdmitVerdict
-    record: bytes = b""
-    retry_ms: int = 0
-    limit: int = 0
-
-    def answer(self) -> Answer | None:
-        return decode_record(self.record) if self.record else None
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A request that a worker holds. Times in ms by the server's clock. deliveries: workers that took it, this one too.
-
-    degraded: the smaller model must answer it. path: where the client gave that instead of the bytes.
-    """
-
-    key: str
-    deadline_ms: int
-    admitted_ms: int
-    deliveries: int
-    degraded: bool
-    image: bytes = b""
-    path: ImagePath | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GivenAnswer:
-    """A worker's answer: `verdict` if it is in time, else `late`, and `rest` in any case (`answers.encode_facts`)."""
-
-    key: str
-    verdict: Verdict
-    late: Verdict
-    rest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A client's own decision about a request. rest: as in `GivenAnswer`."""
-
-    key: str
-    verdict: Verdict
-    digest: str
-    rest: str = ""
 
 
 class LineStore:
@@ -128,6 +51,9 @@ class LineStore:
     def key(self, name: str) -> str:
         return f"{self.prefix}:{name}"
 
+    def _image_key(self, key: str, digest: str) -> str:
+        return self.key(f"i:{digest}:{key}")
+
     # Clients
 
     def admit(self, pushes: Sequence[Push], client_id: str) -> list[Admission]:
@@ -137,11 +63,22 @@ class LineStore:
         """
         with self.client.pipeline(transaction=False) as pipeline:
             for push in pushes:
-                self._queue(pipeline, "admit", [
-                    push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, push.payload,
-                ])  # fmt: skip
-            replies = self._execute(pipeline)
-        return [_admission(reply) for reply in replies]
+                self._queue_push(pipeline, push, client_id)
+            replies = iter(self._execute(pipeline))
+        return [_admission(list(islice(replies, 1 + (push.kind == "image")))) for push in pushes]
+
+    def _queue_push(self, pipeline: Any, push: Push, client_id: str) -> None:
+        """The script, and before it the image, which expires where neither worker nor client lives to end its request.
+
+        The image is no argument of the script: Lua would copy it several times.
+        """
+        path = push.payload if push.kind == "path" else b""
+        if push.kind == "image":
+            expires_ms = max(0, push.remaining_ms) + ORPHAN_MS
+            pipeline.set(self._image_key(push.key, push.digest), push.payload, px=expires_ms, nx=True)
+        self._queue(
+            pipeline, "admit", [push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, path]
+        )
 
     def replies(self, client_id: str, after: str, block_ms: int) -> tuple[str, list[tuple[str, bytes]]]:
         """The answers that came after an id, as key and record; and the id to ask with next. Waits up to `block_ms`."""
@@ -212,16 +149,29 @@ class LineStore:
 
     def take(self, worker: str, most: int, lease_ms: int, most_bytes: int) -> tuple[int, list[Held]]:
         """Lease the requests that are due first; returns the server's time in ms, and them."""
-        now, *entries = self.run("take", [worker, most, lease_ms, most_bytes])
-        return int(now), [_held(*entry) for entry in entries]
+        [taken] = self.take_for_each(worker, [(self, most, lease_ms, most_bytes)])
+        return taken
 
     def take_for_each(self, worker: str, wanted: Sequence[tuple[Self, int, int, int]]) -> list[tuple[int, list[Held]]]:
-        """The same for several lines of this store's server in one round trip: store, most, lease_ms, most_bytes."""
+        """The same for several lines of this store's server at once: store, most, lease_ms, most_bytes."""
         with self.client.pipeline(transaction=False) as pipeline:
             for store, *limits in wanted:
                 store._queue(pipeline, "take", [worker, *limits])
             replies = self._execute(pipeline)
-        return [(int(now), [_held(*entry) for entry in entries]) for now, *entries in replies]
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        keys = [
+            store._image_key(key.decode(), digest.decode())
+            for (store, *_), (_, *entries) in zip(wanted, replies, strict=True)
+            for key, *_, kind, digest, _ in entries
+            if kind == b"image"
+        ]
+        images = iter(cast("list[bytes | None]", self.client.mget(keys)) if keys else [])
+        return [
+            (int(now), [held for entry in entries if (held := _held(entry, images)) is not None])
+            for now, *entries in replies
+        ]
 
     def renew(self, worker: str, lease_ms: int, keys: Iterable[str]) -> set[str]:
         """Keep leases; returns the keys that this worker holds no longer."""
@@ -324,12 +274,14 @@ def _script_texts() -> dict[str, str]:
     }
 
 
-def _admission(reply: Any) -> Admission:
-    if isinstance(reply, redis.exceptions.OutOfMemoryError):
+def _admission(replies: list[Any]) -> Admission:
+    """replies: the script's is the last; before it, that of storing the image."""
+    failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    if isinstance(failed, redis.exceptions.OutOfMemoryError):
         return Admission("busy", retry_ms=OUT_OF_MEMORY_RETRY_MS)
-    if isinstance(reply, Exception):
-        raise reply
-    verdict, detail = reply
+    if failed is not None:
+        raise failed
+    verdict, detail = replies[-1]
     name = cast(AdmitVerdict, verdict.decode())
     if name == "busy":
         return Admission(name, retry_ms=int(detail))
@@ -338,11 +290,13 @@ def _admission(reply: Any) -> Admission:
     return Admission(name, record=detail)
 
 
-def _held(
-    key: bytes, deadline: bytes, admitted: bytes, deliveries: int, degraded: bytes, kind: bytes, payload: bytes
-) -> Held:
+def _held(entry: list[Any], images: Iterator[bytes | None]) -> Held | None:
+    """A request as the script gives it, with the next image; None where the server was emptied meanwhile."""
+    key, deadline, admitted, deliveries, degraded, kind, _, path = entry
     common = (key.decode(), int(deadline), int(admitted), int(deliveries), degraded == b"1")
-    return Held(*common, path=ImagePath.decode(payload)) if kind == b"path" else Held(*common, image=payload)
+    if kind == b"path":
+        return Held(*common, path=ImagePath.decode(path))
+    return None if (image := next(images)) is None else Held(*common, image=image)
 
 
 def _escaped(prefix: str) -> str:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.contract.lines.store import Admission
+from orchestrator.contract.lines.requests import Admission
 from orchestrator.lines.pushes import Pushes
 from orchestrator.lines.request import PushOptions, PushRequest, make_request
 from orchestrator.lines.sender import Sender

@@ -5,7 +5,7 @@ import pytest
 
 from modeling.names import path_to_text
 from orchestrator.contract.errors import UnavailableError
-from orchestrator.contract.lines.store import Decided
+from orchestrator.contract.lines.requests import Decided
 from orchestrator.lines import pushes as module
 from orchestrator.lines.pushes import Pushes
 from orchestrator.lines.request import PushOptions, PushRequest, make_request

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from modeling.images.cores import num_cores
+from orchestrator.contract.lines.requests import Held
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.lines.store import Held
 from tests.support.line_workers import FakePushPredictor
 from workers.device_gate import DeviceGate
 from workers.lines.batches import Batch

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from orchestrator.contract.lines.requests import Held
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.lines.store import Held
 from tests.support.images import grey_png
 from tests.support.line_workers import FakePushPredictor
 from tests.support.server import wait_until

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from modeling.images.preprocessing import Preprocessing
+from orchestrator.contract.lines.requests import Held
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.lines.store import Held
 from workers.lines.model import LineModel
 from workers.lines.requests import OpenLine, Request
 from workers.lines.scheduler import UNFAIR_S, Scheduler

@@ -1,37 +1,42 @@
 -- Take a request, unless it has been answered, waits already, or cannot be answered in time.
--- ARGV: key, digest, remaining ms, size, client, 'image' or 'path' or 'ask' (without the bytes), image or path
+-- ARGV: key, digest, remaining ms, size, client, 'image' (stored just before) or 'path' or 'ask' (without the bytes), path
 -- Returns {verdict, detail}: admitted | in_flight | answered, record | conflict, record or ''
 --   | busy, ms to come again | paused | too_large, limit | overdue | unknown; asked without bytes: welcome
 local id, digest, remaining, size = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local client, kind = ARGV[5], ARGV[6]
 
+local function refuse(verdict, detail)
+  if kind == 'image' then redis.call('UNLINK', image_key(id, digest)) end
+  count_all()
+  return {verdict, detail}
+end
+
 local line = facts('paused', 'max_requests', 'max_bytes', 'bytes', 'max_image_bytes', 'fallback', 'has_degraded')
-if not line[6] then return {'unknown', ''} end
+if not line[6] then return refuse('unknown', '') end
 
 local record = redis.call('HGET', ANSWERS, id)
 if record then
-  return {same_image(record, digest) and 'answered' or 'conflict', record}
+  return refuse(same_image(record, digest) and 'answered' or 'conflict', record)
 end
 local waiting = request(id, 'digest', 'clients')
 if waiting[1] then
   if not string.find(' ' .. waiting[2] .. ' ', ' ' .. client .. ' ', 1, true) then
     redis.call('HSET', key('r:' .. id), 'clients', waiting[2] .. ' ' .. client)
   end
-  return {waiting[1] == digest and 'in_flight' or 'conflict', ''}
+  if waiting[1] ~= digest then return refuse('conflict', '') end
+  return {'in_flight', ''}
 end
 
-if remaining <= 0 then return {'overdue', ''} end
-if size > tonumber(line[5]) then return {'too_large', line[5]} end
+if remaining <= 0 then return refuse('overdue', '') end
+if size > tonumber(line[5]) then return refuse('too_large', line[5]) end
 if line[1] == '1' then
   count('refused:paused')
-  count_all()
-  return {'paused', ''}
+  return refuse('paused', '')
 end
 local num, bytes = redis.call('ZCARD', DEADLINES), tonumber(line[4] or 0)
 if num >= tonumber(line[2]) or bytes + size > tonumber(line[3]) then
   count('refused:bound')
-  count_all()
-  return {'busy', '50'}
+  return refuse('busy', '50')
 end
 
 -- When would a worker have it done? Earliest deadline first: what is due later does not delay it.
@@ -71,13 +76,13 @@ if late and late > 0 then
     degraded = 1
   else
     count('refused:busy')
-    count_all()
-    return {'busy', string.format('%.0f', math.max(1, math.ceil(late)))}
+    return refuse('busy', string.format('%.0f', math.max(1, math.ceil(late))))
   end
 end
 if kind == 'ask' then return {'welcome', ''} end
+if kind == 'image' and redis.call('EXISTS', image_key(id, digest)) == 0 then return {'busy', '50'} end  -- no memory for it
 
-redis.call('HSET', key('r:' .. id), kind, ARGV[7], 'digest', digest, 'size', size, 'deadline', string.format('%.0f', deadline),
+redis.call('HSET', key('r:' .. id), 'kind', kind, 'path', ARGV[7], 'digest', digest, 'size', size, 'deadline', string.format('%.0f', deadline),
   'admitted', string.format('%.0f', now), 'clients', client, 'degraded', degraded)
 redis.call('ZADD', READY, deadline, id)
 redis.call('ZADD', DEADLINES, deadline, id)

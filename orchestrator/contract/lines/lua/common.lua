@@ -2,8 +2,9 @@
 -- The server's clock is the only clock.
 --
 -- line          hash    the line as scripts need it: see enter.lua; bytes: of what waits
--- r:KEY         hash    a request that waits: image (bytes) or path; digest, size, deadline, admitted, clients;
---                       deliveries, worker; degraded
+-- r:KEY         hash    a request that waits: kind ('image', or 'path' with path), digest, size, deadline, admitted,
+--                       clients; deliveries, worker; degraded
+-- i:DIGEST:KEY  string  its image, which no script handles: through Lua it would be copied several times
 -- ready         zset    requests that no worker holds, by deadline
 -- deadlines     zset    all requests that wait, held or not, by deadline
 -- leases        zset    requests that a worker holds, by the end of its lease
@@ -39,6 +40,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function facts(...) return redis.call('HMGET', LINE, ...) end
 local function request(id, ...) return redis.call('HMGET', key('r:' .. id), ...) end
+local function image_key(id, digest) return key('i:' .. digest .. ':' .. id) end
 
 -- Counted here, and written once by count_all: most scripts handle many requests.
 local counts, freed_bytes = {}, 0
@@ -80,8 +82,9 @@ local function has_worker()
   return false
 end
 
--- Tell the clients of a request its answer, and forget the request. size: nil where there is none.
-local function close_request(id, clients, size, record)
+-- Tell the clients of a request its answer, and forget the request. size, digest: nil where there is none.
+local function close_request(id, clients, size, digest, record)
+  if digest then redis.call('UNLINK', image_key(id, digest)) end
   for client in string.gmatch(clients or '', '%S+') do reply(client, id, record) end
   if size then freed_bytes = freed_bytes + size end
   redis.call('DEL', key('r:' .. id))
@@ -122,14 +125,16 @@ local function finish(id, verdict, rest, reason, cause, digest)
     if cause ~= '' then count('cause:' .. cause) end
     if waiting[1] then count('ms:' .. bucket(now - admitted)) end
   end
-  close_request(id, waiting[2], waiting[3], record)
+  close_request(id, waiting[2], waiting[3], waiting[4], record)
   return first, record
 end
 
 -- Keep the image of a request that is answered without a worker until one stores it; the oldest go first.
 local function keep_image(id)
-  local image = redis.call('HGET', key('r:' .. id), 'image')
-  if not image or facts('keeps')[1] ~= '1' then return end
+  local waiting = request(id, 'kind', 'digest')
+  if waiting[1] ~= 'image' or facts('keeps')[1] ~= '1' then return end
+  local image = redis.call('GET', image_key(id, waiting[2]))
+  if not image then return count('images_not_kept') end
   if #image > UNKEPT_BYTES then return count('images_not_kept') end
   redis.call('RPUSH', key('unkept'), id, image)
   local bytes = redis.call('HINCRBY', LINE, 'unkept_bytes', #image)

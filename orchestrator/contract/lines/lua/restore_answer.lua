@@ -5,5 +5,5 @@ local waiting = request(id, 'clients', 'size', 'digest')
 local first, record = store_record(id, archived)
 if first then count('restored') end
 if first and waiting[3] and not same_image(archived, waiting[3]) then record = conflict end
-close_request(id, waiting[1], waiting[2], record)
+close_request(id, waiting[1], waiting[2], waiting[3], record)
 count_all()

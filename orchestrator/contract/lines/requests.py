@@ -1,0 +1,95 @@
+"""What clients and workers say to a line's server, and what it answers."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from orchestrator.contract.lines.answers import Answer, Verdict, decode_record
+
+AdmitVerdict = Literal[
+    "admitted", "in_flight", "answered", "conflict", "busy", "paused", "too_large", "overdue", "unknown", "welcome"
+]
+Payload = Literal["image", "path", "ask"]
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One request as a client sends it.
+
+    key: of item and pass. digest: hexadecimal, of what is pushed. remaining_ms: until the deadline. kind: what
+    `payload` is: the image's bytes, the facts of a path as JSON (`ImagePath`), or nothing, which asks only whether the
+    line would take the request now.
+    """
+
+    key: str
+    digest: str
+    remaining_ms: int
+    size: int
+    kind: Payload
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePath:
+    """An image that a worker reads: it must lie below a root of the line, and be the file that the client saw."""
+
+    path: str  # modeling.names.path_to_text
+    size: int
+    mtime_ns: int
+
+    def encode(self) -> bytes:
+        return json.dumps([self.path, self.size, self.mtime_ns]).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        path, size, mtime_ns = json.loads(data)
+        return cls(str(path), int(size), int(mtime_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of a push. record: of an answer that exists. retry_ms: when to come again. limit: bytes."""
+
+    verdict: AdmitVerdict
+    record: bytes = b""
+    retry_ms: int = 0
+    limit: int = 0
+
+    def answer(self) -> Answer | None:
+        return decode_record(self.record) if self.record else None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request that a worker holds. Times in ms by the server's clock. deliveries: workers that took it, this one too.
+
+    degraded: the smaller model must answer it. path: where the client gave that instead of the bytes.
+    """
+
+    key: str
+    deadline_ms: int
+    admitted_ms: int
+    deliveries: int
+    degraded: bool
+    image: bytes = b""
+    path: ImagePath | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """A worker's answer: `verdict` if it is in time, else `late`, and `rest` in any case (`answers.encode_facts`)."""
+
+    key: str
+    verdict: Verdict
+    late: Verdict
+    rest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A client's own decision about a request. rest: as in `GivenAnswer`."""
+
+    key: str
+    verdict: Verdict
+    digest: str
+    rest: str = ""
