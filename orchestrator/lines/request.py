@@ -66,7 +66,8 @@ class PushRequest:
         remaining_ms = math.floor((self.due - now) * 1000)
         if self.ask:
             return Push(self.key, self.digest, remaining_ms, self.size, "ask")
-        return Push(self.key, self.digest, remaining_ms, self.size, self.kind, self.payload)
+        tried_ms = math.floor((now - self.called) * 1000)
+        return Push(self.key, self.digest, remaining_ms, self.size, self.kind, self.payload, tried_ms)
 
 
 @dataclass(frozen=True, slots=True)

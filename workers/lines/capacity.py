@@ -20,8 +20,9 @@ def capacity_of(
     """What `LineStore.report_capacity` takes: the numbers for admission, and the facts for people."""
     share = _share(line, lines, scheduler)
     bound_ms = max(gate.bound_ms, _longest_batch_ms(lines, scheduler))
-    first = _numbers(line, line.model, scheduler, share, bound_ms)
-    second = _numbers(line, line.degraded, scheduler, share, bound_ms)
+    wait_ms = max(gate.bound_ms, _expected_batch_ms(lines, scheduler))
+    first = _numbers(line, line.model, scheduler, share, wait_ms)
+    second = _numbers(line, line.degraded, scheduler, share, wait_ms)
     text = " ".join(f"{number:.3f}" for number in (*first, *second))
     model = line.model
     facts: dict[str, Any] = {
@@ -51,10 +52,19 @@ def _longest_batch_ms(lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
     return max((model.timings.high_ms(scheduler.largest_batch(line, model)) for line, model in used), default=0.0)
 
 
+def _expected_batch_ms(lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
+    """As the longest takes that an urgent push may have to wait for."""
+    used = [(line, model) for line in lines for model in (line.model, line.degraded) if model is not None]
+    return max((model.timings.expected_ms(scheduler.largest_batch(line, model)) for line, model in used), default=0.0)
+
+
 def _numbers(
-    line: OpenLine, model: LineModel | None, scheduler: Scheduler, share: float, bound_ms: float
+    line: OpenLine, model: LineModel | None, scheduler: Scheduler, share: float, wait_ms: float
 ) -> tuple[float, float]:
-    """Milliseconds per image, and from the server to the answer where nothing else waits."""
+    """Milliseconds per image, and from the server to the answer where nothing else waits.
+
+    Steps are not all slow at once: high values of decoding and predicting, and expected ones of the rest.
+    """
     if model is None:
         return _NOTHING
     cores = num_cores()
@@ -62,8 +72,8 @@ def _numbers(
     size = scheduler.largest_batch(line, model)
     alone_ms = model.ms_per_image(size) + decode_ms / cores  # on cores that decode, too
     per_image = max(alone_ms, model.saturated_ms) * _SPARE / share
-    overhead_ms = 2 * max(line.answer.high_ms, ANSWER_MS)  # taking, and answering
-    lead = line.decode.high_ms + bound_ms + model.timings.high_ms(size) + overhead_ms
+    overhead_ms = 2 * max(line.answer.expected_ms, ANSWER_MS)  # taking, and answering
+    lead = line.decode.high_ms + wait_ms + model.timings.high_ms(1) + overhead_ms
     return per_image, lead
 
 

@@ -19,7 +19,7 @@ from workers.lines.rates import Rates
 from workers.lines.requests import OpenLine, Request
 
 UNFAIR_S = 0.2  # of the device's time that a line may be ahead of another one that waits
-_SHORT = 1 / 8  # of the shortest deadline: no batch takes longer, since an urgent request may have to wait for it
+_SHORT = 0.4  # of the shortest deadline: what an urgent request may have to wait for; shorter batches cost throughput
 _FOLLOW = 0.02  # of the way to a longer deadline, with each request
 _AHEAD = 2  # batches a stream that are held: one that is predicted and one that is ready
 
@@ -236,7 +236,7 @@ class Scheduler:
             line.used_s = max(line.used_s, min(busy))
 
     def _note_deadline(self, request: Request) -> None:
-        given_ms = request.waited_ms + (request.deadline_s - request.taken_s) * 1e3
+        given_ms = request.held.tried_ms + request.waited_ms + (request.deadline_s - request.taken_s) * 1e3
         if given_ms < self._shortest_ms:
             self._shortest_ms = given_ms
         else:
@@ -285,9 +285,11 @@ class Scheduler:
         return None
 
     def _share_of_stream(self, model: LineModel, num_waiting: int) -> int:
-        """Images of the next batch: those that wait are spread over the streams that are free."""
-        free = max(1, model.streams - len(self._predicting))
-        return model.largest_up_to(-(-num_waiting // free))
+        """Images of the next batch: those that wait are spread over all streams, also those that are free soon.
+
+        A larger batch would use the device better, but it is larger than needed as long as few wait.
+        """
+        return model.largest_up_to(max(1, num_waiting // model.streams))
 
     def _is_only(self, num_images: int) -> bool:
         return num_images == 1 and not self._predicting and self._num_held() == 1

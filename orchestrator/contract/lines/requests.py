@@ -18,7 +18,7 @@ class Push:
 
     key: of item and pass. digest: hexadecimal, of what is pushed. remaining_ms: until the deadline. kind: what
     `payload` is: the image's bytes, the facts of a path as JSON (`ImagePath`), or nothing, which asks only whether the
-    line would take the request now.
+    line would take the request now. tried_ms: how long its client has tried before, after refusals.
     """
 
     key: str
@@ -27,6 +27,7 @@ class Push:
     size: int
     kind: Payload
     payload: bytes = b""
+    tried_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Admission:
 class Held:
     """A request that a worker holds. Times in ms by the server's clock. deliveries: workers that took it, this one too.
 
-    degraded: the smaller model must answer it. path: where the client gave that instead of the bytes.
+    degraded: the smaller model must answer it. path: where the client gave that instead of the bytes. tried_ms: as in
+    `Push`.
     """
 
     key: str
@@ -73,6 +75,7 @@ class Held:
     degraded: bool
     image: bytes = b""
     path: ImagePath | None = None
+    tried_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,9 +76,8 @@ class LineStore:
         if push.kind == "image":
             expires_ms = max(0, push.remaining_ms) + ORPHAN_MS
             pipeline.set(self._image_key(push.key, push.digest), push.payload, px=expires_ms, nx=True)
-        self._queue(
-            pipeline, "admit", [push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, path]
-        )
+        args = [push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, path, push.tried_ms]
+        self._queue(pipeline, "admit", args)
 
     def replies(self, client_id: str, after: str, block_ms: int) -> tuple[str, list[tuple[str, bytes]]]:
         """The answers that came after an id, as key and record; and the id to ask with next. Waits up to `block_ms`."""
@@ -164,7 +163,7 @@ class LineStore:
         keys = [
             store._image_key(key.decode(), digest.decode())
             for (store, *_), (_, *entries) in zip(wanted, replies, strict=True)
-            for key, *_, kind, digest, _ in entries
+            for key, *_, kind, digest, _, _ in entries
             if kind == b"image"
         ]
         images = iter(cast("list[bytes | None]", self.client.mget(keys)) if keys else [])
@@ -292,11 +291,11 @@ def _admission(replies: list[Any]) -> Admission:
 
 def _held(entry: list[Any], images: Iterator[bytes | None]) -> Held | None:
     """A request as the script gives it, with the next image; None where the server was emptied meanwhile."""
-    key, deadline, admitted, deliveries, degraded, kind, _, path = entry
+    key, deadline, admitted, deliveries, degraded, kind, _, path, tried = entry
     common = (key.decode(), int(deadline), int(admitted), int(deliveries), degraded == b"1")
     if kind == b"path":
-        return Held(*common, path=ImagePath.decode(path))
-    return None if (image := next(images)) is None else Held(*common, image=image)
+        return Held(*common, path=ImagePath.decode(path), tried_ms=int(tried))
+    return None if (image := next(images)) is None else Held(*common, image=image, tried_ms=int(tried))
 
 
 def _escaped(prefix: str) -> str:

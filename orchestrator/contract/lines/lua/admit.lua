@@ -1,5 +1,6 @@
 -- Take a request, unless it has been answered, waits already, or cannot be answered in time.
--- ARGV: key, digest, remaining ms, size, client, 'image' (stored just before) or 'path' or 'ask' (without the bytes), path
+-- ARGV: key, digest, remaining ms, size, client, 'image' (stored just before) or 'path' or 'ask' (without the bytes), path,
+--   ms that its client has tried before
 -- Returns {verdict, detail}: admitted | in_flight | answered, record | conflict, record or ''
 --   | busy, ms to come again | paused | too_large, limit | overdue | unknown; asked without bytes: welcome
 local id, digest, remaining, size = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -83,7 +84,8 @@ if kind == 'ask' then return {'welcome', ''} end
 if kind == 'image' and redis.call('EXISTS', image_key(id, digest)) == 0 then return {'busy', '50'} end  -- no memory for it
 
 redis.call('HSET', key('r:' .. id), 'kind', kind, 'path', ARGV[7], 'digest', digest, 'size', size, 'deadline', string.format('%.0f', deadline),
-  'admitted', string.format('%.0f', now), 'clients', client, 'degraded', degraded)
+  'admitted', string.format('%.0f', now), 'clients', client, 'degraded', degraded,
+  'tried', ARGV[8])
 redis.call('ZADD', READY, deadline, id)
 redis.call('ZADD', DEADLINES, deadline, id)
 redis.call('HINCRBY', LINE, 'bytes', size)

@@ -3,7 +3,7 @@
 --
 -- line          hash    the line as scripts need it: see enter.lua; bytes: of what waits
 -- r:KEY         hash    a request that waits: kind ('image', or 'path' with path), digest, size, deadline, admitted,
---                       clients; deliveries, worker; degraded
+--                       clients; tried: ms before it was admitted; deliveries, worker; degraded
 -- i:DIGEST:KEY  string  its image, which no script handles: through Lua it would be copied several times
 -- ready         zset    requests that no worker holds, by deadline
 -- deadlines     zset    all requests that wait, held or not, by deadline

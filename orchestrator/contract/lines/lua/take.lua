@@ -1,11 +1,12 @@
 -- Lease the requests that are due first, those of dead workers included.
 -- ARGV: worker, how many, lease in ms, most bytes
--- Returns {now, {key, deadline, admitted, deliveries, degraded, kind, digest, path}, ...}; images are read by their keys
+-- Returns {now, {key, deadline, admitted, deliveries, degraded, kind, digest, path, tried}, ...}; images are read by their keys
 local worker, most, lease, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 recover_expired()
 local taken, bytes, gone, leases = {string.format('%.0f', now)}, 0, {}, {}
 for _, id in ipairs(redis.call('ZRANGE', READY, 0, most - 1)) do
-  local waiting = request(id, 'deadline', 'admitted', 'size', 'degraded', 'deliveries', 'worker', 'kind', 'digest', 'path')
+  local waiting = request(id, 'deadline', 'admitted', 'size', 'degraded', 'deliveries', 'worker', 'kind', 'digest', 'path',
+    'tried')
   if not waiting[1] then
     gone[#gone + 1] = id
     redis.call('ZREM', DEADLINES, id)
@@ -20,7 +21,8 @@ for _, id in ipairs(redis.call('ZRANGE', READY, 0, most - 1)) do
     gone[#gone + 1] = id
     leases[#leases + 1] = now + lease
     leases[#leases + 1] = id
-    taken[#taken + 1] = {id, waiting[1], waiting[2], deliveries, waiting[4], waiting[7], waiting[8], waiting[9]}
+    taken[#taken + 1] = {id, waiting[1], waiting[2], deliveries, waiting[4], waiting[7], waiting[8], waiting[9],
+      waiting[10]}
   end
 end
 if gone[1] then redis.call('ZREM', READY, unpack(gone)) end
