@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("modeling", "orchestrator", "workers", "pigeonhole", "examples")
 TEXT_METHODS = ("read_text", "write_text")
 OPENERS = ("open", "fdopen")
-NOT_FILES = ("Image", "os", "JobFolder", "journal", "_open")  # what else has an `open`
+NOT_FILES = (  # what else has an `open`
+    "Image", "os", "JobFolder", "journal", "_open", "Segment", "server", "_server", "_files",
+)  # fmt: skip
 CALLS_WITH_PIPES = ("run", "Popen", "check_output")
 
 
