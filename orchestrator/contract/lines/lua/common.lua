@@ -181,6 +181,8 @@ end
 -- Whether a record is of the same image.
 local function same_image(record, digest) return string.find(record, '"digest":"' .. digest .. '"', 1, true) ~= nil end
 
+-- A second token, where there are several workers: the first may go to one that is frozen.
 local function wake()
-  if redis.call('LLEN', key('wake')) == 0 then redis.call('RPUSH', key('wake'), '1', '1') end
+  if redis.call('LLEN', key('wake')) > 0 then return end
+  if redis.call('HLEN', CAPACITY) > 1 then redis.call('RPUSH', key('wake'), '1', '1') else redis.call('RPUSH', key('wake'), '1') end
 end
