@@ -81,7 +81,9 @@ def test_a_push_goes_before_batches_that_have_waited_longer(users):
     users.shard("second")
     users.push("push")
 
-    users.release("running", "push", "running too", "first")
+    users.release("running", "push")
+    wait_for(lambda: len(users.order) == 4)
+    users.release("running too", "first")
     wait_for(lambda: len(users.order) == 5)
 
     assert users.order == ["running", "running too", ("push", 1), "first", "second"]
