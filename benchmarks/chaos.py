@@ -138,7 +138,7 @@ def inject_faults(run: Run, seconds: float) -> None:
         thread.start()
     target, end, next_fault, num_printed = run.target, time.monotonic() + seconds, 0.0, 0
     while time.monotonic() < end:
-        target.repair()
+        target.repairs.make()
         _keep_workers(run)
         if time.monotonic() > next_fault:
             fault = target.random.choices(list(FAULTS), list(FAULTS.values()))[0]
@@ -175,7 +175,7 @@ def _print_failures(run: Run, num_printed: int) -> int:
 
 def wait_for_end(run: Run) -> None:
     """Without further faults, every job ends, every stopped worker ends, and every doorbell is taken."""
-    run.target.repair(everything=True)
+    run.target.repairs.make(everything=True)
     run.log("no more faults; waiting for the active jobs")
     for client in run.clients:
         client.stopping.set()

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import redis
 
+from benchmarks.chaos_repairs import Repairs
 from benchmarks.chaos_watch import Monitor
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.jobs.job_folder import active_jobs
@@ -34,7 +35,7 @@ class Target:
     impaired_until: dict[int, float] = field(default_factory=dict)  # by the worker's process id
     deaths: Counter[int] = field(default_factory=Counter)  # children that were killed, by their worker's process id
     server_is_up: bool = True
-    due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    repairs: Repairs = field(default_factory=Repairs)
     monitor: Monitor | None = None
     sources: list[Path] = field(default_factory=list)  # folders of images that may go away
     listing: threading.Lock = field(default_factory=threading.Lock)  # held while one of them is listed, or is away
@@ -58,18 +59,6 @@ class Target:
     def pick_healthy(self) -> Worker | None:
         """A healthy worker, if there is one."""
         return self.random.choice(healthy) if (healthy := self.healthy()) else None
-
-    def repair_later(self, seconds: float, repair: Callable[[], None]) -> None:
-        """Call `repair` after some seconds."""
-        self.due.append((time.monotonic() + seconds, repair))
-
-    def repair(self, *, everything: bool = False) -> None:
-        """Make the repairs that are due, or all of them."""
-        now = time.monotonic()
-        ready = [entry for entry in self.due if everything or entry[0] <= now]
-        self.due = [entry for entry in self.due if entry not in ready]
-        for _, repair in ready:
-            repair()
 
     def report_server_fault(self) -> None:
         """Tell the monitor that the server has a fault, so that pending takeovers do not count."""
@@ -144,7 +133,7 @@ def freeze_worker(target: Target) -> str | None:
     for process in frozen:
         process.suspend()
     target.impaired_until[worker.process.pid] = time.monotonic() + seconds + 2
-    target.repair_later(seconds, partial(_resume, frozen))
+    target.repairs.later(seconds, partial(_resume, frozen))
     return f"SIGSTOP to {'worker' if both else 'the child of worker'} {worker.process.pid} for {seconds:.1f} s"
 
 
@@ -184,7 +173,7 @@ def _kill_server(target: Target, *, lose_files: bool) -> str | None:
         target.server_is_up = True
         target.report_server_fault()
 
-    target.repair_later(seconds, restart)
+    target.repairs.later(seconds, restart)
     return f"SIGKILL to the server; back {'empty' if lose_files else 'with its file'} after {seconds:.1f} s"
 
 
@@ -211,7 +200,7 @@ def freeze_server(target: Target) -> str | None:
         target.server_is_up = True
         target.report_server_fault()
 
-    target.repair_later(seconds, thaw)
+    target.repairs.later(seconds, thaw)
     return f"SIGSTOP to the server for {seconds:.1f} s"
 
 
@@ -292,7 +281,7 @@ def move_source(target: Target) -> str | None:
         target.disturb("a source was away")
         target.listing.release()
 
-    target.repair_later(seconds, move_back)
+    target.repairs.later(seconds, move_back)
     return f"moved {source.name} away for {seconds:.1f} s{', an empty folder in its place' if is_empty else ''}"
 
 

@@ -87,13 +87,13 @@ def run_all(arena: Arena, running: Generator) -> None:
     """Inject every kind of fault."""
     following = time.monotonic() + 3
     while running.sending:
-        arena.repair()
+        arena.repairs.make()
         _replace_ended(arena)
         if time.monotonic() >= following:
             _inject(arena, arena.chance.choices(list(FAULTS), list(FAULTS.values()))[0])
             following = time.monotonic() + arena.chance.uniform(2, 9)
         time.sleep(0.05)
-    arena.repair(everything=True)
+    arena.repairs.make(everything=True)
 
 
 def _inject(arena: Arena, fault: Callable[[Arena], str | None]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import psutil
 import redis
 
+from benchmarks.chaos_repairs import Repairs
 from benchmarks.lines.runs import Place
 from benchmarks.lines.system import ALIAS, LINE
 from modeling.registry.store import ModelStore, ModelVersion
@@ -37,7 +38,7 @@ class Arena:
     server_up: bool = True
     server_lost: bool = False  # it lost what it knew: records may be gone or doubled
     faults: Counter[str] = field(default_factory=Counter)
-    due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    repairs: Repairs = field(default_factory=Repairs)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -59,17 +60,6 @@ class Arena:
 
     def log(self, text: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
-
-    def later(self, seconds: float, repair: Callable[[], None]) -> None:
-        self.due.append((time.monotonic() + seconds, repair))
-
-    def repair(self, *, everything: bool = False) -> None:
-        """Make the repairs that are due, or all."""
-        now = time.monotonic()
-        ready = [entry for entry in self.due if everything or entry[0] <= now]
-        self.due = [entry for entry in self.due if entry not in ready]
-        for _, repair in ready:
-            repair()
 
 
 def kill_worker(arena: Arena) -> str | None:
@@ -104,7 +94,7 @@ def freeze_workers(arena: Arena) -> str | None:
         parent = psutil.Process(worker.process.pid)
         frozen += [parent, *parent.children(recursive=True)]
     _signal(frozen, signal.SIGSTOP)
-    arena.later(seconds, lambda: _signal(frozen, signal.SIGCONT))
+    arena.repairs.later(seconds, lambda: _signal(frozen, signal.SIGCONT))
     return f"SIGSTOP to {len(chosen)} workers for {seconds:.1f} s"
 
 
@@ -129,7 +119,7 @@ def kill_server(arena: Arena) -> str | None:
         server.start()
         arena.server_up = True
 
-    arena.later(seconds, restart)
+    arena.repairs.later(seconds, restart)
     return f"SIGKILL to the server; back {'empty' if empty else 'with its file'} after {seconds:.1f} s"
 
 
@@ -154,7 +144,7 @@ def freeze_server(arena: Arena) -> str | None:
         server.thaw()
         arena.server_up = True
 
-    arena.later(seconds, thaw)
+    arena.repairs.later(seconds, thaw)
     return f"SIGSTOP to the server for {seconds:.1f} s"
 
 

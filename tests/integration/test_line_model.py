@@ -56,7 +56,7 @@ class Model:
     records: dict[str, bytes] = field(default_factory=dict)  # as they were first seen
 
     def finish(self, key: str, seen: Seen, digest: str) -> None:
-        """The first answer stands; whoever asked is told."""
+        """Store the answer, unless there is one, and reply to the clients of the request."""
         waiting = self.waiting.pop(key, None)
         self.answers.setdefault(key, (seen, waiting.digest if waiting else digest))
         for client in waiting.clients if waiting else ():

@@ -4,16 +4,16 @@ import json
 import re
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from orchestrator.cli import main
 from orchestrator.contract.lines.answers import Verdict, encode_facts
 from orchestrator.contract.lines.registry import LineRegistry, read_line
 from orchestrator.contract.lines.requests import Decided, GivenAnswer, Push
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
-from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.settings import Settings
 from orchestrator.lines.follow import follow_answers, wait_for_more
+from tests.support.invoke import invoke
 from tests.support.published_models import publish_model
 from tests.support.server import running_server, wait_until
 
@@ -37,11 +37,8 @@ def client(server):
 
 
 def run(*arguments: str, code: int = 0, given: str | None = None) -> Result:
-    """Run `pigeonhole lines ...` in this process; a traceback or another exit code fails the test."""
-    get_settings.cache_clear()
-    result = CliRunner().invoke(main, ["lines", *arguments], prog_name="pigeonhole", input=given)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    """Run `pigeonhole lines ...`; another exit code fails the test."""
+    result = invoke("lines", *arguments, given=None if given is None else given.encode())
     assert result.exit_code == code, result.stderr
     return result
 

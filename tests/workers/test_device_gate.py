@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.support.server import wait_until
 from workers import device_gate
 from workers.device_gate import DeviceGate, slots_of_device
 
@@ -33,7 +34,7 @@ class Users:
         thread = threading.Thread(target=use)
         thread.start()
         self.threads.append(thread)
-        wait_for(lambda: self.num_settled > before)
+        wait_until(lambda: self.num_settled > before, what="slots are granted")
 
     @property
     def num_settled(self):
@@ -48,7 +49,11 @@ class Users:
     def release(self, *names):
         """Let these end, each when it has its slots, one after another."""
         for name in names:
-            wait_for(lambda name=name: any(name in (each, each[0]) for each in self.order))
+            wait_until(
+                lambda name=name: any(name in (each, each[0]) for each in self.order),
+                what="the slots are granted",
+                timeout_s=SOON_S,
+            )
             self.released[name].set()
 
     def end(self):
@@ -58,13 +63,6 @@ class Users:
             thread.join(SOON_S)
         assert not any(thread.is_alive() for thread in self.threads)
         assert self.gate._free == self.gate.slots
-
-
-def wait_for(condition):
-    end = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -82,9 +80,9 @@ def test_a_push_goes_before_batches_that_have_waited_longer(users):
     users.push("push")
 
     users.release("running", "push")
-    wait_for(lambda: len(users.order) == 4)
+    wait_until(lambda: len(users.order) == 4, what="slots are granted")
     users.release("running too", "first")
-    wait_for(lambda: len(users.order) == 5)
+    wait_until(lambda: len(users.order) == 5, what="slots are granted")
 
     assert users.order == ["running", "running too", ("push", 1), "first", "second"]
 
@@ -96,7 +94,7 @@ def test_a_push_that_wants_the_whole_device_waits_for_what_runs_only(users):
     assert users.order == ["running"]  # the free slot is kept for the push
 
     users.release("running", "whole")
-    wait_for(lambda: len(users.order) == 3)
+    wait_until(lambda: len(users.order) == 3, what="slots are granted")
 
     assert users.order == ["running", ("whole", 2), "later"]
 
@@ -107,7 +105,7 @@ def test_a_push_may_go_on_with_fewer_slots_than_it_wants(users):
     assert users.order == ["running", ("some", 1)]
 
     users.release("running", "some")
-    wait_for(lambda: users.gate._free == 2)
+    wait_until(lambda: users.gate._free == 2, what="slots are granted")
     users.push("all", 2, at_least=1)
 
     assert users.order[-1] == ("all", 2)
@@ -121,7 +119,7 @@ def test_a_batch_that_has_waited_for_long_goes_before_pushes(users, monkeypatch)
     users.push("three", 2)
 
     users.release("one", "batch", "two")
-    wait_for(lambda: len(users.order) == 4)
+    wait_until(lambda: len(users.order) == 4, what="slots are granted")
 
     assert users.order == [("one", 2), "batch", ("two", 2), ("three", 2)]
 
@@ -146,7 +144,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_queue(users):
     users.shard("next")
 
     users.release("running")
-    wait_for(lambda: len(users.order) == 2)
+    wait_until(lambda: len(users.order) == 2, what="slots are granted")
 
     assert users.order == ["running", "next"]
 
@@ -157,7 +155,7 @@ def test_slots_that_were_granted_to_who_is_interrupted_are_free_again(users):
     waiter.ready.acquire()
     users.gate._pushes.append(waiter)
     users.release("running")
-    wait_for(lambda: waiter.granted == 1)
+    wait_until(lambda: waiter.granted == 1, what="slots are granted")
 
     users.gate._leave(users.gate._pushes, waiter)
 

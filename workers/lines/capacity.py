@@ -9,6 +9,7 @@ from workers.lines.batches import ANSWER_MS
 from workers.lines.model import LineModel
 from workers.lines.requests import OpenLine
 from workers.lines.scheduler import Scheduler
+from workers.lines.timings import BatchTimings
 
 _SPARE = 1.15  # slower than measured: the queue that is admitted gets shorter, the throughput stays
 _NOTHING = (0.0, 0.0)  # for scripts: no such model here
@@ -48,14 +49,18 @@ def capacity_of(
 
 def _longest_batch_ms(lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
     """Of pushes on this worker."""
-    used = [(line, model) for line in lines for model in (line.model, line.degraded) if model is not None]
-    return max((model.timings.high_ms(scheduler.largest_batch(line, model)) for line, model in used), default=0.0)
+    return max((timings.high_ms(size) for timings, size in _largest_batches(lines, scheduler)), default=0.0)
 
 
 def _expected_batch_ms(lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
     """As the longest takes that an urgent push may have to wait for."""
+    return max((timings.expected_ms(size) for timings, size in _largest_batches(lines, scheduler)), default=0.0)
+
+
+def _largest_batches(lines: Sequence[OpenLine], scheduler: Scheduler) -> list[tuple[BatchTimings, int]]:
+    """The measured times and the largest batch of every model in use."""
     used = [(line, model) for line in lines for model in (line.model, line.degraded) if model is not None]
-    return max((model.timings.expected_ms(scheduler.largest_batch(line, model)) for line, model in used), default=0.0)
+    return [(model.timings, scheduler.largest_batch(line, model)) for line, model in used]
 
 
 def _numbers(

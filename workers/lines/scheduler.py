@@ -1,8 +1,8 @@
 """Which request is decoded next, and which batch is predicted next.
 
-Work-conserving: whoever is free gets what is there; nothing waits for a batch to fill. The earliest deadline goes
-first over all lines, unless a line has used the device for much longer than another line that waits, too: then the
-other goes first. What cannot be ready by its deadline is not begun; it is answered at once.
+Work-conserving: a free stream predicts the requests that are ready, and never waits for a batch to fill. Earliest
+deadline first over all lines, except where one line has used the device for much longer than another that is waiting:
+then the other is next. A request that cannot meet its deadline is answered at once and not predicted.
 """
 
 import heapq

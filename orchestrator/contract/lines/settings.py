@@ -131,5 +131,7 @@ class Line:
 def check_line_name(name: str) -> str:
     """The name, if it is valid. Raises UsageError."""
     if not _NAME.fullmatch(name):
-        raise UsageError(f"line name {name!r} must be 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit")
+        raise UsageError(
+            f"line name {name!r} is not valid: use 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit"
+        )
     return name

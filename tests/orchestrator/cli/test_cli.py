@@ -10,10 +10,9 @@ from pathlib import Path
 import click
 import pytest
 import redis
-from click.testing import CliRunner, Result
 
 from modeling.errors import DataError, ModelFormatError, ModelNameError, ModelNotFoundError
-from orchestrator.cli import COMMANDS, main
+from orchestrator.cli import COMMANDS
 from orchestrator.cli.errors import report_errors
 from orchestrator.cli.jobs import wait
 from orchestrator.cli.output import duration, on_interrupt, print_table
@@ -27,9 +26,10 @@ from orchestrator.contract.errors import (
     UsageError,
 )
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
-from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.settings import Settings
 from tests.support.commands import EVERY_COMMAND, LEAVES
 from tests.support.fakes import make_job
+from tests.support.invoke import invoke as run
 from tests.support.published_models import make_pngs, publish_model
 
 
@@ -40,15 +40,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "home"
-
-
-def run(*arguments: str) -> Result:
-    """Run a command in this process; a traceback fails the test."""
-    get_settings.cache_clear()
-    result = CliRunner().invoke(main, arguments, prog_name="pigeonhole")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def left_behind(folder: Path) -> list[str]:

@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from orchestrator.cli import main
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.settings import get_settings
+from tests.support.invoke import invoke as run
 from tests.support.published_models import publish_model
 
 CREATE = ("lines", "create", "post", "--model", "digits", "--fallback", "F", "--review", "R")
@@ -24,15 +22,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "home"
-
-
-def run(*arguments: str) -> Result:
-    """Run a command in this process; a traceback fails the test."""
-    get_settings.cache_clear()
-    result = CliRunner().invoke(main, arguments, prog_name="pigeonhole")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def write_line(home: Path, **changed: object) -> None:
@@ -50,7 +39,7 @@ def write_line(home: Path, **changed: object) -> None:
         (["lines", "creat"], 2, "there is no command 'creat'; did you mean 'create'?"),
         (["lines", "create"], 2, "the line needs a name: give LINE, or `name` in the file"),
         (["lines", "create", "post"], 2, "line 'post' needs --model, --fallback, --review"),
-        (["lines", "create", "Post Office"], 2, "line name 'Post Office' must be 1 to 64 of a-z 0-9 . _ -"),
+        (["lines", "create", "Post Office"], 2, "line name 'Post Office' is not valid: use 1 to 64 of a-z 0-9 . _ -"),
         ([*CREATE, "--deadline", "fast"], 2, "'fast' is no duration; write a number with a unit: 500ms"),
         ([*CREATE, "--deadline", "0ms"], 2, "deadline (ms): Input should be greater than or equal to 1, not 0"),
         ([*CREATE, "--deadline", "2h"], 2, "deadline (ms): Input should be less than or equal to 3600000"),

@@ -25,6 +25,7 @@ from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequ
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.prepare import pin_model
 from tests.support.fakes import make_job
+from tests.support.invoke import invoke
 from tests.support.published_models import make_pngs, publish_model
 
 OURS = ("list", "show", "evaluate", "alias", "remove")
@@ -61,11 +62,7 @@ def store(home: Path, tmp_path: Path) -> ModelStore:
 
 
 def run(*arguments: str) -> Result:
-    """Run a command in this process; a traceback fails the test."""
-    result = CliRunner().invoke(main, ["models", *arguments], prog_name="pigeonhole")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke("models", *arguments)
 
 
 def refs(store: ModelStore) -> list[str]:

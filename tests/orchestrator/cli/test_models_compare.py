@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from modeling.metrics.calibration import Calibration
 from modeling.registry.store import ModelStore
-from orchestrator.cli import main
 from orchestrator.contract.settings import get_settings
+from tests.support.invoke import invoke
 from tests.support.small_models import make_data, make_model, write_split
 
 CALIBRATION = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.1, 0.0, 0.0)
@@ -38,10 +38,7 @@ def data(tmp_path):
 
 
 def run(*arguments: object) -> Result:
-    done = CliRunner().invoke(main, ["models", "compare", *map(str, arguments), "--device", "cpu"])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
+    return invoke("models", "compare", *arguments, "--device", "cpu")
 
 
 def test_two_models_are_compared_in_figures_flips_and_one_sentence(publish, data):

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from orchestrator.cli import main
-from orchestrator.contract.settings import get_settings
+from tests.support.invoke import invoke
 from tests.support.published_models import make_pngs, publish_model
 
 
@@ -22,11 +21,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    get_settings.cache_clear()
-    result = CliRunner().invoke(main, ["models", "explain", *map(str, arguments)], prog_name="pigeonhole")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke("models", "explain", *arguments)
 
 
 def test_pictures_are_written_and_their_paths_printed(image, tmp_path):

@@ -1,25 +1,13 @@
 """`pigeonhole push` without a server: mistakes are told before anything is pushed."""
 
-import io
 import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
 
-from orchestrator.cli import main
-from orchestrator.contract.settings import get_settings
+from tests.support.invoke import invoke as run
 
 PUSH = ("push", "a.jpg", "--line", "post")
-
-
-def run(*arguments: str, given: bytes = b""):
-    """Run a command in this process; a traceback fails the test."""
-    get_settings.cache_clear()
-    result = CliRunner().invoke(main, arguments, prog_name="pigeonhole", input=io.BytesIO(given))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +21,7 @@ def _home(tmp_path, monkeypatch):
     [
         (["push"], 2, "Missing argument 'IMAGE...'"),
         (["push", "a.jpg"], 2, "Missing option '--line'"),
-        (["push", "a.jpg", "--line", "No Line"], 2, "line name 'No Line' must be 1 to 64 of a-z"),
+        (["push", "a.jpg", "--line", "No Line"], 2, "line name 'No Line' is not valid: use 1 to 64 of a-z"),
         ([*PUSH, "b.jpg", "--item", "7"], 2, "--item names one image, not 2; push each by itself"),
         ([*PUSH, "a.jpg"], 2, "'a.jpg' is given 2 times; an item has one answer a pass"),
         ([*PUSH, "--item", ""], 2, "an item's name is 1 to 1000 bytes of UTF-8, not 0"),

@@ -100,7 +100,7 @@ def test_a_mistake_in_a_file_is_told_with_the_key_and_the_value(tmp_path, conten
         ({"bins": {"owl": ["\x1b"]}}, "a bin's name is 1 to 100 printable bytes"),
         ({"bins": {"owl": []}}, "the bins of a label must be different, and at least one: []"),
         ({"bins": {"owl": ["1", "1"]}}, "the bins of a label must be different, and at least one: ['1', '1']"),
-        ({"name": "../x"}, "line name '../x' must be 1 to 64 of a-z 0-9"),
+        ({"name": "../x"}, "line name '../x' is not valid: use 1 to 64 of a-z 0-9"),
         ({"roots": ["data"]}, "roots: folders must be absolute, not ['data']"),
         ({"server": "http://:hush@queue"}, "must start with one of redis://, rediss://, unix://"),
         ({"model": None}, "model: "),
