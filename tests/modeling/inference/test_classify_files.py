@@ -103,7 +103,10 @@ def test_a_model_that_is_not_published_is_loaded_from_its_folder(tmp_path, monke
 
     (found,) = classify_files([image], load_model("trained"), top_k=3)
 
-    assert [found] == list(classify_files([image], load_model(version.path), top_k=3))
+    (published,) = classify_files([image], load_model(version.path), top_k=3)
+
+    assert found.labels == published.labels
+    assert found.scores == pytest.approx(published.scores, abs=0.01)  # each load may choose another engine and batch
     assert len(found.labels) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == [".engines", "models", "staged-digits", "trained"]
 
