@@ -291,8 +291,7 @@ class JsonRequest:
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        values = asdict(cast(Any, self)).items()
-        return {name: path_to_text(str(value)) if isinstance(value, Path) else value for name, value in values}
+        return {name: _plain(value) for name, value in asdict(cast(Any, self)).items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -302,6 +301,13 @@ class JsonRequest:
             ModelingError: unknown or missing keys, or values that do not fit.
         """
         return validated(cls, value, error=ModelingError, whole=False)
+
+
+def _plain(value: Any) -> Any:
+    """A field of a request as JSON holds it."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return path_to_text(str(value)) if isinstance(value, Path) else value
 
 
 def _text_of(path: os.PathLike[str]) -> str:

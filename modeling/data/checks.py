@@ -34,7 +34,7 @@ def _check_readable(report: DataReport) -> Iterator[Finding]:
     dataset, num_bad = report.dataset, len(report.errors)
     example = _example(report, report.errors)
     if num_bad == dataset.num_images:
-        message = f"none of the {num_bad:,} images in {dataset.path} can be read{example}"
+        message = f"none of the {num_bad:,} images in {dataset.shown} can be read{example}"
         yield Finding("error", "none_readable", message)
         return
     codes = Counter(code for code, _ in report.errors.values()).most_common()
@@ -56,7 +56,7 @@ def _check_classes(report: DataReport) -> Iterator[Finding]:
         return
     has_validation = dataset.parts_N is not None and bool((dataset.parts_N == VALIDATION).any())
     if counts_L.max() == 1 and not has_validation:
-        message = f"every class of {dataset.path} has only one image: none is left for validation; add images"
+        message = f"every class of {dataset.shown} has only one image: none is left for validation; add images"
         yield Finding("error", "one_image_per_class", message)
     elif few:
         message = (
@@ -73,11 +73,11 @@ def _class_without_images(report: DataReport, target: int) -> Finding:
     bad = [index for index in report.errors if dataset.targets_N[index] == target]
     if (report.leaked_N & (dataset.targets_N == target)).any():
         message = (
-            f"every training image of class {label} in {dataset.path} is a duplicate of a test or validation image"
+            f"every training image of class {label} in {dataset.shown} is a duplicate of a test or validation image"
         )
         return Finding("error", "class_leaked", f"{message}; add others")
     return Finding(
-        "error", "class_unreadable", f"no image of class {label} in {dataset.path} can be read{_example(report, bad)}"
+        "error", "class_unreadable", f"no image of class {label} in {dataset.shown} can be read{_example(report, bad)}"
     )
 
 

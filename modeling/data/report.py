@@ -103,8 +103,9 @@ class DataReport:
         exact = [found for found in self.duplicates if found.exact]
         codes = Counter(code for code, _ in self.errors.values())
         return {
-            "path": str(dataset.path).encode("utf-8", "backslashreplace").decode(),
+            "path": dataset.shown,
             "kind": dataset.kind,
+            **({"sources": [asdict(source) for source in dataset.sources]} if dataset.sources else {}),
             "trainable": all(finding.severity != "error" for finding in self.findings),
             "num_images": dataset.num_images,
             "num_unreadable": len(self.errors),

@@ -4,7 +4,7 @@
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import psutil
 from PIL import Image
 
 from modeling.data.dataset import Dataset
-from modeling.data.forms.open import open_dataset
+from modeling.data.forms.joined import open_datasets
 from modeling.data.images import DecodedImages, ImageFiles, Images, Indices
 from modeling.data.lost import LostImages
 from modeling.data.report import DataReport
@@ -82,7 +82,7 @@ def load_data(request: TrainRequest, emit: Emit, *, keep: bool = False) -> Train
 
 
 def _opened(request: TrainRequest, emit: Emit) -> TrainingData:
-    dataset = open_dataset(request.data, request.layout)
+    dataset = open_datasets((request.data, *request.joined), request.layout)
     report = scan_dataset(dataset, emit, request.cache)
     split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)
     return TrainingData(dataset, report, split, LostImages(dataset, split, report.digests))
@@ -94,8 +94,9 @@ def data_facts(data: TrainingData) -> dict[str, Any]:
     used = np.concatenate([split.train, split.validation, split.test])
     counts = np.bincount(dataset.targets_N[used], minlength=len(dataset.labels)).tolist()
     return {
-        "path": str(dataset.path),
+        "path": dataset.shown,
         "kind": dataset.kind,
+        **({"sources": [asdict(source) for source in dataset.sources]} if dataset.sources else {}),
         "classes": dict(zip(dataset.labels, counts, strict=True)),
         "num_images": len(used),
         "num_skipped": len(split.unreadable),

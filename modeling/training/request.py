@@ -19,6 +19,7 @@ _Share = Annotated[Number, Field(ge=0, lt=1)]
 class TrainOptions(JsonRequest):
     """The user's options of a training, validated; `TrainRequest` adds device and folders.
 
+    joined: further data sets that count together with `data` (see modeling.data.forms.joined).
     weights: pre-trained weights to start from (see modeling.networks.weights); None: train from scratch.
     weights_key: which of several sets of weights in a file, such as `state_dict_ema`; None: chosen by itself.
     epochs, batch_size, learning_rate: None: the architecture's recipe. learning_rate may be `auto`, which runs a range
@@ -31,7 +32,7 @@ class TrainOptions(JsonRequest):
     max_error: the share of accepted images that may be wrong, which defines the accept thresholds; in (0, 1).
     deterministic: choose nothing by timing, and use only deterministic kernels; slower on a GPU.
     int8: also quantise the network, and publish the result if it is accurate enough (modeling.training.int8).
-    layout: what the folders of `data` are; None: found by their names and by what they hold.
+    layout: what the folders of the data are; None: found by their names and by what they hold.
     """
 
     data: PathText
@@ -51,6 +52,7 @@ class TrainOptions(JsonRequest):
     deterministic: bool = False
     int8: bool = False
     layout: Layout | None = None
+    joined: tuple[PathText, ...] = ()
 
     __pydantic_config__ = STRICT
 

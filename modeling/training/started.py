@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, Kind
+from modeling.data.dataset import FREE, PART_NAMES, Dataset, Finding, Kind, Source
 from modeling.data.lost import LostImages
 from modeling.data.report import DataReport
 from modeling.data.scan import scan_dataset
@@ -40,6 +40,7 @@ class _Facts:
     num_ignored: int
     findings: tuple[Finding, ...]
     root: PathText | None = None
+    sources: tuple[Source, ...] = ()
 
     __pydantic_config__ = STRICT
 
@@ -56,6 +57,7 @@ def save_started(request: TrainRequest, dataset: Dataset, report: DataReport, sp
         num_ignored=dataset.num_ignored,
         findings=dataset.findings,
         root=dataset.root,
+        sources=dataset.sources,
     )
     shown = asdict(facts) | {"root": None if facts.root is None else path_to_text(str(facts.root))}
     try:
@@ -99,6 +101,7 @@ def load_started(request: TrainRequest, emit: Emit) -> tuple[Dataset, DataReport
 
 def _digest(request: TrainRequest) -> str:
     value = [str(request.data), request.layout, request.seed, request.validation, request.test]
+    value += map(str, request.joined)
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
@@ -116,6 +119,7 @@ def _dataset(path: Path, facts: _Facts, rows: list[SplitRow]) -> Dataset:
         num_ignored=facts.num_ignored,
         root=facts.root,
         findings=facts.findings,
+        sources=facts.sources,
     )
 
 

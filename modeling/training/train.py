@@ -68,18 +68,24 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
 
 
 def train_folder(
-    data: str | Path, output: str | Path, *, architecture: str = "cnn", emit: Emit = lambda event: None, **options: Any
+    data: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    architecture: str = "cnn",
+    emit: Emit = lambda event: None,
+    **options: Any,
 ) -> ModelCard:
     """Train a model on labelled images and write it into the folder `output`; returns the model's card.
 
-    data: a folder with one folder of images for each label, or another form of docs/data.md.
+    data: a folder with one folder of images for each label, or another form of docs/data.md; or several, to be joined.
     architecture: `pigeonhole models architectures` lists them. emit: receives each event, as in `train`.
     options: the other fields of `TrainRequest`, such as `epochs=4`, `device="cuda"` or `seed=1`.
 
     Raises:
         ModelingError: as `train`, or an option that does not exist or is out of its range.
     """
-    request = {"data": Path(data), "architecture": architecture, "output": Path(output)} | options
+    first, *others = [data] if isinstance(data, str | Path) else data
+    request = {"data": Path(first), "joined": others, "architecture": architecture, "output": Path(output)} | options
     return train(TrainRequest.from_json(request), emit)
 
 

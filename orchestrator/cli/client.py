@@ -54,8 +54,11 @@ def _local_server_answers(settings: Settings) -> bool:
 def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detach: bool, as_json: bool) -> None:
     """Submit a job; print its id if it is detached, else follow it to its end, show its result, and exit."""
     prepared = prepare(get_settings(), spec)
-    if isinstance(prepared, PreparedTrain) and (note := describe_new_labels(prepared)):
-        print_message(note, color="yellow")
+    if isinstance(prepared, PreparedTrain):
+        for note in prepared.notes:
+            print_message(note)
+        if note := describe_new_labels(prepared):
+            print_message(note, color="yellow")
     client = open_or_start_client()
     submission = client.submit(prepared)
     print_existed(submission)

@@ -26,6 +26,7 @@ _KINDS = {
     "cifar10": "CIFAR-10's binary files",
     "list": "a list",
     "manifest": "a manifest",
+    "joined": "several data sets",
 }
 _SHOWN_CLASSES = 20
 _SHOWN_DUPLICATES = 5
@@ -33,35 +34,37 @@ _BAR_WIDTH = 30
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--quarantine", "quarantine", type=click.Path(dir_okay=False, path_type=Path),
     help="CSV for the images to check: unreadable, duplicate, in two classes, blank.",
 )  # fmt: skip
 @layout_option
 @json_option
-def scan(data: Path, quarantine: Path | None, layout: Layout | None, as_json: bool) -> None:
+def scan(data: tuple[Path, ...], quarantine: Path | None, layout: Layout | None, as_json: bool) -> None:
     """Check training DATA: unreadable images, duplicates, classes with too few images.
 
     DATA is as for `pigeonhole train`: a folder per class, folders train and test of such, MNIST idx files,
-    CIFAR-10's binary files, a .csv, .tsv, .jsonl or .json of path,label, or a corrected manifest. It is only read.
-    Exit 1 if it cannot be trained on.
+    CIFAR-10's binary files, a .csv, .tsv, .jsonl or .json of path,label, or a corrected manifest. Several count
+    together. They are only read. Exit 1 if they cannot be trained on.
 
     \b
     Examples:
       pigeonhole scan photos/
       pigeonhole scan photos/ --quarantine suspects.csv
       pigeonhole scan labels.csv --json
+      pigeonhole scan photos/ corrected.csv
     """
-    from modeling.data.forms.open import open_dataset
+    from modeling.data.forms.joined import open_datasets
     from modeling.data.scan import scan_dataset
 
     if quarantine is not None:
-        _check_quarantine(quarantine, data)
+        for path in data:
+            _check_quarantine(quarantine, path)
     started = time.monotonic()
     try:
         with _progress() as emit:
-            dataset = open_dataset(data, layout)
+            dataset = open_datasets(data, layout)
             report = scan_dataset(dataset, emit, cache_folder(get_settings()))
     except DataError as err:
         raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable

@@ -17,7 +17,7 @@ from orchestrator.jobs.specs import TrainSpec
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Name to publish the model under; every run adds a version.")
 @click.option(
     "--arch",
@@ -76,23 +76,27 @@ from orchestrator.jobs.specs import TrainSpec
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
-def train(data: Path, name: str, idempotency_key: str | None, detach: bool, as_json: bool, **options: object) -> None:
-    """Train a classifier on DATA and publish it.
+def train(
+    data: tuple[Path, ...], name: str, idempotency_key: str | None, detach: bool, as_json: bool, **options: object
+) -> None:
+    """Train a classifier on DATA and publish it. Several DATA count together.
 
     DATA is a folder with one folder of images for each class (or train, val and test folders of such), MNIST-like idx
     files, CIFAR-10's binary files, a CSV, TSV, JSONL or JSON file of path and label, or a manifest with corrected
-    labels.
+    labels, which replace the labels that other DATA give the same images.
 
     \b
     Examples:
       pigeonhole train photos/ --name birds
+      pigeonhole train photos/ more_photos/ corrected.csv --name birds
       pigeonhole train mnist/ --name digits --arch mlp --epochs 10
       pigeonhole train photos/ --name birds --arch mobilenet_v2 --from-weights imagenet
       pigeonhole train photos/ --name birds --arch resnet18 --from-weights imagenet --budget 10m --max-error 0.5%
       pigeonhole train corrected.csv --name birds --from-weights birds@2 --detach
     """
     chosen = {key: value for key, value in options.items() if value is not None}
-    spec = TrainSpec(data, name, chosen, idempotency_key, need_worker=not detach)
+    first, *joined = data
+    spec = TrainSpec(first, name, chosen, idempotency_key, need_worker=not detach, joined=tuple(joined))
     submit_and_follow(spec, _show_model, detach=detach, as_json=as_json)
 
 

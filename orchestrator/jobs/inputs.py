@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from modeling.data.layout import Layout
@@ -33,16 +34,27 @@ def choose_data(data: Path) -> Path:
     return path
 
 
-def count_images(data: Path, layout: Layout | None) -> tuple[int, tuple[str, ...]]:
-    """The number of images in a data set to train on, and its labels; opens no image.
+@dataclass(frozen=True)
+class CountedImages:
+    """The number of images to train on and their labels; `notes` say what became of corrected labels."""
 
-    Raises DataError where it is none, or its list of images shows that it cannot be trained on.
+    num_images: int
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def count_images(data: Sequence[Path], layout: Layout | None) -> CountedImages:
+    """The images in data sets to train on, joined; opens none of them.
+
+    Raises DataError where it is no data set, or its list of images shows that it cannot be trained on.
     """
-    from modeling.data.forms.open import check_learnable, open_dataset  # numpy: only where labelled data is read
+    from modeling.data.forms.joined import CORRECTIONS, open_datasets  # numpy: only where labelled data is read
+    from modeling.data.forms.open import check_learnable
 
-    dataset = open_dataset(data, layout)
+    dataset = open_datasets(data, layout)
     check_learnable(dataset)
-    return dataset.num_images, dataset.labels
+    notes = tuple(finding.message for finding in dataset.findings if finding.code == CORRECTIONS)
+    return CountedImages(dataset.num_images, dataset.labels, notes)
 
 
 def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout | None) -> int:

@@ -161,6 +161,7 @@ class PreparedTrain:
     options: TrainOptions
     num_images: int
     new_labels: tuple[str, ...]  # those that the model which is trained further does not know
+    notes: tuple[str, ...]  # about the data
     claimed_output: ClassVar[str] = ""  # versions of a model never clash
 
     def check_new(self) -> None:
@@ -173,7 +174,7 @@ class PreparedTrain:
         return TrainJobRequest(
             job=job,
             created=datetime.now(UTC),
-            source=path_to_text(str(self.spec.data)),
+            source=" ".join(path_to_text(str(path)) for path in (self.spec.data, *self.spec.joined)),
             name=self.spec.name,
             train=self.options.to_json(),
             idempotency_key=self.spec.idempotency_key,
@@ -265,15 +266,17 @@ def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
         if is_file_of_weights(weights):
             key = spec.options.get("weights_key")
             options["architecture"] = architecture_of_weights(weights, spec.options.get("architecture"), key)
-    checked = TrainOptions.from_json(options | {"data": str(choose_data(spec.data))})
+    data, *joined = (str(choose_data(path)) for path in (spec.data, *spec.joined))
+    checked = TrainOptions.from_json(options | {"data": data, "joined": joined})
     if checked.weights_key is not None and not is_file_of_weights(checked.weights):
         raise UsageError(
             f"--weights-key {checked.weights_key!r} is for a file of weights; give one with --from-weights"
         )
     if checked.weights is not None:
         check_weights(checked.architecture, checked.weights)
-    num_images, labels = count_images(checked.data, checked.layout)
-    return PreparedTrain(spec, checked, num_images, lacking_labels(checked.weights, labels))
+    counted = count_images((checked.data, *checked.joined), checked.layout)
+    new_labels = lacking_labels(checked.weights, counted.labels)
+    return PreparedTrain(spec, checked, counted.num_images, new_labels, counted.notes)
 
 
 def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluate:

@@ -34,9 +34,10 @@ class TrainSpec:
 
     data: Path
     name: str
-    options: dict[str, object]  # of modeling's TrainOptions, without `data`
+    options: dict[str, object]  # of modeling's TrainOptions, without `data` and `joined`
     idempotency_key: str | None = None
     need_worker: bool = True
+    joined: tuple[Path, ...] = ()  # further data sets, which count together with `data`
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ def _check_classes(path: Path, looks: Looks, listing: _Listing, *, to_learn: boo
     raise DataError(f"{path} holds one class only ({name}){advice}")
 
 
-def check_num_labels(path: Path, labels: Sequence[str]) -> None:
+def check_num_labels(path: str, labels: Sequence[str]) -> None:
     """Reject a data set with fewer than two classes.
 
     Raises:

@@ -20,13 +20,17 @@ from modeling.names import class_name, is_text, label_fault, path_to_text
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A used row: its number in the list, and the image's path as given, label and official part."""
+    """A used row: its number in the list, and the image's path as given, label and official part.
+
+    corrected: whether a person gave the label, in a manifest.
+    """
 
     number: int
     given: str
     path: Path
     label: str
     part: int
+    corrected: bool = False
 
 
 def open_list(path: Path) -> Dataset:
@@ -70,6 +74,7 @@ def _dataset(opened: ListFile, root: Path, entries: Sequence[_Entry], findings: 
         parts_N=parts_N if (parts_N != FREE).any() else None,
         root=root,
         findings=tuple(findings),
+        corrected_N=np.array([entry.corrected for entry in kept], dtype=bool) if opened.is_manifest else None,
     )
 
 
@@ -108,7 +113,7 @@ def _manifest_entries(opened: ListFile, root: Path) -> tuple[list[_Entry], list[
         used[reason] += 1
         if reason in ("corrected", "model"):
             label = _checked_label(opened.place(number), corrected or class_name(fields.get("label", "")))
-            entries.append(_Entry(number, fields["path"], root / fields["path"], label, FREE))
+            entries.append(_Entry(number, fields["path"], root / fields["path"], label, FREE, bool(corrected)))
     message = (
         f"of {used.total():,} rows {used['corrected']:,} count with corrected_label and {used['model']:,} with the "
         f"model's own label; left out are {used['unsure']:,} of decision review or reject that nobody corrected, and "

@@ -28,11 +28,19 @@ def open_dataset(path: Path, layout: Layout | None = None, *, to_learn: bool = T
     Raises:
         DataError: the form is not supported; the message says what was found and what is expected.
     """
-    dataset = _open(path, layout, to_learn=to_learn)
+    return check_opened(open_form(path, layout, to_learn=to_learn), to_learn=to_learn)
+
+
+def check_opened(dataset: Dataset, *, to_learn: bool) -> Dataset:
+    """The data set with the findings about its classes and parts.
+
+    Raises:
+        DataError: a class has no legal name; or the classes cannot be learned, where they are to be.
+    """
     if to_learn:
-        check_num_labels(path, dataset.labels)
+        check_num_labels(dataset.shown, dataset.labels)
     if fault := label_fault(dataset.labels):
-        raise DataError(f"{path}: {fault}")
+        raise DataError(f"{dataset.shown}: {fault}")
     findings = (*_check_names(dataset), *_check_parts(dataset, to_learn=to_learn))
     return replace(dataset, findings=(*dataset.findings, *findings))
 
@@ -47,10 +55,11 @@ def check_learnable(dataset: Dataset) -> None:
     learnt_N = dataset.targets_N if parts_N is None else dataset.targets_N[parts_N <= TRAIN]
     has_validation = parts_N is not None and bool((parts_N == VALIDATION).any())
     if not has_validation and np.bincount(learnt_N).max() == 1:
-        raise DataError(f"every class of {dataset.path} has only one image: none is left for validation; add images")
+        raise DataError(f"every class of {dataset.shown} has only one image: none is left for validation; add images")
 
 
-def _open(path: Path, layout: Layout | None, *, to_learn: bool) -> Dataset:
+def open_form(path: Path, layout: Layout | None, *, to_learn: bool) -> Dataset:
+    """The data at `path` as `open_dataset` opens them, before its checks of classes and parts."""
     if layout is not None:
         if not path.is_dir():
             raise DataError(f"{path}: --layout {layout} is for folders, and this is {_what(path)}; leave it out")
@@ -99,7 +108,7 @@ def _check_parts(dataset: Dataset, *, to_learn: bool) -> Iterator[Finding]:
         unlearned = [dataset.labels[target] for target in sorted(held - learned)]
         if unlearned and to_learn:
             raise DataError(
-                f"{dataset.path}: the {PART_NAMES[part]} part holds class {abbreviate(unlearned)}, which the "
+                f"{dataset.shown}: the {PART_NAMES[part]} part holds class {abbreviate(unlearned)}, which the "
                 "train part lacks; a network cannot learn it: add training images, or remove the class"
             )
         if held and (absent := [dataset.labels[target] for target in sorted(learned - held)]):

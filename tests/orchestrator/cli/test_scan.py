@@ -37,6 +37,23 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=root)
 
 
+def test_several_data_sets_are_scanned_as_one_and_corrections_are_counted(tmp_path):
+    files = {f"{folder}/{label}/{n}.png": photo_png(100 * ord(folder) + 10 * n + ord(label))
+             for folder in "xy" for label in "ab" for n in range(4)}  # fmt: skip
+    write_files(tmp_path, files)
+    Path("corrected.csv").write_text("path,status,label,corrected_label\nx/a/0.png,ok,a,b\ny/a/0.png,ok,a,b\n")
+
+    result = scan("x", "y", "corrected.csv", "--quarantine", "suspects.csv")
+    shown = json.loads(scan("x", "corrected.csv", "--json").stdout)
+
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("16 images in 2 classes (several data sets, ")
+    assert [line.split()[:2] for line in lines[6:8]] == [["b", "10"], ["a", "6"]]
+    assert f"{tmp_path}/corrected.csv: 2 corrected, 0 of them not in {tmp_path}/x and {tmp_path}/y" in result.stdout
+    assert [source["num_images"] for source in shown["sources"]] == [8, 2]
+    assert scan("x", "y", "--quarantine", "y/suspects.csv").exit_code == ExitCode.USAGE
+
+
 def make_data(root: Path) -> Path:
     files = {f"{label}/{n}.png": photo_png(10 * n + ord(label)) for label in "ab" for n in range(4)}
     files |= {"a/broken.png": b"", "b/copy.png": files["a/0.png"]}

@@ -248,7 +248,23 @@ def test_a_training_request_holds_what_is_asked_for_and_no_place_or_device(setti
         "data": str(here / "digits"), "architecture": "cnn", "epochs": 3, "batch_size": None, "learning_rate": 0.1,
         "image_size": None, "seed": 0, "validation": 0.1, "test": 0.1, "weights": None, "weights_key": None,
         "budget_s": None, "max_error": 0.01, "deterministic": False, "int8": False, "layout": None,
+        "joined": [],
     }  # fmt: skip
+
+
+def test_several_data_sets_are_joined_by_absolute_path_and_corrections_are_counted(settings, here):
+    known, new = (min((here / folder).rglob("*.png")).relative_to(here) for folder in ("digits", "one"))
+    (here / "corrected.csv").write_text(f"path,status,label,corrected_label\n{known},ok,0,1\n{new},ok,0,1\n")
+
+    prepared = prepare(settings, TrainSpec(Path("digits"), "mine", {}, joined=(Path("corrected.csv"),)))
+
+    request = prepared.request(JOB)
+    assert (request.train["data"], request.train["joined"]) == (str(here / "digits"), [str(here / "corrected.csv")])
+    assert request.source == "digits corrected.csv"
+    assert TrainOptions.from_json(request.train) == prepared.options
+    assert prepared.num_images == 5
+    assert prepared.notes == (f"{here}/corrected.csv: 2 corrected, 1 of them not in {here}/digits",)
+    assert not prepare(settings, TrainSpec(Path("digits"), "mine", {})).repeats(request)
 
 
 def test_the_layout_of_the_data_is_part_of_the_request(settings, here, version):
