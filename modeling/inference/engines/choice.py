@@ -1,5 +1,7 @@
 """The engine that was chosen for a model on some hardware, as it is stored beside the version; needs no torch."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Literal
 
 from modeling.durable import STRICT, Number, decode_json, validated
 from modeling.errors import ModelFormatError, trouble_of
+from modeling.registry.card import ModelCard
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
@@ -47,6 +50,16 @@ class Choice:
 def choice_path(artifacts: Path, precision: WantedPrecision, hardware_key: str) -> Path:
     """The file with the choice for some hardware."""
     return artifacts / f"{precision}-{hardware_key}.json"
+
+
+def network_key(card: ModelCard, hardware_key: str, *, has_int8: bool) -> str:
+    """16 hexadecimal digits that change with what decides how fast engines compute a network on some hardware.
+
+    Weights do not; the number of labels does as a power of two.
+    """
+    preprocessing, num_labels = card.preprocessing, 1 << (len(card.labels) - 1).bit_length()
+    facts = [card.architecture, *preprocessing.shape, preprocessing.resize, num_labels, has_int8, hardware_key]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def read_choice(path: Path) -> Choice | None:

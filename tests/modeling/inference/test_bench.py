@@ -1,6 +1,7 @@
 from modeling.inference import choose_engine
 from modeling.inference.bench import BATCH_SIZES, bench_engines
 from modeling.inference.choose_engine import load_fastest
+from modeling.inference.find_engine import Option
 from tests.support.published_models import publish_model
 
 
@@ -12,7 +13,7 @@ def test_every_engine_is_timed_with_every_batch_size_and_the_one_in_use_is_marke
         raise RuntimeError("no such instruction")
 
     def with_a_broken_one(*args):
-        return [*options(*args)[:1], choose_engine._Option("openvino bf16", "bf16", broken)]
+        return [*options(*args)[:1], Option("openvino bf16", "bf16", broken)]
 
     monkeypatch.setattr(choose_engine, "_options", with_a_broken_one)
 

@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from modeling.errors import ModelingError
-from modeling.inference import choose_engine
-from modeling.inference.choose_engine import load_fastest
+from modeling.inference import choose_engine, find_engine
+from modeling.inference.choose_engine import load_fastest, load_remembered
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines import hardware
 from modeling.inference.engines.graphs import GRAPH_FILE
+from modeling.inference.find_engine import MEASURING
 from modeling.networks.onnx_graph import write_graph
 from modeling.registry.store import ModelStore
-from tests.support.published_models import publish_model
-from tests.support.small_models import make_random_model, random_images
+from tests.support.published_models import LABELS, publish_model
+from tests.support.small_models import TREES, make_random_model, random_images
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,9 @@ def built_once(tmp_path_factory):
     root = tmp_path_factory.mktemp("built")
     store = ModelStore(root / "models")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choose_engine, "FAST_ENOUGH", float("inf"))
+        patch.setattr(find_engine, "FAST_ENOUGH", float("inf"))
         load_fastest(publish_model(store.root, "digits"))
-        patch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)  # the last engine is chosen
+        patch.setattr(find_engine, "MIN_SPEEDUP", 0.0)  # the last engine is chosen
         load_fastest(store.publish(make_random_model(root / "staged"), "shapes"), precision="fp32")
     return store.root
 
@@ -54,14 +55,14 @@ def copied(built_once, tmp_path):
 @pytest.fixture
 def built(copied, monkeypatch):
     """A version whose remembered engine is OpenVINO's, and its graph."""
-    monkeypatch.setattr(choose_engine, "_MIN_SPEEDUP", 0.0)
+    monkeypatch.setattr(find_engine, "MIN_SPEEDUP", 0.0)
     version = copied.resolve("shapes")
     return version, version.artifacts / GRAPH_FILE
 
 
 @pytest.fixture(autouse=True)
 def _measure_all_engines(monkeypatch):
-    monkeypatch.setattr(choose_engine, "FAST_ENOUGH", float("inf"))
+    monkeypatch.setattr(find_engine, "FAST_ENOUGH", float("inf"))
 
 
 class Backwards:
@@ -70,11 +71,24 @@ class Backwards:
     name = "torch bf16"
     num_streams = 1
 
+    def __init__(self, num_labels: int) -> None:
+        self._num_labels = num_labels
+
     def logits(self, images: np.ndarray) -> torch.Tensor:
-        return -torch.arange(2.0).repeat(len(images), 1)
+        return -torch.arange(self._num_labels).float().repeat(len(images), 1)
 
     def for_batch_size(self, batch_size: int) -> Self:
         return self
+
+
+def torch_and_a_wrong_one(name: str, num_labels: int):
+    """Options of which the second answers otherwise than torch."""
+
+    def options(classifier, *_):
+        right = find_engine.Option("torch fp32", "fp32", lambda: classifier.reference)
+        return [right, find_engine.Option(name, "fp32", lambda: Backwards(num_labels))]
+
+    return options
 
 
 def remembered(version, precision="auto"):
@@ -99,7 +113,7 @@ def test_every_engine_answers_as_torch_does_in_batches_of_any_size(store):
 def test_the_choice_is_remembered_with_the_hardware_and_not_measured_again(store, monkeypatch):
     version = store.resolve("shapes")
     first = load_fastest(version)
-    monkeypatch.setattr(choose_engine, "_find", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(choose_engine, "find", lambda *_: pytest.fail("measured again"))
 
     second = load_fastest(version)
 
@@ -107,6 +121,74 @@ def test_the_choice_is_remembered_with_the_hardware_and_not_measured_again(store
     assert facts["engine"] == first.engine.name == second.engine.name
     assert "cores" in facts["hardware"]
     assert facts["images_per_sec"]["openvino fp32"] > 0
+
+
+def published_again(store, version, name="again"):
+    """The same network as another model: nothing beside it."""
+    return store.publish(version.path, name)
+
+
+def without_shared_choices(store):
+    shutil.rmtree(store.root / ".engines")
+
+
+def test_a_second_version_of_an_architecture_is_not_measured(built, monkeypatch):
+    first, _ = built
+    store = ModelStore(first.path.parent.parent)
+    second = published_again(store, first)
+    monkeypatch.setattr(choose_engine, "find", lambda *_: pytest.fail("measured again"))
+
+    classifier = load_fastest(second, precision="fp32")
+
+    assert classifier.engine.name == "openvino fp32"
+    assert remembered(second, "fp32") == remembered(first, "fp32")  # with the digest of its own graph, which is equal
+    assert (second.artifacts / GRAPH_FILE).exists()
+
+
+def test_a_second_version_with_which_the_engine_answers_otherwise_is_measured(built, monkeypatch, caplog):
+    first, _ = built
+    second = published_again(ModelStore(first.path.parent.parent), first)
+
+    monkeypatch.setattr(choose_engine, "_options", torch_and_a_wrong_one("openvino fp32", len(TREES)))
+
+    classifier = load_fastest(second, precision="fp32")
+
+    assert classifier.engine.name == "torch fp32"
+    assert "again@1: openvino fp32 cannot be used as before: OtherAnswersError" in caplog.text
+    assert "logits differ" in remembered(second, "fp32")["refused"]["openvino fp32"]
+
+
+def test_a_choice_for_which_an_engine_was_refused_by_its_answers_counts_for_that_version_only(tmp_path, monkeypatch):
+    store = ModelStore(tmp_path / "models")
+    monkeypatch.setattr(choose_engine, "_options", torch_and_a_wrong_one("torch bf16", len(LABELS)))
+
+    load_fastest(publish_model(store.root, "digits"))
+
+    assert not (store.root / ".engines").exists()
+
+
+def test_what_was_never_measured_is_not_loaded_without_measuring(built, monkeypatch):
+    first, _ = built
+    store = ModelStore(first.path.parent.parent)
+    second = published_again(store, first)
+    monkeypatch.setattr(choose_engine, "find", lambda *_: pytest.fail("measured"))
+
+    found = [load_remembered(version, precision="fp32") for version in (first, second)]
+    without_shared_choices(store)
+    third = load_remembered(published_again(store, first, "third"), precision="fp32")
+
+    assert [each.engine.name for each in found] == ["openvino fp32", "openvino fp32"]
+    assert third is None
+
+
+def test_measuring_says_what_it_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr(find_engine, "FAST_ENOUGH", 1)
+    said = []
+
+    load_fastest(publish_model(tmp_path / "models", "digits"), report=said.append)
+
+    assert said[:2] == [MEASURING, f"{MEASURING}: torch fp32"]
+    assert " in batches of " in said[-1]
 
 
 def test_predictions_are_the_models_whatever_engine_computes_them(store):
@@ -146,23 +228,17 @@ def test_a_store_that_cannot_be_written_to_costs_time_and_nothing_else(tmp_path,
 
 def test_an_engine_that_answers_otherwise_is_refused_with_its_figure(tmp_path, monkeypatch):
     version = publish_model(tmp_path / "models", "digits")
-    wrong = choose_engine._Option("torch bf16", "bf16", Backwards)
-    right = choose_engine._Option("torch fp32", "fp32", lambda: None)
-
-    def options(classifier, *_):
-        return [choose_engine._Option(right.name, right.precision, lambda: classifier.reference), wrong]
-
-    monkeypatch.setattr(choose_engine, "_options", options)
+    monkeypatch.setattr(choose_engine, "_options", torch_and_a_wrong_one("torch bf16", len(LABELS)))
     classifier = load_fastest(version)
 
     facts = remembered(version)
     assert classifier.engine.name == "torch fp32"
-    assert "torch bf16" in facts["refused"]
+    assert "logits differ by" in facts["refused"]["torch bf16"]
     assert "torch bf16" not in facts["images_per_sec"]
 
 
 def test_a_network_that_is_fast_by_torch_alone_gets_no_other_engine(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose_engine, "FAST_ENOUGH", 1)
+    monkeypatch.setattr(find_engine, "FAST_ENOUGH", 1)
     version = publish_model(tmp_path / "models", "digits")
 
     load_fastest(version)
@@ -181,8 +257,8 @@ def test_two_that_load_at_once_build_once(tmp_path, monkeypatch):
     version = store.publish(make_random_model(tmp_path / "staged"), "shapes")
     found = []
     calls = []
-    find = choose_engine._find
-    monkeypatch.setattr(choose_engine, "_find", lambda *args: calls.append(1) or find(*args))
+    find = choose_engine.find
+    monkeypatch.setattr(choose_engine, "find", lambda *args: calls.append(1) or find(*args))
 
     threads = [threading.Thread(target=lambda: found.append(load_fastest(version).engine.name)) for _ in range(3)]
     for thread in threads:
@@ -217,7 +293,7 @@ def test_the_choice_stays_where_files_cannot_be_opened_now(copied, monkeypatch, 
         if failing == "choice":
             patch.setattr(choose_engine, "read_choice", fail)
         else:
-            patch.setattr(choose_engine, "_on", fail)
+            patch.setattr(choose_engine, "with_engine", fail)
         with pytest.raises(OSError, match="Too many open files"):
             load_fastest(version)
 
@@ -230,7 +306,7 @@ def test_no_engine_loses_its_place_because_files_cannot_be_opened_now(tmp_path, 
     def fail(*args, **kwargs):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(choose_engine, "_speed", fail)
+    monkeypatch.setattr(find_engine, "_speed", fail)
 
     with pytest.raises(OSError, match="Too many open files"):
         load_fastest(version)

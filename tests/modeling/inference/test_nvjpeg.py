@@ -14,6 +14,7 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.inference import choose_engine, nvjpeg
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.engines.choice import CORES, GPU
+from modeling.inference.find_engine import Found, with_decoder, with_engine
 from modeling.inference.nvjpeg import NvJpeg, fastest_decoder
 from modeling.inference.pipeline import predict_units
 from tests.support.fakes import FakeClassifier
@@ -243,18 +244,17 @@ def test_a_device_without_nvjpeg_leaves_decoding_to_the_cores_and_says_why(monke
 
 def test_the_decoder_is_remembered_with_the_engine(tmp_path, monkeypatch):
     version = publish_model(tmp_path / "models", "digits")
-    find = choose_engine._find
+    find = choose_engine.find
 
-    def on_a_gpu(classifier, options, precision):
-        found, _ = find(classifier, options, precision)
-        choice = replace(found, engine="torch fp32")  # whichever was faster here
+    def on_a_gpu(classifier, *args):
+        choice = replace(find(classifier, *args).choice, engine="torch fp32")  # whichever was faster here
         monkeypatch.setattr(nvjpeg, "fastest_decoder", lambda *_: (GPU, {CORES: 1.0, GPU: 9.0}, {}))
-        choice = choose_engine._with_decoder(choice, classifier)
-        return choice, choose_engine._on(classifier, classifier.reference, choice)
+        choice = with_decoder(choice, classifier)
+        return Found(choice, with_engine(classifier, classifier.reference, choice))
 
-    monkeypatch.setattr(choose_engine, "_find", on_a_gpu)
+    monkeypatch.setattr(choose_engine, "find", on_a_gpu)
     first = load_fastest(version)
-    monkeypatch.setattr(choose_engine, "_find", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(choose_engine, "find", lambda *_: pytest.fail("measured again"))
     second = load_fastest(version)
 
     assert isinstance(first.batch_decoder, NvJpeg)

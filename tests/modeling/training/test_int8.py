@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modeling.errors import ModelingError
-from modeling.inference import choose_engine
+from modeling.inference import find_engine
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
 from modeling.registry.card import INT8_FILE
@@ -61,7 +61,7 @@ def test_int8_answers_as_the_network_does_but_for_rounding(trained):
 
 
 def test_auto_measures_int8_among_the_others(trained, monkeypatch):
-    monkeypatch.setattr(choose_engine, "FAST_ENOUGH", float("inf"))
+    monkeypatch.setattr(find_engine, "FAST_ENOUGH", float("inf"))
     version, _ = trained
 
     load_fastest(version)
