@@ -139,6 +139,16 @@ def label_fault(labels: Iterable[str]) -> str | None:
     return None
 
 
+# Archives
+
+_ARCHIVE = re.compile(r".*\.(?:zipx?|7z|rar|cab|tar|tar\.(?:gz|bz2|xz|zst|lzma|z)|tgz|tbz2?|txz|tzst)", re.DOTALL)
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is an archive of files, which is not read: `photos.zip`, `photos.tar.gz`."""
+    return _ARCHIVE.fullmatch(name.lower()) is not None
+
+
 # What systems leave behind
 
 _JUNK = frozenset({

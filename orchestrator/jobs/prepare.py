@@ -319,4 +319,5 @@ def describe_skipped(skipped: Mapping[str, int]) -> str:
     if not skipped:
         return ""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    return f"; left out: {counts}"
+    advice = "; unpack the archives if they hold images" if "archive" in skipped else ""
+    return f"; left out: {counts}{advice}"

@@ -19,7 +19,7 @@ from modeling.data.lists.paths import read_paths
 from modeling.data.lists.reader import LIST_SUFFIXES, manifest_root, open_list_file, summary_of
 from modeling.errors import DataError, trouble_of
 from modeling.images.formats import IMAGE_EXTENSIONS
-from modeling.names import is_junk, other_unicode_form
+from modeling.names import is_archive, is_junk, other_unicode_form
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import NotFoundError, UsageError
 
@@ -86,6 +86,8 @@ def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = 
         return _open_folder(text, path, options)
     if is_file and (suffix in IMAGE_EXTENSIONS or options.all_files):
         return Source(text, str(_absolute(path.parent)), iter([path.name]))
+    if is_file and is_archive(path.name):
+        raise UsageError(f"{text!r} is an archive, which is not read; unpack it, and give the folder")
     if os.path.exists(text):  # noqa: PTH110
         raise UsageError(
             f"{text!r} is neither a folder nor an image nor a list of paths ({', '.join(sorted(LIST_EXTENSIONS))})"
@@ -262,7 +264,7 @@ class _Walk:
         if suffix in IMAGE_EXTENSIONS or self._options.all_files:
             yield "/".join(path)
         else:
-            self._source.skipped[suffix or "no extension"] += 1
+            self._source.skipped["archive" if is_archive(path[-1]) else suffix or "no extension"] += 1
 
 
 # Lists

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from modeling.data.dataset import TRAIN, Dataset, Finding, Kind, Severity, abbreviate
-from modeling.data.forms.foreign import are_containers, foreign_layout, hint, lists_beside
+from modeling.data.forms.foreign import are_containers, foreign_layout, hint, how_to_label, lists_beside
 from modeling.data.forms.layouts import Looks, check_classes, choose_parts, look_into
 from modeling.data.layout import Layout
 from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
-from modeling.names import class_name, is_junk, is_text, path_to_text
+from modeling.names import class_name, is_archive, is_junk, is_text, path_to_text
 
 EXPECTED = (
     "expected a folder per class with images in it, folders train and test of such, MNIST idx files "
@@ -26,6 +26,7 @@ EXPECTED = (
 _IGNORED: dict[str, tuple[Severity, str]] = {  # reason: (severity, sentence)
     "hidden": ("info", "hidden files and folders were ignored"),
     "junk": ("info", "files and folders that systems leave behind were ignored, such as __MACOSX and @eaDir"),
+    "archives": ("warning", "archives were not read; unpack them if they hold images"),
     "other": ("info", "files without an image's extension were ignored"),
     "links": ("warning", "links to folders were not followed; put the folders themselves there"),
     "loose": ("warning", "images lie outside the class folders and belong to no class; move them into one"),
@@ -37,7 +38,7 @@ _IGNORED: dict[str, tuple[Severity, str]] = {  # reason: (severity, sentence)
 class _Listing:
     """Images found so far by class and part, the number of ignored entries by reason, and what else is to be told.
 
-    targets: the images' places in `classes`, which are in order.
+    targets: the images' places in `classes`, which are in order. loose: the name of an image outside class folders.
     """
 
     classes: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class _Listing:
     parts: list[int] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    loose: str = ""
     _starts: list[tuple[Path, int]] = field(default_factory=list)  # each class folder's first image
 
     def ignore(self, path: Path) -> None:
@@ -230,6 +232,7 @@ def _folder_names(path: Path, listing: _Listing) -> tuple[str, ...]:
             names.append(name)
         elif kind == "image":
             listing.ignored["loose"] += 1
+            listing.loose = listing.loose or name
         else:
             listing.ignore(path / name)
     if odd := [name for name in names if not is_text(name)]:
@@ -244,9 +247,11 @@ def _check_classes(path: Path, looks: Looks, listing: _Listing, *, to_learn: boo
     if len(looks.names) > 1 or (looks.names and not to_learn):
         return
     if not looks.names:
-        num_loose = listing.ignored["loose"]
-        loose = f" but {num_loose:,} images" if num_loose else ""
-        raise DataError(f"{path} holds no class folders{loose}; {EXPECTED}{hint(path)}")
+        if num_loose := listing.ignored["loose"]:
+            known = hint(path)
+            advice = f"{known}; {'otherwise ' if known else ''}{how_to_label(path, listing.loose)}"
+            raise DataError(f"{path} holds {num_loose:,} images without labels{advice}")
+        raise DataError(f"{path} holds no class folders; {EXPECTED}{hint(path)}")
     [name] = looks.names
     only, look = path / name, looks.into(name)
     while look.holds_only_folders and len(look.folders) == 1:
@@ -256,8 +261,16 @@ def _check_classes(path: Path, looks: Looks, listing: _Listing, *, to_learn: boo
     if look.folders:
         advice = f"; if its folders {abbreviate(look.folders)} are it, give {only}{advice}"
     else:
-        advice = f"; training needs two or more{advice or f'; {EXPECTED}'}"
+        advice = f"; training needs two or more{advice or _how_to_label_below(path, only)}"
     raise DataError(f"{path} holds one class only ({name}){advice}")
+
+
+def _how_to_label_below(path: Path, folder: Path) -> str:
+    """The advice for a data set with one folder of images, which may be no class but all there is (`DCIM`)."""
+    image = next((file for file in _walk(folder) if _kind_of(file) == "image"), None)
+    if image is None:
+        return f"; {EXPECTED}"
+    return f"; if these images are of several classes, {how_to_label(path, str(image.relative_to(path)))}"
 
 
 def check_num_labels(path: str, labels: Sequence[str]) -> None:
@@ -285,6 +298,8 @@ def _kind_of(path: Path) -> str:
         return "junk"
     if path.suffix.lower() in IMAGE_EXTENSIONS:
         return "image"
+    if is_archive(path.name) and not path.is_dir():
+        return "archives"
     return "links" if path.is_symlink() and path.is_dir() else "other"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modeling.data.dataset import TRAIN
 from modeling.data.forms.layouts import Looks, part_of
-from modeling.names import path_to_text
+from modeling.names import is_archive, path_to_text
 
 _LIST = "give a list of path,label as .csv"
 _SORT = f"sort its images into a folder per class, or {_LIST}"
@@ -35,7 +35,6 @@ _NAMED_FILES = (  # a pattern of names in lower case, and what it shows
     (r"(instances|captions|person_keypoints)_.*\.json", f"COCO, whose labels are in a file; {_SORT}"),
     (r"(data|dataset)\.ya?ml", f"YOLO for finding objects, whose labels are in text files; {_SORT}"),
     (r".*\.tfrecords?(-.*)?", f"TFRecord files, which are not read here; save its images, and {_LIST}"),
-    (r".*\.(zip|tar|tgz|tar\.gz|7z|rar)", "a data set in archives; unpack them first"),
     (r".*\.(npy|npz|h5|hdf5|mat|pkl|lmdb|mdb)", f"arrays, which are not read here; save its images, and {_LIST}"),
 )  # fmt: skip
 _MOST_ENTRIES = 20_000  # of a folder that are looked at for an error's hint
@@ -84,11 +83,29 @@ def hint(path: Path, parts: Mapping[str, int] | None = None) -> str:
     for pattern, shown in _NAMED_FILES:
         for folder, names in files.items():
             if found := next((name for name in names if re.fullmatch(pattern, name.lower())), None):
-                where = "" if folder == path else f" in {folder.name}"
-                return f"; by {path_to_text(found)}{where} it looks like {shown}"
+                return f"; by {path_to_text(found)}{_inside(folder, path)} it looks like {shown}"
+    for folder, names in files.items():
+        if found := next(filter(is_archive, names), None):
+            return f"; {path_to_text(found)}{_inside(folder, path)} is an archive, which is not read; unpack it first"
     if lists := lists_beside(path):
         return f"; if {lists} beside it holds the labels, give that, with columns path and label"
     return ""
+
+
+def _inside(folder: Path, path: Path) -> str:
+    return "" if folder == path else f" in {folder.name}"
+
+
+def how_to_label(folder: Path, name: str) -> str:
+    """How to give labels to a folder of images without any; `name` is one of them, a path relative to the folder."""
+    cell = path_to_text(name)
+    if any(char in cell for char in ',;"'):
+        cell = '"' + cell.replace('"', '""') + '"'
+    return (
+        f"put each image into a folder of its class, such as {path_to_text(f'{folder.name}/cat/{Path(name).name}')}, "
+        f"or write a list {path_to_text(str(folder / 'labels.csv'))} whose first line is path,label, with a line such "
+        f"as {cell},cat for each image, and give that"
+    )
 
 
 def lists_beside(path: Path) -> str:

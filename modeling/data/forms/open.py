@@ -14,7 +14,7 @@ from modeling.data.forms.lists import open_list
 from modeling.data.layout import Layout
 from modeling.data.lists.reader import LIST_SUFFIXES
 from modeling.errors import DataError
-from modeling.names import label_fault, look_of
+from modeling.names import is_archive, label_fault, look_of
 
 
 def open_dataset(path: Path, layout: Layout | None = None, *, to_learn: bool = True) -> Dataset:
@@ -66,6 +66,8 @@ def open_form(path: Path, layout: Layout | None, *, to_learn: bool) -> Dataset:
         return open_folders(path, layout, to_learn=to_learn)
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return open_list(path)
+    if path.is_file() and is_archive(path.name):
+        raise DataError(f"{path} is an archive, which is not read; unpack it, and give the folder")
     if path.is_file():
         raise DataError(f"{path} is not a folder, nor a list ({', '.join(sorted(LIST_SUFFIXES))}); {EXPECTED}")
     if not path.is_dir():

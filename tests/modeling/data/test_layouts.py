@@ -133,13 +133,13 @@ def test_what_cannot_be_told_is_an_error_that_says_how_to_tell(tmp_path, names, 
         (("train/metadata.jsonl", "train/1.png"), r"metadata.jsonl in train it looks like a Hugging Face image folder"),
         (("blobs/1", "snapshots/1/a.png", "refs/main"), r"looks like a Hugging Face cache; give a folder in snapshots"),
         (("images/1.png", "labels.csv"), r"one class only \(images\).*; if labels.csv beside it holds"),
-        (("1.png", "2.png", "train.csv"), r"no class folders but 2 images; .*; if train.csv beside it holds"),
+        (("1.png", "2.png", "train.csv"), r"without labels; if train.csv beside it holds .*; otherwise put each"),
         (("images_1/1.png", "images_2/2.png", "meta.csv"), r"images_1, images_2 and meta.csv: folders of images with"),
         (("ILSVRC/Data/CLS-LOC/train/n1/1.JPEG", "LOC_synset_mapping.txt"), r"ImageNet .* ILSVRC/Data/CLS-LOC/train"),
         (("Annotations/1.xml", "Data/CLS-LOC/train/n1/1.JPEG", "ImageSets/a.txt"), r"ImageNet; give its folder Data"),
         (("train/n1/images/1.JPEG", "train/n2/images/1.JPEG", "val/images/1.JPEG", "val/val_annotations.txt"),
          r"val holds images and no class folders; .* Tiny ImageNet"),
-        (("photos.zip",), r"no class folders; .* a data set in archives; unpack"),
+        (("photos.zip",), r"no class folders; .*; photos.zip is an archive, which is not read; unpack it first"),
         (("out/data/cat/1.png", "out/data/dog/1.png"), r"one class only \(out\); if its folders cat, dog are it, give"),
         (("data/images/cat/1.png", "data/images/dog/1.png", "labels.csv"), r"if labels.csv beside it holds"),
     ],
@@ -153,7 +153,7 @@ def test_the_layouts_of_other_tools_are_named_with_what_to_do(tmp_path, names, m
 def test_class_folders_beside_files_of_other_tools_are_classes(tmp_path):
     dataset = open_dataset(touch(tmp_path, *parts("."), "metadata.csv", "labels.csv", "data.yaml", "photos.zip"))
 
-    assert (dataset.labels, codes(dataset)) == (("cat", "dog"), ["other_entries"])
+    assert (dataset.labels, codes(dataset)) == (("cat", "dog"), ["archives_entries", "other_entries"])
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_class_may_be_called_train(tmp_path):
 
 
 def test_data_that_cannot_be_used_say_what_was_found(tmp_path):
-    (tmp_path / "file").touch()
+    touch(tmp_path, "file", "photos.zip", "dcim/DCIM/7/b.jpg", "flat/b.jpg", "flat/a, 1.heic")
     (tmp_path / "none").mkdir()
     (tmp_path / "one" / "cat").mkdir(parents=True)
     touch(tmp_path / "wrapped", "photos/cat/1.png", "photos/dog/1.png")
@@ -98,7 +98,15 @@ def test_data_that_cannot_be_used_say_what_was_found(tmp_path):
         ("absent", "absent is missing; expected a folder per class"),
         ("file", "file is not a folder"),
         ("none", "holds no class folders"),
-        ("one", r"one class only \(cat\)"),
+        ("one", r"one class only \(cat\); training needs two or more; expected a folder per class"),
+        ("dcim", r"one class only \(DCIM\); .* if these images .*, such as dcim/cat/b.jpg, or .* as DCIM/7/b.jpg,cat "),
+        (
+            "flat",
+            r"flat holds 2 images without labels; put each image into a folder of its class, such as "
+            r"flat/cat/a, 1.heic, or write a list .*/flat/labels.csv whose first line is path,label, with a line "
+            r'such as "a, 1.heic",cat for each image, and give that$',
+        ),
+        ("photos.zip", r"photos.zip is an archive, which is not read; unpack it, and give the folder"),
         ("wrapped", r"one class only \(photos\); if its folders cat, dog are it, give .*wrapped/photos"),
         ("gap", r"gap/empty holds no images \(1 other"),
         ("no_train", "parts, not classes, and no train folder"),
@@ -110,6 +118,19 @@ def test_data_that_cannot_be_used_say_what_was_found(tmp_path):
         with pytest.raises(DataError, match=message) as caught:
             open_dataset(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_archives_among_the_images_are_counted_once(tmp_path):
+    archives = ("more.zip", "cat/more.tar.gz", "dog/MORE.7Z", "dog/deep/more.rar")
+    touch(tmp_path, "cat/1.png", "dog/1.png", "dog/folder.zip/2.png", "dog/notes.gz", *archives)
+
+    dataset = open_dataset(tmp_path)
+
+    assert dataset.num_images == 3
+    assert [(finding.severity, finding.message) for finding in dataset.findings] == [
+        ("warning", "4 archives were not read; unpack them if they hold images"),
+        ("info", "1 files without an image's extension were ignored"),
+    ]
 
 
 def test_one_image_of_every_class_is_refused_for_training_unless_there_is_a_validation_part(tmp_path):

@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.rows import FORMATS, Row
+from orchestrator.jobs.prepare import describe_skipped
 from orchestrator.jobs.sources import SourceOptions, open_source
 from tests.support.fakes import fake_rows
 
@@ -289,6 +290,18 @@ def test_one_image_is_a_source_of_its_own(tmp_path):
     assert read(tmp_path / "b.dat", all_files=True)[0] == ["b.dat"]
     with pytest.raises(UsageError, match="neither a folder nor an image nor a list"):
         read(tmp_path / "b.dat")
+
+
+def test_an_archive_is_to_be_unpacked_and_archives_in_a_folder_are_counted(tmp_path):
+    make(tmp_path, "a.png", "photos.zip", "x/more.tar.gz", "x/b.png", "x/notes.gz")
+
+    with pytest.raises(UsageError, match=r"'.*photos.zip' is an archive, which is not read; unpack it, and give the"):
+        read(tmp_path / "photos.zip")
+    paths, skipped = read(tmp_path)
+
+    assert paths == ["a.png", "x/b.png"]
+    assert skipped == {"archive": 2, ".gz": 1}
+    assert describe_skipped(skipped) == "; left out: 1 .gz, 2 archive; unpack the archives if they hold images"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.png", "nowhere.txt", "x" * 5000, ""])
