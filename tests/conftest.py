@@ -36,6 +36,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name in [name for name in os.environ if name.startswith("PIGEONHOLE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIGEONHOLE_CONFIG", os.devnull)
+    monkeypatch.setenv("TORCH_HOME", os.devnull)  # nor do weights that torchvision has downloaded for them
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()

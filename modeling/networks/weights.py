@@ -15,6 +15,7 @@ from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
 from modeling.images.preprocessing import Preprocessing
 from modeling.images.progress import OnProgress
 from modeling.networks.architectures import Architecture, default_preprocessing, get_architecture
+from modeling.networks.state_dicts.plain_files import file_sha256
 from modeling.networks.torchvision_table import ROWS
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 
@@ -104,6 +105,19 @@ def check_architecture_of_file(architecture: str, file: Path, key: str | None = 
     if found and architecture not in found:
         raise ArchitectureError(
             f"{file} holds weights of {' or '.join(found)}, not of {architecture}; give that --arch"
+        )
+
+
+def check_digest(file: Path, sha256: str) -> None:
+    """Check that a file of weights is the one that was chosen.
+
+    Raises:
+        ModelFormatError: its content is another, or it cannot be read.
+    """
+    found = file_sha256(file)
+    if found != sha256:
+        raise ModelFormatError(
+            f"{file} has the sha256 {found[:12]}, the job was submitted with {sha256[:12]}; submit it again"
         )
 
 

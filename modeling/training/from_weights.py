@@ -23,7 +23,7 @@ from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network
 from modeling.networks.heads import set_head
 from modeling.networks.recipes import FINE_TUNING, adapt_recipe
-from modeling.networks.weights import load_weights, weights_preprocessing
+from modeling.networks.weights import check_digest, load_weights, weights_preprocessing
 from modeling.training.data import TrainingData, make_fit_inputs
 from modeling.training.fit.inputs import compute_logits
 from modeling.training.fit.loop import DivergedError
@@ -72,6 +72,8 @@ def load_pretrained(request: TrainRequest, num_labels: int, emit: Emit) -> tuple
     operators' images are already framed, and the margin is part of their content.
     """
     assert request.weights is not None
+    if request.weights_pin is not None:
+        check_digest(Path(request.weights), request.weights_pin.sha256)
     preprocessing = weights_preprocessing(request.architecture, request.weights, request.image_size)
     if preprocessing.resize is not None and not Path(request.weights).is_dir():
         preprocessing = replace(preprocessing, resize=max(preprocessing.height, preprocessing.width))

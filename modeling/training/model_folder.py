@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def weights_of(network: nn.Module) -> bytes:
 def make_model(request: TrainRequest, data: TrainingData, trained: TrainedNetwork, held_out: HeldOutResults) -> Model:
     """Create weights and card; two runs that end with the same weights give the same bytes."""
     weights = weights_of(trained.network)
-    training = {"data": data_facts(data), "seed": request.seed, "weights": request.weights, **trained.facts}
+    training = {"data": data_facts(data), "seed": request.seed, **_origin(request), **trained.facts}
     card = ModelCard(
         architecture=request.architecture,
         labels=data.dataset.labels,
@@ -120,6 +120,13 @@ def make_model(request: TrainRequest, data: TrainingData, trained: TrainedNetwor
         calibration=held_out.calibration,
     )
     return Model(card, weights)
+
+
+def _origin(request: TrainRequest) -> dict[str, Any]:
+    """What the training started from, and why, where that was chosen by rule."""
+    pin = request.weights_pin
+    weights = {"weights": request.weights} if pin is None else {"weights": pin.name, "weights_sha256": pin.sha256}
+    return weights | ({} if request.chosen is None else {"chosen": asdict(request.chosen)})
 
 
 def _metrics(data: TrainingData, held_out: HeldOutResults) -> dict[str, float]:
@@ -235,7 +242,10 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
         ("weights sha256", card.weights_sha256),
     ]
     if card.training.get("weights"):
-        lines.append(("started from", str(card.training["weights"])))
+        digest = card.training.get("weights_sha256", "")[:12]
+        lines.append(("started from", f"{card.training['weights']} {digest}".rstrip()))
+    if chosen := card.training.get("chosen"):
+        lines.append(("network chosen", f"{chosen['reason']} (quality {chosen['quality']})"))
     recipe = card.training.get("plan", {}).get("recipe", {})
     return lines + [(name.replace("_", " "), str(value)) for name, value in recipe.items()]
 

@@ -9,10 +9,32 @@ from modeling.data.layout import Layout
 from modeling.durable import STRICT, JsonRequest, Number, PathText
 from modeling.errors import ModelingError
 from modeling.networks.architectures import get_architecture
+from modeling.networks.default_network import DataFacts, Quality
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024  # px
 
 _Share = Annotated[Number, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsPin:
+    """The very weights that a training starts from. name: as `weights list` shows it; sha256: of the file."""
+
+    name: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenNetwork:
+    """That the network was chosen by rule, for which quality, from which facts, and why."""
+
+    quality: Quality
+    facts: DataFacts
+    reason: str
+
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +55,8 @@ class TrainOptions(JsonRequest):
     deterministic: choose nothing by timing, and use only deterministic kernels; slower on a GPU.
     int8: also quantise the network, and publish the result if it is accurate enough (modeling.training.int8).
     layout: what the folders of the data are; None: found by their names and by what they hold.
+    weights_pin: for a file of weights: what it is called in the model's card, and the digest that it must have.
+    chosen: None: the user named the architecture.
     """
 
     data: PathText
@@ -53,6 +77,8 @@ class TrainOptions(JsonRequest):
     int8: bool = False
     layout: Layout | None = None
     joined: tuple[PathText, ...] = ()
+    weights_pin: WeightsPin | None = None
+    chosen: ChosenNetwork | None = None
 
     __pydantic_config__ = STRICT
 

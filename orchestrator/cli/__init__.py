@@ -18,6 +18,7 @@ COMMANDS = {
     "cancel": Entry("jobs:cancel", "Cancel a job."),
     "results": Entry("results:results", "Show, check and filter manifests."),
     "models": Entry("models:models", "Published models: list, show, evaluate, explain, export, ..."),
+    "weights": Entry("weights:weights", "Pre-trained weights that a training may start from: list, import, remove."),
     "push": Entry("push:push", "Push images to a line, and get the bin of each before its deadline."),
     "lines": Entry("lines:lines", "Lines of pushed images: create, show, stats, bins, answer, ..."),
     "worker": Entry("worker:worker", "Start a worker on one device of this machine."),

@@ -13,6 +13,7 @@ from orchestrator.jobs.follow import exit_code
 from orchestrator.jobs.prepare import PreparedTrain, describe_new_labels, prepare
 from orchestrator.jobs.specs import EvaluateSpec, TrainSpec
 from orchestrator.jobs.submit import JobClient, Submission
+from orchestrator.jobs.training import describe_choice
 
 ShowResult = Callable[[Settings, JobRecord, bool], None]
 """Prints the result of a job that has ended; as JSON, if the last argument is set."""
@@ -55,14 +56,23 @@ def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detac
     """Submit a job; print its id if it is detached, else follow it to its end, show its result, and exit."""
     prepared = prepare(get_settings(), spec)
     if isinstance(prepared, PreparedTrain):
-        for note in prepared.notes:
-            print_message(note)
-        if note := describe_new_labels(prepared):
-            print_message(note, color="yellow")
+        _print_resolved(prepared)
     client = open_or_start_client()
     submission = client.submit(prepared)
     print_existed(submission)
     follow_unless_detached(client, submission.job, show, detach=detach, as_json=as_json)
+
+
+def _print_resolved(prepared: PreparedTrain) -> None:
+    """Print what was chosen, and what an operator may want to change."""
+    for note in prepared.resolved.notes:
+        print_message(note)
+    if chosen := describe_choice(prepared.resolved):
+        print_message(chosen)
+    if prepared.resolved.choice is not None and prepared.resolved.choice.advice:
+        print_message(prepared.resolved.choice.advice, color="yellow")
+    if note := describe_new_labels(prepared):
+        print_message(note, color="yellow")
 
 
 def follow_unless_detached(client: JobClient, job: str, show: ShowResult, *, detach: bool, as_json: bool) -> None:

@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 
 from modeling.networks.architectures import ARCHITECTURES
+from modeling.networks.default_network import QUALITIES, Quality
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option
+from orchestrator.cli.weights import print_reading
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
@@ -23,13 +25,21 @@ from orchestrator.jobs.specs import TrainSpec
     "--arch",
     "architecture",
     type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
-    help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: cnn, or that of the weights.",
+    help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: chosen for the images and the weights "
+    "at hand (`pigeonhole weights list`), or that of --from-weights.",
 )
 @click.option(
     "--from-weights",
     "weights",
     metavar="W",
-    help="Pre-trained weights: imagenet, the name of torchvision's, a file, or a published model.",
+    help="Pre-trained weights: a name of `pigeonhole weights list`, a file, a published model, or imagenet or another "
+    "name of torchvision's, which are downloaded.",
+)
+@click.option(
+    "--quality",
+    type=click.Choice(QUALITIES),
+    help="How much time a network that is chosen by itself may take; default: good. "
+    "fast: the quickest that is of use; best: more epochs or a larger network for the last points.",
 )
 @click.option(
     "--weights-key",
@@ -77,7 +87,13 @@ from orchestrator.jobs.specs import TrainSpec
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
 def train(
-    data: tuple[Path, ...], name: str, idempotency_key: str | None, detach: bool, as_json: bool, **options: object
+    data: tuple[Path, ...],
+    name: str,
+    quality: Quality | None,
+    idempotency_key: str | None,
+    detach: bool,
+    as_json: bool,
+    **options: object,
 ) -> None:
     """Train a classifier on DATA and publish it. Several DATA count together.
 
@@ -85,18 +101,32 @@ def train(
     files, CIFAR-10's binary files, a CSV, TSV, JSONL or JSON file of path and label, or a manifest with corrected
     labels, which replace the labels that other DATA give the same images.
 
+    Without --arch and --from-weights, a network is chosen: a small one where images have up to 64 pixels a side, else
+    one that starts from the pre-trained weights at hand, else a larger one from scratch. What was chosen, and why, is
+    printed and kept in the model's card.
+
     \b
     Examples:
       pigeonhole train photos/ --name birds
       pigeonhole train photos/ more_photos/ corrected.csv --name birds
       pigeonhole train mnist/ --name digits --arch mlp --epochs 10
+      pigeonhole train photos/ --name birds --quality best
       pigeonhole train photos/ --name birds --arch mobilenet_v2 --from-weights imagenet
       pigeonhole train photos/ --name birds --arch resnet18 --from-weights imagenet --budget 10m --max-error 0.5%
       pigeonhole train corrected.csv --name birds --from-weights birds@2 --detach
     """
     chosen = {key: value for key, value in options.items() if value is not None}
     first, *joined = data
-    spec = TrainSpec(first, name, chosen, idempotency_key, need_worker=not detach, joined=tuple(joined))
+    spec = TrainSpec(
+        first,
+        name,
+        chosen,
+        idempotency_key,
+        need_worker=not detach,
+        joined=tuple(joined),
+        quality=quality,
+        on_read=print_reading,
+    )
     submit_and_follow(spec, _show_model, detach=detach, as_json=as_json)
 
 
@@ -104,7 +134,10 @@ def _show_model(settings: Settings, record: JobRecord, as_json: bool) -> None:
     store = ModelStore(settings.models)
     card = store.card(record.result) if record.result else None
     if as_json:
-        print_json(to_json(settings, record) | {"metrics": card.metrics if card else {}})
+        training = card.training if card else {}
+        network = {name: training.get(name) for name in ("chosen", "weights", "weights_sha256")}
+        network |= {"architecture": card.architecture if card else None}
+        print_json(to_json(settings, record) | {"metrics": card.metrics if card else {}, "network": network})
     elif card is not None:
         print_message(f"published {record.result}{_figures(card)}")
         print_message(f"its report: {store.resolve(record.result).path / REPORT_FILE}")

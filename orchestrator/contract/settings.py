@@ -6,7 +6,7 @@ import socket
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -75,11 +75,15 @@ class Settings(BaseSettings):
         "memory for one image rise with it.",
     )
     max_file_bytes: int = Field(default=256 << 20, ge=1, description="Larger files are refused before they are read.")
+    weights: Path | None = Field(
+        default=None,
+        description="Folder of files of pre-trained weights that `train` may start from, beside the imported ones.",
+    )
 
-    @field_validator("home")
+    @field_validator("home", "weights")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return _expanded(home)
+    def _absolute(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        return None if folder is None else _expanded(folder, str(info.field_name))
 
     @classmethod
     def settings_customise_sources(
@@ -107,6 +111,11 @@ class Settings(BaseSettings):
     def models(self) -> Path:
         """The model store."""
         return self.home / "models"
+
+    @property
+    def imported_weights(self) -> Path:
+        """The store of pre-trained weights that were imported."""
+        return self.home / "weights"
 
     @property
     def cache(self) -> Path:
@@ -154,20 +163,21 @@ def get_settings() -> Settings:
         raise UsageError(_explain(err)) from err
 
 
-def _expanded(home: Path) -> Path:
-    """The home as an absolute path; `~` is the user's own folder."""
-    if home.is_absolute():
-        return home
-    if home.parts[:1] == ("~",):
+def _expanded(folder: Path, name: str) -> Path:
+    """The folder of a setting as an absolute path; `~` is the user's own folder."""
+    if folder.is_absolute():
+        return folder
+    if folder.parts[:1] == ("~",):
         if (user := user_folder()) is None:
-            raise UsageError(f"user {os.getuid()} has neither HOME nor a name; set PIGEONHOLE_HOME to a folder")
-        return user.joinpath(*home.parts[1:])
+            variable = f"PIGEONHOLE_{name.upper()}"
+            raise UsageError(f"user {os.getuid()} has neither HOME nor a name; set {variable} to a folder")
+        return user.joinpath(*folder.parts[1:])
     try:
-        return Path.cwd() / home.expanduser()
+        return Path.cwd() / folder.expanduser()
     except RuntimeError as err:
-        raise UsageError(f"home {str(home)!r}: there is no user of that name") from err
+        raise UsageError(f"{name} {str(folder)!r}: there is no user of that name") from err
     except FileNotFoundError as err:
-        raise UsageError(f"home {str(home)!r} is relative, and the present folder was deleted") from err
+        raise UsageError(f"{name} {str(folder)!r} is relative, and the present folder was deleted") from err
 
 
 def _explain(err: ValidationError) -> str:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modeling.data.layout import Layout
 from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
@@ -17,7 +17,10 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.settings import Settings
 
-DEFAULT_ARCHITECTURE = "cnn"
+if TYPE_CHECKING:
+    from modeling.data.dataset import Dataset
+
+DEFAULT_ARCHITECTURE = "cnn"  # of weights that do not say theirs
 
 
 def choose_data(data: Path) -> Path:
@@ -34,27 +37,17 @@ def choose_data(data: Path) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class CountedImages:
-    """The number of images to train on and their labels; `notes` say what became of corrected labels."""
-
-    num_images: int
-    labels: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def count_images(data: Sequence[Path], layout: Layout | None) -> CountedImages:
-    """The images in data sets to train on, joined; opens none of them.
+def open_to_train(data: Sequence[Path], layout: Layout | None) -> "Dataset":
+    """Data sets to train on, joined; opens no image file.
 
     Raises DataError where it is no data set, or its list of images shows that it cannot be trained on.
     """
-    from modeling.data.forms.joined import CORRECTIONS, open_datasets  # numpy: only where labelled data is read
+    from modeling.data.forms.joined import open_datasets  # numpy: only where labelled data is read
     from modeling.data.forms.open import check_learnable
 
     dataset = open_datasets(data, layout)
     check_learnable(dataset)
-    notes = tuple(finding.message for finding in dataset.findings if finding.code == CORRECTIONS)
-    return CountedImages(dataset.num_images, dataset.labels, notes)
+    return dataset
 
 
 def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout | None) -> int:
@@ -128,6 +121,11 @@ def lacking_labels(weights: str | None, labels: Sequence[str]) -> tuple[str, ...
         return ()
     known = set(ModelCard.from_bytes(card.read_bytes(), card).labels)
     return tuple(label for label in labels if label not in known)
+
+
+def names_a_model(settings: Settings, wanted: str) -> bool:
+    """Whether a published model has that name."""
+    return _published(ModelStore(settings.models), wanted) is not None
 
 
 def _published(store: ModelStore, wanted: str) -> Path | None:

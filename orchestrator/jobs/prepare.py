@@ -1,7 +1,7 @@
 """Checks an operator's spec once, and resolves all names in it.
 
 Submitting, `classify --plan` and the check before a local stack is started use the same prepared job. Preparing needs
-no server, writes nothing, and does not read standard input.
+no server, writes nothing but the cache, and does not read standard input.
 """
 
 import os
@@ -13,7 +13,6 @@ from typing import ClassVar, overload
 
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
-from modeling.networks.weights import check_weights
 from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion, check_model_name
 from modeling.training.request import TrainOptions
@@ -32,19 +31,15 @@ from orchestrator.contract.jobs.rows import format_of
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.early_check import check_paths
 from orchestrator.jobs.inputs import (
-    DEFAULT_ARCHITECTURE,
-    architecture_of_weights,
     choose_data,
-    choose_weights,
-    count_images,
     count_labelled,
-    is_file_of_weights,
     lacking_labels,
 )
 from orchestrator.jobs.outputs import check_folder, check_manifest
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, open_source
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
+from orchestrator.jobs.training import ResolvedTraining, as_chosen_before, resolve_training
 
 
 @dataclass(frozen=True)
@@ -158,17 +153,27 @@ class PreparedTrain:
 
     kind: ClassVar[Kind] = "train"
     spec: TrainSpec
-    options: TrainOptions
-    num_images: int
+    resolved: ResolvedTraining
     new_labels: tuple[str, ...]  # those that the model which is trained further does not know
-    notes: tuple[str, ...]  # about the data
     claimed_output: ClassVar[str] = ""  # versions of a model never clash
+
+    @property
+    def options(self) -> TrainOptions:
+        return self.resolved.options
+
+    @property
+    def num_images(self) -> int:
+        return self.resolved.num_images
 
     def check_new(self) -> None:
         """Does nothing: a training can always be repeated."""
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
-        return fingerprint(self.request(earlier.job)) == fingerprint(earlier)
+        if not isinstance(earlier, TrainJobRequest):
+            return False
+        mine = self.request(earlier.job)
+        train = as_chosen_before(mine.train, earlier.train, self.spec)
+        return fingerprint(mine.model_copy(update={"train": train})) == fingerprint(earlier)
 
     def request(self, job: str) -> TrainJobRequest:
         return TrainJobRequest(
@@ -258,25 +263,8 @@ def _prepare_classify(settings: Settings, spec: ClassifySpec) -> PreparedClassif
 
 def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
     check_model_name(spec.name)
-    options = {"architecture": DEFAULT_ARCHITECTURE} | spec.options
-    wanted = spec.options.get("weights")
-    if isinstance(wanted, str):
-        weights, architecture = choose_weights(settings, wanted)
-        options = {"architecture": architecture} | spec.options | {"weights": weights}
-        if is_file_of_weights(weights):
-            key = spec.options.get("weights_key")
-            options["architecture"] = architecture_of_weights(weights, spec.options.get("architecture"), key)
-    data, *joined = (str(choose_data(path)) for path in (spec.data, *spec.joined))
-    checked = TrainOptions.from_json(options | {"data": data, "joined": joined})
-    if checked.weights_key is not None and not is_file_of_weights(checked.weights):
-        raise UsageError(
-            f"--weights-key {checked.weights_key!r} is for a file of weights; give one with --from-weights"
-        )
-    if checked.weights is not None:
-        check_weights(checked.architecture, checked.weights)
-    counted = count_images((checked.data, *checked.joined), checked.layout)
-    new_labels = lacking_labels(checked.weights, counted.labels)
-    return PreparedTrain(spec, checked, counted.num_images, new_labels, counted.notes)
+    resolved = resolve_training(settings, spec)
+    return PreparedTrain(spec, resolved, lacking_labels(resolved.options.weights, resolved.labels))
 
 
 def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluate:

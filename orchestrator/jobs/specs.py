@@ -6,6 +6,8 @@ from pathlib import Path
 from modeling.data.layout import Layout
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
+from modeling.networks.default_network import Quality
+from modeling.networks.pretrained.at_hand import OnRead
 from orchestrator.contract.jobs.requests import Format, MaxFailures
 from orchestrator.jobs.sources import SourceOptions
 
@@ -38,6 +40,8 @@ class TrainSpec:
     idempotency_key: str | None = None
     need_worker: bool = True
     joined: tuple[Path, ...] = ()  # further data sets, which count together with `data`
+    quality: Quality | None = None  # of the network that is chosen where `options` name none; None: the default
+    on_read: OnRead = lambda path: None  # called before weights are read whole: large ones take seconds
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.contract.access import explain_refused_write
@@ -31,7 +32,7 @@ from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.prepare import Prepared, PreparedClassify
+from orchestrator.jobs.prepare import Prepared, PreparedClassify, PreparedTrain
 from orchestrator.jobs.sources import Source
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class JobClient:
         job = new_job_id(prepared.kind)
         if isinstance(prepared, PreparedClassify):
             return self._submit_and_list(prepared.request(job), prepared.source, on_listing)
-        return self._submit_whole(prepared.request(job), prepared.num_images)
+        weights = prepared.resolved.weights if isinstance(prepared, PreparedTrain) else None
+        return self._submit_whole(prepared.request(job), prepared.num_images, weights.path if weights else None)
 
     def _submit_and_list(self, request: ClassifyRequest, source: Source, on_listing: OnListing) -> Submission:
         """Submit a classify job, then list its images."""
@@ -126,9 +128,11 @@ class JobClient:
                 raise ListingInterruptedError(message) from err
             raise
 
-    def _submit_whole(self, request: TrainJobRequest | EvaluateJobRequest, num_images: int) -> Submission:
+    def _submit_whole(
+        self, request: TrainJobRequest | EvaluateJobRequest, num_images: int, weights: Path | None
+    ) -> Submission:
         """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
-        folder = self._make_folder(request)
+        folder = self._make_folder(request, weights)
         fields: dict[str, str | int] = {"kind": request.kind, "listed": 1, "num_shards": 1, "num_images": num_images}
         try:
             entered = self._enter(folder, request, fields)
@@ -138,11 +142,11 @@ class JobClient:
             self.ring(QUEUE_OF_KIND[request.kind], folder.job)
         return entered
 
-    def _make_folder(self, request: AnyJobRequest) -> JobFolder:
-        """The folder of a new job, in a home that the server works for."""
+    def _make_folder(self, request: AnyJobRequest, weights: Path | None = None) -> JobFolder:
+        """The folder of a new job, in a home that the server works for; with a copy of the weights it starts from."""
         try:
             join_server(self.settings, self.ledger.client)
-            return JobFolder.create(self.settings, request)
+            return JobFolder.create(self.settings, request, weights)
         except OSError as err:
             raise PigeonholeError(f"nothing was submitted: {explain_refused_write(err, self.settings.home)}") from err
 

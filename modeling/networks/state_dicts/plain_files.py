@@ -1,12 +1,13 @@
 """Regular files: nothing here waits at a pipe, opens a device, or leaves a folder through a link; needs no torch."""
 
+import hashlib
 import json
 import os
 import shutil
 import stat
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from modeling.errors import ModelFormatError, ModelingError
 
@@ -18,11 +19,11 @@ _KINDS = {
     stat.S_IFDIR: "a folder",
 }
 INDEX_SUFFIX = ".index.json"  # of the files that say in which shard a tensor is
-_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
+SUFFIXES = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 _NUM_SHOWN = 8
 
 
-def open_plain(path: Path, *, error: type[ModelingError] = ModelFormatError) -> IO[bytes]:
+def open_plain(path: Path, *, error: type[ModelingError] = ModelFormatError) -> BufferedReader:
     """The regular file `path`, open for reading.
 
     Raises:
@@ -62,6 +63,16 @@ def read_plain(path: Path, max_bytes: int, *, error: type[ModelingError] = Model
     if len(data) > max_bytes:
         raise error(f"{path} is larger than {_megabytes(max_bytes)}, which no such file is")
     return data
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a regular file.
+
+    Raises:
+        ModelFormatError: it is no regular file, or cannot be read.
+    """
+    with open_plain(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def path_inside(folder: Path, name: str) -> Path:
@@ -108,7 +119,7 @@ def weights_file(folder: Path) -> Path:
     except OSError as err:
         raise ModelFormatError(f"{folder}: cannot be read ({err.strerror})") from err
     found = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    found = found or [name for name in names if Path(name).suffix in _SUFFIXES]
+    found = found or [name for name in names if Path(name).suffix in SUFFIXES]
     safetensors_files = [name for name in found if ".safetensors" in name]
     if len(found) > 1 and len(safetensors_files) == 1:
         found = safetensors_files  # the same weights in an older format are often beside them

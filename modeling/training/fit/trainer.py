@@ -35,7 +35,7 @@ IMBALANCED = 3.0  # ratio of largest to smallest class from which rare classes g
 _RATE_SEARCH = 4  # random stream of the learning rate search, distinct from those of the loop
 _NUM_TIMED = 8  # photographs for timing a step on a CPU; on a GPU the full micro-batch is timed
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may use
-_VOLATILE = ("output", "work", "cache", "device", "max_error", "int8")
+_VOLATILE = ("output", "work", "cache", "device", "max_error", "int8", "weights", "weights_pin", "chosen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def fingerprint(context: RunContext, inputs: FitInputs, network: nn.Module) -> s
     for part in (inputs.split.train, inputs.split.validation, inputs.targets_N):
         digest.update(part.tobytes())
     digest.update(inputs.contents.encode())
-    if context.request.weights is not None:  # the file may have changed
+    if context.request.weights is not None:  # what counts is what they hold, not where they lie
         digest.update(weights_digest(network, context.request.architecture).encode())
     return digest.hexdigest()
 

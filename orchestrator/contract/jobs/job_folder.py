@@ -7,7 +7,7 @@ jobs/<job>/
     listing.json      facts, once the listing is complete
     parts/            one file a finished shard      (classify)
     journals/         progress inside shards that have killed a worker
-    training/         history, curves, and checkpoints until the job has ended (train)
+    training/         history, curves; checkpoints and the weights it starts from, until the job has ended (train)
     events.jsonl      events of the training process (train, evaluate)
     training.log      the output of libraries in it  (train; evaluation.log)
     model/            the trained model, before it is published (train)
@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from modeling.durable import link_once, replace_durably, sync, temporary_beside, write_durable
+from modeling.durable import link_once, replace_durably, sync, sync_file, temporary_beside, write_durable
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, parse_request
@@ -76,6 +76,7 @@ class JobFolder:
         self.journals = self.path / "journals"
         self.events = self.path / "events.jsonl"
         self.model = self.path / "model"
+        self.weights = self.path / "training" / "weights"
         self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
         self._outcome = self.path / "outcome.json"
@@ -83,14 +84,19 @@ class JobFolder:
         self._active = settings.active / job
 
     @classmethod
-    def create(cls, settings: Settings, request: AnyJobRequest) -> Self:
-        """Make the folder and write the request; the job exists once it is in the ledger. An OSError leaves nothing."""
+    def create(cls, settings: Settings, request: AnyJobRequest, weights: Path | None = None) -> Self:
+        """Make the folder and write the request; the job exists once it is in the ledger. An OSError leaves nothing.
+
+        weights: a file that is copied, so that workers on other machines find it, and later attempts.
+        """
         folder = cls(settings, request.job)
         make_home(settings)
         settings.jobs.mkdir(exist_ok=True)
         try:
             folder.path.mkdir()
             folder.parts.mkdir()
+            if weights is not None:
+                folder._take(weights)
             replace_durably(folder.request_file, request.model_dump_json(indent=2).encode(), mode=None)
             sync(settings.jobs)
         except OSError:
@@ -105,6 +111,13 @@ class JobFolder:
         if not folder.request_file.exists():
             raise NotFoundError(f"there is no job {job} in {settings.jobs}; `pigeonhole jobs` lists them")
         return folder
+
+    def _take(self, weights: Path) -> None:
+        self.weights.parent.mkdir()
+        with weights.open("rb") as file, self.weights.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            sync_file(copy)
+        sync(self.weights.parent)
 
     def request(self) -> AnyJobRequest:
         return parse_request(self.request_file.read_bytes(), path=self.request_file)
@@ -162,6 +175,7 @@ class JobFolder:
             ".*.tmp",
             "parts/.*.tmp",
             "training/*.checkpoint",
+            "training/weights",
             "training/*.damaged",
             "training/.*.tmp",
         ):

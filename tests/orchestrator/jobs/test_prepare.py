@@ -145,7 +145,7 @@ def test_a_training_request_is_checked_once(settings, here, monkeypatch):
     check = TrainOptions.__post_init__
     monkeypatch.setattr(TrainOptions, "__post_init__", lambda self: checked.append(self) or check(self))
 
-    prepared = prepare(settings, TrainSpec(Path("digits"), "mine", {"epochs": 3}))
+    prepared = prepare(settings, TrainSpec(Path("digits"), "mine", {"architecture": "cnn", "epochs": 3}))
     request = prepared.request(JOB)
 
     assert checked == [prepared.options]
@@ -229,7 +229,7 @@ def test_two_requests_for_the_same_have_one_fingerprint_whatever_their_shards(se
 
 @pytest.mark.parametrize(
     ("options", "architecture", "starts_from_version"),
-    [({}, "cnn", False), ({"architecture": "mlp"}, "mlp", False), ({"weights": "digits@1"}, "perceptron", True)],
+    [({}, "glyphnet", False), ({"architecture": "mlp"}, "mlp", False), ({"weights": "digits@1"}, "perceptron", True)],
 )
 def test_a_training_request_has_an_architecture_whether_or_not_one_is_named(
     settings, here, version, options, architecture, starts_from_version
@@ -242,13 +242,16 @@ def test_a_training_request_has_an_architecture_whether_or_not_one_is_named(
 
 
 def test_a_training_request_holds_what_is_asked_for_and_no_place_or_device(settings, here):
-    request = prepare(settings, TrainSpec(Path("digits"), "mine", {"epochs": 3, "learning_rate": 0.1})).request(JOB)
+    request = prepare(
+        settings, TrainSpec(Path("digits"), "mine", {"architecture": "cnn", "epochs": 3, "learning_rate": 0.1})
+    ).request(JOB)
 
     assert request.train == {
         "data": str(here / "digits"), "architecture": "cnn", "epochs": 3, "batch_size": None, "learning_rate": 0.1,
         "image_size": None, "seed": 0, "validation": 0.1, "test": 0.1, "weights": None, "weights_key": None,
         "budget_s": None, "max_error": 0.01, "deterministic": False, "int8": False, "layout": None,
         "joined": [],
+        "weights_pin": None, "chosen": None,
     }  # fmt: skip
 
 
@@ -263,7 +266,7 @@ def test_several_data_sets_are_joined_by_absolute_path_and_corrections_are_count
     assert request.source == "digits corrected.csv"
     assert TrainOptions.from_json(request.train) == prepared.options
     assert prepared.num_images == 5
-    assert prepared.notes == (f"{here}/corrected.csv: 2 corrected, 1 of them not in {here}/digits",)
+    assert prepared.resolved.notes == (f"{here}/corrected.csv: 2 corrected, 1 of them not in {here}/digits",)
     assert not prepare(settings, TrainSpec(Path("digits"), "mine", {})).repeats(request)
 
 

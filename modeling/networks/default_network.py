@@ -1,0 +1,121 @@
+"""Which network a training takes where the operator names none; needs no torch.
+
+The one place of the rule: facts about the data, the weights at hand and a quality go in; a network, its weights, what
+is trained, and the reason come out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from modeling.durable import STRICT
+from modeling.networks.architectures import get_architecture
+from modeling.networks.pretrained.at_hand import WeightsAtHand
+from modeling.networks.pretrained.torchvision_files import BY_ARCHITECTURE
+
+Quality = Literal["fast", "good", "best"]
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
+DEFAULT_QUALITY: Quality = "good"
+
+SMALL_SIDE = 64  # px: up to here a small network of ours sees all that there is
+HOW_TO_GET_WEIGHTS = (
+    f"copy a file such as {BY_ARCHITECTURE['mobilenet_v2'].file} from a machine that has it (torchvision keeps it in "
+    "~/.cache/torch/hub/checkpoints), then `pigeonhole weights import FILE`"
+)
+MIN_CLASSES = 100  # of weights that are taken unasked: those of fewer classes know one kind of images
+# Multiply-adds (billions) of an image's way through a backbone that a quality affords.
+MOST_GFLOPS: dict[Quality, float] = {"fast": 0.5, "good": 5.0, "best": 20.0}
+FINE_TUNING_EPOCHS: dict[Quality, int | None] = {"fast": None, "good": None, "best": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """What is known of the data before any image is decoded.
+
+    num_images: to learn from. median_side: px; median of the images' longer sides. channels: 1 if all are grey.
+    """
+
+    num_images: int
+    num_classes: int
+    median_side: int
+    channels: Literal[1, 3]
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChoice:
+    """A network for some data.
+
+    weights: to start from; None: it is trained from scratch.
+    epochs: None: those of the recipe; with weights: none, only a new last layer is fitted on their features.
+    image_size: px; None: the architecture's or the data's.
+    reason: why, as a sentence. advice: what would be better, and how to get it; empty: nothing.
+    """
+
+    architecture: str
+    weights: WeightsAtHand | None
+    epochs: int | None
+    image_size: int | None
+    reason: str
+    advice: str = ""
+
+
+def choose_network(facts: DataFacts, at_hand: Sequence[WeightsAtHand], quality: Quality) -> NetworkChoice:
+    """The network for these data."""
+    if facts.median_side <= SMALL_SIDE:
+        return _small(facts, quality)
+    backbone = choose_backbone(at_hand, quality)
+    return _photographs(facts, quality) if backbone is None else _from_weights(facts, backbone, quality)
+
+
+def _small(facts: DataFacts, quality: Quality) -> NetworkChoice:
+    """One of our small networks."""
+    images = f"the median image has {facts.median_side} px a side"
+    if facts.channels == 1:
+        architecture = "cnn_pyramid" if quality == "fast" else "glyphnet"
+        return NetworkChoice(architecture, None, None, None, f"{images} and no colour, where a small network is best")
+    architecture = "lenet" if quality == "fast" else "speednet"
+    return NetworkChoice(architecture, None, None, None, f"{images}, where a small network is best")
+
+
+def choose_backbone(at_hand: Sequence[WeightsAtHand], quality: Quality) -> WeightsAtHand | None:
+    """The best of the weights at hand that the quality affords, else the cheapest; None if there are none of use."""
+    known = [weights for weights in at_hand if _is_backbone(weights)]
+    affordable = [weights for weights in known if _gflops(weights) <= MOST_GFLOPS[quality]]
+    if affordable:
+        return max(affordable, key=lambda weights: BY_ARCHITECTURE[weights.architecture].top1)  # the first of equals
+    return min(known, key=_gflops, default=None)
+
+
+def _is_backbone(weights: WeightsAtHand) -> bool:
+    """Whether weights are of a network for photographs, and know many kinds of them."""
+    known = get_architecture(weights.architecture)
+    enough = weights.num_classes is None or weights.num_classes >= MIN_CLASSES
+    return known.family == "torchvision" and weights.architecture in BY_ARCHITECTURE and enough
+
+
+def _gflops(weights: WeightsAtHand) -> float:
+    return BY_ARCHITECTURE[weights.architecture].gflops
+
+
+def _from_weights(facts: DataFacts, weights: WeightsAtHand, quality: Quality) -> NetworkChoice:
+    """A pre-trained backbone."""
+    epochs = FINE_TUNING_EPOCHS[quality]
+    trained = "a new last layer" if epochs is None else f"a new last layer and {epochs} epochs of fine-tuning"
+    reason = (
+        f"{trained}: the median image has {facts.median_side} px a side, and features that were learnt on many "
+        "photographs beat those learnt on few"
+    )
+    return NetworkChoice(weights.architecture, weights, epochs, None, reason)
+
+
+def _photographs(facts: DataFacts, quality: Quality) -> NetworkChoice:
+    """A strong network from scratch."""
+    reason = f"from scratch: the median image has {facts.median_side} px a side, and no pre-trained weights are at hand"
+    advice = (
+        "pre-trained weights would be far better and quicker (cats and dogs: 0.99 instead of 0.7): "
+        f"{HOW_TO_GET_WEIGHTS}, and train again"
+    )
+    size = {"fast": 64, "good": 128, "best": 128}[quality]
+    return NetworkChoice("resnet18", None, None, size, reason, advice)

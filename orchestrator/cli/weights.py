@@ -1,0 +1,164 @@
+"""`pigeonhole weights ...`: pre-trained weights that a training may start from."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modeling.networks.architectures import ARCHITECTURES
+from modeling.networks.default_network import HOW_TO_GET_WEIGHTS
+from modeling.networks.pretrained.at_hand import Found, UnusableWeights, WeightsAtHand, find_weights
+from modeling.networks.pretrained.store import WeightsStore, check_weights_name
+from modeling.networks.state_dicts.plain_files import file_sha256
+from modeling.registry.card import CARD_FILE
+from modeling.registry.store import ModelStore
+from orchestrator.cli.output import (
+    cleaned_up_when_terminated,
+    confirm_removal,
+    json_option,
+    print_json,
+    print_line,
+    print_message,
+    print_table,
+    require_present_folder,
+)
+from orchestrator.cli.parameters import OneOf
+from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.contract.home import make_home
+from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.shown import printable
+from orchestrator.jobs.training import weights_places
+
+
+def print_reading(path: Path) -> None:
+    """Say that a file of weights is read whole."""
+    print_message(f"reading {path}, once")
+
+
+@click.group()
+def weights() -> None:
+    """Pre-trained weights that a training may start from. Nothing is downloaded."""
+
+
+@weights.command("list")
+@json_option
+def list_weights(as_json: bool) -> None:
+    """List the weights at hand: imported ones, those of the folder of the setting `weights`, and torchvision's cache.
+
+    `pigeonhole train` takes the best of them by itself where it suits the images; --from-weights NAME takes
+    that one.
+    """
+    found = find_weights(weights_places(get_settings()), print_reading)
+    if as_json:
+        print_json([_to_json(each) for each in found])
+    elif found:
+        print_table(("name", "architecture", "classes", "digest", "from"), [_row(each) for each in found])
+    else:
+        print_message(f"no pre-trained weights are at hand; {HOW_TO_GET_WEIGHTS}")
+
+
+def _row(found: Found) -> tuple[object, ...]:
+    if isinstance(found, UnusableWeights):
+        return found.name, "-", "-", "-", f"unusable: {found.why}"
+    classes = "-" if found.num_classes is None else found.num_classes
+    return found.name, found.architecture, classes, found.sha256[:12], found.source
+
+
+def _to_json(found: Found) -> dict[str, Any]:
+    value: dict[str, Any] = {"name": found.name, "path": str(found.path), "origin": found.origin}
+    if isinstance(found, UnusableWeights):
+        return value | {"error": found.why}
+    facts = {"architecture": found.architecture, "num_classes": found.num_classes, "sha256": found.sha256}
+    return value | facts | {"source": found.source}
+
+
+@weights.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="Name to keep them under; default: their architecture's.")
+@click.option(
+    "--arch",
+    "architecture",
+    type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
+    help="Architecture of the weights; default: recognised by their names and sizes.",
+)
+@click.option(
+    "--weights-key",
+    metavar="KEY",
+    help="Which of several sets of weights in the file, such as state_dict_ema; default: the averaged ones (EMA).",
+)
+@json_option
+def import_weights(
+    file: Path, name: str | None, architecture: str | None, weights_key: str | None, as_json: bool
+) -> None:
+    """Copy the pre-trained weights in FILE into the home, for trainings to start from.
+
+    FILE is a state dict: safetensors, or saved by torch. It must load into a known architecture with nothing missing
+    and nothing left. torchvision keeps such files in ~/.cache/torch/hub/checkpoints, on a machine where it has
+    downloaded them. Weights become safetensors; nothing in FILE is executed.
+
+    \b
+    Examples:
+      pigeonhole weights import mobilenet_v2-7ebf99e0.pth
+      pigeonhole weights import checkpoint.pth --name ours --arch resnet18
+    """
+    if name is not None:
+        check_weights_name(name)
+    settings = get_settings()
+    _check_source(settings, file)
+    require_present_folder()
+    from modeling.exchange.import_pretrained import import_pretrained  # torch
+
+    make_home(settings)
+    with cleaned_up_when_terminated():
+        made = import_pretrained(file, WeightsStore(settings.imported_weights), name, architecture, weights_key)
+    for note in made.notes:
+        print_message(printable(note))
+    record = made.record
+    classes = "without a last layer" if record.num_classes is None else f"{record.num_classes} classes"
+    known = "imported" if made.is_new else "already imported"
+    print_message(f"{known}: {record.architecture}, {classes}, digest {record.sha256[:12]}")
+    print_message(f"`pigeonhole train` takes them where they suit the images, --from-weights {made.name} always")
+    found = WeightsAtHand(
+        made.name, record.architecture, made.path, record.sha256, record.num_classes, "imported", record.source
+    )
+    print_json(_to_json(found)) if as_json else print_line(made.name)
+
+
+def _check_source(settings: Settings, file: Path) -> None:
+    """Raises PigeonholeError for what is no file of weights, or holds those of a model published here."""
+    if not file.exists():
+        raise NotFoundError(f"there is no {str(file)!r}; give a file of weights")
+    if file.is_dir() and (file / CARD_FILE).exists():
+        raise UsageError(f"{str(file)!r} is a model; `pigeonhole models import` takes it")
+    if file.is_dir():
+        return
+    digest = file_sha256(file)
+    for version in ModelStore(settings.models).list():
+        if version.card().weights_sha256 == digest:
+            raise UsageError(
+                f"{str(file)!r} holds the weights of {version.ref}, whose training has seen images that a "
+                f"new model may be tested on; go on from it on purpose, with --from-weights {version.ref}"
+            )
+
+
+@weights.command("remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@json_option
+def remove_weights(name: str, yes: bool, as_json: bool) -> None:
+    """Remove the imported weights NAME. Trainings that were submitted with them keep a copy.
+
+    \b
+    Examples:
+      pigeonhole weights remove mobilenet_v2
+    """
+    store = WeightsStore(get_settings().imported_weights)
+    found = next((each for each in find_weights(weights_places(get_settings()), only=name)), None)
+    if found is not None and found.origin != "imported":
+        raise UsageError(f"the weights {name!r} were not imported; delete the file {str(found.path)!r} yourself")
+    if name not in store.names():
+        store.record(name)  # raises, with the names that there are
+    if not yes:
+        confirm_removal(f"remove the weights {name!r} permanently?")
+    store.remove(name)
+    print_json({"removed": name}) if as_json else print_message(f"removed the weights {name}")
