@@ -47,6 +47,11 @@ def list_weights(as_json: bool) -> None:
 
     `pigeonhole train` takes the best of them by itself where it suits the images; --from-weights NAME takes
     that one.
+
+    \b
+    Examples:
+      pigeonhole weights list
+      pigeonhole weights list --json
     """
     found = find_weights(weights_places(get_settings()), print_reading)
     if as_json:
