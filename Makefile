@@ -10,8 +10,10 @@ LINE_PEERS := .venv-line-peers
 LINE_PEERS_STAMP := $(LINE_PEERS)/.installed
 # uv from PATH, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
+# What torch needs on a GPU alone: the CPU lock leaves it out. Without the other CUDA libraries torch cannot be imported.
+GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cuda-cccl nvidia-cusolver nvidia-nvtx triton
 
-.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere check format docs bench bench-jobs bench-lines bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere test-readme check format docs bench bench-jobs bench-lines bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,6 +31,9 @@ test-fast: $(STAMP)  ## Tests that need no server
 
 test-elsewhere: $(STAMP)  ## Tests that compute, as on two older processors; 6 minutes. One library alone: NAMES="numpy onednn"
 	$(BIN)/python -m tests.elsewhere $(NAMES)
+
+test-readme: $(STAMP)  ## Type README's commands in a clone, with pip and from a wheel; 20 minutes. One way alone: WAY=wheel
+	$(BIN)/python -m tests.readme $(WAY)
 
 fuzz: $(STAMP)  ## Property tests with new seeds and a hundred times the examples; prints how to reproduce what fails
 	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile fuzz --timeout 0 --numprocesses 2 --dist worksteal
@@ -65,6 +70,9 @@ lock: $(STAMP)  ## Resolve the dependencies again, without an index host in the 
 		$(UV) pip compile pyproject.toml -o $$set --quiet --upgrade --universal --python-version 3.11 \
 			--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" || exit 1; \
 	done
+	$(UV) pip compile pyproject.toml -o requirements-cpu.lock --constraint requirements.lock \
+		$(addprefix --no-emit-package ,$(GPU_ONLY)) --quiet --upgrade --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 	$(UV) pip compile --group client -o requirements-client.lock --constraint requirements.lock \
 		--quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock"
