@@ -29,7 +29,7 @@ WAYS = ("clone", "pip", "wheel")
 WHEEL = re.compile(r"pip install \.(?= |$)")
 INSTALLS = re.compile(r"(?:make install|pip install|python3 -m venv)\b")
 KEPT = re.compile(r"(?:PIP|UV|SSL|REQUESTS|CURL|http|https|no)_\w+|LANG|LC_\w+|TERM|USER", re.IGNORECASE)
-_BLOCK = re.compile(r"^## (.+)$|^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^## ([^\n]+)$|^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Brings the loopback device up, then stays until its standard input ends: the namespace lives as long.
 _HOLDER = """
 import fcntl, socket, struct

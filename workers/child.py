@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Self
 
 from celery import current_app, signals
@@ -39,6 +40,11 @@ class WorkerFacts:
     lines: str = "all"  # `LineChoice`
 
     __pydantic_config__ = STRICT
+
+    @property
+    def ready_flag(self) -> Path:
+        """A file that a child creates once it is ready."""
+        return self.drain_flag.with_name("ready")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"drain_flag": path_to_text(str(self.drain_flag))})
@@ -91,6 +97,7 @@ def _warm_up(**_: Any) -> None:
 
     _report_activity(worker_context(), "idle")
     start_lines(worker_context(), WorkerFacts.from_environment().lines)
+    WorkerFacts.from_environment().ready_flag.touch()
     logger.info("ready")
 
 

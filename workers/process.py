@@ -36,6 +36,7 @@ from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import printable, without_logins
 from workers import ack_patch
 from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
+from workers.child_watch import ChildWatch
 from workers.devices import Device, take_device
 from workers.lines.choice import LineChoice
 from workers.lines.maintenance import LinesMaintenance
@@ -89,11 +90,15 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     app = create_app(url, include=("workers.tasks",))
     maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name, home)
     signals.setup_logging.connect(_keep_logging, weak=False)
-    signals.worker_ready.connect(lambda **_: _ready(facts.drain_flag, maintenance), weak=False)
+    watch = ChildWatch(facts.ready_flag, maintenance.end_worker)
+    signals.worker_ready.connect(lambda **_: _ready(facts.drain_flag, maintenance, watch), weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
     try:
         app.worker_main(_celery_arguments(worker, queues, log_level))
+        if not facts.drain_flag.exists():
+            watch.check_end()
     finally:
+        watch.stop()
         maintenance.stop()
         shutil.rmtree(run_folder, ignore_errors=True)
     if maintenance.refusal is not None:
@@ -108,7 +113,7 @@ class MaintenanceThreads:
     ) -> None:
         """home: the id of the home that the worker works for."""
         self._home = home
-        self.refusal: OtherHomeError | None = None
+        self.refusal: PigeonholeError | None = None
         self._app = app
         self._ledger = ledger
         self._worker = worker
@@ -153,9 +158,13 @@ class MaintenanceThreads:
         try:
             join_server(get_settings(), self._ledger.client, self._home)
         except OtherHomeError as err:
-            if self.refusal is None:
-                self.refusal = err
-                os.kill(os.getpid(), signal.SIGTERM)
+            self.end_worker(err)
+
+    def end_worker(self, refusal: PigeonholeError) -> None:
+        """Stop the worker, which then exits with this error."""
+        if self.refusal is None:
+            self.refusal = refusal
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _sweep(self) -> None:
         if self._ledger.live_workers.take_sweep(self._worker):
@@ -195,7 +204,7 @@ def _keep_logging(**_: Any) -> None:
     """Connected to Celery's signal, so that Celery sets up no logging of its own."""
 
 
-def _ready(drain_flag: Path, maintenance: MaintenanceThreads) -> None:
+def _ready(drain_flag: Path, maintenance: MaintenanceThreads, watch: ChildWatch) -> None:
     """Called when the worker begins to take doorbells: install the signal handlers, start the maintenance threads."""
     warm_stop = signal.getsignal(signal.SIGTERM)
     assert callable(warm_stop)
@@ -210,6 +219,7 @@ def _ready(drain_flag: Path, maintenance: MaintenanceThreads) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     maintenance.start()
+    watch.start()
 
 
 def _stop_immediately(run_folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
@@ -17,6 +18,7 @@ from orchestrator.jobs.submit import JobClient
 from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
 from tests.support.workers import Cluster, read_json
+from workers.child_watch import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -120,6 +122,26 @@ def test_a_child_that_is_killed_is_replaced_and_the_job_goes_on(
 
     assert running_cluster.outcome(job).state == "succeeded"
     assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("moment", ["at once", "while it imports torch"])
+def test_a_worker_whose_child_dies_before_it_was_ever_ready_ends_with_a_sentence(
+    running_cluster: Cluster, tmp_path: Path, moment: str
+):
+    if moment == "at once":
+        (tmp_path / "sitecustomize.py").write_text(
+            "import os, sys\nif 'spawn_main' in str(sys.orig_argv): os._exit(7)\n"
+        )
+    else:
+        (tmp_path / "torch.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+
+    worker = running_cluster.start_worker(wait=False, PYTHONPATH=path)
+
+    assert worker.process.wait(timeout=60) == ExitCode.UNAVAILABLE
+    log = worker.log.read_text()
+    assert log.count("exited with") == (1 if moment == "at once" else MAX_DEATHS)
+    assert log.splitlines()[-1].startswith("error: the process that computes dies before it is ready")
 
 
 def test_a_worker_told_to_stop_hands_back_its_shards_at_once_and_ends_well(
