@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "cats_dogs"
 NUM_TRAINED, NUM_NEW = 120, 30  # photographs of a class
-LIMIT_S = 900.0  # of a command
+LIMIT_S = 1800.0  # of a command
 WAYS = ("clone", "pip", "wheel")
 WHEEL = re.compile(r"pip install \.(?= |$)")
 INSTALLS = re.compile(r"(?:make install|pip install|python3 -m venv)\b")
