@@ -1,19 +1,23 @@
 """Comparing two models in folders on the images of a data set."""
 
 # Shapes: N images.
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from modeling.data.dataset import abbreviate
 from modeling.data.layout import Layout
+from modeling.errors import ModelingError
 from modeling.evaluation.engine import engine_figures, load_classifier
+from modeling.evaluation.labels import KnownImages, known_images, label_places
 from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.evaluation.request import DataPart
 from modeling.images.progress import Emit
 from modeling.inference.engines.choice import WantedPrecision
-from modeling.metrics.comparison import Comparison, compare, label_positions
+from modeling.metrics.comparison import Comparison, compare
 from modeling.metrics.evaluation import EngineFigures
 
 
@@ -37,31 +41,45 @@ class CompareRequest:
 class Compared:
     """A comparison, the images that a model could not read, and those that each model was trained on.
 
+    known: the images of labels that both models know, which were compared.
+    only: the labels that only A and only B know.
     num_trained_on: of A and of B; None where a model does not say which images it was trained on.
     engines: what answered for A and for B.
     """
 
     comparison: Comparison
+    known: KnownImages
+    only: tuple[tuple[str, ...], tuple[str, ...]]
     num_unreadable: int
     num_trained_on: tuple[int | None, int | None]
     engines: tuple[EngineFigures, EngineFigures]
 
+    def conclusion(self, a: str = "A", b: str = "B") -> str:
+        """One sentence for people; `a` and `b` are the names of the models."""
+        left_out = self.known.describe("not both know")
+        return self.comparison.conclusion(a, b) + (f"; {left_out}" if left_out else "")
+
 
 def compare_models(request: CompareRequest, emit: Emit) -> Compared:
-    """Ask both models about every image, one model after the other, and compare their answers.
+    """Ask both models about every image of a label that both know, one after the other, and compare their answers.
+
+    Each answers with any of its own labels.
 
     Events go to `emit`: `evaluate` with `model` (`a` or `b`), `num_done` and `num_images`.
 
     Raises:
-        ModelingError: a model, the data, the device or the precision cannot be used, or the models know other labels.
+        ModelingError: a model, the data, the device or the precision cannot be used, or the models and the data have
+            no label in common.
     """
     from modeling.data.forms.open import open_dataset
 
     classifiers = [load_classifier(path, request.device, request.precision) for path in (request.a, request.b)]
-    label_positions(classifiers[1].labels, classifiers[0].labels)  # refuses models of other labels before any work
+    only = _only(classifiers[0].labels, classifiers[1].labels)
     splits = [parts_of(path) for path in (request.a, request.b)]
     dataset = open_dataset(request.data, request.layout, to_learn=False)
-    indices = choose_images(dataset, request.part, splits[0])
+    chosen = choose_images(dataset, request.part, splits[0])
+    known = known_images(dataset, chosen, classifiers[0].labels, classifiers[1].labels)
+    indices = known.indices
 
     def predict(which: int) -> tuple[DatasetAnswers, EngineFigures]:
         def report(num_done: int, num_images: int | None) -> None:
@@ -75,4 +93,16 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     common = np.intersect1d(a.indices_N, b.indices_N)  # whether an image is readable may depend on the model's size
     comparison = compare(a.only(common), b.only(common), classifiers[0].calibration, classifiers[1].calibration)
     num_trained_on = (count_trained_on(splits[0], a.sha256), count_trained_on(splits[1], a.sha256))
-    return Compared(comparison, len(indices) - len(common), num_trained_on, (engine_a, engine_b))
+    return Compared(comparison, known, only, len(indices) - len(common), num_trained_on, (engine_a, engine_b))
+
+
+def _only(a: Sequence[str], b: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The labels of only one of two models.
+
+    Raises:
+        ModelingError: they have none in common.
+    """
+    names = label_places(a).keys(), label_places(b).keys()
+    if not names[0] & names[1]:
+        raise ModelingError(f"the models have no label in common: A knows {abbreviate(a)}, B knows {abbreviate(b)}")
+    return tuple(each for each in a if each not in names[1]), tuple(each for each in b if each not in names[0])

@@ -8,7 +8,8 @@ import numpy as np
 from modeling.data.dataset import PART_NAMES, TRAIN, Dataset
 from modeling.data.splits import read_split
 from modeling.errors import DataError, ImageError, ModelFormatError
-from modeling.evaluation.predict import NUM_AHEAD, Indices, image_sha256
+from modeling.evaluation.labels import Indices
+from modeling.evaluation.predict import NUM_AHEAD, image_sha256
 from modeling.evaluation.request import DataPart
 from modeling.images.loader import load_ahead
 
@@ -56,11 +57,11 @@ def choose_images(dataset: Dataset, part: DataPart, split: PartOf | None) -> Ind
         chosen = np.flatnonzero(dataset.parts_N == PART_NAMES.index(part)).tolist()
     else:
         raise DataError(
-            f"{dataset.path} has no {part} part: the model's training has seen none of its images, and they are in "
+            f"{dataset.shown} has no {part} part: the model's training has seen none of its images, and they are in "
             "no folders named train, val and test; evaluate all of them"
         )
     if not chosen:
-        raise DataError(f"{dataset.path} has no images in the {part} part; evaluate all of them")
+        raise DataError(f"{dataset.shown} has no images in the {part} part; evaluate all of them")
     return np.array(chosen, dtype=np.int64)
 
 

@@ -14,22 +14,19 @@ from numpy.typing import NDArray
 from modeling.data.dataset import Dataset
 from modeling.data.images import load_image
 from modeling.errors import DataError, ImageError
+from modeling.evaluation.labels import Indices, model_targets
 from modeling.images.formats import MAX_PIXELS
 from modeling.images.loader import load_ahead, read_image_file
 from modeling.images.pixels import Pixels
 from modeling.images.progress import OnProgress, Progress
 from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, Chunk, Decoders
 from modeling.metrics.answers import Answers
-from modeling.names import class_name
 
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
 
 REFERENCE_BATCH = 64  # images in one forward pass of the reference; other engines have the size that jobs use
 NUM_AHEAD = 128  # decoded images that may wait: some 20 MB at 224 px
-_LABELS_SHOWN = 20
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +66,10 @@ def predict_dataset(
     hashed: bool = False,
     on_progress: OnProgress = lambda num_done, num_images: None,
 ) -> DatasetAnswers:
-    """What the model answers to the images at `indices`, in that order.
+    """What the model answers to the images at `indices`, whose labels it knows, in that order.
 
     Raises:
-        DataError: images of a class that the model does not know, or none that can be read.
+        DataError: none of them can be read.
     """
     targets = model_targets(dataset, indices, classifier.labels)
     progress = Progress(on_progress)
@@ -90,23 +87,6 @@ def predict_dataset(
     names = tuple(dataset.name(index) for index in indices_N.tolist())
     answers = Answers(classifier.labels, names, targets[found.places], found.logits_NL[: len(found.places)])
     return DatasetAnswers(answers, indices_N, unreadable, tuple(found.hashes) if hashed else ())
-
-
-def model_targets(dataset: Dataset, indices: Indices, labels: Sequence[str]) -> Indices:
-    """The class of each image as an index into a model's labels, matched by name; older models' names by `class_name`.
-
-    Raises:
-        DataError: a class that has images and that the model does not know.
-    """
-    places = {class_name(label): place for place, label in enumerate(labels)}
-    places |= {label: place for place, label in enumerate(labels)}
-    targets = dataset.targets_N[indices]
-    unknown = [dataset.labels[target] for target in np.unique(targets) if dataset.labels[target] not in places]
-    if unknown:
-        raise DataError(
-            f"{dataset.path} has images of {_some(unknown)}, which the model does not know; it knows {_some(labels)}"
-        )
-    return np.array([places.get(label, -1) for label in dataset.labels], dtype=np.int64)[targets]
 
 
 def image_sha256(dataset: Dataset, index: int) -> str:
@@ -213,12 +193,6 @@ class _Found:
 
 def _nothing_to_read(dataset: Dataset, unreadable: Sequence[Unreadable]) -> str:
     if not unreadable:
-        return f"{dataset.path} holds no images to evaluate"
+        return f"{dataset.shown} holds no images to evaluate"
     first = unreadable[0]
-    return f"{dataset.path}: none of {len(unreadable)} images can be read; {first.name}: {first.error}"
-
-
-def _some(labels: Sequence[str]) -> str:
-    """Labels in words; of many the first."""
-    shown = ", ".join(repr(label) for label in labels[:_LABELS_SHOWN])
-    return shown + (f" and {len(labels) - _LABELS_SHOWN} more" if len(labels) > _LABELS_SHOWN else "")
+    return f"{dataset.shown}: none of {len(unreadable)} images can be read; {first.name}: {first.error}"

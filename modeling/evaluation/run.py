@@ -35,13 +35,15 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     """Evaluate as requested, without writing anything.
 
     Events go to `emit` as they happen: `evaluate` with `num_done` and `num_images`, `note` and `warning` with a
-    `text`. Unreadable images are counted and listed, and are in no figure.
+    `text`. Unreadable images, and images of labels that the model does not know, are counted and listed, and are in
+    no figure.
 
     Raises:
         ModelingError: the model, the data, the device or the precision cannot be used.
     """
     from modeling.data.forms.open import open_dataset
     from modeling.evaluation.engine import engine_figures, load_classifier
+    from modeling.evaluation.labels import known_images
     from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
     from modeling.evaluation.predict import predict_dataset
     from modeling.evaluation.write import Evaluated
@@ -55,11 +57,11 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     def report(num_done: int, num_images: int | None) -> None:
         emit({"event": "evaluate", "num_done": num_done, "num_images": num_images})
 
-    indices = choose_images(dataset, request.part, split)
-    predicted = predict_dataset(classifier, dataset, indices, hashed=split is not None, on_progress=report)
+    known = known_images(dataset, choose_images(dataset, request.part, split), classifier.labels)
+    predicted = predict_dataset(classifier, dataset, known.indices, hashed=split is not None, on_progress=report)
     evaluation = evaluate_answers(predicted.answers, classifier.calibration)
     num_trained_on, engine = count_trained_on(split, predicted.sha256), engine_figures(classifier, dataset, predicted)
-    evaluated = Evaluated(request, classifier.card, dataset, predicted, num_trained_on, engine)
+    evaluated = Evaluated(request, classifier.card, dataset, known, predicted, num_trained_on, engine)
     for text in evaluated.warnings(evaluation):
         emit({"event": "warning", "text": text})
     return evaluated, evaluation

@@ -14,6 +14,7 @@ from modeling.data.dataset import Dataset, abbreviate
 from modeling.data.images import load_image
 from modeling.durable import replaced_folder
 from modeling.errors import ImageError
+from modeling.evaluation.labels import KnownImages
 from modeling.evaluation.predict import DatasetAnswers
 from modeling.evaluation.request import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
 from modeling.images.pixels import Pixels
@@ -38,12 +39,14 @@ _PICTURE_PX = 128  # a report's pictures: no smaller than this where the file ha
 class Evaluated:
     """What was evaluated on what, and by which engine.
 
+    known: the images of labels that the model knows; only these are evaluated.
     num_trained_on: evaluated images that the model's training saw; None where the model does not say which.
     """
 
     request: EvaluateRequest
     card: ModelCard
     dataset: Dataset
+    known: KnownImages
     predicted: DatasetAnswers
     num_trained_on: int | None
     engine: EngineFigures
@@ -59,6 +62,8 @@ class Evaluated:
             )
         if num_unreadable:
             found.append(f"{num_unreadable} of {num_images + num_unreadable} images cannot be read; no figure has them")
+        if left_out := self.known.describe():
+            found.append(left_out)
         if absent := evaluation.classes_without_images:
             found.append(f"class {abbreviate(absent)} has no images: nothing is measured for it")
         return found
@@ -75,6 +80,8 @@ class Evaluated:
             **self.engine.to_json(),
             "num_unreadable": len(unreadable),
             "unreadable": [asdict(each) for each in unreadable[:MAX_UNREADABLE]],
+            "num_left_out": self.known.num_left_out,
+            "labels_left_out": list(self.known.labels_left_out),
             "num_trained_on": self.num_trained_on,
         }
 
@@ -139,6 +146,7 @@ def _write_report(folder: Path, evaluated: Evaluated, evaluation: Evaluation) ->
         picture=_pictures(evaluated),
         samples=_samples(evaluated),
         calibration=card.calibration,
+        left_out=evaluated.known.describe(),
     )
     write_report(folder, content)
 

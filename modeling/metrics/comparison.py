@@ -13,6 +13,7 @@ from modeling.metrics.answers import Answers, Scored, log_softmax
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.chance import mcnemar_p, wilson_interval
 from modeling.metrics.evaluation import Interval, ReferenceDifference
+from modeling.names import class_name
 
 SIGNIFICANT = 0.05
 
@@ -92,10 +93,12 @@ def compare(
 ) -> Comparison:
     """Compare the answers of two models to the same images; their labels may be in another order.
 
+    An answer that is a label of only one of the models is wrong: no image has it.
+
     Raises:
-        ModelingError: the labels or images differ, there are no images, or a logit is not finite.
+        ModelingError: the images or their labels differ, there are no images, or a logit is not finite.
     """
-    position_in_a = label_positions(answers_b.labels, answers_a.labels)
+    labels, position_in_a = _joined_labels(answers_a.labels, answers_b.labels)
     targets_N = position_in_a[answers_b.targets_N]
     if answers_a.names != answers_b.names or not np.array_equal(answers_a.targets_N, targets_N):
         raise ModelingError(
@@ -112,8 +115,8 @@ def compare(
         num_images=len(answers_a.names),
         a=a,
         b=b,
-        worse=_flips(answers_a, worse_N, scored_a, scored_b),
-        better=_flips(answers_a, better_N, scored_a, scored_b),
+        worse=_flips(answers_a, labels, worse_N, scored_a, scored_b),
+        better=_flips(answers_a, labels, better_N, scored_a, scored_b),
         num_both_wrong=int((~scored_a.right_N & ~scored_b.right_N).sum()),
         classes=_classes(answers_a, scored_a, scored_b),
         p=mcnemar_p(int(worse_N.sum()), int(better_N.sum())),
@@ -121,18 +124,15 @@ def compare(
     )
 
 
-def label_positions(labels: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
-    """The position of each label in `among`, the labels of another model.
-
-    Raises:
-        ModelingError: a label that only one of the models has.
-    """
-    if set(labels) != set(among):
-        alone = (("A", sorted(set(among) - set(labels))), ("B", sorted(set(labels) - set(among))))
-        details = "; ".join(f"only {model} has {_abbreviate(names)}" for model, names in alone if names)
-        raise ModelingError(f"models with different labels cannot be compared: {details}")
-    positions = {label: position for position, label in enumerate(among)}
-    return np.array([positions[label] for label in labels], dtype=np.int64)
+def _joined_labels(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """A's labels and those that only B has, and the position of each of B's labels among them."""
+    positions = {class_name(label): position for position, label in enumerate(a)}
+    labels = list(a)
+    for label in b:
+        if class_name(label) not in positions:
+            positions[class_name(label)] = len(labels)
+            labels.append(label)
+    return labels, np.array([positions[class_name(label)] for label in b], dtype=np.int64)
 
 
 def _model_figures(scored: Scored, calibration: Calibration | None) -> ModelFigures:
@@ -153,8 +153,9 @@ def _model_figures(scored: Scored, calibration: Calibration | None) -> ModelFigu
     )
 
 
-def _flips(answers: Answers, chosen_N: NDArray[np.bool_], a: Scored, b: Scored) -> tuple[Flip, ...]:
-    labels = answers.labels
+def _flips(
+    answers: Answers, labels: Sequence[str], chosen_N: NDArray[np.bool_], a: Scored, b: Scored
+) -> tuple[Flip, ...]:
     return tuple(
         Flip(i, answers.names[i], labels[answers.targets_N[i]], labels[a.predicted_N[i]], labels[b.predicted_N[i]])
         for i in np.flatnonzero(chosen_N).tolist()
@@ -167,10 +168,6 @@ def _classes(answers: Answers, a: Scored, b: Scored) -> tuple[ClassDifference, .
     counts = (np.bincount(targets, minlength=len(answers.labels)).tolist() for targets in counted)
     found = zip(answers.labels, *counts, strict=True)
     return tuple(ClassDifference(*each) for each in found if each[1])
-
-
-def _abbreviate(labels: Sequence[str]) -> str:
-    return ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
 
 
 def reference_difference(answers: Answers, reference: Answers, temperature: float) -> ReferenceDifference:

@@ -38,6 +38,7 @@ class ReportContent:
     picture: pixels of the image at an index of the evaluated part, None where it cannot be read.
     samples: some images with predictions.
     calibration: the model's; its thresholds give the decision for each mistake.
+    left_out: the images that were not evaluated, in words.
     """
 
     title: str
@@ -49,3 +50,4 @@ class ReportContent:
     picture: Callable[[int], Picture | None] = field(default=lambda index: None)
     samples: Sequence[Sample] = ()
     calibration: Calibration | None = None
+    left_out: str = ""

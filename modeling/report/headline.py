@@ -41,14 +41,14 @@ class Headline:
     shares: Sequence[DecisionShare]
 
 
-def headline(evaluation: Evaluation, part: str) -> Headline:
-    """What the top of the page says of an evaluation of `part`."""
+def headline(evaluation: Evaluation, part: str, left_out: str = "") -> Headline:
+    """What the top of the page says of an evaluation of `part`, and of the images that it left out."""
     decisions = evaluation.decisions
     figures = _decision_figures(decisions, evaluation) if decisions else _plain_figures(evaluation)
     return Headline(
         part=part,
         num_images=evaluation.num_images,
-        sentences=sentences(evaluation),
+        sentences=[*sentences(evaluation), *([f"{left_out}."] if left_out else [])],
         figures=[_accuracy(evaluation, part), *figures],
         shares=_shares(decisions) if decisions else (),
     )

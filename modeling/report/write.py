@@ -90,7 +90,7 @@ def render(content: ReportContent, drawn: Mapping[str, Plot], pictures: Sequence
         .render(
             title=content.title,
             subtitle=" · ".join(f"{name} {value}" for name, value in content.facts[:_SUBTITLE_FACTS]),
-            headline=headline(content.evaluation, content.part) if content.evaluation else None,
+            headline=headline(content.evaluation, content.part, content.left_out) if content.evaluation else None,
             sections=_sections(content, drawn, pictures),
         )
     )

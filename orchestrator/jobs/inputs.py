@@ -53,18 +53,18 @@ def open_to_train(data: Sequence[Path], layout: Layout | None) -> "Dataset":
 def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout | None) -> int:
     """The number of images in a data set, of which `part` will be evaluated; opens no image.
 
-    Raises DataError where it is not a data set, or has images of a class that the model does not know. The evaluation
-    finds out which images are in a part.
+    Raises DataError where it is not a data set, or has only images of classes that the model does not know. The
+    evaluation finds out which images are in a part.
     """
     import numpy as np
 
     from modeling.data.forms.open import open_dataset
-    from modeling.evaluation.predict import model_targets
+    from modeling.evaluation.labels import known_images
 
     dataset = open_dataset(data, layout, to_learn=False)
-    if part == "all":
-        model_targets(dataset, np.arange(dataset.num_images), card.labels)
-    return dataset.num_images
+    if part != "all":
+        return dataset.num_images
+    return len(known_images(dataset, np.arange(dataset.num_images), card.labels).indices)
 
 
 def choose_weights(settings: Settings, wanted: str) -> tuple[str, str]:

@@ -80,7 +80,8 @@ def test_without_an_output_the_job_keeps_it_and_json_is_the_document(running_clu
 
 def test_an_invalid_evaluation_is_refused_immediately_and_leaves_nothing(running_cluster: Cluster, tmp_path: Path):
     data = make_digits(tmp_path / "in")
-    (data / "1").rename(data / "eleven")
+    (data / "0").rename(data / "eleven")
+    (data / "1").rename(data / "ten")
     before = running_cluster.jobs()
 
     stranger = running_cluster.run("models", "evaluate", "digits", str(data))
@@ -89,7 +90,7 @@ def test_an_invalid_evaluation_is_refused_immediately_and_leaves_nothing(running
     there = running_cluster.run("models", "evaluate", "digits", str(make_digits(tmp_path / "b")), "-o", str(tmp_path))
 
     assert [done.returncode for done in (stranger, nowhere, unknown, there)] == [2, 4, 4, 2]
-    assert "'eleven', which the model does not know" in stranger.stderr
+    assert "'eleven', 'ten', which the model does not know" in stranger.stderr
     assert f"output {str(tmp_path)!r} exists; name a folder that does not" in there.stderr
     assert all(done.stderr.count("\n") == 1 for done in (stranger, nowhere, unknown, there))
     assert running_cluster.jobs() == before

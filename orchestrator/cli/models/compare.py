@@ -58,6 +58,8 @@ def compare_command(
 ) -> None:
     """Compare models A and B on the labelled images of DATA: figures, flipped images, and significance.
 
+    Images of labels that only one of the models knows are left out.
+
     \b
     Examples:
       pigeonhole models compare birds@1 birds@2 held-out/
@@ -90,7 +92,11 @@ def _document(names: Names, data: Path, part: str, compared: "Compared") -> dict
     head = {"model_a": names[0], "model_b": names[1], "data": str(data), "part": part}
     counts = {"num_unreadable": compared.num_unreadable, "num_trained_on": list(compared.num_trained_on)}
     engines = {"engines": [engine.to_json() for engine in compared.engines]}
-    return head | engines | counts | comparison.to_json() | {"conclusion": comparison.conclusion(*names)}
+    known = compared.known
+    left_out = {"num_left_out": known.num_left_out, "labels_left_out": list(known.labels_left_out)}
+    only = {"only_a": list(compared.only[0]), "only_b": list(compared.only[1])}
+    figures = comparison.to_json() | {"conclusion": compared.conclusion(*names)}
+    return head | engines | counts | left_out | only | figures
 
 
 def _show_progress(names: Names) -> "Emit":
@@ -116,6 +122,10 @@ def _print_warnings(names: Names, compared: "Compared") -> None:
                 f"{name} was trained on {num_trained_on:,} of these {num_images:,} images, so its figures are too good"
             )
             print_message(f"{warning}; --part test leaves out those of A", color="yellow")
+    for name, labels in zip(names, compared.only, strict=True):
+        if labels:
+            shown = ", ".join(map(repr, labels[:SHOWN])) + (", ..." if len(labels) > SHOWN else "")
+            print_message(f"only {name} knows {shown}: no image of these labels is compared", color="yellow")
     if compared.num_unreadable == 1:
         print_message("1 image cannot be read and is left out", color="yellow")
     elif compared.num_unreadable:
@@ -134,7 +144,7 @@ def _print(names: Names, compared: "Compared") -> None:
     _print_flips(names, "better", comparison.better)
     for name, engine in zip(names, compared.engines, strict=True):
         print_line(f"{name} by {engine.engine}: {engine.describe()}")
-    print_line(comparison.conclusion(*names))
+    print_line(compared.conclusion(*names))
 
 
 _FIGURES: tuple[tuple[str, "Callable[[ModelFigures], str]"], ...] = (

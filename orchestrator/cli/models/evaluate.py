@@ -58,8 +58,8 @@ def evaluate_model(
     """Evaluate MODEL on DATA, labelled images as for `pigeonhole train`.
 
     A worker runs the evaluation with the engine that classify jobs use. The result is a folder with evaluation.json,
-    predictions.csv, report.html and plots. The figures name the engine, and how much its answers differ from those of
-    torch in fp32.
+    predictions.csv, report.html and plots. Images of labels that MODEL does not know are left out, and counted. The
+    figures name the engine, and how much its answers differ from those of torch in fp32.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def _show_evaluation(settings: Settings, record: JobRecord, as_json: bool) -> No
 def print_figures(figures: Mapping[str, Any]) -> None:
     """Print the main figures of an `evaluation.json`."""
     part = "" if figures["part"] == "all" else f", {figures['part']} part"
-    print_line(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images")
+    print_line(f"{figures['model']} on {figures['data']}{part}: {figures['num_images']:,} images{_left_out(figures)}")
     print_line()
     for name, text in _facts(figures):
         print_line(f"{name:14}  {text}")
@@ -101,6 +101,13 @@ def print_figures(figures: Mapping[str, Any]) -> None:
     if rows:
         print_line()
         print_table(("worst classes", "images", "recall", "precision", "most often taken for"), rows)
+
+
+def _left_out(figures: Mapping[str, Any]) -> str:
+    """The images that no figure has, as the model does not know their labels."""
+    num, labels = figures["num_left_out"], figures["labels_left_out"]
+    shown = ", ".join(labels[:ABSENT_SHOWN]) + (", ..." if len(labels) > ABSENT_SHOWN else "")
+    return f"; {num:,} more left out, of labels that the model does not know: {shown}" if num else ""
 
 
 def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:

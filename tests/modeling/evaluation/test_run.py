@@ -78,6 +78,8 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
         "reference": {"engine": "torch fp32", "difference": None},
         "num_unreadable": 0,
         "unreadable": [],
+        "num_left_out": 0,
+        "labels_left_out": [],
         "num_trained_on": None,
         **json.loads(json.dumps(evaluation.to_json())),
     }
@@ -188,12 +190,24 @@ def test_data_without_any_image_are_refused(tmp_path, run):
 
 def test_a_label_that_the_model_does_not_know_is_named_with_those_it_knows(tmp_path, run):
     model = make_model(tmp_path / "model")
-    data = make_data(tmp_path / "data", dark=[0], neon=[200], light=[255])
+    data = make_data(tmp_path / "data", neon=[200], red=[100])
 
     with pytest.raises(
-        DataError, match="has images of 'neon', which the model does not know; it knows 'dark', 'light'"
+        DataError, match="has images of 'neon', 'red', which the model does not know; it knows 'dark', 'light'"
     ):
         run(model, data)
+
+
+def test_images_of_labels_that_the_model_does_not_know_are_left_out_and_counted(tmp_path, run, events):
+    model = make_model(tmp_path / "model")
+    data = make_data(tmp_path / "data", dark=[0], neon=[200, 201], red=[7], light=[255])
+
+    result = run(model, data)
+
+    assert (result.evaluation.num_images, result.evaluation.accuracy) == (2, 1.0)
+    assert [row[0] for row in result.predictions[1:]] == ["dark/000.png", "light/255.png"]
+    assert (result.document["num_left_out"], result.document["labels_left_out"]) == (3, ["neon", "red"])
+    assert texts(events, "warning") == ["3 images are left out, of labels that the model does not know: neon, red"]
 
 
 def test_images_that_the_model_was_trained_on_are_told(tmp_path, run, events):

@@ -107,11 +107,19 @@ def test_the_document_is_json_with_its_conclusion():
     ]
 
 
-def test_models_of_other_labels_cannot_be_compared():
-    other = replace(B, labels=("ant", "bee", "dog"))
+def test_an_answer_that_only_one_model_knows_is_wrong():
+    dogs = np.full((len(TARGETS), 1), -9, dtype=np.float32)
+    dogs[0] = 9
+    other = Answers(("dog", *LABELS), B.names, B.targets_N + 1, np.hstack([dogs, B.logits_NL]))
 
-    with pytest.raises(ModelingError, match="only A has 'cow'; only B has 'dog'"):
-        compare(A, other, None, None)
+    comparison = compare(A, other, None, None)
+
+    assert comparison.worse == (Flip(0, "0.png", "ant", "ant", "dog"), Flip(1, "1.png", "ant", "ant", "bee"))
+    assert comparison.better == compare(A, B, None, None).better
+    assert comparison.classes == (
+        ClassDifference("ant", 2, 2, 0),
+        *compare(A, B, None, None).classes[1:],
+    )
 
 
 @pytest.mark.parametrize(

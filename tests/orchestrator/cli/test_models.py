@@ -378,6 +378,8 @@ FIGURES = {
         },
     },
     "num_images": 1200,
+    "num_left_out": 0,
+    "labels_left_out": [],
     "labels": ["crow", "owl", "raven", "auk"],
     "accuracy": 0.9483,
     "accuracy_interval": [0.934, 0.96],
@@ -443,11 +445,12 @@ def test_a_model_without_calibration_or_mistakes_has_a_shorter_table(capsys):
     flawless = [class_figures("crow", 10, 10, 1.0)]
 
     by_reference = {"engine": "torch fp32", "reference": {"engine": "torch fp32", "difference": None}}
-    print_figures(FIGURES | {"part": "all", "decisions": None, "classes": flawless} | by_reference)
+    left_out = {"num_left_out": 45, "labels_left_out": ["fox", "owl"]}
+    print_figures(FIGURES | {"part": "all", "decisions": None, "classes": flawless} | by_reference | left_out)
 
     told = capsys.readouterr()
     assert [" ".join(line.split()) for line in told.out.splitlines()] == [
-        "birds@2 on /photos: 1,200 images",
+        "birds@2 on /photos: 1,200 images; 45 more left out, of labels that the model does not know: fox, owl",
         "",
         "accuracy 0.9483 (0.9340 to 0.9600 with 95 % confidence)",
         "top-2 0.9900",

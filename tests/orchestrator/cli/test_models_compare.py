@@ -10,7 +10,7 @@ from modeling.metrics.calibration import Calibration
 from modeling.registry.store import ModelStore
 from orchestrator.contract.settings import get_settings
 from tests.support.invoke import invoke
-from tests.support.small_models import make_data, make_model, write_split
+from tests.support.small_models import make_data, make_model, make_random_model, write_split
 
 CALIBRATION = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.1, 0.0, 0.0)
 
@@ -97,13 +97,42 @@ def test_the_same_model_twice_shows_no_difference(publish, data):
     assert run(ref, ref, data).stdout.splitlines()[-1] == "lamps@1 and lamps@1 are right on the same images"
 
 
-def test_models_of_other_labels_are_refused_before_any_work(publish, data):
-    one, other = publish(100), publish(126, labels=("dark", "light", "neon"))
+def test_models_without_a_common_label_are_refused_before_any_work(publish, data, tmp_path):
+    one = publish(100)
+    other = ModelStore(get_settings().models).publish(make_random_model(tmp_path / "trees"), "trees").ref
 
     done = run(one, other, data)
 
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "error: models with different labels cannot be compared: only B has 'neon'\n"
+    assert done.stderr == "error: the models have no label in common: A knows dark, light, B knows ash, birch, cedar\n"
+
+
+def test_models_are_compared_on_the_labels_that_both_know_and_the_headline_counts_the_other_images(publish, tmp_path):
+    data = make_data(tmp_path / "more", dark=list(range(80, 128)), light=[200], neon=[130, 131], red=[9])
+    one, other = publish(100), publish(126, labels=("neon", "light", "dark"))
+
+    done, document = run(one, other, data), json.loads(run(one, other, data, "--json").stdout)
+
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[0] == "49"
+    assert lines[-1] == (
+        "lamps@2 is better: 26 more right of 49, p < 0.0001; 3 images are left out, of labels that not both know: "
+        "neon, red"
+    )
+    assert "only lamps@2 knows 'neon': no image of these labels is compared" in done.stderr
+    assert document["conclusion"] == lines[-1]
+    assert (document["num_images"], document["num_left_out"]) == (49, 3)
+    assert (document["labels_left_out"], document["only_a"], document["only_b"]) == (["neon", "red"], [], ["neon"])
+
+
+def test_data_of_labels_that_not_both_models_know_are_refused(publish, tmp_path):
+    data = make_data(tmp_path / "more", neon=[130, 131])
+    one, other = publish(100), publish(126, labels=("neon", "light", "dark"))
+
+    done = run(one, other, data)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "has images of 'neon', which not both models know; both know 'dark', 'light'" in done.stderr
 
 
 def test_a_precision_that_a_model_lacks_is_refused_before_any_work(publish, data):
