@@ -10,6 +10,10 @@ from hypothesis import settings as hypothesis_settings
 
 from orchestrator.contract.settings import Settings, get_settings
 
+# Before torch is imported, and for workers and trainings, too: networks in tests are tiny, and threads that wait for
+# each other cost most on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _FIXTURES = (HealthCheck.function_scoped_fixture,)
 # The same examples in every run: a change that breaks nothing never fails by chance. `make fuzz` looks for new ones.
 hypothesis_settings.register_profile(

@@ -15,10 +15,6 @@ from tests.support.server import Server, find_server, running_server
 from tests.support.workers import Cluster, open_cluster
 from workers.context import WorkerContext
 
-# Of workers and trainings, too: networks in tests are tiny, and threads that wait for each other cost most on a busy
-# machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 
 @pytest.fixture(scope="session")
 def _server_program() -> None:

@@ -176,6 +176,7 @@ def test_a_folder_without_its_quantised_network_is_the_model_in_full_precision(t
 def test_the_page_in_an_exported_folder_loads_torchvisions_networks_without_us(
     tmp_path, architecture, mode, monkeypatch
 ):
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: torch.nn.init.normal_(tensor, std=0.01))
     preprocessing = Preprocessing(mode, 32, 32)
     model = make_random_model(tmp_path / "model", architecture, preprocessing)
     page = (export_folder(model, tmp_path / "folder").path / "README.md").read_text()
