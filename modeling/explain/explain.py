@@ -13,7 +13,8 @@ from modeling.explain.drawing import draw
 from modeling.explain.filters import is_one_dense_layer
 from modeling.explain.layers import find_layer, first_convolution
 from modeling.explain.renderer import MOST_IDEAL, ExplainedModel, Panel, Renderer, cam_layer, feature_layers
-from modeling.explain.request import KINDS, ExplainRequest, Kind
+from modeling.explain.request import BY_DEFAULT, ExplainRequest, Kind
+from modeling.images.progress import Report, unreported
 from modeling.networks.architectures import ARCHITECTURES
 
 _ARCHITECTURES_SHOWN = 8
@@ -45,7 +46,7 @@ def plan(explained: ExplainedModel, request: ExplainRequest) -> ExplainPlan:
     _check_labels(explained, request.labels)
     if request.layer is not None:
         find_layer(explained.network, request.layer)
-    reasons = {kind: _obstacle(kind, explained, request) for kind in request.show or KINDS}
+    reasons = {kind: _obstacle(kind, explained, request) for kind in request.show or BY_DEFAULT}
     left_out = {kind: reason for kind, reason in reasons.items() if reason is not None}
     if request.show and left_out:
         raise ModelingError("; ".join(f"{kind}: {reason}" for kind, reason in left_out.items()))
@@ -54,8 +55,10 @@ def plan(explained: ExplainedModel, request: ExplainRequest) -> ExplainPlan:
     return ExplainPlan(tuple(panel for kind in wanted for panel in renderer.panels(kind)), left_out)
 
 
-def write(planned: ExplainPlan, output: Path, *, overwrite: bool) -> Iterator[Written]:
+def write(planned: ExplainPlan, output: Path, *, overwrite: bool, report: Report = unreported) -> Iterator[Written]:
     """Compute and write the planned files into a folder, one after another; each appears whole or not at all.
+
+    report: is told which one comes next.
 
     Raises:
         ModelingError: before anything is computed, if a file exists and `overwrite` is not set.
@@ -65,11 +68,12 @@ def write(planned: ExplainPlan, output: Path, *, overwrite: bool) -> Iterator[Wr
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise ModelingError(f"{output / taken[0]}{more} exists; give another folder, or --overwrite to replace it")
     target_of(output).mkdir(parents=True, exist_ok=True)
-    return _written(planned, output)
+    return _written(planned, output, report)
 
 
-def _written(planned: ExplainPlan, output: Path) -> Iterator[Written]:
-    for panel in planned.panels:
+def _written(planned: ExplainPlan, output: Path, report: Report) -> Iterator[Written]:
+    for number, panel in enumerate(planned.panels, 1):
+        report(f"drawing {panel.file_name}, {number} of {len(planned.panels)}")
         sheet, facts = panel.make()
         path = output / panel.file_name
         replace_durably(path, draw(sheet), mode=None)

@@ -12,6 +12,7 @@ from modeling.images.preprocessing import Preprocessing
 
 Kind = Literal["weights", "filters", "features", "gradcam", "ideal", "robustness"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+BY_DEFAULT: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "ideal")  # that takes many seconds for a label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +27,7 @@ class Picture:
 class ExplainRequest:
     """Which panels to draw.
 
-    show: which kinds; empty: all that suit the model and the images.
+    show: which kinds; empty: those by default that suit the model and the images.
     labels: for Grad-CAM and ideal images; empty: the predicted ones, and for ideal images all if they are few.
     layer: dotted name, for feature maps and Grad-CAM; None: the first convolution and the architecture's own.
     seed: of ideal images and of the noise.

@@ -9,9 +9,11 @@ import click
 from modeling.explain.request import KINDS, ExplainRequest, read_pictures
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, require_present_folder
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
+    from modeling.explain.explain import Written
     from modeling.explain.renderer import ExplainedModel
 
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     "--show",
     multiple=True,
     type=click.Choice(KINDS),
-    help="What to show; may be repeated. Default: all that the model and images allow.",
+    help="What to show; may be repeated. Default: all but ideal that the model and images allow.",
 )
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL",
@@ -57,7 +59,7 @@ def explain_model(
       filters     a convolution: its filters beside fixed edge filters; with images, their responses
       features    a convolution and images: the outputs of layers
       gradcam     a convolution and images: the regions that count for a label
-      ideal       any model: the image with the highest score for a label
+      ideal       any model: the image with the highest score for a label; many seconds, so only on request
       robustness  images: the smallest change that flips the answer
 
     \b
@@ -67,22 +69,29 @@ def explain_model(
       pigeonhole models explain birds photos/*.jpg -o explained --show robustness --second-model birds@1
     """
     require_present_folder()
-    from modeling.explain.explain import plan, write
+    with doing("importing torch"):
+        from modeling.explain.explain import plan, write
 
     os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))  # it keeps its list of fonts there
-    explained, request = _prepare(model, second_model, device, images, options)
+    with doing(f"loading {model}"):
+        explained, request = _prepare(model, second_model, device, images, options)
     planned = plan(explained, request)
     for kind, reason in planned.left_out.items():
         print_message(f"{kind} is left out: {reason}")
-    written = []
-    for picture in write(planned, output, overwrite=overwrite):
-        written.append({"show": picture.kind, "path": str(picture.path), **picture.facts})
-        if not as_json:
-            print_line(str(picture.path))
-            if "summary" in picture.facts:
-                print_message(picture.facts["summary"])
+    with doing("drawing") as replace_words:
+        pictures = []
+        for picture in write(planned, output, overwrite=overwrite, report=replace_words):
+            pictures.append({"show": picture.kind, "path": str(picture.path), **picture.facts})
+            if not as_json:
+                _print(picture)
     if as_json:
-        print_json(written)
+        print_json(pictures)
+
+
+def _print(picture: "Written") -> None:
+    print_line(str(picture.path))
+    if "summary" in picture.facts:
+        print_message(picture.facts["summary"])
 
 
 def _prepare(

@@ -8,7 +8,7 @@ from PIL import Image
 from modeling.errors import ModelingError
 from modeling.explain.explain import plan, write
 from modeling.explain.renderer import ExplainedModel
-from modeling.explain.request import ExplainRequest, Picture, read_pictures
+from modeling.explain.request import KINDS, ExplainRequest, Picture, read_pictures
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
 from modeling.networks.build import build_network
@@ -47,11 +47,10 @@ def test_all_that_suits_is_planned_and_the_rest_is_left_out_with_a_reason():
         "features-bar-2.png",
         "gradcam-bar.png",
         "gradcam-bar-2.png",
-        "ideal.png",
         "robustness.png",
     ]
     assert list(conv.left_out) == ["weights"]
-    assert names(dense) == ["weights.png", "ideal.png"]
+    assert names(dense) == ["weights.png"]
     assert dense.left_out == {
         "filters": "a perceptron has no convolution, so it has no filters",
         "features": "no image was given",
@@ -86,18 +85,21 @@ def test_ideal_images_of_many_labels_are_made_only_of_those_chosen_or_predicted(
     labels = tuple(f"label {i}" for i in range(13))
     many = explained(labels=labels)
 
-    assert "13 labels are too many" in plan(many, ExplainRequest()).left_out["ideal"]
-    assert "ideal" not in plan(many, ExplainRequest(labels=labels[:1])).left_out
-    assert "ideal" not in plan(many, ExplainRequest(PICTURES)).left_out
+    with pytest.raises(ModelingError, match="13 labels are too many"):
+        plan(many, ExplainRequest(show=("ideal",)))
+    for request in (ExplainRequest(show=("ideal",), labels=labels[:1]), ExplainRequest(PICTURES, ("ideal",))):
+        assert names(plan(many, request)) == ["ideal.png"]
 
 
 def test_every_kind_is_written_as_a_png_and_says_in_data_what_stands_on_it(tmp_path):
     chosen = explained(second_name="bars@2", second=explained("perceptron").classifier)
-    everything = plan(chosen, ExplainRequest(PICTURES[:1], labels=LABELS, seed=1))
-    before = state(chosen.network)
+    suitable = tuple(kind for kind in KINDS if kind != "weights")
+    everything = plan(chosen, ExplainRequest(PICTURES[:1], suitable, labels=LABELS, seed=1))
+    before, reported = state(chosen.network), []
 
-    written = list(write(everything, tmp_path / "out", overwrite=False))
+    written = list(write(everything, tmp_path / "out", overwrite=False, report=reported.append))
 
+    assert reported[-1] == f"drawing robustness.png, {len(reported)} of {len(written)}"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names(everything))
     for picture in written:
         with Image.open(io.BytesIO(picture.path.read_bytes())) as image:

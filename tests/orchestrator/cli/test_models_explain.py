@@ -47,11 +47,11 @@ def test_json_describes_each_picture(image, tmp_path):
     assert {"flipped_to", "survives_saving", "second_model_fooled", "second_model_fooled_at"} <= set(row)
 
 
-def test_by_default_all_possible_kinds_are_shown_and_the_others_are_named(image, tmp_path):
+def test_by_default_what_is_quick_and_possible_is_shown_and_the_others_are_named(image, tmp_path):
     result = run("digits", "-o", tmp_path / "out")
 
     assert result.exit_code == 0
-    assert [Path(line).name for line in result.stdout.splitlines()] == ["weights.png", "ideal.png"]
+    assert [Path(line).name for line in result.stdout.splitlines()] == ["weights.png"]
     assert "gradcam is left out: no image was given" in result.stderr
 
 
