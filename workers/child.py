@@ -93,6 +93,7 @@ def _report_activity(context: WorkerContext, activity: str) -> None:
 def _warm_up(**_: Any) -> None:
     """Import torch before the first doorbell, so that no job waits for it."""
     configure_logging(WorkerFacts.from_environment().log_level)
+    logger.info("importing torch")
     import modeling.inference.classifier  # noqa: F401
 
     _report_activity(worker_context(), "idle")

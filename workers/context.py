@@ -1,6 +1,7 @@
 """What the pool child of a worker works with, for jobs of every kind."""
 
 import gc
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from modeling.images.progress import Report, unreported
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.registry.store import ModelStore
 from orchestrator.contract.access import explain_os_error
@@ -23,6 +25,8 @@ from workers.source_folder import SourceFolder
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
     from modeling.inference.push_predictor import PushPredictor
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _Key = tuple[str, WantedPrecision]  # a model's digest, and the wanted precision
@@ -48,28 +52,37 @@ class ModelCache:
         self._models: OrderedDict[_Key, Future[Classifier]] = OrderedDict()
         self._prepared: OrderedDict[_Key, Future[PushPredictor]] = OrderedDict()
 
-    def get(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "Classifier":
+    def get(self, pin: ModelPin, precision: WantedPrecision = "auto", *, report: Report = unreported) -> "Classifier":
         """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
 
-        A thread that asks for a model which is being loaded waits for that model only.
+        A thread that asks for a model which is being loaded waits for that model only. report: is told what takes
+        seconds, if this thread loads.
 
         Raises:
             ModelNotFoundError: if the store has no such version.
             ModelFormatError: if the version in the store is not the one that was pinned.
             ModelingError: if no engine has the precision.
         """
-        return self._once(self._models, (pin.digest, precision), lambda: self._load(pin, precision))
+        return self._once(self._models, (pin.digest, precision), lambda: self._load(pin, precision, report))
 
-    def get_for_pushes(self, pin: ModelPin, precision: WantedPrecision = "auto") -> "PushPredictor":
+    def get_for_pushes(
+        self, pin: ModelPin, precision: WantedPrecision = "auto", *, report: Report = unreported
+    ) -> "PushPredictor":
         """The same classifier, prepared once for pushed images; this takes seconds. Raises what `get` raises."""
-        classifier = self.get(pin, precision)
+        classifier = self.get(pin, precision, report=report)
+        report(f"preparing {pin.ref} for pushed images")
         return self._once(self._prepared, (pin.digest, precision), lambda: _prepare(classifier))
 
-    def _load(self, pin: ModelPin, precision: WantedPrecision) -> "Classifier":
+    def _load(self, pin: ModelPin, precision: WantedPrecision, report: Report) -> "Classifier":
+        def say(words: str) -> None:
+            logger.info("model %s: %s", pin.ref, words)
+            report(words)
+
+        say(f"loading {pin.ref}")
         from modeling.inference.choose_engine import load_fastest  # imports torch, so only when a model is loaded
 
         version = self._store.resolve_pinned(pin.ref, pin.digest)
-        classifier = load_fastest(version, self._device, precision=precision)
+        classifier = load_fastest(version, self._device, precision=precision, report=say)
         return classifier.for_batch_size(self._batch_size) if self._batch_size else classifier
 
     def _once(self, made: "OrderedDict[_Key, Future[_T]]", key: _Key, make: Callable[[], _T]) -> _T:

@@ -65,7 +65,7 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
 
     Each answers with any of its own labels.
 
-    Events go to `emit`: `evaluate` with `model` (`a` or `b`), `num_done` and `num_images`.
+    Events go to `emit`: `evaluate` with `model` (`a` or `b`), `num_done` and `num_images`; `note` with a `text`.
 
     Raises:
         ModelingError: a model, the data, the device or the precision cannot be used, or the models and the data have
@@ -73,7 +73,7 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     """
     from modeling.data.forms.open import open_dataset
 
-    classifiers = [load_classifier(path, request.device, request.precision) for path in (request.a, request.b)]
+    classifiers = [load_classifier(path, request.device, request.precision, emit) for path in (request.a, request.b)]
     only = _only(classifiers[0].labels, classifiers[1].labels)
     splits = [parts_of(path) for path in (request.a, request.b)]
     dataset = open_dataset(request.data, request.layout, to_learn=False)

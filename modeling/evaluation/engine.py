@@ -8,6 +8,7 @@ import numpy as np
 from modeling.data.dataset import Dataset
 from modeling.errors import ModelingError
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
+from modeling.images.progress import Emit
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.metrics.comparison import reference_difference
 from modeling.metrics.evaluation import EngineFigures, ReferenceDifference
@@ -21,8 +22,12 @@ SAMPLE_IMAGES = 500
 _SEED = 0
 
 
-def load_classifier(model: Path, device: str, precision: WantedPrecision) -> "Classifier":
+def load_classifier(
+    model: Path, device: str, precision: WantedPrecision, emit: Emit = lambda event: None
+) -> "Classifier":
     """The model version in a folder of a store with the engine that jobs use; elsewhere a model with the reference.
+
+    emit: receives a `note` with what is measured.
 
     Raises:
         ModelFormatError: the model is damaged.
@@ -31,7 +36,10 @@ def load_classifier(model: Path, device: str, precision: WantedPrecision) -> "Cl
     if is_number(model.name):
         from modeling.inference.choose_engine import load_fastest  # torch: only where a model is wanted
 
-        return load_fastest(ModelVersion.at(model), device, precision=precision)
+        def report(text: str) -> None:
+            emit({"event": "note", "text": text})
+
+        return load_fastest(ModelVersion.at(model), device, precision=precision, report=report)
     if precision not in ("auto", "fp32"):
         raise ModelingError(f"precision {precision} needs a published model, and {model} is none; give auto or fp32")
     from modeling.inference.classifier import Classifier

@@ -48,7 +48,7 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     from modeling.evaluation.predict import predict_dataset
     from modeling.evaluation.write import Evaluated
 
-    classifier = load_classifier(request.model, request.device, request.precision)
+    classifier = load_classifier(request.model, request.device, request.precision, emit)
     dataset = open_dataset(request.data, request.layout, to_learn=False)
     split = parts_of(request.model)
     if split and request.part != "all":

@@ -10,7 +10,14 @@ Emit = Callable[[dict[str, Any]], None]
 OnProgress = Callable[[int, int | None], None]
 """Receives the number of finished items and the total (None if unknown)."""
 
+Report = Callable[[str], None]
+"""Receives what takes seconds now, in words for people."""
+
 _EVERY_S = 0.5
+
+
+def unreported(words: str) -> None:
+    """A `Report` that nobody reads."""
 
 
 class Progress:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from modeling.images.progress import Report, unreported
 from modeling.inference.choose_engine import load_fastest, measure_engines
 from modeling.inference.engines.engine import Engine
 from modeling.inference.timing import compute_logits, images_per_sec, random_images
@@ -36,19 +37,22 @@ class Speed:
     refused: str | None = None
 
 
-def bench_engines(version: ModelVersion, device: str = "cpu") -> Iterator[Speed]:
+def bench_engines(version: ModelVersion, device: str = "cpu", report: Report = unreported) -> Iterator[Speed]:
     """The speed of every engine at several batch sizes, as it is measured, with random images.
+
+    report: is told what is measured.
 
     Raises:
         ModelFormatError: the model is damaged.
     """
-    classifier = load_fastest(version, device)
+    classifier = load_fastest(version, device, report=report)
     chosen = (classifier.engine_name, classifier.batch_size)
     for name, engine in measure_engines(version, device):
         if isinstance(engine, str):
             yield Speed(name, chosen=False, refused=engine)
             continue
         for batch_size in sorted({*BATCH_SIZES, classifier.batch_size}):
+            report(f"measuring {name} in batches of {batch_size}")
             images_BHWC = random_images(classifier.preprocessing, batch_size)
             yield _measure(name, engine.for_batch_size(batch_size), images_BHWC, chosen)
 

@@ -17,6 +17,7 @@ import torch
 
 from modeling.durable import replace_durably
 from modeling.errors import trouble_of
+from modeling.images.progress import Report, unreported
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import (
     Choice,
@@ -33,7 +34,6 @@ from modeling.inference.engines.hardware import hardware_key
 from modeling.inference.engines.torch_engine import CudaGraphEngine, TorchEngine
 from modeling.inference.find_engine import (
     Option,
-    Report,
     check_answers,
     checked,
     few_random_images,
@@ -75,7 +75,7 @@ def load_fastest(
     device: str = "cpu",
     *,
     precision: WantedPrecision = "auto",
-    report: Report = lambda text: None,
+    report: Report = unreported,
 ) -> Classifier:
     """The model version with the engine that is fastest on this device in the wanted precision.
 

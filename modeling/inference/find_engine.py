@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.errors import ModelingError, trouble_of
+from modeling.images.progress import Report
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import GPU, Choice, Precision, WantedPrecision
 from modeling.inference.engines.engine import Engine
@@ -35,9 +36,6 @@ FAST_ENOUGH = 20_000  # images/s by torch alone: reading and decoding are slower
 MIN_SPEEDUP = 1.1  # an engine with a smaller one is not worth its rounding
 _TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.05, "int8": float("inf")}  # int8 was checked against its own bound
 MEASURING = "measuring engines, once for this model and machine"
-
-Report = Callable[[str], None]
-"""Receives what takes seconds now, in words for people."""
 
 
 class OtherAnswersError(ModelingError):

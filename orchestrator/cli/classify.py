@@ -1,6 +1,7 @@
 """`pigeonhole classify`."""
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 from modeling.inference.engines.choice import WANTED_PRECISIONS
 from orchestrator.cli.client import follow_unless_detached, open_or_start_client, print_existed
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, redraw_line
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
@@ -19,6 +21,7 @@ from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.prepare import PreparedClassify, describe_skipped, prepare
 from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.submit import OnListing
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
@@ -117,14 +120,18 @@ def classify(
     full = ClassifySpec(source, **spec, max_failures=max_failures, reading=reading, need_worker=not detach)
     if plan:
         full = replace(full, idempotency_key=None)  # a key stands for a submission
-        _show_plan(prepare(get_settings(), full), as_json=as_json)
+        with doing(f"checking {source}"):
+            prepared = prepare(get_settings(), full)
+        _show_plan(prepared, as_json=as_json)
         return
-    prepared = prepare(get_settings(), full)
+    with doing(f"checking {source}"):
+        prepared = prepare(get_settings(), full)
     client = open_or_start_client()
-    try:
-        submission = client.submit(prepared, on_listing=_show_listing)
-    finally:
-        redraw_line()
+    with doing(f"listing {source}") as replace_words:
+        try:
+            submission = client.submit(prepared, on_listing=_show_listing(replace_words))
+        finally:
+            redraw_line()
     print_existed(submission)
     if submission.facts:
         counted = _count(submission.facts.num_images, "image")
@@ -132,9 +139,15 @@ def classify(
     follow_unless_detached(client, submission.job, _show_result, detach=detach, as_json=as_json)
 
 
-def _show_listing(job: str, num_images: int) -> None:
-    """Show the progress of a long listing on a terminal."""
-    redraw_line(f"{job}: listing, {num_images:,} images")
+def _show_listing(replace_words: Callable[[str], None]) -> OnListing:
+    """Show the progress of a long listing: on a terminal as it goes, elsewhere when nothing else was printed."""
+
+    def show(job: str, num_images: int) -> None:
+        line = f"{job}: listing, {num_images:,} images"
+        replace_words(line)
+        redraw_line(line)
+
+    return show
 
 
 def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
@@ -165,7 +178,8 @@ def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:
     from orchestrator.jobs.forecast import forecast  # imports numpy, so only here
 
     print_message("measuring a sample on this machine; nothing is submitted")
-    planned = forecast(prepared)
+    with doing(f"measuring a sample of {prepared.spec.source}"):
+        planned = forecast(prepared)
     if as_json:
         print_json(asdict(planned))
         return

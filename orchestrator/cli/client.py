@@ -6,6 +6,7 @@ from collections.abc import Callable
 import redis
 
 from orchestrator.cli.output import print_json, print_line, print_message
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
@@ -38,7 +39,8 @@ def open_or_start_client() -> JobClient:
         from orchestrator.stack.stack import Stack
 
         print_message("no server is configured: starting the local stack (`pigeonhole down` stops it)")
-        Stack(settings).up(list_devices())
+        with doing("starting a server and workers, which import torch"):
+            Stack(settings).up(list_devices())
     return JobClient(settings)
 
 
@@ -54,7 +56,8 @@ def _local_server_answers(settings: Settings) -> bool:
 
 def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detach: bool, as_json: bool) -> None:
     """Submit a job; print its id if it is detached, else follow it to its end, show its result, and exit."""
-    prepared = prepare(get_settings(), spec)
+    with doing(f"checking {spec.data}"):
+        prepared = prepare(get_settings(), spec)
     if isinstance(prepared, PreparedTrain):
         _print_resolved(prepared)
     client = open_or_start_client()

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from orchestrator.cli import speaking
 from orchestrator.cli.client import open_client
 from orchestrator.cli.output import (
     duration,
@@ -145,7 +146,7 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
         if record is None:
             client = open_client()
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            with on_interrupt(job):
+            with on_interrupt(job), speaking.output():  # this command is silent, and its help says so
                 for snapshot in follow(settings, client.ledger, job, timeout_s=left_s):
                     record = snapshot.record
         assert record is not None

@@ -3,9 +3,10 @@
 Own code: click imports every command of a group, and help and completion are piped, so they must be fast.
 """
 
+import contextlib
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import click
@@ -78,21 +79,33 @@ class LazyGroup(click.Group):
         return [CompletionItem(name, help=self._table[name].line) for name in names] + options
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        from orchestrator.cli.errors import report_errors
-
-        with report_errors():
+        with _errors_reported():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run; our errors become one line and their exit code, an interrupt 130."""
+        with _errors_reported():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _errors_reported() -> Iterator[None]:
+    """`report_errors`, whose import takes as long as a quarter of a help text: only where there is an error."""
+    try:
+        yield
+    except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
+        raise  # the help was printed, or will be
+    except (Exception, KeyboardInterrupt):
         from orchestrator.cli.errors import report_errors
 
         with report_errors():
-            return super().invoke(ctx)
+            raise
 
 
 class RootGroup(LazyGroup):
     """The group of all commands: run as a program, it first makes closed streams and the C locale harmless."""
+
+    _speaks = False
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run as click does; with arguments given by a caller, such as a test, the process is the caller's."""
@@ -100,4 +113,14 @@ class RootGroup(LazyGroup):
             from orchestrator.contract.streams import prepare_process
 
             prepare_process()
+            self._speaks = True
         return super().main(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run; a program says what it does when that takes long, a caller's process is the caller's."""
+        if not self._speaks:
+            return super().invoke(ctx)
+        from orchestrator.cli.speaking import speaking
+
+        with speaking():
+            return super().invoke(ctx)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from orchestrator.cli import speaking
 from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.shown import printable, printable_json, without_logins
@@ -48,7 +49,8 @@ def print_message(text: str, *, color: str | None = None, bold: bool | None = No
     Where that is full or away, the command goes on without; a reader that has gone ends it, as click has it.
     """
     try:
-        click.secho(printable(without_logins(text)), fg=color, bold=bold, nl=nl, err=True)
+        with speaking.output():
+            click.secho(printable(without_logins(text)), fg=color, bold=bold, nl=nl, err=True)
     except OSError as err:
         if err.errno == errno.EPIPE:
             raise
@@ -58,7 +60,8 @@ def print_message(text: str, *, color: str | None = None, bold: bool | None = No
 def redraw_line(text: str = "") -> None:
     """Replace the terminal's present line by `text`; does nothing where standard error is no terminal."""
     if sys.stderr.isatty():
-        click.echo(_CLEAR_LINE + printable(text), nl=False, err=True)
+        with speaking.output():
+            click.echo(_CLEAR_LINE + printable(text), nl=False, err=True)
 
 
 @contextlib.contextmanager
@@ -75,7 +78,9 @@ def confirm_removal(question: str) -> None:
     """Ask for confirmation on the terminal; exit with 1 if the answer is no."""
     if not sys.stdin.isatty():
         raise UsageError("standard input is not a terminal, so nothing can be confirmed; remove with --yes")
-    if not click.confirm(printable(question), err=True):
+    with speaking.output():
+        confirmed = click.confirm(printable(question), err=True)
+    if not confirmed:
         print_message("nothing was removed")
         sys.exit(ExitCode.FAILED)
 
@@ -124,7 +129,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def _whole_output() -> Iterator[None]:
     """Raise PigeonholeError where standard output cannot be written, as on a full disk; click handles a closed pipe."""
     try:
-        yield
+        with speaking.output():
+            yield
     except OSError as err:
         if err.errno == errno.EPIPE:
             raise

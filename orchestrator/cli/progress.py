@@ -13,13 +13,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli import speaking
 from orchestrator.cli.output import duration, on_interrupt, print_message
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.shown import printable
-from orchestrator.jobs.follow import JobSnapshot, all_failed, describe, follow, share_done, warnings
+from orchestrator.jobs.follow import JobSnapshot, all_failed, describe, describe_event, follow, share_done, warnings
 from orchestrator.jobs.submit import JobClient
 
 LINE_EVERY_S = 5.0
@@ -67,15 +69,17 @@ def _show_lines(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
     """A line when the state changes, and every few seconds."""
     last_line, last_at, state = "", 0.0, ""
     no_worker = _NoWorkerWarning()
-    for snapshot in snapshots:
-        now = time.monotonic()
-        due = now - last_at > LINE_EVERY_S or snapshot.record.state != state
-        line = describe(snapshot)
-        if due and line != last_line and not snapshot.record.ended:
-            print_message(line)
-            last_line, last_at, state = line, now, snapshot.record.state
-        if warning := no_worker.check(snapshot):
-            print_message(warning, color="yellow")
+    with doing("following the job") as replace_words:
+        for snapshot in snapshots:
+            now = time.monotonic()
+            due = now - last_at > LINE_EVERY_S or snapshot.record.state != state
+            line = describe(snapshot)
+            replace_words(line)
+            if due and line != last_line and not snapshot.record.ended:
+                print_message(line)
+                last_line, last_at, state = line, now, snapshot.record.state
+            if warning := no_worker.check(snapshot):
+                print_message(warning, color="yellow")
     return snapshot
 
 
@@ -84,7 +88,7 @@ def _show_live(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
     console = Console(stderr=True)
     no_worker = _NoWorkerWarning()
     warning = ""
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
+    with speaking.output(), Live(console=console, refresh_per_second=8, transient=True) as live:
         for snapshot in snapshots:
             warning = no_worker.check(snapshot) or (warning if snapshot.num_workers == 0 else "")
             live.update(_render(snapshot, warning))
@@ -102,6 +106,8 @@ def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
     if snapshot.server_away:
         warning = "the server is away, waiting for it"
     warning = warning or record.paused_reason or record.trouble
+    if record.kind == "classify" and not warning:
+        warning = describe_event(record.progress)
     return Group(*shown, Text(printable(warning), style="yellow")) if warning else Group(*shown)
 
 

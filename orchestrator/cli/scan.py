@@ -12,8 +12,10 @@ import click
 
 from modeling.data.layout import Layout
 from modeling.errors import DataError
+from orchestrator.cli import speaking
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, print_table
 from orchestrator.cli.parameters import layout_option
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.home import cache_folder
 from orchestrator.contract.settings import get_settings
@@ -93,13 +95,14 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that shows a scan's events as a progress bar on a terminal, until the block ends."""
     with _silence_libraries() as terminal:
         if not terminal.isatty():
-            yield lambda event: None
+            with doing("scanning") as replace_words:
+                yield lambda event: replace_words(f"scanning, {event['num_done']:,}/{event['num_images']:,} images")
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(file=terminal), transient=True) as progress:
+        with speaking.output(), Progress(*columns, console=Console(file=terminal), transient=True) as progress:
             task = progress.add_task("scan", total=None)
             yield lambda event: progress.update(task, completed=event["num_done"], total=event["num_images"])
 

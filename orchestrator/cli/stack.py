@@ -3,6 +3,7 @@
 import click
 
 from orchestrator.cli.output import json_option, print_json, print_message, print_table
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server_url import redact
@@ -27,7 +28,8 @@ def up(devices: tuple[str, ...], as_json: bool) -> None:
     if settings.server_url is not None:
         url = redact(settings.server_url.get_secret_value())
         raise UsageError(f"PIGEONHOLE_SERVER_URL names another server, {url}; unset it to use a local stack")
-    processes = Stack(settings).up(_checked(devices) or list_devices())
+    with doing("starting a server and workers, which import torch"):
+        processes = Stack(settings).up(_checked(devices) or list_devices())
     if as_json:
         print_json([{"name": process.name, "pid": process.pid, "log": process.log} for process in processes])
     else:
@@ -45,7 +47,8 @@ def down(as_json: bool) -> None:
     Example:
       pigeonhole down
     """
-    stopped = Stack(get_settings()).down()
+    with doing("stopping: workers hand back what they hold"):
+        stopped = Stack(get_settings()).down()
     if not as_json:
         print_message(f"stopped {', '.join(process.name for process in stopped)}" if stopped else "no local stack runs")
     else:

@@ -262,7 +262,7 @@ def describe(snapshot: JobSnapshot) -> str:
         parts.append(f"{snapshot.eta_s:,.0f} s left")
     if record.bound and not record.ended:
         parts.append(f"limited by {record.bound}")
-    if why := record.paused_reason or record.trouble:
+    if why := record.paused_reason or record.trouble or describe_event(record.progress):
         parts.append(why)
     return ", ".join(parts)
 

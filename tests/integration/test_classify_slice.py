@@ -22,6 +22,7 @@ from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.stages import STAGES
 from orchestrator.contract.server import connect
+from orchestrator.jobs.follow import parse_event
 from tests.support.fakes import (
     Bells,
     FakeClassifier,
@@ -126,6 +127,16 @@ def test_a_slice_works_through_the_whole_job_and_rings_for_its_end(
     assert bells.rung == [("finalize", folder.job)]
     assert classifier.seen == BRIGHTNESS
     assert ledger.live_workers.workers()[0].num_images == 10
+
+
+def test_what_takes_seconds_before_the_first_image_is_in_the_jobs_record_until_it_is_done(folder, context, ledger):
+    seen = []
+    context.models.on_load = lambda: seen.append(ledger.record(folder.job).progress)
+
+    classify_slice(folder.job, context)
+
+    assert [parse_event(each) for each in seen] == [{"event": "note", "text": "measuring engines"}]
+    assert ledger.record(folder.job).progress == ""
 
 
 def test_parts_are_the_same_to_the_byte_while_a_line_is_open(settings, ledger, bells, tmp_path, monkeypatch):

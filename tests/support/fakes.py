@@ -13,6 +13,7 @@ import numpy as np
 import redis
 
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import Report, unreported
 from modeling.inference.decoders import BatchDecoder
 from modeling.inference.prediction import Prediction
 from modeling.metrics.calibration import Calibration
@@ -85,8 +86,11 @@ class FakeModelCache:
 
     classifier: FakeClassifier
     error: Exception | None = None
+    on_load: Callable[[], None] = lambda: None
 
-    def get(self, pin: ModelPin, precision: str = "auto") -> FakeClassifier:
+    def get(self, pin: ModelPin, precision: str = "auto", *, report: Report = unreported) -> FakeClassifier:
+        report("measuring engines")
+        self.on_load()
         if self.error is not None:
             raise self.error
         return self.classifier

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import Report
 from modeling.inference.prediction import Prediction
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.contract.lines.registry import LineRegistry
@@ -119,7 +120,7 @@ class LineHome:
             consumer.stop(wait_s=1.0)
         self.client.close()
 
-    def _load(self, version: ModelVersion) -> LineModel:
+    def _load(self, version: ModelVersion, report: Report) -> LineModel:
         self.loading(version)
         return LineModel(version.ref, self.predictors[version.ref])
 

@@ -5,12 +5,14 @@ claim, predict, write the part under a temporary name, fsync, link it into place
 """
 
 import contextlib
+import json
 import logging
 import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from modeling.errors import ModelingError, trouble_of
 from modeling.inference.decoders import Decoders, Source
@@ -33,6 +35,9 @@ from workers.classify.source import JobSource
 from workers.context import WorkerContext
 from workers.leases import Leases
 from workers.source_folder import StorageAwayError
+
+if TYPE_CHECKING:
+    from modeling.inference.classifier import Classifier
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +126,7 @@ class ClassifySlice:
         self._clock = DecodeClock(context, request.job, folder.journals, leases)
         leases.on_tick = self._clock.look
         self._source = JobSource(context, folder, request)
-        self._classifier = context.models.get(request.model, request.precision)
+        self._classifier = self._load()
         self._predictor = GatedPredictor(
             self._classifier, context.gate, lambda: context.models.get_for_pushes(request.model, request.precision)
         )
@@ -132,6 +137,27 @@ class ClassifySlice:
         self._open: deque[OpenShard] = deque()
         self._risky: OpenShard | None = None
         self._more = True  # whether shards may be left when the slice is over
+
+    def _load(self) -> "Classifier":
+        """The job's model; those who follow the job read what takes seconds."""
+        reported = False
+
+        def report(words: str) -> None:
+            nonlocal reported
+            reported = True
+            self._note(words)
+
+        try:
+            return self._context.models.get(self._request.model, self._request.precision, report=report)
+        finally:
+            if reported:
+                self._note("")
+
+    def _note(self, words: str) -> None:
+        """Show what this worker does for the job before it has results; nothing depends on it."""
+        with contextlib.suppress(*SERVER_ERRORS):
+            note = json.dumps({"event": "note", "text": words}) if words else ""
+            self._context.ledger.report_progress(self._request.job, note)
 
     def run(self) -> bool:
         """Claim, predict and commit, one shard after another, reading ahead into the next.

@@ -33,6 +33,7 @@ def capacity_of(
         "lead_ms": round(first[1], 1),
         "decode_ms": round(line.decode.expected_ms, 2),
         "trouble": line.trouble or line.model_trouble,
+        "loading": line.loading,
     }
     if model is not None:
         means = model.timings.all_expected_ms()

@@ -237,8 +237,14 @@ class LineConsumer:
         return trouble[1] if trouble else None
 
     def _load(self, key: tuple[str, str], reference: str) -> None:
+        line = self._open.get(key[0])
+
+        def report(words: str | None) -> None:
+            if line is not None:
+                line.loading = words
+
         try:
-            self._models.load(self._models.resolve(reference))
+            self._models.load(self._models.resolve(reference), report)
         except Exception as err:  # whatever a library raises: the line keeps its present model
             reason = f"{reference} cannot be loaded: {err}"[:300]
             if key not in self._load_failures:
@@ -246,6 +252,8 @@ class LineConsumer:
             self._load_failures[key] = (time.monotonic(), reason)
         else:
             self._load_failures.pop(key, None)
+        finally:
+            report(None)
 
     # What the stages report
 

@@ -6,10 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from modeling.images.decode import warm_up
+from modeling.images.progress import Report, unreported
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.contract.jobs.requests import ModelPin
 from workers.context import ModelCache
 from workers.lines.model import LineModel
+
+Load = Callable[[ModelVersion, Report], LineModel]
+"""Returns a model, loaded and warm; says what takes seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +24,7 @@ RESOLVE_AGAIN = 20  # looks after which a reference is resolved although its fol
 class LineModels:
     """The warm models of this process, and what references point to."""
 
-    def __init__(self, store: ModelStore, load: Callable[[ModelVersion], LineModel]) -> None:
-        """load: returns the model, loaded and warm; may take seconds."""
+    def __init__(self, store: ModelStore, load: Load) -> None:
         self._store = store
         self._load = load
         self._lock = threading.Lock()
@@ -52,11 +55,11 @@ class LineModels:
                 self._warm.move_to_end((version.ref, version.digest))
             return self._warm.get((version.ref, version.digest))
 
-    def load(self, version: ModelVersion) -> LineModel:
+    def load(self, version: ModelVersion, report: Report = unreported) -> LineModel:
         """Load a model, warm it, and keep it. Raises ModelingError, or whatever a library raises."""
         model = self.warm(version)
         if model is None:
-            model = self._load(version)
+            model = self._load(version, report)
             logger.info("%s is loaded and warm: %s ms by batch size", model.name, model.timings.all_expected_ms())
             with self._lock:
                 self._warm[version.ref, version.digest] = model
@@ -65,10 +68,10 @@ class LineModels:
         return model
 
 
-def loader(models: ModelCache) -> Callable[[ModelVersion], LineModel]:
+def loader(models: ModelCache) -> Load:
     """Loads through the models that jobs use, so that a version is in memory once."""
 
-    def load(version: ModelVersion) -> LineModel:
+    def load(version: ModelVersion, report: Report) -> LineModel:
         warm_up()
         pin = ModelPin(
             name=version.name,
@@ -76,6 +79,6 @@ def loader(models: ModelCache) -> Callable[[ModelVersion], LineModel]:
             digest=version.digest,
             preprocessing_digest=version.card().preprocessing.digest,
         )
-        return LineModel(version.ref, models.get_for_pushes(pin))
+        return LineModel(version.ref, models.get_for_pushes(pin, report=report))
 
     return load

@@ -21,7 +21,8 @@ class OpenLine:
 
     url: of its server. model, degraded: None until they are loaded. decode: of this line's images. answer: a round trip
     that sends answers. used_s: seconds of the device that the line has used, counted for fair shares. trouble,
-    model_trouble: why the line is not served as it should be, or not by the model that it should have.
+    model_trouble: why the line is not served as it should be, or not by the model that it should have. loading: what
+    takes seconds before another model is ready.
     """
 
     line: Line
@@ -35,6 +36,7 @@ class OpenLine:
     used_s: float = 0.0
     trouble: str | None = None
     model_trouble: str | None = None
+    loading: str | None = None
     closed: bool = False
 
     @property

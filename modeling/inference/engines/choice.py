@@ -5,11 +5,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from modeling.durable import STRICT, Number, decode_json, validated
 from modeling.errors import ModelFormatError, trouble_of
-from modeling.registry.card import ModelCard
+
+if TYPE_CHECKING:
+    from modeling.registry.card import ModelCard
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
@@ -52,7 +54,7 @@ def choice_path(artifacts: Path, precision: WantedPrecision, hardware_key: str) 
     return artifacts / f"{precision}-{hardware_key}.json"
 
 
-def network_key(card: ModelCard, hardware_key: str, *, has_int8: bool) -> str:
+def network_key(card: "ModelCard", hardware_key: str, *, has_int8: bool) -> str:
     """16 hexadecimal digits that change with what decides how fast engines compute a network on some hardware.
 
     Weights do not; the number of labels does as a power of two.

@@ -7,6 +7,7 @@ import click
 
 from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.output import json_option, print_json, print_json_line, print_line
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.lines.answers import Answer, decode_record, request_key
 from orchestrator.contract.lines.archive import AnswerArchive
@@ -63,7 +64,8 @@ def tail(line: str, last: int, no_follow: bool, as_json: bool) -> None:
             print_json_line(answer_facts(answer)) if as_json else print_line(_row(answer))
         if no_follow:
             return
-        wait_for_more(store)
+        with doing(f"waiting for answers of line {line}"):
+            wait_for_more(store)
 
 
 def answer_facts(answer: Answer) -> dict[str, Any]:

@@ -150,6 +150,8 @@ def _describe_worker(worker: WorkerOfLine) -> str:
     if not worker.alive:
         return f"{worker.worker}: gone" + (f"; {worker.trouble}" if worker.trouble else "")
     words = [str(worker.facts.get("state", "opening"))]
+    if worker.loading:
+        words[0] += f" ({worker.loading})"
     if model := worker.facts.get("model"):
         words.append(str(model))
     if worker.ms_per_image:

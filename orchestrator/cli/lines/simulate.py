@@ -21,6 +21,7 @@ from orchestrator.cli.output import (
     print_table,
     redraw_line,
 )
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import ExitCode, UnavailableError, UsageError
 from orchestrator.contract.ledger.ledger import Ledger
@@ -143,16 +144,21 @@ def _wait_until_open(line: Line, look: Callable[[], LineStatus]) -> None:
     workers, start = look().workers, time.monotonic()
     if not any(worker.is_open for worker in workers):
         print_message(f"waiting for a worker that opens line {line.name}")
-    while not any(worker.is_open for worker in workers):
-        if not (any(worker.alive for worker in workers) or any(worker.alive for worker in live_workers.workers())):
-            raise UnavailableError(f"no worker is alive that could open line {line.name!r}; start `pigeonhole worker`")
-        if time.monotonic() - start > OPENING_S:
-            trouble = next((f": {worker.trouble}" for worker in workers if worker.trouble), "")
-            raise UnavailableError(
-                f"no worker opens line {line.name!r}{trouble}; see `pigeonhole lines show {line.name}`"
-            )
-        time.sleep(_POLL_S)
-        workers = look().workers
+    with doing("") as replace_words:
+        while not any(worker.is_open for worker in workers):
+            loading = next((worker.loading for worker in workers if worker.loading), "no worker is ready yet")
+            replace_words(f"waiting for line {line.name}: {loading}")
+            if not (any(worker.alive for worker in workers) or any(worker.alive for worker in live_workers.workers())):
+                raise UnavailableError(
+                    f"no worker is alive that could open line {line.name!r}; start `pigeonhole worker`"
+                )
+            if time.monotonic() - start > OPENING_S:
+                trouble = next((f": {worker.trouble}" for worker in workers if worker.trouble), "")
+                raise UnavailableError(
+                    f"no worker opens line {line.name!r}{trouble}; see `pigeonhole lines show {line.name}`"
+                )
+            time.sleep(_POLL_S)
+            workers = look().workers
 
 
 # While it runs

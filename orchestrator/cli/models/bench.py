@@ -7,6 +7,7 @@ import click
 
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_message, print_table, require_present_folder
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def bench_model(model: str, device: str, as_json: bool) -> None:
     from modeling.inference.bench import bench_engines  # torch: seconds
 
     print_message(f"measuring {version.ref} on {device}; building its engines takes seconds the first time")
-    speeds = list(bench_engines(version, device))
+    with doing(f"measuring {version.ref}") as replace_words:
+        speeds = list(bench_engines(version, device, replace_words))
     if as_json:
         print_json({"model": version.ref, "device": device, "speeds": [asdict(speed) for speed in speeds]})
         return

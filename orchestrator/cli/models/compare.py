@@ -13,6 +13,7 @@ from modeling.durable import replace_durably
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, redraw_line
 from orchestrator.cli.parameters import layout_option
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.prepare import check_precision, pin_model
@@ -75,7 +76,8 @@ def compare_command(
     versions = [model.version for model in models]
     names = (versions[0].ref, versions[1].ref)
     request = CompareRequest(versions[0].path, versions[1].path, data, device, part, precision, layout)
-    compared = compare_models(request, _show_progress(names))
+    with doing(f"loading {' and '.join(names)}") as replace_words:
+        compared = compare_models(request, _show_progress(names, replace_words))
     document = _document(names, data, part, compared)
     if output:
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
@@ -99,13 +101,17 @@ def _document(names: Names, data: Path, part: str, compared: "Compared") -> dict
     return head | engines | counts | left_out | only | figures
 
 
-def _show_progress(names: Names) -> "Emit":
+def _show_progress(names: Names, replace_words: Callable[[str], None]) -> "Emit":
     """Shows the progress of both models: on a terminal as it goes, elsewhere when each is done."""
 
     def show(event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            replace_words(event["text"])
+            return
         done, total = event["num_done"], event["num_images"]
         name = names["ab".index(event["model"])]
         line = f"{name}: {done:,}/{total:,} images"
+        replace_words(line)
         if sys.stderr.isatty():
             redraw_line(line if done < total else "")
         elif done == total:

@@ -21,6 +21,7 @@ from orchestrator.cli.output import (
     require_present_folder,
 )
 from orchestrator.cli.parameters import OneOf
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import get_settings
@@ -81,8 +82,10 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
 def _write_onnx(version: ModelVersion, output: Path) -> dict[str, Any]:
     from modeling.exchange.export import export_onnx
 
-    print_message(f"translating {version.ref} to ONNX and comparing the answers")
-    written = export_onnx(version.path, output)
+    words = f"translating {version.ref} to ONNX and comparing the answers"
+    print_message(words)
+    with doing(words):
+        written = export_onnx(version.path, output)
     print_message(f"opset {written.opset}; logits differ from torch's by at most {written.largest_difference:.2g}")
     return written.to_json()
 
@@ -150,7 +153,7 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
         option = _OPTIONS[next(iter(given))]
         raise UsageError(f"{str(source)!r} is a model folder, which holds what {option} would set; leave it out")
     require_present_folder()
-    with cleaned_up_when_terminated():
+    with cleaned_up_when_terminated(), doing(f"checking the weights in {source}"):
         version, staged = _publish(source, spec, name)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}
     for note in staged.notes:

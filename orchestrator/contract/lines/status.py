@@ -17,7 +17,8 @@ class WorkerOfLine:
 
     alive: its last report still counts. facts: what it says of itself (`LineStore.report_capacity`). Known keys:
     state: `opening` while it loads and warms the model, then `open`; model, degraded: `name@version`; map_version: of
-    the bin map it uses; bound_ms: the longest wait of a push for the device; trouble: why it cannot open the line.
+    the bin map it uses; bound_ms: the longest wait of a push for the device; trouble: why it cannot open the line;
+    loading: what takes seconds before a model is ready.
     """
 
     worker: str
@@ -33,6 +34,10 @@ class WorkerOfLine:
     @property
     def trouble(self) -> str | None:
         return cast("str | None", self.facts.get("trouble"))
+
+    @property
+    def loading(self) -> str | None:
+        return cast("str | None", self.facts.get("loading"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from tests.support.fakes import PIN, make_job
 
 JOB = "c000000-000000-000000"
 WORKER = WorkerRecord("w1", "host", 1, "cpu", ("classify",), "idle", 0.0, 0, 0.0)
+MEASURING = '{"event": "note", "text": "measuring engines"}'
 DECODING = {"read": 0.25, "decode": 4.0, "wait": 3.0, "predict": 1.0}
 LATER_JOB = "c000000-000000-000001"
 SECOND = 1e-9  # a timeout that is over at once
@@ -187,6 +188,10 @@ def test_the_time_left_is_known_once_the_listing_is_whole_and_images_come(record
         (
             JobSnapshot(JobRecord(JOB, "classify", "succeeded", 5, 5, listed=True, stage_seconds=DECODING), 0.0, 1),
             f"{JOB}: succeeded, 5/5 images",
+        ),
+        (
+            JobSnapshot(JobRecord(JOB, "classify", "running", 5, listed=True, progress=MEASURING), 0.0, 1),
+            f"{JOB}: running, 0/5 images, measuring engines",
         ),
         (JobSnapshot(JobRecord(JOB, "train", "queued", 5), 0.0, 1), f"{JOB}: queued"),
         (
