@@ -5,12 +5,11 @@ import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modeling.errors import ImageError, ModelNameError, ModelNotFoundError
 from modeling.images.formats import MAX_PIXELS
 from modeling.inference.bisection import Predictor
-from modeling.inference.choose_engine import load_fastest
-from modeling.inference.classifier import Classifier
 from modeling.inference.decoders import Source
 from modeling.inference.engines.choice import WantedPrecision
 from modeling.inference.pipeline import predict_units
@@ -18,8 +17,11 @@ from modeling.inference.prediction import Prediction
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelStore, ModelVersion
 
+if TYPE_CHECKING:
+    from modeling.inference.classifier import Classifier
 
-def load_model(path: str | Path, device: str = "cpu", precision: WantedPrecision = "auto") -> Classifier:
+
+def load_model(path: str | Path, device: str = "cpu", precision: WantedPrecision = "auto") -> "Classifier":
     """The model in a folder, ready to classify, on the engine that is fastest on this device.
 
     path: the folder that `train` has written, or a published model: `models/birds@2`, `models/birds@champion`,
@@ -35,6 +37,8 @@ def load_model(path: str | Path, device: str = "cpu", precision: WantedPrecision
         ModelFormatError: the model is damaged.
         ModelingError: no such device, or the precision is not available for this model on it.
     """
+    from modeling.inference.choose_engine import load_fastest  # torch
+
     return load_fastest(_find_version(Path(path).expanduser().absolute()), device, precision=precision)
 
 

@@ -115,3 +115,24 @@ def check_int8(data: bytes, card: ModelCard, path: Path) -> None:
     digest = hashlib.sha256(data).hexdigest()
     if digest != card.int8_sha256:
         raise ModelFormatError(f"{path}: sha256 is {digest}, the card says {card.int8_sha256}")
+
+
+def read_checked(folder: Path) -> tuple[ModelCard, bytes]:
+    """The card of the model in a folder, and the bytes of its weights, which have the digest that the card says.
+
+    Raises:
+        ModelFormatError: a file is missing or damaged.
+    """
+    card = ModelCard.from_bytes(_read(folder / CARD_FILE), folder / CARD_FILE)
+    weights = _read(folder / WEIGHTS_FILE)
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != card.weights_sha256:
+        raise ModelFormatError(f"{folder / WEIGHTS_FILE}: sha256 is {digest}, the card says {card.weights_sha256}")
+    return card, weights
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise ModelFormatError(f"{path}: cannot be read ({err.strerror})") from err

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from orchestrator.demo.fonts import AILERON, BOLD, ROMAN, TRAINING_FACES, Face
+from orchestrator.demo.fonts import AILERON, BOLD, ROMAN, TRAINING_FACES
 from orchestrator.demo.scan import Scanner, scan
+from orchestrator.drawing.fonts import Face
 
 DISTRICTS = {"harbour": "H", "north": "N", "east": "E", "south": "S", "west": "W"}
 CARDS_PER_DISTRICT = 100

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from orchestrator.demo.cut import cut_characters
-from orchestrator.demo.fonts import TRAINING_FACES, Face
-from orchestrator.demo.labels import ALPHABET, CHARACTER_OF, label_of
+from orchestrator.demo.fonts import TRAINING_FACES
 from orchestrator.demo.scan import Grey, Scanner, scan
+from orchestrator.drawing.fonts import Face
+from orchestrator.pages.alphabet import ALPHABET, CHARACTER_OF, label_of
+from orchestrator.pages.cut import cut_characters
 
 GLYPHS_PER_CLASS = 70  # ten lines of each face
 LINES_A_SHEET = 5

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from orchestrator.demo.fonts import AILERON, BOLD, ROMAN, Face
+from orchestrator.demo.fonts import AILERON, BOLD, ROMAN
 from orchestrator.demo.scan import Scanner, scan
+from orchestrator.drawing.fonts import Face
 
 MARGIN_PX = 90
 TRACKING_EM = 0.06  # slightly open, as notices are; letters that touch cannot be cut apart without reading

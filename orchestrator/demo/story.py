@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.demo.cut import CutPage, cut_page
 from orchestrator.demo.glyphs import GLYPHS_PER_CLASS, write_training_glyphs
-from orchestrator.demo.labels import character_of
 from orchestrator.demo.page import Page, render_page
-from orchestrator.demo.picture import draw_result
-from orchestrator.demo.text import Prediction, character_accuracy, disambiguate, judge, recognised_text, side_by_side
+from orchestrator.demo.text import DOUBTFUL_BELOW, Prediction, character_accuracy, judge, side_by_side
+from orchestrator.pages.alphabet import text_of
+from orchestrator.pages.cut import CutPage, cut_page
+from orchestrator.pages.picture import Caption, draw_page
+from orchestrator.pages.text import disambiguate, written
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,30 @@ def conclude(prepared: Prepared, predictions: Sequence[Prediction]) -> Conclusio
         )
     letters = disambiguate(characters, [labels for labels, _ in predictions])
     readings = judge(original, letters, predictions)
-    recognised = recognised_text(characters, letters)
+    recognised = written(characters, letters)
     accuracy = character_accuracy(original, recognised)
-    shapes = "".join(character_of(labels[0]) for labels, _ in predictions)
+    shapes = "".join(text_of(labels[0]) for labels, _ in predictions)
     by_shape = character_accuracy(original, shapes)
-    draw_result(prepared.cut, readings, accuracy, by_shape, prepared.picture)
+    num_doubtful = sum(reading.doubtful for reading in readings)
+    caption = Caption(
+        "Pigeonhole reads a page",
+        f"Scanned {abs(prepared.cut.skew_deg):.1f}° askew, in fonts the classifier was not trained on.",
+        (
+            (f"{num_doubtful}", "doubtful"),
+            (f"{100 * accuracy:.1f} %", "read correctly"),
+            (f"{len(readings)}", "characters"),
+        ),
+        f"doubtful: scored below {100 * DOUBTFUL_BELOW:.0f} %, kept for a second look",
+        "wrong: the original says otherwise",
+        f"{100 * by_shape:.1f} % by shape alone; neighbours settled I l 1, O 0 and S 5",
+    )
+    draw_page(prepared.cut, readings, caption).save(prepared.picture)
     return Conclusion(
         recognised,
         accuracy,
         by_shape,
         len(readings),
-        sum(reading.doubtful for reading in readings),
+        num_doubtful,
         side_by_side(original, recognised),
         prepared.picture,
     )

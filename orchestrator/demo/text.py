@@ -1,10 +1,4 @@
-"""From predicted labels to text, and the accuracy of that text.
-
-Shapes that no classifier can tell apart alone are disambiguated by their neighbours in the word. In many fonts I and l
-are the same bar, and O and 0, 5 and S nearly the same shape. Among capitals the bar is an I, among digits a 1, among
-small letters an l. This uses no dictionary: only the kind of the nearest unambiguous neighbours, and only labels among
-the classifier's best. At the start of a word before small letters nothing is changed, because Ill and ill are both
-words.
+"""How much of a text was read as it was printed.
 
 Own alignment, not rapidfuzz: among equally good alignments it must always choose the same.
 """
@@ -13,57 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from orchestrator.demo.cut import Character
-from orchestrator.demo.labels import character_of
+from orchestrator.pages.picture import Reading
 
-ALIKE = ("Il1", "O0", "S5")
 Prediction = tuple[Sequence[str], Sequence[float]]  # one image's best labels and their scores, best first
 DOUBTFUL_BELOW = 0.6  # characters whose best score is lower are doubtful
-
-
-def disambiguate(characters: Sequence[Character], candidates: Sequence[Sequence[str]]) -> list[str]:
-    """The letter at each place; `candidates` are each character's labels, best first."""
-    words: list[list[int]] = []
-    for i, character in enumerate(characters):
-        if i == 0 or character.space_before or character.line != characters[i - 1].line:
-            words.append([])
-        words[-1].append(i)
-    letters: list[str] = []
-    for word in words:
-        letters += disambiguate_word([[character_of(label) for label in candidates[i]] for i in word])
-    return letters
-
-
-def disambiguate_word(candidates: Sequence[Sequence[str]]) -> list[str]:
-    """The letters of one word; `candidates` are each place's characters, best first."""
-    best = [choices[0] for choices in candidates]
-    return [_disambiguated(i, best, choices) for i, choices in enumerate(candidates)]
-
-
-def _disambiguated(place: int, best: Sequence[str], choices: Sequence[str]) -> str:
-    """The letter at one place of a word, given its neighbours."""
-    alike = next((shapes for shapes in ALIKE if best[place] in shapes), "")
-    before = [_kind(letter) for letter in reversed(best[:place]) if not _is_alike(letter)]
-    after = [_kind(letter) for letter in best[place + 1 :] if not _is_alike(letter)]
-    beside = {kinds[0] for kinds in (before, after) if kinds} - {""}
-    starts_word = place == 0 and "lower" in beside
-    if len(beside) != 1 or starts_word:
-        return best[place]
-    fitting = [letter for letter in choices if letter in alike and _kind(letter) in beside]
-    return fitting[0] if fitting else best[place]
-
-
-def _is_alike(letter: str) -> bool:
-    return any(letter in shapes for shapes in ALIKE)
-
-
-def _kind(letter: str) -> str:
-    """Upper, lower or digit; empty for punctuation."""
-    if letter.isdigit():
-        return "digit"
-    if not letter.isalpha():
-        return ""
-    return "upper" if letter.isupper() else "lower"
 
 
 @dataclass(frozen=True)
@@ -100,37 +47,15 @@ def align(original: str, recognised: str) -> list[LetterPair]:
     return pairs[::-1]
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The character read at one place of the page; `right`, by comparison with the original, is only for display."""
-
-    text: str
-    score: float
-    right: bool
-
-    @property
-    def doubtful(self) -> bool:
-        return self.score < DOUBTFUL_BELOW
-
-
 def judge(original: str, letters: Sequence[str], predictions: Sequence[Prediction]) -> list[Reading]:
     """Each letter that was read, with the score of its prediction, and whether the original agrees."""
     pairs = align("".join(original.split()), "".join(letters))
     agrees = [pair.agrees for pair in pairs if pair.recognised is not None]
     scores = [scores[0] for _, scores in predictions]
-    return [Reading(*reading) for reading in zip(letters, scores, agrees, strict=True)]
-
-
-def recognised_text(characters: Sequence[Character], letters: Sequence[str]) -> str:
-    """The letters with the page's word spaces and line breaks."""
-    text = ""
-    for i, (character, letter) in enumerate(zip(characters, letters, strict=True)):
-        if i and character.line != characters[i - 1].line:
-            text += "\n"
-        elif character.space_before:
-            text += " "
-        text += letter
-    return text
+    return [
+        Reading(letter, doubtful=score < DOUBTFUL_BELOW, wrong=not right)
+        for letter, score, right in zip(letters, scores, agrees, strict=True)
+    ]
 
 
 def side_by_side(original: str, recognised: str) -> list[str]:

@@ -15,9 +15,9 @@ from modeling.registry.store import ModelStore
 from orchestrator.cli import main
 from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.settings import get_settings
-from orchestrator.demo.labels import CHARACTER_OF
 from orchestrator.lines import LineClient
 from orchestrator.lines.line_file import read_line_file
+from orchestrator.pages.alphabet import CHARACTER_OF
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.published_models import make_pngs, write_model
 

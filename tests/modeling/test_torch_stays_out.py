@@ -10,7 +10,8 @@ FREE_ROOMS = ("data", "evaluation", "images", "metrics", "registry", "report")
 FREE_MODULES = (
     "durable", "errors", "names", "networks.architectures", "networks.recipes", "networks.torchvision_table",
     "networks.weights", "inference.bisection", "inference.decoders", "inference.measure",
-    "inference.pipeline", "inference.prediction", "inference.engines.choice",
+    "inference.pipeline", "inference.prediction", "inference.engines.choice", "inference.graph_classifier",
+    "inference.load_at_once", "inference.scores",
     "explain.drawing", "explain.request", "training.process", "training.request",
     "training.fit.history",
 )  # fmt: skip

@@ -1,11 +1,13 @@
 """What an engine does: it computes logits from pixels."""
 
 # Shapes: B images of a batch, H height, W width, C channels, L labels.
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Engine(Protocol):
@@ -20,7 +22,7 @@ class Engine(Protocol):
     @property
     def num_streams(self) -> int: ...
 
-    def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
+    def logits(self, images_BHWC: NDArray[np.uint8], /) -> "Tensor":
         """Logits BL as float32, on the engine's device; images have the model's shape."""
 
     def for_batch_size(self, batch_size: int) -> Self:

@@ -5,27 +5,41 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from modeling.images.cores import num_cores
+
+if TYPE_CHECKING:
+    import torch
 
 _VERSION = 5  # increased when engines are built or measured differently
 _FACTS = ("model name", "cpu family", "model", "stepping", "flags")
 
 
-def hardware_name(device: torch.device) -> str:
-    """The device for people: a GPU's name, or the processor's with the number of cores in use."""
-    if device.type == "cuda":
+def hardware_name(device: "torch.device | None" = None) -> str:
+    """The device for people: a GPU's name, or the processor's with the number of cores in use.
+
+    device: None is the processor, for callers that have not imported torch.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     return f"{_cpu().get('model name', platform.processor())}, {num_cores()} cores"
 
 
-def hardware_key(device: torch.device) -> str:
+def hardware_key(device: "torch.device | None" = None) -> str:
     """16 hexadecimal digits that change with the processor, its instructions, the cores in use and our libraries."""
-    facts = [_VERSION, hardware_name(device), version("torch"), version("openvino")]
-    facts += [_cpu() if device.type == "cpu" else torch.cuda.get_device_capability(device)]
+    facts = [_VERSION, hardware_name(device), version("torch"), version("openvino"), _facts_of(device)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _facts_of(device: "torch.device | None") -> dict[str, str] | tuple[int, int]:
+    if device is None or device.type == "cpu":
+        return _cpu()
+    import torch
+
+    return torch.cuda.get_device_capability(device)
 
 
 def _cpu() -> dict[str, str]:

@@ -6,18 +6,19 @@ import functools
 import threading
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import Precision
 from modeling.inference.engines.engine import padded_size
 from modeling.inference.engines.openvino_library import openvino, opset13
 from modeling.inference.engines.signal_stack import signal_stack_kept
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ANY = 0  # images of a batch: a graph for all sizes
 _PREPARING = threading.Lock()
@@ -40,8 +41,14 @@ class OpenVinoEngine:
         self._fixed = _ANY
         self._idle: dict[int, SimpleQueue[openvino.InferRequest]] = {}  # by images of a batch
 
-    def logits(self, images_BHWC: NDArray[np.uint8], /) -> Tensor:
+    def logits(self, images_BHWC: NDArray[np.uint8], /) -> "Tensor":
         """Logits BL as float32."""
+        import torch  # slow to import, and not needed to compute
+
+        return torch.from_numpy(self.compute(images_BHWC))
+
+    def compute(self, images_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits BL."""
         num_images = len(images_BHWC)
         size = self._fixed if num_images <= self._fixed else padded_size(num_images)
         if size > num_images:
@@ -51,7 +58,7 @@ class OpenVinoEngine:
         request = idle.get()
         try:
             request.infer({"images": np.ascontiguousarray(images_BHWC)}, share_inputs=True)
-            logits_PL = torch.from_numpy(request.get_tensor("logits").data.copy())
+            logits_PL: NDArray[np.float32] = request.get_tensor("logits").data.copy()
         finally:
             idle.put(request)
         return logits_PL[:num_images]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling.inference.classifier import _best_on_cores, _best_on_device, best_scores, labels_of, scores_of
+from modeling.inference.scores import _best_on_cores, _best_on_device, best_scores, labels_of, scores_of
 
 
 def sorted_out(logits, temperature, k):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.demo.cut import cut_page
 from orchestrator.demo.fonts import AILERON, BOLD, ROMAN, TRAINING_FACES
 from orchestrator.demo.glyphs import cut_specimens, write_training_glyphs
-from orchestrator.demo.labels import ALPHABET, CHARACTER_OF, character_of, label_of
 from orchestrator.demo.page import NOTICE, Line, render_page
 from orchestrator.demo.scan import Scanner
+from orchestrator.pages.alphabet import ALPHABET, CHARACTER_OF, label_of, text_of
+from orchestrator.pages.cut import cut_page
 
 
 def test_no_family_both_teaches_and_prints_the_page():
@@ -18,7 +18,7 @@ def test_no_family_both_teaches_and_prints_the_page():
 
 
 def test_labels_and_characters_go_there_and_back():
-    assert [character_of(label_of(character)) for character in ALPHABET] == list(ALPHABET)
+    assert [text_of(label_of(character)) for character in ALPHABET] == list(ALPHABET)
     assert set("".join(line.text for line in NOTICE)) - {" "} <= set(ALPHABET)
 
 
@@ -27,11 +27,9 @@ def test_class_folders_are_safe_where_file_names_ignore_case():
     assert all(label.replace("_", "").isalnum() and label.isascii() for label in CHARACTER_OF)
 
 
-def test_an_unknown_character_or_label_is_named():
+def test_an_unknown_character_is_named():
     with pytest.raises(ValueError, match="'%'"):
         label_of("%")
-    with pytest.raises(ValueError, match="'upper_1'"):
-        character_of("upper_1")
 
 
 def test_glyphs_of_every_class_are_written_and_the_same_for_the_same_seed(tmp_path):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.demo.labels import label_of
-from orchestrator.demo.picture import DOUBTFUL, WRONG
 from orchestrator.demo.story import conclude, prepare
+from orchestrator.drawing.style import DOUBTFUL, WRONG
+from orchestrator.pages.alphabet import label_of
 
 
 @pytest.fixture(scope="module")

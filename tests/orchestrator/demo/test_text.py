@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.demo.text import LetterPair, align, character_accuracy, disambiguate_word, judge, side_by_side
+from orchestrator.demo.text import LetterPair, align, character_accuracy, judge, side_by_side
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_reading_is_right_by_its_place_in_the_alignment_and_doubtful_by_its_sc
 
     readings = judge("al", ["a", "1"], predictions)
 
-    assert [(r.text, r.right, r.doubtful) for r in readings] == [("a", True, False), ("1", False, True)]
+    assert [(r.text, r.wrong, r.doubtful) for r in readings] == [("a", False, False), ("1", True, True)]
 
 
 def test_both_texts_stand_side_by_side_with_the_differences_marked():
@@ -49,20 +49,3 @@ def test_both_texts_stand_side_by_side_with_the_differences_marked():
         "well    | wel",
         "        |   ^",
     ]
-
-
-@pytest.mark.parametrize(
-    ("candidates", "word"),
-    [
-        (["N", "lI", "G"], "NIG"),
-        (["lI1", "6"], "16"),
-        (["2", "S5"], "25"),
-        (["a", "Il", "1l"], "all"),
-        (["4", "O0", "."], "40."),
-        (["I", "n"], "In"),  # a capital may start a word
-        (["N", "l", "G"], "NlG"),  # the classifier does not offer an I
-        (["O"], "O"),
-    ],
-)
-def test_shapes_alike_are_settled_by_their_neighbours(candidates, word):
-    assert "".join(disambiguate_word(candidates)) == word

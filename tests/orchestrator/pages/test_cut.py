@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from orchestrator.demo.cut import cut_characters, cut_page
 from orchestrator.demo.fonts import TRAINING_FACES
-from orchestrator.demo.frame import BASELINE_ROW, FRAME_PX, TALL_PX
-from orchestrator.demo.ink import find_blobs
 from orchestrator.demo.page import NOTICE, Line, render_page
 from orchestrator.demo.scan import Scanner
-from orchestrator.demo.text import recognised_text
+from orchestrator.pages.cut import cut_characters, cut_page
+from orchestrator.pages.frame import BASELINE_ROW, FRAME_PX, TALL_PX
+from orchestrator.pages.ink import find_blobs
+from orchestrator.pages.text import written
 
 
 def test_a_clean_page_gives_its_characters_its_words_and_its_lines():
@@ -18,7 +18,7 @@ def test_a_clean_page_gives_its_characters_its_words_and_its_lines():
 
     characters = cut_page(page.image).characters
 
-    assert recognised_text(characters, list("".join(page.text.split()))) == page.text
+    assert written(characters, list("".join(page.text.split()))) == page.text
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from orchestrator.demo.ink import Bytes
+from orchestrator.pages.ink import Bytes
 
 FRAME_PX = 28
 BASELINE_ROW = 21.0
@@ -36,6 +36,11 @@ class Box:
     @property
     def height(self) -> int:
         return self.bottom - self.top
+
+    def scaled(self, factor: float) -> "Box":
+        """The same rectangle on the page at another size; it keeps a pixel."""
+        left, top = round(self.left * factor), round(self.top * factor)
+        return Box(left, top, max(round(self.right * factor), left + 1), max(round(self.bottom * factor), top + 1))
 
 
 def frame_character(ink: Bytes, box: Box, baseline: float, tall: float) -> Image.Image:

@@ -6,14 +6,14 @@ piece belongs to it (i, j, ! ? : ;); a gap that is wide for its line is a word s
 Own code, not an OCR library: the demo's characters must repeat to the bit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
-from orchestrator.demo.frame import Box, frame_character
-from orchestrator.demo.ink import Blobs, Bytes, Ints, binarise, find_blobs, ink_of, skew_deg
+from orchestrator.pages.frame import Box, frame_character
+from orchestrator.pages.ink import Blobs, Bytes, Ints, binarise, find_blobs, ink_of, skew_deg
 
 WIDEST_IN_TALLS = 1.75  # wider pieces are two letters that touch (W has 1.5)
 SMALLEST_DOT = 0.01  # of the square of a typical height; smaller pieces are specks
@@ -38,6 +38,12 @@ class CutPage:
     image: Image.Image
     skew_deg: float  # by which the scan was rotated back
     characters: tuple[Character, ...]
+
+    def resized(self, factor: float) -> "CutPage":
+        """The page and its boxes at another size; the frames stay."""
+        size = (max(round(self.image.width * factor), 1), max(round(self.image.height * factor), 1))
+        characters = tuple(replace(each, box=each.box.scaled(factor)) for each in self.characters)
+        return CutPage(self.image.resize(size, Image.Resampling.BICUBIC), self.skew_deg, characters)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,11 @@
-"""The characters the demo reads, and the class folder of each: safe where file names ignore case."""
+"""What a model's labels stand for on a page: a label of one character is itself, and others have names.
+
+Class folders of letters must be safe where file names ignore case, and punctuation where it is no file name: so the
+demo's labels are names, such as `upper_a` and `full_stop`.
+"""
 
 import string
+import unicodedata
 
 PUNCTUATION = {
     "full_stop": ".",
@@ -33,8 +38,11 @@ def label_of(character: str) -> str:
     return LABEL_OF[character]
 
 
-def character_of(label: str) -> str:
-    """The character of a class folder. Raises ValueError if it is no class of the demo."""
-    if label not in CHARACTER_OF:
-        raise ValueError(f"no character has the label {label!r}; labels look like upper_a, digit_0, full_stop")
-    return CHARACTER_OF[label]
+def text_of(label: str) -> str:
+    """What is written for a label: its character, or the label in brackets if it stands for none."""
+    return CHARACTER_OF.get(label) or (label if is_character(label) else f"[{label}]")
+
+
+def is_character(label: str) -> bool:
+    """Whether a label stands for one visible character: an accent that follows its letter belongs to it."""
+    return label in CHARACTER_OF or (len(unicodedata.normalize("NFC", label)) == 1 and not label.isspace())

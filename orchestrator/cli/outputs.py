@@ -1,0 +1,64 @@
+"""Files that commands write for people: checked before any work is done, and complete or not there at all."""
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from modeling.durable import replace_durably
+from orchestrator.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from PIL import Image
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+PICTURE_SUFFIX = ".png"
+
+
+def picture_option(help_text: str) -> "Callable[[F], F]":
+    """The --picture option."""
+    return click.option("--picture", type=click.Path(path_type=Path), metavar="FILE.png", help=help_text)
+
+
+def overwrite_option(function: "F") -> "F":
+    """The --overwrite option of commands that write such files."""
+    return click.option("--overwrite", is_flag=True, help="Replace files that exist.")(function)
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path], *, overwrite: bool) -> None:
+    """Raises UsageError for an output that cannot be written, that exists, or that is one of the inputs."""
+    given = [output for output in outputs if output is not None]
+    named = list(inputs)
+    for output in given:
+        if output.is_dir() or not output.parent.is_dir():
+            raise UsageError(f"{str(output)!r} is {_no_file(output)}; name a file in a folder that exists")
+        if any(os.path.exists(name) and output.exists() and output.samefile(name) for name in named):  # noqa: PTH110
+            raise UsageError(f"{str(output)!r} is the image itself; name another file")
+        if output.exists() and not overwrite:
+            raise UsageError(f"{str(output)!r} exists; name a file that does not, or add --overwrite")
+    if len({output.absolute() for output in given}) < len(given):
+        raise UsageError(f"{str(given[0])!r} is named twice; each output needs a file of its own")
+
+
+def check_picture(picture: Path | None) -> None:
+    """Raises UsageError for a picture that is no PNG by its name."""
+    if picture is not None and picture.suffix.lower() != PICTURE_SUFFIX:
+        raise UsageError(f"{str(picture)!r} does not end in {PICTURE_SUFFIX}; the picture is a PNG")
+
+
+def write_picture(picture: "Image.Image", file: Path) -> None:
+    """Write a PNG, as a whole."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    replace_durably(file, data.getvalue(), mode=None)
+
+
+def _no_file(output: Path) -> str:
+    return "a folder" if output.is_dir() else f"in no folder: there is no {str(output.parent)!r}"
