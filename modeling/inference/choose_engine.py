@@ -64,10 +64,10 @@ class _Memory:
 
     @classmethod
     def of(cls, version: ModelVersion, device: torch.device, precision: WantedPrecision) -> "_Memory":
-        hardware, store = hardware_key(device), version.path.parent.parent
+        hardware = hardware_key(device)
         network = network_key(version.card(), hardware, has_int8=(version.path / INT8_FILE).is_file())
         own = choice_path(version.artifacts, precision, hardware)
-        return cls(own, choice_path(store / ".engines", precision, network))
+        return cls(own, choice_path(version.shared_artifacts, precision, network))
 
 
 def load_fastest(

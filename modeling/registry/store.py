@@ -29,6 +29,7 @@ from modeling.registry.version_folder import (
     version_numbers,
 )
 
+_ENGINES = ".engines"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -65,7 +66,12 @@ class ModelVersion:
     @property
     def artifacts(self) -> Path:
         """Folder beside the version for files built from it for specific hardware; safe to delete at any time."""
-        return self.path.parent / ".engines" / self.digest[:16]
+        return self.path.parent / _ENGINES / self.digest[:16]
+
+    @property
+    def shared_artifacts(self) -> Path:
+        """Folder beside all models for what holds for every model of an architecture; safe to delete at any time."""
+        return self.path.parent.parent / _ENGINES
 
     def check_unchanged(self) -> None:
         """Check that the card is the one that was published.
