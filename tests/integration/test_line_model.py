@@ -313,7 +313,7 @@ class LineMachine(RuleBasedStateMachine):
     def a_record_never_changes_and_is_told_once_to_each_who_asked(self) -> None:
         self.remember()
         for client, expected in self.model.replies.items():
-            _, replies = self.store.replies(client, "0", None)  # type: ignore[arg-type]  # returns at once
+            _, replies = self.store.replies(client, "0", None)
             assert sorted(key for key, _ in replies) == sorted(expected)
             assert all(record == self.model.records[key] for key, record in replies)
 

@@ -6,7 +6,9 @@ in one round trip.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from hashlib import sha1
 from importlib.resources import files
 from itertools import islice
 from typing import Any, Self, cast
@@ -15,6 +17,7 @@ import redis
 
 from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.answers import Answer, decode_record
+from orchestrator.contract.lines.connections import Command, Connections
 from orchestrator.contract.lines.requests import (
     Admission,
     AdmitVerdict,
@@ -46,7 +49,7 @@ class LineStore:
         self.client = client
         self.name = name
         self.prefix = line_prefix(name)
-        self._scripts = _scripts(client)
+        self._connections = Connections(client)
 
     def key(self, name: str) -> str:
         return f"{self.prefix}:{name}"
@@ -61,13 +64,10 @@ class LineStore:
 
         A server without memory refuses as a line does that is busy.
         """
-        with self.client.pipeline(transaction=False) as pipeline:
-            for push in pushes:
-                self._queue_push(pipeline, push, client_id)
-            replies = iter(self._execute(pipeline))
+        replies = iter(self._send([command for push in pushes for command in self._push(push, client_id)]))
         return [_admission(list(islice(replies, 1 + (push.kind == "image")))) for push in pushes]
 
-    def _queue_push(self, pipeline: Any, push: Push, client_id: str) -> None:
+    def _push(self, push: Push, client_id: str) -> Iterator[Command]:
         """The script, and before it the image, which expires where neither worker nor client lives to end its request.
 
         The image is no argument of the script: Lua would copy it several times.
@@ -75,17 +75,22 @@ class LineStore:
         path = push.payload if push.kind == "path" else b""
         if push.kind == "image":
             expires_ms = max(0, push.remaining_ms) + ORPHAN_MS
-            pipeline.set(self._image_key(push.key, push.digest), push.payload, px=expires_ms, nx=True)
+            yield "SET", self._image_key(push.key, push.digest), push.payload, "PX", expires_ms, "NX"
         args = [push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, path, push.tried_ms]
-        self._queue(pipeline, "admit", args)
+        yield self._script("admit", args)
 
-    def replies(self, client_id: str, after: str, block_ms: int) -> tuple[str, list[tuple[str, bytes]]]:
-        """The answers that came after an id, as key and record; and the id to ask with next. Waits up to `block_ms`."""
+    def replies(self, client_id: str, after: str, block_ms: int | None) -> tuple[str, list[tuple[str, bytes]]]:
+        """The answers that came after an id, as key and record; and the id to ask with next.
+
+        Waits up to `block_ms`; None: not at all.
+        """
         stream = self.key(f"replies:{client_id}")
-        found = cast(list[Any], self.client.xread({stream: after}, count=512, block=block_ms))
-        entries = found[0][1] if found else []
-        last = entries[-1][0].decode() if entries else after
-        return last, [(fields[b"key"].decode(), fields[b"record"]) for _, fields in entries]
+        block = () if block_ms is None else ("BLOCK", block_ms)
+        found = self._call("XREAD", "COUNT", 512, *block, "STREAMS", stream, after)
+        if not found:
+            return after, []
+        entries = found[stream.encode()] if isinstance(found, dict) else found[0][1]  # RESP3, RESP2
+        return entries[-1][0].decode(), [(key.decode(), record) for _, (_, key, _, record) in entries]
 
     def forget_replies(self, client_id: str, before: str) -> None:
         """Remove the answers before an id: the client has read them."""
@@ -124,12 +129,7 @@ class LineStore:
 
     def discharge_all(self, reports: Sequence[tuple[str, str]]) -> None:
         """The same for several keys and bins, in one round trip."""
-        with self.client.pipeline(transaction=False) as pipeline:
-            for key, bin_ in reports:
-                self._queue(pipeline, "discharge", [key, bin_])
-            for reply in self._execute(pipeline):
-                if isinstance(reply, Exception):
-                    raise reply
+        _require_all(self._send([self._script("discharge", [key, bin_]) for key, bin_ in reports]))
 
     def sweep(self, most_ms: int) -> int:
         """Answer what is late; returns milliseconds until the next deadline, at most `most_ms`."""
@@ -141,7 +141,7 @@ class LineStore:
 
     def epoch(self) -> str | None:
         """Changes when the server was emptied; None where it does not know the line now."""
-        value = cast("bytes | None", self.client.hget(self.key("line"), "epoch"))
+        value = cast("bytes | None", self._call("HGET", self.key("line"), "epoch"))
         return value.decode() if value else None
 
     # Workers
@@ -153,20 +153,14 @@ class LineStore:
 
     def take_for_each(self, worker: str, wanted: Sequence[tuple[Self, int, int, int]]) -> list[tuple[int, list[Held]]]:
         """The same for several lines of this store's server at once: store, most, lease_ms, most_bytes."""
-        with self.client.pipeline(transaction=False) as pipeline:
-            for store, *limits in wanted:
-                store._queue(pipeline, "take", [worker, *limits])
-            replies = self._execute(pipeline)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        replies = _require_all(self._send([store._script("take", [worker, *limits]) for store, *limits in wanted]))
         keys = [
             store._image_key(key.decode(), digest.decode())
             for (store, *_), (_, *entries) in zip(wanted, replies, strict=True)
             for key, *_, kind, digest, _, _ in entries
             if kind == b"image"
         ]
-        images = iter(cast("list[bytes | None]", self.client.mget(keys)) if keys else [])
+        images = iter(cast("list[bytes | None]", self._call("MGET", *keys)) if keys else [])
         return [
             (int(now), [held for entry in entries if (held := _held(entry, images)) is not None])
             for now, *entries in replies
@@ -234,43 +228,55 @@ class LineStore:
         for key in self.client.scan_iter(match=_escaped(self.prefix) + ":*", count=1000):
             self.client.unlink(key)
 
-    def run(self, script: str, args: list[Any]) -> Any:
+    def run(self, script: str, args: Iterable[Any]) -> Any:
         """The reply of a script; the calls above have their meaning."""
-        return self._scripts[script](keys=[self.prefix], args=args)
+        return self._call(*self._script(script, args))
 
-    def _queue(self, pipeline: Any, script: str, args: list[Any]) -> None:
+    def _script(self, script: str, args: Iterable[Any]) -> Command:
         """By its digest: scripts are many kilobytes, and sent only where the server does not know them."""
-        pipeline.evalsha(self._scripts[script].sha, 1, self.prefix, *args)
+        return ("EVALSHA", _scripts()[script].sha, 1, self.prefix, *args)
 
-    def _execute(self, pipeline: Any) -> list[Any]:
-        """The replies to a pipeline of scripts, in their order; the reply of a script that failed is its error."""
-        commands = list(pipeline.command_stack)
-        replies = cast(list[Any], pipeline.execute(raise_on_error=False))
+    def _call(self, *command: Any) -> Any:
+        return _require_all(self._send([command]))[0]
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies, in their order; that of a command that failed is its error."""
+        replies = self._connections.send(commands)
         if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):  # a new or emptied server
             self.load_scripts()
-            pipeline.command_stack = commands
-            replies = cast(list[Any], pipeline.execute(raise_on_error=False))
+            replies = self._connections.send(commands)
         return replies
 
     def load_scripts(self) -> None:
         """Make the server know all scripts, so that no request waits until one has been sent."""
-        for script in self._scripts.values():
-            self.client.script_load(script.script)
+        _require_all(self._connections.send([("SCRIPT", "LOAD", script.text) for script in _scripts().values()]))
 
 
-def _scripts(client: redis.Redis) -> dict[str, Any]:
-    return {name: client.register_script(text) for name, text in _script_texts().items()}
+@dataclass(frozen=True, slots=True)
+class _Script:
+    text: str
+    sha: str
 
 
 @cache
-def _script_texts() -> dict[str, str]:
+def _scripts() -> dict[str, _Script]:
     folder = files(__package__) / "lua"
     common = (folder / "common.lua").read_text(encoding="utf-8")
-    return {
-        name: f"#!lua{'' if name in _REFUSED_WITHOUT_MEMORY else ' flags=allow-oom'}\n{common}{text}"
-        for path in folder.iterdir()
-        if (name := path.name.removesuffix(".lua")) != "common" and (text := path.read_text(encoding="utf-8"))
-    }
+    found = {}
+    for path in folder.iterdir():
+        if (name := path.name.removesuffix(".lua")) != "common":
+            flags = "" if name in _REFUSED_WITHOUT_MEMORY else " flags=allow-oom"
+            text = f"#!lua{flags}\n{common}{path.read_text(encoding='utf-8')}"
+            found[name] = _Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return found
+
+
+def _require_all(replies: list[Any]) -> list[Any]:
+    """Raises the first error among replies."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def _admission(replies: list[Any]) -> Admission:

@@ -1,0 +1,62 @@
+"""Connections for commands that are many and small: sent together, replies as they come.
+
+The calls of redis-py take several times as long as the server does for such a command. Connecting, logging in, TLS and
+timeouts are redis-py's.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+import redis
+
+Command = tuple[Any, ...]  # of text, bytes and numbers
+
+
+class Connections:
+    """The connections of one client; safe to share between threads. They end when the client is closed."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool = client.connection_pool
+        self._idle: deque[Any] = deque()  # an end of a deque is safe between threads
+
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies in order, in one round trip; that of a command that failed is its error.
+
+        Raises what redis-py raises where the server does not answer.
+        """
+        connection = self._take()
+        try:
+            connection.send_packed_command([b"".join(map(hiredis.pack_command, commands))])
+            replies = [_read(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()  # a reply may be on its way
+            raise
+        finally:
+            self._idle.append(connection)
+        return replies
+
+    def _take(self) -> Any:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._pool.get_connection()
+        if connection.is_connected and _is_dead(connection):
+            connection.disconnect()  # it connects again when something is sent
+        return connection
+
+
+def _is_dead(connection: Any) -> bool:
+    """Whether the server has closed a connection that nothing is expected on."""
+    try:
+        return bool(connection.can_read())
+    except (redis.RedisError, OSError):
+        return True
+
+
+def _read(connection: Any) -> Any:
+    try:
+        return connection.read_response(disable_decoding=True)
+    except redis.ResponseError as err:
+        return err

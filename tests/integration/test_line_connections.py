@@ -1,0 +1,55 @@
+"""Commands that are sent past redis-py's calls: replies in order, errors in their place, connections that died."""
+
+import pytest
+import redis
+
+from orchestrator.contract.lines.connections import Connections
+from orchestrator.contract.server import SERVER_ERRORS, connect_raw
+from tests.support.server import Server, wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def test_replies_come_in_order_and_an_error_in_its_place(server: Server):
+    connections = Connections(connect_raw(server.url))
+    image = b"\r\n\x00$5" * 20_000
+
+    stored, failed, read = connections.send([("SET", "k", image), ("HGET", "k", "field"), ("GET", "k")])
+
+    assert (stored, read) == (b"OK", image)
+    assert isinstance(failed, redis.ResponseError)
+    assert connections.send([]) == []
+
+
+def test_a_connection_that_the_server_closed_is_replaced(own_server: Server):
+    connections = Connections(connect_raw(own_server.url))
+    assert connections.send([("PING",)]) == [b"PONG"]
+
+    own_server.kill()
+    with pytest.raises(SERVER_ERRORS):
+        connections.send([("PING",)])
+    own_server.start()
+
+    assert connections.send([("PING",)]) == [b"PONG"]
+
+
+def test_no_reply_is_taken_for_that_of_a_later_command(own_server: Server):
+    connections = Connections(connect_raw(own_server.url, timeout_s=0.1))
+    assert connections.send([("PING",)]) == [b"PONG"]
+
+    own_server.freeze()
+    with pytest.raises(redis.TimeoutError):
+        connections.send([("ECHO", "lost")])
+    own_server.thaw()
+
+    assert connections.send([("ECHO", "later")]) == [b"later"]
+
+
+def test_closing_the_client_closes_its_connections(server: Server):
+    client, other = connect_raw(server.url), connect_raw(server.url)
+    connections = Connections(client)
+    [number] = connections.send([("CLIENT", "ID")])
+
+    client.close()
+
+    wait_until(lambda: str(number) not in {each["id"] for each in other.client_list()}, what="the connection ends")
