@@ -7,11 +7,10 @@ import click
 
 from modeling.networks.architectures import ARCHITECTURES
 from modeling.networks.default_network import HOW_TO_GET_WEIGHTS
-from modeling.networks.pretrained.at_hand import Found, UnusableWeights, WeightsAtHand, find_weights
+from modeling.networks.pretrained.at_hand import Found, UnusableWeights, WeightsAtHand
 from modeling.networks.pretrained.store import WeightsStore, check_weights_name
 from modeling.networks.state_dicts.plain_files import file_sha256
 from modeling.registry.card import CARD_FILE
-from modeling.registry.store import ModelStore
 from orchestrator.cli.output import (
     cleaned_up_when_terminated,
     confirm_removal,
@@ -27,7 +26,7 @@ from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.shown import printable
-from orchestrator.jobs.training import weights_places
+from orchestrator.jobs.training import published_weights, weights_at_hand
 
 
 def print_reading(path: Path) -> None:
@@ -53,7 +52,7 @@ def list_weights(as_json: bool) -> None:
       pigeonhole weights list
       pigeonhole weights list --json
     """
-    found = find_weights(weights_places(get_settings()), print_reading)
+    found = weights_at_hand(get_settings(), print_reading)
     if as_json:
         print_json([_to_json(each) for each in found])
     elif found:
@@ -137,13 +136,11 @@ def _check_source(settings: Settings, file: Path) -> None:
         raise UsageError(f"{str(file)!r} is a model; `pigeonhole models import` takes it")
     if file.is_dir():
         return
-    digest = file_sha256(file)
-    for version in ModelStore(settings.models).list():
-        if version.card().weights_sha256 == digest:
-            raise UsageError(
-                f"{str(file)!r} holds the weights of {version.ref}, whose training has seen images that a "
-                f"new model may be tested on; go on from it on purpose, with --from-weights {version.ref}"
-            )
+    if (ref := published_weights(settings).get(file_sha256(file))) is not None:
+        raise UsageError(
+            f"{str(file)!r} holds the weights of {ref}, which has seen images that a new model may be tested on; "
+            f"go on from it on purpose, with --from-weights {ref}"
+        )
 
 
 @weights.command("remove")
@@ -158,7 +155,7 @@ def remove_weights(name: str, yes: bool, as_json: bool) -> None:
       pigeonhole weights remove mobilenet_v2
     """
     store = WeightsStore(get_settings().imported_weights)
-    found = next((each for each in find_weights(weights_places(get_settings()), only=name)), None)
+    found = next(iter(weights_at_hand(get_settings(), only=name)), None)
     if found is not None and found.origin != "imported":
         raise UsageError(f"the weights {name!r} were not imported; delete the file {str(found.path)!r} yourself")
     if name not in store.names():

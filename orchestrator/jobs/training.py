@@ -1,9 +1,10 @@
 """The options of a training as a job keeps them: the network chosen, the weights found, every name resolved."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from modeling.errors import ArchitectureError
+from modeling.errors import ArchitectureError, ModelingError
 from modeling.names import path_to_text
 from modeling.networks.default_network import (
     DEFAULT_QUALITY,
@@ -14,6 +15,7 @@ from modeling.networks.default_network import (
     choose_network,
 )
 from modeling.networks.pretrained.at_hand import (
+    Found,
     OnRead,
     UnusableWeights,
     WeightsAtHand,
@@ -22,7 +24,9 @@ from modeling.networks.pretrained.at_hand import (
     torchvision_cache,
     usable,
 )
+from modeling.networks.pretrained.store import is_reserved
 from modeling.networks.weights import check_weights
+from modeling.registry.store import ModelStore
 from modeling.training.request import ChosenNetwork, TrainOptions, WeightsPin
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import Settings
@@ -59,9 +63,34 @@ class ResolvedTraining:
     choice: NetworkChoice | None
 
 
-def weights_places(settings: Settings) -> WeightsPlaces:
-    """Where weights lie for this installation and user."""
-    return WeightsPlaces(settings.imported_weights, settings.weights, torchvision_cache(), settings.cache)
+def weights_at_hand(settings: Settings, on_read: OnRead = lambda path: None, *, only: str | None = None) -> list[Found]:
+    """The weights at hand, or those of one name; those of a model published here cannot be used.
+
+    on_read: is called before a file is read whole, which takes seconds for a large one.
+    """
+    places = WeightsPlaces(settings.imported_weights, settings.weights, torchvision_cache(), settings.cache)
+    found = find_weights(places, on_read, only=only)
+    if all(weights.origin != "folder" for weights in found):
+        return found
+    published = published_weights(settings)
+    return [_unless_published(weights, published) for weights in found]
+
+
+def published_weights(settings: Settings) -> dict[str, str]:
+    """The models published here, by the digest of their weights; those that cannot be read are left out."""
+    found: dict[str, str] = {}
+    for version in ModelStore(settings.models).list():
+        with suppress(ModelingError):
+            found[version.card().weights_sha256] = version.ref
+    return found
+
+
+def _unless_published(weights: Found, published: dict[str, str]) -> Found:
+    if isinstance(weights, UnusableWeights) or weights.sha256 not in published:
+        return weights
+    ref = published[weights.sha256]
+    why = f"the weights of {ref}, which has seen images that a new model may be tested on; see --from-weights {ref}"
+    return UnusableWeights(weights.name, weights.path, weights.origin, why)
 
 
 def resolve_training(settings: Settings, spec: TrainSpec) -> ResolvedTraining:
@@ -87,7 +116,7 @@ def resolve_training(settings: Settings, spec: TrainSpec) -> ResolvedTraining:
     if asked:
         return ResolvedTraining(checked, dataset.num_images, dataset.labels, notes, weights, None)
     facts = facts_of(dataset, checked)
-    choice = choose_network(facts, usable(find_weights(weights_places(settings), spec.on_read)), _quality(spec))
+    choice = choose_network(facts, usable(weights_at_hand(settings, spec.on_read)), _quality(spec))
     checked = _with_choice(checked, spec, choice, facts)
     return ResolvedTraining(checked, dataset.num_images, dataset.labels, notes, choice.weights, choice)
 
@@ -140,7 +169,7 @@ def named_weights(settings: Settings, wanted: str, on_read: OnRead) -> WeightsAt
 
     Raises UsageError where they cannot be used, or a published model has that name, too.
     """
-    found = find_weights(weights_places(settings), on_read, only=wanted)
+    found = [] if is_reserved(wanted) else weights_at_hand(settings, on_read, only=wanted)
     if not found:
         return None
     if names_a_model(settings, wanted):
@@ -179,4 +208,5 @@ def describe_choice(resolved: ResolvedTraining) -> str:
         return ""
     weights = resolved.weights
     start = "" if weights is None else f" from the weights {weights.name} ({weights.sha256[:12]}, {weights.source})"
-    return f"network: {resolved.options.architecture}{start}; {resolved.choice.reason}"
+    size = f" at {resolved.options.image_size} px" if resolved.options.image_size else ""
+    return f"network: {resolved.options.architecture}{size}{start}; {resolved.choice.reason}"

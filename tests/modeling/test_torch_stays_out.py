@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FREE_ROOMS = ("data", "evaluation", "images", "metrics", "registry", "report")
 FREE_MODULES = (
     "durable", "errors", "names", "networks.architectures", "networks.recipes", "networks.torchvision_table",
-    "networks.weights", "inference.bisection", "inference.decoders", "inference.measure",
+    "networks.weights", "networks.default_network", "networks.pretrained.at_hand",
+    "inference.bisection", "inference.decoders", "inference.measure",
     "inference.pipeline", "inference.prediction", "inference.engines.choice", "inference.graph_classifier",
     "inference.load_at_once", "inference.scores",
     "explain.drawing", "explain.request", "training.process", "training.request",

@@ -14,15 +14,16 @@ from typing import Literal
 from modeling.durable import STRICT, decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError, ModelingError
 from modeling.names import path_to_text
-from modeling.networks.pretrained.store import WeightsStore
+from modeling.networks.pretrained.store import WeightsStore, is_reserved
 from modeling.networks.pretrained.torchvision_files import BY_FILE, WeightsFacts
 from modeling.networks.state_dicts.plain_files import SUFFIXES, file_sha256, open_plain, read_plain
 from modeling.registry.card import CARD_FILE
 
 Origin = Literal["imported", "folder", "torchvision"]
 _IMAGENET_CLASSES = 1000
-_MEMO = "weights.json"
+_MEMO = "weights-1.json"  # another number where more files are recognised than before
 _MAX_MEMO_BYTES = 16 << 20
+_MOST_BYTES = 8 << 30  # of a file: the largest known network has 2.5 GB, a checkpoint a few times that
 
 OnRead = Callable[[Path], None]
 
@@ -120,16 +121,21 @@ def _files_at_hand(places: WeightsPlaces, memo: "_Memo", only: str | None) -> It
         name = path_to_text(path.stem)
         if only not in (None, name):
             continue
-        if name != path.stem:
-            yield UnusableWeights(name, path, origin, "its name is not UTF-8; rename it")
-            continue
         try:
+            _check_file_name(path)
             facts = memo.facts_of(path, BY_FILE.get(path.name))
         except ModelingError as err:
             yield UnusableWeights(name, path, origin, str(err))
         else:
             source = "the weights folder" if origin == "folder" else "torchvision's cache"
             yield WeightsAtHand(name, facts.architecture, path, facts.sha256, facts.num_classes, origin, source)
+
+
+def _check_file_name(path: Path) -> None:
+    if path_to_text(str(path)) != str(path):
+        raise ModelFormatError("its name is not UTF-8; rename it")
+    if is_reserved(path.stem):
+        raise ModelFormatError("its name stands for torchvision's weights; rename it")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -194,6 +200,8 @@ class _Memo:
         with open_plain(path) as file:
             state = os.fstat(file.fileno())
         key = path_to_text(str(path))
+        if state.st_size > _MOST_BYTES:
+            raise ModelFormatError(f"{path} has {state.st_size / 1e9:.0f} GB, more than any network that is known here")
         known = self._known.get(key)
         if known is None or (known.size, known.mtime_ns) != (state.st_size, state.st_mtime_ns):
             self._on_read(path)

@@ -16,7 +16,6 @@ from modeling.networks.state_dicts.plain_files import read_plain
 
 WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "weights.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-_RESERVED = ("imagenet",)  # names torchvision's weights, which are downloaded
 _MAX_RECORD_BYTES = 1 << 16
 _REMOVED = ".removed-"
 
@@ -144,6 +143,11 @@ def check_weights_name(name: str) -> str:
         raise ModelNameError(
             f"weights' name {name!r} must be 1 to 100 of a-z 0-9 . _ - and begin with a letter or digit"
         )
-    if name in _RESERVED:
+    if is_reserved(name):
         raise ModelNameError(f"the name {name!r} stands for torchvision's weights; give another --name")
     return name
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name stands for torchvision's weights, which are downloaded."""
+    return name == "imagenet" or name.rpartition(".")[2].startswith("IMAGENET1K_")

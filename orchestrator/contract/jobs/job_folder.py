@@ -20,6 +20,7 @@ jobs/<job>/
 """
 
 import contextlib
+import hashlib
 import secrets
 import shutil
 from datetime import UTC, datetime
@@ -27,9 +28,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from modeling.durable import link_once, replace_durably, sync, sync_file, temporary_beside, write_durable
-from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.home import make_home
-from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, parse_request
+from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, TrainJobRequest, parse_request
 from orchestrator.contract.ledger.ledger import PausedBy
 from orchestrator.contract.messages import JOB_ID, Versioned
 from orchestrator.contract.settings import Settings
@@ -87,7 +88,8 @@ class JobFolder:
     def create(cls, settings: Settings, request: AnyJobRequest, weights: Path | None = None) -> Self:
         """Make the folder and write the request; the job exists once it is in the ledger. An OSError leaves nothing.
 
-        weights: a file that is copied, so that workers on other machines find it, and later attempts.
+        weights: the file that a training starts from; it is copied, so that workers on other machines find it, and
+        later attempts. Raises IntegrityError where it is not the one that the request names.
         """
         folder = cls(settings, request.job)
         make_home(settings)
@@ -96,10 +98,10 @@ class JobFolder:
             folder.path.mkdir()
             folder.parts.mkdir()
             if weights is not None:
-                folder._take(weights)
+                folder._take(weights, request)
             replace_durably(folder.request_file, request.model_dump_json(indent=2).encode(), mode=None)
             sync(settings.jobs)
-        except OSError:
+        except (OSError, IntegrityError):
             folder.discard()
             raise
         return folder
@@ -112,12 +114,18 @@ class JobFolder:
             raise NotFoundError(f"there is no job {job} in {settings.jobs}; `pigeonhole jobs` lists them")
         return folder
 
-    def _take(self, weights: Path) -> None:
+    def _take(self, weights: Path, request: AnyJobRequest) -> None:
+        assert isinstance(request, TrainJobRequest)
         self.weights.parent.mkdir()
+        digest = hashlib.sha256()
         with weights.open("rb") as file, self.weights.open("wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
+            while block := file.read(1 << 20):
+                digest.update(block)
+                copy.write(block)
             sync_file(copy)
         sync(self.weights.parent)
+        if digest.hexdigest() != request.train["weights_pin"]["sha256"]:
+            raise IntegrityError(f"{weights} was changed since it was imported or first read; import it again")
 
     def request(self) -> AnyJobRequest:
         return parse_request(self.request_file.read_bytes(), path=self.request_file)

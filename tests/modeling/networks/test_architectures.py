@@ -9,6 +9,7 @@ import pytest
 from modeling.errors import ArchitectureError
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.architectures import ARCHITECTURES, default_preprocessing, get_architecture
+from modeling.networks.pretrained.torchvision_files import BY_FILE, FILES
 from modeling.networks.torchvision_table import ROWS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,6 +31,23 @@ def test_the_table_is_what_torchvision_says():
     }
 
     assert in_table == {name: facts_of(name) for name in models.list_models(module=models)}
+
+
+def test_the_table_of_files_is_what_torchvision_says():
+    models = pytest.importorskip("torchvision.models")
+
+    told = {}
+    for row in ROWS:
+        for name in (name for name in row.weights if "SWAG" not in name):
+            weights = getattr(models, row.weights_enum)[name]
+            figures = (weights.meta["_metrics"]["ImageNet-1K"]["acc@1"], weights.meta["_ops"])
+            told[weights.url.rpartition("/")[2]] = (row.name, name.removeprefix("IMAGENET1K_"), *figures)
+
+    assert {file: facts[1:] for file, facts in BY_FILE.items()} == {
+        file: (architecture, member, round(top1, 1), round(gflops, 2))
+        for file, (architecture, member, top1, gflops) in told.items()
+    }
+    assert len(BY_FILE) == len(FILES)
 
 
 def test_weights_that_normalise_otherwise_than_imagenets_are_marked():

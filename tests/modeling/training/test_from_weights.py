@@ -1,7 +1,8 @@
 """Training from weights: the probe, fine-tuning from it, and what is kept."""
 
+import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,12 @@ from modeling.data.lost import LostImages
 from modeling.data.splits import Split
 from modeling.errors import ArchitectureError, ModelingError
 from modeling.networks.architectures import get_architecture
+from modeling.networks.default_network import DataFacts
 from modeling.networks.recipes import CNN as RECIPE
 from modeling.training import from_weights as training_transfer
 from modeling.training.fit.loop import DivergedError
 from modeling.training.from_weights import _keep_better
-from modeling.training.request import TrainRequest
+from modeling.training.request import ChosenNetwork, TrainRequest, WeightsPin
 from modeling.training.train import plan_from_scratch, train
 from tests.support.images import glyph, idx_bytes, make_class_folders
 
@@ -266,6 +268,28 @@ def test_weights_of_another_architecture_are_refused(base, tmp_path):
         run(replace(base, architecture="mlp"))
     with pytest.raises(ModelingError, match="no weights 'imagenet' for cnn"):
         run(replace(base, weights="imagenet"))
+
+
+def test_pinned_weights_are_named_by_name_and_digest_and_must_be_the_same(base, tmp_path):
+    file = Path(base.weights) / "model.safetensors"
+    pin = WeightsPin("ours", hashlib.sha256(file.read_bytes()).hexdigest())
+    facts = DataFacts(32, 2, 12, 1)
+    pinned = replace(
+        base, weights=str(file), image_size=12, weights_pin=pin, chosen=ChosenNetwork("good", facts, "why")
+    )
+
+    card, _ = run(pinned)
+
+    origin = {name: card.training[name] for name in ("weights", "weights_sha256", "chosen")}
+    assert origin == {
+        "weights": "ours",
+        "weights_sha256": pin.sha256,
+        "chosen": {"quality": "good", "facts": asdict(facts), "reason": "why"},
+    }
+    assert TrainRequest.from_json(pinned.to_json()) == pinned
+    other = replace(pinned, weights_pin=replace(pin, sha256="0" * 64))
+    with pytest.raises(ModelingError, match="the job was submitted with 000000000000; submit it again"):
+        train(other, lambda event: None)
 
 
 def test_a_network_for_photographs_learns_from_random_parts_and_is_asked_whole_images(base, tmp_path):

@@ -2,18 +2,22 @@
 
 import sys
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from modeling.errors import ModelFormatError, ModelNotFoundError
+from modeling.networks.pretrained.store import WeightsStore
 from modeling.registry.store import ModelStore, ModelVersion
-from modeling.training.request import TrainOptions
+from modeling.training.request import TrainOptions, WeightsPin
+from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.jobs.prepare import pin_model
 from tests.support.fakes import Bells, make_job
+from tests.support.pretrained import store_weights
 from tests.support.published_models import publish_model
 from workers.context import ModelCache, WorkerContext
 from workers.training import run
@@ -90,6 +94,36 @@ def test_a_training_request_has_the_operators_options_and_the_workers_device(set
     asked = spec.request(Path("/jobs/t/model.7"))
     assert (asked["task"], asked["output"], asked["device"]) == ("train", "/jobs/t/model.7", "cuda:1")
     assert (asked["data"], asked["architecture"], asked["epochs"]) == ("/data/in", "cnn", 3)
+
+
+def test_a_training_takes_the_jobs_own_copy_of_its_weights(settings, context, tmp_path):
+    weights = store_weights(settings.imported_weights, "ours")
+    pin = WeightsPin("ours", sha256(b"ours").hexdigest())
+    train = TrainOptions(Path("/data/in"), "mobilenet_v2", weights=str(weights), weights_pin=pin)
+    job = TrainJobRequest(job="t261123-143355-7f3a2b", created=NOW, source="in", name="digits", train=train.to_json())
+
+    folder = JobFolder.create(settings, job, weights)
+    WeightsStore(settings.imported_weights).remove("ours")
+    spec = process_spec(job, folder, context)
+
+    assert spec is not None
+    asked = spec.request(Path("/jobs/t/model.7"))
+    assert (asked["weights"], asked["weights_pin"]["name"]) == (str(folder.weights), "ours")
+    assert folder.weights.read_bytes() == b"ours"
+    folder.remove_temporaries()
+    assert not folder.weights.exists()
+
+
+def test_a_job_with_other_weights_than_were_chosen_is_not_made(settings, tmp_path):
+    weights = store_weights(settings.imported_weights, "ours")
+    pin = WeightsPin("ours", sha256(b"others").hexdigest())
+    train = TrainOptions(Path("/data/in"), "mobilenet_v2", weights=str(weights), weights_pin=pin)
+    job = TrainJobRequest(job="t261123-143355-7f3a2b", created=NOW, source="in", name="digits", train=train.to_json())
+
+    with pytest.raises(IntegrityError, match="was changed since it was imported or first read"):
+        JobFolder.create(settings, job, weights)
+
+    assert list(settings.jobs.iterdir()) == []
 
 
 def test_the_process_stands_in_the_jobs_folder_where_no_settings_of_a_data_set_lie(context, evaluation, monkeypatch):

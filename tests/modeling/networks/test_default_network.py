@@ -1,0 +1,58 @@
+"""The rule that chooses a network: by the size of images, the weights at hand, and the quality."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modeling.networks.architectures import get_architecture
+from modeling.networks.default_network import MIN_CLASSES, QUALITIES, SMALL_SIDE, DataFacts, choose_network
+from modeling.networks.pretrained.at_hand import WeightsAtHand
+
+PHOTOGRAPHS = DataFacts(1000, 2, 500, 3)
+SMALL = replace(PHOTOGRAPHS, median_side=SMALL_SIDE)
+
+
+def weights(architecture: str, num_classes: int | None = 1000) -> WeightsAtHand:
+    return WeightsAtHand(architecture, architecture, Path(architecture), "0" * 64, num_classes, "imported", "a test")
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_images_get_a_small_network_of_ours_whatever_is_at_hand(quality, channels):
+    choice = choose_network(replace(SMALL, channels=channels), [weights("resnet18")], quality)
+
+    assert get_architecture(choice.architecture).family != "torchvision"
+    assert (choice.weights, choice.advice) == (None, "")
+    assert "64 px" in choice.reason
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_photographs_get_a_backbone_that_is_at_hand(quality):
+    at_hand = weights("mobilenet_v2")
+
+    choice = choose_network(PHOTOGRAPHS, [at_hand], quality)
+
+    assert (choice.architecture, choice.weights, choice.advice) == ("mobilenet_v2", at_hand, "")
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_without_weights_photographs_are_learnt_from_scratch_and_one_line_says_how_to_get_some(quality):
+    of_no_use = [weights("lenet"), weights("resnet18", MIN_CLASSES - 1)]
+
+    choice = choose_network(PHOTOGRAPHS, of_no_use, quality)
+
+    assert choice.weights is None
+    assert "`pigeonhole weights import FILE`" in choice.advice
+    assert "\n" not in choice.reason + choice.advice
+
+
+def test_weights_without_a_last_layer_are_a_backbone():
+    assert choose_network(PHOTOGRAPHS, [weights("resnet18", None)], "good").architecture == "resnet18"
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_the_order_of_the_weights_at_hand_does_not_matter(quality):
+    at_hand = [weights(name) for name in ("vgg19", "mobilenet_v2", "squeezenet1_1", "resnet50", "vit_l_16")]
+
+    assert choose_network(PHOTOGRAPHS, at_hand, quality) == choose_network(PHOTOGRAPHS, at_hand[::-1], quality)
