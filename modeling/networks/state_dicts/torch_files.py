@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shlex
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -35,7 +36,8 @@ def read_torch(path: Path) -> Any:
         ModelFormatError: it is damaged, or holds anything else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of odd pickles, which are refused in one line
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except pickle.UnpicklingError as err:
