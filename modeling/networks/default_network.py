@@ -99,6 +99,11 @@ def _gflops(weights: WeightsAtHand) -> float:
     return BY_ARCHITECTURE[weights.architecture].gflops
 
 
+def takes_weights(facts: DataFacts) -> bool:
+    """Whether the weights at hand matter for these data: finding them may take seconds."""
+    return facts.median_side > SMALL_SIDE
+
+
 def _from_weights(facts: DataFacts, weights: WeightsAtHand, quality: Quality) -> NetworkChoice:
     """A pre-trained backbone."""
     epochs = FINE_TUNING_EPOCHS[quality]

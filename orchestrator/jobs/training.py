@@ -13,6 +13,7 @@ from modeling.networks.default_network import (
     NetworkChoice,
     Quality,
     choose_network,
+    takes_weights,
 )
 from modeling.networks.pretrained.at_hand import (
     Found,
@@ -116,7 +117,8 @@ def resolve_training(settings: Settings, spec: TrainSpec) -> ResolvedTraining:
     if asked:
         return ResolvedTraining(checked, dataset.num_images, dataset.labels, notes, weights, None)
     facts = facts_of(dataset, checked)
-    choice = choose_network(facts, usable(weights_at_hand(settings, spec.on_read)), _quality(spec))
+    at_hand = usable(weights_at_hand(settings, spec.on_read)) if takes_weights(facts) else []
+    choice = choose_network(facts, at_hand, _quality(spec))
     checked = _with_choice(checked, spec, choice, facts)
     return ResolvedTraining(checked, dataset.num_images, dataset.labels, notes, choice.weights, choice)
 

@@ -143,7 +143,9 @@ def _files(folder: Path) -> list[Path]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as err:
-        raise ModelFormatError(f"the weights folder {folder} cannot be listed ({err.strerror}); set `weights`") from err
+        raise ModelFormatError(
+            f"the weights folder {folder} cannot be listed ({err.strerror}); correct the setting `weights`"
+        ) from err
     if CARD_FILE in names:
         raise ModelFormatError(f"the weights folder {folder} is a model; name it with --from-weights {folder}")
     return [folder / name for name in names if Path(name).suffix in SUFFIXES and not name.startswith(".")]

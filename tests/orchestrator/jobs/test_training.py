@@ -60,6 +60,8 @@ def test_weights_at_hand_are_chosen_pinned_and_said(settings, photos):
 def test_small_images_need_no_weights(settings, tmp_path):
     store_weights(settings.imported_weights, "mobilenet_v2")
 
+    settings = settings.model_copy(update={"weights": tmp_path / "nowhere"})  # is not even looked at
+
     resolved = resolve_training(settings, TrainSpec(make_data(tmp_path / "small", 20), "mine", {}))
 
     assert (resolved.options.weights, resolved.options.weights_pin, resolved.weights) == (None, None, None)
