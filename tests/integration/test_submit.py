@@ -11,7 +11,7 @@ import pytest
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelVersion
 from modeling.training.request import TrainOptions
-from orchestrator.contract.errors import PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.errors import IntegrityError, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.jobs import job_folder as job_folder_module
 from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs, all_jobs
 from orchestrator.contract.jobs.listing import ListingWriter
@@ -23,7 +23,8 @@ from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
 from orchestrator.jobs.submit import JobClient, Submission
 from tests.support.opened import count_opened
-from tests.support.published_models import make_pngs, publish_model
+from tests.support.pretrained import store_weights
+from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import Server
 
 pytestmark = pytest.mark.integration
@@ -68,7 +69,7 @@ def test_a_training_is_checked_and_its_data_are_listed_once(client: JobClient, m
     monkeypatch.setattr(TrainOptions, "__post_init__", lambda self: checked.append(self) or check(self))
 
     with count_opened() as opened:
-        submission = submit(client, TrainSpec(Path("digits"), "mine", {"epochs": 3}))
+        submission = submit(client, TrainSpec(Path("digits"), "mine", {"architecture": "cnn", "epochs": 3}))
 
     assert len(checked) == 1
     assert opened[str(Path.cwd() / "digits" / "0")] == 1
@@ -78,6 +79,22 @@ def test_a_training_is_checked_and_its_data_are_listed_once(client: JobClient, m
     record = client.ledger.record(submission.job)
     assert record is not None
     assert (record.state, record.num_images) == ("queued", 4)
+
+
+def test_a_job_has_its_own_copy_of_the_weights_that_were_chosen(client: JobClient):
+    make_photographs(Path("photos/a"), 2)
+    make_photographs(Path("photos/b"), 2)
+    weights = store_weights(client.settings.imported_weights, "ours", "resnet18")
+
+    submission = submit(client, TrainSpec(Path("photos"), "mine", {}))
+
+    folder = JobFolder.open(client.settings, submission.job)
+    assert folder.weights.read_bytes() == weights.read_bytes()
+    prepared = prepare(client.settings, TrainSpec(Path("photos"), "mine", {}, need_worker=False))
+    weights.write_bytes(b"others")
+    with pytest.raises(IntegrityError, match="was changed since"):
+        client.submit(prepared)
+    assert [entry.name for entry in client.settings.jobs.iterdir()] == [submission.job]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(run
     card = ModelStore(running_cluster.settings.models).card("bars")
     assert card.labels == ("lying", "standing")
     assert record["metrics"] == card.metrics
+    assert record["network"] == {"architecture": "mlp", "chosen": None, "weights": None, "weights_sha256": None}
     assert card.metrics["test_accuracy"] >= 0.8
     assert Classifier.load(version.path).labels == card.labels
     events = [json.loads(line) for line in JobFolder.open(running_cluster.settings, record["job"]).events.open()]
