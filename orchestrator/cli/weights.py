@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from modeling.names import path_to_text
 from modeling.networks.architectures import ARCHITECTURES
 from modeling.networks.default_network import HOW_TO_GET_WEIGHTS
 from modeling.networks.pretrained.at_hand import Found, UnusableWeights, WeightsAtHand
@@ -69,7 +70,7 @@ def _row(found: Found) -> tuple[object, ...]:
 
 
 def _to_json(found: Found) -> dict[str, Any]:
-    value: dict[str, Any] = {"name": found.name, "path": str(found.path), "origin": found.origin}
+    value: dict[str, Any] = {"name": found.name, "path": path_to_text(str(found.path)), "origin": found.origin}
     if isinstance(found, UnusableWeights):
         return value | {"error": found.why}
     facts = {"architecture": found.architecture, "num_classes": found.num_classes, "sha256": found.sha256}

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 # What the choice of a network sets, unless the operator does.
 _CHOSEN_OPTIONS = ("architecture", "weights", "weights_pin", "epochs", "image_size", "chosen")
 
+_NAMING_OPTIONS = {"architecture": "--arch", "weights": "--from-weights"}  # with which an operator names a network
+
 
 @dataclass(frozen=True)
 class ResolvedTraining:
@@ -102,19 +104,16 @@ def resolve_training(settings: Settings, spec: TrainSpec) -> ResolvedTraining:
     options: dict[str, object] = {"architecture": DEFAULT_ARCHITECTURE} | spec.options
     options["data"], *joined = (str(choose_data(path)) for path in (spec.data, *spec.joined))
     options["joined"] = joined
-    asked = {"architecture", "weights"} & spec.options.keys()
-    if asked and spec.quality is not None:
-        named = " and ".join({"architecture": "--arch", "weights": "--from-weights"}[name] for name in sorted(asked))
-        raise UsageError(f"--quality chooses the network, which {named} names; leave one of them out")
-    weights = None
-    if "weights" in asked:
-        weights = _name_weights(settings, spec, options)
+    named = [option for name, option in _NAMING_OPTIONS.items() if name in spec.options]
+    if named and spec.quality is not None:
+        raise UsageError(f"--quality chooses the network, which {' and '.join(named)} names; leave one of them out")
+    weights = _name_weights(settings, spec, options) if "weights" in spec.options else None
     checked = _checked(options)
     from modeling.data.forms.joined import CORRECTIONS  # numpy
 
     dataset = open_to_train((checked.data, *checked.joined), checked.layout)
     notes = tuple(finding.message for finding in dataset.findings if finding.code == CORRECTIONS)
-    if asked:
+    if named:
         return ResolvedTraining(checked, dataset.num_images, dataset.labels, notes, weights, None)
     facts = facts_of(dataset, checked)
     at_hand = usable(weights_at_hand(settings, spec.on_read)) if takes_weights(facts) else []
@@ -159,11 +158,21 @@ def _name_weights(settings: Settings, spec: TrainSpec, options: dict[str, object
         options |= {"architecture": at_hand.architecture} | _pinned(at_hand)
         return at_hand
     weights, architecture = choose_weights(settings, wanted)
+    if weights == wanted and "architecture" not in spec.options:
+        _refuse_unknown(settings, wanted)
     options |= {"architecture": architecture} | spec.options | {"weights": weights}
     if is_file_of_weights(weights):
         key = spec.options.get("weights_key")
         options["architecture"] = architecture_of_weights(weights, spec.options.get("architecture"), key)
     return None
+
+
+def _refuse_unknown(settings: Settings, wanted: str) -> None:
+    """Raises UsageError for a name that stands for no model, weights at hand or file, or for those of any network."""
+    if is_reserved(wanted):
+        raise UsageError(f"--from-weights {wanted} needs --arch, such as --arch mobilenet_v2")
+    names = ", ".join(weights.name for weights in usable(weights_at_hand(settings))) or "none"
+    raise UsageError(f"no weights, published model or file {wanted!r}; weights at hand: {names}")
 
 
 def named_weights(settings: Settings, wanted: str, on_read: OnRead) -> WeightsAtHand | None:

@@ -289,7 +289,7 @@ def test_weights_of_another_architecture_are_refused(settings, here, version):
     with pytest.raises(ModelingError, match="perceptron"):
         prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "digits", "architecture": "mlp"}))
     with pytest.raises(ModelingError, match="no weights 'imagenet' for cnn"):
-        prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "imagenet"}))
+        prepare(settings, TrainSpec(here / "digits", "mine", {"weights": "imagenet", "architecture": "cnn"}))
 
 
 def save_mlp(path: Path) -> None:

@@ -96,6 +96,15 @@ def test_weights_are_taken_by_name_with_their_architecture(settings, photos, tmp
         resolve_training(settings, TrainSpec(photos, "mine", {"weights": "ours", "weights_key": "ema"}))
 
 
+def test_a_name_that_stands_for_nothing_is_answered_with_those_that_do(settings, photos):
+    store_weights(settings.imported_weights, "ours")
+
+    with pytest.raises(UsageError, match="no weights, published model or file 'theirs'; weights at hand: ours"):
+        resolve_training(settings, TrainSpec(photos, "mine", {"weights": "theirs"}))
+    with pytest.raises(UsageError, match="--from-weights imagenet needs --arch, such as --arch mobilenet_v2"):
+        resolve_training(settings, TrainSpec(photos, "mine", {"weights": "imagenet"}))
+
+
 def replace_pin(resolved):
     """The pin that weights have by their name and digest."""
     return replace(resolved.options.weights_pin, name=resolved.weights.name, sha256=resolved.weights.sha256)
