@@ -96,7 +96,8 @@ def write_evaluation(evaluated: Evaluated, evaluation: Evaluation) -> None:
 
 def documents(evaluated: Evaluated, evaluation: Evaluation) -> dict[str, str]:
     """Text of `evaluation.json` and `predictions.csv` by their names."""
-    figures = document_text(evaluated.facts() | evaluation.to_json())
+    nothing_accepted = evaluated.card.training.get("nothing_accepted")  # why, where its thresholds accept nothing
+    figures = document_text(evaluated.facts() | evaluation.to_json() | {"nothing_accepted": nothing_accepted})
     return {EVALUATION_FILE: figures, PREDICTIONS_FILE: _predictions(evaluated)}
 
 

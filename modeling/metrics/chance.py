@@ -1,4 +1,4 @@
-"""Statistical significance: a confidence interval for a share, and a test for two models on the same images.
+"""Statistical significance: a confidence interval for a share, and tests: of a share against a bound, of two models.
 
 Own code, not scipy: figures must repeat to the bit, whatever version of a library is installed.
 """
@@ -8,6 +8,7 @@ import math
 from modeling.metrics.evaluation import Interval
 
 _Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+_NEGLIGIBLE = 1e-17  # of a sum, where its terms fall
 _EXACT_UP_TO = 1000  # differing images; above it the approximation is as good and avoids sums of long integers
 
 
@@ -28,6 +29,40 @@ def wilson_interval(num_hits: int, num_trials: int) -> Interval:
     low = 0.0 if num_hits == 0 else (centre - half) / scale  # exact at the ends, where rounding would give 1e-17
     high = 1.0 if num_hits == num_trials else (centre + half) / scale
     return low, high
+
+
+def exceeds_p(num_hits: int, num_trials: int, bound: float) -> float:
+    """The probability of at least so many hits if the true share is `bound`: the one-sided exact binomial test.
+
+    Clopper and Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the binomial",
+    Biometrika 26. Rounded to nine digits, because logarithms differ in the last ones between systems.
+
+    Raises:
+        ValueError: no trials, more hits than trials, or a bound that is not in (0, 1).
+    """
+    if not 0 <= num_hits <= num_trials or num_trials == 0 or not 0 < bound < 1:
+        raise ValueError(f"{num_hits} of {num_trials} cannot be tested against {bound}")
+    odds = bound / (1 - bound)
+    if num_hits > bound * num_trials:  # the terms of the upper tail fall from its first one on
+        term, upper, hits = _binomial(num_hits, num_trials, bound), 0.0, num_hits
+        while term > _NEGLIGIBLE * upper and hits <= num_trials:
+            upper += term
+            term *= odds * (num_trials - hits) / (hits + 1)
+            hits += 1
+        return round(upper, 9)
+    lower, hits = 0.0, num_hits - 1
+    term = _binomial(hits, num_trials, bound) if num_hits else 0.0
+    while term > _NEGLIGIBLE * lower:
+        lower += term
+        term *= hits / (odds * (num_trials - hits + 1))
+        hits -= 1
+    return round(1 - lower, 9)
+
+
+def _binomial(num_hits: int, num_trials: int, share: float) -> float:
+    """The probability of exactly so many hits."""
+    ways = math.lgamma(num_trials + 1) - math.lgamma(num_hits + 1) - math.lgamma(num_trials - num_hits + 1)
+    return math.exp(ways + num_hits * math.log(share) + (num_trials - num_hits) * math.log1p(-share))
 
 
 def mcnemar_p(num_only_a: int, num_only_b: int) -> float:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 Interval = tuple[float, float]  # 95 %, Wilson
+BUDGET_LEVEL = 0.05  # one-sided: so often a model that just keeps its budget is said not to keep it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,39 @@ class CoveragePoint:
 
 @dataclass(frozen=True, slots=True)
 class DecisionFigures:
-    """The decisions that the model's thresholds make for these images; `accepted_error` is a share of the accepted."""
+    """The decisions that the model's thresholds make for these images.
+
+    accepted_error: the share of the accepted images that is wrong. budget_p: the probability of so many wrong or more
+    if the true share were the budget, `max_error` (`modeling.metrics.chance.exceeds_p`). All None if none is accepted.
+    """
 
     max_error: float
     num_accepted: int
+    num_accepted_wrong: int
     num_reviewed: int
     num_rejected: int
     accepted_error: float | None
     accepted_error_interval: Interval | None
+    budget_p: float | None
+
+    @property
+    def budget_refuted(self) -> bool:
+        """Whether more of the accepted images are wrong than chance explains if the budget is kept."""
+        return self.budget_p is not None and self.budget_p < BUDGET_LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class NothingAccepted:
+    """Why a model's thresholds accept nothing, not even on the validation images that they were chosen on.
+
+    num_images: validation images. num_needed: how many it takes at least, all of them right, to accept any within
+    max_error. smallest_max_error: the smallest usual budget that accepts some of these images; None: no usual one does.
+    """
+
+    num_images: int
+    max_error: float
+    num_needed: int
+    smallest_max_error: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from modeling.metrics.answers import Answers, Scored, row_blocks
 from modeling.metrics.calibration import Calibration
-from modeling.metrics.chance import wilson_interval
+from modeling.metrics.chance import exceeds_p, wilson_interval
 from modeling.metrics.evaluation import ClassFigures, DecisionFigures, Evaluation, Mistake
 
 TOP_KS = (2, 3, 5, 10)
@@ -104,10 +104,12 @@ def _decision_figures(scored: Scored, calibration: Calibration) -> DecisionFigur
     return DecisionFigures(
         max_error=calibration.max_error,
         num_accepted=num_accepted,
+        num_accepted_wrong=num_wrong,
         num_reviewed=int((decisions_N == "review").sum()),
         num_rejected=int((decisions_N == "reject").sum()),
         accepted_error=num_wrong / num_accepted if num_accepted else None,
         accepted_error_interval=wilson_interval(num_wrong, num_accepted) if num_accepted else None,
+        budget_p=exceeds_p(num_wrong, num_accepted, calibration.max_error) if num_accepted else None,
     )
 
 

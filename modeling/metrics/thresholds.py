@@ -6,6 +6,7 @@ Own search, not scipy's: temperature and thresholds are part of a model and must
 # Shapes: N images, M images of a group, L labels.
 import math
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,12 @@ from numpy.typing import NDArray
 from modeling.errors import DataError, ModelingError
 from modeling.metrics.answers import Answers, Scored, check_finite, log_softmax
 from modeling.metrics.calibration import NEVER, Calibration
+from modeling.metrics.chance import exceeds_p
+from modeling.metrics.evaluation import NothingAccepted
 
-MIN_EXPECTED_ERRORS = 3  # a label with at least 3 / max_error images has a threshold of its own
+MIN_EXPECTED_ERRORS = 3  # a label with at least 3 / max_error images to accept has a threshold of its own
+USUAL_BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3)  # to propose where nothing is accepted
+_HOPELESS_P = 0.001  # a label whose best images chance explains no better than this is never accepted
 REJECT_BELOW = 0.5  # the best label is more likely wrong than right
 
 _LOG_T = math.log(20.0)  # the search covers [-_LOG_T, _LOG_T]
@@ -43,9 +48,7 @@ def fit_calibration(answers: Answers, *, max_error: float) -> Calibration:
     check_finite(answers)
     temperature = fit_temperature(answers)
     scored = Scored.of(answers, temperature)
-    # Rounded as a manifest shows them, so that the last bits of a device's arithmetic do not matter.
-    rounded_N = np.round(scored.scores_N / _SCORE_UNIT) * _SCORE_UNIT
-    accept = _thresholds(_Group(scored.predicted_N, rounded_N, scored.right_N), len(answers.labels), max_error)
+    accept = _thresholds(_Group.of_all(scored), len(answers.labels), max_error)
     reject_below = min(REJECT_BELOW, *accept)
     unmeasured = Calibration(temperature, max_error, accept, reject_below, len(answers.names), 0.0, 0.0, 0.0)
     return _with_measured_rates(unmeasured, scored)
@@ -104,6 +107,11 @@ class _Group:
     scores_M: NDArray[np.float64]
     right_M: NDArray[np.bool_]
 
+    @classmethod
+    def of_all(cls, scored: Scored) -> Self:
+        """All images. Their scores are rounded as a manifest shows them: a device's last bits do not matter."""
+        return cls(scored.predicted_N, np.round(scored.scores_N / _SCORE_UNIT) * _SCORE_UNIT, scored.right_N)
+
     def of(self, chosen_M: NDArray[np.bool_]) -> "_Group":
         """The chosen images."""
         return _Group(self.labels_M[chosen_M], self.scores_M[chosen_M], self.right_M[chosen_M])
@@ -121,15 +129,32 @@ def _thresholds(all_images: _Group, num_labels: int, max_error: float) -> tuple[
     shared = _threshold(all_images, max_error)
     counts_L = np.bincount(all_images.labels_M, minlength=num_labels)
     large = np.flatnonzero(counts_L * max_error >= MIN_EXPECTED_ERRORS).tolist()  # few, however many labels there are
-    own = {label: _threshold(all_images.of(all_images.labels_M == label), max_error) for label in large}
-    rest = all_images.of(~np.isin(all_images.labels_M, list(own)))
-    rest_threshold = _threshold(rest, max_error) if rest.is_large_enough(max_error) else shared
+    found = {label: _own_threshold(all_images.of(all_images.labels_M == label), max_error) for label in large}
+    own = {label: threshold for label, threshold in found.items() if threshold is not None}
+    of_rest = _own_threshold(all_images.of(~np.isin(all_images.labels_M, list(own))), max_error)
+    rest_threshold = shared if of_rest is None else of_rest
     accept_L = np.array([own.get(label, rest_threshold) for label in range(num_labels)])
     accepted = all_images.of(all_images.scores_M >= accept_L[all_images.labels_M])
     error = ((~accepted.right_M).sum() + 1) / (len(accepted.right_M) + 1)
     if len(accepted.labels_M) and error > max_error:  # labels with few images depend on the others
         accept_L = np.full(num_labels, shared)
     return tuple(accept_L.tolist())
+
+
+def _own_threshold(group: _Group, max_error: float) -> float | None:
+    """The threshold of a group of images for itself; None if there are too few to show that it keeps the budget.
+
+    A threshold that accepts few images may be luck. Of many labels some are always lucky; if they alone had thresholds,
+    all that a model accepts would be theirs, and the budget would not be kept even on average over models.
+    """
+    if not group.is_large_enough(max_error):
+        return None
+    threshold = _threshold(group, max_error)
+    if group.of(group.scores_M >= threshold).is_large_enough(max_error):
+        return threshold
+    best_M = np.argsort(-group.scores_M, kind="stable")[: num_needed(max_error)]
+    num_wrong = int((~group.right_M[best_M]).sum())
+    return NEVER if exceeds_p(num_wrong, len(best_M), max_error) < _HOPELESS_P else None
 
 
 def _threshold(group: _Group, max_error: float) -> float:
@@ -145,3 +170,26 @@ def _threshold(group: _Group, max_error: float) -> float:
     last_of_equals_M = np.append(scores_M[1:] != scores_M[:-1], True)
     within = np.flatnonzero(fits_M & last_of_equals_M[: len(scores_M)])
     return float(scores_M[within[-1]]) - _SCORE_UNIT / 2 if len(within) else NEVER
+
+
+def why_nothing_accepted(answers: Answers, calibration: Calibration) -> NothingAccepted | None:
+    """Why the calibration, fitted on these answers, accepts none of them; None if it accepts some."""
+    images, num_labels = _Group.of_all(Scored.of(answers, calibration.temperature)), len(answers.labels)
+    if _accepts(images, calibration.accept):
+        return None
+    larger = (budget for budget in USUAL_BUDGETS if budget > calibration.max_error)
+    enough = (budget for budget in larger if _accepts(images, _thresholds(images, num_labels, budget)))
+    needed = num_needed(calibration.max_error)
+    return NothingAccepted(len(answers.names), calibration.max_error, needed, next(enough, None))
+
+
+def num_needed(max_error: float) -> int:
+    """How many validation images it takes at least, all of them right, to accept any within the budget."""
+    number = max(1, math.ceil(1 / max_error) - 2)  # a little too few: _threshold's arithmetic decides
+    while not max_error * (number + 1) >= 1:
+        number += 1
+    return number
+
+
+def _accepts(images: _Group, accept: tuple[float, ...]) -> bool:
+    return bool((images.scores_M >= np.array(accept)[images.labels_M]).any())

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modeling.metrics.evaluation import DecisionFigures, Evaluation
+from modeling.metrics.verdict import PROMISE, probability
 from modeling.report.figures import count, interval, percent
 
 _FEW_IMAGES = 200  # fewer, and the intervals are wide
@@ -91,12 +92,14 @@ def _budget(decisions: DecisionFigures) -> str:
     budget, error = percent(decisions.max_error), decisions.accepted_error
     if error is None:
         return f"Nothing was accepted, so the error budget of {budget} was not put to the test."
+    if decisions.budget_refuted:
+        return (
+            f"The error budget of {budget} is NOT kept: by chance alone so many would rarely be wrong "
+            f"(p = {probability(decisions)}). Calibrate on images like these before relying on it."
+        )
     if error <= decisions.max_error:
-        return f"The wrong ones stay within the error budget of {budget}."
-    bounds = decisions.accepted_error_interval
-    if bounds and bounds[0] <= decisions.max_error:
-        return f"That is more than the error budget of {budget}, though so few images may mislead: {interval(bounds)}."
-    return f"That is more than the error budget of {budget}: calibrate on images like these before relying on it."
+        return f"That is within the error budget of {budget}, which is {PROMISE}."
+    return f"That is more than the error budget of {budget}, which is {PROMISE}; so many may be chance."
 
 
 def _accuracy(evaluation: Evaluation, part: str) -> Figure:
@@ -117,8 +120,15 @@ def _accepted_error(decisions: DecisionFigures, budget: str) -> Figure:
     if error is None:
         return Figure(name, percent(None), ["nothing was accepted"])
     over = error > decisions.max_error
+    counts = f"{decisions.num_accepted_wrong:,} of {count(decisions.num_accepted, 'accepted image')}"
+    kept = (
+        f"budget of {budget} NOT kept"
+        if decisions.budget_refuted
+        else f"{'above' if over else 'within'} the budget of {budget}"
+    )
     notes = [
-        f"{'above' if over else 'within'} the budget of {budget}",
+        counts,
+        kept,
         f"95 % interval {interval(decisions.accepted_error_interval)}",
     ]
     return Figure(name, percent(error), notes, "over" if over else "")

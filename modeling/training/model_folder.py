@@ -24,9 +24,9 @@ from modeling.errors import ImageError, ModelingError
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Answers, Scored
 from modeling.metrics.calibration import Calibration
-from modeling.metrics.evaluation import Evaluation, document_text
+from modeling.metrics.evaluation import Evaluation, NothingAccepted, document_text
 from modeling.metrics.figures import evaluate_answers
-from modeling.metrics.thresholds import fit_calibration
+from modeling.metrics.thresholds import fit_calibration, why_nothing_accepted
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
 from modeling.report.content import Picture, ReportContent, Sample
 from modeling.training.data import TrainingData, data_facts
@@ -61,7 +61,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutResults:
-    """Results on the held-out images: calibration and accuracy on validation, the evaluation on `part`."""
+    """Results on the held-out images: calibration and accuracy on validation, the evaluation on `part`.
+
+    nothing_accepted: why the thresholds accept no image; None if they accept some, or there are none.
+    """
 
     calibration: Calibration | None
     validation_accuracy: float | None
@@ -69,6 +72,14 @@ class HeldOutResults:
     indices_M: Targets
     answers: Answers | None
     evaluation: Evaluation | None
+    nothing_accepted: NothingAccepted | None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The content of `evaluation.json`."""
+        assert self.evaluation is not None
+        nothing = None if self.nothing_accepted is None else asdict(self.nothing_accepted)
+        return {"part": self.part} | self.evaluation.to_json() | {"nothing_accepted": nothing}
 
 
 def calibrate_and_test(data: TrainingData, trained: TrainedNetwork, *, max_error: float) -> HeldOutResults:
@@ -77,6 +88,7 @@ def calibrate_and_test(data: TrainingData, trained: TrainedNetwork, *, max_error
         _answers(data, trained, part) for part in (data.split.validation, data.split.test)
     )
     calibration = fit_calibration(validation, max_error=max_error) if validation else None
+    nothing = why_nothing_accepted(validation, calibration) if validation and calibration else None
     accuracy = None
     if validation:
         accuracy = float((validation.logits_NL.argmax(axis=1) == validation.targets_N).mean())
@@ -84,7 +96,7 @@ def calibrate_and_test(data: TrainingData, trained: TrainedNetwork, *, max_error
     if test is None:
         part, indices, answers = ("validation", validation_M, validation)
     evaluation = evaluate_answers(answers, calibration) if answers else None
-    return HeldOutResults(calibration, accuracy, part, indices, answers, evaluation)
+    return HeldOutResults(calibration, accuracy, part, indices, answers, evaluation, nothing)
 
 
 def _answers(data: TrainingData, trained: TrainedNetwork, indices_M: Indices) -> tuple[Answers | None, Indices]:
@@ -110,6 +122,8 @@ def make_model(request: TrainRequest, data: TrainingData, trained: TrainedNetwor
     """Create weights and card; two runs that end with the same weights give the same bytes."""
     weights = weights_of(trained.network)
     training = {"data": data_facts(data), "seed": request.seed, **_origin(request), **trained.facts}
+    if held_out.nothing_accepted is not None:
+        training["nothing_accepted"] = asdict(held_out.nothing_accepted)
     card = ModelCard(
         architecture=request.architecture,
         labels=data.dataset.labels,
@@ -137,9 +151,12 @@ def _metrics(data: TrainingData, held_out: HeldOutResults) -> dict[str, float]:
     figures = held_out.evaluation
     if figures is None or held_out.part != "test":
         return metrics
-    metrics |= {"test_accuracy": figures.accuracy, "test_macro_f1": figures.macro_f1}
+    metrics |= {"test_num_right": figures.num_right, "test_accuracy": figures.accuracy}
+    metrics["test_macro_f1"] = figures.macro_f1
     metrics |= {"test_nll": figures.nll, "test_ece": figures.ece, "test_ece_raw": figures.raw_ece}
     if figures.decisions is not None:
+        metrics |= {"test_num_accepted": figures.decisions.num_accepted}
+        metrics |= {"test_num_accepted_wrong": figures.decisions.num_accepted_wrong}
         shares = {"review": figures.decisions.num_reviewed, "reject": figures.decisions.num_rejected}
         metrics |= {f"test_{name}_rate": count / figures.num_images for name, count in shares.items()}
         if figures.decisions.accepted_error is not None:
@@ -196,8 +213,7 @@ def _write_record(folder: Path, data: TrainingData, held_out: HeldOutResults, hi
     if history:
         (folder / HISTORY_FILE).write_bytes(history_csv(history))
     if held_out.evaluation is not None:
-        document = {"part": held_out.part} | held_out.evaluation.to_json()
-        (folder / EVALUATION_FILE).write_bytes(document_text(document).encode())
+        (folder / EVALUATION_FILE).write_bytes(document_text(held_out.document).encode())
 
 
 def _write_report(

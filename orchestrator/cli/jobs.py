@@ -116,7 +116,11 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
     if record is None:
         record = follow_to_end(open_client(), job, timeout_s=timeout_s, fresh=False)
     print_end(get_settings(), record)
-    if as_json:
+    if record.kind == "train":
+        from orchestrator.cli.trained import show_trained  # imports numpy, so only here
+
+        show_trained(get_settings(), record, as_json)
+    elif as_json:
         print_json(to_json(get_settings(), record))
     elif record.result:
         print_line(record.result)

@@ -6,15 +6,11 @@ import click
 
 from modeling.networks.architectures import ARCHITECTURES
 from modeling.networks.default_network import QUALITIES, Quality
-from modeling.registry.card import REPORT_FILE, ModelCard
-from modeling.registry.store import ModelStore
 from orchestrator.cli.client import submit_and_follow
-from orchestrator.cli.output import json_option, print_json, print_line, print_message
+from orchestrator.cli.output import json_option
 from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option
+from orchestrator.cli.trained import show_trained
 from orchestrator.cli.weights import print_reading
-from orchestrator.contract.ledger.ledger import JobRecord
-from orchestrator.contract.settings import Settings
-from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.specs import TrainSpec
 
 
@@ -65,7 +61,7 @@ from orchestrator.jobs.specs import TrainSpec
     type=Share(),
     default=0.01,
     show_default="1%",
-    help="Share of accepted images that may be wrong; images that are not accepted go to review.",
+    help="Share of accepted images that may be wrong, on average over models; the other images go to review.",
 )
 @click.option(
     "--validation", type=float, default=0.1, show_default=True, help="Share of images that choose the best epoch."
@@ -127,29 +123,4 @@ def train(
         quality=quality,
         on_read=print_reading,
     )
-    submit_and_follow(spec, _show_model, detach=detach, as_json=as_json)
-
-
-def _show_model(settings: Settings, record: JobRecord, as_json: bool) -> None:
-    store = ModelStore(settings.models)
-    card = store.card(record.result) if record.result else None
-    if as_json:
-        training = card.training if card else {}
-        network = {name: training.get(name) for name in ("chosen", "weights", "weights_sha256")}
-        network |= {"architecture": card.architecture if card else None}
-        print_json(to_json(settings, record) | {"metrics": card.metrics if card else {}, "network": network})
-    elif card is not None:
-        print_message(f"published {record.result}{_figures(card)}")
-        print_message(f"its report: {store.resolve(record.result).path / REPORT_FILE}")
-        print_message(f"use it with `pigeonhole classify SOURCE --model {record.result}`")
-        print_line(record.result)
-
-
-def _figures(card: ModelCard) -> str:
-    """The main figures: test accuracy, and the share of images that people must check."""
-    accuracy, calibration = card.metrics.get("test_accuracy"), card.calibration
-    shown = [f"test accuracy {accuracy:.4f}"] if accuracy is not None else []
-    if calibration is not None:
-        left = calibration.review_rate + calibration.reject_rate
-        shown.append(f"{left:.1%} to check, for at most {calibration.max_error:.2%} wrong among the others")
-    return f" ({', '.join(shown)})" if shown else ""
+    submit_and_follow(spec, show_trained, detach=detach, as_json=as_json)

@@ -73,7 +73,7 @@ def evaluation(
         classes=tuple(_figures(labels[i], counts, i) for i in range(len(labels))),
         reliability=(ReliabilityBin(0.4, 0.5, 0, 0.0, 0.0), ReliabilityBin(0.9, 1.0, num_images, 0.95, 0.85)),
         coverage=(CoveragePoint(0.9, 0.5, 0.0), CoveragePoint(0.5, 0.8, 0.01), CoveragePoint(0.0, 1.0, 0.15)),
-        decisions=DecisionFigures(0.01, 14, 4, 2, 0.0, (0.0, 0.22)) if decisions else None,
+        decisions=DecisionFigures(0.01, 14, 0, 4, 2, 0.0, (0.0, 0.22), 1.0) if decisions else None,
         mistakes=made if mistakes is None else mistakes,
     )
 

@@ -11,6 +11,7 @@ from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
+from modeling.metrics.verdict import Verdict
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
@@ -129,16 +130,11 @@ def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _decisions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The effect of the model's thresholds on these images."""
     decisions, num_images = figures["decisions"], figures["num_images"]
-    error = decisions["accepted_error"]
-    accepted_wrong = "none"
-    if error is not None:
-        low, high = decisions["accepted_error_interval"]
-        budget = f"the budget is {decisions['max_error']:.2%}"
-        accepted_wrong = f"{error:.2%}  ({low:.2%} to {high:.2%} with 95 % confidence; {budget})"
+    accepted = Verdict.from_json(figures).accepted
     return [
+        ("accepted", accepted.removeprefix("accepted ")),
         ("to review", f"{decisions['num_reviewed'] / num_images:.2%}"),
         ("rejected", f"{decisions['num_rejected'] / num_images:.2%}"),
-        ("accepted wrong", accepted_wrong),
     ]
 
 

@@ -7,6 +7,7 @@ import click
 
 from modeling.errors import ModelFormatError
 from modeling.metrics.calibration import Calibration
+from modeling.metrics.verdict import ON_AVERAGE
 from modeling.registry.card import REPORT_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, size_text
@@ -141,7 +142,7 @@ def _decisions(calibration: Calibration) -> dict[str, str]:
         "temperature": f"{calibration.temperature:.3f}",
         "accept": accept,
         "reject": f"score below {calibration.reject_below:.3f}",
-        "max_error": f"{calibration.max_error:.2%} of the accepted images may be wrong",
+        "max_error": f"{calibration.max_error:.2%} of the accepted images may be wrong, {ON_AVERAGE}",
         "accepted_error": f"{calibration.accepted_error:.2%} were, of {calibration.num_images:,} validation images",
         "accept_rate": f"{max(0.0, 1 - calibration.review_rate - calibration.reject_rate):.2%}",
         "review_rate": f"{calibration.review_rate:.2%}",

@@ -1,10 +1,11 @@
 """Intervals and tests against published values."""
 
 import math
+from fractions import Fraction
 
 import pytest
 
-from modeling.metrics.chance import mcnemar_p, wilson_interval
+from modeling.metrics.chance import exceeds_p, mcnemar_p, wilson_interval
 
 
 def rounded(interval):
@@ -30,6 +31,28 @@ def test_wilson_intervals_are_those_of_the_literature(num_hits, num_trials, expe
 def test_what_is_no_share_has_no_interval(num_hits, num_trials):
     with pytest.raises(ValueError, match=f"{num_hits} of {num_trials} is no share"):
         wilson_interval(num_hits, num_trials)
+
+
+@pytest.mark.parametrize("bound", ["0.001", "0.01", "0.05", "0.3", "0.9"])
+@pytest.mark.parametrize(("num_hits", "num_trials"), [(0, 1), (1, 1), (0, 99), (3, 412), (12, 412), (60, 700), (7, 7)])
+def test_the_binomial_test_is_the_sum_of_exact_fractions(num_hits, num_trials, bound):
+    share = Fraction(bound)
+    fewer = sum(
+        math.comb(num_trials, hits) * share**hits * (1 - share) ** (num_trials - hits) for hits in range(num_hits)
+    )
+
+    assert exceeds_p(num_hits, num_trials, float(bound)) == pytest.approx(float(1 - fewer), abs=1e-9)
+
+
+def test_the_binomial_test_takes_millions_of_images():
+    assert exceeds_p(10_000, 1_000_000, 0.01) == pytest.approx(0.5, abs=0.01)
+    assert exceeds_p(10_300, 1_000_000, 0.01) == pytest.approx(0.0013, abs=0.0003)  # three standard deviations above
+
+
+@pytest.mark.parametrize(("num_hits", "num_trials", "bound"), [(0, 0, 0.1), (2, 1, 0.1), (1, 2, 0.0), (1, 2, 1.0)])
+def test_what_cannot_be_tested_against_a_bound_is_refused(num_hits, num_trials, bound):
+    with pytest.raises(ValueError, match=f"{num_hits} of {num_trials} cannot be tested against {bound}"):
+        exceeds_p(num_hits, num_trials, bound)
 
 
 @pytest.mark.parametrize(

@@ -173,14 +173,14 @@ def test_decisions_are_counted_with_the_error_of_what_was_accepted():
 
     decisions = evaluate_answers(FIVE, calibration).decisions
 
-    assert decisions == DecisionFigures(0.1, 4, 1, 0, 0.25, decisions.accepted_error_interval)
+    assert decisions == DecisionFigures(0.1, 4, 1, 1, 0, 0.25, decisions.accepted_error_interval, 0.3439)
     assert decisions.accepted_error_interval == approx((0.045587, 0.699358))
 
 
 def test_where_nothing_is_accepted_there_is_no_accepted_error():
     calibration = Calibration(1.0, 0.1, (NEVER,) * 3, 0.72, 10, 0.0, 0.0, 0.0)
 
-    assert evaluate_answers(FIVE, calibration).decisions == DecisionFigures(0.1, 0, 3, 2, None, None)
+    assert evaluate_answers(FIVE, calibration).decisions == DecisionFigures(0.1, 0, 0, 3, 2, None, None, None)
 
 
 def test_one_image_is_enough_for_every_figure():

@@ -1,13 +1,16 @@
 """Temperature and thresholds: by hand on a few images, and on fresh draws from a known distribution."""
 
+import math
+
 import numpy as np
 import pytest
 
 from modeling.errors import DataError, ModelingError
 from modeling.metrics.answers import Answers, Scored
 from modeling.metrics.calibration import NEVER, Calibration
+from modeling.metrics.evaluation import NothingAccepted
 from modeling.metrics.figures import evaluate_answers
-from modeling.metrics.thresholds import fit_calibration, fit_temperature
+from modeling.metrics.thresholds import fit_calibration, fit_temperature, num_needed, why_nothing_accepted
 from tests.support.answers import LABELS, answers_of, drawn
 
 
@@ -103,6 +106,40 @@ def test_a_budget_needs_enough_images_to_be_shown():
     assert fit_calibration(one_too_few, max_error=0.01).accept == (NEVER, NEVER)
 
 
+@pytest.mark.parametrize(
+    ("max_error", "expected"), [(0.05, 19), (0.03, 33), (0.02, 49), (0.01, 99), (0.005, 199), (0.001, 999), (0.9, 1)]
+)
+def test_the_number_of_images_that_a_budget_needs_is_the_first_that_the_rule_accepts(max_error, expected):
+    enough = scored(np.linspace(0.99, 0.9, expected), [True] * expected)
+    too_few = scored(np.linspace(0.99, 0.9, expected), [True] * (expected - 1) + [False])
+
+    assert num_needed(max_error) == expected
+    assert accepted(fit_calibration(enough, max_error=max_error), enough) == (expected, 0)
+    assert fit_calibration(too_few, max_error=max_error).accept == (NEVER, NEVER)
+
+
+@pytest.mark.parametrize(
+    ("right", "expected"),
+    [
+        ([True] * 47, NothingAccepted(47, 0.01, 99, 0.03)),
+        ([True] * 10 + [False] * 37, NothingAccepted(47, 0.01, 99, 0.1)),
+        ([False] * 2 + [True] * 198, NothingAccepted(200, 0.01, 99, 0.02)),
+        ([False] * 200, NothingAccepted(200, 0.01, 99, None)),
+        ([True], NothingAccepted(1, 0.01, 99, None)),
+        ([True] * 99, None),
+    ],
+)
+def test_why_nothing_is_accepted_and_what_budget_would_accept_some(right, expected):
+    answers = scored(np.linspace(0.99, 0.9, len(right)), right)
+    calibration = fit_calibration(answers, max_error=0.01)
+
+    found = why_nothing_accepted(answers, calibration)
+
+    assert found == expected
+    if found and found.smallest_max_error:
+        assert accepted(fit_calibration(answers, max_error=found.smallest_max_error), answers)[0] > 0
+
+
 def test_images_of_equal_score_are_accepted_together_or_not_at_all():
     right = [True] * 30 + [True] * 15 + [False] * 5
     answers = scored([0.95] * 30 + [0.8] * 20, right)
@@ -149,6 +186,27 @@ def test_a_label_that_can_never_keep_the_budget_is_never_accepted():
     assert calibration.accept[0] < 0.7
     assert calibration.accept[1] == NEVER
     assert accepted(calibration, answers) == (100, 0)
+
+
+def test_labels_that_could_accept_few_images_share_a_threshold_so_that_the_lucky_ones_are_not_all_there_is():
+    # Of ten labels with 60 images each, which is large at 5 %, only the best 20 are ever acceptable. Five labels are
+    # lucky: none of these is wrong. For thresholds of their own, the others would never be accepted.
+    scores = np.concatenate([np.linspace(0.99, 0.9, 20), np.linspace(0.6, 0.5, 40)])
+    lucky, other = [True] * 20 + [False] * 40, [True] * 18 + [False] * 42
+    labels = tuple(f"label {label}" for label in range(10))
+    targets, logits = [], []
+    for label in range(10):
+        for score, right in zip(scores, lucky if label < 5 else other, strict=True):
+            logits.append([math.log(score) if each == label else math.log((1 - score) / 9) for each in range(10)])
+            targets.append(label if right else (label + 1) % 10)
+    answers = Answers(labels, tuple(map(str, range(600))), np.array(targets), np.array(logits, np.float32))
+
+    calibration = fit_calibration(answers, max_error=0.05)
+
+    assert len(set(calibration.accept)) == 1
+    num_accepted, num_wrong = accepted(calibration, answers)
+    assert num_accepted > 100
+    assert (num_wrong + 1) / (num_accepted + 1) <= 0.05
 
 
 def test_labels_with_few_images_do_not_hide_behind_the_others():

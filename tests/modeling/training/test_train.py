@@ -373,3 +373,58 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_pat
     assert snapshot_names(tmp_path / "resumed") == snapshot_names(tmp_path / "whole")
     history = (tmp_path / "resumed" / "history.csv").read_text().splitlines()
     assert [line.split(",")[1] for line in history] == ["epoch", "1", "2", "3", "4"]
+
+
+def evaluation_of(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_bytes())
+
+
+def test_the_counts_on_the_test_part_are_the_same_in_the_card_the_evaluation_and_the_report(tmp_path):
+    data = make_class_folders(tmp_path / "data", 60)
+
+    card = train(request(data, tmp_path / "model", test=0.5, validation=0.3, max_error=0.2), ignore)
+
+    figures = evaluation_of(tmp_path / "model")
+    decisions = figures["decisions"]
+    assert (figures["part"], figures["num_images"], figures["nothing_accepted"]) == ("test", 60, None)
+    assert card.metrics["num_test"] == figures["num_images"]
+    assert card.metrics["test_num_right"] == figures["num_right"]
+    assert card.metrics["test_num_accepted"] == decisions["num_accepted"] > 0
+    assert card.metrics["test_num_accepted_wrong"] == decisions["num_accepted_wrong"]
+    page = (tmp_path / "model" / "report.html").read_text()
+    assert f"{decisions['num_accepted_wrong']} of {decisions['num_accepted']}\u00a0accepted images" in page
+
+
+def test_without_a_test_part_the_figures_are_those_of_the_validation_images(tmp_path):
+    data = make_class_folders(tmp_path / "data", 10)
+
+    card = train(request(data, tmp_path / "model", test=0.0, validation=0.5, epochs=1), ignore)
+
+    assert (evaluation_of(tmp_path / "model")["part"], card.metrics["num_test"]) == ("validation", 0)
+    assert not any(name.startswith("test_") for name in card.metrics)
+
+
+def test_few_validation_images_accept_nothing_and_the_card_says_how_many_it_takes(tmp_path):
+    data = make_class_folders(tmp_path / "data", 10)
+
+    card = train(request(data, tmp_path / "model", epochs=1), ignore)
+
+    nothing = evaluation_of(tmp_path / "model")["nothing_accepted"]
+    assert (nothing["num_images"], nothing["num_needed"]) == (2, 99)
+    assert card.training["nothing_accepted"] == nothing
+    assert card.metrics["test_num_accepted"] == 0
+
+
+def test_a_class_without_test_images_is_named(tmp_path):
+    data = make_class_folders(tmp_path / "source", 8)
+    for part, labels in (("train", ("across", "down")), ("test", ("across",))):
+        for label in labels:
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for path in (data / label).glob("*[0-5].png" if part == "train" else "*[67].png"):
+                path.rename(tmp_path / "data" / part / label / path.name)
+    events = []
+
+    train(request(tmp_path / "data", tmp_path / "model", epochs=1), events.append)
+
+    assert evaluation_of(tmp_path / "model")["classes_without_images"] == ["down"]
+    assert "class down has no test images: nothing is measured for it" in [event.get("text") for event in events]
