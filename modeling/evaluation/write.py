@@ -83,6 +83,7 @@ class Evaluated:
             "num_left_out": self.known.num_left_out,
             "labels_left_out": list(self.known.labels_left_out),
             "num_trained_on": self.num_trained_on,
+            "nothing_accepted": self.card.training.get("nothing_accepted"),  # why, where its thresholds accept nothing
         }
 
 
@@ -96,8 +97,7 @@ def write_evaluation(evaluated: Evaluated, evaluation: Evaluation) -> None:
 
 def documents(evaluated: Evaluated, evaluation: Evaluation) -> dict[str, str]:
     """Text of `evaluation.json` and `predictions.csv` by their names."""
-    nothing_accepted = evaluated.card.training.get("nothing_accepted")  # why, where its thresholds accept nothing
-    figures = document_text(evaluated.facts() | evaluation.to_json() | {"nothing_accepted": nothing_accepted})
+    figures = document_text(evaluated.facts() | evaluation.to_json())
     return {EVALUATION_FILE: figures, PREDICTIONS_FILE: _predictions(evaluated)}
 
 

@@ -81,6 +81,7 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
         "num_left_out": 0,
         "labels_left_out": [],
         "num_trained_on": None,
+        "nothing_accepted": None,
         **json.loads(json.dumps(evaluation.to_json())),
     }
     assert events == [{"event": "evaluate", "num_done": 5, "num_images": 5}]
