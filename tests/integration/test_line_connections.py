@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from orchestrator.contract.lines.connections import Connections
+from orchestrator.contract.lines.connections import LARGE_BYTES, Connections
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from tests.support.server import Server, wait_until
 
@@ -14,9 +14,12 @@ def test_replies_come_in_order_and_an_error_in_its_place(server: Server):
     connections = Connections(connect_raw(server.url))
     image = b"\r\n\x00$5" * 20_000
 
-    stored, failed, read = connections.send([("SET", "k", image), ("HGET", "k", "field"), ("GET", "k")])
+    replies = connections.send(
+        [("SET", "k", image, "PX", 60_000), ("SET", "é", image[:LARGE_BYTES]), ("HGET", "k", "field"), ("GET", "k")]
+    )
 
-    assert (stored, read) == (b"OK", image)
+    stored, also_stored, failed, read = replies
+    assert (stored, also_stored, read) == (b"OK", b"OK", image)
     assert isinstance(failed, redis.ResponseError)
     assert connections.send([]) == []
 

@@ -12,6 +12,7 @@ import hiredis
 import redis
 
 Command = tuple[Any, ...]  # of text, bytes and numbers
+LARGE_BYTES = 8192  # an argument that is sent as it is: copies of images cost as much as sending them
 
 
 class Connections:
@@ -28,7 +29,7 @@ class Connections:
         """
         connection = self._take()
         try:
-            connection.send_packed_command([b"".join(map(hiredis.pack_command, commands))])
+            connection.send_packed_command(_packed(commands))
             replies = [_read(connection) for _ in commands]
         except BaseException:
             connection.disconnect()  # a reply may be on its way
@@ -45,6 +46,26 @@ class Connections:
         if connection.is_connected and _is_dead(connection):
             connection.disconnect()  # it connects again when something is sent
         return connection
+
+
+def _packed(commands: Sequence[Command]) -> list[bytes]:
+    """Commands as they are sent, in pieces."""
+    pieces: list[bytes] = []
+    small: list[bytes] = []
+    for command in commands:
+        if not any(isinstance(arg, bytes) and len(arg) > LARGE_BYTES for arg in command):
+            small.append(hiredis.pack_command(command))
+            continue
+        small.append(b"*%d\r\n" % len(command))
+        for arg in command:
+            data = arg if isinstance(arg, bytes) else str(arg).encode()
+            small.append(b"$%d\r\n" % len(data))
+            if len(data) > LARGE_BYTES:
+                pieces += (b"".join(small), data)
+                small = [b"\r\n"]
+            else:
+                small += (data, b"\r\n")
+    return [*pieces, b"".join(small)]
 
 
 def _is_dead(connection: Any) -> bool:
