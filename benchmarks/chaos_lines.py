@@ -185,9 +185,8 @@ def judge(
 
 def _counted(arena: Arena) -> dict[str, int]:
     """What the line itself has counted of decisions that clients made alone."""
-    store = arena.store
-    names = ("disagreements", "delivered_alone")
-    return {f"counted_{name}": int(store.client.hget(store.key("stats"), name) or 0) for name in names}
+    counts = arena.store.counts()
+    return {f"counted_{name}": counts.get(name, 0) for name in ("disagreements", "delivered_alone")}
 
 
 def show(name: str, figures: dict[str, Any]) -> None:

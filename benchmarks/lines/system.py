@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import redis
@@ -117,8 +117,7 @@ class System:
 
     def counts(self) -> dict[str, int]:
         """The counts of the line on its server."""
-        found = cast(dict[bytes, bytes], self.client.hgetall(self.store.key("stats")))
-        return {name.decode(): int(value) for name, value in found.items()}
+        return self.store.counts()
 
     # Processes
 

@@ -24,10 +24,6 @@ def record_of(store: LineStore, item: str, pass_: int = 1):
     return decode_record(record) if record else None
 
 
-def counts(store: LineStore) -> dict[str, int]:
-    return {name.decode(): int(value) for name, value in store.client.hgetall(store.key("stats")).items()}
-
-
 def test_pushes_get_their_answers_in_the_order_given(server: Server):
     store = enter_line(server.url, make_line())
 
@@ -76,7 +72,7 @@ def test_the_same_item_with_other_bytes_gets_the_first_answer(server: Server):
 
     with LineClient("post", server.url) as one, LineClient("post", server.url) as other:
         first, same, conflict = one.submit(b"a", "x"), one.submit(b"a", "x"), one.submit(b"b", "x")
-        wait_until(lambda: counts(store).get("admitted"), what="the first is admitted")
+        wait_until(lambda: store.counts().get("admitted"), what="the first is admitted")
         elsewhere = other.submit(b"b", "x")
         with line_worker(server.url):
             answers = [future.result() for future in (first, same, conflict, elsewhere)]
@@ -107,7 +103,7 @@ def test_a_push_that_was_late_before_it_began_is_decided_at_once(server: Server)
 
     assert (answer.bin, answer.reason) == ("F", "late")
     assert record_of(store, "x").reason == "late"
-    assert counts(store).get("admitted") is None
+    assert store.counts().get("admitted") is None
 
 
 def test_an_unknown_line_is_an_error_that_names_the_others(server: Server):
@@ -134,7 +130,7 @@ def test_without_a_server_a_client_decides_alone_and_reports_when_there_is_one(o
     assert (alone.bin, alone.reason, alone.cause) == ("G", "no_server", "server")
     assert (after.bin, after.reason) == ("1", None)
     assert record_of(store, "x").bin == "G"
-    assert counts(store)["delivered_alone"] == 1
+    assert store.counts()["delivered_alone"] == 1
 
 
 def test_without_a_server_and_a_deadline_nothing_can_be_decided(tmp_path):
@@ -161,7 +157,7 @@ def test_a_dead_server_costs_no_decision(own_server: Server, fault: str):
             else:
                 own_server.thaw()
             after = client.push(b"image", "after", deadline=60)
-        wait_until(lambda: counts(store).get("delivered_alone") == 50, what="all decisions are reported")
+        wait_until(lambda: store.counts().get("delivered_alone") == 50, what="all decisions are reported")
 
     assert (before.reason, after.reason) == (None, None)
     assert {(answer.bin, answer.reason) for answer in during} == {("F", "no_server")}
@@ -174,7 +170,7 @@ def test_what_an_emptied_server_lost_is_pushed_again(own_server: Server):
     with LineClient("post", own_server.url) as client:
         futures = [client.submit(b"image", f"{n}") for n in range(20)]
         store = LineStore(connect_raw(own_server.url), "post")
-        wait_until(lambda: counts(store).get("admitted") == 20, what="all are admitted")
+        wait_until(lambda: store.counts().get("admitted") == 20, what="all are admitted")
 
         own_server.empty()
         enter_line(own_server.url, line)
@@ -188,7 +184,7 @@ def test_a_restarted_server_has_or_gets_what_waited(own_server: Server):
     store = enter_line(own_server.url, make_line(deadline_ms=60_000))
     with LineClient("post", own_server.url) as client:
         futures = [client.submit(b"image", f"{n}") for n in range(20)]
-        wait_until(lambda: counts(store).get("admitted") == 20, what="all are admitted")
+        wait_until(lambda: store.counts().get("admitted") == 20, what="all are admitted")
         own_server.kill()
         own_server.start()
         enter_line(own_server.url, make_line(deadline_ms=60_000))
@@ -204,7 +200,7 @@ def test_a_refusal_becomes_the_answer_at_the_deadline(server: Server, paused: bo
     store = enter_line(server.url, line)
     with LineClient("post", server.url) as client:
         waiting = client.submit(b"image", "waits", deadline=60)
-        wait_until(lambda: counts(store), what="the line has taken or refused it")
+        wait_until(store.counts, what="the line has taken or refused it")
         refused = client.push(b"image", "refused", deadline=0.2)
         store.enter(make_line())
         with line_worker(server.url):

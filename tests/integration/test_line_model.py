@@ -163,7 +163,7 @@ class LineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.waiting)
     @rule(worker=WORKERS, most=st.integers(1, 3), most_bytes=st.sampled_from([1, 8, 1 << 20]))
     def take(self, worker: str, most: int, most_bytes: int) -> None:
-        _, held = self.store.take(worker, most, LONG_MS, most_bytes)
+        held = self.store.take(worker, most, LONG_MS, most_bytes).held
 
         self.recover_expired()
         ready = [key for key, waiting in self.model.waiting.items() if waiting.holder is None]
@@ -349,7 +349,7 @@ def test_who_pushes_other_bytes_ends_no_request_before_its_deadline(server):
 
     assert decode_record(record).reason == "no_server"
     assert store.record("1/a") is None
-    assert [held.key for held in store.take("w1", 1, LONG_MS, 1 << 20)[1]] == ["1/a"]
+    assert [held.key for held in store.take("w1", 1, LONG_MS, 1 << 20).held] == ["1/a"]
 
 
 @pytest.mark.hypothesis  # like those with @given, which hypothesis marks itself

@@ -86,7 +86,7 @@ def test_requests_of_a_dead_worker_are_answered_by_another_one_by_one(home):
     post = home.create("post", workers=0)
     for number in range(4):
         post.push(f"held-{number}", LIGHT)
-    assert len(post.store.take("dead", 10, 50, 1 << 20)[1]) == 4
+    assert len(post.store.take("dead", 10, 50, 1 << 20).held) == 4
     beside = []
     home.predictor("tones@1").before = beside.append
 
@@ -102,7 +102,7 @@ def test_what_killed_three_workers_is_crashed_and_what_was_held_beside_it_is_not
     post.push("poison", LIGHT)
     post.push("beside", DARK)
     for worker in ("dead-1", "dead-2"):
-        wait_until(lambda: len(post.store.take(worker, 2, 1, 1 << 20)[1]) == 2, what="both are taken")  # noqa: B023
+        wait_until(lambda: len(post.store.take(worker, 2, 1, 1 << 20).held) == 2, what="both are taken")  # noqa: B023
     gate = Gate()
     home.predictor("tones@1").before = lambda brightness: gate() if 250 in brightness else None
     dying = home.start("w1")
@@ -340,7 +340,7 @@ def test_counts_of_batches_and_waits_reach_the_server(home):
     post.ask("a", LIGHT)
 
     def counted():
-        counts = {name.decode() for name in home.client.hkeys(post.store.key("stats"))}
+        counts = post.store.counts()
         return "batch:1" in counts and {name.partition(":")[0] for name in counts} >= {"queue", "decode", "device"}
 
     wait_until(counted, what="the counts are sent")

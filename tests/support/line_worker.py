@@ -51,7 +51,7 @@ class LineWorker:
         while not self._stopping.is_set():
             with contextlib.suppress(*SERVER_ERRORS):
                 self._store.report_capacity("w", "1.0 1.0 0 0", {"state": "open"})
-                _, held = self._store.take("w", 64, 500, 1 << 30)
+                held = self._store.take("w", 64, 500, 1 << 30).held
                 self.taken += [each.key for each in held]
                 if held:
                     self._store.answer([self._answer(each) for each in held])

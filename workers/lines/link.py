@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 import redis
 
 from orchestrator.contract.lines.mover import restore_answer
-from orchestrator.contract.lines.requests import GivenAnswer, Held
+from orchestrator.contract.lines.requests import GivenAnswer, Taken
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from workers.device_gate import DeviceGate
 from workers.lines.capacity import capacity_of
@@ -119,23 +119,23 @@ class ServerLink:
         if not lines:
             self._stopping.wait(_BLOCK_S)
             return
-        if self._all_taken:  # sleep until something is pushed
-            self._client.blpop([line.store.key("wake") for line in lines], timeout=_BLOCK_S)
-            self._all_taken = False
         wanted = [(line, room) for line in lines if (room := self._scheduler.room(line))]
         if not wanted:
             self._scheduler.wait_for_room(lines, _BLOCK_S)
             return
+        sleeps = self._all_taken and len(wanted) == len(lines)  # until something is pushed
         begun_s = time.monotonic()
         found = lines[0].store.take_for_each(
-            self._worker, [(line.store, room, line.lease_ms, _TAKE_BYTES) for line, room in wanted]
+            self._worker,
+            [(line.store, room, line.lease_ms, _TAKE_BYTES) for line, room in wanted],
+            _BLOCK_S if sleeps else 0.0,
         )
         taken = [
             request
-            for (line, _), (now_ms, all_held) in zip(wanted, found, strict=True)
-            for request in self._without_answered(line, self._enter(line, all_held, now_ms, begun_s))
+            for (line, _), each in zip(wanted, found, strict=True)
+            for request in self._without_answered(line, self._enter(line, each, begun_s + each.waited_s))
         ]
-        emptied = all(len(all_held) < room for (_, room), (_, all_held) in zip(wanted, found, strict=True))
+        emptied = all(len(each.held) < room for (_, room), each in zip(wanted, found, strict=True))
         self._all_taken = emptied and len(wanted) == len(lines)
         if taken:
             self._pass_on(taken)
@@ -143,16 +143,16 @@ class ServerLink:
             wanting = dict(wanted)
             self._scheduler.wait_for_room([line for line in lines if line not in wanting], _FULL_S)
 
-    def _enter(self, line: OpenLine, all_held: list[Held], now_ms: int, begun_s: float) -> list[Request]:
+    def _enter(self, line: OpenLine, taken: Taken, begun_s: float) -> list[Request]:
         """Requests for what was taken. begun_s: before the server looked at its clock, so no deadline is too late."""
         found = []
-        for held in all_held:
+        for held in taken.held:
             request = Request(
                 held,
                 line,
-                deadline_s=begun_s + (held.deadline_ms - now_ms) / 1e3,
+                deadline_s=begun_s + (held.deadline_ms - taken.now_ms) / 1e3,
                 taken_s=begun_s,
-                waited_ms=float(now_ms - held.admitted_ms),
+                waited_ms=float(taken.now_ms - held.admitted_ms),
                 alone=held.deliveries > 1,
                 leased_until_s=begun_s + line.lease_ms / 1e3,
                 image=held.image,

@@ -79,6 +79,15 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """Requests that a worker has leased. now_ms: when, by the server's clock. waited_s: from the call until then."""
+
+    now_ms: int
+    held: list[Held]
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class GivenAnswer:
     """A worker's answer: `verdict` if it is in time, else `late`, and `rest` in any case (`answers.encode_facts`)."""
 

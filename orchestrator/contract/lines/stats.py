@@ -113,14 +113,13 @@ def read_stats(store: LineStore, minutes: int | None = None) -> LineStats:
     seconds, microseconds = store.client.time()
     now_ms = seconds * 1000 + microseconds // 1000
     this = now_ms // 60_000
-    names = ["stats"] if minutes is None else [f"stats:{this - ago}" for ago in range(minutes)]
     with store.client.pipeline(transaction=False) as pipeline:
         pipeline.hget(store.key("line"), "epoch")
         pipeline.zcard(store.key("deadlines"))
-        for name in names:
-            pipeline.hgetall(store.key(name))
+        for ago in range(minutes or 0):
+            pipeline.hgetall(store.key(f"stats:{this - ago}"))
         epoch, waiting, *found = pipeline.execute()
-    counts: Counter[str] = Counter()
+    counts = Counter(store.counts()) if minutes is None else Counter[str]()
     for fields in found:
         counts.update({name.decode(): int(number) for name, number in fields.items()})
     entered_ms = int(epoch or now_ms * 1000) // 1000

@@ -5,11 +5,8 @@ in one round trip.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from hashlib import sha1
-from importlib.resources import files
 from itertools import islice
 from typing import Any, Self, cast
 
@@ -26,15 +23,14 @@ from orchestrator.contract.lines.requests import (
     Held,
     ImagePath,
     Push,
+    Taken,
 )
+from orchestrator.contract.lines.scripts import scripts
 from orchestrator.contract.lines.settings import Line
 
 OUT_OF_MEMORY_RETRY_MS = 100
 ORPHAN_MS = 60_000  # that an image stays after its deadline at most
 CAPACITY_TTL_MS = 1_500  # a worker that has not said for so long what it can do counts as dead
-
-# All other scripts run on a server without memory, too: they end requests, and so make room.
-_REFUSED_WITHOUT_MEMORY = ("admit", "enter")
 
 
 def line_prefix(name: str) -> str:
@@ -146,14 +142,24 @@ class LineStore:
 
     # Workers
 
-    def take(self, worker: str, most: int, lease_ms: int, most_bytes: int) -> tuple[int, list[Held]]:
-        """Lease the requests that are due first; returns the server's time in ms, and them."""
+    def take(self, worker: str, most: int, lease_ms: int, most_bytes: int) -> Taken:
+        """Lease the requests that are due first."""
         [taken] = self.take_for_each(worker, [(self, most, lease_ms, most_bytes)])
         return taken
 
-    def take_for_each(self, worker: str, wanted: Sequence[tuple[Self, int, int, int]]) -> list[tuple[int, list[Held]]]:
-        """The same for several lines of this store's server at once: store, most, lease_ms, most_bytes."""
-        replies = _require_all(self._send([store._script("take", [worker, *limits]) for store, *limits in wanted]))
+    def take_for_each(
+        self, worker: str, wanted: Sequence[tuple[Self, int, int, int]], wait_s: float = 0.0
+    ) -> list[Taken]:
+        """The same for several lines of this store's server at once: store, most, lease_ms, most_bytes.
+
+        Waits before that until something is pushed, and at most `wait_s`.
+        """
+        wait: list[Command] = []
+        if wait_s:
+            wait = [("TIME",), ("BLPOP", *(store.key("wake") for store, *_ in wanted), wait_s)]
+        takes = [store._script("take", [worker, *limits]) for store, *limits in wanted]
+        replies = _require_all(self._send([*wait, *takes]))
+        asked, replies = replies[: len(wait)], replies[len(wait) :]
         keys = [
             store._image_key(key.decode(), digest.decode())
             for (store, *_), (_, *entries) in zip(wanted, replies, strict=True)
@@ -162,7 +168,11 @@ class LineStore:
         ]
         images = iter(cast("list[bytes | None]", self._call("MGET", *keys)) if keys else [])
         return [
-            (int(now), [held for entry in entries if (held := _held(entry, images)) is not None])
+            Taken(
+                int(now),
+                [held for entry in entries if (held := _held(entry, images)) is not None],
+                waited_s=_seconds_until(int(now), *asked[0]) if asked else 0.0,
+            )
             for now, *entries in replies
         ]
 
@@ -206,6 +216,13 @@ class LineStore:
         if counts:
             self.run("count", [value for pair in counts.items() for value in pair])
 
+    def counts(self) -> dict[str, int]:
+        """What was counted since the line was created, or the server was emptied; `stats` says what it means."""
+        counts: Counter[str] = Counter()
+        for fields in self.run("totals", []):
+            counts.update({name.decode(): int(num) for name, num in zip(fields[::2], fields[1::2], strict=True)})
+        return dict(counts)
+
     # The line itself
 
     def enter(self, line: Line) -> str:
@@ -234,7 +251,7 @@ class LineStore:
 
     def _script(self, script: str, args: Iterable[Any]) -> Command:
         """By its digest: scripts are many kilobytes, and sent only where the server does not know them."""
-        return ("EVALSHA", _scripts()[script].sha, 1, self.prefix, *args)
+        return ("EVALSHA", scripts()[script].sha, 1, self.prefix, *args)
 
     def _call(self, *command: Any) -> Any:
         return _require_all(self._send([command]))[0]
@@ -249,26 +266,7 @@ class LineStore:
 
     def load_scripts(self) -> None:
         """Make the server know all scripts, so that no request waits until one has been sent."""
-        _require_all(self._connections.send([("SCRIPT", "LOAD", script.text) for script in _scripts().values()]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    text: str
-    sha: str
-
-
-@cache
-def _scripts() -> dict[str, _Script]:
-    folder = files(__package__) / "lua"
-    common = (folder / "common.lua").read_text(encoding="utf-8")
-    found = {}
-    for path in folder.iterdir():
-        if (name := path.name.removesuffix(".lua")) != "common":
-            flags = "" if name in _REFUSED_WITHOUT_MEMORY else " flags=allow-oom"
-            text = f"#!lua{flags}\n{common}{path.read_text(encoding='utf-8')}"
-            found[name] = _Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-    return found
+        _require_all(self._connections.send([("SCRIPT", "LOAD", script.text) for script in scripts().values()]))
 
 
 def _require_all(replies: list[Any]) -> list[Any]:
@@ -293,6 +291,11 @@ def _admission(replies: list[Any]) -> Admission:
     if name == "too_large":
         return Admission(name, limit=int(detail))
     return Admission(name, record=detail)
+
+
+def _seconds_until(now_ms: int, asked_s: bytes, asked_us: bytes) -> float:
+    """From a reply to TIME."""
+    return max(0.0, now_ms / 1e3 - int(asked_s) - int(asked_us) / 1e6)
 
 
 def _held(entry: list[Any], images: Iterator[bytes | None]) -> Held | None:

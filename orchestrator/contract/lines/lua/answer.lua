@@ -4,14 +4,12 @@
 local stood = {}
 for place = 1, #ARGV, 7 do
   local id = ARGV[place]
-  local deadline = request(id, 'deadline')[1]
-  local in_time = deadline and now <= tonumber(deadline)
-  local first = false
-  if in_time then
-    first = finish(id, ARGV[place + 1], ARGV[place + 3], ARGV[place + 4], ARGV[place + 5])
-  elseif deadline then
+  local waiting, first = find_waiting(id), false
+  if waiting.deadline and now <= tonumber(waiting.deadline) then
+    first = finish(id, ARGV[place + 1], ARGV[place + 3], ARGV[place + 4], ARGV[place + 5], waiting)
+  elseif waiting.deadline then
     keep_image(id)
-    finish(id, ARGV[place + 2], ARGV[place + 3], 'late', ARGV[place + 6])
+    finish(id, ARGV[place + 2], ARGV[place + 3], 'late', ARGV[place + 6], waiting)
   end
   stood[#stood + 1] = first and 1 or 0
 end

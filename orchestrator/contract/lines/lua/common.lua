@@ -12,7 +12,8 @@
 -- answers       hash    records by key, until they move to files; answered: zset of their keys by time
 -- replies:C     stream  what client C is told
 -- capacity      hash    by worker: until, ms per image, lead ms, and the same of the smaller model (see capacity.lua)
--- stats         hash    counts since the line was created; stats:MINUTE the same of a minute
+-- stats:MINUTE  hash    counts of a minute. The last minute with counts is the field minute of line; what is older is
+--                       in stats, too: counts since the line was created
 -- unkept        list    images of requests that were answered without a worker, until one stores them
 -- discharged, delivered   hash: by key of an answer, where the item really went, and what a client decided alone
 -- late_discharged         hash: the same of answers that are not on the server (any more)
@@ -42,17 +43,27 @@ local function facts(...) return redis.call('HMGET', LINE, ...) end
 local function request(id, ...) return redis.call('HMGET', key('r:' .. id), ...) end
 local function image_key(id, digest) return key('i:' .. digest .. ':' .. id) end
 
+-- A minute is over that had counts: they are kept for a while, and belong to those of the whole time.
+local function end_minute(this_minute)
+  local last = facts('minute')[1]
+  if last == this_minute then return end
+  redis.call('HSET', LINE, 'minute', this_minute)
+  if not last then return end
+  local counted = redis.call('HGETALL', key('stats:' .. last))
+  for place = 1, #counted, 2 do redis.call('HINCRBY', key('stats'), counted[place], counted[place + 1]) end
+  redis.call('EXPIRE', key('stats:' .. last), MINUTES_KEPT_S)
+end
+
 -- Counted here, and written once by count_all: most scripts handle many requests.
 local counts, freed_bytes = {}, 0
 local function count(name, by) counts[name] = (counts[name] or 0) + (by or 1) end
 local function count_all()
   if freed_bytes ~= 0 then redis.call('HINCRBY', LINE, 'bytes', -freed_bytes) end
-  local all, minute, is_new = key('stats'), key('stats:' .. math.floor(now / 60000)), false
+  local minute, is_new = string.format('%d', now / 60000), false
   for name, by in pairs(counts) do
-    redis.call('HINCRBY', all, name, by)
-    is_new = redis.call('HINCRBY', minute, name, by) == by or is_new
+    is_new = redis.call('HINCRBY', key('stats:' .. minute), name, by) == by or is_new
   end
-  if is_new then redis.call('EXPIRE', minute, MINUTES_KEPT_S) end
+  if is_new then end_minute(minute) end
 end
 
 local function bucket(ms)
@@ -82,14 +93,20 @@ local function has_worker()
   return false
 end
 
--- Tell the clients of a request its answer, and forget the request. size, digest: nil where there is none.
-local function close_request(id, clients, size, digest, record)
-  if digest then redis.call('UNLINK', image_key(id, digest)) end
-  for client in string.gmatch(clients or '', '%S+') do reply(client, id, record) end
-  if size then freed_bytes = freed_bytes + size end
-  redis.call('DEL', key('r:' .. id))
+-- What is known of a request that waits; admitted is nil where none does.
+local function find_waiting(id)
+  local found = request(id, 'admitted', 'clients', 'size', 'digest', 'deadline')
+  return {admitted = found[1], clients = found[2], size = found[3], digest = found[4], deadline = found[5]}
+end
+
+-- Tell the clients of a request its answer, and forget the request.
+local function close_request(id, waiting, record)
+  for client in string.gmatch(waiting.clients or '', '%S+') do reply(client, id, record) end
   redis.call('ZREM', DEADLINES, id)
   if redis.call('ZREM', LEASES, id) == 0 then redis.call('ZREM', READY, id) end  -- never in both
+  if not waiting.admitted then return end
+  freed_bytes = freed_bytes + waiting.size
+  redis.call('UNLINK', key('r:' .. id), image_key(id, waiting.digest))
 end
 
 -- Store a record, unless there is one: returns whether this is it, and the record that stands.
@@ -112,20 +129,17 @@ end
 
 -- Store the answer of a request, tell its clients, and forget the request. The first answer stands: returns whether
 -- this is it, and the record that stands. verdict and rest are parts of a JSON object (answers.py); reason, cause: ''
--- for none. digest: of an image that the server does not have.
-local function finish(id, verdict, rest, reason, cause, digest)
-  local waiting = request(id, 'admitted', 'clients', 'size', 'digest')
-  local admitted = waiting[1] or 0  -- 0: the server did not have the request
-  local record = record_of(id, verdict, rest, waiting[4] or digest or '', admitted)
-  local first
-  first, record = store_record(id, record)
+-- for none. waiting: of find_waiting, or the digest alone of an image that the server does not have.
+local function finish(id, verdict, rest, reason, cause, waiting)
+  local admitted = waiting.admitted or 0  -- 0: the server did not have the request
+  local first, record = store_record(id, record_of(id, verdict, rest, waiting.digest, admitted))
   if first then
     count('answers')
     count('reason:' .. counted_reason(reason))
     if cause ~= '' then count('cause:' .. cause) end
-    if waiting[1] then count('ms:' .. bucket(now - admitted)) end
+    if waiting.admitted then count('ms:' .. bucket(now - admitted)) end
   end
-  close_request(id, waiting[2], waiting[3], waiting[4], record)
+  close_request(id, waiting, record)
   return first, record
 end
 
@@ -153,7 +167,7 @@ end
 local function finish_with_fallback(id, reason, cause)
   keep_image(id)
   local version = facts('map_version')[1] or '0'
-  return finish(id, fallback_verdict(reason, cause), '"map_version":' .. version, reason, cause)
+  return finish(id, fallback_verdict(reason, cause), '"map_version":' .. version, reason, cause, find_waiting(id))
 end
 
 -- Answer a request that cannot be predicted any more in time.
@@ -181,7 +195,7 @@ end
 -- Whether a record is of the same image.
 local function same_image(record, digest) return string.find(record, '"digest":"' .. digest .. '"', 1, true) ~= nil end
 
--- A second token, where there are several workers: the first may go to one that is frozen.
+-- Wake a worker that waits. A second token, where there are several workers: the first may go to one that is frozen.
 local function wake()
   if redis.call('LLEN', key('wake')) > 0 then return end
   if redis.call('HLEN', CAPACITY) > 1 then redis.call('RPUSH', key('wake'), '1', '1') else redis.call('RPUSH', key('wake'), '1') end

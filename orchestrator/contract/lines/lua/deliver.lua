@@ -7,8 +7,9 @@ for place = 1, #ARGV, 6 do
   local id, bin = ARGV[place], ARGV[place + 1]
   local record = redis.call('HGET', ANSWERS, id)
   if not record then
-    local _
-    _, record = finish(id, ARGV[place + 2], ARGV[place + 5], ARGV[place + 3], '', ARGV[place + 4])
+    local _, waiting = nil, find_waiting(id)
+    waiting.digest = waiting.digest or ARGV[place + 4]
+    _, record = finish(id, ARGV[place + 2], ARGV[place + 5], ARGV[place + 3], '', waiting)
   end
   if cjson.decode(record).bin ~= bin then
     redis.call('HSET', key('delivered'), id, bin)

@@ -17,7 +17,7 @@ for place = 1, #ARGV, 5 do
     elseif waiting[1] then
       first, record = finish_late(id)
     else
-      first, record = finish(id, ARGV[place + 1], rest, ARGV[place + 2], '', ARGV[place + 3])
+      first, record = finish(id, ARGV[place + 1], rest, ARGV[place + 2], '', {digest = ARGV[place + 3]})
     end
   end
   records[#records + 1] = record

@@ -4,7 +4,9 @@
 local worker, most, lease, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 recover_expired()
 local taken, bytes, gone, leases = {string.format('%.0f', now)}, 0, {}, {}
-for _, id in ipairs(redis.call('ZRANGE', READY, 0, most - 1)) do
+local first = redis.call('ZRANGE', READY, 0, most - 1)
+local more = #first == most  -- may be there
+for _, id in ipairs(first) do
   local waiting = request(id, 'deadline', 'admitted', 'size', 'degraded', 'deliveries', 'worker', 'kind', 'digest', 'path',
     'tried')
   if not waiting[1] then
@@ -14,7 +16,10 @@ for _, id in ipairs(redis.call('ZRANGE', READY, 0, most - 1)) do
     finish_late(id)
   else
     bytes = bytes + tonumber(waiting[3])
-    if bytes > most_bytes and #taken > 1 then break end
+    if bytes > most_bytes and #taken > 1 then
+      more = true
+      break
+    end
     -- A worker that takes again what it held was too slow to renew its lease: it is alive, so that is no delivery.
     local deliveries = (waiting[5] or 0) + (waiting[6] == worker and 0 or 1)
     redis.call('HSET', key('r:' .. id), 'worker', worker, 'deliveries', deliveries)
@@ -28,5 +33,6 @@ end
 if gone[1] then redis.call('ZREM', READY, unpack(gone)) end
 if leases[1] then redis.call('ZADD', LEASES, unpack(leases)) end
 count_all()
-if redis.call('ZCARD', READY) > 0 then wake() end
+-- A worker that got as many as it wanted asks again by itself.
+if more and (#taken <= most or redis.call('HLEN', CAPACITY) > 1) and redis.call('ZCARD', READY) > 0 then wake() end
 return taken
