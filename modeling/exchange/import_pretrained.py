@@ -8,6 +8,7 @@ from pathlib import Path
 import safetensors.torch
 
 from modeling.names import path_to_text
+from modeling.networks.pretrained.at_hand import WeightsAtHand, imported_weights
 from modeling.networks.pretrained.store import WeightsRecord, WeightsStore
 from modeling.networks.state_dicts.plain_files import file_sha256, weights_file
 from modeling.networks.state_dicts.whole import whole_state
@@ -22,6 +23,11 @@ class ImportedWeights:
     path: Path
     is_new: bool
     notes: tuple[str, ...]
+
+    @property
+    def at_hand(self) -> WeightsAtHand:
+        """As trainings find them."""
+        return imported_weights(self.name, self.record, self.path)
 
 
 def import_pretrained(

@@ -1,14 +1,14 @@
 """`pigeonhole weights ...`: pre-trained weights that a training may start from."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modeling.names import path_to_text
 from modeling.networks.architectures import ARCHITECTURES
-from modeling.networks.default_network import HOW_TO_GET_WEIGHTS
-from modeling.networks.pretrained.at_hand import Found, UnusableWeights, WeightsAtHand
+from modeling.networks.default_network import DEFAULT_QUALITY, HOW_TO_GET_WEIGHTS, SMALL_SIDE, DataFacts, choose_network
+from modeling.networks.pretrained.at_hand import Found, UnusableWeights
 from modeling.networks.pretrained.store import WeightsStore, check_weights_name
 from modeling.networks.state_dicts.plain_files import file_sha256
 from modeling.registry.card import CARD_FILE
@@ -28,6 +28,9 @@ from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.shown import printable
 from orchestrator.jobs.training import published_weights, weights_at_hand
+
+if TYPE_CHECKING:
+    from modeling.exchange.import_pretrained import ImportedWeights
 
 
 def print_reading(path: Path) -> None:
@@ -118,15 +121,22 @@ def import_weights(
         made = import_pretrained(file, WeightsStore(settings.imported_weights), name, architecture, weights_key)
     for note in made.notes:
         print_message(printable(note))
+    _print_imported(made)
+    print_json(_to_json(made.at_hand)) if as_json else print_line(made.name)
+
+
+def _print_imported(made: "ImportedWeights") -> None:
     record = made.record
     classes = "without a last layer" if record.num_classes is None else f"{record.num_classes} classes"
     known = "imported" if made.is_new else "already imported"
     print_message(f"{known}: {record.architecture}, {classes}, digest {record.sha256[:12]}")
-    print_message(f"`pigeonhole train` takes them where they suit the images, --from-weights {made.name} always")
-    found = WeightsAtHand(
-        made.name, record.architecture, made.path, record.sha256, record.num_classes, "imported", record.source
-    )
-    print_json(_to_json(found)) if as_json else print_line(made.name)
+    photographs = DataFacts(num_images=1, num_classes=2, median_side=2 * SMALL_SIDE, channels=3)
+    if choose_network(photographs, [made.at_hand], DEFAULT_QUALITY).weights is None:
+        print_message(
+            f"they are not taken unasked, as their classes are few or the network is small: --from-weights {made.name}"
+        )
+    else:
+        print_message(f"`pigeonhole train` takes them where they suit the images, --from-weights {made.name} always")
 
 
 def _check_source(settings: Settings, file: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from modeling.durable import STRICT, decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError, ModelingError
 from modeling.names import path_to_text
-from modeling.networks.pretrained.store import WeightsStore, is_reserved
+from modeling.networks.pretrained.store import WeightsRecord, WeightsStore, is_reserved
 from modeling.networks.pretrained.torchvision_files import BY_FILE, WeightsFacts
 from modeling.networks.state_dicts.plain_files import SUFFIXES, file_sha256, open_plain, read_plain
 from modeling.registry.card import CARD_FILE
@@ -109,8 +109,13 @@ def _imported(root: Path) -> Iterator[Found]:
         if isinstance(record, ModelFormatError):
             yield UnusableWeights(name, path, "imported", str(record))
         else:
-            source = f"imported {record.imported} from {record.source}"
-            yield WeightsAtHand(name, record.architecture, path, record.sha256, record.num_classes, "imported", source)
+            yield imported_weights(name, record, path)
+
+
+def imported_weights(name: str, record: WeightsRecord, path: Path) -> WeightsAtHand:
+    """Weights of the store, as trainings find them."""
+    source = f"imported {record.imported} from {record.source}"
+    return WeightsAtHand(name, record.architecture, path, record.sha256, record.num_classes, "imported", source)
 
 
 def _files_at_hand(places: WeightsPlaces, memo: "_Memo", only: str | None) -> Iterator[Found]:

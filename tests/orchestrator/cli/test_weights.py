@@ -35,6 +35,7 @@ def test_weights_are_imported_listed_and_removed(home):
     assert (imported.exit_code, facts["architecture"], facts["num_classes"]) == (0, "lenet", 3)
     assert (again.exit_code, again.stdout) == (0, "ours\n")
     assert again.stderr.startswith("already imported: lenet, 3 classes, digest ")
+    assert "they are not taken unasked" in again.stderr
     assert [weights["sha256"] for weights in listed] == [facts["sha256"]]
     assert "from lenet.pth" in shown
     assert facts["sha256"][:12] in shown
