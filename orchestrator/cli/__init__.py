@@ -12,6 +12,7 @@ COMMANDS = {
     "train": Entry("train:train", "Train a classifier on labelled images, from scratch or from weights."),
     "classify": Entry("classify:classify", "Classify the images of a folder, glob or list into a manifest."),
     "predict": Entry("predict:predict", "Classify single images at once, without a job or a server."),
+    "read": Entry("read:read", "Read the text of a scanned page with a model of characters."),
     "jobs": Entry("jobs:jobs", "List jobs, newest first."),
     "status": Entry("jobs:status", "Show the state and progress of a job."),
     "watch": Entry("jobs:watch", "Follow a job until it ends."),

@@ -79,11 +79,11 @@ def predict(
     sys.exit(ExitCode.OK if any(row.prediction.ok for row in rows) else ExitCode.TOO_MANY_FAILURES)
 
 
-def load(version: ModelVersion, device: str) -> "Predictor":
+def load(version: ModelVersion, device: str, *, decodes: bool = True) -> "Predictor":
     """The model on the engine that is remembered for this machine, or on the plain one; a message says that."""
     from modeling.inference.load_at_once import load_at_once
 
-    loaded = load_at_once(version, device)
+    loaded = load_at_once(version, device, decodes=decodes)
     if not loaded.remembered:
         print_message(
             f"no engine of {version.ref} is remembered on this machine: {loaded.predictor.engine_name} answers, and "

@@ -12,13 +12,19 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from orchestrator.contract.errors import PigeonholeError
 from orchestrator.pages.frame import Box, frame_character
 from orchestrator.pages.ink import Blobs, Bytes, Ints, binarise, find_blobs, ink_of, skew_deg
 
 WIDEST_IN_TALLS = 1.75  # wider pieces are two letters that touch (W has 1.5)
 SMALLEST_DOT = 0.01  # of the square of a typical height; smaller pieces are specks
+MOST_PIECES = 20_000  # of ink on a page
 NARROWEST_SPACE_IN_TALLS = 0.25
 WIDEST_LETTER_GAP_IN_TALLS = 0.55
+
+
+class PageError(PigeonholeError):
+    """An image that is no page of print."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,11 @@ def _lines(blobs: Blobs) -> list[Ints]:
     printed = (
         (blobs.areas >= max(SMALLEST_DOT * typical**2, 5)) & (height < 5 * typical) & (right - left < 12 * typical)
     )
+    if printed.sum() > MOST_PIECES:
+        raise PageError(
+            f"{printed.sum():,} pieces of ink are more than a page of print has (at most {MOST_PIECES:,}); give an "
+            "image of one page, or of a part of it"
+        )
     bodies = np.flatnonzero(printed & (height > 0.6 * typical))
     covered = np.zeros(int(bottom.max()) + 2, np.int64)
     np.add.at(covered, top[bodies], 1)
