@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.pages.read import ReadPage
     from orchestrator.pages.scanned import ScannedPage
 
-_MANY_DOUBTFUL = 0.5  # of the characters: then the page is hardly what the model can read
+_MANY_DOUBTFUL = 0.25  # of the characters: then the page is hardly what the model can read
 _LABELS_NAMED = 3
 
 
@@ -112,7 +112,7 @@ def _say(found: "ReadPage", version: ModelVersion, page: str) -> None:
     )
     if found.num_doubtful > _MANY_DOUBTFUL * len(found.letters):
         print_message(
-            "most characters are doubtful: the page may lie on its side or upside down, hold no print, or print of a "
+            "many characters are doubtful: the page may lie on its side or upside down, hold no print, or print of a "
             "kind that the model was not trained on",
             color="yellow",
         )

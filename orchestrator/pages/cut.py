@@ -14,7 +14,7 @@ from PIL import Image
 
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.pages.frame import Box, frame_character
-from orchestrator.pages.ink import Blobs, Bytes, Ints, binarise, find_blobs, ink_of, skew_deg
+from orchestrator.pages.ink import Blobs, Bytes, Ints, binarise, find_blobs, ink_on, skew_deg
 
 WIDEST_IN_TALLS = 1.75  # wider pieces are two letters that touch (W has 1.5)
 SMALLEST_DOT = 0.01  # of the square of a typical height; smaller pieces are specks
@@ -61,18 +61,21 @@ class _Baseline:
     tall: float
 
 
-def cut_page(image: Image.Image) -> CutPage:
-    """Straighten a scan and cut it into characters, line by line from the top, each from the left."""
-    skew, characters = cut_characters(image)
+def cut_page(image: Image.Image, outside: Image.Image | None = None) -> CutPage:
+    """Straighten a scan and cut it into characters, line by line from the top, each from the left.
+
+    outside: 255 where the image shows no page; None if the page fills it.
+    """
+    skew, characters = cut_characters(image, outside)
     grey = image.convert("L")
     paper = int(np.percentile(np.asarray(grey), 75))
     straight = grey.rotate(-skew, Image.Resampling.BICUBIC, fillcolor=paper)
     return CutPage(straight, skew, tuple(characters))
 
 
-def cut_characters(image: Image.Image) -> tuple[float, list[Character]]:
+def cut_characters(image: Image.Image, outside: Image.Image | None = None) -> tuple[float, list[Character]]:
     """The scan's skew and its characters, without the straightened page."""
-    ink = ink_of(image)
+    ink = ink_on(image, outside)
     skew = skew_deg(binarise(ink))
     return skew, _cut_ink(ink.rotate(-skew, Image.Resampling.BICUBIC))
 

@@ -35,6 +35,14 @@ def ink_of(image: Image.Image) -> Image.Image:
     return Image.fromarray((255 * np.clip(1 - grey / paper_of, 0, 1)).astype(np.uint8))
 
 
+def ink_on(image: Image.Image, outside: Image.Image | None) -> Image.Image:
+    """The same, without what is outside of the page: 255 in a mask of any size."""
+    ink = ink_of(image)
+    if outside is not None:
+        ink.paste(0, mask=outside.resize(image.size, Image.Resampling.NEAREST))
+    return ink
+
+
 def binarise(ink: Image.Image) -> Mask:
     """Which pixels are print: a little below the level that best separates ink from paper (Otsu, 1979)."""
     smooth = ink.filter(ImageFilter.GaussianBlur(0.6))

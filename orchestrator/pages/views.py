@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from orchestrator.pages.frame import FAINTEST_INK, FRAME_PX
 
 _INSIDE_PX = 20  # of a character in the middle of its image, as in MNIST
-_NUM_TRIED = 200
+_FEWEST, _NUM_TRIED = 8, 200  # characters that tell, and that are enough
 _CLEARLY = 0.05  # by which the mean score of another view must be higher than that of the first
 
 
@@ -56,7 +56,7 @@ def choose_view(frames: Sequence[Image.Image], score: Score) -> View:
     score: is asked for some of the frames only.
     """
     tried = list(islice(frames, 0, None, max(len(frames) // _NUM_TRIED, 1)))
-    if not tried:
+    if len(tried) < _FEWEST:
         return VIEWS[0]
     means = [float(np.mean(score([view.show(frame) for frame in tried]))) for view in VIEWS]
     best = int(np.argmax(means))
