@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -77,6 +78,24 @@ def test_the_demo_reads_its_page_contacts_nobody_and_leaves_nothing_running(tmp_
         assert min(picture.size) > 500
     assert left_running == set()
     assert (watched.contacted(), watched.left_in_home()) == ([], [])
+    _reads_by_the_lines_it_shows(facts, tmp_path)
+
+
+def _reads_by_the_lines_it_shows(facts: dict[str, str], tmp_path: Path) -> None:
+    """The model can be imported, and reads the page at once, as the demo read it."""
+    environment = os.environ | {"PIGEONHOLE_HOME": str(tmp_path / "home")}
+    shown = [
+        subprocess.run(
+            [sys.executable, "-m", "orchestrator", *shlex.split(facts[name])[1:]],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=True,
+        ).stdout
+        for name in ("import", "read")
+    ]  # fmt: skip
+
+    assert shown[0] == "characters@1\n"
+    read, original = shown[1].splitlines(), facts["text"].splitlines()
+    assert [len(line) for line in read] == [len(line) for line in original]
+    assert sum(one != other for one, other in zip("".join(read), "".join(original), strict=True)) <= 4  # engines differ
 
 
 def test_the_demo_refuses_a_folder_with_other_files(tmp_path: Path):

@@ -1,5 +1,6 @@
 """The demo of jobs: train on generated glyphs and read a scanned page, with a real server and a real worker."""
 
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +56,7 @@ def run_page_demo(output: Path, seed: int, *, as_json: bool) -> None:
 def _facts(
     prepared: Prepared, conclusion: Conclusion, manifest: Path, settings: Settings, model: str, elapsed_s: float
 ) -> dict[str, object]:
+    version = ModelStore(settings.models).resolve(model)
     return {
         "character_accuracy": round(conclusion.accuracy, 4),
         "character_accuracy_by_shape": round(conclusion.accuracy_by_shape, 4),
@@ -66,8 +68,16 @@ def _facts(
         "picture": str(conclusion.picture),
         "manifest": str(manifest),
         "summary": str(summary_path(manifest)),
-        "model": str(ModelStore(settings.models).resolve(model).path),
+        "model": str(version.path),
+        "import": shlex.join(["pigeonhole", "models", "import", _near(version.path), "--name", version.name]),
+        "read": shlex.join(["pigeonhole", "read", _near(prepared.scan), "--model", version.name]),
     }
+
+
+def _near(path: Path) -> str:
+    """The path as short as the present folder allows."""
+    present = Path.cwd()
+    return str(path.relative_to(present) if path.is_relative_to(present) else path)
 
 
 def _print_result(conclusion: Conclusion, facts: dict[str, object]) -> None:
@@ -83,3 +93,6 @@ def _print_result(conclusion: Conclusion, facts: dict[str, object]) -> None:
     )
     for name in ("picture", "manifest", "summary", "model"):
         print_line(f"  {name:10}{facts[name]}")
+    print_line("use the model for pages of your own:", bold=True)
+    for name in ("import", "read"):
+        print_line(f"  {facts[name]}")
