@@ -105,7 +105,7 @@ def _say(found: "ReadPage", version: ModelVersion, page: str) -> None:
         print_message(f"no print was found on {page}", color="yellow")
         return
     if found.view is not VIEWS[0]:
-        print_message(f"each character is shown to the model {found.view.name}: its scores are highest so")
+        print_message(f"each character is shown to the model {found.view.name}: then its answers tell most")
     print_message(
         f"{len(found.letters)} characters in {len(found.text.splitlines())} lines, {found.num_doubtful} doubtful; "
         f"the page is {abs(found.cut.skew_deg):.1f} degrees askew"

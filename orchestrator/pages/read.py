@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from modeling.images.pixels import pixels_of, scale_to
@@ -19,6 +21,7 @@ from orchestrator.pages.views import View, choose_view
 
 DOUBTFUL_BELOW = 0.6  # score of a model that makes no decisions
 _TOP_K = 5  # labels among which look-alikes are settled
+_ALL = 1 << 20
 _DIGITS = 6  # of scores, as rows of jobs have them
 
 
@@ -112,11 +115,11 @@ def read_page(page: ScannedPage, predictor: Predictor) -> ReadPage:
     cut = page.cut()
     frames = [character.frame for character in cut.characters]
 
-    def score(images: Sequence[Image.Image]) -> list[float]:
-        return [prediction.scores[0] for prediction in _predicted(images, predictor)]
+    def score(images: Sequence[Image.Image]) -> NDArray[np.float64]:
+        return _score_table(_predicted(images, predictor, top_k=_ALL))
 
     view = choose_view(frames, score)
-    predictions = _predicted([view.show(frame) for frame in frames], predictor)
+    predictions = _predicted([view.show(frame) for frame in frames], predictor, top_k=_TOP_K)
     texts = disambiguate(cut.characters, [prediction.labels for prediction in predictions])
     letters = tuple(
         Letter(text, prediction.labels[0], prediction.scores[0], prediction.decision, character)
@@ -125,11 +128,20 @@ def read_page(page: ScannedPage, predictor: Predictor) -> ReadPage:
     return ReadPage(page, cut, letters, view)
 
 
-def _predicted(images: Sequence[Image.Image], predictor: Predictor) -> list[Prediction]:
+def _score_table(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """The scores of all labels, a row a prediction."""
+    place = {label: number for number, label in enumerate(sorted(predictions[0].labels))}
+    table = np.zeros((len(predictions), len(place)))
+    for row, prediction in zip(table, predictions, strict=True):
+        row[[place[label] for label in prediction.labels]] = prediction.scores
+    return table
+
+
+def _predicted(images: Sequence[Image.Image], predictor: Predictor, *, top_k: int) -> list[Prediction]:
     """The predictions of images that are decoded already, in batches as a job has them."""
     preprocessing = predictor.preprocessing
     pixels = [scale_to(pixels_of(image, preprocessing), preprocessing) for image in images]
-    bisecting = BisectingPredictor(predictor, _TOP_K)
+    bisecting = BisectingPredictor(predictor, top_k)
     size = predictor.batch_size
     found = [each for start in range(0, len(pixels), size) for each in bisecting.predict(pixels[start : start + size])]
     for prediction in found:

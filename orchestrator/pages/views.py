@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from orchestrator.pages.frame import FAINTEST_INK, FRAME_PX
 
 _INSIDE_PX = 20  # of a character in the middle of its image, as in MNIST
 _FEWEST, _NUM_TRIED = 8, 200  # characters that tell, and that are enough
-_CLEARLY = 0.05  # by which the mean score of another view must be higher than that of the first
+_CLEARLY = 0.2  # nats, by which the answers to another view must tell more than those to the first
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,31 @@ VIEWS = (
     View("filling its image, dark on light", lambda frame: ImageOps.invert(_filling(frame))),
 )
 
-Score = Callable[[Sequence[Image.Image]], Sequence[float]]
-"""The best score of each image, by the model."""
+Score = Callable[[Sequence[Image.Image]], NDArray[np.float64]]
+"""The model's scores of all labels for each image: images x labels."""
 
 
 def choose_view(frames: Sequence[Image.Image], score: Score) -> View:
-    """The view of which the model is most certain; the first, unless another one is clearly better.
+    """The view to which the model's answers tell most; the first, unless another one is clearly better.
 
     score: is asked for some of the frames only.
     """
     tried = list(islice(frames, 0, None, max(len(frames) // _NUM_TRIED, 1)))
     if len(tried) < _FEWEST:
         return VIEWS[0]
-    means = [float(np.mean(score([view.show(frame) for frame in tried]))) for view in VIEWS]
-    best = int(np.argmax(means))
-    return VIEWS[best] if means[best] > means[0] + _CLEARLY else VIEWS[0]
+    told = [information(score([view.show(frame) for frame in tried])) for view in VIEWS]
+    best = int(np.argmax(told))
+    return VIEWS[best] if told[best] > told[0] + _CLEARLY else VIEWS[0]
+
+
+def information(scores: NDArray[np.float64]) -> float:
+    """How much answers tell about their images, in nats: certain ones that differ tell most.
+
+    Certainty alone does not: to images of a kind that it never saw, a network gives one answer with a high score.
+    """
+    return float(_entropy(scores.mean(axis=0)) - np.mean([_entropy(each) for each in scores]))
+
+
+def _entropy(scores: NDArray[np.float64]) -> float:
+    shares = scores[scores > 0]
+    return float(-(shares * np.log(shares)).sum())

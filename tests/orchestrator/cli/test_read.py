@@ -24,6 +24,8 @@ from tests.support.published_models import SIDE, write_model
 
 PAGE = render_page(0, (Line("Sort it well", ROMAN, 44, 70), Line("at 6:40", ROMAN, 40, 80)), Scanner(1.5)).image
 
+GREY = Preprocessing("L", SIDE, SIDE)
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -35,12 +37,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def publish(
-    home: Path, *labels: str, calibration: Calibration | None = None, side: int = SIDE, mode: str = "L"
+    home: Path, *labels: str, calibration: Calibration | None = None, preprocessing: Preprocessing = GREY
 ) -> None:
-    """A perceptron `letters` with random weights."""
-    preprocessing = Preprocessing(mode, side, side)  # type: ignore[arg-type]
-    num_inputs = preprocessing.channels * side * side
-    weights = np.random.default_rng(0).normal(0, 0.1, (len(labels), num_inputs)).astype(np.float32)
+    """A perceptron `letters` with small random weights: all labels score about the same."""
+    num_inputs = preprocessing.channels * preprocessing.height * preprocessing.width
+    weights = np.random.default_rng(0).normal(0, 0.01, (len(labels), num_inputs)).astype(np.float32)
     state = {"1.weight": weights, "1.bias": np.zeros(len(labels), np.float32)}
     card = ModelCard("perceptron", labels, preprocessing, "", calibration=calibration)
     staged = write_model(home.parent / "staged", card, safetensors.numpy.save(state))
@@ -115,7 +116,7 @@ def test_labels_of_any_alphabet_are_written_and_others_are_in_brackets(home):
 
 
 def test_a_model_of_another_size_and_in_colour_reads(home):
-    publish(home, "a", "b", side=20, mode="RGB")
+    publish(home, "a", "b", preprocessing=Preprocessing("RGB", 20, 24))
 
     assert len("".join(run("page.png").stdout.split())) == 16
 

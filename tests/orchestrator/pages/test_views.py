@@ -2,28 +2,37 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from orchestrator.pages.views import VIEWS, choose_view
+from orchestrator.pages.views import VIEWS, choose_view, information
 
 ON_LINE = Image.new("L", (28, 28))
 ON_LINE.paste(255, (12, 10, 16, 21))
 
 
+CERTAIN_BUT_THE_SAME = np.tile([0.98, 0.01, 0.01], (20, 1))
+CERTAIN = np.resize(np.eye(3) * 0.97 + 0.01, (20, 3))
+UNCERTAIN = np.full((20, 3), 1 / 3)
+
+
+def test_certain_answers_that_differ_tell_most():
+    assert information(CERTAIN) > 0.9
+    assert information(CERTAIN_BUT_THE_SAME) == pytest.approx(0)
+    assert information(UNCERTAIN) == pytest.approx(0)
+
+
 @pytest.mark.parametrize("liked", VIEWS, ids=[view.name for view in VIEWS])
-def test_the_view_of_which_the_model_is_most_certain_is_chosen(liked):
+def test_the_view_to_which_the_answers_tell_most_is_chosen(liked):
     wanted = np.asarray(liked.show(ON_LINE))
 
-    chosen = choose_view([ON_LINE] * 20, lambda images: [float(np.array_equal(image, wanted)) for image in images])
+    def score(images):
+        return CERTAIN if np.array_equal(images[0], wanted) else CERTAIN_BUT_THE_SAME
 
-    assert chosen is liked
+    assert choose_view([ON_LINE] * 20, score) is liked
 
 
 def test_the_frames_as_they_are_stay_where_no_view_is_clearly_better_or_characters_are_few():
-    def score(images):
-        return [0.9 + 0.04 * (np.asarray(image).mean() > 128) for image in images]
-
-    assert choose_view([ON_LINE] * 20, score) is VIEWS[0]
-    assert choose_view([ON_LINE] * 3, lambda images: [float(images[0] != ON_LINE)] * len(images)) is VIEWS[0]
-    assert choose_view([], score) is VIEWS[0]
+    assert choose_view([ON_LINE] * 20, lambda images: UNCERTAIN) is VIEWS[0]
+    assert choose_view([ON_LINE] * 3, lambda images: UNCERTAIN if images[0] is ON_LINE else CERTAIN) is VIEWS[0]
+    assert choose_view([], lambda images: UNCERTAIN) is VIEWS[0]
 
 
 def test_a_character_that_fills_its_image_is_in_its_middle():
