@@ -10,12 +10,15 @@ import PIL
 
 from modeling.data.facts import THUMBNAIL_BYTES, ImageFacts
 from modeling.images.formats import MAX_PIXELS
+from modeling.images.heif import heif_version
 from modeling.images.loader import MAX_FILE_BYTES
 
 FILE_NAME = "image_facts.sqlite"
 _WAIT_S = 10.0  # for the lock of another process
 _BATCH = 256  # images written in one transaction
-_MADE_BY = f"3 Pillow-{PIL.__version__} {MAX_PIXELS} {MAX_FILE_BYTES}"  # 3: the version of check_image
+_MADE_BY = (  # 3: the version of check_image
+    f"3 Pillow-{PIL.__version__}{f' HEIF-{heif_version()}' if heif_version() else ''} {MAX_PIXELS} {MAX_FILE_BYTES}"
+)
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS images (
         digest TEXT PRIMARY KEY, made_by TEXT NOT NULL, said TEXT NOT NULL, thumbnail BLOB NOT NULL

@@ -1,6 +1,5 @@
 """The usual size of a data set's images, from the headers of a sample: nothing large is decoded."""
 
-import io
 import os
 import statistics
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,8 @@ from PIL import Image
 from modeling.data.dataset import TRAIN, Dataset
 from modeling.errors import ImageError
 from modeling.images.cost import before_opening, for_opened
-from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS
+from modeling.images.formats import MAX_PIXELS
+from modeling.images.heif import open_image
 from modeling.images.loader import read_image_file
 
 NUM_SAMPLED = 200
@@ -83,7 +83,7 @@ def _start_of(path: Path) -> bytes:
 
 def _parsed(data: bytes) -> _Header | None:
     try:
-        with before_opening(data, MAX_PIXELS), Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
+        with before_opening(data, MAX_PIXELS), open_image(data) as image:
             side = max(image.size)
             if side > _SMALL_SIDE or _is_grey_mode(image):
                 return _Header(side, _is_grey_mode(image))

@@ -16,7 +16,8 @@ from modeling.images.cost_headers import icon_size, opening_passes
 from modeling.images.cost_jpeg import is_in_several_scans, jpeg_passes
 from modeling.images.cost_jpeg2000 import jpeg2000_cost
 from modeling.images.cost_tiff import TIFF_SIGNATURES, tiff_cost
-from modeling.images.formats import BYTES_PER_PIXEL, MAX_PIXELS, PASSES_PER_PIXEL
+from modeling.images.formats import BYTES_PER_PIXEL, HEIF, MAX_PIXELS, PASSES_PER_PIXEL
+from modeling.images.heif import heif_pixels
 from modeling.images.pixels import Size
 
 PYTHON_PASSES = 50  # for a sample that Pillow decodes in Python: 0.2 to 0.4 microseconds
@@ -28,6 +29,7 @@ _PASSES = {"AVIF": 12, "WEBP": 8}  # a pixel, by format; others 4
 # Bytes a pixel that a decoder holds besides Pillow's image: WebP has two canvases, its own pixels and their copy; AVIF
 # has planes of up to 16 bits, and pixels of 8 bits with their copy.
 _DECODER_BYTES = {"WEBP": 14, "AVIF": 14, "GIF": 4}
+_HEVC_PASSES, _HEVC_BYTE_PASSES, _HEVC_BYTES = 12, 16, 14  # a decoded pixel, a byte of the file, a decoded pixel
 _NOTHING: AbstractContextManager[None] = nullcontext()  # shared: it has no state
 
 
@@ -140,6 +142,10 @@ def opened_cost(image: ImageFile.ImageFile, data: bytes, min_side: int | None = 
             num_pixels //= next((factor for factor in _FACTORS if min(image.size) >= factor * min_side), 1) ** 2
     elif name == "JPEG2000":
         passes, decoder_bytes = jpeg2000_cost(data)
+    elif name == HEIF:
+        decoded = heif_pixels(data)
+        passes = _HEVC_PASSES * decoded + _HEVC_BYTE_PASSES * len(data)
+        decoder_bytes = _HEVC_BYTES * decoded
     elif name == "TIFF":
         more_passes, decoder_bytes = tiff_cost(data)
         passes += more_passes

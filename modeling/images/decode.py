@@ -1,8 +1,8 @@
 """Decodes encoded images to a model's pixels; training, evaluation and jobs all use this module.
 
-Image files are untrusted. Only the plugins in READABLE_FORMATS are tried, the size is checked before memory is
-allocated, and every exception of Pillow becomes an ImageError: broken files make it raise SyntaxError, IndexError,
-struct.error, zlib.error, MemoryError and more. Thread-safe.
+Image files are untrusted. Only the plugins in READABLE_FORMATS and that for HEIC are tried, the size is checked before
+memory is allocated, and every exception of Pillow becomes an ImageError: broken files make it raise SyntaxError,
+IndexError, struct.error, zlib.error, MemoryError and more. Thread-safe.
 """
 
 import contextlib
@@ -16,7 +16,15 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from modeling.errors import ImageError
 from modeling.images.cost import before_opening, check_header, for_opened, for_plain_png
-from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS, is_truncated, readable_format, unsupported_format
+from modeling.images.formats import (
+    HEIF,
+    MAX_PIXELS,
+    READABLE_FORMATS,
+    is_truncated,
+    readable_format,
+    unsupported_format,
+)
+from modeling.images.heif import EXTRA, heif_version, open_image
 from modeling.images.jpeg import (
     decode_jpeg,
     has_further_pictures,
@@ -128,13 +136,13 @@ def loaded_image(data: bytes, *, min_side: int, max_pixels: int) -> Iterator[Loa
     if not data:
         raise ImageError("empty", "the file is empty (0 bytes)")
     name = unsupported_format(data)
-    if name is not None:
+    if name is not None and not (name == HEIF and heif_version()):
         raise _unsupported(name)
     try:
         with contextlib.ExitStack() as held:
             held.enter_context(before_opening(data, max_pixels))
             readable, png = without_metadata(data) if data.startswith(PNG_SIGNATURE) else (data, None)
-            image = held.enter_context(Image.open(io.BytesIO(readable), formats=READABLE_FORMATS))
+            image = held.enter_context(open_image(readable))
             _check_size(image.size, max_pixels)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 check_supported(image)
@@ -211,6 +219,8 @@ def _check_size(size: Size, max_pixels: int) -> None:
 
 
 def _unsupported(name: str) -> ImageError:
+    if name == HEIF:
+        return ImageError("unsupported", f"HEIC files are read with an extra: {EXTRA}; or convert them to JPEG")
     return ImageError("unsupported", f"{name} files are not supported; convert to JPEG or PNG")
 
 

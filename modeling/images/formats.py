@@ -78,6 +78,9 @@ _UNSUPPORTED_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"FOVb", "camera raw (X3F)"),
     (4, b"ftypcrx ", "camera raw (CR3)"),
 )
+HEIF = "HEIF"
+"""What `unsupported_format` calls HEIC files, which are read where an extra is installed (modeling.images.heif)."""
+
 _COMMON_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG and PNG: nearly all files are one of them
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
@@ -108,7 +111,7 @@ def unsupported_format(data: bytes) -> str | None:
     if data[4:8] == b"ftyp":
         brands = {data[i : i + 4] for i in range(8, min(len(data), 64), 4)}
         if brands & _HEIF_BRANDS and not brands & {b"avif", b"avis"}:
-            return "HEIF"
+            return HEIF
     head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith(b"<") and b"<svg" in head:
         return "SVG"

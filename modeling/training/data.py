@@ -2,7 +2,6 @@
 
 # Shapes: N images, M chosen images, H height, W width, C channels.
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +20,8 @@ from modeling.data.report import DataReport
 from modeling.data.scan import scan_dataset
 from modeling.data.splits import Split, split_dataset
 from modeling.images.cost import before_opening, for_opened
-from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS
+from modeling.images.formats import MAX_PIXELS
+from modeling.images.heif import open_image
 from modeling.images.loader import load_ahead
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
@@ -143,7 +143,7 @@ def _sample(files: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
     for path in files[:: max(1, len(files) // _SAMPLE)]:
         try:
             data = path.read_bytes()
-            with before_opening(data, MAX_PIXELS), Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
+            with before_opening(data, MAX_PIXELS), open_image(data) as image:
                 sizes.add(image.size)
                 with for_opened(image, data, MAX_PIXELS):
                     grey = grey and _is_grey(image)

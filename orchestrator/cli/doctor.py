@@ -63,7 +63,7 @@ def doctor(as_json: bool) -> None:
       pigeonhole doctor
     """
     settings = get_settings()
-    checks = (_python, _settings, _torch, _home, _server_program, _server, _workers, _jobs, _models)
+    checks = (_python, _settings, _torch, _heic, _home, _server_program, _server, _workers, _jobs, _models)
     results = [_run(check, settings) for check in checks]
     if as_json:
         print_json([asdict(result) for result in results])
@@ -128,6 +128,15 @@ def _torch(_: Settings) -> CheckResult:
     return CheckResult(
         "torch", int(num_visible) >= num_gpus, found, "install an NVIDIA driver that this torch supports"
     )
+
+
+def _heic(_: Settings) -> CheckResult:
+    """The decoder of phones' photographs, which is an extra."""
+    from modeling.images.heif import EXTRA, heif_version  # imports Pillow
+
+    found = heif_version()
+    warning = "" if found else f"for the photographs of most phones: {EXTRA}"
+    return CheckResult("heic", True, f"pillow-heif {found}" if found else "HEIC images are not read", warning=warning)
 
 
 def _home(settings: Settings) -> CheckResult:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from modeling.images import heif
 from orchestrator.cli import doctor as module
 from orchestrator.cli import main
 from orchestrator.contract.settings import get_settings
@@ -36,14 +37,27 @@ def test_doctor_lists_what_is_missing_and_changes_nothing(home: Path):
 
     assert code == 1
     assert {name: finding["ok"] for name, finding in findings.items()} == {
-        "python": True, "settings": True, "torch": True, "home": True, "program": True, "server": False,
-        "workers": False, "jobs": True, "models": True,
+        "python": True, "settings": True, "torch": True, "heic": True, "home": True, "program": True,
+        "server": False, "workers": False, "jobs": True, "models": True,
     }  # fmt: skip
     assert findings["server"]["cure"] == "pigeonhole up"
     assert findings["home"]["found"].startswith(f"{home}, ")
     assert findings["home"]["found"].endswith("does not exist yet")
     assert not home.exists()
     assert list(home.parent.iterdir()) == [Path.cwd()]
+
+
+@pytest.mark.parametrize("version", ["", "1.8.1"])
+def test_doctor_names_the_extra_that_reads_phones_photographs(
+    home: Path, monkeypatch: pytest.MonkeyPatch, version: str
+):
+    monkeypatch.setattr(heif, "heif_version", lambda: version)
+
+    finding = doctor()[1]["heic"]
+
+    warning = "" if version else "for the photographs of most phones: pip install 'pigeonhole[heic]'"
+    found = f"pillow-heif {version}" if version else "HEIC images are not read"
+    assert finding == {"name": "heic", "ok": True, "found": found, "cure": "", "warning": warning}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
