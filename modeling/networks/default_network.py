@@ -107,17 +107,16 @@ def takes_weights(facts: DataFacts) -> bool:
 def _from_weights(facts: DataFacts, weights: WeightsAtHand, quality: Quality) -> NetworkChoice:
     """A pre-trained backbone."""
     epochs = FINE_TUNING_EPOCHS[quality]
-    trained = "a new last layer" if epochs is None else f"a new last layer and {epochs} epochs of fine-tuning"
     reason = (
-        f"{trained}: the median image has {facts.median_side} px a side, and features that were learnt on many "
-        "photographs beat those learnt on few"
+        f"the median image has {facts.median_side} px a side, and features that were learnt on many photographs beat "
+        "those learnt on few"
     )
     return NetworkChoice(weights.architecture, weights, epochs, None, reason)
 
 
 def _photographs(facts: DataFacts, quality: Quality) -> NetworkChoice:
     """A strong network from scratch."""
-    reason = f"from scratch: the median image has {facts.median_side} px a side, and no pre-trained weights are at hand"
+    reason = f"the median image has {facts.median_side} px a side, and no pre-trained weights for it are at hand"
     advice = (
         "pre-trained weights would be far better and quicker (cats and dogs: 0.99 instead of 0.7): "
         f"{HOW_TO_GET_WEIGHTS}, and train again"

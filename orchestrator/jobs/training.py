@@ -217,7 +217,10 @@ def describe_choice(resolved: ResolvedTraining) -> str:
     """The network that was chosen, its weights and why, as one line; empty where the operator named it."""
     if resolved.choice is None:
         return ""
-    weights = resolved.weights
-    start = "" if weights is None else f" from the weights {weights.name} ({weights.sha256[:12]}, {weights.source})"
-    size = f" at {resolved.options.image_size} px" if resolved.options.image_size else ""
-    return f"network: {resolved.options.architecture}{size}{start}; {resolved.choice.reason}"
+    options, weights = resolved.options, resolved.weights
+    size = f" at {options.image_size} px" if options.image_size else ""
+    start = " from scratch"
+    if weights is not None:
+        trained = "a new last layer, then fine-tuned" if options.epochs or options.budget_s else "a new last layer"
+        start = f", {trained}, from the weights {weights.name} ({weights.sha256[:12]}, {weights.source})"
+    return f"network: {options.architecture}{size}{start}; {resolved.choice.reason}"

@@ -51,7 +51,8 @@ def test_weights_at_hand_are_chosen_pinned_and_said(settings, photos):
     assert options.chosen is not None
     assert (options.chosen.quality, options.chosen.facts) == ("good", DataFacts(5, 2, 100, 3))
     line = describe_choice(prepared.resolved)
-    assert line.startswith(f"network: mobilenet_v2 from the weights mobilenet_v2 ({weights.sha256[:12]}, imported ")
+    start = "network: mobilenet_v2, a new last layer, from the weights mobilenet_v2"
+    assert line.startswith(f"{start} ({weights.sha256[:12]}, imported ")
     assert line.endswith(options.chosen.reason)
     request = prepared.request(JOB)
     assert TrainJobRequest.model_validate_json(request.model_dump_json()) == request
@@ -65,14 +66,17 @@ def test_small_images_need_no_weights(settings, tmp_path):
     resolved = resolve_training(settings, TrainSpec(make_data(tmp_path / "small", 20), "mine", {}))
 
     assert (resolved.options.weights, resolved.options.weights_pin, resolved.weights) == (None, None, None)
+    assert " from scratch; the median image has 20 px a side" in describe_choice(resolved)
 
 
 def test_what_the_operator_sets_stays(settings, photos):
     store_weights(settings.imported_weights, "mobilenet_v2")
 
-    options = resolve_training(settings, TrainSpec(photos, "mine", {"epochs": 7, "image_size": 96})).options
+    resolved = resolve_training(settings, TrainSpec(photos, "mine", {"epochs": 7, "image_size": 96}))
 
+    options = resolved.options
     assert (options.architecture, options.epochs, options.image_size) == ("mobilenet_v2", 7, 96)
+    assert " at 96 px, a new last layer, then fine-tuned, from the weights" in describe_choice(resolved)
 
 
 def test_a_named_network_is_taken_and_nothing_is_chosen(settings, photos):
