@@ -135,6 +135,10 @@ class DataReport:
         """The classes of a set of duplicates, in order."""
         return tuple(self.dataset.labels[target] for target in sorted(set(self.dataset.targets_N[[*found.indices]])))
 
+    def mixed_duplicates(self) -> list[Duplicates]:
+        """The sets of duplicates that lie in several classes."""
+        return [found for found in self.duplicates if len(self.labels_of(found)) > 1]
+
     def parts_of(self, found: Duplicates) -> tuple[int, ...]:
         """The official parts of a set of duplicates, in order; empty if the data set has none."""
         if self.dataset.parts_N is None:

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modeling.durable import sync, write_durable
-from modeling.registry.card import CARD_FILE
+from modeling.registry.card import CARD_FILE, REPORT_FILE
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _REMOVED = ".removed-"
+_TITLE = re.compile(rb"<title>[^<]*( \xe2\x80\x93 Pigeonhole report</title>)")  # as modeling/report/templates has it
+_HEADING = re.compile(rb"<h1>[^<]*</h1>")
 DIGEST_FILE = ".sha256"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
@@ -59,11 +61,15 @@ def removed_numbers(folder: Path) -> list[int]:
 
 
 def take_next_number(copy: Path, folder: Path) -> int:
-    """Rename `copy`, a complete version, to the next unused number; tries again if another machine takes it first."""
+    """Rename `copy`, a complete version, to the next unused number; tries again if another machine takes it first.
+
+    Its report is called by its name and number.
+    """
     while True:
         number = max(version_numbers(folder) + removed_numbers(folder), default=0) + 1
         if _tombstone(folder, number).exists():
             continue  # removed since the numbers were read
+        _name_report(copy / REPORT_FILE, f"{folder.name}@{number}")
         try:
             copy.rename(folder / str(number))
         except OSError as err:
@@ -72,6 +78,14 @@ def take_next_number(copy: Path, folder: Path) -> int:
             continue
         sync(folder)
         return number
+
+
+def _name_report(path: Path, ref: str) -> None:
+    """Give a report of ours, if there is one, the title `ref`."""
+    page = path.read_bytes() if path.is_file() else b""
+    if _TITLE.search(page):
+        page = _TITLE.sub(rb"<title>%s\1" % ref.encode(), page, count=1)
+        write_durable(path, _HEADING.sub(b"<h1>%s</h1>" % ref.encode(), page, count=1))
 
 
 def remove_version(folder: Path, number: int) -> None:

@@ -26,6 +26,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LabelledPicture:
+    """An image with its label; `picture` is None where it cannot be read."""
+
+    name: str
+    label: str
+    picture: Picture | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ReportContent:
     """Everything that a report shows; what is empty or None is left out.
 
@@ -38,6 +47,8 @@ class ReportContent:
     picture: pixels of the image at an index of the evaluated part, None where it cannot be read.
     samples: some images with predictions.
     calibration: the model's; its thresholds give the decision for each mistake.
+    doubtful: pairs of images that show the same and have two labels, and whether their bytes are the same.
+    num_doubtful: the number of such pairs; the content holds some.
     left_out: the images that were not evaluated, in words.
     """
 
@@ -50,4 +61,6 @@ class ReportContent:
     picture: Callable[[int], Picture | None] = field(default=lambda index: None)
     samples: Sequence[Sample] = ()
     calibration: Calibration | None = None
+    doubtful: Sequence[tuple[LabelledPicture, LabelledPicture, bool]] = ()
+    num_doubtful: int = 0
     left_out: str = ""

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.evaluation import Evaluation, Mistake
 from modeling.report.canvas import LIGHT, font_file
-from modeling.report.content import Picture, ReportContent, Sample
+from modeling.report.content import LabelledPicture, Picture, ReportContent, Sample
 from modeling.report.figures import score as certainty
 from modeling.report.figures import shortened
 
@@ -65,6 +65,31 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledThumbnail:
+    """A small picture with its name and label."""
+
+    name: str
+    label: str
+    thumbnail: Thumbnail | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two images that show the same, with different labels; `kind` says how alike they are."""
+
+    images: tuple[LabelledThumbnail, LabelledThumbnail]
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """Pairs to look at, and how many more there are."""
+
+    pairs: Sequence[Pair]
+    num_more: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mistakes:
     """The most confident mistakes of `num_wrong`; `num_accepted` of the cards, None without thresholds."""
 
@@ -96,6 +121,19 @@ def describe_mistakes(
 def sample_cards(samples: Sequence[Sample]) -> list[Card]:
     """Some images with predictions, right and wrong."""
     return [_card(sample, sample.decision, sample.picture) for sample in samples[:MOST_PICTURES]]
+
+
+def describe_doubtful(content: ReportContent) -> Doubtful:
+    """The pairs of images whose labels cannot both be right."""
+    pairs = [
+        Pair((_labelled(one), _labelled(other)), "the same bytes" if exact else "nearly the same picture")
+        for one, other, exact in content.doubtful
+    ]
+    return Doubtful(pairs, max(content.num_doubtful - len(pairs), 0))
+
+
+def _labelled(shown: LabelledPicture) -> LabelledThumbnail:
+    return LabelledThumbnail(shown.name, shown.label, thumbnail(shown.picture))
 
 
 def _card(shown: Mistake | Sample, decision: str | None, picture: Picture | None) -> Card:

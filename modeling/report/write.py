@@ -20,6 +20,7 @@ from modeling.report.headline import headline
 from modeling.report.pictures import (
     MistakePicture,
     data_uri,
+    describe_doubtful,
     describe_mistakes,
     mistake_captions,
     mistake_pictures,
@@ -138,6 +139,8 @@ def _sections(content: ReportContent, drawn: Mapping[str, Plot], pictures: Seque
         sections.append(Section("samples", "Samples", sample_cards(content.samples)))
     if "curves" in drawn:
         sections.append(Section("curves", "Training", _curves(content, drawn["curves"])))
+    if content.doubtful:
+        sections.append(Section("look", "Look at these", describe_doubtful(content)))
     if content.data:
         sections.append(Section("data", "The data", summarise_data(content.data)))
     if content.facts:

@@ -1,6 +1,7 @@
 """Writes the folder of a trained model: weights, card, records of the training, and the report."""
 
 # Shapes: N images of the data set, M chosen images, L labels.
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from modeling.data.dataset import Targets
+from modeling.data.duplicates import Duplicates
 from modeling.data.images import Indices, load_image
 from modeling.data.splits import write_split
 from modeling.durable import replaced_folder
@@ -28,7 +30,7 @@ from modeling.metrics.evaluation import Evaluation, NothingAccepted, document_te
 from modeling.metrics.figures import evaluate_answers
 from modeling.metrics.thresholds import fit_calibration, why_nothing_accepted
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE, ModelCard
-from modeling.report.content import Picture, ReportContent, Sample
+from modeling.report.content import LabelledPicture, Picture, ReportContent, Sample
 from modeling.training.data import TrainingData, data_facts
 from modeling.training.fit.history import HISTORY_FILE, EpochRow, history_csv
 from modeling.training.request import TrainRequest
@@ -37,7 +39,7 @@ SPLIT_FILE = "split.csv"
 DATA_REPORT_FILE = "data_report.json"
 QUARANTINE_FILE = "quarantine.csv"
 EVALUATION_FILE = "evaluation.json"
-_NUM_SAMPLES = 24
+_NUM_SAMPLES, _NUM_PAIRS = 24, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,6 +236,7 @@ def _write_report(
         except ImageError:
             return None
 
+    mixed = data.report.mixed_duplicates()
     content = ReportContent(
         title=f"{card.architecture}, {len(card.labels)} classes",
         facts=_facts(card),
@@ -244,8 +247,27 @@ def _write_report(
         part=held_out.part,
         picture=picture,
         samples=_samples(held_out, picture),
+        doubtful=[_pair(data, found, trained.preprocessing) for found in mixed[:_NUM_PAIRS]],
+        num_doubtful=len(mixed),
     )
     write_report(folder, content)
+
+
+def _pair(
+    data: TrainingData, found: Duplicates, preprocessing: Preprocessing
+) -> tuple[LabelledPicture, LabelledPicture, bool]:
+    """The first image of a set of copies in several classes, and the first one of another class."""
+    targets_N = data.dataset.targets_N
+    first = found.indices[0]
+    second = next(index for index in found.indices if targets_N[index] != targets_N[first])
+
+    def labelled(index: int) -> LabelledPicture:
+        pixels = None
+        with contextlib.suppress(ImageError):
+            pixels = load_image(data.dataset, index, preprocessing, digest=data.report.digests[index])
+        return LabelledPicture(data.dataset.name(index), data.dataset.labels[targets_N[index]], pixels)
+
+    return labelled(first), labelled(second), found.exact
 
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from modeling.metrics.evaluation import (
     Mistake,
     ReliabilityBin,
 )
-from modeling.report.content import ReportContent, Sample
+from modeling.report.content import LabelledPicture, ReportContent, Sample
 
 EVIL = """<script>alert("x")</script> ' onload='x' {{ 7 * 7 }}{% raw %} & $\\frac{1}"""
 HISTORY = (
@@ -108,6 +108,7 @@ TEXT_FIELDS = (
     *("title", "part", "fact-name", "fact-value", "label-1", "label-2", "mistake-name", "mistake-label"),
     *("sample-name", "sample-label", "sample-predicted", "sample-decision"),
     *("path", "kind", "parts", "format", "mode", "size", "error-code", "class", "finding"),
+    *("look-name", "look-label"),
     *("copy", "copy-label-1", "copy-label-2", "unreadable-path", "unreadable-message"),
 )
 
@@ -121,6 +122,14 @@ def named_content(name: Callable[[str], str]) -> ReportContent:
         part=name("part"),
         facts=((name("fact-name"), name("fact-value")),),
         data=_named_data(name),
+        doubtful=(
+            (
+                LabelledPicture(name("look-name"), name("look-label"), picture(2)),
+                LabelledPicture(name("look-name"), name("look-label"), None),
+                True,
+            ),
+        ),
+        num_doubtful=1,
         evaluation=evaluation(labels=labels, mistakes=(mistake,)),
         samples=(
             Sample(

@@ -49,6 +49,19 @@ def test_published_versions_count_up_and_are_found_by_number_and_as_latest(tmp_p
     assert sorted(path.name for path in first.path.iterdir()) == [".sha256", "model.json", "model.safetensors"]
 
 
+def test_a_report_is_called_by_the_name_and_number_that_its_model_is_published_under(tmp_path):
+    store, staged = ModelStore(tmp_path / "models"), stage(tmp_path / "a", b"1")
+    page = "<title>{} – Pigeonhole report</title><h1>{}</h1><h1>cnn</h1>"
+    (staged / "report.html").write_text(page.format("cnn, 2 classes", "cnn, 2 classes"))
+
+    first = store.publish(staged, "digits")
+    (stage(tmp_path / "b", b"2") / "report.html").write_text("<title>another's</title><h1>page</h1>")
+    other = store.publish(tmp_path / "b", "digits")
+
+    assert (first.path / "report.html").read_text() == page.format("digits@1", "digits@1")
+    assert (other.path / "report.html").read_text() == "<title>another's</title><h1>page</h1>"
+
+
 def test_publishing_the_same_model_again_keeps_its_version(tmp_path):
     store = ModelStore(tmp_path / "models")
     staged = stage(tmp_path / "a")

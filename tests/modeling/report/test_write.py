@@ -11,7 +11,7 @@ from jinja2 import StrictUndefined, UndefinedError
 from PIL import Image
 
 from modeling.report.canvas import Plot
-from modeling.report.content import ReportContent, Sample
+from modeling.report.content import LabelledPicture, ReportContent, Sample
 from modeling.report.pictures import mistake_pictures
 from modeling.report.write import TEMPLATES, page_environment, render, write_report
 from tests.support.report_contents import EVIL, TEXT_FIELDS, evaluation, named_content, picture, whole_content
@@ -221,14 +221,26 @@ def test_the_wheel_holds_every_template():
     assert {f"modeling/report/templates/{path.name}" for path in TEMPLATES.iterdir()} <= packed
 
 
-def test_long_names_are_shortened_and_whole_when_pointed_at():
+def test_long_names_are_shortened_and_whole_when_pointed_at_or_tapped():
     label = "a very long label that no card can hold, number 17"
 
     page = composed(whole_content(evaluation=evaluation(labels=(label, "dog"))))
 
     assert label in {attributes.get("title") for _, attributes in page.elements}
-    assert label not in page.text
-    assert "number 17" in page.text
+    parts = re.findall(r'<span class="cut">([^<]*)</span><span class="all">([^<]*)</span></summary>', page.markup)
+    assert {whole for _, whole in parts} == {label, f"{label}/0.png"}
+    assert all("…" in cut and whole.endswith(cut.partition("…")[2]) for cut, whole in parts)
+
+
+def test_copies_with_two_labels_are_shown_as_pairs_of_pictures():
+    pair = (LabelledPicture("cat/1.png", "cat", picture(1)), LabelledPicture("dog/2.png", "dog", None), False)
+
+    page = composed(whole_content(doubtful=(pair,), num_doubtful=3))
+
+    assert "look" in page.headings()
+    assert "cat cat/1.png no picture dog dog/2.png nearly the same picture And 2 pairs more" in page.text
+    assert "cat/1.png: cat" in {attributes.get("alt") for _, attributes in page.elements}
+    assert "look" not in composed(whole_content()).headings()
 
 
 def test_a_thousand_classes_stay_a_page_of_bounded_size():

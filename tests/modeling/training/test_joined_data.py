@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from modeling.images.preprocessing import Preprocessing
 from modeling.training.data import data_facts, load_data
+from modeling.training.model_folder import _pair
 from modeling.training.request import TrainRequest
 from tests.support.images import encode, glyph, make_class_folders
 
@@ -41,3 +43,20 @@ def test_another_list_of_data_sets_is_another_training(tmp_path):
     alone = load_data(replace(request, joined=()), lambda event: None)
 
     assert alone.dataset.num_images == 12
+
+
+def test_copies_in_two_classes_are_a_pair_of_pictures_for_the_report(tmp_path):
+    photos = make_class_folders(tmp_path / "photos", 6)
+    (photos / "down/copy.png").write_bytes((photos / "across/002.png").read_bytes())
+    (photos / "down/again.png").write_bytes((photos / "across/002.png").read_bytes())
+    data = load_data(TrainRequest(photos, "cnn", tmp_path / "model"), lambda event: None)
+    (photos / "down/again.png").unlink()
+
+    pairs = [_pair(data, found, Preprocessing("L", 12, 12)) for found in data.report.mixed_duplicates()]
+
+    assert [[(each.name, each.label) for each in pair[:2]] for pair in pairs] == [
+        [("across/002.png", "across"), ("down/again.png", "down")]
+    ]
+    one, other, exact = pairs[0]
+    assert one.picture is not None
+    assert (one.picture.shape, other.picture, exact) == ((12, 12, 1), None, True)
