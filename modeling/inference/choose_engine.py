@@ -4,18 +4,16 @@ Promise: a job's manifest is the same bytes on the same kind of hardware. So eve
 first choice that was stored beside the version, and it is deleted only with its folder.
 """
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from modeling.durable import replace_durably
 from modeling.errors import trouble_of
 from modeling.images.progress import Report, unreported
 from modeling.inference.classifier import Classifier
@@ -27,6 +25,7 @@ from modeling.inference.engines.choice import (
     known_graphs,
     network_key,
     read_choice,
+    write_choice,
 )
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.graphs import NetworkGraph, read_int8
@@ -63,11 +62,13 @@ class _Memory:
     shared: Path
 
     @classmethod
-    def of(cls, version: ModelVersion, device: torch.device, precision: WantedPrecision) -> "_Memory":
+    def of(
+        cls, version: ModelVersion, device: torch.device, precision: WantedPrecision, shared: Path | None = None
+    ) -> "_Memory":
         hardware = hardware_key(device)
         network = network_key(version.card(), hardware, has_int8=(version.path / INT8_FILE).is_file())
         own = choice_path(version.artifacts, precision, hardware)
-        return cls(own, choice_path(version.shared_artifacts, precision, network))
+        return cls(own, choice_path(shared or version.shared_artifacts, precision, network))
 
 
 def load_fastest(
@@ -76,17 +77,19 @@ def load_fastest(
     *,
     precision: WantedPrecision = "auto",
     report: Report = unreported,
+    shared: Path | None = None,
 ) -> Classifier:
     """The model version with the engine that is fastest on this device in the wanted precision.
 
-    report: is told what is measured, which takes seconds.
+    report: is told what is measured, which takes seconds. shared: the folder with the choices for an architecture; by
+    default that of the version's store.
 
     Raises:
         ModelFormatError: the model is damaged.
         ModelingError: the precision is not available for this model here; says why.
     """
     classifier = Classifier.load(version.path, device)
-    memory = _Memory.of(version, classifier.device, precision)
+    memory = _Memory.of(version, classifier.device, precision, shared)
     with _artifacts_folder(version) as folder:
         loading = _Loading(classifier, version, folder, precision, memory)
         return loading.remembered() or loading.measured(report)
@@ -194,7 +197,7 @@ class _Loading:
 def _remember(path: Path, choice: Choice) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(path, (json.dumps(asdict(choice), indent=2, sort_keys=True) + "\n").encode())
+        write_choice(path, choice)
     except OSError as err:
         logger.warning("the choice cannot be remembered in %s: %s", path.parent, err.strerror)
 

@@ -59,6 +59,11 @@ class ModelCard:
         )
 
     @property
+    def digest(self) -> str:
+        """The model's digest: that of the card's bytes."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
     def int8_sha256(self) -> str | None:
         """Hex digest of the bytes of `int8.onnx`; None if the model has no quantised network."""
         quality = self.training.get("int8")

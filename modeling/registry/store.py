@@ -71,7 +71,7 @@ class ModelVersion:
     @property
     def shared_artifacts(self) -> Path:
         """Folder beside all models for what holds for every model of an architecture; safe to delete at any time."""
-        return self.path.parent.parent / _ENGINES
+        return ModelStore(self.path.parent.parent).engines
 
     def check_unchanged(self) -> None:
         """Check that the card is the one that was published.
@@ -128,6 +128,11 @@ class ModelStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def engines(self) -> Path:
+        """Folder for what holds for every model of an architecture; safe to delete at any time."""
+        return self.root / _ENGINES
 
     def resolve(self, ref: str) -> ModelVersion:
         """The version that `name`, `name@latest`, `name@2` or `name@champion` (an alias) refers to.

@@ -65,7 +65,8 @@ class Model:
 class HeldOutResults:
     """Results on the held-out images: calibration and accuracy on validation, the evaluation on `part`.
 
-    nothing_accepted: why the thresholds accept no image; None if they accept some, or there are none.
+    nothing_accepted: why the thresholds accept no image; None if they accept some, or there are none. engine: what
+    answered `part`.
     """
 
     calibration: Calibration | None
@@ -75,13 +76,14 @@ class HeldOutResults:
     answers: Answers | None
     evaluation: Evaluation | None
     nothing_accepted: NothingAccepted | None
+    engine: str = "torch fp32"
 
     @property
     def document(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
         assert self.evaluation is not None
         nothing = None if self.nothing_accepted is None else asdict(self.nothing_accepted)
-        return {"part": self.part} | self.evaluation.to_json() | {"nothing_accepted": nothing}
+        return {"part": self.part, "engine": self.engine} | self.evaluation.to_json() | {"nothing_accepted": nothing}
 
 
 def calibrate_and_test(data: TrainingData, trained: TrainedNetwork, *, max_error: float) -> HeldOutResults:
@@ -131,7 +133,7 @@ def make_model(request: TrainRequest, data: TrainingData, trained: TrainedNetwor
         labels=data.dataset.labels,
         preprocessing=trained.preprocessing,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        metrics=_metrics(data, held_out),
+        metrics=metrics_of(data, held_out),
         training=training | {"versions": _versions()},
         calibration=held_out.calibration,
     )
@@ -145,7 +147,8 @@ def _origin(request: TrainRequest) -> dict[str, Any]:
     return weights | ({} if request.chosen is None else {"chosen": asdict(request.chosen)})
 
 
-def _metrics(data: TrainingData, held_out: HeldOutResults) -> dict[str, float]:
+def metrics_of(data: TrainingData, held_out: HeldOutResults) -> dict[str, float]:
+    """The metrics of a card."""
     counts = ("train", "validation", "test")
     metrics: dict[str, float] = {f"num_{part}": len(getattr(data.split, part)) for part in counts}
     if held_out.validation_accuracy is not None:

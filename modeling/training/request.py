@@ -97,6 +97,8 @@ class TrainRequest(TrainOptions):
     device: the name that torch uses.
     work: folder for checkpoints and live metrics; a later run of the same request resumes from it.
     cache: folder for facts about images, features, and the fastest settings on this hardware; safe to delete.
+    engines: folder of the engines that are remembered for each architecture: the one that jobs use answers the test
+        images. None: torch does.
     """
 
     output: PathText
@@ -104,3 +106,4 @@ class TrainRequest(TrainOptions):
     device: str = "cpu"
     work: PathText | None = None
     cache: PathText | None = None
+    engines: PathText | None = None

@@ -6,7 +6,6 @@ resumed. Exceptions depend on the clock: a budget, and the choice of a precision
 """
 
 # Shapes: M chosen images.
-import hashlib
 import importlib
 import time
 from collections.abc import Iterator, Sequence
@@ -157,9 +156,14 @@ def finish(context: RunContext, data: TrainingData, trained: TrainedNetwork, his
         model = add_int8(model, data, trained, context.emit)
         data.lost.report(context.emit)
     if context.ranks.is_leader:
+        if context.request.engines is not None and not context.request.deterministic and held_out.part == "test":
+            from modeling.training.engine_answers import answer_by_engine  # imports engines, which others do not need
+
+            held_out, model = answer_by_engine(
+                context.request, data, held_out, model, str(context.device), context.emit
+            )
         write_model(context.request, data, trained, held_out, model, history)
-    digest = hashlib.sha256(model.card.to_bytes()).hexdigest()
-    context.emit({"event": "model", "digest": digest, "metrics": model.card.metrics})
+    context.emit({"event": "model", "digest": model.card.digest, "metrics": model.card.metrics})
     return model.card
 
 

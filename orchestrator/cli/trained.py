@@ -16,7 +16,7 @@ from orchestrator.jobs.follow import to_json
 
 EVALUATION_FILE = "evaluation.json"
 _SHOWN = (
-    "part", "num_images", "num_right", "accuracy", "accuracy_interval", "classes_without_images", "decisions",
+    "part", "engine", "num_images", "num_right", "accuracy", "accuracy_interval", "classes_without_images", "decisions",
     "nothing_accepted",
 )  # fmt: skip
 

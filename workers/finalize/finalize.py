@@ -8,8 +8,9 @@ import logging
 from datetime import UTC, datetime
 
 from modeling.errors import ModelingError, trouble_of
+from modeling.inference.engines.choice import copy_choices
 from modeling.names import path_to_text
-from modeling.registry.store import ModelStore
+from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
@@ -72,6 +73,7 @@ def _publish(
             return too_many_failures(folder, request, record) or _publish_rows(folder, request, record, lease)
         case TrainJobRequest():
             version = ModelStore(context.settings.models).publish(folder.model, request.name)
+            copy_choices(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
             return make_outcome("succeeded", record, result=version.ref)
         case EvaluateJobRequest():
             result = publish_evaluation(folder, request, lease)

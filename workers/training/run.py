@@ -58,6 +58,7 @@ def process_spec(request: AnyJobRequest, folder: JobFolder, context: WorkerConte
 def _train(request: TrainJobRequest, output: Path, folder: JobFolder, context: WorkerContext) -> dict[str, Any]:
     """The operator's request, on this worker's device; the next attempt continues from the last checkpoint."""
     places = {"output": output, "work": folder.path / "training", "cache": context.settings.cache}
+    places["engines"] = ModelStore(context.settings.models).engines
     if request.train.get("weights_pin"):
         places["weights"] = folder.weights  # the job's own copy: the operator's file may be on another machine
     wanted = request.train | places | {"device": context.device}

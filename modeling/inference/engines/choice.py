@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from modeling.durable import STRICT, Number, decode_json, validated
+from modeling.durable import STRICT, Number, decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError, trouble_of
 
 if TYPE_CHECKING:
@@ -74,6 +74,19 @@ def read_choice(path: Path) -> Choice | None:
             raise
         return None
     return choice if usable else None
+
+
+def write_choice(path: Path, choice: Choice) -> None:
+    """Store a choice."""
+    replace_durably(path, (json.dumps(asdict(choice), indent=2, sort_keys=True) + "\n").encode())
+
+
+def copy_choices(source: Path, target: Path) -> None:
+    """Store the choices of one folder of artifacts in another, which keeps those that it has."""
+    for path in sorted(source.glob("*.json")):
+        if (choice := read_choice(path)) is not None and not (target / path.name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            write_choice(target / path.name, choice)
 
 
 def known_graphs(artifacts: Path) -> set[str]:

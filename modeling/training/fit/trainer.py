@@ -35,7 +35,7 @@ IMBALANCED = 3.0  # ratio of largest to smallest class from which rare classes g
 _RATE_SEARCH = 4  # random stream of the learning rate search, distinct from those of the loop
 _NUM_TIMED = 8  # photographs for timing a step on a CPU; on a GPU the full micro-batch is timed
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may use
-_VOLATILE = ("output", "work", "cache", "device", "max_error", "int8", "weights", "weights_pin", "chosen")
+_VOLATILE = ("output", "work", "cache", "engines", "device", "max_error", "int8", "weights", "weights_pin", "chosen")
 
 
 @dataclass(frozen=True, slots=True)
