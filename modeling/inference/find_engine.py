@@ -78,7 +78,10 @@ def find(classifier: Classifier, options: Sequence[Option], precision: WantedPre
             _check_logits(engine.logits(images_BHWC[:size]), expected_BL[:size], fastest.precision)
         return classifier.on(engine)
 
-    sizes = speeds_by_batch_size(sized, _clock(fastest.engine))
+    try:
+        sizes = speeds_by_batch_size(sized, _clock(fastest.engine))
+    except OtherAnswersError as err:  # few images may show what more of them hide
+        return _without(fastest.name, err, classifier, options, precision, report)
     choice = Choice(
         engine=fastest.name,
         batch_size=best_batch_size(sizes),
@@ -92,6 +95,23 @@ def find(classifier: Classifier, options: Sequence[Option], precision: WantedPre
         choice = with_decoder(choice, classifier)
     engine = fastest.engine.for_batch_size(choice.batch_size)
     return Found(choice, with_engine(classifier, engine, choice), fastest.by_weights)
+
+
+def _without(
+    name: str,
+    err: OtherAnswersError,
+    classifier: Classifier,
+    options: Sequence[Option],
+    precision: WantedPrecision,
+    report: Report,
+) -> Found:
+    """What is found among the other engines, if there are any."""
+    others = [option for option in options if option.name != name]
+    if not others:
+        raise err
+    found = find(classifier, others, precision, report)
+    choice = replace(found.choice, refused={name: reason_of(err)} | found.choice.refused)
+    return replace(found, choice=choice, by_weights=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

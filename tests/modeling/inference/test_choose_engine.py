@@ -237,6 +237,29 @@ def test_an_engine_that_answers_otherwise_is_refused_with_its_figure(tmp_path, m
     assert "torch bf16" not in facts["images_per_sec"]
 
 
+def test_an_engine_that_answers_otherwise_in_small_batches_only_is_refused_too(tmp_path, monkeypatch):
+    version = publish_model(tmp_path / "models", "digits")
+    monkeypatch.setattr(find_engine, "MIN_SPEEDUP", 0.0)  # it would be chosen
+    wrong = Backwards(len(LABELS))
+
+    class RightInLargeBatches(Backwards):
+        def __init__(self, classifier: Classifier) -> None:
+            self.logits = classifier.reference.logits
+
+        def for_batch_size(self, batch_size: int):
+            return self if batch_size > 8 else wrong
+
+    def options(classifier, *_):
+        right = find_engine.Option("torch fp32", "fp32", lambda: classifier.reference)
+        return [right, find_engine.Option("torch bf16", "bf16", lambda: RightInLargeBatches(classifier))]
+
+    monkeypatch.setattr(choose_engine, "_options", options)
+
+    assert load_fastest(version).engine.name == "torch fp32"
+    assert "logits differ by" in remembered(version)["refused"]["torch bf16"]
+    assert not version.shared_artifacts.exists()
+
+
 def test_a_network_that_is_fast_by_torch_alone_gets_no_other_engine(tmp_path, monkeypatch):
     monkeypatch.setattr(find_engine, "FAST_ENOUGH", 1)
     version = publish_model(tmp_path / "models", "digits")

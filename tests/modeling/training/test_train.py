@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from modeling.data.splits import read_split
 from modeling.errors import ArchitectureError, DataError, ModelFormatError, ModelingError
 from modeling.images.decode import decode_image
 from modeling.images.preprocessing import Preprocessing
+from modeling.inference.choose_engine import load_remembered
 from modeling.inference.classifier import Classifier
+from modeling.inference.classify_files import classify_files
+from modeling.inference.engines.choice import copy_choices
 from modeling.networks.architectures import get_architecture
 from modeling.networks.build import build_network, select_device
 from modeling.registry.card import ModelCard
+from modeling.registry.store import ModelStore, ModelVersion
 from modeling.training.request import TrainRequest
 from modeling.training.train import train
 from tests.support.images import encode, glyph, grey_png, idx_bytes, make_class_folders, make_idx
@@ -428,3 +433,53 @@ def test_a_class_without_test_images_is_named(tmp_path):
 
     assert evaluation_of(tmp_path / "model")["classes_without_images"] == ["down"]
     assert "class down has no test images: nothing is measured for it" in [event.get("text") for event in events]
+
+
+def test_the_test_part_is_answered_by_the_engine_that_jobs_use_and_counted_as_its_answers_are(tmp_path):
+    data = make_class_folders(tmp_path / "data", 60)
+    (tmp_path / "job").mkdir()
+    store = ModelStore(tmp_path / "models")
+    wanted = request(data, tmp_path / "job" / "model", test=0.5, validation=0.3, max_error=0.2, engines=store.engines)
+
+    card = train(wanted, ignore)
+
+    version = store.publish(tmp_path / "job" / "model", "bars")
+    copy_choices(ModelVersion.at(tmp_path / "job" / "model").artifacts, version.artifacts)
+    model = load_remembered(version)
+    rows = [row for row in read_split(version.path / "split.csv") if row.part == "test"]
+    answers = list(classify_files([data / row.name for row in rows], model))
+    accepted = [(answer, row) for answer, row in zip(answers, rows, strict=True) if answer.decision == "accept"]
+    figures = evaluation_of(version.path)
+    assert figures["engine"] == model.engine_name
+    assert (version.digest, card) == (card.digest, store.card("bars@1"))
+    assert card.metrics["test_num_right"] == figures["num_right"]
+    assert card.metrics["test_num_accepted"] == figures["decisions"]["num_accepted"] == len(accepted) > 0
+    wrong = sum(answer.labels[0] != row.label for answer, row in accepted)
+    assert card.metrics["test_num_accepted_wrong"] == figures["decisions"]["num_accepted_wrong"] == wrong
+    assert sorted(os.listdir(tmp_path / "job")) == [".engines", "model"]
+
+
+def test_a_training_is_not_lost_for_an_engine_that_fails(tmp_path, monkeypatch):
+    data, events = make_class_folders(tmp_path / "data", 10), []
+
+    def fail(*_, **__):
+        raise RuntimeError("the compiler has crashed")
+
+    monkeypatch.setattr("modeling.training.engine_answers.load_fastest", fail)
+
+    train(request(data, tmp_path / "model", epochs=1, engines=tmp_path / "engines"), events.append)
+
+    assert evaluation_of(tmp_path / "model")["engine"] == "torch fp32"
+    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    assert warnings[-1] == (
+        "torch answered the test images, and not the engine that jobs use: RuntimeError: the compiler has crashed"
+    )
+
+
+def test_a_deterministic_training_chooses_no_engine(tmp_path):
+    data = make_class_folders(tmp_path / "data", 10)
+
+    train(request(data, tmp_path / "model", epochs=1, deterministic=True, engines=tmp_path / "engines"), ignore)
+
+    assert evaluation_of(tmp_path / "model")["engine"] == "torch fp32"
+    assert not (tmp_path / "engines").exists()
