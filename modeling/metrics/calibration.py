@@ -20,7 +20,7 @@ class Calibration:
     """A model's temperature and thresholds, fitted on validation images and stored in its card.
 
     temperature: logits are divided by it before the softmax (Guo et al. 2017); above 0.
-    max_error: the error budget: the share of accepted images that may be wrong, in (0, 1).
+    max_error: the error budget: the share of accepted images that may be wrong, on average over models; in (0, 1).
     accept: by label, the score from which an image with that best label is accepted; above 1: never.
     reject_below: images with a lower best score are rejected: the label is more likely wrong than right. It never
         exceeds an accept threshold.
