@@ -21,6 +21,7 @@ JOB = "t261123-143355-7f3a2b"
 DECISIONS = DecisionFigures(0.01, 412, 3, 150, 38, 3 / 412, wilson_interval(3, 412), exceeds_p(3, 412, 0.01))
 EVALUATION = {
     "part": "test",
+    "engine": "openvino fp32",
     "labels": ["cat", "dog"],
     "num_images": 600,
     "num_right": 590,
