@@ -29,4 +29,6 @@ def main(line: str, url: str, *images: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit("usage: push_from_a_belt.py LINE URL IMAGE...")
     main(*sys.argv[1:])

@@ -170,6 +170,13 @@ def test_a_line_answers_what_is_pushed(here: Path, name: str) -> None:
     assert len(said.splitlines()) == 4
 
 
+def test_a_belt_without_arguments_says_how_it_is_called(here: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "push_from_a_belt.py")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (1, "usage: push_from_a_belt.py LINE URL IMAGE...\n")
+
+
 @pytest.mark.integration
 def test_nightly_publishes_once_a_day(here: Path) -> None:
     publish_model(here / "home" / "models", "digits")

@@ -33,7 +33,7 @@ class Core:
         self.server = LineServer(check_line_name(line), find_url(url))
         self.pushes = Pushes(check_deadline(deadline), fallback)
         client_id = secrets.token_hex(8)
-        self._timer = Timer(self.pushes, self.server)
+        self._timer = Timer(self.pushes, self.server, client_id)
         self._sender = Sender(self.pushes, self.server, self._timer, client_id)
         self._reader = Reader(self.pushes, self.server, client_id)
         self._timer.on_alone = self._sender.wake

@@ -126,6 +126,23 @@ class Pushes:
             reason = answer.reason if each.digest == decided.digest else "conflict"
             each.future.set_result(replace(answer, reason=reason, ms=_ms(each, now)))
 
+    def decide_before_others(self, request: PushRequest) -> bool:
+        """Decide a push whose deadline is over while an earlier push of the same item waits longer; whether it is one.
+
+        The line goes on with the earlier one, so this decision is not reported.
+        """
+        with self._lock:
+            same = self._by_key.get(request.key, [])
+            first = same[0] if same else request
+            if request not in same or request is first or (first.due is not None and first.due <= time.monotonic()):
+                return False
+            same.remove(request)
+        decided = self.verdict(request, reachable=True)
+        reason = decided.verdict.reason if request.digest == decided.digest else "conflict"
+        answer = replace(self._alone(request, decided), reason=reason, ms=_ms(request, time.monotonic()))
+        request.future.set_result(answer)
+        return True
+
     def fail(self, requests: Iterable[PushRequest], err: PigeonholeError | ValueError) -> None:
         """End pushes with an error: there is nothing to decide with, or the line does not exist."""
         for request in requests:

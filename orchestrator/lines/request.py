@@ -139,6 +139,8 @@ def _age_s(triggered_at: float | None) -> float:
     """How long ago the trigger was. Only here the wall clock counts: both times are of this machine, and of now."""
     if triggered_at is None:
         return 0.0
+    if isinstance(triggered_at, bool) or not isinstance(triggered_at, int | float):
+        raise TypeError(f"triggered_at is a time.time(), a number of seconds, not {triggered_at!r}")
     age_s = time.time() - triggered_at
     if not age_s >= -TRIGGER_TOLERANCE_S:  # also of NaN
         raise ValueError(f"triggered_at {triggered_at!r} is not a time.time() of the past: it is {-age_s:.1f} s ahead")

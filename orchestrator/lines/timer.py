@@ -21,9 +21,10 @@ MOST_LATE_S = 0.015  # what is so late is not asked for behind others
 class Timer:
     """A heap of deadlines. At a deadline the server's record decides; where it says nothing in time, the client."""
 
-    def __init__(self, pushes: Pushes, server: LineServer) -> None:
+    def __init__(self, pushes: Pushes, server: LineServer, client_id: str) -> None:
         self._pushes = pushes
         self._server = server
+        self._client_id = client_id
         self._store: LineStore | None = None
         self._heap: list[tuple[float, int, PushRequest]] = []
         self._numbers = itertools.count()
@@ -86,15 +87,20 @@ class Timer:
         return self._store
 
     def _pop(self, now: float) -> list[PushRequest]:
-        due: dict[str, PushRequest] = {}
+        due: list[PushRequest] = []
         while self._heap and (self._heap[0][0] <= now or self._heap[0][2].future.done()):
             request = heapq.heappop(self._heap)[2]
             if not request.future.done():
-                due.setdefault(request.key, request)
-        return list(due.values())
+                due.append(request)
+        return due
 
-    def _decide(self, due: list[PushRequest]) -> None:
+    def _decide(self, all_due: list[PushRequest]) -> None:
         asked_at = time.monotonic()
+        first: dict[str, PushRequest] = {}  # of each key: the record decides all
+        for request in all_due:
+            if not self._pushes.decide_before_others(request):
+                first.setdefault(request.key, request)
+        due = list(first.values())
         for begin in range(0, len(due), MOST_AT_ONCE):
             some = due[begin : begin + MOST_AT_ONCE]
             in_time = begin == 0 or time.monotonic() - asked_at < MOST_LATE_S
@@ -110,7 +116,8 @@ class Timer:
         if self._pushes.line is None:
             return False
         try:
-            records = self._open().settle([self._pushes.verdict(request, reachable=True) for request in due])
+            decided = [self._pushes.verdict(request, reachable=True) for request in due]
+            records = self._open().settle(decided, self._client_id)
         except SERVER_FAULTS:
             self._server.health.failed()
             return False

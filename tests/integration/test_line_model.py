@@ -131,16 +131,20 @@ class LineMachine(RuleBasedStateMachine):
             self.admit(key, digest, client, more_ms=each_ms, size=1 + each_ms % 4, ask=False)
 
     @precondition(lambda self: self.model.waiting)
-    @rule(data=st.data(), digest=DIGESTS, alone=st.booleans())
-    def decide(self, data: st.DataObject, digest: str, alone: bool) -> None:
-        (self.deliver if alone else self.settle)(self.some(data), digest)
+    @rule(data=st.data(), digest=DIGESTS, client=CLIENTS, alone=st.booleans())
+    def decide(self, data: st.DataObject, digest: str, client: str, alone: bool) -> None:
+        if alone:
+            self.deliver(self.some(data), digest)
+        else:
+            self.settle(self.some(data), digest, client)
 
-    def settle(self, keys: list[str], digest: str) -> None:
-        records = self.store.settle([Decided(key, ALONE, digest) for key in keys])
+    def settle(self, keys: list[str], digest: str, client: str) -> None:
+        records = self.store.settle([Decided(key, ALONE, digest) for key in keys], client)
 
         for key, record in zip(keys, records, strict=True):
             waiting = self.model.waiting.get(key)
-            if waiting is not None and waiting.digest != digest and not waiting.overdue:
+            others = waiting is not None and (waiting.digest, waiting.clients[0]) != (digest, client)
+            if others and not waiting.overdue:
                 assert decode_record(record).reason == "no_server"  # this client's own: nothing is stored
                 continue
             if waiting is not None:
@@ -273,7 +277,10 @@ class LineMachine(RuleBasedStateMachine):
     @rule()
     def the_server_is_emptied(self) -> None:
         self.server.empty()
-        nothing = (self.store.settle([Decided("1/a", ALONE, "aa")]), self.store.deliver([Decided("1/a", ALONE, "aa")]))
+        nothing = (
+            self.store.settle([Decided("1/a", ALONE, "aa")], "c1"),
+            self.store.deliver([Decided("1/a", ALONE, "aa")]),
+        )
         assert nothing == ([], None)
         assert self.store.admit([Push("1/a", "aa", LONG_MS, 1, "image", b"x")], "c1")[0].verdict == "unknown"
         self.start_empty()
@@ -345,11 +352,22 @@ def test_who_pushes_other_bytes_ends_no_request_before_its_deadline(server):
     store.admit([Push("1/a", "aa", LONG_MS, 1, "image", b"x")], "c1")
     assert store.admit([Push("1/a", "bb", 100, 1, "image", b"y")], "c2")[0].verdict == "conflict"
 
-    (record,) = store.settle([Decided("1/a", ALONE, "bb")])
+    (record,) = store.settle([Decided("1/a", ALONE, "bb")], "c1")
 
     assert decode_record(record).reason == "no_server"
     assert store.record("1/a") is None
     assert [held.key for held in store.take("w1", 1, LONG_MS, 1 << 20).held] == ["1/a"]
+
+
+def test_who_pushes_the_same_later_with_less_time_ends_no_request_before_its_deadline(server):
+    store = enter_line(server.url, make_line())
+    store.admit([Push("1/a", "aa", LONG_MS, 1, "image", b"x")], "c1")
+    assert store.admit([Push("1/a", "aa", 100, 1, "image", b"x")], "c2")[0].verdict == "in_flight"
+
+    (record,) = store.settle([Decided("1/a", ALONE, "aa")], "c2")
+
+    assert (decode_record(record).reason, store.record("1/a")) == ("no_server", None)
+    assert store.settle([Decided("1/a", ALONE, "aa")], "c1") == [store.record("1/a")]
 
 
 @pytest.mark.hypothesis  # like those with @given, which hypothesis marks itself

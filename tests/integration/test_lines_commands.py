@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import redis
 from click.testing import Result
 
 from orchestrator.contract.lines.answers import Verdict, encode_facts
@@ -12,7 +13,7 @@ from orchestrator.contract.lines.requests import Decided, GivenAnswer, Push
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
-from orchestrator.lines.follow import follow_answers, wait_for_more
+from orchestrator.lines.follow import AnswerFollower, wait_for_more
 from tests.support.invoke import invoke
 from tests.support.published_models import publish_model
 from tests.support.server import running_server, wait_until
@@ -306,31 +307,50 @@ def test_the_last_answers_are_shown_then_those_that_come(home, client, monkeypat
         item = next(coming, None)
         if item is None:
             raise KeyboardInterrupt
-        store.settle([Decided(f"1/{item}", Verdict("F", "busy"), "00")])
+        store.settle([Decided(f"1/{item}", Verdict("F", "busy"), "00")], "c")
 
-    monkeypatch.setattr("orchestrator.cli.lines.answers.wait_for_more", push_another)
+    def push_another_while_the_server_goes_away(store: LineStore) -> None:
+        if next(away, False):
+            raise redis.ConnectionError("gone")
+        push_another(store)
+
+    away = iter([False, True, True])
+    monkeypatch.setattr("orchestrator.cli.lines.answers.SERVER_AGAIN_S", 0.0)
+    monkeypatch.setattr("orchestrator.cli.lines.answers.wait_for_more", push_another_while_the_server_goes_away)
     followed = run("tail", "post", "--last", "1", "--json", code=130)
 
     assert [json.loads(line)["item"] for line in followed.stdout.splitlines()] == ["c", "d", "e"]
-    assert followed.stderr == "interrupted\n"
+    assert followed.stderr.splitlines() == [
+        "the server of line post does not answer, waiting for it: gone",
+        "the server of line post answers again", "interrupted",
+    ]  # fmt: skip
     assert wait_for_more(store) is None
+
+
+def test_a_line_whose_file_is_broken_can_be_removed(home, client):
+    answered(client, ("a", "1", None))
+    (home / "lines" / "post" / "line.json").write_text("{")
+
+    assert "line.json" in run("show", "post", code=2).stderr
+    assert shown("remove", "post", "--yes") == {"removed": "post", "num_answers": 1, "num_waiting": 0}
+    assert "there is no line 'post'" in run("remove", "post", "--yes", code=4).stderr
 
 
 def test_answers_of_one_millisecond_are_each_followed_once(home, client):
     store = answered(client)
-    steps = follow_answers(store, 0)
-    assert next(steps) == []
+    follower = AnswerFollower(store, 0)
+    assert follower.read() == []
 
     names = [f"{number:04d}" for number in range(1_500)]
-    store.settle([Decided(f"1/{name}", Verdict("F", "busy"), "00") for name in reversed(names)])
-    found = [answer.item for _ in range(3) for answer in next(steps)]
+    store.settle([Decided(f"1/{name}", Verdict("F", "busy"), "00") for name in reversed(names)], "c")
+    found = [answer.item for _ in range(3) for answer in follower.read()]
 
     assert sorted(found) == names
 
 
 def test_counts_are_shown_for_the_last_minutes_and_for_all_time(home, client):
     store = answered(client, ("a", "1", None), ("b", "2", "low_confidence"))
-    store.settle([Decided("1/c", Verdict("F", "busy"), "00")])
+    store.settle([Decided("1/c", Verdict("F", "busy"), "00")], "c")
     store.count({"batch:2": 3, "batch:4": 1, "queue:5": 10})
 
     facts, told = shown("stats", "post", "--minutes", "5"), run("stats", "post").stdout

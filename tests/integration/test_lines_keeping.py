@@ -61,7 +61,7 @@ def answer_in_time(store: LineStore, item: str, bin_: str = "1") -> None:
 
 def test_counts_are_read_since_the_beginning_and_by_minute(store):
     answer_in_time(store, "a")
-    store.settle([Decided("1/b", Verdict("F", "busy"), "bb")])
+    store.settle([Decided("1/b", Verdict("F", "busy"), "bb")], "c")
     counts = WorkerCounts()
     counts.batch(1)
     counts.wait("device", 4.5)
@@ -81,7 +81,7 @@ def test_counts_are_read_since_the_beginning_and_by_minute(store):
 def test_a_clients_own_words_make_no_field_of_the_counts(store):
     names = ["busy", "x" * 100, "a:b", "batch:7"]
 
-    store.settle([Decided(f"1/{name}", Verdict("F", name), "bb") for name in names])
+    store.settle([Decided(f"1/{name}", Verdict("F", name), "bb") for name in names], "c")
     store.deliver([Decided(f"2/{name}", Verdict("F", name), "bb") for name in names])
 
     assert read_stats(store).outcomes == {"other": 6, "busy": 2}
@@ -276,7 +276,7 @@ def test_images_that_wait_for_a_worker_are_bounded_and_the_oldest_go_first(store
     for item, size in (("a", 8), ("large", most + 1)):
         store.admit([Push(request_key(item, 1), "aa", 60_000, size, "image", bytes(size))], "c1")
         store.client.hset(store.key(f"r:1/{item}"), "deadline", 1)
-        store.settle([Decided(f"1/{item}", LATE, "aa")])
+        store.settle([Decided(f"1/{item}", LATE, "aa")], "c")
 
     assert store.client.lrange(store.key("unkept"), 0, -1)[::2] == [b"1/next", b"1/a"]
     assert store.client.hget(store.key("line"), "unkept_bytes") == str(most - 2).encode()

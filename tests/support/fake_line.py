@@ -54,7 +54,7 @@ class FakeLineServer:
         self.pushed += pushes
         return [self.admission(push) for push in pushes]
 
-    def settle(self, decided: Sequence[Decided]) -> list[bytes]:
+    def settle(self, decided: Sequence[Decided], client_id: str) -> list[bytes]:
         self.asked.append("settle " + " ".join(each.key for each in decided))
         self._answer()
         return [self.settled(each) for each in decided]

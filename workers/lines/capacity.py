@@ -12,6 +12,7 @@ from workers.lines.scheduler import Scheduler
 from workers.lines.timings import BatchTimings
 
 _SPARE = 1.15  # slower than measured: the queue that is admitted gets shorter, the throughput stays
+_BUSY = 0.02  # of the device's time
 _NOTHING = (0.0, 0.0)  # for scripts: no such model here
 
 
@@ -54,8 +55,10 @@ def _longest_batch_ms(lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
 
 
 def _expected_batch_ms(lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
-    """As the longest takes that an urgent push may have to wait for."""
-    return max((timings.expected_ms(size) for timings, size in _largest_batches(lines, scheduler)), default=0.0)
+    """As the longest takes that an urgent push may have to wait for: of one image while all lines are idle."""
+    idle = all(scheduler.utilisation(line) < _BUSY for line in lines)
+    batches = _largest_batches(lines, scheduler)
+    return max((timings.expected_ms(1 if idle else size) for timings, size in batches), default=0.0)
 
 
 def _largest_batches(lines: Sequence[OpenLine], scheduler: Scheduler) -> list[tuple[BatchTimings, int]]:
@@ -86,5 +89,5 @@ def _numbers(
 def _share(line: OpenLine, lines: Sequence[OpenLine], scheduler: Scheduler) -> float:
     """Of the device, that this line gets while others are as busy as they are."""
     others = [scheduler.utilisation(other) for other in lines if other is not line]
-    busy = sum(used > 0.02 for used in others)
+    busy = sum(used > _BUSY for used in others)
     return max(1.0 / (1 + busy), 1.0 - sum(others))

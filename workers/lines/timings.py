@@ -49,6 +49,8 @@ class Timing:
             if len(recent) < _FEW:
                 recent.append(self._first_ms)
             expected = statistics.median_low(recent[-_TYPICAL:])
+            if len(recent) >= _FEW:
+                self._first_ms = min(self._first_ms, expected)  # it was made in a slow moment
             self._computed = (now, expected, sorted(recent)[int(_HIGH * (len(recent) - 1))])
         return self._computed
 

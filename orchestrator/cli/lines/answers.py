@@ -1,19 +1,25 @@
 """`pigeonhole lines answer` and `tail`."""
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from orchestrator.cli.lines.connect import LineName, LinesView
-from orchestrator.cli.output import json_option, print_json, print_json_line, print_line
+from orchestrator.cli.output import json_option, print_json, print_json_line, print_line, print_message
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.lines.answers import Answer, decode_record, request_key
 from orchestrator.contract.lines.archive import AnswerArchive
 from orchestrator.contract.lines.lookup import look_up
-from orchestrator.lines.follow import follow_answers, wait_for_more
+from orchestrator.contract.lines.store import LineStore
+from orchestrator.contract.server import SERVER_ERRORS
+from orchestrator.lines.follow import AnswerFollower, wait_for_more
 from orchestrator.lines.request import check_item, check_pass
+
+SERVER_AGAIN_S = 0.5
 
 
 @click.command("answer")
@@ -58,14 +64,33 @@ def tail(line: str, last: int, no_follow: bool, as_json: bool) -> None:
       pigeonhole lines tail birds --json --last 0
     """
     view = LinesView()
-    store = view.store(view.get(line))
-    for answers in follow_answers(store, last):
+    for answers in _follow(line, view.store(view.get(line)), last):
         for answer in answers:
             print_json_line(answer_facts(answer)) if as_json else print_line(_row(answer))
         if no_follow:
             return
-        with doing(f"waiting for answers of line {line}"):
-            wait_for_more(store)
+
+
+def _follow(line: str, store: LineStore, last: int) -> Iterator[list[Answer]]:
+    """The answers as they come; a server that goes away is waited for, and that is said."""
+    follower = AnswerFollower(store, last)
+    yield follower.read()
+    away = False
+    while True:
+        try:
+            with doing(f"waiting for answers of line {line}"):
+                wait_for_more(store)
+            answers = follower.read()
+        except SERVER_ERRORS as err:
+            if not away:
+                print_message(f"the server of line {line} does not answer, waiting for it: {err}")
+            away = True
+            time.sleep(SERVER_AGAIN_S)
+            continue
+        if away:
+            print_message(f"the server of line {line} answers again")
+        away = False
+        yield answers
 
 
 def answer_facts(answer: Answer) -> dict[str, Any]:

@@ -74,10 +74,10 @@ def remove_line(line: str, yes: bool, server_is_gone: bool, as_json: bool) -> No
       pigeonhole lines remove birds --yes --json
     """
     registry = open_registry()
-    found = registry.get(line)
-    if server_is_gone and found.settings.server is None:
+    found = registry.last_known(line)
+    if server_is_gone and found is not None and found.settings.server is None:
         raise UsageError(f"line {line} has no server of its own; remove it without --server-is-gone")
-    status = None if server_is_gone else _status_to_remove(registry.store(found), found)
+    status = None if server_is_gone or found is None else _status_to_remove(registry.store(found), found)
     num_answers, num_waiting = (status.num_answers, status.num_waiting) if status else (None, None)
     if not yes:
         waiting = f", while {num_waiting:,} requests wait" if num_waiting else ""

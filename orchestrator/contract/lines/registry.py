@@ -110,15 +110,27 @@ class LineRegistry(LinesOnDisk):
 
         server_is_gone: its own server is not asked, and keeps what it has of the line.
         """
-        self.get(name)
+        self.last_known(name)
         with self._locked():
-            line = self.get(name)
+            line = self.last_known(name)
             (self.folder(name) / LINE_FILE).unlink()
             self._client.hdel(LINES_KEY, name)
             self._client.incr(VERSION_KEY)
             shutil.rmtree(self.folder(name), ignore_errors=True)
             if not server_is_gone:
-                self.store(line).remove()
+                (self.store(line) if line else LineStore(self._client, name)).remove()
+
+    def last_known(self, name: str) -> Line | None:
+        """The line; as the server has it where its file is broken, and None if it has none, either.
+
+        Raises NotFoundError.
+        """
+        try:
+            return self.get(name)
+        except UsageError:
+            with contextlib.suppress(UsageError):
+                return read_line(self._client, name)
+            return None
 
     def store(self, line: Line) -> LineStore:
         """The line on its server: its own, or the main one."""

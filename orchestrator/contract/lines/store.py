@@ -92,8 +92,11 @@ class LineStore:
         """Remove the answers before an id: the client has read them."""
         self.client.xtrim(self.key(f"replies:{client_id}"), minid=before)
 
-    def settle(self, decided: Sequence[Decided]) -> list[bytes]:
+    def settle(self, decided: Sequence[Decided], client_id: str) -> list[bytes]:
         """The records of requests whose deadline is over; what the server never had gets the client's decision.
+
+        A request that waits for a later deadline, since another client pushed it first, goes on waiting; the client
+        gets its own decision.
 
         Empty where the server does not know the line: it was emptied.
         """
@@ -102,7 +105,7 @@ class LineStore:
             for each in decided
             for value in (each.key, each.verdict.encode(), each.verdict.reason or "", each.digest, each.rest)
         ]
-        return cast(list[bytes], self.run("settle", args))
+        return cast(list[bytes], self.run("settle", [client_id, *args]))
 
     def deliver(self, decided: Sequence[Decided]) -> int | None:
         """Report decisions that a client made alone; returns how many differ from the record.

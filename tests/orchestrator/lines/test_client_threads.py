@@ -21,7 +21,7 @@ class Client:
     def __init__(self) -> None:
         self.server = FakeLineServer(make_line(deadline_ms=60_000))
         self.pushes = Pushes(None, "G")
-        self.timer = Timer(self.pushes, self.server)
+        self.timer = Timer(self.pushes, self.server, "c1")
         self.sender = Sender(self.pushes, self.server, self.timer, "client")
         self.timer.on_alone = self.sender.wake
         self.timer.thread.start()
@@ -65,6 +65,18 @@ def test_at_the_deadline_the_servers_record_decides(client):
     assert client.server.asked == ["settle 1/x"]
 
 
+def test_a_second_push_of_an_item_with_a_shorter_deadline_leaves_the_first_its_time(client):
+    client.connect()
+    first = client.push("x", 60)
+    same, other = client.push("x", 0.05), client.push("x", 0.05, b"other bytes")
+
+    answers = [same.future.result(), other.future.result()]
+
+    assert [(answer.bin, answer.reason) for answer in answers] == [("F", "late"), ("F", "conflict")]
+    assert not first.future.done()
+    assert (client.server.asked, list(client.pushes.alone)) == ([], [])
+
+
 def test_deadlines_are_kept_in_their_order_whatever_the_order_of_pushes(client):
     client.connect()
     late, early = client.push("late", 0.2), client.push("early", 0.05)
@@ -101,7 +113,7 @@ def test_decisions_made_alone_are_reported_once_the_server_is_back(client):
 
 def test_an_emptied_server_that_does_not_know_the_line_decides_nothing(client):
     client.connect()
-    client.server.settle = lambda decided: []
+    client.server.settle = lambda decided, client_id: []
 
     answer = client.push("x", 0.05).future.result()
 

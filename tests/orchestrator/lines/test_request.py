@@ -59,6 +59,12 @@ def test_a_trigger_in_the_future_is_refused(ahead_s):
         make_request(b"image", "item", 1, PushOptions(triggered_at=time.time() + ahead_s))
 
 
+@pytest.mark.parametrize("triggered_at", ["x", True, b"1"])
+def test_a_trigger_that_is_no_number_is_refused(triggered_at):
+    with pytest.raises(TypeError, match=r"triggered_at is a time\.time\(\), a number of seconds, not"):
+        make_request(b"image", "item", 1, PushOptions(triggered_at=triggered_at))
+
+
 def test_an_image_may_be_bytes_a_buffer_or_a_file(tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"image")

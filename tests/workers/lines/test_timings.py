@@ -34,6 +34,18 @@ def test_after_a_bad_time_without_new_measurements_the_first_estimate_counts_aga
     assert (timing.expected_ms, timing.high_ms) == (5.0, 5.0)
 
 
+def test_a_first_estimate_of_a_slow_moment_is_corrected_by_what_is_measured_later():
+    clock = Clock()
+    timing = Timing(500.0, clock)
+    for _ in range(3):
+        timing.add(4.0)
+    assert timing.expected_ms == 4.0
+
+    clock.now += RECENT_S + 1
+
+    assert timing.expected_ms == 4.0
+
+
 def test_one_slow_step_of_few_changes_nothing():
     clock = Clock()
     decode, device = Timing(clock=clock), Timing(5.0, clock)
