@@ -1,9 +1,21 @@
 """`python -m workers` is what `pigeonhole worker` starts."""
 
+import os
+import sys
+
 from orchestrator.contract.streams import prepare_process
 
 if __name__ == "__main__":
     prepare_process()
-    from workers.process import main  # Celery is imported once the process's encoding is right
+    from workers.early_child import EarlyChild, environment_of_child
 
-    main()
+    early = None if "--help" in sys.argv else EarlyChild(environment_of_child(os.environ))
+    try:
+        from workers.process import main  # Celery is imported once the process's encoding is right
+
+        if early is not None:
+            early.install()
+        main()
+    finally:
+        if early is not None:
+            early.end()

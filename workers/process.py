@@ -21,7 +21,6 @@ import psutil
 from celery import Celery, signals
 from celery.worker import state as worker_state
 
-from modeling.images.cores import limit_threads
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.app import create_app, ring
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
@@ -38,6 +37,7 @@ from workers import ack_patch
 from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
 from workers.child_watch import ChildWatch
 from workers.devices import Device, take_device
+from workers.early_child import environment_of_child
 from workers.lines.choice import LineChoice
 from workers.lines.maintenance import LinesMaintenance
 from workers.lines.sweeping import LineSweeper
@@ -84,8 +84,7 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML numbers them; CUDA's default order is by speed
-    os.environ.update(limit_threads(os.environ))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting starves the decode threads of shared cores
+    os.environ.update(environment_of_child(os.environ))
     ack_patch.install()
     app = create_app(url, include=("workers.tasks",))
     maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name, home)

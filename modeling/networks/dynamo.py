@@ -1,7 +1,8 @@
-"""Defers the import of torch's compiler, which Pigeonhole does not use, while torchvision is imported.
+"""Defers imports of parts of torch that predicting does not use.
 
 torchvision imports `torch._dynamo.utils` for one function of `roi_align`, and that imports the whole compiler: 900
-modules and 1.5 s of processor time, as much as torch itself.
+modules and 1.5 s of processor time, as much as torch itself. torch imports its kernels of meta tensors, which have no
+data and which only exporters and compilers use: a quarter of its own time.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 _MODULE = "torch._dynamo.utils"
+_META_KERNELS = "torch._meta_registrations"
 
 
 class _DeferredModule(ModuleType):
@@ -37,6 +39,25 @@ def deferred_compiler_import() -> Iterator[None]:
         yield
     finally:
         _remove_stub()
+
+
+@contextmanager
+def deferred_meta_kernels() -> Iterator[None]:
+    """The import of torch in this block leaves out the kernels of meta tensors; `import_meta_kernels` brings them."""
+    if "torch" in sys.modules:
+        yield
+        return
+    stub = sys.modules[_META_KERNELS] = ModuleType(_META_KERNELS)
+    try:
+        yield
+    finally:
+        if sys.modules.get(_META_KERNELS) is stub:
+            del sys.modules[_META_KERNELS]
+
+
+def import_meta_kernels() -> None:
+    """Import them, if they were left out."""
+    importlib.import_module(_META_KERNELS)
 
 
 def _import_real() -> Any:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import normalise
+from modeling.networks.dynamo import import_meta_kernels
 from modeling.registry.card import ModelCard
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def write_graph(network: nn.Module, card: ModelCard, path: Path) -> int:
     preprocessing = card.preprocessing
     graph = _Graph(network, preprocessing, card.calibration.temperature if card.calibration else 1.0).eval()
     images_BHWC = torch.zeros(_TRACED_BATCH, *preprocessing.shape, dtype=torch.uint8)
+    import_meta_kernels()
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,

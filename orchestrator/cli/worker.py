@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from orchestrator.cli import speaking
 from orchestrator.cli.client import open_client
 from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table
 from orchestrator.contract.access import present_folder_exists
@@ -49,7 +50,8 @@ def worker(queues: str, device: str, lines: str, log_level: str) -> None:
     if not present_folder_exists():
         os.chdir("/")  # libraries of the worker need one
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *command], os.environ | SAFE_PATH)  # noqa: S606 the worker takes this process's place
+    with speaking.output():  # nothing is said from here on
+        os.execve(sys.executable, [sys.executable, *command], os.environ | SAFE_PATH)  # noqa: S606 the worker takes this process's place
 
 
 @click.group()

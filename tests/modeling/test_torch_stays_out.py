@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.small_models import make_random_model
+
 ROOT = Path(__file__).resolve().parents[2]
 # What commands use: whole rooms, and single modules of rooms in which torch lives.
 FREE_ROOMS = ("data", "evaluation", "images", "metrics", "registry", "report")
@@ -45,8 +47,9 @@ def test_training_and_predicting_never_import_torchvision():
     assert found.stdout == "False\n"
 
 
-def _printed(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def _printed(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_torchvision_comes_without_torchs_compiler_and_gets_it_when_it_asks():
@@ -108,3 +111,29 @@ def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler()
     """
 
     assert _printed(code).splitlines() == ["False False", "True", "False"]
+
+
+def test_torch_without_its_meta_kernels_predicts_alike_and_exports_the_same_graph_once_it_has_them(tmp_path):
+    model = make_random_model(tmp_path / "model")
+    code = """if True:
+        import hashlib, sys
+        from pathlib import Path
+        from modeling.networks.dynamo import deferred_meta_kernels
+        if sys.argv[2] == "without":
+            with deferred_meta_kernels():
+                import torch
+        import numpy as np
+        from modeling.inference.classifier import Classifier
+        classifier = Classifier.load(Path(sys.argv[1]))
+        images = np.random.default_rng(0).integers(0, 256, (5, *classifier.preprocessing.shape), np.uint8)
+        print("torch._meta_registrations" in sys.modules, classifier.logits(images).tobytes().hex())
+        from modeling.networks.onnx_graph import write_graph
+        path = Path(sys.argv[1]).with_name(sys.argv[2])
+        write_graph(classifier.network, classifier.card, path)
+        print(hashlib.sha256(path.read_bytes()).hexdigest())
+    """
+
+    whole, without = (_printed(code, str(model), kind).split() for kind in ("whole", "without"))
+
+    assert (whole[0], without[0]) == ("True", "False")
+    assert without[1:] == whole[1:]
