@@ -90,10 +90,10 @@ def test_a_named_file_that_may_never_end_is_refused_at_once(kind, tmp_path, monk
         get_settings()
 
 
-def test_a_home_in_a_file_is_relative_to_that_file_never_to_the_present_folder(file):
-    file.write_text('home = "jobs"\n')
+def test_folders_in_a_file_are_relative_to_that_file_never_to_the_present_folder(file):
+    file.write_text('home = "jobs"\nweights = "pth"\n')
 
-    assert get_settings().home == file.parent / "jobs"
+    assert (get_settings().home, get_settings().weights) == (file.parent / "jobs", file.parent / "pth")
 
 
 @pytest.mark.parametrize("configured", ["", "relative"])
@@ -141,7 +141,8 @@ def test_home_is_absolute_and_knows_the_tilde(folder, monkeypatch):
     monkeypatch.setenv("HOME", "/users/ada")
 
     assert Settings().home == Path("/users/ada/.pigeonhole")
-    assert Settings(home="here").home == folder / "here"
+    assert Settings(home="here", weights="~/pth").home == folder / "here"
+    assert (Settings().weights, Settings(weights="~/pth").weights) == (None, Path("/users/ada/pth"))
 
 
 def test_everything_lies_below_home():
