@@ -178,7 +178,7 @@ def _corrections(opened: Sequence[Dataset], keys: Sequence[Sequence[str]], joini
             continue
         corrected = [key for key, said in zip(own, dataset.corrected_N.tolist(), strict=True) if said]
         num_alone = sum(joining.holders[key] == 1 for key in corrected)
-        others = " and ".join(_path_of(other) for other in opened if other is not dataset)
+        others = " or ".join(_path_of(other) for other in opened if other is not dataset)
         message = f"{_path_of(dataset)}: {len(corrected):,} corrected, {num_alone:,} of them not in {others}"
         if num_yielding := joining.num_yielding[dataset.path]:
             message += f"; for {num_yielding:,} images the label there counts, not the model's own"

@@ -49,7 +49,7 @@ def test_several_data_sets_are_scanned_as_one_and_corrections_are_counted(tmp_pa
     lines = result.stdout.splitlines()
     assert lines[0].startswith("16 images in 2 classes (several data sets, ")
     assert [line.split()[:2] for line in lines[6:8]] == [["b", "10"], ["a", "6"]]
-    assert f"{tmp_path}/corrected.csv: 2 corrected, 0 of them not in {tmp_path}/x and {tmp_path}/y" in result.stdout
+    assert f"{tmp_path}/corrected.csv: 2 corrected, 0 of them not in {tmp_path}/x or {tmp_path}/y" in result.stdout
     assert [source["num_images"] for source in shown["sources"]] == [8, 2]
     assert scan("x", "y", "--quarantine", "y/suspects.csv").exit_code == ExitCode.USAGE
 
