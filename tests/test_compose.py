@@ -29,10 +29,11 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 WORKERS = ("worker-cpu", "worker-gpu")
-HOME = "/var/lib/pigeonhole"
+HOME, VOLUME = "/var/lib/pigeonhole/home", "/var/lib/pigeonhole"
+PASSWORD = "abcdef0123456789"
 
 # What an operator puts into `.env`.
-DOT_ENV = {"PIGEONHOLE_PASSWORD": "abc123", "PIGEONHOLE_IMAGES": "/srv/images", "PIGEONHOLE_RESULTS": "/srv/results"}
+DOT_ENV = {"PIGEONHOLE_PASSWORD": PASSWORD, "PIGEONHOLE_IMAGES": "/srv/images", "PIGEONHOLE_RESULTS": "/srv/results"}
 _VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([-?])([^}]*))?\}")
 _ENVIRONMENT_NAME = re.compile(r"\bPIGEONHOLE_[A-Z_]+")
 
@@ -66,6 +67,12 @@ def instructions() -> list[tuple[str, str]]:
     return [
         (name, " ".join(rest.split())) for name, _, rest in (line.partition(" ") for line in joined.split("\n")) if name
     ]
+
+
+def arguments() -> dict[str, str]:
+    """The build arguments of the Dockerfile and their defaults."""
+    given = [rest.partition("=") for name, rest in instructions() if name == "ARG"]
+    return {name: default for name, _, default in given}
 
 
 def last_stage() -> list[tuple[str, str]]:
@@ -136,18 +143,27 @@ def test_environment_of_a_service_holds_settings_with_usable_values(name: str, m
     assert settings.home == Path(HOME)
     url = urlsplit(settings.require_server_url())
     assert url.scheme in SCHEMES
-    assert (url.hostname, url.port, url.password) == ("server", 6379, "abc123")
+    assert (url.hostname, url.port, url.password) == ("server", 6379, PASSWORD)
 
 
 def test_every_environment_name_in_the_files_is_a_setting_or_read_by_the_files_themselves():
     settings = {f"PIGEONHOLE_{field.upper()}" for field in Settings.model_fields}
     interpolated = {name for name, _, _ in _VARIABLE.findall(COMPOSE)}
-    arguments = {rest.partition("=")[0] for name, rest in last_stage() if name == "ARG"}
 
     assert set(_ENVIRONMENT_NAME.findall(COMPOSE)) <= settings | interpolated
-    assert set(_ENVIRONMENT_NAME.findall(DOCKERFILE)) <= settings | arguments
-    assert set(SERVICES["worker-cpu"]["build"]["args"]) == arguments
-    assert interpolated == {*DOT_ENV, "PIGEONHOLE_UID", "PIGEONHOLE_GID"}
+    assert set(_ENVIRONMENT_NAME.findall(DOCKERFILE)) <= settings | set(arguments())
+    assert interpolated == {*DOT_ENV, *arguments(), "PIGEONHOLE_UID", "PIGEONHOLE_GID", "PIGEONHOLE_CPU_WORKERS"}
+
+
+def test_arguments_of_the_build_come_from_the_environment_and_an_index_only_from_there():
+    passed = {name: resolve(value) for name, value in SERVICES["worker-cpu"]["build"]["args"].items()}
+
+    assert passed == arguments() == {
+        "PYTHON_IMAGE": "python:3.12-slim",
+        "PIGEONHOLE_LOCK": "requirements.lock",
+        "PIP_INDEX_URL": "",
+        "UV_DEFAULT_INDEX": "",
+    }  # fmt: skip
 
 
 def test_a_variable_that_must_be_set_says_what_to_do():
@@ -163,7 +179,8 @@ def test_jobs_images_and_results_lie_at_the_same_path_everywhere(name: str):
 
     found = mounts(service)
 
-    assert found[service["environment"]["PIGEONHOLE_HOME"]] == ("home", False)
+    assert found[VOLUME] == ("home", False)
+    assert service["environment"]["PIGEONHOLE_HOME"] == HOME
     assert found["/images"] == ("/srv/images", True)
     assert found["/results"] == ("/srv/results", False)
     assert {source for source, _ in found.values() if "/" not in source} <= set(yaml.safe_load(COMPOSE)["volumes"])
@@ -175,7 +192,8 @@ def test_image_makes_the_folders_that_volumes_are_mounted_on():
 
     for name in OURS:
         for target, (source, _) in mounts(SERVICES[name]).items():
-            assert "/" in source or target in made.split(), f"{target} of {name} would belong to root"
+            assert "/" in source or target in made.split(), f"{target} of {name} would be closed to its user"
+    assert "--mode=1777" in made  # whoever the user is
     assert f"PIGEONHOLE_HOME={HOME}" in environment
 
 
@@ -202,6 +220,19 @@ def test_service_has_no_rights_that_it_does_not_need(name: str):
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
+def test_service_has_an_init_and_cannot_fill_the_disk_or_the_memory(name: str):
+    service = SERVICES[name]
+
+    assert service["init"] is True
+    assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+    assert all("size=" in mount for mount in service.get("tmpfs", []))
+
+
+def test_number_of_workers_is_a_setting():
+    assert SERVICES["worker-cpu"]["scale"] == "${PIGEONHOLE_CPU_WORKERS:-1}"
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
 def test_service_can_be_scaled(name: str):
     assert not {"container_name", "hostname", "ports"} & set(SERVICES[name])
 
@@ -214,23 +245,24 @@ def test_worker_has_time_to_hand_back_what_it_holds(name: str):
 
     assert float(service["stop_grace_period"].removesuffix("s")) > 2 * DRAIN_GRACE_S
     assert service["stop_signal"] == "SIGTERM"
-    assert service["init"] is True
 
 
 def test_image_of_the_server_is_pinned_and_ours_is_never_pulled():
     images = [SERVICES["server"]["image"], *(rest.split()[0] for name, rest in instructions() if name == "FROM")]
     stages = {rest.split()[-1] for name, rest in instructions() if name == "FROM" and " AS " in rest}
 
-    for image in set(images) - stages:
+    for image in {image.replace("${PYTHON_IMAGE}", arguments()["PYTHON_IMAGE"]) for image in images} - stages:
         assert re.fullmatch(r"[a-z]+(/[a-z]+)?:\d+\.\d+(-slim)?", image), image
     assert {SERVICES[name]["pull_policy"] for name in OURS} == {"never"}
 
 
-def test_image_runs_as_nobody_special():
-    users = [rest for name, rest in last_stage() if name == "USER"]
-
-    assert users == ["${PIGEONHOLE_UID}:${PIGEONHOLE_GID}"]
-    assert [rest for name, rest in last_stage() if name == "ARG"] == ["PIGEONHOLE_UID=1000", "PIGEONHOLE_GID=1000"]
+def test_image_is_for_every_user():
+    """Nothing in the image belongs to a user of its own: who runs it is said when it is run."""
+    assert [rest for name, rest in last_stage() if name == "USER"] == ["65534:65534"]
+    assert not re.search(r"useradd|groupadd|chown|--owner", DOCKERFILE)
+    assert "PIGEONHOLE_UID" not in DOCKERFILE
+    for name in OURS:
+        assert SERVICES[name]["user"] == "${PIGEONHOLE_UID:-1000}:${PIGEONHOLE_GID:-1000}"
 
 
 def test_every_file_that_is_copied_exists_and_is_not_ignored():
@@ -238,8 +270,8 @@ def test_every_file_that_is_copied_exists_and_is_not_ignored():
     copies = [rest.split() for name, rest in instructions() if name == "COPY" and not rest.startswith("--from")]
     sources = {source for words in copies for source in words[:-1]}
 
-    assert sources == allowed
-    assert [source for source in sorted(sources) if not (ROOT / source).exists()] == []
+    assert (sources - {"${PIGEONHOLE_LOCK}"}) | {"requirements.lock", "requirements-cpu.lock"} == allowed
+    assert [source for source in sorted(allowed) if not (ROOT / source).exists()] == []
 
 
 def test_image_holds_what_the_locks_say_and_nothing_else():
@@ -249,7 +281,7 @@ def test_image_holds_what_the_locks_say_and_nothing_else():
     assert re.search(r"\buv==\d+\.\d+\.\d+$", tool)
     assert "--require-hashes --requirements requirements.lock" in dependencies
     assert "--build-constraints requirements-dev.lock --require-hashes" in wheel
-    assert "--no-index --no-deps" in package
+    assert "--no-cache --no-index --no-deps" in package
 
 
 def test_no_file_names_a_host_or_holds_a_secret():
@@ -273,11 +305,11 @@ def test_server_keeps_its_data_refuses_strangers_and_shows_no_password(tmp_path:
         port = probe.getsockname()[1]
     server = subprocess.Popen(
         server_command(port, tmp_path),
-        env={"PATH": f"{program.parent}:{os.environ['PATH']}", "PIGEONHOLE_PASSWORD": "abc123"},
+        env={"PATH": f"{program.parent}:{os.environ['PATH']}", "PIGEONHOLE_PASSWORD": PASSWORD},
         stdout=subprocess.DEVNULL,
     )
     try:
-        client = redis.Redis(port=port, password="abc123", socket_timeout=5)
+        client = redis.Redis(port=port, password=PASSWORD, socket_timeout=5)
         wait_until(lambda: answers(client), what="the server answers")
         found = client.config_get("appendonly", "maxmemory-policy", "save", "appendfsync")
         with pytest.raises(redis.AuthenticationError):
@@ -291,17 +323,20 @@ def test_server_keeps_its_data_refuses_strangers_and_shows_no_password(tmp_path:
         "appendonly": "yes", "maxmemory-policy": "noeviction", "save": "", "appendfsync": "everysec",
     }  # fmt: skip
     assert b"valkey-server" in arguments
-    assert b"abc123" not in arguments
+    assert PASSWORD.encode() not in arguments
     assert ended == 0
 
 
-def test_server_refuses_a_password_that_would_not_survive_a_url(tmp_path: Path):
-    environment = {"PATH": os.environ["PATH"], "PIGEONHOLE_PASSWORD": "a b/c"}
+@pytest.mark.parametrize(
+    ("password", "said"), [("a b/c-0123456789abcdef", "letters and digits"), (PASSWORD[:15], "16 characters")]
+)
+def test_server_refuses_a_password_that_would_not_survive_a_url_or_is_short(tmp_path: Path, password: str, said: str):
+    environment = {"PATH": os.environ["PATH"], "PIGEONHOLE_PASSWORD": password}
 
     answer = subprocess.run(server_command(1, tmp_path), env=environment, capture_output=True, text=True, timeout=20)
 
     assert answer.returncode == 2
-    assert "letters and digits" in answer.stderr
+    assert said in answer.stderr
 
 
 def server_command(port: int, folder: Path) -> list[str]:
