@@ -127,7 +127,7 @@ def _check_size(network: nn.Module) -> None:
 
 def _largest_difference(classifier: Classifier, path: Path) -> float:
     """The largest difference between the logits of torch and of ONNX Runtime; NaN if a logit is NaN."""
-    import onnxruntime  # slow to import
+    from modeling.networks.onnxruntime_library import onnxruntime  # slow to import
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)

@@ -117,7 +117,7 @@ def _batches(load: Load, indices_M: Sequence[int] | Indices) -> Iterator[tuple[l
 
 def write_int8(source: Path, target: Path, load: Load, calibration_M: Indices) -> None:
     """Quantise the ONNX file `source`, calibrated on some images; does not check the quality."""
-    from onnxruntime import quantization  # slow to import
+    from modeling.networks.onnxruntime_library import quantization  # slow to import
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
         """Provides the calibration images in batches."""

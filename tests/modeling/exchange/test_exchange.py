@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -23,6 +22,7 @@ from modeling.inference.classifier import Classifier
 from modeling.metrics.calibration import Calibration
 from modeling.networks.architectures import get_architecture
 from modeling.networks.build import build_network
+from modeling.networks.onnxruntime_library import onnxruntime
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE
 from tests.support.small_models import CALIBRATION, GREY_8, TREES, make_random_model, random_images
 
