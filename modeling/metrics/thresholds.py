@@ -117,9 +117,10 @@ class _Group:
         return _Group(self.labels_M[chosen_M], self.scores_M[chosen_M], self.right_M[chosen_M])
 
     def is_large_enough(self, max_error: float) -> bool:
-        """Whether accepting all of them without a mistake would show, with 95 % confidence, that the budget is kept.
+        """Whether they are enough for a threshold of their own.
 
-        The rule of three (Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?").
+        For so many images, were they not chosen by their scores, the rule of three would hold: none wrong shows with
+        95 % confidence that the budget is kept (Hanley and Lippman-Hand 1983). Here it is a rule of thumb.
         """
         return len(self.labels_M) * max_error >= MIN_EXPECTED_ERRORS
 
@@ -161,7 +162,8 @@ def _threshold(group: _Group, max_error: float) -> float:
     """The lowest score from which the group's images can be accepted within the budget; `NEVER` if there is none.
 
     (wrong + 1) / (accepted + 1) estimates the error among new images; the added 1 corrects for the search for the
-    lowest score (Angelopoulos et al. 2022; Jin and Candès 2023).
+    lowest score (as in Jin and Candès 2023). On average over models the error keeps the budget; that of a single model
+    may exceed it (`benchmarks.budget_promise`).
     """
     order_M = np.argsort(-group.scores_M, kind="stable")
     scores_M = group.scores_M[order_M]
