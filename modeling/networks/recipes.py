@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 MANY_PHOTOGRAPHS = 5_000  # training photographs from which stronger augmentation helps
+CROPPED_FROM = 40  # px
+FEWEST_STEPS, SMALLEST_BATCH = 16, 32  # batches in an epoch, and images in a batch
 Augmentation = Literal["none", "affine", "elastic", "flip_shift", "photo", "photo_strong"]
 
 
@@ -91,8 +93,19 @@ PHOTOGRAPHS = Recipe(
 FINE_TUNING = replace(PHOTOGRAPHS, epochs=10, learning_rate=1e-4, weight_decay=1e-2, label_smoothing=0.05, average=0.99)
 
 
-def adapt_recipe(recipe: Recipe, num_images: int) -> Recipe:
-    """The recipe for this number of training images: many photographs are mixed and augmented more strongly."""
+def adapt_recipe(recipe: Recipe, num_images: int, side: int) -> Recipe:
+    """The recipe for this number of training images, of which the network sees `side` px.
+
+    Many photographs are mixed and augmented more strongly. Images of which a network for small ones sees more are
+    cropped at random: a shift by 2 px says little of them. Few images come in smaller batches.
+    """
     if recipe.augmentation == "photo" and num_images >= MANY_PHOTOGRAPHS:
         return replace(recipe, augmentation="photo_strong", mixing=True)
-    return recipe
+    if recipe.augmentation == "flip_shift" and side > CROPPED_FROM:
+        recipe = replace(recipe, augmentation="photo")
+    fitting = 1 << max(1, num_images // FEWEST_STEPS).bit_length() - 1  # a power of two
+    batch_size = min(recipe.batch_size, max(SMALLEST_BATCH, fitting))
+    rate = recipe.learning_rate
+    if recipe.optimizer == "sgd":  # AdamW's step does not depend on the gradient's size
+        rate *= batch_size / recipe.batch_size
+    return replace(recipe, batch_size=batch_size, learning_rate=rate)

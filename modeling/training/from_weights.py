@@ -129,7 +129,7 @@ def _fine_tune(context: RunContext, data: TrainingData, probed: TrainedNetwork) 
     network = build_network(request.architecture, probed.preprocessing, len(data.dataset.labels))
     network.load_state_dict(probed.network.state_dict())
     network = network.to(context.device)
-    plan = _fine_tuning_plan(request, architecture, data)
+    plan = _fine_tuning_plan(request, architecture, data, probed.preprocessing)
     photographs = plan.recipe.augmentation.startswith("photo")
     inputs = make_fit_inputs(data, probed.preprocessing, context.emit, photographs=photographs)
     plan, result = fit_network(context, network, inputs, plan)
@@ -141,11 +141,14 @@ def _fine_tune(context: RunContext, data: TrainingData, probed: TrainedNetwork) 
     return TrainedNetwork(network, inputs.preprocessing, logits_of, facts)
 
 
-def _fine_tuning_plan(request: TrainRequest, architecture: Architecture, data: TrainingData) -> Plan:
-    recipe = recipe_of(request, FINE_TUNING)
+def _fine_tuning_plan(
+    request: TrainRequest, architecture: Architecture, data: TrainingData, preprocessing: Preprocessing
+) -> Plan:
+    recipe = FINE_TUNING
     if architecture.family != "torchvision":
         recipe = replace(recipe, augmentation=architecture.recipe.augmentation)
-    recipe = adapt_recipe(recipe, len(data.split.train))
+    side = max(preprocessing.height, preprocessing.width)
+    recipe = recipe_of(request, adapt_recipe(recipe, len(data.split.train), side))
     weights = class_weights(data.dataset.targets_N[data.split.train], len(data.dataset.labels))
     return Plan(recipe, recipe.batch_size, class_weights=weights, freeze_statistics=True)
 

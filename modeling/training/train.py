@@ -22,6 +22,7 @@ from torch import Tensor
 
 from modeling.data.dataset import abbreviate
 from modeling.data.images import Indices
+from modeling.images.preprocessing import Preprocessing
 from modeling.images.progress import Emit
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network, normalise, select_device
@@ -105,7 +106,7 @@ def fit_from_scratch(context: RunContext, data: TrainingData) -> TrainedNetwork:
     """Train a new network by its recipe."""
     request, architecture = context.request, get_architecture(context.request.architecture)
     preprocessing = choose_preprocessing(data.dataset, architecture, request.image_size)
-    plan = plan_from_scratch(request, architecture, data)
+    plan = plan_from_scratch(request, architecture, data, preprocessing)
     inputs = make_fit_inputs(
         data, preprocessing, context.emit, photographs=plan.recipe.augmentation.startswith("photo")
     )
@@ -125,9 +126,12 @@ def fit_from_scratch(context: RunContext, data: TrainingData) -> TrainedNetwork:
     return TrainedNetwork(network, inputs.preprocessing, logits_of, facts)
 
 
-def plan_from_scratch(request: TrainRequest, architecture: Architecture, data: TrainingData) -> Plan:
-    """The architecture's recipe, adapted to the request and the data."""
-    recipe = adapt_recipe(recipe_of(request, architecture.recipe), len(data.split.train))
+def plan_from_scratch(
+    request: TrainRequest, architecture: Architecture, data: TrainingData, preprocessing: Preprocessing
+) -> Plan:
+    """The architecture's recipe, adapted to the data and the request."""
+    side = max(preprocessing.height, preprocessing.width)
+    recipe = recipe_of(request, adapt_recipe(architecture.recipe, len(data.split.train), side))
     weights = class_weights(data.dataset.targets_N[data.split.train], len(data.dataset.labels))
     # Convolutions on CPUs are usually 1.2 to 1.6 times faster with channels last; if not, fit.autotune finds out.
     return Plan(recipe, recipe.batch_size, class_weights=weights, channels_last=architecture.family == "small")

@@ -13,6 +13,7 @@ from modeling.data.dataset import Dataset
 from modeling.data.lost import LostImages
 from modeling.data.splits import Split
 from modeling.errors import ArchitectureError, ModelingError
+from modeling.images.preprocessing import Preprocessing
 from modeling.networks.architectures import get_architecture
 from modeling.networks.default_network import DataFacts
 from modeling.networks.recipes import CNN as RECIPE
@@ -193,7 +194,7 @@ def test_many_photographs_are_mixed_and_changed_more(base, architecture, num_ima
     )
 
     for make_plan in (plan_from_scratch, training_transfer._fine_tuning_plan):
-        recipe = make_plan(base, get_architecture(architecture), data).recipe
+        recipe = make_plan(base, get_architecture(architecture), data, Preprocessing("RGB", 224, 224)).recipe
         assert (recipe.augmentation, recipe.mixing) == (augmentation, mixing)
 
 
