@@ -23,9 +23,15 @@ HOW_TO_GET_WEIGHTS = (
     "~/.cache/torch/hub/checkpoints), then `pigeonhole weights import FILE`"
 )
 MIN_CLASSES = 100  # of weights that are taken unasked: those of fewer classes know one kind of images
-# Multiply-adds (billions) of an image's way through a backbone that a quality affords.
-MOST_GFLOPS: dict[Quality, float] = {"fast": 0.5, "good": 5.0, "best": 20.0}
+# Multiply-adds (billions) of all images' ways through a backbone that a quality affords: 1,400 photographs through
+# mobilenet_v2 are 420, and take a quarter of a minute on two cores; 200,000 through resnet50 take an hour of a GPU.
+MOST_WORK: dict[Quality, float] = {"fast": 2_000, "good": 20_000, "best": 200_000}
 FINE_TUNING_EPOCHS: dict[Quality, int | None] = {"fast": None, "good": None, "best": 3}
+
+# From scratch, a network sees so many images, each several times if there are few, but at least its recipe's epochs.
+SHOWN: dict[Quality, int] = {"fast": 20_000, "good": 60_000, "best": 120_000}
+MOST_EPOCHS = 100
+PHOTOGRAPH_SIDE: dict[Quality, int] = {"fast": 48, "good": 64, "best": 96}  # px that a network from scratch sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +39,14 @@ class DataFacts:
     """What is known of the data before any image is decoded.
 
     num_images: to learn from. median_side: px; median of the images' longer sides. channels: 1 if all are grey.
+    mirroring_matters: a mirrored image may be one of another class; looked at only where it decides something.
     """
 
     num_images: int
     num_classes: int
     median_side: int
     channels: Literal[1, 3]
+    mirroring_matters: bool = False
 
     __pydantic_config__ = STRICT
 
@@ -65,24 +73,35 @@ def choose_network(facts: DataFacts, at_hand: Sequence[WeightsAtHand], quality: 
     """The network for these data."""
     if facts.median_side <= SMALL_SIDE:
         return _small(facts, quality)
-    backbone = choose_backbone(at_hand, quality)
+    backbone = choose_backbone(at_hand, facts.num_images, quality)
     return _photographs(facts, quality) if backbone is None else _from_weights(facts, backbone, quality)
 
 
 def _small(facts: DataFacts, quality: Quality) -> NetworkChoice:
     """One of our small networks."""
     images = f"the median image has {facts.median_side} px a side"
-    if facts.channels == 1:
+    if facts.channels == 1 or facts.mirroring_matters:
         architecture = "cnn_pyramid" if quality == "fast" else "glyphnet"
-        return NetworkChoice(architecture, None, None, None, f"{images} and no colour, where a small network is best")
-    architecture = "lenet" if quality == "fast" else "speednet"
-    return NetworkChoice(architecture, None, None, None, f"{images}, where a small network is best")
+        why = "no colour" if facts.channels == 1 else "may be of another class if mirrored"
+        reason = f"{images} and {why}, where a small network that does not mirror images is best"
+    else:
+        architecture = "lenet" if quality == "fast" else "speednet"
+        reason = f"{images}, where a small network is best"
+    return NetworkChoice(architecture, None, _epochs(architecture, facts.num_images, quality), None, reason)
 
 
-def choose_backbone(at_hand: Sequence[WeightsAtHand], quality: Quality) -> WeightsAtHand | None:
-    """The best of the weights at hand that the quality affords, else the cheapest; None if there are none of use."""
+def _epochs(architecture: str, num_images: int, quality: Quality) -> int | None:
+    """Epochs of a network from scratch; None: its recipe's."""
+    usual = get_architecture(architecture).recipe.epochs
+    least = 2 * usual if quality == "best" else usual
+    epochs = max(least, min(MOST_EPOCHS, SHOWN[quality] // max(1, num_images)))
+    return None if epochs == usual else epochs
+
+
+def choose_backbone(at_hand: Sequence[WeightsAtHand], num_images: int, quality: Quality) -> WeightsAtHand | None:
+    """The best of the weights at hand that the quality affords for so many images, else the cheapest; None: no use."""
     known = [weights for weights in at_hand if _is_backbone(weights)]
-    affordable = [weights for weights in known if _gflops(weights) <= MOST_GFLOPS[quality]]
+    affordable = [weights for weights in known if _gflops(weights) * num_images <= MOST_WORK[quality]]
     if affordable:
         return max(affordable, key=lambda weights: BY_ARCHITECTURE[weights.architecture].top1)  # the first of equals
     return min(known, key=_gflops, default=None)
@@ -115,11 +134,11 @@ def _from_weights(facts: DataFacts, weights: WeightsAtHand, quality: Quality) ->
 
 
 def _photographs(facts: DataFacts, quality: Quality) -> NetworkChoice:
-    """A strong network from scratch."""
+    """A strong network from scratch: of ours, which learns from few images."""
     reason = f"the median image has {facts.median_side} px a side, and no pre-trained weights for it are at hand"
     advice = (
         "pre-trained weights would be far better and quicker (cats and dogs: 0.99 instead of 0.7): "
         f"{HOW_TO_GET_WEIGHTS}, and train again"
     )
-    size = {"fast": 64, "good": 128, "best": 128}[quality]
-    return NetworkChoice("resnet18", None, None, size, reason, advice)
+    epochs = _epochs("speednet", facts.num_images, quality)
+    return NetworkChoice("speednet", None, epochs, PHOTOGRAPH_SIDE[quality], reason, advice)

@@ -128,12 +128,16 @@ def _quality(spec: TrainSpec) -> Quality:
 
 def facts_of(dataset: "Dataset", options: TrainOptions) -> DataFacts:
     """What the choice of a network rests on."""
-    from modeling.data.sample import num_learnt, sample_images  # Pillow
+    from modeling.data.mirroring import mirroring_matters  # Pillow
+    from modeling.data.sample import num_learnt, sample_images
 
     sampled = sample_images(dataset)
     side = SMALL_SIDE + 1 if sampled.median_side is None else sampled.median_side  # the scan will say what is wrong
     num_images = num_learnt(dataset, options.validation + options.test)
-    return DataFacts(num_images, len(dataset.labels), side, sampled.channels)
+    asked = side <= SMALL_SIDE and sampled.channels == 3  # photographs are mirrored in training, characters must not be
+    return DataFacts(
+        num_images, len(dataset.labels), side, sampled.channels, mirroring_matters=asked and mirroring_matters(dataset)
+    )
 
 
 def _with_choice(checked: TrainOptions, spec: TrainSpec, choice: NetworkChoice, facts: DataFacts) -> TrainOptions:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -178,3 +179,18 @@ def test_weights_that_were_removed_are_not_at_hand(settings, photos):
     assert resolved.weights is None
     assert resolved.choice is not None
     assert "`pigeonhole weights import FILE`" in resolved.choice.advice
+
+
+def test_small_letters_in_colour_are_not_mirrored(settings, tmp_path):
+    for label, bowl in (("b", slice(12, 18)), ("d", slice(5, 11))):
+        (tmp_path / "letters" / label).mkdir(parents=True)
+        for number in range(60):
+            pixels = np.full((24, 24, 3), (250, 240, 200 + number % 40), dtype=np.uint8)
+            pixels[3 + number % 3 : 20, 11:13] = pixels[12:20, bowl] = 30
+            (tmp_path / "letters" / label / f"{number}.png").write_bytes(encode(Image.fromarray(pixels)))
+
+    options = resolve_training(settings, TrainSpec(tmp_path / "letters", "mine", {})).options
+
+    assert options.architecture == "glyphnet"
+    assert options.chosen is not None
+    assert options.chosen.facts == DataFacts(96, 2, 24, 3, mirroring_matters=True)
