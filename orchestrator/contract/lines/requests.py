@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 from orchestrator.contract.lines.answers import Answer, Verdict, decode_record
 
@@ -55,6 +55,16 @@ class Admission:
     record: bytes = b""
     retry_ms: int = 0
     limit: int = 0
+
+    @classmethod
+    def decode(cls, verdict: bytes, detail: bytes) -> Self:
+        """As the script says it."""
+        name = cast(AdmitVerdict, verdict.decode())
+        if name == "busy":
+            return cls(name, retry_ms=int(detail))
+        if name == "too_large":
+            return cls(name, limit=int(detail))
+        return cls(name, record=detail)
 
     def answer(self) -> Answer | None:
         return decode_record(self.record) if self.record else None

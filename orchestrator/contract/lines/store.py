@@ -7,7 +7,6 @@ in one round trip.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Self, cast
 
 import redis
@@ -17,7 +16,6 @@ from orchestrator.contract.lines.answers import Answer, decode_record
 from orchestrator.contract.lines.connections import Command, Connections
 from orchestrator.contract.lines.requests import (
     Admission,
-    AdmitVerdict,
     Decided,
     GivenAnswer,
     Held,
@@ -60,20 +58,27 @@ class LineStore:
 
         A server without memory refuses as a line does that is busy.
         """
-        replies = iter(self._send([command for push in pushes for command in self._push(push, client_id)]))
-        return [_admission(list(islice(replies, 1 + (push.kind == "image")))) for push in pushes]
+        args: list[Any] = [client_id]
+        for push in pushes:
+            path = push.payload if push.kind == "path" else b""
+            args += (push.key, push.digest, push.remaining_ms, push.size, push.kind, path, push.tried_ms)
+        images = [push for push in pushes if push.kind == "image"]
+        *stored, verdicts = self._send([*map(self._store_image, images), self._script("admit", args)])
+        failed = {push.key: reply for push, reply in zip(images, stored, strict=True) if isinstance(reply, Exception)}
+        if isinstance(verdicts, Exception):
+            return [_refused(verdicts)] * len(pushes)
+        return [
+            _refused(failed[push.key]) if push.key in failed else Admission.decode(verdict, detail)
+            for push, (verdict, detail) in zip(pushes, verdicts, strict=True)
+        ]
 
-    def _push(self, push: Push, client_id: str) -> Iterator[Command]:
-        """The script, and before it the image, which expires where neither worker nor client lives to end its request.
+    def _store_image(self, push: Push) -> Command:
+        """It expires where neither worker nor client lives to end its request.
 
-        The image is no argument of the script: Lua would copy it several times.
+        It is no argument of the script: Lua would copy it several times.
         """
-        path = push.payload if push.kind == "path" else b""
-        if push.kind == "image":
-            expires_ms = max(0, push.remaining_ms) + ORPHAN_MS
-            yield "SET", self._image_key(push.key, push.digest), push.payload, "PX", expires_ms, "NX"
-        args = [push.key, push.digest, push.remaining_ms, push.size, client_id, push.kind, path, push.tried_ms]
-        yield self._script("admit", args)
+        expires_ms = max(0, push.remaining_ms) + ORPHAN_MS
+        return "SET", self._image_key(push.key, push.digest), push.payload, "PX", expires_ms, "NX"
 
     def replies(self, client_id: str, after: str, block_ms: int | None) -> tuple[str, list[tuple[str, bytes]]]:
         """The answers that came after an id, as key and record; and the id to ask with next.
@@ -280,20 +285,11 @@ def _require_all(replies: list[Any]) -> list[Any]:
     return replies
 
 
-def _admission(replies: list[Any]) -> Admission:
-    """replies: the script's is the last; before it, that of storing the image."""
-    failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
+def _refused(failed: Exception) -> Admission:
+    """By a server without memory; raises any other error."""
     if isinstance(failed, redis.exceptions.OutOfMemoryError):
         return Admission("busy", retry_ms=OUT_OF_MEMORY_RETRY_MS)
-    if failed is not None:
-        raise failed
-    verdict, detail = replies[-1]
-    name = cast(AdmitVerdict, verdict.decode())
-    if name == "busy":
-        return Admission(name, retry_ms=int(detail))
-    if name == "too_large":
-        return Admission(name, limit=int(detail))
-    return Admission(name, record=detail)
+    raise failed
 
 
 def _seconds_until(now_ms: int, asked_s: bytes, asked_us: bytes) -> float:
