@@ -85,6 +85,7 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML numbers them; CUDA's default order is by speed
     os.environ.update(environment_of_child(os.environ))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(run_folder / "torch"))  # made by torch's exporter, never used
     ack_patch.install()
     app = create_app(url, include=("workers.tasks",))
     maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name, home)

@@ -80,6 +80,8 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
 
 
 def _write_onnx(version: ModelVersion, output: Path) -> dict[str, Any]:
+    # The exporter makes this folder and leaves it among the temporary files otherwise.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(get_settings().cache / "torch"))
     from modeling.exchange.export import export_onnx
 
     words = f"translating {version.ref} to ONNX and comparing the answers"

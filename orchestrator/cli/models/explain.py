@@ -69,10 +69,11 @@ def explain_model(
       pigeonhole models explain birds photos/*.jpg -o explained --show robustness --second-model birds@1
     """
     require_present_folder()
+    # matplotlib, which the next import imports, keeps its list of fonts there, instead of in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))
     with doing("importing torch"):
         from modeling.explain.explain import plan, write
 
-    os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))  # it keeps its list of fonts there
     with doing(f"loading {model}"):
         explained, request = _prepare(model, second_model, device, images, options)
     planned = plan(explained, request)
