@@ -11,6 +11,7 @@ from pathlib import Path
 
 from modeling.inference.bisection import Predictor
 from modeling.inference.graph_classifier import load_graph
+from modeling.networks.dynamo import deferred_meta_kernels
 from modeling.registry.store import ModelVersion
 
 
@@ -34,9 +35,10 @@ def load_at_once(version: ModelVersion, device: str = "auto", *, decodes: bool =
     """
     if device in ("auto", "cpu"):
         if decodes and _has_choice(version.artifacts):  # while OpenVINO compiles the network
-            threading.Thread(target=importlib.import_module, args=("torch",), name="import torch").start()
+            threading.Thread(target=_import_torch, name="import torch").start()
         if (graph := load_graph(version)) is not None:
             return LoadedAtOnce(graph, remembered=True)
+    _import_torch()
     from modeling.inference.choose_engine import load_remembered
     from modeling.inference.classifier import Classifier
 
@@ -44,6 +46,11 @@ def load_at_once(version: ModelVersion, device: str = "auto", *, decodes: bool =
         if (classifier := load_remembered(version, name)) is not None:
             return LoadedAtOnce(classifier, remembered=True)
     return LoadedAtOnce(Classifier.load(version.path, "cpu" if device == "auto" else device), remembered=False)
+
+
+def _import_torch() -> None:
+    with deferred_meta_kernels():
+        importlib.import_module("torch")
 
 
 def _devices(version: ModelVersion) -> list[str]:
