@@ -56,7 +56,7 @@ def _open_heif(data: bytes) -> ImageFile.ImageFile:
     options = pillow_heif.options
     options.DECODE_THREADS = 1  # each image has a thread of ours
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
-    image: ImageFile.ImageFile = pillow_heif.HeifImageFile(io.BytesIO(data))
+    image: ImageFile.ImageFile = pillow_heif.HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     return image
 
 
