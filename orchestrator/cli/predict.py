@@ -83,6 +83,8 @@ def load(version: ModelVersion, device: str, *, decodes: bool = True) -> "Predic
     """The model on the engine that is remembered for this machine, or on the plain one; a message says that."""
     from modeling.inference.load_at_once import load_at_once
 
+    # torch's exporter makes this folder and leaves it among the temporary files otherwise.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(get_settings().cache / "torch"))
     loaded = load_at_once(version, device, decodes=decodes)
     if not loaded.remembered:
         print_message(
