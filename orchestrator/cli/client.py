@@ -34,7 +34,8 @@ def open_or_start_client() -> JobClient:
     Prepare the job first, so that an invalid job starts nothing.
     """
     settings = get_settings()
-    if settings.server_url is None and not _local_server_answers(settings):
+    elsewhere = settings.server_url is not None or settings.shared_elsewhere() is not None
+    if not elsewhere and not _local_server_answers(settings):
         from orchestrator.contract.devices import list_devices
         from orchestrator.stack.stack import Stack
 

@@ -25,6 +25,7 @@ from orchestrator.contract.server import connect, require_answer
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.settings_file import describe_unread, settings_file
+from orchestrator.contract.shared_server import read_shared_server
 from orchestrator.contract.shown import without_logins
 from orchestrator.stack.server import find_server_program
 
@@ -183,6 +184,8 @@ def _server(settings: Settings) -> CheckResult:
     version = facts.get("valkey_version") or facts.get("redis_version")
     policy = facts.get("maxmemory_policy")  # not from CONFIG GET, which hosted servers refuse
     found = f"{name} {version} at {redact(url)}, append-only {'on' if facts.get('aof_enabled') else 'OFF'}, {policy}"
+    if settings.server_url is None and (shared := read_shared_server(settings.home)) is not None:
+        found += f", run by {shared.host} for all machines at {shared.listen}"
     if policy != "noeviction":
         return CheckResult("server", False, found, "set `maxmemory-policy noeviction`: an evicted key is a lost job")
     return CheckResult(

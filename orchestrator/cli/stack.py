@@ -1,5 +1,8 @@
 """`pigeonhole up` and `down`."""
 
+import shlex
+from pathlib import Path
+
 import click
 
 from orchestrator.cli.output import json_option, print_json, print_message, print_table
@@ -7,7 +10,9 @@ from orchestrator.cli.speaking import doing
 from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server_url import redact
-from orchestrator.contract.settings import get_settings
+from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.shared_server import SharedServer
+from orchestrator.stack.listen import Listen, parse_listen
 from orchestrator.stack.stack import Stack
 
 
@@ -15,27 +20,43 @@ from orchestrator.stack.stack import Stack
 @click.option(
     "--device", "devices", multiple=True, help="Device of a worker: cpu or cuda:N; may be repeated. Default: all."
 )
+@click.option(
+    "--listen",
+    "address",
+    metavar="ADDRESS[:PORT]",
+    help="Address of this machine at which other machines reach the server, which then asks for a password (port "
+    "6379 if none is given). Default: none but this machine.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate, PEM, with which --listen encrypts.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @json_option
-def up(devices: tuple[str, ...], as_json: bool) -> None:
+def up(
+    devices: tuple[str, ...], address: str | None, tls_cert: Path | None, tls_key: Path | None, as_json: bool
+) -> None:
     """Start the local stack in the background: a server that keeps its data, and a worker for each device.
 
     \b
     Examples:
       pigeonhole up
       pigeonhole up --device cuda:0 --device cpu
+      pigeonhole up --listen 192.168.1.10
     """
     settings = get_settings()
     if settings.server_url is not None:
         url = redact(settings.server_url.get_secret_value())
         raise UsageError(f"PIGEONHOLE_SERVER_URL names another server, {url}; unset it to use a local stack")
+    listen = _listen(address, tls_cert, tls_key)
+    stack = Stack(settings)
     with doing("starting a server and workers, which import torch"):
-        processes = Stack(settings).up(_checked(devices) or list_devices())
+        processes = stack.up(_checked(devices) or list_devices(), listen)
     if as_json:
         print_json([{"name": process.name, "pid": process.pid, "log": process.log} for process in processes])
     else:
         print_table(
             ("process", "pid", "log"), [(process.name, process.pid or "?", process.log) for process in processes]
         )
+    if (shared := stack.shared()) is not None:
+        _say_how_to_join(settings, shared)
 
 
 @click.command()
@@ -47,12 +68,39 @@ def down(as_json: bool) -> None:
     Example:
       pigeonhole down
     """
+    stack = Stack(get_settings())
+    was_shared = stack.shared() is not None
     with doing("stopping: workers hand back what they hold"):
-        stopped = Stack(get_settings()).down()
+        stopped = stack.down()
     if not as_json:
         print_message(f"stopped {', '.join(process.name for process in stopped)}" if stopped else "no local stack runs")
     else:
         print_json([process.name for process in stopped])
+    if was_shared:
+        print_message("workers of other machines wait until the server is back; Ctrl-C ends them there")
+
+
+def _listen(address: str | None, certificate: Path | None, key: Path | None) -> Listen | None:
+    """Where other machines reach the server. Raises UsageError for options that go together."""
+    if address is not None:
+        return parse_listen(address, certificate and certificate.absolute(), key and key.absolute())
+    if certificate or key:
+        raise UsageError("--tls-cert and --tls-key need --listen ADDRESS: only other machines' traffic is encrypted")
+    return None
+
+
+def _say_how_to_join(settings: Settings, shared: SharedServer) -> None:
+    """Print what to type on another machine, and who can read what goes there."""
+    print_message(f"the server listens at {shared.listen}, {shared.traffic}; on another machine:")
+    print_message(f"  PIGEONHOLE_HOME={shlex.quote(str(settings.home))} pigeonhole worker")
+    print_message("with that folder and the images mounted there; address and password are in the folder")
+    if shared.listen.startswith(("0.0.0.0:", "[::]:")):
+        print_message(
+            f"{shared.listen} is every address of this machine, also public ones; others look for {shared.host}",
+            color="yellow",
+        )
+    if not shared.encrypted:
+        print_message("only a trusted network should carry what is not encrypted: see --tls-cert", color="yellow")
 
 
 def _checked(devices: tuple[str, ...]) -> list[str]:

@@ -24,6 +24,7 @@ from orchestrator.contract.settings_file import (
     settings_file,
     user_folder,
 )
+from orchestrator.contract.shared_server import SharedServer, read_shared_server
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Settings(BaseSettings):
         description="Group, by name or number, whose members share a home that is made; default: its owner alone.",
     )
     server_url: SecretStr | None = Field(
-        default=None, description="Redis or Valkey: redis://, rediss:// or unix://; default: the local stack's."
+        default=None, description="Redis or Valkey: redis://, rediss:// or unix://; default: the one that `up` started."
     )
     lease_s: float = Field(
         default=6.0,
@@ -127,10 +128,17 @@ class Settings(BaseSettings):
         """Sockets, process ids and logs of this machine's local stack; other machines may share the home."""
         return self.home / "stack" / socket.gethostname()
 
+    def shared_elsewhere(self) -> SharedServer | None:
+        """The server that another machine runs for this home; None where no other does."""
+        shared = read_shared_server(self.home)
+        return shared if shared is not None and shared.host != socket.gethostname() else None
+
     def find_server_url(self) -> str | None:
-        """The configured server, else the local stack's, else None."""
+        """The configured server, else the one that another machine runs for all, else the local stack's, else None."""
         if self.server_url is not None:
             return self.server_url.get_secret_value()
+        if (shared := self.shared_elsewhere()) is not None:
+            return shared.url_in(self.home)
         try:
             return (self.stack / "url").read_text(encoding="utf-8")
         except FileNotFoundError:

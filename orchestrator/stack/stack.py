@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,18 +24,28 @@ import redis
 from modeling.durable import decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError
 from modeling.names import path_to_text
-from orchestrator.contract.errors import PigeonholeError, UnavailableError
-from orchestrator.contract.home import make_home
+from orchestrator.contract.errors import PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.home import describe_openness, make_home
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
-from orchestrator.contract.server_url import redact
+from orchestrator.contract.server_url import parse_url, redact
 from orchestrator.contract.settings import Settings
+from orchestrator.contract.shared_server import (
+    SHARED_FILE,
+    SharedServer,
+    forget_shared_server,
+    read_shared_server,
+    write_shared_server,
+)
+from orchestrator.stack.listen import Listen, check_free
 from orchestrator.stack.locks import find_holders, is_locked, take_lock
 from orchestrator.stack.process import SAFE_PATH, Process, start_process, stop_processes, wait_until_ready
 from orchestrator.stack.server import (
     SOCKET,
     ask,
+    check_tls,
     choose_address,
+    choose_shared_address,
     find_server_program,
     listens,
     server_config,
@@ -59,20 +71,23 @@ class Stack:
         self._config = self.folder / "server.conf"
         self._found: set[str] = set()  # names of processes that only their locks tell of
 
-    def up(self, devices: list[str]) -> list[Process]:
+    def up(self, devices: list[str], listen: Listen | None = None) -> list[Process]:
         """Start the processes that do not run, and wait until they are ready; returns all processes.
 
         A device that is named twice gets two workers: `cpu`, for what one worker cannot show.
+        listen: where other machines reach the server; None: nowhere, or, after a crash, where they did before.
 
-        Raises UnavailableError if the server or a worker does not start; names its log.
+        Raises UnavailableError if the server or a worker does not start; names its log. Raises UsageError where
+        another machine runs the server of this home, or `listen` cannot be had.
         """
         make_home(self._settings)
+        self._check_listen(listen)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._data.mkdir(exist_ok=True)
         with self._locked():
             running = self._running()
-            self._ensure_server(running)
+            self._ensure_server(running, listen)
             for place, device in enumerate(devices):
                 number = devices[:place].count(device)
                 name = f"worker-{device.replace(':', '')}" + (f"-{number + 1}" if number else "")
@@ -96,6 +111,8 @@ class Stack:
             if SERVER not in left:
                 for name in ("url", SOCKET):
                     (self.folder / name).unlink(missing_ok=True)
+                if self.shared() is not None:
+                    forget_shared_server(self._settings.home)
             if left:
                 raise UnavailableError(
                     f"cannot stop {' and '.join(left)} of {self.folder} from here: it was started in another pid "
@@ -103,6 +120,10 @@ class Stack:
                 )
             (self.folder / "processes.json").unlink(missing_ok=True)
         return stopped
+
+    def shared(self) -> SharedServer | None:
+        """The server of this stack as other machines find it in the home; None where it is for this machine alone."""
+        return None if self._settings.shared_elsewhere() else read_shared_server(self._settings.home)
 
     def processes(self) -> list[Process]:
         """The processes that `up` recorded last, running or not."""
@@ -158,7 +179,20 @@ class Stack:
 
     # Starting
 
-    def _ensure_server(self, running: dict[str, Process]) -> None:
+    def _check_listen(self, listen: Listen | None) -> None:
+        """Raises UsageError where another machine runs the server, or the home is open to others."""
+        if other := self._settings.shared_elsewhere():
+            raise UsageError(
+                f"the server of this home runs on {other.host} ({other.listen}): start `pigeonhole worker` here, or "
+                "run `pigeonhole down` there; if that machine is gone for good, remove "
+                f"{self._settings.home / SHARED_FILE}"
+            )
+        if listen is not None and (open_to := describe_openness(self._settings)):
+            raise UsageError(f"the home would keep the server's password, and {open_to}")
+        if listen is not None and listen.certificate is not None:
+            check_tls(find_server_program())
+
+    def _ensure_server(self, running: dict[str, Process], listen: Listen | None) -> None:
         """See that one server works on the data and answers; enter it into `running` if this process starts it.
 
         Raises UnavailableError where a server runs that does not answer, or that does not hold the lock.
@@ -166,6 +200,7 @@ class Stack:
         lock = take_lock(self._data)
         try:
             if lock is None or SERVER in running:
+                self._check_same_place(listen)
                 self._wait_for_server(running)
                 return
             if (url := self._url()) is not None and listens(url, self.folder):
@@ -176,7 +211,7 @@ class Stack:
             self._stop(list(running.values()))  # workers of a server that has ended
             running.clear()
             self._found.clear()
-            self._start_server(running, lock)
+            self._start_server(running, lock, listen)
         finally:
             if lock is not None:
                 os.close(lock)
@@ -199,18 +234,47 @@ class Stack:
             )
         self._write_url(url)
 
-    def _start_server(self, running: dict[str, Process], lock: int) -> None:
-        """Start a server that keeps its data and the lock, enter it into `running`, and write its URL."""
-        for name in ("url", SOCKET):
-            (self.folder / name).unlink(missing_ok=True)
-        url, address = choose_address(self.folder)
+    def _check_same_place(self, listen: Listen | None) -> None:
+        """Raises UsageError where the server that runs listens elsewhere than asked for."""
+        shared = self.shared()
+        if listen is None or (shared and (shared.listen, shared.encrypted) == (listen.place, bool(listen.certificate))):
+            return
+        where = f"at {shared.listen}, {shared.traffic}" if shared else "for this machine alone"
+        raise UsageError(f"the local stack runs already, and listens {where}; run `pigeonhole down` first")
+
+    def _configure(self, listen: Listen | None) -> tuple[str, SharedServer | None]:
+        """Write the configuration of a server; its URL for this machine, and what other machines are to know."""
+        if listen is None:
+            shared, before = self.shared(), self._url()
+            if shared is not None and before is not None and self._config.exists():
+                return before, shared  # it crashed: workers of other machines wait for it at the same place
+            (url, address), shared = choose_address(self.folder), None
+        else:
+            check_free(listen)
+            # The same password as before: workers of other machines may wait with it.
+            password = (parse_url(before).password if (before := self._url()) else "") or secrets.token_urlsafe(32)
+            url, for_others, address = choose_shared_address(self.folder, listen, password)
+            shared = SharedServer(socket.gethostname(), listen.place, for_others)
         # It may hold the password: so it is no argument, and only its owner can read it.
         replace_durably(self._config, server_config(url, address, self._data), mode=0o600)
+        return url, shared
+
+    def _start_server(self, running: dict[str, Process], lock: int, listen: Listen | None) -> None:
+        """Start a server that keeps its data and the lock, enter it into `running`, and write its URL."""
+        url, shared = self._configure(listen)
+        for name in ("url", SOCKET):
+            (self.folder / name).unlink(missing_ok=True)
         process = running[SERVER] = self._start(SERVER, [find_server_program(), str(self._config)], lock)
         self._record(running)  # before the server answers, so that `down` knows it in any case
         client = connect(url)
         wait_until_ready(process, lambda: bool(client.ping()), SERVER_START_S, stop_s=SERVER_STOP_S)
         self._write_url(url)
+        if shared is None:
+            forget_shared_server(self._settings.home)
+        elif listen is not None:
+            write_shared_server(
+                self._settings.home, shared, listen.certificate.read_bytes() if listen.certificate else None
+            )
 
     def _ensure_worker(self, name: str, device: str, running: dict[str, Process]) -> None:
         """See that a worker holds the device; enter it into `running` if it can be seen."""
@@ -273,4 +337,5 @@ class Stack:
 
 
 def _has_heartbeat(ledger: Ledger, pid: int) -> bool:
-    return any(worker.pid == pid and worker.alive for worker in ledger.live_workers.workers())
+    here = socket.gethostname()  # other machines may have a worker with the same pid
+    return any((worker.host, worker.pid, worker.alive) == (here, pid, True) for worker in ledger.live_workers.workers())
