@@ -62,6 +62,11 @@ class ImageError(Exception):
         return f"{self.code}: {self.message}"
 
 
+def reason_of(err: Exception) -> str:
+    """What a library raised, on one line, for a log, a message or a stored choice."""
+    return f"{type(err).__name__}: {' '.join(str(err).split())}"[:300]
+
+
 # Whose trouble an error of the system is
 
 Trouble = Literal["worker", "storage"]

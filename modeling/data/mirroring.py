@@ -6,7 +6,6 @@ and 0.34; MNIST on coloured paper 0.85 and 0.42; 34 printed characters on colour
 """
 
 # Shapes: N images, S side, F features, L labels.
-import io
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ from PIL import Image
 
 from modeling.data.dataset import Dataset, Targets
 from modeling.images.cost import before_opening, for_opened
-from modeling.images.formats import MAX_PIXELS, READABLE_FORMATS
+from modeling.images.formats import MAX_PIXELS
+from modeling.images.heif import open_image
 from modeling.images.loader import read_image_file
 from modeling.images.pixels import Pixels
 
@@ -59,7 +59,7 @@ def _tiny_images(dataset: Dataset, step: int) -> list[Pixels | None]:
 def _tiny_file(path: Path) -> Pixels | None:
     try:
         data = read_image_file(path)
-        with before_opening(data, MAX_PIXELS), Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
+        with before_opening(data, MAX_PIXELS), open_image(data) as image:
             if max(image.size) > _LARGEST:
                 return None
             with for_opened(image, data, MAX_PIXELS):

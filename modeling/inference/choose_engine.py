@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from modeling.errors import trouble_of
+from modeling.errors import reason_of, trouble_of
 from modeling.images.progress import Report, unreported
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import (
@@ -37,7 +37,6 @@ from modeling.inference.find_engine import (
     checked,
     few_random_images,
     find,
-    reason_of,
     with_engine,
 )
 from modeling.networks.build import select_device

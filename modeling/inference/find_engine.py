@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modeling.errors import ModelingError, trouble_of
+from modeling.errors import ModelingError, reason_of, trouble_of
 from modeling.images.progress import Report
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import GPU, Choice, Precision, WantedPrecision
@@ -208,11 +208,6 @@ def _unavailable(precision: str, refused: dict[str, str], card: ModelCard) -> st
     hints = {"int8": f"the model {card.why_no_int8()}", "bf16": "this processor has no instructions for it"}
     hint = hints.get(precision, "no engine offers it")
     return f"precision {precision} cannot be used here: {hint}; give --precision auto"
-
-
-def reason_of(err: Exception) -> str:
-    """The error on one line, for a log or a stored choice."""
-    return f"{type(err).__name__}: {' '.join(str(err).split())}"[:300]
 
 
 def check_answers(classifier: Classifier, engine: Engine, precision: Precision, images_BHWC: NDArray[np.uint8]) -> None:

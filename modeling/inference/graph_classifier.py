@@ -7,7 +7,7 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.errors import ModelFormatError, trouble_of
+from modeling.errors import ModelFormatError, reason_of, trouble_of
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import BatchDecoder
 from modeling.inference.engines.choice import Choice, choice_path, read_choice
@@ -68,7 +68,7 @@ def load_graph(version: ModelVersion) -> GraphClassifier | None:
     except Exception as err:  # whatever OpenVINO raises: `load_fastest` builds the graph anew
         if trouble_of(err):
             raise
-        logger.warning("%s: the stored graph cannot be used: %s", version.ref, " ".join(str(err).split())[:300])
+        logger.warning("%s: the stored graph cannot be used: %s", version.ref, reason_of(err))
         return None
 
 
