@@ -24,6 +24,12 @@ def pool_child(cluster: Cluster) -> int:
     return int(child.pid)
 
 
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until it has stopped: the kernel stops it when its first thread runs next."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, what=f"process {pid} has stopped")
+
+
 def test_a_push_to_a_line_that_was_created_while_the_worker_ran_is_answered_by_its_model(running_cluster: Cluster):
     pusher = open_line(running_cluster, "late-born")
 
@@ -47,8 +53,8 @@ def test_what_a_killed_process_held_is_answered_and_what_a_frozen_one_holds_is_l
     assert {answer.reason for answer in answers} == {None}
     wait_until_open(pusher.store)
     frozen = pool_child(running_cluster)
-    os.kill(frozen, signal.SIGSTOP)
     try:
+        freeze(frozen)
         pusher.push("frozen", digit_png(0), deadline_ms=400)
         [late] = pusher.wait_for("frozen")
     finally:
