@@ -67,7 +67,7 @@ class Speaker:
             self._next_s = silent_s + (REDRAW_S if self._is_terminal else min(silent_s, LONGEST_S))
             from orchestrator.contract.shown import printable  # slow to import, and most commands never need it
 
-            words = self._activities[-1] if self._activities else "still at work"
+            words = (self._activities[-1:] or ["still at work"])[0]  # the command may end an activity meanwhile
             self._say(f"{printable(words)}, {silent_s:.0f} s")
 
     def clear(self) -> None:
