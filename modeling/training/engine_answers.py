@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from modeling.data.images import Indices
-from modeling.errors import trouble_of
+from modeling.errors import reason_of, trouble_of
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.images.progress import Emit
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import copy_choices
-from modeling.inference.find_engine import reason_of
 from modeling.metrics.figures import evaluate_answers
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE
 from modeling.registry.store import ModelVersion
@@ -35,32 +34,36 @@ def answer_by_engine(
     """
     assert request.engines is not None
     try:
-        with _stored(request.output.parent, model) as draft:
+        with _stored(request.output, model) as draft:
             classifier = _load(draft, device, request.engines, emit)
             predicted = _predict(classifier, data, held_out.indices_M, emit)
-            evaluation = evaluate_answers(predicted.answers, held_out.calibration)
-            held_out = replace(
+            tested = replace(
                 held_out,
                 indices_M=predicted.indices_N,
                 answers=predicted.answers,
-                evaluation=evaluation,
+                evaluation=evaluate_answers(predicted.answers, held_out.calibration),
                 engine=classifier.engine_name,
             )
-            model = replace(model, card=replace(model.card, metrics=metrics_of(data, held_out)))
-            copy_choices(draft.artifacts, _artifacts_of(request.output, model))
+            described = replace(model, card=replace(model.card, metrics=metrics_of(data, tested)))
+            copy_choices(draft.artifacts, _artifacts_of(request.output, described))
     except Exception as err:  # whatever a library raises: torch's answers remain
         if trouble_of(err):
             raise
         logger.warning("the test part was not answered by the engine of jobs", exc_info=err)
         text = f"torch answered the test images, and not the engine that jobs use: {reason_of(err)}"
         emit({"event": "warning", "text": text})
-    return held_out, model
+        return held_out, model
+    return tested, described
 
 
 @contextmanager
-def _stored(folder: Path, model: Model) -> Iterator[ModelVersion]:
-    """The model as a version in a folder of its own, as long as it is needed."""
-    with tempfile.TemporaryDirectory(prefix=".test-", dir=folder) as scratch:
+def _stored(output: Path, model: Model) -> Iterator[ModelVersion]:
+    """The model as a version in a folder of its own, as long as it is needed.
+
+    The folder begins with the name of the output: with the results of lost claims, the end of a job removes it, too,
+    where this process was killed.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{output.name}.test-", dir=output.parent) as scratch:
         path = Path(scratch, "1")
         path.mkdir()
         (path / CARD_FILE).write_bytes(model.card.to_bytes())

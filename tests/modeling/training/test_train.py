@@ -459,13 +459,14 @@ def test_the_test_part_is_answered_by_the_engine_that_jobs_use_and_counted_as_it
     assert sorted(os.listdir(tmp_path / "job")) == [".engines", "model"]
 
 
-def test_a_training_is_not_lost_for_an_engine_that_fails(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing", ["load_fastest", "copy_choices"])
+def test_a_training_is_not_lost_for_an_engine_that_fails(failing, tmp_path, monkeypatch):
     data, events = make_class_folders(tmp_path / "data", 10), []
 
     def fail(*_, **__):
         raise RuntimeError("the compiler has crashed")
 
-    monkeypatch.setattr("modeling.training.engine_answers.load_fastest", fail)
+    monkeypatch.setattr(f"modeling.training.engine_answers.{failing}", fail)
 
     train(request(data, tmp_path / "model", epochs=1, engines=tmp_path / "engines"), events.append)
 
