@@ -86,7 +86,7 @@ class JobFolder:
 
     @classmethod
     def create(cls, settings: Settings, request: AnyJobRequest, weights: Path | None = None) -> Self:
-        """Make the folder and write the request; the job exists once it is in the ledger. An OSError leaves nothing.
+        """Make the folder and write the request; the job exists once it is in the ledger. An error leaves nothing.
 
         weights: the file that a training starts from; it is copied, so that workers on other machines find it, and
         later attempts. Raises IntegrityError where it is not the one that the request names.
@@ -101,7 +101,7 @@ class JobFolder:
                 folder._take(weights, request)
             replace_durably(folder.request_file, request.model_dump_json(indent=2).encode(), mode=None)
             sync(settings.jobs)
-        except (OSError, IntegrityError):
+        except BaseException:  # also an interrupt while large weights are copied
             folder.discard()
             raise
         return folder

@@ -114,6 +114,21 @@ def test_a_training_takes_the_jobs_own_copy_of_its_weights(settings, context, tm
     assert not folder.weights.exists()
 
 
+def test_an_interrupt_while_weights_are_copied_leaves_no_job(settings, monkeypatch):
+    weights = store_weights(settings.imported_weights, "ours")
+    job = TrainJobRequest(job="t261123-143355-7f3a2b", created=NOW, source="in", name="digits", train={})
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.contract.jobs.job_folder.sync_file", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        JobFolder.create(settings, job, weights)
+
+    assert list(settings.jobs.iterdir()) == []
+
+
 def test_a_job_with_other_weights_than_were_chosen_is_not_made(settings, tmp_path):
     weights = store_weights(settings.imported_weights, "ours")
     pin = WeightsPin("ours", sha256(b"others").hexdigest())
