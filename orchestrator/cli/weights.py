@@ -10,7 +10,7 @@ from modeling.networks.architectures import ARCHITECTURES
 from modeling.networks.default_network import DEFAULT_QUALITY, HOW_TO_GET_WEIGHTS, SMALL_SIDE, DataFacts, choose_network
 from modeling.networks.pretrained.at_hand import Found, UnusableWeights
 from modeling.networks.pretrained.store import WeightsStore, check_weights_name
-from modeling.networks.state_dicts.plain_files import file_sha256
+from modeling.networks.state_dicts.plain_files import file_sha256, weights_file
 from modeling.registry.card import CARD_FILE
 from orchestrator.cli.output import (
     cleaned_up_when_terminated,
@@ -145,9 +145,8 @@ def _check_source(settings: Settings, file: Path) -> None:
         raise NotFoundError(f"there is no {str(file)!r}; give a file of weights")
     if file.is_dir() and (file / CARD_FILE).exists():
         raise UsageError(f"{str(file)!r} is a model; `pigeonhole models import` takes it")
-    if file.is_dir():
-        return
-    if (ref := published_weights(settings).get(file_sha256(file))) is not None:
+    sha256 = file_sha256(weights_file(file) if file.is_dir() else file)
+    if (ref := published_weights(settings).get(sha256)) is not None:
         raise UsageError(
             f"{str(file)!r} holds the weights of {ref}, which has seen images that a new model may be tested on; "
             f"go on from it on purpose, with --from-weights {ref}"

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,11 +105,13 @@ def test_a_taken_or_impossible_name_and_another_architecture_are_mistakes(home):
 
 def test_the_weights_of_a_published_model_are_not_imported(home):
     version = publish_model(home / "models", "digits")
+    Path("folder").mkdir()
+    copied = shutil.copy(version.path / "model.safetensors", "folder")
 
-    result = invoke("weights", "import", version.path / "model.safetensors")
+    results = [invoke("weights", "import", file) for file in (version.path / "model.safetensors", copied, "folder")]
 
-    assert result.exit_code == 2
-    assert "holds the weights of digits@1, which has seen images" in result.stderr
+    assert {result.exit_code for result in results} == {2}
+    assert all("holds the weights of digits@1, which has seen images" in result.stderr for result in results)
 
 
 def test_a_file_that_was_not_imported_is_listed_and_not_removed(home, monkeypatch):
