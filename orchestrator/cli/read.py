@@ -127,7 +127,7 @@ def _write_text(text: str, output: Path) -> None:
 
 def _draw(found: "ReadPage", version: ModelVersion, page: str, picture: Path) -> None:
     from orchestrator.pages.picture import Caption, Reading, draw_page
-    from orchestrator.pages.read import DOUBTFUL_BELOW
+    from orchestrator.pages.text import DOUBTFUL_BELOW
 
     decides = version.card().calibration is not None
     why = "not accepted by the model" if decides else f"scored below {100 * DOUBTFUL_BELOW:.0f} %"

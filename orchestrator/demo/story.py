@@ -6,11 +6,11 @@ from pathlib import Path
 
 from orchestrator.demo.glyphs import GLYPHS_PER_CLASS, write_training_glyphs
 from orchestrator.demo.page import Page, render_page
-from orchestrator.demo.text import DOUBTFUL_BELOW, Prediction, character_accuracy, judge, side_by_side
+from orchestrator.demo.text import Prediction, character_accuracy, judge, side_by_side
 from orchestrator.pages.alphabet import text_of
 from orchestrator.pages.cut import CutPage, cut_page
 from orchestrator.pages.picture import Caption, draw_page
-from orchestrator.pages.text import disambiguate, written
+from orchestrator.pages.text import DOUBTFUL_BELOW, disambiguate, written
 
 
 @dataclass(frozen=True)

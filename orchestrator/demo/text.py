@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from orchestrator.pages.picture import Reading
+from orchestrator.pages.text import DOUBTFUL_BELOW
 
 Prediction = tuple[Sequence[str], Sequence[float]]  # one image's best labels and their scores, best first
-DOUBTFUL_BELOW = 0.6  # characters whose best score is lower are doubtful
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,15 @@ from modeling.inference.bisection import BisectingPredictor, Predictor
 from modeling.inference.prediction import Prediction
 from modeling.metrics.decisions import Decision
 from orchestrator.contract.errors import PigeonholeError
+from orchestrator.contract.jobs.rows import SCORE_DIGITS
 from orchestrator.pages.cut import Character, CutPage
 from orchestrator.pages.frame import Box
 from orchestrator.pages.scanned import ScannedPage
-from orchestrator.pages.text import disambiguate, lines_of, words_of, written
+from orchestrator.pages.text import DOUBTFUL_BELOW, disambiguate, lines_of, words_of, written
 from orchestrator.pages.views import View, choose_view
 
-DOUBTFUL_BELOW = 0.6  # score of a model that makes no decisions
 _TOP_K = 5  # labels among which look-alikes are settled
 _ALL = 1 << 20
-_DIGITS = 6  # of scores, as rows of jobs have them
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class ReadPage:
         return {
             "text": letter.text,
             "label": letter.label,
-            "score": round(letter.score, _DIGITS),
+            "score": round(letter.score, SCORE_DIGITS),
             "decision": letter.decision,
             "doubtful": letter.doubtful,
             "box": self._box([letter.character.box]),

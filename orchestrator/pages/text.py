@@ -14,6 +14,7 @@ from orchestrator.pages.alphabet import text_of
 from orchestrator.pages.cut import Character
 
 ALIKE = ("Il1", "O0", "S5")
+DOUBTFUL_BELOW = 0.6  # best score of a character, where no model decides
 
 
 def disambiguate(characters: Sequence[Character], candidates: Sequence[Sequence[str]]) -> list[str]:
