@@ -90,8 +90,11 @@ def train_folder(
 
 
 def _import_in_background(names: list[str]) -> None:
-    """Import slow modules that are needed later, while the main thread waits for the disk."""
-    Thread(target=lambda: [importlib.import_module(name) for name in names], name="imports", daemon=True).start()
+    """Import slow modules that are needed later, while the main thread waits for the disk.
+
+    The process waits for the thread at its exit: a daemon that Python ends inside a C++ library aborts the process.
+    """
+    Thread(target=lambda: [importlib.import_module(name) for name in names], name="imports").start()
 
 
 def _fit(context: RunContext, data: TrainingData) -> TrainedNetwork:

@@ -349,7 +349,18 @@ def test_doctor_finds_nothing_wrong_in_a_healthy_installation(running_cluster: C
     findings = {finding["name"]: finding for finding in json.loads(running_cluster.run_ok("doctor", "--json"))}
 
     assert [name for name, finding in findings.items() if not finding["ok"]] == []
-    assert list(findings) == ["python", "settings", "torch", "home", "program", "server", "workers", "jobs", "models"]
+    assert list(findings) == [
+        "python",
+        "settings",
+        "torch",
+        "heic",
+        "home",
+        "program",
+        "server",
+        "workers",
+        "jobs",
+        "models",
+    ]
     assert findings["workers"]["found"] == "1 alive"
     assert findings["server"]["found"].endswith("append-only on, noeviction")
 

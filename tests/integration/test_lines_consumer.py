@@ -270,6 +270,17 @@ def test_lines_that_are_removed_are_closed_and_others_are_opened_by_name(home):
     assert workers_of(post.store) == {}
 
 
+def test_a_worker_that_has_stopped_takes_nothing_more(home):
+    worker = home.start("w1")
+    post = home.create("post")
+    assert post.ask("a", LIGHT).bin == "L1"
+
+    worker.stop(wait_s=10.0)
+    post.push("b", LIGHT)
+
+    assert [held.key for held in post.store.take("w2", 10, 50, 1 << 20).held] == ["1/b"]
+
+
 def test_a_worker_that_drains_answers_what_it_tries_and_hands_the_rest_back(home):
     draining = threading.Event()
     gate = Gate()

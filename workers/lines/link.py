@@ -76,7 +76,7 @@ class ServerLink:
             time.sleep(0.005)
         self._stopped.set()
         self._answers.put(None)
-        for thread in self._threads[1:]:
+        for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._leave(self.lines)
 
@@ -137,7 +137,9 @@ class ServerLink:
         ]
         emptied = all(len(each.held) < room for (_, room), each in zip(wanted, found, strict=True))
         self._all_taken = emptied and len(wanted) == len(lines)
-        if taken:
+        if taken and self._stopping.is_set():  # it was pushed while this thread waited in vain
+            self.hand_back(taken)
+        elif taken:
             self._pass_on(taken)
         elif emptied and not self._all_taken:  # the others are full
             wanting = dict(wanted)
