@@ -120,12 +120,11 @@ def classify(
     full = ClassifySpec(source, **spec, max_failures=max_failures, reading=reading, need_worker=not detach)
     if plan:
         full = replace(full, idempotency_key=None)  # a key stands for a submission
-        with doing(f"checking {source}"):
-            prepared = prepare(get_settings(), full)
-        _show_plan(prepared, as_json=as_json)
-        return
     with doing(f"checking {source}"):
         prepared = prepare(get_settings(), full)
+    if plan:
+        _show_plan(prepared, as_json=as_json)
+        return
     client = open_or_start_client()
     with doing(f"listing {source}") as replace_words:
         try:
