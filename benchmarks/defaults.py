@@ -1,4 +1,4 @@
-"""Whether `pigeonhole train` without options takes the right network: the tables of `docs/networks.md`.
+"""Whether `pigeonhole train` without options takes the right network: the tables of `docs/training.md`.
 
 `python -m benchmarks.defaults [--rows a,b,c,d] [--sets NAME,...] [--seeds N] [--data DIR] -o FILE` trains in processes
 of their own, as a worker does, with what the submission chooses. Rows of the table:
