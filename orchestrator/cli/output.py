@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.cli import speaking
-from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.shown import printable, printable_json, without_logins
 from orchestrator.contract.streams import discard
@@ -29,12 +28,6 @@ _STDOUT, _STDERR = 1, 2
 def json_option(function: F) -> F:
     """The --json option of every command that shows data."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(function)
-
-
-def require_present_folder() -> None:
-    """Raises UsageError where the present folder was deleted: torch's libraries would end this process."""
-    if not present_folder_exists():
-        raise UsageError("the present folder was deleted; change to one that exists")
 
 
 def print_line(text: object = "", *, color: str | None = None, bold: bool | None = None, nl: bool = True) -> None:

@@ -12,7 +12,8 @@ import click
 
 from modeling.names import path_to_text
 from modeling.registry.store import ModelStore, ModelVersion
-from orchestrator.cli.output import json_option, print_json_line, print_message, print_table, require_present_folder
+from orchestrator.cli.libraries import prepare_for_libraries
+from orchestrator.cli.output import json_option, print_json_line, print_message, print_table
 from orchestrator.cli.outputs import check_outputs, check_picture, overwrite_option, picture_option, write_picture
 from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.jobs.rows import JsonlFormat, Row
@@ -65,7 +66,7 @@ def predict(
     _check_images(images, model)
     version = ModelStore(settings.models).resolve(model)
     decides = version.card().calibration is not None
-    require_present_folder()
+    prepare_for_libraries()
     named = [named_image(name, settings) for name in images]
     rows = []
     for row in _rows(named, load(version, device), settings, top_k=top_k, decides=decides):
@@ -83,8 +84,6 @@ def load(version: ModelVersion, device: str, *, decodes: bool = True) -> "Predic
     """The model on the engine that is remembered for this machine, or on the plain one; a message says that."""
     from modeling.inference.load_at_once import load_at_once
 
-    # torch's exporter makes this folder and leaves it among the temporary files otherwise.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(get_settings().cache / "torch"))
     loaded = load_at_once(version, device, decodes=decodes)
     if not loaded.remembered:
         print_message(

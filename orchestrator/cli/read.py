@@ -9,7 +9,8 @@ import click
 from modeling.errors import ImageError
 from modeling.names import path_to_text
 from modeling.registry.store import ModelStore, ModelVersion
-from orchestrator.cli.output import json_option, print_json, print_line, print_message, require_present_folder
+from orchestrator.cli.libraries import prepare_for_libraries
+from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.outputs import check_outputs, check_picture, overwrite_option, picture_option, write_picture
 from orchestrator.cli.predict import STANDARD_INPUT, device_option, load, named_image
 from orchestrator.contract.errors import NotFoundError, PigeonholeError, UsageError
@@ -58,7 +59,7 @@ def read(
     if os.path.isdir(page):  # noqa: PTH112 a str keeps the bytes of a name
         raise UsageError(f"{page!r} is a folder; give the image of one page")
     version = ModelStore(settings.models).resolve(model)
-    require_present_folder()
+    prepare_for_libraries()
     found = _read(_open(page, settings), version, device)
     _say(found, version, page)
     if output is not None:

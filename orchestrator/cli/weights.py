@@ -12,6 +12,7 @@ from modeling.networks.pretrained.at_hand import Found, UnusableWeights
 from modeling.networks.pretrained.store import WeightsStore, check_weights_name
 from modeling.networks.state_dicts.plain_files import file_sha256, weights_file
 from modeling.registry.card import CARD_FILE
+from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import (
     cleaned_up_when_terminated,
     confirm_removal,
@@ -20,7 +21,6 @@ from orchestrator.cli.output import (
     print_line,
     print_message,
     print_table,
-    require_present_folder,
 )
 from orchestrator.cli.parameters import OneOf
 from orchestrator.contract.errors import NotFoundError, UsageError
@@ -113,7 +113,7 @@ def import_weights(
         check_weights_name(name)
     settings = get_settings()
     _check_source(settings, file)
-    require_present_folder()
+    prepare_for_libraries()
     from modeling.exchange.import_pretrained import import_pretrained  # torch
 
     make_home(settings)

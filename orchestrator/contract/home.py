@@ -68,6 +68,20 @@ def cache_folder(settings: Settings) -> Path:
     return settings.cache
 
 
+def library_folders(settings: Settings) -> dict[str, str]:
+    """Variables by which libraries keep their files in the cache, not in the user's home or among temporary files."""
+    return {
+        "MPLCONFIGDIR": str(settings.cache / "matplotlib"),  # its list of fonts
+        "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "torch"),  # torch's exporter makes it, and never uses it
+    }
+
+
+def set_library_folders(settings: Settings) -> None:
+    """Set these variables for libraries that this process imports later, unless the user has set them."""
+    for name, folder in library_folders(settings).items():
+        os.environ.setdefault(name, folder)
+
+
 def limited_umask(umask: int, *, shared: bool = False) -> int:
     """The umask without files that everybody may write to; `shared`: with files that the group may write to."""
     return (umask & ~0o070 if shared else umask) | 0o002

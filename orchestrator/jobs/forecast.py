@@ -20,6 +20,7 @@ from modeling.metrics.decisions import DECISIONS
 from modeling.names import path_to_text
 from modeling.training.process import CHILD_ENVIRONMENT
 from orchestrator.contract.errors import MessageError, PigeonholeError
+from orchestrator.contract.home import library_folders
 from orchestrator.contract.jobs.measuring import MEASURE_MODULE, MeasureAnswer, MeasureRequest
 from orchestrator.contract.ledger.stages import Bound, name_bound, stage_rates
 from orchestrator.jobs.early_check import draw_sample
@@ -78,7 +79,7 @@ def forecast(prepared: PreparedClassify) -> Forecast:
     source, model = prepared.source, prepared.model
     first = prepared.first_paths()
     sample, num_images = draw_sample(source.paths, SAMPLE_IMAGES)
-    answer = _measure(_request(prepared, sample))
+    answer = _measure(_request(prepared, sample), library_folders(prepared.settings))
     rate = answer.num_images / max(answer.elapsed_s, 1e-6)
     shard_size = prepared.shard_size(first)  # uses the engine choices that measuring has stored
     return Forecast(
@@ -145,8 +146,10 @@ def _request(prepared: PreparedClassify, sample: list[str]) -> MeasureRequest:
     )
 
 
-def _measure(request: MeasureRequest) -> MeasureAnswer:
+def _measure(request: MeasureRequest, folders: Mapping[str, str]) -> MeasureAnswer:
     """Measure in a child process, which is killed if an exception, such as Ctrl-C, ends the wait.
+
+    folders: variables for its libraries.
 
     Raises PigeonholeError where measuring failed.
     """
@@ -156,7 +159,7 @@ def _measure(request: MeasureRequest) -> MeasureAnswer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=CHILD_ENVIRONMENT | limit_threads(environ) | environ | SAFE_PATH,
+            env={**CHILD_ENVIRONMENT, **folders, **limit_threads(environ), **environ, **SAFE_PATH},
             start_new_session=True,  # a Ctrl-C reaches this process only, which then kills the child
         )
         with child:

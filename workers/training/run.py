@@ -19,6 +19,7 @@ from modeling.evaluation.request import EvaluateRequest
 from modeling.registry.store import ModelStore
 from modeling.training.process import CHILD_ENVIRONMENT
 from modeling.training.request import TrainRequest
+from orchestrator.contract.home import library_folders
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import AnyJobRequest, EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.ledger.ledger import FINAL_STATES, Claim
@@ -246,9 +247,8 @@ class ProcessJob:
         )
 
     def _environment(self) -> dict[str, str]:
-        """The process's, and that of the processes that torchrun starts; matplotlib keeps its fonts in our cache."""
-        fonts = {"MPLCONFIGDIR": str(self._context.settings.cache / "matplotlib")}
-        return CHILD_ENVIRONMENT | fonts | os.environ | {"PYTHONSAFEPATH": "1"}
+        """The process's, and that of the processes that torchrun starts."""
+        return CHILD_ENVIRONMENT | library_folders(self._context.settings) | os.environ | {"PYTHONSAFEPATH": "1"}
 
     def _forward(self, line: str) -> str | None:
         """Enter an event into the ledger, for commands that watch the job; returns the error if it is one."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_message, print_table, require_present_folder
+from orchestrator.cli.libraries import prepare_for_libraries
+from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
-    require_present_folder()
     from modeling.inference.bench import Speed
 
 
@@ -30,6 +30,7 @@ def bench_model(model: str, device: str, as_json: bool) -> None:
       pigeonhole models bench birds
     """
     version = ModelStore(get_settings().models).resolve(model)
+    prepare_for_libraries()
     from modeling.inference.bench import bench_engines  # torch: seconds
 
     print_message(f"measuring {version.ref} on {device}; building its engines takes seconds the first time")

@@ -11,6 +11,7 @@ import click
 from modeling.data.layout import Layout
 from modeling.durable import replace_durably
 from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
+from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, redraw_line
 from orchestrator.cli.parameters import layout_option
 from orchestrator.cli.speaking import doing
@@ -66,6 +67,7 @@ def compare_command(
       pigeonhole models compare birds@1 birds@2 held-out/
       pigeonhole models compare birds@champion birds --part test photos/ -o comparison.json
     """
+    prepare_for_libraries()
     from modeling.evaluation.compare_models import CompareRequest, compare_models
 
     if output and not output.absolute().parent.is_dir():

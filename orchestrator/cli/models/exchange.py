@@ -12,13 +12,13 @@ from modeling.networks.architectures import ARCHITECTURES, get_architecture
 from modeling.networks.state_dicts.plain_files import path_inside
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelStore, ModelVersion, check_model_name
+from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import (
     cleaned_up_when_terminated,
     json_option,
     print_json,
     print_line,
     print_message,
-    require_present_folder,
 )
 from orchestrator.cli.parameters import OneOf
 from orchestrator.cli.speaking import doing
@@ -68,7 +68,7 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
       pigeonhole models export birds@2 -o birds/ --format folder
     """
     version = ModelStore(get_settings().models).resolve(model)
-    require_present_folder()
+    prepare_for_libraries()
     if output.exists():
         raise UsageError(f"output {str(output)!r} exists; name one that does not")
     if kind == "onnx" and output.suffix.lower() != ".onnx":
@@ -80,8 +80,6 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
 
 
 def _write_onnx(version: ModelVersion, output: Path) -> dict[str, Any]:
-    # The exporter makes this folder and leaves it among the temporary files otherwise.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(get_settings().cache / "torch"))
     from modeling.exchange.export import export_onnx
 
     words = f"translating {version.ref} to ONNX and comparing the answers"
@@ -154,7 +152,7 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
     if spec is None and given:
         option = _OPTIONS[next(iter(given))]
         raise UsageError(f"{str(source)!r} is a model folder, which holds what {option} would set; leave it out")
-    require_present_folder()
+    prepare_for_libraries()
     with cleaned_up_when_terminated(), doing(f"checking the weights in {source}"):
         version, staged = _publish(source, spec, name)
     facts = {"model": version.ref, "digest": version.digest, "path": str(version.path)}

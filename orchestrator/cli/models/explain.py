@@ -1,6 +1,5 @@
 """`pigeonhole models explain`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,8 @@ import click
 
 from modeling.explain.request import KINDS, ExplainRequest, read_pictures
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_line, print_message, require_present_folder
+from orchestrator.cli.libraries import prepare_for_libraries
+from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.settings import get_settings
 
@@ -68,9 +68,7 @@ def explain_model(
       pigeonhole models explain birds photos/owl.jpg -o explained --show gradcam --label owl --label cat
       pigeonhole models explain birds photos/*.jpg -o explained --show robustness --second-model birds@1
     """
-    require_present_folder()
-    # matplotlib, which the next import imports, keeps its list of fonts there, instead of in the user's home.
-    os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))
+    prepare_for_libraries()
     with doing("importing torch"):
         from modeling.explain.explain import plan, write
 

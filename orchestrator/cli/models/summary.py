@@ -9,7 +9,8 @@ import click
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.architectures import ARCHITECTURES, default_preprocessing, get_architecture
 from modeling.registry.store import ModelStore
-from orchestrator.cli.output import json_option, print_json, print_line, print_table, require_present_folder
+from orchestrator.cli.libraries import prepare_for_libraries
+from orchestrator.cli.output import json_option, print_json, print_line, print_table
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
 
@@ -88,7 +89,7 @@ def _of_architecture(name: str, num_classes: int | None, image_size: int | None)
 
 def _summary(architecture: str, preprocessing: Preprocessing, num_labels: int) -> "Summary":
     """From shapes alone: no weights are read or made."""
-    require_present_folder()
+    prepare_for_libraries()
     import torch
 
     from modeling.networks.build import build_network

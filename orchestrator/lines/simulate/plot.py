@@ -1,12 +1,12 @@
 """The timeline of a simulation: each item's answer time against its arrival, the gate, and what was waiting."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modeling.durable import replace_durably
 from modeling.report.canvas import LIGHT, drawable, new_figure, png_of, style_axes
+from orchestrator.contract.home import set_library_folders
 from orchestrator.contract.settings import get_settings
 from orchestrator.lines.simulate.belt import BeltPlan, Sample
 from orchestrator.lines.simulate.figures import ACCEPTED, Figures, reason_of
@@ -44,7 +44,7 @@ def draw_timeline(
     events: Sequence[tuple[float, str]] = (),
 ) -> None:
     """Write the timeline as a PNG. events: what happened, with its seconds from the belt's start."""
-    os.environ.setdefault("MPLCONFIGDIR", str(get_settings().cache / "matplotlib"))  # instead of the user's home
+    set_library_folders(get_settings())
     figure = new_figure(9.6, 5.4, LIGHT)
     above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (4, 1)})
     for axes in (above, below):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures in this process: another one imports torch first. Tests of the process itself do without this."""
 
-    def measure(request: MeasureRequest) -> MeasureAnswer:
+    def measure(request: MeasureRequest, _: Mapping[str, str]) -> MeasureAnswer:
         received = MeasureRequest.parse_json(request.model_dump_json().encode(), what="the request")
         return MeasureAnswer(**asdict(measure_sample(received)))
 
