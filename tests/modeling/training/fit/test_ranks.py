@@ -28,13 +28,23 @@ def test_the_shares_of_all_ranks_are_the_batch():
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def trained_by(launcher, output, **chosen):
-    """The events and the weights of a training that is started like this."""
-    request = {"output": str(output), "epochs": 3, "batch_size": 7, "work": f"{output}-work"} | chosen
+def request_of(output, chosen):
+    return {"output": str(output), "epochs": 3, "batch_size": 7, "work": f"{output}-work"} | chosen
+
+
+def trained_by_one(output, **chosen):
+    """The events and the weights of a training in this process."""
+    events = []
+    train(TrainRequest.from_json(request_of(output, chosen)), events.append)
+    return events, safetensors.torch.load_file(output / "model.safetensors")
+
+
+def trained_by_two(output, **chosen):
+    """The same of one in two processes."""
     path = output.with_suffix(".json")
-    path.write_text(json.dumps(request))
+    path.write_text(json.dumps(request_of(output, chosen)))
     with subprocess.Popen(
-        [*launcher, "-m", "modeling.training.process", str(path)],
+        [*TORCHRUN, "-m", "modeling.training.process", str(path)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         events = [json.loads(line) for line in process.stdout]
@@ -57,8 +67,8 @@ def check_alike(one, two):
 def test_two_processes_under_torchrun_train_the_network_that_one_trains(tmp_path):
     chosen = {"data": str(make_class_folders(tmp_path / "data", 30)), "architecture": "perceptron"}
 
-    one = trained_by([sys.executable], tmp_path / "one", **chosen)
-    two = trained_by(TORCHRUN, tmp_path / "two", **chosen)
+    one = trained_by_one(tmp_path / "one", **chosen)
+    two = trained_by_two(tmp_path / "two", **chosen)
 
     check_alike(one, two)
 
@@ -71,8 +81,8 @@ def test_two_processes_under_torchrun_probe_and_tune_as_one_does(tmp_path):
     train(TrainRequest.from_json(chosen | base), lambda event: None)
     chosen |= {"weights": str(tmp_path / "base"), "learning_rate": 1e-3}
 
-    one = trained_by([sys.executable], tmp_path / "one", **chosen)
-    two = trained_by(TORCHRUN, tmp_path / "two", **chosen)
+    one = trained_by_one(tmp_path / "one", **chosen)
+    two = trained_by_two(tmp_path / "two", **chosen)
 
     check_alike(one, two)
     probes = [[event for event in events if event["event"] == "probe"] for events, _ in (one, two)]
