@@ -65,9 +65,9 @@ class EarlyChild:
 
     def _become(self, arguments: list[str], descriptors: list[int]) -> int | None:
         """Give the process its program, once; None where it has one already, or has ended."""
-        pid, self._pid = self._pid, None
-        if pid is None or len(descriptors) > _MOST_DESCRIPTORS:
+        if self._pid is None or len(descriptors) > _MOST_DESCRIPTORS:
             return None
+        pid, self._pid = self._pid, None
         message = json.dumps({"arguments": arguments, "descriptors": descriptors, "environment": dict(os.environ)})
         data = message.encode(errors="surrogateescape")
         try:
