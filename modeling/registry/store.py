@@ -16,7 +16,7 @@ from typing import Self
 from modeling.durable import check_plain, copy_durably, staging_folder
 from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, ModelNotFoundError
 from modeling.registry.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
-from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_checked
 from modeling.registry.version_folder import (
     DIGEST_FILE,
     is_number,
@@ -340,14 +340,6 @@ def _numbers_of(versions: Versions) -> str:
 
 
 def _checked_digest(staged: Path) -> str:
-    """Digest of a staged model, after checking its weights against its card."""
-    try:
-        card_bytes = (staged / CARD_FILE).read_bytes()
-        with open(staged / WEIGHTS_FILE, "rb") as weights:
-            weights_sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
-    except OSError as err:
-        raise ModelFormatError(f"{staged}: no complete model to publish ({err})") from err
-    card = ModelCard.from_bytes(card_bytes, staged / CARD_FILE)
-    if card.weights_sha256 != weights_sha256:
-        raise ModelFormatError(f"{staged}: the weights' sha256 is {weights_sha256}, not {card.weights_sha256}")
-    return hashlib.sha256(card_bytes).hexdigest()
+    """Digest of a staged model, whose weights are those of its card."""
+    read_checked(staged)
+    return hashlib.sha256((staged / CARD_FILE).read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
 """Rows for a few images at once, as a classify job would write them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -41,11 +41,10 @@ def predict_rows(
 ) -> Iterator[Row]:
     """One row for each image, in order; one that cannot be read has its error.
 
-    decides: whether the model is calibrated; an image that failed is then rejected, as in a job.
+    decides: whether the model is calibrated.
     """
     sources: list[Callable[[], bytes]] = [partial(image.read, limits.max_file_bytes) for image in images]
     names = iter(images)
     for result in predict_units([sources], predictor, top_k=top_k, max_pixels=limits.max_pixels):
         for prediction in result.predictions:
-            rejected = decides and not prediction.ok
-            yield Row(next(names).name, replace(prediction, decision="reject") if rejected else prediction)
+            yield Row.of(next(names).name, prediction, decides=decides)

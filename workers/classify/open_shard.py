@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 from modeling.inference.pipeline import BatchResult
@@ -17,7 +17,7 @@ from orchestrator.contract.ledger.ledger import Claim
 class OpenShard:
     """A claimed shard and the rows it has so far.
 
-    decides: whether the model is calibrated; an image that failed then gets the decision `reject`.
+    decides: whether the model is calibrated.
     num_stopped: images that are `too_slow` by the clock, not by their header.
     """
 
@@ -42,8 +42,7 @@ class OpenShard:
         start = len(self.rows)
         paths = self.paths[start : start + len(predictions)]
         self.rows += [
-            Row(path, prediction if prediction.ok or not self.decides else replace(prediction, decision="reject"))
-            for path, prediction in zip(paths, predictions, strict=True)
+            Row.of(path, prediction, decides=self.decides) for path, prediction in zip(paths, predictions, strict=True)
         ]
 
     @property

@@ -9,10 +9,10 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 from modeling.inference.prediction import Prediction
 from modeling.metrics.decisions import DECISIONS, Decision
@@ -49,6 +49,11 @@ class Row:
 
     path: str
     prediction: Prediction
+
+    @classmethod
+    def of(cls, path: str, prediction: Prediction, *, decides: bool) -> Self:
+        """The row of an answer; decides: whether the model is calibrated: it rejects an image that failed."""
+        return cls(path, replace(prediction, decision="reject") if decides and not prediction.ok else prediction)
 
     @property
     def status(self) -> str:
