@@ -1,8 +1,9 @@
 """Training: from a request to a model in a folder.
 
 The same request on the same machine gives the same weights, bit for bit on a CPU, even if the run was interrupted and
-resumed. Exceptions depend on the clock: a budget, and the choice of a precision, which the request's cache stores;
-`deterministic` excludes both.
+resumed. Exceptions depend on the clock: a budget, and the choice of a precision, which the request's cache stores. So
+does the engine that answers the test part, and with it the last digits of the card's metrics. `deterministic` excludes
+all of that.
 """
 
 # Shapes: M chosen images.

@@ -73,7 +73,7 @@ from orchestrator.jobs.specs import TrainSpec
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Random seed; on a CPU, the same seed gives the same model.",
+    help="Random seed; on a CPU, the same seed gives the same network.",
 )
 @click.option("--deterministic", is_flag=True, help="Make no choice by timing, and use only deterministic kernels.")
 @click.option(
