@@ -23,7 +23,7 @@ EXTRA = "pip install 'pigeonhole[heic]'"
 """The command that installs the decoder."""
 
 _CODED, _GRID = b"hvc1", b"grid"
-_MOST_BOXES = 10_000  # a photograph has a few hundred
+_MOST_BOXES = 10_000  # with the items that have properties; a photograph has a few hundred
 _NESTED = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iref": 4, b"iinf": 6}  # boxes of boxes: bytes before the first one
 _WANTED = frozenset(_NESTED) | {b"pitm", b"infe", b"ispe", b"ipma", b"dimg", b"auxl", b"moov"}
 
@@ -71,9 +71,7 @@ def heif_pixels(data: bytes) -> int:
     """
     items = _Items()
     for _ in _read(data, 0, len(data), items, 0):
-        items.num_boxes += 1
-        if items.num_boxes > _MOST_BOXES:
-            raise ImageError("unsupported", f"a HEIC file of more than {_MOST_BOXES:,} boxes is not read")
+        items.count()
     kind = items.kinds.get(items.primary)
     if kind is None:
         raise _without_image(items, data)
@@ -115,6 +113,12 @@ class _Items:
     num_boxes: int = 0
     wide_references: bool = False
     is_film: bool = False
+
+    def count(self) -> None:
+        """Count a box, or an item with properties. Raises ImageError for more than a photograph has."""
+        self.num_boxes += 1
+        if self.num_boxes > _MOST_BOXES:
+            raise ImageError("unsupported", f"a HEIC file of more than {_MOST_BOXES:,} boxes is not read")
 
     def pixels_of(self, item: int) -> int:
         """The pixels of an item by its largest size."""
@@ -186,7 +190,8 @@ def _note_properties(data: bytes, at: int, end: int, items: _Items) -> None:
     """Which properties an item has: numbers of 7 or 15 bits, from 1 on."""
     wide_items, wide_numbers = data[at : at + 1] != b"\0", bool(_number(data, at + 2, end, wide=False) & 1)
     count, at = _number(data, at + 4, end, wide=True), at + 8
-    for _ in range(min(count, _MOST_BOXES)):
+    for _ in range(count):
+        items.count()
         item = _number(data, at, end, wide=wide_items)
         at += 4 if wide_items else 2
         if at >= end:

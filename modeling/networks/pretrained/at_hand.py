@@ -14,6 +14,7 @@ from typing import Literal
 from modeling.durable import STRICT, decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError, ModelingError
 from modeling.names import path_to_text
+from modeling.networks.architectures import ARCHITECTURES
 from modeling.networks.pretrained.store import WeightsRecord, WeightsStore, is_reserved
 from modeling.networks.pretrained.torchvision_files import BY_FILE, WeightsFacts
 from modeling.networks.state_dicts.plain_files import SUFFIXES, file_sha256, open_plain, read_plain
@@ -108,6 +109,9 @@ def _imported(root: Path) -> Iterator[Found]:
         path = store.file(name)
         if isinstance(record, ModelFormatError):
             yield UnusableWeights(name, path, "imported", str(record))
+        elif record.architecture not in ARCHITECTURES:
+            why = f"this release knows no architecture {record.architecture!r}"
+            yield UnusableWeights(name, path, "imported", why)
         else:
             yield imported_weights(name, record, path)
 

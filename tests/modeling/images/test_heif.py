@@ -81,6 +81,10 @@ def test_an_image_costs_its_pixels_its_tiles_and_its_alpha():
         (made({1: b"hvc1"}, [(9, 9)]) + box(b"iref", b"\0\0\0\0", box(b"dimg", b"\0\1\1\1")), "corrupt: a HEIC file"),
         (made({1: b"hvc1"}, [(9, 9)]) + box(b"ispe", b"\0\0\0\0\0"), "corrupt: a box of the HEIC file ends too early"),
         (made({1: b"hvc1"}, [(9, 9)]) + box(b"free") * 10_001, "unsupported: a HEIC file of more than 10,000 boxes"),
+        (
+            made({1: b"hvc1"}, [(9, 9)]) + box(b"ipma", struct.pack(">II", 0, 10_001), b"\0\1\0" * 10_001),
+            "unsupported: a HEIC file of more than 10,000 boxes",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_no_photograph_or_damaged_is_refused_before_the_decoder_sees_it(data, message):

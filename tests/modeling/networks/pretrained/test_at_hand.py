@@ -60,6 +60,13 @@ def test_all_three_places_are_looked_at_and_each_name_counts_once(places, monkey
     )
 
 
+def test_imported_weights_of_an_architecture_to_come_are_not_used(places):
+    path = store_weights(places.imported, "ours", "newnet")
+
+    why = "this release knows no architecture 'newnet'"
+    assert find_weights(places) == [UnusableWeights("ours", path, "imported", why)]
+
+
 def test_a_file_is_read_once_and_again_when_it_has_changed(places):
     places.memo.mkdir()
     file = places.folder / "ours.pt"
