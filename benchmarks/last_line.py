@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.machine import describe_run, keep
 from modeling.data.splits import read_split
 from modeling.inference.classify_files import classify_files, load_model
-from modeling.inference.engines.choice import copy_choices
+from modeling.inference.engines.choice import copy_artifacts
 from modeling.metrics.verdict import Verdict
 from modeling.registry.store import ModelStore, ModelVersion
 from modeling.training.request import TrainRequest
@@ -72,7 +72,7 @@ def check(name: str, data: Path, scratch: Path, seed: int) -> dict[str, Any]:
     )  # fmt: skip
     train(request, lambda event: None)
     version = store.publish(output, name)
-    copy_choices(ModelVersion.at(output).artifacts, version.artifacts)
+    copy_artifacts(ModelVersion.at(output).artifacts, version.artifacts)
     document = json.loads((version.path / "evaluation.json").read_bytes())
     counted, engine = count(version, data / name)
     said = {

@@ -13,7 +13,7 @@ from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.images.progress import Emit
 from modeling.inference.choose_engine import load_fastest
 from modeling.inference.classifier import Classifier
-from modeling.inference.engines.choice import copy_choices
+from modeling.inference.engines.choice import copy_artifacts
 from modeling.metrics.figures import evaluate_answers
 from modeling.registry.card import CARD_FILE, INT8_FILE, WEIGHTS_FILE
 from modeling.registry.store import ModelVersion
@@ -29,8 +29,8 @@ def answer_by_engine(
 ) -> tuple[HeldOutResults, Model]:
     """The results on the test part as jobs will answer it, and the model with them in its card.
 
-    The choice of the engine is stored for the model that is then written to the output. If the engine fails, the
-    results of torch remain, with a warning: a training is not lost for its test.
+    The choice of the engine, and its graph, are stored for the model that is then written to the output. If the engine
+    fails, the results of torch remain, with a warning: a training is not lost for its test.
     """
     assert request.engines is not None
     try:
@@ -45,7 +45,7 @@ def answer_by_engine(
                 engine=classifier.engine_name,
             )
             described = replace(model, card=replace(model.card, metrics=metrics_of(data, tested)))
-            copy_choices(draft.artifacts, _artifacts_of(request.output, described))
+            copy_artifacts(draft.artifacts, _artifacts_of(request.output, described))
     except Exception as err:  # whatever a library raises: torch's answers remain
         if trouble_of(err):
             raise

@@ -8,7 +8,7 @@ import logging
 from datetime import UTC, datetime
 
 from modeling.errors import ModelingError, trouble_of
-from modeling.inference.engines.choice import copy_choices
+from modeling.inference.engines.choice import copy_artifacts
 from modeling.names import path_to_text
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.contract.errors import PigeonholeError
@@ -73,7 +73,7 @@ def _publish(
             return too_many_failures(folder, request, record) or _publish_rows(folder, request, record, lease)
         case TrainJobRequest():
             version = ModelStore(context.settings.models).publish(folder.model, request.name)
-            copy_choices(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
+            copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
             return make_outcome("succeeded", record, result=version.ref)
         case EvaluateJobRequest():
             result = publish_evaluation(folder, request, lease)

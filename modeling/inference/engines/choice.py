@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from modeling.durable import STRICT, Number, decode_json, replace_durably, validated
+from modeling.durable import STRICT, Number, decode_json, replace_durably, temporary_beside, validated
 from modeling.errors import ModelFormatError, trouble_of
+from modeling.inference.engines.graphs import GRAPH_FILE
 
 if TYPE_CHECKING:
     from modeling.registry.card import ModelCard
@@ -81,12 +83,16 @@ def write_choice(path: Path, choice: Choice) -> None:
     replace_durably(path, (json.dumps(asdict(choice), indent=2, sort_keys=True) + "\n").encode())
 
 
-def copy_choices(source: Path, target: Path) -> None:
-    """Store the choices of one folder of artifacts in another, which keeps those that it has."""
+def copy_artifacts(source: Path, target: Path) -> None:
+    """Store the choices of one folder of artifacts in another, with the graph that they need; what is there stays."""
     for path in sorted(source.glob("*.json")):
         if (choice := read_choice(path)) is not None and not (target / path.name).exists():
             target.mkdir(parents=True, exist_ok=True)
             write_choice(target / path.name, choice)
+    if known_graphs(target) and (source / GRAPH_FILE).is_file() and not (target / GRAPH_FILE).exists():
+        with temporary_beside(target / GRAPH_FILE) as temporary:  # not durable: one of another digest is built anew
+            shutil.copyfile(source / GRAPH_FILE, temporary)
+            temporary.replace(target / GRAPH_FILE)
 
 
 def known_graphs(artifacts: Path) -> set[str]:

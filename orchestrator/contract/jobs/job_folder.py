@@ -177,7 +177,10 @@ class JobFolder:
         self._active.unlink(missing_ok=True)
 
     def remove_temporaries(self) -> None:
-        """Remove what an ended job does not need: files of writers that died, checkpoints, results of lost claims."""
+        """Remove what an ended job does not need.
+
+        Files of writers that died, checkpoints, results of lost claims, engines (those of the version are copies).
+        """
         for pattern in (
             "paused.json",
             ".*.tmp",
@@ -189,8 +192,8 @@ class JobFolder:
         ):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
-        for result in (self.model, self.evaluation):
-            for path in self.path.glob(f"{result.name}.[0-9]*"):
+        for pattern in (f"{self.model.name}.[0-9]*", f"{self.evaluation.name}.[0-9]*", ".engines"):
+            for path in self.path.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)  # a process that still writes to it must not delay the end
 
     def discard(self) -> None:

@@ -15,6 +15,7 @@ from modeling.inference import choose_engine, find_engine
 from modeling.inference.choose_engine import load_fastest, load_remembered
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines import hardware
+from modeling.inference.engines.choice import copy_artifacts
 from modeling.inference.engines.graphs import GRAPH_FILE
 from modeling.inference.find_engine import MEASURING
 from modeling.networks.onnx_graph import write_graph
@@ -347,6 +348,19 @@ def test_a_damaged_graph_is_built_anew_and_the_choice_stays(built):
     assert classifier.engine.name == before["engine"] == "openvino fp32"
     assert remembered(version, "fp32") == before
     assert len(graph.read_bytes()) > 100
+
+
+def test_choices_are_copied_with_the_graph_that_they_need_and_what_is_there_stays(built, tmp_path):
+    version, graph = built
+    target = tmp_path / "target"
+
+    copy_artifacts(version.artifacts, target)
+
+    originals = {path.name: path.read_bytes() for path in version.artifacts.iterdir() if path.name != ".lock"}
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == originals
+    (target / GRAPH_FILE).write_bytes(b"there")
+    copy_artifacts(version.artifacts, target)
+    assert (target / GRAPH_FILE).read_bytes() == b"there" != graph.read_bytes()
 
 
 def other_graph(folder):

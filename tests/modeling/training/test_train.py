@@ -19,7 +19,7 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.inference.choose_engine import load_remembered
 from modeling.inference.classifier import Classifier
 from modeling.inference.classify_files import classify_files
-from modeling.inference.engines.choice import copy_choices
+from modeling.inference.engines.choice import copy_artifacts
 from modeling.networks.architectures import get_architecture
 from modeling.networks.build import build_network, select_device
 from modeling.registry.card import ModelCard
@@ -444,7 +444,7 @@ def test_the_test_part_is_answered_by_the_engine_that_jobs_use_and_counted_as_it
     card = train(wanted, ignore)
 
     version = store.publish(tmp_path / "job" / "model", "bars")
-    copy_choices(ModelVersion.at(tmp_path / "job" / "model").artifacts, version.artifacts)
+    copy_artifacts(ModelVersion.at(tmp_path / "job" / "model").artifacts, version.artifacts)
     model = load_remembered(version)
     rows = [row for row in read_split(version.path / "split.csv") if row.part == "test"]
     answers = list(classify_files([data / row.name for row in rows], model))
@@ -459,7 +459,7 @@ def test_the_test_part_is_answered_by_the_engine_that_jobs_use_and_counted_as_it
     assert sorted(os.listdir(tmp_path / "job")) == [".engines", "model"]
 
 
-@pytest.mark.parametrize("failing", ["load_fastest", "copy_choices"])
+@pytest.mark.parametrize("failing", ["load_fastest", "copy_artifacts"])
 def test_a_training_is_not_lost_for_an_engine_that_fails(failing, tmp_path, monkeypatch):
     data, events = make_class_folders(tmp_path / "data", 10), []
 

@@ -79,7 +79,7 @@ def test_an_ended_training_keeps_its_curves_and_loses_its_checkpoints(folder):
     kept = ["model/model.json", "training/curves.png", "training/history.csv", "training/tensorboard/events.1"]
     left = ["model.3/model.json", "evaluation.12/evaluation.json", "training/fit.checkpoint", "training/fit.damaged"]
     left += [".outcome.json.1.tmp", "parts/.0.csv.2.tmp", "training/.fit.checkpoint.7.tmp", "training/weights"]
-    left += ["model.3.test-x/1/model.json"]
+    left += ["model.3.test-x/1/model.json", ".engines/0123/network.onnx"]
     before = set(folder.path.rglob("*"))
     for name in (*kept, *left):
         (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
