@@ -19,6 +19,11 @@ layout_option = click.option(
     help="What the folders in DATA are; default: found by their names and by what they hold. With parts, folders that "
     "are not named as a part are left out.",
 )
+weights_key_option = click.option(
+    "--weights-key",
+    metavar="KEY",
+    help="Which of several sets of weights in a file, such as state_dict_ema; default: the averaged ones (EMA).",
+)
 
 
 class Share(click.ParamType[float]):

@@ -8,7 +8,7 @@ from modeling.networks.architectures import ARCHITECTURES
 from modeling.networks.default_network import QUALITIES, Quality
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option
-from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option
+from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option, weights_key_option
 from orchestrator.cli.trained import show_trained
 from orchestrator.cli.weights import print_reading
 from orchestrator.jobs.specs import TrainSpec
@@ -38,11 +38,7 @@ from orchestrator.jobs.specs import TrainSpec
     "(fast) and 2.4 (good), CIFAR-10 2.9 and 20, 1,400 photographs with weights at hand 0.3. best: twice the epochs, "
     "or fine-tuning.",
 )
-@click.option(
-    "--weights-key",
-    metavar="KEY",
-    help="Which of several sets of weights in a file, such as state_dict_ema; default: the averaged ones (EMA).",
-)
+@weights_key_option
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),

@@ -22,7 +22,7 @@ from orchestrator.cli.output import (
     print_message,
     print_table,
 )
-from orchestrator.cli.parameters import OneOf
+from orchestrator.cli.parameters import OneOf, weights_key_option
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import Settings, get_settings
@@ -89,11 +89,7 @@ def _to_json(found: Found) -> dict[str, Any]:
     type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
     help="Architecture of the weights; default: recognised by their names and sizes.",
 )
-@click.option(
-    "--weights-key",
-    metavar="KEY",
-    help="Which of several sets of weights in the file, such as state_dict_ema; default: the averaged ones (EMA).",
-)
+@weights_key_option
 @json_option
 def import_weights(
     file: Path, name: str | None, architecture: str | None, weights_key: str | None, as_json: bool

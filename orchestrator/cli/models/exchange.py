@@ -20,7 +20,7 @@ from orchestrator.cli.output import (
     print_line,
     print_message,
 )
-from orchestrator.cli.parameters import OneOf
+from orchestrator.cli.parameters import OneOf, weights_key_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
@@ -111,11 +111,7 @@ def _write_folder(version: ModelVersion, output: Path) -> dict[str, Any]:
     help="File of names in the order of the outputs: JSON, torchvision's class index, the config.json of timm or "
     "Hugging Face, text with one a line, or CSV of number and name; default: config.json, if SOURCE is a folder.",
 )
-@click.option(
-    "--weights-key",
-    metavar="KEY",
-    help="Which of several sets of weights in the file, such as state_dict_ema; default: the averaged ones (EMA).",
-)
+@weights_key_option
 @click.option(
     "--image-size",
     type=click.IntRange(min=8),
