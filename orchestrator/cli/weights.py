@@ -161,10 +161,9 @@ def remove_weights(name: str, yes: bool, as_json: bool) -> None:
       pigeonhole weights remove mobilenet_v2
     """
     store = WeightsStore(get_settings().imported_weights)
-    found = next(iter(weights_at_hand(get_settings(), only=name)), None)
-    if found is not None and found.origin != "imported":
-        raise UsageError(f"the weights {name!r} were not imported; delete the file {str(found.path)!r} yourself")
     if name not in store.names():
+        for found in weights_at_hand(get_settings(), only=name):
+            raise UsageError(f"the weights {name!r} were not imported; delete the file {str(found.path)!r} yourself")
         store.record(name)  # raises, with the names that there are
     if not yes:
         confirm_removal(f"remove the weights {name!r} permanently?")

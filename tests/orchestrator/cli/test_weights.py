@@ -131,6 +131,13 @@ def test_a_file_that_was_not_imported_is_listed_and_not_removed(home, monkeypatc
     assert "were not imported; delete the file" in removed.stderr
 
 
+def test_imported_weights_are_removed_although_the_weights_folder_is_away(home, monkeypatch):
+    store_weights(home / "weights", "ours")
+    monkeypatch.setenv("PIGEONHOLE_WEIGHTS", "away")
+
+    assert invoke("weights", "remove", "ours", "--yes").exit_code == 0
+
+
 def test_nothing_is_removed_without_a_yes(home):
     store_weights(home / "weights", "ours")
 
