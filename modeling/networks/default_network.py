@@ -136,9 +136,6 @@ def _from_weights(facts: DataFacts, weights: WeightsAtHand, quality: Quality) ->
 def _photographs(facts: DataFacts, quality: Quality) -> NetworkChoice:
     """A strong network from scratch: of ours, which learns from few images."""
     reason = f"the median image has {facts.median_side} px a side, and no pre-trained weights for it are at hand"
-    advice = (
-        "pre-trained weights would be far better and quicker (cats and dogs: 0.99 instead of 0.7): "
-        f"{HOW_TO_GET_WEIGHTS}, and train again"
-    )
+    advice = f"pre-trained weights would be far better and quicker: {HOW_TO_GET_WEIGHTS}, and train again"
     epochs = _epochs("speednet", facts.num_images, quality)
     return NetworkChoice("speednet", None, epochs, PHOTOGRAPH_SIDE[quality], reason, advice)
