@@ -61,7 +61,7 @@ class Cell:
 Trained = dict[str, Any]
 
 
-class Workshop:
+class CellTrainer:
     """Trains cells below a scratch folder.
 
     Two homes: one where the weights were imported, one without any; torchvision's cache is an empty folder.
@@ -122,16 +122,16 @@ def options_of(options: TrainOptions) -> dict[str, Any]:
     return {name: every.get(name) for name in _SAME} | {"from_weights": options.weights is not None}
 
 
-def run_cell(workshop: Workshop, cell: Cell, done: dict[str, Trained]) -> Trained:
+def run_cell(trainer: CellTrainer, cell: Cell, done: dict[str, Trained]) -> Trained:
     """The figures of a cell: those of the same training if it is done, else of a new one."""
-    options = workshop.resolve(cell)
+    options = trainer.resolve(cell)
     what = options_of(options)
     reason = {} if options.chosen is None else {"reason": options.chosen.reason}
     for name, other in done.items():
         data, _, seed = name.split("/")
         if (data, seed, other["options"]) == (cell.data, str(cell.seed), what):
             return asdict(cell) | other | asdict(cell) | reason | {"same_as": other.get("same_as", name)}
-    return asdict(cell) | {"options": what} | reason | workshop.train(cell, options)
+    return asdict(cell) | {"options": what} | reason | trainer.train(cell, options)
 
 
 def main() -> None:
@@ -150,11 +150,11 @@ def main() -> None:
         parser.error(f"there is no {given.data}; the data sets are not part of the repository")
     report = opened(given.output)
     with tempfile.TemporaryDirectory(prefix="pigeonhole-defaults-") as scratch:
-        workshop = Workshop(given.data.resolve(), Path(scratch))
-        workshop.import_weights()
+        trainer = CellTrainer(given.data.resolve(), Path(scratch))
+        trainer.import_weights()
         for cell in planned(rows, sets, given.seeds):
             if str(cell) not in report["cells"]:
-                report["cells"][str(cell)] = trained = run_cell(workshop, cell, report["cells"])
+                report["cells"][str(cell)] = trained = run_cell(trainer, cell, report["cells"])
                 print(f"{cell}: {trained['metrics'].get('test_accuracy')}, {trained['cpu_seconds']} s", flush=True)
                 given.output.write_text(json.dumps(report, indent=2) + "\n")
     print("\n" + tables(report["cells"].values()))

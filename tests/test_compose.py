@@ -193,7 +193,7 @@ def test_image_makes_the_folders_that_volumes_are_mounted_on():
     for name in OURS:
         for target, (source, _) in mounts(SERVICES[name]).items():
             assert "/" in source or target in made.split(), f"{target} of {name} would be closed to its user"
-    assert "--mode=1777" in made  # whoever the user is
+    assert "--mode=1777" in made  # for a user of any id
     assert f"PIGEONHOLE_HOME={HOME}" in environment
 
 

@@ -9,7 +9,7 @@ from benchmarks.defaults_table import tables
 from modeling.training.request import TrainOptions
 
 
-class FakeWorkshop:
+class FakeTrainer:
     """Resolves every cell to the same options but for the architecture, and counts what it trains."""
 
     def __init__(self, architectures):
@@ -39,13 +39,13 @@ def test_each_cell_is_planned_once_and_seed_0_of_all_comes_first():
 
 
 def test_the_same_training_is_not_repeated():
-    workshop = FakeWorkshop({"default": "speednet", "speednet": "speednet", "cnn": "cnn"})
+    trainer = FakeTrainer({"default": "speednet", "speednet": "speednet", "cnn": "cnn"})
     done = {}
 
     for one in (Cell("d", "default", 0), Cell("d", "speednet", 0), Cell("d", "cnn", 0), Cell("d", "speednet", 1)):
-        done[str(one)] = run_cell(workshop, one, done)
+        done[str(one)] = run_cell(trainer, one, done)
 
-    assert workshop.trained == ["d/default/0", "d/cnn/0", "d/speednet/1"]
+    assert trainer.trained == ["d/default/0", "d/cnn/0", "d/speednet/1"]
     assert (done["d/speednet/0"]["same_as"], done["d/speednet/0"]["variant"]) == ("d/default/0", "speednet")
     assert done["d/speednet/0"]["metrics"] == done["d/default/0"]["metrics"]
 
