@@ -1,17 +1,14 @@
 """Comparing two models in folders on the images of a data set."""
 
 # Shapes: N images.
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from modeling.data.dataset import abbreviate
 from modeling.data.layout import Layout
-from modeling.errors import ModelingError
 from modeling.evaluation.engine import engine_figures, load_classifier
-from modeling.evaluation.labels import KnownImages, known_images, label_places
+from modeling.evaluation.labels import KnownImages, known_images, labels_of_one
 from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.evaluation.request import DataPart
@@ -74,7 +71,7 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     from modeling.data.forms.open import open_dataset
 
     classifiers = [load_classifier(path, request.device, request.precision, emit) for path in (request.a, request.b)]
-    only = _only(classifiers[0].labels, classifiers[1].labels)
+    only = labels_of_one(classifiers[0].labels, classifiers[1].labels)
     splits = [parts_of(path) for path in (request.a, request.b)]
     dataset = open_dataset(request.data, request.layout, to_learn=False)
     chosen = choose_images(dataset, request.part, splits[0])
@@ -94,15 +91,3 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     comparison = compare(a.only(common), b.only(common), classifiers[0].calibration, classifiers[1].calibration)
     num_trained_on = (count_trained_on(splits[0], a.sha256), count_trained_on(splits[1], a.sha256))
     return Compared(comparison, known, only, len(indices) - len(common), num_trained_on, (engine_a, engine_b))
-
-
-def _only(a: Sequence[str], b: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The labels of only one of two models.
-
-    Raises:
-        ModelingError: they have none in common.
-    """
-    names = label_places(a).keys(), label_places(b).keys()
-    if not names[0] & names[1]:
-        raise ModelingError(f"the models have no label in common: A knows {abbreviate(a)}, B knows {abbreviate(b)}")
-    return tuple(each for each in a if each not in names[1]), tuple(each for each in b if each not in names[0])

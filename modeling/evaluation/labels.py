@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.dataset import Dataset, abbreviate
-from modeling.errors import DataError
+from modeling.errors import DataError, ModelingError
 from modeling.names import class_name
 
 Indices = NDArray[np.int64]
@@ -53,6 +53,21 @@ def model_targets(dataset: Dataset, indices: Indices, labels: Sequence[str]) -> 
     """The class of each image as an index into a model's labels, which know them all (see `known_images`)."""
     places = label_places(labels)
     return np.array([places.get(label, -1) for label in dataset.labels], dtype=np.int64)[dataset.targets_N[indices]]
+
+
+def labels_of_one(a: Sequence[str], b: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The labels that only A and only B know, by their `class_name`, as `metrics.comparison` joins them.
+
+    Raises:
+        ModelingError: they have none in common.
+    """
+    names_a, names_b = ({class_name(label) for label in labels} for labels in (a, b))
+    if not names_a & names_b:
+        raise ModelingError(f"the models have no label in common: A knows {abbreviate(a)}, B knows {abbreviate(b)}")
+    return (
+        tuple(label for label in a if class_name(label) not in names_b),
+        tuple(label for label in b if class_name(label) not in names_a),
+    )
 
 
 def label_places(labels: Sequence[str]) -> Mapping[str, int]:
