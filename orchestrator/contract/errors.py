@@ -4,6 +4,7 @@ PigeonholeError              1  the job or the command failed
 ├── UsageError               2  a value that cannot be used
 ├── NotFoundError            4  no such job, model or file
 ├── UnavailableError        69  no server answers, or no worker listens
+├── PushRefusedError         1  a line takes no push now, and its caller does not want to wait
 ├── MessageError             1  a message or file of another version, or a malformed one
 └── IntegrityError           1  a part or a manifest is not what its checksum says
 """
@@ -40,6 +41,15 @@ class NotFoundError(PigeonholeError):
 
 class UnavailableError(PigeonholeError):
     exit_code = ExitCode.UNAVAILABLE
+
+
+class PushRefusedError(PigeonholeError):
+    """A line refuses a push now. reason: `busy` or `paused`. retry_s: when to push again, as far as is known."""
+
+    def __init__(self, line: str, reason: str, retry_s: float) -> None:
+        super().__init__(f"line {line!r} refuses the push ({reason}); push again in {retry_s:.2g} s")
+        self.reason = reason
+        self.retry_s = retry_s
 
 
 class MessageError(PigeonholeError):

@@ -6,9 +6,10 @@ Imports neither torch nor Celery nor click. Nothing inside `orchestrator.lines` 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["Answer", "AsyncLineClient", "LineClient"]
+__all__ = ["Answer", "AsyncLineClient", "LineClient", "PushRefusedError"]
 
 if TYPE_CHECKING:
+    from orchestrator.contract.errors import PushRefusedError as PushRefusedError
     from orchestrator.contract.lines.answers import Answer as Answer
     from orchestrator.lines.client import AsyncLineClient as AsyncLineClient
     from orchestrator.lines.client import LineClient as LineClient
@@ -17,6 +18,7 @@ else:  # hidden from the type checker, which would accept any name
         "Answer": "orchestrator.contract.lines.answers",
         "AsyncLineClient": "orchestrator.lines.client",
         "LineClient": "orchestrator.lines.client",
+        "PushRefusedError": "orchestrator.contract.errors",
     }
 
     def __getattr__(name: str) -> object:

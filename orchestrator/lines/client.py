@@ -46,20 +46,22 @@ class LineClient:
         deadline: float | None = None,
         triggered_at: float | None = None,
         by_path: bool = False,
+        retry: bool = True,
     ) -> Answer:
         """Push an image and wait for its answer: at the latest 20 ms after the deadline.
 
         image: its bytes, or the path of a file that is read here. item: 1 to 1000 bytes of text. pass_: rises each time
         the same item comes by; an item and pass pushed again gets the answer that it has. deadline: in seconds from the
         push, or from `triggered_at`, a time.time() of this machine. by_path: only the path travels, with its size and
-        mtime; it lies under a root of the line, and workers read the file.
+        mtime; it lies under a root of the line, and workers read the file. retry: False: a refusal ends the push
+        with PushRefusedError at once, which says when to push again; else it is tried again until the deadline.
 
         An image that is missing, empty, too large or unreadable gets the fallback bin with `unreadable`.
 
         Raises ValueError or TypeError for other arguments that cannot be used, NotFoundError where the server does not
         know the line, and UnavailableError where there is nothing to decide with.
         """
-        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path)).result()
+        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path, retry)).result()
 
     def submit(
         self,
@@ -70,9 +72,10 @@ class LineClient:
         deadline: float | None = None,
         triggered_at: float | None = None,
         by_path: bool = False,
+        retry: bool = True,
     ) -> "Future[Answer]":
         """Push an image, as `push` does, without waiting. The future cannot be cancelled."""
-        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path))
+        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path, retry))
 
     def push_many(
         self,
@@ -135,10 +138,11 @@ class AsyncLineClient:
         deadline: float | None = None,
         triggered_at: float | None = None,
         by_path: bool = False,
+        retry: bool = True,
     ) -> Answer:
         """Push an image and await its answer: see `LineClient.push`. A cancelled task has pushed it."""
         future = await self.submit(
-            image, item, pass_, deadline=deadline, triggered_at=triggered_at, by_path=by_path
+            image, item, pass_, deadline=deadline, triggered_at=triggered_at, by_path=by_path, retry=retry
         )  # fmt: skip
         return await future
 
@@ -151,9 +155,10 @@ class AsyncLineClient:
         deadline: float | None = None,
         triggered_at: float | None = None,
         by_path: bool = False,
+        retry: bool = True,
     ) -> "asyncio.Future[Answer]":
         """Push an image; the future has the answer. A file is read in another thread."""
-        options = PushOptions(deadline, triggered_at, by_path)
+        options = PushOptions(deadline, triggered_at, by_path, retry)
         submit = self._client._core.submit
         if isinstance(image, str | os.PathLike):
             future = await asyncio.to_thread(submit, image, item, pass_, options)

@@ -31,7 +31,7 @@ class Core:
         if fallback is not None and (not isinstance(fallback, str) or not fallback):
             raise ValueError(f"fallback is the name of a bin, not {fallback!r}")
         self.server = LineServer(check_line_name(line), find_url(url))
-        self.pushes = Pushes(check_deadline(deadline), fallback)
+        self.pushes = Pushes(line, check_deadline(deadline), fallback)
         client_id = secrets.token_hex(8)
         self._timer = Timer(self.pushes, self.server, client_id)
         self._sender = Sender(self.pushes, self.server, self._timer, client_id)

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from modeling.names import path_to_text, text_to_path
-from orchestrator.contract.errors import MessageError, PigeonholeError, UnavailableError
+from orchestrator.contract.errors import MessageError, PigeonholeError, PushRefusedError, UnavailableError
 from orchestrator.contract.lines.answers import Answer, Cause, Reason, Verdict, decode_record, encode_facts
 from orchestrator.contract.lines.requests import Decided
 from orchestrator.contract.lines.settings import Line
@@ -21,6 +21,7 @@ from orchestrator.lines.request import PushRequest
 MOST_HELD_BYTES = 256 << 20  # images that await their answer; more are refused as a busy line does
 MOST_HELD = 100_000
 _CAUSES: dict[Reason, Cause] = {"busy": "queue", "late": "queue", "paused": "paused"}
+HELD_RETRY_S = 0.1  # when a client that holds as many images as it may is told to come again
 NO_BIN = (
     "the server said nothing of the line before the deadline, so no bin is known; "
     "give a longer deadline, or a fallback bin to decide with"
@@ -31,8 +32,9 @@ MOST_ALONE = 100_000  # decisions to report; of more, the oldest are not reporte
 class Pushes:
     """What awaits its decision, by key; several pushes of one item and pass get one record."""
 
-    def __init__(self, deadline_s: float | None, fallback: str | None) -> None:
+    def __init__(self, name: str, deadline_s: float | None, fallback: str | None) -> None:
         self.line: Line | None = None
+        self._name = name
         self.seen = threading.Event()  # the line is known
         self.alone: deque[Decided] = deque(maxlen=MOST_ALONE)
         self._deadline_s = deadline_s
@@ -48,15 +50,18 @@ class Pushes:
     def add(self, request: PushRequest) -> bool:
         """Take a push; whether it is the first of its item and pass, and so must be sent.
 
-        Raises ValueError for a path outside of the line's roots.
+        Raises ValueError for a path outside of the line's roots, PushRefusedError where a push that is not tried again
+        finds this client full.
         """
         self._examine(request)
         with self._lock:
             if self._num_bytes + len(request.payload) > MOST_HELD_BYTES or len(self._by_key) >= MOST_HELD:
+                if not request.retry:
+                    raise PushRefusedError(self._name, "busy", HELD_RETRY_S)
                 request.refuse("busy", "this client holds as many images as it may")
             request.due = self._due(request)
             same = self._by_key.setdefault(request.key, [])
-            if same:
+            if same and same[0].digest == request.digest:
                 request.payload = b""
             same.append(request)
             self._num_bytes += len(request.payload)
@@ -149,6 +154,24 @@ class Pushes:
             for each in self._remove(request.key):
                 each.future.set_exception(err)
 
+    def end_refused(self, request: PushRequest, reason: Reason, retry_s: float) -> PushRequest | None:
+        """The line refuses a push: end those of its key that are not tried again. Returns what is to be sent now."""
+        with self._lock:
+            same = self._by_key.get(request.key, [])
+            ended = [each for each in same if not each.retry]
+            same[:] = [each for each in same if each.retry]
+            left = same[0] if same else None
+            if left and left is not request and left.digest == request.digest:
+                left.payload, request.payload = request.payload, b""
+            for each in ended:
+                self._num_bytes -= len(each.payload)
+                each.payload = b""
+            if not same:
+                self._forget(request.key)
+        for each in ended:
+            each.future.set_exception(PushRefusedError(self._name, reason, retry_s))
+        return left
+
     def wait_until_empty(self) -> None:
         """Wait until all are decided."""
         with self._lock:
@@ -156,13 +179,17 @@ class Pushes:
 
     def _remove(self, key: str) -> list[PushRequest]:
         with self._lock:
-            same = self._by_key.pop(key, [])
+            same = self._by_key.get(key, [])
             for request in same:
                 self._num_bytes -= len(request.payload)
                 request.payload = b""
-            if not self._by_key:
-                self._decided.notify_all()
+            self._forget(key)
         return same
+
+    def _forget(self, key: str) -> None:
+        self._by_key.pop(key, None)
+        if not self._by_key:
+            self._decided.notify_all()
 
     def _fallback_bin(self) -> str:
         return self.line.settings.fallback if self.line else self._fallback or ""

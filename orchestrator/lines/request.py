@@ -33,6 +33,7 @@ class PushRequest:
     client would say itself: it cannot be pushed, or the line refused it. unsendable: that reason stands, and no server
     needs to see the image. sent: the server has it, as far as is known.
     ask: asks first whether the line takes it, without the bytes. conflict: the server holds other bytes of this key.
+    retry: a refusal is tried again; else it ends the push.
     """
 
     item: str
@@ -53,6 +54,7 @@ class PushRequest:
     sent: bool = False
     ask: bool = False
     conflict: bool = False
+    retry: bool = True
     future: "Future[Answer]" = field(default_factory=Future)
 
     def refuse(self, reason: Reason, error: str | None) -> None:
@@ -77,6 +79,7 @@ class PushOptions:
     deadline: float | None = None
     triggered_at: float | None = None
     by_path: bool = False
+    retry: bool = True
 
 
 def make_request(image: Image, item: str, pass_: int, options: PushOptions) -> PushRequest:
@@ -87,7 +90,7 @@ def make_request(image: Image, item: str, pass_: int, options: PushOptions) -> P
     called = time.monotonic()
     age_s = _age_s(options.triggered_at)
     item, pass_ = check_item(item), check_pass(pass_)
-    request = PushRequest(item, pass_, request_key(item, pass_), called, age_s=age_s)
+    request = PushRequest(item, pass_, request_key(item, pass_), called, age_s=age_s, retry=options.retry)
     request.deadline_s = check_deadline(options.deadline)
     try:
         if options.by_path:

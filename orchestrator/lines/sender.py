@@ -10,7 +10,7 @@ import time
 from collections import deque
 
 from orchestrator.contract.errors import PigeonholeError
-from orchestrator.contract.lines.answers import request_key
+from orchestrator.contract.lines.answers import Reason, request_key
 from orchestrator.contract.lines.requests import Admission
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.lines.line_server import SERVER_FAULTS, LineServer
@@ -29,6 +29,7 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.2  # between two tries to connect
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.01, 0.25  # after the line refused
 MAIN_SERVER_AGAIN_S = 30.0  # the line's own server answers, the one with its settings does not
 REPORT_AGAIN_S = 0.2
+PAUSED_RETRY_S = 1.0  # what is told where the line is paused, which says no time
 UNKNOWN_RETRY_S = 0.05  # the server was emptied, and a worker fills it
 MOST_REPORTS = 100
 MOST_DISCHARGES = 100_000
@@ -226,15 +227,20 @@ class Sender:
             request.ask = self._refuses = False
             self._queue.appendleft(request)
         elif verdict in ("busy", "paused"):
-            request.reason = "busy" if verdict == "busy" else "paused"
-            self._refuses = True
-            self._try_later(request, self._pause_before(request, admission.retry_ms / 1000))
+            self._refused(request, "busy" if verdict == "busy" else "paused", admission.retry_ms / 1000)
         elif verdict == "too_large":
             request.refuse("unreadable", too_large(request.size, admission.limit))
             request.due = request.called
             self._timer.add(request)
         elif verdict == "unknown":
             self._try_later(request, UNKNOWN_RETRY_S)
+
+    def _refused(self, request: PushRequest, reason: Reason, told_s: float) -> None:
+        self._refuses = True
+        left = self._pushes.end_refused(request, reason, told_s or PAUSED_RETRY_S)
+        if left:
+            left.reason = reason
+            self._try_later(left, self._pause_before(left, told_s))
 
     def _pause_before(self, request: PushRequest, told_s: float) -> float:
         """How long to wait before asking again: a few times within a deadline, for asking costs time, too."""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.contract.errors import PushRefusedError
 from orchestrator.contract.lines.requests import Admission
 from orchestrator.lines.pushes import Pushes
 from orchestrator.lines.request import PushOptions, PushRequest, make_request
@@ -20,7 +21,7 @@ class Client:
 
     def __init__(self) -> None:
         self.server = FakeLineServer(make_line(deadline_ms=60_000))
-        self.pushes = Pushes(None, "G")
+        self.pushes = Pushes("post", None, "G")
         self.timer = Timer(self.pushes, self.server, "c1")
         self.sender = Sender(self.pushes, self.server, self.timer, "client")
         self.timer.on_alone = self.sender.wake
@@ -30,8 +31,8 @@ class Client:
         self.sender.thread.start()
         self.pushes.seen.wait()
 
-    def push(self, item: str, deadline: float, image: bytes = b"image") -> PushRequest:
-        request = make_request(image, item, 1, PushOptions(deadline=deadline))
+    def push(self, item: str, deadline: float, image: bytes = b"image", *, retry: bool = True) -> PushRequest:
+        request = make_request(image, item, 1, PushOptions(deadline=deadline, retry=retry))
         if self.pushes.add(request) and not request.unsendable:
             self.sender.put(request)
         self.timer.add(request)
@@ -156,6 +157,35 @@ def test_a_refusal_is_what_the_client_says_at_the_deadline(client):
 
     assert (answer.bin, answer.reason) == ("F", "paused")
     assert [decided.verdict.cause for decided in told] == ["paused"]
+
+
+@pytest.mark.parametrize(("admission", "retry_s"), [(Admission("busy", retry_ms=70), 0.07), (Admission("paused"), 1.0)])
+def test_a_push_that_is_not_tried_again_is_told_of_a_refusal_at_once(client, admission, retry_s):
+    client.connect()
+    client.server.admission = lambda push: admission
+
+    with pytest.raises(PushRefusedError, match="line 'post' refuses the push") as refused:
+        client.push("x", 3600, retry=False).future.result()
+
+    assert (refused.value.reason, refused.value.retry_s) == (admission.verdict, retry_s)
+    assert (len(client.pushes), client.server.asked) == (0, [])
+
+
+def test_a_refusal_that_ends_one_push_leaves_the_others_of_its_item_theirs(client):
+    client.server.alive = False
+    first = client.push("x", 3600, retry=False)
+    same, other = client.push("x", 3600), client.push("x", 3600, b"other bytes")
+    verdicts = iter(["busy", "busy", "welcome", "admitted"])
+    client.server.admission = lambda push: Admission(next(verdicts), retry_ms=1)
+    client.server.alive = True
+    client.connect()
+
+    with pytest.raises(PushRefusedError):
+        first.future.result()
+    wait_until(lambda: len(client.server.pushed) == 4, what="the second is admitted")
+
+    assert client.server.pushed[-1].payload == b"image"
+    assert [each.future.done() for each in (same, other)] == [False, False]
 
 
 def test_a_line_that_an_emptied_server_forgot_is_offered_again_until_it_knows_it(client):

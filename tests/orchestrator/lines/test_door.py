@@ -21,7 +21,8 @@ def test_the_clients_import_redis_and_pydantic_and_nothing_else():
 
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert set(found.stdout.split()) - CLIENT_PACKAGES == {"modeling", "orchestrator"}
+    found_at_hand = CLIENT_PACKAGES | {"opentelemetry"}  # redis imports it where something else has installed it
+    assert set(found.stdout.split()) - found_at_hand == {"modeling", "orchestrator"}
 
 
 def test_a_client_that_is_not_closed_lets_a_program_end():

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from modeling.names import path_to_text
-from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.errors import PushRefusedError, UnavailableError
 from orchestrator.contract.lines.requests import Decided
 from orchestrator.lines import pushes as module
 from orchestrator.lines.pushes import Pushes
@@ -24,7 +24,7 @@ def record(request: PushRequest) -> bytes:
 @pytest.fixture
 def pushes() -> Pushes:
     """Of a client that has seen the line."""
-    made = Pushes(None, None)
+    made = Pushes("post", None, None)
     made.saw(make_line(deadline_ms=500, max_image_bytes=100))
     return made
 
@@ -53,7 +53,7 @@ def test_a_push_is_decided_once(pushes):
 
 
 def test_without_any_fallback_bin_a_push_ends_with_an_error_and_no_record_without_a_bin_is_reported():
-    made = Pushes(0.001, None)
+    made = Pushes("post", 0.001, None)
     readable, unreadable = request_of(), request_of(b"", item="y")
     for request in (readable, unreadable):
         made.add(request)
@@ -70,7 +70,7 @@ def test_the_deadline_is_the_pushs_own_then_the_clients_then_the_lines():
     line = make_line(deadline_ms=500)
     dues = []
     for client, own in [(None, None), (2.0, None), (2.0, 3.0)]:
-        made = Pushes(client, None)
+        made = Pushes("post", client, None)
         made.saw(line)
         made.add(request := request_of(deadline=own))
         dues.append(request.due - request.called)
@@ -79,7 +79,7 @@ def test_the_deadline_is_the_pushs_own_then_the_clients_then_the_lines():
 
 
 def test_a_deadline_of_the_line_is_known_when_the_line_is():
-    pushes = Pushes(None, None)
+    pushes = Pushes("post", None, None)
     pushes.add(request := request_of(triggered_at=time.time() - 0.1))
     before = request.due
 
@@ -106,7 +106,7 @@ def test_an_image_above_the_limit_is_not_sent(pushes):
 
 def test_a_path_outside_the_roots_fails_also_when_the_line_becomes_known_later(tmp_path):
     (tmp_path / "image").write_bytes(b"image")
-    pushes = Pushes(None, None)
+    pushes = Pushes("post", None, None)
     pushes.add(request := make_request(tmp_path / "image", "x", 1, PushOptions(by_path=True)))
 
     pushes.saw(make_line(roots=["/elsewhere"]))
@@ -124,10 +124,12 @@ def test_a_client_holds_a_bounded_number_of_bytes(pushes, monkeypatch):
 
     assert [request.unsendable for request in (first, second, third)] == [False, True, False]
     assert second.reason == "busy"
+    with pytest.raises(PushRefusedError, match="busy"):
+        pushes.add(request_of(b"six 66", "4", retry=False))
 
 
 def test_without_a_line_the_clients_fallback_counts_and_then_the_lines():
-    pushes = Pushes(1.0, "G")
+    pushes = Pushes("post", 1.0, "G")
     pushes.add(first := request_of(item="1"))
     pushes.decide_alone(first)
     pushes.saw(make_line())
@@ -162,7 +164,7 @@ def test_a_root_whose_name_is_not_utf8_holds_its_images(tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / "image").write_bytes(b"image")
-    pushes = Pushes(None, None)
+    pushes = Pushes("post", None, None)
     pushes.saw(make_line(roots=[path_to_text(str(folder))]))
 
     assert pushes.add(make_request(folder / "image", "x", 1, PushOptions(by_path=True)))
