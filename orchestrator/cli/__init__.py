@@ -23,6 +23,7 @@ COMMANDS = {
     "weights": Entry("weights:weights", "Pre-trained weights that a training may start from: list, import, remove."),
     "push": Entry("push:push", "Push images to a line, and get the bin of each before its deadline."),
     "lines": Entry("lines:lines", "Lines of pushed images: create, show, stats, bins, answer, ..."),
+    "gateway": Entry("gateway:gateway", "Serve lines, jobs and models over HTTP."),
     "worker": Entry("worker:worker", "Start a worker on one device of this machine."),
     "workers": Entry("worker:workers", "Show the workers."),
     "up": Entry("stack:up", "Start the local stack: a server and a worker for each device."),

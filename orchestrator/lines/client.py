@@ -104,6 +104,10 @@ class LineClient:
         """Wait until all pushes have their answer, then end the client's threads."""
         self._core.close()
 
+    def abandon(self) -> None:
+        """Take nothing more, and wait for nothing: what was pushed is answered all the same."""
+        self._core.abandon()
+
     def __enter__(self) -> Self:
         return self
 
@@ -113,7 +117,7 @@ class LineClient:
         if err is None:
             self.close()
         else:
-            self._core.abandon()  # a deadline may be an hour away
+            self.abandon()  # a deadline may be an hour away
 
 
 class AsyncLineClient:
@@ -199,4 +203,4 @@ class AsyncLineClient:
         if err is None:
             await self.close()
         else:
-            self._client._core.abandon()
+            self._client.abandon()

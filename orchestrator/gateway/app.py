@@ -1,0 +1,84 @@
+"""The gateway's ASGI application: the guard, then routes of pushes, then FastAPI with everything else."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from orchestrator.gateway.context import GatewayContext
+from orchestrator.gateway.guard.access_log import FLUSH_S, AccessLog
+from orchestrator.gateway.guard.guard import ASGIApp, Guard, GuardOptions
+from orchestrator.gateway.guard.hosts import Hosts
+from orchestrator.gateway.guard.tokens import read_tokens
+from orchestrator.gateway.health import health_router
+from orchestrator.gateway.lines import REFRESH_S
+from orchestrator.gateway.problems import add_problem_handlers
+from orchestrator.gateway.routes import PushRoute, PushRoutes
+
+
+def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> ASGIApp:
+    """The application. Raises UsageError for a token file that cannot be used."""
+    options = context.options
+    tokens = read_tokens(options.token_file) if options.token_file else None
+    log = log or AccessLog(sys.stdout)
+    push_routes = _push_routes(context)
+    api = FastAPI(
+        title="Pigeonhole", version=version("pigeonhole"), lifespan=_lifespan(context, log), redirect_slashes=False,
+        redoc_url=None,
+    )  # fmt: skip
+    for router in _routers(context):
+        api.include_router(router)
+    add_problem_handlers(api)
+    api.openapi = lambda: _openapi(api, push_routes)  # type: ignore[method-assign]
+    return Guard(PushRoutes(push_routes, api), GuardOptions(Hosts(options.host, options.allowed_hosts), tokens), log)
+
+
+def _routers(context: GatewayContext) -> list[Any]:
+    """The routers of the gateway's parts."""
+    return [health_router(context)]
+
+
+def _push_routes(context: GatewayContext) -> list[PushRoute]:
+    """The routes that images are pushed to."""
+    return []
+
+
+def _lifespan(context: GatewayContext, log: AccessLog) -> Any:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(_flush(log)), asyncio.create_task(_refresh_lines(context))]
+        yield
+        context.stopping.set()
+        for task in tasks:
+            task.cancel()
+        log.flush()
+        context.close()
+
+    return lifespan
+
+
+async def _flush(log: AccessLog) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        log.flush()
+
+
+async def _refresh_lines(context: GatewayContext) -> None:
+    while True:
+        await asyncio.sleep(REFRESH_S)
+        await asyncio.to_thread(context.lines.refresh)
+
+
+def _openapi(api: FastAPI, push_routes: list[PushRoute]) -> dict[str, Any]:
+    if api.openapi_schema is None:
+        schema = get_openapi(title=api.title, version=api.version, routes=api.routes)
+        for route in push_routes:
+            if route.operation:
+                schema["paths"].setdefault(route.path, {})[route.method.lower()] = route.operation
+        api.openapi_schema = schema
+    return api.openapi_schema

@@ -1,0 +1,158 @@
+"""One connection of the gateway: uvicorn's, with limits on what a client may send, and on how slowly.
+
+uvicorn has no limit on the time in which headers or a body must arrive, nor on the size of headers. A connection notes
+when it began to wait for its client, and one task looks at all connections twice a second (`cut_off_slow`): a push
+costs no timer.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+Phase = Literal["idle", "headers", "body", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What one client may cost.
+
+    header_s: from the first byte of a request, or from the connection, until its headers are there. body_s: until the
+    body must be there, with one second more for each `body_bytes_per_s` received. write_s: without a byte of an answer
+    taken. most_chunk_overhead: bytes of a chunked body beside its contents, as a multiple of them.
+    """
+
+    most_connections: int = 2_000
+    header_s: float = 10.0
+    body_s: float = 10.0
+    body_bytes_per_s: int = 16_384
+    write_s: float = 60.0
+    most_header_bytes: int = 32_768
+    most_headers: int = 100
+    most_body_bytes: int = 512 << 20
+    check_s: float = 0.5
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """A connection. Times are of the monotonic clock."""
+
+    limits: ConnectionLimits = ConnectionLimits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._phase: Phase = "headers"
+        self._since = time.monotonic()
+        self._num_bytes = 0  # of this request's headers, then of its body
+        self._write_paused_since: float | None = None
+        self._refused: tuple[int, str] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.most_connections and not self._close_an_idle_one():
+            self._answer_raw(503, "too many connections; try again later")
+
+    def _close_an_idle_one(self) -> bool:
+        """Give up the connection that has been idle longest; whether there was one."""
+        idle = [each for each in self.connections if isinstance(each, GatewayProtocol) and each._phase == "idle"]
+        if not idle:
+            return False
+        min(idle, key=lambda each: each._since).transport.close()
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase == "idle":
+            self._begin("headers")
+        self._num_bytes += len(data)
+        super().data_received(data)
+        if self._phase == "headers" and self._num_bytes > self.limits.most_header_bytes:
+            self._refuse(431, f"the headers have more than {self.limits.most_header_bytes} bytes")
+            self.send_400_response("")
+        elif self._phase == "body" and self._num_bytes > self.limits.most_body_bytes:
+            self._refuse(413, f"the body has more than {self.limits.most_body_bytes} bytes")
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begin("headers", num_bytes=self._num_bytes)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > self.limits.most_headers:
+            self._refuse(431, f"the request has more than {self.limits.most_headers} headers")
+            raise ValueError("too many headers")  # ends the parser; `send_400_response` says why
+
+    def on_headers_complete(self) -> None:
+        if not self.url.startswith(b"/"):
+            self._refuse(400, "the request's target is not a path")
+            raise ValueError("no path")
+        super().on_headers_complete()
+        self._begin("body")
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._phase = "answer"
+
+    def on_response_complete(self) -> None:
+        if self._phase != "body":  # else the client still sends what nobody reads: its time goes on
+            self._begin("idle")
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_paused_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._write_paused_since = None
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be parsed, or goes beyond a limit."""
+        self._answer_raw(*(self._refused or (400, msg)))
+
+    def cut_off_slow(self, now: float) -> None:
+        """Close the connection if its client takes too long."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._write_paused_since is not None and now - self._write_paused_since > self.limits.write_s:
+            self.transport.abort()
+        elif self._phase == "headers" and now - self._since > self.limits.header_s:
+            self._too_slow(f"the headers did not arrive within {self.limits.header_s:g} s")
+        elif self._phase == "body":
+            if self.flow.read_paused:  # the gateway does not read, so the client cannot send
+                self._since += self.limits.check_s
+            elif now - self._since > self.limits.body_s + self._num_bytes / self.limits.body_bytes_per_s:
+                self._too_slow("the body arrived too slowly")
+
+    def _too_slow(self, detail: str) -> None:
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()  # an answer has begun: nothing can be said any more
+            return
+        self._answer_raw(408, detail)
+
+    def _begin(self, phase: Phase, *, num_bytes: int = 0) -> None:
+        self._phase, self._since, self._num_bytes = phase, time.monotonic(), num_bytes
+
+    def _refuse(self, status: int, detail: str) -> None:
+        self._refused = (status, detail)
+
+    def _answer_raw(self, status: int, detail: str) -> None:
+        """Answer without the application, and close."""
+        if self.transport.is_closing():
+            return
+        body = _PROBLEM % (status, detail.encode("ascii", "replace"))
+        head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+
+_PROBLEM: Final = b'{"type":"about:blank","status":%d,"detail":"%s"}'
+
+
+def protocol_with(limits: ConnectionLimits) -> type[GatewayProtocol]:
+    """Connections with other limits."""
+    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits})

@@ -1,0 +1,82 @@
+"""The lines that a gateway pushes to: one client each, opened when it is first needed."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+
+from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.lines.registry import read_lines, unknown_line
+from orchestrator.contract.lines.settings import Line, check_line_name
+from orchestrator.lines.client import LineClient
+
+REFRESH_S = 1.0  # how old the list of lines may be; a name that it lacks is looked up at once
+LOOK_FOR_UNKNOWN_S = 0.1  # but not more often than that, whatever names are asked for
+_FAULTS = (redis.RedisError, OSError)
+
+
+class OpenLines:
+    """The lines of the server, and a client of each that was pushed to. Safe to share between threads.
+
+    connect: the server's URL and a client of it that does not decode replies.
+    """
+
+    def __init__(self, connect: Callable[[], tuple[str, redis.Redis]]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._lines: dict[str, Line] = {}
+        self._seen_at = float("-inf")
+        self._clients: dict[str, LineClient] = {}
+
+    def opened(self, name: str) -> LineClient | None:
+        """The client of a line that was pushed to before; asks nobody."""
+        return self._clients.get(name)
+
+    def open(self, name: str) -> LineClient:
+        """The client of a line. Raises NotFoundError; UnavailableError where no server has told of the lines yet."""
+        self.get(name)
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = LineClient(name, self._connect()[0])
+            return self._clients[name]
+
+    def get(self, name: str) -> Line:
+        """The line as the server has it. Raises as `open` does."""
+        check_line_name(name)
+        lines = self.all()
+        if name not in lines:
+            lines = self.all(LOOK_FOR_UNKNOWN_S)
+        if name not in lines:
+            raise NotFoundError(unknown_line(name, lines))
+        return lines[name]
+
+    def all(self, most_age_s: float = 2 * REFRESH_S) -> dict[str, Line]:
+        """All lines by name; as they were seen last where the server is away."""
+        with self._lock:
+            if time.monotonic() - self._seen_at > most_age_s:
+                self._look()
+            return self._lines
+
+    def refresh(self) -> None:
+        """Look at the server's lines, if any were looked at before; clients of lines that were removed end."""
+        if self._seen_at != float("-inf"):
+            self.all(0.0)
+
+    def close(self) -> None:
+        """Let the clients end; what was pushed is answered all the same."""
+        with self._lock:
+            for client in self._clients.values():
+                client.abandon()
+            self._clients.clear()
+
+    def _look(self) -> None:
+        _, client = self._connect()
+        try:
+            _, self._lines = read_lines(client)
+        except _FAULTS:
+            if self._seen_at == float("-inf"):
+                raise
+        self._seen_at = time.monotonic()
+        for name in set(self._clients) - set(self._lines):
+            self._clients.pop(name).abandon()
