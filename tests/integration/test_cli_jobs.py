@@ -294,7 +294,9 @@ class TestWhileAJobIsAtWork:
         terminal = Terminal(running_cluster, columns, "watch", running_job[0], "--timeout", "1")
 
         assert terminal.ends() == 124
-        lines = [line for line in terminal.read().partition("job ")[0].splitlines() if line]
+        before_the_end = terminal.read().partition("job ")[0]
+        table = before_the_end[before_the_end.index(running_job[0]) :]  # a busy machine may say first that it waits
+        lines = [line for line in table.splitlines() if line]
         assert len(lines) > 4
         assert max(map(len, lines)) <= columns
         assert [line for line in lines if not line.startswith((running_job[0], *"0123456789"))] == []
