@@ -51,15 +51,26 @@ def ledger(server: Server) -> Iterator[Ledger]:
     client.close()
 
 
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all clusters of a test run remember of engines, as one home does on one machine."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "engines"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture
-def cluster(tmp_path: Path, server: Server) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, server: Server, engines: Path) -> Iterator[Cluster]:
     """A home of the test's own with a model `digits`, an empty server, and nobody at work."""
     publish_model(tmp_path / "home" / "models", "digits")
-    yield from open_cluster(tmp_path / "home", server)
+    yield from open_cluster(tmp_path / "home", server, engines)
 
 
 @pytest.fixture(scope="session")
-def session_cluster(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[Cluster]:
+def session_cluster(
+    tmp_path_factory: pytest.TempPathFactory, engines: Path, _server_program: None
+) -> Iterator[Cluster]:
     """One home with a model `digits`, one server and the workers that are alive, for all tests that share them.
 
     Its leases are short: tests kill workers and wait until another takes over.
@@ -67,7 +78,7 @@ def session_cluster(tmp_path_factory: pytest.TempPathFactory, _server_program: N
     home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
     with running_server() as server:
-        yield from open_cluster(home, server, PIGEONHOLE_LEASE_S="3")
+        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3")
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ NUM_IMAGES = 240
 
 
 @pytest.fixture(scope="module")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory, _server_program: None) -> Iterator[Cluster]:
+def own_cluster(tmp_path_factory: pytest.TempPathFactory, engines: Path, _server_program: None) -> Iterator[Cluster]:
     """A cluster whose server may be killed and frozen; its workers outlive that, and serve the next test."""
     home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
     with running_server() as server:
-        yield from open_cluster(home, server, PIGEONHOLE_LEASE_S="3")
+        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3")
 
 
 @pytest.fixture
