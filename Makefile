@@ -13,6 +13,9 @@ UV = $$(command -v uv || echo $(BIN)/uv)
 # What torch needs on a GPU alone: the CPU lock leaves it out. Without the other CUDA libraries torch cannot be imported.
 GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cuda-cccl nvidia-cusolver nvidia-nvtx triton
 
+# Tests start hundreds of processes: each would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere test-readme check format docs bench bench-jobs bench-lines bench-accuracy lock install clean
 
 help:  ## List the targets
@@ -21,10 +24,10 @@ help:  ## List the targets
 demo: $(STAMP)  ## Run the demo, in about a minute
 	$(BIN)/pigeonhole demo
 
-# Integration tests wait for processes that start: more run at once than there are cores.
+# Fast tests come first (tests/conftest.py). Integration tests wait for processes that start: more run at once than
+# there are cores.
 test: check  ## Everything that CI checks
-	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
-	$(BIN)/python -m pytest -q -m integration --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -q --numprocesses 4 --dist worksteal
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal

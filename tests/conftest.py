@@ -25,6 +25,11 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests run first."""
+    items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _engines_are_measured_for_a_moment() -> Iterator[None]:
     """In this process the choice of an engine takes a third of its time: no test needs the truly fastest."""
