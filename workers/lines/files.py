@@ -58,8 +58,8 @@ class LineFiles:
 
     def keep(self, done: Done) -> None:
         """Keep the image of an answer that stands, if it was read and the line's settings say so."""
-        if done.request.image:
-            settings = done.request.line.line.settings
+        settings = done.request.line.line.settings
+        if done.request.image and settings.keeps_images:
             self._keeper.keep(settings, done.request.image, done.request.key, done.verdict, done.rest)
 
     def take_not_kept(self, line: str) -> int:

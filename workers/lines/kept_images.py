@@ -72,7 +72,7 @@ def why_kept(settings: LineSettings, secret: bytes, key: str, bin_: str, reason:
     Of the accepted a share is drawn by a keyed hash of item and pass: nobody who names items chooses what is audited,
     and who has the key can check it.
     """
-    if settings.keep_images_bytes == 0 or settings.keep_images_s == 0:
+    if not settings.keeps_images:
         return None
     if bin_ == settings.review and (reason == "low_confidence" or settings.review != settings.fallback):
         return "review"

@@ -9,6 +9,7 @@ from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.lines.answers import Answer, decode_record
 from orchestrator.contract.lines.archive import AnswerArchive
+from orchestrator.contract.lines.model_lines import USE_AGAIN_S, ModelLines
 from orchestrator.contract.lines.mover import AnswerMover, stay_keeper
 from orchestrator.contract.lines.registry import LineRegistry, answers_folder, images_folder
 from orchestrator.contract.lines.settings import Line, LineSettings
@@ -47,6 +48,9 @@ class LineMaintenance:
         now_ms = stay_keeper(self._store, self._worker)
         if now_ms is None:
             return False
+        if settings.of_model:
+            self._mover.drop(now_ms - settings.keep_s * 1000)
+            return True
         self._mover.move(now_ms)
         self._store_unkept(settings)
         if time.monotonic() >= self._tidy_at_s:
@@ -85,7 +89,10 @@ class LinesMaintenance:
 
     def __init__(self, settings: Settings, worker: str) -> None:
         self._worker = worker
-        self._registry = LineRegistry(settings, connect_raw(settings.require_server_url()))
+        client = connect_raw(settings.require_server_url())
+        self._registry = LineRegistry(settings, client)
+        self._model_lines = ModelLines(self._registry, client)
+        self._unused_since_s: dict[str, float] = {}
         self._lines: dict[tuple[str, str | None], LineMaintenance] = {}
         self._failing: set[str] = set()
         self._thread = PeriodicCall(self.run, EVERY_S, "lines-maintenance")
@@ -115,4 +122,14 @@ class LinesMaintenance:
         if place not in self._lines:
             folder = self._registry.folder(line.name)
             self._lines[place] = LineMaintenance(self._registry.store(line), folder, self._worker)
-        self._lines[place].run(line.settings)
+        if self._lines[place].run(line.settings) and line.settings.of_model:
+            self._close_unused(line.name)
+
+    def _close_unused(self, name: str) -> None:
+        """Close the line of a model that nobody uses any more; after a while, since an emptied server knows no uses."""
+        if self._model_lines.is_used(name):
+            self._unused_since_s.pop(name, None)
+        elif time.monotonic() - self._unused_since_s.setdefault(name, time.monotonic()) > 3 * USE_AGAIN_S:
+            logger.info("line %s: nobody has used it lately", name)
+            self._model_lines.close_unused(name)
+            del self._unused_since_s[name]

@@ -10,6 +10,7 @@ from modeling.inference.prediction import Prediction
 from workers.lines.timings import BatchTimings, Timing
 
 TOP_K = 5
+TOP_K_OF_MODELS = 100  # of lines of models: programs ask for all scores, and answers are kept for a minute only
 
 
 class PushedImagesPredictor(Protocol):
@@ -60,14 +61,14 @@ class LineModel:
         for size, ms in predictor.batch_ms.items():
             self.timings.add(size, ms)
 
-    def predict(self, images: Sequence[Pixels], *, all_cores: bool = False) -> list[Prediction]:
+    def predict(self, images: Sequence[Pixels], top_k: int = TOP_K, *, all_cores: bool = False) -> list[Prediction]:
         """One prediction for each image; one that the network fails on has the error `predict_failed`."""
         started = time.perf_counter()
         if all_cores and len(images) == 1:
-            predictions = [self.predictor.predict_alone(images[0], TOP_K)]
+            predictions = [self.predictor.predict_alone(images[0], top_k)]
             self.alone.add((time.perf_counter() - started) * 1e3)
             return predictions
-        predictions = self.predictor.predict(images, TOP_K)
+        predictions = self.predictor.predict(images, top_k)
         self.timings.add(self.predictor.size_for(len(images)), (time.perf_counter() - started) * 1e3)
         return predictions
 

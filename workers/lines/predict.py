@@ -13,6 +13,7 @@ from orchestrator.contract.lines.answers import Cause, Verdict, encode_facts
 from orchestrator.contract.lines.verdicts import cause_of, choose_verdict, late_verdict
 from workers.device_gate import DeviceGate
 from workers.lines.batches import Batch
+from workers.lines.model import TOP_K, TOP_K_OF_MODELS
 from workers.lines.requests import Answerer, Done, Request
 from workers.lines.scheduler import Scheduler
 
@@ -69,8 +70,10 @@ class LinePredictors:
     def _predict(self, batch: Batch) -> tuple[list[Prediction], float, float] | None:
         """The predictions, and when they were begun and ended; None where the batch failed."""
         begun_s = time.monotonic()
+        top_k = TOP_K_OF_MODELS if batch.line.line.settings.of_model else TOP_K
         try:
-            predictions = batch.model.predict([pixels_of(each) for each in batch.requests], all_cores=batch.all_cores)
+            pixels = [pixels_of(each) for each in batch.requests]
+            predictions = batch.model.predict(pixels, top_k, all_cores=batch.all_cores)
         except Exception as err:
             self._failed(batch, err)
             return None

@@ -16,6 +16,7 @@ def line_facts(line: Line) -> dict[str, Any]:
     """The line as data, without its status."""
     return {
         "line": line.name,
+        "of_model": line.settings.of_model,
         "settings": _settings(line.settings),
         "map_version": line.map_version,
         "paused": line.paused,
@@ -87,7 +88,7 @@ def _settings(settings: LineSettings) -> dict[str, Any]:
 
 
 def _kept_images(settings: LineSettings) -> str:
-    if not settings.keep_images_bytes or not settings.keep_images_s:
+    if not settings.keeps_images:
         return "not kept"
     bounds = f"{duration_text(settings.keep_images_s * 1000)}, {size_text(settings.keep_images_bytes)}"
     return f"kept {bounds}: those of review and fallback bin, and {settings.keep_share:.4g} of the others"

@@ -21,7 +21,9 @@ LABELS_SHOWN = 20
 @click.command("list")
 @json_option
 def list_lines(as_json: bool) -> None:
-    """List the lines. Works without a server, too, but the state is unknown then.
+    """List the lines, and as @MODEL those that a gateway has opened for models.
+
+    Works without a server, too, but the state is unknown then.
 
     \b
     Example:

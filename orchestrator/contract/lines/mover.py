@@ -111,6 +111,11 @@ class AnswerMover:
         write_segment(self._archive.folder, entries, first_ms, last_ms)
         self._written = _Written(answers, discharges, time.monotonic())
 
+    def drop(self, before_ms: int) -> int:
+        """Let the server forget the answers before a time; no file has them. Returns how many."""
+        num = int(self._store.client.zcount(self._store.key("answered"), "-inf", before_ms))
+        return self._forget(self._oldest(min(num, self._bounds.most)))
+
     def tidy(self, now_ms: int, keep_s: int) -> None:
         """Merge files, so that their number stays small, and delete what has expired."""
         segments = self._archive.segments()
@@ -168,15 +173,19 @@ class AnswerMover:
         written = self._written
         if written is None or time.monotonic() < written.at_s + self._bounds.grace_s:
             return 0
-        forgotten = 0
-        for start in range(0, len(written.answers), _SLICE):
-            some = written.answers[start : start + _SLICE]
-            args = [value for each in some for value in (each.key, each.discharged, each.delivered)]
-            forgotten += int(self._store.run("forget_answers", args))
+        forgotten = self._forget(written.answers)
         pairs = list(written.discharges.items())
         for start in range(0, len(pairs), _SLICE):
             self._store.run("forget_discharges", [value for pair in pairs[start : start + _SLICE] for value in pair])
         self._written = None
+        return forgotten
+
+    def _forget(self, answers: Sequence[_Answer]) -> int:
+        forgotten = 0
+        for start in range(0, len(answers), _SLICE):
+            some = answers[start : start + _SLICE]
+            args = [value for each in some for value in (each.key, each.discharged, each.delivered)]
+            forgotten += int(self._store.run("forget_answers", args))
         return forgotten
 
 

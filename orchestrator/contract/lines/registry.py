@@ -86,6 +86,19 @@ class LineRegistry(LinesOnDisk):
             self._write(line)
         return line
 
+    def ensure(self, line_settings: LineSettings) -> Line:
+        """The line of this name; made with these settings where there is none. The server knows it afterwards."""
+        with self._locked():
+            try:
+                line = self.get(line_settings.name)
+            except NotFoundError:
+                self.folder(line_settings.name).mkdir(exist_ok=True)
+                line = Line(line_settings, created_ms=int(time.time() * 1000))
+                self._write(line)
+            else:
+                self._enter(line)
+        return line
+
     def change(self, name: str, changed: Callable[[Line], Line]) -> Line:
         """Apply a change; the map's version rises where what decides a bin has changed.
 
@@ -95,6 +108,8 @@ class LineRegistry(LinesOnDisk):
         with self._locked():
             before = self.get(name)
             after = changed(before)
+            if before.settings.of_model and after.settings != before.settings:
+                raise UsageError(f"line {name} is that of a model, and cannot be changed; make one: `lines create`")
             if _decides(after) != _decides(before):
                 after = replace(after, map_version=before.map_version + 1)
             try:
@@ -105,14 +120,17 @@ class LineRegistry(LinesOnDisk):
                 ) from err
         return after
 
-    def remove(self, name: str, *, server_is_gone: bool = False) -> None:
+    def remove(self, name: str, *, server_is_gone: bool = False, unless: Callable[[], bool] | None = None) -> None:
         """Remove a line with all that waits, its answers and its kept images.
 
-        server_is_gone: its own server is not asked, and keeps what it has of the line.
+        server_is_gone: its own server is not asked, and keeps what it has of the line. unless: asked once nobody else
+        can change lines; if it returns True, the line stays.
         """
         self.last_known(name)
         with self._locked():
             line = self.last_known(name)
+            if unless is not None and unless():
+                return
             (self.folder(name) / LINE_FILE).unlink()
             self._client.hdel(LINES_KEY, name)
             self._client.incr(VERSION_KEY)

@@ -15,6 +15,7 @@ from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server_url import parse_url
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME_OF_MODEL_LINE = re.compile(r"@[a-z0-9][a-z0-9._-]{0,99}(@[a-z0-9_-]{1,50})?")
 LONGEST_DEADLINE_MS = 3_600_000
 LONGEST_KEPT_S = 10 * 366 * 86_400
 
@@ -67,6 +68,16 @@ class LineSettings:
     server: str | None = None
 
     __pydantic_config__ = STRICT
+
+    @property
+    def of_model(self) -> bool:
+        """Whether nobody made this line: a gateway opened it, since a model was asked for (`model_lines`)."""
+        return self.name.startswith("@")
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether any image is kept."""
+        return self.keep_images_bytes > 0 and self.keep_images_s > 0
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
@@ -129,8 +140,8 @@ class Line:
 
 
 def check_line_name(name: str) -> str:
-    """The name, if it is valid. Raises UsageError."""
-    if not _NAME.fullmatch(name):
+    """The name, if it is valid; `@MODEL` is a line of a model. Raises UsageError."""
+    if not (_NAME.fullmatch(name) or _NAME_OF_MODEL_LINE.fullmatch(name)):
         raise UsageError(
             f"line name {name!r} is not valid: use 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit"
         )

@@ -244,7 +244,7 @@ class LineStore:
             "max_bytes": settings.max_bytes,
             "max_image_bytes": settings.max_image_bytes,
             "has_degraded": int(settings.degraded is not None),
-            "keeps": int(settings.keep_images_bytes > 0 and settings.keep_images_s > 0),
+            "keeps": int(settings.keeps_images),
         }
         return cast(bytes, self.run("enter", [value for pair in fields.items() for value in pair])).decode()
 

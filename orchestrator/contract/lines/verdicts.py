@@ -13,6 +13,8 @@ def choose_verdict(line: Line, label: str, decision: Decision | None, *, degrade
     settings = line.settings
     if decision in ("review", "reject"):
         return Verdict(settings.review, "low_confidence")
+    if settings.of_model:
+        return Verdict(settings.fallback)  # it has no bins
     bins = settings.bins.get(label)
     if bins is None:
         return Verdict(settings.fallback, "no_bin")
