@@ -16,6 +16,7 @@ from orchestrator.gateway.guard.guard import ASGIApp, Guard, GuardOptions
 from orchestrator.gateway.guard.hosts import Hosts
 from orchestrator.gateway.guard.tokens import read_tokens
 from orchestrator.gateway.health import health_router
+from orchestrator.gateway.inference.routes import InferenceRoutes
 from orchestrator.gateway.lines import REFRESH_S
 from orchestrator.gateway.problems import add_problem_handlers
 from orchestrator.gateway.routes import PushRoute, PushRoutes
@@ -26,12 +27,13 @@ def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> ASGI
     options = context.options
     tokens = read_tokens(options.token_file) if options.token_file else None
     log = log or AccessLog(sys.stdout)
-    push_routes = _push_routes(context)
+    inference = InferenceRoutes(context)
+    push_routes = [*_push_routes(context), *inference.push_routes]
     api = FastAPI(
         title="Pigeonhole", version=version("pigeonhole"), lifespan=_lifespan(context, log), redirect_slashes=False,
         redoc_url=None,
     )  # fmt: skip
-    for router in _routers(context):
+    for router in [*_routers(context), inference.router]:
         api.include_router(router)
     add_problem_handlers(api)
     api.openapi = lambda: _openapi(api, push_routes)  # type: ignore[method-assign]

@@ -45,7 +45,9 @@ def create_line(line: str | None, server: str | None, as_json: bool, **options: 
     _require(values)
     settings = checked_settings(values, f"line {values['name']!r}")
     if settings.of_model:
-        raise UsageError(f"line name {settings.name!r}: names that begin with @ are those of models, opened by a gateway")
+        raise UsageError(
+            f"line name {settings.name!r}: names that begin with @ are those of models, opened by a gateway"
+        )
     findings = _check(settings, allow_unknown=options["allow_unknown_labels"])
     registry = open_registry(join=True)
     if settings.server is not None:

@@ -10,7 +10,7 @@ import redis
 
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.lines.registry import LINES_KEY, VERSION_KEY, LineRegistry
-from orchestrator.contract.lines.settings import Line, LineSettings
+from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.lines.store import line_prefix
 
 IDLE_S = 900  # after so long without a use the line goes, and workers forget its model
@@ -81,7 +81,7 @@ class ModelLines:
     def _leave(self, name: str) -> bool:
         """Take a line from the server's lines if nobody uses it, in one step; whether that was done."""
         with self._client.pipeline() as pipeline:
-            pipeline.watch(_used_key(name))
+            pipeline.watch(_used_key(name))  # type: ignore[no-untyped-call]
             if pipeline.exists(_used_key(name)):
                 return False
             pipeline.multi()
@@ -98,7 +98,7 @@ class ModelLines:
         others = [other for other in self.names() if other != name]
         if len(others) < MOST_OPEN:
             return
-        left_s = {other: cast(int, self._client.ttl(_used_key(other))) for other in others}
+        left_s = {other: self._client.ttl(_used_key(other)) for other in others}
         oldest = min(left_s, key=lambda other: left_s[other])
         if left_s[oldest] > IDLE_S - STAYS_OPEN_S:
             self._client.delete(_used_key(name))

@@ -57,6 +57,18 @@ class LineStatus:
         bounds = [worker.facts.get("bound_ms") for worker in self.workers if worker.is_open]
         return max((float(bound) for bound in bounds if isinstance(bound, int | float)), default=None)
 
+    @property
+    def answer_ms(self) -> float | None:
+        """How long an image that is pushed now would take if it were due last, as admission has it.
+
+        None without an open worker.
+        """
+        able = [worker for worker in self.workers if worker.is_open and worker.ms_per_image > 0]
+        if not able:
+            return None
+        per_ms = sum(1 / worker.ms_per_image for worker in able)
+        return (self.num_waiting + 1) / per_ms + min(worker.lead_ms for worker in able)
+
 
 def read_status(store: LineStore, line: Line) -> LineStatus:
     """Ask the line's server, in one round trip."""

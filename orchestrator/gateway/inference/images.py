@@ -10,7 +10,7 @@ _MOST_SIDE = 1 << 20
 
 
 def images_of(request: InferenceRequest) -> list[bytes]:
-    """In the order of the batch. Raises InferenceError."""
+    """In the order of the batch. Raises ProblemError."""
     if len(request.inputs) != 1 or request.inputs[0].name not in (IMAGE, PIXELS):
         names = ", ".join(repr(tensor.name) for tensor in request.inputs)
         raise bad_request(f"give one input, {IMAGE!r} or {PIXELS!r}, not {names}")
@@ -31,8 +31,8 @@ def _encoded(tensor: InputTensor) -> list[bytes]:
     _check_number(shape[0])
     if isinstance(tensor.data, list):
         raise bad_request(
-            f"input {IMAGE!r}: image files are no text, so they cannot be sent as data in JSON; send them as binary data "
-            "(binary_data_size, and the header Inference-Header-Content-Length)"
+            f"input {IMAGE!r}: image files are no text, so they cannot be sent as data in JSON; send them as binary "
+            "data (binary_data_size, and the header Inference-Header-Content-Length)"
         )
     return [bytes(element) for element in unpack_elements(tensor)]
 

@@ -32,7 +32,7 @@ class Labels:
 
 
 def chosen_outputs(request: InferenceRequest, known: dict[str, str]) -> Sequence[RequestedOutput]:
-    """The outputs that a request asks for. known: those that there are. Raises InferenceError for another one."""
+    """The outputs that a request asks for. known: those that there are. Raises ProblemError for another one."""
     if request.outputs is None:
         return [RequestedOutput(name, request.binary) for name in known]
     for output in request.outputs:

@@ -1,14 +1,15 @@
-"""A request for inference, as the body of a POST has it: JSON, then the bytes of binary tensors in the inputs' order."""
+"""A request for inference, as the body of a POST has it: JSON, then the bytes of binary tensors in their order."""
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.gateway.inference.errors import InferenceError, bad_request, unsupported
+from orchestrator.gateway.inference.errors import bad_request, unsupported
 from orchestrator.gateway.inference.tensors import BYTES, SIZES, InputTensor, check_size
+from orchestrator.gateway.problems import ProblemError
 
 MOST_JSON_BYTES = 1 << 20  # read at once by the event loop, in some milliseconds
-MOST_TEXT = 512  # characters of an id
+MOST_TEXT = 512  # bytes of an id
 _MOST_INPUTS = 16
 _MOST_OUTPUTS = 64
 _SHARED_MEMORY = "shared memory is not supported; send tensors in the body"
@@ -42,7 +43,7 @@ class InferenceRequest:
 def decode_request(body: bytes, header_length: str | None) -> InferenceRequest:
     """header_length: as the header `Inference-Header-Content-Length` has it; None: the body is JSON.
 
-    Raises InferenceError.
+    Raises ProblemError.
     """
     length = len(body) if header_length is None else _json_length(header_length, len(body))
     value = parse_json(body[:length])
@@ -62,10 +63,12 @@ def decode_request(body: bytes, header_length: str | None) -> InferenceRequest:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """An object in JSON. Raises InferenceError."""
+    """An object in JSON. Raises ProblemError."""
     if len(data) > MOST_JSON_BYTES:
-        raise InferenceError(
-            413, f"the JSON of the request has {len(data)} bytes; send tensors as binary data, {MOST_JSON_BYTES} are read"
+        raise ProblemError(
+            413,
+            "too_large",
+            f"the JSON of the request has {len(data)} bytes; send tensors as binary data, {MOST_JSON_BYTES} are read",
         )
     try:
         value = json.loads(data)
@@ -86,8 +89,8 @@ def _json_length(text: str, size: int) -> int:
 
 def _id(value: dict[str, Any]) -> str:
     name = value.get("id", "")
-    if not isinstance(name, str) or len(name) > MOST_TEXT or not _is_text(name):
-        raise bad_request(f"id must be a string of at most {MOST_TEXT} characters")
+    if not isinstance(name, str) or not _is_text(name) or len(name.encode()) > MOST_TEXT:
+        raise bad_request(f"id must be a string of at most {MOST_TEXT} bytes")
     return name
 
 
@@ -100,7 +103,9 @@ def _inputs(value: dict[str, Any], binary: memoryview) -> tuple[InputTensor, ...
     for each in _objects(value, "inputs", _MOST_INPUTS):
         name, datatype = _string(each, "name", "an input"), each.get("datatype")
         if datatype != BYTES and (not isinstance(datatype, str) or datatype not in SIZES):
-            raise bad_request(f"input {name!r}: datatype {datatype!r} is unknown; choose one of BYTES, {', '.join(SIZES)}")
+            raise bad_request(
+                f"input {name!r}: datatype {datatype!r} is unknown; choose one of BYTES, {', '.join(SIZES)}"
+            )
         data: memoryview | list[Any]
         parameters = _object(each, "parameters", f"input {name!r}")
         _refuse_shared_memory(parameters)

@@ -48,7 +48,7 @@ class OutputTensor:
 
 
 def num_elements(name: str, shape: Sequence[int]) -> int:
-    """Raises InferenceError where it is more than any request holds."""
+    """Raises ProblemError where it is more than any request holds."""
     if len(shape) > _MOST_DIMENSIONS:
         raise bad_request(f"input {name!r} has {len(shape)} dimensions; {_MOST_DIMENSIONS} are the most")
     count = 1
@@ -62,7 +62,7 @@ def num_elements(name: str, shape: Sequence[int]) -> int:
 def check_size(tensor: InputTensor) -> None:
     """See that the bytes of a tensor are as many as its shape says; the elements of BYTES have lengths of their own.
 
-    Raises InferenceError.
+    Raises ProblemError.
     """
     if tensor.datatype == BYTES or not isinstance(tensor.data, memoryview):
         return
@@ -80,10 +80,11 @@ def pack_elements(elements: Iterator[bytes]) -> bytes:
 
 
 def unpack_elements(tensor: InputTensor) -> list[memoryview]:
-    """The elements of a BYTES tensor. Raises InferenceError where lengths and bytes do not agree."""
+    """The elements of a BYTES tensor. Raises ProblemError where lengths and bytes do not agree."""
     assert isinstance(tensor.data, memoryview)
     wanted = num_elements(tensor.name, tensor.shape)
-    found, at, size = [], 0, len(tensor.data)
+    found: list[memoryview] = []
+    at, size = 0, len(tensor.data)
     while at < size and len(found) < wanted:
         if at + 4 > size:
             raise bad_request(f"input {tensor.name!r} ends within the length of element {len(found)}")
@@ -103,7 +104,7 @@ def unpack_elements(tensor: InputTensor) -> list[memoryview]:
 
 
 def flat_values(tensor: InputTensor) -> list[Any]:
-    """The values of a tensor in JSON, which may be nested. Raises InferenceError where the shape has another number."""
+    """The values of a tensor in JSON, which may be nested. Raises ProblemError where the shape has another number."""
     assert isinstance(tensor.data, list)
     values, wanted = tensor.data, num_elements(tensor.name, tensor.shape)
     for _ in range(len(tensor.shape) - 1):

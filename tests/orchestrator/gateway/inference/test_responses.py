@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from orchestrator.contract.lines.answers import Answer
-from orchestrator.gateway.inference.errors import InferenceError
 from orchestrator.gateway.inference.outputs import OUTPUTS, OUTPUTS_OF_LINES, Labels, chosen_outputs, tensor_of
 from orchestrator.gateway.inference.requests import InferenceRequest, RequestedOutput
 from orchestrator.gateway.inference.responses import InferenceResponse
 from orchestrator.gateway.inference.tensors import OutputTensor
+from orchestrator.gateway.problems import ProblemError
 
 LABELS = Labels(("ash", "birch", "cedar"))
 BAD = Answer("b", 1, "F", "unreadable", error="not_an_image: no known image format (3 bytes)")
@@ -76,10 +76,10 @@ def test_all_outputs_are_returned_where_none_is_named():
     ],
 )
 def test_outputs_that_there_are_not_are_refused(output, words):
-    with pytest.raises(InferenceError, match=words) as caught:
+    with pytest.raises(ProblemError, match=words) as caught:
         chosen_outputs(request(output), OUTPUTS)
 
-    assert caught.value.status == 400
+    assert caught.value.status_code == 400
 
 
 def test_a_response_has_its_json_and_then_the_bytes_of_binary_outputs_in_their_order():

@@ -1,0 +1,170 @@
+"""Inference: a request's images are pushed to a line, and their answers returned as tensors."""
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from modeling.errors import ModelingError
+from orchestrator.contract.errors import PushRefusedError
+from orchestrator.contract.lines.answers import Answer
+from orchestrator.gateway.guard.bodies import HELD, read_body
+from orchestrator.gateway.inference.compression import decompress
+from orchestrator.gateway.inference.images import images_of
+from orchestrator.gateway.inference.outputs import Labels, chosen_outputs, tensor_of
+from orchestrator.gateway.inference.requests import InferenceRequest, RequestedOutput, decode_request
+from orchestrator.gateway.inference.responses import InferenceResponse
+from orchestrator.gateway.inference.targets import Target, Targets
+from orchestrator.gateway.problems import retry_later
+from orchestrator.lines.client import LineClient
+
+MOST_BODY_BYTES = 128 << 20
+_AT_ONCE_BYTES = 1 << 20  # hashing so many takes a millisecond, for which nothing else happens; more is for a thread
+_OF_THE_IMAGE = ("unreadable", "crashed")  # reasons why an image has no prediction, whatever the server does
+_LEAST_S = 0.02  # what is left of a deadline and still of use
+_MOST_PASSES = 10
+_RETRY_S = 1.0
+_WHY_NOT = {
+    "late": "not predicted by the deadline",
+    "no_worker": "no worker has opened the model; look at `pigeonhole workers list`",
+    "busy": "refused: more is asked for than the workers can do",
+    "paused": "its line is paused",
+    "no_server": "the server did not answer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """How images are pushed. target: as it is called. wait: whether a line that refuses is asked again."""
+
+    target: str
+    deadline_s: float | None
+    wait: bool
+    pass_: int = 1
+
+
+class Inference:
+    """Answers POST requests for inference."""
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+
+    async def __call__(self, request: Request) -> Response:
+        names = request.path_params
+        name, version = names["model"], names.get("version", "")
+        target = self._targets.known(name, version)
+        if target is None:
+            target = await asyncio.to_thread(self._targets.find, name, version)
+        body = await _read(request)
+        asked = decode_request(body, request.headers.get("inference-header-content-length"))
+        images, outputs = images_of(asked), chosen_outputs(asked, target.outputs)
+        items = _items(asked, body, len(images))
+        client = self._targets.opened(target)
+        if client is None:
+            client = await asyncio.to_thread(self._targets.open, target)
+        push = _Push(target.name, target.deadline_s(asked.timeout_us, asked.priority), asked.wait)
+        answer = _push if target.reference is None else _push_until_predicted
+        answers = await answer(client, images, items, push)
+        return await self._response(target, asked, outputs, answers)
+
+    async def _response(
+        self, target: Target, asked: InferenceRequest, outputs: Sequence[RequestedOutput], answers: Sequence[Answer]
+    ) -> Response:
+        model = next((answer.model for answer in answers if answer.model), target.model.ref if target.model else None)
+        labels = (
+            await self._labels(model, answers) if any(output.name == "scores" for output in outputs) else Labels(())
+        )
+        parameters = {"model": model} if model else {}
+        if target.reference is None:
+            parameters["item"] = answers[0].item
+        for place, answer in enumerate(answers):
+            if answer.error:
+                parameters["error"] = f"image {place}: {answer.error}"
+                break
+        version = (model or "").partition("@")[2]
+        tensors = [tensor_of(output, answers, labels) for output in outputs]
+        body, length = InferenceResponse(target.name, version, asked.id, tensors, parameters).encode()
+        if length is None:
+            return Response(body, media_type="application/json")
+        headers = {"inference-header-content-length": str(length)}
+        return Response(body, headers=headers, media_type="application/octet-stream")
+
+    async def _labels(self, model: str | None, answers: Sequence[Answer]) -> Labels:
+        if model is not None:
+            labels = self._targets.known_labels(model)
+            if labels is not None:
+                return labels
+            with contextlib.suppress(ModelingError):  # removed since it answered
+                return await asyncio.to_thread(self._targets.labels, model)
+        return Labels(tuple(dict.fromkeys(label for answer in answers for label, _ in answer.scores)))
+
+
+async def _read(request: Request) -> bytes:
+    """The body as the client meant it."""
+    body = await read_body(request.scope, request.receive, MOST_BODY_BYTES)
+    encoding = request.headers.get("content-encoding", "")
+    if not encoding:
+        return body
+    plain = await asyncio.to_thread(decompress, body, encoding, MOST_BODY_BYTES)
+    request.scope[HELD].add(len(plain))
+    return plain
+
+
+def _items(asked: InferenceRequest, body: bytes, num: int) -> list[str]:
+    """The items of a request's images. Clients use an id again and again: only the same body makes the same request."""
+    item = f"{asked.id}.{hashlib.blake2b(body, digest_size=8).hexdigest()}" if asked.id else secrets.token_hex(12)
+    return [item] if num == 1 else [f"{item}.{place}" for place in range(num)]
+
+
+async def _push(client: LineClient, images: Sequence[bytes], items: Sequence[str], push: "_Push") -> list[Answer]:
+    """The answers in the images' order. Raises ProblemError where the line refuses one."""
+
+    def submit() -> list["Future[Answer]"]:
+        return [
+            client.submit(image, item, push.pass_, deadline=push.deadline_s, retry=push.wait)
+            for image, item in zip(images, items, strict=True)
+        ]
+
+    try:
+        at_once = sum(map(len, images)) <= _AT_ONCE_BYTES
+        futures = submit() if at_once else await asyncio.to_thread(submit)
+        return [await asyncio.wrap_future(future) for future in futures]
+    except PushRefusedError as err:
+        text = f"{push.target} is {err.reason}: {_WHY_NOT[err.reason]}"
+        raise retry_later(503, err.reason, text, err.retry_s) from err
+
+
+async def _push_until_predicted(
+    client: LineClient, images: Sequence[bytes], items: Sequence[str], push: "_Push"
+) -> list[Answer]:
+    """The predictions of a model, which has no fallback bin.
+
+    A request that is sent again after it failed has the records of that failure: it is tried again as another pass.
+
+    Raises ProblemError where an image could not be predicted in time.
+    """
+    assert push.deadline_s is not None
+    due_s = time.monotonic() + push.deadline_s
+    answers = await _push(client, images, items, push)
+    while missing := [place for place, answer in enumerate(answers) if _is_missing(answer)]:
+        left_s = due_s - time.monotonic()
+        if left_s < _LEAST_S or push.pass_ == _MOST_PASSES:
+            reason = answers[missing[0]].reason or "no prediction"
+            text = f"{push.target}: {reason}: {_WHY_NOT.get(reason, 'no prediction')}"
+            raise retry_later(503, reason, text, _RETRY_S)
+        push = replace(push, deadline_s=left_s, pass_=push.pass_ + 1)
+        again = await _push(client, [images[place] for place in missing], [items[place] for place in missing], push)
+        for place, answer in zip(missing, again, strict=True):
+            answers[place] = answer
+    return answers
+
+
+def _is_missing(answer: Answer) -> bool:
+    return not answer.predicted and answer.reason not in _OF_THE_IMAGE
