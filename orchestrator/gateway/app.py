@@ -17,6 +17,10 @@ from orchestrator.gateway.guard.hosts import Hosts
 from orchestrator.gateway.guard.tokens import read_tokens
 from orchestrator.gateway.health import health_router
 from orchestrator.gateway.inference.routes import InferenceRoutes
+from orchestrator.gateway.items.batch import BatchPushes
+from orchestrator.gateway.items.describe import batch_operation, push_operation
+from orchestrator.gateway.items.push import ItemPushes
+from orchestrator.gateway.items.router import lines_router
 from orchestrator.gateway.lines import REFRESH_S
 from orchestrator.gateway.problems import add_problem_handlers
 from orchestrator.gateway.routes import PushRoute, PushRoutes
@@ -42,12 +46,17 @@ def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> ASGI
 
 def _routers(context: GatewayContext) -> list[Any]:
     """The routers of the gateway's parts."""
-    return [health_router(context)]
+    return [health_router(context), lines_router(context)]
 
 
 def _push_routes(context: GatewayContext) -> list[PushRoute]:
     """The routes that images are pushed to."""
-    return []
+    pushes = ItemPushes(context)
+    batches = BatchPushes(pushes)
+    return [
+        PushRoute("/v1/lines/{line}/items", pushes.push, push_operation()),
+        PushRoute("/v1/lines/{line}/batch", batches.push, batch_operation()),
+    ]
 
 
 def _lifespan(context: GatewayContext, log: AccessLog) -> Any:

@@ -16,6 +16,7 @@ from orchestrator.contract.lines.registry import LineRegistry
 from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.lines import OpenLines
+from orchestrator.gateway.waiters import Waiters
 from orchestrator.jobs.submit import JobClient
 
 ASK_TIMEOUT_S = 2.0  # a server that does not answer within it counts as away
@@ -50,6 +51,7 @@ class GatewayContext:
         self._jobs: JobClient | None = None
         self._server: tuple[str, redis.Redis] | None = None
         self.lines = OpenLines(self.server)
+        self.waiters = Waiters()
 
     def jobs(self) -> JobClient:
         """Raises UnavailableError where no server answers."""

@@ -38,6 +38,11 @@ class ProblemError(HTTPException):
         self.members = dict(members or {})
 
 
+def invalid(detail: str) -> ProblemError:
+    """A value that cannot be used."""
+    return ProblemError(400, "invalid", detail)
+
+
 def retry_later(status: int, code: str, detail: str, retry_s: float, **members: Any) -> ProblemError:
     """A problem that passes: Retry-After in whole seconds, and `retry_after_ms` for those who can wait less."""
     headers = {"retry-after": str(max(1, math.ceil(retry_s)))}
@@ -74,15 +79,20 @@ def problem_response(problem: ProblemError, path: str) -> Response:
         body: dict[str, Any] = {"error": problem.detail}
         media_type = "application/json"
     else:
-        body = {
-            "type": f"urn:pigeonhole:{problem.code}",
-            "title": HTTPStatus(problem.status_code).phrase,
-            "status": problem.status_code,
-            "detail": problem.detail,
-            **problem.members,
-        }
+        body = problem_body(problem)
         media_type = "application/problem+json"
     return Response(json.dumps(body), problem.status_code, problem.headers, media_type)
+
+
+def problem_body(problem: ProblemError) -> dict[str, Any]:
+    """The members of a problem."""
+    return {
+        "type": f"urn:pigeonhole:{problem.code}",
+        "title": HTTPStatus(problem.status_code).phrase,
+        "status": problem.status_code,
+        "detail": problem.detail,
+        **problem.members,
+    }
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -77,6 +77,10 @@ class LineClient:
         """Push an image, as `push` does, without waiting. The future cannot be cancelled."""
         return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path, retry))
 
+    def submit_with(self, image: Image, item: str, pass_: int, options: PushOptions) -> "Future[Answer]":
+        """Push an image without waiting, for a program that forwards the pushes of others."""
+        return self._core.submit(image, item, pass_, options)
+
     def push_many(
         self,
         images: Iterable[tuple[Image, str]],

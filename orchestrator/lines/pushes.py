@@ -65,7 +65,10 @@ class Pushes:
                 request.payload = b""
             same.append(request)
             self._num_bytes += len(request.payload)
-            return len(same) == 1
+            first = same[0]
+        if first.sent and request.on_taken:
+            request.on_taken()
+        return first is request
 
     def saw(self, line: Line) -> list[PushRequest]:
         """The line as it is now. Returns pushes whose deadline is known by that."""
@@ -104,6 +107,14 @@ class Pushes:
         rest = encode_facts(error=request.error)
         digest = (self.first(request.key) or request).digest
         return Decided(request.key, Verdict(self._fallback_bin(), reason, cause), digest, rest)
+
+    def taken(self, request: PushRequest) -> None:
+        """The server has a push, and with it all of its item and pass."""
+        with self._lock:
+            request.sent = True
+            told = [each.on_taken for each in self._by_key.get(request.key, []) if each.on_taken]
+        for on_taken in told:
+            on_taken()
 
     def resolve(self, key: str, record: bytes) -> None:
         """The server's answer."""

@@ -8,6 +8,7 @@ import math
 import os
 import stat
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ class PushRequest:
     client would say itself: it cannot be pushed, or the line refused it. unsendable: that reason stands, and no server
     needs to see the image. sent: the server has it, as far as is known.
     ask: asks first whether the line takes it, without the bytes. conflict: the server holds other bytes of this key.
-    retry: a refusal is tried again; else it ends the push.
+    retry: a refusal is tried again; else it ends the push. on_taken: called when the server has the push.
     """
 
     item: str
@@ -55,6 +56,7 @@ class PushRequest:
     ask: bool = False
     conflict: bool = False
     retry: bool = True
+    on_taken: Callable[[], None] | None = None
     future: "Future[Answer]" = field(default_factory=Future)
 
     def refuse(self, reason: Reason, error: str | None) -> None:
@@ -74,12 +76,13 @@ class PushRequest:
 
 @dataclass(frozen=True, slots=True)
 class PushOptions:
-    """How an image is pushed: see `LineClient.push`."""
+    """How an image is pushed: see `LineClient.push`. on_taken: called in any thread once the server has the push."""
 
     deadline: float | None = None
     triggered_at: float | None = None
     by_path: bool = False
     retry: bool = True
+    on_taken: Callable[[], None] | None = None
 
 
 def make_request(image: Image, item: str, pass_: int, options: PushOptions) -> PushRequest:
@@ -91,6 +94,7 @@ def make_request(image: Image, item: str, pass_: int, options: PushOptions) -> P
     age_s = _age_s(options.triggered_at)
     item, pass_ = check_item(item), check_pass(pass_)
     request = PushRequest(item, pass_, request_key(item, pass_), called, age_s=age_s, retry=options.retry)
+    request.on_taken = options.on_taken
     request.deadline_s = check_deadline(options.deadline)
     try:
         if options.by_path:

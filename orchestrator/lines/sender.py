@@ -221,7 +221,8 @@ class Sender:
         if admission.record:
             self._pushes.resolve(request.key, admission.record)
         elif verdict in ("admitted", "in_flight", "conflict"):
-            request.sent, request.conflict, request.reason = True, verdict == "conflict", None
+            request.conflict, request.reason = verdict == "conflict", None
+            self._pushes.taken(request)
             self._refuses = self._refuses and verdict != "admitted"
         elif verdict == "welcome":
             request.ask = self._refuses = False

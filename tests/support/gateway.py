@@ -1,8 +1,10 @@
-"""A gateway's application in the test's process, without a socket."""
+"""Gateways in the test's process: an application without a socket, and one that is served in a thread."""
 
 import asyncio
+import contextlib
 import io
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from orchestrator.contract.settings import Settings
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.context import GatewayContext, GatewayOptions
 from orchestrator.gateway.guard.access_log import AccessLog
+from orchestrator.gateway.guard.connection import ConnectionLimits
+from orchestrator.gateway.serve import GatewayServer, listening_socket, make_config
+from tests.support.server import wait_until
 
 TOKENS = {"view": "view-token-0123456789", "push": "push-token-0123456789", "operate": "operate-token-0123456789"}
 
@@ -62,3 +67,43 @@ class InProcessGateway:
         transport = httpx2.ASGITransport(app=self._app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
             return await client.request(method, path, **options)
+
+
+class ServedGateway:
+    """A gateway at a port of its own. `server` is uvicorn's, `log` the access log so far."""
+
+    def __init__(self, context: GatewayContext, limits: ConnectionLimits) -> None:
+        self._log = io.StringIO()
+        self.context = context
+        self._listening = listening_socket(context.options)
+        self._socket = self._listening.__enter__()
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        app = create_app(context, log=AccessLog(self._log))
+        self.server = GatewayServer(make_config(app, context.options, limits), context, limits)
+        self._thread = threading.Thread(target=self.server.run, args=([self._socket],))
+
+    @property
+    def log(self) -> str:
+        return self._log.getvalue()
+
+    def start(self) -> None:
+        self._thread.start()
+        wait_until(lambda: self.server.started, what="the gateway serves")
+
+    def stop(self) -> None:
+        """Stop it, and wait for its end."""
+        self.server.should_exit = True
+        self._thread.join()
+        self._listening.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def served(context: GatewayContext, limits: ConnectionLimits | None = None) -> Iterator[ServedGateway]:
+    """A gateway that is stopped at the end of the block. The context's port should be 0: any that is free."""
+    gateway = ServedGateway(context, limits or ConnectionLimits())
+    gateway.start()
+    try:
+        yield gateway
+    finally:
+        gateway.stop()

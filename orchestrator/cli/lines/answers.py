@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -16,6 +14,7 @@ from orchestrator.contract.lines.archive import AnswerArchive
 from orchestrator.contract.lines.lookup import look_up
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS
+from orchestrator.lines.facts import answer_facts, time_text
 from orchestrator.lines.follow import AnswerFollower, wait_for_more
 from orchestrator.lines.request import check_item, check_pass
 
@@ -93,23 +92,6 @@ def _follow(line: str, store: LineStore, last: int) -> Iterator[list[Answer]]:
         yield answers
 
 
-def answer_facts(answer: Answer) -> dict[str, Any]:
-    """An answer as it is stored, as data: the keys of `push --json` first."""
-    return answer.to_json() | {
-        "ms": answer.answered_ms - answer.admitted_ms if answer.admitted_ms else None,
-        "cause": answer.cause,
-        "scores": answer.scores,
-        "engine": answer.engine,
-        "map_version": answer.map_version,
-        "error": answer.error,
-        "stage_ms": answer.stage_ms,
-        "admitted": _time(answer.admitted_ms),
-        "answered": _time(answer.answered_ms),
-        "delivered": answer.delivered,
-        "discharged": answer.discharged,
-    }
-
-
 def _find(view: LinesView, line: str, item: str, pass_: int) -> Answer | None:
     """What is late is answered first; without a server, only the files of the home are read."""
     try:
@@ -127,7 +109,7 @@ def _find(view: LinesView, line: str, item: str, pass_: int) -> Answer | None:
 
 
 def _row(answer: Answer) -> str:
-    at = _time(answer.answered_ms) or ""
+    at = time_text(answer.answered_ms) or ""
     score = "-" if answer.score is None else f"{answer.score:.3f}"
     words = (answer.reason or "accepted") + (f" ({answer.cause})" if answer.cause else "")
     return (
@@ -142,7 +124,3 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"{label} {score:.4f}" for label, score in value)
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _time(ms: int) -> str | None:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None

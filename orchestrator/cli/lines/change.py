@@ -9,13 +9,14 @@ import click
 import redis
 
 from orchestrator.cli.lines.connect import LineName, LinesView, open_registry
-from orchestrator.cli.lines.facts import bin_states, closed_labels, line_facts
+from orchestrator.cli.lines.facts import bin_states, closed_labels
 from orchestrator.cli.output import confirm_removal, json_option, print_json, print_message, print_table
 from orchestrator.contract.errors import UnavailableError, UsageError
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.status import LineStatus, read_status
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server_url import redact
+from orchestrator.lines.facts import line_facts
 from orchestrator.lines.labels import shown
 
 Change = Literal["full", "disable", "enable"]

@@ -8,13 +8,14 @@ import click
 
 from modeling.registry.store import ModelStore
 from orchestrator.cli.lines.connect import LineName, open_registry
-from orchestrator.cli.lines.facts import changes, line_facts
+from orchestrator.cli.lines.facts import changes
 from orchestrator.cli.lines.options import given_settings, line_options
 from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.lines.settings import Line, LineSettings
 from orchestrator.contract.server import connect_raw, require_answer
 from orchestrator.contract.settings import get_settings
+from orchestrator.lines.facts import line_facts
 from orchestrator.lines.labels import MapFindings, check_map
 from orchestrator.lines.line_file import checked_settings
 

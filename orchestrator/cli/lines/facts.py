@@ -1,44 +1,12 @@
 """A line as commands show it: as data, and as lines for people."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.cli.output import size_text
 from orchestrator.contract.lines.quantities import duration_text
 from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.lines.status import LineStatus, WorkerOfLine
 from orchestrator.contract.server_url import redact
-
-
-def line_facts(line: Line) -> dict[str, Any]:
-    """The line as data, without its status."""
-    return {
-        "line": line.name,
-        "of_model": line.settings.of_model,
-        "settings": _settings(line.settings),
-        "map_version": line.map_version,
-        "paused": line.paused,
-        "full": line.full,
-        "disabled": line.disabled,
-        "created": datetime.fromtimestamp(line.created_ms / 1000, UTC).isoformat(timespec="seconds"),
-    }
-
-
-def status_facts(status: LineStatus | None) -> dict[str, Any]:
-    """What its server says of a line; None: it does not answer."""
-    if status is None:
-        return {"state": "unknown"}
-    return {
-        "state": status.state,
-        "num_waiting": status.num_waiting,
-        "bytes_waiting": status.bytes_waiting,
-        "num_held": status.num_held,
-        "num_answers": status.num_answers,
-        "bound_ms": status.bound_ms,
-        "workers": [_worker(worker) for worker in status.workers],
-    }
+from orchestrator.lines.facts import settings_facts
 
 
 def readable_settings(settings: LineSettings) -> dict[str, str]:
@@ -61,7 +29,7 @@ def readable_settings(settings: LineSettings) -> dict[str, str]:
 
 def changes(before: Line, after: Line) -> list[str]:
     """What a change did, in words."""
-    old, new = _settings(before.settings), _settings(after.settings)
+    old, new = settings_facts(before.settings), settings_facts(after.settings)
     names = [name for name in new if name != "bins" and new[name] != old[name]]
     changed = [f"{name}: {_value(old[name])} -> {_value(new[name])}" for name in names]
     old_bins, new_bins = before.settings.bins, after.settings.bins
@@ -83,10 +51,6 @@ def closed_labels(line: Line) -> list[str]:
     return [label for label, bins in line.settings.bins.items() if line.closed.issuperset(bins)]
 
 
-def _settings(settings: LineSettings) -> dict[str, Any]:
-    return settings.to_json() | {"server": redact(settings.server) if settings.server else None}
-
-
 def _kept_images(settings: LineSettings) -> str:
     if not settings.keeps_images:
         return "not kept"
@@ -100,8 +64,3 @@ def _value(value: Any) -> str:
 
 def _bins(bins: tuple[str, ...] | None) -> str:
     return ",".join(bins) if bins else "no bin"
-
-
-def _worker(worker: WorkerOfLine) -> Mapping[str, Any]:
-    facts = asdict(worker)
-    return {**facts.pop("facts"), **facts}

@@ -7,13 +7,14 @@ import click
 from modeling.errors import ModelingError
 from modeling.registry.store import ModelStore
 from orchestrator.cli.lines.connect import LineName, LinesView
-from orchestrator.cli.lines.facts import bin_states, line_facts, readable_settings, status_facts
+from orchestrator.cli.lines.facts import bin_states, readable_settings
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, size_text
 from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageError
 from orchestrator.contract.lines.quantities import duration_text
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.status import LineStatus, WorkerOfLine, read_status
 from orchestrator.contract.settings import get_settings
+from orchestrator.lines.facts import line_facts, status_facts
 
 LABELS_SHOWN = 20
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
 
 import click
 
 from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_table
 from orchestrator.contract.lines.stats import MOST_MINUTES, Histogram, LineStats, read_stats
+from orchestrator.lines.facts import QUANTILES, stats_facts
 
-_QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _BAR = 40
 _COUNTS = {
     "recovered": "taken over from dead workers",
@@ -56,23 +55,6 @@ def show_stats(line: str, minutes: int, as_json: bool) -> None:
     _print_histogram(whole.latency)
 
 
-def stats_facts(stats: LineStats) -> dict[str, Any]:
-    """The counts as data, with shares and quantiles."""
-    facts = asdict(stats)
-    return facts | {
-        "seconds": stats.seconds,
-        "shares": {name: stats.share(name) for name in stats.outcomes},
-        "mean_batch": stats.mean_batch,
-        "latency": _histogram_facts(stats.latency),
-        "waits": {stage: _histogram_facts(waits) for stage, waits in stats.waits.items()},
-    }
-
-
-def _histogram_facts(histogram: Histogram) -> dict[str, Any]:
-    quantiles = {f"{name}_ms": histogram.quantile(share) for name, share in _QUANTILES.items()}
-    return {**quantiles, "counts": {str(bound): num for bound, num in histogram.counts}, "more": histogram.more}
-
-
 def _rows(stats: LineStats) -> Iterator[tuple[str, str]]:
     """One row a figure; what never happened has none."""
     rate = f" ({stats.answers / stats.seconds:.1f} a second)" if stats.seconds > 0 else ""
@@ -102,7 +84,7 @@ def _group(words: str, counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
 
 def _times(words: str, histogram: Histogram) -> Iterator[tuple[str, str]]:
     if histogram.num:
-        found = [f"{name} {histogram.quantile(share):.0f}" for name, share in _QUANTILES.items()]
+        found = [f"{name} {histogram.quantile(share):.0f}" for name, share in QUANTILES.items()]
         yield f"{words} (ms)", ", ".join(found)
 
 

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 CLIENT = "pigeonhole.client"  # key of a scope: who sent the request; None: nobody, where none is needed
 REQUEST_ID = "pigeonhole.request_id"
+HEADERS = "pigeonhole.headers"  # by their lower-case names; of one that was sent several times the last
+BEGAN = "pigeonhole.began"  # by time.perf_counter
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TOKEN_IN_QUERY = re.compile(rb"(?:^|[&;])(?:access_?token|token|authorization|bearer|api_?key)=", re.IGNORECASE)
 _ONCE = (b"host", b"authorization", b"origin", b"sec-fetch-site", b"content-length", b"content-encoding")
@@ -63,6 +65,7 @@ class Guard:
             return
         began = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        scope[BEGAN], scope[HEADERS] = began, headers
         request_id = scope[REQUEST_ID] = self._request_id(headers)
         status = 0
 

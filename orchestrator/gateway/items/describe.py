@@ -1,0 +1,171 @@
+"""The OpenAPI description of pushes and their answers."""
+
+from http import HTTPStatus
+from typing import Any
+
+from orchestrator.contract.lines.answers import REASONS
+
+_TEXTS = {
+    400: "A value that cannot be used; also a token in the URL.",
+    401: "No token, or a wrong one.",
+    403: "A token without the role, a page of another site, or a path outside of the roots.",
+    404: "There is no such line or item.",
+    408: "The request arrived too slowly.",
+    409: "The item and pass was pushed before with other bytes; `answer` is what those got.",
+    413: "The body or the image is too large.",
+    415: "A compressed body.",
+    421: "A request for another host.",
+    422: "A field that is missing or of the wrong kind.",
+    429: "The line is busy; Retry-After says when to push again.",
+    431: "Too many or too large headers.",
+    503: "No server answers, the line is paused, or the gateway is full or stops; Retry-After says when to come again.",
+}
+_ANSWER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["item", "pass", "bin", "reason"],
+    "properties": {
+        "item": {"type": "string"},
+        "pass": {"type": "integer"},
+        "bin": {"type": "string"},
+        "reason": {"type": ["string", "null"], "description": f"null: a plain accept; else {', '.join(REASONS)}."},
+        "label": {"type": ["string", "null"]},
+        "score": {"type": ["number", "null"]},
+        "decision": {"type": ["string", "null"]},
+        "model": {"type": ["string", "null"]},
+        "ms": {"type": ["number", "null"], "description": "From the push to the answer."},
+        "cause": {"type": ["string", "null"]},
+        "error": {"type": ["string", "null"]},
+        "map_version": {"type": "integer"},
+    },
+}
+_PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "retry_after_ms": {"type": "integer"},
+    },
+}
+_WAITING_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["item", "pass", "status", "location"],
+    "properties": {
+        "item": {"type": "string"},
+        "pass": {"type": "integer"},
+        "status": {"type": "string"},
+        "location": {"type": "string"},
+    },
+}
+ANSWER: dict[str, Any] = {
+    "description": "The record: a bin and the reason, the fallback bin at the deadline included.",
+    "content": {"application/json": {"schema": _ANSWER_SCHEMA}},
+}
+WAITING: dict[str, Any] = {
+    "description": "The line has the image; `location` is where its answer will be.",
+    "content": {"application/json": {"schema": _WAITING_SCHEMA}},
+}
+ALWAYS = (400, 401, 403, 408, 421, 431, 503)  # of the gateway itself
+_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
+    "item": ({"type": "string", "maxLength": 1000}, "Name of the item. Default: one that is made for it."),
+    "pass": ({"type": "integer", "minimum": 1, "maximum": 1_000_000}, "How often the item has come by. Default: 1."),
+    "deadline_ms": (
+        {"type": "number", "minimum": 1, "maximum": 3_600_000},
+        "Milliseconds until the answer, from the request or the trigger. Default: the line's.",
+    ),
+    "age_ms": (
+        {"type": "number", "minimum": 0, "maximum": 3_600_000},
+        "How many milliseconds before the request the trigger was. Default: 0.",
+    ),
+    "wait": (
+        {"type": "string", "enum": ["", "1", "true", "0", "false", "deadline"]},
+        "Wait for the answer; `deadline`: also where the line refuses now, until the deadline. Default: answer 202.",
+    ),
+}
+_HEADERS = {"item": "Pigeonhole-Item", "pass": "Pigeonhole-Pass", "deadline_ms": "Pigeonhole-Deadline-Ms"}
+_IMAGE = {"type": "string", "format": "binary"}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The responses of these statuses, and of those that every request may get."""
+    return {
+        status: {
+            "description": _TEXTS.get(status, HTTPStatus(status).phrase),
+            "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
+        }
+        for status in sorted({*statuses, *ALWAYS})
+    }
+
+
+def push_operation() -> dict[str, Any]:
+    """`POST /v1/lines/{line}/items`."""
+    form = {"image": _IMAGE} | _field_schemas()
+    by_path = {"path": {"type": "string", "description": "Below a root of the line."}} | _field_schemas()
+    content = {
+        "image/*": {"schema": _IMAGE},
+        "application/octet-stream": {"schema": _IMAGE},
+        "multipart/form-data": {"schema": {"type": "object", "required": ["image"], "properties": form}},
+        "application/json": {"schema": {"type": "object", "required": ["path"], "properties": by_path}},
+    }
+    return {
+        "tags": ["lines"],
+        "summary": "Push an image",
+        "operationId": "push",
+        "parameters": [_line(), *_parameters()],
+        "requestBody": {"required": True, "content": content},
+        "responses": _responses({"200": ANSWER, "202": WAITING}, 404, 409, 413, 415, 429),
+    }
+
+
+def batch_operation() -> dict[str, Any]:
+    """`POST /v1/lines/{line}/batch`."""
+    one = {"path": {"type": "string"}} | _field_schemas()
+    listed = {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["path"], "properties": one}}
+    content = {
+        "multipart/form-data": {
+            "schema": {"type": "object", "properties": {"image": {"type": "array", "items": _IMAGE}}}
+        },
+        "application/json": {"schema": {"type": "object", "required": ["items"], "properties": {"items": listed}}},
+    }
+    results = {"type": "object", "required": ["results"], "properties": {"results": {"type": "array"}}}
+    return {
+        "tags": ["lines"],
+        "summary": "Push several images",
+        "operationId": "push_batch",
+        "parameters": [_line(), *(each for each in _parameters() if "tem" not in each["name"])],
+        "requestBody": {"required": True, "content": content},
+        "responses": _responses(
+            {
+                "200": {
+                    "description": "One result an image, in order: its `status`, and `answer`, `waiting` or a problem.",
+                    "content": {"application/json": {"schema": results}},
+                }
+            },
+            404, 413, 415,
+        ),
+    }  # fmt: skip
+
+
+def _responses(good: dict[str, Any], *statuses: int) -> dict[str, Any]:
+    return good | {str(status): response for status, response in problems(*statuses).items()}
+
+
+def _field_schemas() -> dict[str, Any]:
+    return {name: schema | {"description": text} for name, (schema, text) in _FIELDS.items()}
+
+
+def _line() -> dict[str, Any]:
+    return {"name": "line", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _parameters() -> list[dict[str, Any]]:
+    query = [
+        {"name": name, "in": "query", "schema": schema, "description": text} for name, (schema, text) in _FIELDS.items()
+    ]
+    headers = [
+        {"name": header, "in": "header", "schema": _FIELDS[name][0], "description": f"As `{name}`; percent-encoded."}
+        for name, header in _HEADERS.items()
+    ]
+    return query + headers

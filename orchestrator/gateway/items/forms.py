@@ -1,0 +1,47 @@
+"""Forms with images (multipart/form-data), parsed in memory: they were bounded before."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from orchestrator.gateway.problems import ProblemError, invalid
+
+FORM_BYTES = 65_536  # of everything that is no image
+MOST_FIELDS = 20
+_FIELDS = ("item", "pass", "deadline_ms", "age_ms", "wait")
+
+
+async def read_form(headers: Mapping[bytes, bytes], body: bytes, most_bytes: int) -> tuple[bytes, dict[str, Any]]:
+    """The image of a form, in the field `image`, and its other fields."""
+    form = await parse_form(headers, body, most_files=1)
+    images = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    if len(images) != 1 or not isinstance(form.get("image"), UploadFile):
+        raise invalid("the form has one file, in the field `image`")
+    fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    if unknown := [name for name in fields if name not in _FIELDS]:
+        raise ProblemError(
+            400, "invalid", f"there is no field {unknown[0][:40]!r}; there are image, {', '.join(_FIELDS)}"
+        )
+    image = await images[0].read()
+    if len(image) > most_bytes:
+        raise ProblemError(413, "too_large", f"an image of this line has {most_bytes} bytes at most")
+    return image, fields
+
+
+async def parse_form(headers: Mapping[bytes, bytes], body: bytes, *, most_files: int) -> FormData:
+    """The fields and files of a form. Raises ProblemError where it is none."""
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(
+        Headers(raw=list(headers.items())), stream(), max_files=most_files, max_fields=MOST_FIELDS,
+        max_part_size=FORM_BYTES,
+    )  # fmt: skip
+    parser.spool_max_size = len(body) + 1  # never a temporary file
+    try:
+        return await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as err:
+        raise invalid(f"the form cannot be read: {err}"[:200]) from err

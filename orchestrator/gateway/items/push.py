@@ -1,0 +1,88 @@
+"""`POST /v1/lines/{line}/items`: one image, and what becomes of it."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orchestrator.contract.errors import PushRefusedError
+from orchestrator.contract.lines.answers import Answer
+from orchestrator.gateway.context import GatewayContext
+from orchestrator.gateway.guard.bodies import parse_json, read_body, refuse_encoded
+from orchestrator.gateway.guard.guard import BEGAN, HEADERS
+from orchestrator.gateway.items.fields import PushFields, check_fields, read_fields
+from orchestrator.gateway.items.forms import FORM_BYTES, read_form
+from orchestrator.gateway.items.outcomes import accepted, answered, refused
+from orchestrator.gateway.items.paths import checked_path
+from orchestrator.gateway.lines import OpenLine
+from orchestrator.gateway.problems import invalid
+from orchestrator.lines.client import LineClient
+
+_KEYS = ("path", "item", "pass", "deadline_ms", "age_ms", "wait")
+
+
+class ItemPushes:
+    """Pushes of the requests of one gateway."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    async def push(self, request: Request) -> Response:
+        """One image as raw body, as a form, or as JSON with its path."""
+        scope = request.scope
+        headers: dict[bytes, bytes] = scope[HEADERS]
+        refuse_encoded(scope)
+        line = await self.open(request.path_params["line"])
+        given: dict[str, Any] = dict(read_fields(scope["query_string"], headers))
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        most = line.line.settings.max_image_bytes
+        image: bytes | Path
+        if kind == b"application/json":
+            image, fields = await _path_of(request, line, given)
+        elif kind == b"multipart/form-data":
+            body = await read_body(scope, request.receive, most + FORM_BYTES)
+            image, in_form = await read_form(headers, body, most)
+            fields = check_fields(in_form | given)
+        else:
+            image, fields = await read_body(scope, request.receive, most), check_fields(given)
+        answer = await self.push_one(line.client, image, fields, scope[BEGAN])
+        return answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
+
+    async def open(self, name: str) -> OpenLine:
+        """A line to push to. Raises NotFoundError."""
+        opened = self._context.lines.opened(name)
+        return opened if opened is not None else await asyncio.to_thread(self._context.lines.open, name)
+
+    async def push_one(
+        self, client: LineClient, image: bytes | Path, fields: PushFields, began: float
+    ) -> Answer | None:
+        """The answer; None as soon as the server has the push, where nobody wants to wait for more."""
+        waiters = self._context.waiters
+        waiter = waiters.open()
+        on_taken = None if fields.wait else lambda: waiters.come(waiter, None)
+        options = fields.options(began, on_taken, by_path=isinstance(image, Path))
+        try:
+            if isinstance(image, Path):  # it is looked at on the disk, which may be slow
+                future = await asyncio.to_thread(client.submit_with, image, fields.item, fields.pass_, options)
+            else:
+                future = client.submit_with(image, fields.item, fields.pass_, options)
+            future.add_done_callback(lambda done: waiters.come(waiter, done))
+            answer: Answer | None = await waiter
+        except PushRefusedError as err:
+            raise refused(err) from err
+        except ValueError as err:
+            raise invalid(str(err)) from err
+        return answer
+
+
+async def _path_of(request: Request, line: OpenLine, given: dict[str, Any]) -> tuple[Path, PushFields]:
+    value = parse_json(await read_body(request.scope, request.receive, FORM_BYTES))
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        raise invalid('the body is a JSON object with the path of an image: {"path": "/images/1.jpg"}')
+    if unknown := [key for key in value if key not in _KEYS]:
+        raise invalid(f"there is no key {unknown[0][:40]!r}; there are {', '.join(_KEYS)}")
+    path = await asyncio.to_thread(checked_path, value["path"], line.line.settings.roots)
+    fields = {key: each for key, each in value.items() if key != "path" and each is not None}
+    return path, check_fields(fields | given)
