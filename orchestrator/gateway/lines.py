@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import redis
 
@@ -15,18 +14,6 @@ from orchestrator.lines.client import LineClient
 REFRESH_S = 1.0  # how old the list of lines may be; a name that it lacks is looked up at once
 LOOK_FOR_UNKNOWN_S = 0.1  # but not more often than that, whatever names are asked for
 _FAULTS = (redis.RedisError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenLine:
-    """A line as it was seen last, and the client that pushes to it."""
-
-    line: Line
-    client: LineClient
-
-    @property
-    def name(self) -> str:
-        return self.line.name
 
 
 class OpenLines:
@@ -42,18 +29,21 @@ class OpenLines:
         self._seen_at = float("-inf")
         self._clients: dict[str, LineClient] = {}
 
-    def opened(self, name: str) -> OpenLine | None:
-        """A line that was pushed to before; asks nobody."""
-        client, line = self._clients.get(name), self._lines.get(name)
-        return OpenLine(line, client) if client is not None and line is not None else None
+    def opened(self, name: str) -> LineClient | None:
+        """The client of a line that was pushed to before; asks nobody."""
+        return self._clients.get(name)
 
-    def open(self, name: str) -> OpenLine:
-        """A line to push to. Raises NotFoundError; UnavailableError where no server has told of the lines yet."""
-        line = self.get(name)
+    def seen(self, name: str) -> Line | None:
+        """A line as it was seen last; asks nobody."""
+        return self._lines.get(name)
+
+    def open(self, name: str) -> LineClient:
+        """The client of a line. Raises NotFoundError; UnavailableError where no server has told of the lines yet."""
+        self.get(name)
         with self._lock:
             if name not in self._clients:
                 self._clients[name] = LineClient(name, self._connect()[0])
-            return OpenLine(line, self._clients[name])
+            return self._clients[name]
 
     def get(self, name: str) -> Line:
         """The line as the server has it. Raises as `open` does."""

@@ -15,8 +15,7 @@ from orchestrator.gateway.items.fields import PushFields, check_fields, read_fie
 from orchestrator.gateway.items.forms import FORM_BYTES, parse_form
 from orchestrator.gateway.items.outcomes import accepted, answered
 from orchestrator.gateway.items.paths import checked_path
-from orchestrator.gateway.items.push import ItemPushes
-from orchestrator.gateway.lines import OpenLine
+from orchestrator.gateway.items.push import ItemPushes, OpenLine
 from orchestrator.gateway.problems import ProblemError, describe, invalid, problem_body
 
 MOST_IMAGES = 256

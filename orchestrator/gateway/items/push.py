@@ -1,6 +1,7 @@
 """`POST /v1/lines/{line}/items`: one image, and what becomes of it."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from orchestrator.contract.errors import PushRefusedError
 from orchestrator.contract.lines.answers import Answer
+from orchestrator.contract.lines.settings import Line
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.guard.bodies import parse_json, read_body, refuse_encoded
 from orchestrator.gateway.guard.guard import BEGAN, HEADERS
@@ -16,11 +18,22 @@ from orchestrator.gateway.items.fields import PushFields, check_fields, read_fie
 from orchestrator.gateway.items.forms import FORM_BYTES, read_form
 from orchestrator.gateway.items.outcomes import accepted, answered, refused
 from orchestrator.gateway.items.paths import checked_path
-from orchestrator.gateway.lines import OpenLine
 from orchestrator.gateway.problems import invalid
 from orchestrator.lines.client import LineClient
 
 _KEYS = ("path", "item", "pass", "deadline_ms", "age_ms", "wait")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLine:
+    """A line as it was seen last, and the client that pushes to it."""
+
+    line: Line
+    client: LineClient
+
+    @property
+    def name(self) -> str:
+        return self.line.name
 
 
 class ItemPushes:
@@ -52,8 +65,12 @@ class ItemPushes:
 
     async def open(self, name: str) -> OpenLine:
         """A line to push to. Raises NotFoundError."""
-        opened = self._context.lines.opened(name)
-        return opened if opened is not None else await asyncio.to_thread(self._context.lines.open, name)
+        lines = self._context.lines
+        client, line = lines.opened(name), lines.seen(name)
+        if client is None or line is None:
+            client = await asyncio.to_thread(lines.open, name)
+            line = await asyncio.to_thread(lines.get, name)
+        return OpenLine(line, client)
 
     async def push_one(
         self, client: LineClient, image: bytes | Path, fields: PushFields, began: float

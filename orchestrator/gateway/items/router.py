@@ -77,8 +77,8 @@ def lines_router(context: GatewayContext) -> APIRouter:
         bin_: Annotated[Bin, Body(alias="bin")],
         pass_: BodyPass = 1,
     ) -> dict[str, str]:
-        opened = await asyncio.to_thread(context.lines.open, line)
-        opened.client.discharged(_checked(item), pass_, bin_)
+        client = await asyncio.to_thread(context.lines.open, line)
+        client.discharged(_checked(item), pass_, bin_)
         return {"status": "reported"}
 
     return router

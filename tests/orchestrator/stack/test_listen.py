@@ -16,7 +16,7 @@ from orchestrator.stack.server import check_tls, choose_shared_address
     [
         ("192.168.1.10", "192.168.1.10:6379"),
         ("192.168.1.10:6400", "192.168.1.10:6400"),
-        ("0.0.0.0", "0.0.0.0:6379"),  # noqa: S104 it is only parsed
+        ("0.0.0.0", "0.0.0.0:6379"),
         ("fd00::a", "[fd00::a]:6379"),
         ("[fd00::a]", "[fd00::a]:6379"),
         ("[FD00::A]:1", "[fd00::a]:1"),
@@ -66,7 +66,7 @@ def test_files_of_tls_belong_together_and_must_be_readable(tmp_path: Path):
 
 
 def test_every_address_is_reached_by_the_name_of_the_machine():
-    assert Listen("0.0.0.0", 6379).url_place == f"{socket.gethostname()}:6379"  # noqa: S104 what is tested
+    assert Listen("0.0.0.0", 6379).url_place == f"{socket.gethostname()}:6379"
     assert Listen("fd00::a", 6379).url_place == "[fd00::a]:6379"
 
 
