@@ -3,10 +3,12 @@
 import os
 import sys
 
+from orchestrator.contract.run_folder import own_run_folder
 from orchestrator.contract.streams import prepare_process
 
 if __name__ == "__main__":
     prepare_process()
+    own_run_folder()
     from workers.early_child import EarlyChild, environment_of_child
 
     early = None if "--help" in sys.argv else EarlyChild(environment_of_child(os.environ))

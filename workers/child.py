@@ -18,6 +18,7 @@ from modeling.names import path_to_text
 from modeling.registry.store import ModelStore
 from orchestrator.contract.app import ring
 from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.run_folder import use_run_folder
 from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import SafeFormatter
@@ -92,13 +93,15 @@ def _report_activity(context: WorkerContext, activity: str) -> None:
 @signals.worker_process_init.connect
 def _warm_up(**_: Any) -> None:
     """Import torch before the first doorbell, so that no job waits for it."""
-    configure_logging(WorkerFacts.from_environment().log_level)
+    facts = WorkerFacts.from_environment()
+    configure_logging(facts.log_level)
+    use_run_folder(facts.drain_flag.parent)
     logger.info("importing torch")
     import modeling.inference.classifier  # noqa: F401
 
     _report_activity(worker_context(), "idle")
-    start_lines(worker_context(), WorkerFacts.from_environment().lines)
-    WorkerFacts.from_environment().ready_flag.touch()
+    start_lines(worker_context(), facts.lines)
+    facts.ready_flag.touch()
     logger.info("ready")
 
 

@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,6 +28,7 @@ from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
+from orchestrator.contract.run_folder import own_run_folder
 from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
@@ -76,7 +76,7 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     require_answer(ledger.client, url)
     check_home_access(settings)
     home = join_server(settings, ledger.client)
-    run_folder = Path(tempfile.mkdtemp(prefix="pigeonhole-worker-"))
+    run_folder = own_run_folder()
     worker = f"{socket.gethostname()}-{device.name.replace(':', '').replace(',', '-')}-{os.getpid()}"
     worker += f"-{secrets.token_hex(3)}"  # containers may share host names and pids
     facts = WorkerFacts(worker, device.torch_name, run_folder / "drain", log_level, lines)
@@ -100,7 +100,6 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     finally:
         watch.stop()
         maintenance.stop()
-        shutil.rmtree(run_folder, ignore_errors=True)
     if maintenance.refusal is not None:
         raise maintenance.refusal
 

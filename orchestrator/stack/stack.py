@@ -27,6 +27,7 @@ from modeling.names import path_to_text
 from orchestrator.contract.errors import PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.home import describe_openness, make_home
 from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.run_folder import remove_abandoned
 from orchestrator.contract.server import connect
 from orchestrator.contract.server_url import parse_url, redact
 from orchestrator.contract.settings import Settings
@@ -106,6 +107,7 @@ class Stack:
         with self._locked():
             running = self._running()
             self._stop(list(running.values()))
+            remove_abandoned()
             stopped = [*running.values(), *self._shut_server_down(running)]
             left = [name for name, lock in self._locks().items() if is_locked(lock)]
             if SERVER not in left:
