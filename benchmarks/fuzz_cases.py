@@ -19,6 +19,7 @@ from modeling.data.facts import check_image
 from modeling.errors import ImageError
 from modeling.images.decode import decode_image
 from modeling.images.formats import READABLE_FORMATS
+from modeling.images.heif import heif_version
 from modeling.images.preprocessing import Preprocessing
 
 MODELS = (Preprocessing("RGB", 64, 64, 72), Preprocessing("L", 28, 28))
@@ -53,23 +54,33 @@ _TABLE: tuple[
     ("TGA", ("L", "RGB", "RGBA"), ({}, {"compression": "tga_rle"})),
     ("QOI", ("RGB", "RGBA"), ({},)),
     ("DIB", ("L", "RGB"), ({},)),
+    ("HEIF", ("L", "RGB", "RGBA"), ({"quality": 80}, {"quality": -1, "chroma": 444}, {"quality": 40, "exif": b"Exif"})),
 )
 
 
 @cache
 def samples(data: Path | None) -> tuple[bytes, ...]:
     """Small files of every format, mode and option; and real ones below a folder."""
+    _register_heif()
     rng = np.random.default_rng(0)
     made: list[bytes] = []
     for format, modes, variants in _TABLE:
         for mode in modes:
-            for options in variants:
+            for options in variants if format != "HEIF" or heif_version() else ():
                 made += _encoded(_picture(rng, mode), format, options)
     for colour_space in ("RGB", "GRAY"):
         pixels = np.asarray(_picture(rng, "L" if colour_space == "GRAY" else "RGB"))
         made.append(simplejpeg.encode_jpeg(pixels.reshape(*pixels.shape[:2], -1), colorspace=colour_space))
     real = sorted(path for path in data.rglob("*") if path.is_file()) if data is not None else []
     return (*made, *(path.read_bytes() for path in real if 0 < path.stat().st_size <= _LARGEST_REAL))
+
+
+def _register_heif() -> None:
+    """Let Pillow read and write HEIC, if the extra is installed; the decoders under test do not use that."""
+    if heif_version():
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _picture(rng: Generator, mode: str) -> Image.Image:
@@ -208,7 +219,7 @@ def _is_whole_jpeg(file: bytes) -> bool:
 
 def _loads(file: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(file), formats=READABLE_FORMATS) as image:
+        with Image.open(io.BytesIO(file), formats=[*READABLE_FORMATS, "HEIF"]) as image:
             image.load()
     except Exception:
         return False
