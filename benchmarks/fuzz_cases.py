@@ -18,7 +18,7 @@ from PIL import Image
 from modeling.data.facts import check_image
 from modeling.errors import ImageError
 from modeling.images.decode import decode_image
-from modeling.images.formats import READABLE_FORMATS
+from modeling.images.formats import HEIF, READABLE_FORMATS, unsupported_format
 from modeling.images.heif import heif_version
 from modeling.images.preprocessing import Preprocessing
 
@@ -219,11 +219,21 @@ def _is_whole_jpeg(file: bytes) -> bool:
 
 def _loads(file: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(file), formats=[*READABLE_FORMATS, "HEIF"]) as image:
+        with _opened(file) as image:
             image.load()
     except Exception:
         return False
     return True
+
+
+def _opened(file: bytes) -> Image.Image:
+    """By Pillow alone; HEIC by its decoder alone, whichever brand the file names first."""
+    if heif_version() and unsupported_format(file) == HEIF:
+        import pillow_heif
+
+        heic: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(file))  # type: ignore[no-untyped-call]
+        return heic
+    return Image.open(io.BytesIO(file), formats=READABLE_FORMATS)
 
 
 def _without_metadata(file: bytes) -> bytes:
