@@ -1,7 +1,7 @@
 """Whether `pigeonhole train` without options takes the right network: the tables of `docs/training.md`.
 
-`python -m benchmarks.defaults [--rows a,b,c,d] [--sets NAME,...] [--seeds N] [--data DIR] -o FILE` trains in processes
-of their own, as a worker does, with what the submission chooses. Rows of the table:
+`python -m benchmarks.defaults [--rows a,b,c,d] [--sets NAME,...] [--variants NAME,...] [--seeds N] [--data DIR] -o FILE`
+trains in processes of their own, as a worker does, with what the submission chooses. Rows of the table:
   a  cats and dogs without options, weights imported: seeds 0 to 4
   b  the same without any weights, and `--arch cnn`
   c  every data set without options, beside each architecture that one might name: seed 0 of all, then the others
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--rows", default=",".join(ROWS), help="rows of the table, of a, b, c, d")
     parser.add_argument("--sets", default=",".join(SETS), help="data sets of rows c and d")
+    parser.add_argument("--variants", help="these alone: default, or architectures; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0; row a always has 5")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file for the cells; it is continued")
     given = parser.parse_args()
@@ -153,6 +154,8 @@ def main() -> None:
         trainer = CellTrainer(given.data.resolve(), Path(scratch))
         trainer.import_weights()
         for cell in planned(rows, sets, given.seeds):
+            if given.variants is not None and cell.variant not in given.variants.split(","):
+                continue
             if str(cell) not in report["cells"]:
                 report["cells"][str(cell)] = trained = run_cell(trainer, cell, report["cells"])
                 print(f"{cell}: {trained['metrics'].get('test_accuracy')}, {trained['cpu_seconds']} s", flush=True)
