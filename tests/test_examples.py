@@ -1,17 +1,22 @@
 """Every file in examples/ runs as its first lines say, on small data."""
 
+import base64
+import contextlib
+import http.client
 import json
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from modeling.registry.store import ModelStore
+from orchestrator.contract.webhooks.secret import sign
 from tests.support.images import make_class_folders
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.published_models import make_pngs, publish_model
@@ -193,3 +198,28 @@ def test_nightly_publishes_once_a_day(here: Path) -> None:
 
     assert manifest.read_bytes() == first
     assert len(list(here.glob("manifests/*.csv"))) == 1
+
+
+def test_the_receiver_of_webhooks_believes_only_what_is_signed(here: Path):
+    secret = base64.b64encode(bytes(32)).decode()
+    (here / "secret").write_text(f"whsec_{secret}\n")
+    body = json.dumps({"data": {"job": "j1", "state": "succeeded", "result": "out.csv"}}).encode()
+    command = [sys.executable, str(EXAMPLES / "receive_webhooks.py"), "secret", "--port", "0", "--once"]
+
+    answers = []
+    for forged in (False, True):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+            assert receiver.stdout is not None
+            port = int(receiver.stdout.readline().split()[-1])
+            now = int(time.time())
+            headers = {
+                "webhook-id": "1",
+                "webhook-timestamp": str(now),
+                "webhook-signature": sign(bytes(32), "1", now, body),
+            }
+            sent = body.replace(b"j1", b"j2") if forged else body
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+                connection.request("POST", "/", sent, headers)
+                answers.append((connection.getresponse().status, receiver.stdout.read()))
+
+    assert answers == [(204, "j1 succeeded: out.csv\n"), (400, "")]

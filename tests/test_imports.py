@@ -19,7 +19,7 @@ MODELING_ROOMS = (
     "images", "durable", "names", "errors",
 )  # fmt: skip
 ORCHESTRATOR_ROOMS = ("cli", "gateway", "jobs", "lines", "stack", "demo", "pages", "predict", "drawing", "contract")
-CONTRACT_ROOMS = ("jobs", "lines", "ledger")
+CONTRACT_ROOMS = ("jobs", "lines", "webhooks", "ledger")
 MOST_ROOMS, LONGEST_CHAIN = 14, 8  # of modeling
 
 

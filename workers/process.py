@@ -42,6 +42,7 @@ from workers.lines.choice import LineChoice
 from workers.lines.maintenance import LinesMaintenance
 from workers.lines.sweeping import LineSweeper
 from workers.sweep import sweep
+from workers.webhooks import WebhookSender
 
 logger = logging.getLogger(__name__)
 
@@ -126,21 +127,25 @@ class MaintenanceThreads:
             PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", immediately=True),
             PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", immediately=True),
         )
-        self._lines = (LineSweeper(get_settings()), LinesMaintenance(get_settings(), worker))
+        self._others = (
+            LineSweeper(get_settings()),
+            LinesMaintenance(get_settings(), worker),
+            WebhookSender(get_settings(), ledger),
+        )
 
     def start(self) -> None:
-        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`; sweep and maintain the lines."""
+        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`; maintain the lines, and send webhooks."""
         for thread in self._threads:
             thread.start()
-        for lines in self._lines:
-            lines.start()
+        for other in self._others:
+            other.start()
 
     def stop(self) -> None:
         """Stop the threads and remove the worker from the live workers."""
         for thread in self._threads:
             thread.stop(wait_s=HEARTBEAT_S)
-        for lines in self._lines:
-            lines.stop(wait_s=HEARTBEAT_S)
+        for other in self._others:
+            other.stop(wait_s=HEARTBEAT_S)
         try:
             self._ledger.live_workers.remove(self._worker)
         except SERVER_ERRORS as err:

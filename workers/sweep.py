@@ -1,13 +1,14 @@
 """The sweep: a worker checks every active job, and rings for those that have work and no worker.
 
-So a lost doorbell does no harm, and an emptied server is filled again: the active jobs are listed on the disk.
+So a lost doorbell does no harm, and an emptied server is filled again: the active jobs, and those whose webhook is not
+delivered, are listed on the disk.
 """
 
 import logging
 from collections.abc import Callable
 
 from orchestrator.contract.jobs.end import enter_outcome
-from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs
+from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs, undelivered_jobs
 from orchestrator.contract.jobs.listing import read_facts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest
@@ -29,6 +30,8 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
     whether the source is back. A starving job gets one even if doorbells wait, as long as no more wait than there are
     active jobs: so their number stays bounded.
     """
+    for job in undelivered_jobs(settings):
+        ledger.deliveries.add(job)
     jobs = set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()}
     recovering = RecoveringLedger(ledger, settings)
     waiting = {queue: ledger.queue_length(queue) for queue in ALL_QUEUES}

@@ -21,6 +21,7 @@ from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, 
 from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
 from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord, Ledger
 from orchestrator.contract.settings import get_settings
+from orchestrator.jobs.delivery import describe_delivery, is_failing
 from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, to_json
 
 
@@ -43,7 +44,7 @@ def jobs(limit: int, active: bool, as_json: bool) -> None:
             break
         try:
             record = read_record(settings, ledger, job)
-            facts = to_json(settings, record)
+            facts = to_json(settings, record, ledger)
         except NotFoundError:
             continue  # its submission is in progress, or has failed
         except MessageError as err:
@@ -56,6 +57,9 @@ def jobs(limit: int, active: bool, as_json: bool) -> None:
     elif records:
         columns = ("job", "state", "images", "failed", "age", "source")
         print_table(columns, [_row(record, facts["source"]) for record, facts in records])
+        for _, facts in records:
+            if is_failing(facts["notify"]):
+                print_message(f"{facts['job']}: {describe_delivery(facts['notify'])}", color="yellow")
     else:
         print_message("no jobs")
 
@@ -75,14 +79,17 @@ def status(job: str, as_json: bool) -> None:
     """
     settings = get_settings()
     JobFolder.open(settings, job)
-    record = read_record(settings, _find_ledger(), job)
-    facts = to_json(settings, record)
+    ledger = _find_ledger()
+    record = read_record(settings, ledger, job)
+    facts = to_json(settings, record, ledger)
     if as_json:
         print_json(facts)
         return
     for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "paused_reason", "trouble"):
         if facts.get(name):
             print_line(f"{_NAMES.get(name, name):10} {facts[name]}")
+    if facts["notify"] is not None:
+        print_line(f"{'notify':10} {describe_delivery(facts['notify'])}")
     if record.kind == "classify":
         total = f"{record.num_images:,}{'' if record.listed else '+'}"
         done = "?" if record.state == "unknown" else f"{record.num_done:,}"

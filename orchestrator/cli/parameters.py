@@ -25,6 +25,12 @@ weights_key_option = click.option(
     help="Which of several sets of weights in a file, such as state_dict_ema; default: the averaged ones (EMA).",
 )
 
+notify_option = click.option(
+    "--notify",
+    metavar="URL",
+    help="URL that gets a signed POST when the job ends; default: that of the settings, if there is one.",
+)
+
 
 class Share(click.ParamType[float]):
     """A share such as 0.5% or 0.005, above 0 and below 1."""

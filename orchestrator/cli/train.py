@@ -8,7 +8,15 @@ from modeling.networks.architectures import ARCHITECTURES
 from modeling.networks.default_network import QUALITIES, Quality
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option
-from orchestrator.cli.parameters import Duration, LearningRate, OneOf, Share, layout_option, weights_key_option
+from orchestrator.cli.parameters import (
+    Duration,
+    LearningRate,
+    OneOf,
+    Share,
+    layout_option,
+    notify_option,
+    weights_key_option,
+)
 from orchestrator.cli.trained import show_trained
 from orchestrator.cli.weights import print_reading
 from orchestrator.jobs.specs import TrainSpec
@@ -77,6 +85,7 @@ from orchestrator.jobs.specs import TrainSpec
 )
 @layout_option
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
+@notify_option
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
 def train(
@@ -84,6 +93,7 @@ def train(
     name: str,
     quality: Quality | None,
     idempotency_key: str | None,
+    notify: str | None,
     detach: bool,
     as_json: bool,
     **options: object,
@@ -115,6 +125,7 @@ def train(
         name,
         chosen,
         idempotency_key,
+        notify,
         need_worker=not detach,
         joined=tuple(joined),
         quality=quality,

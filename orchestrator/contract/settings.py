@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -27,6 +28,8 @@ from orchestrator.contract.settings_file import (
 from orchestrator.contract.shared_server import SharedServer, read_shared_server
 
 logger = logging.getLogger(__name__)
+
+Network = IPv4Network | IPv6Network
 
 
 class Settings(BaseSettings):
@@ -80,8 +83,24 @@ class Settings(BaseSettings):
         default=None,
         description="Folder of files of pre-trained weights that `train` may start from, beside the imported ones.",
     )
+    notify: str | None = Field(
+        default=None, description="URL that is told when a job ends; `--notify` of a command counts before it."
+    )
+    notify_secret_file: Path | None = Field(
+        default=None, description="File with the secret that webhooks are signed with; default: one in the home."
+    )
+    notify_allow: str = Field(
+        default="",
+        description="Networks with commas, such as 10.0.0.0/8, that webhooks may reach besides public addresses.",
+    )
 
-    @field_validator("home", "weights")
+    @field_validator("notify_allow")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        _parse_networks(text)  # told when a process starts
+        return text
+
+    @field_validator("home", "weights", "notify_secret_file")
     @classmethod
     def _absolute(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
         return None if folder is None else _expanded(folder, str(info.field_name))
@@ -107,6 +126,16 @@ class Settings(BaseSettings):
     def active(self) -> Path:
         """One empty file for each job that has not ended; the sweep compares the ledger with it."""
         return self.home / "active"
+
+    @property
+    def webhooks(self) -> Path:
+        """One empty file for each job that has ended and whose webhook is not delivered yet."""
+        return self.home / "webhooks"
+
+    @property
+    def notify_networks(self) -> list[Network]:
+        """The networks of `notify_allow`."""
+        return _parse_networks(self.notify_allow)
 
     @property
     def models(self) -> Path:
@@ -171,6 +200,10 @@ def get_settings() -> Settings:
         raise UsageError(_explain(err)) from err
 
 
+def _parse_networks(text: str) -> list[Network]:
+    return [ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip()]
+
+
 def _expanded(folder: Path, name: str) -> Path:
     """The folder of a setting as an absolute path; `~` is the user's own folder."""
     if folder.is_absolute():
@@ -195,5 +228,5 @@ def _explain(err: ValidationError) -> str:
     file = settings_file() or TOML_FILE
     if first["type"] == "extra_forbidden":
         return f"{file}: there is no setting {name!r}; choose from {', '.join(Settings.model_fields)}"
-    given = "" if name == "server_url" else f" (given {first['input']!r})"
+    given = "" if name in ("server_url", "notify") else f" (given {first['input']!r})"
     return f"setting {name!r}: {first['msg']}{given}; see PIGEONHOLE_{name.upper()} in the environment and {file}"

@@ -56,7 +56,7 @@ def read_settings_file() -> dict[str, Any]:
         raise UsageError(f"the settings file cannot be read: {explain_os_error(err) or err}") from err
     except (ValueError, RecursionError) as err:
         raise UsageError(f"the settings file {str(file)!r} is not TOML: {err}") from err
-    for name in ("home", "weights"):
+    for name in ("home", "weights", "notify_secret_file"):
         if isinstance(folder := values.get(name), str) and not folder.startswith("~"):
             values[name] = str(file.parent / folder)  # relative to the file: never to the present folder
     return values

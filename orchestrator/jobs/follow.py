@@ -20,6 +20,7 @@ from orchestrator.contract.ledger.stages import STAGES
 from orchestrator.contract.queues import CLASSIFY, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs.delivery import delivery_facts
 
 Event = Mapping[str, Any]
 
@@ -160,12 +161,13 @@ def _with_outcome(record: JobRecord, outcome: Outcome) -> JobRecord:
     )
 
 
-def to_json(settings: Settings, record: JobRecord) -> dict[str, Any]:
-    """A job's record and request, for `--json`."""
-    request = JobFolder.open(settings, record.job).request()
+def to_json(settings: Settings, record: JobRecord, ledger: Ledger | None = None) -> dict[str, Any]:
+    """A job's record and request, for `--json`. With the ledger, also why its webhook is not delivered yet."""
+    folder = JobFolder.open(settings, record.job)
+    request = folder.request()
     facts = asdict(record) | {"progress": dict(parse_event(record.progress)) or None}
     stage_seconds = facts.pop("stage_seconds")
-    facts |= {"source": request.source}
+    facts |= {"source": request.source, "notify": delivery_facts(folder, request, ledger)}
     if isinstance(request, ClassifyRequest):
         timed = {"stage_seconds": stage_seconds, "bound": record.bound}
         return facts | timed | {"model": request.model.ref, "output": request.output}

@@ -29,6 +29,8 @@ from orchestrator.contract.jobs.requests import (
 )
 from orchestrator.contract.jobs.rows import format_of
 from orchestrator.contract.settings import Settings
+from orchestrator.contract.webhooks.secret import read_secrets
+from orchestrator.contract.webhooks.target import check_target
 from orchestrator.jobs.early_check import check_paths
 from orchestrator.jobs.inputs import (
     choose_data,
@@ -71,6 +73,7 @@ class PreparedClassify:
     model: PinnedModel
     output: Path | None  # absolute; None: in the job's folder
     output_format: Format
+    notify: str | None
 
     @property
     def claimed_output(self) -> str:
@@ -144,6 +147,7 @@ class PreparedClassify:
             precision=self.spec.precision,
             max_failures=self.spec.max_failures,
             idempotency_key=self.spec.idempotency_key,
+            notify=self.notify,
         )
 
 
@@ -155,6 +159,7 @@ class PreparedTrain:
     spec: TrainSpec
     resolved: ResolvedTraining
     new_labels: tuple[str, ...]  # those that the model which is trained further does not know
+    notify: str | None
     claimed_output: ClassVar[str] = ""  # versions of a model never clash
 
     @property
@@ -183,6 +188,7 @@ class PreparedTrain:
             name=self.spec.name,
             train=self.options.to_json(),
             idempotency_key=self.spec.idempotency_key,
+            notify=self.notify,
         )
 
 
@@ -196,6 +202,7 @@ class PreparedEvaluate:
     data: Path  # absolute
     output: Path | None  # absolute; None: in the job's folder
     num_images: int
+    notify: str | None
 
     @property
     def claimed_output(self) -> str:
@@ -222,6 +229,7 @@ class PreparedEvaluate:
             layout=self.spec.layout,
             output=self.claimed_output or None,
             idempotency_key=self.spec.idempotency_key,
+            notify=self.notify,
         )
 
 
@@ -240,39 +248,53 @@ def prepare(settings: Settings, spec: ClassifySpec | TrainSpec | EvaluateSpec) -
     Where the spec has an idempotency key, `check_new` is left to `JobClient.submit`, which knows whether a job with
     that key exists. Raises PigeonholeError (or modeling's ModelingError) if the spec cannot be carried out.
     """
+    notify = _check_notify(settings, spec.notify)
     match spec:
         case ClassifySpec():
-            prepared: Prepared = _prepare_classify(settings, spec)
+            prepared: Prepared = _prepare_classify(settings, spec, notify)
         case TrainSpec():
-            prepared = _prepare_train(settings, spec)
+            prepared = _prepare_train(settings, spec, notify)
         case EvaluateSpec():
-            prepared = _prepare_evaluate(settings, spec)
+            prepared = _prepare_evaluate(settings, spec, notify)
     if not spec.idempotency_key:
         prepared.check_new()
     return prepared
 
 
-def _prepare_classify(settings: Settings, spec: ClassifySpec) -> PreparedClassify:
+def _check_notify(settings: Settings, url: str | None) -> str | None:
+    """Who is told when the job ends: the spec's URL, else that of the settings.
+
+    Raises UsageError where it could not be told.
+    """
+    url = settings.notify if url is None else url
+    if url is None:
+        return None
+    check_target(url, settings.notify_networks)
+    read_secrets(settings)
+    return url
+
+
+def _prepare_classify(settings: Settings, spec: ClassifySpec, notify: str | None) -> PreparedClassify:
     source = open_source(spec.source, spec.reading)
     model = pin_model(settings, spec.model)
     check_precision(model, spec.precision)
     output = _absolute(spec.output)
     output_format = spec.output_format or (format_of(output) if output else "csv")
-    return PreparedClassify(settings, spec, source, model, output, output_format)
+    return PreparedClassify(settings, spec, source, model, output, output_format, notify)
 
 
-def _prepare_train(settings: Settings, spec: TrainSpec) -> PreparedTrain:
+def _prepare_train(settings: Settings, spec: TrainSpec, notify: str | None) -> PreparedTrain:
     check_model_name(spec.name)
     resolved = resolve_training(settings, spec)
-    return PreparedTrain(spec, resolved, lacking_labels(resolved.options.weights, resolved.labels))
+    return PreparedTrain(spec, resolved, lacking_labels(resolved.options.weights, resolved.labels), notify)
 
 
-def _prepare_evaluate(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluate:
+def _prepare_evaluate(settings: Settings, spec: EvaluateSpec, notify: str | None) -> PreparedEvaluate:
     model = pin_model(settings, spec.model)
     check_precision(model, spec.precision)
     data = choose_data(spec.data)
     num_images = count_labelled(data, spec.part, model.card, spec.layout)
-    return PreparedEvaluate(spec, model, data, _absolute(spec.output), num_images)
+    return PreparedEvaluate(spec, model, data, _absolute(spec.output), num_images, notify)
 
 
 def pin_model(settings: Settings, ref: str) -> PinnedModel:

@@ -26,6 +26,7 @@ class ClassifySpec:
     precision: WantedPrecision = "auto"
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
+    notify: str | None = None  # URL; None: that of the settings, if they have one
     need_worker: bool = True  # refuse to submit where no worker listens
     reading: SourceOptions = field(default_factory=SourceOptions)
 
@@ -38,6 +39,7 @@ class TrainSpec:
     name: str
     options: dict[str, object]  # of modeling's TrainOptions, without `data` and `joined`
     idempotency_key: str | None = None
+    notify: str | None = None  # URL; None: that of the settings, if they have one
     need_worker: bool = True
     joined: tuple[Path, ...] = ()  # further data sets, which count together with `data`
     quality: Quality | None = None  # of the network that is chosen where `options` name none; None: the default
@@ -55,4 +57,5 @@ class EvaluateSpec:
     precision: WantedPrecision = "auto"
     layout: Layout | None = None
     idempotency_key: str | None = None
+    notify: str | None = None  # URL; None: that of the settings, if they have one
     need_worker: bool = True

@@ -78,7 +78,7 @@ def session_cluster(
     home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
     with running_server() as server:
-        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3")
+        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3", PIGEONHOLE_NOTIFY_ALLOW="127.0.0.0/8")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from modeling.metrics.verdict import Verdict
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
-from orchestrator.cli.parameters import layout_option
+from orchestrator.cli.parameters import layout_option, notify_option
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings
@@ -43,6 +43,7 @@ ABSENT_SHOWN = 10  # classes without images; the JSON has all
 )  # fmt: skip
 @layout_option
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
+@notify_option
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
 def evaluate_model(
@@ -53,6 +54,7 @@ def evaluate_model(
     precision: WantedPrecision,
     layout: Layout | None,
     idempotency_key: str | None,
+    notify: str | None,
     detach: bool,
     as_json: bool,
 ) -> None:
@@ -68,7 +70,7 @@ def evaluate_model(
       pigeonhole models evaluate birds@2 photos/ --part test -o birds-2-test
       pigeonhole models evaluate birds photos/ --json
     """
-    spec = EvaluateSpec(model, data, output, part, precision, layout, idempotency_key, need_worker=not detach)
+    spec = EvaluateSpec(model, data, output, part, precision, layout, idempotency_key, notify, not detach)
     submit_and_follow(spec, _show_evaluation, detach=detach, as_json=as_json)
 
 

@@ -29,14 +29,19 @@ def conclude(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> O
 
 
 def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> None:
-    """Enter into the ledger how the job ended, then remove the job from the active ones."""
+    """Enter into the ledger how the job ended, and its webhook, then remove the job from the active ones."""
+    request = folder.request()
+    if request.notify is not None:
+        folder.note_undelivered()
     ledger.finish(
         folder.job,
         outcome.state,
-        output=output_of(folder.request()),
+        output=output_of(request),
         error=outcome.error or "",
         result=outcome.result or "",
     )
+    if folder.is_undelivered():
+        ledger.deliver(folder.job)
     folder.retire()
 
 

@@ -17,6 +17,7 @@ jobs/<job>/
     paused.json       who paused the job, and why; exists while it is paused
     summary.json      facts of the published manifest
     outcome.json      how the job ended; exists exactly if it has ended
+    receipt.json      whether its webhook was delivered, or given up
 """
 
 import contextlib
@@ -51,6 +52,15 @@ class Outcome(Versioned):
     error: str | None = None
 
 
+class Receipt(Versioned):
+    """What became of the webhook of a job that has ended."""
+
+    state: Literal["delivered", "given_up"]
+    at: datetime
+    attempts: int
+    error: str | None = None  # of the last attempt
+
+
 class Pause(Versioned):
     """Why a job is paused."""
 
@@ -83,6 +93,8 @@ class JobFolder:
         self._outcome = self.path / "outcome.json"
         self._pause = self.path / "paused.json"
         self._active = settings.active / job
+        self._receipt = self.path / "receipt.json"
+        self._undelivered = settings.webhooks / job
 
     @classmethod
     def create(cls, settings: Settings, request: AnyJobRequest, weights: Path | None = None) -> Self:
@@ -176,6 +188,26 @@ class JobFolder:
         """Remove the job from the active ones: its end is on the disk and in the ledger."""
         self._active.unlink(missing_ok=True)
 
+    def note_undelivered(self) -> None:
+        """Record that the job's webhook is to be delivered, for a server that forgets it; not if it has a receipt."""
+        if not self._receipt.exists():
+            self._undelivered.parent.mkdir(parents=True, exist_ok=True)
+            self._undelivered.touch()
+            sync(self._undelivered.parent)
+
+    def is_undelivered(self) -> bool:
+        return self._undelivered.exists()
+
+    def receipt(self) -> Receipt | None:
+        """What became of the job's webhook; None as long as it is to be delivered, or where the job has none."""
+        return Receipt.read(self._receipt)
+
+    def end_delivery(self, receipt: Receipt | None = None) -> None:
+        """Record what became of the job's webhook; None: nothing is to be delivered."""
+        if receipt is not None:
+            replace_durably(self._receipt, receipt.model_dump_json(indent=2).encode(), mode=None)
+        self._undelivered.unlink(missing_ok=True)
+
     def remove_temporaries(self) -> None:
         """Remove what an ended job does not need.
 
@@ -206,6 +238,11 @@ class JobFolder:
 def active_jobs(settings: Settings) -> list[str]:
     """Ids of the jobs that are active on the disk, oldest first."""
     return _job_ids(settings.active)
+
+
+def undelivered_jobs(settings: Settings) -> list[str]:
+    """Ids of the jobs whose webhook is to be delivered, oldest first."""
+    return _job_ids(settings.webhooks)
 
 
 def all_jobs(settings: Settings) -> list[str]:

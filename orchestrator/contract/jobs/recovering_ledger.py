@@ -118,6 +118,10 @@ class RecoveringLedger:
         """Enter the outcome that the job folder holds; a job that the server forgot needs no entry."""
         self._patience.call(lambda: self._ledger.finish(job, state, output=output, error=error, result=result))
 
+    def deliver(self, job: str) -> None:
+        """Let a worker send the job's webhook."""
+        self._patience.call(lambda: self._ledger.deliveries.add(job))
+
     def record(self, job: str) -> JobRecord | None:
         return self._patience.call(lambda: self._ledger.record(job))
 

@@ -64,6 +64,7 @@ class ClassifyRequest(Versioned):
     precision: WantedPrecision = "auto"
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
+    notify: str | None = None  # URL that is told when the job has ended
 
     def failure_limit(self, num_images: int | None) -> int | None:
         """The number of failed images still accepted; None where there is no limit, or not yet one."""
@@ -80,6 +81,7 @@ class TrainJobRequest(Versioned):
     name: str  # of the model to publish
     train: dict[str, Any]
     idempotency_key: str | None = None
+    notify: str | None = None  # URL that is told when the job has ended
 
 
 class EvaluateJobRequest(Versioned):
@@ -96,6 +98,7 @@ class EvaluateJobRequest(Versioned):
     layout: Layout | None = None  # of the data's folders; None: detected
     output: str | None = None  # absolute path of the folder to publish; None: inside the job's folder
     idempotency_key: str | None = None
+    notify: str | None = None  # URL that is told when the job has ended
 
 
 AnyJobRequest = ClassifyRequest | TrainJobRequest | EvaluateJobRequest
@@ -105,8 +108,9 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
     "evaluate": EvaluateJobRequest,
 }
 
-# What may differ between two submissions of the same spec; the size of shards is measured.
-_VOLATILE = {"job", "created", "shard_size"}
+# What may differ between two submissions of the same spec; the size of shards is measured, and a setting may have said
+# who is told.
+_VOLATILE = {"job", "created", "shard_size", "notify"}
 
 
 def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:

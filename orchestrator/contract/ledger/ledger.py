@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import redis
 
 from orchestrator.contract.errors import MessageError
+from orchestrator.contract.ledger.deliveries import Deliveries
 from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkers
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.messages import JOB_ID
@@ -86,6 +87,7 @@ class Ledger:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self.live_workers = LiveWorkers(client)
+        self.deliveries = Deliveries(client, self._run)
         common = (files(__package__) / "lua" / "common.lua").read_text(encoding="utf-8")
         self._scripts = {
             path.name.removesuffix(".lua"): client.register_script(common + path.read_text(encoding="utf-8"))
