@@ -1,6 +1,6 @@
 """Whether `pigeonhole train` without options takes the right network: the tables of `docs/training.md`.
 
-`python -m benchmarks.defaults [--rows a,b,c,d] [--sets NAME,...] [--variants NAME,...] [--seeds N] [--data DIR] -o FILE`
+`python -m benchmarks.defaults [--rows a,b,c,d] [--sets NAME,..] [--variants NAME,..] [--seeds N] [--data DIR] -o FILE`
 trains in processes of their own, as a worker does, with what the submission chooses. Rows of the table:
   a  cats and dogs without options, weights imported: seeds 0 to 4
   b  the same without any weights, and `--arch cnn`

@@ -69,8 +69,12 @@ class Starts:
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """With the code of a checkout; `-P`, as `-c` would import from the present folder."""
-    return {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
+    """With the code of a checkout; `-P`, as `-c` would import from the present folder.
+
+    Its bytecode is kept, as it is where Pigeonhole is installed.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
 
 
 def time_process(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
