@@ -2,6 +2,8 @@
 
 PigeonholeError              1  the job or the command failed
 ├── UsageError               2  a value that cannot be used
+│   ├── TakenError           2  another job has the output or the idempotency key
+│   └── OutsideRootsError    2  a path that a program on the network may not name
 ├── NotFoundError            4  no such job, model or file
 ├── UnavailableError        69  no server answers, or no worker listens
 ├── PushRefusedError         1  a line takes no push now, and its caller does not want to wait
@@ -33,6 +35,14 @@ class PigeonholeError(Exception):
 
 class UsageError(PigeonholeError):
     exit_code = ExitCode.USAGE
+
+
+class TakenError(UsageError):
+    """Another job has the output or the idempotency key."""
+
+
+class OutsideRootsError(UsageError):
+    """A path below none of the folders that programs on the network may name."""
 
 
 class NotFoundError(PigeonholeError):

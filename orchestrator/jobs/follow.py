@@ -15,7 +15,7 @@ from orchestrator.contract.errors import ExitCode, PigeonholeError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, active_jobs
 from orchestrator.contract.jobs.listing import count_shards, read_facts
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest
-from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord, Ledger
+from orchestrator.contract.ledger.ledger import JobRecord, Ledger
 from orchestrator.contract.ledger.stages import STAGES
 from orchestrator.contract.queues import CLASSIFY, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS
@@ -210,6 +210,43 @@ class JobSnapshot:
         return (self.record.num_images - self.record.num_done) / self.images_per_sec
 
 
+class Follower:
+    """Looks at one job again and again; each look is a snapshot with the rate since the looks of the last seconds."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, job: str) -> None:
+        """Raises NotFoundError if there is no such job."""
+        self._settings = settings
+        self._ledger = ledger
+        self._started = time.monotonic()
+        self._seen: list[tuple[float, int]] = []
+        self._record = read_record(settings, None, job)
+
+    def look(self) -> JobSnapshot:
+        """The job now; while the server is away, as it was.
+
+        Raises PigeonholeError where the job was never entered: its submission was interrupted.
+        """
+        job, away, num_workers = self._record.job, False, 0
+        try:
+            self._record = read_record(self._settings, self._ledger, job)
+            queue = QUEUE_OF_KIND.get(self._record.kind, CLASSIFY)
+            num_workers = self._ledger.live_workers.num_listeners(queue)
+        except SERVER_ERRORS:
+            away = True
+            if not self._record.ended:
+                self._record = read_record(self._settings, None, job)
+        now = time.monotonic()
+        if not away and self._record.state == "unknown" and now - self._started > SUBMISSION_S:
+            self._check_entered(job)
+        recent = [(at, done) for at, done in self._seen if now - at < RATE_WINDOW_S]
+        self._seen = [*recent, (now, self._record.num_done)]
+        return JobSnapshot(self._record, _rate(self._seen), num_workers, away)
+
+    def _check_entered(self, job: str) -> None:
+        if job not in active_jobs(self._settings):
+            raise PigeonholeError(f"job {job} never began: its submission was interrupted; submit it again")
+
+
 def follow(
     settings: Settings, ledger: Ledger, job: str, *, timeout_s: float | None = None, fresh: bool = True
 ) -> Iterator[JobSnapshot]:
@@ -219,23 +256,11 @@ def follow(
     """
     started = time.monotonic()
     poll_s = FIRST_POLL_S if fresh else SLOWEST_POLL_S
-    seen: list[tuple[float, int]] = []
-    record = read_record(settings, None, job)
+    follower = Follower(settings, ledger, job)
     while True:
-        away = False
-        num_workers = 0
-        try:
-            record = read_record(settings, ledger, job)
-            num_workers = ledger.live_workers.num_listeners(QUEUE_OF_KIND.get(record.kind, CLASSIFY))
-        except SERVER_ERRORS:
-            away = True
-            record = read_record(settings, None, job) if record.state not in FINAL_STATES else record
-        now = time.monotonic()
-        if record.state == "unknown" and not away and now - started > SUBMISSION_S and job not in active_jobs(settings):
-            raise PigeonholeError(f"job {job} never began: its submission was interrupted; submit it again")
-        seen = [(at, done) for at, done in seen if now - at < RATE_WINDOW_S] + [(now, record.num_done)]
-        yield JobSnapshot(record, _rate(seen), num_workers, away)
-        if record.ended or (timeout_s is not None and now - started > timeout_s):
+        snapshot = follower.look()
+        yield snapshot
+        if snapshot.record.ended or (timeout_s is not None and time.monotonic() - started > timeout_s):
             return
         time.sleep(poll_s)
         poll_s = min(poll_s * 1.1, SLOWEST_POLL_S)

@@ -16,6 +16,7 @@ from modeling.registry.card import CARD_FILE, ModelCard
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs.roots import Roots
 
 if TYPE_CHECKING:
     from modeling.data.dataset import Dataset
@@ -37,24 +38,30 @@ def choose_data(data: Path) -> Path:
     return path
 
 
-def open_to_train(data: Sequence[Path], layout: Layout | None) -> "Dataset":
+def open_to_train(data: Sequence[Path], layout: Layout | None, roots: Roots | None = None) -> "Dataset":
     """Data sets to train on, joined; opens no image file.
 
-    Raises DataError where it is no data set, or its list of images shows that it cannot be trained on.
+    Raises DataError where it is no data set, or its list of images shows that it cannot be trained on,
+    OutsideRootsError where that list leads out of `roots`.
     """
     from modeling.data.forms.joined import open_datasets  # numpy: only where labelled data is read
     from modeling.data.forms.open import check_learnable
 
     dataset = open_datasets(data, layout)
+    if roots is not None:
+        roots.check_dataset(dataset)
     check_learnable(dataset)
     return dataset
 
 
-def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout | None) -> int:
+def count_labelled(
+    data: Path, part: DataPart, card: ModelCard, layout: Layout | None, roots: Roots | None = None
+) -> int:
     """The number of images in a data set, of which `part` will be evaluated; opens no image.
 
-    Raises DataError where it is not a data set, or has only images of classes that the model does not know. The
-    evaluation finds out which images are in a part.
+    Raises DataError where it is not a data set, or has only images of classes that the model does not know,
+    OutsideRootsError where its list of images leads out of `roots`. The evaluation finds out which images are in a
+    part.
     """
     import numpy as np
 
@@ -62,6 +69,8 @@ def count_labelled(data: Path, part: DataPart, card: ModelCard, layout: Layout |
     from modeling.evaluation.labels import known_images
 
     dataset = open_dataset(data, layout, to_learn=False)
+    if roots is not None:
+        roots.check_dataset(dataset)
     if part != "all":
         return dataset.num_images
     return len(known_images(dataset, np.arange(dataset.num_images), card.labels).indices)

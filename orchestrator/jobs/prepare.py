@@ -40,7 +40,7 @@ from orchestrator.jobs.inputs import (
 from orchestrator.jobs.outputs import check_folder, check_manifest
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, open_source
-from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
+from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec, check_paths_of
 from orchestrator.jobs.training import ResolvedTraining, as_chosen_before, resolve_training
 
 
@@ -242,12 +242,13 @@ def prepare(settings: Settings, spec: ClassifySpec) -> PreparedClassify: ...
 def prepare(settings: Settings, spec: TrainSpec) -> PreparedTrain: ...
 @overload
 def prepare(settings: Settings, spec: EvaluateSpec) -> PreparedEvaluate: ...
-def prepare(settings: Settings, spec: ClassifySpec | TrainSpec | EvaluateSpec) -> Prepared:
+def prepare(settings: Settings, spec: AnySpec) -> Prepared:
     """Check all that can be checked without a server.
 
     Where the spec has an idempotency key, `check_new` is left to `JobClient.submit`, which knows whether a job with
     that key exists. Raises PigeonholeError (or modeling's ModelingError) if the spec cannot be carried out.
     """
+    check_paths_of(spec)
     notify = _check_notify(settings, spec.notify)
     match spec:
         case ClassifySpec():
@@ -276,6 +277,8 @@ def _check_notify(settings: Settings, url: str | None) -> str | None:
 
 def _prepare_classify(settings: Settings, spec: ClassifySpec, notify: str | None) -> PreparedClassify:
     source = open_source(spec.source, spec.reading)
+    if spec.roots is not None:
+        spec.roots.check("the folder of the source's paths", source.root)  # that of a manifest is in its summary
     model = pin_model(settings, spec.model)
     check_precision(model, spec.precision)
     output = _absolute(spec.output)
@@ -293,7 +296,7 @@ def _prepare_evaluate(settings: Settings, spec: EvaluateSpec, notify: str | None
     model = pin_model(settings, spec.model)
     check_precision(model, spec.precision)
     data = choose_data(spec.data)
-    num_images = count_labelled(data, spec.part, model.card, spec.layout)
+    num_images = count_labelled(data, spec.part, model.card, spec.layout, spec.roots)
     return PreparedEvaluate(spec, model, data, _absolute(spec.output), num_images, notify)
 
 

@@ -9,6 +9,7 @@ from modeling.inference.engines.choice import WantedPrecision
 from modeling.networks.default_network import Quality
 from modeling.networks.pretrained.at_hand import OnRead
 from orchestrator.contract.jobs.requests import Format, MaxFailures
+from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.sources import SourceOptions
 
 
@@ -29,6 +30,7 @@ class ClassifySpec:
     notify: str | None = None  # URL; None: that of the settings, if they have one
     need_worker: bool = True  # refuse to submit where no worker listens
     reading: SourceOptions = field(default_factory=SourceOptions)
+    roots: Roots | None = None  # of every path in it; None: any path
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class TrainSpec:
     joined: tuple[Path, ...] = ()  # further data sets, which count together with `data`
     quality: Quality | None = None  # of the network that is chosen where `options` name none; None: the default
     on_read: OnRead = lambda path: None  # called before weights are read whole: large ones take seconds
+    roots: Roots | None = None
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,28 @@ class EvaluateSpec:
     idempotency_key: str | None = None
     notify: str | None = None  # URL; None: that of the settings, if they have one
     need_worker: bool = True
+    roots: Roots | None = None
+
+
+AnySpec = ClassifySpec | TrainSpec | EvaluateSpec
+
+
+def check_paths_of(spec: AnySpec) -> None:
+    """Raises OutsideRootsError where a path that the spec names is below none of its roots."""
+    roots = spec.roots
+    if roots is None:
+        return
+    match spec:
+        case ClassifySpec():
+            roots.check_source(spec.source)
+            if spec.reading.root is not None:
+                roots.check("root", spec.reading.root)
+        case TrainSpec():
+            for data in (spec.data, *spec.joined):
+                roots.check("data", data)
+            if "weights" in spec.options:
+                roots.check_weights(str(spec.options["weights"]))
+        case EvaluateSpec():
+            roots.check("data", spec.data)
+    if not isinstance(spec, TrainSpec) and spec.output is not None:
+        roots.check("output", spec.output)

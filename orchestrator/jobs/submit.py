@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.contract.access import explain_refused_write
-from orchestrator.contract.errors import ExitCode, PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.errors import ExitCode, PigeonholeError, TakenError, UnavailableError
 from orchestrator.contract.home import check_server, join_server
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
@@ -45,6 +45,9 @@ RENEW_S = LISTER_LEASE_S / 5
 
 OnListing = Callable[[str, int], None]
 """Receives the job and the number of images listed so far, at intervals."""
+
+OnEntered = Callable[[str], None]
+"""Receives a classify job's id once the ledger has it; its images are not listed yet."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,17 @@ class JobClient:
                 "or let the job wait for one with --detach"
             )
 
-    def submit(self, prepared: Prepared, *, on_listing: OnListing = lambda job, num_images: None) -> Submission:
+    def submit(
+        self,
+        prepared: Prepared,
+        *,
+        on_listing: OnListing = lambda job, num_images: None,
+        on_entered: OnEntered | None = None,
+    ) -> Submission:
         """Submit a job. For a classify job, returns when its listing is complete; workers begin long before.
 
-        Raises PigeonholeError where the job cannot be submitted; nothing was written.
+        Raises PigeonholeError where the job cannot be submitted; nothing was written. A job that `on_entered` was told
+        of remains, and ends with the error.
         """
         if prepared.spec.idempotency_key:
             earlier = self._earlier(prepared.spec.idempotency_key, prepared)
@@ -108,18 +118,30 @@ class JobClient:
             self.require_worker(QUEUE_OF_KIND[prepared.kind])
         job = new_job_id(prepared.kind)
         if isinstance(prepared, PreparedClassify):
-            return self._submit_and_list(prepared.request(job), prepared.source, on_listing)
+            return self._submit_and_list(prepared.request(job), prepared.source, on_listing, on_entered)
         weights = prepared.resolved.weights if isinstance(prepared, PreparedTrain) else None
         return self._submit_whole(prepared.request(job), prepared.num_images, weights.path if weights else None)
 
-    def _submit_and_list(self, request: ClassifyRequest, source: Source, on_listing: OnListing) -> Submission:
+    def _submit_and_list(
+        self, request: ClassifyRequest, source: Source, on_listing: OnListing, on_entered: OnEntered | None
+    ) -> Submission:
         """Submit a classify job, then list its images."""
         folder = self._make_folder(request)
         lister = Lister(folder, request, self.ledger, self.ring)
+        told = False
         try:
             entered = self._enter(folder, request, {"kind": request.kind, "listed": 0})
-            return entered if entered.existed else Submission(folder.job, facts=lister.run(source, on_listing))
+            if entered.existed:
+                return entered
+            if on_entered is not None:
+                told = True
+                on_entered(folder.job)
+            return Submission(folder.job, facts=lister.run(source, on_listing))
         except OSError as err:
+            if told:
+                reason = explain_refused_write(err, folder.path)
+                lister.fail(PigeonholeError(reason))
+                raise PigeonholeError(f"job {folder.job} ends: {reason}") from err
             raise self._refuse(folder, request, err, lister) from err
         except BaseException as err:
             lister.fail(err)
@@ -197,13 +219,13 @@ class JobClient:
         """The job that the idempotency key already stands for."""
         job = self.ledger.job_of_submission(key)
         if job is not None and not prepared.repeats(JobFolder.open(self.settings, job).request()):
-            raise UsageError(f"idempotency key {key!r} stands for another request, job {job}; use a new key")
+            raise TakenError(f"idempotency key {key!r} stands for another request, job {job}; use a new key")
         return job
 
     def _check_output_is_free(self, output: str) -> None:
         owner = self.ledger.owner_of_output(output) if output else None
         if owner is not None:
-            raise UsageError(f"job {owner} will write {output}; wait for it, cancel it, or name another output")
+            raise TakenError(f"job {owner} will write {output}; wait for it, cancel it, or name another output")
 
     def _enter(self, folder: JobFolder, request: AnyJobRequest, fields: dict[str, str | int]) -> Submission:
         """Enter the job into the ledger; remove its folder if another job has its key or output already."""
@@ -226,8 +248,8 @@ class JobClient:
         if verdict == "exists":
             return Submission(job, existed=True)
         if verdict == "conflict":
-            raise UsageError(f"idempotency key {request.idempotency_key!r} stands for another request, job {job}")
-        raise UsageError(f"job {job} will write {output_of(request)}; wait for it, or name another output")
+            raise TakenError(f"idempotency key {request.idempotency_key!r} stands for another request, job {job}")
+        raise TakenError(f"job {job} will write {output_of(request)}; wait for it, or name another output")
 
 
 class Lister:

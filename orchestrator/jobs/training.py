@@ -111,7 +111,7 @@ def resolve_training(settings: Settings, spec: TrainSpec) -> ResolvedTraining:
     checked = _checked(options)
     from modeling.data.forms.joined import CORRECTIONS  # numpy
 
-    dataset = open_to_train((checked.data, *checked.joined), checked.layout)
+    dataset = open_to_train((checked.data, *checked.joined), checked.layout, spec.roots)
     notes = tuple(finding.message for finding in dataset.findings if finding.code == CORRECTIONS)
     if named:
         return ResolvedTraining(checked, dataset.num_images, dataset.labels, notes, weights, None)
