@@ -85,13 +85,16 @@ class Published:
         rows = FORMATS[self.summary["manifest"]["format"]].read(self.manifest)
         try:
             for number, row in enumerate(rows, start=1):
-                if not _is_sound(row.prediction):
-                    raise IntegrityError(
-                        f"{self.manifest}, row {number} ({path_to_text(row.path)}): no job writes such a row"
-                    )
+                check_sound(row, self.manifest, number)
                 yield row
         except RecursionError as err:
             raise IntegrityError(f"{self.manifest} is damaged: a row holds too many levels of JSON") from err
+
+
+def check_sound(row: Row, manifest: Path, number: int) -> None:
+    """Raises IntegrityError where no job has written such a row."""
+    if not _is_sound(row.prediction):
+        raise IntegrityError(f"{manifest}, row {number} ({path_to_text(row.path)}): no job writes such a row")
 
 
 def _is_sound(prediction: Prediction) -> bool:

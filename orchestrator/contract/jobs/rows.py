@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, BinaryIO, Protocol, Self, cast
 
 from modeling.inference.prediction import Prediction
 from modeling.metrics.decisions import DECISIONS, Decision
@@ -76,10 +76,19 @@ class RowFormat(Protocol):
         """The bytes after the last row."""
 
     def read(self, path: Path) -> Iterator[Row]:
-        """The rows of a manifest, one after another, in constant memory."""
+        """All rows of a manifest, one after another, in constant memory. Raises IntegrityError."""
+        with path.open("rb") as file:
+            for _, row in self.read_on(file, path):
+                yield row
+
+    def read_on(self, file: BinaryIO, path: Path) -> Iterator[tuple[int, Row]]:
+        """The rows from a place on, each with the offset where the next begins.
+
+        file: the manifest at `path`, open at its start or where a row begins. Raises IntegrityError.
+        """
 
 
-class CsvFormat:
+class CsvFormat(RowFormat):
     """One line of text for each image; quoted by the csv module, UTF-8."""
 
     separator = b""
@@ -95,15 +104,17 @@ class CsvFormat:
     def footer(self) -> bytes:
         return b""
 
-    def read(self, path: Path) -> Iterator[Row]:
-        with path.open(encoding="utf-8", newline="") as file, _damage_as_integrity_error(path):
-            reader = csv.reader(file)
-            if tuple(next(reader, ())) != COLUMNS:
+    def read_on(self, file: BinaryIO, path: Path) -> Iterator[tuple[int, Row]]:
+        lines = _CountedLines(file)
+        reader = csv.reader(lines)
+        with _damage_as_integrity_error(path):
+            if lines.start == 0 and tuple(next(reader, ())) != COLUMNS:
                 raise IntegrityError(f"{path} is not a manifest: its first line is not {','.join(COLUMNS)}")
             for cells in reader:
                 if len(cells) != len(COLUMNS):
-                    raise IntegrityError(f"{path}, line {reader.line_num}: {len(cells)} cells, not {len(COLUMNS)}")
-                yield self._row(cells)
+                    place = lines.place(reader.line_num)
+                    raise IntegrityError(f"{path}, {place}: {len(cells)} cells, not {len(COLUMNS)}")
+                yield lines.end, self._row(cells)
 
     def _cells(self, row: Row) -> list[str]:
         prediction = row.prediction
@@ -132,7 +143,7 @@ class CsvFormat:
         return Row(from_cell(path), prediction)
 
 
-class JsonlFormat:
+class JsonlFormat(RowFormat):
     """One JSON object on each line."""
 
     separator = b""
@@ -146,13 +157,14 @@ class JsonlFormat:
     def footer(self) -> bytes:
         return b""
 
-    def read(self, path: Path) -> Iterator[Row]:
-        with path.open(encoding="utf-8") as file, _damage_as_integrity_error(path):
-            for number, line in enumerate(file, start=1):
-                yield _from_json(line, path, number)
+    def read_on(self, file: BinaryIO, path: Path) -> Iterator[tuple[int, Row]]:
+        lines = _CountedLines(file)
+        with _damage_as_integrity_error(path):
+            for number, line in enumerate(lines, start=1):
+                yield lines.end, _from_json(line, path, lines.place(number))
 
 
-class JsonFormat:
+class JsonFormat(RowFormat):
     """One document: the job's facts and a `predictions` array with one row on each line."""
 
     separator = b",\n"
@@ -167,19 +179,17 @@ class JsonFormat:
     def footer(self) -> bytes:
         return b"\n  ]\n}\n"
 
-    def read(self, path: Path) -> Iterator[Row]:
-        with path.open(encoding="utf-8") as file, _damage_as_integrity_error(path):
-            number = 0
-            for number, line in enumerate(file, start=1):  # noqa: B007 the next loop continues the count
-                if line == '  "predictions": [\n':
-                    break
-            else:
+    def read_on(self, file: BinaryIO, path: Path) -> Iterator[tuple[int, Row]]:
+        lines = _CountedLines(file)
+        numbered = enumerate(lines, start=1)
+        with _damage_as_integrity_error(path):
+            if lines.start == 0 and not any(line.rstrip() == '  "predictions": [' for _, line in numbered):
                 raise IntegrityError(f"{path} is not a manifest: it has no predictions array")
-            for at, line in enumerate(file, start=number + 1):
-                if line == "  ]\n":
+            for number, line in numbered:
+                if line.rstrip() == "  ]":
                     return
-                if line != "\n":  # the only line of a manifest without rows
-                    yield _from_json(line.rstrip(",\n"), path, at)
+                if line.strip():  # empty: the only line of a manifest without rows
+                    yield lines.end, _from_json(line.rstrip(",\r\n"), path, lines.place(number))
             raise IntegrityError(f"{path} ends in the middle of its predictions")
 
 
@@ -213,6 +223,23 @@ class _Lines(list[str]):
 
     def write(self, line: str) -> None:
         self.append(line.removesuffix("\r\n") + "\n")
+
+
+class _CountedLines:
+    """The lines of a file in UTF-8. start: the offset of the first one; end: that after the last one that was read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.start = self.end = file.tell()
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            self.end += len(line)
+            yield line.decode()
+
+    def place(self, number: int) -> str:
+        """Where the line `number` is, from 1, for errors."""
+        return f"line {number}" if self.start == 0 else f"line {number} from byte {self.start:,}"
 
 
 @contextlib.contextmanager
@@ -255,8 +282,8 @@ def _to_json(row: Row) -> str:
     return text if text.isascii() else _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _from_json(line: str, path: Path, number: int) -> Row:
-    """The row that `_to_json` wrote on line `number` of `path`."""
+def _from_json(line: str, path: Path, place: str) -> Row:
+    """The row that `_to_json` wrote at `place` of `path`."""
     try:
         record = json.loads(line)  # not by pydantic: a line an image, of which there are millions
         top_k = record["top_k"]
@@ -269,7 +296,7 @@ def _from_json(line: str, path: Path, number: int) -> Row:
         )
         return Row(text_to_path(record["path"]), prediction)
     except (ValueError, KeyError, TypeError) as err:
-        raise IntegrityError(f"{path}, line {number} is not a manifest row: {err!r}") from err
+        raise IntegrityError(f"{path}, {place} is not a manifest row: {err!r}") from err
 
 
 SUMMARY_VERSION = 1
