@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from orchestrator.gateway.context import GatewayContext
+from orchestrator.gateway.documented import add_schema
 from orchestrator.gateway.guard.access_log import FLUSH_S, AccessLog
 from orchestrator.gateway.guard.guard import ASGIApp, Guard, GuardOptions
 from orchestrator.gateway.guard.hosts import Hosts
@@ -21,6 +22,9 @@ from orchestrator.gateway.items.batch import BatchPushes
 from orchestrator.gateway.items.describe import batch_operation, push_operation
 from orchestrator.gateway.items.push import ItemPushes
 from orchestrator.gateway.items.router import lines_router
+from orchestrator.gateway.jobs.models import models_router
+from orchestrator.gateway.jobs.results import results_router
+from orchestrator.gateway.jobs.routes import jobs_router
 from orchestrator.gateway.lines import REFRESH_S
 from orchestrator.gateway.problems import add_problem_handlers
 from orchestrator.gateway.routes import PushRoute, PushRoutes
@@ -46,7 +50,13 @@ def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> ASGI
 
 def _routers(context: GatewayContext) -> list[Any]:
     """The routers of the gateway's parts."""
-    return [health_router(context), lines_router(context)]
+    return [
+        health_router(context),
+        lines_router(context),
+        jobs_router(context),
+        results_router(context),
+        models_router(context),
+    ]
 
 
 def _push_routes(context: GatewayContext) -> list[PushRoute]:
@@ -91,5 +101,6 @@ def _openapi(api: FastAPI, push_routes: list[PushRoute]) -> dict[str, Any]:
         for route in push_routes:
             if route.operation:
                 schema["paths"].setdefault(route.path, {})[route.method.lower()] = route.operation
+        add_schema(schema)
         api.openapi_schema = schema
     return api.openapi_schema

@@ -13,7 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
-from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError, UnavailableError, UsageError
+from orchestrator.contract.errors import (
+    IntegrityError,
+    MessageError,
+    NotFoundError,
+    OutsideRootsError,
+    PigeonholeError,
+    TakenError,
+    UnavailableError,
+    UsageError,
+)  # fmt: skip
 
 RETRY_S = 1.0  # where the server is away
 
@@ -66,11 +75,17 @@ def describe(err: Exception) -> ProblemError | None:
         return retry_later(503, "unavailable", text, RETRY_S)
     if isinstance(err, NotFoundError | ModelNotFoundError):
         return ProblemError(404, "not_found", str(err))
+    if isinstance(err, OutsideRootsError):
+        return ProblemError(403, "outside_roots", str(err))
+    if isinstance(err, TakenError):
+        return ProblemError(409, "taken", str(err))
     if isinstance(err, ModelInUseError):
         return ProblemError(409, "in_use", str(err))
     if isinstance(err, ModelFormatError | MessageError | IntegrityError):
         return ProblemError(500, "damaged", str(err))
-    return ProblemError(400, "invalid", str(err)) if isinstance(err, ModelingError | UsageError) else None
+    if isinstance(err, ModelingError | UsageError):
+        return ProblemError(400, "invalid", str(err))
+    return ProblemError(500, "failed", str(err)) if isinstance(err, PigeonholeError) else None
 
 
 def problem_response(problem: ProblemError, path: str) -> Response:
@@ -102,10 +117,8 @@ def add_problem_handlers(app: FastAPI) -> None:
         problem = describe(err) or ProblemError(500, "internal", "an error of the gateway; its log has the details")
         return problem_response(problem, request.url.path)
 
-    for kind in (
-        ProblemError, RequestValidationError, HTTPException, UnavailableError, NotFoundError, UsageError, MessageError,
-        IntegrityError, ModelingError, redis.RedisError, Exception,
-    ):  # fmt: skip
+    ours = (ProblemError, PigeonholeError, ModelingError)
+    for kind in (*ours, RequestValidationError, HTTPException, redis.RedisError, Exception):
         app.add_exception_handler(kind, handle)
 
 

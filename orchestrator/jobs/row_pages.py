@@ -3,10 +3,11 @@
 import os
 import re
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from modeling.inference.prediction import Prediction
 from modeling.metrics.decisions import Decision
-from orchestrator.contract.errors import IntegrityError, UsageError
+from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.jobs.results import Published, check_sound
 
@@ -63,8 +64,8 @@ def read_page(published: Published, query: RowQuery) -> RowsPage:
 
     Raises UsageError where the cursor is of another manifest, IntegrityError where the manifest is damaged.
     """
-    with published.manifest.open("rb") as file:
-        version = version_of(os.fstat(file.fileno()))
+    file, _, version = open_manifest(published)
+    with file:
         place = _parsed(query.cursor, version) if query.cursor is not None else _Place()
         file.seek(place.offset)
         found: list[tuple[int, Row]] = []
@@ -84,9 +85,14 @@ def _has_more(published: Published, number: int) -> bool:
     return number < num_images
 
 
-def version_of(facts: os.stat_result) -> str:
-    """What changes when a manifest is replaced, and is the same on every machine that shares the file."""
-    return f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+def open_manifest(published: Published) -> tuple[BinaryIO, os.stat_result, str]:
+    """The manifest's file, what the system says of it, and its version.
+
+    The version changes when the manifest is replaced, and is the same on every machine that shares it.
+    """
+    file = published.manifest.open("rb")
+    facts = os.fstat(file.fileno())
+    return file, facts, f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
 
 
 def _parsed(cursor: str, version: str) -> _Place:

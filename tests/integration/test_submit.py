@@ -182,6 +182,22 @@ def test_a_submission_that_the_disk_refuses_leaves_no_job_no_folder_and_no_entry
     assert not submit(client, spec).existed  # the disk has space again
 
 
+def test_a_job_that_somebody_was_told_of_ends_with_the_reason_where_the_listing_fails(
+    client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    fail_once(monkeypatch, ListingWriter, "add")
+    spec = ClassifySpec("digits", "digits", need_worker=False)
+
+    with pytest.raises(PigeonholeError, match=r"^job c\S+ ends: No space left on device"):
+        client.submit(prepare(client.settings, spec), on_entered=told.append)
+
+    assert all_jobs(client.settings) == told
+    record = client.ledger.record(told[0])
+    assert record is not None
+    assert (record.state, "No space left on device" in record.error) == ("cancelling", True)
+
+
 def test_a_listing_that_fails_after_a_worker_has_begun_ends_the_job_with_the_reason(
     client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ):

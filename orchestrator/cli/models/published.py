@@ -8,8 +8,9 @@ import click
 from modeling.errors import ModelFormatError
 from modeling.metrics.calibration import Calibration
 from modeling.metrics.verdict import ON_AVERAGE
-from modeling.registry.card import REPORT_FILE, ModelCard
-from modeling.registry.store import ModelStore, ModelVersion
+from modeling.registry.card import ModelCard
+from modeling.registry.facts import describe, summarize
+from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, size_text
 from orchestrator.contract.settings import get_settings
 
@@ -33,7 +34,7 @@ def list_models(as_json: bool) -> None:
     versions = []
     for version in store.list():
         try:
-            versions.append(_summary(store, version))
+            versions.append(summarize(store, version))
         except ModelFormatError as err:
             print_message(f"cannot read {version.ref}: {err}", color="yellow")
         except FileNotFoundError:
@@ -47,23 +48,6 @@ def list_models(as_json: bool) -> None:
         print_table(columns, [_row(facts) for facts in versions])
     else:
         print_message("no models; `pigeonhole train` publishes them")
-
-
-def _summary(store: ModelStore, version: ModelVersion) -> dict[str, Any]:
-    card = store.card(version.ref)
-    return {
-        "model": version.ref,
-        "aliases": _aliases(store, version),
-        "digest": version.digest,
-        "architecture": card.architecture,
-        "num_labels": len(card.labels),
-        "metrics": card.metrics,
-        "max_error": card.calibration.max_error if card.calibration else None,
-        "review_rate": card.calibration.review_rate if card.calibration else None,
-        "reject_rate": card.calibration.reject_rate if card.calibration else None,
-        "size_bytes": version.size_bytes(),
-        "created": version.created().isoformat(timespec="seconds"),
-    }
 
 
 def _row(facts: Mapping[str, Any]) -> tuple[object, ...]:
@@ -93,28 +77,11 @@ def show_model(model: str, as_json: bool) -> None:
       pigeonhole models show birds@2 --json
     """
     store = ModelStore(get_settings().models)
-    version = store.resolve(model)
-    card = store.card(version.ref)
-    files = [str(file) for file in version.files()]
-    facts = {
-        "model": version.ref,
-        "aliases": _aliases(store, version),
-        "digest": version.digest,
-        "created": version.created().isoformat(timespec="seconds"),
-        "size_bytes": version.size_bytes(),
-        "path": str(version.path),
-        "report": str(version.path / REPORT_FILE) if REPORT_FILE in files else None,
-        "files": files,
-        **card.to_json(),
-    }
+    facts = describe(store, model)
     if as_json:
         print_json(facts)
     else:
-        _print_facts(_readable(facts, card))
-
-
-def _aliases(store: ModelStore, version: ModelVersion) -> list[str]:
-    return [alias for alias, number in store.aliases(version.name).items() if number == version.version]
+        _print_facts(_readable(facts, store.card(facts["model"])))
 
 
 def _readable(facts: Mapping[str, Any], card: ModelCard) -> dict[str, Any]:

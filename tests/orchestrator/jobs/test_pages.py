@@ -17,7 +17,9 @@ from tests.support.opened import count_opened
 
 
 def add_job(settings: Settings, job: str) -> JobFolder:
-    request = TrainJobRequest(job=job, created=datetime.now(UTC), source="photos", name="birds", train={"architecture": "cnn"})
+    request = TrainJobRequest(
+        job=job, created=datetime.now(UTC), source="photos", name="birds", train={"architecture": "cnn"}
+    )
     return JobFolder.create(settings, request)
 
 

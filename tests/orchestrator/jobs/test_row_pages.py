@@ -101,5 +101,5 @@ def test_what_no_job_writes_is_damage_with_its_place(tmp_path, row_format):
     page = read_page(published, RowQuery(1))
     version, _, rows = str(page.cursor).split(".")
 
-    with pytest.raises(IntegrityError, match="is damaged|from byte"):
+    with pytest.raises(IntegrityError, match=r"is damaged|from byte"):
         read_page(published, RowQuery(1, f"{version}.{published.manifest.stat().st_size // 2}.{rows}"))
