@@ -16,7 +16,7 @@ GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cuda-cccl nvidia-c
 # Tests start hundreds of processes: each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere test-readme check format docs bench bench-jobs bench-lines bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere test-readme check format docs bench bench-jobs bench-lines bench-gateway bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ bench-jobs: $(STAMP)  ## Latency, throughput and memory of jobs; four minutes
 
 bench-lines: $(STAMP) $(LINE_PEERS_STAMP)  ## How soon pushed images are answered, compared with other software; 40 minutes. One part: PARTS="idle"
 	$(BIN)/python -m benchmarks.lines $(PARTS)
+
+bench-gateway: $(STAMP) $(LINE_PEERS_STAMP)  ## The parts of bench-lines that push over HTTP; 15 minutes
+	$(BIN)/python -m benchmarks.lines gateway_idle gateway_cpu gateway_saturated gateway_peers gateway_slow
 
 bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data, for the tutorial's figures; most of an hour
 	$(BIN)/python -m benchmarks.accuracy

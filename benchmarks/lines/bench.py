@@ -81,15 +81,15 @@ class Bench:
         self.place.closed(WINDOW, WARM_UP)
         return self.place.closed(WINDOW, 2 * WARM_UP).rate()
 
-    def saturate(self, seconds: float) -> Outcome:
-        """A closed loop for about so many seconds."""
-        outcome = self.place.closed(WINDOW, max(WARM_UP, round(seconds * self._first_rate)))
+    def saturate(self, seconds: float, place: Place | None = None) -> Outcome:
+        """A closed loop for about so many seconds; place: another way in than the line's own client."""
+        outcome = (place or self.place).closed(WINDOW, max(WARM_UP, round(seconds * self._first_rate)))
         self.require(outcome)
         return outcome
 
-    def capacity(self) -> float:
+    def capacity(self, place: Place | None = None) -> float:
         """Pushes per second that the system answers when it is saturated, beside the load generator."""
-        return self.saturate(self.options.seconds / 2).rate()
+        return self.saturate(self.options.seconds / 2, place).rate()
 
     def arrivals(self, per_second: float, repeat: int, seconds: float | None = None) -> NDArray[np.float64]:
         """Poisson arrivals, in ms."""

@@ -50,7 +50,8 @@ class HttpTarget:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._address = (parts.hostname or "", parts.port or 80)
-        self._head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: ".encode()
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        self._head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: ".encode()
         self._idle: deque[_Connection] = deque()
         self._selector = selectors.DefaultSelector()
 

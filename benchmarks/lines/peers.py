@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,51 +53,66 @@ class Peer:
 
 def peers(bench: Bench) -> list[Row]:
     """Saturated throughput, and p50 and p99 at half and at nine tenths of capacity."""
+    return compare(bench, bench.place, (_litserve, _mosec, _celery), "the line")
+
+
+def peers_over_http(bench: Bench, gateway: Place) -> list[Row]:
+    """The same of a gateway, beside the peers that speak HTTP."""
+    return compare(bench, gateway, (_litserve, _mosec), "the gateway")
+
+
+def compare(bench: Bench, ours: Place, starts: "Sequence[Start]", name: str) -> list[Row]:
+    """Rows of what is called `name` beside the peers."""
     if not PYTHON.exists():
         skipped = f"skipped: there is no {PYTHON.parents[1].name}; `make bench-lines` makes it"
-        return [Row("against LitServe, mosec and Celery", "", skipped)]
-    bench.capacity()
-    with running(bench) as started:
-        rows, rates = _throughput(bench, started)
+        return [Row(f"{name} against the peers", "", skipped)]
+    bench.capacity(ours)
+    with running(bench, starts) as started:
+        rows, rates = _throughput(bench, started, ours, name)
         for peer in started:
-            rows += [_latency(bench, peer, share, min(rates["ours"], rates[peer.name])) for share in SHARES]
+            least = min(rates["ours"], rates[peer.name])
+            rows += [_latency(bench, peer, share, least, ours, name) for share in SHARES]
     return rows
 
 
-def _throughput(bench: Bench, started: list[Peer]) -> tuple[list[Row], dict[str, float]]:
+def _throughput(bench: Bench, started: list[Peer], ours: Place, name: str) -> tuple[list[Row], dict[str, float]]:
     """The row, and the capacity of each."""
     rates: dict[str, list[float]] = {name: [] for name in ["ours", *(peer.name for peer in started)]}
     for _ in range(bench.options.repeats):
-        rates["ours"].append(bench.capacity())
+        rates["ours"].append(bench.capacity(ours))
         for peer in started:
             with _turn(bench, peer) as place:
                 rates[peer.name].append(_saturate(place, rates["ours"][-1] * bench.options.seconds / 2).rate())
     best = [max(rates[peer.name][number] for peer in started) for number in range(bench.options.repeats)]
-    share = median([ours / other for ours, other in zip(rates["ours"], best, strict=True)])
-    figures = {name: median(values, 1) for name, values in rates.items()}
-    value = f"{share} of the best: " + ", ".join(f"{name} {rate}/s" for name, rate in figures.items())
+    share = median([each / other for each, other in zip(rates["ours"], best, strict=True)])
+    figures = {peer: median(values, 1) for peer, values in rates.items()}
+    value = f"{share} of the best: " + ", ".join(f"{peer} {rate}/s" for peer, rate in figures.items())
     met = share >= THROUGHPUT_SHARE
-    row = Row("saturated throughput against the peers", f"{THROUGHPUT_SHARE} of the best", value, met, figures)
+    row = Row(
+        f"saturated throughput of {name} against the peers", f"{THROUGHPUT_SHARE} of the best", value, met, figures
+    )
     return [row], figures
 
 
-def _latency(bench: Bench, peer: Peer, share: float, capacity: float) -> Row:
+def _latency(bench: Bench, peer: Peer, share: float, capacity: float, way: Place, name: str) -> Row:
     """p50 and p99 of both with the same arrivals, at a share of the smaller capacity of the two."""
     found: dict[str, list[float]] = {name: [] for name in ("p50", "p99", "peer_p50", "peer_p99")}
     for repeat in range(bench.options.repeats):
         due_ms = bench.arrivals(share * capacity, repeat, bench.options.seconds / 2)
-        ours = bench.place.opened(due_ms, 60_000)
+        ours = way.opened(due_ms, 60_000)
         with _turn(bench, peer) as place:
             theirs = place.opened(due_ms, 60_000)
         for outcome in (ours, theirs):
             bench.require(outcome)
-        for name, outcome in (("", ours), ("peer_", theirs)):
-            found[f"{name}p50"].append(outcome.percentile(50))
-            found[f"{name}p99"].append(outcome.percentile(99))
-    figures = {name: median(values, 1) for name, values in found.items()} | {"per_second": round(share * capacity, 1)}
+        for prefix, outcome in (("", ours), ("peer_", theirs)):
+            found[f"{prefix}p50"].append(outcome.percentile(50))
+            found[f"{prefix}p99"].append(outcome.percentile(99))
+    figures = {figure: median(values, 1) for figure, values in found.items()} | {
+        "per_second": round(share * capacity, 1)
+    }
     value = f"p50 {figures['p50']} vs {figures['peer_p50']} ms, p99 {figures['p99']} vs {figures['peer_p99']} ms"
     met = figures["p50"] < figures["peer_p50"] and figures["p99"] < figures["peer_p99"]
-    what = f"{peer.name}: p50 and p99 at {share} of the smaller capacity ({figures['per_second']}/s)"
+    what = f"{name} beside {peer.name}: p50 and p99 at {share} of the smaller capacity ({figures['per_second']}/s)"
     return Row(what, "ahead", value, met, figures)
 
 
@@ -120,7 +135,7 @@ def _turn(bench: Bench, peer: Peer) -> Iterator[Place]:
 
 
 @contextmanager
-def running(bench: Bench) -> Iterator[list[Peer]]:
+def running(bench: Bench, starts: "Sequence[Start]") -> Iterator[list[Peer]]:
     """The peers, warm and frozen; ended at the end."""
     version = bench.system.versions[0]
     classifier = load_fastest(version)
@@ -137,7 +152,7 @@ def running(bench: Bench) -> Iterator[list[Peer]]:
     started: list[Peer] = []
     with running_server() as server:
         try:
-            for start in (_litserve, _mosec, _celery):
+            for start in starts:
                 started.append(start(bench, environment, server.url))
                 _wait_until_ready(bench, started[-1])
                 started[-1].send(signal.SIGSTOP)
@@ -148,8 +163,11 @@ def running(bench: Bench) -> Iterator[list[Peer]]:
                 peer.process.wait()
 
 
+Start = Callable[[Bench, dict[str, str], str], Peer]
+
+
 def _litserve(bench: Bench, environment: dict[str, str], url: str) -> Peer:
-    port = _free_port()
+    port = free_port()
     arguments = ["-m", "benchmarks.peers.lines.litserve_server", str(port), str(NUM_PROCESSES)]
     return Peer(
         "litserve", "http", f"http://127.0.0.1:{port}/predict", _start(bench, "litserve", arguments, environment)
@@ -157,7 +175,7 @@ def _litserve(bench: Bench, environment: dict[str, str], url: str) -> Peer:
 
 
 def _mosec(bench: Bench, environment: dict[str, str], url: str) -> Peer:
-    port = _free_port()
+    port = free_port()
     arguments = ["-m", "benchmarks.peers.lines.mosec_server", "--address", "127.0.0.1", "--port", str(port)]
     arguments += ["--timeout", "60000", "--log-level", "warning"]
     return Peer("mosec", "http", f"http://127.0.0.1:{port}/inference", _start(bench, "mosec", arguments, environment))
@@ -181,7 +199,7 @@ def _wait_until_ready(bench: Bench, peer: Peer) -> None:
     """Until it listens, and all of its processes have answered."""
     if peer.target == "http":
         port = int(peer.url.rsplit(":", 1)[1].partition("/")[0])
-        wait_for(_listens(port), f"{peer.name} listens", START_S)
+        wait_for(listens(port), f"{peer.name} listens", START_S)
     place = Place(replace(bench.place.load, target=peer.target, url=peer.url, name=peer.name), bench.place.scratch)
     end = time.monotonic() + START_S
     while (problems := place.closed(2 * NUM_PROCESSES, WARM_UP).problems()) or peer.process.poll() is not None:
@@ -191,7 +209,7 @@ def _wait_until_ready(bench: Bench, peer: Peer) -> None:
         time.sleep(1)
 
 
-def _listens(port: int) -> Callable[[], bool]:
+def listens(port: int) -> Callable[[], bool]:
     def try_it() -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return True
@@ -200,7 +218,7 @@ def _listens(port: int) -> Callable[[], bool]:
     return try_it
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
