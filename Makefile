@@ -8,6 +8,9 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 LINE_PEERS := .venv-line-peers
 LINE_PEERS_STAMP := $(LINE_PEERS)/.installed
+# So has the client that the open inference protocol is tested with.
+TRITONCLIENT := .venv-tritonclient
+TRITONCLIENT_STAMP := $(TRITONCLIENT)/.installed
 # uv from PATH, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 # What torch needs on a GPU alone: the CPU lock leaves it out. Without the other CUDA libraries torch cannot be imported.
@@ -26,7 +29,7 @@ demo: $(STAMP)  ## Run the demo, in about a minute
 
 # Fast tests come first (tests/conftest.py). Integration tests wait for processes that start: more run at once than
 # there are cores.
-test: check  ## Everything that CI checks
+test: check $(TRITONCLIENT_STAMP)  ## Everything that CI checks
 	$(BIN)/python -m pytest -q --numprocesses 4 --dist worksteal
 
 test-fast: $(STAMP)  ## Tests that need no server
@@ -87,6 +90,9 @@ lock: $(STAMP)  ## Resolve the dependencies again, without an index host in the 
 			--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 			--custom-compile-command "make lock" || exit 1; \
 	done
+	$(UV) pip compile tests/tritonclient/requirements.in -o tests/tritonclient/requirements.txt \
+		--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock"
 
 install: $(STAMP)  ## Make the environment .venv
 
@@ -117,5 +123,11 @@ $(LINE_PEERS_STAMP): benchmarks/peers/lines/requirements.txt | $(STAMP)
 	@$(UV) pip sync --quiet --compile-bytecode --python $(LINE_PEERS)/bin/python benchmarks/peers/lines/requirements.txt
 	@touch $@
 
+$(TRITONCLIENT_STAMP): tests/tritonclient/requirements.txt | $(STAMP)
+	@echo "installing tritonclient into $(TRITONCLIENT), for a test"
+	@test -x $(TRITONCLIENT)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(TRITONCLIENT)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(TRITONCLIENT)/bin/python tests/tritonclient/requirements.txt
+	@touch $@
+
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) $(PEERS) $(LINE_PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output demo-line-output
+	rm -rf $(VENV) $(PEERS) $(LINE_PEERS) $(TRITONCLIENT) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output demo-line-output

@@ -1,0 +1,60 @@
+"""The open inference protocol, by an unmodified tritonclient, a real gateway and a real worker."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling.registry.store import ModelStore
+from tests.support.pushes import digit_png, open_line
+from tests.support.server import wait_until
+from tests.support.workers import Cluster
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-tritonclient" / "bin" / "python"
+SCRIPT = ROOT / "tests" / "tritonclient" / "conformance.py"
+
+
+@pytest.fixture
+def address(running_cluster: Cluster) -> Iterator[str]:
+    """A gateway of the cluster, as host and port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = running_cluster.start("gateway", "--port", str(port))
+    try:
+        wait_until(lambda: listens(port), what="the gateway listens")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="there is no .venv-tritonclient; `make test` makes it")
+def test_an_unmodified_tritonclient_is_answered_as_the_protocol_says(running_cluster, address, tmp_path):
+    models = ModelStore(running_cluster.settings.models)
+    models.set_alias(models.resolve("digits@1"), "champion")
+    open_line(running_cluster, "post")
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(digit_png(number))
+    with Image.open(tmp_path / "0.png") as image:
+        np.save(tmp_path / "pixels.npy", np.asarray(image.convert("RGB")))
+
+    done = subprocess.run([PYTHON, SCRIPT, address, tmp_path], capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    checks = json.loads(done.stdout)
+    assert len(checks) > 20
+    assert [f"{name}: {trouble}" for name, trouble in checks.items() if trouble] == []
