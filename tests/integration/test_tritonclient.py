@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from modeling.registry.store import ModelStore
-from tests.support.pushes import digit_png, open_line
+from tests.support.pushes import digit_png, open_line, registry_of
 from tests.support.server import wait_until
 from tests.support.workers import Cluster
 
@@ -28,6 +28,7 @@ def address(running_cluster: Cluster) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    registry, before = registry_of(running_cluster), registry_of(running_cluster).names()
     process = running_cluster.start("gateway", "--port", str(port))
     try:
         wait_until(lambda: listens(port), what="the gateway listens")
@@ -35,6 +36,8 @@ def address(running_cluster: Cluster) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+        for name in set(registry.names()) - set(before):
+            registry.remove(name)
 
 
 def listens(port: int) -> bool:
@@ -46,7 +49,7 @@ def listens(port: int) -> bool:
 def test_an_unmodified_tritonclient_is_answered_as_the_protocol_says(running_cluster, address, tmp_path):
     models = ModelStore(running_cluster.settings.models)
     models.set_alias(models.resolve("digits@1"), "champion")
-    open_line(running_cluster, "post")
+    open_line(running_cluster, "over-http")
     for number in range(6):
         (tmp_path / f"{number}.png").write_bytes(digit_png(number))
     with Image.open(tmp_path / "0.png") as image:

@@ -4,8 +4,9 @@ Runs in the environment `.venv-tritonclient`, without any code of ours:
 
     python conformance.py HOST:PORT FOLDER
 
-The gateway has a model `digits` (version 1, alias `champion`, ten labels) and a line `post` with it. FOLDER holds images
-0.png, 1.png, ...; pixels.npy has the RGB pixels of 0.png. Prints one JSON object: each check, with what failed or null.
+The gateway has a model `digits` (version 1, alias `champion`, ten labels) and a line `over-http` with it. FOLDER holds
+images 0.png, 1.png, ...; pixels.npy has the RGB pixels of 0.png. Prints one JSON object: each check with
+its failure, or null.
 """
 
 import asyncio
@@ -43,14 +44,15 @@ def check(function: Callable[["Client"], None]) -> Callable[["Client"], None]:
 @contextmanager
 def fails(status: int, words: str = "") -> Iterator[None]:
     """The block must raise the client's exception, with this status and these words of the server."""
+    raised: InferenceServerException | None = None
     try:
         yield
     except InferenceServerException as err:
-        assert err.status() == str(status), f"status {err.status()}, not {status}: {err.message()}"
-        assert words in err.message(), f"{words!r} is not in {err.message()!r}"
-        assert "exception occurred in the client" not in err.message(), err.message()
-    else:
-        raise AssertionError(f"nothing failed with {status}")
+        raised = err
+    assert raised is not None, f"nothing failed with {status}"
+    assert raised.status() == str(status), f"status {raised.status()}, not {status}: {raised.message()}"
+    assert words in raised.message(), f"{words!r} is not in {raised.message()!r}"
+    assert "exception occurred in the client" not in raised.message(), raised.message()
 
 
 class Client:
@@ -96,13 +98,11 @@ def the_server_is_live_and_ready(client: Client) -> None:
 
 
 @check
-def a_model_is_not_ready_until_it_is_asked_for_and_then_soon(client: Client) -> None:
-    before = {each["name"]: each["state"] for each in client.http.get_model_repository_index()}
-    assert before == {"digits": "UNAVAILABLE", "post": "READY"}, before
+def a_model_is_ready_soon_after_it_is_asked_for(client: Client) -> None:
     wait_until(lambda: client.http.is_model_ready("digits"))
     wait_until(lambda: client.http.is_model_ready("digits", "1"))
     wait_until(lambda: client.http.is_model_ready("digits@champion"))
-    assert client.http.is_model_ready("post")
+    assert client.http.is_model_ready("over-http")
     assert not client.http.is_model_ready("no-such-model")
     assert not client.http.is_model_ready("digits", "9")
 
@@ -117,11 +117,11 @@ def metadata_of_the_server_names_its_extensions(client: Client) -> None:
 
 @check
 def metadata_and_configuration_of_a_model_name_its_tensors(client: Client) -> None:
-    for name, version in (("digits", ""), ("digits", "1"), ("digits@champion", ""), ("post", "")):
+    for name, version in (("digits", ""), ("digits", "1"), ("digits@champion", ""), ("over-http", "")):
         metadata = client.http.get_model_metadata(name, version)
-        outputs = OUTPUTS if name != "post" else [*OUTPUTS, "bin"]
+        outputs = OUTPUTS if name != "over-http" else [*OUTPUTS, "bin"]
         assert (metadata["name"], metadata["platform"]) == (name, "pigeonhole")
-        assert metadata["versions"] == ([] if name == "post" else ["1"])
+        assert metadata["versions"] == ([] if name == "over-http" else ["1"])
         assert [(each["name"], each["datatype"], each["shape"]) for each in metadata["inputs"]] == [
             ("image", "BYTES", [-1]),
             ("pixels", "UINT8", [-1, -1, -1, 3]),
@@ -136,10 +136,9 @@ def metadata_and_configuration_of_a_model_name_its_tensors(client: Client) -> No
 
 @check
 def the_index_of_the_repository_has_models_and_lines_with_states(client: Client) -> None:
-    assert client.http.get_model_repository_index() == [
-        {"name": "post", "version": "", "state": "READY", "reason": ""},
-        {"name": "digits", "version": "1", "state": "READY", "reason": ""},
-    ]
+    index = client.http.get_model_repository_index()
+    assert {"name": "over-http", "version": "", "state": "READY", "reason": ""} in index
+    assert {"name": "digits", "version": "1", "state": "READY", "reason": ""} in index
 
 
 @check
@@ -152,7 +151,7 @@ def what_there_is_not_is_not_found(client: Client) -> None:
         lambda: client.infer(image, "no-such-model"),
         lambda: client.infer(image, model_version="9"),
         lambda: client.infer(image, "digits@no-such-alias"),
-        lambda: client.infer(image, "post", model_version="1"),
+        lambda: client.infer(image, "over-http", model_version="1"),
     ):
         with fails(404):
             call()
@@ -244,7 +243,7 @@ def pixels_are_answered_as_the_image_is(client: Client) -> None:
 
 @check
 def a_line_answers_as_a_model_with_bin_and_reason(client: Client) -> None:
-    result = client.infer([client.images[0], JUNK], "post")
+    result = client.infer([client.images[0], JUNK], "over-http")
     label = texts(result, "label")[0]
     assert texts(result, "bin") == [f"bin-{label}", "F"]
     assert texts(result, "reason") == ["", "unreadable"]
@@ -254,7 +253,7 @@ def a_line_answers_as_a_model_with_bin_and_reason(client: Client) -> None:
 @check
 def an_id_comes_back_and_the_same_request_is_one_request(client: Client) -> None:
     def item(image: bytes, request_id: str) -> str:
-        response = client.infer([image], "post", request_id=request_id).get_response()
+        response = client.infer([image], "over-http", request_id=request_id).get_response()
         assert response["id"] == request_id
         return str(response["parameters"]["item"])
 
@@ -288,7 +287,7 @@ def priority_timeout_and_parameters_are_taken(client: Client) -> None:
 def a_deadline_that_nobody_can_keep_is_an_error_of_a_model_and_an_answer_of_a_line(client: Client) -> None:
     with fails(503):
         client.infer([client.images[0]], timeout=1)
-    result = client.infer([client.images[0]], "post", timeout=1000, parameters={"wait": True})
+    result = client.infer([client.images[0]], "over-http", timeout=1000, parameters={"wait": True})
     assert texts(result, "bin") == ["F"]
     assert texts(result, "reason")[0] in ("busy", "late", "no_server")
 
@@ -319,9 +318,8 @@ def inference_is_counted(client: Client) -> None:
     assert found["batch_stats"][0]["compute_infer"]["count"] > 0
     assert stats("digits", "1")["inference_count"] > 0
     every = client.http.get_inference_statistics()["model_stats"]
-    assert {(each["name"], each["version"]) for each in every} == {
-        ("digits", ""), ("digits", "1"), ("digits", "champion"), ("post", ""),
-    }  # fmt: skip
+    expected = {("digits", ""), ("digits", "1"), ("digits", "champion"), ("over-http", "")}
+    assert {(each["name"], each["version"]) for each in every} >= expected
 
 
 # Errors of requests
@@ -389,16 +387,16 @@ def extensions_that_there_are_not_are_unsupported(client: Client) -> None:
         lambda: client.infer([client.images[0]], sequence_id=7, sequence_start=True),
         lambda: client.http.load_model("digits"),
         lambda: client.http.unload_model("digits"),
-        lambda: client.http.get_system_shared_memory_status(),
+        client.http.get_system_shared_memory_status,
         lambda: client.http.register_system_shared_memory("region", "/key", 100),
-        lambda: client.http.unregister_system_shared_memory(),
-        lambda: client.http.get_cuda_shared_memory_status(),
+        client.http.unregister_system_shared_memory,
+        client.http.get_cuda_shared_memory_status,
         lambda: client.http.register_cuda_shared_memory("region", b"handle", 0, 100),
         lambda: client.http.unregister_cuda_shared_memory("region"),
-        lambda: client.http.get_trace_settings(),
+        client.http.get_trace_settings,
         lambda: client.http.get_trace_settings("digits"),
         lambda: client.http.update_trace_settings(settings={"trace_rate": "1"}),
-        lambda: client.http.get_log_settings(),
+        client.http.get_log_settings,
         lambda: client.http.update_log_settings({"log_info": True}),
     ):
         with fails(501):
@@ -430,13 +428,13 @@ async def _with_asyncio(client: Client, expected: list[str]) -> None:
         assert (await each.get_server_metadata())["name"] == "pigeonhole"
         assert (await each.get_model_metadata("digits", "1"))["versions"] == ["1"]
         assert (await each.get_model_config("digits@champion"))["max_batch_size"] > 1
-        assert len(await each.get_model_repository_index()) == 2
-        assert (await each.get_inference_statistics("post"))["model_stats"][0]["inference_count"] > 0
+        assert len(await each.get_model_repository_index()) >= 2
+        assert (await each.get_inference_statistics("over-http"))["model_stats"][0]["inference_count"] > 0
         inputs = [image_input([client.images[0]], aio)]
         results = await asyncio.gather(*(each.infer("digits", inputs, request_id=f"{n}") for n in range(8)))
         assert [texts(result, "label") for result in results] == [expected] * 8
         compressed = await each.infer(
-            "post", inputs, request_compression_algorithm="gzip", response_compression_algorithm="deflate"
+            "over-http", inputs, request_compression_algorithm="gzip", response_compression_algorithm="deflate"
         )
         assert texts(compressed, "bin") == [f"bin-{expected[0]}"]
         with fails(404):

@@ -41,7 +41,7 @@ _WHY_NOT = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Push:
+class Push:
     """How images are pushed. target: as it is called. wait: whether a line that refuses is asked again."""
 
     target: str
@@ -69,8 +69,8 @@ class Inference:
         client = self._targets.opened(target)
         if client is None:
             client = await asyncio.to_thread(self._targets.open, target)
-        push = _Push(target.name, target.deadline_s(asked.timeout_us, asked.priority), asked.wait)
-        answer = _push if target.reference is None else _push_until_predicted
+        push = Push(target.name, target.deadline_s(asked.timeout_us, asked.priority), asked.wait)
+        answer = push_all if target.reference is None else push_until_predicted
         answers = await answer(client, images, items, push)
         return await self._response(target, asked, outputs, answers)
 
@@ -123,7 +123,7 @@ def _items(asked: InferenceRequest, body: bytes, num: int) -> list[str]:
     return [item] if num == 1 else [f"{item}.{place}" for place in range(num)]
 
 
-async def _push(client: LineClient, images: Sequence[bytes], items: Sequence[str], push: "_Push") -> list[Answer]:
+async def push_all(client: LineClient, images: Sequence[bytes], items: Sequence[str], push: Push) -> list[Answer]:
     """The answers in the images' order. Raises ProblemError where the line refuses one."""
 
     def submit() -> list["Future[Answer]"]:
@@ -141,8 +141,8 @@ async def _push(client: LineClient, images: Sequence[bytes], items: Sequence[str
         raise retry_later(503, err.reason, text, err.retry_s) from err
 
 
-async def _push_until_predicted(
-    client: LineClient, images: Sequence[bytes], items: Sequence[str], push: "_Push"
+async def push_until_predicted(
+    client: LineClient, images: Sequence[bytes], items: Sequence[str], push: Push
 ) -> list[Answer]:
     """The predictions of a model, which has no fallback bin.
 
@@ -152,7 +152,7 @@ async def _push_until_predicted(
     """
     assert push.deadline_s is not None
     due_s = time.monotonic() + push.deadline_s
-    answers = await _push(client, images, items, push)
+    answers = await push_all(client, images, items, push)
     while missing := [place for place, answer in enumerate(answers) if _is_missing(answer)]:
         left_s = due_s - time.monotonic()
         if left_s < _LEAST_S or push.pass_ == _MOST_PASSES:
@@ -160,7 +160,7 @@ async def _push_until_predicted(
             text = f"{push.target}: {reason}: {_WHY_NOT.get(reason, 'no prediction')}"
             raise retry_later(503, reason, text, _RETRY_S)
         push = replace(push, deadline_s=left_s, pass_=push.pass_ + 1)
-        again = await _push(client, [images[place] for place in missing], [items[place] for place in missing], push)
+        again = await push_all(client, [images[place] for place in missing], [items[place] for place in missing], push)
         for place, answer in zip(missing, again, strict=True):
             answers[place] = answer
     return answers
