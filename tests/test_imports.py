@@ -18,7 +18,10 @@ MODELING_ROOMS = (
     "training", "explain", "exchange", "evaluation", "report", "inference", "data", "networks", "registry", "metrics",
     "images", "durable", "names", "errors",
 )  # fmt: skip
-ORCHESTRATOR_ROOMS = ("cli", "gateway", "jobs", "lines", "stack", "demo", "pages", "predict", "drawing", "contract")
+ORCHESTRATOR_ROOMS = (
+    "cli", "gateway", "hot_folder", "telegrams", "jobs", "lines", "stack", "demo", "pages", "predict", "drawing",
+    "contract",
+)  # fmt: skip
 CONTRACT_ROOMS = ("jobs", "lines", "webhooks", "ledger")
 MOST_ROOMS, LONGEST_CHAIN = 14, 8  # of modeling
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "push": Entry("push:push", "Push images to a line, and get the bin of each before its deadline."),
     "lines": Entry("lines:lines", "Lines of pushed images: create, show, stats, bins, answer, ..."),
     "gateway": Entry("gateway:gateway", "Serve lines, jobs and models over HTTP."),
+    "hotfolder": Entry("hot_folder:hot_folder", "Answer the images that are put into a folder, and move them on."),
     "worker": Entry("worker:worker", "Start a worker on one device of this machine."),
     "workers": Entry("worker:workers", "Show the workers."),
     "up": Entry("stack:up", "Start the local stack: a server and a worker for each device."),

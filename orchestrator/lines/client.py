@@ -198,6 +198,10 @@ class AsyncLineClient:
         """Wait until all pushes have their answer, then end the client's threads."""
         await asyncio.to_thread(self._client.close)
 
+    def abandon(self) -> None:
+        """End the client without waiting for answers; the line answers what it has."""
+        self._client.abandon()
+
     async def __aenter__(self) -> Self:
         return self
 

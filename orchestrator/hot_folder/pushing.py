@@ -1,0 +1,158 @@
+"""Single images of a hot folder, pushed to a line.
+
+The item's name has the claim's, so an image that is pushed again after a kill is the same request and gets the same
+answer, and a file of the same name that comes tomorrow is another item.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from modeling.names import path_to_text
+from orchestrator.contract.errors import PigeonholeError
+from orchestrator.contract.lines.answers import Answer
+from orchestrator.hot_folder.claims import Claim, Ending
+from orchestrator.hot_folder.results import Sorting, bad, of_answer
+from orchestrator.lines.request import LARGEST_FILE_BYTES, MOST_ITEM_BYTES
+
+MOST_PUSHES = 128  # at once: enough for several workers, and soon given to others after a kill
+MOST_BYTES = 64 << 20
+AGAIN_S = 5.0  # after an error that is not the image's
+
+Ended = Callable[[Claim, str, Ending], None]
+"""Moves a file with its result."""
+
+
+class Client(Protocol):
+    """What is needed of `LineClient`."""
+
+    def submit(self, image: bytes, item: str, *, deadline: float | None) -> "Future[Answer]": ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    claim: Claim
+    name: str
+    facts: os.stat_result
+
+
+class Pusher:
+    """Pushes claims of one image, so many at once, and ends those that are answered. One thread uses it."""
+
+    def __init__(
+        self, client: Client, deadline_s: float, min_bytes: int, sorting: Sorting, ended: Ended,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._deadline_s = deadline_s
+        self._min_bytes = min_bytes
+        self._sorting = sorting
+        self._ended = ended
+        self._say = say
+        self._answered: SimpleQueue[tuple[_Push, Future[Answer]] | None] = SimpleQueue()
+        self._later: list[tuple[float, Claim]] = []
+        self._num_bytes = 0
+        self.num_pushes = 0
+
+    @property
+    def has_room(self) -> bool:
+        return self.num_pushes < MOST_PUSHES and self._num_bytes < MOST_BYTES
+
+    @property
+    def num_waiting(self) -> int:
+        """Claims that are tried again later."""
+        return len(self._later)
+
+    def push(self, claim: Claim) -> None:
+        """Push the image of a claim, or end it at once where it cannot be."""
+        for name in claim.names():
+            try:
+                image, facts = _read(claim.data / name)
+                if facts.st_size < self._min_bytes:
+                    raise ValueError(f"{facts.st_size} bytes are fewer than the least, {self._min_bytes}")
+            except FileNotFoundError:
+                continue  # another process has ended the claim
+            except (OSError, ValueError) as err:
+                error = (err.strerror if isinstance(err, OSError) else None) or str(err)
+                self._ended(claim, name, bad("unreadable", error))
+                continue
+            future = self._client.submit(image, item_of(claim, name), deadline=self._deadline_s)
+            self.num_pushes += 1
+            self._num_bytes += facts.st_size
+            push = _Push(claim, name, facts)
+            future.add_done_callback(lambda done, push=push: self._answered.put((push, done)))  # type: ignore[misc]
+            return
+        claim.close()
+
+    def collect(self, wait_s: float) -> None:
+        """End what is answered; waits so long for the first answer."""
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                answered = self._answered.get(timeout=max(0.0, until - time.monotonic()))
+            except Empty:
+                return
+            until = 0.0
+            if answered is not None:
+                self._end(*answered)
+
+    def wake(self) -> None:
+        """Let `collect` return; for handlers of signals and other threads."""
+        self._answered.put(None)
+
+    def push_again(self, *, everything: bool = False) -> None:
+        """Push what failed for another reason than its image, after a while."""
+        now = time.monotonic()
+        due = [claim for at, claim in self._later if everything or at <= now]
+        self._later = [(at, claim) for at, claim in self._later if not (everything or at <= now)]
+        for claim in due:
+            self.push(claim)
+
+    def _end(self, push: _Push, future: "Future[Answer]") -> None:
+        self.num_pushes -= 1
+        self._num_bytes -= push.facts.st_size
+        try:
+            answer = future.result()
+        except (PigeonholeError, OSError) as err:
+            self._say(f"{path_to_text(push.name)}: {err}; it is tried again")
+            self._later.append((time.monotonic() + AGAIN_S, push.claim))
+            return
+        if answer.reason == "conflict" or _was_changed(push):
+            push.claim.give_back(push.name)
+        else:
+            self._ended(push.claim, push.name, of_answer(answer, self._sorting))
+        push.claim.close()
+
+
+def item_of(claim: Claim, name: str) -> str:
+    """The item's name on the line: the file's, and the claim's, which no other file has."""
+    tag = "@" + claim.tag
+    room = MOST_ITEM_BYTES - len(tag)
+    return path_to_text(name).encode()[:room].decode(errors="ignore") + tag
+
+
+def _was_changed(push: _Push) -> bool:
+    """Whether somebody has written to the file since it was read."""
+    try:
+        facts = (push.claim.data / push.name).lstat()
+    except FileNotFoundError:
+        return False
+    return (facts.st_size, facts.st_mtime_ns) != (push.facts.st_size, push.facts.st_mtime_ns)
+
+
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
+    """The bytes of a regular file, and its facts before they were read. Raises OSError; no link is followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError("no regular file")
+        if facts.st_size > LARGEST_FILE_BYTES:
+            raise OSError(f"{facts.st_size} bytes are more than {LARGEST_FILE_BYTES}")
+        return file.read(), facts

@@ -1,0 +1,251 @@
+"""The loop of a hot folder: look, claim, work, and finish what others have left."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modeling.names import path_to_text
+from orchestrator.contract.ledger.periodic_call import PeriodicCall
+from orchestrator.hot_folder.claims import Claim, Ending
+from orchestrator.hot_folder.folders import HotFolder
+from orchestrator.hot_folder.jobs import MOST_IMAGES, Jobs
+from orchestrator.hot_folder.owners import HEARTBEAT_S, Owner
+from orchestrator.hot_folder.pushing import Pusher
+from orchestrator.hot_folder.results import bad
+from orchestrator.hot_folder.watch import Ready, Watcher
+
+logger = logging.getLogger(__name__)
+
+RECOVER_S = 2.0  # between two looks for claims that others have left
+STOP_S = 10.0  # that a stop waits for answers
+_SHORTEST_S = 0.02
+_MOST_SAID = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A file that has its result: its new place, and what its sidecar says."""
+
+    file: Path
+    facts: dict[str, Any]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is in `error/`."""
+        return str(self.facts["file"]).startswith("error/")
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start."""
+
+    done: int = 0
+    failed: int = 0
+
+
+class Runner:
+    """Works on one hot folder until it is stopped. With a pusher, single images go to a line, else to jobs."""
+
+    def __init__(
+        self, folder: HotFolder, poll_s: float, min_bytes: int, on_done: Callable[[Done], None],
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._folder = folder
+        self._poll_s = poll_s
+        self._on_done = on_done
+        self._say = say
+        self._said: set[str] = set()
+        self._watcher = Watcher(folder.incoming, min_bytes)
+        self._owner = Owner(folder.working)
+        self._number = 0
+        self._backlog: deque[Ready] = deque()
+        self._left: deque[Claim] = deque()  # by others, and not begun here
+        self._in_hand: dict[str, Claim] = {}
+        self._orphans: set[str] = set()  # claims whose owner had no record at the last look
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._at_once = threading.Event()
+        self.counts = Counts()
+        self.pusher: Pusher | None = None
+        self.jobs: Jobs | None = None  # set before `run`
+
+    def stop(self) -> None:
+        """Take nothing more, and end when what is in work is done, or after a while; twice: at once."""
+        if self._stopping.is_set():
+            self._at_once.set()
+        self._stopping.set()
+        self.wake()
+
+    def wake(self) -> None:
+        if self.pusher is not None:
+            self.pusher.wake()
+
+    def ended(self, claim: Claim, name: str, ending: Ending) -> None:
+        """Move a file with its result; for pusher and jobs."""
+        target = claim.end(name, ending)
+        if target is not None:
+            facts = {"file": self._folder.shown(target)} | dict(ending.facts)
+            self._count(Done(target, facts))
+
+    def describe(self) -> str:
+        """How it stands, in one line."""
+        work = len(self._in_hand)
+        waiting = self._watcher.num_waiting + len(self._backlog)
+        return f"{self.counts.done} done, {self.counts.failed} in error/, {work} in work, {waiting} waiting"
+
+    def run(self, *, once: bool = False) -> None:
+        """Work until `stop`; once: until nothing is left in `in/`."""
+        with PeriodicCall(self._owner.beat, HEARTBEAT_S, "hot-folder-owner"):
+            next_poll = next_recover = 0.0
+            while not self._stopping.is_set():
+                now = time.monotonic()
+                if now >= next_recover:
+                    self._recover()
+                    next_recover = now + RECOVER_S
+                if now >= next_poll:
+                    self._poll()
+                    next_poll = now + self._poll_s
+                self._take()
+                self._collect(min(next_poll, next_recover) - time.monotonic())
+                if once and self._is_idle():
+                    break
+            self._drain()
+        self._forget_ended()
+        self._forget_dead(self._owner.adopted(), self._claims())
+        self._owner.leave(claims_left=bool(self._in_hand))
+
+    @property
+    def claims_left(self) -> int:
+        """Claims in `working/` that the next start goes on with."""
+        return len(self._in_hand)
+
+    def _poll(self) -> None:
+        try:
+            self._backlog += self._watcher.poll()
+        except OSError as err:
+            self._say_once(f"{self._folder.incoming} cannot be read: {err.strerror}; it is tried again")
+
+    def _take(self) -> None:
+        """Go on with what was left, then claim what is ready, as much as can be worked on."""
+        while self._left and self._has_room(self._left[0].kind) and not self._stopping.is_set():
+            self._work_on(self._left.popleft())
+        while self._backlog and not self._stopping.is_set():
+            kind = self._backlog[0].kind
+            if not self._has_room(kind):
+                return
+            if kind == "image" and self.pusher is None:
+                self._claim(self._pop_images(), "images")
+            else:
+                self._claim([self._backlog.popleft()], kind)
+
+    def _has_room(self, kind: str) -> bool:
+        if kind == "other":
+            return True
+        if kind == "image" and self.pusher is not None:
+            return self.pusher.has_room
+        return self._require_jobs().has_room
+
+    def _pop_images(self) -> list[Ready]:
+        images = [ready for ready in self._backlog if ready.kind == "image"][:MOST_IMAGES]
+        taken = {ready.name for ready in images}
+        self._backlog = deque(ready for ready in self._backlog if ready.name not in taken)
+        return images
+
+    def _claim(self, wanted: list[Ready], kind: str) -> None:
+        self._number += 1
+        claim = Claim.make(self._folder, self._owner.name, self._number, kind)
+        self._in_hand[claim.name] = claim
+        for ready in wanted:
+            try:
+                claim.take(ready.name)
+            except OSError as err:
+                self._watcher.give_again(ready.name)
+                self._say_once(f"{path_to_text(ready.name)} cannot be moved: {err.strerror}; it is tried again")
+        self._work_on(claim)
+
+    def _work_on(self, claim: Claim) -> None:
+        if not claim.names():
+            claim.close()
+        elif claim.kind == "other":
+            for name in claim.names():
+                self.ended(claim, name, bad("unreadable", "a link, a pipe or a device, which is not followed or read"))
+            claim.close()
+        elif claim.kind == "image" and self.pusher is not None:
+            self.pusher.push(claim)
+        else:
+            self._require_jobs().start(claim)
+
+    def _require_jobs(self) -> Jobs:
+        assert self.jobs is not None
+        return self.jobs
+
+    def _collect(self, wait_s: float) -> None:
+        """End what is answered, and wait for more until there is something else to do."""
+        wait_s = max(_SHORTEST_S, wait_s)
+        if self.pusher is None:
+            self._stopping.wait(min(wait_s, 0.2))
+        else:
+            self.pusher.collect(wait_s)
+            self.pusher.push_again()
+        self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        self._in_hand = {name: claim for name, claim in self._in_hand.items() if claim.path.exists()}
+
+    def _drain(self) -> None:
+        """Wait a while for what is in work."""
+        until = time.monotonic() + STOP_S
+        if self.jobs is not None:
+            self.jobs.stop()
+        while self.pusher and self.pusher.num_pushes and not self._at_once.is_set() and time.monotonic() < until:
+            self.pusher.collect(min(0.5, max(0.0, until - time.monotonic())))
+
+    # What others have left
+
+    def _recover(self) -> None:
+        dead = self._owner.adopt()
+        claims = self._claims()
+        unknown = {claim.owner for claim in claims} - dead - {self._owner.name}
+        for owner in sorted(unknown & self._orphans):
+            if self._owner.adopt_unknown(owner):
+                dead.add(owner)
+        self._orphans = unknown
+        for claim in claims:
+            if claim.owner in dead and claim.name not in self._in_hand:
+                self._resume(claim)
+        self._forget_dead(dead, claims)
+
+    def _claims(self) -> list[Claim]:
+        """All claims in `working/`, of whomever."""
+        return [Claim(self._folder, path.name) for path in self._folder.working.glob("*-*.*") if path.is_dir()]
+
+    def _forget_dead(self, dead: set[str], claims: list[Claim]) -> None:
+        for owner in dead - {claim.owner for claim in claims}:
+            self._owner.forget(owner)
+
+    def _resume(self, claim: Claim) -> None:
+        self._in_hand[claim.name] = claim
+        for target, facts in claim.finish_moves():
+            self._count(Done(target, facts))
+        self._left.append(claim)
+
+    # Words
+
+    def _count(self, done: Done) -> None:
+        with self._lock:
+            self.counts.failed += done.failed
+            self.counts.done += not done.failed
+            self._on_done(done)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said = {text} if len(self._said) > _MOST_SAID else self._said | {text}
+            self._say(text)
+
+    def _is_idle(self) -> bool:
+        return not (self._backlog or self._in_hand or self._watcher.num_waiting)
