@@ -8,6 +8,7 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from orchestrator.contract.server_url import SCHEMES
 from orchestrator.contract.settings import Settings
+from tests.support.gateway import make_context, served
 from tests.support.server import answers, wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -103,9 +105,9 @@ def test_compose_file_follows_the_specification():
 
 
 def test_services_are_those_that_the_documentation_names():
-    assert sorted(SERVICES) == ["server", "submit", "worker-cpu", "worker-gpu"]
-    assert OURS == ["submit", "worker-cpu", "worker-gpu"]
-    assert [SERVICES[name].get("profiles") for name in OURS] == [["submit"], None, ["gpu"]]
+    assert sorted(SERVICES) == ["gateway", "server", "submit", "worker-cpu", "worker-gpu"]
+    assert OURS == ["gateway", "submit", "worker-cpu", "worker-gpu"]
+    assert [SERVICES[name].get("profiles") for name in OURS] == [["gateway"], ["submit"], None, ["gpu"]]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -152,7 +154,8 @@ def test_every_environment_name_in_the_files_is_a_setting_or_read_by_the_files_t
 
     assert set(_ENVIRONMENT_NAME.findall(COMPOSE)) <= settings | interpolated
     assert set(_ENVIRONMENT_NAME.findall(DOCKERFILE)) <= settings | set(arguments())
-    assert interpolated == {*DOT_ENV, *arguments(), "PIGEONHOLE_UID", "PIGEONHOLE_GID", "PIGEONHOLE_CPU_WORKERS"}
+    others = {"UID", "GID", "CPU_WORKERS", "TOKENS", "GATEWAY", "GATEWAY_NAME"}
+    assert interpolated == {*DOT_ENV, *arguments(), *(f"PIGEONHOLE_{name}" for name in others)}
 
 
 def test_arguments_of_the_build_come_from_the_environment_and_an_index_only_from_there():
@@ -214,7 +217,7 @@ def test_service_has_no_rights_that_it_does_not_need(name: str):
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert all(int(part) > 0 for part in resolve(service["user"]).split(":"))
-    forbidden = {"privileged", "cap_add", "ports", "network_mode", "pid", "ipc", "userns_mode", "devices"}
+    forbidden = {"privileged", "cap_add", "network_mode", "pid", "ipc", "userns_mode", "devices"}
     assert not forbidden & set(service)
     assert all("docker.sock" not in source for source, _ in mounts(service).values())
 
@@ -232,7 +235,23 @@ def test_number_of_workers_is_a_setting():
     assert SERVICES["worker-cpu"]["scale"] == "${PIGEONHOLE_CPU_WORKERS:-1}"
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_only_the_gateway_can_be_reached_and_only_from_this_machine_unless_told():
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["gateway"]
+    assert [resolve(port) for port in SERVICES["gateway"]["ports"]] == ["127.0.0.1:8080:8080"]
+    assert [name for name, service in SERVICES.items() if "networks" in service] == ["gateway"]
+
+
+def test_health_check_of_the_gateway_tells_whether_it_answers(tmp_path: Path):
+    program = SERVICES["gateway"]["healthcheck"]["test"][-1]
+    with served(make_context(tmp_path / "home", port=0)) as gateway:
+        found = program.replace("8080", str(gateway.port))
+        answers_now = subprocess.run([sys.executable, "-c", found], capture_output=True).returncode
+    answers_later = subprocess.run([sys.executable, "-c", found], capture_output=True).returncode
+
+    assert (answers_now, answers_later) == (0, 1)
+
+
+@pytest.mark.parametrize("name", sorted({*SERVICES} - {"gateway"}))
 def test_service_can_be_scaled(name: str):
     assert not {"container_name", "hostname", "ports"} & set(SERVICES[name])
 

@@ -12,6 +12,7 @@ from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.shared_server import SharedServer
+from orchestrator.stack.gateway import GATEWAY_ADDRESS, StackGateway, parse_gateway
 from orchestrator.stack.listen import Listen, parse_listen
 from orchestrator.stack.stack import Stack
 
@@ -27,11 +28,24 @@ from orchestrator.stack.stack import Stack
     help="Address of this machine at which other machines reach the server, which then asks for a password (port "
     "6379 if none is given). Default: none but this machine.",
 )
+@click.option(
+    "--gateway", "gateway", is_flag=False, flag_value=GATEWAY_ADDRESS, metavar="[ADDRESS:PORT]",
+    help=f"Start a gateway, too: alone at {GATEWAY_ADDRESS}. See `pigeonhole gateway`.",
+)  # fmt: skip
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="File of the gateway's tokens, mode 600: `ROLE TOKEN` lines."
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate, PEM, with which --listen encrypts.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @json_option
 def up(
-    devices: tuple[str, ...], address: str | None, tls_cert: Path | None, tls_key: Path | None, as_json: bool
+    devices: tuple[str, ...],
+    address: str | None,
+    gateway: str | None,
+    token_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    as_json: bool,
 ) -> None:
     """Start the local stack in the background: a server that keeps its data, and a worker for each device.
 
@@ -40,15 +54,17 @@ def up(
       pigeonhole up
       pigeonhole up --device cuda:0 --device cpu
       pigeonhole up --listen 192.168.1.10
+      pigeonhole up --gateway
     """
     settings = get_settings()
     if settings.server_url is not None:
         url = redact(settings.server_url.get_secret_value())
         raise UsageError(f"PIGEONHOLE_SERVER_URL names another server, {url}; unset it to use a local stack")
     listen = _listen(address, tls_cert, tls_key)
+    place = _gateway(gateway, token_file)
     stack = Stack(settings)
     with doing("starting a server and workers, which import torch"):
-        processes = stack.up(_checked(devices) or list_devices(), listen)
+        processes = stack.up(_checked(devices) or list_devices(), listen, place)
     if as_json:
         print_json([{"name": process.name, "pid": process.pid, "log": process.log} for process in processes])
     else:
@@ -57,6 +73,8 @@ def up(
         )
     if (shared := stack.shared()) is not None:
         _say_how_to_join(settings, shared)
+    if place is not None:
+        print_message(f"the gateway listens at {place.url}; {place.url}/docs describes its calls")
 
 
 @click.command()
@@ -87,6 +105,20 @@ def _listen(address: str | None, certificate: Path | None, key: Path | None) -> 
     if certificate or key:
         raise UsageError("--tls-cert and --tls-key need --listen ADDRESS: only other machines' traffic is encrypted")
     return None
+
+
+def _gateway(place: str | None, token_file: Path | None) -> StackGateway | None:
+    """Where the gateway is to listen. Raises UsageError, also for tokens that cannot be used."""
+    if place is None:
+        if token_file is not None:
+            raise UsageError("--token-file needs --gateway")
+        return None
+    gateway = parse_gateway(place, token_file)
+    if gateway.token_file is not None:
+        from orchestrator.gateway.guard.tokens import read_tokens
+
+        read_tokens(gateway.token_file)
+    return gateway
 
 
 def _say_how_to_join(settings: Settings, shared: SharedServer) -> None:

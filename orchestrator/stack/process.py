@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from modeling.durable import STRICT
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.ledger.ledger import Ledger
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # otherwise `-m workers` would run a folder `workers` of the operator's folder
 _START_POLL_S = 0.05
@@ -71,6 +73,12 @@ def wait_until_ready(process: Process, is_ready: Callable[[], bool], timeout_s: 
     what = "does not answer" if process.find() else "ended"
     stop_processes([process], stop_s)
     raise UnavailableError(f"the local {process.name} {what}; its log: {process.log}{_last_line(process.log)}")
+
+
+def has_heartbeat(ledger: Ledger, pid: int) -> bool:
+    """Whether the worker with this pid says that it lives."""
+    here = socket.gethostname()  # other machines may have a worker with the same pid
+    return any((worker.host, worker.pid, worker.alive) == (here, pid, True) for worker in ledger.live_workers.workers())
 
 
 def stop_processes(processes: Sequence[Process], timeout_s: float) -> None:

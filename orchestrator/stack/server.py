@@ -10,7 +10,10 @@ from urllib.parse import quote
 import redis
 
 from orchestrator.contract.errors import UnavailableError, UsageError
+from orchestrator.contract.home import describe_openness
 from orchestrator.contract.server import connect
+from orchestrator.contract.settings import Settings
+from orchestrator.contract.shared_server import SHARED_FILE
 from orchestrator.stack.listen import Listen
 
 SOCKET = "server.sock"
@@ -85,6 +88,20 @@ def choose_shared_address(folder: Path, listen: Listen, password: str) -> tuple[
         raise UsageError(f"the path of {folder} is too long for a socket; use a home with a shorter path")
     lines += [f"unixsocket {_quoted(path)}", "unixsocketperm 700"]
     return f"unix://:{password}@{quote(os.fsencode(path))}", shared, lines
+
+
+def check_place(settings: Settings, listen: Listen | None) -> None:
+    """Raises UsageError where another machine runs the server, or the home is open to others."""
+    if other := settings.shared_elsewhere():
+        raise UsageError(
+            f"the server of this home runs on {other.host} ({other.listen}): start `pigeonhole worker` here, or "
+            "run `pigeonhole down` there; if that machine is gone for good, remove "
+            f"{settings.home / SHARED_FILE}"
+        )
+    if listen is not None and (open_to := describe_openness(settings)):
+        raise UsageError(f"the home would keep the server's password, and {open_to}")
+    if listen is not None and listen.certificate is not None:
+        check_tls(find_server_program())
 
 
 def check_tls(program: str) -> None:

@@ -1,4 +1,4 @@
-"""The local stack: a server and one worker for each device, in the background, for a machine without a server.
+"""The local stack: a server, one worker for each device, and perhaps a gateway, in the background.
 
 Its folder, `PIGEONHOLE_HOME/stack/HOST`, holds the server's socket and data, the logs, the URL (`url`) and the list of
 processes (`processes.json`). Every process holds a lock (`locks.py`), the server that of its data: so `up` starts no
@@ -25,26 +25,33 @@ from modeling.durable import decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError
 from modeling.names import path_to_text
 from orchestrator.contract.errors import PigeonholeError, UnavailableError, UsageError
-from orchestrator.contract.home import describe_openness, make_home
+from orchestrator.contract.home import make_home
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.run_folder import remove_abandoned
 from orchestrator.contract.server import connect
 from orchestrator.contract.server_url import parse_url, redact
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.shared_server import (
-    SHARED_FILE,
     SharedServer,
     forget_shared_server,
     read_shared_server,
     write_shared_server,
 )
+from orchestrator.stack.gateway import GATEWAY, StackGateway
 from orchestrator.stack.listen import Listen, check_free
 from orchestrator.stack.locks import find_holders, is_locked, take_lock
-from orchestrator.stack.process import SAFE_PATH, Process, start_process, stop_processes, wait_until_ready
+from orchestrator.stack.process import (
+    SAFE_PATH,
+    Process,
+    has_heartbeat,
+    start_process,
+    stop_processes,
+    wait_until_ready,
+)
 from orchestrator.stack.server import (
     SOCKET,
     ask,
-    check_tls,
+    check_place,
     choose_address,
     choose_shared_address,
     find_server_program,
@@ -72,17 +79,20 @@ class Stack:
         self._config = self.folder / "server.conf"
         self._found: set[str] = set()  # names of processes that only their locks tell of
 
-    def up(self, devices: list[str], listen: Listen | None = None) -> list[Process]:
+    def up(
+        self, devices: list[str], listen: Listen | None = None, gateway: StackGateway | None = None
+    ) -> list[Process]:
         """Start the processes that do not run, and wait until they are ready; returns all processes.
 
         A device that is named twice gets two workers: `cpu`, for what one worker cannot show.
         listen: where other machines reach the server; None: nowhere, or, after a crash, where they did before.
+        gateway: where one is to listen; None: none is started.
 
         Raises UnavailableError if the server or a worker does not start; names its log. Raises UsageError where
         another machine runs the server of this home, or `listen` cannot be had.
         """
         make_home(self._settings)
-        self._check_listen(listen)
+        check_place(self._settings, listen)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._data.mkdir(exist_ok=True)
@@ -92,13 +102,15 @@ class Stack:
             for place, device in enumerate(devices):
                 number = devices[:place].count(device)
                 name = f"worker-{device.replace(':', '')}" + (f"-{number + 1}" if number else "")
-                self._ensure_worker(name, device, running)
+                self._ensure(name, ["-m", "workers", "--device", device], running)
             self._record(running)
             self._wait_for_workers(running)
+            if gateway is not None:
+                self._ensure_gateway(gateway, running)
             return [*running.values(), *self._out_of_sight(running)]
 
     def down(self) -> list[Process]:
-        """Stop the workers, then the server; returns what was stopped.
+        """Stop the gateway and the workers, then the server; returns what was stopped.
 
         Raises UnavailableError if something runs where this process cannot stop it; everything else is stopped.
         """
@@ -148,8 +160,8 @@ class Stack:
 
     def _locks(self) -> dict[str, Path]:
         """The lock of each process that was ever started, by its name."""
-        workers = {path.stem: path for path in sorted(self.folder.glob("worker-*.lock"))}
-        return {SERVER: self._data} | workers
+        paths = sorted((*self.folder.glob("worker-*.lock"), *self.folder.glob(f"{GATEWAY}.lock")))
+        return {SERVER: self._data} | {path.stem: path for path in paths}
 
     def _running(self) -> dict[str, Process]:
         """The processes that run and can be seen, by name: those recorded, and those that hold the locks."""
@@ -180,19 +192,6 @@ class Stack:
         replace_durably(self.folder / "processes.json", data.encode(), mode=None)
 
     # Starting
-
-    def _check_listen(self, listen: Listen | None) -> None:
-        """Raises UsageError where another machine runs the server, or the home is open to others."""
-        if other := self._settings.shared_elsewhere():
-            raise UsageError(
-                f"the server of this home runs on {other.host} ({other.listen}): start `pigeonhole worker` here, or "
-                "run `pigeonhole down` there; if that machine is gone for good, remove "
-                f"{self._settings.home / SHARED_FILE}"
-            )
-        if listen is not None and (open_to := describe_openness(self._settings)):
-            raise UsageError(f"the home would keep the server's password, and {open_to}")
-        if listen is not None and listen.certificate is not None:
-            check_tls(find_server_program())
 
     def _ensure_server(self, running: dict[str, Process], listen: Listen | None) -> None:
         """See that one server works on the data and answers; enter it into `running` if this process starts it.
@@ -278,22 +277,31 @@ class Stack:
                 self._settings.home, shared, listen.certificate.read_bytes() if listen.certificate else None
             )
 
-    def _ensure_worker(self, name: str, device: str, running: dict[str, Process]) -> None:
-        """See that a worker holds the device; enter it into `running` if it can be seen."""
+    def _ensure(self, name: str, arguments: list[str], running: dict[str, Process]) -> None:
+        """See that a worker, or the gateway, runs; enter it into `running` if it can be seen."""
         lock = None if name in running else take_lock(self.folder / f"{name}.lock")
         if lock is None:
             return
         try:
-            running[name] = self._start(name, [sys.executable, "-m", "workers", "--device", device], lock)
+            running[name] = self._start(name, [sys.executable, *arguments], lock)
             self._record(running)
         finally:
             os.close(lock)
 
+    def _ensure_gateway(self, gateway: StackGateway, running: dict[str, Process]) -> None:
+        """Raises UsageError where it runs already, and elsewhere; UnavailableError where it does not answer."""
+        started = GATEWAY not in running and not is_locked(self.folder / f"{GATEWAY}.lock")
+        self._ensure(GATEWAY, gateway.arguments(), running)
+        if started:
+            gateway.wait(running[GATEWAY])
+        elif not gateway.answers():
+            raise UsageError(f"the gateway of this stack runs, but not at {gateway.url}: `pigeonhole down` first")
+
     def _wait_for_workers(self, running: dict[str, Process]) -> None:
         ledger = Ledger(connect((self.folder / "url").read_text(encoding="utf-8")))
         for process in running.values():
-            if process.name != SERVER:
-                is_ready = partial(_has_heartbeat, ledger, process.pid)
+            if process.name not in (SERVER, GATEWAY):
+                is_ready = partial(has_heartbeat, ledger, process.pid)
                 wait_until_ready(process, is_ready, WORKER_START_S, stop_s=WORKER_STOP_S)
 
     def _start(self, name: str, command: list[str], lock: int) -> Process:
@@ -336,8 +344,3 @@ class Stack:
             return []
         recorded = [process for process in self.processes() if process.name == SERVER]
         return recorded or [Process(SERVER, 0, 0.0, self._log(SERVER))]
-
-
-def _has_heartbeat(ledger: Ledger, pid: int) -> bool:
-    here = socket.gethostname()  # other machines may have a worker with the same pid
-    return any((worker.host, worker.pid, worker.alive) == (here, pid, True) for worker in ledger.live_workers.workers())

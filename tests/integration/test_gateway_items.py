@@ -186,3 +186,16 @@ def test_lines_their_counts_and_discharges_are_shown(gateway):
     assert stats["whole"]["answers"] > 0
     assert told.status_code == 202
     wait_until(lambda: gateway.get("/v1/lines/open/items/gone").json()["discharged"] == "7", what="the report is there")
+
+
+def test_readiness_is_that_an_image_would_be_answered_in_time(gateway):
+    codes = {
+        path: gateway.get(f"/health/ready{path}").status_code
+        for path in ("", "/lines/open", "/lines/alone", "/lines/paused", "/lines/none", "/models/none")
+    }
+
+    whys = gateway.get("/health/ready").json()["lines"]
+    assert codes == {
+        "": 503, "/lines/open": 200, "/lines/alone": 503, "/lines/paused": 503, "/lines/none": 503, "/models/none": 503,
+    }  # fmt: skip
+    assert (whys["open"], whys["alone"], whys["paused"]) == ("ready", "opening", "paused")

@@ -116,6 +116,12 @@ def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
 
     assert home.up() == first
 
+    gateway = ("up", "--json", "--gateway", f"127.0.0.1:{free_port()}")
+    third = json.loads(home.run_ok(*gateway))[2]
+    assert (third["name"], json.loads(home.run_ok(*gateway))[2]["pid"]) == ("gateway", third["pid"])
+    assert "`pigeonhole down` first" in home.run("up", "--gateway", f"127.0.0.1:{free_port()}").stderr
+    psutil.Process(third["pid"]).kill()
+
     psutil.Process(worker.pid).kill()
     wait_until(lambda: not psutil.pid_exists(worker.pid), what="the worker is gone")
     second = home.up()

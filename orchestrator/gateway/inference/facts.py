@@ -6,8 +6,8 @@ from typing import Any
 
 from orchestrator.contract.lines.model_lines import model_line_name
 from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.status import read_status
 from orchestrator.gateway.context import GatewayContext
+from orchestrator.gateway.health import why_not_ready
 from orchestrator.gateway.inference.images import IMAGE, MOST_IMAGES, PIXELS
 from orchestrator.gateway.inference.targets import Target
 
@@ -77,19 +77,6 @@ def repository_index(context: GatewayContext, *, only_ready: bool) -> list[dict[
 
 
 _NOT_OPEN = {"state": "UNAVAILABLE", "reason": "not open; a worker loads it when it is asked for (ready, infer)"}
-
-
-def why_not_ready(context: GatewayContext, line: Line) -> str | None:
-    """Why an image that is pushed to a line now would not be answered in time; None: it would be."""
-    status = read_status(context.registry().store(line), line)
-    if status.state != "open":
-        troubles = [worker.trouble or worker.loading for worker in status.workers if worker.alive]
-        more = "; ".join(dict.fromkeys(trouble for trouble in troubles if trouble))
-        return f"{status.state}{': ' if more else ''}{more}"
-    answer_ms = status.answer_ms
-    if answer_ms is None or answer_ms > line.settings.deadline_ms:
-        return f"busy: an answer would take {answer_ms or 0:.0f} ms, the deadline is {line.settings.deadline_ms} ms"
-    return None
 
 
 def _state(context: GatewayContext, line: Line) -> dict[str, str]:

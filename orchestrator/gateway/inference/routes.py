@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from modeling.errors import ModelingError
 from orchestrator.gateway.context import GatewayContext
-from orchestrator.gateway.health import readiness
+from orchestrator.gateway.health import readiness, why_not_ready
 from orchestrator.gateway.inference import facts, statistics
 from orchestrator.gateway.inference.errors import bad_request, unsupported
 from orchestrator.gateway.inference.infer import Inference
@@ -105,7 +105,7 @@ class InferenceRoutes:
             target = targets.find(model, version)
             try:
                 targets.use(target)
-                why = facts.why_not_ready(context, context.lines.get(target.line))
+                why = why_not_ready(context, context.lines.get(target.line))
             except Exception as err:
                 raise _not_ready(err) from err
             if why is not None:
