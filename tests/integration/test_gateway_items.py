@@ -76,12 +76,18 @@ def test_item_pass_and_deadline_come_as_headers_or_fields(gateway, root):
     assert [(each.json()["item"], each.json()["pass"]) for each in answers] == [("belt/ä", 2), ("form", 3), ("json", 4)]
 
 
-def test_without_wait_202_says_where_the_answer_will_be(gateway):
-    accepted = push(gateway, "open/items?item=a%2Fb&pass=2")
+def test_without_wait_202_says_where_the_answer_will_be(gateway, real_server):
+    enter_line(real_server.url, make_line("later", deadline_ms=20_000))
+    accepted = push(gateway, "later/items?item=a%2Fb&pass=2")
     place = accepted.headers["location"]
+    waiting = gateway.get(place)
 
-    assert (accepted.status_code, place) == (202, "/v1/lines/open/items/a%2Fb?pass=2")
+    worker = LineWorker(real_server.url, "later")
+    worker.start()
+
+    assert (accepted.status_code, place, waiting.status_code) == (202, "/v1/lines/later/items/a%2Fb?pass=2", 202)
     wait_until(lambda: gateway.get(place).status_code == 200, what="it is answered")
+    worker.stop()
     assert (gateway.get(place).json()["item"], gateway.get(place).json()["bin"]) == ("a/b", "1")
 
 
@@ -126,9 +132,9 @@ def test_an_unknown_line_or_item_is_404_and_names_the_lines(gateway):
 
 
 def test_a_line_that_is_made_while_the_gateway_runs_is_known(gateway, real_server):
-    enter_line(real_server.url, make_line("later"))
+    enter_line(real_server.url, make_line("new"))
 
-    assert push(gateway, "later/items?wait&deadline_ms=50").status_code == 200
+    assert push(gateway, "new/items?wait&deadline_ms=50").status_code == 200
 
 
 def test_bodies_that_are_too_large_compressed_or_no_push_are_refused(gateway):

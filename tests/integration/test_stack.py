@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
@@ -99,12 +100,18 @@ def far_home(tmp_path: Path) -> Iterator[Home]:
     yield from open_home(tmp_path / ("far" * 40))
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
-    bystander = subprocess.Popen(["sleep", "100"], env=os.environ | {"BYSTANDER": str(home.path)})
+    bystander = subprocess.Popen(["sleep", "600"], env=os.environ | {"BYSTANDER": str(home.path)})
     first = home.up()
     assert [name for name, _ in first] == ["server", "worker-cpu"]
     assert {pid for _, pid in first} <= {process.pid for process in home.everyone()}
@@ -220,7 +227,7 @@ def test_up_recovers_when_everything_was_killed(home: Home, tmp_path: Path):
 
 
 def test_a_reused_pid_is_never_stopped(home: Home):
-    bystander = subprocess.Popen(["sleep", "100"])
+    bystander = subprocess.Popen(["sleep", "600"])
     home.settings.stack.mkdir(parents=True)
     started = psutil.Process(bystander.pid).create_time()
     log = str(home.path / "x.log")

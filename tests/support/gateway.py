@@ -94,7 +94,7 @@ class ServedGateway:
     def stop(self) -> None:
         """Stop it, and wait for its end."""
         self.server.should_exit = True
-        self._thread.join()
+        self._thread.join(60)
         self._listening.__exit__(None, None, None)
 
 

@@ -1,0 +1,183 @@
+"""Clients that are slow, endless or hostile, at the socket: they are cut off, and cost nobody anything."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from orchestrator.gateway.guard.connection import ConnectionLimits
+from tests.support.gateway import bearer, make_context, served, write_tokens
+from tests.support.server import wait_until
+
+QUICK = ConnectionLimits(
+    most_connections=20, header_s=0.3, body_s=0.3, body_bytes_per_s=1 << 20, write_s=0.3, most_header_bytes=8192,
+    most_headers=50, most_body_bytes=1 << 20, check_s=0.05,
+)  # fmt: skip
+HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with served(make_context(tmp_path_factory.mktemp("home"), port=0), QUICK) as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def connected(gateway):
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        yield connection
+
+
+def read_all(connection):
+    """What the gateway sends until it closes the connection."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def status(answer):
+    return int(answer.split(b" ", 2)[1]) if answer else None
+
+
+def drip(connection, data, stop):
+    """Send a byte at a time until the gateway has enough of it."""
+    with contextlib.suppress(OSError):
+        for byte in data:
+            if stop.wait(0.02):
+                return
+            connection.sendall(bytes([byte]))
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health/live HT", HEAD + b"X: y\r\n"])
+def test_headers_that_do_not_arrive_in_time_are_cut_off(gateway, sent):
+    with connected(gateway) as connection:
+        connection.sendall(sent)
+
+        assert status(read_all(connection)) == 408
+
+
+@pytest.mark.parametrize(
+    "head",
+    [HEAD + b"X: ", POST + b"Content-Length: 100000\r\n\r\n", POST + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n"],
+)
+def test_what_drips_is_cut_off_too(gateway, head):
+    with connected(gateway) as connection:
+        connection.sendall(head)
+        stop = threading.Event()
+        dripping = threading.Thread(target=drip, args=(connection, b"x" * 4000, stop))
+        dripping.start()
+        answer = read_all(connection)
+        stop.set()
+        dripping.join()
+
+    assert status(answer) in (None, 404, 408)  # None: reset, since more was on its way
+
+
+def test_a_body_that_stalls_is_cut_off(gateway):
+    with connected(gateway) as connection:
+        connection.sendall(POST + b"Content-Length: 1000\r\nContent-Type: application/json\r\n\r\n{")
+
+        assert status(read_all(connection)) in (404, 408)
+
+
+def test_an_idle_connection_is_kept_after_an_answer(gateway):
+    with connected(gateway) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert status(connection.recv(65536)) == 200
+        seen = time.monotonic()
+        wait_until(lambda: time.monotonic() - seen > 2 * QUICK.header_s, what="the time for headers has passed")
+        connection.sendall(HEAD + b"Connection: close\r\n\r\n")
+
+        assert status(read_all(connection)) == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (HEAD + b"X: " + b"x" * 100_000, 431),
+        (HEAD + b"".join(b"X-%d: 1\r\n" % number for number in range(100)) + b"\r\n", 431),
+        (b"GET /" + b"x" * 100_000, 431),
+        (b"GET http://localhost/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n", 421),
+        (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + b"Bad Header\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"\xff" * 100, 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (POST + b"Content-Length: 99999999999999999999\r\n\r\n", 400),
+        (POST + b"Content-Length: 99999999999\r\n\r\n", 413),
+    ],
+)
+def test_requests_that_are_too_large_or_none_are_refused(gateway, sent, expected):
+    with connected(gateway) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(sent)
+
+        assert status(read_all(connection)) == expected
+
+
+def test_an_endless_body_is_cut_off(gateway):
+    with connected(gateway) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 << 20:
+                connection.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                sent += 65536
+        read_all(connection)
+
+    assert sent < 100 << 20
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut_off(gateway):
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(gateway) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(0.2)
+        with contextlib.suppress(OSError):
+            for _ in range(500):
+                connection.sendall(request)
+
+        wait_until(lambda: not gateway.server.server_state.connections, what="the connection is closed")
+
+
+def test_slow_and_idle_connections_do_not_keep_others_out(gateway):
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connected(gateway)) for _ in range(QUICK.most_connections)]
+        for connection in held:
+            connection.sendall(HEAD + b"\r\n")
+            connection.recv(65536)  # idle from here on
+        with connected(gateway) as another:
+            another.sendall(HEAD + b"Connection: close\r\n\r\n")
+            assert status(read_all(another)) == 200
+    wait_until(lambda: not gateway.server.server_state.connections, what="all are closed")
+
+
+def test_answers_of_cut_off_requests_are_problems(gateway):
+    with connected(gateway) as connection:
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["status"] == 408
+
+
+def test_a_stop_ends_open_connections_and_refuses_new_ones(tmp_path):
+    with served(make_context(tmp_path, port=0, token_file=write_tokens(tmp_path)), QUICK) as gateway:
+        with connected(gateway) as idle, connected(gateway) as slow:
+            token = bearer("view")["authorization"].encode()
+            idle.sendall(HEAD + b"Authorization: " + token + b"\r\n\r\n")
+            idle.recv(65536)
+            slow.sendall(HEAD)
+            gateway.stop()
+
+            assert (read_all(idle), read_all(slow)) == (b"", b"")
+        with pytest.raises(OSError), connected(gateway):
+            pass
