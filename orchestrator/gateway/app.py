@@ -9,8 +9,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.responses import HTMLResponse
 
 from orchestrator.gateway.context import GatewayContext
+from orchestrator.gateway.docs_page import PAGE_POLICY, docs_page
 from orchestrator.gateway.documented import add_schema
 from orchestrator.gateway.guard.access_log import FLUSH_S, AccessLog
 from orchestrator.gateway.guard.guard import ASGIApp, Guard, GuardOptions
@@ -39,8 +41,13 @@ def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> ASGI
     push_routes = [*_push_routes(context), *inference.push_routes]
     api = FastAPI(
         title="Pigeonhole", version=version("pigeonhole"), lifespan=_lifespan(context, log), redirect_slashes=False,
-        redoc_url=None,
+        docs_url=None, redoc_url=None,  # they load scripts from another host
     )  # fmt: skip
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(api.openapi()), headers={"content-security-policy": PAGE_POLICY})
+
     for router in [*_routers(context), inference.router]:
         api.include_router(router)
     add_problem_handlers(api)

@@ -126,8 +126,8 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._too_slow("the body arrived too slowly")
 
     def _too_slow(self, detail: str) -> None:
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.abort()  # an answer has begun: nothing can be said any more
+        if self._phase == "body" and self.cycle.response_started:
+            self.transport.close()  # it was answered before: nothing can be said any more
             return
         self._answer_raw(408, detail)
 

@@ -155,3 +155,21 @@ def test_each_request_has_an_id_and_a_line_in_the_log(gateway):
     assert [given.headers["x-request-id"], made.headers["x-request-id"]] == [line["id"] for line in lines]
     assert given.headers["x-request-id"] == "belt-7.1"
     assert [(line["path"], line["status"]) for line in lines] == [("/health/live", 200)] * 2
+
+
+def test_the_page_of_all_calls_names_each_and_loads_nothing(gateway):
+    page, schema = gateway.get("/docs"), gateway.get("/openapi.json").json()
+
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert [path for path in schema["paths"] if path not in page.text] == []
+    assert "<script" not in page.text
+    assert "//" not in page.text.replace("/docs/gateway.md", "")
+
+
+def test_every_call_is_described_with_what_it_may_answer(gateway):
+    schema = gateway.get("/openapi.json").json()
+
+    operations = [operation for methods in schema["paths"].values() for operation in methods.values()]
+    assert [each for each in operations if not each.get("summary") or not each["responses"]] == []
+    assert len({each["operationId"] for each in operations}) == len(operations)
+    assert {"200", "202", "409", "429", "503"} <= set(schema["paths"]["/v1/lines/{line}/items"]["post"]["responses"])
