@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.docs_page import PAGE_POLICY, docs_page
-from orchestrator.gateway.documented import add_schema
+from orchestrator.gateway.documented import complete
 from orchestrator.gateway.guard.access_log import FLUSH_S, AccessLog
 from orchestrator.gateway.guard.guard import ASGIApp, Guard, GuardOptions
 from orchestrator.gateway.guard.hosts import Hosts
@@ -108,6 +108,6 @@ def _openapi(api: FastAPI, push_routes: list[PushRoute]) -> dict[str, Any]:
         for route in push_routes:
             if route.operation:
                 schema["paths"].setdefault(route.path, {})[route.method.lower()] = route.operation
-        add_schema(schema)
+        complete(schema)
         api.openapi_schema = schema
     return api.openapi_schema

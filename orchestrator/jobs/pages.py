@@ -86,7 +86,7 @@ class JobIndex:
         page = JobsPage([], [], cursor, ledger is None)
         for job in jobs:
             try:
-                page.jobs.append(to_json(self._settings, read_record(self._settings, ledger, job)))
+                page.jobs.append(to_json(self._settings, read_record(self._settings, ledger, job), ledger))
             except NotFoundError:
                 continue  # its submission is in progress, or has failed, or it was removed
             except SERVER_ERRORS:

@@ -45,7 +45,7 @@ class InProcessGateway:
         self._log = io.StringIO()
         self._access_log = AccessLog(self._log)
         self.context = context
-        self._app = create_app(context, log=self._access_log)
+        self.app = create_app(context, log=self._access_log)
 
     @property
     def log(self) -> str:
@@ -64,7 +64,7 @@ class InProcessGateway:
         return self.request("POST", path, **options)
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        transport = httpx2.ASGITransport(app=self._app)
+        transport = httpx2.ASGITransport(app=self.app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
             return await client.request(method, path, **options)
 

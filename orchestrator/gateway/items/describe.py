@@ -1,25 +1,10 @@
 """The OpenAPI description of pushes and their answers."""
 
-from http import HTTPStatus
 from typing import Any
 
 from orchestrator.contract.lines.answers import REASONS
+from orchestrator.gateway.documented import problems
 
-_TEXTS = {
-    400: "A value that cannot be used; also a token in the URL.",
-    401: "No token, or a wrong one.",
-    403: "A token without the role, a page of another site, or a path outside of the roots.",
-    404: "There is no such line or item.",
-    408: "The request arrived too slowly.",
-    409: "The item and pass was pushed before with other bytes; `answer` is what those got.",
-    413: "The body or the image is too large.",
-    415: "A compressed body.",
-    421: "A request for another host.",
-    422: "A field that is missing or of the wrong kind.",
-    429: "The line is busy; Retry-After says when to push again.",
-    431: "Too many or too large headers.",
-    503: "No server answers, the line is paused, or the gateway is full or stops; Retry-After says when to come again.",
-}
 _ANSWER_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["item", "pass", "bin", "reason"],
@@ -36,17 +21,6 @@ _ANSWER_SCHEMA: dict[str, Any] = {
         "cause": {"type": ["string", "null"]},
         "error": {"type": ["string", "null"]},
         "map_version": {"type": "integer"},
-    },
-}
-_PROBLEM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "retry_after_ms": {"type": "integer"},
     },
 }
 _WAITING_SCHEMA: dict[str, Any] = {
@@ -67,7 +41,6 @@ WAITING: dict[str, Any] = {
     "description": "The line has the image; `location` is where its answer will be.",
     "content": {"application/json": {"schema": _WAITING_SCHEMA}},
 }
-ALWAYS = (400, 401, 403, 408, 421, 431, 503)  # of the gateway itself
 _FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "item": ({"type": "string", "maxLength": 1000}, "Name of the item. Default: one that is made for it."),
     "pass": ({"type": "integer", "minimum": 1, "maximum": 1_000_000}, "How often the item has come by. Default: 1."),
@@ -86,17 +59,9 @@ _FIELDS: dict[str, tuple[dict[str, Any], str]] = {
 }
 _HEADERS = {"item": "Pigeonhole-Item", "pass": "Pigeonhole-Pass", "deadline_ms": "Pigeonhole-Deadline-Ms"}
 _IMAGE = {"type": "string", "format": "binary"}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The responses of these statuses, and of those that every request may get."""
-    return {
-        status: {
-            "description": _TEXTS.get(status, HTTPStatus(status).phrase),
-            "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
-        }
-        for status in sorted({*statuses, *ALWAYS})
-    }
+_CONFLICT = problems(409)[409] | {
+    "description": "The item and pass was pushed before with other bytes; `answer` is what those got."
+}
 
 
 def push_operation() -> dict[str, Any]:
@@ -115,7 +80,7 @@ def push_operation() -> dict[str, Any]:
         "operationId": "push",
         "parameters": [_line(), *_parameters()],
         "requestBody": {"required": True, "content": content},
-        "responses": _responses({"200": ANSWER, "202": WAITING}, 404, 409, 413, 415, 429),
+        "responses": _responses({"200": ANSWER, "202": WAITING}, 404, 429) | {"409": _CONFLICT},
     }
 
 
@@ -143,7 +108,7 @@ def batch_operation() -> dict[str, Any]:
                     "content": {"application/json": {"schema": results}},
                 }
             },
-            404, 413, 415,
+            404,
         ),
     }  # fmt: skip
 

@@ -16,7 +16,8 @@ from orchestrator.contract.lines.stats import MOST_MINUTES, read_stats
 from orchestrator.contract.lines.status import read_status
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.gateway.context import GatewayContext
-from orchestrator.gateway.items.describe import ANSWER, problems
+from orchestrator.gateway.documented import problems
+from orchestrator.gateway.items.describe import ANSWER
 from orchestrator.gateway.items.outcomes import accepted
 from orchestrator.gateway.problems import invalid
 from orchestrator.lines.facts import answer_facts, line_facts, stats_facts, status_facts

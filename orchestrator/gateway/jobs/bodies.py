@@ -16,6 +16,9 @@ from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec
 
 PathOf = Annotated[str, Field(min_length=1, max_length=4096, description="Absolute path below one of the roots.")]
+Notify = Annotated[
+    str | None, Field(max_length=2000, description="URL that is told when the job ends; null: that of the settings.")
+]
 ModelRef = Annotated[str, Field(min_length=1, max_length=200, description="A model: name, name@2 or name@alias.")]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -54,6 +57,7 @@ class ClassifyBody(_Body):
     recursive: bool = Field(True, description="Descend into folders.")
     all_files: bool = Field(False, description="Treat every file as an image, also without an image's extension.")
     root: PathOf | None = Field(None, description="Folder that the paths of a list are relative to.")
+    notify: Notify = None
 
     def spec(self, roots: Roots, key: str | None) -> AnySpec:
         """What the command line would make of it; links out of the source are never followed for a client."""
@@ -69,6 +73,7 @@ class ClassifyBody(_Body):
             precision=self.precision,
             max_failures=MaxFailures(count=limit.count, share=limit.share) if limit else None,
             idempotency_key=key,
+            notify=self.notify,
             need_worker=False,
             reading=SourceOptions(recursive=self.recursive, all_files=self.all_files, root=_path(self.root)),
             roots=roots,
@@ -99,17 +104,19 @@ class TrainBody(_Body):
     deterministic: bool = False
     int8: bool = False
     layout: Layout | None = None
+    notify: Notify = None
 
     def spec(self, roots: Roots, key: str | None) -> AnySpec:
         """What the command line would make of it."""
-        kept = self.model_dump(exclude={"kind", "data", "name", "quality", "from_weights"})
+        kept = self.model_dump(exclude={"kind", "data", "name", "quality", "from_weights", "notify"})
         options: dict[str, Any] = {name: value for name, value in kept.items() if value is not None}
         if self.from_weights is not None:
             options["weights"] = self.from_weights
         first, *joined = map(Path, self.data)
         return TrainSpec(
-            first, self.name, options, key, need_worker=False, joined=tuple(joined), quality=self.quality, roots=roots
-        )
+            first, self.name, options, key, self.notify, need_worker=False, joined=tuple(joined), quality=self.quality,
+            roots=roots,
+        )  # fmt: skip
 
 
 class EvaluateBody(_Body):
@@ -122,12 +129,13 @@ class EvaluateBody(_Body):
     part: DataPart = Field("all", description="Use only the images of this part.")
     precision: WantedPrecision = "auto"
     layout: Layout | None = None
+    notify: Notify = None
 
     def spec(self, roots: Roots, key: str | None) -> AnySpec:
         """What the command line would make of it."""
         return EvaluateSpec(
             self.model, Path(self.data), _path(self.output), self.part, self.precision, self.layout, key,
-            need_worker=False, roots=roots,
+            self.notify, need_worker=False, roots=roots,
         )  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import BinaryIO
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -53,6 +52,15 @@ def parse_range(header: str | None, size: int) -> Part | None:
     return Part(start, end)
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a client asks for, as its headers have it."""
+
+    range: str | None = None
+    if_range: str | None = None
+    if_none_match: str | None = None
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """What a client may compare: tag: without quotes, modified: as HTTP writes dates."""
@@ -68,36 +76,36 @@ class FileFacts:
     def headers(self) -> dict[str, str]:
         return {"etag": f'"{self.tag}"', "last-modified": self.modified, "accept-ranges": "bytes"}
 
-    def is_known(self, asked: Headers) -> bool:
+    def is_known(self, asked: Conditions) -> bool:
         """Whether the client has this very file."""
-        tags = asked.get("if-none-match")
+        tags = asked.if_none_match
         if tags is None:
             return False
         return tags.strip() == "*" or f'"{self.tag}"' in [tag.strip().removeprefix("W/") for tag in tags.split(",")]
 
-    def part(self, asked: Headers) -> Part | None:
+    def part(self, asked: Conditions) -> Part | None:
         """The part that is asked for, if the client's other parts are of this file. Raises ProblemError (416)."""
-        condition = asked.get("if-range")
+        condition = asked.if_range
         if condition is not None and condition.strip() not in (f'"{self.tag}"', self.modified):
             return None
-        return parse_range(asked.get("range"), self.size)
+        return parse_range(asked.range, self.size)
 
 
 class FileAnswer(Response):
     """Answers GET and HEAD with a file. Raises ProblemError before anything is sent."""
 
-    def __init__(self, file: BinaryIO, facts: FileFacts, headers: Mapping[str, str]) -> None:
+    def __init__(self, file: BinaryIO, facts: FileFacts, headers: Mapping[str, str], asked: Conditions) -> None:
         super().__init__(headers={**facts.headers(), **headers})
         self._file = file
         self._facts = facts
+        self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file:
-            asked = Headers(scope=scope)
-            if self._facts.is_known(asked):
+            if self._facts.is_known(self._asked):
                 await Response(status_code=304, headers=self._facts.headers())(scope, receive, send)
                 return
-            part, size = self._facts.part(asked), self._facts.size
+            part, size = self._facts.part(self._asked), self._facts.size
             if part is not None:
                 self.headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{size}"
             start, end = (part.start, part.end) if part else (0, size)

@@ -32,7 +32,7 @@ def models_router(context: GatewayContext) -> APIRouter:
     router.get("", summary="List every version of every model", responses=problems())(calls.list_models)
     router.get("/{model}", summary="Show a version: name, name@2 or name@alias", responses=problems(404))(calls.show)
     router.get("/{name}/aliases", summary="The aliases of a model", responses=problems(404))(calls.aliases)
-    alias, changes = "/{name}/aliases/{alias}", problems(404, 409, body=True)
+    alias, changes = "/{name}/aliases/{alias}", problems(404, 409)
     router.put(alias, summary="Let an alias stand for a version", responses=changes)(calls.set_alias)
     router.delete(alias, summary="Remove an alias; its version stays", responses=changes)(calls.remove_alias)
     return router

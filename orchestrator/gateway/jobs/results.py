@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from modeling.metrics.decisions import Decision
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.documented import problems
-from orchestrator.gateway.jobs.files import FileAnswer, FileFacts
+from orchestrator.gateway.jobs.files import Conditions, FileAnswer, FileFacts
 from orchestrator.gateway.jobs.routes import Cursor, Limit
 from orchestrator.gateway.jobs.threads import READERS, SCANNERS, Threads
 from orchestrator.gateway.jobs.views import ErrorsView, RowsView, RowView
@@ -45,9 +45,16 @@ class ResultCalls:
         self._readers = Threads("results", READERS)
         self._scanners = Threads("rows", SCANNERS)
 
-    async def manifest(self, job: str) -> Response:
+    async def manifest(
+        self,
+        job: str,
+        wanted: Annotated[str | None, Header(alias="Range", description="One range, such as `bytes=0-1023`.")] = None,
+        if_range: Annotated[str | None, Header()] = None,
+        if_none_match: Annotated[str | None, Header()] = None,
+    ) -> Response:
         """Ranges, `ETag`, `If-None-Match` and `If-Range` work as for any file."""
-        return FileAnswer(*await self._readers.run(self._open, job))
+        file, facts, headers = await self._readers.run(self._open, job)
+        return FileAnswer(file, facts, headers, Conditions(wanted, if_range, if_none_match))
 
     async def summary(self, job: str) -> dict[str, Any]:
         """What stands in the summary beside the manifest."""

@@ -50,7 +50,7 @@ def jobs_router(context: GatewayContext) -> APIRouter:
         status_code=201,
         summary="Submit a job",
         response_model=Submitted,
-        responses=_EXISTED | problems(404, 409, body=True),
+        responses=_EXISTED | problems(404, 409),
     )(calls.submit)
     router.get("", summary="List jobs, newest first", responses=problems())(calls.list_jobs)
     router.get("/{job}", summary="Show a job", responses=problems(404))(calls.show)
@@ -103,7 +103,8 @@ class JobCalls:
 
     def _show(self, job: str) -> JobView:
         JobFolder.open(self._settings, job)
-        return JobView.of(to_json(self._settings, read_record(self._settings, self._ledger(), job)))
+        ledger = self._ledger()
+        return JobView.of(to_json(self._settings, read_record(self._settings, ledger, job), ledger))
 
     async def cancel(self, job: str) -> CancelView:
         """Finished shards stay in the job's folder; no manifest is published. Twice is as once."""

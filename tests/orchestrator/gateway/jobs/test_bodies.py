@@ -48,12 +48,12 @@ def spec_of_body(body: dict, key: str | None = None):
             (
                 "classify", "/data/list.txt", "--model", "birds@2", "-o", "/data/out.csv", "--format", "jsonl",
                 "--overwrite", "--top-k", "3", "--shard-size", "9", "--precision", "int8", "--max-failures", "0.5%",
-                "--no-recursive", "--all-files", "--root", "/data/x",
+                "--no-recursive", "--all-files", "--root", "/data/x", "--notify", "https://example.org/x",
             ),
             {
                 "source": "/data/list.txt", "model": "birds@2", "output": "/data/out.csv", "format": "jsonl",
                 "overwrite": True, "top_k": 3, "shard_size": 9, "precision": "int8", "max_failures": {"share": 0.005},
-                "recursive": False, "all_files": True, "root": "/data/x",
+                "recursive": False, "all_files": True, "root": "/data/x", "notify": "https://example.org/x",
             },
         ),
         (

@@ -11,23 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from orchestrator.gateway.jobs.files import FileAnswer, FileFacts, Part, parse_range
+from orchestrator.gateway.jobs.files import Conditions, FileAnswer, FileFacts, Part, parse_range
 from orchestrator.gateway.problems import ProblemError
 
 DATA = bytes(range(256)) * 2000  # more than one chunk
 FACTS = FileFacts(len(DATA), "v1", "Sun, 29 Nov 2026 05:00:00 GMT")
 
 
-def ask(method: str = "GET", **headers: str) -> tuple[int, Headers, bytes]:
+def ask(method: str = "GET", **conditions: str) -> tuple[int, Headers, bytes]:
     """The status, headers and body of an answer."""
     sent = []
 
     async def send(message):
         sent.append(message)
 
-    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    answer = FileAnswer(io.BytesIO(DATA), FACTS, {"content-type": "text/csv"})
-    asyncio.run(answer({"type": "http", "method": method, "headers": raw}, None, send))
+    answer = FileAnswer(io.BytesIO(DATA), FACTS, {"content-type": "text/csv"}, Conditions(**conditions))
+    asyncio.run(answer({"type": "http", "method": method, "headers": []}, None, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], Headers(raw=sent[0]["headers"]), body
 
