@@ -42,6 +42,7 @@ from workers.lines.choice import LineChoice
 from workers.lines.maintenance import LinesMaintenance
 from workers.lines.sweeping import LineSweeper
 from workers.sweep import sweep
+from workers.vitals import Vitals
 from workers.webhooks import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class MaintenanceThreads:
             "device": device,
             "queues": ",".join(queues),
         }
+        self._vitals = Vitals(device)
         self._threads = (
             PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", immediately=True),
             PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", immediately=True),
@@ -153,9 +155,8 @@ class MaintenanceThreads:
 
     def _heartbeat(self) -> None:
         self._check_home()
-        self._ledger.live_workers.heartbeat(
-            self._worker, self._facts | {"busy": int(bool(worker_state.reserved_requests))}
-        )
+        busy = {"busy": int(bool(worker_state.reserved_requests))}
+        self._ledger.live_workers.heartbeat(self._worker, self._facts | self._vitals.read() | busy)
 
     def _check_home(self) -> None:
         """Enter the home again if the server has lost its data; stop the worker if another home was faster."""

@@ -118,6 +118,7 @@ class WebhookSender:
             raise
 
     def _failed(self, folder: JobFolder, outcome: Outcome, attempt: int, error: str) -> None:
+        self._ledger.counts.add("webhooks:failed")
         since_end_s = (datetime.now(UTC) - outcome.ended).total_seconds()
         if since_end_s > GIVE_UP_S:
             logger.error("job %s: webhook given up after %d attempts: %s", folder.job, attempt, error)
@@ -131,6 +132,8 @@ class WebhookSender:
         """On the disk first: a server that forgets is filled from there."""
         folder.end_delivery(receipt)
         self._ledger.deliveries.end(folder.job)
+        if receipt is not None:
+            self._ledger.counts.add(f"webhooks:{receipt.state}")
 
 
 def delivery_id(request: AnyJobRequest, outcome: Outcome) -> str:

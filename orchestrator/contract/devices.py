@@ -1,6 +1,7 @@
 """The devices of this machine, found without torch: NVIDIA's management library (NVML) counts the GPUs."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,36 @@ def list_gpus(nvml: Any = None) -> list[int]:
     if not chosen:
         raise UsageError(f"CUDA_VISIBLE_DEVICES={visible!r} names none of the GPUs {', '.join(map(str, found))} here")
     return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLoad:
+    """How busy GPUs are: the mean share of time with a kernel running, and bytes of memory, by all processes."""
+
+    use: float
+    used_bytes: int
+    total_bytes: int
+
+
+def read_gpu_load(indices: Sequence[int], nvml: Any = None) -> GpuLoad | None:
+    """The load of some GPUs together; None where the driver does not tell. `nvml` as in `survey_gpus`."""
+    if nvml is None:
+        import pynvml
+
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return None
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
+        memory = [nvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
+        use = [nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100 for handle in handles]
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+    return GpuLoad(sum(use) / len(use), sum(int(each.used) for each in memory), sum(int(each.total) for each in memory))
 
 
 def list_devices(nvml: Any = None) -> list[str]:

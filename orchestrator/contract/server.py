@@ -21,7 +21,7 @@ SERVER_ERRORS = (
 )
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = 2) -> redis.Redis:
     """A client with timeouts; it connects at its first command and again after an error.
 
     Raises UsageError if `url` is not the URL of a server.
@@ -30,12 +30,12 @@ def connect(url: str) -> redis.Redis:
     try:
         return redis.Redis.from_url(
             url,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=min(timeout_s, CONNECT_TIMEOUT_S),
             health_check_interval=10,
             decode_responses=True,
             encoding_errors="backslashreplace",  # what somebody else wrote there must not end a command
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
         )
     except ValueError as err:  # an option's value, which redis-py names without saying it
         raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err

@@ -28,6 +28,7 @@ from orchestrator.gateway.jobs.models import models_router
 from orchestrator.gateway.jobs.results import results_router
 from orchestrator.gateway.jobs.routes import jobs_router
 from orchestrator.gateway.lines import REFRESH_S
+from orchestrator.gateway.metrics.routes import metrics_router
 from orchestrator.gateway.problems import add_problem_handlers
 from orchestrator.gateway.routes import PushRoute, PushRoutes
 
@@ -52,7 +53,8 @@ def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> ASGI
         api.include_router(router)
     add_problem_handlers(api)
     api.openapi = lambda: _openapi(api, push_routes)  # type: ignore[method-assign]
-    return Guard(PushRoutes(push_routes, api), GuardOptions(Hosts(options.host, options.allowed_hosts), tokens), log)
+    guarded = GuardOptions(Hosts(options.host, options.allowed_hosts), tokens, figures=context.figures)
+    return Guard(PushRoutes(push_routes, api), guarded, log)
 
 
 def _routers(context: GatewayContext) -> list[Any]:
@@ -63,6 +65,7 @@ def _routers(context: GatewayContext) -> list[Any]:
         jobs_router(context),
         results_router(context),
         models_router(context),
+        metrics_router(context),
     ]
 
 

@@ -15,6 +15,7 @@ from orchestrator.contract.home import check_server, read_home_id
 from orchestrator.contract.lines.registry import LineRegistry
 from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings
+from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.lines import OpenLines
 from orchestrator.gateway.waiters import Waiters
 from orchestrator.jobs.submit import JobClient
@@ -46,6 +47,7 @@ class GatewayContext:
         self.settings = settings
         self.options = options
         self.models = ModelStore(settings.models)
+        self.figures = GatewayFigures()
         self.stopping = asyncio.Event()  # set when the gateway stops: open streams end then
         self._lock = threading.Lock()
         self._jobs: JobClient | None = None

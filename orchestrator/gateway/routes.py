@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.gateway.guard.bodies import limited, refuse_encoded
-from orchestrator.gateway.guard.guard import REQUEST_ID, ASGIApp, Receive, Scope, Send
+from orchestrator.gateway.guard.guard import REQUEST_ID, ROUTE, ASGIApp, Receive, Scope, Send
 from orchestrator.gateway.problems import ProblemError, describe, problem_response
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class PushRoutes:
     """An ASGI application: push routes first, everything else by the application behind."""
 
     def __init__(self, routes: Sequence[PushRoute], app: ASGIApp) -> None:
-        self._routes = [(route.method, route.pattern, route.endpoint) for route in routes]
+        self._routes = [(route.method, route.pattern, route) for route in routes]
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,10 +53,11 @@ class PushRoutes:
             await self._app(scope, receive, send)
             return
         raw_path = scope["raw_path"].decode("ascii", "replace")
-        for method, pattern, endpoint in self._routes:
+        for method, pattern, route in self._routes:
             if method == scope["method"] and (found := pattern.fullmatch(raw_path)):
                 scope["path_params"] = {name: unquote(value) for name, value in found.groupdict().items()}
-                await _answer(endpoint, scope, receive, send)
+                scope[ROUTE] = route.path
+                await _answer(route.endpoint, scope, receive, send)
                 return
         try:
             if scope["method"] not in ("GET", "HEAD"):

@@ -81,17 +81,18 @@ def serve(context: GatewayContext, *, limits: ConnectionLimits | None = None) ->
     limits = limits or ConnectionLimits()
     check_options(context.options)
     app = create_app(context)
-    config = make_config(app, context.options, limits)
+    config = make_config(app, context, limits)
     with listening_socket(context.options) as listener:
         _allow_many_files()
         GatewayServer(config, context, limits).run([listener])
 
 
-def make_config(app: ASGIApp, options: GatewayOptions, limits: ConnectionLimits) -> uvicorn.Config:
+def make_config(app: ASGIApp, context: GatewayContext, limits: ConnectionLimits) -> uvicorn.Config:
     """uvicorn's configuration."""
+    options = context.options
     return uvicorn.Config(
         app,
-        http=protocol_with(limits),
+        http=protocol_with(limits, context.figures),
         loop="uvloop",
         ws="none",
         lifespan="on",

@@ -80,7 +80,7 @@ class ServedGateway:
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = create_app(context, log=AccessLog(self._log))
-        self.server = GatewayServer(make_config(app, context.options, limits), context, limits)
+        self.server = GatewayServer(make_config(app, context, limits), context, limits)
         self._thread = threading.Thread(target=self.server.run, args=([self._socket],))
 
     @property

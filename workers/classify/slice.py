@@ -23,6 +23,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_shard
 from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_trailer, write_part
 from orchestrator.contract.jobs.requests import ClassifyRequest
+from orchestrator.contract.ledger.counts import shard_counts
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
@@ -313,6 +314,7 @@ class ClassifySlice:
             num_failed=trailer.num_failed,
             given_up=trailer.given_up,
             seconds=trailer.seconds,
+            counts=shard_counts(trailer.num_rows, trailer.errors, trailer.decisions, trailer.seconds),
         )
         self._leases.drop(claim)
         if verdict == "committed":

@@ -74,14 +74,19 @@ class RecoveringLedger:
         num_failed: int,
         given_up: bool = False,
         seconds: Mapping[str, float] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> tuple[Verdict, State]:
         """As `Ledger.commit`.
 
         A job that was restored has the part already: its commit is answered with `already`, or `stale` where only a
         claim can tell (a training, an evaluation).
         """
-        counts = {"num_rows": num_rows, "num_failed": num_failed}
-        return self._known(claim.job, lambda: self._ledger.commit(claim, **counts, given_up=given_up, seconds=seconds))
+        return self._known(
+            claim.job,
+            lambda: self._ledger.commit(
+                claim, num_rows=num_rows, num_failed=num_failed, given_up=given_up, seconds=seconds, counts=counts
+            ),
+        )
 
     def cancel(self, job: str, *, reason: str = "") -> State:
         return self._known(job, lambda: self._ledger.cancel(job, reason=reason))

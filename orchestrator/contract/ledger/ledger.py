@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import redis
 
 from orchestrator.contract.errors import MessageError
+from orchestrator.contract.ledger.counts import COUNTS_KEY, FleetCounts
 from orchestrator.contract.ledger.deliveries import Deliveries
 from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkers
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
@@ -87,6 +88,7 @@ class Ledger:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self.live_workers = LiveWorkers(client)
+        self.counts = FleetCounts(client)
         self.deliveries = Deliveries(client, self._run)
         common = (files(__package__) / "lua" / "common.lua").read_text(encoding="utf-8")
         self._scripts = {
@@ -227,11 +229,18 @@ class Ledger:
         num_failed: int,
         given_up: bool = False,
         seconds: Mapping[str, float] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> tuple[Verdict, State]:
-        """Enter that the shard's part is on the disk, and its stage times; returns the verdict and the job's state."""
-        added = [item for pair in time_fields(seconds or {}).items() for item in pair]
+        """Enter that the shard's part is on the disk; returns the verdict and the job's state.
+
+        seconds: its stage times. counts: what it adds to the counts of the fleet.
+        """
+        times = time_fields(seconds or {})
+        added = [item for pair in [*times.items(), *(counts or {}).items()] for item in pair]
         verdict, state = self._run(
-            "commit", [self._job(claim.job)], [claim.shard, claim.fence, num_rows, num_failed, int(given_up), *added]
+            "commit",
+            [self._job(claim.job), COUNTS_KEY],
+            [claim.shard, claim.fence, num_rows, num_failed, int(given_up), len(times), *added],
         )
         return verdict, state
 
@@ -262,7 +271,7 @@ class Ledger:
         """Enter the outcome that the job folder holds; doing it twice changes nothing."""
         self._run(
             "finish",
-            [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs"],
+            [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", COUNTS_KEY],
             [job, output, state, error, result, ENDED_TTL_S],
         )
 

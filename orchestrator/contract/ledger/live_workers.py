@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import redis
@@ -11,12 +11,16 @@ PREFIX = "{pigeonhole}"  # one hash tag: all keys of a script are in one slot
 HEARTBEAT_S = 2.0
 ALIVE_S = 10.0  # a worker whose last heartbeat is older counts as gone
 WORKER_TTL_S = 3600  # a worker whose last heartbeat is older is removed
+VITALS = ("rss_bytes", "cpu_milli", "gpu_milli", "gpu_used_bytes", "gpu_total_bytes")  # whole numbers
 SWEEP_S = 10.0  # after this, another worker may sweep: the sweep takes too long, or its worker died
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """What a worker reports with its heartbeats."""
+    """What a worker reports with its heartbeats.
+
+    vitals: of its processes, by `VITALS`: memory, thousandths of cores in use, and of its GPUs' time; empty at first.
+    """
 
     worker: str
     host: str
@@ -28,6 +32,7 @@ class WorkerRecord:
     num_images: int  # classified since it started
     heartbeat_age_s: float
     busy: bool = False  # holds a doorbell, as of its last heartbeat
+    vitals: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -144,4 +149,5 @@ def _record(worker: str, facts: Mapping[str, str], *, now: float, heartbeat: flo
         since_s=max(0.0, since_s),
         num_images=num_images,
         heartbeat_age_s=max(0.0, now - heartbeat),
+        vitals={name: int(value) for name in VITALS if (value := facts.get(name, "")).isdecimal()},
     )

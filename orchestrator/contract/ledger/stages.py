@@ -39,6 +39,12 @@ def name_bound(seconds: Mapping[str, float]) -> Bound | None:
     return "storage" if read > decode else "decode"
 
 
+def worker_seconds(seconds: Mapping[str, float]) -> float:
+    """Seconds of whole workers that the stages took: those of the lane that was busy for longest (`name_bound`)."""
+    read, decode, _, predict, write = (seconds.get(stage, 0.0) for stage in STAGES)
+    return max(read + decode, predict, write)
+
+
 def stage_rates(seconds: Mapping[str, float], num_images: int) -> dict[str, float]:
     """Images per second of each stage that took any time, on one worker, as if no other stage limited it.
 

@@ -26,10 +26,11 @@ _LARGEST_EXACT_BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many times took how long. counts: by upper bound in ms; more: longer than the last bound."""
+    """How many times took how long. counts: by upper bound in ms; more: longer than the last; sum_ms: all together."""
 
     counts: tuple[tuple[int, int], ...] = ()
     more: int = 0
+    sum_ms: float = 0.0
 
     @property
     def num(self) -> int:
@@ -137,8 +138,8 @@ def _stats(counts: Mapping[str, int], from_ms: int, to_ms: int, waiting: int) ->
         causes=_within(counts, "cause"),
         refused=_within(counts, "refused"),
         batches={int(size): num for size, num in _within(counts, "batch").items()},
-        latency=_histogram(counts, "ms"),
-        waits={stage: _histogram(counts, stage) for stage in STAGES},
+        latency=_histogram(counts, "ms", counts.get("ms_sum", 0)),
+        waits={stage: _histogram(counts, stage, counts.get(f"{stage}_us_sum", 0) / 1000) for stage in STAGES},
         waiting=waiting,
         recovered=counts.get("recovered", 0),
         delivered_alone=counts.get("delivered_alone", 0),
@@ -158,10 +159,10 @@ def _within(counts: Mapping[str, int], group: str) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _histogram(counts: Mapping[str, int], group: str) -> Histogram:
+def _histogram(counts: Mapping[str, int], group: str, sum_ms: float) -> Histogram:
     found = _within(counts, group)
     more = found.pop(MORE, 0)
-    return Histogram(tuple(sorted((int(bound), num) for bound, num in found.items())), more)
+    return Histogram(tuple(sorted((int(bound), num) for bound, num in found.items())), more, sum_ms)
 
 
 class WorkerCounts:
@@ -180,6 +181,7 @@ class WorkerCounts:
         """A request spent so long in one of `STAGES`."""
         assert stage in STAGES
         self._add(f"{stage}:{next((bound for bound in BUCKETS_MS if ms <= bound), MORE)}")
+        self._add(f"{stage}_us_sum", round(ms * 1000))
 
     def image_not_kept(self, num: int = 1) -> None:
         """Images that should have been kept were not."""

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from orchestrator.gateway.figures import GatewayFigures
+
 Phase = Literal["idle", "headers", "body", "answer"]
 
 
@@ -39,6 +41,7 @@ class GatewayProtocol(HttpToolsProtocol):
     """A connection. Times are of the monotonic clock."""
 
     limits: ConnectionLimits = ConnectionLimits()
+    figures: GatewayFigures  # `protocol_with` sets it
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,8 +53,14 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.figures.connected(1)
         if len(self.connections) > self.limits.most_connections and not self._close_an_idle_one():
+            self.figures.cut_off("connections")
             self._answer_raw(503, "too many connections; try again later")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.figures.connected(-1)
+        super().connection_lost(exc)
 
     def _close_an_idle_one(self) -> bool:
         """Give up the connection that has been idle longest; whether there was one."""
@@ -116,13 +125,16 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport is None or self.transport.is_closing():
             return
         if self._write_paused_since is not None and now - self._write_paused_since > self.limits.write_s:
+            self.figures.cut_off("answer")
             self.transport.abort()
         elif self._phase == "headers" and now - self._since > self.limits.header_s:
+            self.figures.cut_off("headers")
             self._too_slow(f"the headers did not arrive within {self.limits.header_s:g} s")
         elif self._phase == "body":
             if self.flow.read_paused:  # the gateway does not read, so the client cannot send
                 self._since += self.limits.check_s
             elif now - self._since > self.limits.body_s + self._num_bytes / self.limits.body_bytes_per_s:
+                self.figures.cut_off("body")
                 self._too_slow("the body arrived too slowly")
 
     def _too_slow(self, detail: str) -> None:
@@ -153,6 +165,6 @@ class GatewayProtocol(HttpToolsProtocol):
 _PROBLEM: Final = b'{"type":"about:blank","status":%d,"detail":"%s"}'
 
 
-def protocol_with(limits: ConnectionLimits) -> type[GatewayProtocol]:
-    """Connections with other limits."""
-    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits})
+def protocol_with(limits: ConnectionLimits, figures: GatewayFigures) -> type[GatewayProtocol]:
+    """Connections of one gateway."""
+    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits, "figures": figures})

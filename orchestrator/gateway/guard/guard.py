@@ -9,10 +9,11 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.guard.access_log import AccessLog
 from orchestrator.gateway.guard.bodies import HELD, BodyBudget
 from orchestrator.gateway.guard.hosts import Hosts
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT = "pigeonhole.client"  # key of a scope: who sent the request; None: nobody, where none is needed
 REQUEST_ID = "pigeonhole.request_id"
+ROUTE = "pigeonhole.route"  # the path of a push route, with names for what varies
 HEADERS = "pigeonhole.headers"  # by their lower-case names; of one that was sent several times the last
 BEGAN = "pigeonhole.began"  # by time.perf_counter
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -45,6 +47,7 @@ class GuardOptions:
     tokens: Tokens | None = None
     most_requests: int = 1_000  # that are worked on at once
     most_held_bytes: int = 512 << 20  # of all bodies together
+    figures: GatewayFigures = field(default_factory=GatewayFigures)
 
 
 class Guard:
@@ -89,6 +92,7 @@ class Guard:
             self.num_requests -= 1
             held.close()
             self._log_request(scope, status, refused, began)
+            self._options.figures.request(_route(scope, refused), scope["method"], status, time.perf_counter() - began)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> ProblemError | None:
         """Why a request is refused; None: it is not. The cheapest questions come first."""
@@ -143,6 +147,14 @@ class Guard:
         if refused is not None:
             facts["refused"] = refused.code
         self._log.add(scope, facts, began)
+
+
+def _route(scope: Scope, refused: ProblemError | None) -> str:
+    """The path that a request's route has, with names for what varies: never a path that a client made up."""
+    if refused is not None:
+        return "refused"
+    found = scope.get(ROUTE) or getattr(scope.get("route"), "path", None)
+    return found if isinstance(found, str) else "other"
 
 
 def _sent_twice(headers: list[tuple[bytes, bytes]]) -> str | None:

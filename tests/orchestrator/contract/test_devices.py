@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.contract.devices import GpuSurvey, list_devices, list_gpus, survey_gpus
+from orchestrator.contract.devices import GpuLoad, GpuSurvey, list_devices, list_gpus, read_gpu_load, survey_gpus
 from orchestrator.contract.errors import UsageError
 
 
@@ -43,6 +44,12 @@ class FakeNvml:
 
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return str(self.uuids[handle])
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(used=(handle + 1) * 1_000, total=10_000)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(gpu=20 * (handle + 1))
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +118,18 @@ def test_pynvml_is_loaded_only_by_those_who_ask():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"
+
+
+def test_the_load_of_several_gpus_is_their_memory_together_and_their_mean_use():
+    nvml = FakeNvml("GPU-a1", "GPU-b2", "GPU-c3")
+
+    assert read_gpu_load([0, 2], nvml) == GpuLoad(0.4, 4_000, 20_000)
+    assert nvml.num_open == 0
+
+
+@pytest.mark.parametrize(
+    "nvml", [FakeNvml("GPU-a1", FakeNvml.NVMLError("lost")), FakeNvml(init=FakeNvml.NVMLError_LibraryNotFound())]
+)
+def test_a_gpu_that_does_not_answer_has_no_load(nvml):
+    assert read_gpu_load([0, 1], nvml) is None
+    assert nvml.num_open == 0

@@ -137,7 +137,10 @@ local function finish(id, verdict, rest, reason, cause, waiting)
     count('answers')
     count('reason:' .. counted_reason(reason))
     if cause ~= '' then count('cause:' .. cause) end
-    if waiting.admitted then count('ms:' .. bucket(now - admitted)) end
+    if waiting.admitted then
+      count('ms:' .. bucket(now - admitted))
+      count('ms_sum', now - admitted)
+    end
   end
   close_request(id, waiting, record)
   return first, record

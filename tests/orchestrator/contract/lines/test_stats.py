@@ -61,5 +61,8 @@ def test_a_workers_counts_are_zero_again_after_they_were_taken():
     counts.wait("device", 61_000)
     counts.image_not_kept()
 
-    assert counts.take() == {"queue:1": 2, "device:5": 1, "device:more": 1, "images_not_kept": 1}
+    assert counts.take() == {
+        "queue:1": 2, "queue_us_sum": 1200, "device:5": 1, "device:more": 1, "device_us_sum": 61_004_400,
+        "images_not_kept": 1,
+    }  # fmt: skip
     assert counts.take() == {}
