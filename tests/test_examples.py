@@ -24,6 +24,7 @@ from tests.support.server import running_server
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
+ELSEWHERE = {"infer_with_tritonclient.py"}  # tests/integration/test_tritonclient.py runs it
 ROWS = [
     ("0001.png", "ok", "accept", "7", 0.98, None),
     ("0002.png", "ok", "review", "NA", 0.61, None),

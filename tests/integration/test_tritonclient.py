@@ -1,6 +1,7 @@
 """The open inference protocol, by an unmodified tritonclient, a real gateway and a real worker."""
 
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-tritonclient" / "bin" / "python"
 SCRIPT = ROOT / "tests" / "tritonclient" / "conformance.py"
+EXAMPLE = ROOT / "examples" / "infer_with_tritonclient.py"
 
 
 @pytest.fixture
@@ -55,9 +57,19 @@ def test_an_unmodified_tritonclient_is_answered_as_the_protocol_says(running_clu
     with Image.open(tmp_path / "0.png") as image:
         np.save(tmp_path / "pixels.npy", np.asarray(image.convert("RGB")))
 
-    done = subprocess.run([PYTHON, SCRIPT, address, tmp_path], capture_output=True, text=True, timeout=300)
+    (tmp_path / "broken.png").write_bytes(b"no image")
 
-    assert done.returncode == 0, done.stderr
-    checks = json.loads(done.stdout)
+    checks = json.loads(run(SCRIPT, address, tmp_path))
+    example = run(EXAMPLE, address, "digits", tmp_path / "0.png", tmp_path / "broken.png").splitlines()
+
     assert len(checks) > 20
     assert [f"{name}: {trouble}" for name, trouble in checks.items() if trouble] == []
+    assert re.fullmatch(r".*/0\.png: \d 0\.\d\d \((0\.\d{6}:\d:\d(, )?){3}\)", example[0])
+    assert example[1:] == [f"{tmp_path}/broken.png: unreadable"]
+
+
+def run(*arguments: str | Path) -> str:
+    """The standard output of a program with tritonclient."""
+    done = subprocess.run([PYTHON, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

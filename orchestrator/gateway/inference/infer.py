@@ -119,7 +119,7 @@ async def _read(request: Request) -> bytes:
 
 def _items(asked: InferenceRequest, body: bytes, num: int) -> list[str]:
     """The items of a request's images. Clients use an id again and again: only the same body makes the same request."""
-    item = f"{asked.id}.{hashlib.blake2b(body, digest_size=8).hexdigest()}" if asked.id else secrets.token_hex(12)
+    item = f"{asked.id}.{hashlib.sha256(body).hexdigest()[:16]}" if asked.id else secrets.token_hex(12)
     return [item] if num == 1 else [f"{item}.{place}" for place in range(num)]
 
 
