@@ -11,7 +11,7 @@ _OWN_SITE = (b"same-origin", b"none")  # none: the user typed the address
 
 def from_elsewhere(method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
     """Whether a request that acts, or opens a stream of events, comes from a page of another site."""
-    if method in ("GET", "HEAD") and not _is_stream(path, headers):
+    if method in ("GET", "HEAD") and not (_is_stream(path, headers) or _opens_a_model(path)):
         return False
     site = headers.get(b"sec-fetch-site")
     if site is not None:
@@ -22,3 +22,7 @@ def from_elsewhere(method: str, path: str, headers: Mapping[bytes, bytes]) -> bo
 
 def _is_stream(path: str, headers: Mapping[bytes, bytes]) -> bool:
     return path.endswith("/events") or b"text/event-stream" in headers.get(b"accept", b"")
+
+
+def _opens_a_model(path: str) -> bool:
+    return path.startswith("/v2/models/") and path.endswith("/ready")

@@ -26,7 +26,7 @@ from orchestrator.gateway.problems import retry_later
 from orchestrator.lines.client import LineClient
 
 MOST_BODY_BYTES = 128 << 20
-_AT_ONCE_BYTES = 1 << 20  # hashing so many takes a millisecond, for which nothing else happens; more is for a thread
+_AT_ONCE_BYTES = 1 << 20  # copied and hashed in a millisecond, in which nothing else happens; more is for a thread
 _OF_THE_IMAGE = ("unreadable", "crashed")  # reasons why an image has no prediction, whatever the server does
 _LEAST_S = 0.02  # what is left of a deadline and still of use
 _MOST_PASSES = 10
@@ -55,6 +55,7 @@ class Inference:
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
+        self._decompressing = asyncio.Lock()
 
     async def __call__(self, request: Request) -> Response:
         names = request.path_params
@@ -62,10 +63,13 @@ class Inference:
         target = self._targets.known(name, version)
         if target is None:
             target = await asyncio.to_thread(self._targets.find, name, version)
-        body = await _read(request)
-        asked = decode_request(body, request.headers.get("inference-header-content-length"))
-        images, outputs = images_of(asked), chosen_outputs(asked, target.outputs)
-        items = _items(asked, body, len(images))
+        body = await self._read(request)
+        length = request.headers.get("inference-header-content-length")
+        if len(body) <= _AT_ONCE_BYTES:
+            asked, images, items = _parse(body, length)
+        else:
+            asked, images, items = await asyncio.to_thread(_parse, body, length)
+        outputs = chosen_outputs(asked, target.outputs)
         client = self._targets.opened(target)
         if client is None:
             client = await asyncio.to_thread(self._targets.open, target)
@@ -73,6 +77,17 @@ class Inference:
         answer = push_all if target.reference is None else push_until_predicted
         answers = await answer(client, images, items, push)
         return await self._response(target, asked, outputs, answers)
+
+    async def _read(self, request: Request) -> bytes:
+        """The body as the client meant it. One is decompressed at a time: a small body may become a huge one."""
+        body = await read_body(request.scope, request.receive, MOST_BODY_BYTES)
+        encoding = request.headers.get("content-encoding", "")
+        if not encoding:
+            return body
+        async with self._decompressing:
+            plain = await asyncio.to_thread(decompress, body, encoding, MOST_BODY_BYTES)
+            request.scope[HELD].add(len(plain))
+        return plain
 
     async def _response(
         self, target: Target, asked: InferenceRequest, outputs: Sequence[RequestedOutput], answers: Sequence[Answer]
@@ -106,15 +121,11 @@ class Inference:
         return Labels(tuple(dict.fromkeys(label for answer in answers for label, _ in answer.scores)))
 
 
-async def _read(request: Request) -> bytes:
-    """The body as the client meant it."""
-    body = await read_body(request.scope, request.receive, MOST_BODY_BYTES)
-    encoding = request.headers.get("content-encoding", "")
-    if not encoding:
-        return body
-    plain = await asyncio.to_thread(decompress, body, encoding, MOST_BODY_BYTES)
-    request.scope[HELD].add(len(plain))
-    return plain
+def _parse(body: bytes, header_length: str | None) -> tuple[InferenceRequest, list[bytes], list[str]]:
+    """The request, its images and their items."""
+    asked = decode_request(body, header_length)
+    images = images_of(asked)
+    return asked, images, _items(asked, body, len(images))
 
 
 def _items(asked: InferenceRequest, body: bytes, num: int) -> list[str]:
