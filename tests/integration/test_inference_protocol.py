@@ -198,9 +198,9 @@ def test_tokens_look_with_view_infer_with_push_and_health_needs_none(home, serve
         asked = request_of(LIGHT)
         return gateway.post(INFER, content=asked["content"], headers=asked["headers"] | bearer(role)).status_code
 
-    assert gateway.get("/v2/health/ready").status_code == 200
     assert gateway.get("/v2/models/tones").json()["error"].startswith("send a token")
     assert gateway.get("/v2/models/tones", headers=bearer("view")).status_code == 200
     assert gateway.post("/v2/repository/index", headers=bearer("view")).status_code == 200
     assert (infer_as("view"), infer_as("push")) == (403, 200)
+    assert gateway.get("/v2/health/ready").status_code == 200
     gateway.context.close()

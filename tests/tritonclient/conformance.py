@@ -94,7 +94,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 @check
 def the_server_is_live_and_ready(client: Client) -> None:
     assert client.http.is_server_live()
-    assert client.http.is_server_ready()
+    wait_until(client.http.is_server_ready)
 
 
 @check

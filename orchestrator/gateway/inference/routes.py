@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from modeling.errors import ModelingError
 from orchestrator.gateway.context import GatewayContext
-from orchestrator.gateway.health import readiness, why_not_ready
+from orchestrator.gateway.health import Health, why_not_ready
 from orchestrator.gateway.inference import facts, statistics
 from orchestrator.gateway.inference.errors import bad_request, unsupported
 from orchestrator.gateway.inference.infer import Inference
@@ -38,6 +38,7 @@ class InferenceRoutes:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._targets = Targets(context)
+        self._health = Health(context)
 
     @property
     def push_routes(self) -> list[PushRoute]:
@@ -69,11 +70,8 @@ class InferenceRoutes:
 
         @router.get("/v2/health/ready", summary="Whether images would be answered in time", responses={400: _ERROR})
         async def ready() -> dict[str, bool]:
-            try:
-                found = await asyncio.to_thread(readiness, context)
-            except Exception as err:
-                raise _not_ready(err) from err
-            if not found["ready"]:
+            found = await asyncio.to_thread(self._health.ready, "all", "")
+            if not found["ready"]:  # why is for those who have a token: GET /health/ready
                 raise bad_request("not ready: images would not be answered in time")
             return {"ready": True}
 
