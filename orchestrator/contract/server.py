@@ -41,8 +41,12 @@ def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = 2) 
         raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err
 
 
-def connect_raw(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = 0) -> redis.Redis:
+def connect_raw(
+    url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = 0, protocol: int | None = None
+) -> redis.Redis:
     """A client for images: replies stay bytes, and nothing is sent twice unless the caller does it.
+
+    protocol: of Redis; None: as redis-py or the URL has it.
 
     Raises UsageError if `url` is not the URL of a server.
     """
@@ -53,6 +57,7 @@ def connect_raw(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int =
             socket_timeout=timeout_s,
             socket_connect_timeout=min(timeout_s, CONNECT_TIMEOUT_S),
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
+            **({} if protocol is None else {"protocol": protocol}),
         )
     except ValueError as err:
         raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err

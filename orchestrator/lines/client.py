@@ -1,7 +1,6 @@
 """Clients of a line: they push images and return the bin, with its reason, by the deadline."""
 
 import asyncio
-import os
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -11,7 +10,10 @@ from typing import Self
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.contract.lines.settings import Line
 from orchestrator.lines.core import Core
-from orchestrator.lines.request import Image, PushOptions
+from orchestrator.lines.drivers import LoopDriver, ThreadDriver
+from orchestrator.lines.request import Image, PushOptions, PushRequest, make_request
+
+HASHED_AT_ONCE_BYTES = 1 << 20  # a millisecond of the event loop
 
 
 class LineClient:
@@ -22,14 +24,15 @@ class LineClient:
     server has said what the line's fallback bin is. With both, every push gets an answer, whether there is a server or
     not; without, pushes raise UnavailableError until the line has been seen once.
 
-    Safe to share between threads. It has three threads of its own, so make it after a fork, not before; they do not
+    Safe to share between threads. It has two threads of its own, so make it after a fork, not before; they do not
     keep a program from ending.
     """
 
     def __init__(
         self, line: str, url: str | None = None, *, deadline: float | None = None, fallback: str | None = None
     ) -> None:
-        self._core = Core(line, url, deadline, fallback)
+        self._core = Core(line, url, deadline, fallback, ThreadDriver())
+        self._core.start()
         weakref.finalize(self, self._core.stop).atexit = False
 
     @property
@@ -61,7 +64,8 @@ class LineClient:
         Raises ValueError or TypeError for other arguments that cannot be used, NotFoundError where the server does not
         know the line, and UnavailableError where there is nothing to decide with.
         """
-        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path, retry)).result()
+        options = PushOptions(deadline, triggered_at, by_path, retry)
+        return self._submit(image, item, pass_, options).result()
 
     def submit(
         self,
@@ -75,11 +79,17 @@ class LineClient:
         retry: bool = True,
     ) -> "Future[Answer]":
         """Push an image, as `push` does, without waiting. The future cannot be cancelled."""
-        return self._core.submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path, retry))
+        return self._submit(image, item, pass_, PushOptions(deadline, triggered_at, by_path, retry))
+
+    def _submit(self, image: Image, item: str, pass_: int, options: PushOptions) -> "Future[Answer]":
+        self._core.check_usable()
+        future: Future[Answer] = Future()
+        self._core.offer(make_request(image, item, pass_, options, future))
+        return future
 
     def submit_with(self, image: Image, item: str, pass_: int, options: PushOptions) -> "Future[Answer]":
         """Push an image without waiting, for a program that forwards the pushes of others."""
-        return self._core.submit(image, item, pass_, options)
+        return self._submit(image, item, pass_, options)
 
     def push_many(
         self,
@@ -125,17 +135,29 @@ class LineClient:
 
 
 class AsyncLineClient:
-    """The same for asyncio: see `LineClient`. One event loop uses it."""
+    """The same for asyncio: see `LineClient`.
+
+    One event loop uses it, in whose thread everything happens but connecting and reading files. It connects when it is
+    entered or used first.
+    """
 
     def __init__(
         self, line: str, url: str | None = None, *, deadline: float | None = None, fallback: str | None = None
     ) -> None:
-        self._client = LineClient(line, url, deadline=deadline, fallback=fallback)
+        self._core = Core(line, url, deadline, fallback, LoopDriver())
+        self._started = False
+        weakref.finalize(self, self._core.stop).atexit = False
 
     @property
     def line(self) -> Line | None:
         """The line as it was seen last; None before the server has said anything."""
-        return self._client.line
+        return self._core.pushes.line
+
+    def start(self) -> None:
+        """Connect, in the running event loop."""
+        if not self._started:
+            self._started = True
+            self._core.start()
 
     async def push(
         self,
@@ -165,14 +187,26 @@ class AsyncLineClient:
         by_path: bool = False,
         retry: bool = True,
     ) -> "asyncio.Future[Answer]":
-        """Push an image; the future has the answer. A file is read in another thread."""
+        """Push an image; the future has the answer. A file is read, and a large image is hashed, in another thread."""
         options = PushOptions(deadline, triggered_at, by_path, retry)
-        submit = self._client._core.submit
-        if isinstance(image, str | os.PathLike):
-            future = await asyncio.to_thread(submit, image, item, pass_, options)
-        else:
-            future = submit(image, item, pass_, options)
-        return asyncio.wrap_future(future)
+        if isinstance(image, bytes) and len(image) <= HASHED_AT_ONCE_BYTES:
+            return self.submit_with(image, item, pass_, options)
+        self._core.check_usable()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        request = await asyncio.to_thread(make_request, image, item, pass_, options, future)
+        self._offer(request)
+        return future
+
+    def submit_with(self, image: bytes, item: str, pass_: int, options: PushOptions) -> "asyncio.Future[Answer]":
+        """Push an image at once, in the running event loop, for a program that forwards the pushes of others."""
+        self._core.check_usable()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._offer(make_request(image, item, pass_, options, future))
+        return future
+
+    def _offer(self, request: PushRequest) -> None:
+        self.start()
+        self._core.offer(request)
 
     async def push_many(
         self,
@@ -188,21 +222,27 @@ class AsyncLineClient:
 
     async def discharged(self, item: str, pass_: int, bin: str) -> None:
         """Report where an item really went: see `LineClient.discharged`."""
-        self._client.discharged(item, pass_, bin)
+        self.start()
+        self._core.discharged(item, pass_, bin)
 
     async def answer(self, item: str, pass_: int = 1) -> Answer | None:
         """Look up the answer of an item on the server: see `LineClient.answer`."""
-        return await asyncio.to_thread(self._client.answer, item, pass_)
+        return await asyncio.to_thread(self._core.answer, item, pass_)
 
     async def close(self) -> None:
-        """Wait until all pushes have their answer, then end the client's threads."""
-        await asyncio.to_thread(self._client.close)
+        """Wait until all pushes have their answer, then disconnect."""
+        await asyncio.to_thread(self._core.close)
+
+    def abandon(self) -> None:
+        """Take nothing more, and wait for nothing: what was pushed is answered all the same."""
+        self._core.abandon()
 
     def abandon(self) -> None:
         """End the client without waiting for answers; the line answers what it has."""
         self._client.abandon()
 
     async def __aenter__(self) -> Self:
+        self.start()
         return self
 
     async def __aexit__(
@@ -211,4 +251,4 @@ class AsyncLineClient:
         if err is None:
             await self.close()
         else:
-            self._client.abandon()
+            self.abandon()

@@ -1,38 +1,20 @@
 """The server of a line, as one client sees it: where it is, and whether it answers."""
 
 import os
-import time
+from collections.abc import Callable
 
 import redis
 
 from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageError
+from orchestrator.contract.lines.channel import Channel, open_channel
+from orchestrator.contract.lines.commands import LineCommands
 from orchestrator.contract.lines.registry import LINES_KEY, read_line
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.server_url import parse_url, redact
 
-FAILURE_COUNTS_S = 0.25  # for so long nobody asks again a server that has just failed at a deadline
 SERVER_FAULTS = (redis.RedisError, OSError)
-
-
-class Health:
-    """Whether the server answered last time. Written by several threads, one value each."""
-
-    def __init__(self) -> None:
-        self._answered = 0.0
-        self._failed = -FAILURE_COUNTS_S
-
-    def answered(self) -> None:
-        self._answered = time.monotonic()
-
-    def failed(self) -> None:
-        self._failed = time.monotonic()
-
-    @property
-    def known_dead(self) -> bool:
-        """Whether asking it would most likely cost a timeout."""
-        return self._failed > self._answered and time.monotonic() - self._failed < FAILURE_COUNTS_S
 
 
 class LineServer:
@@ -43,7 +25,6 @@ class LineServer:
         self.name = name
         self.url = url
         self.own_url: str | None = None
-        self.health = Health()
         self._client: redis.Redis | None = None
 
     def look(self, timeout_s: float) -> Line:
@@ -61,6 +42,24 @@ class LineServer:
     def open(self, timeout_s: float) -> LineStore:
         """The line, through a connection of its own that sends nothing twice."""
         return LineStore(connect_raw(self.own_url or self.url, timeout_s=timeout_s), self.name)
+
+    def open_channels(
+        self, client_id: str, on_published: Callable[[bytes], None], timeout_s: float
+    ) -> tuple[Channel, Channel, bytes | None]:
+        """Two connections and the line's epoch. One is for the bytes of images, for which nothing else must wait.
+
+        The server knows all scripts then, and answers to this client go to `on_published`.
+        """
+        client = connect_raw(self.own_url or self.url, timeout_s=timeout_s, protocol=3)
+        commands = LineCommands(self.name)
+        images, _ = open_channel(client)
+        try:
+            setup = [*commands.load_scripts(), commands.subscribe(client_id), commands.epoch()]
+            control, replies = open_channel(client, setup, on_published)
+            return images, control, replies[-1]
+        except BaseException:
+            images.close()
+            raise
 
     def unavailable(self, err: BaseException) -> UnavailableError:
         """What is said where nothing can be decided."""

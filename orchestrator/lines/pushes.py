@@ -124,7 +124,7 @@ class Pushes:
                 answer = _for(request, record, now)
             except MessageError as err:  # of another version
                 answer = self._alone(request, self.verdict(request, reachable=False), error=str(err))
-            request.future.set_result(answer)
+            request.end(answer)
 
     def decide_alone(self, request: PushRequest, *, reachable: bool = False) -> None:
         """The deadline is over, and no server says a word, or there is no time left to ask one that can be reached."""
@@ -140,7 +140,7 @@ class Pushes:
         answer = self._alone(request, decided)
         for each in same:
             reason = answer.reason if each.digest == decided.digest else "conflict"
-            each.future.set_result(replace(answer, reason=reason, ms=_ms(each, now)))
+            each.end(replace(answer, reason=reason, ms=_ms(each, now)))
 
     def decide_before_others(self, request: PushRequest) -> bool:
         """Decide a push whose deadline is over while an earlier push of the same item waits longer; whether it is one.
@@ -156,14 +156,14 @@ class Pushes:
         decided = self.verdict(request, reachable=True)
         reason = decided.verdict.reason if request.digest == decided.digest else "conflict"
         answer = replace(self._alone(request, decided), reason=reason, ms=_ms(request, time.monotonic()))
-        request.future.set_result(answer)
+        request.end(answer)
         return True
 
     def fail(self, requests: Iterable[PushRequest], err: PigeonholeError | ValueError) -> None:
         """End pushes with an error: there is nothing to decide with, or the line does not exist."""
         for request in requests:
             for each in self._remove(request.key):
-                each.future.set_exception(err)
+                each.fail(err)
 
     def end_refused(self, request: PushRequest, reason: Reason, retry_s: float) -> PushRequest | None:
         """The line refuses a push: end those of its key that are not tried again. Returns what is to be sent now."""
@@ -180,7 +180,7 @@ class Pushes:
             if not same:
                 self._forget(request.key)
         for each in ended:
-            each.future.set_exception(PushRefusedError(self._name, reason, retry_s))
+            each.fail(PushRefusedError(self._name, reason, retry_s))
         return left
 
     def wait_until_empty(self) -> None:

@@ -3,6 +3,7 @@
 Times are seconds of `time.monotonic`: the wall clock of a controller may be wrong by hours.
 """
 
+import asyncio
 import hashlib
 import math
 import os
@@ -10,7 +11,7 @@ import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from modeling.names import is_text, path_to_text
@@ -41,6 +42,7 @@ class PushRequest:
     pass_: int
     key: str
     called: float
+    future: "Future[Answer] | asyncio.Future[Answer]"
     kind: Payload = "image"
     payload: bytes = b""
     size: int = 0
@@ -57,7 +59,19 @@ class PushRequest:
     conflict: bool = False
     retry: bool = True
     on_taken: Callable[[], None] | None = None
-    future: "Future[Answer]" = field(default_factory=Future)
+    decided: bool = False
+
+    def end(self, answer: Answer) -> None:
+        """The one decision."""
+        self.decided = True
+        if not self.future.done():  # a future of asyncio may have been cancelled
+            self.future.set_result(answer)
+
+    def fail(self, err: BaseException) -> None:
+        """There is nothing to decide with."""
+        self.decided = True
+        if not self.future.done():
+            self.future.set_exception(err)
 
     def refuse(self, reason: Reason, error: str | None) -> None:
         """Let it be decided at once, without being sent."""
@@ -85,15 +99,19 @@ class PushOptions:
     on_taken: Callable[[], None] | None = None
 
 
-def make_request(image: Image, item: str, pass_: int, options: PushOptions) -> PushRequest:
-    """A push with its arguments checked. An image that cannot be read is one that the line answers with `unreadable`.
+def make_request(
+    image: Image, item: str, pass_: int, options: PushOptions, future: "Future[Answer] | asyncio.Future[Answer]"
+) -> PushRequest:
+    """A push with its arguments checked. future: of its answer.
+
+    An image that cannot be read is one that the line answers with `unreadable`.
 
     Raises ValueError or TypeError for any other argument that cannot be used.
     """
     called = time.monotonic()
     age_s = _age_s(options.triggered_at)
     item, pass_ = check_item(item), check_pass(pass_)
-    request = PushRequest(item, pass_, request_key(item, pass_), called, age_s=age_s, retry=options.retry)
+    request = PushRequest(item, pass_, request_key(item, pass_), called, future, age_s=age_s, retry=options.retry)
     request.on_taken = options.on_taken
     request.deadline_s = check_deadline(options.deadline)
     try:
@@ -103,7 +121,8 @@ def make_request(image: Image, item: str, pass_: int, options: PushOptions) -> P
             _read_image(request, image)
     except OSError as err:
         request.refuse("unreadable", f"{_shown(image)}: {err.strerror or err}")
-    request.future.set_running_or_notify_cancel()  # a decision is made in any case, so nothing can cancel it
+    if isinstance(future, Future):
+        future.set_running_or_notify_cancel()  # a decision is made in any case, so nothing can cancel it
     return request
 
 

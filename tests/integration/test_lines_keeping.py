@@ -19,6 +19,7 @@ from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
 from tests.support.pushes import digit_png, open_line, registry_of
+from tests.support.replies import Replies
 from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
 from workers.lines.kept_images import KeptImage
@@ -214,6 +215,7 @@ def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archiv
     mover = AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, grace_s=0))
     mover.move(NOW_MS)
 
+    replies = {client: Replies(store, client) for client in ("same", "other")}
     verdicts = [
         store.admit([push("a")], "same")[0].verdict,
         store.admit([push("a", digest="cc")], "other")[0].verdict,
@@ -223,7 +225,7 @@ def test_an_old_item_that_is_pushed_again_gets_its_archived_answer(store, archiv
     assert verdicts == ["admitted", "conflict"]
     assert (read_stats(store).waiting, read_stats(store).restored, read_stats(store).answers) == (0, 1, 1)
     for client in ("same", "other"):
-        (_, record), *_ = store.replies(client, "0", 1)[1]
+        [(_, record)] = replies[client].read()
         assert (decode_record(record).bin, decode_record(record).reason) == ("7", None)
     assert store.admit([push("a")], "third")[0].verdict == "answered"
 
@@ -232,10 +234,11 @@ def test_other_bytes_under_an_archived_items_name_are_told_as_a_conflict(store, 
     answer_in_time(store, "a", bin_="7")
     AnswerMover(store, archive, MoveBounds(keep=0, move_from=1, grace_s=0)).move(NOW_MS)
 
+    replies = Replies(store, "c2")
     store.admit([push("a", digest="cc")], "c2")
     restore_answer(store, "1/a", archive.find("1/a"))
 
-    (_, record), *_ = store.replies("c2", "0", 1)[1]
+    [(_, record)] = replies.read()
     assert (decode_record(record).bin, decode_record(record).reason) == ("7", "conflict")
     assert decode_record(store.record("1/a")).reason is None
 

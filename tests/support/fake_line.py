@@ -1,17 +1,21 @@
-"""A line's server for tests of a client's threads: it says what the test wants, and remembers what it was told."""
+"""A line's server for tests of a client: it says what the test wants, and remembers what it was told."""
 
+import socket
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from typing import Any
 
 import redis
 
+from orchestrator.contract.lines.answers import Verdict
+from orchestrator.contract.lines.channel import OnReplies
+from orchestrator.contract.lines.commands import Command
 from orchestrator.contract.lines.requests import Admission, Decided, Push
+from orchestrator.contract.lines.scripts import scripts
 from orchestrator.contract.lines.settings import Line
-from orchestrator.lines.line_server import Health
 
 
 class FakeLineServer:
-    """Stands for `LineServer` and the `LineStore` that it opens."""
+    """Stands for `LineServer` and the connections that it opens."""
 
     name = "post"
     url = "redis://fake"
@@ -19,54 +23,125 @@ class FakeLineServer:
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.health = Health()
-        self.alive = True
+        self.alive = True  # else it neither answers what was sent nor takes connections
         self.asked: list[str] = []  # what was called, of settle and deliver with the keys
         self.pushed: list[Push] = []
         self.admission: Callable[[Push], Admission] = lambda push: Admission("admitted")
         self.settled: Callable[[Decided], bytes] = record_of
-        self.client = SimpleNamespace(ping=self._answer, close=lambda: None)
-        self.epoch_now = "1"
+        self.knows_line = True
+        self.epoch_now = b"1"
+        self.channels: list[FakeChannel] = []
 
     def look(self, timeout_s: float) -> Line:
-        self._answer()
+        self._require_alive()
         return self.line
 
-    def open(self, timeout_s: float) -> "FakeLineServer":
-        return self
+    def open_channels(
+        self, client_id: str, on_published: Callable[[bytes], None], timeout_s: float
+    ) -> tuple["FakeChannel", "FakeChannel", bytes]:
+        self._require_alive()
+        self.channels = [FakeChannel(self, on_published), FakeChannel(self, on_published)]
+        return *self.channels, self.epoch_now
 
     def unavailable(self, err: BaseException) -> Exception:
         return ValueError(str(err))
 
-    def load_scripts(self) -> None:
-        self._answer()
+    def publish(self, key: str, record: bytes) -> None:
+        """Tell the client an answer."""
+        self.channels[1].say(b"%d:%s%s" % (len(key.encode()), key.encode(), record))
 
-    def epoch(self) -> str:
-        self._answer()
-        return self.epoch_now
+    def cut(self) -> None:
+        """End the connections."""
+        for channel in self.channels:
+            channel.cut()
 
-    def sweep(self, most_ms: int) -> int:
-        self._answer()
-        return most_ms
+    def reply(self, command: Command) -> Any:
+        names = {script.sha: name for name, script in scripts().items()}
+        kind, *args = command
+        if kind == "HGET":
+            return self.epoch_now
+        if kind != "EVALSHA":
+            return b"OK"
+        name, args = names[args[0]], args[3:]
+        replies: dict[str, Callable[[Sequence[Any]], Any]] = {
+            "settle": self._settle, "deliver": self._deliver, "sweep": lambda args: 0, "discharge": lambda args: b"",
+        }  # fmt: skip
+        return replies[name](args)
 
-    def admit(self, pushes: Sequence[Push], client_id: str) -> list[Admission]:
-        self._answer()
-        self.pushed += pushes
-        return [self.admission(push) for push in pushes]
+    def admit(self, args: Sequence[Any], images: dict[str, bytes]) -> list[tuple[bytes, bytes]]:
+        """args: of the script."""
+        found = []
+        for place in range(1, len(args), 7):
+            key, digest, remaining_ms, size, kind, path, tried_ms = args[place : place + 7]
+            payload = images.get(f"{digest}:{key}", path)
+            push = Push(key, digest, remaining_ms, size, kind, payload, tried_ms)
+            self.pushed.append(push)
+            found.append(_encoded(self.admission(push)))
+        return found
 
-    def settle(self, decided: Sequence[Decided], client_id: str) -> list[bytes]:
-        self.asked.append("settle " + " ".join(each.key for each in decided))
-        self._answer()
-        return [self.settled(each) for each in decided]
+    def _settle(self, args: Sequence[Any]) -> list[bytes]:
+        keys = args[1::5]
+        self.asked.append("settle " + " ".join(keys))
+        if not self.knows_line:
+            return []
+        return [
+            self.settled(Decided(args[place], _verdict(args[place + 1]), args[place + 3], args[place + 4]))
+            for place in range(1, len(args), 5)
+        ]
 
-    def deliver(self, decided: Sequence[Decided]) -> int:
-        self._answer()
-        self.asked.append("deliver " + " ".join(each.key for each in decided))
+    def _deliver(self, args: Sequence[Any]) -> int:
+        self.asked.append("deliver " + " ".join(args[::6]))
         return 0
 
-    def _answer(self) -> None:
+    def _require_alive(self) -> None:
         if not self.alive:
             raise redis.TimeoutError("the fake server is away")
+
+
+class FakeChannel:
+    """Stands for `Channel`."""
+
+    def __init__(self, server: FakeLineServer, on_published: Callable[[bytes], None]) -> None:
+        self._server = server
+        self._on_published = on_published
+        self._here, self._there = socket.socketpair()
+        self._to_say: list[Callable[[], None]] = []
+        self.has_unsent = False
+        self.waits_since: float | None = None
+
+    def fileno(self) -> int:
+        return self._here.fileno()
+
+    def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        if not self._server.alive:
+            return
+        *stored, last = commands
+        if last[0] == "EVALSHA" and last[1] == scripts()["admit"].sha:
+            images = {command[1].partition(":i:")[2]: command[2] for command in stored}
+            replies: list[Any] = [b"OK"] * len(stored) + [self._server.admit(last[4:], images)]
+        else:
+            replies = [self._server.reply(command) for command in commands]
+        self._say(lambda: on_replies(replies))
+
+    def say(self, message: bytes) -> None:
+        self._say(lambda: self._on_published(message))
+
+    def _say(self, call: Callable[[], None]) -> None:
+        self._to_say.append(call)
+        self._there.send(b"\0")
+
+    def receive(self) -> None:
+        if not self._here.recv(1):
+            raise redis.ConnectionError("the fake server closed the connection")
+        self._to_say.pop(0)()
+
+    def flush(self) -> None: ...
+
+    def cut(self) -> None:
+        self._there.close()
+
+    def close(self) -> None:
+        self._here.close()
 
 
 def record_of(decided: Decided, *, bin_: str = "F", reason: str = "late") -> bytes:
@@ -74,3 +149,17 @@ def record_of(decided: Decided, *, bin_: str = "F", reason: str = "late") -> byt
     return (
         f'{{"key":"{decided.key}","bin":"{bin_}","reason":"{reason}","digest":"{decided.digest}","map_version":1}}'
     ).encode()
+
+
+def _encoded(admission: Admission) -> tuple[bytes, bytes]:
+    """As the script says it."""
+    details = {"busy": str(admission.retry_ms), "too_large": str(admission.limit)}
+    detail = details.get(admission.verdict, "").encode() or admission.record
+    return admission.verdict.encode(), detail
+
+
+def _verdict(text: str) -> Verdict:
+    import json
+
+    facts = json.loads("{" + text + "}")
+    return Verdict(facts["bin"], facts["reason"], facts["cause"])

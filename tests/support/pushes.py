@@ -16,6 +16,7 @@ from orchestrator.contract.lines.settings import Line, LineSettings
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from tests.support.images import encode
+from tests.support.replies import Replies
 from tests.support.server import wait_until
 from tests.support.workers import Cluster
 
@@ -36,7 +37,9 @@ class Pusher:
     store: LineStore
     client_id: str = field(default_factory=lambda: f"test-{next(_CLIENTS)}")
     answers: dict[str, Answer] = field(default_factory=dict)
-    _after: str = "0"
+
+    def __post_init__(self) -> None:
+        self._replies = Replies(self.store, self.client_id)
 
     def push(self, item: str, image: bytes, *, deadline_ms: int = PATIENCE_MS, pass_: int = 1) -> Admission:
         """Push one image."""
@@ -48,8 +51,7 @@ class Pusher:
         """The answers to these items, in their order."""
 
         def came() -> bool:
-            self._after, replies = self.store.replies(self.client_id, self._after, 100)
-            for _, record in replies:
+            for _, record in self._replies.read():
                 answer = decode_record(record)
                 self.answers[answer.item] = answer
             return all(item in self.answers for item in items)

@@ -29,7 +29,7 @@ class Connections:
         """
         connection = self._take()
         try:
-            connection.send_packed_command(_packed(commands))
+            connection.send_packed_command(pack_commands(commands))
             replies = [_read(connection) for _ in commands]
         except BaseException:
             connection.disconnect()  # a reply may be on its way
@@ -48,7 +48,7 @@ class Connections:
         return connection
 
 
-def _packed(commands: Sequence[Command]) -> list[bytes]:
+def pack_commands(commands: Sequence[Command]) -> list[bytes]:
     """Commands as they are sent, in pieces."""
     pieces: list[bytes] = []
     small: list[bytes] = []

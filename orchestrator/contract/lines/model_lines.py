@@ -9,9 +9,9 @@ from typing import cast
 import redis
 
 from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.lines.commands import line_prefix
 from orchestrator.contract.lines.registry import LINES_KEY, VERSION_KEY, LineRegistry
 from orchestrator.contract.lines.settings import LineSettings
-from orchestrator.contract.lines.store import line_prefix
 
 IDLE_S = 900  # after so long without a use the line goes, and workers forget its model
 USE_AGAIN_S = 10.0  # how often a use must be told while a line is used

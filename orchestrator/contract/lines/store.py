@@ -11,29 +11,13 @@ from typing import Any, Self, cast
 
 import redis
 
-from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.answers import Answer, decode_record
+from orchestrator.contract.lines.commands import LineCommands, admissions, require_all
 from orchestrator.contract.lines.connections import Command, Connections
-from orchestrator.contract.lines.requests import (
-    Admission,
-    Decided,
-    GivenAnswer,
-    Held,
-    ImagePath,
-    Push,
-    Taken,
-)
-from orchestrator.contract.lines.scripts import scripts
+from orchestrator.contract.lines.requests import Admission, Decided, GivenAnswer, Held, ImagePath, Push, Taken
 from orchestrator.contract.lines.settings import Line
 
-OUT_OF_MEMORY_RETRY_MS = 100
-ORPHAN_MS = 60_000  # that an image stays after its deadline at most
 CAPACITY_TTL_MS = 1_500  # a worker that has not said for so long what it can do counts as dead
-
-
-def line_prefix(name: str) -> str:
-    """The prefix of all keys of a line."""
-    return f"{PREFIX}:line:{name}"
 
 
 class LineStore:
@@ -42,102 +26,35 @@ class LineStore:
     def __init__(self, client: redis.Redis, name: str) -> None:
         self.client = client
         self.name = name
-        self.prefix = line_prefix(name)
+        self.commands = LineCommands(name)
+        self.prefix = self.commands.prefix
         self._connections = Connections(client)
 
     def key(self, name: str) -> str:
         return f"{self.prefix}:{name}"
 
-    def _image_key(self, key: str, digest: str) -> str:
-        return self.key(f"i:{digest}:{key}")
-
     # Clients
 
     def admit(self, pushes: Sequence[Push], client_id: str) -> list[Admission]:
-        """Offer requests in one round trip; answers come on the client's replies.
-
-        A server without memory refuses as a line does that is busy.
-        """
-        args: list[Any] = [client_id]
-        for push in pushes:
-            path = push.payload if push.kind == "path" else b""
-            args += (push.key, push.digest, push.remaining_ms, push.size, push.kind, path, push.tried_ms)
-        images = [push for push in pushes if push.kind == "image"]
-        *stored, verdicts = self._send([*map(self._store_image, images), self._script("admit", args)])
-        failed = {push.key: reply for push, reply in zip(images, stored, strict=True) if isinstance(reply, Exception)}
-        if isinstance(verdicts, Exception):
-            return [_refused(verdicts)] * len(pushes)
-        return [
-            _refused(failed[push.key]) if push.key in failed else Admission.decode(verdict, detail)
-            for push, (verdict, detail) in zip(pushes, verdicts, strict=True)
-        ]
-
-    def _store_image(self, push: Push) -> Command:
-        """It expires where neither worker nor client lives to end its request.
-
-        It is no argument of the script: Lua would copy it several times.
-        """
-        expires_ms = max(0, push.remaining_ms) + ORPHAN_MS
-        return "SET", self._image_key(push.key, push.digest), push.payload, "PX", expires_ms, "NX"
-
-    def replies(self, client_id: str, after: str, block_ms: int | None) -> tuple[str, list[tuple[str, bytes]]]:
-        """The answers that came after an id, as key and record; and the id to ask with next.
-
-        Waits up to `block_ms`; None: not at all.
-        """
-        stream = self.key(f"replies:{client_id}")
-        block = () if block_ms is None else ("BLOCK", block_ms)
-        found = self._call("XREAD", "COUNT", 512, *block, "STREAMS", stream, after)
-        if not found:
-            return after, []
-        entries = found[stream.encode()] if isinstance(found, dict) else found[0][1]  # RESP3, RESP2
-        return entries[-1][0].decode(), [(key.decode(), record) for _, (_, key, _, record) in entries]
-
-    def forget_replies(self, client_id: str, before: str) -> None:
-        """Remove the answers before an id: the client has read them."""
-        self.client.xtrim(self.key(f"replies:{client_id}"), minid=before)
+        """Offer requests in one round trip; see `LineCommands.admit`, and of the others those of their names."""
+        return admissions(pushes, self._send(self.commands.admit(pushes, client_id)))
 
     def settle(self, decided: Sequence[Decided], client_id: str) -> list[bytes]:
-        """The records of requests whose deadline is over; what the server never had gets the client's decision.
-
-        A request that waits for a later deadline, since another client pushed it first, goes on waiting; the client
-        gets its own decision.
-
-        Empty where the server does not know the line: it was emptied.
-        """
-        args = [
-            value
-            for each in decided
-            for value in (each.key, each.verdict.encode(), each.verdict.reason or "", each.digest, each.rest)
-        ]
-        return cast(list[bytes], self.run("settle", [client_id, *args]))
+        """The records of requests whose deadline is over."""
+        return cast(list[bytes], self._call(*self.commands.settle(decided, client_id)))
 
     def deliver(self, decided: Sequence[Decided]) -> int | None:
-        """Report decisions that a client made alone; returns how many differ from the record.
-
-        None where the server does not know the line: nothing was kept.
-        """
-        args = [
-            value
-            for each in decided
-            for value in (
-                each.key, each.verdict.bin, each.verdict.encode(), each.verdict.reason or "", each.digest, each.rest,
-            )
-        ]  # fmt: skip
-        return cast("int | None", self.run("deliver", args))
+        """Report decisions that a client made alone."""
+        return cast("int | None", self._call(*self.commands.deliver(decided)))
 
     def discharge(self, key: str, bin_: str) -> Answer | None:
         """Report where an item really went; returns its answer, if the server still has it."""
-        record = cast(bytes, self.run("discharge", [key, bin_]))
+        record = cast(bytes, self._call(*self.commands.discharge(key, bin_)))
         return decode_record(record) if record else None
-
-    def discharge_all(self, reports: Sequence[tuple[str, str]]) -> None:
-        """The same for several keys and bins, in one round trip."""
-        _require_all(self._send([self._script("discharge", [key, bin_]) for key, bin_ in reports]))
 
     def sweep(self, most_ms: int) -> int:
         """Answer what is late; returns milliseconds until the next deadline, at most `most_ms`."""
-        return int(self.run("sweep", [most_ms]))
+        return int(self._call(*self.commands.sweep(most_ms)))
 
     def record(self, key: str) -> bytes | None:
         """The record of an answer, as long as it is on the server."""
@@ -145,7 +62,7 @@ class LineStore:
 
     def epoch(self) -> str | None:
         """Changes when the server was emptied; None where it does not know the line now."""
-        value = cast("bytes | None", self._call("HGET", self.key("line"), "epoch"))
+        value = cast("bytes | None", self._call(*self.commands.epoch()))
         return value.decode() if value else None
 
     # Workers
@@ -165,11 +82,11 @@ class LineStore:
         wait: list[Command] = []
         if wait_s:
             wait = [("TIME",), ("BLPOP", *(store.key("wake") for store, *_ in wanted), wait_s)]
-        takes = [store._script("take", [worker, *limits]) for store, *limits in wanted]
-        replies = _require_all(self._send([*wait, *takes]))
+        takes = [store.commands.script("take", [worker, *limits]) for store, *limits in wanted]
+        replies = require_all(self._send([*wait, *takes]))
         asked, replies = replies[: len(wait)], replies[len(wait) :]
         keys = [
-            store._image_key(key.decode(), digest.decode())
+            store.commands.image_key(key.decode(), digest.decode())
             for (store, *_), (_, *entries) in zip(wanted, replies, strict=True)
             for key, *_, kind, digest, _, _ in entries
             if kind == b"image"
@@ -255,14 +172,10 @@ class LineStore:
 
     def run(self, script: str, args: Iterable[Any]) -> Any:
         """The reply of a script; the calls above have their meaning."""
-        return self._call(*self._script(script, args))
-
-    def _script(self, script: str, args: Iterable[Any]) -> Command:
-        """By its digest: scripts are many kilobytes, and sent only where the server does not know them."""
-        return ("EVALSHA", scripts()[script].sha, 1, self.prefix, *args)
+        return self._call(*self.commands.script(script, args))
 
     def _call(self, *command: Any) -> Any:
-        return _require_all(self._send([command]))[0]
+        return require_all(self._send([command]))[0]
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         """The replies, in their order; that of a command that failed is its error."""
@@ -274,22 +187,7 @@ class LineStore:
 
     def load_scripts(self) -> None:
         """Make the server know all scripts, so that no request waits until one has been sent."""
-        _require_all(self._connections.send([("SCRIPT", "LOAD", script.text) for script in scripts().values()]))
-
-
-def _require_all(replies: list[Any]) -> list[Any]:
-    """Raises the first error among replies."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
-
-
-def _refused(failed: Exception) -> Admission:
-    """By a server without memory; raises any other error."""
-    if isinstance(failed, redis.exceptions.OutOfMemoryError):
-        return Admission("busy", retry_ms=OUT_OF_MEMORY_RETRY_MS)
-    raise failed
+        require_all(self._connections.send(self.commands.load_scripts()))
 
 
 def _seconds_until(now_ms: int, asked_s: bytes, asked_us: bytes) -> float:

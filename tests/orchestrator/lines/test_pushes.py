@@ -1,5 +1,6 @@
 import os
 import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.support.line_worker import make_line
 
 
 def request_of(image: bytes = b"image", item: str = "x", **options) -> PushRequest:
-    return make_request(image, item, 1, PushOptions(**options))
+    return make_request(image, item, 1, PushOptions(**options), Future())
 
 
 def record(request: PushRequest) -> bytes:
@@ -107,7 +108,7 @@ def test_an_image_above_the_limit_is_not_sent(pushes):
 def test_a_path_outside_the_roots_fails_also_when_the_line_becomes_known_later(tmp_path):
     (tmp_path / "image").write_bytes(b"image")
     pushes = Pushes("post", None, None)
-    pushes.add(request := make_request(tmp_path / "image", "x", 1, PushOptions(by_path=True)))
+    pushes.add(request := make_request(tmp_path / "image", "x", 1, PushOptions(by_path=True), Future()))
 
     pushes.saw(make_line(roots=["/elsewhere"]))
 
@@ -167,4 +168,4 @@ def test_a_root_whose_name_is_not_utf8_holds_its_images(tmp_path):
     pushes = Pushes("post", None, None)
     pushes.saw(make_line(roots=[path_to_text(str(folder))]))
 
-    assert pushes.add(make_request(folder / "image", "x", 1, PushOptions(by_path=True)))
+    assert pushes.add(make_request(folder / "image", "x", 1, PushOptions(by_path=True), Future()))

@@ -1,11 +1,17 @@
 import os
 import time
+from concurrent.futures import Future
 
 import pytest
 
-from orchestrator.lines.request import PushOptions, make_request
+from orchestrator.lines import request as module
+from orchestrator.lines.request import PushOptions, PushRequest
 
 NOW = PushOptions()
+
+
+def make_request(image: object, item: str, pass_: int, options: PushOptions) -> PushRequest:
+    return module.make_request(image, item, pass_, options, Future())
 
 
 @pytest.mark.parametrize("deadline", [0, -1, 0.0001, 3600.5, float("nan"), float("inf")])

@@ -10,7 +10,7 @@
 -- leases        zset    requests that a worker holds, by the end of its lease
 -- wake          list    wakes workers that wait for a request; no token stands for any request
 -- answers       hash    records by key, until they move to files; answered: zset of their keys by time
--- replies:C     stream  what client C is told
+-- replies:C     channel what client C is told
 -- capacity      hash    by worker: until, ms per image, lead ms, and the same of the smaller model (see capacity.lua)
 -- stats:MINUTE  hash    counts of a minute. The last minute with counts is the field minute of line; what is older is
 --                       in stats, too: counts since the line was created
@@ -20,8 +20,6 @@
 -- keeper        string  the worker that moves answers now
 local P = KEYS[1]
 local MAX_DELIVERIES = 3
-local REPLIES_TTL_MS = 600000
-local REPLIES_KEPT_MS = 120000
 local MINUTES_KEPT_S = 7200
 local UNKEPT_BYTES = 67108864
 local MOST_ANSWERS = 250000  -- workers move them to files long before; without a living worker the oldest are dropped
@@ -76,12 +74,9 @@ local function counted_reason(reason)
   return REASONS[reason] and reason or 'other'
 end
 
-local told = {}
+-- A client that is cut off meanwhile asks for the record when it is back, or at the deadline.
 local function reply(client, id, record)
-  local replies = key('replies:' .. client)
-  redis.call('XADD', replies, 'MINID', '~', now - REPLIES_KEPT_MS, '*', 'key', id, 'record', record)
-  if not told[client] then redis.call('PEXPIRE', replies, REPLIES_TTL_MS) end
-  told[client] = true
+  redis.call('PUBLISH', key('replies:' .. client), #id .. ':' .. id .. record)
 end
 
 -- Whether a worker with this line open is alive: one that still opens it takes 0 ms per image.

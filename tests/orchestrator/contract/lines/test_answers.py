@@ -1,6 +1,7 @@
 import pytest
 
 from orchestrator.contract.errors import MessageError
+from orchestrator.contract.lines import answers as module
 from orchestrator.contract.lines.answers import Answer, decode_record, encode_facts
 
 RECORD = (
@@ -17,6 +18,13 @@ def test_a_record_of_the_scripts_is_an_answer():
     )  # fmt: skip
 
 
+def test_a_record_that_is_read_fast_is_what_validation_makes_of_it(monkeypatch):
+    fast = decode_record(RECORD, ms=1)
+    monkeypatch.setattr(module, "_is_plain", lambda facts: False)
+
+    assert repr(fast) == repr(decode_record(RECORD, ms=1))
+
+
 def test_a_client_sets_fields_of_its_own():
     answer = decode_record(RECORD.encode(), ms=12.5, reason="conflict")
 
@@ -29,6 +37,8 @@ def test_a_client_sets_fields_of_its_own():
         b"", b"[]", b"{}", b'{"key": 1}', b'{"key": "1/a"}', b'{"key": "1/a", "bin": 3}',
         b'{"key": "1/a", "bin": "3", "more": 1}', b'{"key": "1/a", "bin": "3", "scores": 3}',
         b'{"key": "1/a", "bin": "3", "scores": [["a"]]}', b'{"key": "1/a", "bin": "3", "score": NaN}',
+        b'{"key": "1/a", "bin": "3", "stage_ms": {"queue": "1"}}', b'{"key": "1/a", "bin": "3", "admitted_ms": -1}',
+        b'{"key": "1/a", "bin": "3", "map_version": true}', b'{"key": "1/a", "bin": "3", "score": Infinity}',
         b'{"key": "no number", "bin": "3"}', b'{"key": "1/a", "bin": "3", "decision": "perhaps"}',
     ],
 )  # fmt: skip

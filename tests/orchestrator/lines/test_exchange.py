@@ -1,48 +1,43 @@
-"""The timer and the sender of a client, with a server that says what the test wants."""
+"""What a client says and decides, with a server that says what the test wants."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
+from concurrent.futures import Future
 
 import pytest
 
 from orchestrator.contract.errors import PushRefusedError
-from orchestrator.contract.lines.requests import Admission
+from orchestrator.contract.lines.answers import Verdict
+from orchestrator.contract.lines.requests import Admission, Decided
+from orchestrator.lines.drivers import ThreadDriver
+from orchestrator.lines.exchange import Exchange
 from orchestrator.lines.pushes import Pushes
 from orchestrator.lines.request import PushOptions, PushRequest, make_request
-from orchestrator.lines.sender import Sender
-from orchestrator.lines.timer import Timer
 from tests.support.fake_line import FakeLineServer, record_of
 from tests.support.line_worker import make_line
 from tests.support.server import wait_until
 
 
 class Client:
-    """A timer and a sender with their pushes, and a fake server."""
+    """What a client is made of, and a fake server."""
 
     def __init__(self) -> None:
         self.server = FakeLineServer(make_line(deadline_ms=60_000))
         self.pushes = Pushes("post", None, "G")
-        self.timer = Timer(self.pushes, self.server, "c1")
-        self.sender = Sender(self.pushes, self.server, self.timer, "client")
-        self.timer.on_alone = self.sender.wake
-        self.timer.thread.start()
+        self.exchange = Exchange(self.pushes, self.server, ThreadDriver())
 
     def connect(self) -> None:
-        self.sender.thread.start()
-        self.pushes.seen.wait()
+        self.exchange.start()
+        wait_until(lambda: self.exchange.is_connected, what="it is connected")
 
     def push(self, item: str, deadline: float, image: bytes = b"image", *, retry: bool = True) -> PushRequest:
-        request = make_request(image, item, 1, PushOptions(deadline=deadline, retry=retry))
-        if self.pushes.add(request) and not request.unsendable:
-            self.sender.put(request)
-        self.timer.add(request)
+        request = make_request(image, item, 1, PushOptions(deadline=deadline, retry=retry), Future())
+        self.exchange.offer(request)
         return request
 
     def stop(self) -> None:
         for request in self.pushes.waiting():
             self.pushes.decide_alone(request)
-        self.timer.stop()
-        self.sender.stop()
+        self.exchange.stop()
 
 
 @pytest.fixture
@@ -91,7 +86,8 @@ def test_deadlines_are_kept_in_their_order_whatever_the_order_of_pushes(client):
 def test_a_server_that_is_known_to_be_away_is_not_asked(client):
     client.connect()
     client.server.alive = False
-    client.server.health = SimpleNamespace(known_dead=True, failed=lambda: None, answered=lambda: None)
+    client.server.cut()
+    wait_until(lambda: not client.exchange.is_connected, what="the client has noticed")
 
     answers = [client.push(f"{n}", 0.001 * (n + 1)).future.result() for n in range(20)]
 
@@ -99,9 +95,32 @@ def test_a_server_that_is_known_to_be_away_is_not_asked(client):
     assert client.server.asked == []
 
 
+def test_a_server_that_freezes_costs_no_decision_and_decides_again_when_it_is_back(client):
+    client.connect()
+    client.server.alive = False
+    frozen = [client.push(f"{n}", 0.05).future.result() for n in range(3)]
+
+    client.server.alive = True
+    client.server.publish("1/nobody asked", b"{}")
+    wait_until(lambda: client.push("after", 0.001).future.result().reason == "late", what="it decides")
+
+    assert {(answer.bin, answer.reason) for answer in frozen} == {("F", "no_server")}
+    assert client.server.asked[-1] == "settle 1/after"
+
+
+def test_what_is_published_is_the_answer(client):
+    client.connect()
+    request = client.push("x", 3600)
+    wait_until(lambda: client.server.pushed, what="it is admitted")
+
+    client.server.publish("1/x", record_of(Decided("1/x", Verdict("1"), request.digest), bin_="1", reason="next_bin"))
+
+    assert request.future.result().reason == "next_bin"
+
+
 def test_decisions_made_alone_are_reported_once_the_server_is_back(client):
     client.server.alive = False
-    client.sender.thread.start()
+    client.exchange.start()
     alone = client.push("x", 0.01).future.result()
 
     client.server.alive = True
@@ -114,7 +133,7 @@ def test_decisions_made_alone_are_reported_once_the_server_is_back(client):
 
 def test_an_emptied_server_that_does_not_know_the_line_decides_nothing(client):
     client.connect()
-    client.server.settle = lambda decided, client_id: []
+    client.server.knows_line = False
 
     answer = client.push("x", 0.05).future.result()
 
@@ -204,7 +223,7 @@ def test_a_new_epoch_makes_the_client_push_again_and_ask_first(client):
     wait_until(lambda: client.server.pushed, what="it is admitted")
     client.server.admission = lambda push: Admission("welcome" if push.kind == "ask" else "admitted")
 
-    client.server.epoch_now = "2"
+    client.server.epoch_now = b"2"
 
     wait_until(lambda: kinds(client) == ["image", "ask", "image"], what="it is pushed again")
 
@@ -215,9 +234,7 @@ def test_after_a_new_connection_what_awaits_its_answer_is_asked_for(client):
     wait_until(lambda: client.server.pushed, what="it is admitted")
     client.server.admission = lambda push: Admission("in_flight")
 
-    client.server.alive = False
-    wait_until(lambda: client.server.health.known_dead, what="the client has noticed")
-    client.server.alive = True
+    client.server.cut()
 
     wait_until(lambda: kinds(client)[:2] == ["image", "ask"], what="it is asked for")
 
@@ -237,4 +254,4 @@ def test_the_heap_forgets_pushes_with_long_deadlines_that_are_decided(client):
         request = client.push(f"{number}", 3600)
         client.pushes.decide_alone(request)
 
-    assert len(client.timer._heap) <= 1_001
+    assert len(client.exchange._deadlines._heap) <= 1_001
