@@ -136,7 +136,9 @@ def decode_record(record: bytes | str, **changed: Any) -> Answer:
     return validated(Answer, facts, _RECORD, error=MessageError, whole=False)
 
 
-_TEXT, _MAYBE_TEXT, _MAYBE_NUMBER = {str}, {str, type(None)}, {float, int, type(None)}
+_TEXT: set[type] = {str}
+_MAYBE_TEXT: set[type] = {str, type(None)}
+_MAYBE_NUMBER: set[type] = {float, int, type(None)}
 _PLAIN: dict[str, set[type]] = {
     "item": _TEXT, "pass_": {int}, "bin": _TEXT, "reason": _MAYBE_TEXT, "cause": _MAYBE_TEXT, "label": _MAYBE_TEXT,
     "score": _MAYBE_NUMBER, "model": _MAYBE_TEXT, "engine": _MAYBE_TEXT, "map_version": {int}, "error": _MAYBE_TEXT,

@@ -131,7 +131,7 @@ class Channel:
             on_replies(replies)
 
     def close(self) -> None:
-        self._connection.disconnect()  # type: ignore[no-untyped-call]
+        self._connection.disconnect()
 
 
 def open_channel(
@@ -141,7 +141,7 @@ def open_channel(
 
     Raises what redis-py raises.
     """
-    connection = client.connection_pool.get_connection()
+    connection: Any = client.connection_pool.get_connection()
     try:
         replies = _run(connection, commands)
         return Channel(client, connection, on_published), replies
