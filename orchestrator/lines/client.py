@@ -237,10 +237,6 @@ class AsyncLineClient:
         """Take nothing more, and wait for nothing: what was pushed is answered all the same."""
         self._core.abandon()
 
-    def abandon(self) -> None:
-        """End the client without waiting for answers; the line answers what it has."""
-        self._client.abandon()
-
     async def __aenter__(self) -> Self:
         self.start()
         return self
