@@ -25,6 +25,7 @@ COMMANDS = {
     "lines": Entry("lines:lines", "Lines of pushed images: create, show, stats, bins, answer, ..."),
     "gateway": Entry("gateway:gateway", "Serve lines, jobs and models over HTTP."),
     "hotfolder": Entry("hot_folder:hot_folder", "Answer the images that are put into a folder, and move them on."),
+    "telegrams": Entry("telegrams:telegrams", "Answer controllers that speak telegrams over TCP."),
     "worker": Entry("worker:worker", "Start a worker on one device of this machine."),
     "workers": Entry("worker:workers", "Show the workers."),
     "up": Entry("stack:up", "Start the local stack: a server and a worker for each device."),

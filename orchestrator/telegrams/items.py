@@ -1,0 +1,144 @@
+"""The items of all controllers: kept, pushed to the line, and answered once for all that ask.
+
+What makes that true: an item is in the spool before it is acknowledged, and its answer is there before it is sent; the
+line gives an item and pass that is pushed again the answer that it has.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from orchestrator.contract.errors import PigeonholeError
+from orchestrator.contract.lines.answers import Answer
+from orchestrator.contract.lines.settings import LineSettings
+from orchestrator.telegrams.messages import TelegramError
+from orchestrator.telegrams.outbox import Entry, Outbox
+from orchestrator.telegrams.spool import Facts, Spool
+
+logger = logging.getLogger(__name__)
+
+MOST_ITEMS = 20_000  # unfinished, of all controllers
+MOST_BYTES = 256 << 20  # of images without an answer
+MOST_CONTROLLERS = 1_000
+
+
+class Client(Protocol):
+    """What is needed of `AsyncLineClient`."""
+
+    async def submit(
+        self, image: bytes | str, item: str, pass_: int, *, deadline: float | None, triggered_at: float | None,
+        by_path: bool,
+    ) -> "asyncio.Future[Answer]": ...  # fmt: skip
+
+
+class Items:
+    """What is not finished, by controller, item and pass."""
+
+    def __init__(self, spool: Spool, client: Client, settings: LineSettings) -> None:
+        self._spool = spool
+        self._client = client
+        self._settings = settings
+        self._entries: dict[tuple[str, str, int], Entry] = {}
+        self._outboxes: dict[str, Outbox] = {}
+        self._num_bytes = 0
+        self.num_unanswered = 0
+
+    def outbox(self, controller: str) -> Outbox:
+        """Where a controller's connections find its answers. Raises TelegramError where there are too many."""
+        if controller not in self._outboxes:
+            busy = {key[0] for key in self._entries}
+            if len(self._outboxes) >= MOST_CONTROLLERS:
+                self._outboxes = {name: outbox for name, outbox in self._outboxes.items() if name in busy}
+            if len(self._outboxes) >= MOST_CONTROLLERS:
+                raise TelegramError(f"{MOST_CONTROLLERS} controllers have unacknowledged answers")
+            self._outboxes[controller] = Outbox()
+        return self._outboxes[controller]
+
+    async def restore(self) -> None:
+        """Go on with what an earlier process has left."""
+        for number, facts, values in list(self._spool.restore()):
+            entry = Entry(number, facts, values=values, again=True)
+            self._entries[facts.key] = entry
+            if values is not None:
+                self.outbox(facts.controller).put(entry)
+            else:
+                image = b"" if facts.path is not None else self._spool.image(number)
+                await self._push(entry, image)
+
+    async def add(self, facts: Facts, image: bytes) -> None:
+        """Take an item; it will be answered, whatever ends, when this returns. Raises TelegramError for a refusal."""
+        earlier = self._entries.get(facts.key)
+        if earlier is not None:
+            if (earlier.facts.digest, earlier.facts.path) != (facts.digest, facts.path):
+                raise TelegramError("this item and pass was sent before with another image, and waits for its answer")
+            return
+        if len(self._entries) >= MOST_ITEMS or self._num_bytes + len(image) > MOST_BYTES:
+            raise TelegramError("too many items are not finished: acknowledge their answers")
+        try:
+            entry = Entry(self._spool.add(facts, image), facts, size=len(image))
+        except OSError as err:
+            raise TelegramError(f"the item cannot be kept: {err.strerror}") from err
+        self._entries[facts.key] = entry
+        try:
+            await self._push(entry, image)
+        except (ValueError, TypeError) as err:  # a path outside of the line's roots, a deadline out of range
+            self._forget(entry)
+            raise TelegramError(" ".join(str(err).split())) from err
+
+    def acknowledged(self, entry: Entry) -> None:
+        """The controller has an answer."""
+        self._forget(entry)
+
+    async def _push(self, entry: Entry, image: bytes) -> None:
+        facts = entry.facts
+        future = await self._client.submit(
+            image if facts.path is None else facts.path, facts.item, facts.pass_,
+            deadline=facts.deadline_s, triggered_at=facts.triggered_at, by_path=facts.path is not None,
+        )  # fmt: skip
+        self._num_bytes += entry.size
+        self.num_unanswered += 1
+        future.add_done_callback(lambda done: self._answered(entry, done))
+
+    def _answered(self, entry: Entry, future: "asyncio.Future[Answer]") -> None:
+        self._num_bytes -= entry.size
+        self.num_unanswered -= 1
+        entry.size = 0
+        if future.cancelled():  # this process ends; the next one pushes it again
+            return
+        entry.values = self._values(entry.facts, future)
+        try:
+            self._spool.answer(entry.number, entry.facts, entry.values)
+        except OSError as err:
+            logger.warning(
+                "item %s: its answer is not kept; after a restart it is asked for again: %s", entry.number, err
+            )
+        self.outbox(entry.facts.controller).put(entry)
+
+    def _values(self, facts: Facts, future: "asyncio.Future[Answer]") -> Mapping[str, Any]:
+        """The fields of an answer: nothing that differs when it is pushed again, such as a time."""
+        common = {"item": facts.item, "pass": facts.pass_}
+        try:
+            answer = future.result()
+        except (PigeonholeError, ValueError) as err:  # the line was removed, or its roots were changed
+            return common | {"bin": self._settings.fallback, "reason": "no_server", "error": " ".join(str(err).split())}
+        facts_ = {
+            "bin": answer.bin, "reason": answer.reason, "label": answer.label, "score": answer.score,
+            "decision": answer.decision, "model": answer.model, "error": answer.error,
+        }  # fmt: skip
+        return common | {name: value for name, value in facts_.items() if value is not None}
+
+    def unwritable(self, values: Mapping[str, Any], why: str) -> Mapping[str, Any]:
+        """An answer whose bin the controller's fields cannot hold: the fallback bin, which was checked."""
+        logger.error("an answer cannot be written: %s", why)
+        return dict(values) | {"bin": self._settings.fallback, "reason": "no_bin"}
+
+    def _forget(self, entry: Entry) -> None:
+        self._entries.pop(entry.facts.key, None)
+        self._spool.remove(entry.number)
+
+
+def digest_of(image: bytes) -> str:
+    """Tells two images of one item apart."""
+    return hashlib.sha256(image).hexdigest()[:32]

@@ -1,0 +1,50 @@
+"""Answers on their way to one controller, over as many connections as it has."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.telegrams.spool import Facts
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """An item that is not finished. values: of its answer, once there is one. again: it may have been sent before."""
+
+    number: int
+    facts: Facts
+    size: int = 0
+    values: Mapping[str, Any] | None = None
+    again: bool = False
+
+
+class Outbox:
+    """The answers that a controller has not acknowledged; each is with one connection at a time."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Entry] = deque()
+        self._changed = asyncio.Event()
+
+    def put(self, entry: Entry) -> None:
+        """An answer has come."""
+        self._waiting.append(entry)
+        self._changed.set()
+
+    def put_back(self, entry: Entry) -> None:
+        """A connection ended before the answer was acknowledged: it is the next to be sent."""
+        entry.again = True
+        self._waiting.appendleft(entry)
+        self._changed.set()
+
+    async def take(self, wait_s: float) -> Entry | None:
+        """The next answer, which the caller acknowledges or puts back; None where none comes in so long."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while not self._waiting:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        return self._waiting.popleft()

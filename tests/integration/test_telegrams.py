@@ -1,0 +1,64 @@
+"""`pigeonhole telegrams` with a real server, a worker without a model, and controllers that are cut off."""
+
+import asyncio
+import socket
+
+import pytest
+
+from orchestrator.contract.lines.store import LineStore
+from orchestrator.contract.server import connect_raw
+from tests.support.line_worker import enter_line, line_worker, make_line
+from tests.support.telegram_controllers import Controller, TelegramProcess
+
+pytestmark = pytest.mark.integration
+NUM_ITEMS = 150
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def service(tmp_path, server):
+    """A process at a free port, with a line and a worker."""
+    enter_line(server.url, make_line(deadline_ms=60_000))
+    environment = {"PIGEONHOLE_HOME": str(tmp_path / "home"), "PIGEONHOLE_SERVER_URL": server.url}
+    port = free_port()
+    service = TelegramProcess(["--line", "post", "--port", str(port)], environment, tmp_path / "log")
+    with line_worker(server.url):
+        yield service, port
+    service.kill()
+
+
+def test_none_is_lost_or_doubled_by_cuts_and_restarts(service, server, tmp_path):
+    process, port = service
+    controllers = [
+        Controller(f"belt-{belt}", port, [(f"{belt}-{number}", b"image %d" % number) for number in range(NUM_ITEMS)],
+                   cut=0.02, seed=belt)
+        for belt in range(2)
+    ]  # fmt: skip
+
+    async def run():
+        running = asyncio.gather(*(controller.run() for controller in controllers))
+        for share in (0.3, 0.6):
+            while sum(len(each.answers) for each in controllers) < share * 2 * NUM_ITEMS:
+                await asyncio.sleep(0.02)
+                if running.done():
+                    break
+            process.kill()
+            process.start()
+        async with asyncio.timeout(120):
+            await running
+
+    process.start()
+    asyncio.run(run())
+
+    assert [controller.faults for controller in controllers] == [[], []]
+    answered = {item: answer["bin"] for controller in controllers for item, answer in controller.answers.items()}
+    assert answered == {item: "1" for controller in controllers for item, _ in controller.items}
+    assert sum(controller.cuts for controller in controllers) > 2
+    assert LineStore(connect_raw(server.url), "post").counts()["answers"] == 2 * NUM_ITEMS
+    assert process.stop() == 0, (tmp_path / "log").read_text()
+    assert [path.name for path in (tmp_path / "home" / "telegrams").rglob("*.*")] == []
