@@ -7,6 +7,7 @@ import json
 import os
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tests.support.images import make_class_folders
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.published_models import make_pngs, publish_model
 from tests.support.server import running_server
+from tests.support.telegram_controllers import TelegramProcess
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -181,6 +183,26 @@ def test_a_belt_without_arguments_says_how_it_is_called(here: Path) -> None:
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (1, "usage: push_from_a_belt.py LINE URL IMAGE...\n")
+
+
+@pytest.mark.integration
+def test_a_controller_that_speaks_telegrams_gets_its_bins(here: Path) -> None:
+    images = [here / "a.jpg", here / "bad.jpg"]
+    for image in images:
+        image.write_bytes(image.stem.encode())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    with running_server() as server:
+        enter_line(server.url, make_line(deadline_ms=60_000))
+        environment = {"PIGEONHOLE_HOME": str(here / "home"), "PIGEONHOLE_SERVER_URL": server.url}
+        service = TelegramProcess(["--line", "post", "--port", port], environment, here / "log")
+        with line_worker(server.url):
+            service.start()
+            said = run("telegram_controller.py", "127.0.0.1", port, *map(str, images))
+            assert service.stop() == 0
+
+    assert sorted(said.splitlines()) == ["000000 -> 1", "000001 -> F (unreadable)"]
 
 
 @pytest.mark.integration

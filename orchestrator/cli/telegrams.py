@@ -92,7 +92,7 @@ async def _serve(line: Line, store: LineStore, spool: Spool, options: _Options) 
         await items.restore()
 
         def discharge(item: str, pass_: int, bin_: str) -> None:
-            store.discharge_all([(request_key(check_item(item), check_pass(pass_)), bin_)])
+            store.discharge(request_key(check_item(item), check_pass(pass_)), bin_)
 
         terms = Terms(
             options.form, items, discharge, SERVER_FAULTS, options.heartbeat_s, line.settings.max_image_bytes,

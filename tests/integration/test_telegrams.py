@@ -1,12 +1,14 @@
 """`pigeonhole telegrams` with a real server, a worker without a model, and controllers that are cut off."""
 
 import asyncio
+import json
 import socket
 
 import pytest
 
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
+from orchestrator.lines.client import LineClient
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.telegram_controllers import Controller, TelegramProcess
 
@@ -18,6 +20,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def say(port: int, telegram: dict) -> dict:
+    """Send one telegram over a connection of its own; what comes back."""
+    with socket.create_connection(("127.0.0.1", port), 30) as connection, connection.makefile("rb") as lines:
+        connection.sendall(json.dumps(telegram).encode() + b"\n")
+        return json.loads(lines.readline())
 
 
 @pytest.fixture
@@ -54,11 +63,16 @@ def test_none_is_lost_or_doubled_by_cuts_and_restarts(service, server, tmp_path)
 
     process.start()
     asyncio.run(run())
+    assert say(port, {"type": "discharged", "seq": 1, "item": "0-0", "bin": "7"}) == {"type": "ack", "seq": 1}
 
     assert [controller.faults for controller in controllers] == [[], []]
     answered = {item: answer["bin"] for controller in controllers for item, answer in controller.answers.items()}
     assert answered == {item: "1" for controller in controllers for item, _ in controller.items}
     assert sum(controller.cuts for controller in controllers) > 2
     assert LineStore(connect_raw(server.url), "post").counts()["answers"] == 2 * NUM_ITEMS
+    with LineClient("post", server.url) as client:
+        found = client.answer("0-0")
+    assert found is not None
+    assert (found.bin, found.discharged) == ("1", "7")
     assert process.stop() == 0, (tmp_path / "log").read_text()
     assert [path.name for path in (tmp_path / "home" / "telegrams").rglob("*.*")] == []

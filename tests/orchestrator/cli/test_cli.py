@@ -92,7 +92,7 @@ def test_the_table_of_commands_agrees_with_the_commands():
 
 
 def test_what_shows_something_can_show_it_as_json():
-    talkers = {"worker", "completion"}
+    talkers = {"worker", "completion", "gateway", "telegrams"}
 
     without = {words for words, command in LEAVES.items() if "as_json" not in {param.name for param in command.params}}
 
