@@ -18,6 +18,7 @@ import pytest
 
 from modeling.registry.store import ModelStore
 from orchestrator.contract.webhooks.secret import sign
+from tests.support.gateway import TOKENS, make_context, served, write_tokens
 from tests.support.images import make_class_folders
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.published_models import make_pngs, publish_model
@@ -44,7 +45,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(name: str, *arguments: str, **variables: str) -> str:
     """The standard output of an example, which must succeed."""
-    command = [str(EXAMPLES / name)] if name.endswith(".sh") else [sys.executable, str(EXAMPLES / name)]
+    programs = {".sh": [], ".mjs": ["node"], ".py": [sys.executable]}
+    command = [*programs[Path(name).suffix], str(EXAMPLES / name)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | variables
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
@@ -79,7 +81,7 @@ def write_manifest(path: Path) -> None:
 
 
 def test_every_example_is_in_the_index_and_has_a_test_here() -> None:
-    names = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh", ".ipynb"))
+    names = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh", ".mjs", ".ipynb"))
     index, tests = (EXAMPLES / "README.md").read_text(), Path(__file__).read_text()
 
     assert [name for name in names if f"({name})" not in index or f'"{name}"' not in tests] == []
@@ -246,3 +248,25 @@ def test_the_receiver_of_webhooks_believes_only_what_is_signed(here: Path):
                 answers.append((connection.getresponse().status, receiver.stdout.read()))
 
     assert answers == [(204, "j1 succeeded: out.csv\n"), (400, "")]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "name", ["push_over_http.sh", "push_with_requests.py", "push_with_httpx.py", "push_from_node.mjs"]
+)
+def test_pushes_through_the_gateway(here: Path, name: str) -> None:
+    if shutil.which({".sh": "curl", ".mjs": "node"}.get(Path(name).suffix, "sh")) is None:
+        pytest.skip("the program is not here")
+    image = here / "1.jpg"
+    image.write_bytes(b"an image")
+    item = [] if name.endswith(".py") else ["item-1"]
+    with running_server() as server:
+        enter_line(server.url, make_line("postcards", deadline_ms=20_000))
+        context = make_context(here / "home", server_url=server.url, port=0, token_file=write_tokens(here))
+        with line_worker(server.url, "postcards"), served(context) as gateway:
+            output = run(
+                name, "postcards", str(image), *item, GATEWAY_URL=gateway.url, GATEWAY_TOKEN=TOKENS["push"]
+            )  # fmt: skip
+
+    assert "1" in output.split() or '"bin": "1"' in output
+    assert all(token not in output for token in TOKENS.values())
