@@ -71,7 +71,8 @@ def fault_of(line: str) -> str:
         if name.startswith("-") and name != "-":
             if name not in known:
                 return f"no option {name!r}"
-            if not known[name].is_flag and "=" not in word and next(given, None) is None:
+            may_stand_alone = known[name].is_flag or known[name]._flag_needs_value  # --gateway [ADDRESS:PORT]
+            if not may_stand_alone and "=" not in word and next(given, None) is None:
                 return f"no value for {name!r}"
     return ""
 

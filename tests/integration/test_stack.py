@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
 from orchestrator.stack.process import Process
 from orchestrator.stack.stack import Stack
+from tests.support.gateway import free_port
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND
@@ -98,12 +98,6 @@ def home() -> Iterator[Home]:
 def far_home(tmp_path: Path) -> Iterator[Home]:
     """A home whose path is too long for a unix socket."""
     yield from open_home(tmp_path / ("far" * 40))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def mode(path: Path) -> int:
