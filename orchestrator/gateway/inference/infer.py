@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +17,7 @@ from modeling.errors import ModelingError
 from orchestrator.contract.errors import PushRefusedError
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.gateway.guard.bodies import HELD, read_body
+from orchestrator.gateway.guard.guard import BEGAN
 from orchestrator.gateway.inference.compression import decompress
 from orchestrator.gateway.inference.images import images_of
 from orchestrator.gateway.inference.outputs import Labels, chosen_outputs, tensor_of
@@ -23,7 +25,9 @@ from orchestrator.gateway.inference.requests import InferenceRequest, RequestedO
 from orchestrator.gateway.inference.responses import InferenceResponse
 from orchestrator.gateway.inference.targets import Target, Targets
 from orchestrator.gateway.problems import retry_later
+from orchestrator.gateway.waiters import Waiters
 from orchestrator.lines.client import LineClient
+from orchestrator.lines.request import PushOptions
 
 MOST_BODY_BYTES = 128 << 20
 _AT_ONCE_BYTES = 1 << 20  # copied and hashed in a millisecond, in which nothing else happens; more is for a thread
@@ -42,9 +46,13 @@ _WHY_NOT = {
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """How images are pushed. target: as it is called. wait: whether a line that refuses is asked again."""
+    """How images are pushed. target: as it is called. began: when the request came, by perf_counter: the deadline
+    counts from then. wait: whether a line that refuses is asked again.
+    """
 
     target: str
+    waiters: Waiters
+    began: float
     deadline_s: float | None
     wait: bool
     pass_: int = 1
@@ -53,8 +61,9 @@ class Push:
 class Inference:
     """Answers POST requests for inference."""
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: Targets, waiters: Waiters) -> None:
         self._targets = targets
+        self._waiters = waiters
         self._decompressing = asyncio.Lock()
 
     async def __call__(self, request: Request) -> Response:
@@ -73,7 +82,8 @@ class Inference:
         client = self._targets.opened(target)
         if client is None:
             client = await asyncio.to_thread(self._targets.open, target)
-        push = Push(target.name, target.deadline_s(asked.timeout_us, asked.priority), asked.wait)
+        deadline_s = target.deadline_s(asked.timeout_us, asked.priority)
+        push = Push(target.name, self._waiters, request.scope[BEGAN], deadline_s, asked.wait)
         answer = push_all if target.reference is None else push_until_predicted
         answers = await answer(client, images, items, push)
         return await self._response(target, asked, outputs, answers)
@@ -138,15 +148,20 @@ async def push_all(client: LineClient, images: Sequence[bytes], items: Sequence[
     """The answers in the images' order. Raises ProblemError where the line refuses one."""
 
     def submit() -> list["Future[Answer]"]:
-        return [
-            client.submit(image, item, push.pass_, deadline=push.deadline_s, retry=push.wait)
-            for image, item in zip(images, items, strict=True)
-        ]
+        age_s = time.perf_counter() - push.began
+        options = PushOptions(push.deadline_s, time.time() - age_s, retry=push.wait)
+        return [client.submit_with(image, item, push.pass_, options) for image, item in zip(images, items, strict=True)]
 
     try:
         at_once = sum(map(len, images)) <= _AT_ONCE_BYTES
         futures = submit() if at_once else await asyncio.to_thread(submit)
-        return [await asyncio.wrap_future(future) for future in futures]
+        waiting = [push.waiters.open() for _ in futures]
+        for future, waiter in zip(futures, waiting, strict=True):
+            future.add_done_callback(partial(push.waiters.come, waiter))
+        if len(waiting) == 1:
+            return [await waiting[0]]
+        await asyncio.wait(waiting)
+        return [waiter.result() for waiter in waiting]
     except PushRefusedError as err:
         text = f"{push.target} is {err.reason}: {_WHY_NOT[err.reason]}"
         raise retry_later(503, err.reason, text, err.retry_s) from err
@@ -162,15 +177,16 @@ async def push_until_predicted(
     Raises ProblemError where an image could not be predicted in time.
     """
     assert push.deadline_s is not None
-    due_s = time.monotonic() + push.deadline_s
+    due_s = push.began + push.deadline_s
     answers = await push_all(client, images, items, push)
     while missing := [place for place, answer in enumerate(answers) if _is_missing(answer)]:
-        left_s = due_s - time.monotonic()
+        now_s = time.perf_counter()
+        left_s = due_s - now_s
         if left_s < _LEAST_S or push.pass_ == _MOST_PASSES:
             reason = answers[missing[0]].reason or "no prediction"
             text = f"{push.target}: {reason}: {_WHY_NOT.get(reason, 'no prediction')}"
             raise retry_later(503, reason, text, _RETRY_S)
-        push = replace(push, deadline_s=left_s, pass_=push.pass_ + 1)
+        push = replace(push, began=now_s, deadline_s=left_s, pass_=push.pass_ + 1)
         again = await push_all(client, [images[place] for place in missing], [items[place] for place in missing], push)
         for place, answer in zip(missing, again, strict=True):
             answers[place] = answer

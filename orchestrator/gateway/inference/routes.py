@@ -43,7 +43,7 @@ class InferenceRoutes:
     @property
     def push_routes(self) -> list[PushRoute]:
         """Of inference, by a model's name, and by its version."""
-        infer = Inference(self._targets)
+        infer = Inference(self._targets, self._context.waiters)
         return [PushRoute(f"{path}/infer", infer, _operation(path)) for path in (_MODEL, _VERSION)]
 
     @property

@@ -1,6 +1,7 @@
 """How a request's images are pushed, and tried again."""
 
 import asyncio
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from orchestrator.contract.lines.answers import Answer
 from orchestrator.gateway.inference.infer import Push, push_all, push_until_predicted
 from orchestrator.gateway.inference.targets import Target
 from orchestrator.gateway.problems import ProblemError
+from orchestrator.gateway.waiters import Waiters
+from orchestrator.lines.request import PushOptions
 
 GOOD = Answer("a", 1, "none", label="cat", score=0.9)
 LATE = Answer("a", 1, "none", "late", label="cat", score=0.9)
@@ -25,9 +28,9 @@ class FakeClient:
 
     answers: dict[tuple[str, int], Answer | Exception]
     pushed: list[tuple[str, int]] = field(default_factory=list)
-    options: list[dict[str, Any]] = field(default_factory=list)
+    options: list[PushOptions] = field(default_factory=list)
 
-    def submit(self, image: bytes, item: str, pass_: int, **options: Any) -> "Future[Answer]":
+    def submit_with(self, image: bytes, item: str, pass_: int, options: PushOptions) -> "Future[Answer]":
         self.pushed.append((item, pass_))
         self.options.append(options)
         answer, future = self.answers[item, pass_], Future[Answer]()
@@ -42,7 +45,9 @@ def pushed(
     client: FakeClient, *items: str, deadline_s: float = 60.0, function: Any = push_until_predicted
 ) -> list[Answer]:
     images = [b"image"] * len(items)
-    found: list[Answer] = asyncio.run(function(client, images, items, Push("m", deadline_s, wait=False)))
+    found: list[Answer] = asyncio.run(
+        function(client, images, items, Push("m", Waiters(), time.perf_counter(), deadline_s, wait=False))
+    )
     return found
 
 
@@ -51,8 +56,8 @@ def test_only_images_without_a_prediction_are_pushed_again_as_another_pass_with_
 
     assert pushed(client, "a", "b", "c") == [GOOD, GOOD, UNREADABLE]
     assert client.pushed == [("a", 1), ("b", 1), ("c", 1), ("b", 2), ("b", 3)]
-    assert client.options[0] == {"deadline": 60.0, "retry": False}
-    assert all(options["deadline"] < 60 for options in client.options[3:])
+    assert (client.options[0].deadline, client.options[0].retry) == (60.0, False)
+    assert all(options.deadline < 60 for options in client.options[3:])
 
 
 def test_an_image_that_is_not_predicted_by_the_deadline_is_an_error_of_the_model():
