@@ -1,5 +1,6 @@
 """The lines that a gateway pushes to: one client each, opened when it is first needed."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -19,10 +20,12 @@ _FAULTS = (redis.RedisError, OSError)
 class OpenLines:
     """The lines of the server, and a client of each that was pushed to. Safe to share between threads.
 
-    connect: the server's URL and a client of it that does not decode replies.
+    connect: the server's URL and a client of it that does not decode replies. loop: does the work of the clients that
+    are opened from then on, so that no push crosses threads; None: each has a thread.
     """
 
     def __init__(self, connect: Callable[[], tuple[str, redis.Redis]]) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._connect = connect
         self._lock = threading.Lock()
         self._lines: dict[str, Line] = {}
@@ -42,7 +45,7 @@ class OpenLines:
         self.get(name)
         with self._lock:
             if name not in self._clients:
-                self._clients[name] = LineClient(name, self._connect()[0])
+                self._clients[name] = LineClient(name, self._connect()[0], loop=self.loop)
             return self._clients[name]
 
     def get(self, name: str) -> Line:

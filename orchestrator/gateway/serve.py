@@ -40,6 +40,7 @@ class GatewayServer(uvicorn.Server):
         self._watching: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._context.lines.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._watching = asyncio.create_task(self._cut_off_slow())
 

@@ -1,9 +1,10 @@
-"""From the threads of lines' clients to the event loop: requests that wait for what happens there.
+"""From lines' clients, and their threads, to the event loop: requests that wait for what happens there.
 
 Many answers come at once, so the loop is woken once for all that have come.
 """
 
 import asyncio
+import threading
 from collections import deque
 from concurrent.futures import Future
 from typing import Any
@@ -19,13 +20,14 @@ class Waiters:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._come: deque[tuple[asyncio.Future[Any], Future[Any] | None]] = deque()
+        self._thread = 0
         self._woken = False
         self._waiting: set[asyncio.Future[Any]] = set()
 
     def open(self) -> "asyncio.Future[Any]":
         """A future that `come` ends. Called in the loop's thread."""
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         waiter = self._loop.create_future()
         self._waiting.add(waiter)
         waiter.add_done_callback(self._waiting.discard)
@@ -34,6 +36,9 @@ class Waiters:
     def come(self, waiter: "asyncio.Future[Any]", done: "Future[Any] | None") -> None:
         """Something has happened: `done` has ended; None: the server has the push. Called in any thread."""
         self._come.append((waiter, done))
+        if threading.get_ident() == self._thread:
+            self._wake()
+            return
         if not self._woken and self._loop is not None:
             self._woken = True
             try:

@@ -25,13 +25,20 @@ class LineClient:
     not; without, pushes raise UnavailableError until the line has been seen once.
 
     Safe to share between threads. It has two threads of its own, so make it after a fork, not before; they do not
-    keep a program from ending.
+    keep a program from ending. loop: a running event loop that does the work of one of them; futures end in its thread,
+    and nothing that it runs may wait for one.
     """
 
     def __init__(
-        self, line: str, url: str | None = None, *, deadline: float | None = None, fallback: str | None = None
+        self,
+        line: str,
+        url: str | None = None,
+        *,
+        deadline: float | None = None,
+        fallback: str | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._core = Core(line, url, deadline, fallback, ThreadDriver())
+        self._core = Core(line, url, deadline, fallback, LoopDriver(loop) if loop else ThreadDriver())
         self._core.start()
         weakref.finalize(self, self._core.stop).atexit = False
 

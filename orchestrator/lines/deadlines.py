@@ -33,7 +33,7 @@ class Deadlines:
         self._lock = threading.Lock()
         self._over: deque[PushRequest] = deque()  # their deadline is over, and the server was not asked yet
         self._asked: list[PushRequest] = []
-        self._asked_until = NEVER
+        self.asked_until = NEVER
         self._silent = False  # the server did not answer in time when it was asked last
 
     def add(self, request: PushRequest) -> None:
@@ -51,7 +51,7 @@ class Deadlines:
             while self._heap and self._heap[0][2].decided:
                 heapq.heappop(self._heap)
             due = self._heap[0][0] if self._heap else NEVER
-        return min(due, self._asked_until)
+        return min(due, self.asked_until)
 
     def connected(self, channel: Channel | None) -> None:
         """There is a new connection, or none: what was asked for is not answered any more."""
@@ -63,7 +63,7 @@ class Deadlines:
         self._silent = False
 
     def on_time(self, now: float) -> None:
-        if now >= self._asked_until:
+        if now >= self.asked_until:
             self._silent = True
             self._give_up_asked()
         self._take_over(now)
@@ -95,7 +95,7 @@ class Deadlines:
             self._decide_alone(self._pop_over(late), reachable=True)
         if self._asked or not (asked := self._pop_over(MOST_AT_ONCE)):
             return
-        self._asked, self._asked_until = asked, now + SETTLE_TIMEOUT_S
+        self._asked, self.asked_until = asked, now + SETTLE_TIMEOUT_S
         decided = [self._pushes.verdict(request, reachable=True) for request in self._asked]
         command = self._commands.settle(decided, self._client_id)
         self._channel.send([command], partial(self._settled, self._channel, self._asked))
@@ -117,7 +117,7 @@ class Deadlines:
 
     def _give_up_asked(self) -> None:
         """The server has answered, or does not: what has no decision now gets the client's."""
-        asked, self._asked, self._asked_until = self._asked, [], NEVER
+        asked, self._asked, self.asked_until = self._asked, [], NEVER
         self._decide_alone([request for request in asked if not request.decided], reachable=False)
 
     def _decide_alone(self, requests: list[PushRequest], *, reachable: bool) -> None:

@@ -101,33 +101,36 @@ class ThreadDriver:
 
 
 class LoopDriver:
-    """An event loop of asyncio, in whose thread everything happens; `start` is called there."""
+    """An event loop of asyncio, in whose thread everything happens.
 
-    def __init__(self) -> None:
+    loop: None: the one that runs where `start` is called.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.wake_at = _NOW
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NOW
         self._exchange: Exchange
         self._channels: list[Channel] = []
         self._writing: set[Channel] = set()
-        self._thread = 0
         self._ended = False
 
     def start(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self._look()
+        self._loop = self._loop or asyncio.get_running_loop()
+        self.wake()
 
     def wake(self) -> None:
-        if threading.get_ident() == self._thread:
-            assert self._loop is not None
-            self._loop.call_soon(self._look)
-        else:
-            self.call(_nothing)
+        self.call(_nothing)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        if self._loop is not None and not self._loop.is_closed():
+        if self._loop is None:
+            return
+        try:
             self._loop.call_soon_threadsafe(self._run, function, args)
+        except RuntimeError:  # the loop has ended, and with it all that waited
+            return
 
     def _run(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
         function(*args)
@@ -158,16 +161,18 @@ class LoopDriver:
         if self._exchange.ended:
             self._end()
             return
+        self.wake_at = _NOW
         next_s = self._exchange.on_time()
         self._watch_for_room()
-        if self._timer is None or next_s < self.wake_at:
+        self.wake_at = next_s
+        if self._timer is None or next_s < self._timer_at:
             self._set_timer(next_s)
 
     def _set_timer(self, next_s: float) -> None:
         assert self._loop is not None
         if self._timer is not None:
             self._timer.cancel()
-        self.wake_at = next_s
+        self._timer_at = next_s
         self._timer = self._loop.call_later(max(0.0, next_s - time.monotonic()), self._timed)
 
     def _timed(self) -> None:

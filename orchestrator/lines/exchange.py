@@ -136,6 +136,8 @@ class Exchange:
         now = time.monotonic()
         if self._admissions.next_s <= now:
             self._admissions.on_time(now)
+        if self._control and self._deadlines.asked_until <= now:
+            self.receive(self._control)  # the answer may be there: this thread may have been late
         if self._deadlines.next_s() <= now:
             self._deadlines.on_time(now)
         if self.reports.next_s <= now:

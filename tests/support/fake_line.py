@@ -105,6 +105,7 @@ class FakeChannel:
         self._server = server
         self._on_published = on_published
         self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
         self._to_say: list[Callable[[], None]] = []
         self.has_unsent = False
         self.waits_since: float | None = None
@@ -131,7 +132,11 @@ class FakeChannel:
         self._there.send(b"\0")
 
     def receive(self) -> None:
-        if not self._here.recv(1):
+        try:
+            data = self._here.recv(1)
+        except BlockingIOError:
+            return
+        if not data:
             raise redis.ConnectionError("the fake server closed the connection")
         self._to_say.pop(0)()
 
