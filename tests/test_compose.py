@@ -31,6 +31,8 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 WORKERS = ("worker-cpu", "worker-gpu")
+MONITORING = ("grafana", "prometheus")
+WITH_PORTS = ["gateway", "grafana", "prometheus"]
 HOME, VOLUME = "/var/lib/pigeonhole/home", "/var/lib/pigeonhole"
 PASSWORD = "abcdef0123456789"
 
@@ -105,7 +107,8 @@ def test_compose_file_follows_the_specification():
 
 
 def test_services_are_those_that_the_documentation_names():
-    assert sorted(SERVICES) == ["gateway", "server", "submit", "worker-cpu", "worker-gpu"]
+    assert sorted(SERVICES) == ["gateway", "grafana", "prometheus", "server", "submit", "worker-cpu", "worker-gpu"]
+    assert [SERVICES[name]["profiles"] for name in MONITORING] == [["monitoring"], ["monitoring"]]
     assert OURS == ["gateway", "submit", "worker-cpu", "worker-gpu"]
     assert [SERVICES[name].get("profiles") for name in OURS] == [["gateway"], ["submit"], None, ["gpu"]]
 
@@ -154,8 +157,11 @@ def test_every_environment_name_in_the_files_is_a_setting_or_read_by_the_files_t
 
     assert set(_ENVIRONMENT_NAME.findall(COMPOSE)) <= settings | interpolated
     assert set(_ENVIRONMENT_NAME.findall(DOCKERFILE)) <= settings | set(arguments())
-    others = {"UID", "GID", "CPU_WORKERS", "TOKENS", "GATEWAY", "GATEWAY_NAME"}
-    assert interpolated == {*DOT_ENV, *arguments(), *(f"PIGEONHOLE_{name}" for name in others)}
+    others = {
+        "UID", "GID", "CPU_WORKERS", "TOKENS", "GATEWAY", "GATEWAY_NAME", "VIEW_TOKEN", "PROMETHEUS", "GRAFANA",
+    }  # fmt: skip
+    versions = {"PROMETHEUS_VERSION", "GRAFANA_VERSION"}
+    assert interpolated == {*DOT_ENV, *arguments(), *versions, *(f"PIGEONHOLE_{name}" for name in others)}
 
 
 def test_arguments_of_the_build_come_from_the_environment_and_an_index_only_from_there():
@@ -235,10 +241,30 @@ def test_number_of_workers_is_a_setting():
     assert SERVICES["worker-cpu"]["scale"] == "${PIGEONHOLE_CPU_WORKERS:-1}"
 
 
-def test_only_the_gateway_can_be_reached_and_only_from_this_machine_unless_told():
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["gateway"]
-    assert [resolve(port) for port in SERVICES["gateway"]["ports"]] == ["127.0.0.1:8080:8080"]
-    assert [name for name, service in SERVICES.items() if "networks" in service] == ["gateway"]
+def test_only_three_services_can_be_reached_and_only_from_this_machine_unless_told():
+    assert sorted(name for name, service in SERVICES.items() if "ports" in service) == WITH_PORTS
+    assert [resolve(port) for name in WITH_PORTS for port in SERVICES[name]["ports"]] == [
+        "127.0.0.1:8080:8080", "127.0.0.1:3000:3000", "127.0.0.1:9090:9090",
+    ]  # fmt: skip
+    assert sorted(name for name, service in SERVICES.items() if "networks" in service) == WITH_PORTS
+
+
+def test_prometheus_scrapes_the_gateway_by_a_name_that_it_answers_to():
+    config = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text())
+
+    (scraped,) = config["scrape_configs"]
+    assert scraped["static_configs"] == [{"targets": ["gateway:8080"]}]
+    assert "--allow-host=gateway" in SERVICES["gateway"]["command"]
+    assert scraped["authorization"]["credentials_file"] in mounts(SERVICES["prometheus"])
+
+
+@pytest.mark.parametrize("name", MONITORING)
+def test_what_monitoring_mounts_is_there_and_its_image_is_pinned(name: str):
+    sources = [source for source, _ in mounts(SERVICES[name]).values() if source.startswith("./monitoring")]
+
+    assert sources
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", resolve(SERVICES[name]["image"]))
 
 
 def test_health_check_of_the_gateway_tells_whether_it_answers(tmp_path: Path):
@@ -251,7 +277,7 @@ def test_health_check_of_the_gateway_tells_whether_it_answers(tmp_path: Path):
     assert (answers_now, answers_later) == (0, 1)
 
 
-@pytest.mark.parametrize("name", sorted({*SERVICES} - {"gateway"}))
+@pytest.mark.parametrize("name", sorted({*SERVICES} - {*WITH_PORTS}))
 def test_service_can_be_scaled(name: str):
     assert not {"container_name", "hostname", "ports"} & set(SERVICES[name])
 

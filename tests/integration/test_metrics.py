@@ -1,13 +1,19 @@
 """One scrape of any gateway shows the whole fleet, whatever stands on the server."""
 
+import json
+import re
+import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.contract.ledger.counts import ERROR_CODES, shard_counts
 from orchestrator.contract.ledger.ledger import Claim
+from orchestrator.contract.ledger.live_workers import VITALS
 from orchestrator.contract.lines.registry import LINES_KEY
 from orchestrator.contract.lines.requests import Push
 from orchestrator.contract.lines.stats import WorkerCounts
@@ -21,6 +27,7 @@ from tests.support.scrapes import scrape
 from tests.support.server import wait_until
 
 pytestmark = pytest.mark.integration
+MONITORING = Path(__file__).parents[2] / "monitoring"
 JOB, OTHER = "c261129-051201-7f3a2b", "t261129-051201-7f3a2c"
 LABELS = {
     "outcome", "code", "stage", "kind", "state", "queue", "host", "device", "doing", "line", "reason", "cause", "le",
@@ -277,6 +284,87 @@ def test_scrapes_of_one_second_share_one_look_at_the_server(tmp_path, server, le
     create(ledger)
 
     assert scrape(gateway).value("pigeonhole_jobs_active") == first.value("pigeonhole_jobs_active") == 0
+
+
+def everything(server, ledger, gateway):
+    """A scrape of a fleet in which there is some of everything."""
+    create(ledger)
+    commit(ledger)
+    facts = {"host": "h1", "device": "cuda:0", "queues": "classify", **dict.fromkeys(VITALS, 5)}
+    ledger.live_workers.heartbeat("w", facts)
+    pushed(enter_line(server.url, make_line("post")), "post")
+    gateway.get("/v1/jobs")
+    return scrape(gateway)
+
+
+def named(expression):
+    """The metrics of an expression with the labels and values that it asks for, and the labels that it groups by."""
+    metrics = [
+        (name, dict(re.findall(r'(\w+)="([^"]*)"', inside)), set(re.findall(r"(\w+)(?:=~|!=|!~|=)", inside)))
+        for name, inside in re.findall(r"(pigeonhole_\w+)(?:\{([^}]*)\})?", expression)
+    ]
+    return metrics, set(re.findall(r"\w+", " ".join(re.findall(r"(?:by|without|on|ignoring) \(([^)]*)\)", expression))))
+
+
+def test_rules_and_dashboard_name_nothing_that_a_scrape_lacks(server, ledger, gateway):
+    rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
+    dashboard = json.loads((MONITORING / "grafana" / "dashboard.json").read_text())
+    expressions = [rule["expr"] for rule in rules]
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    expressions += [each["definition"] for each in dashboard["templating"]["list"] if "definition" in each]
+    found = everything(server, ledger, gateway)
+
+    missing = []
+    for expression in expressions:
+        metrics, groups = named(expression)
+        assert metrics or "up{" in expression, expression
+        known = {"instance"}
+        for name, wanted, labels in metrics:
+            samples = [given for given, _ in found.samples.get(name, [])]
+            known |= {label for given in samples for label in given}
+            if not any(wanted.items() <= given.items() and labels <= set(given) for given in samples):
+                missing.append(f"{name} {wanted or labels} of {expression}")
+        missing += [f"{label} of {expression}" for label in groups - known]
+
+    assert len(expressions) > 50
+    assert missing == []
+
+
+def test_every_metric_is_on_the_page(server, ledger, gateway):
+    page = (MONITORING.parent / "docs" / "monitoring.md").read_text()
+    found = everything(server, ledger, gateway)
+
+    names = {name + "_total" * (kind == "counter") for name, kind in found.kinds.items() if "process_" not in name}
+    assert sorted(name for name in names if f"`{name}`" not in page) == []
+    documented = set(re.findall(r"^\| `(pigeonhole_\w+)`", page, re.MULTILINE))
+    assert sorted(documented - names) == []
+
+
+def test_a_line_a_place_and_a_route_have_as_many_series_as_the_page_says(server, ledger, gateway):
+    page = " ".join((MONITORING.parent / "docs" / "monitoring.md").read_text().split())
+    found = everything(server, ledger, gateway)
+
+    labels = [given for samples in found.samples.values() for given, _ in samples]
+    per_line = sum(given.get("line") == "post" for given in labels)
+    per_place = sum(given.get("host") == "h1" for given in labels)
+    per_route = sum(given.get("route") == "/v1/jobs" for given in labels)
+    others = sum(not {"line", "host", "route"} & set(given) for given in labels)
+    assert (
+        f"About {round(others, -1)} series for the fleet, {per_place} for each host and device (200 of them; the "
+        f"others count together as `other`), {per_line} for each line (the first 100 by name; "
+        f"`pigeonhole_lines_left_out` counts the others), and {per_route - 1} for each route"
+    ) in page
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_finds_no_fault_with_a_scrape(server, ledger, gateway):
+    everything(server, ledger, gateway)
+
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=gateway.get("/metrics").text, capture_output=True, text=True
+    )
+
+    assert done.stdout + done.stderr == ""
 
 
 def test_metrics_need_the_role_view(tmp_path, server):
