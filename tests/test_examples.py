@@ -12,18 +12,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from modeling.registry.store import ModelStore
+from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, all_jobs
+from orchestrator.contract.jobs.listing import read_facts
+from orchestrator.contract.jobs.restore import output_of
+from orchestrator.contract.settings import Settings
 from orchestrator.contract.webhooks.secret import sign
+from tests.support.fakes import FakeFinalizeLease, write_fake_parts
 from tests.support.gateway import TOKENS, make_context, served, write_tokens
 from tests.support.images import make_class_folders
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.published_models import make_pngs, publish_model
-from tests.support.server import running_server
+from tests.support.server import running_server, wait_until
 from tests.support.telegram_controllers import TelegramProcess
+from workers.finalize.publish import publish_manifest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -223,6 +231,36 @@ def test_nightly_publishes_once_a_day(here: Path) -> None:
 
     assert manifest.read_bytes() == first
     assert len(list(here.glob("manifests/*.csv"))) == 1
+
+
+@pytest.mark.integration
+def test_a_job_over_http_is_followed_to_its_end(here: Path) -> None:
+    publish_model(here / "home" / "models", "digits")
+    make_pngs(here / "data" / "inbox", 3)
+    with running_server() as server:
+        context = make_context(here / "home", server_url=server.url, port=0, roots=(here / "data",))
+        with served(context) as gateway, ThreadPoolExecutor() as threads:
+            arguments = (gateway.url, str(here / "data" / "inbox"), "digits", "fetched.csv")
+            said = threads.submit(run, "job_over_http.py", *arguments)
+            publish_without_workers(context.settings)
+
+            lines = said.result().splitlines()
+
+    assert "partial, 3/3 images, 1 failed" in lines[-2]
+    assert lines[-1].endswith("00000002.png: there is no such file")
+    assert (here / "fetched.csv").read_text().count("\n") == 4
+
+
+def publish_without_workers(settings: Settings) -> None:
+    """Wait for a job, and end it as workers would."""
+    wait_until(lambda: all_jobs(settings), what="the job is submitted")
+    folder = JobFolder(settings, all_jobs(settings)[0])
+    wait_until(lambda: folder.path.is_dir() and read_facts(folder.path), what="its images are listed")
+    write_fake_parts(folder)
+    request = folder.request()
+    publish_manifest(folder, request, None, FakeFinalizeLease())
+    outcome = Outcome(state="partial", ended=datetime.now(UTC), num_images=3, num_done=3, num_failed=1)
+    folder.write_outcome(outcome.model_copy(update={"result": output_of(request)}))
 
 
 def test_the_receiver_of_webhooks_believes_only_what_is_signed(here: Path):

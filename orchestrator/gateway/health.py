@@ -17,7 +17,10 @@ from orchestrator.gateway.problems import describe
 
 LOOK_AGAIN_S = 0.5  # anybody may ask, without a token
 _NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"description": "Not ready; `why` says so to clients with a token."}
+    503: {
+        "description": "Not ready; `why` says so to clients with a token.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
 }
 
 

@@ -5,13 +5,14 @@ import os
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
 from orchestrator.contract.jobs.requests import ClassifyRequest, EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.gateway.jobs import submissions as submissions_module
-from tests.support.gateway import InProcessGateway, make_context
+from tests.support.gateway import InProcessGateway, make_context, served
 from tests.support.published_models import make_pngs, publish_model
 from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
@@ -156,6 +157,22 @@ def test_a_cancel_ends_a_job_and_its_events(gateway: InProcessGateway, data: Pat
     assert (stream.status_code, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert stream.text.count("event: ") == stream.text.count("event: end") == 1
     assert again.status_code == 204
+
+
+def test_an_open_stream_of_events_does_not_hold_up_the_end_of_a_gateway(tmp_path: Path, server: Server, data: Path):
+    publish_model(tmp_path / "home" / "models", "digits")
+    context = make_context(tmp_path / "home", server_url=server.url, port=0, roots=(data,))
+    with served(context) as gateway, httpx2.Client(base_url=gateway.url, timeout=60) as client:
+        job = client.post("/v1/jobs", json=classify(data)).json()["job"]
+        with client.stream("GET", f"/v1/jobs/{job}/events") as stream:
+            lines = stream.iter_lines()
+            first = [next(lines) for _ in range(4)]
+            gateway.stop()
+            rest = list(lines)  # ends, and not by an error
+
+    assert first[0] == "retry: 2000"
+    assert first[3] == "event: progress"
+    assert [line for line in rest if line.startswith("event")] == []
 
 
 def test_what_is_no_job_is_not_found(gateway: InProcessGateway):
