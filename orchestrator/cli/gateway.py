@@ -50,7 +50,5 @@ def gateway(
     from orchestrator.gateway.serve import serve
 
     options = GatewayOptions(host, port, token_file, tls_cert, tls_key, allowed_hosts, check_roots(roots))
-    scheme = "https" if tls_cert else "http"
     with speaking.output():  # nothing is said from here on
-        print_message(f"the gateway listens at {scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-        serve(GatewayContext(get_settings(), options))
+        serve(GatewayContext(get_settings(), options), lambda url: print_message(f"the gateway listens at {url}"))

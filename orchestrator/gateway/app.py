@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.docs_page import PAGE_POLICY, docs_page
 from orchestrator.gateway.documented import complete
 from orchestrator.gateway.guard.access_log import FLUSH_S, AccessLog
-from orchestrator.gateway.guard.guard import ASGIApp, Guard, GuardOptions
+from orchestrator.gateway.guard.guard import Guard, GuardOptions
 from orchestrator.gateway.guard.hosts import Hosts
 from orchestrator.gateway.guard.tokens import read_tokens
 from orchestrator.gateway.health import health_router
@@ -32,8 +33,10 @@ from orchestrator.gateway.metrics.routes import metrics_router
 from orchestrator.gateway.problems import add_problem_handlers
 from orchestrator.gateway.routes import PushRoute, PushRoutes
 
+NUM_THREADS = 32
 
-def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> ASGIApp:
+
+def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> Guard:
     """The application. Raises UsageError for a token file that cannot be used."""
     options = context.options
     tokens = read_tokens(options.token_file) if options.token_file else None
@@ -82,6 +85,8 @@ def _push_routes(context: GatewayContext) -> list[PushRoute]:
 def _lifespan(context: GatewayContext, log: AccessLog) -> Any:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threads = ThreadPoolExecutor(NUM_THREADS, "gateway")  # questions to the server and the disk: they wait, mostly
+        asyncio.get_running_loop().set_default_executor(threads)
         tasks = [asyncio.create_task(_flush(log)), asyncio.create_task(_refresh_lines(context))]
         yield
         context.stopping.set()

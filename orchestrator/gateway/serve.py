@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import ipaddress
+import logging
+import math
 import resource
 import signal
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
@@ -17,12 +20,11 @@ from orchestrator.contract.errors import UsageError
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.context import GatewayContext, GatewayOptions
 from orchestrator.gateway.guard.connection import ConnectionLimits, GatewayProtocol, protocol_with
-from orchestrator.gateway.guard.guard import ASGIApp
+from orchestrator.gateway.guard.guard import Guard
 from orchestrator.gateway.guard.hosts import is_loopback
 
 KEEP_ALIVE_S = 75
-GIVE_UP_S = 8  # after a signal, what waits for answers of lines is told to ask again
-STOP_S = 10  # for requests that are worked on; then they are cut off
+GIVE_UP_SHARE = 0.8  # of the time to stop: then what waits for answers of lines is told to ask again
 _HEADERS = [
     ("x-content-type-options", "nosniff"),
     ("cache-control", "no-store"),
@@ -46,7 +48,7 @@ class GatewayServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._context.stopping.set()
-        asyncio.get_running_loop().call_later(GIVE_UP_S, self._context.waiters.give_up)
+        asyncio.get_running_loop().call_later(GIVE_UP_SHARE * self._limits.stop_s, self._context.waiters.give_up)
         await super().shutdown(sockets)
         if self._watching:
             self._watching.cancel()
@@ -77,23 +79,30 @@ class GatewayServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(context: GatewayContext, *, limits: ConnectionLimits | None = None) -> None:
-    """Serve until a signal comes. Raises UsageError for an address, files or tokens that cannot be used."""
-    limits = limits or ConnectionLimits()
-    check_options(context.options)
+def serve(context: GatewayContext, on_listening: Callable[[str], None]) -> None:
+    """Serve until a signal comes. Raises UsageError for an address, files or tokens that cannot be used.
+
+    on_listening: receives the URL.
+    """
+    limits = ConnectionLimits()
+    options = context.options
+    check_options(options)
     app = create_app(context)
     config = make_config(app, context, limits)
-    with listening_socket(context.options) as listener:
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what hostile clients send is in the access log
+    with listening_socket(options) as listener:
         _allow_many_files()
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        on_listening(f"http{'s' if options.certificate else ''}://{host}:{listener.getsockname()[1]}")
         GatewayServer(config, context, limits).run([listener])
 
 
-def make_config(app: ASGIApp, context: GatewayContext, limits: ConnectionLimits) -> uvicorn.Config:
+def make_config(app: Guard, context: GatewayContext, limits: ConnectionLimits) -> uvicorn.Config:
     """uvicorn's configuration."""
     options = context.options
     return uvicorn.Config(
         app,
-        http=protocol_with(limits, context.figures),
+        http=protocol_with(limits, context.figures, app.log),
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -103,7 +112,7 @@ def make_config(app: ASGIApp, context: GatewayContext, limits: ConnectionLimits)
         server_header=False,
         headers=_HEADERS,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_S,
+        timeout_graceful_shutdown=math.ceil(limits.stop_s),
         ssl_certfile=options.certificate,
         ssl_keyfile=options.key,
     )
@@ -111,6 +120,10 @@ def make_config(app: ASGIApp, context: GatewayContext, limits: ConnectionLimits)
 
 def check_options(options: GatewayOptions) -> None:
     """Raises UsageError for options that do not go together, or files of TLS that cannot be used."""
+    try:
+        ipaddress.ip_address(options.host)
+    except ValueError as err:
+        raise UsageError(f"--host {options.host!r} is no address, such as 127.0.0.1") from err
     if (options.certificate is None) != (options.key is None):
         raise UsageError("--tls-cert and --tls-key belong together: name both, or none")
     if not is_loopback(options.host) and options.token_file is None:

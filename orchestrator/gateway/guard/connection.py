@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from orchestrator.gateway.figures import GatewayFigures
+from orchestrator.gateway.guard.access_log import AccessLog
 
 Phase = Literal["idle", "headers", "body", "answer"]
 
@@ -23,7 +24,7 @@ class ConnectionLimits:
 
     header_s: from the first byte of a request, or from the connection, until its headers are there. body_s: until the
     body must be there, with one second more for each `body_bytes_per_s` received. write_s: without a byte of an answer
-    taken. most_chunk_overhead: bytes of a chunked body beside its contents, as a multiple of them.
+    taken. most_body_bytes: with the overhead of chunks. stop_s: after a signal, for what is worked on.
     """
 
     most_connections: int = 2_000
@@ -35,13 +36,15 @@ class ConnectionLimits:
     most_headers: int = 100
     most_body_bytes: int = 512 << 20
     check_s: float = 0.5
+    stop_s: float = 10.0
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """A connection. Times are of the monotonic clock."""
 
     limits: ConnectionLimits = ConnectionLimits()
-    figures: GatewayFigures  # `protocol_with` sets it
+    figures: GatewayFigures  # `protocol_with` sets it, and the log
+    log: AccessLog
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -153,6 +156,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """Answer without the application, and close."""
         if self.transport.is_closing():
             return
+        begun: Any = self.scope  # None before the first request
+        scope = {"method": "-", "path": "-", "client": self.client} | (begun or {})
+        waited_s = time.monotonic() - self._since
+        self.log.add(scope, {"status": status, "refused": detail}, time.perf_counter() - waited_s)
         body = _PROBLEM % (status, detail.encode("ascii", "replace"))
         head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
@@ -165,6 +172,6 @@ class GatewayProtocol(HttpToolsProtocol):
 _PROBLEM: Final = b'{"type":"about:blank","status":%d,"detail":"%s"}'
 
 
-def protocol_with(limits: ConnectionLimits, figures: GatewayFigures) -> type[GatewayProtocol]:
-    """Connections of one gateway."""
-    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits, "figures": figures})
+def protocol_with(limits: ConnectionLimits, figures: GatewayFigures, log: AccessLog) -> type[GatewayProtocol]:
+    """Connections of one gateway; what never reaches its application is in the log, too."""
+    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits, "figures": figures, "log": log})

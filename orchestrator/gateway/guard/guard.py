@@ -56,7 +56,7 @@ class Guard:
     def __init__(self, app: ASGIApp, options: GuardOptions, log: AccessLog) -> None:
         self._app = app
         self._options = options
-        self._log = log
+        self.log = log
         self._ids = itertools.count(1)
         self._id_prefix = secrets.token_hex(4)
         self.bodies = BodyBudget(options.most_held_bytes)
@@ -146,7 +146,7 @@ class Guard:
         facts = {"status": status, "id": scope[REQUEST_ID], "client": client.name if client else None}
         if refused is not None:
             facts["refused"] = refused.code
-        self._log.add(scope, facts, began)
+        self.log.add(scope, facts, began)
 
 
 def _route(scope: Scope, refused: ProblemError | None) -> str:

@@ -20,7 +20,7 @@ class Hosts:
         names = {*LOOPBACK_NAMES, *allowed}
         self._any_local_address = False
         if not is_loopback(listen):
-            names |= {listen, socket.gethostname(), socket.getfqdn()}
+            names |= {listen, socket.gethostname()}  # no full name: asking for it may wait for a name server
             self._any_local_address = ipaddress.ip_address(listen).is_unspecified
         self._names = frozenset(name.lower().rstrip(".") for name in names)
 

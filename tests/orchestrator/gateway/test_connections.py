@@ -2,14 +2,21 @@
 
 import contextlib
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
+from concurrent.futures import Future
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.gateway.guard.connection import ConnectionLimits
 from tests.support.gateway import bearer, make_context, served, write_tokens
+from tests.support.line_worker import make_line
 from tests.support.server import wait_until
 
 QUICK = ConnectionLimits(
@@ -175,6 +182,42 @@ def test_answers_of_cut_off_requests_are_problems(gateway):
 
     assert b"content-type: application/problem+json" in head
     assert json.loads(body)["status"] == 408
+    wait_until(lambda: '"status": 408' in gateway.log, what="it is in the log")
+
+
+def test_what_waits_when_the_gateway_stops_is_told_to_ask_again(tmp_path):
+    with served(make_context(tmp_path, port=0), replace(QUICK, stop_s=1.0)) as gateway:
+        waiters = gateway.context.waiters
+        gateway.context.lines._clients["post"] = SimpleNamespace(
+            submit_with=lambda *_: Future(), abandon=lambda: None
+        )  # one that never answers
+        gateway.context.lines._lines["post"] = make_line()
+        with connected(gateway) as connection:
+            push = b"POST /v1/lines/post/items?wait HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
+            connection.sendall(push)
+            wait_until(lambda: waiters._waiting, what="the push waits")
+            gateway.stop()
+            answer = read_all(connection)
+
+    assert status(answer) == 503
+    assert b"urn:pigeonhole:stopping" in answer
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_it_speaks_tls(tmp_path):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    made += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=certificate)
+
+    with (
+        served(make_context(tmp_path, port=0, certificate=certificate, key=key), QUICK) as gateway,
+        connected(gateway) as connection,
+        trusting.wrap_socket(connection, server_hostname="localhost") as encrypted,
+    ):
+        encrypted.sendall(HEAD + b"Connection: close\r\n\r\n")
+        assert status(read_answer(encrypted)) == 200
 
 
 def test_a_stop_ends_open_connections_and_refuses_new_ones(tmp_path):
