@@ -1,9 +1,9 @@
 """Is each item answered once while connections are cut and the process is killed?
 
-    python -m benchmarks.chaos_telegrams [--items 100000] [--controllers 8] [--restart-every 5] [-o FILE]
+    python -m benchmarks.chaos_telegrams [--items 100000] [--controllers 8] [--kills 40] [-o FILE]
 
 A server, a worker of a line that answers at once, `pigeonhole telegrams`, and controllers that send items with their
-images. One telegram in 200, on either way, is cut off, also in its middle; the process is killed every some seconds and
+images. One telegram in 200, on either way, is cut off, also in its middle; the process is killed at even distances and
 started again. At the end every item must have one answer, all that were sent for it must be equal, one that was sent
 before must say so, and the line must have one record for each. Exit code 1 if not. The last line is JSON.
 """
@@ -34,18 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--controllers", type=int, default=8)
-    parser.add_argument("--restart-every", type=float, default=5.0, help="seconds between two kills")
+    parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("-o", "--output", type=Path, help="file for the result instead of one in results/")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ph-telegrams-") as folder:
-        figures = run(Path(folder), options.items, options.controllers, options.restart_every)
+        figures = run(Path(folder), options.items, options.controllers, options.kills)
     for name, value in figures.items():
         print(f"{name:24}{value!s:>12}")
     keep(describe_run("chaos_telegrams") | figures, "chaos-telegrams", options.output)
     sys.exit(bool(figures["broken_promises"]))
 
 
-def run(folder: Path, num_items: int, num_controllers: int, restart_every_s: float) -> dict[str, Any]:
+def run(folder: Path, num_items: int, num_controllers: int, num_kills: int) -> dict[str, Any]:
     """Send all items, kill and cut, and compare."""
     with ExitStack() as stack:
         server = stack.enter_context(running_server())
@@ -63,33 +63,35 @@ def run(folder: Path, num_items: int, num_controllers: int, restart_every_s: flo
         ]  # fmt: skip
         started = time.monotonic()
         process.start()
-        restarts = asyncio.run(drive(controllers, process, restart_every_s))
+        kills = asyncio.run(drive(controllers, process, num_kills))
         seconds = time.monotonic() - started
         answers = LineStore(connect_raw(server.url), "post").counts()["answers"]
         return {
-            "items": share * num_controllers, "restarts": restarts, "cuts": sum(each.cuts for each in controllers),
+            "items": share * num_controllers, "kills": kills, "cuts": sum(each.cuts for each in controllers),
             "answers_sent_again": sum(each.repeats for each in controllers), "seconds": round(seconds, 1),
             "answers_of_the_line": answers, "broken_promises": judge(controllers, answers),
         }  # fmt: skip
 
 
-async def drive(controllers: list[Controller], process: TelegramProcess, restart_every_s: float) -> int:
-    """Run the controllers, and kill the process now and then; the number of kills."""
+async def drive(controllers: list[Controller], process: TelegramProcess, num_kills: int) -> int:
+    """Run the controllers, and kill the process at even distances; the number of kills."""
     running = asyncio.gather(*(controller.run() for controller in controllers))
-    restarts, seen, since = 0, -1, time.monotonic()
+    wanted = sum(len(controller.items) for controller in controllers)
+    kills, seen, since = 0, -1, time.monotonic()
     while not running.done():
-        await asyncio.wait([running], timeout=restart_every_s)
+        await asyncio.wait([running], timeout=0.05)
         done = sum(len(controller.answers) for controller in controllers)
-        if done > seen:  # a process that has answered nothing yet is left alone: it may still start
+        if done > seen:
             seen, since = done, time.monotonic()
+        if kills < num_kills and done >= (kills + 0.5) * wanted / num_kills:
             await asyncio.to_thread(process.kill)
             process.start()
-            restarts += 1
+            kills += 1
         elif time.monotonic() - since > STALLED_S:
             running.cancel()
             raise TimeoutError(f"nothing was answered for {STALLED_S} s; {done} items are")
     await running
-    return restarts
+    return kills
 
 
 def judge(controllers: list[Controller], answers: int) -> list[str]:

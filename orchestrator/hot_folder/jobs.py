@@ -116,7 +116,7 @@ class Jobs:
 
     def _run(self, claim: Claim) -> None:
         """The whole way of a claim. Raises what any step of it raises."""
-        if claim.kind == "images" or claim.kind == "image":
+        if claim.kind in ("image", "images"):
             self._end_small(claim)
             if not claim.names():
                 return
@@ -131,8 +131,9 @@ class Jobs:
         if outcome.state not in ("succeeded", "partial"):
             self._end_all(claim, bad(outcome.state, outcome.error or f"job {job} {outcome.state}", job=job))
             return
+        left = set(claim.names())
         for name, ending in self._endings(claim, job, outcome.state):
-            if name in claim.names():
+            if name in left:
                 self._ended(claim, name, ending)
         self._end_all(claim, bad("left_out", "its name is none of an image", job=job))
 

@@ -80,7 +80,7 @@ class Pusher:
                 continue  # another process has ended the claim
             except (OSError, ValueError) as err:
                 error = (err.strerror if isinstance(err, OSError) else None) or str(err)
-                self._ended(claim, name, bad("unreadable", error))
+                self._end_as(claim, name, bad("unreadable", error))
                 continue
             future = self._client.submit(image, item_of(claim, name), deadline=self._deadline_s)
             self.num_pushes += 1
@@ -126,8 +126,16 @@ class Pusher:
         if answer.reason == "conflict" or _was_changed(push):
             push.claim.give_back(push.name)
         else:
-            self._ended(push.claim, push.name, of_answer(answer, self._sorting))
+            self._end_as(push.claim, push.name, of_answer(answer, self._sorting))
         push.claim.close()
+
+    def _end_as(self, claim: Claim, name: str, ending: Ending) -> None:
+        """Move a file; where the disk refuses, the claim is pushed again later, and gets the same answer."""
+        try:
+            self._ended(claim, name, ending)
+        except OSError as err:
+            self._say(f"{path_to_text(name)}: its result cannot be written: {err.strerror}; it is tried again")
+            self._later.append((time.monotonic() + AGAIN_S, claim))
 
 
 def item_of(claim: Claim, name: str) -> str:

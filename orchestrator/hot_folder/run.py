@@ -17,7 +17,7 @@ from orchestrator.hot_folder.jobs import MOST_IMAGES, Jobs
 from orchestrator.hot_folder.owners import HEARTBEAT_S, Owner
 from orchestrator.hot_folder.pushing import Pusher
 from orchestrator.hot_folder.results import bad
-from orchestrator.hot_folder.watch import Ready, Watcher
+from orchestrator.hot_folder.watch import Ready, Watcher, snapshot_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class Runner:
         self._number = 0
         self._backlog: deque[Ready] = deque()
         self._left: deque[Claim] = deque()  # by others, and not begun here
+        self._again: list[Claim] = []  # whose result could not be written
         self._in_hand: dict[str, Claim] = {}
         self._orphans: set[str] = set()  # claims whose owner had no record at the last look
         self._lock = threading.Lock()
@@ -105,15 +106,15 @@ class Runner:
             while not self._stopping.is_set():
                 now = time.monotonic()
                 if now >= next_recover:
-                    self._recover()
+                    self._try_to_recover()
                     next_recover = now + RECOVER_S
                 if now >= next_poll:
                     self._poll()
                     next_poll = now + self._poll_s
+                    if once and self._is_idle():  # right after a look: what was given back is in `in/`
+                        break
                 self._take()
                 self._collect(min(next_poll, next_recover) - time.monotonic())
-                if once and self._is_idle():
-                    break
             self._drain()
         self._forget_ended()
         self._forget_dead(self._owner.adopted(), self._claims())
@@ -157,14 +158,20 @@ class Runner:
         return images
 
     def _claim(self, wanted: list[Ready], kind: str) -> None:
+        for ready in wanted:
+            self._watcher.forget(ready.name)
         self._number += 1
-        claim = Claim.make(self._folder, self._owner.name, self._number, kind)
+        try:
+            claim = Claim.make(self._folder, self._owner.name, self._number, kind)
+        except OSError as err:
+            self._say_once(f"{self._folder.working} cannot be written to: {err.strerror}; it is tried again")
+            return
         self._in_hand[claim.name] = claim
         for ready in wanted:
             try:
-                claim.take(ready.name)
+                if claim.take(ready.name) and snapshot_of(claim.data / ready.name) != ready.snapshot:
+                    claim.give_back(ready.name)  # somebody has gone on writing
             except OSError as err:
-                self._watcher.give_again(ready.name)
                 self._say_once(f"{path_to_text(ready.name)} cannot be moved: {err.strerror}; it is tried again")
         self._work_on(claim)
 
@@ -172,13 +179,21 @@ class Runner:
         if not claim.names():
             claim.close()
         elif claim.kind == "other":
-            for name in claim.names():
-                self.ended(claim, name, bad("unreadable", "a link, a pipe or a device, which is not followed or read"))
-            claim.close()
+            self._refuse(claim)
         elif claim.kind == "image" and self.pusher is not None:
             self.pusher.push(claim)
         else:
             self._require_jobs().start(claim)
+
+    def _refuse(self, claim: Claim) -> None:
+        """End what is no file and no folder."""
+        try:
+            for name in claim.names():
+                self.ended(claim, name, bad("unreadable", "a link, a pipe or a device, which is not followed or read"))
+        except OSError as err:
+            self._say_once(f"{claim.name} cannot be moved: {err.strerror}; it is tried again")
+            self._again.append(claim)
+        claim.close()
 
     def _require_jobs(self) -> Jobs:
         assert self.jobs is not None
@@ -206,6 +221,14 @@ class Runner:
             self.pusher.collect(min(0.5, max(0.0, until - time.monotonic())))
 
     # What others have left
+
+    def _try_to_recover(self) -> None:
+        self._left += self._again
+        self._again = []
+        try:
+            self._recover()
+        except OSError as err:
+            self._say_once(f"{self._folder.working} cannot be used: {err.strerror}; it is tried again")
 
     def _recover(self) -> None:
         dead = self._owner.adopt()

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +24,11 @@ DEEPEST = 64  # folders within one another
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Something in `in/` that is complete. size: bytes of a file."""
+    """Something in `in/` that is complete. snapshot: how it looked."""
 
     name: str
     kind: Kind
-    size: int = 0
+    snapshot: Snapshot = field(default=(), compare=False)
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class _HotFolderInsideError(Exception):
 
 
 class Watcher:
-    """Polls `in/`. What was given once is given again only if it changed, or after `give_again`."""
+    """Polls `in/`. What was given once is given again only if it changed, or after `forget`."""
 
     def __init__(self, incoming: Path, min_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
         self._incoming = incoming
@@ -73,14 +73,14 @@ class Watcher:
                     continue
                 if self._is_complete(seen[entry.name], facts):
                     seen[entry.name].given = True
-                    ready.append((facts.st_mtime_ns, Ready(entry.name, _kind(entry.name, facts), facts.st_size)))
+                    ready.append((facts.st_mtime_ns, Ready(entry.name, _kind(entry.name, facts), snapshot)))
                 else:
                     self.num_waiting += 1
         self._seen = seen
         return [found for _, found in sorted(ready, key=lambda pair: (pair[0], pair[1].name))]
 
-    def give_again(self, name: str) -> None:
-        """What was given could not be claimed."""
+    def forget(self, name: str) -> None:
+        """What was given is looked at anew, if it is in `in/`: it could not be claimed, or will come back."""
         self._seen.pop(name, None)
 
     def _look(self, name: str, snapshot: Snapshot) -> _Seen:

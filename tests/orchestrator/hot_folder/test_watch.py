@@ -38,7 +38,7 @@ def test_a_file_is_ready_when_two_polls_see_the_same(tmp_path, watcher, clock):
     (tmp_path / "a.jpg").write_bytes(b"half and more")
     assert poll(watcher, clock) == []
     assert watcher.num_waiting == 1
-    assert poll(watcher, clock) == [Ready("a.jpg", "image", 13)]
+    assert poll(watcher, clock) == [Ready("a.jpg", "image")]
     assert poll(watcher, clock) == []
 
 
@@ -56,7 +56,7 @@ def test_what_could_not_be_claimed_is_given_again(tmp_path, watcher, clock):
     (tmp_path / "a.jpg").write_bytes(b"one")
     poll(watcher, clock)
     [ready] = poll(watcher, clock)
-    watcher.give_again(ready.name)
+    watcher.forget(ready.name)
     poll(watcher, clock)
 
     assert poll(watcher, clock) == [ready]
@@ -83,7 +83,7 @@ def test_the_countdown_of_a_folder_starts_again_with_each_file(tmp_path, watcher
 
     assert poll(watcher, clock) == []
     assert poll(watcher, clock, FOLDER_SETTLES_S - 1) == []
-    assert poll(watcher, clock) == [Ready("batch", "folder", (tmp_path / "batch").stat().st_size)]
+    assert poll(watcher, clock) == [Ready("batch", "folder")]
 
 
 def test_a_folder_that_holds_a_hot_folder_is_left_alone(tmp_path, watcher, clock):
@@ -98,7 +98,7 @@ def test_a_small_file_gets_a_minute_to_be_written(tmp_path, watcher, clock):
     (tmp_path / "a.jpg").touch()
 
     assert poll(watcher, clock) == poll(watcher, clock) == []
-    assert poll(watcher, clock, SMALL_SETTLES_S) == [Ready("a.jpg", "image", 0)]
+    assert poll(watcher, clock, SMALL_SETTLES_S) == [Ready("a.jpg", "image")]
 
 
 def test_the_oldest_come_first_and_each_has_its_kind(tmp_path, watcher, clock):

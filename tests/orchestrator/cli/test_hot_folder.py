@@ -1,0 +1,46 @@
+"""`pigeonhole hotfolder` and `pigeonhole telegrams` without a server: what they refuse."""
+
+import pytest
+
+from tests.support.invoke import invoke
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        ([], 2, "give either --line or --model"),
+        (["--line", "post", "--model", "m"], 2, "give either --line or --model"),
+        (["--line", "post", "--poll", "1ms"], 2, "--poll is 10ms to 1h, not 1 ms"),
+        (["--line", "Post"], 2, "line name 'Post' is not valid"),
+        (["--line", "post"], 69, "start one with `pigeonhole up`"),
+        (["--model", "m"], 4, "no model 'm'"),
+    ],
+)
+def test_a_hot_folder_that_cannot_be_worked_on_is_left_alone(tmp_path, arguments, code, why):
+    done = invoke("hotfolder", tmp_path / "scans", *arguments)
+
+    assert done.exit_code == code, done.stderr
+    assert why in done.stderr
+    assert not (tmp_path / "scans").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["--host", "0.0.0.0"], 2, "say from which, with --allow ADDRESS"),
+        (["--host", "0.0.0.0", "--allow", "10.0.0.300"], 2, "--allow takes an address or a network"),
+        (["--heartbeat", "1ms"], 2, "--heartbeat is 100ms to 10m, not 1 ms"),
+        (["--fields", "none.toml"], 4, "there is no file 'none.toml'"),
+        ([], 69, "start one with `pigeonhole up`"),
+    ],
+)
+def test_telegrams_that_cannot_be_served_are_refused(arguments, code, why):
+    done = invoke("telegrams", "--line", "post", "--port", "5010", *arguments)
+
+    assert done.exit_code == code, done.stderr
+    assert why in done.stderr

@@ -1,0 +1,173 @@
+"""The loop of a hot folder, with a client and a submitter that a test answers for."""
+
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from orchestrator.contract.errors import PigeonholeError, UnavailableError
+from orchestrator.contract.lines.answers import Answer
+from orchestrator.hot_folder import jobs, run, watch
+from orchestrator.hot_folder.claims import Claim
+from orchestrator.hot_folder.folders import open_hot_folder
+from orchestrator.hot_folder.jobs import Jobs
+from orchestrator.hot_folder.pushing import Pusher
+from orchestrator.hot_folder.results import Sorting
+from orchestrator.hot_folder.run import Runner
+from tests.support.hot_folders import Scans
+
+
+class FakeClient:
+    """Answers at once, after what the test wants to happen before."""
+
+    def __init__(self):
+        self.before = lambda item: None
+        self.items = []
+
+    def submit(self, image, item, *, deadline):
+        self.before(item)
+        self.items.append(item)
+        future = Future()
+        future.set_result(Answer(item, 1, "1"))
+        return future
+
+
+class FakeSubmit:
+    """Raises what it is given, one after another."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        self.specs = []
+
+    def __call__(self, spec):
+        self.specs.append(spec)
+        raise self.errors.pop(0)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    open_hot_folder(tmp_path / "scans")
+    return Scans(tmp_path / "scans")
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def client():
+    return FakeClient()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(watch, "FOLDER_SETTLES_S", 0.0)
+    monkeypatch.setattr(jobs, "AGAIN_S", 0.01)
+    monkeypatch.setattr(run, "RECOVER_S", 0.05)
+
+
+def make_runner(scans, said, *, client=None, submit=None, settings=None):
+    runner = Runner(open_hot_folder(scans.path), 0.01, 1, lambda done: None, said.append)
+    runner.jobs = Jobs(settings, "m", 1, Sorting(), runner.ended, said.append, runner.wake, submit)
+    if client is not None:
+        runner.pusher = Pusher(client, 60.0, 1, Sorting(), runner.ended, said.append)
+    return runner
+
+
+def test_a_file_that_is_written_to_after_it_was_ready_is_answered_for_its_new_content(scans, client, said):
+    runner = make_runner(scans, said, client=client)
+    for name in ("a.jpg", "b.jpg"):
+        scans.drop(name, b"first")
+
+    def write(item):
+        client.before = lambda item: None
+        other = "b.jpg" if item.startswith("a.jpg") else "a.jpg"
+        (scans.path / "in" / other).write_bytes(b"second version")
+
+    client.before = write
+    runner.run(once=True)
+
+    assert scans.names("done") == ["a.jpg", "a.jpg.json", "b.jpg", "b.jpg.json"]
+    assert len(client.items) == 2
+    assert scans.names("working") == []
+
+
+def test_what_a_killed_process_left_is_finished_under_the_same_name(scans, client, said):
+    claim = Claim.make(open_hot_folder(scans.path), "6a2b", 7, "image")
+    (claim.data / "a.jpg").write_bytes(b"x")
+    runner = make_runner(scans, said, client=client)
+    stopper = threading.Timer(60, runner.stop)
+    stopper.start()
+    client.before = lambda item: runner.stop()
+    runner.run()  # the record of 6a2b is gone: two looks find its claim
+    stopper.cancel()
+
+    assert client.items == ["a.jpg@6a2b-7"]
+    assert scans.names("done") == ["a.jpg", "a.jpg.json"]
+    assert scans.hidden("working") == []
+
+
+def test_a_stop_leaves_what_is_unanswered_for_the_next_start(scans, said):
+    class Silent(FakeClient):
+        def submit(self, image, item, *, deadline):
+            self.items.append(item)
+            runner.stop()
+            runner.stop()
+            return Future()
+
+    silent = Silent()
+    runner = make_runner(scans, said, client=silent)
+    scans.drop("a.jpg", b"x")
+    runner.run()
+    assert runner.claims_left == 1
+
+    client = FakeClient()
+    make_runner(scans, said, client=client).run(once=True)
+
+    assert client.items == silent.items
+    assert scans.names("done") == ["a.jpg", "a.jpg.json"]
+    assert scans.names("working") == scans.hidden("working") == []
+
+
+def test_a_full_disk_is_waited_for(scans, client, said, monkeypatch):
+    runner = make_runner(scans, said, client=client)
+    scans.drop("a.jpg", b"x")
+    monkeypatch.setattr("orchestrator.hot_folder.pushing.AGAIN_S", 0.0)
+    refused = iter([OSError(28, "No space left on device")])
+    end = Claim.end
+
+    def refuse_once(self, name, ending):
+        for err in refused:
+            raise err
+        return end(self, name, ending)
+
+    monkeypatch.setattr(Claim, "end", refuse_once)
+    runner.run(once=True)
+
+    assert said == ["a.jpg: its result cannot be written: No space left on device; it is tried again"]
+    assert scans.names("done") == ["a.jpg", "a.jpg.json"]
+    assert len(set(client.items)) == 1
+
+
+def test_a_folder_that_no_job_can_be_made_of_gets_the_reason(scans, said, settings):
+    submit = FakeSubmit(UnavailableError("no server answers"), PigeonholeError("'batch' holds no images"))
+    (scans.path / "in" / "batch").mkdir()
+    (scans.path / "in" / "batch" / "a.txt").write_bytes(b"x")
+
+    make_runner(scans, said, submit=submit, settings=settings).run(once=True)
+
+    assert said == ["batch: no server answers; it is tried again"]
+    assert scans.sidecar("batch", "error")["error"] == "'batch' holds no images"
+    assert len({spec.idempotency_key for spec in submit.specs}) == 1
+    assert scans.names("working") == []
+
+
+def test_a_folder_with_a_link_is_refused(scans, said, settings):
+    (scans.path / "in" / "batch").mkdir()
+    (scans.path / "in" / "batch" / "a.jpg").symlink_to("/etc/passwd")
+
+    make_runner(scans, said, submit=FakeSubmit(), settings=settings).run(once=True)
+
+    assert scans.sidecar("batch", "error")["error"] == "it holds 'batch/a.jpg', which is a link"
+    assert (scans.path / "error" / "batch" / "a.jpg").is_symlink()
