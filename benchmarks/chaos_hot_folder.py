@@ -10,6 +10,7 @@ line must have one answer for each file. Exit code 1 if not. The last line is JS
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -17,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any
 
 from benchmarks.machine import describe_run, keep
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("-o", "--output", type=Path, help="file for the result instead of one in results/")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it ends the processes that it started
     with tempfile.TemporaryDirectory(prefix="ph-hot-folder-") as folder:
         figures = run(Path(folder), options.files, options.kills)
     for name, value in figures.items():
@@ -65,7 +66,7 @@ def run(folder: Path, num_files: int, num_kills: int) -> dict[str, Any]:
         codes = processes.stop()  # one that was started a moment ago has no handler yet
         answers = LineStore(connect_raw(server.url), "post").counts()["answers"]
         broken = judge(scans, num_files, answers) + [
-            f"a process ended with {code}" for code in codes if code not in (0, -SIGTERM)
+            f"a process ended with {code}" for code in codes if code not in (0, -signal.SIGTERM)
         ]
         return {
             "files": num_files, "kills": kills, "seconds": round(seconds, 1), "answers_of_the_line": answers,

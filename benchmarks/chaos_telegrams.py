@@ -10,6 +10,7 @@ before must say so, and the line must have one record for each. Exit code 1 if n
 
 import argparse
 import asyncio
+import signal
 import socket
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("-o", "--output", type=Path, help="file for the result instead of one in results/")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it ends the processes that it started
     with tempfile.TemporaryDirectory(prefix="ph-telegrams-") as folder:
         figures = run(Path(folder), options.items, options.controllers, options.kills)
     for name, value in figures.items():

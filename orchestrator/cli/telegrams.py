@@ -1,6 +1,7 @@
 """`pigeonhole telegrams`."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.lines.options import DURATION
 from orchestrator.cli.output import print_message
 from orchestrator.contract.errors import UnavailableError, UsageError
-from orchestrator.contract.lines.answers import request_key
+from orchestrator.contract.lines.answers import Answer, request_key
+from orchestrator.contract.lines.archive import AnswerArchive
+from orchestrator.contract.lines.lookup import look_up
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.settings import get_settings
@@ -27,6 +30,8 @@ from orchestrator.telegrams.messages import Form
 from orchestrator.telegrams.service import Network, Service, check_host, parse_networks
 from orchestrator.telegrams.spool import Spool
 
+_SEEN_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Options:
@@ -35,6 +40,7 @@ class _Options:
     allowed: tuple[Network, ...]
     heartbeat_s: float
     form: Form
+    answers: Path
 
 
 @click.command()
@@ -76,7 +82,7 @@ def telegrams(line: str, port: int, host: str, allow: tuple[str, ...], fields: P
     logging.getLogger("orchestrator.lines").setLevel(logging.ERROR)
     spool = Spool(get_settings().home / "telegrams" / f"{line}-{port}")
     try:
-        options = _Options(host, port, allowed, heartbeat_ms / 1000, form)
+        options = _Options(host, port, allowed, heartbeat_ms / 1000, form, view.answers_folder(line))
         asyncio.run(_serve(found, view.store(found), spool, options))
     finally:
         spool.close()
@@ -88,12 +94,17 @@ async def _serve(line: Line, store: LineStore, spool: Spool, options: _Options) 
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     client = AsyncLineClient(line.name, get_settings().require_server_url(), fallback=line.settings.fallback)
     try:
-        items = Items(spool, client, line.settings)
-        await items.restore()
+        archive = AnswerArchive(options.answers)
+
+        def find(item: str, pass_: int) -> Answer | None:
+            return look_up(store, archive, request_key(item, pass_))
 
         def discharge(item: str, pass_: int, bin_: str) -> None:
             store.discharge(request_key(check_item(item), check_pass(pass_)), bin_)
 
+        items = Items(spool, client, line.settings, find, SERVER_FAULTS)
+        await _wait_until_seen(client)
+        await items.restore()
         terms = Terms(
             options.form, items, discharge, SERVER_FAULTS, options.heartbeat_s, line.settings.max_image_bytes,
             asyncio.Semaphore(MOST_LARGE),
@@ -104,3 +115,11 @@ async def _serve(line: Line, store: LineStore, spool: Spool, options: _Options) 
         raise UnavailableError(f"cannot listen at {options.host} port {options.port}: {err.strerror or err}") from err
     finally:
         client.abandon()
+
+
+async def _wait_until_seen(client: AsyncLineClient) -> None:
+    """Wait a while until the client knows the line: before, it would decide the first items alone."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SEEN_S):
+            while client.line is None:
+                await asyncio.sleep(0.01)

@@ -1,5 +1,6 @@
 """The loop of a hot folder: look, claim, work, and finish what others have left."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -7,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from modeling.names import path_to_text
@@ -69,20 +71,20 @@ class Runner:
         self._in_hand: dict[str, Claim] = {}
         self._orphans: set[str] = set()  # claims whose owner had no record at the last look
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._at_once = threading.Event()
+        self._num_stops = 0  # a plain number: a handler of signals may take no lock
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self.counts = Counts()
         self.pusher: Pusher | None = None
         self.jobs: Jobs | None = None  # set before `run`
 
     def stop(self) -> None:
         """Take nothing more, and end when what is in work is done, or after a while; twice: at once."""
-        if self._stopping.is_set():
-            self._at_once.set()
-        self._stopping.set()
+        self._num_stops += 1
         self.wake()
 
     def wake(self) -> None:
+        """Let the loop look at once; for handlers of signals and other threads."""
+        self._wakes.put(None)
         if self.pusher is not None:
             self.pusher.wake()
 
@@ -103,7 +105,7 @@ class Runner:
         """Work until `stop`; once: until nothing is left in `in/`."""
         with PeriodicCall(self._owner.beat, HEARTBEAT_S, "hot-folder-owner"):
             next_poll = next_recover = 0.0
-            while not self._stopping.is_set():
+            while not self._num_stops:
                 now = time.monotonic()
                 if now >= next_recover:
                     self._try_to_recover()
@@ -133,9 +135,9 @@ class Runner:
 
     def _take(self) -> None:
         """Go on with what was left, then claim what is ready, as much as can be worked on."""
-        while self._left and self._has_room(self._left[0].kind) and not self._stopping.is_set():
+        while self._left and self._has_room(self._left[0].kind) and not self._num_stops:
             self._work_on(self._left.popleft())
-        while self._backlog and not self._stopping.is_set():
+        while self._backlog and not self._num_stops:
             kind = self._backlog[0].kind
             if not self._has_room(kind):
                 return
@@ -203,7 +205,8 @@ class Runner:
         """End what is answered, and wait for more until there is something else to do."""
         wait_s = max(_SHORTEST_S, wait_s)
         if self.pusher is None:
-            self._stopping.wait(min(wait_s, 0.2))
+            with contextlib.suppress(Empty):
+                self._wakes.get(timeout=wait_s)
         else:
             self.pusher.collect(wait_s)
             self.pusher.push_again()
@@ -217,7 +220,7 @@ class Runner:
         until = time.monotonic() + STOP_S
         if self.jobs is not None:
             self.jobs.stop()
-        while self.pusher and self.pusher.num_pushes and not self._at_once.is_set() and time.monotonic() < until:
+        while self.pusher and self.pusher.num_pushes and self._num_stops < 2 and time.monotonic() < until:
             self.pusher.collect(min(0.5, max(0.0, until - time.monotonic())))
 
     # What others have left

@@ -181,12 +181,16 @@ class Connection:
         async with asyncio.timeout(SILENT_BEATS * self._terms.heartbeat_s):
             await self._known.wait()
         outbox = self._terms.items.outbox(self._controller)
-        while True:
-            entry = await outbox.take(self._terms.heartbeat_s)
-            if entry is None:
-                await self._say("alive", 0)
-            else:
-                await self._send_answer(outbox, entry)
+        outbox.num_users += 1
+        try:
+            while True:
+                entry = await outbox.take(self._terms.heartbeat_s)
+                if entry is None:
+                    await self._say("alive", 0)
+                else:
+                    await self._send_answer(outbox, entry)
+        finally:
+            outbox.num_users -= 1
 
     async def _send_answer(self, outbox: Outbox, entry: Entry) -> None:
         try:

@@ -7,7 +7,8 @@ line gives an item and pass that is pushed again the answer that it has.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from orchestrator.contract.errors import PigeonholeError
@@ -22,6 +23,12 @@ logger = logging.getLogger(__name__)
 MOST_ITEMS = 20_000  # unfinished, of all controllers
 MOST_BYTES = 256 << 20  # of images without an answer
 MOST_CONTROLLERS = 1_000
+LOOK_AGAIN_S = 1.0  # while the server is away
+FORGOTTEN_S = 7 * 86_400.0  # a controller that has not fetched an answer for so long will not
+
+
+LookUp = Callable[[str, int], Answer | None]
+"""The record of an item and pass, on the server or in the home's files. Runs in a thread."""
 
 
 class Client(Protocol):
@@ -36,7 +43,14 @@ class Client(Protocol):
 class Items:
     """What is not finished, by controller, item and pass."""
 
-    def __init__(self, spool: Spool, client: Client, settings: LineSettings) -> None:
+    def __init__(
+        self, spool: Spool, client: Client, settings: LineSettings, look_up: LookUp,
+        faults: tuple[type[BaseException], ...],
+    ) -> None:  # fmt: skip
+        """faults: what `look_up` raises where the server is away."""
+        self._look_up = look_up
+        self._faults = faults
+        self._resuming: set[asyncio.Task[None]] = set()
         self._spool = spool
         self._client = client
         self._settings = settings
@@ -48,9 +62,9 @@ class Items:
     def outbox(self, controller: str) -> Outbox:
         """Where a controller's connections find its answers. Raises TelegramError where there are too many."""
         if controller not in self._outboxes:
-            busy = {key[0] for key in self._entries}
             if len(self._outboxes) >= MOST_CONTROLLERS:
-                self._outboxes = {name: outbox for name, outbox in self._outboxes.items() if name in busy}
+                busy = {key[0] for key in self._entries}
+                self._outboxes = {name: box for name, box in self._outboxes.items() if name in busy or box.num_users}
             if len(self._outboxes) >= MOST_CONTROLLERS:
                 raise TelegramError(f"{MOST_CONTROLLERS} controllers have unacknowledged answers")
             self._outboxes[controller] = Outbox()
@@ -59,13 +73,42 @@ class Items:
     async def restore(self) -> None:
         """Go on with what an earlier process has left."""
         for number, facts, values in list(self._spool.restore()):
+            if values is not None and time.time() - facts.triggered_at > FORGOTTEN_S:
+                logger.warning("item %r of %s was never acknowledged, and is forgotten", facts.item, facts.controller)
+                self._spool.remove(number)
+                continue
             entry = Entry(number, facts, values=values, again=True)
             self._entries[facts.key] = entry
             if values is not None:
                 self.outbox(facts.controller).put(entry)
             else:
-                image = b"" if facts.path is not None else self._spool.image(number)
-                await self._push(entry, image)
+                self._resuming.add(task := asyncio.create_task(self._resume(entry)))
+                task.add_done_callback(self._resuming.discard)
+
+    async def _resume(self, entry: Entry) -> None:
+        """An item of an earlier process: its record, if the line has one, else it is pushed again.
+
+        Where its deadline is over the server is waited for: pushed without one, a client would decide alone.
+        """
+        facts = entry.facts
+        while True:
+            try:
+                answer = await asyncio.to_thread(self._look_up, facts.item, facts.pass_)
+            except self._faults:
+                deadline_s = facts.deadline_s or self._settings.deadline_ms / 1000
+                if time.time() < facts.triggered_at + deadline_s:
+                    break
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
+            if answer is not None:
+                self._keep_answer(entry, self._values_of(facts, answer))
+                return
+            break
+        image = b"" if facts.path is not None else self._spool.image(entry.number)
+        try:
+            await self._push(entry, image)
+        except (ValueError, TypeError) as err:  # the line's settings were changed meanwhile
+            self._keep_answer(entry, self._values_without(facts, err))
 
     async def add(self, facts: Facts, image: bytes) -> None:
         """Take an item; it will be answered, whatever ends, when this returns. Raises TelegramError for a refusal."""
@@ -107,27 +150,36 @@ class Items:
         entry.size = 0
         if future.cancelled():  # this process ends; the next one pushes it again
             return
-        entry.values = self._values(entry.facts, future)
         try:
-            self._spool.answer(entry.number, entry.facts, entry.values)
+            values = self._values_of(entry.facts, future.result())
+        except (PigeonholeError, ValueError) as err:  # the line was removed, or its roots were changed
+            values = self._values_without(entry.facts, err)
+        self._keep_answer(entry, values)
+
+    def _keep_answer(self, entry: Entry, values: Mapping[str, Any]) -> None:
+        entry.values = values
+        try:
+            self._spool.answer(entry.number, entry.facts, values)
         except OSError as err:
             logger.warning(
                 "item %s: its answer is not kept; after a restart it is asked for again: %s", entry.number, err
             )
         self.outbox(entry.facts.controller).put(entry)
 
-    def _values(self, facts: Facts, future: "asyncio.Future[Answer]") -> Mapping[str, Any]:
+    def _values_of(self, facts: Facts, answer: Answer) -> Mapping[str, Any]:
         """The fields of an answer: nothing that differs when it is pushed again, such as a time."""
-        common = {"item": facts.item, "pass": facts.pass_}
-        try:
-            answer = future.result()
-        except (PigeonholeError, ValueError) as err:  # the line was removed, or its roots were changed
-            return common | {"bin": self._settings.fallback, "reason": "no_server", "error": " ".join(str(err).split())}
-        facts_ = {
+        found = {
             "bin": answer.bin, "reason": answer.reason, "label": answer.label, "score": answer.score,
             "decision": answer.decision, "model": answer.model, "error": answer.error,
         }  # fmt: skip
-        return common | {name: value for name, value in facts_.items() if value is not None}
+        return {"item": facts.item, "pass": facts.pass_} | {
+            name: value for name, value in found.items() if value is not None
+        }
+
+    def _values_without(self, facts: Facts, err: Exception) -> Mapping[str, Any]:
+        """The fields where the line gives no answer."""
+        why = {"bin": self._settings.fallback, "reason": "no_server", "error": " ".join(str(err).split())}
+        return {"item": facts.item, "pass": facts.pass_} | why
 
     def unwritable(self, values: Mapping[str, Any], why: str) -> Mapping[str, Any]:
         """An answer whose bin the controller's fields cannot hold: the fallback bin, which was checked."""

@@ -26,6 +26,7 @@ class Outbox:
     def __init__(self) -> None:
         self._waiting: deque[Entry] = deque()
         self._changed = asyncio.Event()
+        self.num_users = 0  # connections
 
     def put(self, entry: Entry) -> None:
         """An answer has come."""

@@ -1,15 +1,19 @@
 """`pigeonhole telegrams` with a real server, a worker without a model, and controllers that are cut off."""
 
 import asyncio
+import contextlib
 import json
 import socket
+import time
 
 import pytest
 
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.lines.client import LineClient
+from orchestrator.telegrams.spool import Facts, Spool
 from tests.support.line_worker import enter_line, line_worker, make_line
+from tests.support.server import wait_until
 from tests.support.telegram_controllers import Controller, TelegramProcess
 
 pytestmark = pytest.mark.integration
@@ -76,3 +80,32 @@ def test_none_is_lost_or_doubled_by_cuts_and_restarts(service, server, tmp_path)
     assert (found.bin, found.discharged) == ("1", "7")
     assert process.stop() == 0, (tmp_path / "log").read_text()
     assert [path.name for path in (tmp_path / "home" / "telegrams").rglob("*.*")] == []
+
+
+def test_an_item_whose_deadline_ended_while_nobody_served_has_the_answer_of_the_line(service, server, tmp_path):
+    process, port = service
+    with LineClient("post", server.url) as client:
+        assert client.push(b"image", "4711").bin == "1"
+    spool = Spool(tmp_path / "home" / "telegrams" / f"post-{port}")
+    for item in ("4711", "unknown"):
+        spool.add(Facts("127.0.0.1", item, 1, "", time.time() - 1000, 1.0), b"image")
+    spool.close()
+
+    process.start()
+    answers = {}
+    wait_until(lambda: is_open(port), what="the port is open")
+    with socket.create_connection(("127.0.0.1", port), 30) as connection, connection.makefile("rb") as lines:
+        connection.sendall(b'{"type":"alive"}\n')
+        while len(answers) < 2:
+            telegram = json.loads(lines.readline())
+            if telegram["type"] == "answer":
+                answers[telegram["item"]] = (telegram["bin"], telegram.get("reason"))
+                connection.sendall(b'{"type":"ack","seq":%d}\n' % telegram["seq"])
+
+    assert answers == {"4711": ("1", None), "unknown": ("F", "late")}
+
+
+def is_open(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
