@@ -103,6 +103,7 @@ async def _serve(line: Line, store: LineStore, spool: Spool, options: _Options) 
             store.discharge(request_key(check_item(item), check_pass(pass_)), bin_)
 
         items = Items(spool, client, line.settings, find, SERVER_FAULTS)
+        client.start()
         await _wait_until_seen(client)
         await items.restore()
         terms = Terms(
