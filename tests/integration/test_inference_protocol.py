@@ -4,13 +4,16 @@ import gzip
 import json
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
 
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.inference import infer, requests
 from orchestrator.gateway.inference.outputs import OUTPUTS_OF_LINES
@@ -92,6 +95,28 @@ def test_a_request_that_is_sent_twice_is_predicted_once(home, gateway):
     assert [values(answer, "label") for answer in (*twice, other)] == [["light"], ["light"], ["dark"]]
     assert [answer.json()["id"] for answer in (*twice, other)] == ["1", "1", "1"]
     assert home.predictor("tones@1").batches == [[250], [5]]
+
+
+def test_a_higher_priority_is_ahead_of_what_waits(home, gateway):
+    priorities = {"second": 2, "also second": 0, "last": 9, "first": 1}
+    gateway.get("/v2/models/tones/ready")
+    store = home.registry.store(home.registry.get("@tones"))
+    with ThreadPoolExecutor() as pool:
+        answers = []
+        for number, (name, priority) in enumerate(priorities.items(), 1):
+            asked = request_of(LIGHT, id=name, parameters={"priority": priority})
+            answers.append(pool.submit(gateway.post, INFER, **asked))
+            wait_until(partial(waits_for, store, number), what=f"{number} requests wait")
+        waiting = [key.decode() for key in store.client.zrange(store.key("ready"), 0, -1)]
+        home.start("w1")
+
+        assert {answer.result().status_code for answer in answers} == {200}
+
+    assert [key.partition("/")[2].partition(".")[0] for key in waiting] == ["first", "second", "also second", "last"]
+
+
+def waits_for(store: LineStore, num: int) -> bool:
+    return int(store.client.zcard(store.key("deadlines"))) == num
 
 
 def test_without_a_worker_a_model_is_unavailable_at_the_deadline(gateway):
