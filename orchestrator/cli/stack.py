@@ -35,6 +35,10 @@ from orchestrator.stack.stack import Stack
 @click.option(
     "--token-file", type=click.Path(path_type=Path), help="File of the gateway's tokens, mode 600: `ROLE TOKEN` lines."
 )
+@click.option(
+    "--root", "roots", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder below which jobs of the gateway may read images and write results; may be repeated. Default: none.",
+)  # fmt: skip
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate, PEM, with which --listen encrypts.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @json_option
@@ -43,6 +47,7 @@ def up(
     address: str | None,
     gateway: str | None,
     token_file: Path | None,
+    roots: tuple[Path, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
     as_json: bool,
@@ -54,14 +59,14 @@ def up(
       pigeonhole up
       pigeonhole up --device cuda:0 --device cpu
       pigeonhole up --listen 192.168.1.10
-      pigeonhole up --gateway
+      pigeonhole up --gateway --root /data
     """
     settings = get_settings()
     if settings.server_url is not None:
         url = redact(settings.server_url.get_secret_value())
         raise UsageError(f"PIGEONHOLE_SERVER_URL names another server, {url}; unset it to use a local stack")
     listen = _listen(address, tls_cert, tls_key)
-    place = _gateway(gateway, token_file)
+    place = _gateway(gateway, token_file, roots)
     stack = Stack(settings)
     with doing("starting a server and workers, which import torch"):
         processes = stack.up(_checked(devices) or list_devices(), listen, place)
@@ -107,13 +112,13 @@ def _listen(address: str | None, certificate: Path | None, key: Path | None) -> 
     return None
 
 
-def _gateway(place: str | None, token_file: Path | None) -> StackGateway | None:
+def _gateway(place: str | None, token_file: Path | None, roots: tuple[Path, ...]) -> StackGateway | None:
     """Where the gateway is to listen. Raises UsageError, also for tokens that cannot be used."""
     if place is None:
-        if token_file is not None:
-            raise UsageError("--token-file needs --gateway")
+        if token_file is not None or roots:
+            raise UsageError(f"{'--root' if roots else '--token-file'} needs --gateway")
         return None
-    gateway = parse_gateway(place, token_file)
+    gateway = parse_gateway(place, token_file, roots)
     if gateway.token_file is not None:
         from orchestrator.gateway.guard.tokens import read_tokens
 

@@ -17,11 +17,15 @@ _ASK_S = 2.0
 
 @dataclass(frozen=True)
 class StackGateway:
-    """Where `up --gateway` lets it listen. token_file: needed where other machines can reach it."""
+    """Where `up --gateway` lets it listen.
+
+    token_file: needed where other machines can reach it. roots: absolute folders below which jobs may read and write.
+    """
 
     host: str
     port: int
     token_file: Path | None = None
+    roots: tuple[Path, ...] = ()
 
     @property
     def url(self) -> str:
@@ -30,7 +34,8 @@ class StackGateway:
     def arguments(self) -> list[str]:
         """Of the process, after Python's name."""
         tokens = ["--token-file", str(self.token_file)] if self.token_file else []
-        return ["-m", "orchestrator", "gateway", "--host", self.host, "--port", str(self.port), *tokens]
+        roots = [argument for root in self.roots for argument in ("--root", str(root))]
+        return ["-m", "orchestrator", "gateway", "--host", self.host, "--port", str(self.port), *tokens, *roots]
 
     def answers(self) -> bool:
         """Whether a gateway answers there now."""
@@ -50,7 +55,7 @@ class StackGateway:
         wait_until_ready(process, partial(StackGateway.answers, self), START_S, stop_s=STOP_S)
 
 
-def parse_gateway(text: str, token_file: Path | None) -> StackGateway:
+def parse_gateway(text: str, token_file: Path | None, roots: tuple[Path, ...] = ()) -> StackGateway:
     """The place that `--gateway` names. Raises UsageError."""
     host, _, port = text.rpartition(":")
     try:
@@ -64,4 +69,4 @@ def parse_gateway(text: str, token_file: Path | None) -> StackGateway:
         )
     if not ipaddress.ip_address(address).is_loopback and token_file is None:
         raise UsageError(f"--gateway {text} lets other machines in: name a --token-file (lines `ROLE TOKEN`, mode 600)")
-    return StackGateway(address, number, token_file and token_file.absolute())
+    return StackGateway(address, number, token_file and token_file.absolute(), tuple(root.absolute() for root in roots))
