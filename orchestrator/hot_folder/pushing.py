@@ -4,11 +4,13 @@ The item's name has the claim's, so an image that is pushed again after a kill i
 answer, and a file of the same name that comes tomorrow is another item.
 """
 
+import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -21,8 +23,11 @@ from orchestrator.hot_folder.claims import Claim, Ending
 from orchestrator.hot_folder.results import Sorting, bad, of_answer
 from orchestrator.lines.request import LARGEST_FILE_BYTES, MOST_ITEM_BYTES
 
+logger = logging.getLogger(__name__)
+
 MOST_PUSHES = 128  # at once: enough for several workers, and soon given to others after a kill
 MOST_BYTES = 64 << 20
+MOST_MOVES = 8  # files at once: a disk syncs several in the time of one
 AGAIN_S = 5.0  # after an error that is not the image's
 
 Ended = Callable[[Claim, str, Ending], None]
@@ -43,7 +48,10 @@ class _Push:
 
 
 class Pusher:
-    """Pushes claims of one image, so many at once, and ends those that are answered. One thread uses it."""
+    """Pushes claims of one image, so many at once, and ends those that are answered. One thread uses it.
+
+    num_pushes: that are not answered, or whose file is being moved.
+    """
 
     def __init__(
         self, client: Client, deadline_s: float, min_bytes: int, sorting: Sorting, ended: Ended,
@@ -58,6 +66,8 @@ class Pusher:
         self._answered: SimpleQueue[tuple[_Push, Future[Answer]] | None] = SimpleQueue()
         self._later: list[tuple[float, Claim]] = []
         self._num_bytes = 0
+        self._lock = threading.Lock()  # of the counts, and of what is tried later
+        self._threads = ThreadPoolExecutor(MOST_MOVES, thread_name_prefix="hot-folder-move")
         self.num_pushes = 0
 
     @property
@@ -83,15 +93,16 @@ class Pusher:
                 self._end_as(claim, name, bad("unreadable", error))
                 continue
             future = self._client.submit(image, item_of(claim, name), deadline=self._deadline_s)
-            self.num_pushes += 1
-            self._num_bytes += facts.st_size
+            with self._lock:
+                self.num_pushes += 1
+                self._num_bytes += facts.st_size
             push = _Push(claim, name, facts)
             future.add_done_callback(lambda done, push=push: self._answered.put((push, done)))  # type: ignore[misc]
             return
         claim.close()
 
     def collect(self, wait_s: float) -> None:
-        """End what is answered; waits so long for the first answer."""
+        """Let threads end what is answered; waits so long for the first answer, or for a file that was moved."""
         until = time.monotonic() + wait_s
         while True:
             try:
@@ -100,7 +111,7 @@ class Pusher:
                 return
             until = 0.0
             if answered is not None:
-                self._end(*answered)
+                self._threads.submit(self._finish, *answered)
 
     def wake(self) -> None:
         """Let `collect` return; for handlers of signals and other threads."""
@@ -109,19 +120,35 @@ class Pusher:
     def push_again(self, *, everything: bool = False) -> None:
         """Push what failed for another reason than its image, after a while."""
         now = time.monotonic()
-        due = [claim for at, claim in self._later if everything or at <= now]
-        self._later = [(at, claim) for at, claim in self._later if not (everything or at <= now)]
+        with self._lock:
+            due = [claim for at, claim in self._later if everything or at <= now]
+            self._later = [(at, claim) for at, claim in self._later if not (everything or at <= now)]
         for claim in due:
             self.push(claim)
 
+    def close(self) -> None:
+        """Wait for the files that are being moved."""
+        self._threads.shutdown(wait=True)
+
+    def _finish(self, push: _Push, future: "Future[Answer]") -> None:
+        """In a thread: to be safe on the disk takes a file longer than its answer."""
+        try:
+            self._end(push, future)
+        except Exception:
+            logger.exception("hot folder: %s", push.claim.name)  # it stays in working/ until the next start
+            self._say(f"{path_to_text(push.name)} cannot be moved: see the log; it stays in working/")
+        finally:
+            with self._lock:
+                self.num_pushes -= 1
+                self._num_bytes -= push.facts.st_size
+            self.wake()
+
     def _end(self, push: _Push, future: "Future[Answer]") -> None:
-        self.num_pushes -= 1
-        self._num_bytes -= push.facts.st_size
         try:
             answer = future.result()
         except (PigeonholeError, OSError) as err:
             self._say(f"{path_to_text(push.name)}: {err}; it is tried again")
-            self._later.append((time.monotonic() + AGAIN_S, push.claim))
+            self._try_later(push.claim)
             return
         if answer.reason == "conflict" or _was_changed(push):
             push.claim.give_back(push.name)
@@ -129,13 +156,17 @@ class Pusher:
             self._end_as(push.claim, push.name, of_answer(answer, self._sorting))
         push.claim.close()
 
+    def _try_later(self, claim: Claim) -> None:
+        with self._lock:
+            self._later.append((time.monotonic() + AGAIN_S, claim))
+
     def _end_as(self, claim: Claim, name: str, ending: Ending) -> None:
         """Move a file; where the disk refuses, the claim is pushed again later, and gets the same answer."""
         try:
             self._ended(claim, name, ending)
         except OSError as err:
             self._say(f"{path_to_text(name)}: its result cannot be written: {err.strerror}; it is tried again")
-            self._later.append((time.monotonic() + AGAIN_S, claim))
+            self._try_later(claim)
 
 
 def item_of(claim: Claim, name: str) -> str:

@@ -222,6 +222,8 @@ class Runner:
             self.jobs.stop()
         while self.pusher and self.pusher.num_pushes and self._num_stops < 2 and time.monotonic() < until:
             self.pusher.collect(min(0.5, max(0.0, until - time.monotonic())))
+        if self.pusher is not None:
+            self.pusher.close()
 
     # What others have left
 

@@ -46,6 +46,12 @@ def pusher(client, said):
     return Pusher(client, 60.0, 3, Sorting(), lambda claim, name, ending: claim.end(name, ending), said.append)
 
 
+def finish(pusher):
+    """Until every answer is dealt with."""
+    while pusher.num_pushes:
+        pusher.collect(1.0)
+
+
 def make_claim(scans, name, content):
     claim = Claim.make(open_hot_folder(scans.path), "6a", 1, "image")
     scans.drop(name, content)
@@ -70,7 +76,7 @@ def test_a_file_that_was_written_to_meanwhile_goes_back(scans, client, pusher):
     pusher.push(claim)
     (claim.data / "a.jpg").write_bytes(b"another")
     answer(client.pushed[0][2])
-    pusher.collect(0.0)
+    finish(pusher)
 
     assert scans.names("in") == ["a.jpg"]
     assert scans.names("done") == scans.names("working") == []
@@ -79,7 +85,7 @@ def test_a_file_that_was_written_to_meanwhile_goes_back(scans, client, pusher):
 def test_a_conflict_means_that_it_was_changed_and_it_goes_back(scans, client, pusher):
     pusher.push(make_claim(scans, "a.jpg", b"image"))
     answer(client.pushed[0][2], reason="conflict")
-    pusher.collect(0.0)
+    finish(pusher)
 
     assert scans.names("in") == ["a.jpg"]
 
@@ -87,13 +93,13 @@ def test_a_conflict_means_that_it_was_changed_and_it_goes_back(scans, client, pu
 def test_an_error_that_is_not_the_images_is_tried_again(scans, client, pusher, said):
     pusher.push(make_claim(scans, "a.jpg", b"image"))
     client.pushed[0][2].set_exception(UnavailableError("no server answers"))
-    pusher.collect(0.0)
+    finish(pusher)
     pusher.push_again()
     assert (len(client.pushed), pusher.num_waiting, said) == (1, 1, ["a.jpg: no server answers; it is tried again"])
 
     pusher.push_again(everything=True)
     answer(client.pushed[1][2], label="a")
-    pusher.collect(0.0)
+    finish(pusher)
 
     assert scans.sidecar("a.jpg")["label"] == "a"
     assert pusher.num_waiting == pusher.num_pushes == 0
