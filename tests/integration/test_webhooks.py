@@ -51,7 +51,9 @@ def sender(home: Settings, ledger: Ledger) -> WebhookSender:
 def ended_job(settings: Settings, ledger: Ledger, url: str, *, ago_s: float = 0, **outcome: object) -> JobFolder:
     """A job that ended just now."""
     job, now = new_job_id("train"), datetime.now(UTC) - timedelta(seconds=ago_s)
-    request = TrainJobRequest(job=job, created=now, source="photos", name="birds", train={}, notify=url)
+    request = TrainJobRequest(
+        job=job, created=now, source="photos", name="birds", train={"architecture": "cnn"}, notify=url
+    )
     folder = JobFolder.create(settings, request)
     folder.activate()
     facts = {"state": "succeeded", "num_images": 7, "num_done": 7, "result": "birds@1"} | outcome
@@ -190,6 +192,25 @@ def test_after_three_days_it_is_given_up(home, ledger, sender):
     assert facts["state"] == "given_up"
     assert "given up after 1 attempt (webhook" in describe_delivery(facts)
     assert (ledger.deliveries.num_waiting(), undelivered_jobs(home)) == (0, [])
+
+
+def test_jobs_names_those_that_are_not_told(home, ledger, sender, monkeypatch):
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(home.home))
+    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", home.require_server_url())
+    with receiving(503) as receiver:
+        failing = ended_job(home, ledger, receiver.url).job
+        waiting = ended_job(home, ledger, receiver.url).job
+        sender.send(failing, ledger.deliveries.take(1, 60)[0][1])
+
+    listed, shown = invoke("jobs"), invoke("status", waiting)
+    facts = {each["job"]: each["notify"] for each in json.loads(invoke("jobs", "--json").stdout)}
+
+    to = receiver.url.partition("/hook")[0]
+    assert f"{failing}: {to} is not told yet after 1 attempt (webhook {to}: HTTP 503), again in" in listed.stderr
+    assert f"{waiting}: {to}" not in listed.stderr
+    assert f"notify     {to} is not told yet\n" in shown.stdout
+    assert (facts[failing]["error"], facts[waiting]["attempts"]) == (f"webhook {to}: HTTP 503", 0)
+    assert "s3cret" not in listed.output + shown.output
 
 
 def test_what_somebody_else_wrote_among_the_webhooks_does_no_harm(home, ledger, sender):
