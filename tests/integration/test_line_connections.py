@@ -3,7 +3,8 @@
 import pytest
 import redis
 
-from orchestrator.contract.lines.connections import LARGE_BYTES, Connections
+from orchestrator.contract.lines.connections import LARGE_BYTES, Connections, connections_of
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from tests.support.server import Server, wait_until
 
@@ -56,3 +57,14 @@ def test_closing_the_client_closes_its_connections(server: Server):
     client.close()
 
     wait_until(lambda: str(number) not in {each["id"] for each in other.client_list()}, what="the connection ends")
+
+
+def test_any_number_of_looks_at_lines_share_the_connections_of_a_client(server: Server):
+    client = connect_raw(server.url)
+    most = client.connection_pool.max_connections
+
+    epochs = {LineStore(client, f"line{number % 3}").epoch() for number in range(most + 50)}
+
+    assert epochs == {None}
+    assert connections_of(client) is connections_of(client)
+    assert connections_of(connect_raw(server.url)) is not connections_of(client)

@@ -4,6 +4,7 @@ The calls of redis-py take several times as long as the server does for such a c
 timeouts are redis-py's.
 """
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,24 @@ import redis
 
 Command = tuple[Any, ...]  # of text, bytes and numbers
 LARGE_BYTES = 8192  # an argument that is sent as it is: copies of images cost as much as sending them
+
+
+_ATTRIBUTE = "_pigeonhole_connections"  # of a client's pool
+_lock = threading.Lock()
+
+
+def connections_of(client: redis.Redis) -> "Connections":
+    """The connections of a client: the same for every line that is looked at through it.
+
+    Each idle one stays taken from the client's pool, so one set for each line, made anew for each look, would empty it.
+    """
+    pool = client.connection_pool
+    with _lock:
+        found: Connections | None = getattr(pool, _ATTRIBUTE, None)
+        if found is None:
+            found = Connections(client)
+            setattr(pool, _ATTRIBUTE, found)
+        return found
 
 
 class Connections:

@@ -13,7 +13,7 @@ import redis
 
 from orchestrator.contract.lines.answers import Answer, decode_record
 from orchestrator.contract.lines.commands import LineCommands, admissions, require_all
-from orchestrator.contract.lines.connections import Command, Connections
+from orchestrator.contract.lines.connections import Command, connections_of
 from orchestrator.contract.lines.requests import Admission, Decided, GivenAnswer, Held, ImagePath, Push, Taken
 from orchestrator.contract.lines.settings import Line
 
@@ -28,7 +28,7 @@ class LineStore:
         self.name = name
         self.commands = LineCommands(name)
         self.prefix = self.commands.prefix
-        self._connections = Connections(client)
+        self._connections = connections_of(client)
 
     def key(self, name: str) -> str:
         return f"{self.prefix}:{name}"

@@ -1,5 +1,6 @@
 """The whole fleet at one scrape of any gateway: read from the server at the scrape, and kept nowhere."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from orchestrator.gateway.metrics.jobs import job_metrics
 from orchestrator.gateway.metrics.lines import MOST_LINES, line_metrics, read_lines_now
 from orchestrator.gateway.metrics.workers import worker_metrics
 
+logger = logging.getLogger(__name__)
+
 
 class FleetCollector(Collector):
     """Metrics of the server that a gateway belongs to; safe to share between threads."""
@@ -28,6 +31,7 @@ class FleetCollector(Collector):
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._lock = threading.Lock()
+        self._is_away = False
         self._ledger: Ledger | None = None
         self._own_servers: dict[str, redis.Redis] = {}  # of lines, by URL
 
@@ -41,8 +45,12 @@ class FleetCollector(Collector):
         yield InfoMetricFamily("pigeonhole_build", "This gateway.", {"version": version("pigeonhole")})
         try:
             found = self._read()
-        except (PigeonholeError, redis.RedisError, OSError):
+            self._is_away = False
+        except (PigeonholeError, redis.RedisError, OSError) as err:
             found = None
+            if not self._is_away:  # said once
+                logger.warning("metrics: the server cannot be read: %s", err)
+            self._is_away = True
         yield GaugeMetricFamily("pigeonhole_server_up", "Whether the server answers.", found is not None)
         yield from found or ()
         yield GaugeMetricFamily(
