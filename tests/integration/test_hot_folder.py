@@ -9,6 +9,7 @@ import pytest
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.hot_folder import watch
+from orchestrator.hot_folder.folders import open_hot_folder
 from tests.support.hot_folders import HotFolderProcesses, Scans
 from tests.support.invoke import invoke
 from tests.support.line_worker import enter_line, line_worker, make_line
@@ -103,6 +104,27 @@ def test_nothing_is_lost_or_doubled_while_two_are_killed_in_turns(scans, tmp_pat
     assert scans.hidden("done") == scans.hidden("working") == []
     counts = LineStore(connect_raw(server.url), "post").counts()
     assert counts["answers"] == 401  # an item that is pushed again after a kill is the same request
+
+
+def test_a_job_is_followed_by_the_next_start_after_a_kill(tmp_path, monkeypatch, running_cluster):
+    cluster = running_cluster
+    environment = {"PIGEONHOLE_HOME": str(cluster.home), "PIGEONHOLE_SERVER_URL": cluster.server.url}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    scans = Scans(open_hot_folder(tmp_path / "scans").path)
+    scans.drop("1.png", digit_png(1))
+    running = HotFolderProcesses(scans.path, ["--model", "digits", "--poll", "50ms"], environment, log=tmp_path / "log")
+    before = set(cluster.jobs())
+    with next(worker for worker in cluster.workers if worker.alive).frozen():
+        running.start()
+        wait_until(lambda: list(scans.path.glob("working/*/job")), what="the job is submitted")
+        running.kill()
+
+    [told] = work(scans, "--model", "digits")
+
+    assert {told["job"]} == set(cluster.jobs()) - before
+    assert scans.names("done") == ["1.png", "1.png.json"]
+    assert scans.names("working") == scans.hidden("working") == []
 
 
 def test_folders_zips_and_single_images_become_jobs(tmp_path, monkeypatch, running_cluster):
