@@ -82,26 +82,21 @@ def test_trainings_and_evaluations_are_submitted_too(gateway: InProcessGateway, 
         ({"output": "/tmp/x.csv"}, 403, "outside_roots"),
         ({"source": "{data}/nothing"}, 404, "not_found"),
         ({"model": "nobody"}, 404, "not_found"),
-        ({"model": "Digits!"}, 400, "invalid"),
         ({"precision": "int8"}, 400, "invalid"),
-        ({"output": "{data}/out.xyz"}, 400, "invalid"),
-        ({"source": "{data}"}, 201, None),
         ({"top_k": 0}, 422, "invalid"),
         ({"unknown": 1}, 422, "invalid"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused_with_the_reason_and_leaves_nothing(
-    gateway: InProcessGateway, data: Path, changes: dict[str, object], status: int, code: str | None
+    gateway: InProcessGateway, data: Path, changes: dict[str, object], status: int, code: str
 ):
     body = classify(data, **{k: v.format(data=data) if isinstance(v, str) else v for k, v in changes.items()})
 
     answer = gateway.post("/v1/jobs", json=body)
 
-    assert answer.status_code == status, answer.text
-    if code is not None:
-        assert answer.json()["type"] == f"urn:pigeonhole:{code}"
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert all_jobs(gateway.context.settings) == []
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:pigeonhole:{code}")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert all_jobs(gateway.context.settings) == []
 
 
 def test_the_gateway_answers_before_a_large_source_is_listed_and_the_listing_goes_on_without_it(
@@ -133,6 +128,7 @@ def test_without_a_server_jobs_are_shown_from_the_disk_and_none_is_taken(
     publish_model(tmp_path / "home" / "models", "digits")
     gateway = InProcessGateway(make_context(tmp_path / "home", server_url=own_server.url, roots=(data,)))
     job = gateway.post("/v1/jobs", json=classify(data)).json()["job"]
+    assert gateway.get(f"/v1/jobs/{job}").json()["state"] == "queued"
     own_server.kill()
 
     shown, listed = gateway.get(f"/v1/jobs/{job}"), gateway.get("/v1/jobs").json()
@@ -143,6 +139,21 @@ def test_without_a_server_jobs_are_shown_from_the_disk_and_none_is_taken(
     assert (refused.status_code, refused.json()["type"]) == (503, "urn:pigeonhole:unavailable")
     assert int(refused.headers["retry-after"]) >= 1
     assert all_jobs(gateway.context.settings) == [job]
+
+
+def test_a_training_that_has_diverged_is_shown(gateway: InProcessGateway, data: Path):
+    body = {"kind": "train", "data": [str(data / "digits")], "name": "mine", "architecture": "cnn"}
+    job = gateway.post("/v1/jobs", json=body).json()["job"]
+    gateway.context.jobs().ledger.report_progress(job, '{"event": "epoch", "loss": NaN, "epoch": 1, "epochs": 2}')
+
+    shown, listed = gateway.get(f"/v1/jobs/{job}"), gateway.get("/v1/jobs")
+    gateway.post(f"/v1/jobs/{job}/cancel")
+    stream = gateway.get(f"/v1/jobs/{job}/events")
+
+    assert (shown.status_code, listed.status_code, stream.status_code) == (200, 200, 200)
+    assert shown.json()["progress"]["loss"] is None
+    end = stream.text.rstrip().rpartition("data: ")[2]
+    assert json.loads(end, parse_constant=pytest.fail)["progress"]["loss"] is None
 
 
 def test_a_cancel_ends_a_job_and_its_events(gateway: InProcessGateway, data: Path):

@@ -9,6 +9,7 @@ from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import Kind
 from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.documented import problems
 from orchestrator.gateway.jobs.bodies import JobBody
@@ -21,7 +22,7 @@ from orchestrator.jobs.follow import read_record, to_json
 from orchestrator.jobs.pages import JobIndex, JobQuery
 from orchestrator.jobs.roots import Roots
 
-MOST_WAITING = 32  # submissions that wait for a process
+MOST_SUBMITTING = 40  # requests that are answered when their job is entered
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Most entries of the page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
@@ -33,8 +34,9 @@ Key = Annotated[
         description="Submit only once, however often the request is sent with the same key.",
     ),
 ]
+_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Server-sent events; each `data` is a JobProgress.", "content": {"text/event-stream": {}}},
+    200: {"description": "Server-sent events; each `data` is a JobProgress.", "content": _STREAM},
     204: {"description": "The job has ended, and `Last-Event-ID` is that of its end."},
 }
 _EXISTED: dict[int | str, dict[str, Any]] = {
@@ -71,13 +73,18 @@ class JobCalls:
         self._readers = Threads("jobs", READERS)
         self._submitters = Threads("submissions", SUBMITTERS)
         self._submissions = Submissions(context.settings, Roots.of(*context.options.roots), context.stopping.is_set)
+        self._num_submitting = 0
         self._watches = JobWatches(lambda job: look_at(context, self._readers, job))
 
     async def submit(self, body: JobBody, key: Key = None) -> Response:
         """Answers when the job is checked and entered; the images of a large source are listed after that."""
-        if self._submitters.num_waiting >= MOST_WAITING:
-            raise UnavailableError("many jobs are being submitted; try again later")
-        submission = await self._submitters.run(self._submissions.submit, body, key)
+        if self._num_submitting >= MOST_SUBMITTING:
+            raise UnavailableError(f"{MOST_SUBMITTING} jobs are being submitted; try again later")
+        self._num_submitting += 1
+        try:
+            submission = await self._submitters.run(self._submissions.submit, body, key)
+        finally:
+            self._num_submitting -= 1
         answer = Submitted(job=submission.job, existed=submission.existed)
         headers = {"location": f"/v1/jobs/{submission.job}"}
         return JSONResponse(answer.model_dump(), 200 if submission.existed else 201, headers)
@@ -104,7 +111,12 @@ class JobCalls:
     def _show(self, job: str) -> JobView:
         JobFolder.open(self._settings, job)
         ledger = self._ledger()
-        return JobView.of(to_json(self._settings, read_record(self._settings, ledger, job), ledger))
+        try:
+            record = read_record(self._settings, ledger, job)
+        except SERVER_ERRORS:
+            ledger = None
+            record = read_record(self._settings, None, job)
+        return JobView.of(to_json(self._settings, record, ledger))
 
     async def cancel(self, job: str) -> CancelView:
         """Finished shards stay in the job's folder; no manifest is published. Twice is as once."""

@@ -22,8 +22,3 @@ class Threads:
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a call in one of the threads; where the caller is cancelled, the call still ends."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
-
-    @property
-    def num_waiting(self) -> int:
-        """Calls for which no thread is free."""
-        return self._pool._work_queue.qsize()
