@@ -31,8 +31,13 @@ local REASONS = {next_bin = 1, degraded = 1, low_confidence = 1, late = 1, no_wo
   bin_full = 1, crashed = 1, busy = 1, paused = 1, no_server = 1}
 
 local function key(name) return P .. ':' .. name end
-local LINE, READY, DEADLINES, LEASES = key('line'), key('ready'), key('deadlines'), key('leases')
-local ANSWERS, ANSWERED, CAPACITY = key('answers'), key('answered'), key('capacity')
+local LINE = key('line')
+local READY = key('ready')
+local DEADLINES = key('deadlines')
+local LEASES = key('leases')
+local ANSWERS = key('answers')
+local ANSWERED = key('answered')
+local CAPACITY = key('capacity')
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
