@@ -7,12 +7,12 @@ import time
 import pytest
 
 from orchestrator.contract.errors import NotFoundError, UnavailableError
-from orchestrator.contract.lines.answers import decode_record, request_key
-from orchestrator.contract.lines.requests import Push
+from orchestrator.contract.lines.answers import Verdict, decode_record, encode_facts, request_key
+from orchestrator.contract.lines.requests import GivenAnswer, Held, Push
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.lines import AsyncLineClient, LineClient
-from tests.support.line_worker import enter_line, line_worker, make_line
+from tests.support.line_worker import LATE, enter_line, line_worker, make_line
 from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.integration
@@ -22,6 +22,16 @@ GENEROUS_MS = 5_000  # of a machine that is busy with other tests; the promise i
 def record_of(store: LineStore, item: str, pass_: int = 1):
     record = store.record(request_key(item, pass_))
     return decode_record(record) if record else None
+
+
+def _named(prefix: str, images: list[bytes]) -> list[tuple[bytes, str]]:
+    return [(image, f"{prefix} {number}") for number, image in enumerate(images)]
+
+
+def _size(held: Held) -> GivenAnswer:
+    """An answer whose label is the size of the image."""
+    facts = encode_facts(label=str(len(held.image)), score=0.9, model="m@1", map_version=1)
+    return GivenAnswer(held.key, Verdict("1"), LATE, facts)
 
 
 def test_pushes_get_their_answers_in_the_order_given(server: Server):
@@ -52,6 +62,37 @@ def test_asyncio_has_the_same(server: Server):
 
     with line_worker(server.url):
         assert asyncio.run(push()) == ["1", "1", None]
+
+
+def test_images_larger_than_a_socket_takes_at_once_are_sent_whole(server: Server):
+    images = [bytes([number]) * (3 << 20) for number in range(4)]
+    enter_line(server.url, make_line())
+
+    async def push() -> list[str | None]:
+        async with AsyncLineClient("post", server.url) as client:
+            return [answer.label for answer in await client.push_many(_named("loop", images), deadline=60)]
+
+    with line_worker(server.url, answer=_size) as worker, LineClient("post", server.url) as client:
+        answers = client.push_many(_named("thread", images), deadline=60)
+        labels = [*asyncio.run(push()), *(answer.label for answer in answers)]
+
+    assert labels == [str(len(image)) for image in images] * 2
+    assert len(worker.taken) == 8
+
+
+def test_a_client_that_an_event_loop_drives_is_used_from_threads_too(server: Server):
+    enter_line(server.url, make_line())
+
+    async def push() -> list[str | None]:
+        client = LineClient("post", server.url, loop=asyncio.get_running_loop())
+        here = client.submit(b"image", "1", deadline=60)
+        there = await asyncio.to_thread(client.submit, b"image", "2", deadline=60)
+        answers = [await asyncio.wrap_future(future) for future in (here, there)]
+        await asyncio.to_thread(client.close)
+        return [answer.bin for answer in answers]
+
+    with line_worker(server.url):
+        assert asyncio.run(push()) == ["1", "1"]
 
 
 def test_bytes_that_are_no_image_are_answered_and_so_is_no_image(server: Server):

@@ -133,12 +133,13 @@ class FakeChannel:
 
     def receive(self) -> None:
         try:
-            data = self._here.recv(1)
+            data = self._here.recv(1 << 16)
         except BlockingIOError:
             return
         if not data:
             raise redis.ConnectionError("the fake server closed the connection")
-        self._to_say.pop(0)()
+        for _ in data:
+            self._to_say.pop(0)()
 
     def flush(self) -> None: ...
 

@@ -66,9 +66,11 @@ class LineWorker:
 
 
 @contextlib.contextmanager
-def line_worker(url: str, name: str = "post") -> Iterator[LineWorker]:
+def line_worker(
+    url: str, name: str = "post", *, answer: Callable[[Held], GivenAnswer] = answer_one
+) -> Iterator[LineWorker]:
     """A worker that is stopped at the end of the block."""
-    worker = LineWorker(url, name)
+    worker = LineWorker(url, name, answer=answer)
     worker.start()
     try:
         yield worker

@@ -1,6 +1,7 @@
 """What a client says and decides, with a server that says what the test wants."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 import pytest
@@ -38,6 +39,21 @@ class Client:
         for request in self.pushes.waiting():
             self.pushes.decide_alone(request)
         self.exchange.stop()
+
+
+class IdleDriver:
+    """It never looks by itself."""
+
+    wake_at = 0.0
+
+    def start(self, exchange: Exchange) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def call(self, function: Callable[..., None], *args: object) -> None:
+        function(*args)
+
+    def watch(self, channels: list[object]) -> None: ...
 
 
 @pytest.fixture
@@ -106,6 +122,21 @@ def test_a_server_that_freezes_costs_no_decision_and_decides_again_when_it_is_ba
 
     assert {(answer.bin, answer.reason) for answer in frozen} == {("F", "no_server")}
     assert client.server.asked[-1] == "settle 1/after"
+
+
+def test_an_answer_that_has_come_counts_also_where_the_client_looks_too_late():
+    server, pushes = FakeLineServer(make_line(deadline_ms=60_000)), Pushes("post", None, "G")
+    exchange = Exchange(pushes, server, IdleDriver())
+    exchange.saw(server.line)
+    exchange.connected(*server.open_channels("c1", lambda message: None, 1.0))
+    request = make_request(b"image", "x", 1, PushOptions(deadline=0.001), Future())
+    exchange.offer(request)
+    wait_until(lambda: exchange.on_time() and server.asked, what="the server is asked")
+    wait_until(lambda: time.monotonic() > exchange._deadlines.asked_until, what="that was long ago")
+
+    exchange.on_time()
+
+    assert request.future.result(0).reason == "late"
 
 
 def test_what_is_published_is_the_answer(client):
