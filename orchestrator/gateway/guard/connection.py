@@ -8,12 +8,13 @@ costs no timer.
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.guard.access_log import AccessLog
+from orchestrator.gateway.guard.joined_writes import JoinedWrites
 
 Phase = Literal["idle", "headers", "body", "answer"]
 
@@ -100,6 +101,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(400, "the request's target is not a path")
             raise ValueError("no path")
         super().on_headers_complete()
+        self.cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
         self._begin("body")
 
     def on_message_complete(self) -> None:

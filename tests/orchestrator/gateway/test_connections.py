@@ -1,5 +1,6 @@
 """Clients that are slow, endless or hostile, at the socket: they are cut off, and cost nobody anything."""
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -11,10 +12,12 @@ import time
 from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
 from orchestrator.gateway.guard.connection import ConnectionLimits
+from orchestrator.gateway.guard.joined_writes import JoinedWrites
 from tests.support.gateway import bearer, make_context, served, write_tokens
 from tests.support.line_worker import make_line
 from tests.support.server import wait_until
@@ -99,6 +102,40 @@ def test_a_body_that_stalls_is_cut_off(gateway):
         connection.sendall(POST + b"Content-Length: 1000\r\nContent-Type: application/json\r\n\r\n{")
 
         assert status(read_all(connection)) in (404, 408)
+
+
+def test_an_answer_is_written_at_once_and_the_head_of_a_silent_stream_too():
+    transport = mock.Mock()
+
+    async def write():
+        loop = asyncio.get_running_loop()
+        whole, silent, closed = (JoinedWrites(transport, loop) for _ in range(3))
+        for data in (b"head ", b"body ", b"more "):
+            whole.write(data)
+        silent.write(b"silent ")
+        await asyncio.sleep(0)
+        closed.write(b"closed ")
+        closed.close()
+
+    asyncio.run(write())
+
+    assert transport.mock_calls == [
+        mock.call.writelines([b"head ", b"body "]),
+        mock.call.write(b"more "),
+        mock.call.write(b"silent "),
+        mock.call.write(b"closed "),
+        mock.call.close(),
+    ]
+
+
+def test_a_client_that_asks_whether_to_continue_is_told_so(gateway):
+    with connected(gateway) as connection:
+        connection.sendall(
+            POST + b"Content-Length: 2\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n\r\n"
+        )
+        told = connection.recv(65536)
+
+    assert told.startswith((b"HTTP/1.1 100", b"HTTP/1.1 404"))
 
 
 def test_an_idle_connection_is_kept_after_an_answer(gateway):
