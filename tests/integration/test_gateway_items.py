@@ -128,7 +128,7 @@ def test_an_unknown_line_or_item_is_404_and_names_the_lines(gateway):
     ]
 
     assert [each.status_code for each in answers] == [404, 404, 404]
-    assert "alone, open" in answers[0].json()["detail"]
+    assert "there are: alone" in answers[0].json()["detail"]
 
 
 def test_a_line_that_is_made_while_the_gateway_runs_is_known(gateway, real_server):
