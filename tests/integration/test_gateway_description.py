@@ -36,7 +36,7 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 BASE_URL = "http://localhost:8080"
-NUM_REQUESTS = max(1, hypothesis.settings().max_examples // 16)  # of one kind to one operation
+NUM_REQUESTS = min(100, hypothesis.settings().max_examples // 16)  # of one kind to one operation
 QUICK = hypothesis.settings(
     max_examples=NUM_REQUESTS,
     deadline=None,

@@ -34,9 +34,8 @@ Key = Annotated[
         description="Submit only once, however often the request is sent with the same key.",
     ),
 ]
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Server-sent events; each `data` is a JobProgress.", "content": _STREAM},
+    200: {"description": "Server-sent events; each `data` is a JobProgress.", "content": {"text/event-stream": {}}},
     204: {"description": "The job has ended, and `Last-Event-ID` is that of its end."},
 }
 _EXISTED: dict[int | str, dict[str, Any]] = {
