@@ -16,6 +16,7 @@ from orchestrator.gateway.metrics.collector import FleetCollector
 
 SHARED_S = 1.0  # a look at the server answers all scrapes of that time
 
+_TYPES = ("text/plain", "application/openmetrics-text")
 Encoder = Callable[[Any], bytes]
 
 
@@ -24,7 +25,14 @@ def metrics_router(context: GatewayContext) -> APIRouter:
     router = APIRouter(tags=["metrics"])
     scrapes = Scrapes(context)
 
-    @router.get("/metrics", summary="Metrics of the fleet and of this gateway, for Prometheus", response_class=Response)
+    @router.get(
+        "/metrics",
+        summary="Metrics of the fleet and of this gateway, for Prometheus",
+        response_class=Response,
+        responses={
+            200: {"description": "All metrics", "content": {each: {"schema": {"type": "string"}} for each in _TYPES}}
+        },
+    )
     async def metrics(request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(await asyncio.to_thread(scrapes.encoded, content_type, encoder), media_type=content_type)
