@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from orchestrator.gateway.metrics.jobs import UNKNOWN_IMAGE_S, UNKNOWN_JOB_S
 from orchestrator.gateway.metrics.workers import MOST_PLACES
 from tests.support.gateway import InProcessGateway, bearer, make_context, served, write_tokens
 from tests.support.line_worker import enter_line, line_worker, make_line
+from tests.support.published_models import make_pngs
 from tests.support.scrapes import scrape
 from tests.support.server import wait_until
+from tests.support.workers import Cluster
 
 pytestmark = pytest.mark.integration
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -401,3 +404,22 @@ def test_every_error_code_of_the_manifest_has_a_series():
     documented = {row.split("`")[1] for row in table.splitlines() if row.startswith("| `")}
 
     assert documented | {"other"} == set(ERROR_CODES)
+
+
+def test_what_real_workers_do_and_use_is_in_the_ledger_for_metrics(running_cluster: Cluster, tmp_path):
+    make_pngs(tmp_path / "images", 5)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    ledger = running_cluster.ledger
+    before = Counter(ledger.counts.read())
+
+    running_cluster.outcome(running_cluster.submit("classify", str(tmp_path / "images"), "--model", "digits"))
+    wait_until(lambda: not ledger.active(), what="the ledger has its end")
+
+    added = Counter(ledger.counts.read()) - before
+    assert {name: added[name] for name in ("images:ok", "images:failed", "jobs:classify:partial")} == {
+        "images:ok": 5, "images:failed": 1, "jobs:classify:partial": 1,
+    }  # fmt: skip
+    assert sum(num for name, num in added.items() if name.startswith("errors:")) == 1
+    assert added["stage_us:predict"] > 0
+    [worker] = [each for each in ledger.live_workers.workers() if each.alive]
+    assert worker.vitals["rss_bytes"] > 1_000_000
