@@ -8,12 +8,11 @@ from collections.abc import Callable
 import redis
 
 from orchestrator.contract.errors import NotFoundError
-from orchestrator.contract.lines.registry import read_lines, unknown_line
+from orchestrator.contract.lines.registry import read_line, read_lines, unknown_line
 from orchestrator.contract.lines.settings import Line, check_line_name
 from orchestrator.lines.client import LineClient
 
-REFRESH_S = 1.0  # how old the list of lines may be; a name that it lacks is looked up at once
-LOOK_FOR_UNKNOWN_S = 0.1  # but not more often than that, whatever names are asked for
+REFRESH_S = 1.0  # how old the list of lines may be; a name that it lacks is asked for by itself
 _FAULTS = (redis.RedisError, OSError)
 
 
@@ -42,18 +41,19 @@ class OpenLines:
 
     def open(self, name: str) -> LineClient:
         """The client of a line. Raises NotFoundError; UnavailableError where no server has told of the lines yet."""
-        self.get(name)
+        line = self.get(name)
         with self._lock:
-            if name not in self._clients:
-                self._clients[name] = LineClient(name, self._connect()[0], loop=self.loop)
+            if name not in self._clients:  # it can decide before it has seen the line itself
+                fallback = line.settings.fallback
+                self._clients[name] = LineClient(name, self._connect()[0], fallback=fallback, loop=self.loop)
             return self._clients[name]
 
     def get(self, name: str) -> Line:
         """The line as the server has it. Raises as `open` does."""
         check_line_name(name)
         lines = self.all()
-        if name not in lines:
-            lines = self.all(LOOK_FOR_UNKNOWN_S)
+        if name not in lines and read_line(self._connect()[1], name) is not None:
+            lines = self.all(0.0)
         if name not in lines:
             raise NotFoundError(unknown_line(name, lines))
         return lines[name]
