@@ -5,12 +5,12 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.telegrams.items import Items, digest_of
-from orchestrator.telegrams.messages import Form, Telegram, TelegramError
+from orchestrator.telegrams.messages import Form, Kind, Telegram, TelegramError
 from orchestrator.telegrams.outbox import Entry, Outbox
 from orchestrator.telegrams.spool import Facts
 
@@ -143,6 +143,7 @@ class Connection:
         if telegram.kind == "hello":
             self._hello(values["controller"])
         elif telegram.kind == "item":
+            self._terms.items.outbox(self._controller)  # before it is taken: its answer must have a place
             self._known.set()
             await self._terms.items.add(self._facts(values, image), image)
         elif telegram.kind == "discharged":
@@ -193,11 +194,19 @@ class Connection:
             outbox.num_users -= 1
 
     async def _send_answer(self, outbox: Outbox, entry: Entry) -> None:
+        seq = self._sent % self._form.most_seq + 1
+        values = dict(entry.values or {}) | ({"again": 1} if entry.again else {})
+        try:
+            data = self._encode("answer", seq, values)
+        except TelegramError as err:  # the fields were changed since the item came; others must not wait for it
+            logger.warning(
+                "item %r: its answer stays in the spool, since it cannot be written: %s", entry.facts.item, err
+            )
+            return
         try:
             self._acked.clear()
-            self._sent = self._sent % self._form.most_seq + 1
-            values = dict(entry.values or {}) | ({"again": 1} if entry.again else {})
-            await self._say("answer", self._sent, **values)
+            self._sent = seq
+            await self._write(data)
             async with asyncio.timeout(ACK_S):
                 await self._acked.wait()
         except BaseException:
@@ -205,11 +214,16 @@ class Connection:
             raise
         self._terms.items.acknowledged(entry)
 
-    async def _say(self, kind: Any, seq: int, **values: Any) -> None:
+    async def _say(self, kind: Kind, seq: int, **values: Any) -> None:
+        await self._write(self._encode(kind, seq, values))
+
+    def _encode(self, kind: Kind, seq: int, values: Mapping[str, Any]) -> bytes:
         try:
-            data = self._form.encode(Telegram(kind, seq, values))
+            return self._form.encode(Telegram(kind, seq, values))
         except TelegramError as err:
-            data = self._form.encode(Telegram(kind, seq, self._terms.items.unwritable(values, str(err))))
+            return self._form.encode(Telegram(kind, seq, self._terms.items.unwritable(values, str(err))))
+
+    async def _write(self, data: bytes) -> None:
         async with self._sending:
             self._writer.write(data)
             async with asyncio.timeout(SEND_S):

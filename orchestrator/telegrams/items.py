@@ -61,14 +61,16 @@ class Items:
 
     def outbox(self, controller: str) -> Outbox:
         """Where a controller's connections find its answers. Raises TelegramError where there are too many."""
-        if controller not in self._outboxes:
-            if len(self._outboxes) >= MOST_CONTROLLERS:
-                busy = {key[0] for key in self._entries}
-                self._outboxes = {name: box for name, box in self._outboxes.items() if name in busy or box.num_users}
+        if controller not in self._outboxes and len(self._outboxes) >= MOST_CONTROLLERS:
+            busy = {key[0] for key in self._entries}
+            self._outboxes = {name: box for name, box in self._outboxes.items() if name in busy or box.num_users}
             if len(self._outboxes) >= MOST_CONTROLLERS:
                 raise TelegramError(f"{MOST_CONTROLLERS} controllers have unacknowledged answers")
-            self._outboxes[controller] = Outbox()
-        return self._outboxes[controller]
+        return self._outbox_of(controller)
+
+    def _outbox_of(self, controller: str) -> Outbox:
+        """The same for what was acknowledged: that is never refused."""
+        return self._outboxes.setdefault(controller, Outbox())
 
     async def restore(self) -> None:
         """Go on with what an earlier process has left."""
@@ -80,13 +82,20 @@ class Items:
             entry = Entry(number, facts, values=values, again=True)
             self._entries[facts.key] = entry
             if values is not None:
-                self.outbox(facts.controller).put(entry)
+                self._outbox_of(facts.controller).put(entry)
             else:
                 self._resuming.add(task := asyncio.create_task(self._resume(entry)))
                 task.add_done_callback(self._resuming.discard)
 
     async def _resume(self, entry: Entry) -> None:
-        """An item of an earlier process: its record, if the line has one, else it is pushed again.
+        """An item of an earlier process. It was acknowledged, so it is answered, whatever is wrong with it."""
+        try:
+            await self._go_on_with(entry)
+        except (PigeonholeError, OSError, ValueError, TypeError) as err:  # the line was changed, a file cannot be read
+            self._keep_answer(entry, self._values_without(entry.facts, err))
+
+    async def _go_on_with(self, entry: Entry) -> None:
+        """Its record, if the line has one, else it is pushed again.
 
         Where its deadline is over the server is waited for: pushed without one, a client would decide alone.
         """
@@ -104,19 +113,24 @@ class Items:
                 self._keep_answer(entry, self._values_of(facts, answer))
                 return
             break
-        image = b"" if facts.path is not None else self._spool.image(entry.number)
-        try:
-            await self._push(entry, image)
-        except (ValueError, TypeError) as err:  # the line's settings were changed meanwhile
-            self._keep_answer(entry, self._values_without(facts, err))
+        await self._push(entry, b"" if facts.path is not None else self._spool.image(entry.number))
 
     async def add(self, facts: Facts, image: bytes) -> None:
-        """Take an item; it will be answered, whatever ends, when this returns. Raises TelegramError for a refusal."""
-        earlier = self._entries.get(facts.key)
-        if earlier is not None:
-            if (earlier.facts.digest, earlier.facts.path) != (facts.digest, facts.path):
-                raise TelegramError("this item and pass was sent before with another image, and waits for its answer")
-            return
+        """Take an item; it will be answered, whatever ends, when this returns. Raises TelegramError for a refusal.
+
+        Pushing goes on where the caller's connection is cut meanwhile; whoever sends the item again waits for the same.
+        """
+        entry = self._entries.get(facts.key)
+        if entry is None:
+            entry = self._keep(facts, image)
+            entry.pushing = asyncio.create_task(self._push_new(entry, image))
+        elif (entry.facts.digest, entry.facts.path) != (facts.digest, facts.path):
+            raise TelegramError("this item and pass was sent before with another image, and waits for its answer")
+        if entry.pushing is not None:
+            await asyncio.shield(entry.pushing)
+
+    def _keep(self, facts: Facts, image: bytes) -> Entry:
+        """Put an item into the spool. Raises TelegramError where it is refused."""
         if len(self._entries) >= MOST_ITEMS or self._num_bytes + len(image) > MOST_BYTES:
             raise TelegramError("too many items are not finished: acknowledge their answers")
         try:
@@ -124,11 +138,20 @@ class Items:
         except OSError as err:
             raise TelegramError(f"the item cannot be kept: {err.strerror}") from err
         self._entries[facts.key] = entry
+        return entry
+
+    async def _push_new(self, entry: Entry, image: bytes) -> None:
+        """Raises TelegramError for a path outside of the line's roots, or a deadline out of range."""
         try:
             await self._push(entry, image)
-        except (ValueError, TypeError) as err:  # a path outside of the line's roots, a deadline out of range
+        except (ValueError, TypeError) as err:
             self._forget(entry)
             raise TelegramError(" ".join(str(err).split())) from err
+        except Exception:
+            self._forget(entry)
+            raise
+        finally:
+            entry.pushing = None
 
     def acknowledged(self, entry: Entry) -> None:
         """The controller has an answer."""
@@ -136,13 +159,18 @@ class Items:
 
     async def _push(self, entry: Entry, image: bytes) -> None:
         facts = entry.facts
-        future = await self._client.submit(
-            image if facts.path is None else facts.path, facts.item, facts.pass_,
-            deadline=facts.deadline_s, triggered_at=facts.triggered_at, by_path=facts.path is not None,
-        )  # fmt: skip
         self._num_bytes += entry.size
+        try:
+            future = await self._client.submit(
+                image if facts.path is None else facts.path, facts.item, facts.pass_,
+                deadline=facts.deadline_s, triggered_at=facts.triggered_at, by_path=facts.path is not None,
+            )  # fmt: skip
+        except BaseException:
+            self._num_bytes -= entry.size
+            raise
         self.num_unanswered += 1
-        future.add_done_callback(lambda done: self._answered(entry, done))
+        loop = asyncio.get_running_loop()  # one round later, so that the acknowledgement goes before the answer
+        future.add_done_callback(lambda done: loop.call_soon(self._answered, entry, done))
 
     def _answered(self, entry: Entry, future: "asyncio.Future[Answer]") -> None:
         self._num_bytes -= entry.size
@@ -164,7 +192,7 @@ class Items:
             logger.warning(
                 "item %s: its answer is not kept; after a restart it is asked for again: %s", entry.number, err
             )
-        self.outbox(entry.facts.controller).put(entry)
+        self._outbox_of(entry.facts.controller).put(entry)
 
     def _values_of(self, facts: Facts, answer: Answer) -> Mapping[str, Any]:
         """The fields of an answer: nothing that differs when it is pushed again, such as a time."""

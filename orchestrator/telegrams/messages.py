@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 
 Kind = Literal["hello", "item", "discharged", "answer", "ack", "nak", "alive"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+LARGEST_NUMBER = 10**12  # of what a telegram may say; beyond it a float may not hold it
 NUMBERS = ("pass", "bytes", "deadline_ms", "age_ms", "again")
 TEXTS = ("controller", "item", "path", "bin", "reason", "label", "decision", "model", "error")
 FIELDS: Mapping[Kind, tuple[str, ...]] = {
@@ -63,10 +64,11 @@ def checked(kind: Kind, seq: int, values: Mapping[str, Any]) -> Telegram:
     for name, value in values.items():
         if name not in FIELDS[kind]:
             raise TelegramError(f"{kind} has no field {name!r}; it has {', '.join(FIELDS[kind]) or 'none'}")
-        if name in NUMBERS and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise TelegramError(f"{name} is a whole number, not {value!r}")
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if name in NUMBERS and not (is_number and 0 <= value <= LARGEST_NUMBER):
+            raise TelegramError(f"{name} is a whole number up to {LARGEST_NUMBER}, not {str(value)[:40]!r}")
         if name in TEXTS and (not isinstance(value, str) or not value):
-            raise TelegramError(f"{name} is text, not {value!r}")
+            raise TelegramError(f"{name} is text, not {str(value)[:40]!r}")
     for name in REQUIRED.get(kind, ()):
         if name not in values:
             raise TelegramError(f"{kind} lacks {name}")

@@ -11,13 +11,18 @@ from orchestrator.telegrams.spool import Facts
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """An item that is not finished. values: of its answer, once there is one. again: it may have been sent before."""
+    """An item that is not finished.
+
+    values: of its answer, once there is one. again: it may have been sent before. pushing: as long as the line's client
+    has not taken it.
+    """
 
     number: int
     facts: Facts
     size: int = 0
     values: Mapping[str, Any] | None = None
     again: bool = False
+    pushing: asyncio.Task[None] | None = None
 
 
 class Outbox:

@@ -79,6 +79,8 @@ class Service:
         if len(self._tasks) >= MOST_CONNECTIONS or self._per_address[address] >= MOST_PER_ADDRESS:
             logger.warning("a connection from %s is refused: there are too many", address)
             return False
+        if not address:  # the peer has gone already
+            return False
         ip = ipaddress.ip_address(address.partition("%")[0])
         ip = getattr(ip, "ipv4_mapped", None) or ip
         if ip.is_loopback or any(ip in network for network in self._allowed):

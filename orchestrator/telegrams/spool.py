@@ -4,8 +4,8 @@ Each is a file, so a process that is killed loses none. Files are not synced: a 
 and stops the belt, too. One process uses a spool.
 """
 
-import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from typing import Any
 
 from orchestrator.contract.errors import UsageError
 from orchestrator.stack.locks import take_lock
+
+logger = logging.getLogger(__name__)
 
 _ITEM, _ANSWER, _TEMPORARY = ".item", ".answer", ".tmp"
 
@@ -74,13 +76,20 @@ class Spool:
         for path in self._folder.glob("*" + _TEMPORARY):
             path.unlink()
         for number in sorted({int(path.stem) for path in self._files()}):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a power cut left half of it
-                try:
-                    value = json.loads(self._path(number, _ANSWER).read_bytes())
-                    yield number, Facts(**value["facts"]), value["values"]
-                except FileNotFoundError:
-                    header = self._path(number, _ITEM).read_bytes().partition(b"\n")[0]
-                    yield number, Facts(**json.loads(header)), None
+            try:
+                found = self._read(number)
+            except (ValueError, KeyError, TypeError) as err:  # a power cut left half of it
+                logger.warning("number %d in %s cannot be read, and is left out: %s", number, self._folder, err)
+                continue
+            yield found
+
+    def _read(self, number: int) -> tuple[int, Facts, dict[str, Any] | None]:
+        try:
+            value = json.loads(self._path(number, _ANSWER).read_bytes())
+            return number, Facts(**value["facts"]), dict(value["values"])
+        except FileNotFoundError:
+            header = self._path(number, _ITEM).read_bytes().partition(b"\n")[0]
+            return number, Facts(**json.loads(header)), None
 
     def close(self) -> None:
         if self._lock is not None:

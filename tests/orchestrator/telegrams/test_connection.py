@@ -462,3 +462,21 @@ def test_only_allowed_addresses_connect(address, may):
     terms = Terms(JsonForm(), None, None, (), 5.0, 1, None)
 
     assert Service(terms, parse_networks(["10.0.7.0/24"]))._may_connect(address) is may
+
+
+def test_an_answer_that_the_fields_cannot_hold_does_not_hold_up_the_others(tmp_path):
+    spool = Spool(tmp_path)
+    for item in ("of other fields", "42"):
+        facts = Facts("127.0.0.1", item, 1, "", time.time(), None)
+        spool.answer(spool.add(facts, b"x"), facts, {"item": item, "pass": 1, "bin": "1"})
+    spool.close()
+
+    async def main():
+        async with Bench(tmp_path, form=FieldForm(make_fields())) as bench:
+            peer = await bench.connect()
+            await peer.raw(b"LIFE00\n")
+            async with asyncio.timeout(30):
+                assert (await peer.reader.readuntil(b"\n")).startswith(b"DEST0142")
+        assert sorted(path.name for path in tmp_path.glob("*.answer"))[0] == "000000000001.answer"
+
+    run(main)
