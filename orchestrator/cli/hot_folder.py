@@ -16,6 +16,7 @@ from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.lines.options import DURATION, SIZE
 from orchestrator.cli.output import json_option, print_json_line, print_message, redraw_line
 from orchestrator.contract.errors import UsageError
+from orchestrator.contract.lines.settings import LONGEST_DEADLINE_MS
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.hot_folder.folders import open_hot_folder
 from orchestrator.hot_folder.jobs import Jobs
@@ -68,6 +69,8 @@ def hot_folder(
         raise UsageError("give either --line or --model")
     if not 10 <= poll_ms <= 3_600_000:
         raise UsageError(f"--poll is 10ms to 1h, not {poll_ms} ms")
+    if not 1 <= deadline_ms <= LONGEST_DEADLINE_MS:
+        raise UsageError(f"--deadline is 1ms to 1h, not {deadline_ms} ms")
     settings = get_settings()
     logging.getLogger("orchestrator.lines").setLevel(logging.ERROR)
     with _Display(as_json=as_json) as display, contextlib.ExitStack() as stack:

@@ -105,6 +105,8 @@ class Claim:
             target = self.folder.path / folder / candidate
             if not self._is_free_for(target, source):
                 continue
+            if not os.path.lexists(source):  # its result, which another process carries out now, must stay
+                return None
             facts = {"file": path_to_text(str(folder / candidate))} | dict(ending.facts)
             try:
                 if ending.manifest is not None and ending.manifest.exists():

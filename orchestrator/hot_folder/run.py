@@ -245,7 +245,10 @@ class Runner:
         self._orphans = unknown
         for claim in claims:
             if claim.owner in dead and claim.name not in self._in_hand:
-                self._resume(claim)
+                try:
+                    self._resume(claim)
+                except OSError as err:  # of this claim; others may go on
+                    self._say_once(f"{claim.name} cannot be moved: {err.strerror}; it is tried again")
         self._forget_dead(dead, claims)
 
     def _claims(self) -> list[Claim]:
@@ -257,9 +260,9 @@ class Runner:
             self._owner.forget(owner)
 
     def _resume(self, claim: Claim) -> None:
-        self._in_hand[claim.name] = claim
         for target, facts in claim.finish_moves():
             self._count(Done(target, facts))
+        self._in_hand[claim.name] = claim
         self._left.append(claim)
 
     # Words

@@ -211,3 +211,24 @@ def test_sidecars_are_utf8_whatever_the_name(scans):
 
     [sidecar] = [Path(scans.path, "done", each) for each in scans.names("done") if each.endswith(".json")]
     assert json.loads(sidecar.read_bytes())["file"] == "done/ü\\xff.jpg"
+
+
+def test_a_process_that_wakes_up_while_another_moves_the_file_leaves_that_ones_result(scans, monkeypatch):
+    claim = make_claim(scans, "a.jpg")
+    woken = Claim(claim.folder, claim.name)
+    carry_out, replaced = Claim._carry_out, Path.replace
+
+    def wake_before_the_sidecar(self, target):
+        if self.name.endswith(".result.json"):
+            monkeypatch.setattr(Path, "replace", replaced)
+            assert woken.end("a.jpg", ENDING) is None
+        return replaced(self, target)
+
+    def begin(self, result, facts, source):
+        monkeypatch.setattr(Path, "replace", wake_before_the_sidecar)
+        return carry_out(self, result, facts, source)
+
+    monkeypatch.setattr(Claim, "_carry_out", begin)
+    claim.end("a.jpg", ENDING)
+
+    assert scans.names("done") == ["a.jpg", "a.jpg.json"]

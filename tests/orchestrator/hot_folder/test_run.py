@@ -171,3 +171,31 @@ def test_a_folder_with_a_link_is_refused(scans, said, settings):
 
     assert scans.sidecar("batch", "error")["error"] == "it holds 'batch/a.jpg', which is a link"
     assert (scans.path / "error" / "batch" / "a.jpg").is_symlink()
+
+
+def test_a_result_that_cannot_be_carried_out_after_a_kill_is_tried_again_and_holds_up_no_other(
+    scans, client, said, monkeypatch
+):
+    folder = open_hot_folder(scans.path)
+    for number in (7, 8):
+        claim = Claim.make(folder, "6a2b", number, "image")
+        (claim.data / f"{number}.jpg").write_bytes(b"x")
+    finish, refused = Claim.finish_moves, iter([OSError(5, "Input/output error")])
+
+    def refuse_once(self):
+        if self.tag == "6a2b-7":
+            for err in refused:
+                raise err
+        return finish(self)
+
+    monkeypatch.setattr(Claim, "finish_moves", refuse_once)
+    runner = make_runner(scans, said, client=client)
+    stopper = threading.Timer(60, runner.stop)
+    stopper.start()
+    client.before = lambda item: runner.stop() if item.startswith("7") else None
+    runner.run()
+    stopper.cancel()
+
+    assert client.items == ["8.jpg@6a2b-8", "7.jpg@6a2b-7"]
+    assert scans.names("working") == []
+    assert any("Input/output error" in text for text in said)

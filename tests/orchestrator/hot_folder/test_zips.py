@@ -116,3 +116,30 @@ def test_no_zip_is_refused(tmp_path, target):
 
     with pytest.raises(UsageError, match="cannot be read"):
         unpack(tmp_path / "a.zip", target)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_methods_than_deflate_are_refused(tmp_path, target, method):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("0.jpg", b"x" * 1000)
+
+    with pytest.raises(UsageError, match="another method than Deflate"):
+        unpack(path, target)
+
+
+def test_a_list_of_files_that_fills_the_memory_is_refused(tmp_path, target):
+    path = tmp_path / "a.zip"
+    size = 1 << 30  # of the list, as its end says; the disk holds nothing of it
+    with path.open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, size, 0, 0))
+
+    with pytest.raises(UsageError, match="list of files is too long"):
+        unpack(path, target)
+
+
+def test_a_path_that_the_disk_cannot_hold_is_refused(tmp_path, target):
+    with pytest.raises(UsageError, match="a name that this disk cannot hold"):
+        unpack(make_zip(tmp_path, ("/".join(["x" * 200] * 30), b"x")), target)
