@@ -72,7 +72,13 @@ class Connector:
                 self._log(err)
                 self._listener.unreachable(err)
                 wait_s = self._pause()
+            except Exception as err:  # without this thread nobody would connect again
+                logger.exception("line %s: a fault while connecting", self._server.name)
+                self._listener.unreachable(err)
+                wait_s = self._pause()
             self._wanted.wait(wait_s)
+        if not self._line_seen:  # nobody else will say so to pushes that have no deadline
+            self._listener.unreachable(ConnectionError("the client was closed"))
 
     def _connect(self) -> float:
         if self._line_seen:

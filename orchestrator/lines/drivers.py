@@ -162,8 +162,12 @@ class LoopDriver:
             self._end()
             return
         self.wake_at = _NOW
-        next_s = self._exchange.on_time()
-        self._watch_for_room()
+        try:
+            next_s = self._exchange.on_time()
+            self._watch_for_room()
+        except Exception:  # a deadline is kept, whatever happens
+            logger.exception("a fault in the client of a line")
+            next_s = time.monotonic() + FAULT_PAUSE_S
         self.wake_at = next_s
         if self._timer is None or next_s < self._timer_at:
             self._set_timer(next_s)

@@ -214,7 +214,8 @@ class Exchange:
         self._pushes.fail(self._pushes.waiting(), err)
 
     def _unreachable(self, err: BaseException) -> None:
-        self.reports.away(away=True)
+        if self._control is None:  # else only the line's settings could not be read
+            self.reports.away(away=True)
         self._fail_undated(err)
 
     def _fail_undated(self, err: BaseException) -> None:

@@ -64,10 +64,11 @@ class Pushes:
             if same and same[0].digest == request.digest:
                 request.payload = b""
             same.append(request)
-            self._num_bytes += len(request.payload)
+            request.held_bytes = len(request.payload)
+            self._num_bytes += request.held_bytes
             first = same[0]
-        if first.sent and request.on_taken:
-            request.on_taken()
+        if first.sent:
+            request.tell_taken()
         return first is request
 
     def saw(self, line: Line) -> list[PushRequest]:
@@ -112,9 +113,9 @@ class Pushes:
         """The server has a push, and with it all of its item and pass."""
         with self._lock:
             request.sent = True
-            told = [each.on_taken for each in self._by_key.get(request.key, []) if each.on_taken]
-        for on_taken in told:
-            on_taken()
+            told = list(self._by_key.get(request.key, []))
+        for each in told:
+            each.tell_taken()
 
     def resolve(self, key: str, record: bytes) -> None:
         """The server's answer."""
@@ -153,7 +154,11 @@ class Pushes:
             if request not in same or request is first or (first.due is not None and first.due <= time.monotonic()):
                 return False
             same.remove(request)
+            self._let_go(request)
         decided = self.verdict(request, reachable=True)
+        if not decided.verdict.bin:
+            request.fail(UnavailableError(NO_BIN))
+            return True
         reason = decided.verdict.reason if request.digest == decided.digest else "conflict"
         answer = replace(self._alone(request, decided), reason=reason, ms=_ms(request, time.monotonic()))
         request.end(answer)
@@ -174,9 +179,9 @@ class Pushes:
             left = same[0] if same else None
             if left and left is not request and left.digest == request.digest:
                 left.payload, request.payload = request.payload, b""
+                left.held_bytes, request.held_bytes = request.held_bytes, 0
             for each in ended:
-                self._num_bytes -= len(each.payload)
-                each.payload = b""
+                self._let_go(each)
             if not same:
                 self._forget(request.key)
         for each in ended:
@@ -192,10 +197,14 @@ class Pushes:
         with self._lock:
             same = self._by_key.get(key, [])
             for request in same:
-                self._num_bytes -= len(request.payload)
-                request.payload = b""
+                self._let_go(request)
             self._forget(key)
         return same
+
+    def _let_go(self, request: PushRequest) -> None:
+        """With the lock: the image is not needed any more, if it was not dropped before."""
+        self._num_bytes -= request.held_bytes
+        request.held_bytes, request.payload = 0, b""
 
     def _forget(self, key: str) -> None:
         self._by_key.pop(key, None)

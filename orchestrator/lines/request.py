@@ -5,6 +5,7 @@ Times are seconds of `time.monotonic`: the wall clock of a controller may be wro
 
 import asyncio
 import hashlib
+import logging
 import math
 import os
 import stat
@@ -18,6 +19,8 @@ from modeling.names import is_text, path_to_text
 from orchestrator.contract.lines.answers import Answer, Reason, request_key
 from orchestrator.contract.lines.requests import ImagePath, Payload, Push
 from orchestrator.contract.lines.settings import LONGEST_DEADLINE_MS
+
+logger = logging.getLogger(__name__)
 
 MOST_ITEM_BYTES = 1_000
 MOST_PASSES = 1_000_000
@@ -36,6 +39,7 @@ class PushRequest:
     needs to see the image. sent: the server has it, as far as is known.
     ask: asks first whether the line takes it, without the bytes. conflict: the server holds other bytes of this key.
     retry: a refusal is tried again; else it ends the push. on_taken: called when the server has the push.
+    held_bytes: of its image, as its client counts them.
     """
 
     item: str
@@ -60,18 +64,33 @@ class PushRequest:
     retry: bool = True
     on_taken: Callable[[], None] | None = None
     decided: bool = False
+    held_bytes: int = 0
 
     def end(self, answer: Answer) -> None:
         """The one decision."""
         self.decided = True
         if not self.future.done():  # a future of asyncio may have been cancelled
-            self.future.set_result(answer)
+            try:
+                self.future.set_result(answer)
+            except (Exception, SystemExit):  # of a callback, which must not keep others from their decision
+                logger.exception("a callback of the push of %r", self.item)
 
     def fail(self, err: BaseException) -> None:
         """There is nothing to decide with."""
         self.decided = True
         if not self.future.done():
-            self.future.set_exception(err)
+            try:
+                self.future.set_exception(err)
+            except (Exception, SystemExit):
+                logger.exception("a callback of the push of %r", self.item)
+
+    def tell_taken(self) -> None:
+        """The server has it."""
+        if self.on_taken is not None:
+            try:
+                self.on_taken()
+            except Exception:
+                logger.exception("a callback of the push of %r", self.item)
 
     def refuse(self, reason: Reason, error: str | None) -> None:
         """Let it be decided at once, without being sent."""

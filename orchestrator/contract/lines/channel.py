@@ -131,7 +131,8 @@ class Channel:
             on_replies(replies)
 
     def close(self) -> None:
-        self._connection.disconnect()
+        with self._lock:  # a thread that sends now must not come to the next socket of this number
+            self._connection.disconnect()
 
 
 def open_channel(

@@ -12,6 +12,7 @@ from orchestrator.lines.pushes import Pushes
 from orchestrator.lines.request import PushOptions, PushRequest, make_request
 from tests.support.fake_line import record_of
 from tests.support.line_worker import make_line
+from tests.support.server import wait_until
 
 
 def request_of(image: bytes = b"image", item: str = "x", **options) -> PushRequest:
@@ -169,3 +170,31 @@ def test_a_root_whose_name_is_not_utf8_holds_its_images(tmp_path):
     pushes.saw(make_line(roots=[path_to_text(str(folder))]))
 
     assert pushes.add(make_request(folder / "image", "x", 1, PushOptions(by_path=True), Future()))
+
+
+def test_images_that_were_dropped_before_their_decision_take_no_room_afterwards(pushes, monkeypatch):
+    monkeypatch.setattr(module, "MOST_HELD_BYTES", 10)
+    first, other = request_of(b"12345"), request_of(b"other", deadline=0.001)
+    for request in (first, other):
+        pushes.add(request)
+    wait_until(lambda: time.monotonic() > other.due, what="its deadline is over")
+    assert pushes.decide_before_others(other)
+    first.refuse("unreadable", "the line takes less")  # as the server may say
+    pushes.decide_alone(first)
+
+    room = request_of(b"1234567890", item="y")
+    pushes.add(room)
+
+    assert (room.reason, room.payload) == (None, b"1234567890")
+
+
+def test_a_second_push_of_an_item_ends_with_an_error_where_no_bin_is_known():
+    made = Pushes("post", None, None)
+    first, second = request_of(deadline=60), request_of(deadline=0.001)
+    for request in (first, second):
+        made.add(request)
+
+    assert made.decide_before_others(second)
+
+    with pytest.raises(UnavailableError, match="no bin is known"):
+        second.future.result(timeout=0)
