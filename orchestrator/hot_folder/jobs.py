@@ -10,7 +10,6 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from modeling.durable import replace_durably
@@ -64,7 +63,6 @@ class Jobs:
         self._when_done = when_done
         self._submit = submit or Submitter(settings).submit
         self._stopping = threading.Event()
-        self._threads = ThreadPoolExecutor(MOST_JOBS, thread_name_prefix="hot-folder-job")
         self._lock = threading.Lock()
         self.num_running = 0
 
@@ -73,15 +71,14 @@ class Jobs:
         return self.num_running < MOST_JOBS
 
     def start(self, claim: Claim) -> None:
-        """Work on a claim in a thread; it waits where all are busy."""
+        """Work on a claim in a thread, which ends with the process: a kill loses nothing."""
         with self._lock:
             self.num_running += 1
-        self._threads.submit(self._work, claim)
+        threading.Thread(target=self._work, args=(claim,), name="hot-folder-job", daemon=True).start()
 
     def stop(self) -> None:
-        """Follow no job any longer, and wait for the threads."""
+        """Follow no job any longer. What has begun ends by itself: unpacking and submitting may take minutes."""
         self._stopping.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _work(self, claim: Claim) -> None:
         try:

@@ -203,14 +203,18 @@ class Runner:
 
     def _collect(self, wait_s: float) -> None:
         """End what is answered, and wait for more until there is something else to do."""
-        wait_s = max(_SHORTEST_S, wait_s)
-        if self.pusher is None:
-            with contextlib.suppress(Empty):
-                self._wakes.get(timeout=wait_s)
-        else:
-            self.pusher.collect(wait_s)
+        self._wait(wait_s)
+        if self.pusher is not None:
             self.pusher.push_again()
         self._forget_ended()
+
+    def _wait(self, wait_s: float) -> None:
+        wait_s = max(_SHORTEST_S, wait_s)
+        if self.pusher is not None:
+            self.pusher.collect(wait_s)
+        else:
+            with contextlib.suppress(Empty):
+                self._wakes.get(timeout=wait_s)
 
     def _forget_ended(self) -> None:
         self._in_hand = {name: claim for name, claim in self._in_hand.items() if claim.path.exists()}
@@ -220,10 +224,15 @@ class Runner:
         until = time.monotonic() + STOP_S
         if self.jobs is not None:
             self.jobs.stop()
-        while self.pusher and self.pusher.num_pushes and self._num_stops < 2 and time.monotonic() < until:
-            self.pusher.collect(min(0.5, max(0.0, until - time.monotonic())))
+        while self._is_working and self._num_stops < 2 and time.monotonic() < until:
+            self._wait(min(0.5, until - time.monotonic()))
         if self.pusher is not None:
             self.pusher.close()
+
+    @property
+    def _is_working(self) -> bool:
+        pushes, jobs = self.pusher, self.jobs
+        return bool((pushes and pushes.num_pushes) or (jobs and jobs.num_running))
 
     # What others have left
 

@@ -199,3 +199,24 @@ def test_a_result_that_cannot_be_carried_out_after_a_kill_is_tried_again_and_hol
     assert client.items == ["8.jpg@6a2b-8", "7.jpg@6a2b-7"]
     assert scans.names("working") == []
     assert any("Input/output error" in text for text in said)
+
+
+def test_a_second_stop_does_not_wait_for_a_submission(scans, said):
+    asked, let = threading.Event(), threading.Event()
+
+    def submit(spec):
+        runner.stop()
+        runner.stop()
+        asked.set()
+        let.wait(60)
+        raise UnavailableError("the server has gone")
+
+    runner = make_runner(scans, said, submit=submit)
+    scans.drop("a.jpg", b"x")
+    try:
+        runner.run()
+        assert asked.is_set()
+        assert not let.is_set()
+        assert runner.claims_left == 1
+    finally:
+        let.set()
