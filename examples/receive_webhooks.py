@@ -67,7 +67,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--once", action="store_true", help="end after one request")
     options = parser.parse_args()
-    Receiver.secret = options.secret.read_text()
+    Receiver.secret = options.secret.read_text(encoding="utf-8")
     server = HTTPServer(("127.0.0.1", options.port), Receiver)
     print(f"listening on port {server.server_port}", flush=True)
     server.handle_request() if options.once else server.serve_forever()

@@ -67,7 +67,7 @@ def _mark(path: Path, id_: str, part: Part | None) -> str:
     marker = path / MARKER
     if not marker.exists():
         with temporary_beside(marker) as temporary:
-            temporary.write_text(json.dumps({"hot_folder": id_, "part": part}))
+            temporary.write_text(json.dumps({"hot_folder": id_, "part": part}), encoding="utf-8")
             link_once(temporary, marker)
     return _read_marker(marker)[0]
 

@@ -11,6 +11,7 @@ from orchestrator.contract.errors import MessageError
 from orchestrator.contract.jobs.parts import part_path, read_trailer
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.ledger.counts import COUNTS_KEY
 from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.server import connect
@@ -624,7 +625,7 @@ def test_finishing_frees_everything_and_doing_it_twice_changes_nothing(ledger):
     assert (first.state, first.error, first.num_done, first.ended) == ("failed", "it broke", 10, True)
     assert ledger.active() == set()
     assert ledger.owner_of_output("/out.csv") is None
-    assert keys(ledger) == ["{pigeonhole}:job:" + JOB]
+    assert keys(ledger) == [COUNTS_KEY, "{pigeonhole}:job:" + JOB]
     assert 0 < ledger.client.ttl("{pigeonhole}:job:" + JOB) <= 24 * 3600
 
 
@@ -1022,7 +1023,11 @@ def commit_many(ledger, claims):
     script = ledger._scripts["commit"]
     pipeline = ledger.client.pipeline(transaction=False)
     for taken in claims:
-        script(keys=["{pigeonhole}:job:" + JOB], args=[taken.shard, taken.fence, 512, 1, 0], client=pipeline)
+        script(
+            keys=["{pigeonhole}:job:" + JOB, COUNTS_KEY],
+            args=[taken.shard, taken.fence, 512, 1, 0, 0],
+            client=pipeline,
+        )
     assert {answer[0] for answer in pipeline.execute()} == {"committed"}
 
 

@@ -199,8 +199,8 @@ def test_jobs_names_those_that_are_not_told(home, ledger, sender, monkeypatch):
     monkeypatch.setenv("PIGEONHOLE_SERVER_URL", home.require_server_url())
     with receiving(503) as receiver:
         failing = ended_job(home, ledger, receiver.url).job
-        waiting = ended_job(home, ledger, receiver.url).job
         sender.send(failing, ledger.deliveries.take(1, 60)[0][1])
+        waiting = ended_job(home, ledger, receiver.url).job
 
     listed, shown = invoke("jobs"), invoke("status", waiting)
     facts = {each["job"]: each["notify"] for each in json.loads(invoke("jobs", "--json").stdout)}

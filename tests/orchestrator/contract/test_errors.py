@@ -11,6 +11,7 @@ def test_each_kind_of_error_ends_a_command_with_its_exit_code():
         "UsageError": 2,
         "NotFoundError": 4,
         "UnavailableError": 69,
+        "PushRefusedError": 1,
         "MessageError": 1,
         "IntegrityError": 1,
     }
