@@ -16,6 +16,7 @@ from starlette.responses import Response
 from orchestrator.gateway.guard.bodies import limited, refuse_encoded
 from orchestrator.gateway.guard.guard import REQUEST_ID, ROUTE, ASGIApp, Receive, Scope, Send
 from orchestrator.gateway.problems import ProblemError, describe, problem_response
+from orchestrator.gateway.waiters import ClientGoneError
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,10 @@ class PushRoutes:
             return
         raw_path = scope["raw_path"].decode("ascii", "replace")
         for method, pattern, route in self._routes:
-            if method == scope["method"] and (found := pattern.fullmatch(raw_path)):
+            if found := pattern.fullmatch(raw_path):
+                if method != scope["method"]:
+                    await problem_response(_other_method(method), scope["path"])(scope, receive, send)
+                    return
                 scope["path_params"] = {name: unquote(value) for name, value in found.groupdict().items()}
                 scope[ROUTE] = route.path
                 await _answer(route.endpoint, scope, receive, send)
@@ -69,11 +73,17 @@ class PushRoutes:
         await self._app(scope, receive, send)
 
 
+def _other_method(method: str) -> ProblemError:
+    return ProblemError(405, "method_not_allowed", f"this takes {method} only", headers={"allow": method})
+
+
 async def _answer(
     endpoint: Callable[[Request], Awaitable[Response]], scope: MutableMapping[str, Any], receive: Receive, send: Send
 ) -> None:
     try:
         response = await endpoint(Request(scope, receive))
+    except ClientGoneError:
+        return
     except Exception as err:
         problem = describe(err)
         if problem is None:

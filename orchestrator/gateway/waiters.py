@@ -6,12 +6,26 @@ Many answers come at once, so the loop is woken once for all that have come.
 import asyncio
 import threading
 from collections import deque
+from collections.abc import MutableMapping
 from concurrent.futures import Future
 from typing import Any
 
 from orchestrator.gateway.problems import ProblemError, retry_later
 
 STOP_RETRY_S = 1.0
+_WAITS = "pigeonhole.waits"  # key of a scope: what this request waits for
+_GONE = "pigeonhole.gone"  # its client has hung up
+
+
+class ClientGoneError(Exception):
+    """Nobody is there to be answered."""
+
+
+def client_gone(scope: MutableMapping[str, Any]) -> None:
+    """The client of a request has hung up: it waits no longer, and makes room. What it pushed goes on."""
+    scope[_GONE] = True
+    for waiter in scope.get(_WAITS, ()):
+        _end(waiter, ClientGoneError())
 
 
 class Waiters:
@@ -24,13 +38,16 @@ class Waiters:
         self._woken = False
         self._waiting: set[asyncio.Future[Any]] = set()
 
-    def open(self) -> "asyncio.Future[Any]":
-        """A future that `come` ends. Called in the loop's thread."""
+    def open(self, scope: MutableMapping[str, Any]) -> "asyncio.Future[Any]":
+        """A future that `come` ends, and the end of the request's client. Called in the loop's thread."""
         if self._loop is None:
             self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         waiter = self._loop.create_future()
         self._waiting.add(waiter)
         waiter.add_done_callback(self._waiting.discard)
+        scope.setdefault(_WAITS, []).append(waiter)
+        if _GONE in scope:
+            _end(waiter, ClientGoneError())
         return waiter
 
     def come(self, waiter: "asyncio.Future[Any]", done: "Future[Any] | None") -> None:
@@ -66,6 +83,6 @@ class Waiters:
                 waiter.set_result(done.result())
 
 
-def _end(waiter: "asyncio.Future[Any]", problem: ProblemError) -> None:
+def _end(waiter: "asyncio.Future[Any]", err: ProblemError | ClientGoneError) -> None:
     if not waiter.done():
-        waiter.set_exception(problem)
+        waiter.set_exception(err)

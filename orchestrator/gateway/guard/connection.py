@@ -7,14 +7,16 @@ costs no timer.
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.guard.access_log import AccessLog
 from orchestrator.gateway.guard.joined_writes import JoinedWrites
+from orchestrator.gateway.waiters import client_gone
 
 Phase = Literal["idle", "headers", "body", "answer"]
 
@@ -53,7 +55,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._since = time.monotonic()
         self._num_bytes = 0  # of this request's headers, then of its body
         self._write_paused_since: float | None = None
+        self._closing_since: float | None = None
         self._refused: tuple[int, str] | None = None
+        self._unanswered: deque[RequestResponseCycle] = deque()  # several, where the client does not wait for answers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,6 +69,11 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.figures.connected(-1)
         super().connection_lost(exc)
+        for cycle in self._unanswered:  # uvicorn tells the last one only
+            cycle.disconnected = True
+            cycle.message_event.set()
+            client_gone(cast(dict[str, Any], cycle.scope))
+        self._unanswered.clear()
 
     def _close_an_idle_one(self) -> bool:
         """Give up the connection that has been idle longest; whether there was one."""
@@ -102,6 +111,7 @@ class GatewayProtocol(HttpToolsProtocol):
             raise ValueError("no path")
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
+        self._unanswered.append(self.cycle)
         self._begin("body")
 
     def on_message_complete(self) -> None:
@@ -109,7 +119,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._phase = "answer"
 
     def on_response_complete(self) -> None:
-        if self._phase != "body":  # else the client still sends what nobody reads: its time goes on
+        if self._unanswered:
+            self._unanswered.popleft()
+        if self._phase == "answer" and not self._unanswered:  # else it still sends, and its time goes on
             self._begin("idle")
         super().on_response_complete()
 
@@ -127,7 +139,13 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def cut_off_slow(self, now: float) -> None:
         """Close the connection if its client takes too long."""
-        if self.transport is None or self.transport.is_closing():
+        if self.transport is None:
+            return
+        if self.transport.is_closing():  # as soon as the client has read what was written, which may be never
+            self._closing_since = self._closing_since or now
+            if now - self._closing_since > self.limits.write_s:
+                self.figures.cut_off("answer")
+                self.transport.abort()
             return
         if self._write_paused_since is not None and now - self._write_paused_since > self.limits.write_s:
             self.figures.cut_off("answer")
@@ -158,6 +176,9 @@ class GatewayProtocol(HttpToolsProtocol):
         """Answer without the application, and close."""
         if self.transport.is_closing():
             return
+        if not self._can_answer():
+            self._answer_no_more()
+            return
         begun: Any = self.scope  # None before the first request
         scope = {"method": "-", "path": "-", "client": self.client} | (begun or {})
         waited_s = time.monotonic() - self._since
@@ -165,10 +186,25 @@ class GatewayProtocol(HttpToolsProtocol):
         body = _PROBLEM % (status, detail.encode("ascii", "replace"))
         head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.transport.close()
+
+    def _can_answer(self) -> bool:
+        """Whether the client would take what is written now for the answer to the request that is refused."""
+        if self._phase == "body":
+            return len(self._unanswered) == 1 and not self._unanswered[0].response_started
+        return not self._unanswered
+
+    def _answer_no_more(self) -> None:
+        """Requests before the one that is refused get their answers, and then the connection ends."""
+        if self._phase == "body" or not self._unanswered:
+            self.transport.close()
+            return
+        for cycle in self._unanswered:
+            cycle.keep_alive = False
+        self._phase = "answer"
 
 
 _PROBLEM: Final = b'{"type":"about:blank","status":%d,"detail":"%s"}'

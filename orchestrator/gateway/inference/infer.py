@@ -5,10 +5,11 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -52,6 +53,7 @@ class Push:
 
     target: str
     waiters: Waiters
+    scope: MutableMapping[str, Any]
     began: float
     deadline_s: float | None
     wait: bool
@@ -83,7 +85,7 @@ class Inference:
         if client is None:
             client = await asyncio.to_thread(self._targets.open, target)
         deadline_s = target.deadline_s(asked.timeout_us, asked.priority)
-        push = Push(target.name, self._waiters, request.scope[BEGAN], deadline_s, asked.wait)
+        push = Push(target.name, self._waiters, request.scope, request.scope[BEGAN], deadline_s, asked.wait)
         answer = push_all if target.reference is None else push_until_predicted
         answers = await answer(client, images, items, push)
         return await self._response(target, asked, outputs, answers)
@@ -155,12 +157,15 @@ async def push_all(client: LineClient, images: Sequence[bytes], items: Sequence[
     try:
         at_once = sum(map(len, images)) <= _AT_ONCE_BYTES
         futures = submit() if at_once else await asyncio.to_thread(submit)
-        waiting = [push.waiters.open() for _ in futures]
+        waiting = [push.waiters.open(push.scope) for _ in futures]
         for future, waiter in zip(futures, waiting, strict=True):
             future.add_done_callback(partial(push.waiters.come, waiter))
         if len(waiting) == 1:
             return [await waiting[0]]
         await asyncio.wait(waiting)
+        for err in [waiter.exception() for waiter in waiting]:  # of all: asyncio logs those that nobody looks at
+            if err is not None:
+                raise err
         return [waiter.result() for waiter in waiting]
     except PushRefusedError as err:
         text = f"{push.target} is {err.reason}: {_WHY_NOT[err.reason]}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.gateway.guard.bodies import MOST_JSON_BYTES, parse_json, read_body, refuse_encoded
-from orchestrator.gateway.guard.guard import BEGAN, HEADERS
+from orchestrator.gateway.guard.guard import HEADERS
 from orchestrator.gateway.items.fields import PushFields, check_fields, read_fields, with_item
 from orchestrator.gateway.items.forms import FORM_BYTES, parse_form
 from orchestrator.gateway.items.outcomes import accepted, answered
@@ -43,18 +44,17 @@ class BatchPushes:
             images = await _uploaded(request, headers, check_fields(common), most)
         else:
             images = await _listed(request, line, common)
-        began = scope[BEGAN]
-        results = await asyncio.gather(*(self._one(line, image, fields, began) for image, fields in images))
+        results = await asyncio.gather(*(self._one(line, image, fields, scope) for image, fields in images))
         return Response(json.dumps({"results": results}), media_type="application/json")
 
     async def _one(
-        self, line: OpenLine, image: bytes | Path | ProblemError, fields: PushFields, began: float
+        self, line: OpenLine, image: bytes | Path | ProblemError, fields: PushFields, scope: MutableMapping[str, Any]
     ) -> dict[str, Any]:
         """The status and body that this image would have got alone."""
         try:
             if isinstance(image, ProblemError):
                 raise image
-            answer = await self._pushes.push_one(line.client, image, fields, began)
+            answer = await self._pushes.push_one(line.client, image, fields, scope)
             response = answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
         except Exception as err:
             problem = describe(err)

@@ -1,6 +1,7 @@
 """`POST /v1/lines/{line}/items`: one image, and what becomes of it."""
 
 import asyncio
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class ItemPushes:
             fields = check_fields(in_form | given)
         else:
             image, fields = await read_body(scope, request.receive, most), check_fields(given)
-        answer = await self.push_one(line.client, image, fields, scope[BEGAN])
+        answer = await self.push_one(line.client, image, fields, scope)
         return answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
 
     async def open(self, name: str) -> OpenLine:
@@ -73,13 +74,13 @@ class ItemPushes:
         return OpenLine(line, client)
 
     async def push_one(
-        self, client: LineClient, image: bytes | Path, fields: PushFields, began: float
+        self, client: LineClient, image: bytes | Path, fields: PushFields, scope: MutableMapping[str, Any]
     ) -> Answer | None:
         """The answer; None as soon as the server has the push, where nobody wants to wait for more."""
         waiters = self._context.waiters
-        waiter = waiters.open()
+        waiter = waiters.open(scope)
         on_taken = None if fields.wait else lambda: waiters.come(waiter, None)
-        options = fields.options(began, on_taken, by_path=isinstance(image, Path))
+        options = fields.options(scope[BEGAN], on_taken, by_path=isinstance(image, Path))
         try:
             if isinstance(image, Path):  # it is looked at on the disk, which may be slow
                 future = await asyncio.to_thread(client.submit_with, image, fields.item, fields.pass_, options)
@@ -91,6 +92,8 @@ class ItemPushes:
             raise refused(err) from err
         except ValueError as err:
             raise invalid(str(err)) from err
+        finally:
+            waiter.cancel()  # what was not pushed ends it not
         return answer
 
 

@@ -16,6 +16,7 @@ from unittest import mock
 
 import pytest
 
+from orchestrator.contract.lines.answers import Answer
 from orchestrator.gateway.guard.connection import ConnectionLimits
 from orchestrator.gateway.guard.joined_writes import JoinedWrites
 from tests.support.gateway import bearer, make_context, served, write_tokens
@@ -28,6 +29,7 @@ QUICK = ConnectionLimits(
 )  # fmt: skip
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\n"
+PUSH = b"POST /v1/lines/post/items?wait HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,14 @@ def read_answer(connection):
     while not answer.endswith(b"}"):
         answer += connection.recv(65536)
     return answer
+
+
+def add_silent_line(gateway):
+    """A line `post`, and the future of all that is pushed to it, which the test ends."""
+    future = Future()
+    client = SimpleNamespace(submit_with=lambda *_: future, abandon=lambda: None)
+    gateway.context.lines._clients["post"], gateway.context.lines._lines["post"] = client, make_line()
+    return future
 
 
 def status(answer):
@@ -201,6 +211,40 @@ def test_a_client_that_does_not_read_its_answers_is_cut_off(gateway):
         wait_until(lambda: not gateway.server.server_state.connections, what="the connection is closed")
 
 
+def test_a_client_that_does_not_read_its_last_answer_is_cut_off_too(tmp_path):
+    with served(make_context(tmp_path, port=0), QUICK) as gateway, socket.socket() as connection:
+        gateway._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", gateway.port))
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: "/openapi.json" in gateway.log, what="it is answered")
+
+        wait_until(lambda: not gateway.server.server_state.connections, what="the connection is closed", timeout_s=10)
+
+
+def test_what_follows_a_request_that_waits_does_not_answer_it(tmp_path):
+    with served(make_context(tmp_path, port=0), QUICK) as gateway, connected(gateway) as connection:
+        future = add_silent_line(gateway)
+        connection.sendall(PUSH + b"junk\r\n\r\n")
+        wait_until(lambda: gateway.context.waiters._waiting, what="the push waits")
+        future.set_result(Answer("1", 1, "B"))
+
+        answer = read_all(connection)
+
+    assert (answer.count(b"HTTP/1.1 "), status(answer)) == (1, 200)
+
+
+def test_a_client_that_hangs_up_makes_room_also_where_it_has_sent_more_requests(tmp_path):
+    with served(make_context(tmp_path, port=0), QUICK) as gateway:
+        add_silent_line(gateway)
+        with connected(gateway) as connection:
+            connection.sendall(2 * PUSH)
+            wait_until(lambda: gateway.context.waiters._waiting, what="the push waits")
+
+        guard = gateway.server.config.app
+        wait_until(lambda: not guard.num_requests and not gateway.context.waiters._waiting, what="nothing waits for it")
+
+
 def test_slow_and_idle_connections_do_not_keep_others_out(gateway):
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connected(gateway)) for _ in range(QUICK.most_connections)]
@@ -225,13 +269,9 @@ def test_answers_of_cut_off_requests_are_problems(gateway):
 def test_what_waits_when_the_gateway_stops_is_told_to_ask_again(tmp_path):
     with served(make_context(tmp_path, port=0), replace(QUICK, stop_s=1.0)) as gateway:
         waiters = gateway.context.waiters
-        gateway.context.lines._clients["post"] = SimpleNamespace(
-            submit_with=lambda *_: Future(), abandon=lambda: None
-        )  # one that never answers
-        gateway.context.lines._lines["post"] = make_line()
+        add_silent_line(gateway)
         with connected(gateway) as connection:
-            push = b"POST /v1/lines/post/items?wait HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
-            connection.sendall(push)
+            connection.sendall(PUSH)
             wait_until(lambda: waiters._waiting, what="the push waits")
             gateway.stop()
             answer = read_all(connection)

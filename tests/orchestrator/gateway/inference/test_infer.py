@@ -46,7 +46,7 @@ def pushed(
 ) -> list[Answer]:
     images = [b"image"] * len(items)
     found: list[Answer] = asyncio.run(
-        function(client, images, items, Push("m", Waiters(), time.perf_counter(), deadline_s, wait=False))
+        function(client, images, items, Push("m", Waiters(), {}, time.perf_counter(), deadline_s, wait=False))
     )
     return found
 
