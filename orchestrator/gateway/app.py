@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,9 @@ from starlette.responses import HTMLResponse
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.docs_page import PAGE_POLICY, docs_page
 from orchestrator.gateway.documented import complete
-from orchestrator.gateway.guard.access_log import FLUSH_S, AccessLog
+from orchestrator.gateway.guard.access_log import AccessLog
 from orchestrator.gateway.guard.guard import Guard, GuardOptions
-from orchestrator.gateway.guard.hosts import Hosts
+from orchestrator.gateway.guard.hosts import Hosts, check_host_name
 from orchestrator.gateway.guard.tokens import read_tokens
 from orchestrator.gateway.health import health_router
 from orchestrator.gateway.inference.routes import InferenceRoutes
@@ -33,11 +34,13 @@ from orchestrator.gateway.metrics.routes import metrics_router
 from orchestrator.gateway.problems import add_problem_handlers
 from orchestrator.gateway.routes import PushRoute, PushRoutes
 
+logger = logging.getLogger(__name__)
+
 NUM_THREADS = 32
 
 
 def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> Guard:
-    """The application. Raises UsageError for a token file that cannot be used."""
+    """The application. Raises UsageError for tokens or names of hosts that cannot be used."""
     options = context.options
     tokens = read_tokens(options.token_file) if options.token_file else None
     log = log or AccessLog(sys.stdout)
@@ -56,7 +59,9 @@ def create_app(context: GatewayContext, *, log: AccessLog | None = None) -> Guar
         api.include_router(router)
     add_problem_handlers(api)
     api.openapi = lambda: _openapi(api, push_routes)  # type: ignore[method-assign]
-    guarded = GuardOptions(Hosts(options.host, options.allowed_hosts), tokens, figures=context.figures)
+    guarded = GuardOptions(
+        Hosts(options.host, map(check_host_name, options.allowed_hosts)), tokens, figures=context.figures
+    )
     return Guard(PushRoutes(push_routes, api), guarded, log)
 
 
@@ -87,27 +92,24 @@ def _lifespan(context: GatewayContext, log: AccessLog) -> Any:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         threads = ThreadPoolExecutor(NUM_THREADS, "gateway")  # questions to the server and the disk: they wait, mostly
         asyncio.get_running_loop().set_default_executor(threads)
-        tasks = [asyncio.create_task(_flush(log)), asyncio.create_task(_refresh_lines(context))]
+        log.start()
+        refreshing = asyncio.create_task(_refresh_lines(context))
         yield
         context.stopping.set()
-        for task in tasks:
-            task.cancel()
-        log.flush()
+        refreshing.cancel()
+        log.close()
         context.close()
 
     return lifespan
 
 
-async def _flush(log: AccessLog) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        log.flush()
-
-
 async def _refresh_lines(context: GatewayContext) -> None:
     while True:
         await asyncio.sleep(REFRESH_S)
-        await asyncio.to_thread(context.lines.refresh)
+        try:
+            await asyncio.to_thread(context.lines.refresh)
+        except Exception:  # of what somebody else wrote on the server: the next look may find it right
+            logger.exception("the lines of the server cannot be read")
 
 
 def _openapi(api: FastAPI, push_routes: list[PushRoute]) -> dict[str, Any]:

@@ -1,26 +1,47 @@
 """The access log: one JSON object for each request, without query, headers or bodies, which may hold secrets."""
 
-import contextlib
 import json
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 MOST_PATH = 200  # characters of a path
 FLUSH_S = 0.2
+MOST_LINES = 100_000  # that wait to be written; of more, the newest are lost
+LAST_S = 2.0  # for the last lines
 
 
 class AccessLog:
-    """Collects lines, and writes them several at a time: `flush` is called at intervals, and at the end."""
+    """Collects lines, which a thread of its own writes: nobody may read the stream, and its disk may be full."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque()
+        self._num_lost = 0
+        self._writing = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._stopped.clear()
+        self._thread = threading.Thread(target=self._run, name="gateway-log", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is left, as far as that is possible."""
+        self._stopped.set()
+        if self._thread:
+            self._thread.join(LAST_S)
 
     def add(self, scope: Mapping[str, Any], facts: Mapping[str, Any], began: float) -> None:
         """A request that has ended. began: by time.perf_counter."""
         if self._stream is None:
+            return
+        if len(self._lines) >= MOST_LINES:
+            self._num_lost += 1
             return
         client = scope.get("client")
         entry = {
@@ -34,9 +55,22 @@ class AccessLog:
         self._lines.append(json.dumps(entry))
 
     def flush(self) -> None:
-        """Write what was collected."""
-        if self._lines and self._stream is not None:
-            text, self._lines = "\n".join(self._lines) + "\n", []
-            with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
-                self._stream.write(text)
+        """Write what was collected; how many lines were lost before that is said first."""
+        with self._writing:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if not lines or self._stream is None:
+                return
+            lost, self._num_lost = self._num_lost, 0
+            if lost:
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                lines.insert(0, json.dumps({"time": now, "lost": lost}))
+            try:
+                self._stream.write("\n".join(lines) + "\n")
                 self._stream.flush()
+            except OSError:  # a full disk, or nobody reads it any more
+                self._num_lost += lost + len(lines) - bool(lost)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(FLUSH_S):
+            self.flush()
+        self.flush()

@@ -9,6 +9,8 @@ import re
 import socket
 from collections.abc import Iterable
 
+from orchestrator.contract.errors import UsageError
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{1,5})?", re.IGNORECASE)
 
@@ -17,10 +19,10 @@ class Hosts:
     """The names and addresses that a request may be for; the port does not matter."""
 
     def __init__(self, listen: str, allowed: Iterable[str] = ()) -> None:
-        names = {*LOOPBACK_NAMES, *allowed}
+        names = {*LOOPBACK_NAMES, listen, *allowed}
         self._any_local_address = False
         if not is_loopback(listen):
-            names |= {listen, socket.gethostname()}  # no full name: asking for it may wait for a name server
+            names.add(socket.gethostname())  # no full name: asking for it may wait for a name server
             self._any_local_address = ipaddress.ip_address(listen).is_unspecified
         self._names = frozenset(name.lower().rstrip(".") for name in names)
 
@@ -30,7 +32,17 @@ class Hosts:
         if found is None:
             return False
         name = (found["six"] or found["name"]).lower().rstrip(".")
-        return name in self._names or (self._any_local_address and server is not None and name == server[0])
+        if name in self._names:
+            return True
+        return self._any_local_address and server is not None and name == server[0].removeprefix("::ffff:")
+
+
+def check_host_name(name: str) -> str:
+    """A name or address as a Host header has it, without its port. Raises UsageError."""
+    found = _HOST.fullmatch(name)
+    if found is None or name.rpartition("]")[2].count(":") == 1:
+        raise UsageError(f"--allow-host {name!r} is no name or address, such as sorter.example or [fd00::5]")
+    return found["six"] or found["name"]
 
 
 def is_loopback(address: str) -> bool:

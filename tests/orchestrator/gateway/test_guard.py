@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.contract.errors import UsageError
-from orchestrator.gateway.guard.hosts import Hosts
+from orchestrator.gateway.guard.hosts import Hosts, check_host_name
 from orchestrator.gateway.guard.roles import required_role
 from orchestrator.gateway.guard.tokens import Role, read_tokens
 from tests.support.gateway import TOKENS, InProcessGateway, bearer, make_context, write_tokens
@@ -39,6 +39,16 @@ def test_names_are_those_of_the_machine_and_those_allowed():
     allowed = [hosts.allows(host, ("10.0.0.5", 80)) for host in (b"sorter.example", b"10.0.0.5:80", b"10.0.0.6")]
 
     assert allowed == [True, True, False]
+    assert Hosts("127.0.0.2").allows(b"127.0.0.2:8080", None)
+    assert Hosts("::").allows(b"10.0.0.5", ("::ffff:10.0.0.5", 80))
+
+
+@pytest.mark.parametrize("name", ["http://sorter", "sorter:8080", "[fd00::5]:80", "a b", ""])
+def test_a_name_that_no_host_header_can_have_is_an_error(name):
+    with pytest.raises(UsageError, match="--allow-host"):
+        check_host_name(name)
+
+    assert [check_host_name(good) for good in ("sorter.example", "[fd00::5]")] == ["sorter.example", "fd00::5"]
 
 
 @pytest.mark.parametrize(
