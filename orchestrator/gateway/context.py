@@ -12,7 +12,7 @@ import redis
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.home import check_server, read_home_id
-from orchestrator.contract.lines.registry import LineRegistry
+from orchestrator.contract.lines.registry import LineRegistry, LinesOnDisk
 from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.figures import GatewayFigures
@@ -52,7 +52,8 @@ class GatewayContext:
         self._lock = threading.Lock()
         self._jobs: JobClient | None = None
         self._server: tuple[str, redis.Redis] | None = None
-        self.lines = OpenLines(self.server)
+        self._registry: LineRegistry | None = None
+        self.lines = OpenLines(self.server, LinesOnDisk(settings).has)
         self.waiters = Waiters()
 
     def jobs(self) -> JobClient:
@@ -77,7 +78,9 @@ class GatewayContext:
 
     def registry(self) -> LineRegistry:
         """The lines, to change them or to look their answers up. Raises UnavailableError."""
-        return LineRegistry(self.settings, self.server()[1])
+        if self._registry is None:
+            self._registry = LineRegistry(self.settings, self.server()[1], own_timeout_s=ASK_TIMEOUT_S)
+        return self._registry
 
     def close(self) -> None:
         """Let the clients of lines end; what was pushed is answered all the same."""

@@ -1,10 +1,10 @@
 """Health: whether the gateway lives, and whether an image that is pushed now would be answered in time."""
 
 import asyncio
-import threading
 import time
 from typing import Any
 
+import redis
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
@@ -16,6 +16,7 @@ from orchestrator.gateway.guard.guard import CLIENT
 from orchestrator.gateway.problems import describe
 
 LOOK_AGAIN_S = 0.5  # anybody may ask, without a token
+LONGEST_LOOK_S = 2.0
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
         "description": "Not ready; `why` says so to clients with a token.",
@@ -30,7 +31,7 @@ def health_router(context: GatewayContext) -> APIRouter:
     health = Health(context)
 
     async def answer(request: Request, kind: str, name: str = "") -> Response:
-        facts = await asyncio.to_thread(health.ready, kind, name)
+        facts = await health.ready(kind, name)
         shown = facts if request.scope.get(CLIENT) else {"ready": facts["ready"]}
         return JSONResponse(shown, 200 if facts["ready"] else 503)
 
@@ -54,23 +55,30 @@ def health_router(context: GatewayContext) -> APIRouter:
 
 
 class Health:
-    """Looks at the server at most twice a second, whoever asks."""
+    """Looks at the server at most twice a second, whoever asks, and in one thread."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
-        self._lock = threading.Lock()
         self._seen_at = float("-inf")
         self._seen: dict[str, Any] = {}
+        self._looking: asyncio.Task[None] | None = None
 
-    def ready(self, kind: str, name: str) -> dict[str, Any]:
+    async def ready(self, kind: str, name: str = "") -> dict[str, Any]:
         """`ready`, and `why` not; of everything also `lines`, by name. kind: `all`, `line` or `model`."""
-        with self._lock:
-            if time.monotonic() - self._seen_at > LOOK_AGAIN_S:
-                self._seen, self._seen_at = readiness(self._context), time.monotonic()
-            seen = self._seen
+        if time.monotonic() - self._seen_at > LOOK_AGAIN_S:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            if not (await asyncio.wait([self._looking], timeout=LONGEST_LOOK_S))[0]:
+                return {"ready": False, "why": f"the server has not answered within {LONGEST_LOOK_S:g} s"}
+            self._looking.result()
+        seen = self._seen
         if kind == "all" or "lines" not in seen:
             return seen
-        return _of_line(seen, name) if kind == "line" else self._of_model(seen, name)
+        return _of_line(seen, name) if kind == "line" else await asyncio.to_thread(self._of_model, seen, name)
+
+    async def _look(self) -> None:
+        self._seen = await asyncio.to_thread(readiness, self._context)
+        self._seen_at = time.monotonic()
 
     def _of_model(self, seen: dict[str, Any], name: str) -> dict[str, Any]:
         """Whether a line that has this version open is ready."""
@@ -87,18 +95,18 @@ class Health:
 def readiness(context: GatewayContext) -> dict[str, Any]:
     """Whether the server answers, and each line but those that are paused would answer in time.
 
-    Where there is no line, a worker must live: it answers for any model.
+    Where no line counts, a worker must live: it answers for any model.
     """
     try:
         lines = context.lines.all(0.0)
         context.server()[1].ping()
         whys = {name: why_not_ready(context, line) for name, line in lines.items()}
-        no_worker = None if whys else _no_worker(context)
+        counting = {name: why for name, why in whys.items() if _counts(lines[name])}
+        no_worker = None if counting or None in whys.values() else _no_worker(context)
     except Exception as err:
         if (problem := describe(err)) is None:
             raise
         return {"ready": False, "why": problem.detail}
-    counting = {name: why for name, why in whys.items() if not lines[name].settings.of_model and not lines[name].paused}
     late = [f"{name}: {why}" for name, why in sorted(counting.items()) if why]
     why = no_worker or "; ".join(late) or None
     return {"ready": why is None, "why": why, "lines": {name: whys[name] or "ready" for name in sorted(whys)}}
@@ -106,12 +114,20 @@ def readiness(context: GatewayContext) -> dict[str, Any]:
 
 def why_not_ready(context: GatewayContext, line: Line) -> str | None:
     """Why an image that is pushed to a line now would not be answered in time; None: it would be."""
-    status = read_status(context.registry().store(line), line)
+    try:
+        status = read_status(context.registry().store(line), line)
+    except (redis.RedisError, OSError) as err:  # it may be the line's own server, and others are ready
+        return f"its server does not answer: {err}"
     if status.state != "open":
         troubles = [worker.trouble or worker.loading for worker in status.workers if worker.alive]
         more = "; ".join(dict.fromkeys(trouble for trouble in troubles if trouble))
         return f"{status.state}{': ' if more else ''}{more}"
     return _why_busy(line, status)
+
+
+def _counts(line: Line) -> bool:
+    """Whether the gateway is not ready where this line is not."""
+    return not line.settings.of_model and not line.paused
 
 
 def _why_busy(line: Line, status: LineStatus) -> str | None:

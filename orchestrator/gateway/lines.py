@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import redis
 
-from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.errors import NotFoundError, UnavailableError
 from orchestrator.contract.lines.registry import read_line, read_lines, unknown_line
 from orchestrator.contract.lines.settings import Line, check_line_name
 from orchestrator.lines.client import LineClient
@@ -19,13 +19,15 @@ _FAULTS = (redis.RedisError, OSError)
 class OpenLines:
     """The lines of the server, and a client of each that was pushed to. Safe to share between threads.
 
-    connect: the server's URL and a client of it that does not decode replies. loop: does the work of the clients that
-    are opened from then on, so that no push crosses threads; None: each has a thread.
+    connect: the server's URL and a client of it that does not decode replies. on_disk: whether the home has a line: an
+    emptied server knows none until a worker tells it of them. loop: does the work of the clients that are opened from
+    then on, so that no push crosses threads; None: each has a thread.
     """
 
-    def __init__(self, connect: Callable[[], tuple[str, redis.Redis]]) -> None:
+    def __init__(self, connect: Callable[[], tuple[str, redis.Redis]], on_disk: Callable[[str], bool]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._connect = connect
+        self._on_disk = on_disk
         self._lock = threading.Lock()
         self._lines: dict[str, Line] = {}
         self._seen_at = float("-inf")
@@ -49,21 +51,29 @@ class OpenLines:
             return self._clients[name]
 
     def get(self, name: str) -> Line:
-        """The line as the server has it. Raises as `open` does."""
+        """The line as it was seen last. Raises as `open` does."""
         check_line_name(name)
         lines = self.all()
         if name not in lines and read_line(self._connect()[1], name) is not None:
             lines = self.all(0.0)
         if name not in lines:
+            if self._on_disk(name):
+                raise UnavailableError(f"the server was emptied and has no line {name!r} yet; a worker tells it again")
             raise NotFoundError(unknown_line(name, lines))
         return lines[name]
 
     def all(self, most_age_s: float = 2 * REFRESH_S) -> dict[str, Line]:
-        """All lines by name; as they were seen last where the server is away."""
-        with self._lock:
-            if time.monotonic() - self._seen_at > most_age_s:
-                self._look()
-            return self._lines
+        """All lines by name; as they were seen last where the server is away, or is asked just now and does not answer.
+
+        most_age_s: 0: ask it in any case, and wait for it.
+        """
+        if self._lock.acquire(blocking=not most_age_s or self._seen_at == float("-inf")):
+            try:
+                if time.monotonic() - self._seen_at > most_age_s:
+                    self._look()
+            finally:
+                self._lock.release()
+        return self._lines
 
     def refresh(self) -> None:
         """Look at the server's lines, if any were looked at before; clients of lines that were removed end."""
@@ -80,7 +90,9 @@ class OpenLines:
     def _look(self) -> None:
         _, client = self._connect()
         try:
-            _, self._lines = read_lines(client)
+            _, found = read_lines(client)
+            kept = {name: line for name, line in self._lines.items() if name not in found and self._on_disk(name)}
+            self._lines = kept | found
         except _FAULTS:
             if self._seen_at == float("-inf"):
                 raise

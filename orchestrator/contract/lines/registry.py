@@ -6,6 +6,7 @@ emptied, and drops from it what the disk has no more.
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageE
 from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.settings import Line, LineSettings, check_line_name
 from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.server import connect_raw
+from orchestrator.contract.server import SOCKET_TIMEOUT_S, connect_raw
 
 if TYPE_CHECKING:  # clients read a line here, and have no pydantic-settings
     from orchestrator.contract.settings import Settings
@@ -48,6 +49,10 @@ class LinesOnDisk:
         """The lines on the disk."""
         return sorted(path.parent.name for path in self._folder.glob(f"*/{LINE_FILE}"))
 
+    def has(self, name: str) -> bool:
+        """Whether there is a line of this name, which may be broken."""
+        return os.path.exists(self.folder(name) / LINE_FILE)  # noqa: PTH110 False also where the folder cannot be read
+
     def get(self, name: str) -> Line:
         """Raises NotFoundError, which lists the lines there are."""
         path = self.folder(name) / LINE_FILE
@@ -68,12 +73,13 @@ class Refill:
 class LineRegistry(LinesOnDisk):
     """The lines of one home and its server. Changing one writes the disk, then the server.
 
-    client: of the main server; it must not decode replies.
+    client: of the main server; it must not decode replies. own_timeout_s: of lines' own servers.
     """
 
-    def __init__(self, settings: "Settings", client: redis.Redis) -> None:
+    def __init__(self, settings: "Settings", client: redis.Redis, *, own_timeout_s: float = SOCKET_TIMEOUT_S) -> None:
         super().__init__(settings)
         self._client = client
+        self._own_timeout_s = own_timeout_s
         self._own: dict[str, redis.Redis] = {}  # clients of the lines' own servers, by URL
 
     def create(self, line_settings: LineSettings) -> Line:
@@ -154,7 +160,7 @@ class LineRegistry(LinesOnDisk):
         """The line on its server: its own, or the main one."""
         own = line.settings.server
         if own and own not in self._own:
-            self._own[own] = connect_raw(own)
+            self._own[own] = connect_raw(own, timeout_s=self._own_timeout_s)
         return LineStore(self._own[own] if own else self._client, line.name)
 
     def refill(self) -> "Refill":

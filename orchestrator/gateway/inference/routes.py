@@ -70,7 +70,7 @@ class InferenceRoutes:
 
         @router.get("/v2/health/ready", summary="Whether images would be answered in time", responses={400: _ERROR})
         async def ready() -> dict[str, bool]:
-            found = await asyncio.to_thread(self._health.ready, "all", "")
+            found = await self._health.ready("all")
             if not found["ready"]:  # why is for those who have a token: GET /health/ready
                 raise bad_request("not ready: images would not be answered in time")
             return {"ready": True}
@@ -102,8 +102,7 @@ class InferenceRoutes:
         def ready(model: str, version: str = "") -> dict[str, Any]:
             target = targets.find(model, version)
             try:
-                targets.use(target)
-                why = why_not_ready(context, context.lines.get(target.line))
+                why = why_not_ready(context, targets.line_of(target))
             except Exception as err:
                 raise _not_ready(err) from err
             if why is not None:

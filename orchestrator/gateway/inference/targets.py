@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from modeling.errors import ModelingError, ModelNameError, ModelNotFoundError
 from modeling.registry.store import ModelVersion
+from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.lines.model_lines import DEADLINE_S, USE_AGAIN_S, ModelLines, model_line_name
 from orchestrator.contract.lines.settings import LONGEST_DEADLINE_MS, Line
 from orchestrator.gateway.context import GatewayContext
@@ -124,9 +125,21 @@ class Targets:
         """The client of a target's line, if the line is open and used. Blocks not."""
         return self._context.lines.opened(target.line) if self.is_used(target) else None
 
-    def open(self, target: Target) -> LineClient:
-        """The client of a target's line, which is opened. Raises UnavailableError, NotFoundError."""
+    def line_of(self, target: Target) -> Line:
+        """A target's line, which is opened. Raises UnavailableError, NotFoundError."""
         self.use(target)
+        try:
+            return self._context.lines.get(target.line)
+        except NotFoundError:  # it has gone since it was told of a use, as with an emptied server
+            if target.reference is None:
+                raise
+        self._used.pop(target.reference, None)
+        self.use(target)
+        return self._context.lines.get(target.line)
+
+    def open(self, target: Target) -> LineClient:
+        """The client of a target's line, which is opened. Raises as `line_of` does."""
+        self.line_of(target)
         return self._context.lines.open(target.line)
 
     def known_labels(self, reference: str) -> Labels | None:
