@@ -62,6 +62,10 @@ class PushRefusedError(PigeonholeError):
         self.retry_s = retry_s
 
 
+class ClientClosedError(RuntimeError):
+    """The client of a line takes no pushes any more."""
+
+
 class MessageError(PigeonholeError):
     """A message or file of another version, or a malformed one."""
 

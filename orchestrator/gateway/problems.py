@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from modeling.errors import ModelFormatError, ModelingError, ModelInUseError, ModelNotFoundError
 from orchestrator.contract.errors import (
+    ClientClosedError,
     IntegrityError,
     MessageError,
     NotFoundError,
@@ -73,6 +74,8 @@ def describe(err: Exception) -> ProblemError | None:
     if isinstance(err, UnavailableError | redis.RedisError):
         text = str(err) if isinstance(err, UnavailableError) else f"the server does not answer: {err}"
         return retry_later(503, "unavailable", text, RETRY_S)
+    if isinstance(err, ClientClosedError):
+        return retry_later(503, "unavailable", "the line was removed, or this gateway stops; push again", RETRY_S)
     if isinstance(err, NotFoundError | ModelNotFoundError):
         return ProblemError(404, "not_found", str(err))
     if isinstance(err, OutsideRootsError):

@@ -6,7 +6,7 @@ Safe to share between threads. After a fork the child has no threads, so it make
 import os
 import time
 
-from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.errors import ClientClosedError, UnavailableError
 from orchestrator.contract.lines.answers import Answer, decode_record, request_key
 from orchestrator.contract.lines.settings import check_line_name
 from orchestrator.contract.lines.store import LineStore
@@ -99,6 +99,6 @@ class Core:
 
     def check_usable(self) -> None:
         if self._closed:
-            raise RuntimeError("this client is closed")
+            raise ClientClosedError("this client is closed")
         if self._pid != os.getpid():
             raise RuntimeError("this client belongs to the process that forked; make one in this process")

@@ -67,7 +67,7 @@ class Pushes:
             request.held_bytes = len(request.payload)
             self._num_bytes += request.held_bytes
             first = same[0]
-        if first.sent:
+        if first.sent and _is_held(request, first):
             request.tell_taken()
         return first is request
 
@@ -110,10 +110,10 @@ class Pushes:
         return Decided(request.key, Verdict(self._fallback_bin(), reason, cause), digest, rest)
 
     def taken(self, request: PushRequest) -> None:
-        """The server has a push, and with it all of its item and pass."""
+        """The server has a push, or other bytes of its item and pass: those who pushed others wait for its answer."""
         with self._lock:
             request.sent = True
-            told = list(self._by_key.get(request.key, []))
+            told = [each for each in self._by_key.get(request.key, []) if _is_held(each, request)]
         for each in told:
             each.tell_taken()
 
@@ -253,6 +253,11 @@ class Pushes:
 def too_large(size: int, limit: int) -> str:
     """What is said of an image above the line's limit."""
     return f"the image has {size} bytes; the line takes {limit} at most"
+
+
+def _is_held(request: PushRequest, first: PushRequest) -> bool:
+    """Whether the server has the bytes of a push. first: what was sent of its item and pass."""
+    return request.digest == first.digest and not first.conflict
 
 
 def _for(request: PushRequest, record: bytes, now: float) -> Answer:

@@ -120,6 +120,19 @@ def test_the_same_item_with_other_bytes_is_409_with_the_first_answer(gateway):
     assert (other.json()["type"], other.json()["answer"]["bin"]) == ("urn:pigeonhole:conflict", "1")
 
 
+def test_other_bytes_of_an_item_that_waits_are_never_202(gateway):
+    first = push(gateway, "alone/items?item=other")
+    second = push(gateway, "alone/items?item=other&deadline_ms=200", b"other bytes")
+
+    assert (first.status_code, second.status_code) == (202, 409)
+
+
+def test_an_item_with_a_line_break_is_found_where_202_says(gateway):
+    place = push(gateway, "alone/items?item=a%0Ab").headers["location"]
+
+    assert gateway.get(place).status_code in (200, 202)
+
+
 def test_an_unknown_line_or_item_is_404_and_names_the_lines(gateway):
     answers = [
         push(gateway, "none/items?wait"),
@@ -150,9 +163,12 @@ def test_bodies_that_are_too_large_compressed_or_no_push_are_refused(gateway):
         push(gateway, "open/items", b"[" * 1000, headers={"content-type": "application/json"}),
         gateway.post("/v1/lines/open/items", json={"path": "/etc/passwd"}),
         push(gateway, "open/items?deadline=5"),
+        push(gateway, "open/items", rb'{"path": "/\ud800.jpg"}', headers={"content-type": "application/json"}),
+        gateway.put("/v1/lines/open/items"),
+        gateway.get("/v2/models/m/infer"),
     ]
 
-    assert [each.status_code for each in refused] == [413, 413, 413, 415, 400, 403, 400]
+    assert [each.status_code for each in refused] == [413, 413, 413, 415, 400, 403, 400, 400, 405, 405]
 
 
 def test_a_client_that_hangs_up_does_not_stop_its_items_record(gateway, real_server):

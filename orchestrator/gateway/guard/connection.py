@@ -139,8 +139,6 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def cut_off_slow(self, now: float) -> None:
         """Close the connection if its client takes too long."""
-        if self.transport is None:
-            return
         if self.transport.is_closing():  # as soon as the client has read what was written, which may be never
             self._closing_since = self._closing_since or now
             if now - self._closing_since > self.limits.write_s:

@@ -15,6 +15,8 @@ def checked_path(text: str, roots: Sequence[str]) -> Path:
     """
     if "\0" in text or not text.startswith("/"):
         raise invalid(f"the path of an image is absolute, not {text[:80]!r}")
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise invalid(f"the path of an image is text, without surrogates: {text[:80]!r}")
     path = Path(os.path.normpath(os.fsdecode(text_to_path(text))))
     real = Path(os.path.realpath(path))
     for root in map(text_to_path, roots):

@@ -4,6 +4,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import JSONResponse, Response
 
 from orchestrator.contract.errors import NotFoundError
@@ -32,6 +33,15 @@ Bin = Annotated[str, Body(embed=True, min_length=1, max_length=100, description=
 BodyPass = Annotated[int, Body(alias="pass", embed=True, ge=1, le=1_000_000, description="How often it has come by.")]
 
 
+class ItemConvertor(PathConvertor):
+    """The rest of a path, also where it holds a line break."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("item", ItemConvertor())
+
+
 def lines_router(context: GatewayContext) -> APIRouter:
     """`/v1/lines` but for pushes."""
     router = APIRouter(prefix="/v1/lines", tags=["lines"])
@@ -53,7 +63,7 @@ def lines_router(context: GatewayContext) -> APIRouter:
         return {"line": line, "recent": stats_facts(recent), "whole": stats_facts(whole)}
 
     @router.get(
-        "/{line}/items/{item:path}", summary="The answer of an item",
+        "/{line}/items/{item:item}", summary="The answer of an item",
         responses={200: ANSWER, 202: {"description": "It waits."}, **problems(400, 404, 503)},
     )  # fmt: skip
     def look_up_item(line: LineName, item: Item, pass_: Pass = 1) -> Response:

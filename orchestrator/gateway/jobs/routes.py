@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from starlette.responses import JSONResponse
 
-from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.errors import MessageError, UnavailableError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import Kind
 from orchestrator.contract.ledger.ledger import Ledger
@@ -97,12 +97,14 @@ class JobCalls:
     ) -> JobsView:
         query = JobQuery(limit, cursor, kind, active)
         page = await self._readers.run(lambda: self._index.page(self._ledger(), query))
-        return JobsView(
-            jobs=[JobView.of(facts) for facts in page.jobs],
-            unreadable=[Unreadable(name=job, error=error) for job, error in page.unreadable],
-            next=page.cursor,
-            server_away=page.server_away,
-        )
+        view = JobsView(jobs=[], unreadable=[], next=page.cursor, server_away=page.server_away)
+        view.unreadable += [Unreadable(name=job, error=error) for job, error in page.unreadable]
+        for facts in page.jobs:
+            try:
+                view.jobs.append(JobView.of(facts))
+            except MessageError as err:
+                view.unreadable.append(Unreadable(name=str(facts["job"]), error=str(err)))
+        return view
 
     async def show(self, job: str) -> JobView:
         return await self._readers.run(self._show, job)

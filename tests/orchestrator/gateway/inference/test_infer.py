@@ -1,6 +1,7 @@
 """How a request's images are pushed, and tried again."""
 
 import asyncio
+import gc
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -87,6 +88,14 @@ def test_a_refusal_says_when_to_come_again():
 
     assert (caught.value.status_code, caught.value.headers) == (503, {"retry-after": "3"})
     assert caught.value.detail == "m is busy: refused: more is asked for than the workers can do"
+
+
+def test_refusals_of_a_batch_leave_nothing_for_the_log(caplog):
+    with pytest.raises(ProblemError):
+        pushed(FakeClient({(item, 1): BUSY for item in "abc"}), "a", "b", "c")
+    gc.collect()
+
+    assert caplog.text == ""
 
 
 def test_a_line_answers_also_what_was_late():
