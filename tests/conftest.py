@@ -25,9 +25,22 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("repeatable")
 
 
+# Of the tests that start processes, those that take longest: at the end of a run one of them would run alone.
+_LONGEST = (
+    "test_demo", "test_training_jobs", "test_worker_faults", "test_stack", "test_scale", "test_server_faults",
+    "test_gateway_kills", "test_evaluate_jobs", "test_machines",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests run first."""
-    items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+    """Fast tests run first, then those that take longest."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[bool, int]:
+    name = item.path.stem
+    place = _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+    return item.get_closest_marker("integration") is not None, place
 
 
 @pytest.fixture(autouse=True, scope="session")

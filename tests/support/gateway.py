@@ -65,6 +65,7 @@ class InProcessGateway:
         return self.request("POST", path, **options)
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        self.context.stopping = asyncio.Event()  # that of an earlier request may belong to its loop
         transport = httpx2.ASGITransport(app=self.app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8080") as client:
             return await client.request(method, path, **options)
