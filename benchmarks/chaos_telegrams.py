@@ -11,7 +11,6 @@ before must say so, and the line must have one record for each. Exit code 1 if n
 import argparse
 import asyncio
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from benchmarks.machine import describe_run, keep
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
+from orchestrator.stack.server import free_port
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.server import running_server
 from tests.support.telegram_controllers import Controller, TelegramProcess
@@ -104,13 +104,6 @@ def judge(controllers: list[Controller], answers: int) -> list[str]:
     broken += [f"{right} items have their bin, {wanted} wanted"] if right != wanted else []
     broken += [f"the line has {answers} answers, {wanted} wanted"] if answers != wanted else []
     return broken
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

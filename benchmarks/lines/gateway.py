@@ -12,9 +12,10 @@ import numpy as np
 import psutil
 
 from benchmarks.lines.bench import PAUSE_S, Bench, Row, median, wait_for
-from benchmarks.lines.peers import free_port, listens, peers_over_http
+from benchmarks.lines.peers import listens, peers_over_http
 from benchmarks.lines.runs import Place
 from benchmarks.lines.system import LINE
+from orchestrator.stack.server import free_port
 
 IDLE_MORE_MS, SATURATED_SHARE, CPU_US, SLOW_MORE = 3.0, 0.90, 300, 0.20
 NUM_IDLE, NUM_SLOW = 500, 200  # connections

@@ -20,6 +20,7 @@ from benchmarks.lines.load import TargetKind
 from benchmarks.lines.runs import Outcome, Place
 from modeling.inference.choose_engine import load_fastest
 from modeling.networks.onnx_graph import write_graph
+from orchestrator.stack.server import free_port
 from tests.support.server import running_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,9 +217,3 @@ def listens(port: int) -> Callable[[], bool]:
         return False
 
     return try_it
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

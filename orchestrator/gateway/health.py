@@ -55,7 +55,7 @@ def health_router(context: GatewayContext) -> APIRouter:
 
 
 class Health:
-    """Looks at the server at most twice a second, whoever asks, and in one thread."""
+    """Looks at the server at most twice a second, for all requests together, and in one thread."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context

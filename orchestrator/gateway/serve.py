@@ -16,12 +16,12 @@ from types import FrameType
 
 import uvicorn
 
+from orchestrator.contract.addresses import is_loopback
 from orchestrator.contract.errors import UsageError
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.context import GatewayContext, GatewayOptions
 from orchestrator.gateway.guard.connection import ConnectionLimits, GatewayProtocol, protocol_with
 from orchestrator.gateway.guard.guard import Guard
-from orchestrator.gateway.guard.hosts import is_loopback
 
 KEEP_ALIVE_S = 75
 BACKLOG = 2048

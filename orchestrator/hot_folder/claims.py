@@ -3,7 +3,7 @@
     working/OWNER-N.KIND/data/NAME          moved there by rename: of several processes one succeeds
     working/OWNER-N.KIND/KEY.result.json    what became of a file, and where it goes: written before it goes there
 
-After a kill whoever takes over goes on from what is there. Every step may be made twice, also by two processes at the
+After a kill another process goes on from what is there. Every step may be made twice, also by two processes at the
 same time, and has its effect once: a file is moved by a link, which fails where the name is taken, and a result names
 the place that was chosen.
 """

@@ -2,7 +2,7 @@
 
 Each has a record in `working/`: a file whose count rises every few seconds. A record whose count stands still for
 `LEASE_S`, by the observer's own clock, is a dead owner's. On one machine a lock on the record says so at once. The dead
-owner's claims belong to whoever renames its record first.
+owner's claims belong to the process that renames its record first.
 
 An owner that was only frozen, or cut off, may wake up and finish a claim that another has taken: both do the same then,
 and every step of finishing is made once (`claims.py`). So a lease that is wrong costs time, and no file is done twice.

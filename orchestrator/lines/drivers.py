@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 FAULT_PAUSE_S = 0.005
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_NOW = float("inf")  # as `wake_at`: any deadline is earlier, so whoever adds one wakes the driver
+_NOW = float("inf")  # as `wake_at`: any deadline is earlier, so adding one wakes the driver
 
 
 class ThreadDriver:

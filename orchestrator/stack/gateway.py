@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from orchestrator.contract.addresses import is_loopback
 from orchestrator.contract.errors import UsageError
 from orchestrator.stack.process import Process, wait_until_ready
 
@@ -67,6 +68,6 @@ def parse_gateway(text: str, token_file: Path | None, roots: tuple[Path, ...] = 
         raise UsageError(
             f"--gateway {text!r} has no port from 1 to 65535; write ADDRESS:PORT, such as {GATEWAY_ADDRESS}"
         )
-    if not ipaddress.ip_address(address).is_loopback and token_file is None:
+    if not is_loopback(address) and token_file is None:
         raise UsageError(f"--gateway {text} lets other machines in: name a --token-file (lines `ROLE TOKEN`, mode 600)")
     return StackGateway(address, number, token_file and token_file.absolute(), tuple(root.absolute() for root in roots))

@@ -69,7 +69,7 @@ def choose_address(folder: Path) -> tuple[str, list[str]]:
     path = folder / SOCKET
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return f"unix://{quote(os.fsencode(path))}", ["port 0", f"unixsocket {_quoted(path)}", "unixsocketperm 700"]
-    password, port = secrets.token_urlsafe(32), _free_port()
+    password, port = secrets.token_urlsafe(32), free_port()
     address = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}"]
     return f"redis://:{password}@127.0.0.1:{port}/0", address
 
@@ -141,7 +141,7 @@ def _quoted(path: Path) -> str:
     return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(path)) + '"'
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A loopback port that no process listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -118,7 +118,7 @@ class Items:
     async def add(self, facts: Facts, image: bytes) -> None:
         """Take an item; it will be answered, whatever ends, when this returns. Raises TelegramError for a refusal.
 
-        Pushing goes on where the caller's connection is cut meanwhile; whoever sends the item again waits for the same.
+        Pushing goes on where the caller's connection is cut meanwhile; a second sending of the item waits for the same.
         """
         entry = self._entries.get(facts.key)
         if entry is None:

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
+from orchestrator.contract.addresses import is_loopback
 from orchestrator.contract.errors import UsageError
 from orchestrator.telegrams.connection import LONGEST_TELEGRAM, Connection, Terms
 
@@ -28,10 +29,7 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 def check_host(host: str, allowed: Sequence[Network]) -> None:
     """Raises UsageError for a host that others can reach, where nobody is allowed by name."""
-    with contextlib.suppress(ValueError):
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
-    if not allowed:
+    if not is_loopback(host) and not allowed:
         raise UsageError(f"--host {host} can be reached from other machines: say from which, with --allow ADDRESS")
 
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from orchestrator.contract.lines.answers import decode_record
-from tests.support.gateway import free_port
+from orchestrator.stack.server import free_port
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.server import wait_until
 

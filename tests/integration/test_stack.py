@@ -18,8 +18,8 @@ from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
 from orchestrator.stack.process import Process
+from orchestrator.stack.server import free_port
 from orchestrator.stack.stack import Stack
-from tests.support.gateway import free_port
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND

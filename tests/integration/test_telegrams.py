@@ -11,6 +11,7 @@ import pytest
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.lines.client import LineClient
+from orchestrator.stack.server import free_port
 from orchestrator.telegrams.spool import Facts, Spool
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.server import wait_until
@@ -18,12 +19,6 @@ from tests.support.telegram_controllers import Controller, TelegramProcess
 
 pytestmark = pytest.mark.integration
 NUM_ITEMS = 150
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def say(port: int, telegram: dict) -> dict:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import io
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,13 +97,6 @@ class ServedGateway:
         self.server.should_exit = True
         self._thread.join(60)
         self._listening.__exit__(None, None, None)
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Iterable
 
+from orchestrator.contract.addresses import is_loopback
 from orchestrator.contract.errors import UsageError
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -43,11 +44,3 @@ def check_host_name(name: str) -> str:
     if found is None or name.rpartition("]")[2].count(":") == 1:
         raise UsageError(f"--allow-host {name!r} is no name or address, such as sorter.example or [fd00::5]")
     return found["six"] or found["name"]
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -1,9 +1,9 @@
 """A request for inference, as the body of a POST has it: JSON, then the bytes of binary tensors in their order."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.gateway.guard import bodies
 from orchestrator.gateway.inference.errors import bad_request, unsupported
 from orchestrator.gateway.inference.tensors import BYTES, SIZES, InputTensor, check_size
 from orchestrator.gateway.problems import ProblemError
@@ -70,10 +70,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
             "too_large",
             f"the JSON of the request has {len(data)} bytes; send tensors as binary data, {MOST_JSON_BYTES} are read",
         )
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as err:
-        raise bad_request(f"the request is not JSON: {str(err)[:200]}") from err
+    value = bodies.parse_json(data)
     if not isinstance(value, dict):
         raise bad_request("the request is not an object in JSON")
     return value
