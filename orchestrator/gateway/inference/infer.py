@@ -32,7 +32,7 @@ from orchestrator.lines.request import PushOptions
 
 MOST_BODY_BYTES = 128 << 20
 _AT_ONCE_BYTES = 1 << 20  # copied and hashed in a millisecond, in which nothing else happens; more is for a thread
-_OF_THE_IMAGE = ("unreadable", "crashed")  # reasons why an image has no prediction, whatever the server does
+_OF_THE_IMAGE = ("unreadable", "crashed")  # reasons that lie in the image, not in the server
 _LEAST_S = 0.02  # what is left of a deadline and still of use
 _MOST_PASSES = 10
 _RETRY_S = 1.0
