@@ -30,7 +30,7 @@ class ChildWatch:
     """A thread that looks at the children of this process until `ready_flag` exists."""
 
     def __init__(self, ready_flag: Path, give_up: Callable[[NoChildError], None]) -> None:
-        """give_up: called once `MAX_DEATHS` children have died and `ready_flag` does not exist."""
+        """give_up: called once at least `MAX_DEATHS` children have died and `ready_flag` does not exist."""
         self._ready_flag = ready_flag
         self._give_up = give_up
         self._ended = threading.Event()

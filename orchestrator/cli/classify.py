@@ -162,7 +162,7 @@ def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
 
 def print_decisions(folder: JobFolder) -> None:
     """Print how many images need a review, if the model is calibrated, and what was remarked about images."""
-    from orchestrator.cli.results import describe_decisions, describe_remarks
+    from orchestrator.cli.results.show import describe_decisions, describe_remarks
     from orchestrator.jobs.results import read_summary
 
     counts = read_summary(folder.summary)["counts"]

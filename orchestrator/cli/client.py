@@ -7,7 +7,8 @@ import redis
 
 from orchestrator.cli.output import print_json, print_line, print_message
 from orchestrator.cli.speaking import doing
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.ledger.ledger import JobRecord, Ledger
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import exit_code
@@ -26,6 +27,15 @@ def open_client() -> JobClient:
     Raises UnavailableError where there is no server, or it does not answer.
     """
     return JobClient(get_settings())
+
+
+def find_ledger() -> Ledger | None:
+    """The ledger; None, with a message on standard error, where no server answers."""
+    try:
+        return open_client().ledger
+    except UnavailableError as err:
+        print_message(f"showing only what is on the disk: {err}", color="yellow")
+        return None
 
 
 def open_or_start_client() -> JobClient:

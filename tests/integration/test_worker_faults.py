@@ -140,7 +140,11 @@ def test_a_worker_whose_child_dies_before_it_was_ever_ready_ends_with_a_sentence
 
     assert worker.process.wait(timeout=60) == ExitCode.UNAVAILABLE
     log = worker.log.read_text()
-    assert log.count("exited with") == (1 if moment == "at once" else MAX_DEATHS)
+    num_deaths = log.count("exited with")
+    if moment == "at once":
+        assert num_deaths == 1
+    else:
+        assert num_deaths >= MAX_DEATHS  # Celery may start and lose another child before the worker hears of the end
     assert log.splitlines()[-1].startswith("error: the process that computes dies before it is ready")
 
 

@@ -14,7 +14,7 @@ import redis
 from modeling.errors import DataError, ModelFormatError, ModelNameError, ModelNotFoundError
 from orchestrator.cli import COMMANDS
 from orchestrator.cli.errors import report_errors
-from orchestrator.cli.jobs import wait
+from orchestrator.cli.jobs.follow import wait
 from orchestrator.cli.output import duration, on_interrupt, print_table
 from orchestrator.contract.errors import (
     ExitCode,
@@ -146,7 +146,7 @@ def test_nothing_that_a_command_makes_is_for_everybody_to_write_to():
         (["clasify"], "there is no command 'clasify'; did you mean 'classify'?"),
         (["stats"], "did you mean 'status'?"),
         (["xyzzy"], "there is no command 'xyzzy'; there are demo, scan, train,"),
-        (["results", "shwo", "x"], "Did you mean 'show'?"),
+        (["results", "shwo", "x"], "did you mean 'show'?"),
         (["--nope"], "No such option '--nope'"),
         (["classify"], "Missing argument 'SOURCE'"),
         (["classify", "."], "Missing option '--model'"),
@@ -498,7 +498,7 @@ def test_an_interrupt_anywhere_else_ends_with_130_and_no_traceback(home, monkeyp
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.cli.jobs.all_jobs", interrupt)
+    monkeypatch.setattr("orchestrator.cli.jobs.list.all_jobs", interrupt)
 
     result = run("jobs")
 

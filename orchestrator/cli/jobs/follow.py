@@ -1,13 +1,12 @@
-"""`pigeonhole jobs`, `status`, `watch`, `wait` and `cancel`."""
+"""`pigeonhole status`, `watch`, `wait` and `cancel`."""
 
 import sys
 import time
-from typing import Any
 
 import click
 
 from orchestrator.cli import speaking
-from orchestrator.cli.client import open_client
+from orchestrator.cli.client import find_ledger, open_client
 from orchestrator.cli.output import (
     duration,
     json_option,
@@ -15,54 +14,13 @@ from orchestrator.cli.output import (
     print_json,
     print_line,
     print_message,
-    print_table,
 )
-from orchestrator.contract.errors import ExitCode, MessageError, NotFoundError, UnavailableError
-from orchestrator.contract.jobs.job_folder import JobFolder, all_jobs
-from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord, Ledger
+from orchestrator.contract.errors import ExitCode
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.delivery import describe_delivery, is_failing
+from orchestrator.jobs.delivery import describe_delivery
 from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, to_json
-
-
-@click.command()
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Jobs to show.")
-@click.option("--active", is_flag=True, help="Only jobs that have not ended.")
-@json_option
-def jobs(limit: int, active: bool, as_json: bool) -> None:
-    """List jobs, newest first. Works without a server, too: jobs that have ended are on the disk.
-
-    \b
-    Examples:
-      pigeonhole jobs
-      pigeonhole jobs --active --json
-    """
-    settings, ledger = get_settings(), _find_ledger()
-    records: list[tuple[JobRecord, dict[str, Any]]] = []
-    for job in all_jobs(settings):
-        if len(records) == limit:
-            break
-        try:
-            record = read_record(settings, ledger, job)
-            facts = to_json(settings, record, ledger)
-        except NotFoundError:
-            continue  # its submission is in progress, or has failed
-        except MessageError as err:
-            print_message(f"cannot read job {job}: {err}", color="yellow")
-            continue
-        if not (active and record.ended):
-            records.append((record, facts))
-    if as_json:
-        print_json([facts for _, facts in records])
-    elif records:
-        columns = ("job", "state", "images", "failed", "age", "source")
-        print_table(columns, [_row(record, facts["source"]) for record, facts in records])
-        for _, facts in records:
-            if is_failing(facts["notify"]):
-                print_message(f"{facts['job']}: {describe_delivery(facts['notify'])}", color="yellow")
-    else:
-        print_message("no jobs")
-
 
 _NAMES = {"paused_reason": "because"}
 
@@ -79,7 +37,7 @@ def status(job: str, as_json: bool) -> None:
     """
     settings = get_settings()
     JobFolder.open(settings, job)
-    ledger = _find_ledger()
+    ledger = find_ledger()
     record = read_record(settings, ledger, job)
     facts = to_json(settings, record, ledger)
     if as_json:
@@ -200,18 +158,3 @@ def _ended(job: str) -> JobRecord | None:
     """The record of a job that has ended, from the disk alone; None while it has not."""
     record = read_record(get_settings(), None, job)
     return record if record.ended else None
-
-
-def _find_ledger() -> Ledger | None:
-    """The ledger; None, with a message on standard error, where no server answers."""
-    try:
-        return open_client().ledger
-    except UnavailableError as err:
-        print_message(f"showing only what is on the disk: {err}", color="yellow")
-        return None
-
-
-def _row(record: JobRecord, source: str) -> tuple[str, ...]:
-    age_s = time.time() - record.created_ms / 1000
-    images = f"{record.num_done}/{record.num_images}" if record.kind == "classify" else f"{record.num_images}"
-    return record.job, record.state, images, str(record.num_failed), duration(age_s), source

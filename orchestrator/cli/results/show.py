@@ -1,9 +1,7 @@
-"""`pigeonhole results show|errors|verify`."""
+"""`pigeonhole results show` and `results errors`."""
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -13,10 +11,9 @@ from modeling.images.remarks import describe_remark
 from modeling.metrics.decisions import DECISIONS
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
-from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.results import find_published, verify
+from orchestrator.jobs.results import find_published
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show; 0: all."
@@ -24,12 +21,7 @@ _LIMIT = click.option(
 _LABELS_SHOWN = 50  # the summary has all
 
 
-@click.group()
-def results() -> None:
-    """Show, verify and filter a job's manifest. JOB is a job's id or a manifest's path."""
-
-
-@results.command()
+@click.command()
 @click.argument("job")
 @_LIMIT
 @click.option("--label", help="Only rows with this best label.")
@@ -63,7 +55,7 @@ def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
     _print_rows(rows)
 
 
-@results.command()
+@click.command()
 @click.argument("job")
 @_LIMIT
 @json_option
@@ -86,31 +78,6 @@ def errors(job: str, limit: int, as_json: bool) -> None:
         ("path", "error code", "error"),
         [(path_to_text(row.path), row.prediction.error_code, row.prediction.error) for row in rows],
     )
-
-
-@results.command("verify")
-@click.argument("job")
-@json_option
-def verify_results(job: str, as_json: bool) -> None:
-    """Verify JOB's manifest: rows, counts, checksums, listing and model. Exit 1 if something differs.
-
-    \b
-    Example:
-      pigeonhole results verify birds.csv
-    """
-    published = find_published(get_settings(), job)
-    verification = verify(get_settings(), published)
-    if as_json:
-        head = {"manifest": str(published.manifest), "ok": not verification.differences}
-        print_json(head | asdict(verification))
-    else:
-        for difference in verification.differences:
-            print_message(f"differs: {difference}", color="red")
-        for item in verification.unchecked:
-            print_message(f"not checked: {item}", color="yellow")
-        verdict = "DIFFERS from its summary" if verification.differences else "agrees with its summary"
-        print_line(f"{published.manifest}: {verification.num_rows} rows, {len(verification.checked)} checks: {verdict}")
-    sys.exit(ExitCode.FAILED if verification.differences else ExitCode.OK)
 
 
 def describe_decisions(counts: Mapping[str, Any]) -> str:

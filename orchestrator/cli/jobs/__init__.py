@@ -1,0 +1,36 @@
+"""`pigeonhole jobs ...`; alone it lists."""
+
+from typing import Any
+
+import click
+
+from orchestrator.cli.lazy import Entry, LazyGroup
+from orchestrator.cli.output import json_option
+
+COMMANDS = {
+    "list": Entry("jobs.list:list_jobs", "List jobs, newest first; `pigeonhole jobs` alone does the same."),
+}
+
+
+def list_options(command: Any) -> Any:
+    """The options of `jobs` alone and of `jobs list`."""
+    limit = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Jobs to show.")
+    active = click.option("--active", is_flag=True, help="Only jobs that have not ended.")
+    return limit(active(json_option(command)))
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, invoke_without_command=True)
+@list_options
+@click.pass_context
+def jobs(ctx: click.Context, /, **options: Any) -> None:
+    """Jobs. Alone: list them, newest first.
+
+    \b
+    Examples:
+      pigeonhole jobs
+      pigeonhole jobs --active --json
+    """
+    if ctx.invoked_subcommand is None:
+        from orchestrator.cli.jobs.list import list_jobs
+
+        ctx.invoke(list_jobs, **options)

@@ -1,0 +1,16 @@
+"""`pigeonhole results ...`."""
+
+import click
+
+from orchestrator.cli.lazy import Entry, LazyGroup
+
+COMMANDS = {
+    "show": Entry("results.show:show", "Show the counts and the first rows of a manifest."),
+    "errors": Entry("results.show:errors", "Show which images failed, and why."),
+    "verify": Entry("results.verify:verify_results", "Verify a manifest: rows, counts, checksums, listing and model."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def results() -> None:
+    """Show, verify and filter a job's manifest. JOB is a job's id or a manifest's path."""

@@ -1,0 +1,36 @@
+"""`pigeonhole results verify`."""
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from orchestrator.cli.output import json_option, print_json, print_line, print_message
+from orchestrator.contract.errors import ExitCode
+from orchestrator.contract.settings import get_settings
+from orchestrator.jobs.results import find_published, verify
+
+
+@click.command("verify")
+@click.argument("job")
+@json_option
+def verify_results(job: str, as_json: bool) -> None:
+    """Verify JOB's manifest: rows, counts, checksums, listing and model. Exit 1 if something differs.
+
+    \b
+    Example:
+      pigeonhole results verify birds.csv
+    """
+    published = find_published(get_settings(), job)
+    verification = verify(get_settings(), published)
+    if as_json:
+        head = {"manifest": str(published.manifest), "ok": not verification.differences}
+        print_json(head | asdict(verification))
+    else:
+        for difference in verification.differences:
+            print_message(f"differs: {difference}", color="red")
+        for item in verification.unchecked:
+            print_message(f"not checked: {item}", color="yellow")
+        verdict = "DIFFERS from its summary" if verification.differences else "agrees with its summary"
+        print_line(f"{published.manifest}: {verification.num_rows} rows, {len(verification.checked)} checks: {verdict}")
+    sys.exit(ExitCode.FAILED if verification.differences else ExitCode.OK)
