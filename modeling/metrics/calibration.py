@@ -2,15 +2,17 @@
 
 # Shapes: N images.
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from modeling.durable import STRICT, Number, validated
 from modeling.errors import ModelFormatError
 from modeling.metrics.decisions import DECISIONS, Decision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NEVER = 2.0  # a threshold that no score reaches
 
@@ -45,8 +47,10 @@ class Calibration:
             return "accept"
         return "review" if score >= self.reject_below else "reject"
 
-    def decide_all(self, labels_N: NDArray[np.integer], scores_N: NDArray[np.floating]) -> list[Decision]:
+    def decide_all(self, labels_N: "NDArray[np.integer]", scores_N: "NDArray[np.floating]") -> list[Decision]:
         """`decide` for many images at once, in their order."""
+        import numpy as np  # a fifth of the start of every command that reads a card
+
         accepted_N = scores_N >= np.asarray(self.accept)[labels_N]
         codes_N = np.where(accepted_N, 0, np.where(scores_N >= self.reject_below, 1, 2))
         return [DECISIONS[code] for code in codes_N.tolist()]

@@ -115,6 +115,19 @@ def test_help_imports_nothing_heavy(arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_commands_of_jobs_import_no_numpy():
+    modules = (
+        "orchestrator.cli.classify, orchestrator.cli.train, orchestrator.cli.jobs.follow, orchestrator.cli.jobs.list"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {modules}; print('numpy' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert done.stdout == "False\n"
+
+
 # What every command does
 
 
