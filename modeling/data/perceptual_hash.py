@@ -2,7 +2,7 @@
 
 The hash has 64 bits per image: whether each low frequency of a cosine transform is above their median (C. Zauner,
 "Implementation and benchmarking of perceptual image hash functions", 2010). Pairs that share all bits of a band are
-compared.
+compared. Memory: about a hundred bytes for each image, and the pairs of one step.
 
 All computations use integers: in a symmetric glyph many frequencies are exactly zero, and with floats their signs, and
 so the duplicates, would depend on the processor's order of additions.
@@ -10,9 +10,7 @@ so the duplicates, would depend on the processor's order of additions.
 
 # Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F and G 8 frequencies a side.
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -20,12 +18,12 @@ from numpy.typing import NDArray
 
 from modeling.data.facts import GREY_SIDE
 from modeling.images.cores import num_cores
+from modeling.images.loader import load_ahead
 
 T = TypeVar("T", bound=np.generic)
 U = TypeVar("U", bound=np.generic)
-V = TypeVar("V")
-W = TypeVar("W")
 Thumbnails = NDArray[np.uint8]
+Indices = NDArray[np.int64]
 Pairs = NDArray[np.int64]
 
 _FREQUENCIES = 8
@@ -54,24 +52,69 @@ _BAND_TABLE = """
 _BANDS = [np.array([int(bit) for bit in row.split()]) for row in _BAND_TABLE.strip().splitlines()]
 _WINDOW = 32  # neighbours compared in a band: bounds the time if thousands of images share its bits
 _CHUNK = 2048  # images or pairs
+_PAIRS_AT_ONCE = 1 << 18  # of small steps
 
 
-def candidate_pairs(thumbnails_ND: Thumbnails) -> Pairs:
-    """Pairs P2 of images with similar hashes, each once, in order; they include most pairs that show one picture.
+def candidate_pairs(bits_N64: NDArray[np.bool_]) -> Iterator[Pairs]:
+    """Pairs P2 of images with similar hashes, each once; they include most pairs that show one picture.
 
     Hashes at most _MAX_HAMMING bits apart that share all bits of a band are similar.
     """
-    bits_N64 = hashes(thumbnails_ND)
-    num_images = len(bits_N64)
     words_N = np.packbits(bits_N64, axis=1).view("<u8")[:, 0].astype(np.uint64)
+    keys_BN = np.stack([_band_keys(bits_N64, band) for band in _BANDS])
+    del bits_N64  # eight times as large as the words
+    yield from _joined(_all_bands(words_N, keys_BN))
 
-    def close(band: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        keys_N = np.packbits(bits_N64[:, band], axis=1) @ np.array([256, 1])
-        return [first_P * num_images + second_P for first_P, second_P in _close_in_band(keys_N, words_N)]
 
-    found = [np.empty(0, dtype=np.int64), *chain.from_iterable(_map_in_threads(close, _BANDS))]
-    sorted_P = np.sort(np.concatenate(found))  # np.unique hashes, which takes 50 times longer
-    return np.stack(np.divmod(sorted_P[np.diff(sorted_P, prepend=-1) > 0], num_images), axis=1)
+def _all_bands(words_N: NDArray[np.uint64], keys_BN: NDArray[np.uint16]) -> Iterator[Pairs]:
+    places_BN = np.empty(keys_BN.shape, dtype=np.int32)  # of each image in the order of a band
+    for band, keys_N in enumerate(keys_BN):
+        order_N = np.lexsort((words_N, keys_N))  # within a key, similar words are neighbours
+        places_BN[band, order_N] = np.arange(len(order_N), dtype=np.int32)
+        for pairs_P2 in _close_in_band(keys_N[order_N], words_N[order_N], order_N):
+            yield pairs_P2[~_were_found(pairs_P2, keys_BN[:band], places_BN[:band])]
+
+
+def _band_keys(bits_N64: NDArray[np.bool_], band: NDArray[np.int64]) -> NDArray[np.uint16]:
+    high_N, low_N = np.packbits(bits_N64[:, band], axis=1).astype(np.uint16).T
+    keys_N: NDArray[np.uint16] = high_N << 8 | low_N
+    return keys_N
+
+
+def _close_in_band(
+    keys_N: NDArray[np.uint16], words_N: NDArray[np.uint64], order_N: NDArray[np.int64]
+) -> Iterator[Pairs]:
+    """Close pairs with equal keys, each ascending, by their distance in sorted order; keys and words are sorted."""
+    at = np.arange(len(keys_N))
+    for step in range(1, min(_WINDOW, len(keys_N) - 1) + 1):
+        at = at[at + step < len(keys_N)]
+        at = at[keys_N[at] == keys_N[at + step]]  # images that share no key at one step do not at the next
+        if not len(at):
+            return
+        close = at[np.bitwise_count(words_N[at] ^ words_N[at + step]) <= _MAX_HAMMING]
+        yield np.sort(np.stack([order_N[close], order_N[close + step]], axis=1), axis=1)
+
+
+def _were_found(pairs_P2: Pairs, keys_BN: NDArray[np.uint16], places_BN: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether one of these bands has given a pair already."""
+    found_P = np.zeros(len(pairs_P2), dtype=np.bool_)
+    ours_P, theirs_P = pairs_P2.T
+    for keys_N, places_N in zip(keys_BN, places_BN, strict=True):
+        near_P = np.abs(places_N[ours_P] - places_N[theirs_P]) <= _WINDOW
+        found_P |= near_P & (keys_N[ours_P] == keys_N[theirs_P])
+    return found_P
+
+
+def _joined(parts: Iterable[Pairs]) -> Iterator[Pairs]:
+    """Small arrays of pairs as fewer large ones: each step of the comparison costs threads."""
+    waiting: list[Pairs] = []
+    for pairs_P2 in parts:
+        waiting.append(pairs_P2)
+        if sum(map(len, waiting)) >= _PAIRS_AT_ONCE:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def luma(thumbnails_ND: Thumbnails) -> Thumbnails:
@@ -81,31 +124,32 @@ def luma(thumbnails_ND: Thumbnails) -> Thumbnails:
 
 def map_chunks(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) -> NDArray[U]:
     """Apply a function to chunks of an array, in threads, and concatenate the results."""
-    chunks = [array[start : start + _CHUNK] for start in range(0, max(1, len(array)), _CHUNK)]
-    return np.concatenate(_map_in_threads(function, chunks))
+    if len(array) <= _CHUNK:
+        return function(array)
+    return np.concatenate(list(each_chunk(function, array)))
 
 
-def _map_in_threads(work: Callable[[V], W], parts: Sequence[V]) -> list[W]:
-    """The result for each part, in order; numpy releases the GIL while it computes."""
-    with ThreadPoolExecutor(num_cores(), thread_name_prefix="duplicates") as pool:
-        return list(pool.map(work, parts))
+def each_chunk(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) -> Iterator[NDArray[U]]:
+    """The result for each chunk, in order, few ahead; numpy releases the GIL while it computes."""
+    chunks = (array[start : start + _CHUNK] for start in range(0, max(1, len(array)), _CHUNK))
+    return load_ahead(chunks, function, num_ahead=4 * num_cores())
 
 
-def hashes(thumbnails_ND: Thumbnails) -> NDArray[np.bool_]:
-    """The 64 bits of each image."""
+def hashes(thumbnails_ND: Thumbnails, chosen_N: Indices | None = None) -> NDArray[np.bool_]:
+    """The 64 bits of each image; chosen_N: only of these rows, in that order."""
     cosines_FH = _cosines()
 
-    def hashed(chunk_ND: Thumbnails) -> NDArray[np.bool_]:
-        columns_NFW = np.einsum("fh,nhw->nfw", cosines_FH, luma(chunk_ND).astype(np.int32))  # sums of 26 bits
+    def hashed(rows_N: Indices) -> NDArray[np.bool_]:
+        columns_NFW = np.einsum("fh,nhw->nfw", cosines_FH, luma(thumbnails_ND[rows_N]).astype(np.int32))  # 26 bits
         strengths_NFG = np.einsum("nfw,gw->nfg", columns_NFW.astype(np.int64), cosines_FH.astype(np.int64))
-        strengths = strengths_NFG.reshape(len(chunk_ND), -1)
+        strengths = strengths_NFG.reshape(len(rows_N), -1)
         strengths[:, 0] = 0  # the mean brightness is not used
         half = strengths.shape[1] // 2
         middle_two = np.sort(strengths, axis=1)[:, half - 1 : half + 1]
         above: NDArray[np.bool_] = 2 * strengths > middle_two.sum(axis=1, keepdims=True)  # above the median
         return above
 
-    return map_chunks(hashed, thumbnails_ND)
+    return map_chunks(hashed, np.arange(len(thumbnails_ND)) if chosen_N is None else chosen_N)
 
 
 def _cosines() -> NDArray[np.int32]:
@@ -113,20 +157,3 @@ def _cosines() -> NDArray[np.int32]:
     angles_FH = np.outer(np.arange(_FREQUENCIES), 2 * np.arange(GREY_SIDE) + 1) % (4 * GREY_SIDE)
     circle = [round(_AMPLITUDE * math.cos(math.pi * angle / (2 * GREY_SIDE))) for angle in range(4 * GREY_SIDE)]
     return np.array(circle, dtype=np.int32)[angles_FH]
-
-
-def _close_in_band(
-    keys_N: NDArray[np.int64], words_N: NDArray[np.uint64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """First and second images (ascending) of close pairs with equal keys, by their distance in sorted order."""
-    order_N = np.lexsort((words_N, keys_N))  # within a key, similar words are neighbours
-    keys_N, words_N = keys_N[order_N], words_N[order_N]
-    at = np.arange(len(keys_N))
-    for step in range(1, min(_WINDOW, len(keys_N) - 1) + 1):
-        at = at[at + step < len(keys_N)]
-        at = at[keys_N[at] == keys_N[at + step]]  # images that share no key at one step do not at the next
-        if not len(at):
-            return
-        close = at[np.bitwise_count(words_N[at] ^ words_N[at + step]) <= _MAX_HAMMING]
-        ends_2P = np.sort(np.stack([order_N[close], order_N[close + step]]), axis=0)
-        yield ends_2P[0], ends_2P[1]

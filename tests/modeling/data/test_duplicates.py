@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
-from modeling.data.duplicates import COPY, MAX_SET, DuplicateResult, Duplicates, find_duplicates, group_numbers
+from modeling.data.duplicates import MAX_SET, DuplicateResult, Duplicates, find_duplicates, group_numbers
 from modeling.data.facts import check_image, check_pixels
 from modeling.data.forms.open import open_dataset
+from modeling.data.same_picture import COPY
 from tests.support.images import encode, real_data
 from tests.support.pictures import photo, plates
 

@@ -8,7 +8,7 @@ change of `check_image` into the version of the scan's cache.
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 from modeling.data.dataset import Dataset
-from modeling.data.duplicates import COPY, SMALL, STRICT, confirm_pairs, find_duplicates, group_numbers, standardise
+from modeling.data.duplicates import find_duplicates, group_numbers
 from modeling.data.facts import THUMBNAIL_BYTES, ImageFacts, check_image, check_pixels
 from modeling.data.forms.open import open_dataset
 from modeling.data.perceptual_hash import candidate_pairs, hashes
 from modeling.data.report import DataReport
+from modeling.data.same_picture import COPY, SMALL, STRICT, confirm_pairs, standardise
 from modeling.data.splits import split_dataset
 from modeling.errors import ImageError
 from modeling.images.formats import IMAGE_EXTENSIONS
@@ -60,7 +61,7 @@ def stages(dataset: Dataset) -> tuple[str, ...]:
         facts = list(check_pixels(dataset.pixels_NHWC))
     digests = tuple(hashlib.sha256(data).hexdigest() for data in held)
     thumbnails = thumbnails_of(facts)
-    pairs, images = candidate_pairs(thumbnails), standardise(thumbnails)
+    pairs, images = sorted_pairs(candidate_pairs(hashes(thumbnails))), standardise(thumbnails)
     result = find_duplicates(digests, facts)
     groups = group_numbers(dataset.num_images, result.duplicates)
     report = DataReport(dataset, digests, tuple(facts), {}, result.duplicates, groups)
@@ -73,6 +74,11 @@ def stages(dataset: Dataset) -> tuple[str, ...]:
         digest_of(*(found.indices for found in result.duplicates), result.look_alikes, groups),
         digest_of(*(part for split in splits for part in (split.train, split.validation, split.test))),
     )
+
+
+def sorted_pairs(parts: Iterable[np.ndarray]) -> np.ndarray:
+    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *parts])
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def noise(seed: int, shape: tuple[int, ...]) -> np.ndarray:
