@@ -225,8 +225,8 @@ class Run:
 
     def _results(self) -> None:
         shown: dict[str, Sequence[str]] = {
-            "inbox.csv": ("--label", "posts", "--below", "0.9"),
-            "openvino.json": ("--decision", "reject"),
+            "inbox.csv": ("--where", "label=posts and score<0.9"),
+            "openvino.json": ("--where", "decision=reject"),
             "colours.jsonl": ("--limit", "0"),
         }
         for output, options in shown.items():

@@ -169,7 +169,7 @@ def print_decisions(folder: JobFolder) -> None:
     if decided := describe_decisions(counts):
         print_message(decided)
     if counts["decisions"].get("review"):
-        print_message(f"`pigeonhole results show {folder.job} --decision review` shows them")
+        print_message(f"`pigeonhole results show {folder.job} --where decision=review` shows them")
     for line in describe_remarks(counts):
         print_message(line)
 

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from modeling.images.remarks import describe_remark
-from modeling.metrics.decisions import DECISIONS
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
+from orchestrator.cli.results.options import where_option
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.results import find_published
+from orchestrator.jobs.where import Where
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rows to show; 0: all."
@@ -24,21 +25,20 @@ _LABELS_SHOWN = 50  # the summary has all
 @click.command()
 @click.argument("job")
 @_LIMIT
-@click.option("--label", help="Only rows with this best label.")
-@click.option("--below", type=click.FloatRange(0, 1), help="Only rows whose best score is below this.")
-@click.option("--decision", type=click.Choice(DECISIONS), help="Only rows with this decision of a calibrated model.")
+@where_option
 @json_option
-def show(job: str, limit: int, as_json: bool, **wanted: Any) -> None:
+def show(job: str, limit: int, where: Where | None, as_json: bool) -> None:
     """Show the counts and the first rows of JOB's manifest.
 
     \b
     Examples:
-      pigeonhole results show birds.csv --label robin --limit 0
-      pigeonhole results show birds.csv --decision review
-      pigeonhole results show c261123-143355-7f3a2b --below 0.6 --json
+      pigeonhole results show birds.csv --where label=robin --limit 0
+      pigeonhole results show birds.csv --where decision=review
+      pigeonhole results show c261123-143355-7f3a2b --where "score<0.6 and not path~march" --json
     """
     published = find_published(get_settings(), job)
-    rows = list(islice((row for row in published.rows() if _matches(row, **wanted)), limit or None))
+    fitting = published.rows() if where is None else filter(where.fits, published.rows())
+    rows = list(islice(fitting, limit or None))
     if as_json:
         print_json({"summary": published.summary, "rows": [_to_json(row) for row in rows]})
         return
@@ -95,18 +95,6 @@ def describe_remarks(counts: Mapping[str, Any]) -> list[str]:
     """What a summary says that decoders remarked about images, a sentence each."""
     remarks = counts.get("remarks") or {}  # a summary of an earlier release has none
     return [describe_remark(remark, num_images) for remark, num_images in remarks.items()]
-
-
-def _matches(row: Row, *, label: str | None, below: float | None, decision: str | None) -> bool:
-    prediction = row.prediction
-    if decision is not None and prediction.decision != decision:
-        return False
-    if label is None and below is None:
-        return True
-    if not prediction.ok:
-        return False
-    fits_label = label is None or prediction.labels[0] == label
-    return fits_label and (below is None or prediction.scores[0] < below)
 
 
 def _print_rows(rows: list[Row]) -> None:

@@ -415,7 +415,7 @@ def test_rows_are_shown_by_decision(publish, show):
     rows = list(find_published(publication.settings, str(publication.manifest)).rows())
 
     for decision in ("accept", "review", "reject"):
-        shown = json.loads(show(publication, "--json", "--limit", "0", "--decision", decision).stdout)
+        shown = json.loads(show(publication, "--json", "--limit", "0", "--where", f"decision={decision}").stdout)
         wanted = [path_to_text(row.path) for row in rows if row.prediction.decision == decision]
         assert [row["path"] for row in shown["rows"]] == wanted
         assert {row["decision"] for row in shown["rows"]} == {decision}
@@ -438,7 +438,7 @@ def test_a_classify_job_ends_with_the_number_of_images_to_review(publish, capsys
 
     assert capsys.readouterr().err.splitlines() == [
         "2 accepted (16.7%), 7 to review (58.3%), 3 rejected (25.0%)",
-        f"`pigeonhole results show {publication.folder.job} --decision review` shows them",
+        f"`pigeonhole results show {publication.folder.job} --where decision=review` shows them",
     ]
 
 
@@ -474,10 +474,10 @@ def test_rows_are_shown_by_label_score_and_number(publish, monkeypatch):
     middle = sorted(row.prediction.scores[0] for row in good)[len(good) // 2]
     assert shown("--limit", "0") == [path_to_text(row.path) for row in rows]
     assert shown("--limit", "2") == NAMES[:2]
-    assert shown("--limit", "0", "--label", "dark") == [path_to_text(row.path) for row in good]
-    assert shown("--limit", "0", "--label", "cat") == []
+    assert shown("--limit", "0", "--where", "label=dark") == [path_to_text(row.path) for row in good]
+    assert shown("--limit", "0", "--where", "label=cat") == []
     below = [path_to_text(row.path) for row in good if row.prediction.scores[0] < middle]
-    assert shown("--limit", "0", "--below", f"{middle:.6f}") == below
+    assert shown("--limit", "0", "--where", f"score<{middle:.6f}") == below
     assert 0 < len(below) < len(good)
 
 
