@@ -17,9 +17,10 @@ from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.prepare import prepare
-from orchestrator.jobs.results import find_published, verify
+from orchestrator.jobs.results import find_published
 from orchestrator.jobs.specs import ClassifySpec, TrainSpec
 from orchestrator.jobs.submit import JobClient
+from orchestrator.jobs.verification import verify
 from tests.support.published_models import make_photographs, make_pngs, make_shapes
 
 POLL_S = 0.1

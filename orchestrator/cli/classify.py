@@ -74,6 +74,7 @@ class FailureLimit(click.ParamType[MaxFailures]):
     help="Stop and exit with 3 once more than this number or share of images has failed; default: exit with 3 if all "
     "have.",
 )
+@click.option("--checksum", is_flag=True, help="Keep a digest of each image in OUT.sources, beside its size and time.")
 @click.option("--recursive/--no-recursive", default=True, show_default=True, help="Descend into folders.")
 @click.option("--follow-symlinks", is_flag=True, help="Also read images outside the source that symlinks point to.")
 @click.option("--all-files", is_flag=True, help="Treat every file as an image, also without an image's extension.")

@@ -12,16 +12,17 @@ from modeling.images.formats import IMAGE_EXTENSIONS
 from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import summary_path
+from orchestrator.contract.jobs.sidecar import sidecar_path
 
 
 def check_manifest(output: Path, *, overwrite: bool, source: Path) -> None:
-    """Raises UsageError where the manifest or its summary exists already, or could not be written.
+    """Raises UsageError where the manifest, its summary or its sidecar exists already, or could not be written.
 
     An image and the source itself are never replaced, also where the output is a link to them.
     """
     if output.is_dir():
         raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
-    for path in (output, summary_path(output)):
+    for path in (output, summary_path(output), sidecar_path(output)):
         _check_is_no_input(path, source)
         _check_is_writable(target_of(path))
         if os.path.lexists(target_of(path)) and not path.is_file():

@@ -145,6 +145,7 @@ class PreparedClassify:
             top_k=min(self.spec.top_k, len(self.model.card.labels)),
             shard_size=shard_size,
             precision=self.spec.precision,
+            checksum=self.spec.checksum,
             max_failures=self.spec.max_failures,
             idempotency_key=self.spec.idempotency_key,
             notify=self.notify,

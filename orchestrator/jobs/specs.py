@@ -25,6 +25,7 @@ class ClassifySpec:
     top_k: int = 5
     shard_size: int | None = None  # None: by measurement
     precision: WantedPrecision = "auto"
+    checksum: bool = False  # whether the sidecar gets a digest of each image
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
     notify: str | None = None  # URL; None: that of the settings, if they have one

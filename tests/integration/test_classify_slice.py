@@ -16,9 +16,10 @@ from modeling.inference.prediction import Prediction
 from modeling.metrics.calibration import Calibration
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.listing import SourceFacts, read_shard
-from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
+from orchestrator.contract.jobs.parts import open_part, part_path, read_trailer, write_part
 from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.jobs.rows import FORMATS, Row
+from orchestrator.contract.jobs.sidecar import parse_line
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.stages import STAGES
 from orchestrator.contract.server import connect
@@ -89,6 +90,14 @@ def rows(folder, tmp_path):
 def part_bytes(folder, shard):
     """The rows of a part, without its trailer, which has times."""
     return part_path(folder.parts, shard).read_bytes()[: read_trailer(folder.parts, shard).rows_bytes]
+
+
+def sidecar(folder, shard):
+    """The sidecar's lines of a part."""
+    file, trailer = open_part(folder.parts, shard)
+    with file:
+        file.seek(trailer.rows_bytes + 1)
+        return [parse_line(line, "the part") for line in file.read(trailer.sidecar_bytes).splitlines()]
 
 
 def expected(brightness, **failures):
@@ -269,6 +278,10 @@ def test_bad_images_are_rows_and_cost_their_neighbours_nothing(folder, context, 
         row for row in expected(BRIGHTNESS) if row.path not in codes
     ]
     assert (ledger.record(folder.job).num_failed, ledger.record(folder.job).num_done) == (4, 10)
+    lines = [line for shard in range(3) for line in sidecar(folder, shard)]
+    assert [line.path for line in lines] == [row.path for row in result]
+    assert {line.path for line in lines if line.as_read is None} == {"001.png", "006.png", "009.png"}
+    assert lines[5].as_read == (0, (tmp_path / "in" / "005.png").stat().st_mtime_ns, None)
 
 
 def test_a_calibrated_model_rejects_what_has_no_answer(folder, context, classifier, tmp_path):

@@ -82,7 +82,7 @@ def test_a_job_that_is_done_is_published_and_ends(make, context, ledger, outbox,
         [],
         None,
     )
-    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+    assert names(outbox) == ["out.csv", "out.csv.sources", "out.csv.summary.json"]
 
 
 def test_ending_twice_is_ending_once(make, context, ledger, outbox):

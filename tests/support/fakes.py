@@ -24,12 +24,14 @@ from orchestrator.contract.jobs.parts import write_part
 from orchestrator.contract.jobs.requests import ClassifyRequest, ModelPin, fingerprint
 from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.jobs.rows import Row
+from orchestrator.contract.jobs.sidecar import AsRead
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
 from workers.finalize.lease import FinalizeLeaseLostError
 
 FAKE_SECONDS = {"predict": 0.5}
+FAKE_TIME_NS = 1_700_000_000_000_000_000  # of the last change of an image
 PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" * 64)
 
 
@@ -170,6 +172,11 @@ def decided(row: Row) -> Row:
     return Row(row.path, replace(row.prediction, decision=decision))
 
 
+def fake_as_read(rows: Sequence[Row]) -> list[AsRead | None]:
+    """A size and a time for every image that could be read."""
+    return [(100 + len(row.path), FAKE_TIME_NS + len(row.path), None) if row.prediction.ok else None for row in rows]
+
+
 def write_fake_parts(
     folder: JobFolder, shards: Sequence[int] | None = None, *, worker: str = "w1", calibrated: bool = False
 ) -> None:
@@ -179,7 +186,10 @@ def write_fake_parts(
         rows = fake_rows(read_shard(folder.path, shard))
         rows = [decided(row) for row in rows] if calibrated else rows
         row_format = request.output_format
-        write_part(folder.parts, shard, rows, row_format=row_format, seconds=FAKE_SECONDS, worker=worker, engine="fake")
+        write_part(
+            folder.parts, shard, rows, fake_as_read(rows), row_format=row_format, seconds=FAKE_SECONDS, worker=worker,
+            engine="fake",
+        )  # fmt: skip
 
 
 class FakeFinalizeLease:

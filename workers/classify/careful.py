@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from modeling.errors import ImageError
@@ -46,6 +47,9 @@ def predict_carefully(shard: OpenShard, sources: list[ShardImage], journal: Jour
         for start in range(0, len(sources), size):
             indices = range(start, min(start + size, len(sources)))
             batch = _Batch({index: Chunk([error]) for index in indices if (error := _known_error(deaths, index))})
+            for index in batch.chunks:
+                with suppress(ImageError, OSError):
+                    sources[index]()  # notes its size and time, as for any image that has a row of its own
             for index in indices:
                 if index not in batch.chunks and (deaths[BATCH, start] or deaths[SLOW, index]):
                     notes.trying(IMAGE, index)

@@ -10,6 +10,7 @@ from typing import Self
 from modeling.inference.pipeline import BatchResult
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.jobs.rows import Row
+from orchestrator.contract.jobs.sidecar import AsRead
 from orchestrator.contract.ledger.ledger import Claim
 
 
@@ -18,6 +19,7 @@ class OpenShard:
     """A claimed shard and the rows it has so far.
 
     decides: whether the model is calibrated.
+    as_read: size and time of each image; None until it was read.
     num_stopped: images that are `too_slow` by the clock, not by their header.
     """
 
@@ -27,6 +29,10 @@ class OpenShard:
     rows: list[Row] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
     num_stopped: int = 0
+    as_read: list[AsRead | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.as_read = [None] * len(self.paths)
 
     def add(self, result: BatchResult) -> None:
         """Append the predictions of the next batch."""

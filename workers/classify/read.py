@@ -1,6 +1,7 @@
 """Reads the files of a source: up to a size limit, inside the root, without blocking on pipes or devices."""
 
 import errno
+import hashlib
 import os
 import stat
 import time
@@ -10,6 +11,7 @@ from functools import partial
 from modeling.data.lists.faults import MISSING, hint
 from modeling.errors import ImageError, trouble_of
 from modeling.names import text_to_path
+from orchestrator.contract.jobs.sidecar import AsRead
 
 _CODES = {
     errno.ENOENT: ("missing", "there is no such file"),
@@ -37,10 +39,15 @@ class ImageReader:
         *,
         follow_symlinks: bool,
         max_file_bytes: int,
+        checksum: bool = False,
         on_storage_error: Callable[[], None] = lambda: None,
     ) -> None:
-        """on_storage_error: called where the storage still fails after pauses; what it raises ends the reading."""
+        """checksum: whether `read_state` gives a digest.
+
+        on_storage_error: called where the storage still fails after pauses; what it raises ends the reading.
+        """
         self.last_read: dict[int, str] = {}
+        self._checksum = checksum
         self._on_storage_error = on_storage_error
         self._root = text_to_path(root)
         self._real_root = os.path.realpath(self._root)
@@ -61,12 +68,19 @@ class ImageReader:
             ImageError: missing, permission, outside_root, not_a_file, too_large or unreadable.
             OSError: this process cannot open files now; that is no error of the image.
         """
+        return self.read_state(path)[0]
+
+    def read_state(self, path: str) -> tuple[bytes, AsRead]:
+        """The bytes of the file as `read` gives them, and its size and time just before they were read.
+
+        A file that changes meanwhile has another time afterwards, so it is seen to have changed since.
+        """
         try:
             return self._read(path)
         except (OSError, ValueError) as err:
             return self._read_again(path, err)
 
-    def _read(self, path: str) -> bytes:
+    def _read(self, path: str) -> tuple[bytes, AsRead]:
         descriptor = self._open(os.path.join(self._root, path))  # noqa: PTH118 a str keeps the bytes of a name
         try:
             facts = os.fstat(descriptor)
@@ -75,9 +89,10 @@ class ImageReader:
         finally:
             os.close(descriptor)
         self.last_read[facts.st_dev] = path
-        return data
+        digest = hashlib.sha256(data).hexdigest() if self._checksum else None
+        return data, (facts.st_size, facts.st_mtime_ns, digest)
 
-    def _read_again(self, path: str, err: OSError | ValueError) -> bytes:
+    def _read_again(self, path: str, err: OSError | ValueError) -> tuple[bytes, AsRead]:
         """Try an image again that gave `err`, as long as that can be another's trouble."""
         num_pauses = 0
         while (trouble := trouble_of(err)) and num_pauses < len(PAUSES_S[trouble]):
@@ -133,6 +148,12 @@ class ImageReader:
 
     def _is_inside(self, real: str) -> bool:
         return real == self._real_root or real.startswith(self._real_root.rstrip("/") + "/")
+
+
+def read_noted(reader: ImageReader, path: str, as_read: list[AsRead | None], index: int) -> bytes:
+    """The bytes of an image, whose size and time go into `as_read`."""
+    data, as_read[index] = reader.read_state(path)
+    return data
 
 
 def read_code(reader: ImageReader, path: str) -> str | None:

@@ -32,6 +32,7 @@ from workers.classify.decode_clock import DecodeClock, ShardImage
 from workers.classify.gated import GatedPredictor
 from workers.classify.journal import CAREFUL_FROM_ATTEMPT, Journal
 from workers.classify.open_shard import Commits, OpenShard
+from workers.classify.read import read_noted
 from workers.classify.source import JobSource
 from workers.context import WorkerContext
 from workers.leases import Leases
@@ -194,8 +195,11 @@ class ClassifySlice:
             yield self._sources(shard)
 
     def _sources(self, shard: OpenShard) -> list[ShardImage]:
-        read = self._reader.read
-        return [ShardImage(read, path).of(shard.claim, index) for index, path in enumerate(shard.paths)]
+        reader, as_read = self._reader, shard.as_read
+        return [
+            ShardImage(read_noted, reader, path, as_read, index).of(shard.claim, index)
+            for index, path in enumerate(shard.paths)
+        ]
 
     def _claim_next(self) -> OpenShard | None:
         """The next shard to work on; None when the slice is over."""
@@ -288,6 +292,7 @@ class ClassifySlice:
                 self._folder.parts,
                 shard.claim.shard,
                 shard.rows,
+                shard.as_read,
                 row_format=self._request.output_format,
                 seconds=shard.seconds,
                 worker=self._context.worker,

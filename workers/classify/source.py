@@ -41,6 +41,7 @@ class JobSource:
             self._request.root,
             follow_symlinks=self._request.follow_symlinks,
             max_file_bytes=self._context.settings.max_file_bytes,
+            checksum=self._request.checksum,
             on_storage_error=partial(self.look, failing=True),
         )
 

@@ -19,8 +19,11 @@ from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, 
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, JobRecord
 from orchestrator.contract.queues import CLASSIFY
 from workers.context import WorkerContext
+from workers.finalize.errors import TransientDiskError
+from workers.finalize.evaluation import publish_evaluation
+from workers.finalize.join import BadPartError
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
-from workers.finalize.publish import BadPartError, TransientDiskError, publish_evaluation, publish_manifest
+from workers.finalize.publish import publish_manifest
 
 logger = logging.getLogger(__name__)
 

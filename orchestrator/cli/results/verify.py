@@ -8,7 +8,8 @@ import click
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.results import find_published, verify
+from orchestrator.jobs.results import find_published
+from orchestrator.jobs.verification import verify
 
 
 @click.command("verify")

@@ -17,6 +17,7 @@ from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest
 from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.jobs.rows import summary_path
+from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.contract.ledger.ledger import JobRecord
 
 
@@ -103,7 +104,7 @@ def remove_unpublished(request: AnyJobRequest, *, before: int | None = None) -> 
         return
     prefix, output = _prefix(request), Path(text_to_path(output_of(request)))
     with contextlib.suppress(OSError):
-        folders = {target_of(path).parent for path in (output, summary_path(output))}
+        folders = {target_of(path).parent for path in (output, summary_path(output), sidecar_path(output))}
         for path in [path for folder in folders for path in folder.iterdir()]:
             fence = path.name.removeprefix(prefix).partition(".")[0]
             if path.name.startswith(prefix) and (before is None or not fence.isdecimal() or int(fence) < before):

@@ -1,4 +1,4 @@
-"""Part files: the rows of one shard as the manifest will hold them, and a trailer with their checksum.
+"""Part files: a shard's rows as the manifest will hold them, its lines of the sidecar, a trailer with their checksums.
 
 A part appears complete or not at all, and the first one stays: a worker whose lease ran out can neither replace a
 part nor leave an incomplete one.
@@ -17,6 +17,7 @@ from pydantic import Field
 from modeling.durable import link_once, temporary_beside
 from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.jobs.rows import FORMATS, Row
+from orchestrator.contract.jobs.sidecar import AsRead, encode_lines
 from orchestrator.contract.messages import Versioned
 
 _MAX_TRAILER_BYTES = 16 << 20
@@ -34,6 +35,8 @@ class PartTrailer(Versioned):
     remarks: dict[str, int] = Field(default_factory=dict)  # rows by what the decoder remarked
     rows_bytes: int
     rows_sha256: str
+    sidecar_bytes: int
+    sidecar_sha256: str
     given_up: bool = False
     num_stopped: int = 0  # rows that are `too_slow` by the clock, which another machine may decode in time
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage; volatile, so never in a row
@@ -49,6 +52,7 @@ def write_part(
     parts: Path,
     shard: int,
     rows: Sequence[Row],
+    as_read: Sequence[AsRead | None],
     *,
     row_format: str,
     seconds: Mapping[str, float],
@@ -59,10 +63,11 @@ def write_part(
 ) -> None:
     """Write the part of `shard` unless it exists; durable when this returns.
 
+    as_read: size and time of each row's image; None for one that could not be read.
     seconds: by stage; `write` is added here: formatting, writing and syncing the rows, without the trailer.
     """
     started = time.perf_counter()
-    data = FORMATS[row_format].encode(rows)
+    data, lines = FORMATS[row_format].encode(rows), encode_lines(rows, as_read)
     errors = Counter(row.prediction.error_code for row in rows if row.prediction.error_code)
     trailer = PartTrailer(
         shard=shard,
@@ -74,6 +79,8 @@ def write_part(
         remarks=Counter(remark for row in rows for remark in row.prediction.remarks),
         rows_bytes=len(data),
         rows_sha256=hashlib.sha256(data).hexdigest(),
+        sidecar_bytes=len(lines),
+        sidecar_sha256=hashlib.sha256(lines).hexdigest(),
         given_up=given_up,
         num_stopped=num_stopped,
         worker=worker,
@@ -82,7 +89,7 @@ def write_part(
     path = part_path(parts, shard)
     with temporary_beside(path) as temporary:
         with temporary.open("wb") as file:
-            _write_through(file, data + b"\n")
+            _write_through(file, b"".join((data, b"\n", lines)))
             stages = {**seconds, "write": time.perf_counter() - started}
             trailer = trailer.model_copy(update={"seconds": {name: round(value, 4) for name, value in stages.items()}})
             _write_through(file, _seal(trailer.model_dump_json().encode()))
@@ -112,7 +119,8 @@ def read_trailer(parts: Path, shard: int) -> PartTrailer | None:
 def open_part(parts: Path, shard: int) -> tuple[IO[bytes], PartTrailer]:
     """The part of `shard`, open at its first row, and its trailer.
 
-    Raises IntegrityError if it is missing, or not complete.
+    The sidecar's lines begin `rows_bytes` and one line feed later. Raises IntegrityError if the part is missing, or
+    not complete.
     """
     path = part_path(parts, shard)
     try:
@@ -129,12 +137,12 @@ def open_part(parts: Path, shard: int) -> tuple[IO[bytes], PartTrailer]:
 
 
 def _seal(record: bytes) -> bytes:
-    """A trailer's line: the trailer has the checksum of the rows, and is preceded by its own."""
+    """A trailer's line: the trailer has the checksums of rows and sidecar, and is preceded by its own."""
     return hashlib.sha256(record).hexdigest().encode() + b" " + record
 
 
 def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
-    """Read and verify the last line; the checksum of the rows is verified when the rows are read."""
+    """Read and verify the last line; the checksums of rows and sidecar are verified when these are read."""
     size = file.seek(0, 2)
     tail, take = b"", 4096
     while b"\n" not in tail and len(tail) < min(size, _MAX_TRAILER_BYTES):
@@ -148,6 +156,6 @@ def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
         trailer = PartTrailer.parse_json(record, what=f"the trailer of {path}")
     except MessageError as err:
         raise IntegrityError(f"{path} has no readable trailer: {err}") from err
-    if trailer.shard != shard or trailer.rows_bytes + 1 + len(line) != size:
+    if trailer.shard != shard or trailer.rows_bytes + 1 + trailer.sidecar_bytes + len(line) != size:
         raise IntegrityError(f"{path} is not the whole part of shard {shard}")
     return trailer

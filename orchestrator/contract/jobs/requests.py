@@ -62,6 +62,7 @@ class ClassifyRequest(Versioned):
     top_k: int = Field(ge=1)
     shard_size: int = Field(ge=1)
     precision: WantedPrecision = "auto"
+    checksum: bool = False  # whether the sidecar gets a digest of each image
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
     notify: str | None = None  # URL that is told when the job has ended

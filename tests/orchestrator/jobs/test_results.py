@@ -20,8 +20,10 @@ from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.contract.jobs.rows import summary_path
+from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.jobs.results import Verification, find_published, verify
+from orchestrator.jobs.results import find_published
+from orchestrator.jobs.verification import Verification, verify
 from tests.support.fakes import FakeFinalizeLease, make_job, write_fake_parts
 from tests.support.published_models import publish_model
 from workers.finalize.publish import publish_manifest
@@ -87,10 +89,29 @@ def test_an_unchanged_manifest_is_verified(publish, name):
     assert (proof.num_rows, proof.differences, proof.unchecked) == (12, [], [])
     assert proof.checked == [
         "manifest bytes", "manifest sha256", "rows", "rows by status", "rows that failed", "rows by label",
-        "rows by error code", "rows by decision", "paths in listed order", "listed images", "listing sha256",
+        "rows by error code", "rows by decision", "paths in listed order", "sidecar bytes", "sidecar sha256",
+        "paths in the sidecar", "images by remark", "listed images", "listing sha256",
         *MODEL_CHECKS,
         *(["model digest in the manifest"] if name == "out.json" else []),
     ]  # fmt: skip
+
+
+def test_a_sidecar_that_was_changed_differs(publish):
+    publication = publish()
+    sidecar = sidecar_path(publication.manifest)
+    sidecar.write_bytes(sidecar.read_bytes().replace(b'"0.jpg"', b'"x.jpg"'))
+
+    assert publication.differing() == {"sidecar sha256", "paths in the sidecar"}
+
+
+def test_a_sidecar_that_is_not_there_is_not_checked(publish):
+    publication = publish()
+    sidecar_path(publication.manifest).unlink()
+
+    proof = publication.verify()
+
+    assert proof.differences == []
+    assert proof.unchecked == [f"the sidecar ('{publication.manifest}.sources' is not there)"]
 
 
 def test_a_removed_row_differs_in_number_counts_and_paths(publish):

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import socket
 from unicodedata import normalize
@@ -9,7 +10,7 @@ from modeling.data.lists.faults import PathRoot
 from modeling.errors import ImageError
 from modeling.names import path_to_text
 from workers.classify import read
-from workers.classify.read import ImageReader
+from workers.classify.read import ImageReader, read_noted
 
 
 @pytest.fixture
@@ -40,6 +41,29 @@ def test_files_below_the_root_are_read(root):
     assert reader(root).source("a.jpg")() == b"image a"
     assert reader(root).read("sub/b.jpg") == b"image b"
     assert reader(root).read("sub/../a.jpg") == b"image a"
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_size_and_time_are_those_of_the_file_that_was_read_also_behind_a_link(root, checksum):
+    (root / "link.jpg").symlink_to("a.jpg")
+    os.utime(root / "a.jpg", ns=(1, 1_234_567_890_123_456_789))
+    careful = ImageReader(str(root), follow_symlinks=False, max_file_bytes=1000, checksum=checksum)
+
+    for path in ("a.jpg", "link.jpg"):
+        data, (size, mtime_ns, sha256) = careful.read_state(path)
+        assert (data, size, mtime_ns) == (b"image a", 7, 1_234_567_890_123_456_789)
+        assert sha256 == (hashlib.sha256(b"image a").hexdigest() if checksum else None)
+
+
+def test_an_image_that_cannot_be_read_leaves_no_size_and_no_time(root):
+    as_read: list = [None, None]
+    careful = reader(root)
+
+    assert read_noted(careful, "a.jpg", as_read, 1) == b"image a"
+    with pytest.raises(ImageError):
+        read_noted(careful, "gone.jpg", as_read, 0)
+
+    assert as_read == [None, (7, (root / "a.jpg").stat().st_mtime_ns, None)]
 
 
 @pytest.mark.parametrize("follow", [False, True])

@@ -12,11 +12,23 @@ from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.listing import read_facts, read_shard
 from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
+from orchestrator.contract.jobs.sidecar import read_lines, sidecar_path
 from orchestrator.contract.ledger.ledger import JobRecord
-from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step, fake_rows, make_job, write_fake_parts
+from tests.support.fakes import (
+    PIN,
+    FakeFinalizeLease,
+    dies_at_step,
+    fake_as_read,
+    fake_rows,
+    make_job,
+    write_fake_parts,
+)
+from workers.finalize.errors import PublishError
+from workers.finalize.join import BadPartError, Totals
 from workers.finalize.lease import FinalizeLeaseLostError
-from workers.finalize.publish import BadPartError, PublishError, Totals, publish_manifest
+from workers.finalize.publish import publish_manifest
 
+PUBLISHED = ["out.csv", "out.csv.sources", "out.csv.summary.json"]
 NAMES = [f"{number}.jpg" for number in range(8)] + ["line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), "=1.jpg"]
 
 
@@ -64,7 +76,7 @@ def test_the_manifest_has_a_row_for_every_image_in_order(make, outbox, row_forma
         (row.status, row.prediction.labels, row.prediction.error_code) for row in expected_rows(folder)
     ]
     assert (totals.num_rows, totals.num_failed, totals.workers) == (11, 3, {"w1"})
-    assert names(outbox) == [f"out.{row_format}", f"out.{row_format}.summary.json"]
+    assert names(outbox) == [f"out.{row_format}", f"out.{row_format}.sources", f"out.{row_format}.summary.json"]
 
 
 def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_path):
@@ -74,14 +86,16 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
     publish(folder, record=record)
 
     summary = json.loads((outbox / "out.csv.summary.json").read_text())
-    manifest = (outbox / "out.csv").read_bytes()
+    manifest, sidecar = (outbox / "out.csv").read_bytes(), (outbox / "out.csv.sources").read_bytes()
     timings, listing = summary.pop("timings"), (folder.path / "listing").read_bytes()
     assert summary == {
         "version": 1,
         "job": folder.job,
         "source": str(tmp_path / "in"),
         "root": str(tmp_path / "in"),
+        "follow_symlinks": False,
         "model": PIN.model_dump(exclude={"version"}) | {"ref": "fake@1"},
+        "precision": "auto",
         "top_k": 2,
         "manifest": {
             "path": str(outbox / "out.csv"),
@@ -89,6 +103,7 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
             "sha256": hashlib.sha256(manifest).hexdigest(),
             "bytes": len(manifest),
         },
+        "sidecar": {"sha256": hashlib.sha256(sidecar).hexdigest(), "bytes": len(sidecar), "checksum": False},
         "listing": {"sha256": hashlib.sha256(listing).hexdigest(), "num_images": 11, "skipped": {"hidden": 2}},
         "counts": {
             "num_images": 11,
@@ -129,13 +144,25 @@ def test_the_summary_promises_no_repetition_where_the_clock_stopped_an_image(mak
     part_path(folder.parts, 1).unlink()
     rows = fake_rows(read_shard(folder.path, 1))
     write_part(
-        folder.parts, 1, rows, row_format="csv", seconds={}, worker="w2", engine="fake", num_stopped=2
+        folder.parts, 1, rows, fake_as_read(rows), row_format="csv", seconds={}, worker="w2", engine="fake",
+        num_stopped=2,
     )  # fmt: skip
 
     publish(folder)
 
     summary = json.loads((outbox / "out.csv.summary.json").read_text())
     assert summary["repeats"] == {"too_slow_by_clock": 2, "byte_identical": False}
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_the_sidecar_has_a_line_for_every_row_in_order(make, outbox, row_format):
+    folder = make(f"out.{row_format}", output_format=row_format)
+
+    publish(folder)
+
+    lines = list(read_lines(sidecar_path(outbox / f"out.{row_format}")))
+    assert [line.path for line in lines] == NAMES
+    assert [line.as_read for line in lines] == fake_as_read(expected_rows(folder))
 
 
 def test_two_runs_of_a_job_give_the_same_bytes(make, outbox):
@@ -156,7 +183,7 @@ def test_publishing_twice_is_publishing_once(make, outbox):
 
     assert isinstance(totals, Totals)
     assert (outbox / "out.csv").read_bytes() == before
-    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+    assert names(outbox) == PUBLISHED
 
 
 def test_an_output_of_another_is_not_overwritten(make, outbox):
@@ -189,7 +216,7 @@ def test_an_output_is_replaced_where_that_was_asked_for(make, outbox):
     publish(folder)
 
     assert [row.path for row in FORMATS["csv"].read(outbox / "out.csv")] == NAMES
-    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+    assert names(outbox) == PUBLISHED
 
 
 def test_a_missing_output_folder_is_an_error(make, outbox):
@@ -206,9 +233,21 @@ def damaged(path):
     path.write_bytes(data)
 
 
+def damaged_behind_the_rows(path):
+    data = bytearray(path.read_bytes())
+    data[data.index(b'"mtime_ns": 17') + 13] ^= 1
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     "harm",
-    [Path.unlink, damaged, lambda path: path.write_bytes(path.read_bytes()[:-4]), lambda path: path.write_text("")],
+    [
+        Path.unlink,
+        damaged,
+        damaged_behind_the_rows,
+        lambda path: path.write_bytes(path.read_bytes()[:-4]),
+        lambda path: path.write_text(""),
+    ],
 )
 def test_a_part_that_is_missing_or_damaged_is_named_and_nothing_is_published(make, outbox, harm):
     folder = make()
@@ -263,7 +302,7 @@ def test_a_finalizer_without_its_lease_publishes_nothing_and_leaves_nothing(make
         assert names(outbox) == []
 
     publish(folder, lease=FakeFinalizeLease(5))
-    assert names(outbox) == ["out.csv", "out.csv.summary.json"]
+    assert names(outbox) == PUBLISHED
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -279,7 +318,7 @@ def test_after_a_death_at_any_step_the_next_attempt_publishes(make, outbox, over
         dies = dies_at_step(step, lambda folder=folder: publish(folder, fence=100), outbox)
         half_way = outbox / name
         assert not half_way.exists() or half_way.read_bytes() == expected
-        assert not half_way.exists() or summary_path(half_way).exists()
+        assert not half_way.exists() or (summary_path(half_way).exists() and sidecar_path(half_way).exists())
 
         publish(folder, fence=101)
 
@@ -298,7 +337,7 @@ def test_an_output_of_any_bytes_is_published(make, outbox):
     publish(folder)
 
     assert Path(text_to_path(folder.request().output)).exists()
-    assert len(names(outbox)) == 2
+    assert len(names(outbox)) == 3
 
 
 @pytest.fixture(params=["same disk", "another disk"])
@@ -319,14 +358,15 @@ def test_where_the_output_is_a_link_its_target_is_written_and_the_link_stays(mak
     folder = make(overwrite=overwrite)
     (outbox / "out.csv").symlink_to(elsewhere / "real.csv")
     (outbox / "out.csv.summary.json").symlink_to(elsewhere / "real.json")
+    (outbox / "out.csv.sources").symlink_to(elsewhere / "real.sources")
     if overwrite:
         (elsewhere / "real.csv").write_text("an earlier one")
 
     publish(folder)
     publish(folder, fence=101)
 
-    assert [(outbox / name).is_symlink() for name in names(outbox)] == [True, True]
-    assert names(elsewhere) == ["real.csv", "real.json"]
+    assert [(outbox / name).is_symlink() for name in names(outbox)] == [True, True, True]
+    assert names(elsewhere) == ["real.csv", "real.json", "real.sources"]
     assert [row.path for row in FORMATS["csv"].read(elsewhere / "real.csv")] == NAMES
     assert json.loads((elsewhere / "real.json").read_text())["manifest"]["path"] == str(outbox / "out.csv")
 
@@ -345,7 +385,7 @@ def test_after_a_death_behind_a_link_the_next_attempt_leaves_nothing_else(make, 
     (outbox / "out.csv").symlink_to(elsewhere / "real.csv")
     while dies_at_step(step, lambda: publish(folder, fence=100), elsewhere):
         publish(folder, fence=101)
-        assert (names(outbox), names(elsewhere)) == (["out.csv", "out.csv.summary.json"], ["real.csv"])
+        assert (names(outbox), names(elsewhere)) == (PUBLISHED, ["real.csv"])
         step += 1
     assert step > 2
 

@@ -9,8 +9,9 @@ import pytest
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest
 from tests.support.fakes import PIN, FakeFinalizeLease, dies_at_step
+from workers.finalize.errors import PublishError, TransientDiskError
+from workers.finalize.evaluation import publish_evaluation
 from workers.finalize.lease import FinalizeLeaseLostError
-from workers.finalize.publish import PublishError, TransientDiskError, publish_evaluation
 
 FILES = {"evaluation.json": b"{}", "report.html": b"report", "plots/curves.png": b"png"}
 

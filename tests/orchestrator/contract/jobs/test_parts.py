@@ -1,3 +1,4 @@
+import hashlib
 import os
 import time
 from dataclasses import replace
@@ -8,16 +9,17 @@ from modeling.inference.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.parts import PartTrailer, open_part, part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, Row
+from orchestrator.contract.jobs.sidecar import encode_lines
 
 CAT = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25)))
 DOG = Row("b.jpg", Prediction(("dog",), (0.5,)))
 FAILED = Row("c.jpg", Prediction(error_code="empty", error="the file is empty (0 bytes)"))
 
 
-def write(parts, rows, *, shard=7, row_format="csv", worker="w1", given_up=False):
+def write(parts, rows, *, shard=7, row_format="csv", worker="w1", given_up=False, as_read=None):
     write_part(
-        parts, shard, rows, row_format=row_format, seconds={"predict": 0.123456}, worker=worker,
-        engine="openvino bf16", given_up=given_up,
+        parts, shard, rows, as_read or [None] * len(rows), row_format=row_format, seconds={"predict": 0.123456},
+        worker=worker, engine="openvino bf16", given_up=given_up,
     )  # fmt: skip
     return part_path(parts, shard)
 
@@ -27,6 +29,20 @@ def test_a_trailer_counts_what_was_remarked_about_images(tmp_path):
     write(tmp_path, [CAT, replace(CAT, prediction=remarked), FAILED, replace(DOG, prediction=remarked)])
 
     assert read_trailer(tmp_path, 7).remarks == {"frames": 2, "uncertain_depth": 2}
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+def test_a_part_holds_the_lines_of_the_sidecar_behind_its_rows(row_format, tmp_path):
+    as_read = [(10, 20, None), None]
+    write(tmp_path, [CAT, FAILED], row_format=row_format, as_read=as_read)
+
+    file, trailer = open_part(tmp_path, 7)
+
+    with file:
+        file.seek(trailer.rows_bytes + 1)
+        lines = file.read(trailer.sidecar_bytes)
+    assert lines == encode_lines([CAT, FAILED], as_read)
+    assert trailer.sidecar_sha256 == hashlib.sha256(lines).hexdigest()
 
 
 def test_a_trailer_counts_rows_by_decision(tmp_path):
@@ -54,6 +70,8 @@ def test_a_part_holds_its_rows_and_a_trailer_that_counts_them(row_format, tmp_pa
         decisions={},
         rows_bytes=len(rows),
         rows_sha256=trailer.rows_sha256,
+        sidecar_bytes=trailer.sidecar_bytes,
+        sidecar_sha256=trailer.sidecar_sha256,
         seconds={"predict": 0.1235, "write": trailer.seconds["write"]},
         worker="w1",
         engine="openvino bf16",
@@ -79,7 +97,7 @@ def test_a_trailer_has_the_time_that_its_own_rows_took_to_write_and_follows_once
 
     trailer = read_trailer(tmp_path, 7)
     assert trailer.seconds == {"predict": 0.1235, "write": 2.5}
-    assert on_disk[:2] == [trailer.rows_bytes + 1, path.stat().st_size]
+    assert on_disk[:2] == [trailer.rows_bytes + 1 + trailer.sidecar_bytes, path.stat().st_size]
 
 
 def test_the_first_writer_of_a_part_wins(tmp_path):
