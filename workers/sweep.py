@@ -51,7 +51,7 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
 
 def _num_doorbells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
     """How many doorbells a job needs, in a queue where `waiting` doorbells wait and `idle` workers listen."""
-    if need == "nothing":
+    if need in ("nothing", "held"):
         return 0
     if need == "starving" and waiting <= num_jobs:
         return 1
@@ -80,7 +80,12 @@ def _check_job(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: float
     queue = QUEUE_OF_KIND[request.kind]
     if folder.cancel_requested():
         ledger.cancel(folder.job)  # again: the server may have lost the cancel with its last second
+    if (pause := folder.pause("operator")) is not None:
+        ledger.pause(folder.job, pause.reason, by="operator")  # again, likewise
     need = ledger.need(folder.job, starving_s)
+    if need == "held" and folder.pause("operator") is None:
+        ledger.unpause(folder.job, by="operator")
+        need = ledger.need(folder.job, starving_s)
     if need == "lister":
         _finish_listing(folder, request, ledger)
         need = ledger.need(folder.job, starving_s)

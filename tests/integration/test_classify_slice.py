@@ -669,9 +669,9 @@ def test_a_storage_that_is_away_pauses_the_job_until_it_is_back(
     assert (paused.state, paused.paused_by, paused.num_done, bells.rung) == ("paused", "storage", 0, [])
     assert "in is not what it was" in paused.paused_reason
     assert ledger.record(walked.job).state == "paused"
-    assert walked.pause().reason == paused.paused_reason
+    assert walked.pause("storage").reason == paused.paused_reason
     assert done_afterwards(walked, context, ledger, tmp_path)
-    assert walked.pause() is None
+    assert walked.pause("storage") is None
 
 
 @pytest.mark.parametrize("left_behind", [None, "an empty folder", "another folder"])
@@ -768,7 +768,7 @@ def test_a_paused_job_is_cancelled_at_once(walked, context, ledger, tmp_path):
     state = ledger.cancel(walked.job)
     end_job(walked.job, context)
 
-    assert (state, walked.outcome().state, walked.pause()) == ("cancelling", "cancelled", None)
+    assert (state, walked.outcome().state, walked.pause("storage")) == ("cancelling", "cancelled", None)
 
 
 def test_a_pause_outlives_a_server_that_lost_everything(walked, context, ledger, server, tmp_path):

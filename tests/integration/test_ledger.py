@@ -400,14 +400,35 @@ def test_a_job_that_was_paused_before_it_began_is_queued_again(ledger):
     assert ledger.unpause(JOB, by="storage") == "queued"
 
 
-def test_a_pause_is_lifted_only_by_who_paused(ledger):
+def test_a_job_that_both_sides_paused_goes_on_once_both_have_ended_their_pause(ledger):
     enter(ledger, 1)
     ledger.pause(JOB, "I need the machine", by="operator")
 
     again = ledger.pause(JOB, "the share is away", by="storage")
 
-    assert (again, ledger.unpause(JOB, by="storage")) == ("paused", "paused")
+    both = paused(ledger)
+    assert (again, both) == ("paused", ("paused", "operator, storage", "I need the machine; the share is away"))
+    assert ledger.unpause(JOB, by="storage") == "paused"
     assert paused(ledger) == ("paused", "operator", "I need the machine")
+    assert ledger.unpause(JOB, by="operator") == "queued"
+
+
+@pytest.mark.parametrize("first", ["storage", "operator"])
+def test_a_side_that_has_not_paused_a_job_ends_no_pause(ledger, first):
+    enter(ledger, 1)
+    ledger.pause(JOB, "why", by=first)
+
+    assert ledger.unpause(JOB, by="operator" if first == "storage" else "storage") == "paused"
+    assert paused(ledger) == ("paused", first, "why")
+
+
+def test_a_worker_that_does_not_see_the_source_of_a_job_that_the_operator_paused_leaves_it_to_the_others(ledger):
+    enter(ledger, 1)
+    ledger.pause(JOB, "until tonight", by="operator")
+
+    ledger.pause(JOB, "w1: away", by="storage", worker="w1", workers=["w1", "w2"])
+
+    assert paused(ledger) == ("paused", "operator", "until tonight")
 
 
 def test_a_job_is_paused_once_no_worker_that_could_do_it_sees_its_source(ledger):
@@ -486,12 +507,15 @@ def test_a_paused_job_needs_a_look_now_and_then_if_the_storage_paused_it(ledger)
     assert (at_once, ledger.need(JOB, LONG_S), ledger.need(JOB, LONG_S)) == ("nothing", "look", "nothing")
 
 
-def test_a_job_that_an_operator_paused_needs_nothing(ledger):
+def test_nobody_looks_for_the_source_of_a_job_while_the_operator_pauses_it(ledger):
     enter(ledger, 1)
+    ledger.pause(JOB, "away", by="storage")
     ledger.pause(JOB, "why", by="operator")
     ledger.client.hset("{pigeonhole}:job:" + JOB, "look_at", 1)
+    held = ledger.need(JOB, LONG_S)
+    ledger.unpause(JOB, by="operator")
 
-    assert ledger.need(JOB, LONG_S) == "nothing"
+    assert (held, ledger.need(JOB, LONG_S)) == ("held", "look")
 
 
 def test_a_job_whose_lister_dies_while_it_is_paused_needs_its_listing_finished(ledger):
@@ -846,6 +870,19 @@ def test_a_pause_is_remembered_by_the_folder(ledger, folder, done):
         assert (record.state, record.paused_by, record.paused_reason) == ("paused", "operator", "until tonight")
         assert record.paused_ms == pytest.approx(time.time() * 1000, abs=60_000)
         assert ledger.unpause(folder.job, by="operator") == "running"
+
+
+def test_the_pauses_of_both_sides_are_remembered_by_the_folder(ledger, folder):
+    folder.write_pause("operator", "until tonight")
+    folder.write_pause("storage", "away")
+
+    restore_job(folder, ledger, replace=True)
+
+    assert ledger.record(folder.job).paused_by == "operator, storage"
+    assert (ledger.unpause(folder.job, by="storage"), ledger.unpause(folder.job, by="operator")) == (
+        "paused",
+        "running",
+    )
 
 
 def test_a_cancel_counts_for_more_than_a_pause_in_the_folder(ledger, folder):

@@ -38,6 +38,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.verdicts: list[int] = []  # shards, once for each commit that was accepted
         self.highest_fence = 0
         self.before_pause = ""
+        self.paused_by: set[str] = set()
         self.forget()
 
     def forget(self) -> None:
@@ -107,13 +108,16 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(by=st.sampled_from(["storage", "operator"]))
     def pause(self, by: str) -> None:
         if self.state in ("queued", "running"):
-            self.before_pause, self.paused_by, self.state = self.state, by, "paused"
+            self.before_pause, self.paused_by, self.state = self.state, set(), "paused"
+        if self.state == "paused":
+            self.paused_by.add(by)
 
         assert self.ledger.pause(JOB, "why", by=by) == self.state
 
     @rule(by=st.sampled_from(["storage", "operator"]))
     def unpause(self, by: str) -> None:
-        if self.state == "paused" and self.paused_by == by:
+        self.paused_by.discard(by)
+        if self.state == "paused" and not self.paused_by:
             self.state = self.before_pause
 
         assert self.ledger.unpause(JOB, by=by) == self.state
@@ -202,7 +206,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def counts_are_those_of_the_shards_that_are_done(self) -> None:
         record = self.ledger.record(JOB)
-        assert record.paused_by == (self.paused_by if self.state == "paused" else "")
+        assert record.paused_by == (", ".join(sorted(self.paused_by)) if self.state == "paused" else "")
         assert (record.state, record.listed, record.num_shards) == (self.state, self.listed, self.num_shards)
         assert record.shards_done == len(self.done)
         assert record.num_done == sum(rows_of(shard)[0] for shard in self.done)

@@ -51,15 +51,23 @@ def test_a_call_restores_the_job_that_the_server_forgot(folder, recovering, ledg
 
 def test_a_pause_is_kept_by_the_folder_until_who_paused_lifts_it(folder, recovering, ledger, server):
     assert recovering.pause(folder.job, "away", by="storage", worker="w1", workers=["w1", "w2"]) == "queued"
-    assert folder.pause() is None
+    assert folder.pause("storage") is None
     assert recovering.pause(folder.job, "away", by="storage", worker="w2", workers=["w1", "w2"]) == "paused"
-    pause = folder.pause()
+    pause = folder.pause("storage")
     server.empty()
 
     assert (pause.by, pause.reason) == ("storage", "away")
     assert recovering.unpause(folder.job, by="operator") == "paused"
     assert recovering.unpause(folder.job, by="storage") == "running"
-    assert folder.pause() is None
+    assert folder.pause("storage") is None
+
+
+def test_one_worker_that_does_not_see_the_source_leaves_no_pause_in_the_folder(folder, recovering):
+    recovering.pause(folder.job, "until tonight", by="operator")
+
+    recovering.pause(folder.job, "away", by="storage", worker="w1", workers=["w1", "w2"])
+
+    assert folder.pause("storage") is None
 
 
 def test_a_part_whose_commit_finds_the_job_forgotten_is_counted_once(folder, recovering, ledger, server):

@@ -85,6 +85,24 @@ def test_somebody_looks_for_the_source_of_a_paused_job_also_if_all_are_busy(swep
     assert swept(idle=0) == [("classify", folder.job)]
 
 
+def test_a_job_that_the_operator_paused_rings_for_nobody(swept, folder, ledger):
+    folder.write_pause("operator", "until tonight")
+    ledger.pause(folder.job, "until tonight", by="operator")
+
+    assert swept(idle=3) == []
+
+
+def test_the_ledger_follows_the_operators_pause_in_the_folder(swept, folder, ledger):
+    folder.write_pause("operator", "until tonight")
+    lost_pause = (swept(), ledger.record(folder.job).paused_reason)
+    folder.withdraw_pause("operator")
+
+    lost_unpause = (swept(), ledger.record(folder.job).state)
+
+    assert lost_pause == ([], "until tonight")
+    assert lost_unpause == ([("classify", folder.job)], "queued")
+
+
 def test_one_worker_at_a_time_sweeps(ledger):
     first = ledger.live_workers.take_sweep("w1")
     second = ledger.live_workers.take_sweep("w2")

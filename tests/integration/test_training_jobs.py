@@ -170,3 +170,24 @@ def test_a_worker_told_to_stop_hands_its_training_back(running_cluster: Cluster,
     record = running_cluster.record(job)
     assert (record.state, record.error) == ("running", "")
     assert running_cluster.ledger.client.zcard(f"{{pigeonhole}}:job:{job}:returned") == 1
+
+
+def test_a_training_that_is_paused_stops_and_goes_on_from_its_checkpoint(running_cluster: Cluster, tmp_path: Path):
+    job = running_cluster.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "paused", "--arch", "mlp", "--epochs", "10000"
+    )
+    child = training_child(running_cluster)
+    wait_for_epoch(running_cluster, job)
+
+    running_cluster.run_ok("jobs", "pause", job)
+    wait_until(lambda: not child.is_running(), what="the training's process is gone")
+    record = running_cluster.record(job)
+    assert (record.state, record.paused_by) == ("paused", "operator")
+    running_cluster.run_ok("jobs", "unpause", job)
+
+    wait_until(
+        lambda: any(event["event"] == "resumed" for event in events_of(running_cluster, job)),
+        what="the training goes on",
+        timeout_s=JOB_PATIENCE_S,
+    )
+    assert running_cluster.ledger.client.exists(f"{{pigeonhole}}:job:{job}:attempts") == 0

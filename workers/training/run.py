@@ -22,7 +22,7 @@ from modeling.training.request import TrainRequest
 from orchestrator.contract.home import library_folders
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import AnyJobRequest, EvaluateJobRequest, TrainJobRequest
-from orchestrator.contract.ledger.ledger import FINAL_STATES, Claim
+from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import FINALIZE, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
@@ -140,7 +140,7 @@ def _ring_next(job: str, process_job: "ProcessJob", context: WorkerContext) -> N
         context.ring(TRAIN, job)
         return
     record = context.recovering_ledger.record(job)
-    if record is not None and record.state not in FINAL_STATES:
+    if record is not None and record.state in ("finalizing", "cancelling"):
         context.ring(FINALIZE, job)
 
 

@@ -9,6 +9,8 @@ from orchestrator.cli.output import json_option
 
 COMMANDS = {
     "list": Entry("jobs.list:list_jobs", "List jobs, newest first; `pigeonhole jobs` alone does the same."),
+    "pause": Entry("jobs.pause:pause_jobs", "Pause jobs until `jobs unpause`."),
+    "unpause": Entry("jobs.pause:unpause_jobs", "Let paused jobs go on."),
 }
 
 

@@ -46,7 +46,9 @@ def list_jobs(limit: int, active: bool, as_json: bool) -> None:
     elif records:
         columns = ("job", "state", "images", "failed", "age", "source")
         print_table(columns, [_row(record, facts["source"]) for record, facts in records])
-        for _, facts in records:
+        for record, facts in records:
+            if record.paused_reason:
+                print_message(f"{record.job} is paused: {record.paused_reason}", color="yellow")
             if is_failing(facts["notify"]):
                 print_message(f"{facts['job']}: {describe_delivery(facts['notify'])}", color="yellow")
     else:

@@ -14,7 +14,8 @@ jobs/<job>/
     evaluation/       figures, predictions, report; copied to the requested output (evaluate)
     source.json       how the source was seen while it was listed (classify)
     cancel            empty; exists if the operator cancelled the job
-    paused.json       who paused the job, and why; exists while it is paused
+    paused.operator.json   why the operator paused the job; exists while he does (paused.storage.json: no worker sees
+                      its source)
     summary.json      facts of the published manifest
     outcome.json      how the job ended; exists exactly if it has ended
     receipt.json      whether its webhook was delivered, or given up
@@ -62,7 +63,7 @@ class Receipt(Versioned):
 
 
 class Pause(Versioned):
-    """Why a job is paused."""
+    """Why a job is paused, by one of the two sides that pause jobs."""
 
     by: PausedBy
     reason: str
@@ -91,7 +92,6 @@ class JobFolder:
         self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
         self._outcome = self.path / "outcome.json"
-        self._pause = self.path / "paused.json"
         self._active = settings.active / job
         self._receipt = self.path / "receipt.json"
         self._undelivered = settings.webhooks / job
@@ -163,19 +163,21 @@ class JobFolder:
     def cancel_requested(self) -> bool:
         return (self.path / "cancel").exists()
 
-    def pause(self) -> Pause | None:
-        """Why the job is paused; None while it is not."""
-        return Pause.read(self._pause)
+    def pause(self, by: PausedBy) -> Pause | None:
+        """Why one of the two sides has paused the job; None while it has not."""
+        return Pause.read(self._pause(by))
 
     def write_pause(self, by: PausedBy, reason: str) -> None:
         """Record that the job is paused, for a server that forgets it."""
         pause = Pause(by=by, reason=reason, since=datetime.now(UTC))
-        replace_durably(self._pause, pause.model_dump_json(indent=2).encode(), mode=None)
+        replace_durably(self._pause(by), pause.model_dump_json(indent=2).encode(), mode=None)
 
     def withdraw_pause(self, by: PausedBy) -> None:
-        """Remove the record of a pause, if it is one of `by`."""
-        if (pause := self.pause()) is not None and pause.by == by:
-            self._pause.unlink(missing_ok=True)
+        """Remove the record of a pause, if there is one."""
+        self._pause(by).unlink(missing_ok=True)
+
+    def _pause(self, by: PausedBy) -> Path:
+        return self.path / f"paused.{by}.json"
 
     def write_outcome(self, outcome: Outcome) -> Outcome:
         """Write how the job ended; the first outcome stays, and is returned."""
@@ -214,7 +216,7 @@ class JobFolder:
         Files of writers that died, checkpoints, results of lost claims, engines (those of the version are copies).
         """
         for pattern in (
-            "paused.json",
+            "paused.*.json",
             ".*.tmp",
             "parts/.*.tmp",
             "training/*.checkpoint",

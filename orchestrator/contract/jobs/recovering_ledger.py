@@ -92,9 +92,12 @@ class RecoveringLedger:
         return self._known(job, lambda: self._ledger.cancel(job, reason=reason))
 
     def pause(self, job: str, reason: str, *, by: PausedBy, worker: str = "", workers: Sequence[str] = ()) -> State:
-        """As `Ledger.pause`; the job folder keeps the pause for a server that forgets it."""
+        """As `Ledger.pause`.
+
+        The job folder keeps the pause for a server that forgets it; an operator's pause is there before.
+        """
         state = self._known(job, lambda: self._ledger.pause(job, reason, by=by, worker=worker, workers=workers))
-        if state == "paused":
+        if by == "storage" and (record := self.record(job)) is not None and by in record.paused_by:
             JobFolder(self._settings, job).write_pause(by, reason)
         return state
 

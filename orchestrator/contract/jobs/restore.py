@@ -7,7 +7,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import count_shards, read_facts
 from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_trailer
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest, fingerprint
-from orchestrator.contract.ledger.ledger import Ledger, time_fields
+from orchestrator.contract.ledger.ledger import PAUSED_BY, Ledger, time_fields
 from orchestrator.contract.ledger.stages import add_seconds
 
 
@@ -24,12 +24,13 @@ def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> 
         fields |= _classify_fields(folder, request, done)
     else:
         fields |= {"listed": 1, "num_shards": 1}
-    pause = folder.pause()
+    pauses = [pause for by in PAUSED_BY if (pause := folder.pause(by)) is not None]
     if folder.cancel_requested():
         fields["state"] = "cancelling"
-    elif pause is not None and fields["state"] == "running":
-        since_ms = round(pause.since.timestamp() * 1000)
-        fields |= {"state": "paused", "paused_by": pause.by, "paused_reason": pause.reason, "paused_ms": since_ms}
+    elif pauses and fields["state"] == "running":
+        since_ms = round(min(pause.since for pause in pauses).timestamp() * 1000)
+        fields |= {"state": "paused", "paused_ms": since_ms}
+        fields |= {f"paused_by_{pause.by}": pause.reason for pause in pauses}
     return ledger.restore(
         folder.job,
         fields,

@@ -8,7 +8,7 @@ one bit per shard, except for the few shards that are claimed at a time.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import redis
 
@@ -29,8 +29,9 @@ State = Literal[
 ]
 FINAL_STATES = frozenset({"succeeded", "partial", "failed", "cancelled"})
 Verdict = Literal["committed", "already", "stale", "unknown"]
-Need = Literal["claim", "starving", "end", "lister", "look", "rebuild", "nothing"]
-PausedBy = Literal["storage", "operator"]
+Need = Literal["claim", "starving", "end", "lister", "look", "held", "rebuild", "nothing"]
+PausedBy = Literal["operator", "storage"]
+PAUSED_BY: tuple[PausedBy, ...] = get_args(PausedBy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class JobRecord:
     error: str = ""
     result: str = ""
     trouble: str = ""  # what keeps it from making progress now
-    paused_by: str = ""  # a PausedBy while it is paused
-    paused_reason: str = ""
+    paused_by: str = ""  # while it is paused: operator, storage, or both, with a comma
+    paused_reason: str = ""  # of one or both
     paused_ms: int = 0
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
 
@@ -157,7 +158,7 @@ class Ledger:
         return self._run("pause", [self._job(job)], [by, reason, worker, *workers]) or "unknown"
 
     def unpause(self, job: str, *, by: PausedBy) -> State:
-        """Let a job go on that was paused `by`; returns its state after that."""
+        """End the pause of one side; the job goes on unless the other has paused it, too. Returns its state."""
         return self._run("unpause", [self._job(job)], [by]) or "unknown"
 
     def record(self, job: str) -> JobRecord | None:
@@ -173,6 +174,7 @@ class Ledger:
             stage_seconds = {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
         except ValueError as err:
             raise MessageError(f"the server's record of job {job} cannot be read: {err}") from err
+        pauses = {by: values[f"paused_by_{by}"] for by in PAUSED_BY if f"paused_by_{by}" in values}
         return JobRecord(
             job=job,
             kind=values.get("kind", ""),
@@ -183,8 +185,8 @@ class Ledger:
             error=values.get("error", ""),
             result=values.get("result", ""),
             trouble=values.get("trouble", ""),
-            paused_by=values.get("paused_by", ""),
-            paused_reason=values.get("paused_reason", ""),
+            paused_by=", ".join(pauses),
+            paused_reason="; ".join(pauses.values()),
             stage_seconds=stage_seconds,
             **numbers,
         )

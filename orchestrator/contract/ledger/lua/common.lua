@@ -33,7 +33,7 @@ local function release_shard(shard)
 end
 
 local function end_pause()
-  redis.call('HDEL', job, 'paused_by', 'paused_reason', 'paused_ms', 'paused_from', 'look_at')
+  redis.call('HDEL', job, 'paused_by_operator', 'paused_by_storage', 'paused_ms', 'paused_from', 'look_at')
   redis.call('DEL', sourceless)
 end
 

@@ -1,7 +1,7 @@
 -- What the job needs: a worker, a finalizer, or nothing.
 -- ARGV: ms without a worker, after which a job is starving
 -- Returns {need, state}: claim, starving, end, lister (the submitting process died while listing), look (whether the
--- source is back), or nothing.
+-- source is back), held (the operator paused it), or nothing.
 local ABANDONED_MS = 5000
 local state = field('state')
 if not state then return {'rebuild', ''} end
@@ -14,7 +14,8 @@ end
 if state ~= 'queued' and state ~= 'running' and state ~= 'paused' then return {'nothing', state} end
 if field('listed') == '0' and number('lister_until') < now then return {'lister', state} end
 if state == 'paused' then
-  if field('paused_by') ~= 'storage' or number('look_at') > now then return {'nothing', state} end
+  if field('paused_by_operator') then return {'held', state} end
+  if number('look_at') > now then return {'nothing', state} end
   redis.call('HSET', job, 'look_at', now + LOOK_EVERY_MS)
   return {'look', state}
 end

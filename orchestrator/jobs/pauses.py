@@ -1,0 +1,51 @@
+"""Pauses that an operator asks for.
+
+The file in the job folder is the truth, as with a cancel: it is written first and removed first, and the sweep makes
+the ledger follow it.
+"""
+
+import getpass
+import socket
+
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
+from orchestrator.contract.queues import QUEUE_OF_KIND
+from orchestrator.jobs.submit import JobClient
+
+
+def pause(client: JobClient, job: str, reason: str = "") -> str:
+    """Pause a job; returns its state after that, which is another one where it is too late.
+
+    Workers finish or hand back what they hold between two batches. A training is stopped, and goes on from its last
+    checkpoint later.
+    """
+    folder = JobFolder.open(client.settings, job)
+    outcome = folder.outcome()
+    if outcome is not None:
+        return outcome.state
+    text = f"{_operator()}: {reason}" if reason else f"{_operator()} paused it"
+    folder.write_pause("operator", text)
+    state = RecoveringLedger(client.ledger, client.settings).pause(job, text, by="operator")
+    if state != "paused":
+        folder.withdraw_pause("operator")
+    return state
+
+
+def unpause(client: JobClient, job: str) -> str:
+    """End the operator's pause of a job; returns its state after that. It stays paused while its source is away."""
+    folder = JobFolder.open(client.settings, job)
+    outcome = folder.outcome()
+    if outcome is not None:
+        return outcome.state
+    state = RecoveringLedger(client.ledger, client.settings).unpause(job, by="operator")
+    if state in ("queued", "running"):
+        client.ring(QUEUE_OF_KIND[folder.request().kind], job)
+    return state
+
+
+def _operator() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id, as in containers
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
