@@ -11,7 +11,7 @@ Pairs are not collected: each joins two sets and is forgotten, so millions of im
 for each pair.
 """
 
-# Shapes: N images, U images of different content, P pairs, D bytes of a thumbnail.
+# Shapes: N images, U images of different content, P pairs, D bytes of a thumbnail or a digest, G groups.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +33,6 @@ from modeling.data.same_picture import (
     standardise,
 )
 from modeling.data.scratch import Keep, in_memory
-from modeling.images.progress import Report, unreported
 
 MAX_SET = 10  # different files that show one picture; more copies are rare
 
@@ -95,7 +94,6 @@ def group_images(
     thumbnails_ND: Thumbnails | None,
     sizes_N2: NDArray[np.integer],
     keep: Keep = in_memory,
-    report: Report = unreported,
 ) -> Grouping:
     """Group duplicates; near ones only if there are thumbnails.
 
@@ -107,11 +105,20 @@ def group_images(
     firsts_U, content_N = firsts_U[order_U], np.argsort(order_U)[content_N]
     near_U, alike_U = np.arange(len(firsts_U)), np.zeros(len(firsts_U), dtype=np.bool_)
     if thumbnails_ND is not None and len(firsts_U) > 1:
-        report("comparing the images")
         images = standardise(thumbnails_ND, firsts_U)
         near_U, alike_U = _near_sets(images, sizes_N2[firsts_U], keep)
     alone_U = np.bincount(near_U, minlength=len(near_U))[near_U] == 1
     return Grouping(firsts_U[near_U][content_N], alone_U[content_N], alike_U[content_N])
+
+
+def contents_of(digests_ND: NDArray[np.uint8]) -> Indices:
+    """A number for each sha256, the same for equal ones."""
+    words_4N = np.ascontiguousarray(digests_ND).view("<u8").T
+    order_N = np.lexsort(words_4N)
+    changed_N = (words_4N[:, order_N[1:]] != words_4N[:, order_N[:-1]]).any(axis=0)
+    numbers_N = np.zeros(len(order_N), dtype=np.int64)
+    numbers_N[order_N[1:]] = np.cumsum(changed_N)
+    return numbers_N
 
 
 def members_of(groups_N: Indices) -> Iterable[Indices]:

@@ -61,13 +61,14 @@ def _check_images(dataset: Dataset, store: FactsCache) -> Iterator[ImageCheck]:
         return
 
     def check_chunk(start: int) -> list[ImageCheck]:
-        return [_check_file(path, store) for path in dataset.files[start : start + _FILES_PER_TASK]]
+        return [check_file(path, store) for path in dataset.files[start : start + _FILES_PER_TASK]]
 
     for checks in load_ahead(range(0, dataset.num_images, _FILES_PER_TASK), check_chunk, num_ahead=_TASKS_AHEAD):
         yield from checks
 
 
-def _check_file(path: Path, store: FactsCache) -> ImageCheck:
+def check_file(path: Path, store: FactsCache) -> ImageCheck:
+    """Read and decode one image file, unless the cache knows its bytes."""
     try:
         data = read_image_file(path)
     except ImageError as err:

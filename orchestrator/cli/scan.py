@@ -1,21 +1,18 @@
 """`pigeonhole scan`."""
 
-import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from modeling.data.layout import Layout
 from modeling.errors import DataError
-from orchestrator.cli import speaking
+from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, print_table
 from orchestrator.cli.parameters import layout_option
-from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
 from orchestrator.contract.home import cache_folder
 from orchestrator.contract.settings import get_settings
@@ -65,9 +62,11 @@ def scan(data: tuple[Path, ...], quarantine: Path | None, layout: Layout | None,
             _check_quarantine(quarantine, path)
     started = time.monotonic()
     try:
-        with _progress() as emit:
+        with item_progress("scanning") as show:
             dataset = open_datasets(data, layout)
-            report = scan_dataset(dataset, emit, cache_folder(get_settings()))
+            report = scan_dataset(
+                dataset, lambda event: show(event["num_done"], event["num_images"]), cache_folder(get_settings())
+            )
     except DataError as err:
         raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable
     shown = report.to_json()
@@ -88,41 +87,6 @@ def _check_quarantine(file: Path, data: Path) -> None:
         raise UsageError(f"{str(file)!r} is the data file; give another file")
     if not file.resolve().parent.is_dir():
         raise UsageError(f"there is no folder {str(file.parent)!r} for the list; make it first")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that shows a scan's events as a progress bar on a terminal, until the block ends."""
-    with _silence_libraries() as terminal:
-        if not terminal.isatty():
-            with doing("scanning") as replace_words:
-                yield lambda event: replace_words(f"scanning, {event['num_done']:,}/{event['num_images']:,} images")
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with speaking.output(), Progress(*columns, console=Console(file=terminal), transient=True) as progress:
-            task = progress.add_task("scan", total=None)
-            yield lambda event: progress.update(task, completed=event["num_done"], total=event["num_images"])
-
-
-@contextlib.contextmanager
-def _silence_libraries() -> Iterator[TextIO]:
-    """Hide what image libraries print about damaged files; yields the original standard error.
-
-    libtiff writes to the file descriptor, several lines for each file; the report names the bad files.
-    """
-    sys.stderr.flush()
-    with (
-        open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as terminal,
-        open(os.devnull, "wb") as nowhere,
-    ):
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield terminal
-        finally:
-            os.dup2(terminal.fileno(), 2)
 
 
 def _print_report(shown: Mapping[str, Any], elapsed_s: float) -> None:

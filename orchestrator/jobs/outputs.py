@@ -24,7 +24,7 @@ def check_manifest(output: Path, *, overwrite: bool, source: Path) -> None:
         raise UsageError(f"output {str(output)!r} is a folder; name a file in it")
     for path in (output, summary_path(output), sidecar_path(output)):
         _check_is_no_input(path, source)
-        _check_is_writable(target_of(path))
+        check_is_writable(target_of(path))
         if os.path.lexists(target_of(path)) and not path.is_file():
             raise UsageError(f"output {str(path)!r} is not a regular file; name another")
         if path.exists() and not overwrite:
@@ -35,7 +35,7 @@ def check_folder(output: Path) -> None:
     """Raises UsageError where the folder exists already, or could not be made."""
     if output.exists():
         raise UsageError(f"output {str(output)!r} exists; name a folder that does not")
-    _check_is_writable(target_of(output))
+    check_is_writable(target_of(output))
 
 
 def _check_is_no_input(output: Path, source: Path) -> None:
@@ -47,7 +47,7 @@ def _check_is_no_input(output: Path, source: Path) -> None:
             raise UsageError(f"output {str(output)!r} is the source itself; name another")
 
 
-def _check_is_writable(output: Path) -> None:
+def check_is_writable(output: Path) -> None:
     """Raises UsageError where neither `output` nor a summary beside it could be made."""
     folder = output.parent
     if not folder.is_dir():

@@ -8,6 +8,7 @@ COMMANDS = {
     "show": Entry("results.show:show", "Show the counts and the first rows of a manifest."),
     "errors": Entry("results.show:errors", "Show which images failed, and why."),
     "verify": Entry("results.verify:verify_results", "Verify a manifest: rows, counts, checksums, listing and model."),
+    "duplicates": Entry("results.duplicates:duplicates", "Find images that show the same picture."),
 }
 
 

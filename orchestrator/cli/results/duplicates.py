@@ -1,0 +1,106 @@
+"""`pigeonhole results duplicates`."""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from modeling.names import path_to_text
+from orchestrator.cli.item_progress import item_progress
+from orchestrator.cli.output import json_option, print_json, print_line, print_message
+from orchestrator.cli.outputs import overwrite_option
+from orchestrator.cli.speaking import doing
+from orchestrator.contract.errors import PigeonholeError
+from orchestrator.contract.home import cache_folder
+from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.jobs.derived_outputs import check_derived_file
+from orchestrator.jobs.results import Published, find_published
+
+if TYPE_CHECKING:
+    from orchestrator.duplicates.groups import Found, Group
+
+_IMAGES_SHOWN = 5  # of a group
+
+
+@click.command()
+@click.argument("job")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.csv|FILE.json", help="Write all groups there."
+)
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Groups to show; 0: all.")
+@overwrite_option
+@json_option
+def duplicates(job: str, output: Path | None, limit: int, overwrite: bool, as_json: bool) -> None:
+    """Find images of JOB's manifest that show the same picture: exact copies, and near ones.
+
+    Every image is read again, where the manifest says it lies; nothing is written to the source.
+
+    \b
+    Examples:
+      pigeonhole results duplicates birds.csv
+      pigeonhole results duplicates birds.csv -o groups.csv
+      pigeonhole results duplicates c261123-143355-7f3a2b -o groups.json --limit 0 --json
+    """
+    from orchestrator.duplicates.groups import check_suffix, describe, groups_of, write_groups
+
+    settings = get_settings()
+    published = find_published(settings, job)
+    if output is not None:
+        check_suffix(output)
+        check_derived_file(output, published, overwrite=overwrite)
+    with published.manifest.open("rb") as file:
+        found = _find(published, file, _scratch_folder(settings))
+        if output is not None:
+            write_groups(output, published, file, found)
+        shown = list(islice(groups_of(published, file, found), limit or None))
+    facts = describe(published, found)
+    if as_json:
+        print_json(facts | {"groups": [group.to_json() for group in shown]})
+    else:
+        _print(facts, shown, output)
+    if facts["num_images"] and facts["num_unreadable"] == facts["num_images"]:
+        raise PigeonholeError(f"no image of {published.manifest} could be read: {_codes(facts)}")
+
+
+def _scratch_folder(settings: Settings) -> Path:
+    folder = cache_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _find(published: Published, file: BinaryIO, scratch: Path) -> "Found":
+    from orchestrator.duplicates.find import read_images
+
+    with item_progress("reading images") as progress:
+        images = read_images(published, file, scratch, progress)
+    with doing(f"comparing {len(images.places):,} images"):
+        return images.group()
+
+
+def _print(facts: Mapping[str, Any], shown: list["Group"], output: Path | None) -> None:
+    exact, near = facts["num_exact_groups"], facts["num_near_groups"]
+    print_message(
+        f"{facts['num_images']:,} images: {exact:,} groups of exact duplicates, {near:,} of near ones; "
+        f"{facts['num_redundant']:,} images beyond the first of their group"
+    )
+    if facts["num_look_alikes"]:
+        print_message(
+            f"{facts['num_look_alikes']:,} images look so alike that near duplicates among them cannot be told",
+            color="yellow",
+        )
+    if facts["num_unreadable"]:
+        print_message(f"{facts['num_unreadable']:,} images could not be read: {_codes(facts)}", color="yellow")
+    for group in shown:
+        paths = [path_to_text(row.path) for row in group.rows]
+        more = f" and {len(paths) - _IMAGES_SHOWN:,} more" if len(paths) > _IMAGES_SHOWN else ""
+        print_line((" = " if group.kind == "exact" else " ~ ").join(paths[:_IMAGES_SHOWN]) + more)
+    if exact + near > len(shown):
+        print_message(f"... and {exact + near - len(shown):,} more groups; -o FILE.csv writes all of them")
+    if output is not None:
+        print_message(f"all groups are in {output}")
+
+
+def _codes(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{num:,} {code}" for code, num in facts["unreadable"].items())
