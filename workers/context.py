@@ -14,6 +14,7 @@ from modeling.inference.engines.choice import WantedPrecision
 from modeling.registry.store import ModelStore
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import PigeonholeError
+from orchestrator.contract.jobs.history import note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.recovering_ledger import Patience, RecoveringLedger
 from orchestrator.contract.jobs.requests import ModelPin
@@ -179,6 +180,14 @@ class WorkerContext:
         if len(self._sources) > SOURCES_KEPT:
             self._sources.popitem(last=False)
         return source
+
+    def report_trouble(self, job: str, trouble: str) -> None:
+        """Enter into the job's history and record what keeps it from making progress.
+
+        Raises one of SERVER_ERRORS where the server is away.
+        """
+        note_trouble(JobFolder(self.settings, job), trouble, by=self.worker)
+        self.ledger.report_trouble(job, trouble)
 
     @property
     def recovering_ledger(self) -> RecoveringLedger:

@@ -183,14 +183,14 @@ def images_there_before(folder: JobFolder, root: str) -> list[str]:
     Those of a list that no image was read of may never have been there; they count only if the root is on another
     device than it was.
     """
-    facts = read_source_facts(folder.path)
+    facts = read_source_facts(folder.work)
     all_count = facts is not None and (facts.walked or facts.may_have_moved(root))
-    num_shards, _ = count_shards(folder.path)
+    num_shards, _ = count_shards(folder.work)
     found: list[str] = []
     shards = random.sample(range(num_shards), min(num_shards, _SHARDS))
     for shard in shards:
         if all_count or _was_read(folder, shard):
-            paths = read_shard(folder.path, shard)
+            paths = read_shard(folder.work, shard)
             found += random.sample(paths, min(len(paths), _SAMPLES // len(shards)))
     return found
 

@@ -19,7 +19,9 @@ from orchestrator.contract.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_LISTER_DIED = "the process that submitted it ended before it had listed all images; submit it again"
+_LISTER_DIED = (
+    "the process that submitted it ended before it had listed all images; `pigeonhole jobs resume {}` lists them again"
+)
 
 
 def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) -> None:
@@ -60,33 +62,36 @@ def _num_doorbells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
     return {"end": 1, "look": max(idle, 1)}.get(need, idle)
 
 
-def _finish_listing(folder: JobFolder, request: AnyJobRequest, ledger: RecoveringLedger) -> None:
+def _finish_listing(folder: JobFolder, request: AnyJobRequest, run: int, ledger: RecoveringLedger) -> None:
     """The lister's lease has run out: enter the listing if it is whole, else end the job."""
-    facts = read_facts(folder.path)
+    facts = read_facts(folder.work)
     if facts is None or not isinstance(request, ClassifyRequest):
-        ledger.cancel(folder.job, reason=_LISTER_DIED)
+        ledger.cancel(folder.job, run=run, reason=_LISTER_DIED.format(folder.job))
         return
-    limit = request.failure_limit(facts.num_images)
-    ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, failure_limit=limit)
+    limit = folder.failure_limit(request, facts.num_images)
+    ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, run=run, failure_limit=limit)
 
 
 def _check_job(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: float) -> tuple[str, str]:
     """The queue of the job's next doorbell, and what the job needs; enters into the ledger what it does not know."""
-    outcome = folder.outcome()
+    run = folder.run
+    outcome = folder.outcome_of(run)
     if outcome is not None:
         enter_outcome(folder, outcome, ledger)
         return FINALIZE, "nothing"
     request = folder.request()
     queue = QUEUE_OF_KIND[request.kind]
+    if run and not folder.is_active():
+        folder.activate()  # a slow worker may have removed it, when it entered the end of the run before
     if folder.cancel_requested():
-        ledger.cancel(folder.job)  # again: the server may have lost the cancel with its last second
+        ledger.cancel(folder.job, run=run)  # again: the server may have lost the cancel with its last second
     if (pause := folder.pause("operator")) is not None:
         ledger.pause(folder.job, pause.reason, by="operator")  # again, likewise
-    need = ledger.need(folder.job, starving_s)
+    need = ledger.need(folder.job, starving_s, run=run)
     if need == "held" and folder.pause("operator") is None:
         ledger.unpause(folder.job, by="operator")
-        need = ledger.need(folder.job, starving_s)
+        need = ledger.need(folder.job, starving_s, run=run)
     if need == "lister":
-        _finish_listing(folder, request, ledger)
-        need = ledger.need(folder.job, starving_s)
+        _finish_listing(folder, request, run, ledger)
+        need = ledger.need(folder.job, starving_s, run=run)
     return (FINALIZE if need == "end" else queue), need

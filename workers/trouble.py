@@ -32,7 +32,7 @@ class BackOff:
         trouble = f"worker {context.worker}: {reason}"
         logger.error("job %s: %s; trying again in %.0f s", job, trouble, pause_s)
         with contextlib.suppress(*SERVER_ERRORS):  # logged above
-            context.ledger.report_trouble(job, trouble)
+            context.report_trouble(job, trouble)
             context.ledger.live_workers.report_activity(context.worker, f"waiting: {reason}")
         deadline = time.monotonic() + pause_s
         while time.monotonic() < deadline and not context.draining():

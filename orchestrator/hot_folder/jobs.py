@@ -152,7 +152,7 @@ class Jobs:
             key = f"hotfolder:{claim.name}:{attempt}"
             spec = ClassifySpec(source, self._model, idempotency_key=key, need_worker=False, reading=reading)
             job = self._submit(spec)
-            if read_facts(JobFolder.open(self._settings, job).path) is not None:
+            if read_facts(JobFolder.open(self._settings, job).work) is not None:
                 replace_durably(kept, job.encode(), mode=None)
                 return job
         raise PigeonholeError(f"the submission of {_shown(claim)} was interrupted too often; drop it again")

@@ -120,28 +120,29 @@ def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecor
     Raises NotFoundError if there is no such job.
     """
     folder = JobFolder.open(settings, job)
-    request = folder.request()
-    outcome = folder.outcome()
+    request, run = folder.request(), folder.run
+    outcome = folder.outcome_of(run)
     record = ledger.record(job) if ledger is not None else None
-    if record is None:
-        record = _record_from_disk(folder, request)
+    if record is None or record.run < run:  # a resume enters it a moment later
+        record = _record_from_disk(folder, request, run)
     if outcome is None and record.ended:
-        outcome = folder.outcome()  # it ended between the two
+        outcome = folder.outcome_of(record.run)  # it ended between the two
     return _with_outcome(record, outcome) if outcome else record
 
 
-def _record_from_disk(folder: JobFolder, request: AnyJobRequest) -> JobRecord:
+def _record_from_disk(folder: JobFolder, request: AnyJobRequest, run: int) -> JobRecord:
     """The record of a job from its folder, without reading every part."""
     created_ms = round(request.created.timestamp() * 1000)
-    num_shards, num_images = count_shards(folder.path)
+    num_shards, num_images = count_shards(folder.work)
     return JobRecord(
         folder.job,
         request.kind,
         "unknown",
         num_images=num_images,
         num_shards=num_shards,
-        listed=read_facts(folder.path) is not None,
+        listed=read_facts(folder.work) is not None,
         created_ms=created_ms,
+        run=run,
     )
 
 
@@ -189,8 +190,9 @@ def all_failed(settings: Settings, record: JobRecord) -> bool:
     """Whether a classify job has answered no image at all, and `--max-failures` did not allow that."""
     if record.state != "partial" or record.num_failed < record.num_images:
         return False
-    request = JobFolder.open(settings, record.job).request()
-    return isinstance(request, ClassifyRequest) and request.max_failures is None
+    folder = JobFolder.open(settings, record.job)
+    request = folder.request()
+    return isinstance(request, ClassifyRequest) and folder.max_failures(request) is None
 
 
 @dataclass(frozen=True)

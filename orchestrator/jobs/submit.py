@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import ExitCode, PigeonholeError, TakenError, UnavailableError
 from orchestrator.contract.home import check_server, join_server
-from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome
+from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
+from orchestrator.contract.jobs.history import note
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter, SourceFacts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
@@ -196,24 +197,28 @@ class JobClient:
         outcome = folder.outcome()
         if outcome is not None:
             return outcome.state
+        run = folder.run
         folder.request_cancel()  # first, so that a sweep cancels it again if the server forgets
         ledger = RecoveringLedger(self.ledger, self.settings)
-        state = ledger.cancel(job)
+        state = ledger.cancel(job, run=run)
         if state != "cancelling":
             folder.withdraw_cancel()  # too late: the job must not end as cancelled if the server forgets it
             return state
+        note(folder, "cancelled")
         self.ring(FINALIZE, job)
-        outcome = self._end_without_worker(folder, ledger)
+        outcome = self._end_without_worker(folder, run, ledger)
         return outcome.state if outcome else state
 
-    def _end_without_worker(self, folder: JobFolder, ledger: RecoveringLedger) -> Outcome | None:
+    def _end_without_worker(self, folder: JobFolder, run: int, ledger: RecoveringLedger) -> Outcome | None:
         """End a cancelled job here if no worker is alive; None if one is, or if a worker's lease still counts."""
         if any(worker.alive for worker in self.ledger.live_workers.workers()):
             return None
         state, fence = ledger.take_finalize_lease(folder.job, "the operator", FINALIZE_LEASE_S)
         if state != "cancelling" or fence is None:
             return None
-        return conclude(folder, stopped_outcome(folder, folder.request(), ledger.record(folder.job)), ledger)
+        record, request = ledger.record(folder.job), folder.request()
+        stopped = stopped_outcome(request, record, run, fence)
+        return conclude(folder, too_many_failures(folder, request, record, run) or stopped, ledger)
 
     def _earlier(self, key: str, prepared: Prepared) -> str | None:
         """The job that the idempotency key already stands for."""
@@ -239,10 +244,11 @@ class JobClient:
             )
         except SERVER_ERRORS:  # the ledger may have the job or not: an outcome on the disk is right in both cases
             error = "the server went away while the job was submitted; submit it again"
-            folder.write_outcome(make_outcome("failed", None, error=error))
+            folder.write_outcome(make_outcome("failed", None, folder.run, error=error))
             raise
         if verdict == "created":
             folder.activate()
+            note(folder, "submitted")
             return Submission(job)
         folder.discard()
         if verdict == "exists":
@@ -262,6 +268,7 @@ class Lister:
         self, folder: JobFolder, request: ClassifyRequest, ledger: Ledger, ring: Callable[[str, str], None]
     ) -> None:
         self._folder = folder
+        self._run = folder.run
         self._request = request
         self._ledger = ledger
         self._ring = ring
@@ -279,7 +286,7 @@ class Lister:
 
     def _write(self, source: Source, on_listing: OnListing) -> ListingFacts | None:
         last = 0.0
-        with ListingWriter(self._folder.path, self._request.shard_size) as writer:
+        with ListingWriter(self._folder.work, self._request.shard_size) as writer:
             for path in source.paths:
                 if writer.add(path) and time.monotonic() - last > EXTEND_EVERY_S:
                     writer.publish()
@@ -289,6 +296,7 @@ class Lister:
                     on_listing(self._request.job, writer.num_images)
                     last = time.monotonic()
             facts = writer.close(source.skipped)
+        note(self._folder, "listed", num_images=facts.num_images, num_shards=facts.num_shards)
         self._note_source(source)  # again: reading a folder may mount what is below it
         self._durable = (facts.num_shards, facts.num_images)
         self._extend(listed=True)
@@ -299,15 +307,15 @@ class Lister:
         """Keep how the source looks now, for workers that will look at it again."""
         facts = SourceFacts.of(self._request.root, walked=source.is_walked)
         if facts != self._source_facts:
-            facts.write(self._folder.path)
+            facts.write(self._folder.work)
         self._source_facts = facts
 
     def _extend(self, *, listed: bool) -> bool:
         """Enter how far the listing is; ring where workers may be waiting. False if the job has ended."""
         job, (num_shards, num_images) = self._request.job, self._durable
-        limit = self._request.failure_limit(num_images) if listed else self._request.failure_limit(None)
+        limit = self._folder.failure_limit(self._request, num_images if listed else None)
         try:
-            state = self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=limit)
+            state = self._ledger.extend(job, num_shards, num_images, listed=listed, run=self._run, failure_limit=limit)
             if state == "finalizing":
                 self._ring(FINALIZE, job)
             elif state != "paused" and self._ledger.queue_length(CLASSIFY) == 0:
@@ -320,14 +328,14 @@ class Lister:
 
     def _renew_lease(self) -> None:
         """Renew the lister's lease, also while the source takes long for its next path."""
-        self._ledger.extend(self._request.job, *self._durable, listed=False)
+        self._ledger.extend(self._request.job, *self._durable, listed=False, run=self._run)
 
     def fail(self, err: BaseException) -> None:
         """End the job, if the ledger has it: its listing will never be complete."""
         cause = "it was interrupted" if isinstance(err, KeyboardInterrupt) else str(err) or type(err).__name__
         reason = f"listing {self._request.source} ended early: {cause}"
         try:
-            if self._ledger.cancel(self._request.job, reason=reason) == "cancelling":
+            if self._ledger.cancel(self._request.job, run=self._run, reason=reason) == "cancelling":
                 self._ring(FINALIZE, self._request.job)
         except SERVER_ERRORS as away:
             logger.warning("cannot cancel the job on the server, a worker will do it: %s", away)

@@ -122,8 +122,8 @@ class _Verifier:
             self._unchecked.append("the job's listing (its folder is not here)")
             return
         try:
-            facts = read_facts(folder.path)
-            digest = _sha256(folder.path / "listing")
+            facts = read_facts(folder.work)
+            digest = _sha256(folder.work / "listing")
         except (OSError, ValueError, MessageError) as err:
             self._differences.append(f"listing: {err}")
             return

@@ -33,10 +33,10 @@ def recovering(settings, ledger):
     ("call", "answer"),
     [
         (lambda ledger, job: ledger.claim(job, "w1", LONG_S).shard, 0),
-        (lambda ledger, job: ledger.cancel(job, reason="an error"), "cancelling"),
-        (lambda ledger, job: ledger.need(job, LONG_S), "claim"),
+        (lambda ledger, job: ledger.cancel(job, run=0, reason="an error"), "cancelling"),
+        (lambda ledger, job: ledger.need(job, LONG_S, run=0), "claim"),
         (lambda ledger, job: ledger.take_finalize_lease(job, "w1", LONG_S), ("running", None)),
-        (lambda ledger, job: ledger.extend(job, 3, 10, listed=True), "running"),
+        (lambda ledger, job: ledger.extend(job, 3, 10, listed=True, run=0), "running"),
     ],
     ids=["claim", "cancel", "need", "take_finalize_lease", "extend"],
 )

@@ -156,7 +156,7 @@ def test_a_classify_job_that_is_stopped_ends_alike_by_both_callers(way, cancel, 
     cancel(folder.job)
 
     check_the_end(folder, ledger, settings, way.outcome)
-    listing = ["cancel", "job.json", "listing", "listing.index", "listing.json", "outcome.json"]
+    listing = ["cancel", "history.jsonl", "job.json", "listing", "listing.index", "listing.json", "outcome.json"]
     assert files(folder.path) == sorted([*listing, *(f"parts/{shard:08d}.part" for shard in range(way.parts))])
     assert files(outbox) == ["mine.csv"]
 
@@ -179,7 +179,8 @@ def test_a_training_or_evaluation_that_is_stopped_ends_alike_by_both_callers(
     cancel(folder.job)
 
     check_the_end(folder, ledger, settings, outcome)
-    assert files(folder.path) == ["cancel", "job.json", "outcome.json"]
+    checkpoints = ["training/last.checkpoint"] if kind == "train" else []
+    assert files(folder.path) == ["cancel", "history.jsonl", "job.json", "outcome.json", *checkpoints]
     assert files(outbox) == ["mine.csv"]
 
 
@@ -208,7 +209,7 @@ def test_only_what_earlier_finalizers_of_this_job_left_is_removed(kind, settings
     make = {"classify": lambda: classify_job(settings, ledger, outbox)}
     folder = make.get(kind, lambda: process_job(settings, ledger, outbox, kind))()
     request = folder.request()
-    remove_unpublished(request)
+    remove_unpublished(request, before=1 << 62)
     earlier = [f".{folder.job}.99.tmp", f".{folder.job}.99.summary.tmp"]
     others = [f".{folder.job}.100.tmp", f".{folder.job}.101.tmp", ".c261123-143355-7f3a2b.5.tmp", ".out.csv.swp"]
     for name in [*earlier, *others]:
@@ -216,7 +217,7 @@ def test_only_what_earlier_finalizers_of_this_job_left_is_removed(kind, settings
 
     remove_unpublished(request, before=100)
     after_finalizer = sorted(path.name for path in outbox.iterdir())
-    remove_unpublished(request)
+    remove_unpublished(request, before=1 << 62)
 
     assert after_finalizer == sorted([*others, "mine.csv"])
     assert sorted(path.name for path in outbox.iterdir()) == sorted([*others[2:], "mine.csv"])

@@ -220,7 +220,7 @@ def test_a_job_whose_lister_died_fails_with_what_to_do(swept, silent, ledger, co
 
     assert rung == [("finalize", silent.job)]
     assert silent.outcome().state == "failed"
-    assert "ended before it had listed all images; submit it again" in silent.outcome().error
+    assert "ended before it had listed all images; `pigeonhole jobs resume" in silent.outcome().error
 
 
 def test_one_damaged_job_does_not_prevent_the_check_of_the_others(swept, folder, ledger, settings, tmp_path):

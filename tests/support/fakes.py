@@ -135,7 +135,7 @@ def make_job(
         "shard_size": shard_size,
     }
     folder = JobFolder.create(settings, ClassifyRequest.model_validate(request | changes))
-    with ListingWriter(folder.path, shard_size) as writer:
+    with ListingWriter(folder.work, shard_size) as writer:
         for path in paths:
             writer.add(path)
         writer.close({"hidden": 2})
@@ -144,7 +144,7 @@ def make_job(
 
 def enter_job(folder: JobFolder, ledger: Ledger) -> None:
     """Enter a listed classify job into the ledger, as submitting it does."""
-    request, facts = folder.request(), read_facts(folder.path)
+    request, facts = folder.request(), read_facts(folder.work)
     verdict, _ = ledger.create(
         folder.job,
         {"kind": "classify", "listed": 0},
@@ -154,7 +154,7 @@ def enter_job(folder: JobFolder, ledger: Ledger) -> None:
     )
     assert verdict == "created"
     folder.activate()
-    limit = request.failure_limit(facts.num_images)
+    limit = folder.failure_limit(request, facts.num_images)
     ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, failure_limit=limit)
 
 
@@ -182,8 +182,8 @@ def write_fake_parts(
 ) -> None:
     """Parts with `fake_rows` for some shards, by default for all; `decided` for a calibrated model."""
     request = folder.request()
-    for shard in range(count_shards(folder.path)[0]) if shards is None else shards:
-        rows = fake_rows(read_shard(folder.path, shard))
+    for shard in range(count_shards(folder.work)[0]) if shards is None else shards:
+        rows = fake_rows(read_shard(folder.work, shard))
         rows = [decided(row) for row in rows] if calibrated else rows
         row_format = request.output_format
         write_part(

@@ -57,8 +57,8 @@ class HandBack(Exception):  # noqa: N818 control flow, not an error
 def classify_slice(job: str, context: WorkerContext) -> None:
     """Work on `job` until its slice of time is over, nothing is left to claim, or it ends."""
     folder = context.folder(job)
-    request = folder.request()
-    if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
+    request, run = folder.request(), folder.run
+    if folder.outcome_of(run) is not None or not isinstance(request, ClassifyRequest):
         logger.info("job %s needs no classifying; its doorbell is dropped", job)
         return
     more, ledger = True, context.recovering_ledger
@@ -74,13 +74,13 @@ def classify_slice(job: str, context: WorkerContext) -> None:
             if trouble_of(err):
                 raise
             logger.exception("job %s cannot continue", job)
-            leases.state = ledger.cancel(job, reason=str(err))
+            leases.state = ledger.cancel(job, run=run, reason=str(err))
         except Exception as err:
             trouble = trouble_of(err)
             if isinstance(err, SERVER_ERRORS) and trouble != "worker":
                 leases.abandon()  # the server was away for too long; that is no error of the job
             elif trouble is None:
-                _count_attempt(job, context, leases, err)
+                _count_attempt(job, run, context, leases, err)
             raise  # with any other trouble this worker hands its shards back, and waits
     if leases.state == "paused":
         logger.info("job %s is paused", job)
@@ -98,17 +98,17 @@ def _pause(job: str, context: WorkerContext, err: StorageAwayError) -> str:
     return context.recovering_ledger.pause(job, reason, by="storage", worker=context.worker, workers=able)
 
 
-def _count_attempt(job: str, context: WorkerContext, leases: Leases, err: Exception) -> None:
+def _count_attempt(job: str, run: int, context: WorkerContext, leases: Leases, err: Exception) -> None:
     """Let the leases run out, so that the attempt counts: a shard that breaks every worker must not be tried forever.
 
     On a device other than the CPU this process ends.
     """
     reason = f"{type(err).__name__}: {err}"[:500]
     if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
-        leases.state = context.recovering_ledger.cancel(job, reason=reason)
+        leases.state = context.recovering_ledger.cancel(job, run=run, reason=reason)
     else:
         with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised by the caller
-            context.ledger.report_trouble(job, f"worker {context.worker}: {reason}")
+            context.report_trouble(job, f"worker {context.worker}: {reason}")
     leases.abandon()
     if context.device != "cpu":
         logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
@@ -215,7 +215,7 @@ class ClassifySlice:
             self._leases.add(claim)
             if not self._commit_if_written(claim):
                 decides = self._classifier.calibration is not None
-                paths = read_shard(self._folder.path, claim.shard)
+                paths = read_shard(self._folder.work, claim.shard)
                 return OpenShard(claim, paths, decides)
         return None
 
@@ -231,7 +231,7 @@ class ClassifySlice:
     def _end_pause(self) -> bool:
         """Let the job go on if it was paused because its source was away, and this worker sees it."""
         self._source.look()
-        return self._ledger.unpause(self._request.job, by="storage") != "paused"
+        return self._ledger.unpause(self._request.job, by="storage", worker=self._context.worker) != "paused"
 
     def _is_over(self) -> bool:
         """Whether no further shard should be claimed."""
@@ -303,7 +303,7 @@ class ClassifySlice:
         except OSError as err:
             logger.warning("cannot write part %d of %s, trying again: %s", shard.claim.shard, self._request.job, err)
             trouble = f"cannot write to {self._folder.parts}: {err.strerror}"
-            self._ledger.report_trouble(self._request.job, trouble)
+            self._ledger.report_trouble(self._request.job, trouble, worker=self._context.worker)
             self._failed_writes += 1
             if trouble_of(err) == "worker" and self._failed_writes >= WRITES_BEFORE_HAND_BACK:
                 raise  # another worker may be able to

@@ -51,7 +51,7 @@ class JobSource:
         failing: the storage gave an error, so an image must be read; else an empty list of them may do.
         missing: images that seem to be missing: where they were on mounts below the root, these are looked at, too.
         """
-        facts = read_source_facts(self._folder.path)
+        facts = read_source_facts(self._folder.work)
         self._seen.require_there(
             partial(images_there_before, self._folder, self._request.root),
             failing=failing,

@@ -31,24 +31,26 @@ logger = logging.getLogger(__name__)
 def end_job(job: str, context: WorkerContext) -> None:
     """End `job` if it is ready to end and no other worker ends it."""
     folder = context.folder(job)
-    outcome = folder.outcome() or _find_outcome(folder, folder.request(), context)
+    run = folder.run
+    outcome = folder.outcome_of(run) or _find_outcome(folder, folder.request(), run, context)
     if outcome is not None:
-        outcome = conclude(folder, outcome, context.recovering_ledger)
+        outcome = conclude(folder, outcome, context.recovering_ledger, by=context.worker)
         logger.info("job %s: %s", job, outcome.state)
 
 
-def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerContext) -> Outcome | None:
-    """How the job ends; None where another worker ends it, or it cannot end yet."""
+def _find_outcome(folder: JobFolder, request: AnyJobRequest, run: int, context: WorkerContext) -> Outcome | None:
+    """How the run ends; None where another worker ends it, or it cannot end yet."""
     ledger = context.recovering_ledger
     state, fence = ledger.take_finalize_lease(folder.job, context.worker, FINALIZE_LEASE_S)
     if fence is None:
         return None
     record = ledger.record(folder.job)
     if state == "cancelling":
-        return stopped_outcome(folder, request, record)
+        stopped = stopped_outcome(request, record, run, fence)
+        return too_many_failures(folder, request, record, run) or stopped
     try:
         with FinalizeLease(context, folder.job, fence) as lease:
-            return _publish(folder, request, record, lease, context)
+            return _publish(folder, request, record, run, lease, context)
     except FinalizeLeaseLostError:
         logger.info("job %s: another worker ends it", folder.job)
     except BadPartError as err:
@@ -58,38 +60,44 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
         context.ring(CLASSIFY, folder.job)
     except TransientDiskError as err:
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
-        ledger.report_trouble(folder.job, str(err))
+        ledger.report_trouble(folder.job, str(err), worker=context.worker)
     except (PigeonholeError, ModelingError, UnicodeError) as err:
         if trouble_of(err):
             raise  # this worker waits, and tries again
         logger.exception("job %s cannot be published", folder.job)
-        return make_outcome("failed", record, error=str(err))
+        return make_outcome("failed", record, run, error=str(err))
     return None
 
 
 def _publish(
-    folder: JobFolder, request: AnyJobRequest, record: JobRecord | None, lease: FinalizeLease, context: WorkerContext
+    folder: JobFolder,
+    request: AnyJobRequest,
+    record: JobRecord | None,
+    run: int,
+    lease: FinalizeLease,
+    context: WorkerContext,
 ) -> Outcome:
     """Publish the job's result. A model that the store already has gets the same version again."""
     match request:
         case ClassifyRequest():
-            return too_many_failures(folder, request, record) or _publish_rows(folder, request, record, lease)
+            return too_many_failures(folder, request, record, run) or _publish_rows(folder, request, record, run, lease)
         case TrainJobRequest():
             version = ModelStore(context.settings.models).publish(folder.model, request.name)
             copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
-            return make_outcome("succeeded", record, result=version.ref)
+            return make_outcome("succeeded", record, run, result=version.ref)
         case EvaluateJobRequest():
             result = publish_evaluation(folder, request, lease)
-            return make_outcome("succeeded", record, result=path_to_text(str(result)))
+            return make_outcome("succeeded", record, run, result=path_to_text(str(result)))
 
 
 def _publish_rows(
-    folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, lease: FinalizeLease
+    folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, run: int, lease: FinalizeLease
 ) -> Outcome:
     """Publish the manifest; the counts are those of its parts, not the ledger's."""
     totals = publish_manifest(folder, request, record, lease)
     return Outcome(
         state="partial" if totals.num_failed else "succeeded",
+        run=run,
         ended=datetime.now(UTC),
         num_images=totals.num_rows,
         num_done=totals.num_rows,

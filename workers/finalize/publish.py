@@ -62,9 +62,9 @@ def publish_manifest(
         IntegrityError: the parts do not add up to the listing.
         PublishError: the output appeared meanwhile, or cannot be written.
     """
-    facts = read_facts(folder.path)
+    facts = read_facts(folder.work)
     if facts is None:
-        raise IntegrityError(f"{folder.path / 'listing.json'} is missing: the listing is not whole")
+        raise IntegrityError(f"{folder.work / 'listing.json'} is missing: the listing is not whole")
     remove_unpublished(request, before=lease.fence)
     drafts = _Drafts.of(request, lease.fence)
     try:

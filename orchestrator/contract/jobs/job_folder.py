@@ -19,6 +19,12 @@ jobs/<job>/
     summary.json      facts of the published manifest
     outcome.json      how the job ended; exists exactly if it has ended
     receipt.json      whether its webhook was delivered, or given up
+    history.jsonl     who did what, and when         (history.py)
+
+A job that is resumed begins another run, with the number 1, then 2: `resume.1.json` says who resumed it. Its `cancel`,
+outcome and receipt are then `cancel.1`, `outcome.1.json` and `receipt.1.json`; if its images were listed again,
+listing, parts, journals and `source.json` are in `run.1.<random>/`. What a worker or a command that was slow still
+writes for an earlier run changes nothing.
 """
 
 import contextlib
@@ -29,10 +35,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
+from pydantic import Field
+
 from modeling.durable import link_once, replace_durably, sync, sync_file, temporary_beside, write_durable
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.home import make_home
-from orchestrator.contract.jobs.requests import AnyJobRequest, Kind, TrainJobRequest, parse_request
+from orchestrator.contract.jobs.requests import (
+    AnyJobRequest,
+    ClassifyRequest,
+    Kind,
+    MaxFailures,
+    TrainJobRequest,
+    parse_request,
+)
 from orchestrator.contract.ledger.ledger import PausedBy
 from orchestrator.contract.messages import JOB_ID, Versioned
 from orchestrator.contract.settings import Settings
@@ -41,10 +56,11 @@ FinalState = Literal["succeeded", "partial", "failed", "cancelled"]
 
 
 class Outcome(Versioned):
-    """How a job ended."""
+    """How a run of a job ended."""
 
     state: FinalState
     ended: datetime
+    run: int = 0
     num_images: int = 0
     num_done: int = 0
     num_failed: int = 0
@@ -62,6 +78,20 @@ class Receipt(Versioned):
     error: str | None = None  # of the last attempt
 
 
+class Resume(Versioned):
+    """What began a run after the first one, which began with the submission.
+
+    work: the folder of a new listing and of its parts, inside the job's; None: the listing is valid.
+    max_failures: the limit from now on; None: as before.
+    """
+
+    run: int
+    at: datetime
+    by: str
+    work: str | None = Field(default=None, pattern=r"run\.[0-9a-f.]+")
+    max_failures: MaxFailures | None = None
+
+
 class Pause(Versioned):
     """Why a job is paused, by one of the two sides that pause jobs."""
 
@@ -76,7 +106,11 @@ def new_job_id(kind: Kind) -> str:
 
 
 class JobFolder:
-    """The paths and records in the folder of one job."""
+    """The paths and records in the folder of one job.
+
+    work: the folder of the listing that is valid when the object is made, and of its parts and journals. So what a
+    worker or a lister that was slow still writes never gets among those of a later listing.
+    """
 
     def __init__(self, settings: Settings, job: str) -> None:
         if not JOB_ID.fullmatch(job):
@@ -84,17 +118,17 @@ class JobFolder:
         self.job = job
         self.path = settings.jobs / job
         self.request_file = self.path / "job.json"
-        self.parts = self.path / "parts"
-        self.journals = self.path / "journals"
+        self.history = self.path / "history.jsonl"
         self.events = self.path / "events.jsonl"
         self.model = self.path / "model"
         self.weights = self.path / "training" / "weights"
         self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
-        self._outcome = self.path / "outcome.json"
         self._active = settings.active / job
-        self._receipt = self.path / "receipt.json"
         self._undelivered = settings.webhooks / job
+        self.work = self._work()
+        self.parts = self.work / "parts"
+        self.journals = self.work / "journals"
 
     @classmethod
     def create(cls, settings: Settings, request: AnyJobRequest, weights: Path | None = None) -> Self:
@@ -142,9 +176,56 @@ class JobFolder:
     def request(self) -> AnyJobRequest:
         return parse_request(self.request_file.read_bytes(), path=self.request_file)
 
+    @property
+    def run(self) -> int:
+        """The number of the present run: how often the job was resumed."""
+        run = 0
+        while self._resume_file(run + 1).exists():
+            run += 1
+        return run
+
+    def begin_run(self, resume: Resume) -> bool:
+        """Begin another run; False where somebody else began it."""
+        path = self._resume_file(resume.run)
+        with temporary_beside(path) as temporary:
+            write_durable(temporary, resume.model_dump_json(indent=2).encode())
+            return link_once(temporary, path)
+
+    def resumes(self) -> list[Resume]:
+        """Every resume of the job, in their order."""
+        found = (Resume.read(self._resume_file(run)) for run in range(1, self.run + 1))
+        return [resume for resume in found if resume is not None]
+
+    def max_failures(self, request: ClassifyRequest) -> MaxFailures | None:
+        """How many images may fail: as the last resume that names a limit has it, else the request."""
+        named = [resume.max_failures for resume in self.resumes() if resume.max_failures is not None]
+        return named[-1] if named else request.max_failures
+
+    def failure_limit(self, request: ClassifyRequest, num_images: int | None) -> int | None:
+        """The number of failed images still accepted; None where there is no limit, or not yet one."""
+        limit = self.max_failures(request)
+        return limit.limit(num_images) if limit else None
+
+    def _work(self) -> Path:
+        """The folder of the listing that is valid now, and of its parts."""
+        listed_in = [resume.work for resume in self.resumes() if resume.work is not None]
+        return self.path / listed_in[-1] if listed_in else self.path
+
+    def _resume_file(self, run: int) -> Path:
+        return self._of_run("resume.json", run)
+
+    def _of_run(self, name: str, run: int) -> Path:
+        """The file of this name of a run."""
+        stem, dot, suffix = name.partition(".")
+        return self.path / (f"{stem}.{run}{dot}{suffix}" if run else name)
+
     def outcome(self) -> Outcome | None:
         """How the job ended; None while it has not."""
-        return Outcome.read(self._outcome)
+        return self.outcome_of(self.run)
+
+    def outcome_of(self, run: int) -> Outcome | None:
+        """How a run ended; None while it has not."""
+        return Outcome.read(self._of_run("outcome.json", run))
 
     def activate(self) -> None:
         """Add the job to the active jobs on the disk: from now on it survives a server that forgets it."""
@@ -154,14 +235,14 @@ class JobFolder:
 
     def request_cancel(self) -> None:
         """Record that the operator cancelled the job; a sweep cancels it again if the server forgets."""
-        (self.path / "cancel").touch()
+        self._of_run("cancel", self.run).touch()
 
     def withdraw_cancel(self) -> None:
         """Remove the record of the operator's cancel: it came too late."""
-        (self.path / "cancel").unlink(missing_ok=True)
+        self._of_run("cancel", self.run).unlink(missing_ok=True)
 
     def cancel_requested(self) -> bool:
-        return (self.path / "cancel").exists()
+        return self._of_run("cancel", self.run).exists()
 
     def pause(self, by: PausedBy) -> Pause | None:
         """Why one of the two sides has paused the job; None while it has not."""
@@ -172,19 +253,25 @@ class JobFolder:
         pause = Pause(by=by, reason=reason, since=datetime.now(UTC))
         replace_durably(self._pause(by), pause.model_dump_json(indent=2).encode(), mode=None)
 
-    def withdraw_pause(self, by: PausedBy) -> None:
-        """Remove the record of a pause, if there is one."""
+    def withdraw_pause(self, by: PausedBy) -> bool:
+        """Remove the record of a pause; whether there was one."""
+        there = self._pause(by).exists()
         self._pause(by).unlink(missing_ok=True)
+        return there
 
     def _pause(self, by: PausedBy) -> Path:
         return self.path / f"paused.{by}.json"
 
     def write_outcome(self, outcome: Outcome) -> Outcome:
-        """Write how the job ended; the first outcome stays, and is returned."""
-        with temporary_beside(self._outcome) as temporary:
+        """Write how its run ended; the first outcome stays, and is returned."""
+        path = self._of_run("outcome.json", outcome.run)
+        with temporary_beside(path) as temporary:
             write_durable(temporary, outcome.model_dump_json(indent=2).encode())
-            link_once(temporary, self._outcome)
-        return self.outcome() or outcome
+            link_once(temporary, path)
+        return self.outcome_of(outcome.run) or outcome
+
+    def is_active(self) -> bool:
+        return self._active.exists()
 
     def retire(self) -> None:
         """Remove the job from the active ones: its end is on the disk and in the ledger."""
@@ -192,7 +279,7 @@ class JobFolder:
 
     def note_undelivered(self) -> None:
         """Record that the job's webhook is to be delivered, for a server that forgets it; not if it has a receipt."""
-        if not self._receipt.exists():
+        if not self._of_run("receipt.json", self.run).exists():
             self._undelivered.parent.mkdir(parents=True, exist_ok=True)
             self._undelivered.touch()
             sync(self._undelivered.parent)
@@ -202,33 +289,18 @@ class JobFolder:
 
     def receipt(self) -> Receipt | None:
         """What became of the job's webhook; None as long as it is to be delivered, or where the job has none."""
-        return Receipt.read(self._receipt)
+        return Receipt.read(self._of_run("receipt.json", self.run))
 
-    def end_delivery(self, receipt: Receipt | None = None) -> None:
-        """Record what became of the job's webhook; None: nothing is to be delivered."""
-        if receipt is not None:
-            replace_durably(self._receipt, receipt.model_dump_json(indent=2).encode(), mode=None)
-        self._undelivered.unlink(missing_ok=True)
+    def end_delivery(self, receipt: Receipt | None = None, *, run: int | None = None) -> None:
+        """Record what became of the webhook of a run, by default of the present one; None: nothing is to be delivered.
 
-    def remove_temporaries(self) -> None:
-        """Remove what an ended job does not need.
-
-        Files of writers that died, checkpoints, results of lost claims, engines (those of the version are copies).
+        Where a later run has begun, its webhook stays.
         """
-        for pattern in (
-            "paused.*.json",
-            ".*.tmp",
-            "parts/.*.tmp",
-            "training/*.checkpoint",
-            "training/weights",
-            "training/*.damaged",
-            "training/.*.tmp",
-        ):
-            for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
-        for pattern in (f"{self.model.name}.[0-9]*", f"{self.evaluation.name}.[0-9]*", ".engines"):
-            for path in self.path.glob(pattern):
-                shutil.rmtree(path, ignore_errors=True)  # a process that still writes to it must not delay the end
+        if receipt is not None:
+            path = self._of_run("receipt.json", self.run if run is None else run)
+            replace_durably(path, receipt.model_dump_json(indent=2).encode(), mode=None)
+        if run is None or run == self.run:
+            self._undelivered.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove what there is of a job whose submission failed, as far as the disk allows."""

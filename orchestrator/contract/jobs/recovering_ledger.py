@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from orchestrator.contract.jobs.history import note, note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, PausedBy, State, Verdict
@@ -88,8 +89,8 @@ class RecoveringLedger:
             ),
         )
 
-    def cancel(self, job: str, *, reason: str = "") -> State:
-        return self._known(job, lambda: self._ledger.cancel(job, reason=reason))
+    def cancel(self, job: str, *, run: int, reason: str = "") -> State:
+        return self._known(job, lambda: self._ledger.cancel(job, run=run, reason=reason))
 
     def pause(self, job: str, reason: str, *, by: PausedBy, worker: str = "", workers: Sequence[str] = ()) -> State:
         """As `Ledger.pause`.
@@ -98,22 +99,31 @@ class RecoveringLedger:
         """
         state = self._known(job, lambda: self._ledger.pause(job, reason, by=by, worker=worker, workers=workers))
         if by == "storage" and (record := self.record(job)) is not None and by in record.paused_by:
-            JobFolder(self._settings, job).write_pause(by, reason)
+            folder = JobFolder(self._settings, job)
+            if folder.pause(by) is None:
+                note(folder, "paused", by=worker or None, reason=reason)
+            folder.write_pause(by, reason)
         return state
 
-    def unpause(self, job: str, *, by: PausedBy) -> State:
-        JobFolder(self._settings, job).withdraw_pause(by)
+    def unpause(self, job: str, *, by: PausedBy, worker: str = "") -> State:
+        """As `Ledger.unpause`. worker: that lets it go on; empty: the operator does."""
+        folder = JobFolder(self._settings, job)
+        if folder.withdraw_pause(by):
+            note(folder, "unpaused", by=worker or None)
         return self._known(job, lambda: self._ledger.unpause(job, by=by))
 
     def extend(
-        self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None
+        self, job: str, num_shards: int, num_images: int, *, listed: bool, run: int, failure_limit: int | None = None
     ) -> State:
         return self._known(
-            job, lambda: self._ledger.extend(job, num_shards, num_images, listed=listed, failure_limit=failure_limit)
+            job,
+            lambda: self._ledger.extend(
+                job, num_shards, num_images, listed=listed, run=run, failure_limit=failure_limit
+            ),
         )
 
-    def need(self, job: str, starving_s: float) -> Need:
-        return self._known(job, lambda: self._ledger.need(job, starving_s))
+    def need(self, job: str, starving_s: float, *, run: int) -> Need:
+        return self._known(job, lambda: self._ledger.need(job, starving_s, run=run))
 
     def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:
         return self._known(job, lambda: self._ledger.take_finalize_lease(job, worker, lease_s))
@@ -122,9 +132,11 @@ class RecoveringLedger:
         """Keep the job's finalize lease, False where it is lost; a server that forgot the job has lost it."""
         return self._patience.call(lambda: self._ledger.renew_finalize_lease(job, fence, lease_s))
 
-    def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
-        """Enter the outcome that the job folder holds; a job that the server forgot needs no entry."""
-        self._patience.call(lambda: self._ledger.finish(job, state, output=output, error=error, result=result))
+    def finish(self, job: str, state: State, *, run: int, output: str = "", error: str = "", result: str = "") -> bool:
+        """As `Ledger.finish`; a job that the server forgot needs no entry."""
+        return self._patience.call(
+            lambda: self._ledger.finish(job, state, run=run, output=output, error=error, result=result)
+        )
 
     def deliver(self, job: str) -> None:
         """Let a worker send the job's webhook."""
@@ -133,7 +145,8 @@ class RecoveringLedger:
     def record(self, job: str) -> JobRecord | None:
         return self._patience.call(lambda: self._ledger.record(job))
 
-    def report_trouble(self, job: str, trouble: str) -> None:
+    def report_trouble(self, job: str, trouble: str, *, worker: str) -> None:
+        note_trouble(JobFolder(self._settings, job), trouble, by=worker)
         self._patience.call(lambda: self._ledger.report_trouble(job, trouble))
 
     def count_images(self, worker: str, num_images: int) -> None:

@@ -67,10 +67,6 @@ class ClassifyRequest(Versioned):
     idempotency_key: str | None = None
     notify: str | None = None  # URL that is told when the job has ended
 
-    def failure_limit(self, num_images: int | None) -> int | None:
-        """The number of failed images still accepted; None where there is no limit, or not yet one."""
-        return self.max_failures.limit(num_images) if self.max_failures else None
-
 
 class TrainJobRequest(Versioned):
     """Train a model; `train` holds modeling's own request, checked when it was submitted."""

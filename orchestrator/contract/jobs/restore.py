@@ -16,7 +16,7 @@ def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> 
 
     Doing it twice, or in two workers at the same time, changes nothing: the first entry stays.
     """
-    request = folder.request()
+    request, run = folder.request(), folder.run
     fields: dict[str, str | int] = {"kind": request.kind, "state": "running"}
     fields["created_ms"] = round(request.created.timestamp() * 1000)
     done = bytearray()
@@ -38,6 +38,7 @@ def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> 
         output=output_of(request),
         key=request.idempotency_key or "",
         fingerprint=fingerprint(request),
+        run=run,
         replace=replace,
     )
 
@@ -49,8 +50,8 @@ def output_of(request: AnyJobRequest) -> str:
 
 def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearray) -> dict[str, str | int]:
     """The counts of a classify job from its listing and its parts; sets the bits of finished shards in `done`."""
-    num_shards, num_images = count_shards(folder.path)
-    facts = read_facts(folder.path)
+    num_shards, num_images = count_shards(folder.work)
+    facts = read_facts(folder.work)
     trailers = [trailer for shard in range(num_shards) if (trailer := _valid_trailer(folder.parts, shard))]
     done.extend(bytes((num_shards + 7) // 8))
     for trailer in trailers:
@@ -66,7 +67,7 @@ def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearra
         "shards_given_up": sum(trailer.given_up for trailer in trailers),
     }
     fields |= time_fields(add_seconds(trailer.seconds for trailer in trailers))
-    limit = request.failure_limit(facts.num_images if facts else None)
+    limit = folder.failure_limit(request, facts.num_images if facts else None)
     if limit is not None:
         fields["failure_limit"] = limit
         if num_failed > limit:

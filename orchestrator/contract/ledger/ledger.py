@@ -69,6 +69,7 @@ class JobRecord:
     paused_by: str = ""  # while it is paused: operator, storage, or both, with a comma
     paused_reason: str = ""  # of one or both
     paused_ms: int = 0
+    run: int = 0  # how often it was resumed
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
 
     @property
@@ -121,33 +122,47 @@ class Ledger:
         output: str = "",
         key: str = "",
         fingerprint: str = "",
+        run: int = 0,
         replace: bool = False,
     ) -> bool:
-        """Enter a job from its folder, `done` being a bitmap of shards; False where it is known, unless `replace`."""
+        """Enter a job from its folder, `done` being a bitmap of shards; False where this run is known.
+
+        replace: enter it again. Also then nothing is entered where a later run is known.
+        """
         values = [item for pair in fields.items() for item in pair]
         answer = self._run(
             "restore",
             [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)],
-            [job, output, fingerprint, SUBMISSION_TTL_S, int(replace), done, _ms(LISTER_LEASE_S), *values],
+            [job, output, fingerprint, SUBMISSION_TTL_S, int(replace), done, _ms(LISTER_LEASE_S), run, *values],
         )
         return bool(answer)
 
     def extend(
-        self, job: str, num_shards: int, num_images: int, *, listed: bool, failure_limit: int | None = None
+        self,
+        job: str,
+        num_shards: int,
+        num_images: int,
+        *,
+        listed: bool,
+        run: int = 0,
+        failure_limit: int | None = None,
     ) -> State:
-        """Enter how far the listing is, and renew the lister's lease; returns the job's state."""
+        """Enter how far the listing of a run is, and renew the lister's lease; returns the state of the run."""
         limit = "" if failure_limit is None else failure_limit
-        state = self._run("extend", [self._job(job)], [num_shards, num_images, int(listed), _ms(LISTER_LEASE_S), limit])
-        return state or "unknown"
+        values = [num_shards, num_images, int(listed), _ms(LISTER_LEASE_S), limit, run]
+        return self._run("extend", [self._job(job)], values) or "unknown"
 
     def withdraw(self, job: str, *, output: str = "", key: str = "") -> bool:
         """Forget a job whose submission failed; False where a worker has claimed a shard of it already."""
         keys = [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)]
         return bool(self._run("withdraw", keys, [job, output]))
 
-    def cancel(self, job: str, *, reason: str = "") -> State:
-        """Cancel the job; returns its state after that. `reason`: the error that ends it, if there is one."""
-        return self._run("cancel", [self._job(job)], [reason]) or "unknown"
+    def cancel(self, job: str, *, run: int = 0, reason: str = "") -> State:
+        """Cancel a run of the job; returns the job's state after that.
+
+        run: a later one goes on. reason: the error that ends it, if there is one.
+        """
+        return self._run("cancel", [self._job(job)], [reason, run]) or "unknown"
 
     def pause(self, job: str, reason: str, *, by: PausedBy, worker: str = "", workers: Iterable[str] = ()) -> State:
         """Pause the job; returns its state after that.
@@ -194,12 +209,12 @@ class Ledger:
     def active(self) -> set[str]:
         return {job for job in cast(set[str], self.client.smembers(f"{PREFIX}:active")) if JOB_ID.fullmatch(job)}
 
-    def need(self, job: str, starving_s: float) -> Need:
-        """What the job needs now.
+    def need(self, job: str, starving_s: float, *, run: int = 0) -> Need:
+        """What the job, whose folder has this run, needs now.
 
         `starving` is returned at most once in `starving_s` seconds, for a job with shards to claim and no worker.
         """
-        return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s)])[0])
+        return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s), run])[0])
 
     def job_of_submission(self, key: str) -> str | None:
         value = cast(str | None, self.client.get(self._submission(key)))
@@ -269,13 +284,16 @@ class Ledger:
         """Keep the job's finalize lease; False where it is lost."""
         return bool(self._run("renew_finalize_lease", [self._job(job)], [fence, _ms(lease_s)]))
 
-    def finish(self, job: str, state: State, *, output: str = "", error: str = "", result: str = "") -> None:
-        """Enter the outcome that the job folder holds; doing it twice changes nothing."""
-        self._run(
+    def finish(
+        self, job: str, state: State, *, run: int = 0, output: str = "", error: str = "", result: str = ""
+    ) -> bool:
+        """Enter the outcome of a run; doing it twice changes nothing. False where a later run has begun."""
+        answer = self._run(
             "finish",
             [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", COUNTS_KEY],
-            [job, output, state, error, result, ENDED_TTL_S],
+            [job, output, state, error, result, ENDED_TTL_S, run],
         )
+        return bool(answer)
 
     def queue_length(self, queue: str) -> int:
         """Number of doorbells in `queue`; Celery keeps a queue as a list of that name."""

@@ -12,6 +12,7 @@ from modeling.networks.pretrained.store import WeightsStore
 from modeling.registry.store import ModelStore, ModelVersion
 from modeling.training.request import TrainOptions, WeightsPin
 from orchestrator.contract.errors import IntegrityError
+from orchestrator.contract.jobs.end import remove_temporaries
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.ledger.ledger import Claim
@@ -110,7 +111,7 @@ def test_a_training_takes_the_jobs_own_copy_of_its_weights(settings, context, tm
     asked = spec.request(Path("/jobs/t/model.7"))
     assert (asked["weights"], asked["weights_pin"]["name"]) == (str(folder.weights), "ours")
     assert folder.weights.read_bytes() == b"ours"
-    folder.remove_temporaries()
+    remove_temporaries(folder, keep_checkpoints=False)
     assert not folder.weights.exists()
 
 

@@ -1,7 +1,9 @@
--- The listing grew.   ARGV: num_shards, num_images, listed (0 or 1), lister's lease in ms, failure limit ('' if none)
--- Returns the state, or nil where the job is unknown.
+-- The listing grew.
+-- ARGV: num_shards, num_images, listed (0 or 1), lister's lease in ms, failure limit ('' if none), run
+-- Returns the state of the run, or nil where the job is unknown. A run that a later one followed has ended.
 local state = field('state')
 if not state then return nil end
+if number('run') > tonumber(ARGV[6]) then return 'cancelled' end
 redis.call('HSET', job, 'num_shards', math.max(number('num_shards'), tonumber(ARGV[1])),
   'num_images', math.max(number('num_images'), tonumber(ARGV[2])), 'lister_until', now_ms() + tonumber(ARGV[4]))
 if ARGV[3] == '1' then redis.call('HSET', job, 'listed', 1) end

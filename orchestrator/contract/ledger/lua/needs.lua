@@ -1,10 +1,10 @@
 -- What the job needs: a worker, a finalizer, or nothing.
--- ARGV: ms without a worker, after which a job is starving
+-- ARGV: ms without a worker, after which a job is starving; the job's run, as its folder has it
 -- Returns {need, state}: claim, starving, end, lister (the submitting process died while listing), look (whether the
 -- source is back), held (the operator paused it), or nothing.
 local ABANDONED_MS = 5000
 local state = field('state')
-if not state then return {'rebuild', ''} end
+if not state or number('run') < tonumber(ARGV[2]) then return {'rebuild', ''} end
 local now = now_ms()
 if state == 'finalizing' or state == 'cancelling' then
   local held = state == 'cancelling' and redis.call('ZCOUNT', leases, now, '+inf') > 0

@@ -3,7 +3,17 @@ from datetime import UTC, datetime
 import pytest
 
 from orchestrator.contract.errors import MessageError, NotFoundError
-from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, active_jobs, all_jobs, new_job_id
+from orchestrator.contract.jobs.end import remove_temporaries
+from orchestrator.contract.jobs.job_folder import (
+    JobFolder,
+    Outcome,
+    Receipt,
+    Resume,
+    active_jobs,
+    all_jobs,
+    new_job_id,
+)
+from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.messages import JOB_ID
 from tests.support.fakes import make_job
 
@@ -75,18 +85,20 @@ def test_a_job_is_active_from_its_entry_to_its_end(folder, settings):
     assert (before, during, active_jobs(settings)) == ([], [folder.job], [])
 
 
-def test_an_ended_training_keeps_its_curves_and_loses_its_checkpoints(folder):
+@pytest.mark.parametrize("keep_checkpoints", [False, True])
+def test_an_ended_training_keeps_its_curves_and_its_checkpoints_only_for_a_resume(folder, keep_checkpoints):
     kept = ["model/model.json", "training/curves.png", "training/history.csv", "training/tensorboard/events.1"]
-    left = ["model.3/model.json", "evaluation.12/evaluation.json", "training/fit.checkpoint", "training/fit.damaged"]
-    left += [".outcome.json.1.tmp", "parts/.0.csv.2.tmp", "training/.fit.checkpoint.7.tmp", "training/weights"]
+    left = ["model.3/model.json", "evaluation.12/evaluation.json", "training/fit.damaged"]
+    (kept if keep_checkpoints else left).extend(["training/fit.checkpoint", "training/weights"])
+    left += [".outcome.json.1.tmp", "parts/.0.csv.2.tmp", "training/.fit.checkpoint.7.tmp"]
     left += ["model.3.test-x/1/model.json", ".engines/0123/network.onnx"]
     before = set(folder.path.rglob("*"))
     for name in (*kept, *left):
         (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
         (folder.path / name).touch()
 
-    folder.remove_temporaries()
-    folder.remove_temporaries()
+    remove_temporaries(folder, keep_checkpoints=keep_checkpoints)
+    remove_temporaries(folder, keep_checkpoints=keep_checkpoints)
 
     added = {path.relative_to(folder.path).as_posix() for path in set(folder.path.rglob("*")) - before}
     assert added == {*kept, "model", "training", "training/tensorboard"}
@@ -110,3 +122,69 @@ def test_a_job_that_never_became_one_leaves_nothing(folder, settings):
     folder.discard()
 
     assert list(settings.jobs.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("max_failures", "num_images", "limit"),
+    [
+        (MaxFailures(count=3), None, 3),
+        (MaxFailures(count=3), 10, 3),
+        (MaxFailures(count=0), 10, 0),
+        (MaxFailures(share=0.5), None, None),
+        (MaxFailures(share=0.5), 5, 2),
+        (MaxFailures(share=0.0), 5, 0),
+        (None, 5, None),
+    ],
+)
+def test_a_failure_limit_is_a_count_or_a_share_of_a_known_number(folder, max_failures, num_images, limit):
+    request = folder.request().model_copy(update={"max_failures": max_failures})
+
+    assert folder.failure_limit(request, num_images) == limit
+
+
+def resume(folder, run, **changes):
+    return folder.begin_run(Resume(run=run, at=ENDED, by="ada@office", **changes))
+
+
+def test_a_resume_begins_another_run_once_and_the_end_of_the_one_before_stays(folder, settings):
+    first = folder.write_outcome(Outcome(state="cancelled", ended=ENDED))
+    folder.request_cancel()
+    before = (folder.run, folder.outcome(), folder.cancel_requested())
+
+    begun = [resume(folder, 1), resume(folder, 1)]
+    late = folder.write_outcome(Outcome(state="failed", ended=ENDED, error="a worker that was slow"))
+    again = JobFolder.open(settings, folder.job)
+
+    assert (before, begun, late) == ((0, first, True), [True, False], first)
+    assert (again.run, again.outcome(), again.cancel_requested()) == (1, None, False)
+    assert (again.outcome_of(0), [each.by for each in again.resumes()]) == (first, ["ada@office"])
+
+
+def test_a_resume_that_lists_again_has_a_listing_and_parts_of_its_own(folder, settings):
+    resume(folder, 1)
+    kept = JobFolder.open(settings, folder.job)
+    resume(folder, 2, work="run.2")
+    resume(folder, 3)
+    again = JobFolder.open(settings, folder.job)
+
+    assert (kept.work, kept.parts) == (folder.path, folder.path / "parts")
+    assert (again.work, again.parts) == (folder.path / "run.2", folder.path / "run.2" / "parts")
+    assert folder.parts == folder.path / "parts"
+
+
+def test_the_last_resume_that_names_a_limit_of_failures_counts(folder):
+    request = folder.request().model_copy(update={"max_failures": MaxFailures(count=1)})
+    resume(folder, 1, max_failures=MaxFailures(count=7))
+    resume(folder, 2)
+
+    assert folder.failure_limit(request, None) == 7
+
+
+def test_the_webhook_of_a_run_that_was_resumed_does_not_count_as_that_of_the_next(folder):
+    folder.note_undelivered()
+    resume(folder, 1)
+    folder.note_undelivered()
+
+    folder.end_delivery(Receipt(state="delivered", at=ENDED, attempts=1), run=0)
+
+    assert (folder.receipt(), folder.is_undelivered()) == (None, True)

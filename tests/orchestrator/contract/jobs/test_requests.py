@@ -110,24 +110,6 @@ def test_a_share_of_all_images_is_not_lost_to_binary_fractions(percent, hundreds
     assert limit == percent * hundreds
 
 
-@pytest.mark.parametrize(
-    ("max_failures", "num_images", "limit"),
-    [
-        (MaxFailures(count=3), None, 3),
-        (MaxFailures(count=3), 10, 3),
-        (MaxFailures(count=0), 10, 0),
-        (MaxFailures(share=0.5), None, None),
-        (MaxFailures(share=0.5), 5, 2),
-        (MaxFailures(share=0.0), 5, 0),
-        (None, 5, None),
-    ],
-)
-def test_a_failure_limit_is_a_count_or_a_share_of_a_known_number(max_failures, num_images, limit):
-    request = CLASSIFY.model_copy(update={"max_failures": max_failures})
-
-    assert request.failure_limit(num_images) == limit
-
-
 @pytest.mark.parametrize("wrong", [{"count": -1}, {"share": 1.5}, {"share": -0.1}])
 def test_a_limit_out_of_range_is_refused(wrong):
     with pytest.raises(ValidationError):
