@@ -1,14 +1,15 @@
 """Files that commands write for people: checked before any work is done, and complete or not there at all."""
 
+import contextlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import click
 
-from modeling.durable import replace_durably
+from modeling.durable import link_once, replace_durably, replaced_durably, sync_file, target_of, temporary_beside
 from orchestrator.contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path], 
         if any(os.path.exists(name) and output.exists() and output.samefile(name) for name in named):  # noqa: PTH110
             raise UsageError(f"{str(output)!r} is the image itself; name another file")
         if output.exists() and not overwrite:
-            raise UsageError(f"{str(output)!r} exists; name a file that does not, or add --overwrite")
+            raise _taken(output)
     if len({output.absolute() for output in given}) < len(given):
         raise UsageError(f"{str(given[0])!r} is named twice; each output needs a file of its own")
 
@@ -58,6 +59,29 @@ def write_picture(picture: "Image.Image", file: Path) -> None:
     data = io.BytesIO()
     picture.save(data, "PNG")
     replace_durably(file, data.getvalue(), mode=None)
+
+
+@contextlib.contextmanager
+def written_output(output: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
+    """A file to write to, which becomes `output` at the end; where the block raises, nothing appears.
+
+    Raises UsageError where there is such a file by then, and it is not to be replaced.
+    """
+    if overwrite:
+        with replaced_durably(output, mode=None) as file:
+            yield file
+        return
+    target = target_of(output)
+    with temporary_beside(target, mode=None) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+            sync_file(file)
+        if not link_once(temporary, target):
+            raise _taken(output)
+
+
+def _taken(output: Path) -> UsageError:
+    return UsageError(f"{str(output)!r} exists; name a file that does not, or add --overwrite")
 
 
 def _no_file(output: Path) -> str:

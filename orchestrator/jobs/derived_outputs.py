@@ -34,6 +34,9 @@ def _check_is_outside(output: Path, published: Published) -> None:
     own = [published.manifest.with_name(published.manifest.name + end) for end in ("", ".summary.json", ".sources")]
     if any(target == os.path.realpath(path) for path in own):
         raise UsageError(f"output {str(output)!r} is the manifest itself, or a file beside it; name another")
+    source = published.summary.get("source")  # a list of images, perhaps
+    if isinstance(source, str) and "\0" not in source and target == os.path.realpath(text_to_path(source)):
+        raise UsageError(f"output {str(output)!r} is the source itself; name another")
     root = published.summary.get("root")
     if isinstance(root, str) and "\0" not in root:
         folder = os.path.realpath(text_to_path(root))

@@ -1,5 +1,6 @@
 """Finds manifests, and reads them and their summaries."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -78,6 +79,12 @@ class Published:
     manifest: Path
     summary: dict[str, Any]
 
+    def is_unchanged(self) -> bool:
+        """Whether the manifest has the bytes that its job wrote; reads all of it where its size does not say."""
+        facts = self.summary["manifest"]
+        digest: str = facts["sha256"]
+        return self.manifest.stat().st_size == facts["bytes"] and sha256_of(self.manifest) == digest
+
     def rows(self) -> Iterator[Row]:
         """The manifest's rows, one after another.
 
@@ -90,6 +97,12 @@ class Published:
                 yield row
         except RecursionError as err:
             raise IntegrityError(f"{self.manifest} is damaged: a row holds too many levels of JSON") from err
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sound(row: Row, manifest: Path, number: int) -> None:

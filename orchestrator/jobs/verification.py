@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from modeling.errors import ModelingError
@@ -15,7 +14,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import read_facts
 from orchestrator.contract.jobs.sidecar import read_lines, sidecar_path
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.results import Published
+from orchestrator.jobs.results import Published, sha256_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class _Verifier:
     def _file(self) -> None:
         manifest = self._published.manifest
         self._compare("manifest bytes", manifest.stat().st_size, self._summary["manifest"]["bytes"])
-        self._compare("manifest sha256", _sha256(manifest), self._summary["manifest"]["sha256"])
+        self._compare("manifest sha256", sha256_of(manifest), self._summary["manifest"]["sha256"])
 
     def _rows(self) -> None:
         """Counts by status, label and error code, and the order and number of the paths."""
@@ -102,7 +101,7 @@ class _Verifier:
             return
         facts = self._summary["sidecar"]
         self._compare("sidecar bytes", path.stat().st_size, facts["bytes"])
-        self._compare("sidecar sha256", _sha256(path), facts["sha256"])
+        self._compare("sidecar sha256", sha256_of(path), facts["sha256"])
         listing = hashlib.sha256()
         remarks: Counter[str] = Counter()
         try:
@@ -123,7 +122,7 @@ class _Verifier:
             return
         try:
             facts = read_facts(folder.work)
-            digest = _sha256(folder.work / "listing")
+            digest = sha256_of(folder.work / "listing")
         except (OSError, ValueError, MessageError) as err:
             self._differences.append(f"listing: {err}")
             return
@@ -140,7 +139,7 @@ class _Verifier:
         else:
             self._compare("model digest", version.digest, pin["digest"])
             card = version.card()
-            if _sha256(version.path / WEIGHTS_FILE) != card.weights_sha256:
+            if sha256_of(version.path / WEIGHTS_FILE) != card.weights_sha256:
                 self._differences.append(f"model weights: those of {version.ref} are not the ones that its card names")
             self._checked.append("model weights")
         if self._summary["manifest"]["format"] == "json":
@@ -159,8 +158,3 @@ class _Verifier:
         except (ValueError, RecursionError):
             return {}
         return head
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

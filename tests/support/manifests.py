@@ -10,6 +10,7 @@ from modeling.inference.prediction import Prediction
 from modeling.metrics.decisions import Decision
 from modeling.names import path_to_text
 from orchestrator.contract.jobs.rows import FORMATS, Row, format_of, summary_path
+from orchestrator.contract.jobs.sidecar import encode_lines, sidecar_path
 
 
 def answered(path: str, *labels: str, score: float = 0.75, decision: Decision | None = None) -> Row:
@@ -22,18 +23,20 @@ def failed(path: str, code: str = "truncated", error: str = "pixels are missing"
     return Row(path, Prediction(error_code=code, error=error))
 
 
-def publish_rows(manifest: Path, rows: Sequence[Row], root: Path | str) -> Path:
-    """Write a manifest and its summary; root: of the paths."""
+def publish_rows(manifest: Path, rows: Sequence[Row], root: Path | str, /, **changes: object) -> Path:
+    """Write a manifest, its sidecar and its summary; root: of the paths; changes: of the summary."""
     kind = format_of(manifest)
     facts = {"version": 1, "num_images": len(rows)}
     with manifest.open("wb") as file:
         file.write(FORMATS[kind].header(facts) + FORMATS[kind].encode(rows) + FORMATS[kind].footer())
-    summary_path(manifest).write_text(json.dumps(_summary(manifest, rows, root), indent=2))
+    as_read = [(10, 1_000_000_000 + number, None) if row.prediction.ok else None for number, row in enumerate(rows)]
+    sidecar_path(manifest).write_bytes(encode_lines(rows, as_read))
+    summary_path(manifest).write_text(json.dumps(_summary(manifest, rows, root) | changes, indent=2))
     return manifest
 
 
 def _summary(manifest: Path, rows: Sequence[Row], root: Path | str) -> dict[str, object]:
-    data = manifest.read_bytes()
+    data, lines = manifest.read_bytes(), sidecar_path(manifest).read_bytes()
     num_failed = sum(not row.prediction.ok for row in rows)
     counts = {
         "num_images": len(rows),
@@ -57,6 +60,8 @@ def _summary(manifest: Path, rows: Sequence[Row], root: Path | str) -> dict[str,
                      "sha256": hashlib.sha256(data).hexdigest()},
         "listing": {"sha256": listing_sha256(row.path for row in rows), "num_images": len(rows), "skipped": {}},
         "counts": counts,
+        "sidecar": {"path": str(sidecar_path(manifest)), "bytes": len(lines), "checksum": False,
+                    "sha256": hashlib.sha256(lines).hexdigest()},
     }  # fmt: skip
 
 

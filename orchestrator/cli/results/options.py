@@ -5,7 +5,9 @@ from typing import Any, TypeVar
 
 import click
 
+from orchestrator.cli.output import print_message
 from orchestrator.cli.parameters import Parsed
+from orchestrator.jobs.results import Published
 from orchestrator.jobs.where import Where, all_of, parse_where
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,3 +24,12 @@ def where_option(function: F) -> F:
 
 def _joined(ctx: click.Context, param: click.Parameter, wheres: tuple[Where, ...]) -> Where | None:
     return all_of(wheres)
+
+
+def warn_of_changes(published: Published) -> None:
+    """Print a message where the manifest is not as its job wrote it: what follows is said of the rows that it has."""
+    if not published.is_unchanged():
+        name = published.manifest
+        print_message(
+            f"{name} was changed since its job wrote it; `pigeonhole results verify` says how", color="yellow"
+        )
