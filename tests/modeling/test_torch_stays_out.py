@@ -98,19 +98,33 @@ def test_a_model_is_loaded_and_answers_without_torchs_compiler():
     assert _printed(code).splitlines() == ["torch.Size([1, 2])", "False"]
 
 
-def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler():
+def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler_and_its_steps_are_torchs():
     code = """if True:
         import sys
         import torch
+        from modeling.training.fit import plain_optimizers
         from modeling.training.train import deterministic_kernels
+        def trained(kind):
+            weights = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
+            optimizer = kind([weights], lr=0.1, weight_decay=0.01, fused=True)
+            for step in range(4):
+                optimizer.zero_grad()
+                (weights.sin() * step).sum().backward()
+                optimizer.step()
+                optimizer.load_state_dict(optimizer.state_dict())
+            return weights
+        plain = trained(plain_optimizers.SGD), trained(plain_optimizers.AdamW)
         with deterministic_kernels(False):
             print("torch._dynamo" in sys.modules, torch.are_deterministic_algorithms_enabled())
+        usual = trained(torch.optim.SGD), trained(torch.optim.AdamW)
+        again = trained(plain_optimizers.SGD), trained(plain_optimizers.AdamW)
+        print("torch._dynamo" in sys.modules, all(map(torch.equal, plain + again, usual + usual)))
         with deterministic_kernels(True):
             print(torch.are_deterministic_algorithms_enabled())
         print(torch.are_deterministic_algorithms_enabled())
     """
 
-    assert _printed(code).splitlines() == ["False False", "True", "False"]
+    assert _printed(code).splitlines() == ["False False", "True True", "True", "False"]
 
 
 def test_torch_without_its_meta_kernels_predicts_alike_and_exports_the_same_graph_once_it_has_them(tmp_path):

@@ -28,7 +28,7 @@ class History:
         self._emit = emit
         self.rows: list[EpochRow] = []
         self._board: Any = None
-        self._drawn_at = 0.0
+        self._drawn_at = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Process an event, and pass it on."""

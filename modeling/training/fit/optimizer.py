@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modeling.errors import ModelingError
+from modeling.training.fit.plain_optimizers import SGD, AdamW
 from modeling.training.fit.plan import Plan, autocast
 
 
@@ -35,11 +36,9 @@ def make_optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
     ]
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            listed, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True
-        )
+        optimizer = SGD(listed, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True)
     else:
-        optimizer = torch.optim.AdamW(listed, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+        optimizer = AdamW(listed, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
     return optimizer
