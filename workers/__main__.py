@@ -3,6 +3,7 @@
 import os
 import sys
 
+from orchestrator.contract.imports import uncollected_imports
 from orchestrator.contract.run_folder import own_run_folder
 from orchestrator.contract.streams import prepare_process
 
@@ -13,7 +14,8 @@ if __name__ == "__main__":
 
     early = None if "--help" in sys.argv else EarlyChild(environment_of_child(os.environ))
     try:
-        from workers.process import main  # Celery is imported once the process's encoding is right
+        with uncollected_imports():
+            from workers.process import main  # Celery is imported once the process's encoding is right
 
         if early is not None:
             early.install()

@@ -19,6 +19,7 @@ from typing import Any
 
 from modeling.images.cores import limit_threads
 from modeling.networks.dynamo import deferred_meta_kernels
+from orchestrator.contract.imports import uncollected_imports
 
 _MOST_DESCRIPTORS = 64
 _MOST_BYTES = 1 << 20
@@ -87,7 +88,7 @@ def import_and_spawn_main(module: str, link: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent
     os.closerange(3, link)
     os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))  # also the lock that tells that the parent lives
-    with deferred_meta_kernels():
+    with uncollected_imports(), deferred_meta_kernels():
         importlib.import_module(module)
     with socket.socket(fileno=link) as connection:
         program = _receive(connection)

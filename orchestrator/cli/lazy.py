@@ -6,11 +6,15 @@ Own code: click imports every command of a group, and help and completion are pi
 import contextlib
 import importlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
+
+from orchestrator.contract.imports import uncollected_imports
 
 
 class Entry(NamedTuple):
@@ -49,7 +53,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self._table:
             return None
         module, _, attribute = self._table[cmd_name].target.partition(":")
-        command: click.Command = getattr(importlib.import_module(f"orchestrator.cli.{module}"), attribute)
+        command: click.Command = getattr(_module(f"orchestrator.cli.{module}"), attribute)
         if "config" not in {param.name for param in command.params}:
             command.params.append(config_option(hidden=True))
         return command
@@ -86,6 +90,14 @@ class LazyGroup(click.Group):
         """Run; our errors become one line and their exit code, an interrupt 130."""
         with _errors_reported():
             return super().invoke(ctx)
+
+
+def _module(name: str) -> ModuleType:
+    """A command's module, imported without the garbage collector."""
+    if (loaded := sys.modules.get(name)) is not None:
+        return loaded
+    with uncollected_imports():
+        return importlib.import_module(name)
 
 
 @contextlib.contextmanager
