@@ -1,5 +1,6 @@
 """Fixtures that tests of more than one package share."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,16 @@ from orchestrator.contract.settings import Settings, get_settings
 # Before torch is imported, and for workers and trainings, too: networks in tests are tiny, and threads that wait for
 # each other cost most on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is imported and collected stays to the end: the garbage collector would visit it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on the collector looks at what tests make."""
+    gc.freeze()
+    gc.enable()
+
 
 _FIXTURES = (HealthCheck.function_scoped_fixture,)
 # The same examples in every run: a change that breaks nothing never fails by chance. `make fuzz` looks for new ones.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -94,9 +95,9 @@ class Cluster:
         """The settings of the processes of this cluster."""
         return Settings(home=self.home, server_url=self.server.url)  # type: ignore[arg-type]  # parsed by pydantic
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
-        """A ledger with a new connection to the server."""
+        """The ledger on its server."""
         return Ledger(connect(self.server.url))
 
     def run(
