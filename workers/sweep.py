@@ -62,20 +62,20 @@ def _num_doorbells(need: str, waiting: int, idle: int, *, num_jobs: int) -> int:
     return {"end": 1, "look": max(idle, 1)}.get(need, idle)
 
 
-def _finish_listing(folder: JobFolder, request: AnyJobRequest, run: int, ledger: RecoveringLedger) -> None:
+def _finish_listing(folder: JobFolder, request: AnyJobRequest, ledger: RecoveringLedger) -> None:
     """The lister's lease has run out: enter the listing if it is whole, else end the job."""
     facts = read_facts(folder.work)
     if facts is None or not isinstance(request, ClassifyRequest):
-        ledger.cancel(folder.job, run=run, reason=_LISTER_DIED.format(folder.job))
+        ledger.cancel(folder.job, run=folder.run, reason=_LISTER_DIED.format(folder.job))
         return
     limit = folder.failure_limit(request, facts.num_images)
-    ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, run=run, failure_limit=limit)
+    ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, run=folder.run, failure_limit=limit)
 
 
 def _check_job(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: float) -> tuple[str, str]:
     """The queue of the job's next doorbell, and what the job needs; enters into the ledger what it does not know."""
     run = folder.run
-    outcome = folder.outcome_of(run)
+    outcome = folder.outcome()
     if outcome is not None:
         enter_outcome(folder, outcome, ledger)
         return FINALIZE, "nothing"
@@ -92,6 +92,6 @@ def _check_job(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: float
         ledger.unpause(folder.job, by="operator")
         need = ledger.need(folder.job, starving_s, run=run)
     if need == "lister":
-        _finish_listing(folder, request, run, ledger)
+        _finish_listing(folder, request, ledger)
         need = ledger.need(folder.job, starving_s, run=run)
     return (FINALIZE if need == "end" else queue), need

@@ -96,7 +96,7 @@ class WebhookSender:
             self._failed(folder, outcome, attempt, str(err) if isinstance(err, PigeonholeError) else reason_of(err))
         else:
             logger.info("job %s: webhook delivered", job)
-            self._end(folder, Receipt(state="delivered", at=datetime.now(UTC), attempts=attempt), run=outcome.run)
+            self._end(folder, Receipt(state="delivered", at=datetime.now(UTC), attempts=attempt))
 
     def _post(self, target: Target, request: AnyJobRequest, outcome: Outcome) -> None:
         if time.monotonic() < self._silent_until_s.get(target.authority, 0.0):
@@ -123,18 +123,15 @@ class WebhookSender:
         if since_end_s > GIVE_UP_S:
             logger.error("job %s: webhook given up after %d attempts: %s", folder.job, attempt, error)
             receipt = Receipt(state="given_up", at=datetime.now(UTC), attempts=attempt, error=error)
-            self._end(folder, receipt, run=outcome.run)
+            self._end(folder, receipt)
             return
         pause_s = PAUSES_S[attempt - 1] if attempt <= len(PAUSES_S) else LONGEST_PAUSE_S
         logger.warning("job %s: webhook not delivered, again in %d s: %s", folder.job, pause_s, error)
         self._ledger.deliveries.retry(folder.job, pause_s, error)
 
-    def _end(self, folder: JobFolder, receipt: Receipt | None, *, run: int | None = None) -> None:
-        """On the disk first: a server that forgets is filled from there.
-
-        run: that was told of; where the job was resumed and has ended again, its next end still waits.
-        """
-        folder.end_delivery(receipt, run=run)
+    def _end(self, folder: JobFolder, receipt: Receipt | None) -> None:
+        """On the disk first: a server that forgets is filled from there."""
+        folder.end_delivery(receipt)
         if not folder.is_undelivered():
             self._ledger.deliveries.end(folder.job)
         if receipt is not None:

@@ -1,6 +1,5 @@
 """`pigeonhole classify`."""
 
-import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import click
 from modeling.inference.engines.choice import WANTED_PRECISIONS
 from orchestrator.cli.client import follow_unless_detached, open_or_start_client, print_existed
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, redraw_line
-from orchestrator.cli.parameters import notify_option
+from orchestrator.cli.parameters import FailureLimit, notify_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
@@ -26,22 +25,6 @@ from orchestrator.jobs.submit import OnListing
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
-
-
-class FailureLimit(click.ParamType[MaxFailures]):
-    """A count such as 20, or a share such as 0.5%."""
-
-    name = "N|P%"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MaxFailures:
-        if isinstance(value, MaxFailures):
-            return value
-        share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
-        if share and float(share[1]) <= 100:
-            return MaxFailures(share=float(share[1]) / 100)
-        if value.isdecimal():
-            return MaxFailures(count=int(value))
-        return self.fail(f"{value!r} is neither a count such as 20 nor a share such as 0.5%", param, ctx)
 
 
 @click.command()

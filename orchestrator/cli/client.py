@@ -45,7 +45,7 @@ def open_or_start_client() -> JobClient:
     """
     settings = get_settings()
     elsewhere = settings.server_url is not None or settings.shared_elsewhere() is not None
-    if not elsewhere and not _local_server_answers(settings):
+    if not elsewhere and not server_answers(settings):
         from orchestrator.contract.devices import list_devices
         from orchestrator.stack.stack import Stack
 
@@ -55,7 +55,8 @@ def open_or_start_client() -> JobClient:
     return JobClient(settings)
 
 
-def _local_server_answers(settings: Settings) -> bool:
+def server_answers(settings: Settings) -> bool:
+    """Whether there is a server, and it answers."""
     url = settings.find_server_url()
     if url is None:
         return False

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from modeling.data.layout import LAYOUTS
 from orchestrator.contract.errors import UsageError
+from orchestrator.contract.jobs.requests import MaxFailures
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -55,6 +56,22 @@ class Duration(click.ParamType[float]):
         if not match or not float(match[1]):
             self.fail(f"{value!r} is not a duration above 0, such as 90s, 10m or 1.5h", param, ctx)
         return float(match[1]) * _UNITS_S[match[2]]
+
+
+class FailureLimit(click.ParamType[MaxFailures]):
+    """A count such as 20, or a share such as 0.5%."""
+
+    name = "N|P%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MaxFailures:
+        if isinstance(value, MaxFailures):
+            return value
+        share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
+        if share and float(share[1]) <= 100:
+            return MaxFailures(share=float(share[1]) / 100)
+        if value.isdecimal():
+            return MaxFailures(count=int(value))
+        return self.fail(f"{value!r} is neither a count such as 20 nor a share such as 0.5%", param, ctx)
 
 
 class Parsed(click.ParamType[Any]):

@@ -120,17 +120,16 @@ def read_record(settings: Settings, ledger: Ledger | None, job: str) -> JobRecor
     Raises NotFoundError if there is no such job.
     """
     folder = JobFolder.open(settings, job)
-    request, run = folder.request(), folder.run
-    outcome = folder.outcome_of(run)
+    request, outcome = folder.request(), folder.outcome()
     record = ledger.record(job) if ledger is not None else None
-    if record is None or record.run < run:  # a resume enters it a moment later
-        record = _record_from_disk(folder, request, run)
+    if record is None or record.run < folder.run:  # a resume enters it a moment later
+        record = _record_from_disk(folder, request)
     if outcome is None and record.ended:
         outcome = folder.outcome_of(record.run)  # it ended between the two
     return _with_outcome(record, outcome) if outcome else record
 
 
-def _record_from_disk(folder: JobFolder, request: AnyJobRequest, run: int) -> JobRecord:
+def _record_from_disk(folder: JobFolder, request: AnyJobRequest) -> JobRecord:
     """The record of a job from its folder, without reading every part."""
     created_ms = round(request.created.timestamp() * 1000)
     num_shards, num_images = count_shards(folder.work)
@@ -142,7 +141,7 @@ def _record_from_disk(folder: JobFolder, request: AnyJobRequest, run: int) -> Jo
         num_shards=num_shards,
         listed=read_facts(folder.work) is not None,
         created_ms=created_ms,
-        run=run,
+        run=folder.run,
     )
 
 

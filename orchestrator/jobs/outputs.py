@@ -3,6 +3,7 @@ costs the whole job.
 """
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -29,6 +30,35 @@ def check_manifest(output: Path, *, overwrite: bool, source: Path) -> None:
             raise UsageError(f"output {str(path)!r} is not a regular file; name another")
         if path.exists() and not overwrite:
             raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
+
+
+def check_resumed_manifest(output: Path, job: str, *, overwrite: bool, source: Path) -> None:
+    """As `check_manifest`, for a job that was submitted before; what it left itself beside its manifest may be there.
+
+    Raises UsageError.
+    """
+    if output.exists() and not overwrite:
+        raise UsageError(f"{str(output)!r} appeared since job {job} was submitted; move it away, and resume again")
+    if summary_path(output).exists() and not overwrite and _job_of(summary_path(output)) != job:
+        raise UsageError(
+            f"{str(summary_path(output))!r} appeared since job {job} was submitted; move it away, and resume again"
+        )
+    check_manifest(output, overwrite=True, source=source)
+
+
+def check_resumed_folder(output: Path) -> None:
+    """As `check_folder`, for an evaluation that was submitted before. Raises UsageError."""
+    if output.exists():
+        raise UsageError(f"{str(output)!r} appeared since the job was submitted; move it away, and resume again")
+    check_folder(output)
+
+
+def _job_of(summary: Path) -> str | None:
+    """The job that a summary is of; None where it is no summary."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+        job: str | None = json.loads(summary.read_bytes()).get("job")
+        return job
+    return None
 
 
 def check_folder(output: Path) -> None:

@@ -24,6 +24,7 @@ from orchestrator.contract.jobs.requests import (
     Format,
     Kind,
     ModelPin,
+    SourceReading,
     TrainJobRequest,
     fingerprint,
 )
@@ -39,7 +40,7 @@ from orchestrator.jobs.inputs import (
 )
 from orchestrator.jobs.outputs import check_folder, check_manifest
 from orchestrator.jobs.shard_size import SAMPLE_IMAGES, SMALLEST, choose_shard_size
-from orchestrator.jobs.sources import Source, open_source
+from orchestrator.jobs.sources import Source, SourceOptions, open_source
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec, check_paths_of
 from orchestrator.jobs.training import ResolvedTraining, as_chosen_before, resolve_training
 
@@ -138,6 +139,7 @@ class PreparedClassify:
             source=path_to_text(self.source.text),
             root=path_to_text(self.source.root),
             follow_symlinks=self.spec.reading.follow_symlinks,
+            reading=None if self.source.is_stream else reading_of(self.source, self.spec.reading),
             model=self.model.pin,
             output=output,
             output_format=self.output_format,
@@ -315,6 +317,15 @@ def check_precision(model: PinnedModel, precision: WantedPrecision) -> None:
     if precision == "int8" and not (model.version.path / INT8_FILE).is_file():
         why = model.card.why_no_int8()
         raise UsageError(f"--precision int8: {model.version.ref} {why}; leave the precision to auto")
+
+
+def reading_of(source: Source, options: SourceOptions) -> SourceReading:
+    """How a source is read again, from any folder."""
+    absolute = os.path.join(os.getcwd(), source.text)  # noqa: PTH109, PTH118 the name may be a glob, or not UTF-8
+    root = path_to_text(source.root) if source.is_list else None
+    return SourceReading(
+        source=path_to_text(absolute), recursive=options.recursive, all_files=options.all_files, root=root
+    )
 
 
 def _absolute(output: Path | None) -> Path | None:

@@ -114,7 +114,7 @@ class JobClient:
             if earlier is not None:
                 return Submission(earlier, existed=True)
             prepared.check_new()
-        self._check_output_is_free(prepared.claimed_output)
+        self.check_output_is_free(prepared.claimed_output)
         if prepared.spec.need_worker:
             self.require_worker(QUEUE_OF_KIND[prepared.kind])
         job = new_job_id(prepared.kind)
@@ -197,19 +197,18 @@ class JobClient:
         outcome = folder.outcome()
         if outcome is not None:
             return outcome.state
-        run = folder.run
         folder.request_cancel()  # first, so that a sweep cancels it again if the server forgets
         ledger = RecoveringLedger(self.ledger, self.settings)
-        state = ledger.cancel(job, run=run)
+        state = ledger.cancel(job, run=folder.run)
         if state != "cancelling":
             folder.withdraw_cancel()  # too late: the job must not end as cancelled if the server forgets it
             return state
         note(folder, "cancelled")
         self.ring(FINALIZE, job)
-        outcome = self._end_without_worker(folder, run, ledger)
+        outcome = self._end_without_worker(folder, ledger)
         return outcome.state if outcome else state
 
-    def _end_without_worker(self, folder: JobFolder, run: int, ledger: RecoveringLedger) -> Outcome | None:
+    def _end_without_worker(self, folder: JobFolder, ledger: RecoveringLedger) -> Outcome | None:
         """End a cancelled job here if no worker is alive; None if one is, or if a worker's lease still counts."""
         if any(worker.alive for worker in self.ledger.live_workers.workers()):
             return None
@@ -217,8 +216,8 @@ class JobClient:
         if state != "cancelling" or fence is None:
             return None
         record, request = ledger.record(folder.job), folder.request()
-        stopped = stopped_outcome(request, record, run, fence)
-        return conclude(folder, too_many_failures(folder, request, record, run) or stopped, ledger)
+        stopped = stopped_outcome(request, record, folder.run, fence)
+        return conclude(folder, too_many_failures(folder, request, record) or stopped, ledger)
 
     def _earlier(self, key: str, prepared: Prepared) -> str | None:
         """The job that the idempotency key already stands for."""
@@ -227,9 +226,10 @@ class JobClient:
             raise TakenError(f"idempotency key {key!r} stands for another request, job {job}; use a new key")
         return job
 
-    def _check_output_is_free(self, output: str) -> None:
+    def check_output_is_free(self, output: str, job: str | None = None) -> None:
+        """Raises TakenError where another job than `job` will write the output."""
         owner = self.ledger.owner_of_output(output) if output else None
-        if owner is not None:
+        if owner not in (None, job):
             raise TakenError(f"job {owner} will write {output}; wait for it, cancel it, or name another output")
 
     def _enter(self, folder: JobFolder, request: AnyJobRequest, fields: dict[str, str | int]) -> Submission:
@@ -268,7 +268,6 @@ class Lister:
         self, folder: JobFolder, request: ClassifyRequest, ledger: Ledger, ring: Callable[[str, str], None]
     ) -> None:
         self._folder = folder
-        self._run = folder.run
         self._request = request
         self._ledger = ledger
         self._ring = ring
@@ -315,7 +314,9 @@ class Lister:
         job, (num_shards, num_images) = self._request.job, self._durable
         limit = self._folder.failure_limit(self._request, num_images if listed else None)
         try:
-            state = self._ledger.extend(job, num_shards, num_images, listed=listed, run=self._run, failure_limit=limit)
+            state = self._ledger.extend(
+                job, num_shards, num_images, listed=listed, run=self._folder.run, failure_limit=limit
+            )
             if state == "finalizing":
                 self._ring(FINALIZE, job)
             elif state != "paused" and self._ledger.queue_length(CLASSIFY) == 0:
@@ -328,14 +329,14 @@ class Lister:
 
     def _renew_lease(self) -> None:
         """Renew the lister's lease, also while the source takes long for its next path."""
-        self._ledger.extend(self._request.job, *self._durable, listed=False, run=self._run)
+        self._ledger.extend(self._request.job, *self._durable, listed=False, run=self._folder.run)
 
     def fail(self, err: BaseException) -> None:
         """End the job, if the ledger has it: its listing will never be complete."""
         cause = "it was interrupted" if isinstance(err, KeyboardInterrupt) else str(err) or type(err).__name__
         reason = f"listing {self._request.source} ended early: {cause}"
         try:
-            if self._ledger.cancel(self._request.job, run=self._run, reason=reason) == "cancelling":
+            if self._ledger.cancel(self._request.job, run=self._folder.run, reason=reason) == "cancelling":
                 self._ring(FINALIZE, self._request.job)
         except SERVER_ERRORS as away:
             logger.warning("cannot cancel the job on the server, a worker will do it: %s", away)

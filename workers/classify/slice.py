@@ -58,7 +58,7 @@ def classify_slice(job: str, context: WorkerContext) -> None:
     """Work on `job` until its slice of time is over, nothing is left to claim, or it ends."""
     folder = context.folder(job)
     request, run = folder.request(), folder.run
-    if folder.outcome_of(run) is not None or not isinstance(request, ClassifyRequest):
+    if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
         logger.info("job %s needs no classifying; its doorbell is dropped", job)
         return
     more, ledger = True, context.recovering_ledger

@@ -31,14 +31,13 @@ logger = logging.getLogger(__name__)
 def end_job(job: str, context: WorkerContext) -> None:
     """End `job` if it is ready to end and no other worker ends it."""
     folder = context.folder(job)
-    run = folder.run
-    outcome = folder.outcome_of(run) or _find_outcome(folder, folder.request(), run, context)
+    outcome = folder.outcome() or _find_outcome(folder, folder.request(), context)
     if outcome is not None:
         outcome = conclude(folder, outcome, context.recovering_ledger, by=context.worker)
         logger.info("job %s: %s", job, outcome.state)
 
 
-def _find_outcome(folder: JobFolder, request: AnyJobRequest, run: int, context: WorkerContext) -> Outcome | None:
+def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerContext) -> Outcome | None:
     """How the run ends; None where another worker ends it, or it cannot end yet."""
     ledger = context.recovering_ledger
     state, fence = ledger.take_finalize_lease(folder.job, context.worker, FINALIZE_LEASE_S)
@@ -46,11 +45,11 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, run: int, context: 
         return None
     record = ledger.record(folder.job)
     if state == "cancelling":
-        stopped = stopped_outcome(request, record, run, fence)
-        return too_many_failures(folder, request, record, run) or stopped
+        stopped = stopped_outcome(request, record, folder.run, fence)
+        return too_many_failures(folder, request, record) or stopped
     try:
         with FinalizeLease(context, folder.job, fence) as lease:
-            return _publish(folder, request, record, run, lease, context)
+            return _publish(folder, request, record, lease, context)
     except FinalizeLeaseLostError:
         logger.info("job %s: another worker ends it", folder.job)
     except BadPartError as err:
@@ -65,7 +64,7 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, run: int, context: 
         if trouble_of(err):
             raise  # this worker waits, and tries again
         logger.exception("job %s cannot be published", folder.job)
-        return make_outcome("failed", record, run, error=str(err))
+        return make_outcome("failed", record, folder.run, error=str(err))
     return None
 
 
@@ -73,31 +72,30 @@ def _publish(
     folder: JobFolder,
     request: AnyJobRequest,
     record: JobRecord | None,
-    run: int,
     lease: FinalizeLease,
     context: WorkerContext,
 ) -> Outcome:
     """Publish the job's result. A model that the store already has gets the same version again."""
     match request:
         case ClassifyRequest():
-            return too_many_failures(folder, request, record, run) or _publish_rows(folder, request, record, run, lease)
+            return too_many_failures(folder, request, record) or _publish_rows(folder, request, record, lease)
         case TrainJobRequest():
             version = ModelStore(context.settings.models).publish(folder.model, request.name)
             copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
-            return make_outcome("succeeded", record, run, result=version.ref)
+            return make_outcome("succeeded", record, folder.run, result=version.ref)
         case EvaluateJobRequest():
             result = publish_evaluation(folder, request, lease)
-            return make_outcome("succeeded", record, run, result=path_to_text(str(result)))
+            return make_outcome("succeeded", record, folder.run, result=path_to_text(str(result)))
 
 
 def _publish_rows(
-    folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, run: int, lease: FinalizeLease
+    folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, lease: FinalizeLease
 ) -> Outcome:
     """Publish the manifest; the counts are those of its parts, not the ledger's."""
     totals = publish_manifest(folder, request, record, lease)
     return Outcome(
         state="partial" if totals.num_failed else "succeeded",
-        run=run,
+        run=folder.run,
         ended=datetime.now(UTC),
         num_images=totals.num_rows,
         num_done=totals.num_rows,

@@ -108,8 +108,8 @@ class ProcessFailedError(Exception):
 def run_process_job(job: str, context: WorkerContext) -> None:
     """Run `job` in a process of its own, unless another worker does, or the result exists."""
     folder = context.folder(job)
-    spec, run = process_spec(folder.request(), folder, context), folder.run
-    if folder.outcome_of(run) is not None or spec is None:
+    spec = process_spec(folder.request(), folder, context)
+    if folder.outcome() is not None or spec is None:
         logger.info("job %s needs no process; its doorbell is dropped", job)
         return
     ledger = context.recovering_ledger
@@ -127,7 +127,7 @@ def run_process_job(job: str, context: WorkerContext) -> None:
         except (ProcessFailedError, ModelingError, UnicodeError) as err:
             if trouble_of(err):
                 raise  # this worker hands the job back, and waits
-            ledger.cancel(job, run=run, reason=f"{spec.name} failed: {err}")
+            ledger.cancel(job, run=folder.run, reason=f"{spec.name} failed: {err}")
             finished = False
         if finished:
             ledger.commit(claim, num_rows=0, num_failed=0)

@@ -10,6 +10,8 @@ from orchestrator.cli.output import json_option
 COMMANDS = {
     "list": Entry("jobs.list:list_jobs", "List jobs, newest first; `pigeonhole jobs` alone does the same."),
     "pause": Entry("jobs.pause:pause_jobs", "Pause jobs until `jobs unpause`."),
+    "resume": Entry("jobs.resume:resume_job", "Go on with a job that was cancelled, failed or forgotten."),
+    "show": Entry("jobs.show:show_job", "Tell the whole story of a job."),
     "unpause": Entry("jobs.pause:unpause_jobs", "Let paused jobs go on."),
 }
 

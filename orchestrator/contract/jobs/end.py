@@ -35,7 +35,7 @@ def conclude(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger, *, b
     if is_first:
         counts = {name: getattr(outcome, name) for name in ("num_images", "num_done", "num_failed")}
         note(folder, "ended", by=by, state=outcome.state, result=outcome.result, error=outcome.error, **counts)
-    if outcome.run == folder.run:
+    if folder.is_last_run():
         remove_temporaries(folder, keep_checkpoints=outcome.state in RESUMABLE)
     enter_outcome(folder, outcome, ledger)
     return outcome
@@ -63,7 +63,7 @@ def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger)
     Nothing is changed where the job was resumed since.
     """
     request = folder.request()
-    if request.notify is not None and outcome.run == folder.run:
+    if request.notify is not None and folder.is_last_run():
         folder.note_undelivered()
     entered = ledger.finish(
         folder.job,
@@ -91,7 +91,7 @@ def stopped_outcome(request: AnyJobRequest, record: JobRecord | None, run: int, 
     return make_outcome("cancelled", record, run)
 
 
-def too_many_failures(folder: JobFolder, request: AnyJobRequest, record: JobRecord | None, run: int) -> Outcome | None:
+def too_many_failures(folder: JobFolder, request: AnyJobRequest, record: JobRecord | None) -> Outcome | None:
     """The outcome of a classify job with more failed images than the operator accepts; None for any other job."""
     if record is None or not isinstance(request, ClassifyRequest):
         return None
@@ -100,7 +100,7 @@ def too_many_failures(folder: JobFolder, request: AnyJobRequest, record: JobReco
     if limit is None or record.num_failed <= limit:
         return None
     counts = f"{record.num_failed} of {record.num_done} images failed, more than the {limit} allowed"
-    outcome = make_outcome("failed", record, run, error=f"{counts} by --max-failures")
+    outcome = make_outcome("failed", record, folder.run, error=f"{counts} by --max-failures")
     return outcome.model_copy(update={"too_many_failures": True})
 
 

@@ -106,10 +106,10 @@ def new_job_id(kind: Kind) -> str:
 
 
 class JobFolder:
-    """The paths and records in the folder of one job.
+    """The paths and records in the folder of one job, of the run that is the last one when the object is made.
 
-    work: the folder of the listing that is valid when the object is made, and of its parts and journals. So what a
-    worker or a lister that was slow still writes never gets among those of a later listing.
+    work: the folder of the listing of this run, and of its parts and journals. So what a worker or a lister that was
+    slow still writes never gets among those of a later run.
     """
 
     def __init__(self, settings: Settings, job: str) -> None:
@@ -126,6 +126,7 @@ class JobFolder:
         self.summary = self.path / "summary.json"
         self._active = settings.active / job
         self._undelivered = settings.webhooks / job
+        self.run = self._last_run()
         self.work = self._work()
         self.parts = self.work / "parts"
         self.journals = self.work / "journals"
@@ -176,13 +177,15 @@ class JobFolder:
     def request(self) -> AnyJobRequest:
         return parse_request(self.request_file.read_bytes(), path=self.request_file)
 
-    @property
-    def run(self) -> int:
-        """The number of the present run: how often the job was resumed."""
+    def _last_run(self) -> int:
         run = 0
         while self._resume_file(run + 1).exists():
             run += 1
         return run
+
+    def is_last_run(self) -> bool:
+        """Whether the job was not resumed since the object was made."""
+        return not self._resume_file(self.run + 1).exists()
 
     def begin_run(self, resume: Resume) -> bool:
         """Begin another run; False where somebody else began it."""
@@ -192,7 +195,7 @@ class JobFolder:
             return link_once(temporary, path)
 
     def resumes(self) -> list[Resume]:
-        """Every resume of the job, in their order."""
+        """Every resume of the job up to this run, in their order."""
         found = (Resume.read(self._resume_file(run)) for run in range(1, self.run + 1))
         return [resume for resume in found if resume is not None]
 
@@ -263,7 +266,7 @@ class JobFolder:
         return self.path / f"paused.{by}.json"
 
     def write_outcome(self, outcome: Outcome) -> Outcome:
-        """Write how its run ended; the first outcome stays, and is returned."""
+        """Write how the run of the outcome ended; the first outcome stays, and is returned."""
         path = self._of_run("outcome.json", outcome.run)
         with temporary_beside(path) as temporary:
             write_durable(temporary, outcome.model_dump_json(indent=2).encode())
@@ -291,15 +294,12 @@ class JobFolder:
         """What became of the job's webhook; None as long as it is to be delivered, or where the job has none."""
         return Receipt.read(self._of_run("receipt.json", self.run))
 
-    def end_delivery(self, receipt: Receipt | None = None, *, run: int | None = None) -> None:
-        """Record what became of the webhook of a run, by default of the present one; None: nothing is to be delivered.
-
-        Where a later run has begun, its webhook stays.
-        """
+    def end_delivery(self, receipt: Receipt | None = None) -> None:
+        """Record what became of the job's webhook; None: nothing is to be delivered. That of a later run stays."""
         if receipt is not None:
-            path = self._of_run("receipt.json", self.run if run is None else run)
+            path = self._of_run("receipt.json", self.run)
             replace_durably(path, receipt.model_dump_json(indent=2).encode(), mode=None)
-        if run is None or run == self.run:
+        if self.is_last_run():
             self._undelivered.unlink(missing_ok=True)
 
     def discard(self) -> None:

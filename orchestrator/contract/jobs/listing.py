@@ -195,6 +195,19 @@ def read_facts(folder: Path) -> ListingFacts | None:
     return ListingFacts.read(folder / "listing.json")
 
 
+def listing_is_whole(folder: Path) -> bool:
+    """Whether the listing is complete, and what its facts say: read to its end."""
+    facts = read_facts(folder)
+    if facts is None:
+        return False
+    try:
+        with (folder / "listing").open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256 == facts.sha256 and count_shards(folder) == (facts.num_shards, facts.num_images)
+    except (FileNotFoundError, IntegrityError):
+        return False
+
+
 def _read_record(folder: Path, shard: int) -> tuple[int, int, int]:
     """Offset, length and count of a shard."""
     with (folder / "listing.index").open("rb") as file:

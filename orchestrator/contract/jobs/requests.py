@@ -46,6 +46,15 @@ class ModelPin(Versioned):
         return f"{self.name}@{self.number}"
 
 
+class SourceReading(Versioned):
+    """How the images of a source are listed again, where a job is resumed that ended before they all were."""
+
+    source: str  # absolute path or glob (modeling.names.path_to_text)
+    recursive: bool
+    all_files: bool
+    root: str | None  # of a list
+
+
 class ClassifyRequest(Versioned):
     """Classify the images of a source."""
 
@@ -55,6 +64,7 @@ class ClassifyRequest(Versioned):
     source: str  # as the operator wrote it, for display
     root: str  # absolute; every path of the listing is below it (modeling.names.path_to_text)
     follow_symlinks: bool
+    reading: SourceReading | None = None  # None: the images cannot be listed again, as those of standard input
     model: ModelPin
     output: str  # absolute path of the manifest
     output_format: Format

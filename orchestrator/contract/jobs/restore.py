@@ -1,5 +1,7 @@
 """Enters a job into the ledger from its folder, after the server lost all its data or the last second of it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.contract.errors import IntegrityError
@@ -11,13 +13,44 @@ from orchestrator.contract.ledger.ledger import PAUSED_BY, Ledger, time_fields
 from orchestrator.contract.ledger.stages import add_seconds
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A job as its folder has it. done: a bitmap of shards."""
+
+    fields: Mapping[str, str | int]
+    done: bytes
+
+    def __getitem__(self, count: str) -> int:
+        return int(self.fields.get(count, 0))
+
+
 def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> bool:
     """Enter the job as its folder has it; False where the ledger knows it and `replace` is not set.
 
     Doing it twice, or in two workers at the same time, changes nothing: the first entry stays.
     """
-    request, run = folder.request(), folder.run
-    fields: dict[str, str | int] = {"kind": request.kind, "state": "running"}
+    return enter_restored(folder, read_folder(folder), ledger, replace=replace)
+
+
+def enter_restored(folder: JobFolder, restored: Restored, ledger: Ledger, *, replace: bool = False) -> bool:
+    """As `restore_job`, for a folder that was read."""
+    request = folder.request()
+    return ledger.restore(
+        folder.job,
+        restored.fields,
+        restored.done,
+        output=output_of(request),
+        key=request.idempotency_key or "",
+        fingerprint=fingerprint(request),
+        run=restored["run"],
+        replace=replace,
+    )
+
+
+def read_folder(folder: JobFolder) -> Restored:
+    """The job as its folder has it; removes parts that are damaged."""
+    request = folder.request()
+    fields: dict[str, str | int] = {"run": folder.run, "kind": request.kind, "state": "running"}
     fields["created_ms"] = round(request.created.timestamp() * 1000)
     done = bytearray()
     if isinstance(request, ClassifyRequest):
@@ -31,16 +64,7 @@ def restore_job(folder: JobFolder, ledger: Ledger, *, replace: bool = False) -> 
         since_ms = round(min(pause.since for pause in pauses).timestamp() * 1000)
         fields |= {"state": "paused", "paused_ms": since_ms}
         fields |= {f"paused_by_{pause.by}": pause.reason for pause in pauses}
-    return ledger.restore(
-        folder.job,
-        fields,
-        bytes(done),
-        output=output_of(request),
-        key=request.idempotency_key or "",
-        fingerprint=fingerprint(request),
-        run=run,
-        replace=replace,
-    )
+    return Restored(fields, bytes(done))
 
 
 def output_of(request: AnyJobRequest) -> str:

@@ -172,19 +172,21 @@ def test_a_resume_that_lists_again_has_a_listing_and_parts_of_its_own(folder, se
     assert folder.parts == folder.path / "parts"
 
 
-def test_the_last_resume_that_names_a_limit_of_failures_counts(folder):
+def test_the_last_resume_that_names_a_limit_of_failures_counts(folder, settings):
     request = folder.request().model_copy(update={"max_failures": MaxFailures(count=1)})
     resume(folder, 1, max_failures=MaxFailures(count=7))
     resume(folder, 2)
 
-    assert folder.failure_limit(request, None) == 7
+    assert JobFolder.open(settings, folder.job).failure_limit(request, None) == 7
 
 
-def test_the_webhook_of_a_run_that_was_resumed_does_not_count_as_that_of_the_next(folder):
+def test_the_webhook_of_a_run_that_was_resumed_does_not_count_as_that_of_the_next(folder, settings):
     folder.note_undelivered()
     resume(folder, 1)
-    folder.note_undelivered()
+    again = JobFolder.open(settings, folder.job)
+    again.note_undelivered()
 
-    folder.end_delivery(Receipt(state="delivered", at=ENDED, attempts=1), run=0)
+    folder.end_delivery(Receipt(state="delivered", at=ENDED, attempts=1))
 
-    assert (folder.receipt(), folder.is_undelivered()) == (None, True)
+    assert (again.receipt(), again.is_undelivered()) == (None, True)
+    assert (folder.is_last_run(), again.is_last_run()) == (False, True)

@@ -1,0 +1,101 @@
+"""`pigeonhole jobs resume`."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+
+import click
+
+from orchestrator.cli.client import open_or_start_client, server_answers
+from orchestrator.cli.output import json_option, print_json, print_line, print_message, redraw_line
+from orchestrator.cli.parameters import FailureLimit
+from orchestrator.cli.speaking import doing
+from orchestrator.contract.jobs.requests import MaxFailures
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.jobs.follow import exit_code, to_json
+from orchestrator.jobs.resume import Resumed, ResumeOptions, check_resumable, resume
+from orchestrator.jobs.submit import OnListing
+
+
+@click.command("resume")
+@click.argument("job")
+@click.option(
+    "--max-failures",
+    type=FailureLimit(),
+    help="Another limit of failed images, for a job that ended because of too many; default: as before.",
+)
+@click.option("--detach", is_flag=True, help="Print what is missing, and return.")
+@json_option
+def resume_job(job: str, max_failures: MaxFailures | None, detach: bool, as_json: bool) -> None:
+    """Go on with a JOB that was cancelled or has failed, or that its server forgot; only what is missing is done.
+
+    The job keeps its id and its output; the manifest is that of an undisturbed run. A training goes on from its last
+    checkpoint. Where a job ended before all its images were listed, they are listed again.
+
+    \b
+    Examples:
+      pigeonhole jobs resume c261123-143355-7f3a2b
+      pigeonhole jobs resume c261123-143355-7f3a2b --max-failures 5% --detach
+    """
+    settings = get_settings()
+    with doing(f"checking job {job}"):
+        folder = check_resumable(settings, job)
+    just_started = not server_answers(settings)
+    client = open_or_start_client()
+    options = ResumeOptions(max_failures, need_worker=not detach, just_started=just_started)
+    with doing(f"reading what job {job} has done") as replace_words:
+        try:
+            resumed = resume(client, folder, options, _show_listing(replace_words))
+        finally:
+            redraw_line()
+    for line in describe_resumed(resumed):
+        print_message(line)
+    if detach:
+        print_json(asdict(resumed) | {"num_missing": resumed.num_missing}) if as_json else print_line(job)
+        return
+    from orchestrator.cli.progress import follow_to_end, print_end
+
+    record = follow_to_end(client, job)
+    print_end(settings, record)
+    _show(settings, record, as_json=as_json)
+    sys.exit(exit_code(settings, record))
+
+
+def describe_resumed(resumed: Resumed) -> list[str]:
+    """What goes on, in sentences."""
+    again = "the server had forgotten it; it goes on" if resumed.entered else "resumed"
+    if resumed.kind != "classify":
+        return [f"job {resumed.job}: {again}; {resumed.goes_on}"]
+    shards = resumed.num_shards - resumed.shards_done
+    lines = [
+        f"job {resumed.job}: {again}; {resumed.num_done:,} of {resumed.num_images:,} images are done, "
+        f"{resumed.num_missing:,} are missing, in {shards:,} shard{'s' * (shards != 1)}"
+    ]
+    if resumed.relisted:
+        lines.insert(0, f"job {resumed.job}: its images were listed again")
+    if resumed.ends_again:
+        lines.append(f"it will end again: {resumed.ends_again}; resume it with another limit")
+    return lines
+
+
+def _show_listing(replace_words: Callable[[str], None]) -> OnListing:
+    """Show the progress of a long listing."""
+
+    def show(job: str, num_images: int) -> None:
+        line = f"{job}: listing again, {num_images:,} images"
+        replace_words(line)
+        redraw_line(line)
+
+    return show
+
+
+def _show(settings: Settings, record: JobRecord, *, as_json: bool) -> None:
+    if record.kind == "train":
+        from orchestrator.cli.trained import show_trained  # imports numpy, so only here
+
+        show_trained(settings, record, as_json)
+    elif as_json:
+        print_json(to_json(settings, record))
+    elif record.result:
+        print_line(record.result)

@@ -1,0 +1,279 @@
+"""Resuming jobs: one that was cancelled or failed goes on in another run, one that its server forgot is entered again.
+
+Finished parts, the listing and checkpoints stay in the job folder, so only what is missing is done. The order of steps
+makes every crash harmless; `docs/job_lifecycle.md` explains it: check, list again if that is needed, begin the run on
+the disk, add the job to the active ones, enter it into the ledger, ring.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from modeling.errors import ModelingError, ModelNotFoundError
+from modeling.names import text_to_path
+from modeling.registry.store import ModelStore
+from orchestrator.contract.errors import NotFoundError, PigeonholeError
+from orchestrator.contract.jobs.history import note, operator
+from orchestrator.contract.jobs.job_folder import JobFolder, Resume, active_jobs
+from orchestrator.contract.jobs.listing import count_shards, listing_is_whole, read_source_facts
+from orchestrator.contract.jobs.requests import (
+    AnyJobRequest,
+    ClassifyRequest,
+    EvaluateJobRequest,
+    MaxFailures,
+    ModelPin,
+    TrainJobRequest,
+)
+from orchestrator.contract.jobs.restore import Restored, enter_restored, output_of, read_folder
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs.outputs import check_resumed_folder, check_resumed_manifest
+from orchestrator.jobs.relisting import listed_again, open_again
+from orchestrator.jobs.submit import JobClient, OnListing
+
+MOMENT_S = 15.0  # a resume enters its job into the ledger within this time, or its command has died
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """How a job is resumed.
+
+    max_failures: the limit from now on; None: as before. need_worker: refuse where no worker listens.
+    just_started: the server was started for this, so that its workers may have found the job already.
+    """
+
+    max_failures: MaxFailures | None = None
+    need_worker: bool = True
+    just_started: bool = False
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What is done of a resumed job, and what is missing.
+
+    entered: the job had not ended; the server had forgotten it. relisted: its images were listed again.
+    goes_on: where a training or an evaluation goes on. ends_again: why the job ends without doing anything.
+    """
+
+    job: str
+    kind: str
+    run: int
+    entered: bool
+    relisted: bool
+    num_images: int
+    num_done: int
+    num_failed: int
+    num_shards: int
+    shards_done: int
+    goes_on: str | None
+    ends_again: str | None
+
+    @property
+    def num_missing(self) -> int:
+        """The images without a row."""
+        return self.num_images - self.num_done
+
+
+def check_resumable(settings: Settings, job: str) -> JobFolder:
+    """The folder of a job that can be resumed, as far as the disk can tell.
+
+    Raises PigeonholeError where it has succeeded, NotFoundError where it does not exist or its model or source is gone,
+    UsageError where its output appeared meanwhile, or its images cannot be listed again.
+    """
+    folder = JobFolder.open(settings, job)
+    request, outcome = folder.request(), folder.outcome()
+    if outcome is not None and outcome.state in ("succeeded", "partial"):
+        retry = f"; `pigeonhole jobs retry {job}` tries failed images again" if outcome.num_failed else ""
+        raise PigeonholeError(f"job {job} has ended as {outcome.state}: nothing is missing in {outcome.result}{retry}")
+    match request:
+        case ClassifyRequest():
+            _check_classify(settings, folder, request)
+        case TrainJobRequest():
+            _check_training(folder, request)
+        case EvaluateJobRequest():
+            if not folder.evaluation.exists():
+                _check_model(settings, job, request.model)
+                _check_is_there(job, "data", request.data)
+            if request.output is not None:
+                check_resumed_folder(Path(text_to_path(request.output)))
+    return folder
+
+
+def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_listing: OnListing) -> Resumed:
+    """Let a job that `check_resumable` has checked go on, and do only what is missing; returns what that is.
+
+    Raises PigeonholeError where it still runs or somebody else resumed it, TakenError where another job will write its
+    output, UnavailableError where no worker listens.
+    """
+    request, ended = folder.request(), folder.outcome() is not None
+    record = None if ended else client.ledger.record(folder.job)
+    if record is not None and record.run == folder.run and not record.ended:
+        return _already_running(folder, record, options)
+    if not ended:
+        _check_forgotten(client.settings, folder, request)
+    client.check_output_is_free(output_of(request), folder.job)
+    if options.need_worker:
+        client.require_worker(QUEUE_OF_KIND[request.kind])
+    is_whole = not isinstance(request, ClassifyRequest) or listing_is_whole(folder.work)
+    again = ended or options.max_failures is not None or not is_whole
+    if again:
+        folder = _begin_run(client, folder, request, options, None if is_whole else on_listing)
+    folder.activate()
+    restored = read_folder(folder)
+    enter_restored(folder, restored, client.ledger, replace=not again and record is not None)
+    resumed = _describe(folder, request, restored, entered=not again, relisted=not is_whole)
+    note(folder, "resumed" if again else "entered again", run=folder.run, **_counts(resumed))
+    _wake(client, folder, request, resumed)
+    return resumed
+
+
+def _already_running(folder: JobFolder, record: JobRecord, options: ResumeOptions) -> Resumed:
+    """What is left of a job that workers have found already. Raises PigeonholeError where it was never away."""
+    if not options.just_started:
+        unpause = f" (`pigeonhole jobs unpause {folder.job}` lets it go on)" if "operator" in record.paused_by else ""
+        follow = f"`pigeonhole watch {folder.job}` follows it"
+        raise PigeonholeError(f"job {folder.job} has not ended: it is {record.state}{unpause}; {follow}")
+    return _describe(folder, folder.request(), read_folder(folder), entered=True, relisted=False)
+
+
+def _check_forgotten(settings: Settings, folder: JobFolder, request: AnyJobRequest) -> None:
+    """Raises PigeonholeError where a job that the server does not know is being resumed, or never began."""
+    resumes = folder.resumes()
+    if resumes:
+        age_s = (datetime.now(UTC) - resumes[-1].at).total_seconds()
+        if age_s < MOMENT_S and folder.job not in active_jobs(settings):
+            raise _resumed_by(folder, resumes[-1])
+    is_begun = folder.job in active_jobs(settings) or resumes or not isinstance(request, ClassifyRequest)
+    if not is_begun and not listing_is_whole(folder.work) and not any(folder.parts.glob("*.part")):
+        raise PigeonholeError(f"job {folder.job} never began: its submission was interrupted; submit it again")
+
+
+def _resumed_by(folder: JobFolder, resume: Resume | None) -> PigeonholeError:
+    by = f" by {resume.by} at {resume.at:%H:%M:%S} UTC" if resume else ""
+    return PigeonholeError(f"job {folder.job} was resumed{by}; `pigeonhole watch {folder.job}` follows it")
+
+
+def _begin_run(
+    client: JobClient, folder: JobFolder, request: AnyJobRequest, options: ResumeOptions, relist: OnListing | None
+) -> JobFolder:
+    """Begin another run on the disk, with a new listing where one is needed; of two who try, one does."""
+    run = folder.run + 1
+    with _new_listing(folder, request, run, relist) as work:
+        limit = options.max_failures
+        resume = Resume(run=run, at=datetime.now(UTC), by=operator(), work=work, max_failures=limit)
+        if not folder.begin_run(resume):
+            last = JobFolder.open(client.settings, folder.job).resumes()
+            raise _resumed_by(folder, last[-1] if last else None)
+    return JobFolder.open(client.settings, folder.job)
+
+
+@contextlib.contextmanager
+def _new_listing(folder: JobFolder, request: AnyJobRequest, run: int, relist: OnListing | None) -> Iterator[str | None]:
+    if relist is None or not isinstance(request, ClassifyRequest):
+        yield None
+        return
+    with listed_again(folder, request, run, relist) as work:
+        yield work
+
+
+def _describe(
+    folder: JobFolder, request: AnyJobRequest, restored: Restored, *, entered: bool, relisted: bool
+) -> Resumed:
+    too_many = restored["too_many_failures"]
+    limit = restored["failure_limit"]
+    ends = f"{restored['num_failed']} images have failed already, more than the {limit} allowed by --max-failures"
+    return Resumed(
+        job=folder.job,
+        kind=request.kind,
+        run=folder.run,
+        entered=entered,
+        relisted=relisted,
+        num_images=restored["num_images"],
+        num_done=restored["num_done"],
+        num_failed=restored["num_failed"],
+        num_shards=restored["num_shards"],
+        shards_done=restored["shards_done"],
+        goes_on=_where(folder, request),
+        ends_again=ends if too_many else None,
+    )
+
+
+def _where(folder: JobFolder, request: AnyJobRequest) -> str | None:
+    """Where a training or an evaluation goes on."""
+    if isinstance(request, ClassifyRequest):
+        return None
+    if folder.model.exists() or folder.evaluation.exists():
+        return "its result is there: it is published"
+    if any((folder.path / "training").glob("*.checkpoint")):
+        return "it goes on from its last checkpoint"
+    return "it has no checkpoint: it begins again"
+
+
+def _counts(resumed: Resumed) -> dict[str, Any]:
+    if resumed.kind != "classify":
+        return {"goes_on": resumed.goes_on}
+    return {"num_done": resumed.num_done, "num_missing": resumed.num_missing, "relisted": resumed.relisted or None}
+
+
+def _wake(client: JobClient, folder: JobFolder, request: AnyJobRequest, resumed: Resumed) -> None:
+    """Ring for a resumed job, or end it where another job took its output in this moment."""
+    output, job = output_of(request), folder.job
+    owner = client.ledger.owner_of_output(output) if output else job
+    if owner != job:
+        client.ledger.cancel(job, run=folder.run, reason=f"job {owner} will write {output}; resume it after that")
+    record = client.ledger.record(job)
+    if record is not None and record.state in ("finalizing", "cancelling"):
+        client.ring(FINALIZE, job)
+        return
+    queue = QUEUE_OF_KIND[request.kind]
+    missing = resumed.num_shards - resumed.shards_done
+    for _ in range(max(1, min(client.ledger.live_workers.num_listeners(queue), missing))):
+        client.ring(queue, job)
+
+
+# What a job needs to go on
+
+
+def _check_classify(settings: Settings, folder: JobFolder, request: ClassifyRequest) -> None:
+    job, output = folder.job, Path(text_to_path(request.output))
+    num_shards, _ = count_shards(folder.work)
+    if not listing_is_whole(folder.work):
+        open_again(folder, request)
+    elif sum(1 for _ in folder.parts.glob("*.part")) < num_shards:
+        _check_is_there(job, "source", request.root)
+        facts = read_source_facts(folder.work)
+        if facts is not None and facts.walked and not os.listdir(text_to_path(request.root)):
+            raise NotFoundError(f"the source of job {job}, {request.root!r}, is empty now: mount it, and resume again")
+    _check_model(settings, job, request.model)
+    check_resumed_manifest(output, job, overwrite=request.overwrite, source=Path(text_to_path(request.source)))
+
+
+def _check_training(folder: JobFolder, request: TrainJobRequest) -> None:
+    if folder.model.exists():
+        return
+    for data in (request.train["data"], *request.train.get("joined", ())):
+        _check_is_there(folder.job, "data", data)
+    if request.train.get("weights_pin") and not folder.weights.exists():
+        raise NotFoundError(
+            f"the weights that job {folder.job} starts from are not in its folder any more ({folder.weights}); "
+            "submit it again"
+        )
+
+
+def _check_model(settings: Settings, job: str, pin: ModelPin) -> None:
+    try:
+        ModelStore(settings.models).resolve_pinned(pin.ref, pin.digest)
+    except ModelNotFoundError as err:
+        raise NotFoundError(f"job {job} needs its model again: {err}; import it, or submit with another") from err
+    except ModelingError as err:
+        raise PigeonholeError(f"job {job} needs its model as it was: {err}; submit it again") from err
+
+
+def _check_is_there(job: str, what: str, place: str) -> None:
+    if not os.path.exists(text_to_path(place)):  # noqa: PTH110 the name may not be UTF-8
+        raise NotFoundError(f"the {what} of job {job}, {place!r}, is not there: bring it back, and resume again")

@@ -1,0 +1,488 @@
+"""Resuming jobs against a real ledger, by workers in this process whose model is a fake."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from modeling.registry.store import ModelStore
+from orchestrator.contract.errors import NotFoundError, PigeonholeError, TakenError, UnavailableError, UsageError
+from orchestrator.contract.jobs.end import conclude, enter_outcome
+from orchestrator.contract.jobs.history import read_history
+from orchestrator.contract.jobs.job_folder import JobFolder, Resume, active_jobs
+from orchestrator.contract.jobs.listing import ListingWriter, SourceFacts, read_facts
+from orchestrator.contract.jobs.parts import part_path
+from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
+from orchestrator.contract.jobs.requests import MaxFailures, ModelPin
+from orchestrator.contract.jobs.rows import summary_path
+from orchestrator.contract.ledger.ledger import Claim, Ledger
+from orchestrator.contract.server import connect
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs import resume as resuming
+from orchestrator.jobs.follow import read_record
+from orchestrator.jobs.prepare import reading_of
+from orchestrator.jobs.resume import ResumeOptions, check_resumable, resume
+from orchestrator.jobs.sources import SourceOptions, open_source
+from orchestrator.jobs.submit import JobClient
+from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, dies_at_step, enter_job, make_images, make_job
+from tests.support.published_models import publish_model
+from tests.support.server import wait_until
+from workers.classify.slice import classify_slice
+from workers.finalize.finalize import end_job
+from workers.sweep import sweep
+
+pytestmark = pytest.mark.integration
+
+BRIGHTNESS = [0, 30, 60, 90, 120, 150, 180, 210, 240]
+
+
+class Client(JobClient):
+    """Rings nobody."""
+
+    def ring(self, queue, job):
+        self.rung = [*getattr(self, "rung", []), (queue, job)]
+
+
+@pytest.fixture
+def client(settings, server):
+    return Client(Settings(home=settings.home, server_url=server.url))
+
+
+@pytest.fixture
+def pin(settings):
+    version = publish_model(settings.models, "digits")
+    return ModelPin(name="digits", number=1, digest=version.digest, preprocessing_digest="p" * 64)
+
+
+@pytest.fixture
+def make(settings, ledger, tmp_path, pin):
+    """Makes jobs of nine images in five shards, entered."""
+    (tmp_path / "out").mkdir()
+    paths = make_images(tmp_path / "in", BRIGHTNESS)
+
+    def make(name="out.csv", **changes):
+        source = open_source(str(tmp_path / "in"), SourceOptions())
+        facts = {"shard_size": 2, "model": pin, "reading": reading_of(source, SourceOptions())} | changes
+        folder = make_job(settings, paths, root=tmp_path / "in", output=tmp_path / "out" / name, **facts)
+        enter_job(folder, ledger)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def expected(make, context, tmp_path):
+    """The manifest of an undisturbed run."""
+    folder = make("undisturbed.csv")
+    finish(folder.job, context)
+    return (tmp_path / "out" / "undisturbed.csv").read_bytes()
+
+
+def finish(job, context):
+    """Do all that is left of a job; returns the brightness of the images that were predicted."""
+    context.models = FakeModelCache(FakeClassifier())
+    classify_slice(job, context)
+    end_job(job, context)
+    return sorted(context.models.classifier.seen)
+
+
+def do_some(folder, context, num_shards, how="cancel"):
+    """Do some shards, then cancel the job, or let it fail; returns the number of images done."""
+    seen = 0
+
+    def stop(brightness):
+        nonlocal seen
+        if seen >= 2 * num_shards:
+            context.ledger.cancel(folder.job, run=folder.run, reason="" if how == "cancel" else "a disk broke")
+            wait_until(lambda: context.ledger.record(folder.job).state == "cancelling", what="it is cancelled")
+        seen += len(brightness)
+
+    context.models = FakeModelCache(FakeClassifier(before=stop))
+    classify_slice(folder.job, context)
+    context.ledger.cancel(folder.job, run=folder.run, reason="" if how == "cancel" else "a disk broke")
+    wait_until(lambda: end_job(folder.job, context) or folder.outcome() is not None, what="the job has ended")
+    return folder.outcome().num_done
+
+
+def go_on(client, job, **options):
+    """Resume, without a worker."""
+    folder = check_resumable(client.settings, job)
+    return resume(client, folder, ResumeOptions(**{"need_worker": False} | options), lambda job, number: None)
+
+
+def test_a_cancelled_job_goes_on_with_what_is_missing_and_gives_the_same_bytes(
+    make, client, context, expected, tmp_path
+):
+    folder = make()
+    num_done = do_some(folder, context, 2)
+
+    resumed = go_on(client, folder.job)
+    seen = finish(folder.job, context)
+
+    again = JobFolder.open(client.settings, folder.job)
+    assert (resumed.num_done, resumed.num_missing, resumed.run) == (num_done, 9 - num_done, 1)
+    assert 0 < num_done < 9
+    assert seen == BRIGHTNESS[num_done:]
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+    assert (again.outcome_of(0).state, again.outcome().state, again.outcome().run) == ("cancelled", "succeeded", 1)
+    assert [event.event for event in read_history(again)] == ["ended", "resumed", "ended"]
+    assert (client.ledger.active(), active_jobs(client.settings)) == (set(), [])
+
+
+def test_a_failed_job_goes_on_and_may_be_resumed_more_than_once(make, client, context, expected, tmp_path):
+    folder = make()
+    do_some(folder, context, 1, how="fail")
+    go_on(client, folder.job)
+    do_some(JobFolder.open(client.settings, folder.job), context, 1)
+    go_on(client, folder.job)
+
+    finish(folder.job, context)
+
+    again = JobFolder.open(client.settings, folder.job)
+    ends = [again.outcome_of(run).state for run in range(3)]
+    assert (ends, again.outcome_of(0).error) == (["failed", "cancelled", "succeeded"], "a disk broke")
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
+@pytest.mark.parametrize("loss", ["nothing", "ledger", "half of the parts", "a damaged part", "active"])
+def test_what_was_lost_meanwhile_is_done_again_and_nothing_else(
+    loss, make, client, context, server, expected, tmp_path
+):
+    folder = make()
+    num_done = do_some(folder, context, 3)
+    parts = sorted(folder.parts.glob("*.part"))
+    lost = {"half of the parts": parts[::2], "a damaged part": parts[:1]}.get(loss, [])
+    for part in lost:
+        part.unlink() if loss == "half of the parts" else part.write_bytes(part.read_bytes()[:-3])
+    if loss == "ledger":
+        server.empty()
+
+    resumed = go_on(client, folder.job)
+    seen = finish(folder.job, context)
+
+    assert resumed.num_missing == len(seen) == 9 - num_done + 2 * len(lost)
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
+@pytest.mark.parametrize("also_active", [True, False])
+def test_a_job_that_an_emptied_or_another_server_does_not_know_is_entered_again(
+    also_active, make, client, context, server, expected, tmp_path
+):
+    folder = make()
+    server.empty()
+    if not also_active:
+        folder.retire()
+
+    resumed = go_on(client, folder.job)
+
+    assert (resumed.entered, resumed.run, resumed.num_missing) == (True, 0, 9)
+    finish(folder.job, context)
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
+def test_a_job_whose_outcome_was_lost_goes_on(make, client, context, expected, tmp_path):
+    folder = make()
+    do_some(folder, context, 1)
+    (folder.path / "outcome.json").unlink()
+
+    go_on(client, folder.job)
+
+    (folder.path / "cancel").unlink(missing_ok=True)
+    finish(folder.job, context)
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
+def test_of_two_resumes_at_once_one_wins(make, client, context):
+    folder = make()
+    do_some(folder, context, 1)
+    first, second = (check_resumable(client.settings, folder.job) for _ in range(2))
+    options = ResumeOptions(need_worker=False)
+
+    resume(client, first, options, lambda *_: None)
+
+    with pytest.raises(PigeonholeError, match=r"was resumed by .*@.* at .* UTC; `pigeonhole watch"):
+        resume(client, second, options, lambda *_: None)
+    assert JobFolder.open(client.settings, folder.job).run == 1
+
+
+def test_what_the_run_before_still_does_changes_nothing(make, client, context, ledger, expected, tmp_path):
+    folder = make()
+    late_claim = ledger.claim(folder.job, "late", 60)
+    assert isinstance(late_claim, Claim)
+    ledger.release(late_claim)
+    do_some(folder, context, 1)
+    recovering = RecoveringLedger(ledger, client.settings)
+    go_on(client, folder.job)
+
+    late = [
+        ledger.commit(late_claim, num_rows=2, num_failed=0)[0],
+        ledger.cancel(folder.job, run=0),
+        ledger.extend(folder.job, 9, 99, listed=True),
+        ledger.renew_finalize_lease(folder.job, 5, 60),
+    ]
+    enter_outcome(folder, folder.outcome(), recovering)
+    conclude(folder, folder.outcome().model_copy(update={"error": "late"}), recovering)
+    recovering.restore(folder.job)
+
+    assert late[1:] == ["running", "cancelled", False]
+    assert late[0] in ("already", "stale")
+    assert (active_jobs(client.settings), ledger.active()) == ([folder.job], {folder.job})
+    finish(folder.job, context)
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
+def test_a_slow_worker_that_removes_the_job_from_the_active_ones_is_corrected_by_the_sweep(
+    make, client, context, settings, ledger
+):
+    folder = make()
+    do_some(folder, context, 1)
+    go_on(client, folder.job)
+    folder.retire()
+
+    sweep(settings, ledger, Bells())
+
+    assert active_jobs(settings) == [folder.job]
+
+
+def test_after_a_stop_after_any_step_the_job_goes_on_by_itself_or_is_resumed_again(
+    make, client, context, settings, server, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(resuming, "MOMENT_S", 0.0)
+    step, dies, ends = 0, True, set()
+
+    while dies:
+        folder = make(f"{step}.csv")
+        do_some(folder, context, 1)
+        dies = dies_at_step(step, lambda job=folder.job: go_on(fresh(client, server), job), tmp_path)
+        sweep(settings, context.ledger, Bells())
+        state = read_record(settings, context.ledger, folder.job).state
+        if state != "running":
+            go_on(client, folder.job)
+        finish(folder.job, context)
+
+        ends.add(state)
+        assert (tmp_path / "out" / f"{step}.csv").read_bytes() == expected
+        assert (context.ledger.active(), active_jobs(settings)) == (set(), [])
+        step += 1
+
+    assert ends == {"cancelled", "unknown", "running"}
+
+
+def fresh(client, server):
+    """In a child process: a connection of its own."""
+    client.ledger = Ledger(connect(server.url))
+    return client
+
+
+# Listing again
+
+
+def cut_off(folder, *, num_shards):
+    """The listing as a submission leaves it that died in the middle."""
+    facts = folder.path / "listing.json"
+    facts.unlink()
+    index = folder.path / "listing.index"
+    index.write_bytes(index.read_bytes()[: num_shards * 42])
+
+
+def test_images_that_were_not_all_listed_are_listed_again_and_finished_parts_stay(
+    make, client, context, expected, tmp_path
+):
+    folder = make()
+    num_done = do_some(folder, context, 2)
+    cut_off(folder, num_shards=3)
+
+    resumed = go_on(client, folder.job)
+    seen = finish(folder.job, context)
+
+    assert (resumed.relisted, resumed.num_images, resumed.num_missing) == (True, 9, 9 - num_done)
+    assert seen == BRIGHTNESS[num_done:]
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+    assert folder.parts != JobFolder.open(client.settings, folder.job).parts
+
+
+def test_parts_of_other_paths_than_are_listed_now_are_done_again(make, client, context, tmp_path):
+    folder = make()
+    do_some(folder, context, 3)
+    cut_off(folder, num_shards=3)
+    (tmp_path / "in" / "000.png").rename(tmp_path / "in" / "009.png")
+
+    resumed = go_on(client, folder.job)
+    finish(folder.job, context)
+
+    assert (resumed.num_done, resumed.num_images) == (0, 9)
+    rows = (tmp_path / "out" / "out.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == [f"{number:03d}.png" for number in range(1, 10)]
+
+
+def test_a_slow_lister_and_a_slow_worker_of_the_old_listing_change_nothing(make, client, context, expected, tmp_path):
+    folder = make()
+    do_some(folder, context, 1)
+    cut_off(folder, num_shards=1)
+    go_on(client, folder.job)
+
+    with ListingWriter(folder.work, 2) as writer:
+        writer.add("other.png")
+        writer.close({})
+    part_path(folder.parts, 4).write_bytes(b"a part of other paths")
+    finish(folder.job, context)
+
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
+def test_a_damaged_listing_is_made_again_only_if_it_is_the_same(make, client, context, expected, tmp_path):
+    folder = make()
+    do_some(folder, context, 1)
+    (folder.path / "listing").write_bytes(b"\0" * 50)
+    (tmp_path / "in" / "999.png").write_bytes(b"new")
+
+    with pytest.raises(PigeonholeError, match=r"is damaged, and .* holds other images now \(10, not 9\); submit it"):
+        go_on(client, folder.job)
+    (tmp_path / "in" / "999.png").unlink()
+    go_on(client, folder.job)
+    finish(folder.job, context)
+
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+    assert len(list(folder.path.glob("run.*"))) == 1
+    assert read_facts(JobFolder.open(client.settings, folder.job).work).num_images == 9
+
+
+def test_images_of_standard_input_cannot_be_listed_again(make, client, context):
+    folder = make(reading=None, source="-")
+    do_some(folder, context, 1)
+    cut_off(folder, num_shards=3)
+
+    with pytest.raises(UsageError, match="were not all listed, and '-' cannot be listed again; submit it again"):
+        go_on(client, folder.job)
+    assert JobFolder.open(client.settings, folder.job).run == 0
+
+
+# Failures above the limit
+
+
+def test_a_job_with_too_many_failures_ends_again_unless_it_gets_another_limit(make, client, context, tmp_path):
+    (tmp_path / "in" / "000.png").write_bytes(b"no image")
+    folder = make(max_failures=MaxFailures(count=0))
+    finish(folder.job, context)
+    ended = folder.outcome()
+
+    again = go_on(client, folder.job)
+    finish(folder.job, context)
+    second = JobFolder.open(client.settings, folder.job).outcome()
+    other = go_on(client, folder.job, max_failures=MaxFailures(count=1))
+    finish(folder.job, context)
+
+    assert (ended.too_many_failures, second.too_many_failures, second.num_done) == (True, True, ended.num_done)
+    assert again.ends_again == "1 images have failed already, more than the 0 allowed by --max-failures"
+    assert other.ends_again is None
+    assert JobFolder.open(client.settings, folder.job).outcome().state == "partial"
+
+
+# What cannot be resumed
+
+
+def test_a_job_that_has_succeeded_is_refused(make, client, context):
+    folder = make()
+    finish(folder.job, context)
+
+    with pytest.raises(PigeonholeError, match=r"has ended as succeeded: nothing is missing in .*/out\.csv$"):
+        go_on(client, folder.job)
+
+
+def test_a_job_that_runs_or_is_paused_is_refused(make, client, ledger):
+    folder = make()
+    with pytest.raises(PigeonholeError, match=r"has not ended: it is queued; `pigeonhole watch .*` follows it"):
+        go_on(client, folder.job)
+    folder.write_pause("operator", "ada@office paused it")
+    ledger.pause(folder.job, "ada@office paused it", by="operator")
+
+    with pytest.raises(PigeonholeError, match=r"it is paused \(`pigeonhole jobs unpause .*` lets it go on\)"):
+        go_on(client, folder.job)
+
+
+def test_a_running_job_that_the_servers_own_workers_found_goes_on(make, client):
+    folder = make()
+
+    assert go_on(client, folder.job, just_started=True).num_missing == 9
+
+
+def test_a_job_that_never_was_or_never_began_is_refused(make, client, server):
+    with pytest.raises(NotFoundError, match="there is no job c261123-143355-7f3a2b"):
+        go_on(client, "c261123-143355-7f3a2b")
+    folder = make()
+    folder.retire()
+    server.empty()
+    (folder.path / "listing.json").unlink()
+
+    with pytest.raises(PigeonholeError, match="never began: its submission was interrupted; submit it again"):
+        go_on(client, folder.job)
+
+
+def test_an_output_that_appeared_meanwhile_is_refused_at_once(make, client, context, tmp_path, expected):
+    folder = make()
+    output = tmp_path / "out" / "out.csv"
+    do_some(folder, context, 1)
+    output.write_text("precious")
+
+    with pytest.raises(UsageError, match=r"out\.csv' appeared since job .* was submitted; move it away, and resume"):
+        go_on(client, folder.job)
+    output.unlink()
+    summary_path(output).write_text('{"job": "another"}')
+    with pytest.raises(UsageError, match=r"out\.csv\.summary\.json' appeared since"):
+        go_on(client, folder.job)
+    summary_path(output).write_text(f'{{"job": "{folder.job}"}}')  # of a finalizer of its own that died
+    go_on(client, folder.job)
+    finish(folder.job, context)
+
+    assert output.read_bytes() == expected
+
+
+def test_an_output_that_another_job_will_write_is_refused(make, client, context):
+    folder = make()
+    do_some(folder, context, 1)
+    other = make()
+
+    with pytest.raises(TakenError, match=f"job {other.job} will write"):
+        go_on(client, folder.job)
+    assert JobFolder.open(client.settings, folder.job).run == 0
+
+
+def test_a_model_or_a_source_that_is_gone_is_refused_until_it_is_back(make, client, context, settings, tmp_path):
+    folder = make()
+    do_some(folder, context, 1)
+    shutil.move(tmp_path / "in", tmp_path / "away")
+    with pytest.raises(NotFoundError, match=r"the source of job .*/in', is not there: bring it back, and resume"):
+        go_on(client, folder.job)
+    (tmp_path / "in").mkdir()
+    SourceFacts.of(str(tmp_path / "away"), walked=True).write(folder.work)
+    with pytest.raises(NotFoundError, match=r"the source of job .*/in', is empty now: mount it, and resume"):
+        go_on(client, folder.job)
+    (tmp_path / "in").rmdir()
+    shutil.move(tmp_path / "away", tmp_path / "in")
+    ModelStore(settings.models).remove(ModelStore(settings.models).resolve("digits"))
+
+    with pytest.raises(NotFoundError, match=r"needs its model again: .*; import it, or submit with another"):
+        go_on(client, folder.job)
+
+
+def test_without_a_worker_only_a_detached_job_is_resumed(make, client, context):
+    folder = make()
+    do_some(folder, context, 1)
+
+    with pytest.raises(UnavailableError, match="no worker listens"):
+        go_on(client, folder.job, need_worker=True)
+    assert go_on(client, folder.job).run == 1
+
+
+def test_a_resume_that_died_before_it_entered_the_job_is_waited_for_a_moment(make, client, context):
+    folder = make()
+    do_some(folder, context, 1)
+    folder.begin_run(Resume(run=1, at=datetime.now(UTC), by="ada@office"))
+    with pytest.raises(PigeonholeError, match="was resumed by ada@office"):
+        go_on(client, folder.job)
+    long_ago = Resume(run=1, at=datetime.now(UTC) - timedelta(hours=1), by="ada@office")
+    (folder.path / "resume.1.json").write_text(long_ago.model_dump_json())
+
+    resumed = go_on(client, folder.job)
+
+    assert (resumed.run, resumed.entered) == (1, True)
