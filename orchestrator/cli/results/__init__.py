@@ -7,6 +7,7 @@ from orchestrator.cli.lazy import Entry, LazyGroup
 COMMANDS = {
     "show": Entry("results.show:show", "Show the counts and the first rows of a manifest."),
     "errors": Entry("results.show:errors", "Show which images failed, and why."),
+    "diff": Entry("results.diff:diff", "Show what differs between two manifests of one source."),
     "sheet": Entry("results.sheet:sheet", "Write a contact sheet: one HTML file with a picture of each image."),
     "verify": Entry("results.verify:verify_results", "Verify a manifest: rows, counts, checksums, listing and model."),
     "duplicates": Entry("results.duplicates:duplicates", "Find images that show the same picture."),
