@@ -87,8 +87,8 @@ def _compare(
     scratch = cache_folder(get_settings())
     scratch.mkdir(parents=True, exist_ok=True)
     with cleaned_up_when_terminated(), item_progress("comparing") as progress:
-        rows = _counted_rows(manifests, progress)
-        changes = find_changes(match_rows(*rows, scratch), found, num_kept=limit)
+        one, other = _counted_rows(manifests, progress)
+        changes = find_changes(match_rows(one, other, scratch), found, num_kept=limit)
         if output is None:
             deque(changes, maxlen=0)
         else:
