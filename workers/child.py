@@ -76,14 +76,15 @@ def worker_context() -> WorkerContext:
 def reporting_activity(activity: str) -> Iterator[WorkerContext]:
     """The context; the ledger shows the activity until the block ends."""
     context = worker_context()
-    _report_activity(context, activity)
+    report_activity(context, activity)
     try:
         yield context
     finally:
-        _report_activity(context, "draining" if context.draining() else "idle")
+        report_activity(context, "draining" if context.draining() else "idle")
 
 
-def _report_activity(context: WorkerContext, activity: str) -> None:
+def report_activity(context: WorkerContext, activity: str) -> None:
+    """Let the ledger show what this worker does."""
     try:
         context.ledger.live_workers.report_activity(context.worker, activity)
     except SERVER_ERRORS as err:
@@ -99,7 +100,7 @@ def _warm_up(**_: Any) -> None:
     logger.info("importing torch")
     import modeling.inference.classifier  # noqa: F401
 
-    _report_activity(worker_context(), "idle")
+    report_activity(worker_context(), "idle")
     start_lines(worker_context(), facts.lines)
     facts.ready_flag.touch()
     logger.info("ready")

@@ -36,6 +36,7 @@ class Leases:
         self._renewal = PeriodicCall(self._tick, min(RENEW_S, context.settings.lease_s / 3), f"leases-{job}")
         self._last_progress = time.monotonic()
         self.state: str = "running"  # of the job
+        self.num_claimed = 0  # of all claims that were added
         self.lost: set[int] = set()  # shards whose lease ran out, or that the server forgot
 
     def __enter__(self) -> Self:
@@ -60,6 +61,7 @@ class Leases:
         """Renew `claim` from now on."""
         with self._lock:
             self._claims[claim.shard] = claim
+            self.num_claimed += 1
 
     def drop(self, claim: Claim) -> None:
         """Stop renewing `claim`: it is committed."""

@@ -6,24 +6,19 @@ from typing import Any
 
 from celery import shared_task
 
-from modeling.errors import trouble_of
 from orchestrator.contract.app import SLICE_TIME_LIMIT_S
 from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, TASKS, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
-from workers.child import reporting_activity, worker_context
-from workers.classify.slice import classify_slice
+from workers.child import report_activity, reporting_activity
 from workers.context import HomeAccessError, WorkerContext
-from workers.finalize.finalize import end_job
-from workers.training.run import ProcessInterruptedError, run_process_job
-from workers.trouble import BackOff
+from workers.trouble import BackOff, is_waited_for
+from workers.turns import take_turn, work_on
 
 logger = logging.getLogger(__name__)
 
 _back_off = BackOff()
-
-_WORK = {CLASSIFY: classify_slice, TRAIN: run_process_job, FINALIZE: end_job}
 
 
 @shared_task(name=TASKS[CLASSIFY], time_limit=SLICE_TIME_LIMIT_S)
@@ -44,15 +39,24 @@ def finalize_task(message: dict[str, Any]) -> None:
     _handle(FINALIZE, message)
 
 
-def _work(queue: str, job: str, context: WorkerContext) -> None:
-    """Work on a job; what this process or its disk lacks is waited for, and costs the job nothing."""
+def _work(queue: str, named: str, context: WorkerContext) -> None:
+    """Work on the job whose turn it is; what this process or its disk lacks is waited for, at no cost for the job."""
+    job = named
     try:
-        _WORK[queue](job, context)
+        turn = take_turn(queue, named, context)
+        if turn is None:
+            logger.info("no job on %s has work for this worker; the doorbell of job %s is dropped", queue, named)
+            return
+        job = turn.job
+        if job != named:
+            report_activity(context, f"{queue} {job}")
+        work_on(queue, turn, context)
+    except HomeAccessError as err:
+        logger.error("%s", err)  # noqa: TRY400 the message says everything
+        with contextlib.suppress(*SERVER_ERRORS):  # so that `watch` and `status` show why the job waits
+            context.ledger.report_trouble(job, str(err))
     except Exception as err:
-        trouble = trouble_of(err)
-        if isinstance(err, SERVER_ERRORS) and trouble != "worker":
-            raise
-        if trouble is None and not isinstance(err, ProcessInterruptedError):
+        if not is_waited_for(err):
             raise
         _back_off.wait(job, context, err)
         context.ring(queue, job)
@@ -61,17 +65,13 @@ def _work(queue: str, job: str, context: WorkerContext) -> None:
 
 
 def _handle(queue: str, message: dict[str, Any]) -> None:
-    """Work on the job of a doorbell; an invalid doorbell is logged and dropped."""
+    """Answer a doorbell; an invalid one is logged and dropped."""
     try:
         job = Doorbell.parse(message, what=f"a doorbell on {queue}").job
         with reporting_activity(f"{queue} {job}") as context:
             _work(queue, job, context)
     except MessageError as err:
         logger.error("%s", err)  # noqa: TRY400 the message says everything
-    except HomeAccessError as err:
-        logger.error("%s", err)  # noqa: TRY400 the message says everything
-        with contextlib.suppress(*SERVER_ERRORS):  # so that `watch` and `status` show why the job waits
-            worker_context().ledger.report_trouble(job, str(err))
     except NotFoundError as err:
         logger.error("%s; does this worker see the PIGEONHOLE_HOME of the others?", err)  # noqa: TRY400
     except SERVER_ERRORS as err:

@@ -5,13 +5,23 @@ import logging
 import os
 import time
 
+from modeling.errors import trouble_of
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
+from workers.training.run import ProcessInterruptedError
 
 logger = logging.getLogger(__name__)
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # before each further attempt; the last one is repeated
 _POLL_S = 0.2
+
+
+def is_waited_for(err: Exception) -> bool:
+    """Whether an error says nothing of the job: this process or its disk lacks something, and tries again later."""
+    trouble = trouble_of(err)
+    if isinstance(err, SERVER_ERRORS) and trouble != "worker":
+        return False
+    return trouble is not None or isinstance(err, ProcessInterruptedError)
 
 
 class BackOff:

@@ -10,7 +10,7 @@ import click
 from modeling.inference.engines.choice import WANTED_PRECISIONS
 from orchestrator.cli.client import follow_unless_detached, open_or_start_client, print_existed
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, redraw_line
-from orchestrator.cli.parameters import FailureLimit, notify_option
+from orchestrator.cli.parameters import FailureLimit, notify_option, priority_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     "or the current folder for '-'.",
 )  # fmt: skip
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
+@priority_option
 @notify_option
 @click.option("--detach", is_flag=True, help="Print the job's id when its images are listed, and return.")
 @click.option(

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 from modeling.data.layout import LAYOUTS
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import MaxFailures
+from orchestrator.contract.ledger.turns import PRIORITIES
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -30,6 +31,14 @@ notify_option = click.option(
     "--notify",
     metavar="URL",
     help="URL that gets a signed POST when the job ends; default: that of the settings, if there is one.",
+)
+priority_option = click.option(
+    "--priority",
+    type=click.Choice(PRIORITIES),
+    default="normal",
+    show_default=True,
+    help="Share of the workers' time beside other jobs: high counts 16, normal 4, low 1. Trainings and evaluations "
+    "wait in this order.",
 )
 
 

@@ -15,10 +15,12 @@ from orchestrator.cli.parameters import (
     Share,
     layout_option,
     notify_option,
+    priority_option,
     weights_key_option,
 )
 from orchestrator.cli.trained import show_trained
 from orchestrator.cli.weights import print_reading
+from orchestrator.contract.ledger.turns import Priority
 from orchestrator.jobs.specs import TrainSpec
 
 
@@ -85,6 +87,7 @@ from orchestrator.jobs.specs import TrainSpec
 )
 @layout_option
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
+@priority_option
 @notify_option
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
@@ -93,6 +96,7 @@ def train(
     name: str,
     quality: Quality | None,
     idempotency_key: str | None,
+    priority: Priority,
     notify: str | None,
     detach: bool,
     as_json: bool,
@@ -130,5 +134,6 @@ def train(
         joined=tuple(joined),
         quality=quality,
         on_read=print_reading,
+        priority=priority,
     )
     submit_and_follow(spec, show_trained, detach=detach, as_json=as_json)

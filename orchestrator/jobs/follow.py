@@ -167,7 +167,7 @@ def to_json(settings: Settings, record: JobRecord, ledger: Ledger | None = None)
     request = folder.request()
     facts = asdict(record) | {"progress": dict(parse_event(record.progress)) or None}
     stage_seconds = facts.pop("stage_seconds")
-    facts |= {"source": request.source, "notify": delivery_facts(folder, request, ledger)}
+    facts |= {"source": request.source, "priority": request.priority, "notify": delivery_facts(folder, request, ledger)}
     if isinstance(request, ClassifyRequest):
         timed = {"stage_seconds": stage_seconds, "bound": record.bound}
         return facts | timed | {"model": request.model.ref, "output": request.output}

@@ -149,6 +149,7 @@ class PreparedClassify:
             precision=self.spec.precision,
             checksum=self.spec.checksum,
             max_failures=self.spec.max_failures,
+            priority=self.spec.priority,
             idempotency_key=self.spec.idempotency_key,
             notify=self.notify,
         )
@@ -190,6 +191,7 @@ class PreparedTrain:
             source=" ".join(path_to_text(str(path)) for path in (self.spec.data, *self.spec.joined)),
             name=self.spec.name,
             train=self.options.to_json(),
+            priority=self.spec.priority,
             idempotency_key=self.spec.idempotency_key,
             notify=self.notify,
         )
@@ -231,6 +233,7 @@ class PreparedEvaluate:
             precision=self.spec.precision,
             layout=self.spec.layout,
             output=self.claimed_output or None,
+            priority=self.spec.priority,
             idempotency_key=self.spec.idempotency_key,
             notify=self.notify,
         )

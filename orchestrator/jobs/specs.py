@@ -9,6 +9,7 @@ from modeling.inference.engines.choice import WantedPrecision
 from modeling.networks.default_network import Quality
 from modeling.networks.pretrained.at_hand import OnRead
 from orchestrator.contract.jobs.requests import Format, MaxFailures
+from orchestrator.contract.ledger.turns import Priority
 from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.sources import SourceOptions
 
@@ -31,6 +32,7 @@ class ClassifySpec:
     notify: str | None = None  # URL; None: that of the settings, if they have one
     need_worker: bool = True  # refuse to submit where no worker listens
     reading: SourceOptions = field(default_factory=SourceOptions)
+    priority: Priority = "normal"
     roots: Roots | None = None  # of every path in it; None: any path
 
 
@@ -47,6 +49,7 @@ class TrainSpec:
     joined: tuple[Path, ...] = ()  # further data sets, which count together with `data`
     quality: Quality | None = None  # of the network that is chosen where `options` name none; None: the default
     on_read: OnRead = lambda path: None  # called before weights are read whole: large ones take seconds
+    priority: Priority = "normal"
     roots: Roots | None = None
 
 
@@ -63,6 +66,7 @@ class EvaluateSpec:
     idempotency_key: str | None = None
     notify: str | None = None  # URL; None: that of the settings, if they have one
     need_worker: bool = True
+    priority: Priority = "normal"
     roots: Roots | None = None
 
 

@@ -131,7 +131,7 @@ class JobClient:
         lister = Lister(folder, request, self.ledger, self.ring)
         told = False
         try:
-            entered = self._enter(folder, request, {"kind": request.kind, "listed": 0})
+            entered = self._enter(folder, request, {"listed": 0})
             if entered.existed:
                 return entered
             if on_entered is not None:
@@ -156,7 +156,7 @@ class JobClient:
     ) -> Submission:
         """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
         folder = self._make_folder(request, weights)
-        fields: dict[str, str | int] = {"kind": request.kind, "listed": 1, "num_shards": 1, "num_images": num_images}
+        fields: dict[str, str | int] = {"listed": 1, "num_shards": 1, "num_images": num_images}
         try:
             entered = self._enter(folder, request, fields)
         except OSError as err:
@@ -237,7 +237,7 @@ class JobClient:
         try:
             verdict, job = self.ledger.create(
                 folder.job,
-                fields,
+                {"kind": request.kind, "priority": request.priority} | fields,
                 output=output_of(request),
                 key=request.idempotency_key or "",
                 fingerprint=fingerprint(request),

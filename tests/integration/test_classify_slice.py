@@ -22,6 +22,7 @@ from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.jobs.sidecar import parse_line
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.stages import STAGES
+from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.server import connect
 from orchestrator.jobs.follow import parse_event
 from tests.support.fakes import (
@@ -46,6 +47,7 @@ from workers.classify.slice import classify_slice
 from workers.context import ModelCache, WorkerContext
 from workers.finalize.finalize import end_job
 from workers.leases import STALLED_EXIT_CODE
+from workers.turns import work_on
 
 pytestmark = pytest.mark.integration
 
@@ -183,19 +185,22 @@ def test_parts_are_the_same_to_the_byte_while_a_line_is_open(settings, ledger, b
 def test_a_slice_with_nothing_to_do_rings_for_nothing(folder, context, ledger, bells):
     claims = [ledger.claim(folder.job, "w2", 60) for _ in range(3)]
 
-    classify_slice(folder.job, context)
+    work_on("classify", Turn(folder.job), context)
 
     assert bells.rung == []
     assert ledger.renew(folder.job, claims, 60) == ("running", set())
 
 
-def test_a_slice_whose_time_is_over_rings_for_the_next(folder, context, bells, ledger):
-    context.settings = context.settings.model_copy(update={"slice_s": 1e-9})
+def test_a_slice_whose_time_is_over_claims_no_more(folder, context, ledger):
+    assert classify_slice(folder.job, context, Turn(folder.job, seconds=1e-9)) == 0
+    assert ledger.record(folder.job).shards_done == 0
 
-    classify_slice(folder.job, context)
+
+def test_a_slice_that_has_claimed_its_shards_rings_for_the_next(folder, context, bells, ledger):
+    work_on("classify", Turn(folder.job, max_shards=2), context)
 
     assert bells.rung == [("classify", folder.job)]
-    assert ledger.record(folder.job).shards_done == 0
+    assert ledger.record(folder.job).shards_done == 2
 
 
 def test_the_times_of_a_slice_are_in_its_trailers_and_the_ledger(folder, context, ledger):
@@ -326,7 +331,7 @@ def test_a_drained_worker_hands_back_a_long_shard(folder, context, ledger, bells
     classifier.before = told.append
     context.draining = lambda: bool(told)
 
-    classify_slice(folder.job, context)
+    work_on("classify", Turn(folder.job), context)
 
     assert bells.rung == [("classify", folder.job)]
     assert ledger.record(folder.job).shards_done == 0
@@ -339,7 +344,7 @@ def test_a_drained_worker_finishes_a_short_shard(folder, context, ledger, bells,
     classifier.before = told.append
     context.draining = lambda: bool(told)
 
-    classify_slice(folder.job, context)
+    work_on("classify", Turn(folder.job), context)
 
     record = ledger.record(folder.job)
     assert bells.rung == [("classify", folder.job)]

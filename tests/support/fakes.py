@@ -147,7 +147,7 @@ def enter_job(folder: JobFolder, ledger: Ledger) -> None:
     request, facts = folder.request(), read_facts(folder.work)
     verdict, _ = ledger.create(
         folder.job,
-        {"kind": "classify", "listed": 0},
+        {"kind": "classify", "priority": request.priority, "listed": 0},
         output=output_of(request),
         key=request.idempotency_key or "",
         fingerprint=fingerprint(request),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.settings import Settings
 from tests.support.fakes import make_job
 from workers import tasks
@@ -21,6 +22,13 @@ class RecordedTrouble:
 
     def __init__(self) -> None:
         self.troubles: list[tuple[str, str]] = []
+        self.turns = self
+
+    def take(self, named: str, worker: str, longest_s: float) -> Turn:
+        return Turn(named)
+
+    def end(self, turn: Turn, worker: str, seconds: float, num_shards: int | None) -> bool:
+        return False
 
     def report_trouble(self, job: str, trouble: str) -> None:
         self.troubles.append((job, trouble))
@@ -41,7 +49,6 @@ def test_a_worker_without_a_right_to_the_job_says_so_where_the_job_is_watched(
         raise PermissionError(13, "Permission denied", str(settings.jobs / job))
 
     monkeypatch.setattr(tasks, "reporting_activity", reporting)
-    monkeypatch.setattr(tasks, "worker_context", lambda: context)
     monkeypatch.setattr(JobFolder, "open", refuse)
 
     with caplog.at_level(logging.ERROR):

@@ -25,6 +25,7 @@ from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_traile
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.ledger.counts import shard_counts
 from orchestrator.contract.ledger.ledger import Claim
+from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.careful import Careful, predict_carefully
@@ -54,22 +55,26 @@ class HandBack(Exception):  # noqa: N818 control flow, not an error
     """The slice ends in the middle of a shard: the job was cancelled, or the worker must stop."""
 
 
-def classify_slice(job: str, context: WorkerContext) -> None:
-    """Work on `job` until its slice of time is over, nothing is left to claim, or it ends."""
+def classify_slice(job: str, context: WorkerContext, turn: Turn | None = None) -> int:
+    """Work on `job` until the slice of time is over, nothing is left to claim, or it ends.
+
+    turn: how long the slice is; by default as the setting has it. Returns the number of shards that it claimed; 0 also
+    where this worker does not see the source.
+    """
     folder = context.folder(job)
     request, run = folder.request(), folder.run
     if folder.outcome() is not None or not isinstance(request, ClassifyRequest):
         logger.info("job %s needs no classifying; its doorbell is dropped", job)
-        return
-    more, ledger = True, context.recovering_ledger
+        return 0
+    ledger, away = context.recovering_ledger, False
     with Leases(context, job) as leases:
         try:
-            more = ClassifySlice(context, folder, request, leases).run()
+            ClassifySlice(context, folder, request, leases, turn or Turn(job)).run()
         except HandBack:
             logger.info("job %s: handing back unfinished shards", job)
         except StorageAwayError as err:
             leases.state = _pause(job, context, err)
-            more = False  # other workers ring for the job, and the sweep rings again for this one
+            away = True
         except (ModelingError, IntegrityError, MessageError, UnicodeError) as err:
             if trouble_of(err):
                 raise
@@ -86,8 +91,7 @@ def classify_slice(job: str, context: WorkerContext) -> None:
         logger.info("job %s is paused", job)
     elif not leases.job_goes_on:
         context.ring(FINALIZE, job)
-    elif more:
-        context.ring(CLASSIFY, job)
+    return 0 if away else leases.num_claimed
 
 
 def _pause(job: str, context: WorkerContext, err: StorageAwayError) -> str:
@@ -118,8 +122,11 @@ def _count_attempt(job: str, run: int, context: WorkerContext, leases: Leases, e
 class ClassifySlice:
     """The state of one slice."""
 
-    def __init__(self, context: WorkerContext, folder: JobFolder, request: ClassifyRequest, leases: Leases) -> None:
+    def __init__(
+        self, context: WorkerContext, folder: JobFolder, request: ClassifyRequest, leases: Leases, turn: Turn
+    ) -> None:
         self._context = context
+        self._turn = turn
         self._ledger = context.recovering_ledger
         self._folder = folder
         self._request = request
@@ -138,7 +145,6 @@ class ClassifySlice:
         self._failed_writes = 0  # in a row
         self._open: deque[OpenShard] = deque()
         self._risky: OpenShard | None = None
-        self._more = True  # whether shards may be left when the slice is over
 
     def _load(self) -> "Classifier":
         """The job's model; those who follow the job read what takes seconds."""
@@ -161,16 +167,15 @@ class ClassifySlice:
             note = json.dumps({"event": "note", "text": words}) if words else ""
             self._context.ledger.report_progress(self._request.job, note)
 
-    def run(self) -> bool:
+    def run(self) -> None:
         """Claim, predict and commit, one shard after another, reading ahead into the next.
 
-        Returns whether there may be more to do. Raises HandBack where the job or the worker must stop before a shard is
-        finished.
+        Raises HandBack where the job or the worker must stop before a shard is finished.
         """
         while True:
             self._predict_and_commit(self._units())
             if self._risky is None:
-                return self._more
+                return
             self._predict_carefully(self._risky)
             self._risky = None
 
@@ -208,7 +213,6 @@ class ClassifySlice:
             if claim == "paused" and self._end_pause():
                 continue
             if isinstance(claim, str):
-                self._more = False
                 if claim != "none":
                     self._leases.state = claim
                 return None
@@ -236,8 +240,9 @@ class ClassifySlice:
     def _is_over(self) -> bool:
         """Whether no further shard should be claimed."""
         if self._deadline is None:
-            self._deadline = time.monotonic() + self._context.settings.slice_s
-        return self._context.draining() or time.monotonic() > self._deadline or not self._leases.job_goes_on
+            self._deadline = time.monotonic() + (self._turn.seconds or self._context.settings.slice_s)
+        over = time.monotonic() > self._deadline or self._leases.num_claimed == self._turn.max_shards
+        return over or self._context.draining() or not self._leases.job_goes_on
 
     def _between_batches(self) -> None:
         """Called between batches: note the progress, and stop if required."""

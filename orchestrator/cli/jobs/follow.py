@@ -43,7 +43,19 @@ def status(job: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    for name in ("job", "kind", "state", "source", "model", "output", "result", "error", "paused_reason", "trouble"):
+    for name in (
+        "job",
+        "kind",
+        "state",
+        "priority",
+        "source",
+        "model",
+        "output",
+        "result",
+        "error",
+        "paused_reason",
+        "trouble",
+    ):
         if facts.get(name):
             print_line(f"{_NAMES.get(name, name):10} {facts[name]}")
     if facts["notify"] is not None:

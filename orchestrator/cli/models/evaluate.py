@@ -15,9 +15,10 @@ from modeling.metrics.verdict import Verdict
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
-from orchestrator.cli.parameters import layout_option, notify_option
+from orchestrator.cli.parameters import layout_option, notify_option, priority_option
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.turns import Priority
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.specs import EvaluateSpec
@@ -43,6 +44,7 @@ ABSENT_SHOWN = 10  # classes without images; the JSON has all
 )  # fmt: skip
 @layout_option
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
+@priority_option
 @notify_option
 @click.option("--detach", is_flag=True, help="Print the job's id and return immediately.")
 @json_option
@@ -54,6 +56,7 @@ def evaluate_model(
     precision: WantedPrecision,
     layout: Layout | None,
     idempotency_key: str | None,
+    priority: Priority,
     notify: str | None,
     detach: bool,
     as_json: bool,
@@ -70,7 +73,7 @@ def evaluate_model(
       pigeonhole models evaluate birds@2 photos/ --part test -o birds-2-test
       pigeonhole models evaluate birds photos/ --json
     """
-    spec = EvaluateSpec(model, data, output, part, precision, layout, idempotency_key, notify, not detach)
+    spec = EvaluateSpec(model, data, output, part, precision, layout, idempotency_key, notify, not detach, priority)
     submit_and_follow(spec, _show_evaluation, detach=detach, as_json=as_json)
 
 

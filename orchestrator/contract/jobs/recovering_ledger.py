@@ -14,6 +14,7 @@ from orchestrator.contract.jobs.history import note, note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, PausedBy, State, Verdict
+from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 
@@ -144,6 +145,14 @@ class RecoveringLedger:
 
     def record(self, job: str) -> JobRecord | None:
         return self._patience.call(lambda: self._ledger.record(job))
+
+    def take_turn(self, named: str, worker: str, longest_s: float) -> Turn | None:
+        """As `Turns.take`."""
+        return self._patience.call(lambda: self._ledger.turns.take(named, worker, longest_s))
+
+    def next_training(self, named: str, worker: str) -> str | None:
+        """As `Turns.next_training`."""
+        return self._patience.call(lambda: self._ledger.turns.next_training(named, worker))
 
     def report_trouble(self, job: str, trouble: str, *, worker: str) -> None:
         note_trouble(JobFolder(self._settings, job), trouble, by=worker)

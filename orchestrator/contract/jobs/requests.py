@@ -13,6 +13,7 @@ from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
 from orchestrator.contract.errors import MessageError
+from orchestrator.contract.ledger.turns import Priority
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
 
 Kind = Literal["classify", "train", "evaluate"]
@@ -74,6 +75,7 @@ class ClassifyRequest(Versioned):
     precision: WantedPrecision = "auto"
     checksum: bool = False  # whether the sidecar gets a digest of each image
     max_failures: MaxFailures | None = None
+    priority: Priority = "normal"
     idempotency_key: str | None = None
     notify: str | None = None  # URL that is told when the job has ended
 
@@ -87,6 +89,7 @@ class TrainJobRequest(Versioned):
     source: str
     name: str  # of the model to publish
     train: dict[str, Any]
+    priority: Priority = "normal"
     idempotency_key: str | None = None
     notify: str | None = None  # URL that is told when the job has ended
 
@@ -104,6 +107,7 @@ class EvaluateJobRequest(Versioned):
     precision: WantedPrecision = "auto"
     layout: Layout | None = None  # of the data's folders; None: detected
     output: str | None = None  # absolute path of the folder to publish; None: inside the job's folder
+    priority: Priority = "normal"
     idempotency_key: str | None = None
     notify: str | None = None  # URL that is told when the job has ended
 
@@ -115,9 +119,9 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
     "evaluate": EvaluateJobRequest,
 }
 
-# What may differ between two submissions of the same spec; the size of shards is measured, and a setting may have said
-# who is told.
-_VOLATILE = {"job", "created", "shard_size", "notify"}
+# What may differ between two submissions of the same spec; the size of shards is measured, a setting may have said who
+# is told, and the priority changes no answer.
+_VOLATILE = {"job", "created", "shard_size", "notify", "priority"}
 
 
 def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:

@@ -17,6 +17,7 @@ from orchestrator.contract.ledger.counts import COUNTS_KEY, FleetCounts
 from orchestrator.contract.ledger.deliveries import Deliveries
 from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkers
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
+from orchestrator.contract.ledger.turns import Turns
 from orchestrator.contract.messages import JOB_ID
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
@@ -70,6 +71,7 @@ class JobRecord:
     paused_reason: str = ""  # of one or both
     paused_ms: int = 0
     run: int = 0  # how often it was resumed
+    worker_ms: int = 0  # that workers spent on a classify job, in turns that are over
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
 
     @property
@@ -92,6 +94,7 @@ class Ledger:
         self.live_workers = LiveWorkers(client)
         self.counts = FleetCounts(client)
         self.deliveries = Deliveries(client, self._run)
+        self.turns = Turns(self._run)
         common = (files(__package__) / "lua" / "common.lua").read_text(encoding="utf-8")
         self._scripts = {
             path.name.removesuffix(".lua"): client.register_script(common + path.read_text(encoding="utf-8"))

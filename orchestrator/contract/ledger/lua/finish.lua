@@ -5,7 +5,7 @@
 if number('run') > tonumber(ARGV[7]) then return 0 end
 redis.call('SREM', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[3], ARGV[2]) == ARGV[1] then redis.call('HDEL', KEYS[3], ARGV[2]) end
-redis.call('DEL', leases, holders, returned, done, attempts, sourceless)
+redis.call('DEL', leases, holders, returned, done, attempts, sourceless, avoided)
 if redis.call('EXISTS', job) == 0 then return 1 end
 redis.call('HSET', job, 'state', ARGV[3], 'error', ARGV[4], 'result', ARGV[5])
 if redis.call('HSETNX', job, 'ended_ms', now_ms()) == 1 then

@@ -19,8 +19,7 @@ if state == 'paused' then
   redis.call('HSET', job, 'look_at', now + LOOK_EVERY_MS)
   return {'look', state}
 end
-if number('next') < number('num_shards') or redis.call('ZCARD', returned) > 0
-  or redis.call('ZCOUNT', leases, '-inf', now) > 0 then
+if has_shards(job, now) then
   if redis.call('ZCOUNT', leases, now, '+inf') > 0 then return {'claim', state} end
   local since = math.max(number('starving_since'), number('created_ms'))
   local abandoned = redis.call('ZCARD', leases) > 0 -- its workers died: the job must not wait for two slices

@@ -6,7 +6,7 @@
 local run = tonumber(ARGV[8])
 if field('state') and (number('run') > run or number('run') == run and ARGV[5] == '0') then return 0 end
 local fence = next_fence()
-redis.call('DEL', job, leases, holders, returned, done, attempts, sourceless)
+redis.call('DEL', job, leases, holders, returned, done, attempts, sourceless, avoided)
 redis.call('HSET', job, 'fence', fence, 'lister_until', now_ms() + tonumber(ARGV[7]), 'run', run,
   unpack(ARGV, 9))
 redis.call('SET', done, ARGV[6])

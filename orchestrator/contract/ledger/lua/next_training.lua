@@ -1,0 +1,11 @@
+-- Which training or evaluation is next: that of the highest priority which has waited longest.
+-- KEYS: the job that the doorbell names, active
+-- ARGV: prefix of all jobs, the job that the doorbell names, worker   Returns a job, or nil where none has work.
+if not field('state') then return ARGV[2] end -- the worker restores it
+local waiting = survey(redis.call('SMEMBERS', KEYS[2]), ARGV[1], {train = true, evaluate = true}, ARGV[3], now_ms())
+table.sort(waiting, function(a, b)
+  if a.weight ~= b.weight then return a.weight > b.weight end
+  if a.created_ms ~= b.created_ms then return a.created_ms < b.created_ms end
+  return a.id < b.id
+end)
+return waiting[1] and waiting[1].id

@@ -1,0 +1,70 @@
+"""Whose turn it is: a doorbell says that there is work on its queue, the ledger for which job a worker does it.
+
+Classify jobs share the workers' time by priority (`lua/take_turn.lua`); trainings wait in order of priority.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from orchestrator.contract.ledger.live_workers import PREFIX
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+
+AVOID_S = 5.0  # how long a worker leaves a job to others that it could do nothing for
+
+_ACTIVE = f"{PREFIX}:active"
+_JOBS = f"{PREFIX}:job:"
+_CLASSIFY_TURNS = f"{PREFIX}:turns:classify"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A worker's time for one job."""
+
+    job: str
+    seconds: float | None = None  # after which no further shard is claimed; None: the setting `slice_s`
+    max_shards: int | None = None  # None: any number
+    charged_ms: int = 0  # in advance
+
+
+class Turns:
+    """The turns of one server; safe to share between threads."""
+
+    def __init__(self, run: Callable[[str, list[str], list[Any]], Any]) -> None:
+        """run: runs a script of the ledger."""
+        self._run = run
+
+    def take(self, named: str, worker: str, longest_s: float) -> Turn | None:
+        """The turn that a doorbell for the classify job `named` gives to a worker; None where no job has work for it.
+
+        The turn is that of `named` in any case if the ledger does not know it, or if the worker is to look for its
+        source.
+        """
+        answer = self._run(
+            "take_turn",
+            [f"{_JOBS}{named}", _ACTIVE, _CLASSIFY_TURNS],
+            [_JOBS, named, worker, round(longest_s * 1000)],
+        )
+        if answer is None:
+            return None
+        job, milliseconds, max_shards, charged_ms = answer
+        return Turn(job, int(milliseconds) / 1000, int(max_shards) or None, int(charged_ms))
+
+    def end(self, turn: Turn, worker: str, seconds: float, num_shards: int | None) -> bool:
+        """Enter what a turn took; returns whether a classify job has work for this worker.
+
+        num_shards: that were claimed. None were: the worker leaves the job to others for a while. None: unknown.
+        """
+        arguments = [_JOBS, worker, turn.charged_ms, round(seconds * 1000), "" if num_shards is None else num_shards]
+        return bool(self._run("end_turn", [f"{_JOBS}{turn.job}", _ACTIVE], arguments))
+
+    def next_training(self, named: str, worker: str) -> str | None:
+        """The training or evaluation that a doorbell for `named` stands for; None where none has work for a worker."""
+        job: str | None = self._run("next_training", [f"{_JOBS}{named}", _ACTIVE], [_JOBS, named, worker])
+        return job
+
+    def avoid(self, job: str, worker: str) -> None:
+        """Leave a job to other workers for a while: this one could do nothing for it."""
+        self._run("avoid", [f"{_JOBS}{job}"], [worker, round(AVOID_S * 1000)])

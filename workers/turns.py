@@ -1,0 +1,61 @@
+"""Answering a doorbell: the ledger says for which job, and work on it is charged to that job."""
+
+import contextlib
+import logging
+import time
+
+from orchestrator.contract.ledger.turns import Turn
+from orchestrator.contract.queues import CLASSIFY, TRAIN
+from orchestrator.contract.server import SERVER_ERRORS
+from workers.classify.slice import classify_slice
+from workers.context import WorkerContext
+from workers.finalize.finalize import end_job
+from workers.training.run import run_process_job
+from workers.trouble import is_waited_for
+
+logger = logging.getLogger(__name__)
+
+
+def take_turn(queue: str, named: str, context: WorkerContext) -> Turn | None:
+    """The turn that a doorbell for the job `named` gives to this worker; None where no job has work for it."""
+    if queue == CLASSIFY:
+        return context.recovering_ledger.take_turn(named, context.worker, context.settings.slice_s)
+    if queue == TRAIN:
+        job = context.recovering_ledger.next_training(named, context.worker)
+        return None if job is None else Turn(job)
+    return Turn(named)
+
+
+def work_on(queue: str, turn: Turn, context: WorkerContext) -> None:
+    """Do the work of a turn. A doorbell for classify jobs goes on as long as one of them has work for this worker."""
+    if queue == CLASSIFY:
+        _classify(turn, context)
+    elif queue == TRAIN:
+        _train(turn, context)
+    else:
+        end_job(turn.job, context)
+
+
+def _classify(turn: Turn, context: WorkerContext) -> None:
+    started, num_shards, waits, more = time.monotonic(), 0, False, False
+    try:
+        num_shards = classify_slice(turn.job, context, turn)
+    except Exception as err:
+        waits = is_waited_for(err)  # whoever waits rings afterwards
+        raise
+    finally:
+        with contextlib.suppress(*SERVER_ERRORS):  # the sweep rings
+            elapsed_s = time.monotonic() - started
+            more = context.ledger.turns.end(turn, context.worker, elapsed_s, None if waits else num_shards)
+        if more and not waits:
+            context.ring(CLASSIFY, turn.job)
+
+
+def _train(turn: Turn, context: WorkerContext) -> None:
+    try:
+        run_process_job(turn.job, context)
+    except Exception as err:
+        if not is_waited_for(err):
+            with contextlib.suppress(*SERVER_ERRORS):
+                context.ledger.turns.avoid(turn.job, context.worker)
+        raise
