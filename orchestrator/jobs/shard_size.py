@@ -15,6 +15,7 @@ from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, read_choices
 
 SHARD_S = 2.0
+LOW_SHARD_S = SHARD_S / 4  # of a job of low priority, whose share of a minute may be three seconds
 SMALLEST, LARGEST = 64, 4096
 UNKNOWN = 512  # images at most, until a worker has measured the model
 SAMPLE_IMAGES = 8
@@ -25,21 +26,25 @@ _IMAGE_S = 20e-6  # for the smallest image
 
 
 def choose_shard_size(
-    artifacts: Path, precision: WantedPrecision, images: Iterable[str], batch_size: int | None = None
+    artifacts: Path,
+    precision: WantedPrecision,
+    images: Iterable[str],
+    batch_size: int | None = None,
+    seconds: float = SHARD_S,
 ) -> int:
     """The size for a model, whose engine choices are in `artifacts`, and for a job that begins with `images`.
 
-    batch_size: the configured one; 0 or None: as measured.
+    batch_size: the configured one; 0 or None: as measured. seconds: of a worker, for a shard.
     """
     choices = list(read_choices(artifacts, precision))
     rate = min([choice.speed for choice in choices], default=UNKNOWN / SHARD_S)
     largest_batch = max([choice.batch_size for choice in choices], default=LARGEST_BATCH)
-    return round_shard_size(min(rate, decode_rate(images)), batch_size or largest_batch)
+    return round_shard_size(min(rate, decode_rate(images)), batch_size or largest_batch, seconds)
 
 
-def round_shard_size(images_per_sec: float, batch_size: int) -> int:
+def round_shard_size(images_per_sec: float, batch_size: int, seconds: float = SHARD_S) -> int:
     """The power of two for a worker of that speed, rounded up to a multiple of the batch size."""
-    wanted = max(1, int(SHARD_S * images_per_sec))
+    wanted = max(1, int(seconds * images_per_sec))
     size = min(LARGEST, max(SMALLEST, batch_size, 1 << wanted.bit_length() - 1))
     return -(-size // batch_size) * batch_size
 

@@ -16,6 +16,7 @@ from orchestrator.contract.jobs import job_folder as job_folder_module
 from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs, all_jobs
 from orchestrator.contract.jobs.listing import ListingWriter
 from orchestrator.contract.jobs.requests import ClassifyRequest, TrainJobRequest
+from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs import prepare as prepare_module
 from orchestrator.jobs import submit as submit_module
@@ -235,3 +236,31 @@ def test_the_size_of_shards_is_measured_when_all_else_is_checked(
     with pytest.raises(UsageError, match=f"job {first.job} will write"):
         submit(client, spec)
     assert len(measured) == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ClassifySpec("digits", "digits", priority="low"),
+        TrainSpec(Path("digits"), "mine", {"architecture": "cnn", "epochs": 3}, priority="low"),
+        EvaluateSpec("digits", Path("digits"), priority="low"),
+    ],
+    ids=lambda spec: type(spec).__name__,
+)
+def test_a_priority_is_known_to_the_ledger_also_after_the_server_forgot_the_job(
+    client: JobClient, version: ModelVersion, server: Server, spec: ClassifySpec | TrainSpec | EvaluateSpec
+):
+    job = submit(client, spec).job
+    key = f"{{pigeonhole}}:job:{job}"
+    entered = client.ledger.client.hget(key, "priority")
+    server.empty()
+    restore_job(JobFolder.open(client.settings, job), client.ledger)
+
+    assert (entered, client.ledger.client.hget(key, "priority")) == ("low", "low")
+
+
+def test_an_idempotency_key_stands_for_the_same_request_with_another_priority(client: JobClient, version: ModelVersion):
+    first = submit(client, ClassifySpec("digits", "digits", idempotency_key="k"))
+    again = submit(client, ClassifySpec("digits", "digits", idempotency_key="k", priority="high"))
+
+    assert again == Submission(first.job, existed=True)

@@ -50,7 +50,12 @@ def enter_restored(folder: JobFolder, restored: Restored, ledger: Ledger, *, rep
 def read_folder(folder: JobFolder) -> Restored:
     """The job as its folder has it; removes parts that are damaged."""
     request = folder.request()
-    fields: dict[str, str | int] = {"run": folder.run, "kind": request.kind, "priority": request.priority, "state": "running"}
+    fields: dict[str, str | int] = {
+        "run": folder.run,
+        "kind": request.kind,
+        "priority": request.priority,
+        "state": "running",
+    }
     fields["created_ms"] = round(request.created.timestamp() * 1000)
     done = bytearray()
     if isinstance(request, ClassifyRequest):

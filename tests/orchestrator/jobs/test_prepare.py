@@ -345,7 +345,7 @@ def test_a_source_that_is_one_shard_in_any_case_is_not_measured(
 ):
     calls = []
     monkeypatch.setattr(
-        module, "choose_shard_size", lambda artifacts, precision, images, batch_size: calls.append(images) or 128
+        module, "choose_shard_size", lambda artifacts, precision, images, *_: calls.append(images) or 128
     )
     make_pngs(tmp_path / "in", num_images)
 

@@ -8,6 +8,8 @@ from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import LARGEST_BATCH, Choice, choice_path
 from orchestrator.jobs.shard_size import (
     LARGEST,
+    LOW_SHARD_S,
+    SHARD_S,
     SMALLEST,
     UNKNOWN,
     choose_shard_size,
@@ -94,3 +96,11 @@ def test_a_batch_size_that_is_set_divides_the_shard(tmp_path):
 
     assert choose_shard_size(tmp_path, "auto", [], 100) == 300
     assert choose_shard_size(tmp_path, "auto", [], 1000) == 1000
+
+
+def test_a_job_of_low_priority_has_smaller_shards_with_the_same_batches(tmp_path):
+    remember(tmp_path, 4000.0)
+
+    normal, low = (choose_shard_size(tmp_path, "auto", [], 32, seconds) for seconds in (SHARD_S, LOW_SHARD_S))
+
+    assert (normal, low) == (4096, 1024)
