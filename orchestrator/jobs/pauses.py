@@ -4,9 +4,7 @@ The file in the job folder is the truth, as with a cancel: it is written first a
 the ledger follow it.
 """
 
-import getpass
-import socket
-
+from orchestrator.contract.jobs.history import note, operator
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.queues import QUEUE_OF_KIND
@@ -23,10 +21,12 @@ def pause(client: JobClient, job: str, reason: str = "") -> str:
     outcome = folder.outcome()
     if outcome is not None:
         return outcome.state
-    text = f"{_operator()}: {reason}" if reason else f"{_operator()} paused it"
+    text = f"{operator()}: {reason}" if reason else f"{operator()} paused it"
     folder.write_pause("operator", text)
     state = RecoveringLedger(client.ledger, client.settings).pause(job, text, by="operator")
-    if state != "paused":
+    if state == "paused":
+        note(folder, "paused", reason=reason or None)
+    else:
         folder.withdraw_pause("operator")
     return state
 
@@ -41,11 +41,3 @@ def unpause(client: JobClient, job: str) -> str:
     if state in ("queued", "running"):
         client.ring(QUEUE_OF_KIND[folder.request().kind], job)
     return state
-
-
-def _operator() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no name for this user id, as in containers
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"

@@ -153,7 +153,7 @@ def test_a_job_that_never_was_pauses_no_other(make, command, ledger):
 def test_a_job_that_ends_or_has_ended_is_left_with_a_message(make, command, ledger, settings, name):
     ended, ending = make(), make()
     recovering = RecoveringLedger(ledger, settings)
-    conclude(ended, make_outcome("cancelled", ledger.record(ended.job)), recovering)
+    conclude(ended, make_outcome("cancelled", ledger.record(ended.job), run=0), recovering)
     ledger.cancel(ending.job)
 
     done = command(name, ended.job, ending.job)
