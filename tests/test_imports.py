@@ -19,7 +19,7 @@ MODELING_ROOMS = (
     "images", "durable", "names", "errors",
 )  # fmt: skip
 ORCHESTRATOR_ROOMS = (
-    "cli", "gateway", "hot_folder", "telegrams", "duplicates", "diff", "sheets", "jobs", "lines", "stack", "demo",
+    "cli", "gateway", "hot_folder", "telegrams", "duplicates", "diff", "sheets", "sorting", "jobs", "lines", "stack", "demo",
     "pages", "predict", "drawing", "contract",
 )  # fmt: skip
 CONTRACT_ROOMS = ("jobs", "lines", "webhooks", "ledger")

@@ -11,6 +11,8 @@ COMMANDS = {
     "sheet": Entry("results.sheet:sheet", "Write a contact sheet: one HTML file with a picture of each image."),
     "verify": Entry("results.verify:verify_results", "Verify a manifest: rows, counts, checksums, listing and model."),
     "duplicates": Entry("results.duplicates:duplicates", "Find images that show the same picture."),
+    "sort": Entry("results.sort:sort_results", "Sort the images into folders by label or decision."),
+    "unsort": Entry("results.sort:unsort_results", "Undo a sort: every image is where it was."),
 }
 
 

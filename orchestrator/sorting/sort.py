@@ -1,0 +1,166 @@
+"""`results sort`: folders of a manifest's answers."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modeling.names import path_to_text
+from orchestrator.contract.access import explain_refused_write
+from orchestrator.contract.errors import UsageError
+from orchestrator.contract.settings import Settings
+from orchestrator.jobs.results import Published
+from orchestrator.sorting.begin import StoppedError, open_or_begin, take_away
+from orchestrator.sorting.checks import check_wanted
+from orchestrator.sorting.journal import Batch, Journal
+from orchestrator.sorting.lines import By, Folder, Head, Mode
+from orchestrator.sorting.make import Maker, Tally
+from orchestrator.sorting.manifest import SortedManifest, open_to_sort
+from orchestrator.sorting.plan import Known, Planner, Wanted, known_folder
+from orchestrator.sorting.record import HomeRecord
+from orchestrator.sorting.target import FAITHFUL, Target, probed
+
+BATCH_ROWS: dict[Mode, int] = {"link": 1_000, "copy": 100, "move": 200}  # synced together
+Progress = Callable[[int, int], None]
+"""Called with the number of rows that are done, and of all."""
+
+
+@dataclass(frozen=True)
+class SortSpec:
+    """What an operator asks for. folder: the target."""
+
+    published: Published
+    folder: Path
+    by: By
+    mode: Mode
+
+
+@dataclass
+class Sorted:
+    """What is sorted. went_on: after an earlier sort that was stopped. was_finished: there was nothing to do."""
+
+    tally: Tally = field(default_factory=Tally)
+    went_on: bool = False
+    was_finished: bool = False
+
+
+def sort(settings: Settings, spec: SortSpec, progress: Progress) -> Sorted:
+    """Sort the files of a manifest into folders; an earlier sort of the same into that folder is gone on with.
+
+    Raises UsageError or NotFoundError where nothing was begun, StoppedError where it cannot go on.
+    """
+    with open_to_sort(spec.published) as manifest:
+        wanted = _checked(settings, spec, manifest)
+        found = Sorted()
+        try:
+            record = HomeRecord.open(settings, wanted.folder)
+            try:
+                _Run(record, wanted, manifest, progress, found).run()
+            finally:
+                record.close()
+        except OSError as err:
+            raise StoppedError(_explain(err, wanted, manifest, found.tally)) from err
+        return found
+
+
+def dry_run(settings: Settings, spec: SortSpec, progress: Progress) -> Tally:
+    """Count where the files would go, as far as that can be known without trying; changes nothing."""
+    with open_to_sort(spec.published) as manifest:
+        wanted = _checked(settings, spec, manifest)
+        manifest.check_source(wanted)
+        tally = Tally()
+        for batch in _planned(manifest, wanted, FAITHFUL, {}):
+            tally.add(batch)
+            progress(tally.num_rows, manifest.num_rows)
+        return tally
+
+
+def _checked(settings: Settings, spec: SortSpec, manifest: SortedManifest) -> Wanted:
+    wanted = Wanted(manifest.root, os.path.abspath(spec.folder), spec.by, spec.mode)
+    check_wanted(wanted, manifest, settings.home)
+    return wanted
+
+
+def _planned(
+    manifest: SortedManifest, wanted: Wanted, target: Target, known: Known, first_row: int = 1
+) -> Iterator[Batch]:
+    """Batches of the rows from one on."""
+    counts = manifest.summary["counts"]
+    planner = Planner(wanted, list(counts["labels"]), list(counts["error_codes"]), target, known)
+    batch = planner.new_batch()
+    for number, row, facts in manifest.rows():
+        if number < first_row:
+            continue
+        planner.plan(batch, number, row, facts)
+        if batch.num_rows == BATCH_ROWS[wanted.mode]:
+            yield batch
+            batch = planner.new_batch()
+    if batch.num_rows:
+        yield batch
+
+
+def _explain(err: OSError, wanted: Wanted, manifest: SortedManifest, tally: Tally) -> str:
+    reason = explain_refused_write(err, Path(wanted.folder))
+    if not tally.num_rows:
+        return f"nothing can be sorted into {path_to_text(wanted.folder)!r}: {reason}"
+    done = f"{tally.num_rows:,} of {manifest.num_rows:,} rows are sorted"
+    return f"{reason}; {done}: run the command again to go on, or `pigeonhole results unsort` to undo it"
+
+
+@dataclass
+class _Run:
+    record: HomeRecord
+    wanted: Wanted
+    manifest: SortedManifest
+    progress: Progress
+    found: Sorted
+
+    def run(self) -> None:
+        journal, head = open_or_begin(self.record, self.wanted, self.manifest)
+        try:
+            if journal.finished:
+                self.found.was_finished = True
+                for batch in journal.batches():
+                    self.found.tally.add(batch)
+                return
+            with probed(self.wanted.folder) as target:
+                self._check_links(target, journal, head)
+                self._sort(journal, target)
+            journal.finish()
+        finally:
+            journal.close()
+
+    def _check_links(self, target: Target, journal: Journal, head: Head) -> None:
+        """Raises UsageError where links are wanted and the target takes none; the target is as it was then."""
+        if self.wanted.mode != "link" or (reason := target.link_refusal) is None:
+            return
+        take_away(self.record, self.wanted.folder, journal, head)
+        shown = path_to_text(self.wanted.folder)
+        raise UsageError(f"the file system of {shown!r} takes no symbolic links ({reason}); use --copy or --move")
+
+    def _sort(self, journal: Journal, target: Target) -> None:
+        maker, last_row = Maker(self.wanted, journal), 0
+        known: Known = {}
+        for batch, last in _with_last(journal.batches()):
+            self.found.went_on = True
+            known.update(known_folder(folder) for folder in batch.folders if isinstance(folder, Folder))
+            last_row = max(last_row, batch.last_row)
+            maker.make(batch, again=True, last=last)
+            self._count(batch)
+        for batch in _planned(self.manifest, self.wanted, target, known, last_row + 1):
+            journal.append(batch)
+            maker.make(batch)
+            self._count(batch)
+
+    def _count(self, batch: Batch) -> None:
+        self.found.tally.add(batch)
+        self.progress(self.found.tally.num_rows, self.manifest.num_rows)
+
+
+def _with_last(batches: Iterator[Batch]) -> Iterator[tuple[Batch, bool]]:
+    """Each batch, and whether it is the last one."""
+    batch = next(batches, None)
+    while batch is not None:
+        following = next(batches, None)
+        yield batch, following is None
+        batch = following

@@ -1,0 +1,194 @@
+"""`results unsort`: everything that a sort has changed is put back; what was changed since is left, and named."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modeling.durable import replaced_durably
+from modeling.names import path_to_text, text_to_path
+from orchestrator.contract.access import explain_refused_write
+from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.settings import Settings
+from orchestrator.sorting.begin import StoppedError, has_journal, recover, take_away
+from orchestrator.sorting.changes import Places, State, move_back, places_of, state_of, undo_copy_remains
+from orchestrator.sorting.copying import UnfitError
+from orchestrator.sorting.journal import JOURNAL, Batch, Journal
+from orchestrator.sorting.lines import BATCH, Entry, Folder, Head, SourceFolder, encode, encode_head
+from orchestrator.sorting.locked import sync_folder
+from orchestrator.sorting.make import MOST_NAMED
+from orchestrator.sorting.record import HomeRecord, put_time_back
+from orchestrator.sorting.target import remove_probe
+
+Progress = Callable[[int], None]
+"""Called with the number of files that were looked at."""
+
+
+@dataclass
+class Unsorted:
+    """num_undone: files that were put back, or links and copies that were removed. num_open: what was so already.
+
+    left: files that were changed since, with what is wrong; the first MOST_NAMED of num_left.
+    """
+
+    num_undone: int = 0
+    num_open: int = 0
+    num_left: int = 0
+    left: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def leave(self, entry: Entry, what: str) -> None:
+        self.num_left += 1
+        if len(self.left) < MOST_NAMED:
+            self.left.append((entry.target, entry.source, what))
+
+
+def unsort(settings: Settings, folder: Path, progress: Progress, *, dry_run: bool = False) -> Unsorted:
+    """Undo the sort into a folder, again and again if it was stopped; a dry run looks only.
+
+    Raises NotFoundError where there is no journal, or the source that files go back to is away.
+    """
+    path = os.path.abspath(folder)
+    found = Unsorted()
+    try:
+        record = HomeRecord.open(settings, path)
+        try:
+            _unsort(record, path, progress, found, dry_run=dry_run)
+        finally:
+            record.close()
+    except OSError as err:
+        reason = explain_refused_write(err, folder)
+        raise StoppedError(
+            f"{reason}; {found.num_undone:,} files are undone, and the journal is there: run the command again"
+        ) from err
+    return found
+
+
+def _unsort(record: HomeRecord, path: str, progress: Progress, found: Unsorted, *, dry_run: bool) -> None:
+    if not has_journal(path):
+        if not (dry_run or recover(record, path)):
+            raise NotFoundError(f"{path_to_text(path)!r} holds no journal of a sort ({JOURNAL})")
+        return
+    if not dry_run and recover(record, path):
+        return
+    journal = Journal.open(path)
+    try:
+        head = journal.head
+        if head is None:
+            return  # a dry run of a sort that had hardly begun
+        undoing = _Undoing(head, path, found, dry_run=dry_run)
+        undoing.check_source()
+        undoing.run(journal, progress)
+        if dry_run:
+            return
+        if found.num_left:
+            undoing.keep_left(journal)
+        else:
+            take_away(record, path, journal, head)
+    finally:
+        journal.close()
+
+
+class _Undoing:
+    def __init__(self, head: Head, folder: str, found: Unsorted, *, dry_run: bool) -> None:
+        self._head = head
+        self._root = text_to_path(head.root)
+        self._folder = folder
+        self._found = found
+        self._dry_run = dry_run
+
+    def check_source(self) -> None:
+        """Raises NotFoundError where files are to go back to a source that is away."""
+        if self._head.mode != "move":
+            return
+        shown = path_to_text(self._root)
+        if not os.path.isdir(self._root):
+            raise NotFoundError(f"the source {shown!r}, where the files go back to, is not there; mount it, or make it")
+        is_other = os.stat(self._root).st_ino != self._head.root_inode
+        if is_other and not os.listdir(self._root):
+            raise NotFoundError(f"{shown!r}, where the files go back to, is another folder, and empty; is it mounted?")
+
+    def run(self, journal: Journal, progress: Progress) -> None:
+        if not self._dry_run:
+            journal.unfinish()
+            remove_probe(self._folder)
+        num_seen = 0
+        for batch in journal.batches_backwards():
+            self._undo(batch)
+            num_seen += len(batch.entries)
+            progress(num_seen)
+            if not self._dry_run:
+                self._undo_folders(batch)
+
+    def keep_left(self, journal: Journal) -> None:
+        """Have the journal hold only what is left."""
+        head = encode_head(Head(**(vars(self._head) | {"left": True})))
+        with replaced_durably(Path(journal.path), mode=None) as file:
+            file.write(head)
+            for batch in journal.batches():
+                kept = [entry for entry in batch.entries.values() if self._is_left(batch, entry)]
+                copied = [batch.copied[entry.row] for entry in kept if entry.row in batch.copied]
+                lines = [*batch.folders, *kept, *copied]
+                file.write(b"".join((BATCH, *map(encode, lines))) if lines else b"")
+
+    def _is_left(self, batch: Batch, entry: Entry) -> bool:
+        return self._state(self._places(batch, entry)) != "open"
+
+    def _places(self, batch: Batch, entry: Entry) -> Places:
+        return places_of(self._root, self._folder, entry, batch.copied.get(entry.row))
+
+    def _state(self, places: Places) -> State:
+        return state_of(self._head.mode, places)
+
+    # A batch
+
+    def _undo(self, batch: Batch) -> None:
+        doubled = []  # at both places
+        for entry in reversed(batch.entries.values()):
+            places = self._places(batch, entry)
+            try:
+                doubled += [places] if self._undo_one(entry, places) else []
+            except (UnfitError, FileExistsError) as err:
+                self._found.leave(entry, err.reason if isinstance(err, UnfitError) else "taken")
+        for folder in {os.path.dirname(places.source) for places in doubled}:
+            sync_folder(folder)
+        for places in doubled:
+            os.unlink(places.target)
+
+    def _undo_one(self, entry: Entry, places: Places) -> bool:
+        """Undo what was done for a file; whether its target is to be removed once its place is on the disk."""
+        state = self._state(places)
+        if state in ("changed", "gone"):
+            self._found.leave(entry, state)
+            return False
+        if not self._dry_run and self._head.mode != "link":
+            undo_copy_remains(places)
+        if state == "open":
+            self._found.num_open += 1
+            return False
+        self._found.num_undone += 1
+        if self._dry_run:
+            return False
+        if self._head.mode == "move":
+            return state == "both" or not move_back(places)
+        os.unlink(places.target)
+        return False
+
+    def _undo_folders(self, batch: Batch) -> None:
+        """Remove the folders that the sort made, if they are empty; put the times of others back."""
+        for folder in reversed(batch.folders):
+            if isinstance(folder, Folder) and folder.made:
+                _remove_if_empty(f"{self._folder}/{folder.name}")
+            elif folder.mtime_ns is not None:
+                above = self._root if isinstance(folder, SourceFolder) else self._folder
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    put_time_back(f"{above}/{folder.name}", folder.mtime_ns)
+
+
+def _remove_if_empty(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError as err:
+        if err.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+            raise
