@@ -1,11 +1,12 @@
 """The first and the last step of a sort: the target and its journal appear, and go again."""
 
+import contextlib
 import os
 import secrets
 
 from modeling.names import path_to_text
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.sorting.journal import JOURNAL, Journal
+from orchestrator.sorting.journal import JOURNAL, NEW, Journal
 from orchestrator.sorting.lines import VERSION, Head
 from orchestrator.sorting.manifest import SortedManifest
 from orchestrator.sorting.plan import Wanted
@@ -56,10 +57,17 @@ def has_journal(folder: str) -> bool:
 
 def take_away(record: HomeRecord, folder: str, journal: Journal, head: Head) -> None:
     """Remove the journal, and the folder if the sort made it and it is empty; times are put back."""
-    remove_probe(folder)
+    remove_remains(folder)
     record.begin(head.made, head.mtimes_ns)
     journal.remove()
     record.undo()
+
+
+def remove_remains(folder: str) -> None:
+    """Remove what a killed process has left beside the journal."""
+    remove_probe(folder)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{folder}/{JOURNAL}{NEW}")
 
 
 def _begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tuple[Journal, Head]:

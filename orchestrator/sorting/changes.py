@@ -164,7 +164,7 @@ def remove_moved(places: Places) -> None:
 # Undoing
 
 
-def undo_copy_remains(places: Places) -> None:
+def remove_copy_remains(places: Places) -> None:
     """Remove what a killed process left of a copy."""
     for temporary in (places.temporary, places.temporary_back):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
 """The journal of a sort: a file in the target folder, locked while a process sorts or undoes (its lines: `lines`)."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Self
 
@@ -25,6 +25,7 @@ from orchestrator.sorting.lines import (
 from orchestrator.sorting.locked import InUseError, open_locked, sync_folder, write_whole
 
 JOURNAL = ".pigeonhole-sort.jsonl"
+NEW = ".new"  # behind its name, while it is written
 _BLOCK = 1 << 16
 
 
@@ -162,6 +163,18 @@ class Journal:
         """All batches, the last one first; the lines of each are in order."""
         with open(self.path, "rb") as file:
             yield from _batched((decode(line, self.path) for line in _lines_backwards(file)), forward=False)
+
+    def replace(self, blocks: Iterable[bytes]) -> None:
+        """Put another journal in the place of this one, whole or not at all; on the disk when this returns."""
+        new = f"{self.path}{NEW}"
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            for block in blocks:
+                write_whole(descriptor, block)
+        finally:
+            os.close(descriptor)
+        os.rename(new, self.path)
+        sync_folder(os.path.dirname(self.path))
 
     def remove(self) -> None:
         """Remove the file. It stays locked until it is closed."""

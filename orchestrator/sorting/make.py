@@ -5,7 +5,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.sorting.changes import Places, make_copy, make_link, move, places_of, remove_moved, state_of
+from orchestrator.sorting.changes import (
+    Places,
+    make_copy,
+    make_link,
+    move,
+    places_of,
+    remove_copy_remains,
+    remove_moved,
+    state_of,
+)
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import Batch, Journal
 from orchestrator.sorting.lines import Copied, Entry, Folder, Left, Reason
@@ -75,6 +84,8 @@ class Maker:
 
     def _do(self, places: Places, *, again: bool) -> Copied | None:
         state = state_of(self._wanted.mode, places) if again else "open"
+        if again and self._wanted.mode != "link":
+            remove_copy_remains(places)
         if state == "changed":
             raise UnfitError("taken")
         if state == "gone":

@@ -3,24 +3,22 @@
 import contextlib
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modeling.durable import replaced_durably
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.settings import Settings
-from orchestrator.sorting.begin import StoppedError, has_journal, recover, take_away
-from orchestrator.sorting.changes import Places, State, move_back, places_of, state_of, undo_copy_remains
+from orchestrator.sorting.begin import StoppedError, has_journal, recover, remove_remains, take_away
+from orchestrator.sorting.changes import Places, State, move_back, places_of, remove_copy_remains, state_of
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import JOURNAL, Batch, Journal
 from orchestrator.sorting.lines import BATCH, Entry, Folder, Head, SourceFolder, encode, encode_head
 from orchestrator.sorting.locked import sync_folder
 from orchestrator.sorting.make import MOST_NAMED
 from orchestrator.sorting.record import HomeRecord, put_time_back
-from orchestrator.sorting.target import remove_probe
 
 Progress = Callable[[int], None]
 """Called with the number of files that were looked at."""
@@ -112,7 +110,7 @@ class _Undoing:
     def run(self, journal: Journal, progress: Progress) -> None:
         if not self._dry_run:
             journal.unfinish()
-            remove_probe(self._folder)
+            remove_remains(self._folder)
         num_seen = 0
         for batch in journal.batches_backwards():
             self._undo(batch)
@@ -123,14 +121,15 @@ class _Undoing:
 
     def keep_left(self, journal: Journal) -> None:
         """Have the journal hold only what is left."""
-        head = encode_head(Head(**(vars(self._head) | {"left": True})))
-        with replaced_durably(Path(journal.path), mode=None) as file:
-            file.write(head)
-            for batch in journal.batches():
-                kept = [entry for entry in batch.entries.values() if self._is_left(batch, entry)]
-                copied = [batch.copied[entry.row] for entry in kept if entry.row in batch.copied]
-                lines = [*batch.folders, *kept, *copied]
-                file.write(b"".join((BATCH, *map(encode, lines))) if lines else b"")
+        journal.replace(self._blocks_of_left(journal))
+
+    def _blocks_of_left(self, journal: Journal) -> Iterator[bytes]:
+        yield encode_head(replace(self._head, left=True))
+        for batch in journal.batches():
+            kept = [entry for entry in batch.entries.values() if self._is_left(batch, entry)]
+            copied = [batch.copied[entry.row] for entry in kept if entry.row in batch.copied]
+            if kept or batch.folders:
+                yield b"".join((BATCH, *map(encode, (*batch.folders, *kept, *copied))))
 
     def _is_left(self, batch: Batch, entry: Entry) -> bool:
         return self._state(self._places(batch, entry)) != "open"
@@ -163,7 +162,7 @@ class _Undoing:
             self._found.leave(entry, state)
             return False
         if not self._dry_run and self._head.mode != "link":
-            undo_copy_remains(places)
+            remove_copy_remains(places)
         if state == "open":
             self._found.num_open += 1
             return False
