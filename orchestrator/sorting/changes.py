@@ -164,9 +164,9 @@ def remove_moved(places: Places) -> None:
 # Undoing
 
 
-def remove_copy_remains(places: Places) -> None:
-    """Remove what a killed process left of a copy."""
-    for temporary in (places.temporary, places.temporary_back):
+def remove_copy_remains(mode: Mode, places: Places) -> None:
+    """Remove what a killed process left of a copy; in the source only where it was moved from there."""
+    for temporary in {"link": (), "copy": (places.temporary,), "move": (places.temporary, places.temporary_back)}[mode]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(temporary)
 

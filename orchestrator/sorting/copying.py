@@ -114,18 +114,21 @@ def _write_copy(copy: Copy) -> None:
 
 
 def _copy_bytes(reading: int, writing: int, size: int) -> None:
-    within = True
-    while True:
+    """Copy up to the end. A file that has grown is not followed, as it may never end."""
+    within, done = True, 0
+    while done <= size:
         try:
             copied = os.copy_file_range(reading, writing, _AT_ONCE) if within else _copy_block(reading, writing)
         except OSError as err:
             if not within or err.errno not in _NOT_WITHIN:
                 raise
-            within, copied = False, 1
-        if copied == 0 and within and os.lseek(reading, 0, os.SEEK_CUR) < size:
-            within, copied = False, 1  # some file systems say so of files that they do not know the size of
-        if copied == 0:
+            within = False
+            continue
+        if copied == 0 and within and done < size:
+            within = False  # some file systems say so of files that they cannot copy
+        elif copied == 0:
             return
+        done += copied
 
 
 def _copy_block(reading: int, writing: int) -> int:

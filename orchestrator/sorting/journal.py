@@ -86,6 +86,8 @@ class Journal:
                 f"another `results sort` or `unsort` works in {path_to_text(folder)!r}; wait for its end"
             ) from err
         except FileNotFoundError as err:
+            if head is not None:
+                raise
             raise NotFoundError(f"{path_to_text(folder)!r} holds no journal of a sort ({JOURNAL})") from err
         journal = cls(path, descriptor)
         try:

@@ -84,8 +84,8 @@ class Maker:
 
     def _do(self, places: Places, *, again: bool) -> Copied | None:
         state = state_of(self._wanted.mode, places) if again else "open"
-        if again and self._wanted.mode != "link":
-            remove_copy_remains(places)
+        if again:
+            remove_copy_remains(self._wanted.mode, places)
         if state == "changed":
             raise UnfitError("taken")
         if state == "gone":

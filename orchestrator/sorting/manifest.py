@@ -87,4 +87,6 @@ def open_to_sort(published: Published) -> Iterator[SortedManifest]:
         root = published.summary.get("root")
         if not isinstance(root, str) or not root.startswith("/"):
             raise UsageError(f"the summary of {published.manifest} names no root, so its images cannot be found")
-        yield SortedManifest(published.manifest, published.summary, sha256, text_to_path(root), file)
+        yield SortedManifest(
+            Path(os.path.abspath(published.manifest)), published.summary, sha256, text_to_path(root), file
+        )

@@ -80,7 +80,7 @@ def file_names(path: str, holds: Callable[[str], bool]) -> Iterator[str]:
     """
     name = os.path.basename(path)
     stem, suffix = os.path.splitext(name)
-    if len(os.fsencode(suffix)) > _LONGEST_SUFFIX:
+    if len(os.fsencode(suffix)) > _LONGEST_SUFFIX or suffix == ".":
         stem, suffix = name, ""
     if holds(name):
         yield name

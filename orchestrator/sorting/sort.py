@@ -63,7 +63,7 @@ def sort(settings: Settings, spec: SortSpec, progress: Progress) -> Sorted:
         return found
 
 
-def dry_run(settings: Settings, spec: SortSpec, progress: Progress) -> Tally:
+def preview(settings: Settings, spec: SortSpec, progress: Progress) -> Tally:
     """Count where the files would go, as far as that can be known without trying; changes nothing."""
     with open_to_sort(spec.published) as manifest:
         wanted = _checked(settings, spec, manifest)

@@ -57,9 +57,8 @@ def unsort(settings: Settings, folder: Path, progress: Progress, *, dry_run: boo
             record.close()
     except OSError as err:
         reason = explain_refused_write(err, folder)
-        raise StoppedError(
-            f"{reason}; {found.num_undone:,} files are undone, and the journal is there: run the command again"
-        ) from err
+        done = f"{found.num_undone:,} images are undone, and the journal is there"
+        raise StoppedError(f"{reason}; {done}: run the command again") from err
     return found
 
 
@@ -161,8 +160,8 @@ class _Undoing:
         if state in ("changed", "gone"):
             self._found.leave(entry, state)
             return False
-        if not self._dry_run and self._head.mode != "link":
-            remove_copy_remains(places)
+        if not self._dry_run:
+            remove_copy_remains(self._head.mode, places)
         if state == "open":
             self._found.num_open += 1
             return False

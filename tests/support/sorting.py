@@ -112,10 +112,10 @@ def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
     found = {}
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files, "."):
-            place = os.path.join(parent, name)
+            place = f"{parent}/{name}"
             facts = os.lstat(place)
             is_link = stat.S_ISLNK(facts.st_mode)
-            content = os.readlink(place) if is_link else Path(place).read_bytes() if name in files else b""
+            content = str(Path(place).readlink()) if is_link else Path(place).read_bytes() if name in files else b""
             key = os.path.normpath(os.path.relpath(place, folder))
             found[key] = (facts.st_mode, facts.st_mtime_ns, content)
     return found

@@ -17,28 +17,28 @@ from orchestrator.jobs.results import find_published
 from orchestrator.sorting.journal import JOURNAL
 from orchestrator.sorting.lines import By, Mode
 from orchestrator.sorting.make import Tally
-from orchestrator.sorting.sort import Sorted, SortSpec, dry_run, sort
+from orchestrator.sorting.sort import Sorted, SortSpec, preview, sort
 from orchestrator.sorting.unsort import Unsorted, unsort
 
 _NAMED = 20  # files that stay; --json and the journal have more
 _DONE = {"link": "linked", "copy": "copied", "move": "moved"}
 _WHY = {
     "missing": "no such file",
-    "not a file": "no file, but a folder, a pipe or a device",
+    "not a file": "a folder, a pipe or a device",
     "outside the source": "not below the source's folder",
-    "a link": "a symbolic link, which is not moved",
+    "a link": "symbolic links are not moved",
     "changed": "changed since it was classified, or while it was sorted",
-    "taken": "the place is taken",
+    "taken": "its place is taken",
     "permission": "this user may not read or move it",
-    "copy differs": "its copy could not be read back: check that disk",
-    "attributes": "it has attributes or an access list that the other file system does not hold",
+    "copy differs": "the copy could not be read back as it was written: check that disk",
+    "attributes": "the other file system does not hold its attributes or access list",
 }
 _WHY_LEFT = {
     "changed": "was changed since, or its place is taken",
     "taken": "its place is taken",
     "gone": "is at neither place",
-    "copy differs": "its copy could not be read back: check that disk",
-    "attributes": "has attributes or an access list that the other file system does not hold",
+    "copy differs": "could not be read back as it was written: check that disk",
+    "attributes": "has attributes or an access list that the source's file system does not hold",
 }
 
 
@@ -81,7 +81,7 @@ def _sorted(spec: SortSpec, say: Any, *, dry_run: bool) -> Sorted:
         say(f"sorting: {num_rows:,} of {total:,} rows")
 
     if dry_run:
-        return Sorted(_dry_run(get_settings(), spec, progress))
+        return Sorted(preview(get_settings(), spec, progress))
     try:
         return sort(get_settings(), spec, progress)
     except KeyboardInterrupt:
@@ -89,9 +89,6 @@ def _sorted(spec: SortSpec, say: Any, *, dry_run: bool) -> Sorted:
             "stopped: run the same command again to go on, or `pigeonhole results unsort` to undo what was sorted"
         )
         sys.exit(ExitCode.INTERRUPTED)
-
-
-_dry_run = dry_run
 
 
 def _print_sorted(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bool) -> None:
@@ -114,11 +111,12 @@ def _print_sorted(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bo
 
 def _print_left(tally: Tally) -> None:
     for reason, num in tally.left.most_common():
-        print_message(f"{num:,} stay where they are: {_WHY[reason]}", color="yellow")
-    for path, reason in tally.named[:_NAMED]:
-        print_message(f"  {path_to_text(path)}: {_WHY[reason]}")
-    if tally.left.total() > _NAMED:
-        print_message(f"  ... {tally.left.total() - _NAMED:,} more; the journal {JOURNAL} has all")
+        print_message(f"{num:,} not sorted: {_WHY[reason]}", color="yellow")
+        named = [path for path, why in tally.named if why == reason][:_NAMED]
+        for path in named:
+            print_message(f"  {path_to_text(path)}")
+        if num > len(named):
+            print_message(f"  ... {num - len(named):,} more; the journal {JOURNAL} has all")
 
 
 def _to_json(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bool) -> dict[str, Any]:
@@ -155,7 +153,7 @@ def unsort_results(folder: Path, dry_run: bool, as_json: bool) -> None:
     """
     with speaking.doing("undoing") as say:
         try:
-            result = unsort(get_settings(), folder, lambda num: say(f"undoing: {num:,} files"), dry_run=dry_run)
+            result = unsort(get_settings(), folder, lambda num: say(f"undoing: {num:,} images"), dry_run=dry_run)
         except KeyboardInterrupt:
             print_message("stopped: run the same command again to go on")
             sys.exit(ExitCode.INTERRUPTED)
@@ -181,9 +179,9 @@ def _print_unsorted(folder: Path, result: Unsorted, *, dry_run: bool) -> None:
         reasons = Counter(reason for _, _, reason in result.left)
         print_message(f"  ... {result.num_left - _NAMED:,} more: {dict(reasons)}")
     would = "would be undone; nothing was changed" if dry_run else "undone"
-    print_line(f"{shown}: {result.num_undone:,} files {would}")
+    print_line(f"{shown}: {result.num_undone:,} images {would}")
     if result.num_left and not dry_run:
         print_message(
-            f"{result.num_left:,} files are left, and the journal {JOURNAL} names them: put them in order and run it "
+            f"not undone: {result.num_left:,}; the journal {JOURNAL} names them. Put them in order and run it "
             "again, or delete the journal to keep them as they are"
         )

@@ -1,0 +1,196 @@
+"""An unsort puts back what a sort has changed, and leaves what somebody has changed since."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator.contract.errors import MessageError, NotFoundError, UsageError
+from orchestrator.sorting.journal import JOURNAL
+from tests.support.invoke import invoke
+from tests.support.sorting import Tree, answered, failed, make_old, make_tree, snapshot
+
+ROWS = [
+    answered("a.jpg", "cat"),
+    answered("march/a.jpg", "cat"),
+    answered("march/deep/é,b.jpg", "dog"),
+    failed("bad.jpg"),
+]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return make_tree(tmp_path / "t", ROWS, home=tmp_path / "home")
+
+
+def change(path: Path) -> None:
+    """Write something else of the same size, a moment later."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+@pytest.mark.parametrize("existing", [False, True])
+def test_everything_is_as_before_with_names_and_times(tree, mode, existing):
+    if existing:
+        (tree.target / "cat").mkdir(parents=True)
+        (tree.target / "cat/a.jpg").write_bytes(b"mine")
+        make_old(tree.target)
+    make_old(tree.root.parent)
+    before = snapshot(tree.root.parent)
+
+    tree.sort(mode)
+    result = tree.unsort()
+
+    assert (result.num_undone, result.num_left) == (4, 0)
+    assert snapshot(tree.root.parent) == before
+
+
+@pytest.mark.parametrize("mode", ["copy", "move"])
+def test_what_was_changed_since_is_left_and_named_until_it_is_in_order(tree, mode):
+    tree.sort(mode)
+    change(tree.target / "cat/a.jpg")
+
+    first = tree.unsort()
+
+    assert (first.num_undone, first.left) == (3, [("cat/a.jpg", "a.jpg", "changed")])
+    assert tree.names() == {"cat/a.jpg"}
+    lines = [json.loads(line) for line in (tree.target / JOURNAL).read_text().splitlines()]
+    assert [line["to"] for line in lines if "to" in line] == ["cat/a.jpg"]
+    assert tree.unsort(dry_run=True).num_left == 1
+    with pytest.raises(UsageError, match=r"holds files that an unsort has left"):
+        tree.sort(mode)
+    (tree.target / "cat/a.jpg").rename(tree.root / "a.jpg")
+    assert tree.unsort().num_left == 0
+    assert not tree.target.exists()
+
+
+def test_another_file_in_the_place_of_a_link_is_left(tree):
+    tree.sort()
+    (tree.target / "cat/a.jpg").unlink()
+    (tree.target / "cat/a.jpg").write_bytes(b"mine")
+
+    assert tree.unsort().left == [("cat/a.jpg", "a.jpg", "changed")]
+    assert (tree.target / "cat/a.jpg").read_bytes() == b"mine"
+
+
+def test_a_link_that_somebody_removed_is_nothing_to_undo(tree):
+    tree.sort()
+    (tree.target / "cat/a.jpg").unlink()
+
+    assert tree.unsort().num_left == 0
+    assert not tree.target.exists()
+
+
+def test_a_moved_image_whose_place_is_taken_is_left(tree):
+    tree.sort("move")
+    (tree.root / "a.jpg").write_bytes(b"another")
+
+    assert tree.unsort().left == [("cat/a.jpg", "a.jpg", "changed")]
+    assert (tree.root / "a.jpg").read_bytes() == b"another"
+    assert (tree.target / "cat/a.jpg").read_bytes() == b"image 0"
+
+
+def test_a_moved_image_that_somebody_took_away_is_named(tree, tmp_path):
+    tree.sort("move")
+    (tree.target / "cat/a.jpg").rename(tmp_path / "a.jpg")
+
+    assert tree.unsort().left == [("cat/a.jpg", "a.jpg", "gone")]
+
+
+def test_files_of_the_user_in_folders_that_the_sort_made_stay_with_their_folders(tree):
+    tree.sort()
+    (tree.target / "cat/mine.txt").write_text("mine")
+    (tree.target / "empty").mkdir()
+
+    assert tree.unsort().num_left == 0
+    assert sorted(path.name for path in tree.target.rglob("*")) == ["cat", "empty", "mine.txt"]
+
+
+def test_folders_of_the_source_that_were_removed_when_they_were_empty_come_back(tree):
+    before = {name: facts[2] for name, facts in snapshot(tree.root).items()}
+    tree.sort("move")
+    shutil.rmtree(tree.root / "march")
+
+    assert tree.unsort().num_left == 0
+    assert {name: facts[2] for name, facts in snapshot(tree.root).items()} == before
+
+
+def test_a_source_that_is_away_or_not_mounted_is_an_error_and_nothing_is_moved(tree, tmp_path):
+    tree.sort("move")
+    tree.root.rename(tmp_path / "away")
+    before = snapshot(tree.target)
+
+    with pytest.raises(NotFoundError, match=r"is not there; mount it"):
+        tree.unsort()
+    tree.root.mkdir()
+    with pytest.raises(NotFoundError, match=r"is another folder, and empty; is it mounted\?"):
+        tree.unsort()
+    assert snapshot(tree.target) == before
+
+
+def test_a_dry_run_changes_nothing(tree):
+    tree.sort("move")
+    change(tree.target / "cat/a.jpg")
+    before = snapshot(tree.root.parent)
+
+    result = tree.unsort(dry_run=True)
+
+    assert (result.num_undone, result.num_left) == (3, 1)
+    assert snapshot(tree.root.parent) == before
+
+
+def test_a_folder_without_a_journal_is_named(tree):
+    tree.target.mkdir()
+
+    with pytest.raises(NotFoundError, match=r"holds no journal of a sort"):
+        tree.unsort()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"row": 1, "from": "a.jpg", "to": "../out.csv", "size": 1, "mtime_ns": 1, "mode": 1, "uid": 0, "gid": 0}',
+        '{"row": 1, "from": "/etc/passwd", "to": "cat/a.jpg"}',
+        '{"folder": "..", "label": "x", "made": true, "mtime_ns": null}',
+        '{"row": "1", "from": "a.jpg", "to": "cat/a.jpg"}',
+        '{"else": 1}',
+        "[1]",
+        "no JSON",
+    ],
+)
+def test_a_journal_that_no_sort_has_written_is_refused(tree, line):
+    tree.sort()
+    with (tree.target / JOURNAL).open("a") as file:
+        file.write(line + "\n")
+
+    with pytest.raises(MessageError, match=r"is damaged: no sort writes the line"):
+        tree.unsort()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"pigeonhole_sort": 1', '"pigeonhole_sort": 2'), ('"mode": "link"', '"mode": 1')]
+)
+def test_a_head_of_another_version_or_damaged_is_refused(tree, old, new):
+    tree.sort()
+    journal = tree.target / JOURNAL
+    journal.write_text(journal.read_text().replace(old, new, 1))
+
+    with pytest.raises(MessageError, match=r"is no journal of a sort of version 1|is damaged: mode"):
+        tree.unsort()
+
+
+def test_the_command_names_what_it_leaves_and_exits_with_1(tree, monkeypatch):
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tree.settings.home))
+    tree.sort("move")
+    change(tree.target / "cat/a.jpg")
+
+    result = invoke("results", "unsort", tree.target)
+    as_json = invoke("results", "unsort", tree.target, "--json")
+
+    assert result.exit_code == 1
+    assert "left: cat/a.jpg (from a.jpg) was changed since" in result.stderr
+    assert json.loads(as_json.stdout)["left"] == [{"path": "cat/a.jpg", "source": "a.jpg", "reason": "changed"}]
