@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import chain
 
 from modeling.errors import trouble_of
-from orchestrator.contract.errors import UsageError
+from modeling.names import path_to_text
+from orchestrator.contract.errors import IntegrityError, UsageError
 from orchestrator.contract.jobs.rows import Row
+from orchestrator.contract.jobs.sidecar import is_unchanged, line_start, parse_line
 from orchestrator.sorting.journal import Batch
 from orchestrator.sorting.lines import Before, By, Entry, Folder, Left, Mode, Reason, SourceFolder, is_inside
 from orchestrator.sorting.names import ERRORS, FolderNames, file_names, fold
@@ -32,14 +34,6 @@ class Wanted:
     mode: Mode
 
 
-@dataclass(frozen=True)
-class FileFacts:
-    """A file as it was when it was classified."""
-
-    size: int
-    mtime_ns: int
-
-
 class Sources:
     """The files of rows, looked at where they are."""
 
@@ -49,8 +43,12 @@ class Sources:
         self._moves = wanted.mode == "move"
         self._inside: dict[str, bool] = {}
 
-    def look(self, path: str, expected: FileFacts | None) -> os.stat_result | Reason:
-        """What the system says of a row's file, or why that stays where it is."""
+    def look(self, row: Row, line: bytes | None) -> os.stat_result | Reason:
+        """What the system says of a row's file, or why that stays where it is.
+
+        line: of the sidecar, which says how the file was when it was classified.
+        """
+        path = row.path
         if not is_inside(path):
             return "outside the source"
         try:
@@ -65,9 +63,7 @@ class Sources:
             return "not a file"
         if self._moves and not self._is_in_root(os.path.dirname(path)):
             return "outside the source"
-        if expected is not None and (facts.st_size, facts.st_mtime_ns) != (expected.size, expected.mtime_ns):
-            return "changed"
-        return facts
+        return "changed" if line is not None and _was_changed(path, facts, line) else facts
 
     def _is_in_root(self, folder: str) -> bool:
         """Whether no link leads from the root to a folder elsewhere."""
@@ -77,6 +73,18 @@ class Sources:
             real = os.path.realpath(f"{self._root}/{folder}")
             self._inside[folder] = real == self._real_root or real.startswith(self._real_root.rstrip("/") + "/")
         return self._inside[folder]
+
+
+def _was_changed(path: str, facts: os.stat_result, line: bytes) -> bool:
+    """Whether a file is not as its line of the sidecar says. Raises IntegrityError where that is another file's."""
+    if is_unchanged(line, line_start(path, facts.st_size, facts.st_mtime_ns)):
+        return False
+    found = parse_line(line, f"the line of {path_to_text(path)!r}")
+    if found.path != path:
+        raise IntegrityError(
+            f"the sidecar has the line of {path_to_text(found.path)!r} in place of {path_to_text(path)!r}"
+        )
+    return found.as_read is not None
 
 
 def _reason_of(err: OSError) -> Reason:
@@ -106,9 +114,9 @@ class Planner:
         self._taken.clear()
         return Batch()
 
-    def plan(self, batch: Batch, number: int, row: Row, expected: FileFacts | None) -> None:
-        """Add a row, which is the one of that number, to a batch."""
-        found = self._sources.look(row.path, expected)
+    def plan(self, batch: Batch, number: int, row: Row, line: bytes | None) -> None:
+        """Add a row, which is the one of that number, to a batch; line: its line of the sidecar."""
+        found = self._sources.look(row, line)
         if isinstance(found, str):
             batch.add(Left(number, row.path, found, row.prediction.ok))
             return

@@ -49,30 +49,30 @@ def sort(settings: Settings, spec: SortSpec, progress: Progress) -> Sorted:
 
     Raises UsageError or NotFoundError where nothing was begun, StoppedError where it cannot go on.
     """
-    with open_to_sort(spec.published) as manifest:
-        wanted = _checked(settings, spec, manifest)
-        found = Sorted()
+    manifest = open_to_sort(spec.published)
+    wanted = _checked(settings, spec, manifest)
+    found = Sorted()
+    try:
+        record = HomeRecord.open(settings, wanted.folder)
         try:
-            record = HomeRecord.open(settings, wanted.folder)
-            try:
-                _Run(record, wanted, manifest, progress, found).run()
-            finally:
-                record.close()
-        except OSError as err:
-            raise StoppedError(_explain(err, wanted, manifest, found.tally)) from err
-        return found
+            _Run(record, wanted, manifest, progress, found).run()
+        finally:
+            record.close()
+    except OSError as err:
+        raise StoppedError(_explain(err, wanted, manifest, found.tally)) from err
+    return found
 
 
 def preview(settings: Settings, spec: SortSpec, progress: Progress) -> Tally:
     """Count where the files would go, as far as that can be known without trying; changes nothing."""
-    with open_to_sort(spec.published) as manifest:
-        wanted = _checked(settings, spec, manifest)
-        manifest.check_source(wanted)
-        tally = Tally()
-        for batch in _planned(manifest, wanted, FAITHFUL, {}):
-            tally.add(batch)
-            progress(tally.num_rows, manifest.num_rows)
-        return tally
+    manifest = open_to_sort(spec.published)
+    wanted = _checked(settings, spec, manifest)
+    manifest.check_source(wanted)
+    tally = Tally()
+    for batch in _planned(manifest, wanted, FAITHFUL, {}):
+        tally.add(batch)
+        progress(tally.num_rows, manifest.num_rows)
+    return tally
 
 
 def _checked(settings: Settings, spec: SortSpec, manifest: SortedManifest) -> Wanted:
@@ -85,13 +85,12 @@ def _planned(
     manifest: SortedManifest, wanted: Wanted, target: Target, known: Known, first_row: int = 1
 ) -> Iterator[Batch]:
     """Batches of the rows from one on."""
-    counts = manifest.summary["counts"]
-    planner = Planner(wanted, list(counts["labels"]), list(counts["error_codes"]), target, known)
+    planner = Planner(wanted, manifest.labels, manifest.error_codes, target, known)
     batch = planner.new_batch()
-    for number, row, facts in manifest.rows():
+    for number, row, line in manifest.rows():
         if number < first_row:
             continue
-        planner.plan(batch, number, row, facts)
+        planner.plan(batch, number, row, line)
         if batch.num_rows == BATCH_ROWS[wanted.mode]:
             yield batch
             batch = planner.new_batch()

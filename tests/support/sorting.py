@@ -11,6 +11,7 @@ from pathlib import Path
 from modeling.inference.prediction import Prediction
 from modeling.names import path_to_text
 from orchestrator.contract.jobs.rows import FORMATS, Row, format_of, summary_path
+from orchestrator.contract.jobs.sidecar import AsRead, encode_lines, sidecar_path
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import Published, read_summary
 from orchestrator.sorting.lines import By, Mode
@@ -84,6 +85,8 @@ def write_manifest(manifest: Path, root: Path, rows: Sequence[Row]) -> None:
     labels = [row.prediction.labels[0] for row in rows if row.prediction.ok]
     codes = [row.prediction.error_code or "" for row in rows if not row.prediction.ok]
     decisions = [str(row.prediction.decision) for row in rows if row.prediction.decision]
+    sidecar = encode_lines(rows, [_as_read(root, row) for row in rows])
+    sidecar_path(manifest).write_bytes(sidecar)
     summary = {
         "version": 1,
         "job": "c261123-143355-7f3a2b",
@@ -93,6 +96,7 @@ def write_manifest(manifest: Path, root: Path, rows: Sequence[Row]) -> None:
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         },
+        "sidecar": {"sha256": hashlib.sha256(sidecar).hexdigest(), "bytes": len(sidecar), "checksum": False},
         "listing": {"sha256": "0" * 64, "num_images": len(rows)},
         "counts": {
             "num_images": len(rows),
@@ -105,6 +109,15 @@ def write_manifest(manifest: Path, root: Path, rows: Sequence[Row]) -> None:
         "model": {"ref": "birds@1", "digest": "d" * 64},
     }
     summary_path(manifest).write_text(json.dumps(summary))
+
+
+def _as_read(root: Path, row: Row) -> AsRead | None:
+    """What a job would have found of a row's file; nothing of one outside of the root."""
+    try:
+        facts = (root / row.path).stat()
+    except (OSError, ValueError):
+        return None
+    return None if row.path.startswith(("/", "..")) else (facts.st_size, facts.st_mtime_ns, None)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:

@@ -1,5 +1,6 @@
 """A sort makes folders of a manifest's answers, and touches nothing that was there."""
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
 from orchestrator.contract.jobs.rows import FORMATS, Row, summary_path
+from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.sorting.journal import JOURNAL
 from orchestrator.sorting.locked import InUseError, open_locked
 from orchestrator.sorting.sort import SortSpec, preview
@@ -240,6 +242,35 @@ def test_a_manifest_changed_by_hand_is_refused(tree):
     with pytest.raises(IntegrityError, match=r"was changed after it was published"):
         tree.sort()
     assert not tree.target.exists()
+
+
+def test_an_image_that_was_changed_since_it_was_classified_is_left(tree):
+    os.utime(tree.root / "a.jpg", ns=(0, 1))
+    (tree.root / "march/a.jpg").write_bytes(b"longer than before")
+
+    assert tree.sort("move").tally.named[:2] == [("a.jpg", "changed"), ("march/a.jpg", "changed")]
+    assert (tree.root / "a.jpg").exists()
+
+
+def test_without_its_sidecar_a_manifest_is_sorted_as_it_is(tree):
+    sidecar_path(tree.manifest).unlink()
+    os.utime(tree.root / "a.jpg", ns=(0, 1))
+
+    assert tree.sort().tally.num_sorted == 5
+
+
+def test_a_sidecar_changed_by_hand_or_of_other_images_is_refused(tree):
+    sidecar = sidecar_path(tree.manifest)
+    lines = sidecar.read_bytes().splitlines(keepends=True)
+    sidecar.write_bytes(b"".join(lines[::-1]))
+
+    with pytest.raises(IntegrityError, match=r"out.csv.sources was changed after it was published"):
+        tree.sort()
+    summary = json.loads(summary_path(tree.manifest).read_text())
+    summary["sidecar"]["sha256"] = hashlib.sha256(sidecar.read_bytes()).hexdigest()
+    summary_path(tree.manifest).write_text(json.dumps(summary))
+    with pytest.raises(IntegrityError, match=r"the sidecar has the line of 'gone.jpg' in place of 'a.jpg'"):
+        tree.sort()
 
 
 def test_a_summary_without_a_root_is_refused(tree):

@@ -15,7 +15,7 @@ from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import Batch
 from orchestrator.sorting.plan import Planner, Wanted
 from orchestrator.sorting.target import Target, probed
-from tests.support.sorting import Tree, answered, make_tree, snapshot
+from tests.support.sorting import Tree, answered, make_tree, snapshot, write_manifest
 
 ROWS = [answered(f"{number}.jpg", "cat") for number in range(8)]
 
@@ -25,6 +25,7 @@ def tree(tmp_path: Path) -> Tree:
     tree = make_tree(tmp_path, ROWS)
     for path in tree.root.iterdir():
         os.truncate(path, 20_000)
+    write_manifest(tree.manifest, tree.root, ROWS)
     return tree
 
 
