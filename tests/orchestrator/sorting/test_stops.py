@@ -19,6 +19,7 @@ ROWS = [
     failed("gone.jpg", "missing"),
     answered("q.jpg", "CAT"),
 ]
+EVERY = 3  # the benchmark takes every step
 OTHER_FILE_SYSTEM = Path("/dev/shm")
 
 
@@ -49,7 +50,7 @@ def new_tree(folder: Path, *, existing: bool, elsewhere: Path | None) -> Tree:
         (tree.target / "CAT").mkdir(parents=True)
         (tree.target / "CAT/q.jpg").write_bytes(b"mine")
         make_old(tree.target)
-    make_old(tree.root.parent)
+    os.utime(tree.root.parent, ns=(OLD_NS, OLD_NS))
     return tree
 
 
@@ -73,7 +74,7 @@ def test_whatever_is_stopped_wherever_an_unsort_puts_everything_back(folder, mod
     assert sorting.num_steps > 50
     assert unsorting.num_steps > 20
 
-    for at in range(sorting.num_steps + unsorting.num_steps):
+    for at in range(0, sorting.num_steps + unsorting.num_steps, EVERY):
         tree = new_tree(folder, existing=existing, elsewhere=elsewhere)
         before = all_of(tree)
         if at < sorting.num_steps:

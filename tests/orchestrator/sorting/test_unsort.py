@@ -10,7 +10,7 @@ import pytest
 from orchestrator.contract.errors import MessageError, NotFoundError, UsageError
 from orchestrator.sorting.journal import JOURNAL
 from tests.support.invoke import invoke
-from tests.support.sorting import Tree, answered, failed, make_old, make_tree, snapshot
+from tests.support.sorting import OLD_NS, Tree, answered, failed, make_old, make_tree, snapshot
 
 ROWS = [
     answered("a.jpg", "cat"),
@@ -39,7 +39,7 @@ def test_everything_is_as_before_with_names_and_times(tree, mode, existing):
         (tree.target / "cat").mkdir(parents=True)
         (tree.target / "cat/a.jpg").write_bytes(b"mine")
         make_old(tree.target)
-    make_old(tree.root.parent)
+    os.utime(tree.root.parent, ns=(OLD_NS, OLD_NS))
     before = snapshot(tree.root.parent)
 
     tree.sort(mode)
