@@ -36,6 +36,12 @@ def print_line(text: object = "", *, color: str | None = None, bold: bool | None
         click.secho(printable(str(text)), fg=color, bold=bold, nl=nl)
 
 
+def print_drawing(escapes: str) -> None:
+    """Print a picture as escape sequences, which are made of pixels: nothing in them is text from elsewhere."""
+    with _whole_output():
+        click.echo(escapes, color=True)
+
+
 def print_message(text: str, *, color: str | None = None, bold: bool | None = None, nl: bool = True) -> None:
     """Print a message for the operator on standard error, on one line.
 

@@ -11,6 +11,8 @@ from modeling.images.remarks import describe_remark
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
 from orchestrator.cli.results.options import where_option
+from orchestrator.cli.results.pictures import print_pictures, way_to_show
+from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.results import find_published
@@ -26,8 +28,9 @@ _LABELS_SHOWN = 50  # the summary has all
 @click.argument("job")
 @_LIMIT
 @where_option
+@click.option("--pictures", is_flag=True, help="Show each image above its row, in terminals that can.")
 @json_option
-def show(job: str, limit: int, where: Where | None, as_json: bool) -> None:
+def show(job: str, limit: int, where: Where | None, pictures: bool, as_json: bool) -> None:
     """Show the counts and the first rows of JOB's manifest.
 
     \b
@@ -35,7 +38,10 @@ def show(job: str, limit: int, where: Where | None, as_json: bool) -> None:
       pigeonhole results show birds.csv --where label=robin --limit 0
       pigeonhole results show birds.csv --where decision=review
       pigeonhole results show c261123-143355-7f3a2b --where "score<0.6 and not path~march" --json
+      pigeonhole results show birds.csv --where decision=review --pictures
     """
+    if pictures and as_json:
+        raise UsageError("--pictures are for people, --json is for programs; choose one")
     published = find_published(get_settings(), job)
     fitting = published.rows() if where is None else filter(where.fits, published.rows())
     rows = list(islice(fitting, limit or None))
@@ -52,7 +58,10 @@ def show(job: str, limit: int, where: Where | None, as_json: bool) -> None:
     more = [(f"... {len(labels) - _LABELS_SHOWN:,} more", "")] if len(labels) > _LABELS_SHOWN else []
     print_table(("label", "images"), [*labels[:_LABELS_SHOWN], *more])
     print_line()
-    _print_rows(rows)
+    if pictures and (way := way_to_show()):
+        print_pictures(published, rows, way)
+    else:
+        _print_rows(rows)
 
 
 @click.command()
