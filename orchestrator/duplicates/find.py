@@ -21,6 +21,7 @@ from modeling.images.progress import OnProgress, Progress
 from orchestrator.duplicates.groups import Found
 from orchestrator.jobs.results import Published
 from orchestrator.jobs.row_images import image_file, image_root, placed_rows
+from orchestrator.jobs.where import Where
 
 _DIGEST_BYTES = 32
 _FILES_PER_TASK = 16
@@ -65,8 +66,10 @@ class ReadImages:
         return Found(places, grouping, dict(sorted(self.errors.items())))
 
 
-def read_images(published: Published, file: BinaryIO, scratch: Path, progress: OnProgress) -> ReadImages:
-    """Read and decode every image of a manifest.
+def read_images(
+    published: Published, file: BinaryIO, scratch: Path, progress: OnProgress, where: Where | None = None
+) -> ReadImages:
+    """Read and decode every image of a manifest, or those of the rows that fit.
 
     file: the manifest, open at its start. progress: receives how many images were read, of how many.
 
@@ -74,9 +77,9 @@ def read_images(published: Published, file: BinaryIO, scratch: Path, progress: O
     """
     root = image_root(published)
     images = ReadImages(scratch)
-    num_images = published.summary["counts"]["num_images"]
+    num_images = published.summary["counts"]["num_images"] if where is None else None
     shown = Progress(progress)
-    rows = ((place, row.path) for place, row in placed_rows(published, file))
+    rows = ((place, row.path) for place, row in placed_rows(published, file) if where is None or where.fits(row))
     for num_read, (place, check) in enumerate(_checks(root, rows), start=1):
         images.add(place, check)
         shown.update(num_read, num_images)

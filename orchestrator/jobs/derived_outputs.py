@@ -5,6 +5,8 @@ from pathlib import Path
 
 from modeling.names import text_to_path
 from orchestrator.contract.errors import UsageError
+from orchestrator.contract.jobs.rows import summary_path
+from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.jobs.outputs import check_folder, check_is_writable
 from orchestrator.jobs.results import Published
 
@@ -31,7 +33,7 @@ def check_derived_folder(output: Path, published: Published) -> None:
 
 def _check_is_outside(output: Path, published: Published) -> None:
     target = os.path.realpath(output)
-    own = [published.manifest.with_name(published.manifest.name + end) for end in ("", ".summary.json", ".sources")]
+    own = (published.manifest, summary_path(published.manifest), sidecar_path(published.manifest))
     if any(target == os.path.realpath(path) for path in own):
         raise UsageError(f"output {str(output)!r} is the manifest itself, or a file beside it; name another")
     source = published.summary.get("source")  # a list of images, perhaps

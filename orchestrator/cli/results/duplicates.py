@@ -11,12 +11,14 @@ from modeling.names import path_to_text
 from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.outputs import overwrite_option
+from orchestrator.cli.results.options import where_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.home import cache_folder
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.derived_outputs import check_derived_file
 from orchestrator.jobs.results import Published, find_published
+from orchestrator.jobs.where import Where
 
 if TYPE_CHECKING:
     from orchestrator.duplicates.groups import Found, Group
@@ -30,9 +32,10 @@ _IMAGES_SHOWN = 5  # of a group
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.csv|FILE.json", help="Write all groups there."
 )
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Groups to show; 0: all.")
+@where_option
 @overwrite_option
 @json_option
-def duplicates(job: str, output: Path | None, limit: int, overwrite: bool, as_json: bool) -> None:
+def duplicates(job: str, output: Path | None, limit: int, where: Where | None, overwrite: bool, as_json: bool) -> None:
     """Find images of JOB's manifest that show the same picture: exact copies, and near ones.
 
     Every image is read again, where the manifest says it lies; nothing is written to the source.
@@ -41,6 +44,7 @@ def duplicates(job: str, output: Path | None, limit: int, overwrite: bool, as_js
     Examples:
       pigeonhole results duplicates birds.csv
       pigeonhole results duplicates birds.csv -o groups.csv
+      pigeonhole results duplicates birds.csv --where label=robin
       pigeonhole results duplicates c261123-143355-7f3a2b -o groups.json --limit 0 --json
     """
     from orchestrator.duplicates.groups import check_suffix, describe, groups_of, write_groups
@@ -51,7 +55,7 @@ def duplicates(job: str, output: Path | None, limit: int, overwrite: bool, as_js
         check_suffix(output)
         check_derived_file(output, published, overwrite=overwrite)
     with published.manifest.open("rb") as file:
-        found = _find(published, file, _scratch_folder(settings))
+        found = _find(published, file, _scratch_folder(settings), where)
         if output is not None:
             write_groups(output, published, file, found)
         shown = list(islice(groups_of(published, file, found), limit or None))
@@ -70,11 +74,11 @@ def _scratch_folder(settings: Settings) -> Path:
     return folder
 
 
-def _find(published: Published, file: BinaryIO, scratch: Path) -> "Found":
+def _find(published: Published, file: BinaryIO, scratch: Path, where: Where | None) -> "Found":
     from orchestrator.duplicates.find import read_images
 
     with item_progress("reading images") as progress:
-        images = read_images(published, file, scratch, progress)
+        images = read_images(published, file, scratch, progress, where)
     with doing(f"comparing {len(images.places):,} images"):
         return images.group()
 

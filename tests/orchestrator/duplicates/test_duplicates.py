@@ -99,6 +99,14 @@ def test_a_document_has_the_counts_and_a_group_on_each_line(here):
     }  # fmt: skip
 
 
+def test_only_rows_that_fit_are_compared(here):
+    manifest = publish_rows(here / "out.csv", ROWS, here / "in")
+
+    shown = json.loads(duplicates(manifest, "--where", "label=7 and not path~gone", "--json").stdout)
+
+    assert (shown["num_images"], shown["num_exact_groups"], shown["num_near_groups"]) == (2, 1, 0)
+
+
 def test_the_same_manifest_gives_the_same_bytes(here):
     manifest = publish_rows(here / "out.csv", ROWS, here / "in")
 
