@@ -110,7 +110,7 @@ def make_manifest(folder: Path, num_images: int) -> Path:
         "manifest": {"format": "csv", "bytes": temporary.stat().st_size, "sha256": ""},
         "listing": {"sha256": "", "num_images": num_images}, "model": {"ref": "none@1", "digest": ""},
         "counts": {"num_images": num_images, "num_failed": 0, "status": {}, "labels": {}, "error_codes": {}},
-        "sidecar": {"bytes": 0, "sha256": ""},
+        "sidecar": {"bytes": 0, "sha256": "", "checksum": False},
     }  # fmt: skip
     Path(f"{manifest}.summary.json").write_text(json.dumps(summary))
     return temporary.rename(manifest)
