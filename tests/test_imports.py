@@ -19,7 +19,8 @@ MODELING_ROOMS = (
     "images", "durable", "names", "errors",
 )  # fmt: skip
 ORCHESTRATOR_ROOMS = (
-    "cli", "gateway", "hot_folder", "telegrams", "duplicates", "diff", "sheets", "sorting", "jobs", "lines", "stack",
+    "cli", "gateway", "hot_folder", "telegrams", "duplicates", "export", "diff", "sheets", "sorting", "jobs", "lines",
+    "stack",
     "demo", "pages", "predict", "drawing", "contract",
 )  # fmt: skip
 CONTRACT_ROOMS = ("jobs", "lines", "webhooks", "ledger")

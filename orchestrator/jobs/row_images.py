@@ -37,18 +37,27 @@ def _format(published: Published) -> RowFormat:
     return FORMATS[published.summary["manifest"]["format"]]
 
 
-def image_root(published: Published) -> str:
-    """The folder that the paths of a manifest are relative to.
+def named_root(published: Published) -> str:
+    """The folder that the paths of a manifest are relative to, here or elsewhere.
 
-    Raises IntegrityError if the summary names none, NotFoundError if it is not there.
+    Raises IntegrityError if the summary names none.
     """
     root = published.summary.get("root")
     if not isinstance(root, str) or not root.startswith("/") or "\0" in root:
         raise IntegrityError(f"the summary of {published.manifest} names no folder as the root of its images: {root!r}")
-    folder = text_to_path(root)
-    if not os.path.isdir(folder):  # noqa: PTH112 a str keeps the bytes of a name
-        raise NotFoundError(f"the source of {published.manifest}, {root!r}, is not here; mount it, or undo its move")
-    return folder
+    return text_to_path(root)
+
+
+def image_root(published: Published) -> str:
+    """The same folder, which is here.
+
+    Raises IntegrityError if the summary names none, NotFoundError if it is not there.
+    """
+    root = named_root(published)
+    if not os.path.isdir(root):  # noqa: PTH112 a str keeps the bytes of a name
+        shown = path_to_text(root)
+        raise NotFoundError(f"the source of {published.manifest}, {shown!r}, is not here; mount it, or undo its move")
+    return root
 
 
 def image_file(root: str, path: str) -> Path:

@@ -15,7 +15,7 @@ from orchestrator.contract.jobs.sidecar import encode_lines, sidecar_path
 
 def answered(path: str, *labels: str, score: float = 0.75, decision: Decision | None = None) -> Row:
     """A row with an answer, best label first; the scores of further labels fall."""
-    scores = tuple(score / 2**place for place in range(len(labels)))
+    scores = tuple(score * 0.5**place for place in range(len(labels)))
     return Row(path, Prediction(labels, scores, decision=decision))
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "duplicates": Entry("results.duplicates:duplicates", "Find images that show the same picture."),
     "sort": Entry("results.sort:sort_results", "Sort the images into folders by label or decision."),
     "unsort": Entry("results.sort:unsort_results", "Undo a sort: every image is where it was."),
+    "export": Entry("results.export:export_results", "Write the answers for other programs."),
 }
 
 
