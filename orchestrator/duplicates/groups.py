@@ -5,16 +5,13 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.duplicates import Grouping, members_of
-from modeling.durable import replaced_durably
 from modeling.names import path_to_text, to_cell
-from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import SCORE_DIGITS, Row
 from orchestrator.jobs.results import Published
 from orchestrator.jobs.row_images import row_at
@@ -22,7 +19,6 @@ from orchestrator.jobs.row_images import row_at
 Kind = Literal["exact", "near"]
 COLUMNS = ("group", "kind", "path", "label", "score")
 VERSION = 1
-SUFFIXES = (".csv", ".json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,19 +63,12 @@ def groups_of(published: Published, file: BinaryIO, found: Found) -> Iterator[Gr
         yield Group(number, "exact" if found.grouping.exact_N[members[0]] else "near", rows)
 
 
-def check_suffix(output: Path) -> None:
-    """Raises UsageError for a file of groups that is neither CSV nor JSON by its name."""
-    if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"output {str(output)!r} does not end in {' or '.join(SUFFIXES)}")
-
-
-def write_groups(output: Path, published: Published, file: BinaryIO, found: Found) -> None:
-    """Write all groups to a file, which appears whole."""
-    with replaced_durably(output, mode=None) as written:
-        if output.suffix.lower() == ".csv":
-            _write_csv(written, groups_of(published, file, found))
-        else:
-            _write_json(written, describe(published, found), groups_of(published, file, found))
+def write_groups(written: IO[bytes], suffix: str, published: Published, file: BinaryIO, found: Found) -> None:
+    """Write all groups, in the format of that suffix."""
+    if suffix.lower() == ".csv":
+        _write_csv(written, groups_of(published, file, found))
+    else:
+        _write_json(written, describe(published, found), groups_of(published, file, found))
 
 
 def describe(published: Published, found: Found) -> dict[str, Any]:

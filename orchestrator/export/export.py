@@ -1,11 +1,11 @@
 """Exports a manifest, or some of its rows, to what other programs read."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, cast
 
-from modeling.durable import replace_durably, replaced_durably
 from modeling.images.progress import OnProgress
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import Format
@@ -17,6 +17,7 @@ from orchestrator.jobs.row_images import named_root
 Target = Literal["csv", "json", "jsonl", "label-studio", "cvat", "coco", "ultralytics"]
 TABLES = ("csv", "json", "jsonl")
 BESIDE = {"label-studio": ".config.xml", "cvat": ".labels.json"}  # a second file, without which the first is not read
+Opened = Callable[[Path], AbstractContextManager[IO[bytes]]]
 PREFIXED = ("label-studio", "cvat", "coco")
 
 
@@ -61,8 +62,10 @@ def check_export(spec: ExportSpec, selection: Selection) -> None:
         check_derived_file(file, selection.published, overwrite=spec.overwrite)
 
 
-def export(spec: ExportSpec, selection: Selection, progress: OnProgress) -> Exported:
+def export(spec: ExportSpec, selection: Selection, opened: Opened, progress: OnProgress) -> Exported:
     """Write the files, or the folder, of an export; each appears whole.
+
+    opened: opens an output for writing, which appears when the block ends.
 
     Raises IntegrityError if the manifest is damaged, NotFoundError if images are copied and the source is away.
     """
@@ -73,8 +76,9 @@ def export(spec: ExportSpec, selection: Selection, progress: OnProgress) -> Expo
     else:
         if spec.target in BESIDE:
             made = label_studio.interface if spec.target == "label-studio" else cvat.label_specification
-            replace_durably(_files(spec)[1], made(survey.labels), mode=None)
-        with replaced_durably(spec.output, mode=None) as file:
+            with opened(_files(spec)[1]) as file:
+                file.write(made(survey.labels))
+        with opened(spec.output) as file:
             _writer(spec, selection, survey)(file, progress)
     num_images = survey.num_rows - sum(left_out.values())
     num_altered = survey.num_altered if spec.target in PREFIXED else 0

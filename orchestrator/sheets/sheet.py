@@ -64,7 +64,7 @@ def _page(published: Published, wanted: Wanted, selection: Selection, pictures: 
 
 def _page_group(group: Group, wanted: Wanted, pictures: Iterator[Shown]) -> PageGroup:
     note = _shown_of(len(group.rows), group.num_fitting)
-    cards = (_card(row, shown) for row, shown in zip(group.rows, islice(pictures, len(group.rows)), strict=True))
+    cards = (card_of(row, shown) for row, shown in zip(group.rows, islice(pictures, len(group.rows)), strict=True))
     return PageGroup(_heading(group, wanted), note, cards)
 
 
@@ -80,7 +80,8 @@ def _shown_of(num_shown: int, num_fitting: int) -> str:
     return f"the first {num_shown:,} of {num_fitting:,} images"
 
 
-def _card(row: Row, shown: Shown) -> Card:
+def card_of(row: Row, shown: Shown) -> Card:
+    """What the sheet says of a row."""
     prediction, path = row.prediction, path_to_text(row.path)
     if not prediction.ok:
         return Card(path, "", "", "error", prediction.error_code or "error", shown)

@@ -1,5 +1,6 @@
 """`pigeonhole results export`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -8,8 +9,8 @@ import click
 from modeling.names import path_to_text
 from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import cleaned_up_when_terminated, json_option, print_json, print_message
-from orchestrator.cli.outputs import overwrite_option
-from orchestrator.cli.results.options import where_option
+from orchestrator.cli.outputs import overwrite_option, written_output
+from orchestrator.cli.results.options import warn_of_changes, where_option
 from orchestrator.contract.settings import get_settings
 from orchestrator.export.export import Exported, ExportSpec, Target, check_export, export
 from orchestrator.export.rows import Selection
@@ -60,8 +61,9 @@ def export_results(
     selection = Selection(find_published(get_settings(), job), where)
     spec = ExportSpec(target, output, prefix, excel, overwrite)
     check_export(spec, selection)
+    warn_of_changes(selection.published)
     with cleaned_up_when_terminated(), item_progress("exporting") as progress:
-        exported = export(spec, selection, progress)
+        exported = export(spec, selection, partial(written_output, overwrite=overwrite), progress)
     _print(exported, spec, as_json=as_json)
 
 

@@ -107,6 +107,18 @@ def test_only_rows_that_fit_are_compared(here):
     assert (shown["num_images"], shown["num_exact_groups"], shown["num_near_groups"]) == (2, 1, 0)
 
 
+def test_a_sheet_shows_the_groups_beside_each_other(here):
+    manifest = publish_rows(here / "out.csv", ROWS, here / "in")
+
+    result = duplicates(manifest, "--sheet", "duplicates.html")
+
+    page = Path("duplicates.html").read_text()
+    assert result.exit_code == ExitCode.OK
+    assert page.count("data:image/") == 4
+    assert [page.count(heading) for heading in ("1: exact", "2: near")] == [1, 1]
+    assert page.index("a.png") < page.index("sub/c.png") < page.index("b.jpg")
+
+
 def test_the_same_manifest_gives_the_same_bytes(here):
     manifest = publish_rows(here / "out.csv", ROWS, here / "in")
 
@@ -257,6 +269,7 @@ def test_groups_are_read_from_the_manifest_that_was_opened_where_it_is_replaced_
         found = read_images(published, file, here, lambda done, total: None).group()
         manifest.unlink()
         publish_rows(manifest, ROWS[::-1], here / "in")
-        write_groups(here / "groups.csv", published, file, found)
+        with Path("groups.csv").open("wb") as written:
+            write_groups(written, ".csv", published, file, found)
 
     assert Path("groups.csv").read_text().splitlines()[1] == "1,exact,a.png,7,0.500000"
