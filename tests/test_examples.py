@@ -28,7 +28,9 @@ from tests.support.fakes import FakeFinalizeLease, write_fake_parts
 from tests.support.gateway import TOKENS, make_context, served, write_tokens
 from tests.support.images import make_class_folders
 from tests.support.line_worker import enter_line, line_worker, make_line
+from tests.support.manifests import answered, failed, publish_rows
 from tests.support.published_models import make_pngs, publish_model
+from tests.support.readers import python_with
 from tests.support.server import running_server, wait_until
 from tests.support.telegram_controllers import TelegramProcess
 from workers.finalize.publish import publish_manifest
@@ -37,9 +39,9 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 ELSEWHERE = {"infer_with_tritonclient.py"}  # tests/integration/test_tritonclient.py runs it
 ROWS = [
-    ("0001.png", "ok", "accept", "7", 0.98, None),
-    ("0002.png", "ok", "review", "NA", 0.61, None),
-    ("0003.png", "error", "reject", None, None, "truncated"),
+    answered("0001.png", "7", score=0.98, decision="accept"),
+    answered("0002.png", "NA", score=0.61, decision="review"),
+    failed("0003.png"),
 ]
 
 
@@ -77,15 +79,8 @@ def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def write_manifest(path: Path) -> None:
-    """A manifest with a row of each kind, and a summary beside it."""
-    keys = ("path", "status", "decision", "label", "score", "error_code")
-    rows = [dict(zip(keys, row, strict=True)) for row in ROWS]
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    else:
-        lines = [",".join("" if value is None else str(value) for value in row) for row in ROWS]
-        path.write_text("\n".join([",".join(keys), *lines]) + "\n")
-    Path(f"{path}.summary.json").write_text(json.dumps({"root": str(path.parent)}))
+    """A manifest with a row of each kind, with its sidecar and its summary."""
+    publish_rows(path, ROWS, path.parent)
 
 
 def test_every_example_is_in_the_index_and_has_a_test_here() -> None:
@@ -118,24 +113,48 @@ def test_train_model(here: Path, run_here: Callable[..., str]) -> None:
     assert (here / "trained" / "model.json").is_file()
 
 
-def test_manifest_with_pandas(here: Path) -> None:
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl"])
+def test_manifest_with_pandas(here: Path, name: str) -> None:
     pytest.importorskip("pandas")
-    write_manifest(here / "out.csv")
+    write_manifest(here / name)
 
-    said = run("manifest_with_pandas.py", "out.csv")
+    said = run("manifest_with_pandas.py", name)
 
     assert "NA" in said
-    assert "1 of 3 images failed" in said
+    assert "1 of 3 images failed; 20 bytes were read" in said
 
 
-def test_manifest_with_polars(here: Path) -> None:
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl"])
+def test_manifest_with_polars(here: Path, name: str) -> None:
     pytest.importorskip("polars")
-    write_manifest(here / "out.jsonl")
+    write_manifest(here / name)
 
-    said = run("manifest_with_polars.py", "out.jsonl")
+    said = run("manifest_with_polars.py", name)
 
     assert "NA" in said
     assert "truncated" in said
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl"])
+def test_manifest_with_duckdb(here: Path, name: str) -> None:
+    python = python_with("duckdb")
+    write_manifest(here / name)
+
+    said = subprocess.run([python, EXAMPLES / "manifest_with_duckdb.py", name], capture_output=True, text=True)
+
+    assert said.returncode == 0, said.stderr
+    assert "NA" in said.stdout
+    assert "truncated" in said.stdout
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.json", "out.jsonl"])
+def test_manifest_for_a_spreadsheet(here: Path, run_here: Callable[..., str], name: str) -> None:
+    write_manifest(here / name)
+
+    run_here("manifest_for_a_spreadsheet.py", name, "labels.csv")
+
+    table = "label,accept,review,reject,undecided,bytes\r\n7,1,0,0,0,10\r\nNA,0,1,0,0,10\r\n"
+    assert (here / "labels.csv").read_bytes() == b"\xef\xbb\xbf" + table.encode()
 
 
 def test_sort_by_label(here: Path) -> None:

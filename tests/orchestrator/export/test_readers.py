@@ -1,7 +1,4 @@
-"""Exports read by the programs that they are for, where these are installed: .venv-readers, or READERS names others.
-
-`python -m venv .venv-readers && .venv-readers/bin/pip install -r tests/readers/requirements.in` installs them.
-"""
+"""Exports read by the programs that they are for, where these are installed (tests/support/readers.py)."""
 
 import json
 import os
@@ -15,10 +12,10 @@ from orchestrator.cli import main
 from orchestrator.contract.settings import get_settings
 from tests.support.manifests import answered, failed, publish_rows
 from tests.support.pictures import photo_png, write_files
+from tests.support.readers import ROOT, python_with
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "tests" / "readers" / "read_export.py"
 NAMES = ["a.png", "sub/b c+d.png", "ü;'&.png", *(f"n{number:02}.png" for number in range(30))]
 LABELS = ["7", '<great & "tit">', "x:y;z", "..", "CON"]
@@ -36,14 +33,11 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def read(module: str, kind: str, output: str) -> list[list[object]]:
     """What the program reads; skips where it is not installed."""
-    folders = [*os.environ.get("READERS", "").split(os.pathsep), str(ROOT / ".venv-readers")]
-    for python in (Path(folder, "bin", "python") for folder in folders if folder):
-        if python.exists() and subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0:
-            environment = os.environ | {"YOLO_CONFIG_DIR": str(Path.cwd() / "yolo"), "YOLO_OFFLINE": "true"}
-            done = subprocess.run([python, SCRIPT, kind, output], env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            return json.loads(done.stdout.splitlines()[-1])
-    pytest.skip(f"{module} is not installed in .venv-readers")
+    environment = os.environ | {"YOLO_CONFIG_DIR": str(Path.cwd() / "yolo"), "YOLO_OFFLINE": "true"}
+    command = [python_with(module), SCRIPT, kind, output]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def export(manifest: Path, kind: str, output: str) -> None:

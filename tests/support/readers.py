@@ -1,0 +1,23 @@
+"""Programs of other people that read what we write, in an environment of their own where they are installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def python_with(module: str) -> Path:
+    """A Python that can import a module: this one, .venv-readers, or one in READERS; else the test is skipped."""
+    folders = [str(Path(sys.executable).parents[1]), str(ROOT / ".venv-readers"), *_further()]
+    for python in (Path(folder, "bin", "python") for folder in folders):
+        if python.exists() and subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0:
+            return python
+    pytest.skip(f"{module} is not installed, neither here nor in .venv-readers (tests/readers/requirements.in)")
+
+
+def _further() -> list[str]:
+    return [folder for folder in os.environ.get("READERS", "").split(os.pathsep) if folder]
