@@ -12,6 +12,7 @@ unnamed files, too, which the system may take back at any time.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -61,7 +62,7 @@ def main() -> None:
 
 def measured(command: list[str], home: Path) -> dict[str, Any]:
     """Run a command that prints a document; its counts, its time and its memory."""
-    started = time.monotonic()
+    started, before = time.monotonic(), os.times()
     environment = os.environ | {"PIGEONHOLE_HOME": str(home / "home")}
     anonymous = peak = 0
     with (home / "said").open("w+b") as said:
@@ -75,10 +76,11 @@ def measured(command: list[str], home: Path) -> dict[str, Any]:
             sys.exit(f"{command[-1]} failed with {process.returncode}")
         said.seek(0)
         counts = {key: value for key, value in json.load(said).items() if key.startswith(("num_", "seconds"))}
-    usage = os.times()
+    after = os.times()
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     return counts | {
         "wall_s": round(seconds, 1),
-        "cpu_s": round(usage.children_user + usage.children_system, 1),
+        "cpu_s": round(cpu_s, 1),
         "anonymous_mb": anonymous // 1024,
         "peak_mb": peak // 1024,
     }
@@ -105,15 +107,22 @@ def make_manifest(folder: Path, num_images: int) -> Path:
             file.write(rows_format.encode(_written(source, start * BATCH, strokes_nhw)))
             if start % 100 == 99:
                 print(f"{(start + 1) * BATCH:,} images are made", flush=True)
+    write_summary(temporary.rename(manifest), source, num_images)
+    return manifest
+
+
+def write_summary(manifest: Path, root: Path, num_images: int) -> None:
+    """What commands read of a summary."""
+    with manifest.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     summary = {
-        "version": 1, "job": "c261129-000000-000000", "root": str(source),
-        "manifest": {"format": "csv", "bytes": temporary.stat().st_size, "sha256": ""},
+        "version": 1, "job": "c261129-000000-000000", "root": str(root),
+        "manifest": {"format": "csv", "bytes": manifest.stat().st_size, "sha256": digest},
         "listing": {"sha256": "", "num_images": num_images}, "model": {"ref": "none@1", "digest": ""},
         "counts": {"num_images": num_images, "num_failed": 0, "status": {}, "labels": {}, "error_codes": {}},
         "sidecar": {"bytes": 0, "sha256": "", "checksum": False},
     }  # fmt: skip
     Path(f"{manifest}.summary.json").write_text(json.dumps(summary))
-    return temporary.rename(manifest)
 
 
 def _written(source: Path, first: int, strokes_nhw: NDArray[np.uint8]) -> Iterator[Row]:
