@@ -57,6 +57,10 @@ def print_end(settings: Settings, record: JobRecord) -> None:
         counts = f"{record.num_done} images, {record.num_failed} failed"
         text = f"job {record.job}: {record.state}: {counts}, {duration(elapsed_s)}{rate}"
     print_message(text + (f": {record.error}" if record.error else ""), color=color)
+    outcome = JobFolder.open(settings, record.job).outcome()
+    if outcome is not None and outcome.incomplete:
+        print_message(f"what was found so far is in {outcome.incomplete}")
+        print_message(f"`pigeonhole jobs resume {record.job} --max-failures N` goes on with another limit")
     if record.state == "partial":
         print_message(f"`pigeonhole results errors {record.job}` shows what failed and why")
     if all_failed(settings, record):

@@ -61,6 +61,13 @@ class _Model(_Read):
 
 
 @dataclass(frozen=True)
+class _Incomplete(_Read):
+    reason: str
+    listed: bool
+    num_missing: int
+
+
+@dataclass(frozen=True)
 class _Summary(_Read):
     """What every summary says."""
 
@@ -70,6 +77,7 @@ class _Summary(_Read):
     listing: _Listing
     counts: _Counts
     model: _Model
+    incomplete: _Incomplete | None = None  # what is missing
 
 
 @dataclass(frozen=True)
@@ -162,5 +170,6 @@ def _manifest_of_job(settings: Settings, job: str) -> Path:
     outcome = folder.outcome()
     if outcome is None or outcome.result is None:
         state = outcome.state if outcome else "not at its end"
-        raise NotFoundError(f"job {job} has published no manifest: it is {state}")
+        kept = f"; what it found is in {outcome.incomplete}" if outcome and outcome.incomplete else ""
+        raise NotFoundError(f"job {job} has published no manifest: it is {state}{kept}")
     return Path(text_to_path(request.output))

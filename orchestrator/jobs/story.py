@@ -7,12 +7,13 @@ from typing import Any
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.jobs.history import Event, read_history
+from orchestrator.contract.jobs.incomplete import incomplete_path
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.listing import count_shards
 from orchestrator.contract.jobs.parts import PartTrailer, read_trailer
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, MaxFailures
 from orchestrator.contract.jobs.restore import output_of
-from orchestrator.contract.jobs.rows import incomplete_path, summary_path
+from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings

@@ -212,12 +212,13 @@ class JobClient:
         """End a cancelled job here if no worker is alive; None if one is, or if a worker's lease still counts."""
         if any(worker.alive for worker in self.ledger.live_workers.workers()):
             return None
+        request = folder.request()
+        if too_many_failures(folder, request, ledger.record(folder.job)) is not None:
+            return None  # a worker publishes what was found so far
         state, fence = ledger.take_finalize_lease(folder.job, "the operator", FINALIZE_LEASE_S)
         if state != "cancelling" or fence is None:
             return None
-        record, request = ledger.record(folder.job), folder.request()
-        stopped = stopped_outcome(request, record, folder.run, fence)
-        return conclude(folder, too_many_failures(folder, request, record) or stopped, ledger)
+        return conclude(folder, stopped_outcome(request, ledger.record(folder.job), folder.run, fence), ledger)
 
     def _earlier(self, key: str, prepared: Prepared) -> str | None:
         """The job that the idempotency key already stands for."""

@@ -3,18 +3,35 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modeling.errors import ModelingError
+from modeling.names import path_to_text
 from modeling.registry.card import WEIGHTS_FILE
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.jobs.listing import read_facts
+from orchestrator.contract.jobs.listing import count_shards, read_facts, read_shard
 from orchestrator.contract.jobs.sidecar import read_lines, sidecar_path
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import Published, sha256_of
+
+PATHS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What an incomplete manifest lacks.
+
+    listed: whether all images were listed before its job ended; else more are missing than `num_rows`.
+    paths: the first ones, as text; empty where the job's folder is not here.
+    """
+
+    num_rows: int
+    listed: bool
+    reason: str
+    paths: list[str]
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,12 @@ class Verification:
     differences: list[str]
     checked: list[str]
     unchecked: list[str]  # not available any more, and so not compared
+    missing: Missing | None = None  # None: the manifest is complete
+
+    @property
+    def ok(self) -> bool:
+        """Whether the manifest is complete, and nothing differs."""
+        return not self.differences and self.missing is None
 
 
 def verify(settings: Settings, published: Published) -> Verification:
@@ -43,6 +66,7 @@ class _Verifier:
         self._checked: list[str] = []
         self._unchecked: list[str] = []
         self._num_rows = 0
+        self._missing: Missing | None = None
 
     def run(self) -> Verification:
         self._file()
@@ -50,7 +74,7 @@ class _Verifier:
         self._sidecar()
         self._listing()
         self._model()
-        return Verification(self._num_rows, self._differences, self._checked, self._unchecked)
+        return Verification(self._num_rows, self._differences, self._checked, self._unchecked, self._missing)
 
     def _compare(self, what: str, found: object, expected: object) -> None:
         self._checked.append(what)
@@ -119,7 +143,13 @@ class _Verifier:
             folder = JobFolder.open(self._settings, self._summary["job"])
         except NotFoundError:
             self._unchecked.append("the job's listing (its folder is not here)")
-            return
+            folder = None
+        if "incomplete" in self._summary:
+            self._incomplete(folder)
+        elif folder is not None:
+            self._whole_listing(folder)
+
+    def _whole_listing(self, folder: JobFolder) -> None:
         try:
             facts = read_facts(folder.work)
             digest = sha256_of(folder.work / "listing")
@@ -128,6 +158,21 @@ class _Verifier:
             return
         self._compare("listed images", facts and facts.num_images, self._summary["listing"]["num_images"])
         self._compare("listing sha256", digest, self._summary["listing"]["sha256"])
+
+    def _incomplete(self, folder: JobFolder | None) -> None:
+        """What is missing: the images of the job's listing that have no row, in their order."""
+        facts = self._summary["incomplete"]
+        missing = Missing(facts["num_missing"], facts["listed"], facts["reason"], [])
+        self._missing = missing
+        if folder is None:
+            return
+        try:
+            num_missing, paths = _without_row(folder, self._published)
+        except (IntegrityError, OSError) as err:
+            self._differences.append(f"listing: {err}")
+            return
+        self._compare("missing rows", num_missing, facts["num_missing"])
+        self._missing = replace(missing, paths=paths)
 
     def _model(self) -> None:
         """The model version in the store, its card, and the head of a JSON manifest."""
@@ -158,3 +203,22 @@ class _Verifier:
         except (ValueError, RecursionError):
             return {}
         return head
+
+
+def _without_row(folder: JobFolder, published: Published) -> tuple[int, list[str]]:
+    """How many listed images have no row, and the first of their paths. Rows are in the order of the listing."""
+    num_missing = 0
+    paths: list[str] = []
+    rows = iter(published.rows())
+    row = next(rows, None)
+    for shard in range(count_shards(folder.work)[0]):
+        for path in read_shard(folder.work, shard):
+            if row is not None and row.path == path:
+                row = next(rows, None)
+                continue
+            num_missing += 1
+            if len(paths) < PATHS_SHOWN:
+                paths.append(path_to_text(path))
+    if row is not None:
+        raise IntegrityError(f"the row of {path_to_text(row.path)} is of no listed image, or out of order")
+    return num_missing, paths

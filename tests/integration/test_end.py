@@ -184,7 +184,9 @@ def test_a_job_that_stopped_for_a_reason_fails_with_it(make, context, ledger):
 
 
 @pytest.mark.parametrize("limit", [MaxFailures(count=1), MaxFailures(share=0.2)])
-def test_too_many_failures_end_the_job_without_a_manifest(make, context, ledger, outbox, limit):
+def test_too_many_failures_end_the_job_without_a_manifest_and_keep_its_rows_beside_it(
+    make, context, ledger, outbox, limit
+):
     folder = make(max_failures=limit)
 
     end_job(folder.job, context)
@@ -192,7 +194,23 @@ def test_too_many_failures_end_the_job_without_a_manifest(make, context, ledger,
     assert end(folder)["state"] == "failed"
     assert end(folder)["too_many_failures"]
     assert end(folder)["error"].endswith("images failed, more than the 1 allowed by --max-failures")
-    assert names(outbox) == []
+    assert end(folder)["incomplete"] == str(outbox / "out.csv.incomplete")
+    assert names(outbox) == [f"out.csv.incomplete{suffix}" for suffix in ("", ".sources", ".summary.json")]
+    assert [row.path for row in FORMATS["csv"].read(outbox / "out.csv.incomplete")] == NAMES
+
+
+def test_rows_that_cannot_be_kept_cost_the_outcome_nothing(make, context, outbox):
+    folder = make(max_failures=MaxFailures(count=1))
+    (outbox / "out.csv.incomplete").write_text("precious")
+
+    end_job(folder.job, context)
+
+    assert end(folder)["too_many_failures"]
+    assert end(folder)["error"].endswith(
+        "what was found so far is not kept: "
+        f"{outbox}/out.csv.incomplete appeared while the job ran; it was left as it is"
+    )
+    assert (names(outbox), (outbox / "out.csv.incomplete").read_text()) == (["out.csv.incomplete"], "precious")
 
 
 def test_after_a_death_at_any_step_the_next_worker_ends_the_job(

@@ -369,12 +369,17 @@ def test_a_job_with_too_many_failures_ends_again_unless_it_gets_another_limit(ma
     again = go_on(client, folder.job)
     finish(folder.job, context)
     second = JobFolder.open(client.settings, folder.job).outcome()
+    kept = sorted(path.name for path in (tmp_path / "out").iterdir())
     other = go_on(client, folder.job, max_failures=MaxFailures(count=1))
     finish(folder.job, context)
 
     assert (ended.too_many_failures, second.too_many_failures, second.num_done) == (True, True, ended.num_done)
     assert again.ends_again == "1 images have failed already, more than the 0 allowed by --max-failures"
     assert other.ends_again is None
+    assert kept == [f"out.csv.incomplete{suffix}" for suffix in ("", ".sources", ".summary.json")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "out.csv", "out.csv.sources", "out.csv.summary.json",
+    ]  # fmt: skip
     assert JobFolder.open(client.settings, folder.job).outcome().state == "partial"
 
 

@@ -114,7 +114,6 @@ class Way:
     changes: dict = field(default_factory=dict)
 
 
-TOO_MANY = "2 of 8 images failed, more than the 1 allowed by --max-failures"
 CLASSIFY_WAYS = {
     "cancelled before the first shard": Way(
         lambda ledger, folder: None, {"state": "cancelled", "num_images": 9}
@@ -126,12 +125,6 @@ CLASSIFY_WAYS = {
     "an error is recorded": Way(
         lambda ledger, folder: stop(ledger, folder, reason="the model is gone"),
         {"state": "failed", "num_images": 9, "error": "the model is gone"},
-    ),
-    "too many failures": Way(
-        lambda ledger, folder: commit(ledger, folder, num_shards=2),
-        {"state": "failed", "num_images": 9, "num_done": 8, "num_failed": 2, "too_many_failures": True,
-         "error": TOO_MANY},
-        parts=2, changes={"max_failures": MaxFailures(count=1)},
     ),
 }  # fmt: skip
 
@@ -221,3 +214,18 @@ def test_only_what_earlier_finalizers_of_this_job_left_is_removed(kind, settings
 
     assert after_finalizer == sorted([*others, "mine.csv"])
     assert sorted(path.name for path in outbox.iterdir()) == sorted([*others[2:], "mine.csv"])
+
+
+def test_a_cancel_leaves_a_job_with_too_many_failures_to_a_worker_which_keeps_its_rows(
+    settings, ledger, client, outbox
+):
+    folder = classify_job(settings, ledger, outbox, max_failures=MaxFailures(count=1))
+    commit(ledger, folder, num_shards=2)
+
+    state = client.cancel(folder.job)
+    end_job(folder.job, WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", Bells()))
+
+    assert (state, folder.outcome().too_many_failures) == ("cancelling", True)
+    assert folder.outcome().error == "2 of 8 images failed, more than the 1 allowed by --max-failures"
+    kept = [f"out.csv.incomplete{suffix}" for suffix in ("", ".sources", ".summary.json")]
+    assert files(outbox) == ["mine.csv", *kept]

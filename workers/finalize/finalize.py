@@ -19,11 +19,11 @@ from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, 
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, JobRecord
 from orchestrator.contract.queues import CLASSIFY
 from workers.context import WorkerContext
-from workers.finalize.errors import TransientDiskError
+from workers.finalize.errors import PublishError, TransientDiskError
 from workers.finalize.evaluation import publish_evaluation
 from workers.finalize.join import BadPartError
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
-from workers.finalize.publish import publish_manifest
+from workers.finalize.publish import publish_incomplete, publish_manifest, remove_incomplete
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,12 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
     if fence is None:
         return None
     record = ledger.record(folder.job)
-    if state == "cancelling":
-        stopped = stopped_outcome(request, record, folder.run, fence)
-        return too_many_failures(folder, request, record) or stopped
     try:
         with FinalizeLease(context, folder.job, fence) as lease:
-            return _publish(folder, request, record, lease, context)
+            if state != "cancelling":
+                return _publish(folder, request, record, lease, context)
+            stopped = stopped_outcome(request, record, folder.run, fence)
+            return _keep_incomplete(folder, request, record, lease) or stopped
     except FinalizeLeaseLostError:
         logger.info("job %s: another worker ends it", folder.job)
     except BadPartError as err:
@@ -78,7 +78,7 @@ def _publish(
     """Publish the job's result. A model that the store already has gets the same version again."""
     match request:
         case ClassifyRequest():
-            return too_many_failures(folder, request, record) or _publish_rows(folder, request, record, lease)
+            return _keep_incomplete(folder, request, record, lease) or _publish_rows(folder, request, record, lease)
         case TrainJobRequest():
             version = ModelStore(context.settings.models).publish(folder.model, request.name)
             copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
@@ -88,11 +88,27 @@ def _publish(
             return make_outcome("succeeded", record, folder.run, result=path_to_text(str(result)))
 
 
+def _keep_incomplete(
+    folder: JobFolder, request: AnyJobRequest, record: JobRecord | None, lease: FinalizeLease
+) -> Outcome | None:
+    """The outcome of a job with too many failures, after its rows were published as incomplete; None for others."""
+    outcome = too_many_failures(folder, request, record)
+    if outcome is None or not isinstance(request, ClassifyRequest):
+        return None
+    assert outcome.error is not None
+    try:
+        kept = publish_incomplete(folder, request, record, lease, outcome.error)
+    except PublishError as err:
+        return outcome.model_copy(update={"error": f"{outcome.error}; what was found so far is not kept: {err}"})
+    return outcome.model_copy(update={"incomplete": kept})
+
+
 def _publish_rows(
     folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, lease: FinalizeLease
 ) -> Outcome:
     """Publish the manifest; the counts are those of its parts, not the ledger's."""
     totals = publish_manifest(folder, request, record, lease)
+    remove_incomplete(request)
     return Outcome(
         state="partial" if totals.num_failed else "succeeded",
         run=folder.run,

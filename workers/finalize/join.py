@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -94,19 +94,19 @@ class HashedFile:
 
 
 def join_parts(
-    folder: JobFolder, request: ClassifyRequest, num_shards: int, paths: tuple[Path, Path], lease: FinalizeLease
+    folder: JobFolder, request: ClassifyRequest, shards: Sequence[int], paths: tuple[Path, Path], lease: FinalizeLease
 ) -> Joined:
-    """Write the manifest and the sidecar to `paths`, durable.
+    """Write the manifest and the sidecar of these shards to `paths`, durable.
 
     Raises BadPartError where a part is missing or damaged.
     """
     row_format = FORMATS[request.output_format]
-    totals = add_trailers(folder, num_shards, lease)
+    totals = add_trailers(folder, shards, lease)
     with paths[0].open("wb") as manifest_file, paths[1].open("wb") as sidecar_file:
         manifest, sidecar = HashedFile(manifest_file), HashedFile(sidecar_file)
         manifest.write(row_format.header(manifest_facts(request, totals)))
-        for shard in range(num_shards):
-            if shard:
+        for number, shard in enumerate(shards):
+            if number:
                 manifest.write(row_format.separator)
             _copy_part(folder, shard, manifest, sidecar)
             lease.check()
@@ -114,10 +114,10 @@ def join_parts(
         return Joined(totals, manifest.close(), sidecar.close())
 
 
-def add_trailers(folder: JobFolder, num_shards: int, lease: FinalizeLease) -> Totals:
-    """The sums over all parts. Raises BadPartError where one is missing, or not complete."""
+def add_trailers(folder: JobFolder, shards: Sequence[int], lease: FinalizeLease) -> Totals:
+    """The sums over the parts of these shards. Raises BadPartError where one is missing, or not complete."""
     totals = Totals()
-    for shard in range(num_shards):
+    for shard in shards:
         file, trailer = open_whole_part(folder, shard)
         file.close()
         totals.add(trailer)

@@ -2,16 +2,19 @@
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from modeling.durable import link_once, replace_durably, sync, target_of, write_durable
-from modeling.names import text_to_path
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
+from orchestrator.contract.jobs.incomplete import incomplete_path, read_incomplete
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.jobs.listing import read_facts
+from orchestrator.contract.jobs.listing import ListingFacts, count_shards, read_facts, read_lines_of_shard
+from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
@@ -69,7 +72,7 @@ def publish_manifest(
     drafts = _Drafts.of(request, lease.fence)
     try:
         with publishing_to(request.output):
-            joined = join_parts(folder, request, facts.num_shards, (drafts.manifest, drafts.sidecar), lease)
+            joined = join_parts(folder, request, range(facts.num_shards), (drafts.manifest, drafts.sidecar), lease)
             if joined.totals.num_rows != facts.num_images:
                 raise IntegrityError(f"{joined.totals.num_rows} rows for {facts.num_images} listed images")
             summary = make_summary(request, facts, joined, record)
@@ -79,6 +82,70 @@ def publish_manifest(
         drafts.remove()
     replace_durably(folder.summary, summary, mode=None)
     return joined.totals
+
+
+def publish_incomplete(
+    folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, lease: FinalizeLease, reason: str
+) -> str:
+    """Publish the rows that are there beside the output of a job that ends without it; returns their path, as text.
+
+    What an earlier run, or an earlier job, kept there is replaced.
+
+    Raises:
+        BadPartError: a part is damaged.
+        PublishError: what is there is nobody's incomplete manifest, or nothing can be written.
+    """
+    output = incomplete_path(Path(text_to_path(request.output)))
+    kept = request.model_copy(update={"output": path_to_text(str(output))})
+    shards = [shard for shard in range(count_shards(folder.work)[0]) if part_path(folder.parts, shard).exists()]
+    facts = _facts_of(folder, shards)
+    drafts = _Drafts.of(kept, lease.fence)
+    try:
+        with publishing_to(kept.output):
+            joined = join_parts(folder, kept, shards, (drafts.manifest, drafts.sidecar), lease)
+            summary = make_summary(kept, facts, joined, record, _missing(folder, joined.totals, reason))
+            lease.confirm()
+            _put(drafts, joined, summary, overwrite=read_incomplete(output) is not None)
+    finally:
+        drafts.remove()
+    return kept.output
+
+
+def _facts_of(folder: JobFolder, shards: Sequence[int]) -> ListingFacts:
+    """The listing of these shards alone."""
+    sha256, num_images = hashlib.sha256(), 0
+    for shard in shards:
+        data, count = read_lines_of_shard(folder.work, shard)
+        sha256.update(data)
+        num_images += count
+    whole = read_facts(folder.work)
+    skipped = whole.skipped if whole else {}
+    return ListingFacts(num_images=num_images, num_shards=len(shards), sha256=sha256.hexdigest(), skipped=skipped)
+
+
+def _missing(folder: JobFolder, totals: Totals, reason: str) -> dict[str, Any]:
+    """What is missing of a manifest, and why. listed: whether all images were listed before the job ended."""
+    num_listed = count_shards(folder.work)[1]
+    listed = read_facts(folder.work) is not None
+    return {
+        "reason": reason,
+        "listed": listed,
+        "num_listed": num_listed,
+        "num_missing": num_listed - totals.num_rows,
+    }
+
+
+def remove_incomplete(request: ClassifyRequest) -> None:
+    """Remove the incomplete manifest that is superseded by the one just published: of this job, or of this source."""
+    output = incomplete_path(Path(text_to_path(request.output)))
+    summary = read_incomplete(output)
+    if summary is None:
+        return
+    of_source = (summary.get("source"), summary.get("root")) == (request.source, request.root)
+    if of_source or summary.get("job") == request.job:
+        for path in (output, sidecar_path(output), summary_path(output)):  # never without its summary
+            with contextlib.suppress(OSError):
+                target_of(path).unlink(missing_ok=True)
 
 
 def _put(drafts: _Drafts, joined: Joined, summary: bytes, *, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """The summary of a manifest: what the manifest must agree with, and how the job went."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +14,14 @@ from orchestrator.contract.ledger.stages import name_bound, stage_rates
 from workers.finalize.join import Joined, Totals
 
 
-def make_summary(request: ClassifyRequest, facts: ListingFacts, joined: Joined, record: JobRecord | None) -> bytes:
-    """The summary file."""
+def make_summary(
+    request: ClassifyRequest,
+    facts: ListingFacts,
+    joined: Joined,
+    record: JobRecord | None,
+    incomplete: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The summary file. incomplete: what is missing, and why."""
     totals = joined.totals
     summary = {
         "version": SUMMARY_VERSION,
@@ -34,7 +41,7 @@ def make_summary(request: ClassifyRequest, facts: ListingFacts, joined: Joined, 
         "repeats": {"too_slow_by_clock": totals.num_stopped, "byte_identical": not totals.num_stopped},
         "workers": sorted(totals.workers),
         "engines": sorted(totals.engines),
-    }
+    } | ({"incomplete": dict(incomplete)} if incomplete is not None else {})
     return (json.dumps(summary, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "backslashreplace")
 
 

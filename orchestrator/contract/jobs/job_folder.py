@@ -67,6 +67,7 @@ class Outcome(Versioned):
     too_many_failures: bool = False
     result: str | None = None  # path of the manifest or of the evaluation's folder, or the model's reference
     error: str | None = None
+    incomplete: str | None = None  # path of the rows of a job that ended because too many images failed
 
 
 class Receipt(Versioned):

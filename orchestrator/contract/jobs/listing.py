@@ -167,14 +167,22 @@ class ListingWriter:
 
 def read_shard(folder: Path, shard: int) -> list[str]:
     """The paths of shard `shard`, in order. Raises IntegrityError if the listing does not hold all its paths."""
+    data, count = read_lines_of_shard(folder, shard)
+    paths = _parse_paths(data)
+    if len(paths) != count:
+        raise IntegrityError(f"{folder / 'listing'} does not hold the {count} paths of shard {shard}")
+    return paths
+
+
+def read_lines_of_shard(folder: Path, shard: int) -> tuple[bytes, int]:
+    """The lines of the listing for shard `shard`, and the number of its paths. Raises IntegrityError, likewise."""
     offset, length, count = _read_record(folder, shard)
     with (folder / "listing").open("rb") as file:
         file.seek(offset)
         data = file.read(length)
-    paths = _parse_paths(data) if len(data) == length else []
-    if len(paths) != count:
+    if len(data) != length:
         raise IntegrityError(f"{folder / 'listing'} does not hold the {count} paths of shard {shard}")
-    return paths
+    return data, count
 
 
 def count_shards(folder: Path) -> tuple[int, int]:

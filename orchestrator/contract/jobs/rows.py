@@ -304,8 +304,3 @@ SUMMARY_VERSION = 1
 
 def summary_path(manifest: Path) -> Path:
     return manifest.with_name(manifest.name + ".summary.json")
-
-
-def incomplete_path(manifest: Path) -> Path:
-    """Where the rows are that a job had when it ended because too many images failed."""
-    return manifest.with_name(manifest.name + ".incomplete")
