@@ -12,16 +12,18 @@ from orchestrator.cli.client import follow_unless_detached, open_or_start_client
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, redraw_line
 from orchestrator.cli.parameters import FailureLimit, notify_option, priority_option
 from orchestrator.cli.speaking import doing
+from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.merge_plan import PlanFacts, read_plan_facts
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import to_json
-from orchestrator.jobs.prepare import PreparedClassify, describe_skipped, prepare
-from orchestrator.jobs.sources import SourceOptions
+from orchestrator.jobs.lister import OnListing
+from orchestrator.jobs.prepare import PreparedClassify, prepare
+from orchestrator.jobs.sources import SourceOptions, describe_skipped
 from orchestrator.jobs.specs import ClassifySpec
-from orchestrator.jobs.submit import OnListing
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
@@ -66,6 +68,11 @@ if TYPE_CHECKING:
     help="Folder that the paths of a list are relative to; default: the list's folder, the root of a manifest's job, "
     "or the current folder for '-'.",
 )  # fmt: skip
+@click.option(
+    "--since", metavar="JOB|MANIFEST",
+    help="Classify only images that are new since, or whose size or time has changed; the other rows are taken over. "
+    "With --checksum, contents are compared. OUT may be that manifest itself, which stays as OUT.1.",
+)  # fmt: skip
 @click.option("--idempotency-key", help="Submit only once, however often the command is repeated with the same key.")
 @priority_option
 @notify_option
@@ -101,10 +108,13 @@ def classify(
       pigeonhole classify 'inbox/**/*.jpg' --model birds@2 -o birds.jsonl --top-k 3
       find /scans -name '*.png' -print0 | pigeonhole classify - --root /scans --model digits -o digits.json
       pigeonhole classify inbox/ --model birds -o birds.csv --max-failures 0.5% --detach
+      pigeonhole classify inbox/ --model birds -o birds.csv --since birds.csv
       pigeonhole classify inbox/ --model birds --plan
     """
     reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
     full = ClassifySpec(source, **spec, max_failures=max_failures, reading=reading, need_worker=not detach)
+    if plan and full.since is not None:
+        raise UsageError("--plan measures a whole source; leave --since out")
     if plan:
         full = replace(full, idempotency_key=None)  # a key stands for a submission
     with doing(f"checking {source}"):
@@ -112,8 +122,13 @@ def classify(
     if plan:
         _show_plan(prepared, as_json=as_json)
         return
+    submit_and_follow_rows(prepared, detach=detach, as_json=as_json)
+
+
+def submit_and_follow_rows(prepared: PreparedClassify, *, detach: bool, as_json: bool) -> None:
+    """Submit a classify job; print its id if it is detached, else follow it to its end, show its result, and exit."""
     client = open_or_start_client()
-    with doing(f"listing {source}") as replace_words:
+    with doing(f"listing {prepared.spec.source}") as replace_words:
         try:
             submission = client.submit(prepared, on_listing=_show_listing(replace_words))
         finally:
@@ -122,7 +137,24 @@ def classify(
     if submission.facts:
         counted = _count(submission.facts.num_images, "image")
         print_message(f"job {submission.job}: {counted}{describe_skipped(submission.facts.skipped)}")
+        if plan := read_plan_facts(JobFolder.open(client.settings, submission.job).work):
+            print_message(describe_plan(plan))
     follow_unless_detached(client, submission.job, _show_result, detach=detach, as_json=as_json)
+
+
+def describe_plan(plan: PlanFacts) -> str:
+    """What a merge does with the rows of its base, and what has changed since."""
+    facts = [f"{_count(plan.num_kept, 'row')} taken over"]
+    if plan.num_changed:
+        facts.append(f"{_count(plan.num_changed, 'image')} of these {plan.num_new:,} changed since")
+    if plan.num_gone:
+        facts.append(f"{_count(plan.num_gone, 'row')} left out, whose images are gone")
+    if plan.num_stale:
+        facts.append(
+            f"{_count(plan.num_stale, 'row')} taken over although the images have changed since: "
+            "`classify --since` classifies those"
+        )
+    return "; ".join(facts)
 
 
 def _show_listing(replace_words: Callable[[str], None]) -> OnListing:

@@ -23,7 +23,7 @@ from orchestrator.hot_folder.jobs import Jobs
 from orchestrator.hot_folder.pushing import Pusher
 from orchestrator.hot_folder.results import Sorting
 from orchestrator.hot_folder.run import Done, Runner
-from orchestrator.jobs.prepare import pin_model
+from orchestrator.jobs.pinned import pin_model
 from orchestrator.jobs.submit import JobClient
 from orchestrator.lines.client import LineClient
 

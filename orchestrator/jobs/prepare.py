@@ -5,16 +5,14 @@ no server, writes nothing but the cache, and does not read standard input.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, overload
 
-from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text
-from modeling.registry.card import INT8_FILE, ModelCard
-from modeling.registry.store import ModelStore, ModelVersion, check_model_name
+from modeling.registry.store import check_model_name
 from modeling.training.request import TrainOptions
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import (
@@ -23,7 +21,6 @@ from orchestrator.contract.jobs.requests import (
     EvaluateJobRequest,
     Format,
     Kind,
-    ModelPin,
     SourceReading,
     TrainJobRequest,
     fingerprint,
@@ -38,29 +35,14 @@ from orchestrator.jobs.inputs import (
     count_labelled,
     lacking_labels,
 )
+from orchestrator.jobs.merging.merge import Merge
+from orchestrator.jobs.merging.since import merge_since
 from orchestrator.jobs.outputs import check_folder, check_manifest
+from orchestrator.jobs.pinned import PinnedModel, check_precision, pin_model
 from orchestrator.jobs.shard_size import LOW_SHARD_S, SAMPLE_IMAGES, SHARD_S, SMALLEST, choose_shard_size
-from orchestrator.jobs.sources import Source, SourceOptions, open_source
+from orchestrator.jobs.sources import Source, SourceOptions, describe_skipped, open_source
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec, check_paths_of
 from orchestrator.jobs.training import ResolvedTraining, as_chosen_before, resolve_training
-
-
-@dataclass(frozen=True)
-class PinnedModel:
-    """The version that the operator's reference stands for now, and its card."""
-
-    version: ModelVersion
-    card: ModelCard
-
-    @property
-    def pin(self) -> ModelPin:
-        """As a request holds it."""
-        return ModelPin(
-            name=self.version.name,
-            number=self.version.version,
-            digest=self.version.digest,
-            preprocessing_digest=self.card.preprocessing.digest,
-        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +57,7 @@ class PreparedClassify:
     output: Path | None  # absolute; None: in the job's folder
     output_format: Format
     notify: str | None
+    merge: Merge | None = None  # with the rows of an earlier manifest
 
     @property
     def claimed_output(self) -> str:
@@ -87,8 +70,9 @@ class PreparedClassify:
         That one may have written the output, and its images may have been moved since.
         """
         if self.output is not None:
-            check_manifest(self.output, overwrite=self.spec.overwrite, source=Path(self.spec.source))
-        if not self.source.is_stream:
+            replaces = self.merge is not None and self.merge.replaced
+            check_manifest(self.output, overwrite=self.spec.overwrite or replaces, source=Path(self.spec.source))
+        if not self.source.is_stream and (self.merge is None or self.merge.kind != "retry"):
             self.first_paths()
             reading = self.spec.reading
             check_paths(
@@ -127,11 +111,19 @@ class PreparedClassify:
         shard_size = self.shard_size(self.first_paths())
         return self._build(job, path_to_text(str(output)), shard_size)
 
+    def draft(self) -> ClassifyRequest:
+        """The request without what only a new job has: its id, its output in the job's folder, its shard size."""
+        return self._build("", self.claimed_output, 1)
+
     def repeats(self, earlier: AnyJobRequest) -> bool:
         if not isinstance(earlier, ClassifyRequest):
             return False
         output = self.claimed_output or earlier.output
         return fingerprint(self._build(earlier.job, output, earlier.shard_size)) == fingerprint(earlier)
+
+    @property
+    def _can_be_listed_again(self) -> bool:
+        return not self.source.is_stream and self.merge is None  # the base may have been replaced then
 
     def _build(self, job: str, output: str, shard_size: int) -> ClassifyRequest:
         return ClassifyRequest(
@@ -140,7 +132,7 @@ class PreparedClassify:
             source=path_to_text(self.source.text),
             root=path_to_text(self.source.root),
             follow_symlinks=self.spec.reading.follow_symlinks,
-            reading=None if self.source.is_stream else reading_of(self.source, self.spec.reading),
+            reading=reading_of(self.source, self.spec.reading) if self._can_be_listed_again else None,
             model=self.model.pin,
             output=output,
             output_format=self.output_format,
@@ -149,6 +141,8 @@ class PreparedClassify:
             shard_size=shard_size,
             precision=self.spec.precision,
             checksum=self.spec.checksum,
+            since=self.spec.since,
+            base=self.merge.to_request() if self.merge else None,
             max_failures=self.spec.max_failures,
             priority=self.spec.priority,
             idempotency_key=self.spec.idempotency_key,
@@ -290,7 +284,12 @@ def _prepare_classify(settings: Settings, spec: ClassifySpec, notify: str | None
     check_precision(model, spec.precision)
     output = _absolute(spec.output)
     output_format = spec.output_format or (format_of(output) if output else "csv")
-    return PreparedClassify(settings, spec, source, model, output, output_format, notify)
+    prepared = PreparedClassify(settings, spec, source, model, output, output_format, notify)
+    if spec.since is None:
+        return prepared
+    merge = merge_since(settings, spec.since, source, prepared.draft())
+    spec = replace(spec, checksum=merge.base.has_checksums)  # digests are kept up once they are there
+    return replace(prepared, spec=spec, merge=merge)
 
 
 def _prepare_train(settings: Settings, spec: TrainSpec, notify: str | None) -> PreparedTrain:
@@ -305,22 +304,6 @@ def _prepare_evaluate(settings: Settings, spec: EvaluateSpec, notify: str | None
     data = choose_data(spec.data)
     num_images = count_labelled(data, spec.part, model.card, spec.layout, spec.roots)
     return PreparedEvaluate(spec, model, data, _absolute(spec.output), num_images, notify)
-
-
-def pin_model(settings: Settings, ref: str) -> PinnedModel:
-    """The version that `ref` stands for now.
-
-    Raises ModelingError where there is no such version, or its card cannot be read.
-    """
-    version = ModelStore(settings.models).resolve(ref)
-    return PinnedModel(version, version.card())
-
-
-def check_precision(model: PinnedModel, precision: WantedPrecision) -> None:
-    """Raises UsageError where the model has no int8 weights; does not check whether workers support int8."""
-    if precision == "int8" and not (model.version.path / INT8_FILE).is_file():
-        why = model.card.why_no_int8()
-        raise UsageError(f"--precision int8: {model.version.ref} {why}; leave the precision to auto")
 
 
 def reading_of(source: Source, options: SourceOptions) -> SourceReading:
@@ -341,12 +324,3 @@ def describe_new_labels(prepared: PreparedTrain, limit: int = 50) -> str:
     shown = ", ".join(map(repr, prepared.new_labels[:limit]))
     more = f" and {len(prepared.new_labels) - limit:,} more" if len(prepared.new_labels) > limit else ""
     return f"{prepared.spec.options['weights']} does not know {shown}{more}: learned as new labels" if shown else ""
-
-
-def describe_skipped(skipped: Mapping[str, int]) -> str:
-    """The files of a source that are not images, by reason."""
-    if not skipped:
-        return ""
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    advice = "; unpack the archives if they hold images" if "archive" in skipped else ""
-    return f"; left out: {counts}{advice}"

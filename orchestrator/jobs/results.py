@@ -1,8 +1,8 @@
 """Finds manifests, and reads them and their summaries."""
 
-import hashlib
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from modeling.durable import decode_json, validated
 from modeling.inference.prediction import Prediction
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError
+from orchestrator.contract.jobs.base import sha256_of
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import ClassifyRequest, Format
 from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, Row, summary_path
@@ -107,12 +108,6 @@ class Published:
             raise IntegrityError(f"{self.manifest} is damaged: a row holds too many levels of JSON") from err
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_sound(row: Row, manifest: Path, number: int) -> None:
     """Raises IntegrityError where no job has written such a row."""
     if not _is_sound(row.prediction):
@@ -141,8 +136,35 @@ def find_published(settings: Settings, name: str) -> Published:
     path = summary_path(manifest)
     summary = read_summary(path)
     if JOB_ID.fullmatch(name) and summary["job"] != name:
-        raise NotFoundError(f"the manifest of job {name} was replaced by that of job {summary['job']}, {manifest}")
+        return _find_kept(manifest, name, summary["job"])
     return Published(manifest, summary)
+
+
+def find_latest(settings: Settings, job: str) -> Published:
+    """The manifest at the output of a job: its own, or that of a later job that merged its rows with others.
+
+    Raises as `find_published` does.
+    """
+    published = find_published(settings, str(_manifest_of_job(settings, job)))
+    if job not in (published.summary["job"], *_attempts(published.summary)):
+        return find_published(settings, job)
+    return published
+
+
+def _find_kept(manifest: Path, job: str, owner: str) -> Published:
+    """The manifest of a job whose place another has taken; a merge keeps it as `OUT.1`, `OUT.2` and so on."""
+    for number in itertools.count(1):
+        kept = manifest.with_name(f"{manifest.name}.{number}")
+        if not kept.is_file():
+            raise NotFoundError(f"the manifest of job {job} was replaced by that of job {owner}, {manifest}")
+        if summary_path(kept).is_file() and (summary := read_summary(summary_path(kept)))["job"] == job:
+            return Published(kept, summary)
+    raise AssertionError
+
+
+def _attempts(summary: Mapping[str, Any]) -> list[str]:
+    """The jobs that rows of a merged manifest come from, or came from."""
+    return [str(each.get("job")) for each in summary.get("attempts", ()) if isinstance(each, dict)]
 
 
 def read_summary(path: Path) -> dict[str, Any]:

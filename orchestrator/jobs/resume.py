@@ -32,9 +32,10 @@ from orchestrator.contract.jobs.restore import Restored, enter_restored, output_
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs.lister import OnListing
 from orchestrator.jobs.outputs import check_resumed_folder, check_resumed_manifest
 from orchestrator.jobs.relisting import listed_again, open_again
-from orchestrator.jobs.submit import JobClient, OnListing
+from orchestrator.jobs.submit import JobClient
 
 MOMENT_S = 15.0  # a resume enters its job into the ledger within this time, or its command has died
 
@@ -250,7 +251,9 @@ def _check_classify(settings: Settings, folder: JobFolder, request: ClassifyRequ
         if facts is not None and facts.walked and not os.listdir(text_to_path(request.root)):
             raise NotFoundError(f"the source of job {job}, {request.root!r}, is empty now: mount it, and resume again")
     _check_model(settings, job, request.model)
-    check_resumed_manifest(output, job, overwrite=request.overwrite, source=Path(text_to_path(request.source)))
+    replaces = request.base is not None and request.base.replaced
+    overwrite = request.overwrite or replaces
+    check_resumed_manifest(output, job, overwrite=overwrite, source=Path(text_to_path(request.source)))
 
 
 def _check_training(folder: JobFolder, request: TrainJobRequest) -> None:

@@ -27,6 +27,7 @@ class ClassifySpec:
     shard_size: int | None = None  # None: by measurement
     precision: WantedPrecision = "auto"
     checksum: bool = False  # whether the sidecar gets a digest of each image
+    since: str | None = None  # a job or a manifest: only what is new since, or has changed, is classified
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
     notify: str | None = None  # URL; None: that of the settings, if they have one

@@ -5,20 +5,20 @@ are listed while workers already classify those that are listed.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import ExitCode, PigeonholeError, TakenError, UnavailableError
 from orchestrator.contract.home import check_server, join_server
+from orchestrator.contract.jobs.base import BaseFiles
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
 from orchestrator.contract.jobs.history import note
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
-from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter, SourceFacts
+from orchestrator.contract.jobs.listing import ListingFacts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -28,24 +28,17 @@ from orchestrator.contract.jobs.requests import (
     fingerprint,
 )
 from orchestrator.contract.jobs.restore import output_of
-from orchestrator.contract.ledger.ledger import FINAL_STATES, FINALIZE_LEASE_S, LISTER_LEASE_S, Ledger
-from orchestrator.contract.ledger.periodic_call import PeriodicCall
-from orchestrator.contract.queues import CLASSIFY, FINALIZE, QUEUE_OF_KIND
+from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger
+from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs.lister import Lister, OnListing
 from orchestrator.jobs.prepare import Prepared, PreparedClassify, PreparedTrain
-from orchestrator.jobs.sources import Source
 
 if TYPE_CHECKING:
     from celery import Celery
 
 logger = logging.getLogger(__name__)
-
-EXTEND_EVERY_S = 0.3  # how often new shards are entered into the ledger
-RENEW_S = LISTER_LEASE_S / 5
-
-OnListing = Callable[[str, int], None]
-"""Receives the job and the number of images listed so far, at intervals."""
 
 OnEntered = Callable[[str], None]
 """Receives a classify job's id once the ledger has it; its images are not listed yet."""
@@ -119,15 +112,22 @@ class JobClient:
             self.require_worker(QUEUE_OF_KIND[prepared.kind])
         job = new_job_id(prepared.kind)
         if isinstance(prepared, PreparedClassify):
-            return self._submit_and_list(prepared.request(job), prepared.source, on_listing, on_entered)
+            return self._submit_and_list(prepared, prepared.request(job), on_listing, on_entered)
         weights = prepared.resolved.weights if isinstance(prepared, PreparedTrain) else None
         return self._submit_whole(prepared.request(job), prepared.num_images, weights.path if weights else None)
 
     def _submit_and_list(
-        self, request: ClassifyRequest, source: Source, on_listing: OnListing, on_entered: OnEntered | None
+        self,
+        prepared: PreparedClassify,
+        request: ClassifyRequest,
+        on_listing: OnListing,
+        on_entered: OnEntered | None,
     ) -> Submission:
-        """Submit a classify job, then list its images."""
-        folder = self._make_folder(request)
+        """Submit a classify job, then list its images: of a merge, those that are to be classified."""
+        source, merge = prepared.source, prepared.merge
+        folder = self._make_folder(request, base=merge.base.files if merge else None)
+        if merge is not None:
+            source.paths = merge.paths(folder.work, source.paths, partial(on_listing, folder.job))
         lister = Lister(folder, request, self.ledger, self.ring)
         told = False
         try:
@@ -155,7 +155,7 @@ class JobClient:
         self, request: TrainJobRequest | EvaluateJobRequest, num_images: int, weights: Path | None
     ) -> Submission:
         """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
-        folder = self._make_folder(request, weights)
+        folder = self._make_folder(request, weights=weights)
         fields: dict[str, str | int] = {"listed": 1, "num_shards": 1, "num_images": num_images}
         try:
             entered = self._enter(folder, request, fields)
@@ -165,11 +165,13 @@ class JobClient:
             self.ring(QUEUE_OF_KIND[request.kind], folder.job)
         return entered
 
-    def _make_folder(self, request: AnyJobRequest, weights: Path | None = None) -> JobFolder:
-        """The folder of a new job, in a home that the server works for; with a copy of the weights it starts from."""
+    def _make_folder(
+        self, request: AnyJobRequest, *, weights: Path | None = None, base: BaseFiles | None = None
+    ) -> JobFolder:
+        """The folder of a new job, in a home that the server works for; with the weights or the base it starts from."""
         try:
             join_server(self.settings, self.ledger.client)
-            return JobFolder.create(self.settings, request, weights)
+            return JobFolder.create(self.settings, request, weights, base)
         except OSError as err:
             raise PigeonholeError(f"nothing was submitted: {explain_refused_write(err, self.settings.home)}") from err
 
@@ -257,87 +259,3 @@ class JobClient:
         if verdict == "conflict":
             raise TakenError(f"idempotency key {request.idempotency_key!r} stands for another request, job {job}")
         raise TakenError(f"job {job} will write {output_of(request)}; wait for it, or name another output")
-
-
-class Lister:
-    """Writes the listing of one job, and enters into the ledger how far it is.
-
-    If the server is away, listing continues on the disk; later calls, or a worker's sweep, enter it into the ledger.
-    """
-
-    def __init__(
-        self, folder: JobFolder, request: ClassifyRequest, ledger: Ledger, ring: Callable[[str, str], None]
-    ) -> None:
-        self._folder = folder
-        self._request = request
-        self._ledger = ledger
-        self._ring = ring
-        self._source_facts: SourceFacts | None = None  # as they are in the job folder
-        self._durable = (0, 0)  # shards and images that may be entered: they are synced to the disk
-
-    def run(self, source: Source, on_listing: OnListing) -> ListingFacts | None:
-        """List every path of `source`; `on_listing` is called with the job and the number of images at intervals.
-
-        Returns None if the job has ended meanwhile: cancelled, or with too many failed images.
-        """
-        self._note_source(source)
-        with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
-            return self._write(source, on_listing)
-
-    def _write(self, source: Source, on_listing: OnListing) -> ListingFacts | None:
-        last = 0.0
-        with ListingWriter(self._folder.work, self._request.shard_size) as writer:
-            for path in source.paths:
-                if writer.add(path) and time.monotonic() - last > EXTEND_EVERY_S:
-                    writer.publish()
-                    self._durable = (writer.num_shards, writer.num_images)
-                    if not self._extend(listed=False):
-                        return None
-                    on_listing(self._request.job, writer.num_images)
-                    last = time.monotonic()
-            facts = writer.close(source.skipped)
-        note(self._folder, "listed", num_images=facts.num_images, num_shards=facts.num_shards)
-        self._note_source(source)  # again: reading a folder may mount what is below it
-        self._durable = (facts.num_shards, facts.num_images)
-        self._extend(listed=True)
-        on_listing(self._request.job, facts.num_images)
-        return facts
-
-    def _note_source(self, source: Source) -> None:
-        """Keep how the source looks now, for workers that will look at it again."""
-        facts = SourceFacts.of(self._request.root, walked=source.is_walked)
-        if facts != self._source_facts:
-            facts.write(self._folder.work)
-        self._source_facts = facts
-
-    def _extend(self, *, listed: bool) -> bool:
-        """Enter how far the listing is; ring where workers may be waiting. False if the job has ended."""
-        job, (num_shards, num_images) = self._request.job, self._durable
-        limit = self._folder.failure_limit(self._request, num_images if listed else None)
-        try:
-            state = self._ledger.extend(
-                job, num_shards, num_images, listed=listed, run=self._folder.run, failure_limit=limit
-            )
-            if state == "finalizing":
-                self._ring(FINALIZE, job)
-            elif state != "paused" and self._ledger.queue_length(CLASSIFY) == 0:
-                for _ in range(max(1, min(self._ledger.live_workers.num_listeners(CLASSIFY), num_shards))):
-                    self._ring(CLASSIFY, job)
-        except SERVER_ERRORS as err:
-            logger.warning("the server is away, listing continues: %s", err)
-            return True
-        return state not in FINAL_STATES and state != "cancelling"
-
-    def _renew_lease(self) -> None:
-        """Renew the lister's lease, also while the source takes long for its next path."""
-        self._ledger.extend(self._request.job, *self._durable, listed=False, run=self._folder.run)
-
-    def fail(self, err: BaseException) -> None:
-        """End the job, if the ledger has it: its listing will never be complete."""
-        cause = "it was interrupted" if isinstance(err, KeyboardInterrupt) else str(err) or type(err).__name__
-        reason = f"listing {self._request.source} ended early: {cause}"
-        try:
-            if self._ledger.cancel(self._request.job, run=self._folder.run, reason=reason) == "cancelling":
-                self._ring(FINALIZE, self._request.job)
-        except SERVER_ERRORS as away:
-            logger.warning("cannot cancel the job on the server, a worker will do it: %s", away)

@@ -11,11 +11,13 @@ from modeling.names import path_to_text
 from modeling.registry.card import WEIGHTS_FILE
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
+from orchestrator.contract.jobs.base import sha256_of
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import count_shards, read_facts, read_shard
+from orchestrator.contract.jobs.merge_plan import read_plan_facts
 from orchestrator.contract.jobs.sidecar import read_lines, sidecar_path
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.results import Published, sha256_of
+from orchestrator.jobs.results import Published
 
 PATHS_SHOWN = 10
 
@@ -138,7 +140,7 @@ class _Verifier:
         self._compare("images by remark", dict(remarks), self._summary["counts"].get("remarks", {}))
 
     def _listing(self) -> None:
-        """The listing in the job's folder, if that still exists."""
+        """The listing in the job's folder, if that still exists; of a merge, all paths as its plan has them."""
         try:
             folder = JobFolder.open(self._settings, self._summary["job"])
         except NotFoundError:
@@ -151,13 +153,18 @@ class _Verifier:
 
     def _whole_listing(self, folder: JobFolder) -> None:
         try:
-            facts = read_facts(folder.work)
+            facts, plan = read_facts(folder.work), read_plan_facts(folder.work)
             digest = sha256_of(folder.work / "listing")
         except (OSError, ValueError, MessageError) as err:
             self._differences.append(f"listing: {err}")
             return
-        self._compare("listed images", facts and facts.num_images, self._summary["listing"]["num_images"])
-        self._compare("listing sha256", digest, self._summary["listing"]["sha256"])
+        listed = self._summary["listing"]
+        if plan is None:
+            self._compare("listed images", facts and facts.num_images, listed["num_images"])
+            self._compare("listing sha256", digest, listed["sha256"])
+        else:
+            self._compare("planned rows", plan.num_rows, listed["num_images"])
+            self._compare("planned paths", plan.sha256, listed["sha256"])
 
     def _incomplete(self, folder: JobFolder | None) -> None:
         """What is missing: the images of the job's listing that have no row, in their order."""

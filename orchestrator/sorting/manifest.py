@@ -8,9 +8,10 @@ from pathlib import Path
 
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
+from orchestrator.contract.jobs.base import sha256_of
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.jobs.sidecar import sidecar_path
-from orchestrator.jobs.results import Published, sha256_of
+from orchestrator.jobs.results import Published
 from orchestrator.sorting.plan import Sources, Wanted
 
 _LOOKED_AT = 100  # rows, before anything is done
@@ -101,6 +102,6 @@ def open_to_sort(published: Published) -> SortedManifest:
 
 def _raise_changed(path: Path) -> None:
     raise IntegrityError(
-        f"{path} was changed after it was published (its sha256 is not the one in its summary); sort an unchanged copy, "
-        "or classify again"
+        f"{path} was changed after it was published (its sha256 is not the one in its summary); "
+        "sort an unchanged copy, or classify again"
     )

@@ -18,8 +18,8 @@ from orchestrator.contract.jobs.listing import ListingWriter
 from orchestrator.contract.jobs.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs import lister
 from orchestrator.jobs import prepare as prepare_module
-from orchestrator.jobs import submit as submit_module
 from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
 from orchestrator.jobs.submit import JobClient, Submission
@@ -170,7 +170,7 @@ def test_a_submission_that_the_disk_refuses_leaves_no_job_no_folder_and_no_entry
     )
     with monkeypatch.context() as broken:
         fail_once(broken, target, name)
-        broken.setattr(submit_module, "EXTEND_EVERY_S", -1.0)  # every shard is entered at once
+        broken.setattr(lister, "EXTEND_EVERY_S", -1.0)  # every shard is entered at once
 
         with pytest.raises(PigeonholeError, match=r"^nothing was submitted: No space left on device: '/full/disk'; "):
             submit(client, spec)

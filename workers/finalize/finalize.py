@@ -21,9 +21,10 @@ from orchestrator.contract.queues import CLASSIFY
 from workers.context import WorkerContext
 from workers.finalize.errors import PublishError, TransientDiskError
 from workers.finalize.evaluation import publish_evaluation
+from workers.finalize.incomplete import publish_incomplete, remove_incomplete
 from workers.finalize.join import BadPartError
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
-from workers.finalize.publish import publish_incomplete, publish_manifest, remove_incomplete
+from workers.finalize.publish import publish_manifest
 
 logger = logging.getLogger(__name__)
 

@@ -2,17 +2,17 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from modeling.durable import sync_file
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.parts import PartTrailer, open_part
 from orchestrator.contract.jobs.requests import ClassifyRequest
-from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION
+from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, Row
 from workers.finalize.lease import FinalizeLease
 
 _COPY_BYTES = 1 << 20
@@ -56,6 +56,47 @@ class Totals:
         self.workers.add(trailer.worker)
         self.engines.update(filter(None, [trailer.engine]))
 
+    def add_row(self, row: Row, times: int, remarks: Iterable[str]) -> None:
+        """Count one row so many times; fewer than none to take it away."""
+        self.num_rows += times
+        for remark in remarks:
+            self.remarks[remark] += times
+        if row.prediction.decision:
+            self.decisions[row.prediction.decision] += times
+        if row.prediction.error_code is None:
+            self.labels[row.prediction.labels[0]] += times
+        else:
+            self.num_failed += times
+            self.errors[row.prediction.error_code] += times
+
+    def add_all(self, other: "Totals") -> None:
+        """Count the rows of another manifest, and who made them; its times are another job's."""
+        self.num_rows += other.num_rows
+        self.num_failed += other.num_failed
+        self.num_stopped += other.num_stopped
+        self.labels = +(self.labels + other.labels)
+        self.errors = +(self.errors + other.errors)
+        self.decisions = +(self.decisions + other.decisions)
+        self.remarks = +(self.remarks + other.remarks)
+        self.workers |= other.workers
+        self.engines |= other.engines
+
+    @classmethod
+    def of_summary(cls, summary: Mapping[str, Any]) -> Self:
+        """What a summary says of its manifest's rows."""
+        counts = summary["counts"]
+        return cls(
+            num_rows=counts["num_images"],
+            num_failed=counts["num_failed"],
+            num_stopped=summary["repeats"]["too_slow_by_clock"],
+            labels=Counter(counts["labels"]),
+            errors=Counter(counts["error_codes"]),
+            decisions=Counter(counts["decisions"]),
+            remarks=Counter(counts["remarks"]),
+            workers=set(summary["workers"]),
+            engines=set(summary["engines"]),
+        )
+
 
 @dataclass(frozen=True)
 class Written:
@@ -67,11 +108,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Joined:
-    """The two files of a job, under temporary names, and what is in them."""
+    """The manifest and the sidecar of a job, under temporary names, and what is in them."""
 
     totals: Totals
     manifest: Written
     sidecar: Written
+    num_classified: int  # rows of the job's own parts
+    attempts: Sequence[Mapping[str, Any]] = ()  # which rows come from which job, if rows of another were merged
 
 
 class HashedFile:
@@ -111,7 +154,7 @@ def join_parts(
             _copy_part(folder, shard, manifest, sidecar)
             lease.check()
         manifest.write(row_format.footer())
-        return Joined(totals, manifest.close(), sidecar.close())
+        return Joined(totals, manifest.close(), sidecar.close(), num_classified=totals.num_rows)
 
 
 def add_trailers(folder: JobFolder, shards: Sequence[int], lease: FinalizeLease) -> Totals:

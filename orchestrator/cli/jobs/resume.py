@@ -14,8 +14,8 @@ from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import exit_code, to_json
+from orchestrator.jobs.lister import OnListing
 from orchestrator.jobs.resume import Resumed, ResumeOptions, check_resumable, resume
-from orchestrator.jobs.submit import OnListing
 
 
 @click.command("resume")

@@ -17,7 +17,7 @@ from orchestrator.cli.parameters import layout_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.prepare import check_precision, pin_model
+from orchestrator.jobs.pinned import check_precision, pin_model
 
 if TYPE_CHECKING:
     from modeling.evaluation.compare_models import Compared

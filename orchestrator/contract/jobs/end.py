@@ -138,6 +138,7 @@ def remove_unpublished(request: AnyJobRequest, *, before: int) -> None:
     prefix, output = _prefix(request), Path(text_to_path(output_of(request)))
     with contextlib.suppress(OSError):
         folders = {target_of(path).parent for path in (output, summary_path(output), sidecar_path(output))}
+        folders.add(output.parent)  # where an earlier manifest is kept, also beside a link
         for path in [path for folder in folders for path in folder.iterdir()]:
             fence = path.name.removeprefix(prefix).partition(".")[0]
             if path.name.startswith(prefix) and (not fence.isdecimal() or int(fence) < before):

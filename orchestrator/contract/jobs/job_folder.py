@@ -5,6 +5,9 @@ jobs/<job>/
     listing           paths of the images            (classify)
     listing.index     offset, length, count a shard  (classify)
     listing.json      facts, once the listing is complete
+    base/             the manifest whose rows are merged with those of the job, its summary and its sidecar
+    merge.plan        which rows of the new manifest are the base's        (merge)
+    merge.json        facts, once the plan is complete
     parts/            one file a finished shard      (classify)
     journals/         progress inside shards that have killed a worker
     training/         history, curves; checkpoints and the weights it starts from, until the job has ended (train)
@@ -40,6 +43,7 @@ from pydantic import Field
 from modeling.durable import link_once, replace_durably, sync, sync_file, temporary_beside, write_durable
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.home import make_home
+from orchestrator.contract.jobs.base import BaseFiles
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
     ClassifyRequest,
@@ -133,11 +137,14 @@ class JobFolder:
         self.journals = self.work / "journals"
 
     @classmethod
-    def create(cls, settings: Settings, request: AnyJobRequest, weights: Path | None = None) -> Self:
+    def create(
+        cls, settings: Settings, request: AnyJobRequest, weights: Path | None = None, base: BaseFiles | None = None
+    ) -> Self:
         """Make the folder and write the request; the job exists once it is in the ledger. An error leaves nothing.
 
         weights: the file that a training starts from; it is copied, so that workers on other machines find it, and
         later attempts. Raises IntegrityError where it is not the one that the request names.
+        base: what a merge starts from; it is kept in the folder.
         """
         folder = cls(settings, request.job)
         make_home(settings)
@@ -147,6 +154,8 @@ class JobFolder:
             folder.parts.mkdir()
             if weights is not None:
                 folder._take(weights, request)
+            if base is not None:
+                base.keep_in(folder.path)
             replace_durably(folder.request_file, request.model_dump_json(indent=2).encode(), mode=None)
             sync(settings.jobs)
         except BaseException:  # also an interrupt while large weights are copied

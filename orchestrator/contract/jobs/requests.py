@@ -56,6 +56,20 @@ class SourceReading(Versioned):
     root: str | None  # of a list
 
 
+class MergeBase(Versioned):
+    """The manifest whose rows a job merges with its own.
+
+    replaced: whether the new manifest takes its place; it stays then, as `OUT.1`.
+    """
+
+    kind: Literal["retry", "since"]
+    job: str  # that published it
+    manifest: str  # its absolute path when the job began
+    manifest_sha256: str
+    sidecar_sha256: str
+    replaced: bool
+
+
 class ClassifyRequest(Versioned):
     """Classify the images of a source."""
 
@@ -76,6 +90,8 @@ class ClassifyRequest(Versioned):
     checksum: bool = False  # whether the sidecar gets a digest of each image
     max_failures: MaxFailures | None = None
     priority: Priority = "normal"
+    since: str | None = None  # the base of an incremental run as the operator named it, for display
+    base: MergeBase | None = None
     idempotency_key: str | None = None
     notify: str | None = None  # URL that is told when the job has ended
 
@@ -120,8 +136,8 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
 }
 
 # What may differ between two submissions of the same spec; the size of shards is measured, a setting may have said who
-# is told, and the priority changes no answer.
-_VOLATILE = {"job", "created", "shard_size", "notify", "priority"}
+# is told, the priority changes no answer, and the first one may have replaced its base.
+_VOLATILE = {"job", "created", "shard_size", "notify", "priority", "base"}
 
 
 def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:

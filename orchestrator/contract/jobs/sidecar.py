@@ -5,7 +5,7 @@ compared without being parsed. Nothing of it goes into rows: copying a file chan
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +37,13 @@ def sidecar_path(manifest: Path) -> Path:
 def encode_lines(rows: Sequence[Row], as_read: Sequence[AsRead | None]) -> bytes:
     """The lines of some rows. as_read: of each row; None for an image that could not be read."""
     return "".join(
-        [_line(row.path, state, row.prediction.remarks) for row, state in zip(rows, as_read, strict=True)]
+        [_text(row.path, state, row.prediction.remarks) for row, state in zip(rows, as_read, strict=True)]
     ).encode("ascii")
+
+
+def encode_line(path: str, as_read: AsRead | None, remarks: Sequence[str]) -> bytes:
+    """The line of one image."""
+    return _text(path, as_read, remarks).encode("ascii")
 
 
 def line_start(path: str, size: int, mtime_ns: int) -> bytes:
@@ -69,7 +74,7 @@ def parse_line(line: bytes, place: str) -> SidecarLine:
         raise IntegrityError(f"{place} is no line of a sidecar: {err!r}") from err
 
 
-def _line(path: str, as_read: AsRead | None, remarks: Iterable[str]) -> str:
+def _text(path: str, as_read: AsRead | None, remarks: Sequence[str]) -> str:
     text = _encode(path_to_text(path))
     if as_read is None:
         return f'{{"path": {text}, "size": null, "mtime_ns": null}}\n'

@@ -23,7 +23,7 @@ from orchestrator.cli.output import size_text
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.prepare import pin_model
+from orchestrator.jobs.pinned import pin_model
 from tests.support.fakes import make_job
 from tests.support.invoke import invoke
 from tests.support.published_models import make_pngs, publish_model

@@ -17,8 +17,7 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.rows import FORMATS, Row
-from orchestrator.jobs.prepare import describe_skipped
-from orchestrator.jobs.sources import SourceOptions, open_source
+from orchestrator.jobs.sources import SourceOptions, describe_skipped, open_source
 from tests.support.fakes import fake_rows
 
 MANIFEST = FORMATS["csv"]

@@ -14,8 +14,9 @@ from orchestrator.jobs.verification import verify
 from tests.support.fakes import FakeFinalizeLease, dies_at_step, make_job, write_fake_parts
 from tests.support.invoke import invoke
 from workers.finalize.errors import PublishError
+from workers.finalize.incomplete import publish_incomplete, remove_incomplete
 from workers.finalize.join import BadPartError
-from workers.finalize.publish import publish_incomplete, publish_manifest, remove_incomplete
+from workers.finalize.publish import publish_manifest
 
 NAMES = [f"{number}.jpg" for number in range(8)] + ["line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), "=1.jpg"]
 KEPT = [f"out.csv.incomplete{suffix}" for suffix in ("", ".sources", ".summary.json")]

@@ -104,7 +104,12 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
             "bytes": len(manifest),
         },
         "sidecar": {"sha256": hashlib.sha256(sidecar).hexdigest(), "bytes": len(sidecar), "checksum": False},
-        "listing": {"sha256": hashlib.sha256(listing).hexdigest(), "num_images": 11, "skipped": {"hidden": 2}},
+        "listing": {
+            "sha256": hashlib.sha256(listing).hexdigest(),
+            "num_images": 11,
+            "walked": False,
+            "skipped": {"hidden": 2},
+        },
         "counts": {
             "num_images": 11,
             "num_done": 11,

@@ -16,7 +16,7 @@ from orchestrator.contract.jobs.end import remove_temporaries
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.ledger.ledger import Claim
-from orchestrator.jobs.prepare import pin_model
+from orchestrator.jobs.pinned import pin_model
 from tests.support.fakes import Bells, make_job
 from tests.support.pretrained import store_weights
 from tests.support.published_models import publish_model

@@ -8,7 +8,7 @@ redis.call('HSET', job, 'num_shards', math.max(number('num_shards'), tonumber(AR
   'num_images', math.max(number('num_images'), tonumber(ARGV[2])), 'lister_until', now_ms() + tonumber(ARGV[4]))
 if ARGV[3] == '1' then redis.call('HSET', job, 'listed', 1) end
 if ARGV[5] ~= '' then redis.call('HSET', job, 'failure_limit', ARGV[5]) end
-if (state == 'running' or state == 'paused') and complete() then
+if (state == 'queued' or state == 'running' or state == 'paused') and complete() then -- queued: without any shard
   end_pause()
   redis.call('HSET', job, 'state', 'finalizing')
   return 'finalizing'
