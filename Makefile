@@ -11,6 +11,11 @@ LINE_PEERS_STAMP := $(LINE_PEERS)/.installed
 # So has the client that the open inference protocol is tested with.
 TRITONCLIENT := .venv-tritonclient
 TRITONCLIENT_STAMP := $(TRITONCLIENT)/.installed
+# And the programs that read exports; Ultralytics brings torch, and its other dependencies do not fit those of the rest.
+READERS := .venv-readers
+READERS_STAMP := $(READERS)/.installed
+ULTRALYTICS := .venv-ultralytics
+ULTRALYTICS_STAMP := $(ULTRALYTICS)/.installed
 # uv from PATH, else one installed into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 # What torch needs on a GPU alone: the CPU lock leaves it out. Without the other CUDA libraries torch cannot be imported.
@@ -19,7 +24,7 @@ GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cuda-cccl nvidia-c
 # Tests start hundreds of processes: each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere test-readme check format docs bench bench-jobs bench-lines bench-gateway bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere test-readme check format docs readers bench bench-jobs bench-lines bench-gateway bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -93,6 +98,13 @@ lock: $(STAMP)  ## Resolve the dependencies again, without an index host in the 
 	$(UV) pip compile tests/tritonclient/requirements.in -o tests/tritonclient/requirements.txt \
 		--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock"
+	for set in "requirements" "ultralytics --constraint requirements.lock"; do \
+		$(UV) pip compile tests/readers/$${set%% *}.in -o tests/readers/$${set%% *}.txt $${set#$${set%% *}} \
+			--quiet --upgrade --universal --python-version 3.11 --no-emit-index-url --no-annotate \
+			--custom-compile-command "make lock" || exit 1; \
+	done
+
+readers: $(READERS_STAMP) $(ULTRALYTICS_STAMP)  ## Install the programs that read exports; without them, their tests are skipped
 
 install: $(STAMP)  ## Make the environment .venv
 
@@ -129,5 +141,17 @@ $(TRITONCLIENT_STAMP): tests/tritonclient/requirements.txt | $(STAMP)
 	@$(UV) pip sync --quiet --compile-bytecode --python $(TRITONCLIENT)/bin/python tests/tritonclient/requirements.txt
 	@touch $@
 
+$(READERS_STAMP): tests/readers/requirements.txt | $(STAMP)
+	@echo "installing the readers of exports into $(READERS)"
+	@test -x $(READERS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(READERS)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(READERS)/bin/python tests/readers/requirements.txt
+	@touch $@
+
+$(ULTRALYTICS_STAMP): tests/readers/ultralytics.txt | $(STAMP)
+	@echo "installing Ultralytics into $(ULTRALYTICS) (torch comes from uv's cache)"
+	@test -x $(ULTRALYTICS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(ULTRALYTICS)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(ULTRALYTICS)/bin/python tests/readers/ultralytics.txt
+	@touch $@
+
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) $(PEERS) $(LINE_PEERS) $(TRITONCLIENT) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output demo-line-output
+	rm -rf $(VENV) $(PEERS) $(LINE_PEERS) $(TRITONCLIENT) $(READERS) $(ULTRALYTICS) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-output demo-line-output
