@@ -1,5 +1,6 @@
 """Where large arrays of a computation are kept: in memory, or in an unnamed file that the system may write out."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,20 +25,31 @@ class ScratchFile:
     """
 
     def __init__(self, folder: Path, dtype: type[np.generic], width: int) -> None:
+        self._folder = folder
         self._file: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115 its life is that of this object
         self._dtype, self._width = np.dtype(dtype), width
 
     def write(self, row: bytes) -> None:
-        """Add rows, as bytes."""
-        self._file.write(row)
+        """Add rows, as bytes. Raises OSError with the name of the folder."""
+        with self._named_errors():
+            self._file.write(row)
 
     def mapped(self) -> NDArray[Any]:
         """All rows, as the file holds them; they take no memory that the system cannot have back."""
-        self._file.flush()
+        with self._named_errors():
+            self._file.flush()
         num_rows = self._file.tell() // (self._width * self._dtype.itemsize)
         if not num_rows:
             return np.empty((0, self._width), dtype=self._dtype)
         return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(num_rows, self._width))
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            err.filename = str(self._folder)  # of a file without a name the system gives none
+            raise
 
 
 def in_file(folder: Path) -> Keep:

@@ -12,6 +12,7 @@ _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _CURES = {
     errno.ENOSPC: "free some space, or use another disk",
     errno.EDQUOT: "delete something, or ask for a larger quota",
+    errno.EFBIG: "raise the limit of `ulimit -f`, or use a file system that holds larger files",
     errno.EROFS: "the file system is mounted read-only; mount it for writing, or use another",
     errno.EIO: "check that disk; `pigeonhole doctor` tests the home",
 }

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -16,8 +18,10 @@ from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.settings import get_settings
 from orchestrator.export.tables import MOST_CHARACTERS
+from tests.support.images import grey_png
 from tests.support.manifests import answered, failed, publish_rows
 
+ROOT = Path(__file__).parents[3]
 LATIN = os.fsdecode(b"caf\xe9.png")
 BIRD = '<great & "tit">'
 ROWS = [
@@ -297,3 +301,32 @@ def test_overwrite_replaces_both_files_of_an_export(manifest):
 
     assert export(manifest, "--to", "label-studio", "-o", "new", "--overwrite").exit_code == ExitCode.OK
     assert "old" not in (Path("new").read_text(), Path("new.config.xml").read_text())
+
+
+FULL = """
+import resource, sys
+from orchestrator.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+main(["results", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("command", [["export", "--to", "coco", "-o", "new.json"], ["duplicates", "-o", "new.json"]])
+def test_a_disk_that_becomes_full_leaves_no_half_of_a_file(here, command):
+    make_images(here / "in")
+    rows = [answered(f"{number}.png", "7") for number in range(100)]
+    for row in rows:
+        (here / "in" / row.path).write_bytes(grey_png(7))
+    manifest = publish_rows(here / "out.csv", rows, here / "in")
+    (here / "home" / "cache").mkdir(parents=True)
+    before = sorted(path.name for path in here.iterdir())
+
+    name, *options = command
+    arguments = [sys.executable, "-c", FULL, name, str(manifest), *options]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+    assert done.returncode == ExitCode.FAILED
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in here.iterdir()) == before
+    assert list((here / "home" / "cache").iterdir()) == []
