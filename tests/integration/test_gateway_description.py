@@ -8,15 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given
-from schemathesis.core.failures import FailureGroup
-from schemathesis.python import asgi
-from schemathesis.specs.openapi import checks
 
 from orchestrator.contract.jobs.job_folder import Outcome
 from orchestrator.gateway.guard.roles import required_role
@@ -27,14 +23,12 @@ from tests.support.published_models import publish_model
 from tests.support.server import running_server
 from workers.finalize.publish import publish_manifest
 
+if TYPE_CHECKING:  # every process that collects tests would import it for a second
+    import schemathesis
+    from schemathesis.python import asgi
+
 pytestmark = [pytest.mark.integration, pytest.mark.hypothesis]  # `make fuzz` makes many more requests
 
-CHECKS = [
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_headers_conformance,
-    checks.response_schema_conformance,
-]
 BASE_URL = "http://localhost:8080"
 NUM_REQUESTS = min(100, hypothesis.settings().max_examples // 16)  # of one kind to one operation
 QUICK = hypothesis.settings(
@@ -50,33 +44,42 @@ QUICK = hypothesis.settings(
 class Described:
     """A gateway, its description, and the names of what exists there. wrong: answers that the description lacks."""
 
-    schema: schemathesis.BaseSchema
-    client: asgi.ASGIClient
+    schema: "schemathesis.BaseSchema"
+    client: "asgi.ASGIClient"
     names: dict[str, str]
     statuses: set[int] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
 
-    def try_out(self, operation: schemathesis.APIOperation) -> None:
+    def try_out(self, operation: "schemathesis.APIOperation") -> None:
         """Requests with any names, with existing ones, and with what does not fit beside these."""
         existing = {parameter.name: self.names[parameter.name] for parameter in operation.path_parameters}
         others = [*operation.query, *operation.headers, *operation.body]
-        self._send(operation, schemathesis.GenerationMode.POSITIVE, None)
+        self._send(operation, "positive", None)
         if existing:
-            self._send(operation, schemathesis.GenerationMode.POSITIVE, existing)
+            self._send(operation, "positive", existing)
         if others:
-            self._send(operation, schemathesis.GenerationMode.NEGATIVE, existing or None)
+            self._send(operation, "negative", existing or None)
 
-    def _send(
-        self, operation: schemathesis.APIOperation, mode: schemathesis.GenerationMode, existing: dict[str, Any] | None
-    ) -> None:
+    def _send(self, operation: "schemathesis.APIOperation", mode: str, existing: dict[str, Any] | None) -> None:
+        from schemathesis import GenerationMode
+        from schemathesis.core.failures import FailureGroup
+        from schemathesis.specs.openapi import checks
+
+        conformance = [
+            checks.status_code_conformance,
+            checks.content_type_conformance,
+            checks.response_headers_conformance,
+            checks.response_schema_conformance,
+        ]
+
         @QUICK
-        @given(case=operation.as_strategy(generation_mode=mode, path_parameters=existing))
-        def send(case: schemathesis.Case) -> None:
+        @given(case=operation.as_strategy(generation_mode=GenerationMode(mode), path_parameters=existing))
+        def send(case: "schemathesis.Case") -> None:
             response = case.call(base_url=BASE_URL, session=self.client)
             self.statuses.add(response.status_code)
             try:
                 assert response.status_code != 500
-                case.validate_response(response, checks=CHECKS)
+                case.validate_response(response, checks=conformance)
             except (AssertionError, FailureGroup) as err:
                 self.wrong.append(f"{case.as_curl_command()}\n{response.status_code} {response.text[:500]}\n{err}")
 
@@ -87,6 +90,9 @@ class Described:
 @pytest.fixture(scope="module")
 def described(_server_program: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Described]:
     """A gateway with a model and its alias, a line that is served, and a job with a manifest."""
+    import schemathesis
+    from schemathesis.python import asgi
+
     folder = tmp_path_factory.mktemp("described")
     with running_server() as server:
         enter_line(server.url, make_line("post"))

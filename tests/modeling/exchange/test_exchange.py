@@ -11,8 +11,6 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
-import torchvision
-from torchvision.models.mobilenetv3 import InvertedResidualConfig
 
 from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
 from modeling.exchange.export import MAX_DIFFERENCE, export_folder, export_onnx
@@ -20,6 +18,7 @@ from modeling.exchange.import_weights import WeightsImport, stage_folder, stage_
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
 from modeling.metrics.calibration import Calibration
+from modeling.networks import torchvision_networks
 from modeling.networks.architectures import get_architecture
 from modeling.networks.build import build_network
 from modeling.networks.onnxruntime_library import onnxruntime
@@ -58,16 +57,20 @@ def test_an_onnx_file_answers_as_the_model_does_in_batches_of_any_size(exported)
 
 
 def small_mobilenet(weights, **options):
+    from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
+
     blocks = [
         InvertedResidualConfig(16, 3, 16, 16, True, "RE", 2, 1, 1),
         InvertedResidualConfig(16, 5, 48, 24, True, "HS", 2, 1, 1),
     ]
-    return torchvision.models.MobileNetV3(blocks, last_channel=64, **options)
+    return MobileNetV3(blocks, last_channel=64, **options)
 
 
 def small_transformer(weights, **options):
+    from torchvision.models import VisionTransformer
+
     size = {"patch_size": 32, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64}
-    return torchvision.models.VisionTransformer(**size, **options)
+    return VisionTransformer(**size, **options)
 
 
 # Of several views of an image there is a test below: one output with two labels, by speednet.
@@ -77,7 +80,7 @@ def small_transformer(weights, **options):
 )
 def test_networks_of_other_kinds_answer_the_same_as_onnx_files(architecture, builder, side, tmp_path, monkeypatch):
     """Torchvision's classes with two blocks: the same operators as with twelve, exported in a tenth of the time."""
-    monkeypatch.setitem(torchvision.models._api.BUILTIN_MODELS, architecture, builder)
+    monkeypatch.setitem(torchvision_networks.models._api.BUILTIN_MODELS, architecture, builder)
     preprocessing = Preprocessing("RGB", side, side)
     model = make_random_model(tmp_path / "model", architecture, preprocessing)
 

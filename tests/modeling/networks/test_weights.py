@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torchvision.models import Weights, WeightsEnum
 
 from modeling.errors import ArchitectureError, ModelFormatError, ModelingError
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.architectures import default_preprocessing, get_architecture
 from modeling.networks.build import build_network
 from modeling.networks.heads import head_of
+from modeling.networks.torchvision_networks import models
 from modeling.networks.weights import check_weights, load_weights, weights_preprocessing
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from tests.support.images import real_data
@@ -221,8 +221,8 @@ def serve(tmp_path, monkeypatch):
         servers.append(server)
         url = f"http://127.0.0.1:{server.server_port}/tiny-{hashlib.sha256(named).hexdigest()[:8]}.pth"
 
-        class Tiny(WeightsEnum):
-            V1 = Weights(url=url, transforms=None, meta={})
+        class Tiny(models.WeightsEnum):
+            V1 = models.Weights(url=url, transforms=None, meta={})
 
         monkeypatch.setattr("modeling.networks.state_dicts.download._torchvision_weights", lambda enum, member: Tiny.V1)
 
