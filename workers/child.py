@@ -23,7 +23,6 @@ from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import SafeFormatter
 from workers.context import ModelCache, WorkerContext
-from workers.lines.start import start_lines, stop_lines
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +98,7 @@ def _warm_up(**_: Any) -> None:
     use_run_folder(facts.drain_flag.parent)
     logger.info("importing torch")
     import modeling.inference.classifier  # noqa: F401
+    from workers.lines.start import start_lines  # the parent, which imports this module too, decodes nothing
 
     report_activity(worker_context(), "idle")
     start_lines(worker_context(), facts.lines)
@@ -109,6 +109,8 @@ def _warm_up(**_: Any) -> None:
 @signals.worker_process_shutdown.connect
 def _leave(**_: Any) -> None:
     """Answer or hand back what lines hold before this process ends."""
+    from workers.lines.start import stop_lines
+
     stop_lines()
 
 
