@@ -33,9 +33,10 @@ demo: $(STAMP)  ## Run the demo, in about a minute
 	$(BIN)/pigeonhole demo
 
 # Fast tests come first (tests/conftest.py). Integration tests wait for processes that start: more run at once than
-# there are cores.
+# there are cores. Each file goes as a whole to the process that is free next: its tests share what its fixtures make,
+# and the files that take longest come early, so that all processes end at about the same time.
 test: check $(TRITONCLIENT_STAMP)  ## Everything that CI checks
-	$(BIN)/python -m pytest -q --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal

@@ -36,15 +36,17 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("repeatable")
 
 
-# Of the tests that start processes, those that take longest: at the end of a run one of them would run alone.
+# Of the files whose tests start processes, those that take longest, a minute and more each: at the end of a run one of
+# them would run alone.
 _LONGEST = (
-    "test_demo", "test_training_jobs", "test_worker_faults", "test_stack", "test_scale", "test_server_faults",
-    "test_gateway_kills", "test_evaluate_jobs", "test_machines",
+    "test_training_jobs", "test_worker_faults", "test_demo", "test_stack", "test_evaluate_jobs", "test_server_faults",
+    "test_classify_jobs", "test_machines", "test_scale", "test_cli_jobs", "test_classify_slice", "test_line_model",
+    "test_gateway_kills",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests run first, then those that take longest."""
+    """Fast tests run first, then the files that take longest."""
     items.sort(key=_place)
 
 

@@ -127,7 +127,8 @@ def test_a_worker_of_another_machine_finds_server_and_password_in_the_home(
     assert "the server of this home runs on one (10.77.0.1:6379): start `pigeonhole worker` here" in refused.stderr
 
     worker = two.start_worker(tmp_path / "worker.log")
-    wait_until(lambda: '"host": "two"' in two.run_ok("workers", "list", "--json").stdout, what="its worker is ready")
+    wait_until(lambda: " ready\n" in (tmp_path / "worker.log").read_text(), what="it has imported torch")
+    wait_until(lambda: '"host": "two"' in two.run_ok("workers", "list", "--json").stdout, what="its worker is known")
     [other] = [process["pid"] for process in json.loads(up.stdout) if process["name"] == "worker-cpu"]
     psutil.Process(other).kill()  # so that only the second machine can do the job
     out = tmp_path / "out.csv"

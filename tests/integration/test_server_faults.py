@@ -24,7 +24,8 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory, engines: Path, _server
     home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
     with running_server() as server:
-        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3")
+        # Short slices: doorbells come and go all the time.
+        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3", PIGEONHOLE_SLICE_S="0.05")
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_job_goes_on_by_itself_when_the_server_was_killed_and_comes_back(
 def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(
     cluster: Cluster, few_photographs: Path, tmp_path: Path
 ):
-    cluster.one_worker(PIGEONHOLE_SLICE_S="0.05")
+    cluster.one_worker()
 
     for attempt in range(3):
         job = submit(cluster, few_photographs, tmp_path / f"{attempt}.csv", shard_size=4)
@@ -103,7 +104,7 @@ def test_a_worker_outlives_a_server_that_is_killed_while_doorbells_come_and_go(
 def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
     cluster: Cluster, few_photographs: Path, tmp_path: Path
 ):
-    worker = cluster.one_worker(PIGEONHOLE_SLICE_S="0.05")
+    worker = cluster.one_worker()
     make_pngs(tmp_path / "after", 10)
     job = submit(cluster, few_photographs, tmp_path / "out.csv", shard_size=4)
     cluster.wait_for(job, 12)

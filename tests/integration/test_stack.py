@@ -94,6 +94,14 @@ def home() -> Iterator[Home]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def standing_home() -> Iterator[Home]:
+    """A home for tests that need a running stack: `up` starts what the test before them has stopped."""
+    folder = Path(tempfile.mkdtemp(prefix="ph-", dir="/tmp"))
+    yield from open_home(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
 def far_home(tmp_path: Path) -> Iterator[Home]:
     """A home whose path is too long for a unix socket."""
@@ -164,12 +172,31 @@ def test_no_second_server_is_started_on_the_data_of_one_that_lives(home: Home):
     assert home.everyone() == []
 
 
-def test_a_server_of_another_pid_namespace_is_found_by_its_lock_and_stopped_through_its_socket(home: Home):
+def test_up_recovers_when_everything_was_killed(standing_home: Home, tmp_path: Path):
+    make_pngs(tmp_path / "in", 3)
+    first = standing_home.up()
+    for process in standing_home.everyone():
+        process.kill()
+    wait_until(lambda: standing_home.everyone() == [], what="all are dead")
+    assert (standing_home.settings.stack / "processes.json").exists()
+    assert standing_home.settings.find_server_url() is not None
+    told = standing_home.run("workers", "list")
+    assert (told.returncode, told.stderr.count("\n")) == (69, 1)
+    assert "`pigeonhole up`" in told.stderr
+
+    second = standing_home.up()
+
+    assert [name for name, _ in second] == ["server", "worker-cpu"]
+    assert not {pid for _, pid in first} & {pid for _, pid in second}
+    standing_home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
+
+
+def test_a_server_of_another_pid_namespace_is_found_by_its_lock_and_stopped_through_its_socket(standing_home: Home):
     inside = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", *COMMAND]
-    environment = os.environ | {"PIGEONHOLE_HOME": str(home.path), "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"PIGEONHOLE_HOME": str(standing_home.path), "CUDA_VISIBLE_DEVICES": ""}
     if subprocess.run([*inside, "--version"], env=environment, capture_output=True).returncode:
         pytest.skip("this machine has no namespaces for its users")
-    first = home.up()
+    first = standing_home.up()
 
     again = subprocess.run([*inside, "up", "--json"], env=environment, capture_output=True, text=True)
     stopped = subprocess.run([*inside, "down"], env=environment, capture_output=True, text=True)
@@ -178,8 +205,8 @@ def test_a_server_of_another_pid_namespace_is_found_by_its_lock_and_stopped_thro
     assert (stopped.returncode, stopped.stderr.count("\n")) == (69, 1)
     assert "cannot stop worker-cpu" in stopped.stderr
     wait_until(lambda: not psutil.pid_exists(first[0][1]), what="the system has reaped the server")
-    assert json.loads(home.run_ok("down", "--json")) == ["worker-cpu"]
-    assert home.everyone() == []
+    assert json.loads(standing_home.run_ok("down", "--json")) == ["worker-cpu"]
+    assert standing_home.everyone() == []
 
 
 def test_a_home_too_far_down_for_a_socket_has_a_server_with_a_password_on_loopback(far_home: Home, tmp_path: Path):
@@ -199,25 +226,6 @@ def test_a_home_too_far_down_for_a_socket_has_a_server_with_a_password_on_loopba
     assert password not in far_home.run_ok("doctor")
     far_home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
     assert password not in far_home.logs()
-
-
-def test_up_recovers_when_everything_was_killed(home: Home, tmp_path: Path):
-    make_pngs(tmp_path / "in", 3)
-    first = home.up()
-    for process in home.everyone():
-        process.kill()
-    wait_until(lambda: home.everyone() == [], what="all are dead")
-    assert (home.settings.stack / "processes.json").exists()
-    assert home.settings.find_server_url() is not None
-    told = home.run("workers", "list")
-    assert (told.returncode, told.stderr.count("\n")) == (69, 1)
-    assert "`pigeonhole up`" in told.stderr
-
-    second = home.up()
-
-    assert [name for name, _ in second] == ["server", "worker-cpu"]
-    assert not {pid for _, pid in first} & {pid for _, pid in second}
-    home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
 
 
 def test_a_reused_pid_is_never_stopped(home: Home):

@@ -1,6 +1,7 @@
 """Training jobs through a real server and worker: the events, the model, and failures."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -37,12 +38,29 @@ def wait_for_epoch(cluster: Cluster, job: str) -> None:
     wait_until(lambda: '"epoch"' in cluster.record(job).progress, what="an epoch is over", timeout_s=JOB_PATIENCE_S)
 
 
-def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(running_cluster: Cluster, tmp_path: Path):
-    data = make_shapes(tmp_path / "shapes")
+@dataclass(frozen=True)
+class Training:
+    """A training that nothing happened to: its data, and what its command printed."""
 
-    printed = running_cluster.run_ok("train", str(data), "--name", "bars", "--arch", "mlp", "--epochs", "8", "--json")
+    data: Path
+    printed: str
 
-    record = json.loads(printed)
+
+OPTIONS = ("--arch", "mlp", "--epochs", "40")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(session_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """It publishes bars@1."""
+    session_cluster.one_worker()
+    data = make_shapes(tmp_path_factory.mktemp("undisturbed") / "shapes")
+    return Training(data, session_cluster.run_ok("train", str(data), "--name", "bars", *OPTIONS, "--json"))
+
+
+def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(
+    running_cluster: Cluster, undisturbed: Training, tmp_path: Path
+):
+    record = json.loads(undisturbed.printed)
     assert (record["state"], record["result"], record["num_images"]) == ("succeeded", "bars@1", 60)
     version = ModelStore(running_cluster.settings.models).resolve("bars")
     card = ModelStore(running_cluster.settings.models).card("bars")
@@ -52,10 +70,10 @@ def test_a_training_publishes_a_model_that_classifies_and_reports_its_events(run
     assert card.metrics["test_accuracy"] >= 0.8
     assert Classifier.load(version.path).labels == card.labels
     events = [json.loads(line) for line in JobFolder.open(running_cluster.settings, record["job"]).events.open()]
-    assert [event["epoch"] for event in events if event["event"] == "epoch"] == list(range(1, 9))
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == list(range(1, 41))
     assert all({"loss", "accuracy"} <= event.keys() for event in events if event["event"] == "epoch")
     assert json.loads(running_cluster.run_ok("models", "show", "bars", "--json"))["digest"] == version.digest
-    running_cluster.run_ok("classify", str(data), "--model", "bars@1", "-o", str(tmp_path / "out.csv"))
+    running_cluster.run_ok("classify", str(undisturbed.data), "--model", "bars@1", "-o", str(tmp_path / "out.csv"))
     counts = read_json(tmp_path / "out.csv.summary.json")["counts"]["labels"]
     assert counts.keys() == {"lying", "standing"}
 
@@ -104,18 +122,15 @@ def events_of(cluster: Cluster, job: str) -> list[dict]:
 
 
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_result(
-    running_cluster: Cluster, tmp_path: Path
+    running_cluster: Cluster, undisturbed: Training
 ):
-    data = make_shapes(tmp_path / "in")
-    spec = ("train", str(data), "--arch", "mlp", "--epochs", "40", "--name")
-    job = running_cluster.submit(*spec, "killed")
+    job = running_cluster.submit("train", str(undisturbed.data), *OPTIONS, "--name", "killed")
 
     kill_training(running_cluster, job)
 
     assert running_cluster.outcome(job).state == "succeeded", running_cluster.logs()
-    running_cluster.run_ok(*spec, "undisturbed")
     store = ModelStore(running_cluster.settings.models)
-    assert store.resolve("killed").digest == store.resolve("undisturbed").digest
+    assert store.resolve("killed").digest == store.resolve("bars").digest
     resumed = [event for event in events_of(running_cluster, job) if event["event"] == "resumed"]
     assert len(resumed) == 1
     assert resumed[0]["epoch"] >= 1
