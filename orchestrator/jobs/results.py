@@ -1,7 +1,6 @@
 """Finds manifests, and reads them and their summaries."""
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,9 +118,11 @@ def _is_sound(prediction: Prediction) -> bool:
     if prediction.error_code is not None:
         return isinstance(prediction.error_code, str) and isinstance(prediction.error, str | None)
     labels, scores = prediction.labels, prediction.scores
-    are_texts = all(isinstance(label, str) for label in labels)
-    are_numbers = all(isinstance(score, int | float) and math.isfinite(score) for score in scores)
-    return bool(labels) and len(labels) == len(scores) and are_texts and are_numbers
+    if not labels or len(labels) != len(scores):
+        return False
+    if set(map(type, labels)) != {str} or not set(map(type, scores)) <= {float, int}:
+        return False
+    return all(0 <= score <= 1 for score in scores)  # not-a-number fails, too
 
 
 def find_published(settings: Settings, name: str) -> Published:

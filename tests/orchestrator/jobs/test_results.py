@@ -160,7 +160,7 @@ def test_two_paths_that_changed_places_differ_though_every_count_agrees(publish)
     [
         (b'"label": "dark"', b'"label": "soft"', {"rows by label"}),
         (b'"missing"', b'"MISSING"', {"rows by error code"}),
-        (b'"score": 0.', b'"score": 1.', set()),
+        (b'"score": 0.', b'"score": 0.0', set()),
         (b"0.jpg", b"9.jpg", {"paths in listed order"}),
         (b"there is no such file", b"there is some such xxx", set()),
     ],
@@ -511,6 +511,9 @@ def test_rows_are_shown_by_label_score_and_number(publish, monkeypatch):
         b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":[[]],"score":1}],"error_code":null,"error":null}',
         b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":"b","score":"x"}],"error_code":null,"error":null}',
         b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":"b","score":NaN}],"error_code":null,"error":null}',
+        b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":"b","score":%s}],"error_code":null,"error":null}'
+        % (b"9" * 400),
+        b'{"path":"a","status":"ok","decision":null,"top_k":[{"label":"b","score":-1}],"error_code":null,"error":null}',
         b'{"path":"a","status":"error","decision":null,"top_k":[],"error_code":3,"error":{}}',
     ],
 )
