@@ -29,11 +29,9 @@ def open_again(folder: JobFolder, request: ClassifyRequest) -> Source:
     Raises NotFoundError where it is gone, UsageError where it cannot be listed again.
     """
     reading = request.reading
-    if reading is None:
-        raise UsageError(
-            f"the images of job {folder.job} were not all listed, and {request.source!r} cannot be listed again; "
-            "submit it again"
-        )
+    if reading is None or request.base is not None:
+        why = f"{request.source!r} cannot be listed again" if reading is None else "it merges its rows with a manifest"
+        raise UsageError(f"the images of job {folder.job} were not all listed, and {why}; submit it again")
     root = None if reading.root is None else Path(text_to_path(reading.root))
     options = SourceOptions(reading.recursive, request.follow_symlinks, reading.all_files, root)
     source = open_source(text_to_path(reading.source), options)

@@ -8,15 +8,16 @@ the disk, add the job to the active ones, enter it into the ledger, ring.
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from modeling.errors import ModelingError, ModelNotFoundError
-from modeling.names import text_to_path
+from modeling.names import path_to_text, text_to_path
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, PigeonholeError
+from orchestrator.contract.jobs.base import sha256_of
 from orchestrator.contract.jobs.history import note, operator
 from orchestrator.contract.jobs.job_folder import JobFolder, Resume, active_jobs
 from orchestrator.contract.jobs.listing import count_shards, listing_is_whole, read_source_facts
@@ -33,6 +34,7 @@ from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.lister import OnListing
+from orchestrator.jobs.merging.changed import changed_since_parts
 from orchestrator.jobs.outputs import check_resumed_folder, check_resumed_manifest
 from orchestrator.jobs.relisting import listed_again, open_again
 from orchestrator.jobs.submit import JobClient
@@ -58,6 +60,7 @@ class Resumed:
     """What is done of a resumed job, and what is missing.
 
     entered: the job had not ended; the server had forgotten it. relisted: its images were listed again.
+    num_changed: images with a row that have changed since, or are gone; changed_example: one of them.
     goes_on: where a training or an evaluation goes on. ends_again: why the job ends without doing anything.
     """
 
@@ -73,6 +76,8 @@ class Resumed:
     shards_done: int
     goes_on: str | None
     ends_again: str | None
+    num_changed: int = 0
+    changed_example: str | None = None
 
     @property
     def num_missing(self) -> int:
@@ -130,7 +135,19 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
     resumed = _describe(folder, request, restored, entered=not again, relisted=not is_whole)
     note(folder, "resumed" if again else "entered again", run=folder.run, **_counts(resumed))
     _wake(client, folder, request, resumed)
-    return resumed
+    return _with_changes(folder, request, resumed)
+
+
+def _with_changes(folder: JobFolder, request: AnyJobRequest, resumed: Resumed) -> Resumed:
+    """The same, with the images that are no longer as they were read; workers are at work meanwhile."""
+    if not isinstance(request, ClassifyRequest) or not os.path.isdir(text_to_path(request.root)):  # noqa: PTH112
+        return resumed
+    changes = changed_since_parts(folder)
+    if changes.example is None:
+        return resumed
+    example = path_to_text(changes.example)
+    note(folder, "changed images", num_changed=changes.num_changed, example=example)
+    return replace(resumed, num_changed=changes.num_changed, changed_example=example)
 
 
 def _already_running(folder: JobFolder, record: JobRecord, options: ResumeOptions) -> Resumed:
@@ -251,9 +268,14 @@ def _check_classify(settings: Settings, folder: JobFolder, request: ClassifyRequ
         if facts is not None and facts.walked and not os.listdir(text_to_path(request.root)):
             raise NotFoundError(f"the source of job {job}, {request.root!r}, is empty now: mount it, and resume again")
     _check_model(settings, job, request.model)
-    replaces = request.base is not None and request.base.replaced
-    overwrite = request.overwrite or replaces
+    overwrite = request.overwrite or _is_base(output, request)
     check_resumed_manifest(output, job, overwrite=overwrite, source=Path(text_to_path(request.source)))
+
+
+def _is_base(output: Path, request: ClassifyRequest) -> bool:
+    """Whether the manifest at the output is the one that the new one is to take the place of."""
+    base = request.base
+    return base is not None and base.replaced and output.is_file() and sha256_of(output) == base.manifest_sha256
 
 
 def _check_training(folder: JobFolder, request: TrainJobRequest) -> None:

@@ -129,6 +129,19 @@ def test_a_cancelled_job_goes_on_with_what_is_missing_and_gives_the_same_bytes(
     assert (client.ledger.active(), active_jobs(client.settings)) == (set(), [])
 
 
+def test_images_that_were_changed_since_are_counted_and_their_rows_stay(make, client, context, expected, tmp_path):
+    folder = make()
+    do_some(folder, context, 2)
+    (tmp_path / "in" / "000.png").write_bytes((tmp_path / "in" / "008.png").read_bytes())
+    (tmp_path / "in" / "001.png").rename(tmp_path / "away.png")
+
+    resumed = go_on(client, folder.job)
+    finish(folder.job, context)
+
+    assert (resumed.num_changed, resumed.changed_example) == (2, "000.png")
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
 def test_a_failed_job_goes_on_and_may_be_resumed_more_than_once(make, client, context, expected, tmp_path):
     folder = make()
     do_some(folder, context, 1, how="fail")

@@ -74,6 +74,11 @@ def describe_resumed(resumed: Resumed) -> list[str]:
     ]
     if resumed.relisted:
         lines.insert(0, f"job {resumed.job}: its images were listed again")
+    if resumed.num_changed:
+        lines.append(
+            f"{resumed.num_changed:,} images with a row have changed since they were read, or are gone, such as "
+            f"{resumed.changed_example}; their rows stay, `pigeonhole classify --since {resumed.job}` does them again"
+        )
     if resumed.ends_again:
         lines.append(f"it will end again: {resumed.ends_again}; resume it with another limit")
     return lines
