@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from modeling.registry.version_folder import (
 )
 
 _ENGINES = ".engines"
+_PUBLISHING = ".publishing-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -247,11 +248,22 @@ class ModelStore:
             for version in self._versions(name):
                 if version.digest == digest:
                     return version
-            with staging_folder(folder, ".publishing-") as copy:
+            with staging_folder(folder, _PUBLISHING) as copy:
                 copy_durably(staged, copy)
                 record_digest(copy, digest)
                 number = take_next_number(copy, folder)
         return ModelVersion(name, number, digest, folder / str(number))
+
+    def remove_unpublished(self, *, dry_run: bool, size_of: Callable[[Path], int]) -> Iterator[int]:
+        """Remove the copies of models whose publication was killed; the size of each. dry_run: only find them."""
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
+            if not folder.is_dir() or not any(folder.glob(f"{_PUBLISHING}*")):
+                continue
+            with locked(folder):
+                for copy in folder.glob(f"{_PUBLISHING}*"):
+                    yield size_of(copy)
+                    if not dry_run:
+                        shutil.rmtree(copy, ignore_errors=True)
 
     def remove(self, version: ModelVersion) -> None:
         """Remove a version: first its name, then its files; its number is never used again.

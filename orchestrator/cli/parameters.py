@@ -13,7 +13,7 @@ from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.ledger.turns import PRIORITIES
 
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 layout_option = click.option(
     "--layout",
@@ -56,14 +56,14 @@ class Share(click.ParamType[float]):
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, written such as 90s, 10m or 1.5h."""
+    """Seconds, written such as 90s, 10m, 1.5h or 30d."""
 
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value))
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value))
         if not match or not float(match[1]):
-            self.fail(f"{value!r} is not a duration above 0, such as 90s, 10m or 1.5h", param, ctx)
+            self.fail(f"{value!r} is not a duration above 0, such as 90s, 10m, 1.5h or 30d", param, ctx)
         return float(match[1]) * _UNITS_S[match[2]]
 
 

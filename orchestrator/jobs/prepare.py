@@ -143,6 +143,7 @@ class PreparedClassify:
             checksum=self.spec.checksum,
             since=self.spec.since,
             base=self.merge.to_request() if self.merge else None,
+            rerun_of=self.spec.rerun_of,
             max_failures=self.spec.max_failures,
             priority=self.spec.priority,
             idempotency_key=self.spec.idempotency_key,

@@ -28,6 +28,7 @@ class ClassifySpec:
     precision: WantedPrecision = "auto"
     checksum: bool = False  # whether the sidecar gets a digest of each image
     since: str | None = None  # a job or a manifest: only what is new since, or has changed, is classified
+    rerun_of: str | None = None  # the job that this one repeats
     max_failures: MaxFailures | None = None
     idempotency_key: str | None = None
     notify: str | None = None  # URL; None: that of the settings, if they have one

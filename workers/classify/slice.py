@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from modeling.errors import ModelingError, trouble_of
 from modeling.inference.decoders import Decoders, Source
+from modeling.inference.engines.hardware import made_with
 from modeling.inference.pipeline import BatchResult, predict_units
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError, MessageError
@@ -302,6 +303,7 @@ class ClassifySlice:
                 seconds=shard.seconds,
                 worker=self._context.worker,
                 engine=self._classifier.engine_name,
+                made_with=made_with(self._context.device),
                 given_up=given_up,
                 num_stopped=shard.num_stopped,
             )

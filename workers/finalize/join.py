@@ -41,6 +41,7 @@ class Totals:
     seconds: Counter[str] = field(default_factory=Counter)
     workers: set[str] = field(default_factory=set)
     engines: set[str] = field(default_factory=set)
+    made_with: set[str] = field(default_factory=set)
 
     def add(self, trailer: PartTrailer) -> None:
         """Count one part."""
@@ -55,6 +56,7 @@ class Totals:
         self.seconds.update(trailer.seconds)
         self.workers.add(trailer.worker)
         self.engines.update(filter(None, [trailer.engine]))
+        self.made_with.update(filter(None, [trailer.made_with]))
 
     def add_row(self, row: Row, times: int, remarks: Iterable[str]) -> None:
         """Count one row so many times; fewer than none to take it away."""
@@ -80,6 +82,7 @@ class Totals:
         self.remarks = +(self.remarks + other.remarks)
         self.workers |= other.workers
         self.engines |= other.engines
+        self.made_with |= other.made_with
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Self:
@@ -95,6 +98,7 @@ class Totals:
             remarks=Counter(counts["remarks"]),
             workers=set(summary["workers"]),
             engines=set(summary["engines"]),
+            made_with=set(summary["made_with"]),
         )
 
 

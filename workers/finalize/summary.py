@@ -91,6 +91,7 @@ def make_summary(
         "repeats": {"too_slow_by_clock": totals.num_stopped, "byte_identical": not totals.num_stopped},
         "workers": sorted(totals.workers),
         "engines": sorted(totals.engines),
+        "made_with": sorted(totals.made_with),
     }
     return (json.dumps(summary, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "backslashreplace")
 

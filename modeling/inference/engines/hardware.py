@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 _VERSION = 5  # increased when engines are built or measured differently
+_PACKAGES = ("pigeonhole", "torch", "openvino", "pillow", "simplejpeg")
 _FACTS = ("model name", "cpu family", "model", "stepping", "flags")
 
 
@@ -26,6 +28,18 @@ def hardware_name(device: "torch.device | None" = None) -> str:
 
         return torch.cuda.get_device_name(device)
     return f"{_cpu().get('model name', platform.processor())}, {num_cores()} cores"
+
+
+@cache
+def made_with(device: str) -> str:
+    """What the last digits of scores may depend on, for people: the device, as torch names it, and versions."""
+    if device.startswith("cuda"):
+        import torch
+
+        name = hardware_name(torch.device(device))
+    else:
+        name = hardware_name()
+    return f"{name}; {', '.join(f'{package} {version(package)}' for package in _PACKAGES)}"
 
 
 def hardware_key(device: "torch.device | None" = None) -> str:

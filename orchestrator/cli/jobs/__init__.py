@@ -9,6 +9,8 @@ from orchestrator.cli.output import json_option
 
 COMMANDS = {
     "list": Entry("jobs.list:list_jobs", "List jobs, newest first; `pigeonhole jobs` alone does the same."),
+    "rerun": Entry("jobs.rerun:rerun_job", "Classify a job's images again, and compare the bytes of the manifests."),
+    "prune": Entry("jobs.prune:prune_jobs", "Remove what jobs that ended long ago leave behind."),
     "pause": Entry("jobs.pause:pause_jobs", "Pause jobs until `jobs unpause`."),
     "resume": Entry("jobs.resume:resume_job", "Go on with a job that was cancelled, failed or forgotten."),
     "show": Entry("jobs.show:show_job", "Tell the whole story of a job."),

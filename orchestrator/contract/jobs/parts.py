@@ -42,6 +42,7 @@ class PartTrailer(Versioned):
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage; volatile, so never in a row
     worker: str = ""
     engine: str = ""  # that answered, such as `openvino bf16`
+    made_with: str = ""  # processor and versions, of which the last digits of scores may depend
 
 
 def part_path(parts: Path, shard: int) -> Path:
@@ -58,6 +59,7 @@ def write_part(
     seconds: Mapping[str, float],
     worker: str,
     engine: str,
+    made_with: str = "",
     given_up: bool = False,
     num_stopped: int = 0,
 ) -> None:
@@ -85,6 +87,7 @@ def write_part(
         num_stopped=num_stopped,
         worker=worker,
         engine=engine,
+        made_with=made_with,
     )
     path = part_path(parts, shard)
     with temporary_beside(path) as temporary:

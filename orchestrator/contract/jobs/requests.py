@@ -89,6 +89,7 @@ class ClassifyRequest(Versioned):
     precision: WantedPrecision = "auto"
     checksum: bool = False  # whether the sidecar gets a digest of each image
     max_failures: MaxFailures | None = None
+    rerun_of: str | None = None  # the job that this one repeats, to be compared with it
     priority: Priority = "normal"
     since: str | None = None  # the base of an incremental run as the operator named it, for display
     base: MergeBase | None = None

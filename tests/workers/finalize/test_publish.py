@@ -124,6 +124,7 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
         "repeats": {"too_slow_by_clock": 0, "byte_identical": True},
         "workers": ["w1"],
         "engines": ["fake"],
+        "made_with": [],
     }
     assert timings["started"] == "2023-11-14T22:13:20+00:00"
     written_s = sum(read_trailer(folder.parts, shard).seconds["write"] for shard in range(3))
