@@ -77,11 +77,7 @@ def match_rows(before: Iterable[Row], after: Iterable[Row], scratch: Path) -> It
 
 def _match_by_table(earlier: Iterable[Row], later: Iterable[Row], scratch: Path) -> Iterator[Pair]:
     try:
-        with (
-            tempfile.TemporaryDirectory(dir=scratch, prefix="diff-") as folder,
-            contextlib.closing(sqlite3.connect(Path(folder) / "rows", isolation_level=None)) as table,
-        ):
-            table.executescript(_TABLE)
+        with contextlib.closing(_unnamed_table(scratch)) as table:
             table.execute("BEGIN")
             for row in later:
                 _insert(table, row)
@@ -92,6 +88,14 @@ def _match_by_table(earlier: Iterable[Row], later: Iterable[Row], scratch: Path)
                 yield key.decode("utf-8", "surrogatepass"), None, _unpacked(answer)
     except sqlite3.Error as err:
         raise PigeonholeError(f"the rows cannot be matched in {str(scratch)!r}: {err}") from err
+
+
+def _unnamed_table(scratch: Path) -> sqlite3.Connection:
+    """An empty table whose file has no name any more: however this process ends, nothing of it is left."""
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="diff-") as folder:
+        table = sqlite3.connect(Path(folder) / "rows", isolation_level=None)
+        table.executescript(_TABLE)
+    return table
 
 
 def _insert(table: sqlite3.Connection, row: Row) -> None:

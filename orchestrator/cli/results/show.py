@@ -12,6 +12,7 @@ from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
 from orchestrator.cli.results.options import where_option
 from orchestrator.cli.results.pictures import print_pictures, way_to_show
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
@@ -44,7 +45,8 @@ def show(job: str, limit: int, where: Where | None, pictures: bool, as_json: boo
         raise UsageError("--pictures are for people, --json is for programs; choose one")
     published = find_published(get_settings(), job)
     fitting = published.rows() if where is None else filter(where.fits, published.rows())
-    rows = list(islice(fitting, limit or None))
+    with doing("reading rows"):
+        rows = list(islice(fitting, limit or None))
     if as_json:
         print_json({"summary": published.summary, "rows": [_to_json(row) for row in rows]})
         return
@@ -58,6 +60,8 @@ def show(job: str, limit: int, where: Where | None, pictures: bool, as_json: boo
     more = [(f"... {len(labels) - _LABELS_SHOWN:,} more", "")] if len(labels) > _LABELS_SHOWN else []
     print_table(("label", "images"), [*labels[:_LABELS_SHOWN], *more])
     print_line()
+    if where is not None and not rows:
+        print_message("no row fits")
     if pictures and (way := way_to_show()):
         print_pictures(published, rows, way)
     else:

@@ -61,7 +61,6 @@ def test_any_two_lists_of_paths_are_matched(tmp_path, before, after):
 
     assert in_any_order(found) == in_any_order(expected(*rows))
     assert [path for path, one, _ in found if one is not None] == before
-    assert not list(tmp_path.iterdir())
 
 
 def test_shuffled_rows_are_matched_in_the_order_of_the_first_and_the_rest_is_sorted(tmp_path):
@@ -70,6 +69,16 @@ def test_shuffled_rows_are_matched_in_the_order_of_the_first_and_the_rest_is_sor
     random.Random(1).shuffle(after)
 
     assert list(match_rows(before, after, tmp_path)) == expected(before, after)
+
+
+def test_the_table_has_no_name_while_it_is_used(tmp_path):
+    rows = numbered(["a", "b"])
+    matched = match_rows(rows, rows[::-1], tmp_path)
+
+    first = next(matched)
+
+    assert not list(tmp_path.iterdir())
+    assert [first, *matched] == expected(rows, rows[::-1])
 
 
 def test_what_is_compared_is_label_score_decision_and_error_code(tmp_path):
@@ -94,4 +103,3 @@ def test_a_full_disk_is_an_error_for_the_operator(tmp_path, monkeypatch):
 
     with pytest.raises(PigeonholeError, match=r"the rows cannot be matched in .*: database or disk is full"):
         list(match_rows(rows, rows[::-1], tmp_path))
-    assert not list(tmp_path.iterdir())

@@ -443,6 +443,13 @@ def test_rows_are_shown_by_decision(publish, show):
         assert shown["summary"]["counts"]["decisions"][decision] == len(wanted) > 0
 
 
+def test_a_filter_that_no_row_fits_says_so(publish, show):
+    shown = show(publish(), "--where", "label=cow")
+
+    assert shown.stderr.endswith("\nno row fits\n")
+    assert "PATH" in shown.stdout
+
+
 def test_the_share_to_review_is_shown_for_a_calibrated_model(publish, show):
     told = show(publish("decided.csv", calibrated=True)).stderr
     not_told = show(publish("plain.csv")).stderr
