@@ -71,6 +71,10 @@ def write_groups(written: IO[bytes], suffix: str, published: Published, file: Bi
         _write_json(written, describe(published, found), groups_of(published, file, found))
 
 
+def groups_text(num: int) -> str:
+    return f"{num:,} group{'' if num == 1 else 's'}"
+
+
 def describe(published: Published, found: Found) -> dict[str, Any]:
     """The document of groups without its groups."""
     head = {"version": VERSION, "job": published.summary["job"], "manifest": path_to_text(str(published.manifest))}

@@ -5,7 +5,7 @@ from typing import IO, BinaryIO
 
 from modeling.images.progress import OnProgress
 from modeling.names import path_to_text
-from orchestrator.duplicates.groups import Found, Group, groups_of
+from orchestrator.duplicates.groups import Found, Group, groups_of, groups_text
 from orchestrator.jobs.results import Published
 from orchestrator.sheets.page import Page, PageGroup, write_page
 from orchestrator.sheets.sheet import SIDE_PX, card_of
@@ -22,8 +22,8 @@ def write_sheet(
     counts = found.counts()
     num_groups = counts["num_exact_groups"] + counts["num_near_groups"]
     facts = [
-        ("Exact duplicates", f"{counts['num_exact_groups']:,} groups"),
-        ("Near duplicates", f"{counts['num_near_groups']:,} groups"),
+        ("Exact duplicates", groups_text(counts["num_exact_groups"])),
+        ("Near duplicates", groups_text(counts["num_near_groups"])),
         ("Images", f"{counts['num_images']:,}, {counts['num_redundant']:,} beyond the first of their group"),
     ]
     shown = min(num_groups, MOST_GROUPS)

@@ -111,10 +111,12 @@ def _write_sheet(published: Published, file: BinaryIO, found: "Found", sheet: Pa
 
 
 def _print(facts: Mapping[str, Any], shown: list["Group"], written: list[Path]) -> None:
+    from orchestrator.duplicates.groups import groups_text
+
     exact, near = facts["num_exact_groups"], facts["num_near_groups"]
     print_message(
-        f"{facts['num_images']:,} images: {exact:,} groups of exact duplicates, {near:,} of near ones; "
-        f"{facts['num_redundant']:,} images beyond the first of their group"
+        f"{facts['num_images']:,} images: {groups_text(exact)} of exact duplicates, {groups_text(near)} of near ones; "
+        f"{facts['num_redundant']:,} beyond the first of their group"
     )
     if facts["num_look_alikes"]:
         print_message(
@@ -128,7 +130,7 @@ def _print(facts: Mapping[str, Any], shown: list["Group"], written: list[Path]) 
         more = f" and {len(paths) - _IMAGES_SHOWN:,} more" if len(paths) > _IMAGES_SHOWN else ""
         print_line((" = " if group.kind == "exact" else " ~ ").join(paths[:_IMAGES_SHOWN]) + more)
     if exact + near > len(shown):
-        print_message(f"... and {exact + near - len(shown):,} more groups; -o FILE.csv writes all of them")
+        print_message(f"... and {groups_text(exact + near - len(shown))} more; -o FILE.csv writes all of them")
     for path in written:
         print_message(f"written: {path}")
 

@@ -73,7 +73,7 @@ def test_groups_of_exact_and_near_duplicates_have_the_answers_of_their_rows(here
     assert result.exit_code == ExitCode.OK
     assert head == ["group", "kind", "path", "label", "score"]
     assert [(g, kind, from_cell(path), from_cell(label), score) for g, kind, path, label, score in lines] == GROUPS
-    assert "1 groups of exact duplicates, 1 of near ones" in result.stderr
+    assert "1 group of exact duplicates, 1 group of near ones" in result.stderr
     assert "2 images could not be read: 1 missing, 1 truncated" in result.stderr
     assert result.stdout.splitlines()[0] == "a.png = sub/c.png"
     assert list((here / "home" / "cache").iterdir()) == []
