@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from modeling.data.components import Components
 from modeling.data.facts import GREY_SIDE, THUMBNAIL_BYTES, ImageFacts
-from modeling.data.perceptual_hash import Indices, Pairs, Thumbnails, candidate_pairs, hashes
+from modeling.data.perceptual_hash import Indices, Pairs, Thumbnails, candidate_pairs
 from modeling.data.same_picture import (
     COPY,
     MAX_STRETCH,
@@ -146,7 +146,7 @@ def _near_sets(
     near, strict = Components(num_images), Components(num_images)
     sketches_UK = sketches(images, keep)
     small_U = sizes_U2.min(axis=1) < GREY_SIDE
-    for candidates_P2 in candidate_pairs(hashes(images.thumbnails_ND, images.rows_N)):
+    for candidates_P2 in candidate_pairs(images.thumbnails_ND, images.rows_N):
         apart_P2 = candidates_P2[near.are_apart(candidates_P2) | strict.are_apart(candidates_P2)]
         pairs_P2 = similar_sketches(sketches_UK, _same_aspect_ratio(sizes_U2, apart_P2))
         small_P = small_U[pairs_P2].any(axis=1)

@@ -55,15 +55,30 @@ _CHUNK = 2048  # images or pairs
 _PAIRS_AT_ONCE = 1 << 18  # of small steps
 
 
-def candidate_pairs(bits_N64: NDArray[np.bool_]) -> Iterator[Pairs]:
+def candidate_pairs(thumbnails_ND: Thumbnails, rows_N: Indices | None = None) -> Iterator[Pairs]:
     """Pairs P2 of images with similar hashes, each once; they include most pairs that show one picture.
 
-    Hashes at most _MAX_HAMMING bits apart that share all bits of a band are similar.
+    Hashes at most _MAX_HAMMING bits apart that share all bits of a band are similar. rows_N: the images are these rows,
+    in that order; None: all.
     """
-    words_N = np.packbits(bits_N64, axis=1).view("<u8")[:, 0].astype(np.uint64)
-    keys_BN = np.stack([_band_keys(bits_N64, band) for band in _BANDS])
-    del bits_N64  # eight times as large as the words
+    rows_N = np.arange(len(thumbnails_ND)) if rows_N is None else rows_N
+    packed_N40 = map_chunks(lambda chunk_N: _packed(hashes(thumbnails_ND[chunk_N])), rows_N)
+    words_N = np.ascontiguousarray(packed_N40[:, :8]).view("<u8")[:, 0].astype(np.uint64)
+    keys_BN = _keys(packed_N40[:, 8:])
+    del packed_N40
     yield from _joined(_all_bands(words_N, keys_BN))
+
+
+def _packed(bits_N64: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The eight bytes of each hash, then two for each band."""
+    return np.concatenate([np.packbits(bits, axis=1) for bits in (bits_N64, *(bits_N64[:, b] for b in _BANDS))], axis=1)
+
+
+def _keys(bytes_N32: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """The two bytes of each band as a number, BN."""
+    pairs_BN = np.ascontiguousarray(bytes_N32).view(">u2").T
+    keys_BN: NDArray[np.uint16] = np.ascontiguousarray(pairs_BN, dtype=np.uint16)
+    return keys_BN
 
 
 def _all_bands(words_N: NDArray[np.uint64], keys_BN: NDArray[np.uint16]) -> Iterator[Pairs]:
@@ -73,12 +88,6 @@ def _all_bands(words_N: NDArray[np.uint64], keys_BN: NDArray[np.uint16]) -> Iter
         places_BN[band, order_N] = np.arange(len(order_N), dtype=np.int32)
         for pairs_P2 in _close_in_band(keys_N[order_N], words_N[order_N], order_N):
             yield pairs_P2[~_were_found(pairs_P2, keys_BN[:band], places_BN[:band])]
-
-
-def _band_keys(bits_N64: NDArray[np.bool_], band: NDArray[np.int64]) -> NDArray[np.uint16]:
-    high_N, low_N = np.packbits(bits_N64[:, band], axis=1).astype(np.uint16).T
-    keys_N: NDArray[np.uint16] = high_N << 8 | low_N
-    return keys_N
 
 
 def _close_in_band(
@@ -135,21 +144,16 @@ def each_chunk(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) 
     return load_ahead(chunks, function, num_ahead=4 * num_cores())
 
 
-def hashes(thumbnails_ND: Thumbnails, chosen_N: Indices | None = None) -> NDArray[np.bool_]:
-    """The 64 bits of each image; chosen_N: only of these rows, in that order."""
-    cosines_FH = _cosines()
-
-    def hashed(rows_N: Indices) -> NDArray[np.bool_]:
-        columns_NFW = np.einsum("fh,nhw->nfw", cosines_FH, luma(thumbnails_ND[rows_N]).astype(np.int32))  # 26 bits
-        strengths_NFG = np.einsum("nfw,gw->nfg", columns_NFW.astype(np.int64), cosines_FH.astype(np.int64))
-        strengths = strengths_NFG.reshape(len(rows_N), -1)
-        strengths[:, 0] = 0  # the mean brightness is not used
-        half = strengths.shape[1] // 2
-        middle_two = np.sort(strengths, axis=1)[:, half - 1 : half + 1]
-        above: NDArray[np.bool_] = 2 * strengths > middle_two.sum(axis=1, keepdims=True)  # above the median
-        return above
-
-    return map_chunks(hashed, np.arange(len(thumbnails_ND)) if chosen_N is None else chosen_N)
+def hashes(thumbnails_ND: Thumbnails) -> NDArray[np.bool_]:
+    """The 64 bits of each image."""
+    columns_NFW = np.einsum("fh,nhw->nfw", _COSINES_FH, luma(thumbnails_ND).astype(np.int32))  # sums of 26 bits
+    strengths_NFG = np.einsum("nfw,gw->nfg", columns_NFW.astype(np.int64), _COSINES_FH.astype(np.int64))
+    strengths = strengths_NFG.reshape(len(thumbnails_ND), -1)
+    strengths[:, 0] = 0  # the mean brightness is not used
+    half = strengths.shape[1] // 2
+    middle_two = np.sort(strengths, axis=1)[:, half - 1 : half + 1]
+    above: NDArray[np.bool_] = 2 * strengths > middle_two.sum(axis=1, keepdims=True)  # above the median
+    return above
 
 
 def _cosines() -> NDArray[np.int32]:
@@ -157,3 +161,6 @@ def _cosines() -> NDArray[np.int32]:
     angles_FH = np.outer(np.arange(_FREQUENCIES), 2 * np.arange(GREY_SIDE) + 1) % (4 * GREY_SIDE)
     circle = [round(_AMPLITUDE * math.cos(math.pi * angle / (2 * GREY_SIDE))) for angle in range(4 * GREY_SIDE)]
     return np.array(circle, dtype=np.int32)[angles_FH]
+
+
+_COSINES_FH = _cosines()

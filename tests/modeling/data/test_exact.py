@@ -20,7 +20,7 @@ from modeling.data.dataset import Dataset
 from modeling.data.duplicates import find_duplicates, group_numbers
 from modeling.data.facts import THUMBNAIL_BYTES, ImageFacts, check_image, check_pixels
 from modeling.data.forms.open import open_dataset
-from modeling.data.perceptual_hash import candidate_pairs, hashes
+from modeling.data.perceptual_hash import candidate_pairs, hashes, map_chunks
 from modeling.data.report import DataReport
 from modeling.data.same_picture import COPY, SMALL, STRICT, confirm_pairs, standardise
 from modeling.data.splits import split_dataset
@@ -61,14 +61,14 @@ def stages(dataset: Dataset) -> tuple[str, ...]:
         facts = list(check_pixels(dataset.pixels_NHWC))
     digests = tuple(hashlib.sha256(data).hexdigest() for data in held)
     thumbnails = thumbnails_of(facts)
-    pairs, images = sorted_pairs(candidate_pairs(hashes(thumbnails))), standardise(thumbnails)
+    pairs, images = sorted_pairs(candidate_pairs(thumbnails)), standardise(thumbnails)
     result = find_duplicates(digests, facts)
     groups = group_numbers(dataset.num_images, result.duplicates)
     report = DataReport(dataset, digests, tuple(facts), {}, result.duplicates, groups)
     splits = [split_dataset(dataset, report, seed=seed, validation=0.1, test=0.2) for seed in (0, 1)]
     return (
         digest_of(thumbnails),
-        digest_of(hashes(thumbnails)),
+        digest_of(map_chunks(hashes, thumbnails)),
         digest_of(pairs),
         digest_of(*(confirm_pairs(images, pairs, limits) for limits in (COPY, SMALL, STRICT))),
         digest_of(*(found.indices for found in result.duplicates), result.look_alikes, groups),
