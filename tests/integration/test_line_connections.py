@@ -1,11 +1,15 @@
 """Commands that are sent past redis-py's calls: replies in order, errors in their place, connections that died."""
 
+import time
+
 import pytest
 import redis
 
 from orchestrator.contract.lines.connections import LARGE_BYTES, Connections, connections_of
+from orchestrator.contract.lines.requests import ImagePath, Push
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
+from tests.support.line_worker import enter_line, make_line
 from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.integration
@@ -68,3 +72,35 @@ def test_any_number_of_looks_at_lines_share_the_connections_of_a_client(server: 
     assert epochs == {None}
     assert connections_of(client) is connections_of(client)
     assert connections_of(connect_raw(server.url)) is not connections_of(client)
+
+
+def test_a_worker_gets_each_request_with_its_own_image_also_where_its_user_may_not_sort(server: Server):
+    store = enter_line(server.url, make_line(roots=["/images"]))
+    images = {f"1/{number}": bytes([number]) * (number + 1) for number in range(5)}
+    pushes = [Push(key, f"{len(image)}", 60_000, len(image), "image", image) for key, image in images.items()]
+    path = ImagePath("/images/a.jpg", 9, 1)
+    store.admit([*pushes[:3], Push("1/path", "p", 60_000, 9, "path", path.encode()), *pushes[3:]], "client")
+
+    taken = store.take("w", 3, 60_000, 1 << 20).held
+    store.client.execute_command("ACL", "SETUSER", "default", "-sort")
+    try:
+        taken += store.take("w", 9, 60_000, 1 << 20).held
+        nothing = store.take("w", 9, 60_000, 1 << 20).held
+    finally:
+        store.client.execute_command("ACL", "SETUSER", "default", "+sort")
+
+    assert {held.key: held.image for held in taken if held.path is None} == images
+    assert [held.path for held in taken if held.path] == [path]
+    assert nothing == []
+
+
+def test_a_wait_for_requests_tells_when_they_were_taken(server: Server):
+    store = enter_line(server.url, make_line())
+    before_s = time.monotonic()
+
+    [taken] = store.take_for_each("w", [(store, 1, 60_000, 1 << 20)], wait_s=0.02)
+    [again] = store.take_for_each("w", [(store, 1, 60_000, 1 << 20)], wait_s=0.02)
+
+    passed_s = time.monotonic() - before_s
+    assert 0.015 <= taken.waited_s <= passed_s
+    assert 0.015 <= again.waited_s <= passed_s

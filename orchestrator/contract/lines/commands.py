@@ -35,6 +35,13 @@ class LineCommands:
         """By its digest: scripts are many kilobytes, and sent only where the server does not know them."""
         return ("EVALSHA", scripts()[name].sha, 1, self.prefix, *args)
 
+    def taken_images(self, worker: str) -> Command:
+        """The images of what the script `take` took just before, each after its name; no script handles them.
+
+        Its reply is an error where the server's user may not read all keys.
+        """
+        return "SORT", self.key(f"taken:{worker}"), "BY", "nosort", "GET", "#", "GET", self.key("i:*")
+
     def load_scripts(self) -> list[Command]:
         return [("SCRIPT", "LOAD", script.text) for script in scripts().values()]
 

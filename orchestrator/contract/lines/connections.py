@@ -12,6 +12,8 @@ from typing import Any
 import hiredis
 import redis
 
+from orchestrator.contract.lines.server_clock import ServerClock
+
 Command = tuple[Any, ...]  # of text, bytes and numbers
 LARGE_BYTES = 8192  # an argument that is sent as it is: copies of images cost as much as sending them
 
@@ -38,6 +40,7 @@ class Connections:
     """The connections of one client; safe to share between threads. They end when the client is closed."""
 
     def __init__(self, client: redis.Redis) -> None:
+        self.clock = ServerClock()
         self._pool = client.connection_pool
         self._idle: deque[Any] = deque()  # an end of a deque is safe between threads
 

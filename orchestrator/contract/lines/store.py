@@ -5,8 +5,9 @@ in one round trip.
 """
 
 import json
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import redis
@@ -79,27 +80,37 @@ class LineStore:
 
         Waits before that until something is pushed, and at most `wait_s`.
         """
-        wait: list[Command] = []
+        sent_s, clock = time.monotonic(), self._connections.clock
+        asks = bool(wait_s) and clock.must_ask()
+        before: list[Command] = [("TIME",)] if asks else []
         if wait_s:
-            wait = [("TIME",), ("BLPOP", *(store.key("wake") for store, *_ in wanted), wait_s)]
-        takes = [store.commands.script("take", [worker, *limits]) for store, *limits in wanted]
-        replies = require_all(self._send([*wait, *takes]))
-        asked, replies = replies[: len(wait)], replies[len(wait) :]
-        keys = [
-            store.commands.image_key(key.decode(), digest.decode())
-            for (store, *_), (_, *entries) in zip(wanted, replies, strict=True)
-            for key, *_, kind, digest, _, _ in entries
-            if kind == b"image"
+            before.append(("BLPOP", *(store.key("wake") for store, *_ in wanted), wait_s))
+        takes = [
+            command
+            for store, *limits in wanted
+            for command in (store.commands.script("take", [worker, *limits]), store.commands.taken_images(worker))
         ]
-        images = iter(cast("list[bytes | None]", self._call("MGET", *keys)) if keys else [])
+        replies = self._send([*before, *takes])
+        told, replies = require_all(replies[: len(before)]), replies[len(before) :]
+        if asks:
+            clock.told(sent_s, *told[0])
         return [
-            Taken(
-                int(now),
-                [held for entry in entries if (held := _held(entry, images)) is not None],
-                waited_s=_seconds_until(int(now), *asked[0]) if asked else 0.0,
-            )
-            for now, *entries in replies
+            store._taken(require_all([taken])[0], images, clock.when(int(taken[0]), sent_s) - sent_s if wait_s else 0.0)
+            for (store, *_), taken, images in zip(wanted, replies[::2], replies[1::2], strict=True)
         ]
+
+    def _taken(self, reply: list[Any], listed: Any, waited_s: float) -> Taken:
+        """What the script took, with the images: of `taken_images`, or asked for where a server does not tell them."""
+        now, *entries = reply
+        named = [(entry, b"%s:%s" % (entry[6], entry[0])) for entry in entries]
+        images: dict[bytes, bytes | None] = {}
+        if isinstance(listed, list):
+            images = dict(zip(listed[::2], listed[1::2], strict=True))
+        if missing := [name for entry, name in named if entry[5] == b"image" and not images.get(name)]:
+            keys = [self.key(f"i:{name.decode()}") for name in missing]
+            images |= zip(missing, cast("list[bytes | None]", self._call("MGET", *keys)), strict=True)
+        held = [_held(entry, images.get(name)) for entry, name in named]
+        return Taken(int(now), [each for each in held if each is not None], waited_s)
 
     def renew(self, worker: str, lease_ms: int, keys: Iterable[str]) -> set[str]:
         """Keep leases; returns the keys that this worker holds no longer."""
@@ -190,18 +201,13 @@ class LineStore:
         require_all(self._connections.send(self.commands.load_scripts()))
 
 
-def _seconds_until(now_ms: int, asked_s: bytes, asked_us: bytes) -> float:
-    """From a reply to TIME."""
-    return max(0.0, now_ms / 1e3 - int(asked_s) - int(asked_us) / 1e6)
-
-
-def _held(entry: list[Any], images: Iterator[bytes | None]) -> Held | None:
-    """A request as the script gives it, with the next image; None where the server was emptied meanwhile."""
+def _held(entry: list[Any], image: bytes | None) -> Held | None:
+    """A request as the script gives it, with its image; None where the server was emptied meanwhile."""
     key, deadline, admitted, deliveries, degraded, kind, _, path, tried = entry
     common = (key.decode(), int(deadline), int(admitted), int(deliveries), degraded == b"1")
     if kind == b"path":
         return Held(*common, path=ImagePath.decode(path), tried_ms=int(tried))
-    return None if (image := next(images)) is None else Held(*common, image=image, tried_ms=int(tried))
+    return None if image is None else Held(*common, image=image, tried_ms=int(tried))
 
 
 def _escaped(prefix: str) -> str:

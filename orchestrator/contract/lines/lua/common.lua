@@ -8,6 +8,7 @@
 -- ready         zset    requests that no worker holds, by deadline
 -- deadlines     zset    all requests that wait, held or not, by deadline
 -- leases        zset    requests that a worker holds, by the end of its lease
+-- taken:WORKER  list    names (DIGEST:KEY) of the images that a worker took with its last call
 -- wake          list    wakes workers that wait for a request; no token stands for any request
 -- answers       hash    records by key, until they move to files; answered: zset of their keys by time
 -- replies:C     channel what client C is told

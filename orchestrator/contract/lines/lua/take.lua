@@ -1,9 +1,10 @@
 -- Lease the requests that are due first, those of dead workers included.
 -- ARGV: worker, how many, lease in ms, most bytes
--- Returns {now, {key, deadline, admitted, deliveries, degraded, kind, digest, path, tried}, ...}; images are read by their keys
+-- Returns {now, {key, deadline, admitted, deliveries, degraded, kind, digest, path, tried}, ...}; taken:WORKER names the
+--   images, which the worker reads by SORT in the same round trip
 local worker, most, lease, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 recover_expired()
-local taken, bytes, gone, leases = {string.format('%.0f', now)}, 0, {}, {}
+local taken, bytes, gone, leases, images = {string.format('%.0f', now)}, 0, {}, {}, {}
 local first = redis.call('ZRANGE', READY, 0, most - 1)
 local more = #first == most  -- may be there
 for _, id in ipairs(first) do
@@ -26,12 +27,15 @@ for _, id in ipairs(first) do
     gone[#gone + 1] = id
     leases[#leases + 1] = now + lease
     leases[#leases + 1] = id
+    if waiting[7] == 'image' then images[#images + 1] = waiting[8] .. ':' .. id end
     taken[#taken + 1] = {id, waiting[1], waiting[2], deliveries, waiting[4], waiting[7], waiting[8], waiting[9],
       waiting[10]}
   end
 end
 if gone[1] then redis.call('ZREM', READY, unpack(gone)) end
 if leases[1] then redis.call('ZADD', LEASES, unpack(leases)) end
+redis.call('UNLINK', key('taken:' .. worker))
+if images[1] then redis.call('RPUSH', key('taken:' .. worker), unpack(images)) end
 count_all()
 -- A worker that got as many as it wanted asks again by itself.
 if more and (#taken <= most or redis.call('HLEN', CAPACITY) > 1) and redis.call('ZCARD', READY) > 0 then wake() end
