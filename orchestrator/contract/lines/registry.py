@@ -57,7 +57,7 @@ class LinesOnDisk:
         """Raises NotFoundError, which lists the lines there are."""
         path = self.folder(name) / LINE_FILE
         try:
-            return Line.decode(path.read_bytes(), str(path))
+            return Line.decode_again(path.read_bytes(), str(path))
         except (FileNotFoundError, NotADirectoryError) as err:
             raise NotFoundError(unknown_line(name, self.names())) from err
 
@@ -81,6 +81,7 @@ class LineRegistry(LinesOnDisk):
         self._client = client
         self._own_timeout_s = own_timeout_s
         self._own: dict[str, redis.Redis] = {}  # clients of the lines' own servers, by URL
+        self._encoded: dict[str, tuple[Line, bytes]] = {}  # as `refill` saw them last
 
     def create(self, line_settings: LineSettings) -> Line:
         """Raises UsageError where the line exists already."""
@@ -175,6 +176,7 @@ class LineRegistry(LinesOnDisk):
             try:
                 refill.lines[name] = self._refill(name, known.get(name.encode()))
             except NotFoundError:
+                self._encoded.pop(name, None)
                 continue  # removed just now
             except (UsageError, OSError) as err:
                 refill.troubles[name] = str(err)
@@ -186,7 +188,10 @@ class LineRegistry(LinesOnDisk):
 
     def _refill(self, name: str, known: bytes | None) -> Line:
         line = self.get(name)
-        if known != line.encode().encode():
+        encoded = self._encoded.get(name)
+        if encoded is None or encoded[0] is not line:
+            encoded = self._encoded[name] = (line, line.encode().encode())
+        if known != encoded[1]:
             with self._locked():
                 line = self.get(name)
                 self._enter_main(line)
@@ -246,7 +251,7 @@ def images_folder(folder: Path) -> Path:
 def read_line(client: redis.Redis, name: str) -> Line | None:
     """The line as the server has it, for clients without the home; None where it has none of that name."""
     data = cast("bytes | None", client.hget(LINES_KEY, check_line_name(name)))
-    return Line.decode(data, f"line {name}") if data else None
+    return Line.decode_again(data, f"line {name}") if data else None
 
 
 def line_names(client: redis.Redis) -> list[str]:
@@ -261,7 +266,7 @@ def read_lines(client: redis.Redis) -> tuple[int, dict[str, Line]]:
     lines = {}
     for name, data in found.items():
         try:
-            lines[name.decode()] = Line.decode(data, f"line {name.decode()}")
+            lines[name.decode()] = Line.decode_again(data, f"line {name.decode()}")
         except (UsageError, UnicodeDecodeError) as err:
             logger.warning("a line is left out: %s", err)
     return version, lines
