@@ -19,7 +19,7 @@ class AccessLog:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._lines: deque[str] = deque()
+        self._entries: deque[tuple[float, dict[str, Any]]] = deque()  # with their times; turned into text when written
         self._num_lost = 0
         self._writing = threading.Lock()
         self._stopped = threading.Event()
@@ -40,30 +40,29 @@ class AccessLog:
         """A request that has ended. began: by time.perf_counter."""
         if self._stream is None:
             return
-        if len(self._lines) >= MOST_LINES:
+        if len(self._entries) >= MOST_LINES:
             self._num_lost += 1
             return
         client = scope.get("client")
         entry = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "address": client[0] if client else None,
             "method": scope["method"],
             "path": scope["path"][:MOST_PATH],
             "ms": round((time.perf_counter() - began) * 1000, 2),
             **facts,
         }
-        self._lines.append(json.dumps(entry))
+        self._entries.append((time.time(), entry))
 
     def flush(self) -> None:
         """Write what was collected; how many lines were lost before that is said first."""
         with self._writing:
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            entries = [self._entries.popleft() for _ in range(len(self._entries))]
+            lines = [json.dumps({"time": _as_text(at), **entry}) for at, entry in entries]
             if not lines or self._stream is None:
                 return
             lost, self._num_lost = self._num_lost, 0
             if lost:
-                now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                lines.insert(0, json.dumps({"time": now, "lost": lost}))
+                lines.insert(0, json.dumps({"time": _as_text(time.time()), "lost": lost}))
             try:
                 self._stream.write("\n".join(lines) + "\n")
                 self._stream.flush()
@@ -74,3 +73,7 @@ class AccessLog:
         while not self._stopped.wait(FLUSH_S):
             self.flush()
         self.flush()
+
+
+def _as_text(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
