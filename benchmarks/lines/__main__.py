@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lines import beside_jobs, deadlines, faults, gateway, million, peers, speed
+from benchmarks.lines import beside_jobs, deadlines, faults, floor, gateway, million, peers, speed
 from benchmarks.lines.bench import Bench, Options, Part, Row
 from benchmarks.lines.system import DIGITS, PHOTOGRAPHS, Subject, open_system
 from benchmarks.machine import describe_run, keep
@@ -31,7 +31,7 @@ PARTS: dict[str, Part] = {
     "idle": speed.idle, "saturated": speed.saturated, "half": speed.half, "mixed": deadlines.mixed,
     "overload": deadlines.overload, "peers": peers.peers, "beside_job": beside_jobs.beside_job,
     "together": beside_jobs.together, "dead_workers": faults.dead_workers, "moved_alias": faults.moved_alias,
-    "cpu": speed.cpu, "gateway_idle": gateway.gateway_idle, "gateway_cpu": gateway.gateway_cpu,
+    "cpu": speed.cpu, "floor": floor.floor, "gateway_idle": gateway.gateway_idle, "gateway_cpu": gateway.gateway_cpu,
     "gateway_saturated": gateway.gateway_saturated, "gateway_peers": gateway.gateway_peers,
     "gateway_slow": gateway.gateway_slow,
 }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-TargetKind = Literal["line", "http", "celery"]
+TargetKind = Literal["line", "http", "celery", "floor"]
 LONGEST_WAIT_S = 30.0  # for what is in flight at the end
 WARM_UP_NUMBER, WARM_UP_MS = -1, 5_000
 SPIN_S = 0.0002  # shorter waits are not worth a call
@@ -178,6 +178,10 @@ def open_target(load: Load) -> Target:
         from benchmarks.lines.load_celery import CeleryTarget
 
         return CeleryTarget(load.url)
+    if load.target == "floor":
+        from benchmarks.lines.load_floor import FloorTarget
+
+        return FloorTarget(load.url)
     from benchmarks.lines.load_line import LineTarget
 
     return LineTarget(load)
