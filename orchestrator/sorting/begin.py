@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 
 from modeling.names import path_to_text
 from orchestrator.contract.errors import PigeonholeError, UsageError
@@ -58,7 +57,9 @@ def has_journal(folder: str) -> bool:
 def take_away(record: HomeRecord, folder: str, journal: Journal, head: Head) -> None:
     """Remove the journal, and the folder if the sort made it and it is empty; times are put back."""
     remove_remains(folder)
-    record.begin(head.made, head.mtimes_ns)
+    around = os.stat(os.path.dirname(folder))
+    is_changed = head.made and around.st_mtime_ns != head.around_ns  # by somebody else, since the target was made
+    record.begin(head.made, {} if is_changed else head.mtimes_ns)
     journal.remove()
     record.undo()
 
@@ -75,14 +76,15 @@ def _begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tupl
     made = not os.path.isdir(folder)
     around = os.path.dirname(folder) if made else folder
     mtimes_ns = {path_to_text(around): os.stat(around).st_mtime_ns}
-    head = Head(
-        VERSION, secrets.token_hex(8), path_to_text(str(manifest.path)), manifest.sha256, wanted.by, wanted.mode,
-        path_to_text(wanted.root), os.stat(wanted.root).st_ino, made, mtimes_ns,
-    )  # fmt: skip
     record.begin(made, mtimes_ns)
     try:
         if made:
             os.mkdir(folder)
+        head = Head(
+            VERSION, path_to_text(str(manifest.path)), manifest.sha256, wanted.by, wanted.mode,
+            path_to_text(wanted.root), os.stat(wanted.root).st_ino, made, mtimes_ns,
+            os.stat(around).st_mtime_ns if made else None,
+        )  # fmt: skip
         journal = Journal.open(folder, head)
     except (OSError, UsageError):
         record.undo()

@@ -68,7 +68,7 @@ class Journal:
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self.head: Head | None = None  # of a journal whose first line was not written whole
-        self._descriptor = descriptor
+        self._opened: int | None = descriptor
         self.finished = False
 
     @classmethod
@@ -179,11 +179,19 @@ class Journal:
         sync_folder(os.path.dirname(self.path))
 
     def remove(self) -> None:
-        """Remove the file. It stays locked until it is closed."""
+        """Remove the file, and close it: NFS and FUSE keep a file that is open under a hidden name in its folder."""
         os.unlink(self.path)
+        self.close()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._opened is not None:
+            os.close(self._opened)
+            self._opened = None
+
+    @property
+    def _descriptor(self) -> int:
+        assert self._opened is not None, "the journal is closed"
+        return self._opened
 
 
 def _batched(lines: Iterator[Line | None], *, forward: bool) -> Iterator[Batch]:

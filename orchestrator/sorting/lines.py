@@ -1,6 +1,6 @@
 """The lines of the journal of a sort: JSON, each on the disk before what it says is done.
 
-    {"pigeonhole_sort": 1, "id": ..., "manifest": ..., "by": ..., "mode": ..., "root": ..., ...}    what is sorted
+    {"pigeonhole_sort": 1, "manifest": ..., "by": ..., "mode": ..., "root": ..., ...}               what is sorted
     {"batch": true}                                                  lines of up to some hundred rows, synced together
     {"folder": "cat", "label": "cat", "made": true, "mtime_ns": null}          a folder of the target
     {"source": "march", "mtime_ns": 1700000000000000000}                       a folder of the source, before it changes
@@ -46,13 +46,13 @@ class Head:
 
     root_inode: of the source's folder, which tells it from an empty one that it is mounted on.
     made: whether the sort made the target. mtimes_ns: of the target, if it was there, else of the folder around it.
+    around_ns: the time of that folder once the target was made.
     left: only what an unsort has left is in the journal.
     """
 
     __pydantic_config__ = STRICT
 
     pigeonhole_sort: int
-    id: str
     manifest: str
     sha256: str
     by: By
@@ -61,6 +61,7 @@ class Head:
     root_inode: int
     made: bool
     mtimes_ns: dict[str, int]
+    around_ns: int | None
     left: bool = False
 
     def is_same(self, other: "Head") -> bool:

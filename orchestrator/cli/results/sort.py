@@ -95,18 +95,15 @@ def _print_sorted(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bo
     tally, shown = result.tally, path_to_text(str(spec.folder))
     print_table(("folder", "images"), [(path_to_text(name), num) for name, num in sorted(tally.folders.items())])
     _print_left(tally)
+    images = f"{tally.num_sorted:,} of {tally.num_rows:,} images of {spec.published.summary['root']}"
     if result.was_finished:
         print_message(f"{shown} held this sort already; `pigeonhole results unsort` undoes it")
     elif dry_run:
-        print_message(
-            f"{tally.num_sorted:,} of {tally.num_rows:,} images would be {_DONE[spec.mode]}; nothing was changed"
-        )
+        print_message(f"{images} would be {_DONE[spec.mode]}; nothing was changed")
     else:
         went_on = ", going on with an earlier run" if result.went_on else ""
-        print_message(
-            f"{tally.num_sorted:,} of {tally.num_rows:,} images {_DONE[spec.mode]} into {shown} in {duration(seconds)}"
-            f"{went_on}; `pigeonhole results unsort` undoes it"
-        )
+        done = f"{images} {_DONE[spec.mode]} into {shown} in {duration(seconds)}{went_on}"
+        print_message(f"{done}; `pigeonhole results unsort` undoes it")
 
 
 def _print_left(tally: Tally) -> None:
@@ -123,6 +120,7 @@ def _to_json(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bool) -
     tally = result.tally
     return {
         "manifest": path_to_text(str(spec.published.manifest)),
+        "source": spec.published.summary["root"],
         "folder": path_to_text(str(spec.folder)),
         "by": spec.by,
         "mode": spec.mode,

@@ -329,8 +329,8 @@ def test_the_command_for_people_says_what_was_done_and_how_it_is_undone(tree, mo
     undone = invoke("results", "unsort", tree.target)
 
     assert (dry.exit_code, done.exit_code, undone.exit_code) == (0, 0, 0)
-    assert "5 of 6 images would be linked; nothing was changed" in dry.stderr
-    assert "5 of 6 images linked into" in done.stderr
+    assert f"5 of 6 images of {tree.root} would be linked; nothing was changed" in dry.stderr
+    assert f"5 of 6 images of {tree.root} linked into {tree.target} in" in done.stderr
     assert "5 images undone" in undone.stdout
 
 

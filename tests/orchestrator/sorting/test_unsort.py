@@ -110,6 +110,15 @@ def test_files_of_the_user_in_folders_that_the_sort_made_stay_with_their_folders
     assert sorted(path.name for path in tree.target.rglob("*")) == ["cat", "empty", "mine.txt"]
 
 
+def test_the_time_of_the_folder_around_stays_where_somebody_put_something_there_since(tree):
+    tree.sort()
+    (tree.root.parent / "new.txt").write_text("mine")
+    os.utime(tree.root.parent, ns=(OLD_NS, OLD_NS))
+    tree.unsort()
+
+    assert tree.root.parent.stat().st_mtime_ns > OLD_NS
+
+
 def test_folders_of_the_source_that_were_removed_when_they_were_empty_come_back(tree):
     before = {name: facts[2] for name, facts in snapshot(tree.root).items()}
     tree.sort("move")
@@ -194,3 +203,18 @@ def test_the_command_names_what_it_leaves_and_exits_with_1(tree, monkeypatch):
     assert result.exit_code == 1
     assert "left: cat/a.jpg (from a.jpg) was changed since" in result.stderr
     assert json.loads(as_json.stdout)["left"] == [{"path": "cat/a.jpg", "source": "a.jpg", "reason": "changed"}]
+
+
+def test_nothing_in_the_target_is_open_when_it_is_removed(tree, monkeypatch):
+    removed = os.rmdir
+
+    def remove(path: str, **more: int) -> None:
+        opened = [str(descriptor.resolve()) for descriptor in Path("/proc/self/fd").iterdir()]
+        assert path != str(tree.target) or not any(place.startswith(path) for place in opened)
+        removed(path, **more)
+
+    tree.sort()
+    monkeypatch.setattr(os, "rmdir", remove)
+    tree.unsort()
+
+    assert not tree.target.exists()
