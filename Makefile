@@ -65,8 +65,8 @@ format: $(STAMP)  ## Format, and fix what can be fixed automatically
 bench: $(STAMP) $(PEERS_STAMP)  ## Images per second, compared with other software; a quarter of an hour
 	$(BIN)/python -m benchmarks.throughput
 
-bench-jobs: $(STAMP)  ## Latency, throughput and memory of jobs; four minutes
-	$(BIN)/python -m benchmarks.job_flow
+bench-jobs: $(STAMP)  ## Latency, throughput and memory of jobs; four minutes. Another checkout beside it: BASELINE=../before
+	$(BIN)/python -m $(if $(BASELINE),benchmarks.before_after $(BASELINE),benchmarks.job_flow)
 
 bench-lines: $(STAMP) $(LINE_PEERS_STAMP)  ## How soon pushed images are answered, compared with other software; 40 minutes. One part: PARTS="idle"
 	$(BIN)/python -m benchmarks.lines $(PARTS)
