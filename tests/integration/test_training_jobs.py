@@ -93,7 +93,9 @@ def test_unusable_training_data_is_refused_immediately_and_leaves_nothing(runnin
     assert running_cluster.jobs() == before
 
 
-def test_a_cancelled_training_ends_its_process_and_publishes_nothing(running_cluster: Cluster, tmp_path: Path):
+def test_a_cancelled_training_ends_its_process_and_publishes_nothing_and_goes_on_from_its_checkpoint(
+    running_cluster: Cluster, tmp_path: Path
+):
     job = running_cluster.submit(
         "train", str(make_shapes(tmp_path / "in")), "--name", "cancelled", "--arch", "mlp", "--epochs", "10000"
     )
@@ -106,6 +108,14 @@ def test_a_cancelled_training_ends_its_process_and_publishes_nothing(running_clu
     wait_until(lambda: not child.is_running(), what="the training's process is gone")
     assert running_cluster.run("wait", job).returncode == 1
     assert running_cluster.run("models", "show", "cancelled").returncode == 4
+
+    resumed = running_cluster.run("jobs", "resume", job, "--detach")
+
+    assert (resumed.returncode, resumed.stdout) == (0, f"{job}\n")
+    assert resumed.stderr.splitlines()[-1] == f"job {job}: resumed; it goes on from its last checkpoint"
+    wait_until(
+        lambda: '"resumed"' in JobFolder.open(running_cluster.settings, job).events.read_text(), what="it goes on"
+    )
 
 
 def kill_training(cluster: Cluster, job: str) -> None:
