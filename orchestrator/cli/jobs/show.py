@@ -13,6 +13,7 @@ from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.story import Run, Story, tell_story
 
 _FACTS = ("job", "kind", "state", "source", "model", "error", "trouble")
+_MOST_ROWS = 60  # characters
 _SHOWN_EVENTS = 50  # the last ones; --json has all
 
 
@@ -62,8 +63,14 @@ def _lines(story: Story) -> Iterator[tuple[str, str]]:
         done = "?" if facts["state"] == "unknown" else f"{facts['num_done']:,}"
         yield "images", f"{done} of {total} done, {facts['num_failed']:,} failed"
     yield from story.files.items()
+    for attempt in (story.summary or {}).get("attempts", ()):
+        yield "rows", f"{attempt['num_rows']:,} of job {attempt['job']}: {_shortened(str(attempt['rows']))}"
     for run in story.runs:
         yield f"run {run.run}", describe_run(run)
+
+
+def _shortened(rows: str) -> str:
+    return rows if len(rows) <= _MOST_ROWS else f"{rows[:_MOST_ROWS]}..."
 
 
 def describe_run(run: Run) -> str:
