@@ -2,7 +2,7 @@
 
 The hash has 64 bits per image: whether each low frequency of a cosine transform is above their median (C. Zauner,
 "Implementation and benchmarking of perceptual image hash functions", 2010). Pairs that share all bits of a band are
-compared. Memory: about a hundred bytes for each image, and the pairs of one step.
+compared. Memory: a few hundred bytes for each image, and the pairs of a step or two.
 
 All computations use integers: in a symmetric glyph many frequencies are exactly zero, and with floats their signs, and
 so the duplicates, would depend on the processor's order of additions.
