@@ -71,8 +71,10 @@ bench-jobs: $(STAMP)  ## Latency, throughput and memory of jobs; four minutes. A
 bench-lines: $(STAMP) $(LINE_PEERS_STAMP)  ## How soon pushed images are answered, compared with other software; 40 minutes. One part: PARTS="idle"
 	$(BIN)/python -m benchmarks.lines $(PARTS)
 
-bench-gateway: $(STAMP) $(LINE_PEERS_STAMP)  ## The parts of bench-lines that push over HTTP; 15 minutes
-	$(BIN)/python -m benchmarks.lines gateway_idle gateway_cpu gateway_saturated gateway_peers gateway_slow
+bench-gateway: $(STAMP) $(LINE_PEERS_STAMP)  ## The parts of bench-lines that push over HTTP; then gateways, hot folders and telegrams that are killed; an hour
+	$(BIN)/python -m benchmarks.lines gateway_idle gateway_cpu gateway_saturated gateway_peers gateway_slow; measured=$$?; \
+	$(BIN)/python -m benchmarks.chaos_gateway && $(BIN)/python -m benchmarks.chaos_hot_folder \
+	&& $(BIN)/python -m benchmarks.chaos_telegrams && exit $$measured
 
 bench-accuracy: $(STAMP)  ## Train every network on data in ../shared/data, for the tutorial's figures; most of an hour
 	$(BIN)/python -m benchmarks.accuracy

@@ -1,8 +1,5 @@
 """A gateway is killed under load, and another takes over: clients that push again with their items get one answer."""
 
-import os
-import subprocess
-import sys
 import threading
 
 import httpx2
@@ -10,6 +7,7 @@ import pytest
 
 from orchestrator.contract.lines.answers import decode_record
 from orchestrator.stack.server import free_port
+from tests.support.gateway_processes import GatewayProcess, push_until_answered
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.server import wait_until
 
@@ -17,37 +15,19 @@ pytestmark = pytest.mark.integration
 NUM_CLIENTS, NUM_ITEMS = 4, 40
 
 
-def start(home, server, port):
-    environment = os.environ | {"PIGEONHOLE_HOME": str(home), "PIGEONHOLE_SERVER_URL": server.url}
-    command = [sys.executable, "-m", "orchestrator", "gateway", "--port", str(port)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def push_until_answered(client, ports, item):
-    """The answer of an item; each try goes to the other gateway."""
-    tries = iter(ports * 10_000)
-    while True:
-        url = f"http://127.0.0.1:{next(tries)}/v1/lines/post/items?wait&item={item}"
-        try:
-            answer = client.post(url, content=item.encode())
-        except httpx2.TransportError:
-            continue
-        if answer.status_code not in (429, 503):
-            assert answer.status_code == 200, answer.text
-            return answer.json()
-
-
 def test_every_item_has_one_answer_while_gateways_are_killed(server, tmp_path):
     store = enter_line(server.url, make_line(deadline_ms=20_000))
     ports = [free_port(), free_port()]
-    gateways = [start(tmp_path, server, port) for port in ports]
+    gateways = [GatewayProcess.of(tmp_path, server.url, port) for port in ports]
+    for gateway in gateways:
+        gateway.start()
     answers = {}
 
     def push(client):
         with httpx2.Client(timeout=30) as http:
             for number in range(NUM_ITEMS):
                 item = f"{client}-{number}"
-                answers[item] = push_until_answered(http, ports, item)
+                answers[item], _ = push_until_answered(http, ports, item)
 
     with line_worker(server.url) as worker:
         threads = [threading.Thread(target=push, args=(client,)) for client in range(NUM_CLIENTS)]
@@ -56,13 +36,10 @@ def test_every_item_has_one_answer_while_gateways_are_killed(server, tmp_path):
         for place, share in ((0, 0.2), (1, 0.5), (0, 0.7)):
             wait_until(lambda share=share: len(answers) > share * NUM_CLIENTS * NUM_ITEMS, what="some are answered")
             gateways[place].kill()
-            gateways[place].wait()
-            gateways[place] = start(tmp_path, server, ports[place])
+            gateways[place].start()
         for thread in threads:
             thread.join()
-    for gateway in gateways:
-        gateway.terminate()
-    codes = [gateway.wait(30) for gateway in gateways]
+    codes = [gateway.stop() for gateway in gateways]
 
     records = {
         record.item: record for value in store.client.hvals(store.key("answers")) for record in [decode_record(value)]
