@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 from modeling.names import path_to_text
+from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.sorting.journal import JOURNAL, NEW, Journal
 from orchestrator.sorting.lines import VERSION, Head
@@ -15,6 +17,12 @@ from orchestrator.sorting.target import remove_probe
 
 class StoppedError(PigeonholeError):
     """A sort or an unsort that cannot go on; what is done stays, and can be gone on with or undone."""
+
+
+def explain(err: OSError, folder: str) -> str:
+    """One line on an error of the system; of two names in it, the new one is where something could not be written."""
+    err.filename = err.filename if err.filename2 is None else err.filename2
+    return explain_refused_write(err, Path(folder))
 
 
 def open_or_begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tuple[Journal, Head]:

@@ -108,6 +108,10 @@ class HomeRecord:
 
 
 def put_time_back(folder: str, mtime_ns: int) -> None:
-    """Give a folder its time of change; on the disk when this returns."""
-    os.utime(folder, ns=(os.stat(folder).st_atime_ns, mtime_ns))
-    sync_folder(folder)
+    """Give a folder its time of change, unless it is another user's; on the disk when this returns."""
+    facts = os.stat(folder)
+    if facts.st_mtime_ns != mtime_ns:
+        with contextlib.suppress(PermissionError):
+            os.utime(folder, ns=(facts.st_atime_ns, mtime_ns))
+    with contextlib.suppress(PermissionError):
+        sync_folder(folder)

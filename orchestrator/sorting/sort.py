@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeling.names import path_to_text
-from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import Published
-from orchestrator.sorting.begin import StoppedError, open_or_begin, take_away
+from orchestrator.sorting.begin import StoppedError, explain, has_journal, open_or_begin, take_away
 from orchestrator.sorting.checks import check_wanted
 from orchestrator.sorting.journal import Batch, Journal
 from orchestrator.sorting.lines import By, Folder, Head, Mode
@@ -99,10 +98,10 @@ def _planned(
 
 
 def _explain(err: OSError, wanted: Wanted, manifest: SortedManifest, tally: Tally) -> str:
-    reason = explain_refused_write(err, Path(wanted.folder))
-    if not tally.num_rows:
+    reason = explain(err, wanted.folder)
+    if not has_journal(wanted.folder):
         return f"nothing can be sorted into {path_to_text(wanted.folder)!r}: {reason}"
-    done = f"{tally.num_rows:,} of {manifest.num_rows:,} rows are sorted"
+    done = f"at least {tally.num_rows:,} of {manifest.num_rows:,} rows are sorted"
     return f"{reason}; {done}: run the command again to go on, or `pigeonhole results unsort` to undo it"
 
 

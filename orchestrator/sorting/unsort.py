@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modeling.names import path_to_text, text_to_path
-from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.settings import Settings
-from orchestrator.sorting.begin import StoppedError, has_journal, recover, remove_remains, take_away
+from orchestrator.sorting.begin import StoppedError, explain, has_journal, recover, remove_remains, take_away
 from orchestrator.sorting.changes import Places, State, move_back, places_of, remove_copy_remains, state_of
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import JOURNAL, Batch, Journal
@@ -56,9 +55,8 @@ def unsort(settings: Settings, folder: Path, progress: Progress, *, dry_run: boo
         finally:
             record.close()
     except OSError as err:
-        reason = explain_refused_write(err, folder)
         done = f"{found.num_undone:,} images are undone, and the journal is there"
-        raise StoppedError(f"{reason}; {done}: run the command again") from err
+        raise StoppedError(f"{explain(err, path)}; {done}: run the command again") from err
     return found
 
 
@@ -165,13 +163,13 @@ class _Undoing:
         if state == "open":
             self._found.num_open += 1
             return False
+        doubled = False
+        if not self._dry_run and self._head.mode == "move":
+            doubled = state == "both" or not move_back(places)
+        elif not self._dry_run:
+            os.unlink(places.target)
         self._found.num_undone += 1
-        if self._dry_run:
-            return False
-        if self._head.mode == "move":
-            return state == "both" or not move_back(places)
-        os.unlink(places.target)
-        return False
+        return doubled
 
     def _undo_folders(self, batch: Batch) -> None:
         """Remove the folders that the sort made, if they are empty; put the times of others back."""

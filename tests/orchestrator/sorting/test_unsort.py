@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contract.errors import MessageError, NotFoundError, UsageError
+from orchestrator.sorting.begin import StoppedError
 from orchestrator.sorting.journal import JOURNAL
 from tests.support.invoke import invoke
 from tests.support.sorting import OLD_NS, Tree, answered, failed, make_old, make_tree, snapshot
@@ -203,6 +204,34 @@ def test_the_command_names_what_it_leaves_and_exits_with_1(tree, monkeypatch):
     assert result.exit_code == 1
     assert "left: cat/a.jpg (from a.jpg) was changed since" in result.stderr
     assert json.loads(as_json.stdout)["left"] == [{"path": "cat/a.jpg", "source": "a.jpg", "reason": "changed"}]
+
+
+def test_times_of_folders_of_other_users_stay_as_they_are(tree, monkeypatch):
+    set_time = os.utime
+
+    def refuse_folders(path: object, **times: tuple[int, int]) -> None:
+        if isinstance(path, str) and Path(path).is_dir():
+            raise PermissionError(1, "Operation not permitted")
+        set_time(path, **times)
+
+    tree.sort("move")
+    monkeypatch.setattr(os, "utime", refuse_folders)
+
+    assert tree.unsort().num_left == 0
+    assert (tree.root / "march/a.jpg").exists()
+
+
+def test_an_error_names_the_place_that_cannot_be_written(tree, monkeypatch):
+    tree.sort("move")
+
+    def refuse(source: str, target: str, **more: bool) -> None:
+        raise PermissionError(13, "Permission denied", source, None, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+
+    with pytest.raises(StoppedError, match=rf"Permission denied: '{tree.root}/bad.jpg'.*0 images are undone"):
+        tree.unsort()
 
 
 def test_nothing_in_the_target_is_open_when_it_is_removed(tree, monkeypatch):
