@@ -148,7 +148,8 @@ def describe_plan(plan: PlanFacts) -> str:
     if plan.num_changed:
         facts.append(f"{_count(plan.num_changed, 'image')} of these {plan.num_new:,} changed since")
     if plan.num_gone:
-        facts.append(f"{_count(plan.num_gone, 'row')} left out, whose images are gone")
+        whose = "whose image is" if plan.num_gone == 1 else "whose images are"
+        facts.append(f"{_count(plan.num_gone, 'row')} left out, {whose} gone")
     if plan.num_stale:
         facts.append(
             f"{_count(plan.num_stale, 'row')} taken over although the images have changed since: "

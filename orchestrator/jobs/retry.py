@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from modeling.errors import ModelNotFoundError
 from modeling.names import text_to_path
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, UsageError
@@ -72,6 +73,13 @@ def _request_of(settings: Settings, job: str) -> ClassifyRequest:
 
 
 def _pinned(settings: Settings, request: ClassifyRequest) -> PinnedModel:
-    """The version that the job was submitted with. Raises ModelingError where it is gone, or another one."""
-    version = ModelStore(settings.models).resolve_pinned(request.model.ref, request.model.digest)
+    """The version that the job was submitted with.
+
+    Raises NotFoundError where it is gone, ModelingError where another has its name.
+    """
+    ref = request.model.ref
+    try:
+        version = ModelStore(settings.models).resolve_pinned(ref, request.model.digest)
+    except ModelNotFoundError as err:
+        raise NotFoundError(f"the model of job {request.job}, {ref}, is gone: {err}; import it again") from err
     return PinnedModel(version, version.card())

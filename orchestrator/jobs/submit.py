@@ -252,6 +252,8 @@ class JobClient:
         if verdict == "created":
             folder.activate()
             note(folder, "submitted")
+            if isinstance(request, ClassifyRequest) and request.base is not None and request.base.kind == "retry":
+                note(JobFolder(self.settings, request.base.job), "retried", job=folder.job)
             return Submission(job)
         folder.discard()
         if verdict == "exists":

@@ -13,6 +13,7 @@ COMMANDS = {
     "prune": Entry("jobs.prune:prune_jobs", "Remove what jobs that ended long ago leave behind."),
     "pause": Entry("jobs.pause:pause_jobs", "Pause jobs until `jobs unpause`."),
     "resume": Entry("jobs.resume:resume_job", "Go on with a job that was cancelled, failed or forgotten."),
+    "retry": Entry("jobs.retry:retry", "Try the failed images of a job again, as they are now."),
     "show": Entry("jobs.show:show_job", "Tell the whole story of a job."),
     "unpause": Entry("jobs.pause:unpause_jobs", "Let paused jobs go on."),
 }

@@ -6,15 +6,18 @@ from dataclasses import asdict
 
 import click
 
+from modeling.names import path_to_text
 from orchestrator.cli.client import open_or_start_client, server_answers
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, redraw_line
 from orchestrator.cli.parameters import FailureLimit
 from orchestrator.cli.speaking import doing
+from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import exit_code, to_json
 from orchestrator.jobs.lister import OnListing
+from orchestrator.jobs.merging.changed import Changes, changed_since_parts
 from orchestrator.jobs.resume import Resumed, ResumeOptions, check_resumable, resume
 
 
@@ -49,10 +52,12 @@ def resume_job(job: str, max_failures: MaxFailures | None, detach: bool, as_json
             resumed = resume(client, folder, options, _show_listing(replace_words))
         finally:
             redraw_line()
-    for line in describe_resumed(resumed):
+    changes = _find_changes(settings, resumed)
+    for line in (*describe_resumed(resumed), *describe_changes(changes)):
         print_message(line)
     if detach:
-        print_json(asdict(resumed) | {"num_missing": resumed.num_missing}) if as_json else print_line(job)
+        facts = asdict(resumed) | {"num_missing": resumed.num_missing, "num_changed": changes.num_changed}
+        print_json(facts) if as_json else print_line(job)
         return
     from orchestrator.cli.progress import follow_to_end, print_end
 
@@ -82,6 +87,26 @@ def describe_resumed(resumed: Resumed) -> list[str]:
     if resumed.ends_again:
         lines.append(f"it will end again: {resumed.ends_again}; resume it with another limit")
     return lines
+
+
+def _find_changes(settings: Settings, resumed: Resumed) -> Changes:
+    """Images of finished shards that have changed since they were classified; their rows stay."""
+    if resumed.kind != "classify" or not resumed.shards_done:
+        return Changes()
+    with doing("comparing the images that are done with their files") as replace_words:
+        folder = JobFolder.open(settings, resumed.job)
+        return changed_since_parts(folder, lambda num: replace_words(f"{num:,} images compared with their files"))
+
+
+def describe_changes(changes: Changes) -> list[str]:
+    """That images have changed, in a sentence; nothing if none has."""
+    if not changes.num_changed:
+        return []
+    were = f"{changes.num_changed:,} image{'s' * (changes.num_changed != 1)} changed"
+    return [
+        f"{were} since they were classified, or are gone, such as {path_to_text(changes.example or '')!r}; their rows "
+        "stay as they are, and `classify --since` classifies them again"
+    ]
 
 
 def _show_listing(replace_words: Callable[[str], None]) -> OnListing:
