@@ -10,7 +10,9 @@ a temporary home. The last line is JSON, and goes to `benchmarks/results/`, too.
 """
 
 import argparse
+import contextlib
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -22,6 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+import psutil
 
 from benchmarks.machine import describe_run, keep
 from modeling.images.preprocessing import Preprocessing
@@ -47,16 +51,26 @@ class Case:
     home: Path
     repeats: int
 
-    def classify(self, name: str, *options: str) -> tuple[float, Path]:
-        """Run the command; returns its seconds, and the manifest."""
+    def classify(self, name: str, *options: str) -> tuple[float, float, Path]:
+        """Run the command; returns its seconds, those of processors that it and the stack used, and the manifest."""
         output = self.home.parent / f"{self.name}-{name}.csv"
         command = [sys.executable, "-m", "orchestrator", "classify", str(self.images), "--model", self.model]
         environment = os.environ | {"PIGEONHOLE_HOME": str(self.home)}
-        started = time.perf_counter()
+        started, processor_started = time.perf_counter(), self._processor_s()
         subprocess.run(
             [*command, "-o", str(output), "--overwrite", *options], env=environment, check=True, capture_output=True
         )
-        return time.perf_counter() - started, output
+        return time.perf_counter() - started, self._processor_s() - processor_started, output
+
+    def _processor_s(self) -> float:
+        """Seconds of processors of ended commands, and of the server and the worker in the home."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        total = used.ru_utime + used.ru_stime
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("PIGEONHOLE_HOME") == str(self.home):
+                    total += sum(process.cpu_times()[:2])
+        return total
 
     def measure(self) -> dict[str, float]:
         """Seconds of full and of incremental runs, their ratio, and rows that differ."""
@@ -64,19 +78,21 @@ class Case:
         aside = self.home.parent / f"{self.name}-aside"
         new = paths[EVERY // 2 :: EVERY]
         _move(new, self.images, aside)
-        _, base = self.classify("base")
+        _, _, base = self.classify("base")
         _move([aside / path.relative_to(self.images) for path in new], aside, self.images)
         full, since = [], []
         for _ in range(self.repeats):
-            full.append(self.classify("full")[0])
-            elapsed_s, merged = self.classify("since", "--since", str(base))
-            since.append(elapsed_s)
+            full.append(self.classify("full")[:2])
+            *spent_s, merged = self.classify("since", "--since", str(base))
+            since.append(spent_s)
         return {
             "num_images": float(len(paths)),
             "num_new": float(len(new)),
-            "full_s": statistics.median(full),
-            "since_s": statistics.median(since),
-            "full_to_since": statistics.median(a / b for a, b in zip(full, since, strict=True)),
+            "full_s": statistics.median(elapsed for elapsed, _ in full),
+            "since_s": statistics.median(elapsed for elapsed, _ in since),
+            "full_to_since": statistics.median(a[0] / b[0] for a, b in zip(full, since, strict=True)),
+            "full_processor_s": statistics.median(processor for _, processor in full),
+            "since_processor_s": statistics.median(processor for _, processor in since),
             "rows_that_differ_from_the_base": float(_num_differing(merged, base, len(paths))),
         }
 

@@ -46,6 +46,8 @@ def row_offsets(path: Path, row_format: Format) -> "array[int]":
     """
     with path.open("rb") as file:
         start = 0
+        if row_format == "jsonl":
+            return array("Q", accumulate(map(len, file), initial=0))
         if row_format == "csv":
             start = len(file.readline())
         elif row_format == "json":

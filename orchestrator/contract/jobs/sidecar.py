@@ -6,6 +6,7 @@ compared without being parsed. Nothing of it goes into rows: copying a file chan
 
 import json
 from collections.abc import Iterator, Sequence
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ SUFFIX = ".sources"
 AsRead = tuple[int, int, str | None]
 """Size in bytes, time of the last change in nanoseconds, and the sha256 of the bytes where digests are wanted."""
 
-_encode = json.JSONEncoder().encode  # to ASCII; json.dumps would look at its options for every line
+_encode = encode_basestring_ascii  # as json.dumps does, which would look at its options for every line
 _ENDS = b",}"  # of the last number of a line
 
 
@@ -48,7 +49,8 @@ def encode_line(path: str, as_read: AsRead | None, remarks: Sequence[str]) -> by
 
 def line_start(path: str, size: int, mtime_ns: int) -> bytes:
     """How the line of an image begins that was read with this size and time."""
-    return f'{{"path": {_encode(path_to_text(path))}, "size": {size}, "mtime_ns": {mtime_ns}'.encode("ascii")
+    text = path if path.isascii() and "\\" not in path else path_to_text(path)  # without a call for nearly every path
+    return f'{{"path": {_encode(text)}, "size": {size}, "mtime_ns": {mtime_ns}'.encode("ascii")
 
 
 def is_unchanged(line: bytes, start: bytes) -> bool:
@@ -80,5 +82,5 @@ def _text(path: str, as_read: AsRead | None, remarks: Sequence[str]) -> str:
         return f'{{"path": {text}, "size": null, "mtime_ns": null}}\n'
     size, mtime_ns, sha256 = as_read
     digest = f', "sha256": "{sha256}"' if sha256 is not None else ""
-    more = f', "remarks": {_encode(list(remarks))}' if remarks else ""
+    more = f', "remarks": {json.dumps(list(remarks))}' if remarks else ""
     return f'{{"path": {text}, "size": {size}, "mtime_ns": {mtime_ns}{digest}{more}}}\n'

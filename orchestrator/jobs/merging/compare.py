@@ -17,6 +17,7 @@ from orchestrator.jobs.merging.changed import OnCompared, start_now
 from orchestrator.jobs.merging.known import Indexed, InOrder, Known
 
 _AT_ONCE = 2048  # paths that are hashed together
+_encode = json.encoder.encode_basestring_ascii  # as json.dumps does, which would look at its options for every path
 
 
 class Comparison:
@@ -81,7 +82,7 @@ class Comparison:
     def _note(self, listed: list[str]) -> None:
         """Add paths to the listing of all rows."""
         self._num_rows += len(listed)
-        self._sha256.update("".join([json.dumps(path) + "\n" for path in listed]).encode())
+        self._sha256.update("".join([_encode(path) + "\n" for path in listed]).encode())
         listed.clear()
 
 
