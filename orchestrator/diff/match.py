@@ -16,7 +16,7 @@ from typing import Self
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.rows import SCORE_DIGITS, Row
 
-_CACHE_KIB = 32_768
+_CACHE_KIB = 8_192
 _TABLE = f"""
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
