@@ -1,6 +1,7 @@
 """Fixtures that tests of more than one package share."""
 
 import gc
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,15 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """From here on the collector looks at what tests make."""
+    """From here on the collector looks at what tests make; torch's loggers hand on what they are told.
+
+    pytest adds its handlers to each logger that does not, thrice for every test, and torch has forty.
+    """
     gc.freeze()
     gc.enable()
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 _FIXTURES = (HealthCheck.function_scoped_fixture,)

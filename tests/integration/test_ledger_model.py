@@ -246,5 +246,5 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_the_ledger_stays_consistent_through_any_sequence_of_events(ledger):
     run_state_machine_as_test(
         lambda: LedgerMachine(ledger),
-        settings=settings(max_examples=8 * settings.default.max_examples // 5, stateful_step_count=30),
+        settings=settings(stateful_step_count=30),
     )

@@ -390,5 +390,5 @@ def test_who_pushes_the_same_later_with_less_time_ends_no_request_before_its_dea
 def test_a_line_gives_one_record_for_every_request_through_any_sequence_of_events(server):
     run_state_machine_as_test(
         lambda: LineMachine(server),
-        settings=settings(max_examples=8 * settings.default.max_examples // 5, stateful_step_count=40),
+        settings=settings(stateful_step_count=40),
     )

@@ -1,6 +1,8 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,33 +41,9 @@ def test_everything_but_networks_and_training_imports_without_torch(forbidden):
     assert found.stdout == "[]\n"
 
 
-def test_training_and_predicting_never_import_torchvision():
-    code = "import sys, modeling.training.train, modeling.inference.classifier; print('torchvision' in sys.modules)"
-
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-
-    assert found.stdout == "False\n"
-
-
 def _printed(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-
-def test_torchvision_comes_without_torchs_compiler_and_gets_it_when_it_asks():
-    code = """if True:
-        import sys
-        import modeling.networks.torchvision_networks
-        print(sorted(name for name in sys.modules if name.startswith(("torch._dynamo", "sympy"))))
-        from torchvision.ops.roi_align import is_compile_supported
-        print(is_compile_supported("cpu"))
-        from torch._dynamo.utils import is_compile_supported
-        print(is_compile_supported("cpu"))
-    """
-
-    without, said, expected = _printed(code).splitlines()
-
-    assert (without, said) == ("[]", expected)
 
 
 def test_who_imports_the_compiler_while_it_is_put_off_gets_the_real_one():
@@ -82,26 +60,26 @@ def test_who_imports_the_compiler_while_it_is_put_off_gets_the_real_one():
     assert _printed(code) == "True True True\n"
 
 
-def test_a_model_is_loaded_and_answers_without_torchs_compiler():
+@pytest.fixture(scope="module")
+def said() -> dict[str, Any]:
+    """What one process says that comes to need ever more of torch: each costs seconds to start."""
     code = """if True:
-        import sys
+        import json, sys
+        said = {}
+        def has(name): return name in sys.modules
+
+        import modeling.training.train, modeling.inference.classifier
+        said["torchvision"] = has("torchvision")
+
         import torch
         from modeling.networks.build import blank_network
         from modeling.images.preprocessing import Preprocessing
         for name in ("cnn", "convnext_tiny", "resnet18", "mobilenet_v2", "vit_b_32"):
             network = blank_network(name, Preprocessing("RGB", 224, 224), 2).eval()
         with torch.inference_mode():
-            print(network(torch.zeros(1, 3, 224, 224)).shape)
-        print("torch._dynamo" in sys.modules)
-    """
+            said["shape"] = list(network(torch.zeros(1, 3, 224, 224)).shape)
+        said["answered"] = [has("torchvision"), has("torch._dynamo"), has("sympy")]
 
-    assert _printed(code).splitlines() == ["torch.Size([1, 2])", "False"]
-
-
-def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler_and_its_steps_are_torchs():
-    code = """if True:
-        import sys
-        import torch
         from modeling.training.fit import plain_optimizers
         from modeling.training.train import deterministic_kernels
         def trained(kind):
@@ -115,16 +93,46 @@ def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler_a
             return weights
         plain = trained(plain_optimizers.SGD), trained(plain_optimizers.AdamW)
         with deterministic_kernels(False):
-            print("torch._dynamo" in sys.modules, torch.are_deterministic_algorithms_enabled())
+            said["trained"] = [has("torch._dynamo"), torch.are_deterministic_algorithms_enabled()]
+
+        from torchvision.ops.roi_align import is_compile_supported as asked
+        before = asked("cpu")
+        from torch._dynamo.utils import is_compile_supported
+        said["asked"] = [before, has("torch._dynamo"), is_compile_supported("cpu")]
+
         usual = trained(torch.optim.SGD), trained(torch.optim.AdamW)
         again = trained(plain_optimizers.SGD), trained(plain_optimizers.AdamW)
-        print("torch._dynamo" in sys.modules, all(map(torch.equal, plain + again, usual + usual)))
+        said["as torch"] = all(map(torch.equal, plain + again, usual + usual))
         with deterministic_kernels(True):
-            print(torch.are_deterministic_algorithms_enabled())
-        print(torch.are_deterministic_algorithms_enabled())
+            said["deterministic"] = torch.are_deterministic_algorithms_enabled()
+        said["deterministic afterwards"] = torch.are_deterministic_algorithms_enabled()
+        print(json.dumps(said))
     """
+    found: dict[str, Any] = json.loads(_printed(code))
+    return found
 
-    assert _printed(code).splitlines() == ["False False", "True True", "True", "False"]
+
+def test_training_and_predicting_never_import_torchvision(said):
+    assert not said["torchvision"]
+
+
+def test_a_model_is_loaded_and_answers_without_torchs_compiler(said):
+    assert (said["shape"], said["answered"]) == ([1, 2], [True, False, False])
+
+
+def test_nondeterministic_training_asks_torch_nothing_that_brings_its_compiler(said):
+    assert said["trained"] == [False, False]
+    assert (said["deterministic"], said["deterministic afterwards"]) == (True, False)
+
+
+def test_the_steps_of_a_training_are_torchs_with_its_compiler_and_without(said):
+    assert said["as torch"]
+
+
+def test_torchvision_comes_without_torchs_compiler_and_gets_it_when_it_asks(said):
+    before, compiler, expected = said["asked"]
+
+    assert (before, compiler) == (expected, True)
 
 
 def test_torch_without_its_meta_kernels_predicts_alike_and_exports_the_same_graph_once_it_has_them(tmp_path):
