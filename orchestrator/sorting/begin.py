@@ -4,9 +4,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from modeling.names import path_to_text
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.access import explain_refused_write
-from orchestrator.contract.errors import PigeonholeError, UsageError
+from orchestrator.contract.errors import NotFoundError, PigeonholeError, UsageError
 from orchestrator.sorting.journal import JOURNAL, NEW, Journal
 from orchestrator.sorting.lines import VERSION, Head
 from orchestrator.sorting.manifest import SortedManifest
@@ -25,14 +25,23 @@ def explain(err: OSError, folder: str) -> str:
     return explain_refused_write(err, Path(folder))
 
 
+def check_root(head: Head) -> None:
+    """Raises NotFoundError where the source that was sorted is away: its images would seem to be gone."""
+    root = text_to_path(head.root)
+    if not os.path.isdir(root):
+        raise NotFoundError(f"the source {head.root!r} is not there; mount it, or put the folder back")
+    if os.stat(root).st_ino != head.root_inode and not os.listdir(root):
+        raise NotFoundError(f"the source {head.root!r} is another folder than before, and empty; is it mounted?")
+
+
 def open_or_begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tuple[Journal, Head]:
     """The journal of this sort, with its head; it is begun unless it was before.
 
     Raises UsageError where another sort is in the folder, NotFoundError where the source is away.
     """
     recover(record, wanted.folder)
-    manifest.check_source(wanted, again=has_journal(wanted.folder))
     if not has_journal(wanted.folder):
+        manifest.check_source(wanted)
         return _begin(record, wanted, manifest)
     journal = Journal.open(wanted.folder)
     try:

@@ -59,16 +59,11 @@ class SortedManifest:
             model = self.published.summary["model"]["ref"]
             raise UsageError(f"{model} has no calibration, so {str(self.path)!r} has no decisions; sort --by label")
 
-    def check_source(self, wanted: Wanted, *, again: bool = False) -> None:
-        """Raises NotFoundError where the source is away, or none of the first images is there.
-
-        again: these may be sorted already.
-        """
+    def check_source(self, wanted: Wanted) -> None:
+        """Raises NotFoundError where the source is away, or none of the first images is there."""
         shown = path_to_text(self.root)
         if not os.path.isdir(self.root):
             raise NotFoundError(f"the source {shown!r} is not there; mount it, or put the folder back")
-        if again:
-            return
         sources = Sources(wanted)
         found = [sources.look(row, line) for _, row, line in self._first() if row.prediction.ok]
         if found and all(each == "missing" for each in found):

@@ -9,7 +9,7 @@ from modeling.names import path_to_text
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import Published
-from orchestrator.sorting.begin import StoppedError, explain, has_journal, open_or_begin, take_away
+from orchestrator.sorting.begin import StoppedError, check_root, explain, has_journal, open_or_begin, take_away
 from orchestrator.sorting.checks import check_wanted
 from orchestrator.sorting.journal import Batch, Journal
 from orchestrator.sorting.lines import By, Folder, Head, Mode
@@ -123,7 +123,7 @@ class _Run:
                 return
             with probed(self.wanted.folder) as target:
                 self._check_links(target, journal, head)
-                self._sort(journal, target)
+                self._sort(journal, head, target)
             journal.finish()
         finally:
             journal.close()
@@ -132,11 +132,13 @@ class _Run:
         """Raises UsageError where links are wanted and the target takes none; the target is as it was then."""
         if self.wanted.mode != "link" or (reason := target.link_refusal) is None:
             return
-        take_away(self.record, self.wanted.folder, journal, head)
+        if next(journal.batches(), None) is None:
+            take_away(self.record, self.wanted.folder, journal, head)
         shown = path_to_text(self.wanted.folder)
         raise UsageError(f"the file system of {shown!r} takes no symbolic links ({reason}); use --copy or --move")
 
-    def _sort(self, journal: Journal, target: Target) -> None:
+    def _sort(self, journal: Journal, head: Head, target: Target) -> None:
+        check_root(head)
         maker, last_row = Maker(self.wanted, journal), 0
         known: Known = {}
         for batch, last in _with_last(journal.batches()):
@@ -146,6 +148,7 @@ class _Run:
             maker.make(batch, again=True, last=last)
             self._count(batch)
         for batch in _planned(self.manifest, self.wanted, target, known, last_row + 1):
+            check_root(head)  # else what was away meanwhile would be missing
             journal.append(batch)
             maker.make(batch)
             self._count(batch)

@@ -10,7 +10,15 @@ from pathlib import Path
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.settings import Settings
-from orchestrator.sorting.begin import StoppedError, explain, has_journal, recover, remove_remains, take_away
+from orchestrator.sorting.begin import (
+    StoppedError,
+    check_root,
+    explain,
+    has_journal,
+    recover,
+    remove_remains,
+    take_away,
+)
 from orchestrator.sorting.changes import Places, State, move_back, places_of, remove_copy_remains, state_of
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import JOURNAL, Batch, Journal
@@ -72,8 +80,9 @@ def _unsort(record: HomeRecord, path: str, progress: Progress, found: Unsorted, 
         head = journal.head
         if head is None:
             return  # a dry run of a sort that had hardly begun
+        if head.mode == "move":
+            check_root(head)
         undoing = _Undoing(head, path, found, dry_run=dry_run)
-        undoing.check_source()
         undoing.run(journal, progress)
         if dry_run:
             return
@@ -92,17 +101,6 @@ class _Undoing:
         self._folder = folder
         self._found = found
         self._dry_run = dry_run
-
-    def check_source(self) -> None:
-        """Raises NotFoundError where files are to go back to a source that is away."""
-        if self._head.mode != "move":
-            return
-        shown = path_to_text(self._root)
-        if not os.path.isdir(self._root):
-            raise NotFoundError(f"the source {shown!r}, where the files go back to, is not there; mount it, or make it")
-        is_other = os.stat(self._root).st_ino != self._head.root_inode
-        if is_other and not os.listdir(self._root):
-            raise NotFoundError(f"{shown!r}, where the files go back to, is another folder, and empty; is it mounted?")
 
     def run(self, journal: Journal, progress: Progress) -> None:
         if not self._dry_run:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,9 @@ def write_manifest(manifest: Path, root: Path, rows: Sequence[Row]) -> None:
             "num_images": len(rows),
             "num_failed": len(codes),
             "status": {"ok": len(labels), "error": len(codes)},
-            "labels": {label: labels.count(label) for label in labels},
-            "error_codes": {code: codes.count(code) for code in codes},
-            "decisions": {each: decisions.count(each) for each in decisions},
+            "labels": dict(Counter(labels)),
+            "error_codes": dict(Counter(codes)),
+            "decisions": dict(Counter(decisions)),
         },
         "model": {"ref": "birds@1", "digest": "d" * 64},
     }

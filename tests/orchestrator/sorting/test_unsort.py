@@ -137,7 +137,7 @@ def test_a_source_that_is_away_or_not_mounted_is_an_error_and_nothing_is_moved(t
     with pytest.raises(NotFoundError, match=r"is not there; mount it"):
         tree.unsort()
     tree.root.mkdir()
-    with pytest.raises(NotFoundError, match=r"is another folder, and empty; is it mounted\?"):
+    with pytest.raises(NotFoundError, match=r"is another folder than before, and empty; is it mounted\?"):
         tree.unsort()
     assert snapshot(tree.target) == before
 
