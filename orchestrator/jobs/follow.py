@@ -245,6 +245,8 @@ class Follower:
 
     def _check_entered(self, job: str) -> None:
         if job not in active_jobs(self._settings):
+            if JobFolder.open(self._settings, job).run:
+                raise PigeonholeError(f"job {job}: its resume was interrupted; `pigeonhole jobs resume {job}` again")
             raise PigeonholeError(f"job {job} never began: its submission was interrupted; submit it again")
 
 

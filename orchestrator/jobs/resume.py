@@ -6,37 +6,26 @@ the disk, add the job to the active ones, enter it into the ledger, ring.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from modeling.errors import ModelingError, ModelNotFoundError
-from modeling.names import path_to_text, text_to_path
-from modeling.registry.store import ModelStore
-from orchestrator.contract.errors import NotFoundError, PigeonholeError
-from orchestrator.contract.jobs.base import sha256_of
+from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.history import note, operator
 from orchestrator.contract.jobs.job_folder import JobFolder, Resume, active_jobs
-from orchestrator.contract.jobs.listing import count_shards, listing_is_whole, read_source_facts
+from orchestrator.contract.jobs.listing import listing_is_whole
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
     ClassifyRequest,
-    EvaluateJobRequest,
     MaxFailures,
-    ModelPin,
-    TrainJobRequest,
 )
 from orchestrator.contract.jobs.restore import Restored, enter_restored, output_of, read_folder
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.lister import OnListing
-from orchestrator.jobs.merging.changed import changed_since_parts
-from orchestrator.jobs.outputs import check_resumed_folder, check_resumed_manifest
-from orchestrator.jobs.relisting import listed_again, open_again
+from orchestrator.jobs.relisting import listed_again
 from orchestrator.jobs.submit import JobClient
 
 MOMENT_S = 15.0  # a resume enters its job into the ledger within this time, or its command has died
@@ -60,7 +49,6 @@ class Resumed:
     """What is done of a resumed job, and what is missing.
 
     entered: the job had not ended; the server had forgotten it. relisted: its images were listed again.
-    num_changed: images with a row that have changed since, or are gone; changed_example: one of them.
     goes_on: where a training or an evaluation goes on. ends_again: why the job ends without doing anything.
     """
 
@@ -76,38 +64,11 @@ class Resumed:
     shards_done: int
     goes_on: str | None
     ends_again: str | None
-    num_changed: int = 0
-    changed_example: str | None = None
 
     @property
     def num_missing(self) -> int:
         """The images without a row."""
         return self.num_images - self.num_done
-
-
-def check_resumable(settings: Settings, job: str) -> JobFolder:
-    """The folder of a job that can be resumed, as far as the disk can tell.
-
-    Raises PigeonholeError where it has succeeded, NotFoundError where it does not exist or its model or source is gone,
-    UsageError where its output appeared meanwhile, or its images cannot be listed again.
-    """
-    folder = JobFolder.open(settings, job)
-    request, outcome = folder.request(), folder.outcome()
-    if outcome is not None and outcome.state in ("succeeded", "partial"):
-        retry = f"; `pigeonhole jobs retry {job}` tries failed images again" if outcome.num_failed else ""
-        raise PigeonholeError(f"job {job} has ended as {outcome.state}: nothing is missing in {outcome.result}{retry}")
-    match request:
-        case ClassifyRequest():
-            _check_classify(settings, folder, request)
-        case TrainJobRequest():
-            _check_training(folder, request)
-        case EvaluateJobRequest():
-            if not folder.evaluation.exists():
-                _check_model(settings, job, request.model)
-                _check_is_there(job, "data", request.data)
-            if request.output is not None:
-                check_resumed_folder(Path(text_to_path(request.output)))
-    return folder
 
 
 def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_listing: OnListing) -> Resumed:
@@ -126,7 +87,7 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
     if options.need_worker:
         client.require_worker(QUEUE_OF_KIND[request.kind])
     is_whole = not isinstance(request, ClassifyRequest) or listing_is_whole(folder.work)
-    again = ended or options.max_failures is not None or not is_whole
+    again = ended or folder.cancel_requested() or options.max_failures is not None or not is_whole
     if again:
         folder = _begin_run(client, folder, request, options, None if is_whole else on_listing)
     folder.activate()
@@ -135,19 +96,7 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
     resumed = _describe(folder, request, restored, entered=not again, relisted=not is_whole)
     note(folder, "resumed" if again else "entered again", run=folder.run, **_counts(resumed))
     _wake(client, folder, request, resumed)
-    return _with_changes(folder, request, resumed)
-
-
-def _with_changes(folder: JobFolder, request: AnyJobRequest, resumed: Resumed) -> Resumed:
-    """The same, with the images that are no longer as they were read; workers are at work meanwhile."""
-    if not isinstance(request, ClassifyRequest) or not os.path.isdir(text_to_path(request.root)):  # noqa: PTH112
-        return resumed
-    changes = changed_since_parts(folder)
-    if changes.example is None:
-        return resumed
-    example = path_to_text(changes.example)
-    note(folder, "changed images", num_changed=changes.num_changed, example=example)
-    return replace(resumed, num_changed=changes.num_changed, changed_example=example)
+    return resumed
 
 
 def _already_running(folder: JobFolder, record: JobRecord, options: ResumeOptions) -> Resumed:
@@ -252,53 +201,3 @@ def _wake(client: JobClient, folder: JobFolder, request: AnyJobRequest, resumed:
     missing = resumed.num_shards - resumed.shards_done
     for _ in range(max(1, min(client.ledger.live_workers.num_listeners(queue), missing))):
         client.ring(queue, job)
-
-
-# What a job needs to go on
-
-
-def _check_classify(settings: Settings, folder: JobFolder, request: ClassifyRequest) -> None:
-    job, output = folder.job, Path(text_to_path(request.output))
-    num_shards, _ = count_shards(folder.work)
-    if not listing_is_whole(folder.work):
-        open_again(folder, request)
-    elif sum(1 for _ in folder.parts.glob("*.part")) < num_shards:
-        _check_is_there(job, "source", request.root)
-        facts = read_source_facts(folder.work)
-        if facts is not None and facts.walked and not os.listdir(text_to_path(request.root)):
-            raise NotFoundError(f"the source of job {job}, {request.root!r}, is empty now: mount it, and resume again")
-    _check_model(settings, job, request.model)
-    overwrite = request.overwrite or _is_base(output, request)
-    check_resumed_manifest(output, job, overwrite=overwrite, source=Path(text_to_path(request.source)))
-
-
-def _is_base(output: Path, request: ClassifyRequest) -> bool:
-    """Whether the manifest at the output is the one that the new one is to take the place of."""
-    base = request.base
-    return base is not None and base.replaced and output.is_file() and sha256_of(output) == base.manifest_sha256
-
-
-def _check_training(folder: JobFolder, request: TrainJobRequest) -> None:
-    if folder.model.exists():
-        return
-    for data in (request.train["data"], *request.train.get("joined", ())):
-        _check_is_there(folder.job, "data", data)
-    if request.train.get("weights_pin") and not folder.weights.exists():
-        raise NotFoundError(
-            f"the weights that job {folder.job} starts from are not in its folder any more ({folder.weights}); "
-            "submit it again"
-        )
-
-
-def _check_model(settings: Settings, job: str, pin: ModelPin) -> None:
-    try:
-        ModelStore(settings.models).resolve_pinned(pin.ref, pin.digest)
-    except ModelNotFoundError as err:
-        raise NotFoundError(f"job {job} needs its model again: {err}; import it, or submit with another") from err
-    except ModelingError as err:
-        raise PigeonholeError(f"job {job} needs its model as it was: {err}; submit it again") from err
-
-
-def _check_is_there(job: str, what: str, place: str) -> None:
-    if not os.path.exists(text_to_path(place)):  # noqa: PTH110 the name may not be UTF-8
-        raise NotFoundError(f"the {what} of job {job}, {place!r}, is not there: bring it back, and resume again")

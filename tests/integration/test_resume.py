@@ -9,19 +9,22 @@ from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, PigeonholeError, TakenError, UnavailableError, UsageError
 from orchestrator.contract.jobs.end import conclude, enter_outcome
 from orchestrator.contract.jobs.history import read_history
-from orchestrator.contract.jobs.job_folder import JobFolder, Resume, active_jobs
+from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, Resume, active_jobs, new_job_id
 from orchestrator.contract.jobs.listing import ListingWriter, SourceFacts, read_facts
 from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
-from orchestrator.contract.jobs.requests import MaxFailures, ModelPin
+from orchestrator.contract.jobs.requests import EvaluateJobRequest, MaxFailures, ModelPin, TrainJobRequest
+from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs import resume as resuming
 from orchestrator.jobs.follow import read_record
+from orchestrator.jobs.merging.changed import changed_since_parts
 from orchestrator.jobs.prepare import reading_of
-from orchestrator.jobs.resume import ResumeOptions, check_resumable, resume
+from orchestrator.jobs.resumable import check_resumable
+from orchestrator.jobs.resume import ResumeOptions, resume
 from orchestrator.jobs.sources import SourceOptions, open_source
 from orchestrator.jobs.submit import JobClient
 from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, dies_at_step, enter_job, make_images, make_job
@@ -135,10 +138,11 @@ def test_images_that_were_changed_since_are_counted_and_their_rows_stay(make, cl
     (tmp_path / "in" / "000.png").write_bytes((tmp_path / "in" / "008.png").read_bytes())
     (tmp_path / "in" / "001.png").rename(tmp_path / "away.png")
 
-    resumed = go_on(client, folder.job)
+    go_on(client, folder.job)
+    changes = changed_since_parts(folder)
     finish(folder.job, context)
 
-    assert (resumed.num_changed, resumed.changed_example) == (2, "000.png")
+    assert (changes.num_changed, changes.example) == (2, "000.png")
     assert (tmp_path / "out" / "out.csv").read_bytes() == expected
 
 
@@ -198,9 +202,9 @@ def test_a_job_whose_outcome_was_lost_goes_on(make, client, context, expected, t
     do_some(folder, context, 1)
     (folder.path / "outcome.json").unlink()
 
+    folder.request_cancel()  # as the operator did before
     go_on(client, folder.job)
 
-    (folder.path / "cancel").unlink(missing_ok=True)
     finish(folder.job, context)
     assert (tmp_path / "out" / "out.csv").read_bytes() == expected
 
@@ -504,3 +508,73 @@ def test_a_resume_that_died_before_it_entered_the_job_is_waited_for_a_moment(mak
     resumed = go_on(client, folder.job)
 
     assert (resumed.run, resumed.entered) == (1, True)
+
+
+# Trainings and evaluations
+
+
+@pytest.fixture
+def make_process_job(settings, ledger, tmp_path, pin):
+    """Makes trainings and evaluations that were cancelled, entered and ended."""
+    (tmp_path / "data").mkdir()
+
+    def make(kind, **train):
+        facts = {"job": new_job_id(kind), "created": datetime.now(UTC), "source": "data"}
+        if kind == "train":
+            request = TrainJobRequest(**facts, name="bars", train={"data": str(tmp_path / "data")} | train)
+        else:
+            output = str(tmp_path / "figures")
+            request = EvaluateJobRequest(**facts, model=pin, data=str(tmp_path / "data"), part="all", output=output)
+        folder = JobFolder.create(settings, request)
+        fields = {"kind": kind, "listed": 1, "num_shards": 1, "num_images": 60}
+        ledger.create(folder.job, fields, output=output_of(request))
+        folder.activate()
+        conclude(folder, Outcome(state="cancelled", ended=datetime.now(UTC)), RecoveringLedger(ledger, settings))
+        return folder
+
+    return make
+
+
+def test_a_training_goes_on_where_it_was_and_says_where(make_process_job, client, ledger):
+    fresh, begun, trained = (make_process_job("train") for _ in range(3))
+    (begun.path / "training").mkdir()
+    (begun.path / "training" / "fit.checkpoint").touch()
+    trained.model.mkdir()
+
+    said = [go_on(client, folder.job).goes_on for folder in (fresh, begun, trained)]
+
+    assert said == [
+        "it has no checkpoint: it begins again",
+        "it goes on from its last checkpoint",
+        "its result is there: it is published",
+    ]
+    assert client.rung == [("train", folder.job) for folder in (fresh, begun, trained)]
+    claim = ledger.claim(begun.job, "w1", 60)
+    assert isinstance(claim, Claim)
+    assert (claim.shard, ledger.record(begun.job).run) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_training_or_an_evaluation_whose_data_are_gone_is_refused(kind, make_process_job, client, tmp_path):
+    folder = make_process_job(kind)
+    (tmp_path / "data").rmdir()
+
+    with pytest.raises(NotFoundError, match=rf"the data of job {folder.job}, .*/data', is not there: bring it back"):
+        go_on(client, folder.job)
+
+
+def test_a_training_without_its_weights_is_refused(make_process_job, client):
+    folder = make_process_job("train", weights_pin={"name": "ours", "sha256": "0" * 64})
+
+    with pytest.raises(NotFoundError, match=r"the weights that job .* starts from are not in its folder any more"):
+        go_on(client, folder.job)
+
+
+def test_an_evaluation_whose_output_appeared_is_refused(make_process_job, client, tmp_path):
+    folder = make_process_job("evaluate")
+    (tmp_path / "figures").mkdir()
+    with pytest.raises(UsageError, match=r"figures' appeared since the job was submitted; move it away, and resume"):
+        go_on(client, folder.job)
+    (tmp_path / "figures").rmdir()
+
+    assert go_on(client, folder.job).goes_on == "it has no checkpoint: it begins again"

@@ -18,7 +18,8 @@ from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import exit_code, to_json
 from orchestrator.jobs.lister import OnListing
 from orchestrator.jobs.merging.changed import Changes, changed_since_parts
-from orchestrator.jobs.resume import Resumed, ResumeOptions, check_resumable, resume
+from orchestrator.jobs.resumable import check_resumable
+from orchestrator.jobs.resume import Resumed, ResumeOptions, resume
 
 
 @click.command("resume")
@@ -79,11 +80,6 @@ def describe_resumed(resumed: Resumed) -> list[str]:
     ]
     if resumed.relisted:
         lines.insert(0, f"job {resumed.job}: its images were listed again")
-    if resumed.num_changed:
-        lines.append(
-            f"{resumed.num_changed:,} images with a row have changed since they were read, or are gone, such as "
-            f"{resumed.changed_example}; their rows stay, `pigeonhole classify --since {resumed.job}` does them again"
-        )
     if resumed.ends_again:
         lines.append(f"it will end again: {resumed.ends_again}; resume it with another limit")
     return lines
