@@ -123,7 +123,10 @@ class PreparedClassify:
 
     @property
     def _can_be_listed_again(self) -> bool:
-        return not self.source.is_stream and self.merge is None  # the base may have been replaced then
+        is_own = (
+            self.merge is None and self.spec.rerun_of is None
+        )  # the manifests of others may have been replaced then
+        return is_own and not self.source.is_stream
 
     def _build(self, job: str, output: str, shard_size: int) -> ClassifyRequest:
         return ClassifyRequest(

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.server import connect
+from tests.support.fakes import enter_job, make_images, make_job
+from workers.turns import take_turn, work_on
 
 pytestmark = pytest.mark.integration
 
@@ -265,3 +268,45 @@ def test_a_training_that_a_worker_cannot_do_is_left_to_others(ledger):
     ledger.turns.avoid(first, "w1")
 
     assert [ledger.turns.next_training(first, worker) for worker in ("w1", "w2")] == [second, first]
+
+
+def test_one_doorbell_goes_on_until_no_job_has_work(settings, ledger, context, bells, tmp_path):
+    paths = make_images(tmp_path / "in", [0, 50, 100, 150, 200, 250])
+    folders = []
+    for number, priority in enumerate(["low", "high"]):
+        output = tmp_path / f"out-{number}.csv"
+        folder = make_job(settings, paths, root=tmp_path / "in", output=output, shard_size=1, priority=priority)
+        enter_job(folder, ledger)
+        folders.append(folder)
+    context.settings = context.settings.model_copy(update={"slice_s": 1e-3})  # a shard in each turn
+    doorbells, jobs = [("classify", folders[0].job)], []
+
+    while doorbells:
+        queue, named = doorbells.pop(0)
+        turn = take_turn(queue, named, context)
+        jobs.append(turn.job)
+        bells.rung.clear()
+        work_on(queue, turn, context)
+        doorbells = [doorbell for doorbell in bells.rung if doorbell[0] == "classify"]
+        assert len(doorbells) <= 1
+
+    assert [ledger.record(folder.job).state for folder in folders] == ["finalizing", "finalizing"]
+    assert set(jobs) == {folder.job for folder in folders}
+
+
+def test_a_job_whose_folder_a_worker_cannot_read_does_not_keep_it_from_the_others(
+    settings, ledger, context, bells, tmp_path
+):
+    paths = make_images(tmp_path / "in", [0, 50])
+    gone, other = (
+        make_job(settings, paths, root=tmp_path / "in", output=tmp_path / f"out-{number}.csv") for number in range(2)
+    )
+    for folder in (gone, other):
+        enter_job(folder, ledger)
+    gone.request_file.unlink()
+
+    with pytest.raises(NotFoundError):
+        work_on("classify", Turn(gone.job), context)
+
+    assert bells.rung == [("classify", gone.job)]
+    assert take_turn("classify", gone.job, context).job == other.job
