@@ -4,14 +4,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import click
 
 from modeling.names import path_to_text
 from orchestrator.cli import speaking
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, print_table
-from orchestrator.contract.errors import ExitCode
+from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.results import find_published
 from orchestrator.sorting.journal import JOURNAL
@@ -46,12 +46,12 @@ _WHY_LEFT = {
 @click.argument("job", metavar="MANIFEST")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--by", type=click.Choice(get_args(By)), required=True, help="What the folders are named after.")
-@click.option("--link", "mode", flag_value="link", default=True, help="Symbolic links to the images (the default).")
-@click.option("--copy", "mode", flag_value="copy", help="Copies, which share their blocks where the file system can.")
-@click.option("--move", "mode", flag_value="move", help="Move the images out of the source's folder.")
+@click.option("--link", is_flag=True, help="Symbolic links to the images (the default).")
+@click.option("--copy", is_flag=True, help="Copies, which share their blocks where the file system can.")
+@click.option("--move", is_flag=True, help="Move the images out of the source's folder.")
 @click.option("--dry-run", is_flag=True, help="Count what would go where, and change nothing.")
 @json_option
-def sort_results(job: str, folder: Path, by: By, mode: Mode, dry_run: bool, as_json: bool) -> None:
+def sort_results(job: str, folder: Path, by: By, dry_run: bool, as_json: bool, **modes: bool) -> None:
     """Sort the images of MANIFEST (or of a job) into folders in DIR: one for each label or decision.
 
     Images without an answer go to `_errors`, by error code. Nothing that exists is overwritten. Only --move changes the
@@ -63,7 +63,7 @@ def sort_results(job: str, folder: Path, by: By, mode: Mode, dry_run: bool, as_j
       pigeonhole results sort birds.csv sorted --by label,decision
       pigeonhole results sort birds.csv sorted --by label --copy
     """
-    spec = SortSpec(find_published(get_settings(), job), folder, by, mode)
+    spec = SortSpec(find_published(get_settings(), job), folder, by, _mode_of(modes))
     started = time.monotonic()
     with speaking.doing("sorting") as say:
         result = _sorted(spec, say, dry_run=dry_run)
@@ -74,6 +74,14 @@ def sort_results(job: str, folder: Path, by: By, mode: Mode, dry_run: bool, as_j
     else:
         _print_sorted(spec, result, seconds, dry_run=dry_run)
     sys.exit(ExitCode.FAILED if tally.num_left_answered else ExitCode.OK)
+
+
+def _mode_of(modes: dict[str, bool]) -> Mode:
+    """The only mode that is chosen. Raises UsageError where there are several: --move changes the source."""
+    chosen = [mode for mode in get_args(Mode) if modes[mode]] or ["link"]
+    if len(chosen) > 1:
+        raise UsageError(f"--{' and --'.join(chosen)} cannot both be done; choose one")
+    return cast(Mode, chosen[0])
 
 
 def _sorted(spec: SortSpec, say: Any, *, dry_run: bool) -> Sorted:

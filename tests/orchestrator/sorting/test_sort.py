@@ -220,6 +220,16 @@ def test_the_command_counts_names_what_stays_and_exits_with_1_for_an_image_that_
     assert facts["left_images"][0] == {"path": "a.jpg", "reason": "missing"}
 
 
+def test_two_ways_at_once_are_refused_by_the_command(tree, monkeypatch):
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tree.settings.home))
+
+    result = invoke("results", "sort", tree.manifest, tree.target, "--by", "label", "--copy", "--move")
+
+    assert result.exit_code == 2
+    assert "--copy and --move cannot both be done; choose one" in result.stderr
+    assert not tree.target.exists()
+
+
 def test_the_command_for_people_says_what_was_done_and_how_it_is_undone(tree, monkeypatch):
     monkeypatch.setenv("PIGEONHOLE_HOME", str(tree.settings.home))
 
