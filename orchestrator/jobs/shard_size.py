@@ -15,7 +15,7 @@ from modeling.images.cores import num_cores
 from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, read_choices
 
 SHARD_S = 2.0
-LOW_SHARD_S = SHARD_S / 4  # of a job of low priority, whose share of a minute may be three seconds
+LOW_SHARD_S = SHARD_S / 8  # of a job of low priority, whose share of a minute may be three seconds
 SMALLEST, LARGEST = 64, 4096
 UNKNOWN = 512  # images at most, until a worker has measured the model
 SAMPLE_IMAGES = 8

@@ -103,4 +103,4 @@ def test_a_job_of_low_priority_has_smaller_shards_with_the_same_batches(tmp_path
 
     normal, low = (choose_shard_size(tmp_path, "auto", [], 32, seconds) for seconds in (SHARD_S, LOW_SHARD_S))
 
-    assert (normal, low) == (4096, 1024)
+    assert (normal, low) == (4096, 512)
