@@ -39,7 +39,7 @@ from orchestrator.jobs.merging.merge import Merge
 from orchestrator.jobs.merging.since import merge_since
 from orchestrator.jobs.outputs import check_folder, check_manifest
 from orchestrator.jobs.pinned import PinnedModel, check_precision, pin_model
-from orchestrator.jobs.shard_size import LOW_SHARD_S, SAMPLE_IMAGES, SHARD_S, SMALLEST, choose_shard_size
+from orchestrator.jobs.shard_size import LOW_SHARD_S, MERGE_SHARD_S, SAMPLE_IMAGES, SHARD_S, SMALLEST, choose_shard_size
 from orchestrator.jobs.sources import Source, SourceOptions, describe_skipped, open_source
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec, check_paths_of
 from orchestrator.jobs.training import ResolvedTraining, as_chosen_before, resolve_training
@@ -102,7 +102,7 @@ class PreparedClassify:
         root = self.source.root
         images = [os.path.join(root, path) for path in first[:SAMPLE_IMAGES]]  # noqa: PTH118 names may not be UTF-8
         batch_size = self.settings.batch_size
-        seconds = LOW_SHARD_S if self.spec.priority == "low" else SHARD_S
+        seconds = MERGE_SHARD_S if self.merge else LOW_SHARD_S if self.spec.priority == "low" else SHARD_S
         return choose_shard_size(self.model.version.artifacts, self.spec.precision, images, batch_size, seconds)
 
     def request(self, job: str) -> ClassifyRequest:

@@ -16,6 +16,7 @@ from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, re
 
 SHARD_S = 2.0
 LOW_SHARD_S = SHARD_S / 8  # of a job of low priority, whose share of a minute may be three seconds
+MERGE_SHARD_S = SHARD_S / 32  # of an incremental run, whose images are found a few at a time while its source is read
 SMALLEST, LARGEST = 64, 4096
 UNKNOWN = 512  # images at most, until a worker has measured the model
 SAMPLE_IMAGES = 8

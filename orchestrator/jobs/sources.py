@@ -224,18 +224,20 @@ class _Walk:
         path = os.path.join(self._source.root, *folder.parts)  # noqa: PTH118 names are kept as the system gives them
         try:
             with os.scandir(path) as entries:
-                names = [(entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries]
+                found = list(entries)
+            others = {entry.name: entry for entry in found if not entry.is_file(follow_symlinks=False)}
         except OSError as err:
             if not folder.parts or trouble_of(err) is not None:  # the storage's or this machine's, not the folder's
                 raise UsageError(f"cannot list {path!r}: {explain_os_error(err) or err}") from err
             yield "/".join(folder.parts)  # the worker says why, so that the images in it are not dropped silently
             return
-        names.sort()
         above = "".join([f"{part}/" for part in folder.parts])
-        for name, is_folder, is_link in names:
-            if self._every_image and not (is_folder or is_link) and _is_image_file(name):
+        for name in sorted([entry.name for entry in found]):
+            if self._every_image and name not in others and _is_image_file(name):
                 yield above + name  # nearly every file: a million of them take a second
                 continue
+            is_folder = name in others and others[name].is_dir(follow_symlinks=False)
+            is_link = name in others and others[name].is_symlink()
             parts = (*folder.parts, name)
             if name.startswith("."):
                 self._source.skipped["hidden folder" if is_folder else "hidden"] += 1

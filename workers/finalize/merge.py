@@ -24,7 +24,9 @@ from workers.finalize.join import (
     HashedFile,
     Joined,
     Totals,
+    Written,
     add_trailers,
+    close_both,
     manifest_facts,
     open_whole_part,
 )
@@ -207,6 +209,6 @@ class _Target:
             self._sidecar.write(lines)
             self._separator = self._format.separator
 
-    def close(self) -> tuple[Any, Any]:
+    def close(self) -> tuple[Written, Written]:
         self._manifest.write(self._format.footer())
-        return self._manifest.close(), self._sidecar.close()
+        return close_both(self._manifest, self._sidecar)

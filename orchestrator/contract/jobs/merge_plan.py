@@ -115,13 +115,13 @@ def read_plan_facts(folder: Path) -> PlanFacts | None:
 
 def read_plan(folder: Path, facts: PlanFacts) -> Iterator[Step]:
     """The steps of a plan. Raises IntegrityError, at the latest at its end, where it is damaged."""
-    sha256 = hashlib.sha256()
-    with (folder / _PLAN).open("rb") as file:
+    sha256, path = hashlib.sha256(), folder / _PLAN
+    with path.open("rb") as file:
         for line in file:
             sha256.update(line)
-            yield _parse(line, folder / _PLAN)
+            yield _parse(line, path)
     if sha256.hexdigest() != facts.plan_sha256:
-        raise IntegrityError(f"{folder / _PLAN} is damaged: its checksum is another than {_FACTS} says")
+        raise IntegrityError(f"{path} is damaged: its checksum is another than {_FACTS} says")
 
 
 def _parse(line: bytes, path: Path) -> Step:

@@ -34,15 +34,18 @@ class Comparison:
     def choose(self, paths: Iterator[str], plan: PlanWriter, on_compared: OnCompared) -> Iterator[str]:
         """The paths that are to be classified; the plan gets a step for every path."""
         listed: list[str] = []
-        prefix, find = self._prefix, self._known.find
-        is_kept = self._keep_same_content if self._checksum else self._keep_same_state
+        prefix, known, by_content = self._prefix, self._known, self._checksum
         for path in paths:
             listed.append(path)
-            found = find(path, start_now(prefix, path))
-            if found is None or not is_kept(found, path, plan):
-                self._num_changed += found is not None
-                plan.add_new()
-                yield path
+            start = start_now(prefix, path)
+            if not by_content and (row := known.take_next(start)) is not None:
+                plan.keep(row)  # nearly every image
+            else:
+                found = known.find(path, start)
+                if found is None or not self._keep(found, path, plan):
+                    self._num_changed += found is not None
+                    plan.add_new()
+                    yield path
             if len(listed) == _AT_ONCE:
                 self._note(listed)
                 on_compared(self._num_rows)
@@ -60,15 +63,13 @@ class Comparison:
             num_gone=self._known.num_unused(),
         )
 
-    def _keep_same_state(self, found: Known, path: str, plan: PlanWriter) -> bool:
-        """Keep the base's row if size and time are the same."""
-        if found[2]:
-            plan.keep(found[0])
-        return found[2]
-
-    def _keep_same_content(self, found: Known, path: str, plan: PlanWriter) -> bool:
-        """Keep the base's row if the content is the same; with the file's present time."""
+    def _keep(self, found: Known, path: str, plan: PlanWriter) -> bool:
+        """Keep the base's row if size and time are the same, or the content, then with the file's present time."""
         row, line, has_same_state = found
+        if not self._checksum:
+            if has_same_state:
+                plan.keep(row)
+            return has_same_state
         _, as_read, remarks = parse_line(line, "the base's sidecar")
         mtime_ns = _time_of_same_content(self._prefix + path, as_read)
         if as_read is None or mtime_ns is None:

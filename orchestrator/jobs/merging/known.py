@@ -30,8 +30,15 @@ class InOrder:
 
     def _next(self) -> None:
         self._row += 1
-        self._line = self._file.readline()
+        self._line = next(self._file, b"")
         self._parts: list[str] | None = None  # of the line's path, once it is needed
+
+    def take_next(self, start: bytes) -> int | None:
+        """The row of the next line, if it begins so."""
+        if not is_unchanged(self._line, start):
+            return None
+        self._next()
+        return self._row - 1
 
     def find(self, path: str, start: bytes) -> Known | None:
         """The image's row; `start` is how its line begins if it is unchanged."""
@@ -76,11 +83,16 @@ class Indexed:
         self._used = bytearray(num_lines)
         self._next_row = 0  # where the image is in a source that did not change
 
+    def take_next(self, start: bytes) -> int | None:
+        """The row behind that of the image before, if its line begins so."""
+        row = self._next_row
+        if row >= len(self._used) or not is_unchanged(line := self._line(row), start):
+            return None
+        self._found(row, line, True)
+        return row
+
     def find(self, path: str, start: bytes) -> Known | None:
         """The image's row; `start` is how its line begins if it is unchanged."""
-        row = self._next_row
-        if row < len(self._used) and is_unchanged(line := self._line(row), start):
-            return self._found(row, line, True)
         wanted = _path_in(line_start(path, 0, 0))
         first = _hash_of(wanted) << _ROW_BITS
         for place in range(bisect_left(self._index, first), len(self._index)):
