@@ -7,7 +7,6 @@ claim, predict, write the part under a temporary name, fsync, link it into place
 import contextlib
 import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.ledger.counts import shard_counts
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.ledger.turns import Turn
-from orchestrator.contract.queues import CLASSIFY, FINALIZE
+from orchestrator.contract.queues import FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.careful import Careful, predict_carefully
 from workers.classify.decode_clock import DecodeClock, ShardImage
@@ -35,6 +34,7 @@ from workers.classify.gated import GatedPredictor
 from workers.classify.journal import CAREFUL_FROM_ATTEMPT, Journal
 from workers.classify.open_shard import Commits, OpenShard
 from workers.classify.read import read_noted
+from workers.classify.setbacks import count_attempt, pause_or_leave
 from workers.classify.source import JobSource
 from workers.context import WorkerContext
 from workers.leases import Leases
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_ERRORS = 3  # attempts at a shard that end in an unexpected error; then the job fails with that error
-BROKEN_DEVICE_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 DISK_RETRY_S = 2.0
 WRITES_BEFORE_HAND_BACK = 3  # attempts to write a part by a worker that lacks files or memory
 DRAIN_GRACE_S = 8.0  # a stopping worker finishes a shard within this time, or hands it back
@@ -74,7 +72,7 @@ def classify_slice(job: str, context: WorkerContext, turn: Turn | None = None) -
         except HandBack:
             logger.info("job %s: handing back unfinished shards", job)
         except StorageAwayError as err:
-            leases.state = _pause(job, context, err)
+            leases.state = pause_or_leave(job, context, err)
             away = True
         except (ModelingError, IntegrityError, MessageError, UnicodeError) as err:
             if trouble_of(err):
@@ -86,38 +84,13 @@ def classify_slice(job: str, context: WorkerContext, turn: Turn | None = None) -
             if isinstance(err, SERVER_ERRORS) and trouble != "worker":
                 leases.abandon()  # the server was away for too long; that is no error of the job
             elif trouble is None:
-                _count_attempt(job, run, context, leases, err)
+                count_attempt(job, run, context, leases, err)
             raise  # with any other trouble this worker hands its shards back, and waits
     if leases.state == "paused":
         logger.info("job %s is paused", job)
     elif not leases.job_goes_on:
         context.ring(FINALIZE, job)
     return 0 if away else leases.num_claimed
-
-
-def _pause(job: str, context: WorkerContext, err: StorageAwayError) -> str:
-    """Leave the job to workers that see its source, or pause it if there are none; returns its state."""
-    reason = f"worker {context.worker}: {err}"
-    logger.error("job %s: %s", job, reason)
-    able = context.ledger.live_workers.listeners(CLASSIFY)
-    return context.recovering_ledger.pause(job, reason, by="storage", worker=context.worker, workers=able)
-
-
-def _count_attempt(job: str, run: int, context: WorkerContext, leases: Leases, err: Exception) -> None:
-    """Let the leases run out, so that the attempt counts: a shard that breaks every worker must not be tried forever.
-
-    On a device other than the CPU this process ends.
-    """
-    reason = f"{type(err).__name__}: {err}"[:500]
-    if any(claim.attempt >= MAX_ERRORS for claim in leases.held()):
-        leases.state = context.recovering_ledger.cancel(job, run=run, reason=reason)
-    else:
-        with contextlib.suppress(*SERVER_ERRORS):  # the error itself is raised by the caller
-            context.report_trouble(job, f"worker {context.worker}: {reason}")
-    leases.abandon()
-    if context.device != "cpu":
-        logger.critical("an error on %s may be sticky; this process ends", context.device, exc_info=True)
-        os._exit(BROKEN_DEVICE_EXIT_CODE)
 
 
 class ClassifySlice:
@@ -229,7 +202,7 @@ class ClassifySlice:
         try:
             self._source.look()
         except StorageAwayError as err:
-            _pause(self._request.job, self._context, err)
+            pause_or_leave(self._request.job, self._context, err)
             for claim in self._leases.held():
                 self._context.ledger.release(claim)
 
