@@ -37,7 +37,7 @@ def work_on(queue: str, turn: Turn, context: WorkerContext) -> None:
 
 
 def _classify(turn: Turn, context: WorkerContext) -> None:
-    started, num_shards, waits, more = time.monotonic(), 0, False, False
+    started, num_shards, waits, following = time.monotonic(), 0, False, None
     try:
         num_shards = classify_slice(turn.job, context, turn)
     except Exception as err:
@@ -46,9 +46,9 @@ def _classify(turn: Turn, context: WorkerContext) -> None:
     finally:
         with contextlib.suppress(*SERVER_ERRORS):  # the sweep rings
             elapsed_s = time.monotonic() - started
-            more = context.ledger.turns.end(turn, context.worker, elapsed_s, None if waits else num_shards)
-        if more and not waits:
-            context.ring(CLASSIFY, turn.job)
+            following = context.ledger.turns.end(turn, context.worker, elapsed_s, None if waits else num_shards)
+        if following is not None and not waits:
+            context.ring(CLASSIFY, following)  # the turn's own job may be gone
 
 
 def _train(turn: Turn, context: WorkerContext) -> None:

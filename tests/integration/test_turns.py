@@ -208,9 +208,9 @@ def test_a_worker_that_could_do_nothing_for_a_job_leaves_it_to_others(ledger):
     first, second = enter(ledger, 0), enter(ledger, 1)
     turn = ledger.turns.take(first, "w1", SLICE_S)
 
-    more = ledger.turns.end(turn, "w1", 0.01, 0)
+    following = ledger.turns.end(turn, "w1", 0.01, 0)
 
-    assert (turn.job, more) == (first, True)
+    assert (turn.job, following) == (first, second)
     assert [ledger.turns.take(first, "w1", SLICE_S).job for _ in range(3)] == [second] * 3
     assert ledger.turns.take(second, "w2", SLICE_S).job == first
 
@@ -220,7 +220,7 @@ def test_no_job_has_work(ledger):
     ledger.claim(job, "w2", 600)
 
     assert ledger.turns.take(job, "w1", SLICE_S) is None
-    assert ledger.turns.end(Turn(job), "w1", 1.0, 1) is False
+    assert ledger.turns.end(Turn(job), "w1", 1.0, 1) is None
 
 
 def test_a_job_that_the_server_forgot_is_restored_by_the_worker_that_hears_its_doorbell(ledger):
@@ -308,5 +308,16 @@ def test_a_job_whose_folder_a_worker_cannot_read_does_not_keep_it_from_the_other
     with pytest.raises(NotFoundError):
         work_on("classify", Turn(gone.job), context)
 
-    assert bells.rung == [("classify", gone.job)]
+    assert bells.rung == [("classify", other.job)]
     assert take_turn("classify", gone.job, context).job == other.job
+
+
+def test_the_doorbell_of_a_job_that_was_withdrawn_does_not_go_round(settings, ledger, context, bells, tmp_path):
+    paths = make_images(tmp_path / "in", [0, 50])
+    other = make_job(settings, paths, root=tmp_path / "in", output=tmp_path / "out.csv")
+    enter_job(other, ledger)
+
+    with pytest.raises(NotFoundError):
+        work_on("classify", take_turn("classify", job_id(0), context), context)
+
+    assert bells.rung == [("classify", other.job)]

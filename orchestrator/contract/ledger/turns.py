@@ -52,13 +52,14 @@ class Turns:
         job, milliseconds, max_shards, charged_ms = answer
         return Turn(job, int(milliseconds) / 1000, int(max_shards) or None, int(charged_ms))
 
-    def end(self, turn: Turn, worker: str, seconds: float, num_shards: int | None) -> bool:
-        """Enter what a turn took; returns whether a classify job has work for this worker.
+    def end(self, turn: Turn, worker: str, seconds: float, num_shards: int | None) -> str | None:
+        """Enter what a turn took; returns a classify job that has work for this worker, None where none has.
 
         num_shards: that were claimed. None were: the worker leaves the job to others for a while. None: unknown.
         """
         arguments = [_JOBS, worker, turn.charged_ms, round(seconds * 1000), "" if num_shards is None else num_shards]
-        return bool(self._run("end_turn", [f"{_JOBS}{turn.job}", _ACTIVE], arguments))
+        job: str | None = self._run("end_turn", [f"{_JOBS}{turn.job}", _ACTIVE], arguments)
+        return job
 
     def next_training(self, named: str, worker: str) -> str | None:
         """The training or evaluation that a doorbell for `named` stands for; None where none has work for a worker."""

@@ -2,7 +2,7 @@
 -- KEYS: job, active
 -- ARGV: prefix of all jobs, worker, ms charged in advance, ms that it took, number of shards (0: the worker could do
 --   nothing for the job, and leaves it to others for a while; '' if it does not say)
--- Returns 1 where a job has work for this worker, else 0.
+-- Returns a job that has work for this worker, or nil where none has.
 local AVOID_MS = 5000
 local SMOOTHING = 0.3 -- how much the last turn says of the time of a shard
 local now = now_ms()
@@ -19,4 +19,4 @@ if state == 'queued' or state == 'running' or state == 'paused' then
   end
 end
 local waiting = survey(redis.call('SMEMBERS', KEYS[2]), ARGV[1], {classify = true}, ARGV[2], now)
-return #waiting > 0 and 1 or 0
+return waiting[1] and waiting[1].id
