@@ -16,7 +16,8 @@ from modeling.registry.version_folder import locked
 from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.jobs.end import RESUMABLE, remove_unpublished
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, active_jobs, all_jobs, undelivered_jobs
-from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest
+from orchestrator.contract.jobs.requests import ClassifyRequest, parse_request
+from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.run_folder import remove_abandoned
 from orchestrator.contract.settings import Settings
@@ -80,7 +81,7 @@ def _prune(settings: Settings, options: PruneOptions, in_ledger: set[str] | None
     for job in jobs:
         try:
             outcomes[job], age_s = _age(JobFolder(settings, job), now)
-        except MessageError as err:
+        except (MessageError, OSError) as err:
             pruned.failed[job] = str(err)
             continue
         is_known = outcomes[job] is not None or in_ledger is not None
@@ -121,31 +122,38 @@ def _in_use(settings: Settings, old: set[str], kept: set[str]) -> set[str]:
 
 
 def _referred_to(settings: Settings, job: str) -> set[str]:
-    """The jobs whose results a job needs."""
+    """The jobs whose folders a job needs: a rerun is compared with its original, a retry may publish into another's.
+
+    A merge needs nothing of its base's job: it keeps the base in its own folder.
+    """
     try:
-        return _needs(JobFolder.open(settings, job).request())
-    except (NotFoundError, MessageError):
+        request = JobFolder.open(settings, job).request()
+    except (NotFoundError, MessageError, OSError):
         return set()
+    original = request.rerun_of if isinstance(request, ClassifyRequest) else None
+    return {each for each in (original, _folder_of_output(output_of(request))) if each is not None}
 
 
-def _needs(request: AnyJobRequest) -> set[str]:
-    if not isinstance(request, ClassifyRequest):
-        return set()
-    return {job for job in (request.rerun_of, request.base and request.base.job) if job}
+def _folder_of_output(output: str) -> str | None:
+    """The job in whose folder a file lies, by its name: the home may have another path on another machine."""
+    name = Path(text_to_path(output)).parent.name
+    return name if JOB_ID.fullmatch(name) else None
 
 
 def _prune_job(settings: Settings, job: str, outcome: Outcome | None, options: PruneOptions, pruned: Pruned) -> None:
     """Remove an old job's folder, or all of it but its result."""
     path = settings.jobs / job
-    keeps = options.keep_manifests and outcome is not None and _has_result_inside(path, outcome)
+    result = outcome.result if outcome is not None else None
+    keeps = options.keep_manifests and result is not None and _folder_of_output(result) == job
     entries = _all_but_the_result(path) if keeps else [path]
     size, is_resumable = sum(_size(entry) for entry in entries), _is_resumable(settings, job, outcome)
     if keeps and not entries:
         return  # an earlier prune has done it
     if not options.dry_run:
         try:
-            remove_leftovers_beside_output(settings, job)
-            if not (_remove_entries(entries) if keeps else remove_folder(settings, job)):
+            if keeps:
+                _remove_entries(entries)
+            elif not remove_folder(settings, job):
                 return
         except OSError as err:
             pruned.failed[job] = str(err)
@@ -163,22 +171,17 @@ def _is_resumable(settings: Settings, job: str, outcome: Outcome | None) -> bool
     return outcome.state in RESUMABLE
 
 
-def _has_result_inside(path: Path, outcome: Outcome) -> bool:
-    return outcome.result is not None and Path(text_to_path(outcome.result)).is_relative_to(path)
-
-
 def _all_but_the_result(path: Path) -> list[Path]:
     kept = {entry for pattern in _KEPT_WITH_MANIFEST for entry in path.glob(pattern)}
     return [entry for entry in path.iterdir() if entry not in kept]
 
 
-def _remove_entries(entries: list[Path]) -> bool:
+def _remove_entries(entries: list[Path]) -> None:
     for entry in entries:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
-    return True
 
 
 def remove_folder(settings: Settings, job: str) -> bool:
@@ -198,6 +201,7 @@ def _finish(settings: Settings, away: Path) -> bool:
     if (settings.active / job).exists() or _was_resumed(away):
         away.rename(settings.jobs / job)
         return False
+    _remove_leftovers_beside_output(away)
     shutil.rmtree(away)
     return True
 
@@ -215,23 +219,20 @@ def _finish_earlier(settings: Settings, options: PruneOptions, pruned: Pruned) -
         if not JOB_ID.fullmatch(away.name.removeprefix(_PRUNED)):
             continue
         size = _size(away)
-        if options.dry_run or _finished(settings, away):
-            pruned.left_behind += 1
-            pruned.bytes += size
+        try:
+            if options.dry_run or _finish(settings, away):
+                pruned.left_behind += 1
+                pruned.bytes += size
+        except OSError as err:
+            pruned.failed[away.name] = str(err)
 
 
-def _finished(settings: Settings, away: Path) -> bool:
-    try:
-        return _finish(settings, away)
-    except OSError:  # another prune deletes it now
-        return False
-
-
-def remove_leftovers_beside_output(settings: Settings, job: str) -> None:
+def _remove_leftovers_beside_output(away: Path) -> None:
     """Remove the hidden files that killed finalizers of an ended job left beside its output."""
+    file = away / "job.json"
     try:
-        remove_unpublished(JobFolder.open(settings, job).request(), before=_ANY_FENCE)
-    except (NotFoundError, MessageError):  # it never began, or is of another release
+        remove_unpublished(parse_request(file.read_bytes(), path=file), before=_ANY_FENCE)
+    except (FileNotFoundError, MessageError):  # it never began, or is of another release
         return
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.contract.access import explain_refused_write
-from orchestrator.contract.errors import ExitCode, PigeonholeError, TakenError, UnavailableError
+from orchestrator.contract.errors import ExitCode, NotFoundError, PigeonholeError, TakenError, UnavailableError
 from orchestrator.contract.home import check_server, join_server
 from orchestrator.contract.jobs.base import BaseFiles
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
@@ -225,7 +225,14 @@ class JobClient:
     def _earlier(self, key: str, prepared: Prepared) -> str | None:
         """The job that the idempotency key already stands for."""
         job = self.ledger.job_of_submission(key)
-        if job is not None and not prepared.repeats(JobFolder.open(self.settings, job).request()):
+        if job is None:
+            return None
+        try:
+            earlier = JobFolder.open(self.settings, job).request()
+        except NotFoundError as err:
+            why = f"idempotency key {key!r} stands for job {job}, whose folder was removed; use a new key"
+            raise NotFoundError(why) from err
+        if not prepared.repeats(earlier):
             raise TakenError(f"idempotency key {key!r} stands for another request, job {job}; use a new key")
         return job
 

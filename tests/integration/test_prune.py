@@ -96,6 +96,63 @@ def test_a_result_in_the_folder_of_its_job_stays_where_manifests_are_kept(make, 
     assert not manifest.exists()
 
 
+def test_a_result_stays_also_where_the_home_has_had_another_path(make, settings, tmp_path):
+    folder = make(inside=True)
+    link = tmp_path / "home by another name"
+    link.symlink_to(settings.home)
+
+    there = settings.model_copy(update={"home": link})
+    assert prune(there, PruneOptions(MONTH_S, keep_manifests=True), set()).kept_manifests == [folder.job]
+
+    assert (folder.path / "manifest.csv").is_file()
+
+
+def test_a_chain_of_merges_keeps_none_of_its_jobs_but_where_one_publishes_into_the_folder_of_another(make, settings):
+    first, retried = make(), make(inside=True)
+    files = {"manifest": "/m.csv", "manifest_sha256": "0" * 64, "sidecar_sha256": "0" * 64, "replaced": True}
+    bases = [{"kind": kind, "job": job, **files} for kind, job in (("since", first.job), ("retry", retried.job))]
+    since = make(days=1)
+    retry = make(days=1)
+    for folder, base, changes in ((since, bases[0], {}), (retry, bases[1], {"output": retried.request().output})):
+        record = json.loads(folder.request_file.read_bytes())
+        folder.request_file.write_text(json.dumps(record | {"base": base} | changes))
+
+    pruned = prune(settings, MONTH, set())
+
+    assert (pruned.removed, pruned.in_use) == ([first.job], [retried.job])
+    assert (retried.path / "manifest.csv").is_file()
+
+
+def test_what_a_finalizer_of_a_job_that_was_resumed_in_that_moment_writes_stays(make, settings, monkeypatch, tmp_path):
+    folder = make("cancelled")
+    draft = tmp_path / f".{folder.job}.{2**41}.tmp"
+    measure = prune_module._size
+
+    def resumed_now(path):
+        folder.begin_run(Resume(run=1, at=datetime.now(UTC), by="somebody"))
+        draft.write_text("a manifest that is being written")
+        return measure(path)
+
+    monkeypatch.setattr(prune_module, "_size", resumed_now)
+
+    assert prune(settings, MONTH, set()).removed == []
+    assert draft.exists()
+
+
+def test_what_cannot_be_deleted_is_named_by_every_prune_until_it_can(make, settings, monkeypatch):
+    folder = make()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prune_module.shutil, "rmtree", refuse)
+        failed = [list(prune(settings, MONTH, set()).failed) for _ in range(2)]
+
+    assert failed == [[folder.job], [f".pruned-{folder.job}"]]
+    assert prune(settings, MONTH, set()).failed == {}
+
+
 def test_jobs_that_others_refer_to_and_jobs_that_the_server_has_as_active_stay(make, settings):
     referred, in_ledger, undelivered = make(), make(), make()
     undelivered.note_undelivered()
@@ -177,12 +234,14 @@ def test_what_killed_processes_left_goes_too(make, settings, tmp_path):
 
 
 def test_a_folder_that_cannot_be_read_stays_and_is_named(make, settings):
-    folder = make()
+    folder, other = make(), make()
     (folder.path / "outcome.json").write_text("{}")
+    (other.path / "outcome.json").unlink()
+    (other.path / "outcome.json").mkdir()
 
     pruned = prune(settings, MONTH, set())
 
-    assert (list(pruned.failed), all_jobs(settings)) == ([folder.job], [folder.job])
+    assert sorted(pruned.failed) == sorted(all_jobs(settings)) == sorted([folder.job, other.job])
 
 
 def test_the_command_says_what_it_did(make, settings, server, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelVersion
 from modeling.training.request import TrainOptions
-from orchestrator.contract.errors import IntegrityError, PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.errors import IntegrityError, NotFoundError, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.jobs import job_folder as job_folder_module
 from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs, all_jobs
 from orchestrator.contract.jobs.listing import ListingWriter
@@ -120,6 +121,15 @@ def test_the_idempotency_key_is_looked_up_before_an_existing_output_is_refused(
     with pytest.raises(UsageError, match="exists; name"):
         submit(client, replace(spec, idempotency_key="tuesday"))
     assert all_jobs(client.settings) == [first.job]
+
+
+def test_a_key_of_a_job_whose_folder_was_removed_is_named(client: JobClient, version: ModelVersion):
+    spec = ClassifySpec("digits", "digits", idempotency_key="monday")
+    first = submit(client, spec)
+    shutil.rmtree(client.settings.jobs / first.job)
+
+    with pytest.raises(NotFoundError, match=f"'monday' stands for job {first.job}, whose folder was removed"):
+        submit(client, spec)
 
 
 def test_a_repeated_submission_is_known_even_when_its_images_were_moved(client: JobClient, version: ModelVersion):
