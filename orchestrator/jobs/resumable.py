@@ -43,10 +43,9 @@ def check_resumable(settings: Settings, job: str) -> JobFolder:
 
 def _check_classify(settings: Settings, folder: JobFolder, request: ClassifyRequest) -> None:
     job, output = folder.job, Path(text_to_path(request.output))
-    num_shards, _ = count_shards(folder.work)
     if not listing_is_whole(folder.work):
         open_again(folder, request)
-    elif sum(1 for _ in folder.parts.glob("*.part")) < num_shards:
+    elif sum(1 for _ in folder.parts.glob("*.part")) < count_shards(folder.work)[0]:
         _check_is_there(job, "source", request.root)
         facts = read_source_facts(folder.work)
         if facts is not None and facts.walked and not os.listdir(text_to_path(request.root)):

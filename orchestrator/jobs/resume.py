@@ -21,7 +21,7 @@ from orchestrator.contract.jobs.requests import (
     MaxFailures,
 )
 from orchestrator.contract.jobs.restore import Restored, enter_restored, output_of, read_folder
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.ledger import PAUSED_BY, JobRecord
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.lister import OnListing
@@ -88,8 +88,11 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
         client.require_worker(QUEUE_OF_KIND[request.kind])
     is_whole = not isinstance(request, ClassifyRequest) or listing_is_whole(folder.work)
     again = ended or folder.cancel_requested() or options.max_failures is not None or not is_whole
+    if ended:
+        _end_pauses(folder)
     if again:
         folder = _begin_run(client, folder, request, options, None if is_whole else on_listing)
+    folder.parts.mkdir(exist_ok=True)  # it may be what was lost
     folder.activate()
     restored = read_folder(folder)
     enter_restored(folder, restored, client.ledger, replace=not again and record is not None)
@@ -97,6 +100,12 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
     note(folder, "resumed" if again else "entered again", run=folder.run, **_counts(resumed))
     _wake(client, folder, request, resumed)
     return resumed
+
+
+def _end_pauses(folder: JobFolder) -> None:
+    """Remove pauses of the run that has ended; whoever ended it may have died before that."""
+    for by in PAUSED_BY:
+        folder.withdraw_pause(by)
 
 
 def _already_running(folder: JobFolder, record: JobRecord, options: ResumeOptions) -> Resumed:

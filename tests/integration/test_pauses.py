@@ -140,6 +140,13 @@ def test_commands_pause_several_jobs_and_say_who_and_why(make, command, ledger):
     assert command("unpause", *jobs).stderr.splitlines() == [f"job {job} goes on" for job in jobs]
 
 
+def test_a_reason_need_not_be_utf8(make, command, ledger):
+    job = make().job
+
+    assert command("pause", job, "--reason", "bis sp\udce4ter").exit_code == 0
+    assert ledger.record(job).paused_reason.endswith(": bis sp\\xe4ter")
+
+
 def test_a_job_that_never_was_pauses_no_other(make, command, ledger):
     job = make().job
 

@@ -364,6 +364,35 @@ def test_a_damaged_listing_is_made_again_only_if_it_is_the_same(make, client, co
     assert read_facts(JobFolder.open(client.settings, folder.job).work).num_images == 9
 
 
+@pytest.mark.parametrize("shard", [0, 2], ids=["first", "middle"])
+def test_a_damaged_index_is_made_again(make, client, context, expected, tmp_path, shard):
+    folder = make()
+    do_some(folder, context, 1)
+    index = bytearray((folder.path / "listing.index").read_bytes())
+    width = len(index) // 5
+    index[shard * width : (shard + 1) * width] = b"\0" * width
+    (folder.path / "listing.index").write_bytes(index)
+
+    assert go_on(client, folder.job).relisted
+    finish(folder.job, context)
+
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
+def test_a_job_that_lost_its_folder_of_parts_and_died_while_it_was_paused_goes_on(
+    make, client, context, expected, tmp_path
+):
+    folder = make()
+    do_some(folder, context, 1)
+    folder.write_pause("operator", "whoever ended the job died before this was removed")
+    shutil.rmtree(folder.parts)
+
+    go_on(client, folder.job)
+    finish(folder.job, context)
+
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
+
+
 def test_images_of_standard_input_cannot_be_listed_again(make, client, context):
     folder = make(reading=None, source="-")
     do_some(folder, context, 1)

@@ -8,7 +8,7 @@ import click
 from orchestrator.cli.client import find_ledger
 from orchestrator.cli.jobs import list_options
 from orchestrator.cli.output import duration, print_json, print_message, print_table
-from orchestrator.contract.errors import MessageError, NotFoundError
+from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.jobs.job_folder import all_jobs
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.settings import get_settings
@@ -36,7 +36,7 @@ def list_jobs(limit: int, active: bool, as_json: bool) -> None:
             facts = to_json(settings, record, ledger)
         except NotFoundError:
             continue  # its submission is in progress, or has failed
-        except MessageError as err:
+        except (MessageError, IntegrityError) as err:
             print_message(f"cannot read job {job}: {err}", color="yellow")
             continue
         if not (active and record.ended):

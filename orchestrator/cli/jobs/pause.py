@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import click
 
+from modeling.names import path_to_text
 from orchestrator.cli.client import open_client
 from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.contract.errors import ExitCode
@@ -33,7 +34,7 @@ def pause_jobs(jobs: tuple[str, ...], reason: str, as_json: bool) -> None:
       pigeonhole jobs pause c261123-143355-7f3a2b
       pigeonhole jobs pause c261123-143355-7f3a2b c261123-143401-52d0aa --reason "until tonight"
     """
-    reason = " ".join(reason.split())
+    reason = path_to_text(" ".join(reason.split()))
     _change_all(jobs, lambda client, job: pause(client, job, reason), {"paused": "is paused"}, "pause", as_json=as_json)
 
 

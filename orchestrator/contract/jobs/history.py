@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from modeling.names import path_to_text
 from orchestrator.contract.jobs.job_folder import JobFolder
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def operator() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container often has no name for its user
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return path_to_text(f"{user}@{socket.gethostname()}")  # a name in the environment need not be UTF-8
 
 
 def _append(folder: JobFolder, event: str, by: str | None, facts: Mapping[str, object], *, most_bytes: int) -> None:

@@ -204,23 +204,38 @@ def read_facts(folder: Path) -> ListingFacts | None:
 
 
 def listing_is_whole(folder: Path) -> bool:
-    """Whether the listing is complete, and what its facts say: read to its end."""
+    """Whether the listing is complete, and what its facts say: read to its end, as its index is."""
     facts = read_facts(folder)
     if facts is None:
         return False
     try:
         with (folder / "listing").open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return sha256 == facts.sha256 and count_shards(folder) == (facts.num_shards, facts.num_images)
+            sha256, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        return sha256 == facts.sha256 and _index_is_whole(folder, facts, size)
     except (FileNotFoundError, IntegrityError):
         return False
+
+
+def _index_is_whole(folder: Path, facts: ListingFacts, size: int) -> bool:
+    """Whether the shards of the index follow each other to the end of the listing, and are as many as its facts say."""
+    data = (folder / "listing.index").read_bytes()
+    end = num_images = 0
+    for shard in range(facts.num_shards):
+        offset, length, count = _parse_record(data[shard * _RECORD_BYTES : (shard + 1) * _RECORD_BYTES], folder, shard)
+        if offset != end:
+            return False
+        end, num_images = end + length, num_images + count
+    return (end, num_images, len(data)) == (size, facts.num_images, facts.num_shards * _RECORD_BYTES)
 
 
 def _read_record(folder: Path, shard: int) -> tuple[int, int, int]:
     """Offset, length and count of a shard."""
     with (folder / "listing.index").open("rb") as file:
         file.seek(shard * _RECORD_BYTES)
-        record = file.read(_RECORD_BYTES)
+        return _parse_record(file.read(_RECORD_BYTES), folder, shard)
+
+
+def _parse_record(record: bytes, folder: Path, shard: int) -> tuple[int, int, int]:
     if len(record) != _RECORD_BYTES:
         raise IntegrityError(f"{folder / 'listing.index'} has no shard {shard}")
     try:

@@ -1,5 +1,6 @@
 """Whether images are still as they were read: compared by size and time, without opening them."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -80,4 +81,6 @@ def _lines_of_parts(folder: JobFolder) -> Iterator[bytes]:
             continue  # missing, or damaged: its shard is done again
         with file:
             file.seek(trailer.rows_bytes + 1)
-            yield from file.read(trailer.sidecar_bytes).splitlines(keepends=True)
+            data = file.read(trailer.sidecar_bytes)
+        if hashlib.sha256(data).hexdigest() == trailer.sidecar_sha256:
+            yield from data.splitlines(keepends=True)

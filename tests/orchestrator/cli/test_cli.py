@@ -420,12 +420,14 @@ def test_cancelling_an_ended_job_shows_its_state_and_needs_no_server(past):
     assert json.loads(run("cancel", done.job, "--json").stdout) == {"job": done.job, "state": "succeeded"}
 
 
-@pytest.mark.parametrize("spoil", ["remove", "damage", "future"])
+@pytest.mark.parametrize("spoil", ["remove", "damage", "future", "index"])
 def test_one_job_that_cannot_be_read_does_not_hide_the_others(past, spoil):
     bad, *good = past
     path = bad.path / "job.json"
     if spoil == "remove":  # as it is between two steps of being submitted
         path.unlink()
+    elif spoil == "index":
+        (bad.path / "listing.index").write_bytes(b"\0" * 1000)
     else:
         path.write_text({"damage": "{", "future": '{"version": 2, "kind": "classify"}'}[spoil])
 

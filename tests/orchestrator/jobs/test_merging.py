@@ -302,6 +302,9 @@ def test_only_whole_parts_are_compared_and_only_images_that_could_be_read(settin
 
     assert changed_since_parts(folder, seen.append) == Changes(3, 0, None)
     assert seen == []
+    part = part_path(folder.parts, 0)
+    part.write_bytes(part.read_bytes().replace(b'"size": ', b'"size"; '))
+    assert changed_since_parts(folder) == Changes()
 
 
 def test_comparing_many_images_says_how_far_it_is(merges):

@@ -82,6 +82,12 @@ def test_a_user_without_a_name_is_a_number(monkeypatch):
     assert history.operator().partition("@")[0].isdecimal()
 
 
+def test_a_user_whose_name_is_not_utf8_is_written_as_text(monkeypatch):
+    monkeypatch.setattr(getpass, "getuser", lambda: "rene\udce9")
+
+    assert history.operator().startswith("rene\\xe9@")
+
+
 def test_an_event_is_what_its_line_says(folder):
     folder.history.write_text(
         '{"at": "2026-11-29T08:00:00+00:00", "by": "ada@office", "event": "paused", "reason": "x"}\n'
