@@ -11,7 +11,7 @@ FOLDERS = ("modeling", "orchestrator", "workers", "pigeonhole", "examples")
 TEXT_METHODS = ("read_text", "write_text")
 OPENERS = ("open", "fdopen")
 NOT_FILES = (  # what else has an `open`
-    "Image", "os", "JobFolder", "journal", "_open", "Segment", "server", "_server", "_files",
+    "Image", "os", "JobFolder", "Journal", "HomeRecord", "journal", "_open", "Segment", "server", "_server", "_files",
     "bodies", "lines", "waiters", "_pushes", "self", "opened",
 )  # fmt: skip
 CALLS_WITH_PIPES = ("run", "Popen", "check_output")

@@ -20,6 +20,7 @@ from orchestrator.cli.demo.line_report import run_line_demo
 from orchestrator.lines.simulate.arrivals import Load
 from tests.support.server import wait_until
 from tests.support.watched import Watched
+from tests.support.workers import enable_interrupts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -52,7 +53,10 @@ def descendants() -> set[psutil.Process]:
 def start_demo(output: Path, environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "orchestrator", "demo", "-o", str(output), "--json", *options]
     environment = environment | {"PIGEONHOLE_SERVER_URL": "redis://127.0.0.1:1/0"}  # the demo must not care
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=enable_interrupts,  # noqa: PLW1509 it sets one signal
+    )  # fmt: skip
 
 
 def test_the_demo_reads_its_page_contacts_nobody_and_leaves_nothing_running(tmp_path: Path, adopting: None):

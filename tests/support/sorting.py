@@ -123,7 +123,7 @@ def _as_read(root: Path, row: Row) -> AsRead | None:
 
 def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
     """Everything in a folder, itself included: kind, rights, time, and content or link."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files, "."):
             place = f"{parent}/{name}"

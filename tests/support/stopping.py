@@ -64,8 +64,8 @@ class Stopper:
 def stopped_at(at: int | None) -> Iterator[Stopper]:
     """In this block, code is stopped at a change to the disk; None: changes are only counted."""
     stopper = Stopper(at)
-    changed = {name: stopper.change(getattr(os, name), name) for name in _CHANGES}
-    with mock.patch.multiple(os, open=stopper.open(os.open), **changed):
+    changed: dict[str, Any] = {name: stopper.change(getattr(os, name), name) for name in _CHANGES}
+    with mock.patch.multiple(os, **changed, open=stopper.open(os.open)):
         try:
             with contextlib.suppress(Stopped):
                 yield stopper
