@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.machine import describe_run, keep
-from orchestrator.contract.ledger.turns import Priority
+from orchestrator.contract.ledger.words import Priority
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import read_record
 from orchestrator.jobs.prepare import prepare

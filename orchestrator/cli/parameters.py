@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from modeling.data.layout import LAYOUTS
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import MaxFailures
-from orchestrator.contract.ledger.turns import PRIORITIES
+from orchestrator.contract.ledger.words import PRIORITIES
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

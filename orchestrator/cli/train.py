@@ -20,7 +20,7 @@ from orchestrator.cli.parameters import (
 )
 from orchestrator.cli.trained import show_trained
 from orchestrator.cli.weights import print_reading
-from orchestrator.contract.ledger.turns import Priority
+from orchestrator.contract.ledger.words import Priority
 from orchestrator.jobs.specs import TrainSpec
 
 

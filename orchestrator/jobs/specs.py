@@ -9,7 +9,7 @@ from modeling.inference.engines.choice import WantedPrecision
 from modeling.networks.default_network import Quality
 from modeling.networks.pretrained.at_hand import OnRead
 from orchestrator.contract.jobs.requests import Format, MaxFailures
-from orchestrator.contract.ledger.turns import Priority
+from orchestrator.contract.ledger.words import Priority
 from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.sources import SourceOptions
 

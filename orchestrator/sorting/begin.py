@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 from modeling.names import path_to_text, text_to_path
@@ -98,7 +99,7 @@ def _begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tupl
         if made:
             os.mkdir(folder)
         head = Head(
-            VERSION, path_to_text(str(manifest.path)), manifest.sha256, wanted.by, wanted.mode,
+            VERSION, secrets.token_hex(4), path_to_text(str(manifest.path)), manifest.sha256, wanted.by, wanted.mode,
             path_to_text(wanted.root), os.stat(wanted.root).st_ino, made, mtimes_ns,
             os.stat(around).st_mtime_ns if made else None,
         )  # fmt: skip

@@ -11,8 +11,9 @@ import stat
 from dataclasses import dataclass
 from typing import Literal
 
+from modeling.names import text_to_path
 from orchestrator.sorting.copying import Copy, UnfitError, copy_file, name_once, same_content, temporary_of
-from orchestrator.sorting.lines import Before, Copied, Entry, Mode
+from orchestrator.sorting.lines import Before, Copied, Entry, Head, Mode
 
 _COARSEST_NS = 2 * 10**9
 
@@ -23,10 +24,11 @@ or was changed, or its place is taken. gone: it is at neither."""
 
 @dataclass(frozen=True)
 class Places:
-    """Where a file comes from and goes to."""
+    """Where a file comes from and goes to. sort: the mark of its sort."""
 
     source: str
     target: str
+    sort: str
     row: int
     before: Before | None
     copied: Copied | None = None
@@ -34,16 +36,17 @@ class Places:
     @property
     def temporary(self) -> str:
         """The name of a copy at the target that is not whole."""
-        return temporary_of(self.target, self.row)
+        return temporary_of(self.target, self.sort, self.row)
 
     @property
     def temporary_back(self) -> str:
         """The same of a copy that goes back."""
-        return temporary_of(self.source, self.row)
+        return temporary_of(self.source, self.sort, self.row)
 
 
-def places_of(root: str, folder: str, entry: Entry, copied: Copied | None) -> Places:
-    return Places(f"{root}/{entry.source}", f"{folder}/{entry.target}", entry.row, entry.before, copied)
+def places_of(head: Head, folder: str, entry: Entry, copied: Copied | None) -> Places:
+    source = f"{text_to_path(head.root)}/{entry.source}"
+    return Places(source, f"{folder}/{entry.target}", head.mark, entry.row, entry.before, copied)
 
 
 def state_of(mode: Mode, places: Places) -> State:
@@ -185,3 +188,13 @@ def move_back(places: Places) -> bool:
     expected = Before.of(os.lstat(places.target))
     copy_file(Copy(places.target, places.source, places.temporary_back, expected, places.before, verified=True))
     return False
+
+
+def remove_returned(places: Places, expected: Before) -> None:
+    """Remove a file that is at its place again, on the disk. expected: how it was when it went back.
+
+    Raises UnfitError where it was changed meanwhile: it stays then, beside what went back.
+    """
+    if Before.of(os.lstat(places.target)) != expected:
+        raise UnfitError("changed")
+    os.unlink(places.target)

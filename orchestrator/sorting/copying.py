@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from orchestrator.sorting.lines import Before, Reason
 
-TEMPORARY = ".pigeonhole-sort.{row}.tmp"  # beside the file that a copy becomes
+# Beside the file that a copy becomes. Two sorts out of one folder, or into one, must not write to one name.
+TEMPORARY = ".pigeonhole-sort.{sort}.{row}.tmp"
 _AT_ONCE = 1 << 26
 _BLOCK = 1 << 20
 # What file systems answer that cannot copy within themselves, or know no hard links: some FUSE and SMB mounts, FAT.
@@ -58,9 +59,9 @@ def copy_file(copy: Copy) -> os.stat_result:
     return os.lstat(copy.target)
 
 
-def temporary_of(target: str, row: int) -> str:
+def temporary_of(target: str, sort: str, row: int) -> str:
     """The name of the copy of a row while it is not whole."""
-    return f"{os.path.dirname(target)}/{TEMPORARY.format(row=row)}"
+    return f"{os.path.dirname(target)}/{TEMPORARY.format(sort=sort, row=row)}"
 
 
 def name_once(temporary: str, target: str) -> None:

@@ -1,6 +1,6 @@
 """The lines of the journal of a sort: JSON, each on the disk before what it says is done.
 
-    {"pigeonhole_sort": 1, "manifest": ..., "by": ..., "mode": ..., "root": ..., ...}               what is sorted
+    {"pigeonhole_sort": 1, "mark": ..., "manifest": ..., "by": ..., "mode": ..., "root": ..., ...}  what is sorted
     {"batch": true}                                                  lines of up to some hundred rows, synced together
     {"folder": "cat", "label": "cat", "made": true, "mtime_ns": null}          a folder of the target
     {"source": "march", "mtime_ns": 1700000000000000000}                       a folder of the source, before it changes
@@ -17,7 +17,9 @@ import json
 import os
 import stat
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import StringConstraints
 
 from modeling.durable import STRICT, decode_json, validated
 from orchestrator.contract.errors import MessageError
@@ -35,6 +37,7 @@ Reason = Literal[
     "permission",
     "copy differs",
     "attributes",
+    "gone",
 ]
 BATCH = b'{"batch": true}\n'
 FINISHED = b'{"finished": true}\n'
@@ -42,8 +45,9 @@ FINISHED = b'{"finished": true}\n'
 
 @dataclass(frozen=True)
 class Head:
-    """What is sorted, and how the folders around were before. Two sorts are the same if `same` is.
+    """What is sorted, and how the folders around were before.
 
+    mark: no other sort has it; it is in the names of copies that are not whole.
     root_inode: of the source's folder, which tells it from an empty one that it is mounted on.
     made: whether the sort made the target. mtimes_ns: of the target, if it was there, else of the folder around it.
     around_ns: the time of that folder once the target was made.
@@ -53,6 +57,7 @@ class Head:
     __pydantic_config__ = STRICT
 
     pigeonhole_sort: int
+    mark: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
     manifest: str
     sha256: str
     by: By
@@ -63,10 +68,6 @@ class Head:
     mtimes_ns: dict[str, int]
     around_ns: int | None
     left: bool = False
-
-    def is_same(self, other: "Head") -> bool:
-        """Whether it is the sort of the same rows in the same way."""
-        return (self.sha256, self.by, self.mode, self.root) == (other.sha256, other.by, other.mode, other.root)
 
 
 @dataclass(frozen=True, slots=True)

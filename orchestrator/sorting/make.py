@@ -19,7 +19,7 @@ from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import Batch, Journal
 from orchestrator.sorting.lines import Copied, Entry, Folder, Left, Reason
 from orchestrator.sorting.locked import sync_folder
-from orchestrator.sorting.names import ERRORS
+from orchestrator.sorting.names import is_of_errors
 from orchestrator.sorting.plan import Wanted
 
 MOST_NAMED = 1_000  # of the files that stay; the journal has all
@@ -65,7 +65,7 @@ class Maker:
         self._make_folders(batch)
         later: list[Copied | Left] = []
         for entry in list(batch.entries.values()):
-            places = places_of(self._wanted.root, self._wanted.folder, entry, batch.copied.get(entry.row))
+            places = self._places(batch, entry)
             try:
                 copied = self._do(places, again=again)
             except (UnfitError, FileExistsError, FileNotFoundError, PermissionError) as err:
@@ -74,6 +74,10 @@ class Maker:
                 later += [copied] if copied else []
         if later:
             self._finish_copies(batch, later, last=last)
+
+    def _places(self, batch: Batch, entry: Entry) -> Places:
+        assert self._journal.head is not None
+        return places_of(self._journal.head, self._wanted.folder, entry, batch.copied.get(entry.row))
 
     def _make_folders(self, batch: Batch) -> None:
         for folder in batch.folders:
@@ -124,7 +128,7 @@ class Maker:
         """Remove what is at the target, too; returns what could not be removed, and is at its place only."""
         stayed = []
         for entry in moved:
-            places = places_of(self._wanted.root, self._wanted.folder, entry, batch.copied[entry.row])
+            places = self._places(batch, entry)
             try:
                 remove_moved(places)
             except (UnfitError, PermissionError) as err:
@@ -132,7 +136,7 @@ class Maker:
         return stayed
 
     def _left(self, entry: Entry, err: Exception, places: Places) -> Left:
-        return Left(entry.row, entry.source, self._reason(err, places), not entry.target.startswith(ERRORS))
+        return Left(entry.row, entry.source, self._reason(err, places), not is_of_errors(entry.target))
 
     def _reason(self, err: Exception, places: Places) -> Reason:
         """Why a file stays where it is. Raises the error where it is the target's."""

@@ -18,6 +18,7 @@ _FORBIDDEN = re.compile(
     '[<>:"/\\\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]'
 )
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE | re.DOTALL)
+_ERRORS_FOLDER = re.compile(rf"{ERRORS}(?:~\d\d?)?/")  # numbered where something else has the name
 _HARMLESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. ()+,=-]{0,98}[A-Za-z0-9_)]")
 
 
@@ -26,6 +27,11 @@ def portable(name: str) -> str:
     text = _cut(_FORBIDDEN.sub("_", unicodedata.normalize("NFC", name)), LONGEST_FOLDER)
     text = re.sub(r"^\.|[. ]+\Z", "_", text)  # hidden; and what Windows cuts off
     return f"_{text}" if _DEVICE.fullmatch(text) or not text else text
+
+
+def is_of_errors(path: str) -> bool:
+    """Whether a path in a target is that of a row without an answer; no label has such a folder."""
+    return _ERRORS_FOLDER.match(path) is not None
 
 
 def is_harmless(name: str) -> bool:

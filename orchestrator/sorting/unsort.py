@@ -19,10 +19,18 @@ from orchestrator.sorting.begin import (
     remove_remains,
     take_away,
 )
-from orchestrator.sorting.changes import Places, State, move_back, places_of, remove_copy_remains, state_of
+from orchestrator.sorting.changes import (
+    Places,
+    State,
+    move_back,
+    places_of,
+    remove_copy_remains,
+    remove_returned,
+    state_of,
+)
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import JOURNAL, Batch, Journal
-from orchestrator.sorting.lines import BATCH, Entry, Folder, Head, SourceFolder, encode, encode_head
+from orchestrator.sorting.lines import BATCH, Before, Entry, Folder, Head, SourceFolder, encode, encode_head
 from orchestrator.sorting.locked import sync_folder
 from orchestrator.sorting.make import MOST_NAMED
 from orchestrator.sorting.record import HomeRecord, put_time_back
@@ -130,7 +138,7 @@ class _Undoing:
         return self._state(self._places(batch, entry)) != "open"
 
     def _places(self, batch: Batch, entry: Entry) -> Places:
-        return places_of(self._root, self._folder, entry, batch.copied.get(entry.row))
+        return places_of(self._head, self._folder, entry, batch.copied.get(entry.row))
 
     def _state(self, places: Places) -> State:
         return state_of(self._head.mode, places)
@@ -138,36 +146,54 @@ class _Undoing:
     # A batch
 
     def _undo(self, batch: Batch) -> None:
-        doubled = []  # at both places
+        doubled = []  # at both places, each with what is at the target
         for entry in reversed(batch.entries.values()):
             places = self._places(batch, entry)
-            try:
-                doubled += [places] if self._undo_one(entry, places) else []
-            except (UnfitError, FileExistsError) as err:
-                self._found.leave(entry, err.reason if isinstance(err, UnfitError) else "taken")
-        for folder in {os.path.dirname(places.source) for places in doubled}:
+            with self._leaving(entry, places):
+                expected = self._undo_one(places)
+                doubled += [(entry, places, expected)] if expected else []
+        for folder in {os.path.dirname(places.source) for _, places, _ in doubled}:
             sync_folder(folder)
-        for places in doubled:
-            os.unlink(places.target)
+        for entry, places, expected in doubled:
+            with self._leaving(entry, places):
+                remove_returned(places, expected)
+                self._found.num_undone += 1
 
-    def _undo_one(self, entry: Entry, places: Places) -> bool:
-        """Undo what was done for a file; whether its target is to be removed once its place is on the disk."""
-        state = self._state(places)
-        if state in ("changed", "gone"):
-            self._found.leave(entry, state)
-            return False
+    @contextlib.contextmanager
+    def _leaving(self, entry: Entry, places: Places) -> Iterator[None]:
+        """What is raised for one file is the reason why it is left. Raises errors of the target as a whole."""
+        try:
+            yield
+        except UnfitError as err:
+            self._found.leave(entry, err.reason)
+        except FileExistsError:
+            self._found.leave(entry, "taken")
+        except PermissionError:
+            if _may_change(os.path.dirname(places.source)) or not _may_change(os.path.dirname(places.target)):
+                raise
+            self._found.leave(entry, "permission")
+
+    def _undo_one(self, places: Places) -> Before | None:
+        """Undo what was done for a file; what is at the target, if that is to go once its place is on the disk.
+
+        Raises UnfitError where it was changed since.
+        """
         if not self._dry_run:
             remove_copy_remains(self._head.mode, places)
+        state = self._state(places)
+        if state == "changed" or state == "gone":
+            raise UnfitError(state)
         if state == "open":
             self._found.num_open += 1
-            return False
-        doubled = False
+            return None
         if not self._dry_run and self._head.mode == "move":
-            doubled = state == "both" or not move_back(places)
+            found = Before.of(os.lstat(places.target))
+            if state == "both" or not move_back(places):
+                return found
         elif not self._dry_run:
             os.unlink(places.target)
         self._found.num_undone += 1
-        return doubled
+        return None
 
     def _undo_folders(self, batch: Batch) -> None:
         """Remove the folders that the sort made, if they are empty; put the times of others back."""
@@ -178,6 +204,10 @@ class _Undoing:
                 above = self._root if isinstance(folder, SourceFolder) else self._folder
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     put_time_back(f"{above}/{folder.name}", folder.mtime_ns)
+
+
+def _may_change(folder: str) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _remove_if_empty(path: str) -> None:

@@ -37,6 +37,7 @@ _WHY_LEFT = {
     "changed": "was changed since, or its place is taken",
     "taken": "its place is taken",
     "gone": "is at neither place",
+    "permission": "may not be put back there by this user",
     "copy differs": "could not be read back as it was written: check that disk",
     "attributes": "has attributes or an access list that the source's file system does not hold",
 }

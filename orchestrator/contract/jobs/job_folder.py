@@ -52,7 +52,7 @@ from orchestrator.contract.jobs.requests import (
     TrainJobRequest,
     parse_request,
 )
-from orchestrator.contract.ledger.ledger import PausedBy
+from orchestrator.contract.ledger.words import PausedBy
 from orchestrator.contract.messages import JOB_ID, Versioned
 from orchestrator.contract.settings import Settings
 

@@ -13,8 +13,9 @@ from typing import TypeVar
 from orchestrator.contract.jobs.history import note, note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.restore import restore_job
-from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, PausedBy, State, Verdict
+from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, State, Verdict
 from orchestrator.contract.ledger.turns import Turn
+from orchestrator.contract.ledger.words import PausedBy
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 

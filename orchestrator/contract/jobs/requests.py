@@ -13,7 +13,7 @@ from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
 from orchestrator.contract.errors import MessageError
-from orchestrator.contract.ledger.turns import Priority
+from orchestrator.contract.ledger.words import Priority
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
 
 Kind = Literal["classify", "train", "evaluate"]

@@ -9,8 +9,9 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import count_shards, read_facts
 from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_trailer
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest, fingerprint
-from orchestrator.contract.ledger.ledger import PAUSED_BY, Ledger, time_fields
+from orchestrator.contract.ledger.ledger import Ledger, time_fields
 from orchestrator.contract.ledger.stages import add_seconds
+from orchestrator.contract.ledger.words import PAUSED_BY
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ one bit per shard, except for the few shards that are claimed at a time.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import redis
 
@@ -18,6 +18,7 @@ from orchestrator.contract.ledger.deliveries import Deliveries
 from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkers
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.ledger.turns import Turns
+from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
 from orchestrator.contract.messages import JOB_ID
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
@@ -31,8 +32,6 @@ State = Literal[
 FINAL_STATES = frozenset({"succeeded", "partial", "failed", "cancelled"})
 Verdict = Literal["committed", "already", "stale", "unknown"]
 Need = Literal["claim", "starving", "end", "lister", "look", "held", "rebuild", "nothing"]
-PausedBy = Literal["operator", "storage"]
-PAUSED_BY: tuple[PausedBy, ...] = get_args(PausedBy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,9 @@ Classify jobs share the workers' time by priority (`lua/take_turn.lua`); trainin
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from orchestrator.contract.ledger.live_workers import PREFIX
-
-Priority = Literal["high", "normal", "low"]
-PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
 AVOID_S = 5.0  # how long a worker leaves a job to others that it could do nothing for
 

@@ -128,6 +128,24 @@ def test_commands_of_jobs_import_no_numpy():
     assert done.stdout == "False\n"
 
 
+def test_commands_of_results_need_no_client_of_the_server_to_start():
+    names = sorted(words.split()[-1] for words in LEAVES if words.startswith("results "))
+    code = (
+        "import sys\n"
+        "from orchestrator.cli import main\n"
+        f"for name in {names!r}:\n"
+        "    try: main(['results', name, '--help'], prog_name='pigeonhole')\n"
+        "    except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'celery', 'redis', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert len(names) > 8
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # What every command does
 
 

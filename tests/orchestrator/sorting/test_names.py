@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.sorting.names import FolderNames, file_names, fold, is_harmless, portable
+from orchestrator.sorting.names import FolderNames, file_names, fold, is_harmless, is_of_errors, portable
 
 ANY_LABEL = st.text(max_size=300)
 ODD_LABELS = ["", ".", "..", "...", "/", "a/b", "CON", "con.jpg", "lpt¹", "x:y", "end.", "end ", ".hidden", "l" * 300]
@@ -99,3 +99,16 @@ def test_a_label_whose_folder_cannot_be_had_gets_another_name_and_keeps_it():
 )
 def test_only_plain_names_need_not_be_tried(name, expected):
     assert is_harmless(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "errors"),
+    [
+        ("_errors/truncated/a.jpg", True),
+        ("_errors~2/truncated/a.jpg", True),
+        ("_errors~f3a1b2c4/a.jpg", False),
+        ("_errors of mine/a.jpg", False),
+    ],
+)
+def test_a_label_that_looks_like_the_folder_of_errors_is_an_answer(path, errors):
+    assert is_of_errors(path) is errors

@@ -1,17 +1,21 @@
 """An unsort puts back what a sort has changed, and leaves what somebody has changed since."""
 
+import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.contract.errors import MessageError, NotFoundError, UsageError
+from orchestrator.sorting import changes, copying
+from orchestrator.sorting import unsort as unsort_module
 from orchestrator.sorting.begin import StoppedError
 from orchestrator.sorting.journal import JOURNAL
 from tests.support.invoke import invoke
-from tests.support.sorting import OLD_NS, Tree, answered, failed, make_old, make_tree, snapshot
+from tests.support.sorting import OLD_NS, Tree, answered, failed, make_old, make_tree, snapshot, write_manifest
 
 ROWS = [
     answered("a.jpg", "cat"),
@@ -247,3 +251,83 @@ def test_nothing_in_the_target_is_open_when_it_is_removed(tree, monkeypatch):
     tree.unsort()
 
     assert not tree.target.exists()
+
+
+def test_two_sorts_out_of_one_folder_do_not_write_to_one_name(tmp_path, monkeypatch):
+    tree = make_tree(tmp_path / "t", [answered(name, "cat") for name in ("a.jpg", "b.jpg")], home=tmp_path / "home")
+    write_manifest(tree.manifest, tree.root, [answered("a.jpg", "cat")])
+    other = replace(tree, manifest=tmp_path / "other.csv", target=tmp_path / "other")
+    write_manifest(other.manifest, tree.root, [answered("b.jpg", "cat")])
+    before = snapshot(tree.root)
+    tree.sort("move")
+    other.sort("move")
+    monkeypatch.setattr(changes, "name_once", refuse_other_file_systems)
+    named = copying.name_once
+
+    def name_after_the_other(temporary: str, target: str) -> None:
+        monkeypatch.setattr(copying, "name_once", named)
+        other.unsort()
+        named(temporary, target)
+
+    monkeypatch.setattr(copying, "name_once", name_after_the_other)
+
+    assert tree.unsort().num_undone == 1
+    assert snapshot(tree.root) == before
+
+
+def test_an_image_that_is_changed_while_it_goes_back_to_another_file_system_stays_beside_what_went_back(
+    tree, monkeypatch
+):
+    tree.sort("move")
+    monkeypatch.setattr(changes, "name_once", refuse_other_file_systems)
+    synced = unsort_module.sync_folder
+
+    def change_and_sync(folder: str) -> None:
+        if folder == str(tree.root):
+            change(tree.target / "cat/a.jpg")
+        synced(folder)
+
+    monkeypatch.setattr(unsort_module, "sync_folder", change_and_sync)
+    result = tree.unsort()
+
+    assert (result.num_undone, result.left) == (3, [("cat/a.jpg", "a.jpg", "changed")])
+    assert (tree.target / "cat/a.jpg").read_bytes() == b"0 egami"
+    assert (tree.root / "a.jpg").read_bytes() == b"image 0"
+
+
+def refuse_other_file_systems(source: str, target: str) -> None:
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, target)
+
+
+def test_an_image_that_may_not_be_put_back_is_left_and_the_others_go_back(tree, monkeypatch):
+    tree.sort("move")
+    may = os.access
+    named = changes.name_once
+
+    def refuse(source: str, target: str) -> None:
+        if target.startswith(f"{tree.root}/march/"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), source, None, target)
+        named(source, target)
+
+    monkeypatch.setattr(changes, "name_once", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: "/march" not in str(path) and may(path, mode))
+    result = tree.unsort()
+
+    assert result.num_undone == 2
+    assert {(source, why) for _, source, why in result.left} == {
+        ("march/a.jpg", "permission"),
+        ("march/deep/é,b.jpg", "permission"),
+    }
+    monkeypatch.undo()
+    assert tree.unsort().num_left == 0
+    assert not tree.target.exists()
+
+
+def test_what_a_kill_left_of_a_copy_goes_from_the_source_although_the_image_was_changed_since(tree):
+    tree.sort("move")
+    mark = json.loads((tree.target / JOURNAL).read_text().partition("\n")[0])["mark"]
+    (tree.root / f".pigeonhole-sort.{mark}.1.tmp").write_bytes(b"ima")
+    change(tree.target / "cat/a.jpg")
+
+    assert tree.unsort().left == [("cat/a.jpg", "a.jpg", "changed")]
+    assert [path.name for path in tree.root.rglob(".*")] == []
