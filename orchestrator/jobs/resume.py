@@ -21,7 +21,8 @@ from orchestrator.contract.jobs.requests import (
     MaxFailures,
 )
 from orchestrator.contract.jobs.restore import Restored, enter_restored, output_of, read_folder
-from orchestrator.contract.ledger.ledger import PAUSED_BY, JobRecord
+from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.words import PAUSED_BY
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.lister import OnListing
