@@ -143,7 +143,7 @@ def _folder_of_output(output: str) -> str | None:
 def _prune_job(settings: Settings, job: str, outcome: Outcome | None, options: PruneOptions, pruned: Pruned) -> None:
     """Remove an old job's folder, or all of it but its result."""
     path = settings.jobs / job
-    result = outcome.result if outcome is not None else None
+    result = outcome.result or outcome.incomplete if outcome is not None else None
     keeps = options.keep_manifests and result is not None and _folder_of_output(result) == job
     entries = _all_but_the_result(path) if keeps else [path]
     size, is_resumable = sum(_size(entry) for entry in entries), _is_resumable(settings, job, outcome)
@@ -151,6 +151,8 @@ def _prune_job(settings: Settings, job: str, outcome: Outcome | None, options: P
         return  # an earlier prune has done it
     if not options.dry_run:
         try:
+            if keeps and _goes_on(settings, path):
+                return
             if keeps:
                 _remove_entries(entries)
             elif not remove_folder(settings, job):
@@ -198,7 +200,7 @@ def remove_folder(settings: Settings, job: str) -> bool:
 def _finish(settings: Settings, away: Path) -> bool:
     """Delete a folder that was renamed, if its job still has ended; otherwise give it its name back."""
     job = away.name.removeprefix(_PRUNED)
-    if (settings.active / job).exists() or _was_resumed(away):
+    if _goes_on(settings, away):
         away.rename(settings.jobs / job)
         return False
     _remove_leftovers_beside_output(away)
@@ -206,11 +208,12 @@ def _finish(settings: Settings, away: Path) -> bool:
     return True
 
 
-def _was_resumed(away: Path) -> bool:
-    """Whether the last run has not ended."""
-    runs = [path.name.split(".")[1] for path in away.glob("resume.*.json")]
+def _goes_on(settings: Settings, folder: Path) -> bool:
+    """Whether a job is active, or its last run has not ended: it was resumed in this moment."""
+    runs = [path.name.split(".")[1] for path in folder.glob("resume.*.json")]
     last = max((int(run) for run in runs if run.isdecimal()), default=0)
-    return bool(last) and not (away / f"outcome.{last}.json").exists()
+    is_active = (settings.active / folder.name.removeprefix(_PRUNED)).exists()
+    return is_active or (bool(last) and not (folder / f"outcome.{last}.json").exists())
 
 
 def _finish_earlier(settings: Settings, options: PruneOptions, pruned: Pruned) -> None:

@@ -146,6 +146,9 @@ class _Verifier:
         except NotFoundError:
             self._unchecked.append("the job's listing (its folder is not here)")
             folder = None
+        if folder is not None and not any(folder.work.glob("listing*")):
+            self._unchecked.append("the job's listing (`pigeonhole jobs prune` has removed it)")
+            folder = None
         if "incomplete" in self._summary:
             self._incomplete(folder)
         elif folder is not None:

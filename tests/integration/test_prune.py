@@ -15,6 +15,8 @@ from orchestrator.contract.jobs.job_folder import JobFolder, Resume, all_jobs
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.jobs import prune as prune_module
 from orchestrator.jobs.prune import PruneOptions, prune
+from orchestrator.jobs.results import find_published
+from orchestrator.jobs.verification import verify
 from tests.support.fakes import enter_job, make_images, make_job
 from tests.support.invoke import invoke
 from tests.support.published_models import publish_model
@@ -91,9 +93,27 @@ def test_a_result_in_the_folder_of_its_job_stays_where_manifests_are_kept(make, 
     assert (kept.kept_manifests, kept.removed, again.kept_manifests, again.bytes) == ([folder.job], [], [], 0)
     assert manifest.read_bytes() == before
     assert not folder.parts.exists()
+    verified = verify(settings, find_published(settings, folder.job))
+    assert (verified.differences, [each for each in verified.unchecked if "listing" in each]) == (
+        [],
+        ["the job's listing (`pigeonhole jobs prune` has removed it)"],
+    )
     assert JobFolder.open(settings, folder.job).outcome().state == "succeeded"
     assert prune(settings, MONTH, set()).removed == [folder.job]
     assert not manifest.exists()
+
+
+def test_what_a_job_with_too_many_failures_found_stays_where_manifests_are_kept(make, settings):
+    folder = make("failed")
+    incomplete = folder.path / "manifest.csv.incomplete"
+    incomplete.write_text("rows")
+    record = json.loads((folder.path / "outcome.json").read_bytes())
+    (folder.path / "outcome.json").write_text(json.dumps(record | {"incomplete": str(incomplete)}))
+
+    kept = prune(settings, PruneOptions(MONTH_S, keep_manifests=True), set())
+
+    assert (kept.kept_manifests, kept.resumable, incomplete.read_text()) == ([folder.job], [folder.job], "rows")
+    assert not folder.parts.exists()
 
 
 def test_a_result_stays_also_where_the_home_has_had_another_path(make, settings, tmp_path):
