@@ -157,17 +157,6 @@ def test_manifest_for_a_spreadsheet(here: Path, run_here: Callable[..., str], na
     assert (here / "labels.csv").read_bytes() == b"\xef\xbb\xbf" + table.encode()
 
 
-def test_sort_by_label(here: Path) -> None:
-    write_manifest(here / "out.csv")
-    for name in ("0001.png", "0002.png", "0003.png"):
-        (here / name).write_bytes(b"x")
-
-    run("sort_by_label.py", "out.csv", "sorted")
-
-    found = sorted(str(path.relative_to(here / "sorted")) for path in (here / "sorted").rglob("*.png"))
-    assert found == ["7/0001.png", "review/0002.png"]
-
-
 def test_import_timm_checkpoint(here: Path, run_here: Callable[..., str]) -> None:
     pytest.importorskip("timm")
     (here / "labels.json").write_text('["robin", "wren"]')
