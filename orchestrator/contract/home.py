@@ -68,6 +68,20 @@ def cache_folder(settings: Settings) -> Path:
     return settings.cache
 
 
+def scratch_folder(settings: Settings) -> Path:
+    """The folder of the cache, for files that a command cannot do without. Raises UsageError where it holds none."""
+    folder = settings.cache
+    try:
+        make_home(settings)
+        folder.mkdir(exist_ok=True)
+    except OSError as err:
+        raise UsageError(
+            f"the home {str(settings.home)!r}, which holds files for as long as the command runs, cannot be written: "
+            f"{explain_os_error(err) or err}; or set PIGEONHOLE_HOME to another place"
+        ) from err
+    return folder
+
+
 def library_folders(settings: Settings) -> dict[str, str]:
     """Variables by which libraries keep their files in the cache, not in the user's home or among temporary files."""
     return {

@@ -23,7 +23,7 @@ from orchestrator.cli.output import (
 from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.home import cache_folder
+from orchestrator.contract.home import scratch_folder
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.derived_outputs import check_derived_file
@@ -84,8 +84,7 @@ def _compare(
     from orchestrator.diff.write import written
 
     found = Differences()
-    scratch = cache_folder(get_settings())
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = scratch_folder(get_settings())
     with cleaned_up_when_terminated(), item_progress("comparing") as progress:
         one, other = _counted_rows(manifests, progress)
         changes = find_changes(match_rows(one, other, scratch), found, num_kept=limit)

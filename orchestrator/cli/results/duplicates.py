@@ -14,8 +14,8 @@ from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes, where_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.home import cache_folder
-from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.home import scratch_folder
+from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.derived_outputs import check_derived_file
 from orchestrator.jobs.results import Published, find_published
 from orchestrator.jobs.row_images import image_root
@@ -60,7 +60,7 @@ def duplicates(
     _check_outputs(published, output, sheet, overwrite=overwrite)
     warn_of_changes(published)
     with cleaned_up_when_terminated(), published.manifest.open("rb") as file:
-        found = _find(published, file, _scratch_folder(settings), where)
+        found = _find(published, file, scratch_folder(settings), where)
         if output is not None:
             with written_output(output, overwrite=overwrite) as written:
                 write_groups(written, output.suffix, published, file, found)
@@ -83,12 +83,6 @@ def _check_outputs(published: Published, output: Path | None, sheet: Path | None
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"output {str(path)!r} does not end in {' or '.join(suffixes)}")
         check_derived_file(path, published, overwrite=overwrite)
-
-
-def _scratch_folder(settings: Settings) -> Path:
-    folder = cache_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _find(published: Published, file: BinaryIO, scratch: Path, where: Where | None) -> "Found":

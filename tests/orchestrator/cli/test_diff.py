@@ -182,3 +182,17 @@ def test_bad_input_is_an_error_and_nothing_is_written(folder, arguments, code, s
     assert done.exit_code == code
     assert said in done.stderr
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", [["diff", "a.csv", "b.csv"], ["duplicates", "a.csv"]])
+def test_a_home_that_cannot_hold_what_is_kept_meanwhile_is_an_error_that_says_what_to_do(folder, monkeypatch, command):
+    publish_rows(Path("a.csv"), BEFORE, str(folder))
+    publish_rows(Path("b.csv"), AFTER, str(folder))
+    (folder / "file").write_text("no folder")
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(folder / "file/home"))
+
+    done = invoke("results", *command)
+
+    assert done.exit_code == 2
+    assert "cannot be written" in done.stderr
+    assert "set PIGEONHOLE_HOME to another place" in done.stderr
