@@ -44,8 +44,7 @@ def publish_incomplete(
             joined = join_parts(folder, kept, shards, (drafts.manifest, drafts.sidecar), lease)
             missing = {"incomplete": _missing(folder, joined.totals, reason)}
             summary = make_summary(kept, listed, joined, record, missing)
-            lease.confirm()
-            put(drafts, joined, summary, replace=read_incomplete(output) is not None)
+            put(drafts, joined, summary, lease, replace=read_incomplete(output) is not None)
     finally:
         drafts.remove()
     return kept.output

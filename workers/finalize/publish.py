@@ -39,11 +39,10 @@ def publish_manifest(
             if joined.totals.num_rows != listed.num_rows:
                 raise IntegrityError(f"{joined.totals.num_rows} rows for {listed.num_rows} listed images")
             _check_base_is_there(drafts.output, request, joined)
-            lease.confirm()
-            kept_as = _keep_base(folder, request, drafts, lease.fence)
+            kept_as = _keep_base(folder, request, drafts, lease)
             more = merge_facts(request, listed.plan, joined, kept_as)
             summary = make_summary(request, listed, joined, record, more)
-            put(drafts, joined, summary, replace=request.overwrite or kept_as is not None)
+            put(drafts, joined, summary, lease, replace=request.overwrite or kept_as is not None)
     finally:
         drafts.remove()
     replace_durably(folder.summary, summary, mode=None)
@@ -70,9 +69,10 @@ def _check_base_is_there(output: Path, request: ClassifyRequest, joined: Joined)
         raise PublishError(f"{output} changed while the job ran; it was left as it is")
 
 
-def _keep_base(folder: JobFolder, request: ClassifyRequest, drafts: Drafts, fence: int) -> Path | None:
+def _keep_base(folder: JobFolder, request: ClassifyRequest, drafts: Drafts, lease: FinalizeLease) -> Path | None:
     """Keep the manifest that the new one takes the place of; returns its name, None where there is none."""
     if request.base is None or not request.base.replaced:
         return None
-    temporary = drafts.output.with_name(f".{request.job}.{fence}.kept.tmp")
+    lease.confirm()
+    temporary = drafts.output.with_name(f".{request.job}.{lease.fence}.kept.tmp")
     return keep_base(BaseFiles.in_folder(folder.path), drafts.output, temporary=temporary)

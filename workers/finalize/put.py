@@ -14,6 +14,7 @@ from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
 from workers.finalize.errors import PublishError
 from workers.finalize.join import Joined
+from workers.finalize.lease import FinalizeLease
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,20 @@ class Drafts:
                 path.unlink(missing_ok=True)
 
 
-def put(drafts: Drafts, joined: Joined, summary: bytes, *, replace: bool) -> None:
+def put(drafts: Drafts, joined: Joined, summary: bytes, lease: FinalizeLease, *, replace: bool) -> None:
     """Rename the files into place; the manifest comes last, so that every manifest has a sidecar and a summary.
+
+    The lease is confirmed once all three are there: a later finalizer removes them, so that one that was frozen between
+    two renames puts nothing beside a newer manifest.
 
     Raises PublishError where something is there that may not be replaced.
     """
     output, sha256 = drafts.output, joined.manifest.sha256
+    write_durable(drafts.summary, summary)
+    lease.confirm()
     if not replace and output.exists() and not _is_ours(output, sha256):
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")
     drafts.sidecar.replace(target_of(sidecar_path(output)))
-    write_durable(drafts.summary, summary)
     drafts.summary.replace(target_of(summary_path(output)))
     if replace:
         drafts.manifest.replace(target_of(output))

@@ -11,10 +11,11 @@ from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.jobs.sidecar import sidecar_path
-from tests.support.fakes import dies_at_step
+from tests.support.fakes import FakeFinalizeLease, dies_at_step
 from tests.support.merges import Merges
 from workers.finalize.errors import PublishError
 from workers.finalize.join import BadPartError
+from workers.finalize.publish import publish_manifest
 
 ODD = ["line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), '=q",\r\n].jpg', "z\\x41.jpg"]
 FILES = ["out", "out.1", "out.1.sources", "out.1.summary.json", "out.sources", "out.summary.json"]
@@ -254,6 +255,35 @@ def test_after_a_death_at_any_step_the_next_attempt_publishes_and_the_earlier_ma
         step += 1
 
     assert step > 12
+
+
+@pytest.mark.parametrize("step", range(2))
+def test_a_finalizer_that_was_frozen_between_two_renames_changes_nothing_of_a_later_job(
+    settings, tmp_path, monkeypatch, step
+):
+    merges = Merges(settings, tmp_path / "in", tmp_path / "outbox")
+    merges.write(a="cat", b="bad", c="dog")
+    merges.full()
+    folder = merges.begin_since()
+    rename, renames, found = Path.replace, [], {}
+
+    def freeze(self, target):
+        renamed = rename(self, target)
+        if self.parent == merges.outbox:
+            renames.append(self)
+            if len(renames) == step + 1:
+                merges.publish(folder)  # by another finalizer, before a job that takes the place of its manifest
+                merges.write(b="mended")
+                merges.retry(folder.job)
+                found.update({name: path.read_bytes() for name, path in published(merges).items()})
+        return renamed
+
+    monkeypatch.setattr(Path, "replace", freeze)
+    with pytest.raises(PublishError):
+        publish_manifest(folder, folder.request(), None, FakeFinalizeLease(fence=1))
+
+    assert {name: path.read_bytes() for name, path in published(merges).items()} == found
+    assert merges.differences() == []
 
 
 def published(merges):
