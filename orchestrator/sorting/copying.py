@@ -65,7 +65,8 @@ def temporary_of(target: str, sort: str, row: int) -> str:
 
 
 def name_once(temporary: str, target: str) -> None:
-    """Give a file its name. Raises FileExistsError, and changes nothing, where that is taken.
+    """Give a file its name. Raises FileExistsError where that is taken, UnfitError where the file was replaced
+    meanwhile; nothing is changed then.
 
     Without hard links the name is looked up and then taken: another program may win in between, and lose its file.
     """
@@ -79,8 +80,10 @@ def name_once(temporary: str, target: str) -> None:
         os.rename(temporary, target)
         return
     try:
+        if not os.path.samestat(os.lstat(temporary), os.lstat(target)):
+            raise UnfitError("changed")  # else what another program has put there would be lost
         os.unlink(temporary)
-    except OSError:
+    except (UnfitError, OSError):
         os.unlink(target)
         raise
 

@@ -331,3 +331,20 @@ def test_what_a_kill_left_of_a_copy_goes_from_the_source_although_the_image_was_
 
     assert tree.unsort().left == [("cat/a.jpg", "a.jpg", "changed")]
     assert [path.name for path in tree.root.rglob(".*")] == []
+
+
+def test_what_replaces_an_image_while_it_is_moved_is_not_lost(tree, tmp_path, monkeypatch):
+    link = os.link
+
+    def link_and_replace(source: str, target: str, **more: bool) -> None:
+        link(source, target, **more)
+        if source == f"{tree.root}/a.jpg":
+            (tmp_path / "new.jpg").write_bytes(b"edited")
+            (tmp_path / "new.jpg").rename(source)
+
+    monkeypatch.setattr(os, "link", link_and_replace)
+
+    assert ("a.jpg", "changed") in tree.sort("move").tally.named
+    assert (tree.root / "a.jpg").read_bytes() == b"edited"
+    assert tree.unsort().num_left == 0
+    assert (tree.root / "a.jpg").read_bytes() == b"edited"
