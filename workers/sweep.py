@@ -89,7 +89,7 @@ def _check_job(folder: JobFolder, ledger: RecoveringLedger, *, starving_s: float
         ledger.pause(folder.job, pause.reason, by="operator")  # again, likewise
     need = ledger.need(folder.job, starving_s, run=run)
     if need == "held" and folder.pause("operator") is None:
-        ledger.unpause(folder.job, by="operator")
+        ledger.unpause_in_ledger(folder.job, by="operator")
         need = ledger.need(folder.job, starving_s, run=run)
     if need == "lister":
         _finish_listing(folder, request, ledger)

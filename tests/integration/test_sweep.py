@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.server import connect
 from tests.support.fakes import (
@@ -101,6 +102,25 @@ def test_the_ledger_follows_the_operators_pause_in_the_folder(swept, folder, led
 
     assert lost_pause == ([], "until tonight")
     assert lost_unpause == ([("classify", folder.job)], "queued")
+
+
+def test_a_pause_that_comes_while_a_slow_sweep_ends_an_earlier_one_stays(swept, folder, ledger, monkeypatch):
+    ledger.pause(folder.job, "earlier", by="operator")
+    look, looked = JobFolder.pause, []
+
+    def slow(this, by):
+        found = look(this, by)
+        looked.append(found)
+        if len(looked) == 2:
+            this.write_pause("operator", "until tonight")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolder, "pause", slow)
+        swept()
+
+    swept()
+    assert (looked[:2], ledger.record(folder.job).paused_reason) == ([None, None], "until tonight")
 
 
 def test_one_worker_at_a_time_sweeps(ledger):

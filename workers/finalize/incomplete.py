@@ -8,6 +8,7 @@ from typing import Any
 
 from modeling.durable import target_of
 from modeling.names import path_to_text, text_to_path
+from orchestrator.contract.jobs.end import remove_unpublished
 from orchestrator.contract.jobs.incomplete import incomplete_path, read_incomplete
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import ListingFacts, count_shards, read_facts, read_lines_of_shard
@@ -38,6 +39,7 @@ def publish_incomplete(
     kept = request.model_copy(update={"output": path_to_text(str(output))})
     shards = [shard for shard in range(count_shards(folder.work)[0]) if part_path(folder.parts, shard).exists()]
     listed = ListedRows.of_shards(folder, _facts_of(folder, shards))
+    remove_unpublished(request, before=lease.fence)
     drafts = Drafts.of(kept, lease.fence)
     try:
         with publishing_to(kept.output):

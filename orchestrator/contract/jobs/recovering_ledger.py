@@ -108,10 +108,14 @@ class RecoveringLedger:
         return state
 
     def unpause(self, job: str, *, by: PausedBy, worker: str = "") -> State:
-        """As `Ledger.unpause`. worker: that lets it go on; empty: the operator does."""
+        """As `Ledger.unpause`; removes the record of the pause first. worker: lets it go on; empty: the operator."""
         folder = JobFolder(self._settings, job)
         if folder.withdraw_pause(by):
             note(folder, "unpaused", by=worker or None)
+        return self.unpause_in_ledger(job, by=by)
+
+    def unpause_in_ledger(self, job: str, *, by: PausedBy) -> State:
+        """As `Ledger.unpause`, for a pause whose record is gone; one that is written in this moment stays."""
         return self._known(job, lambda: self._ledger.unpause(job, by=by))
 
     def extend(

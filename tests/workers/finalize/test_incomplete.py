@@ -130,6 +130,15 @@ def test_what_is_of_another_source_or_no_incomplete_manifest_stays(make, outbox,
     assert (first, names(outbox)) == (sorted(KEPT), sorted(KEPT))
 
 
+def test_what_a_finalizer_left_that_died_goes(make, outbox):
+    folder = make()
+    (outbox / f".{folder.job}.3.tmp").write_text("half of it")
+
+    keep(folder, fence=5)
+
+    assert names(outbox) == sorted(KEPT)
+
+
 def test_a_damaged_part_is_not_published(make, outbox):
     folder = make()
     part = part_path(folder.parts, 2)
