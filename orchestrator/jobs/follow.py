@@ -245,8 +245,11 @@ class Follower:
 
     def _check_entered(self, job: str) -> None:
         if job not in active_jobs(self._settings):
-            if JobFolder.open(self._settings, job).run:
+            folder = JobFolder.open(self._settings, job)
+            if folder.run:
                 raise PigeonholeError(f"job {job}: its resume was interrupted; `pigeonhole jobs resume {job}` again")
+            if read_facts(folder.work) is not None or not isinstance(folder.request(), ClassifyRequest):
+                raise PigeonholeError(f"no worker knows job {job}; `pigeonhole jobs resume {job}` lets it go on")
             raise PigeonholeError(f"job {job} never began: its submission was interrupted; submit it again")
 
 

@@ -19,6 +19,7 @@ from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
+from orchestrator.jobs import follow as following
 from orchestrator.jobs import resume as resuming
 from orchestrator.jobs.follow import read_record
 from orchestrator.jobs.merging.changed import changed_since_parts
@@ -467,6 +468,19 @@ def test_a_job_that_never_was_or_never_began_is_refused(make, client, server):
 
     with pytest.raises(PigeonholeError, match="never began: its submission was interrupted; submit it again"):
         go_on(client, folder.job)
+
+
+def test_who_follows_a_job_that_server_and_home_have_lost_is_sent_to_resume(make, client, server, monkeypatch):
+    folder = make()
+    server.empty()
+    folder.retire()
+    monkeypatch.setattr(following, "SUBMISSION_S", 0.0)
+
+    with pytest.raises(PigeonholeError, match=f"no worker knows job .*; `pigeonhole jobs resume {folder.job}` lets it"):
+        following.Follower(client.settings, client.ledger, folder.job).look()
+    (folder.path / "listing.json").unlink()
+    with pytest.raises(PigeonholeError, match="never began"):
+        following.Follower(client.settings, client.ledger, folder.job).look()
 
 
 def test_an_output_that_appeared_meanwhile_is_refused_at_once(make, client, context, tmp_path, expected):
