@@ -47,7 +47,7 @@ def open_or_begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) 
     journal = Journal.open(wanted.folder)
     try:
         assert journal.head is not None
-        _check_same(journal.head, wanted, manifest)
+        check_same(journal.head, wanted, manifest)
     except BaseException:
         journal.close()
         raise
@@ -112,7 +112,7 @@ def _begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tupl
     return journal, head
 
 
-def _check_same(found: Head, wanted: Wanted, manifest: SortedManifest) -> None:
+def check_same(found: Head, wanted: Wanted, manifest: SortedManifest) -> None:
     """Raises UsageError where the journal is that of another sort."""
     shown = path_to_text(wanted.folder)
     undo = "undo it with `pigeonhole results unsort`, or name another target"

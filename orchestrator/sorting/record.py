@@ -70,7 +70,11 @@ class HomeRecord:
         """Write how the folders are, before one of them is changed outside of the journal's life."""
         record = _Record(path_to_text(self._folder), made, dict(mtimes_ns), time.time_ns())
         os.lseek(self._descriptor, 0, os.SEEK_END)
-        write_whole(self._descriptor, b"\n" + json.dumps(asdict(record)).encode() + b"\n")
+        try:
+            write_whole(self._descriptor, b"\n" + json.dumps(asdict(record)).encode() + b"\n")
+        except OSError as err:
+            err.filename = self._path  # else the target would be taken for the disk that is full
+            raise
         sync_folder(os.path.dirname(self._path))
 
     def undo(self) -> bool:

@@ -9,7 +9,15 @@ from modeling.names import path_to_text
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import Published
-from orchestrator.sorting.begin import StoppedError, check_root, explain, has_journal, open_or_begin, take_away
+from orchestrator.sorting.begin import (
+    StoppedError,
+    check_root,
+    check_same,
+    explain,
+    has_journal,
+    open_or_begin,
+    take_away,
+)
 from orchestrator.sorting.checks import check_wanted
 from orchestrator.sorting.journal import Batch, Journal
 from orchestrator.sorting.lines import By, Folder, Head, Mode
@@ -62,16 +70,43 @@ def sort(settings: Settings, spec: SortSpec, progress: Progress) -> Sorted:
     return found
 
 
-def preview(settings: Settings, spec: SortSpec, progress: Progress) -> Tally:
-    """Count where the files would go, as far as that can be known without trying; changes nothing."""
+def preview(settings: Settings, spec: SortSpec, progress: Progress) -> Sorted:
+    """Count where the files would go, as far as that can be known without trying; changes nothing.
+
+    Raises as `sort` does.
+    """
     manifest = open_to_sort(spec.published)
     wanted = _checked(settings, spec, manifest)
-    manifest.check_source(wanted)
-    tally = Tally()
-    for batch in _planned(manifest, wanted, FAITHFUL, {}):
-        tally.add(batch)
-        progress(tally.num_rows, manifest.num_rows)
-    return tally
+    found, known, last_row = Sorted(), Known(), 0
+    if has_journal(wanted.folder):
+        last_row = _count_journal(wanted, manifest, found, known)
+    if not (found.went_on or found.was_finished):
+        manifest.check_source(wanted)
+    for batch in () if found.was_finished else _planned(manifest, wanted, FAITHFUL, known, last_row + 1):
+        found.tally.add(batch)
+        progress(found.tally.num_rows, manifest.num_rows)
+    return found
+
+
+def _count_journal(wanted: Wanted, manifest: SortedManifest, found: Sorted, known: Known) -> int:
+    """Count what an earlier sort has in its journal; returns the number of its last row."""
+    last_row = 0
+    journal = Journal.open(wanted.folder)
+    try:
+        if journal.head is not None:
+            check_same(journal.head, wanted, manifest)
+            found.was_finished, found.went_on = journal.finished, not journal.finished
+        for batch in journal.batches():
+            known.update(_known_folders(batch))
+            last_row = max(last_row, batch.last_row)
+            found.tally.add(batch)
+    finally:
+        journal.close()
+    return last_row
+
+
+def _known_folders(batch: Batch) -> Known:
+    return dict(known_folder(folder) for folder in batch.folders if isinstance(folder, Folder))
 
 
 def _checked(settings: Settings, spec: SortSpec, manifest: SortedManifest) -> Wanted:
@@ -143,7 +178,7 @@ class _Run:
         known: Known = {}
         for batch, last in _with_last(journal.batches()):
             self.found.went_on = True
-            known.update(known_folder(folder) for folder in batch.folders if isinstance(folder, Folder))
+            known.update(_known_folders(batch))
             last_row = max(last_row, batch.last_row)
             maker.make(batch, again=True, last=last)
             self._count(batch)

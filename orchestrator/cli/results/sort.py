@@ -90,7 +90,7 @@ def _sorted(spec: SortSpec, say: Any, *, dry_run: bool) -> Sorted:
         say(f"sorting: {num_rows:,} of {total:,} rows")
 
     if dry_run:
-        return Sorted(preview(get_settings(), spec, progress))
+        return preview(get_settings(), spec, progress)
     try:
         return sort(get_settings(), spec, progress)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """A sort makes folders of a manifest's answers, and touches nothing that was there."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,10 @@ import pytest
 
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.jobs.sidecar import sidecar_path
-from orchestrator.sorting.journal import JOURNAL
+from orchestrator.sorting import record
+from orchestrator.sorting import sort as sort_module
+from orchestrator.sorting.begin import StoppedError
+from orchestrator.sorting.journal import JOURNAL, Batch, Journal
 from orchestrator.sorting.sort import SortSpec, preview
 from tests.support.invoke import invoke
 from tests.support.sorting import Tree, answered, failed, make_tree, snapshot, write_manifest
@@ -95,7 +99,9 @@ def test_a_move_leaves_only_what_cannot_be_sorted(tree):
 def test_a_dry_run_counts_and_changes_nothing(tree, tmp_path):
     before = snapshot(tmp_path)
 
-    tally = preview(tree.settings, SortSpec(tree.published, tree.target, "label", "move"), lambda num, total: None)
+    tally = preview(
+        tree.settings, SortSpec(tree.published, tree.target, "label", "move"), lambda num, total: None
+    ).tally
 
     assert tally.folders == {"cat": 2, "dog": 2, "_errors/truncated": 1}
     assert tally.left == {"missing": 1}
@@ -241,3 +247,47 @@ def test_the_command_for_people_says_what_was_done_and_how_it_is_undone(tree, mo
     assert f"5 of 6 images of {tree.root} would be linked; nothing was changed" in dry.stderr
     assert f"5 of 6 images of {tree.root} linked into {tree.target} in" in done.stderr
     assert "5 images undone" in undone.stdout
+
+
+def test_a_dry_run_into_a_folder_that_holds_a_sort_says_what_the_command_would(tree):
+    tree.sort("move")
+
+    same = invoke("results", "sort", tree.manifest, tree.target, "--by", "label", "--move", "--dry-run")
+    other = invoke("results", "sort", tree.manifest, tree.target, "--by", "label", "--copy", "--dry-run")
+
+    assert "held this sort already" in same.stderr
+    assert other.exit_code == 2
+    assert "is sorted --by label --move already" in other.stderr
+
+
+def test_a_dry_run_counts_what_a_stopped_sort_has_done(tree, monkeypatch):
+    monkeypatch.setitem(sort_module.BATCH_ROWS, "move", 2)
+    whole = preview(tree.settings, SortSpec(tree.published, tree.target, "label", "move"), lambda num, total: None)
+    appended = Journal.append
+
+    def stop_at_the_third(journal: Journal, batch: Batch) -> None:
+        if 5 in batch.entries:
+            raise KeyboardInterrupt
+        appended(journal, batch)
+
+    monkeypatch.setattr(Journal, "append", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        tree.sort("move")
+    before = snapshot(tree.root.parent)
+
+    again = preview(tree.settings, SortSpec(tree.published, tree.target, "label", "move"), lambda num, total: None)
+
+    assert again.went_on
+    assert again.tally == whole.tally
+    assert snapshot(tree.root.parent) == before
+
+
+def test_a_full_home_is_named_and_not_the_target(tree, monkeypatch):
+    def refuse(descriptor: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(record, "write_whole", refuse)
+
+    with pytest.raises(StoppedError, match=rf"No space left on device: '{tree.settings.home}/sorts/"):
+        tree.sort()
+    assert not tree.target.exists()
