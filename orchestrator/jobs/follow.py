@@ -110,6 +110,7 @@ _DESCRIPTIONS: dict[str, Callable[[Event], str]] = {
 
 
 FIRST_POLL_S, SLOWEST_POLL_S = 0.03, 0.25
+POLL_GROWTH = 1.05  # a short job is seen to end a twentieth of its time late
 RATE_WINDOW_S = 15.0
 SUBMISSION_S = 5.0  # longer than any submission takes from making the folder to entering the job into the ledger
 
@@ -269,7 +270,7 @@ def follow(
         if snapshot.record.ended or (timeout_s is not None and time.monotonic() - started > timeout_s):
             return
         time.sleep(poll_s)
-        poll_s = min(poll_s * 1.1, SLOWEST_POLL_S)
+        poll_s = min(poll_s * POLL_GROWTH, SLOWEST_POLL_S)
 
 
 def _rate(seen: list[tuple[float, int]]) -> float:

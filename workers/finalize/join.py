@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -83,6 +83,16 @@ class Totals:
         self.workers |= other.workers
         self.engines |= other.engines
         self.made_with |= other.made_with
+
+    def without_rows(self) -> Self:
+        """The same makers, and no row yet."""
+        counts = {
+            "labels": Counter[str](),
+            "errors": Counter[str](),
+            "decisions": Counter[str](),
+            "remarks": Counter[str](),
+        }
+        return replace(self, num_rows=0, num_failed=0, **counts)
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Self:

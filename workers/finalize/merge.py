@@ -129,19 +129,26 @@ def _mapped(path: Path) -> mmap.mmap:
 
 
 def _count_kept(base: _Base, steps: Iterable[Step], summary: dict[str, Any]) -> Totals:
-    """The counts of the base's rows that stay: those of its summary, less those that do not; only these are parsed."""
+    """The counts of the base's rows that stay, as often as they do.
+
+    Either those of its summary, less the rows that do not stay, or those of the rows that stay: only the fewer rows are
+    parsed.
+    """
     used = array("q", bytes(8 * base.num_rows))
     for step in steps:
         if step.row is not None:
             for row in range(step.row, min(step.row + step.num_rows, base.num_rows)):
                 used[row] += 1
     totals = Totals.of_summary(summary)
-    others = (row for row, times in enumerate(used) if times != 1)
+    counted = 1 if used.count(1) > used.count(0) else 0  # times that each row is in the totals
+    if not counted:
+        totals = totals.without_rows()
+    others = (row for row, times in enumerate(used) if times != counted)
     while some := list(islice(others, _ROWS_AT_ONCE)):
         found = [base.row_and_line(row) for row in some]
         parsed = parse_rows([data for data, _ in found], base.row_format)
-        for index, (_, line), lost in zip(some, found, parsed, strict=True):
-            totals.add_row(lost, used[index] - 1, parse_line(line, "the base").remarks)
+        for index, (_, line), row in zip(some, found, parsed, strict=True):
+            totals.add_row(row, used[index] - counted, parse_line(line, "the base").remarks)
     totals.num_stopped = min(totals.num_stopped, totals.errors["too_slow"])
     return totals
 

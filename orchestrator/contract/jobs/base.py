@@ -14,7 +14,7 @@ from modeling.durable import decode_json, link_once, sync, sync_file
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.requests import MergeBase
 from orchestrator.contract.jobs.rows import summary_path
-from orchestrator.contract.jobs.sidecar import sidecar_path
+from orchestrator.contract.jobs.sidecar import SUFFIX, sidecar_path
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,16 @@ class BaseFiles:
 
     def check(self, base: MergeBase) -> None:
         """Raises IntegrityError where manifest or sidecar are not those that the job began with."""
-        for path, sha256 in ((self.manifest, base.manifest_sha256), (self.sidecar, base.sidecar_sha256)):
+        for path, sha256, suffix in (
+            (self.manifest, base.manifest_sha256, ""),
+            (self.sidecar, base.sidecar_sha256, SUFFIX),
+        ):
             if sha256_of(path) != sha256:
-                raise IntegrityError(f"{path} was changed since the job began; its sha256 is another")
+                raise IntegrityError(
+                    f"{base.manifest}{suffix} was changed since the job began: the copy in the job folder, {path}, has "
+                    "another sha256 (a file that is edited in place is the same file); put it back as it was, or "
+                    "repeat the command with another manifest"
+                )
 
 
 def give_name(path: Path, target: Path, *, temporary: Path) -> None:
