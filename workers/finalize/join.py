@@ -86,13 +86,15 @@ class Totals:
 
     def without_rows(self) -> Self:
         """The same makers, and no row yet."""
-        counts = {
-            "labels": Counter[str](),
-            "errors": Counter[str](),
-            "decisions": Counter[str](),
-            "remarks": Counter[str](),
-        }
-        return replace(self, num_rows=0, num_failed=0, **counts)
+        return replace(
+            self,
+            num_rows=0,
+            num_failed=0,
+            labels=Counter(),
+            errors=Counter(),
+            decisions=Counter(),
+            remarks=Counter(),
+        )
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Self:

@@ -147,8 +147,8 @@ def _count_kept(base: _Base, steps: Iterable[Step], summary: dict[str, Any]) -> 
     while some := list(islice(others, _ROWS_AT_ONCE)):
         found = [base.row_and_line(row) for row in some]
         parsed = parse_rows([data for data, _ in found], base.row_format)
-        for index, (_, line), row in zip(some, found, parsed, strict=True):
-            totals.add_row(row, used[index] - counted, parse_line(line, "the base").remarks)
+        for index, (_, line), other in zip(some, found, parsed, strict=True):
+            totals.add_row(other, used[index] - counted, parse_line(line, "the base").remarks)
     totals.num_stopped = min(totals.num_stopped, totals.errors["too_slow"])
     return totals
 
