@@ -147,7 +147,7 @@ class _Undoing:
 
     def _undo(self, batch: Batch) -> None:
         doubled = []  # at both places, each with what is at the target
-        for entry in reversed(batch.entries.values()):
+        for entry in batch.entries.values():  # in order: of an image that is listed twice, the first row was moved
             places = self._places(batch, entry)
             with self._leaving(entry, places):
                 expected = self._undo_one(places)

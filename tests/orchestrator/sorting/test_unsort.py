@@ -13,7 +13,7 @@ from orchestrator.contract.errors import MessageError, NotFoundError, UsageError
 from orchestrator.sorting import changes, copying
 from orchestrator.sorting import unsort as unsort_module
 from orchestrator.sorting.begin import StoppedError
-from orchestrator.sorting.journal import JOURNAL
+from orchestrator.sorting.journal import JOURNAL, Journal
 from tests.support.invoke import invoke
 from tests.support.sorting import OLD_NS, Tree, answered, failed, make_old, make_tree, snapshot, write_manifest
 
@@ -234,7 +234,7 @@ def test_an_error_names_the_place_that_cannot_be_written(tree, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "rename", refuse)
 
-    with pytest.raises(StoppedError, match=rf"Permission denied: '{tree.root}/bad.jpg'.*0 images are undone"):
+    with pytest.raises(StoppedError, match=rf"Permission denied: '{tree.root}/a.jpg'.*0 images are undone"):
         tree.unsort()
 
 
@@ -348,3 +348,18 @@ def test_what_replaces_an_image_while_it_is_moved_is_not_lost(tree, tmp_path, mo
     assert (tree.root / "a.jpg").read_bytes() == b"edited"
     assert tree.unsort().num_left == 0
     assert (tree.root / "a.jpg").read_bytes() == b"edited"
+
+
+def test_an_image_that_is_listed_twice_is_not_gone_after_a_kill(tmp_path, monkeypatch):
+    tree = make_tree(tmp_path, [answered("a.jpg", "cat"), answered("a.jpg", "cat")])
+
+    def stop(journal: Journal, lines: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append_later", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tree.sort("move")
+    result = tree.unsort()
+
+    assert (result.num_undone, result.left) == (1, [])
+    assert [path.name for path in tree.root.iterdir()] == ["a.jpg"]
