@@ -32,14 +32,16 @@ def check_manifest(output: Path, *, overwrite: bool, source: Path) -> None:
             raise UsageError(f"{str(path)!r} exists; name another output, or replace it with --overwrite")
 
 
-def check_resumed_manifest(output: Path, job: str, *, overwrite: bool, source: Path) -> None:
+def check_resumed_manifest(
+    output: Path, job: str, *, base_job: str | None = None, overwrite: bool, source: Path
+) -> None:
     """As `check_manifest`, for a job that was submitted before; what it left itself beside its manifest may be there.
 
-    Raises UsageError.
+    base_job: of the manifest whose place the job's takes, of which the summary may be there. Raises UsageError.
     """
     if output.exists() and not overwrite:
         raise UsageError(f"{str(output)!r} appeared since job {job} was submitted; move it away, and resume again")
-    if summary_path(output).exists() and not overwrite and _job_of(summary_path(output)) != job:
+    if summary_path(output).exists() and not overwrite and _job_of(summary_path(output)) not in (job, base_job):
         raise UsageError(
             f"{str(summary_path(output))!r} appeared since job {job} was submitted; move it away, and resume again"
         )
@@ -53,12 +55,11 @@ def check_resumed_folder(output: Path) -> None:
     check_folder(output)
 
 
-def _job_of(summary: Path) -> str | None:
-    """The job that a summary is of; None where it is no summary."""
+def _job_of(summary: Path) -> str:
+    """The job that a summary is of; empty where it is no summary."""
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-        job: str | None = json.loads(summary.read_bytes()).get("job")
-        return job
-    return None
+        return str(json.loads(summary.read_bytes()).get("job") or "")
+    return ""
 
 
 def check_folder(output: Path) -> None:

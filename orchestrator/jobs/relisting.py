@@ -30,7 +30,9 @@ def open_again(folder: JobFolder, request: ClassifyRequest) -> Source:
     """
     reading = request.reading
     if reading is None or request.base is not None:
-        why = f"{request.source!r} cannot be listed again" if reading is None else "it merges its rows with a manifest"
+        why = f"{request.source!r} cannot be listed again"
+        if request.base is not None:
+            why = f"were to be compared with {request.base.manifest!r}, which may be another now"
         raise UsageError(f"the images of job {folder.job} were not all listed, and {why}; submit it again")
     root = None if reading.root is None else Path(text_to_path(reading.root))
     options = SourceOptions(reading.recursive, request.follow_symlinks, reading.all_files, root)

@@ -51,8 +51,10 @@ def _check_classify(settings: Settings, folder: JobFolder, request: ClassifyRequ
         if facts is not None and facts.walked and not os.listdir(text_to_path(request.root)):
             raise NotFoundError(f"the source of job {job}, {request.root!r}, is empty now: mount it, and resume again")
     _check_model(settings, job, request.model)
+    base_job = request.base.job if request.base is not None and request.base.replaced else None
     overwrite = request.overwrite or _is_base(output, request)
-    check_resumed_manifest(output, job, overwrite=overwrite, source=Path(text_to_path(request.source)))
+    source = Path(text_to_path(request.source))
+    check_resumed_manifest(output, job, base_job=base_job, overwrite=overwrite, source=source)
 
 
 def _is_base(output: Path, request: ClassifyRequest) -> bool:

@@ -1,5 +1,6 @@
 """Resuming jobs against a real ledger, by workers in this process whose model is a fake."""
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -23,11 +24,14 @@ from orchestrator.jobs import follow as following
 from orchestrator.jobs import resume as resuming
 from orchestrator.jobs.follow import read_record
 from orchestrator.jobs.merging.changed import changed_since_parts
+from orchestrator.jobs.merging.since import merge_since
 from orchestrator.jobs.prepare import reading_of
+from orchestrator.jobs.results import find_published
 from orchestrator.jobs.resumable import check_resumable
 from orchestrator.jobs.resume import ResumeOptions, resume
 from orchestrator.jobs.sources import SourceOptions, open_source
 from orchestrator.jobs.submit import JobClient
+from orchestrator.jobs.verification import verify
 from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, dies_at_step, enter_job, make_images, make_job
 from tests.support.published_models import publish_model
 from tests.support.server import wait_until
@@ -290,6 +294,64 @@ def fresh(client, server):
     """In a child process: a connection of its own."""
     client.ledger = Ledger(connect(server.url))
     return client
+
+
+# Merges
+
+
+def make_since(base, settings, ledger):
+    """A job of what is new since a manifest, which is to take its place, entered."""
+    request = base.request()
+    source = open_source(request.source, SourceOptions())
+    merge = merge_since(settings, request.output, source, request)
+    changes = {"job": new_job_id("classify"), "base": merge.to_request(), "reading": None}
+    folder = JobFolder.create(settings, request.model_copy(update=changes), base=merge.base.files)
+    with ListingWriter(folder.work, request.shard_size) as writer:
+        for path in merge.paths(folder.work, source.paths, lambda num: None):
+            writer.add(path)
+        writer.close({})
+    enter_job(folder, ledger)
+    return folder
+
+
+@pytest.mark.parametrize("base_is", ["there", "moved away"])
+def test_an_incremental_run_that_was_cancelled_goes_on(base_is, make, client, context, ledger, settings, tmp_path):
+    base = make("base.csv")
+    finish(base.job, context)
+    output = tmp_path / "out" / "base.csv"
+    before = output.read_bytes()
+    for name in ("001", "002", "004", "005", "006"):
+        path = tmp_path / "in" / f"{name}.png"
+        os.utime(path, ns=(7, 7))
+    folder = make_since(base, settings, ledger)
+    num_done = do_some(folder, context, 1)
+    if base_is == "moved away":
+        output.rename(tmp_path / "away.csv")  # its summary stays
+
+    resumed = go_on(client, folder.job)
+    seen = finish(folder.job, context)
+
+    assert (resumed.num_done, resumed.num_missing) == (num_done, 5 - num_done)
+    assert seen == [30, 60, 120, 150, 180][num_done:]
+    assert output.read_bytes() == (tmp_path / "out" / "base.csv.1").read_bytes() == before
+    published = find_published(settings, folder.job)
+    assert (published.summary["job"], published.summary["merge"]["num_kept"]) == (folder.job, 4)
+    assert verify(settings, published).differences == []
+
+
+def test_an_incremental_run_that_was_not_all_listed_is_to_be_repeated(
+    make, client, context, ledger, settings, tmp_path
+):
+    base = make("base.csv")
+    finish(base.job, context)
+    os.utime(tmp_path / "in" / "001.png", ns=(7, 7))
+    folder = make_since(base, settings, ledger)
+    (folder.path / "listing.json").unlink()
+    (folder.path / "merge.json").unlink()
+    end_job(folder.job, context)
+
+    with pytest.raises(UsageError, match=r"were not all listed, and were to be compared with '.*base\.csv'"):
+        go_on(client, folder.job)
 
 
 # Listing again
