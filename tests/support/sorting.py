@@ -55,6 +55,17 @@ def failed(path: str, code: str = "truncated") -> Row:
     return Row(path, Prediction(error_code=code, error="it is damaged", decision="reject"))
 
 
+LATIN = os.fsdecode(b"caf\xe9.jpg")
+ROWS = [
+    answered("a.jpg", "cat", "accept"),
+    answered("march/a.jpg", "cat", "review"),
+    answered(f"march/{LATIN}", "dog", "accept"),
+    answered("line\nend.jpg", "dog", "reject"),
+    failed("bad.jpg"),
+    failed("gone.jpg", "missing"),
+]
+
+
 def make_tree(folder: Path, rows: Sequence[Row], *, name: str = "out.csv", home: Path | None = None) -> Tree:
     """Write the files of rows, but those that are `missing`, with old times, and a manifest of the rows."""
     root = folder / "in"

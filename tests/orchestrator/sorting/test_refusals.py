@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,23 +13,8 @@ from orchestrator.contract.jobs.rows import Row, summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.sorting.journal import JOURNAL
 from orchestrator.sorting.locked import InUseError, open_locked
-from tests.support.sorting import Tree, answered, failed, make_tree, snapshot, write_manifest
+from tests.support.sorting import ROWS, answered, make_tree, snapshot, write_manifest
 from tests.support.stopping import stopped_at
-
-LATIN = os.fsdecode(b"caf\xe9.jpg")
-ROWS = [
-    answered("a.jpg", "cat", "accept"),
-    answered("march/a.jpg", "cat", "review"),
-    answered(f"march/{LATIN}", "dog", "accept"),
-    answered("line\nend.jpg", "dog", "reject"),
-    failed("bad.jpg"),
-    failed("gone.jpg", "missing"),
-]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return make_tree(tmp_path, ROWS)
 
 
 @pytest.mark.parametrize(("mode", "by"), [("copy", "label"), ("link", "decision")])

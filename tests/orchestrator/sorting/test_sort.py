@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -15,22 +14,7 @@ from orchestrator.sorting.begin import StoppedError
 from orchestrator.sorting.journal import JOURNAL, Batch, Journal
 from orchestrator.sorting.sort import SortSpec, preview
 from tests.support.invoke import invoke
-from tests.support.sorting import Tree, answered, failed, make_tree, snapshot, write_manifest
-
-LATIN = os.fsdecode(b"caf\xe9.jpg")
-ROWS = [
-    answered("a.jpg", "cat", "accept"),
-    answered("march/a.jpg", "cat", "review"),
-    answered(f"march/{LATIN}", "dog", "accept"),
-    answered("line\nend.jpg", "dog", "reject"),
-    failed("bad.jpg"),
-    failed("gone.jpg", "missing"),
-]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return make_tree(tmp_path, ROWS)
+from tests.support.sorting import LATIN, ROWS, answered, make_tree, snapshot, write_manifest
 
 
 @pytest.mark.parametrize("mode", ["link", "copy", "move"])
