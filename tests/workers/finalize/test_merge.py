@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.jobs.parts import part_path
-from orchestrator.contract.jobs.rows import FORMATS
+from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
 from tests.support.fakes import FakeFinalizeLease, dies_at_step
 from tests.support.merges import Merges
@@ -215,6 +215,19 @@ def test_a_base_that_is_damaged_meanwhile_is_not_merged(merges, name):
     kept.write_bytes(data[:-3] + b"x" + data[-2:])
 
     with pytest.raises(IntegrityError, match="was changed since the job began"):
+        merges.publish(folder)
+
+
+@pytest.mark.parametrize("key", ["repeats", "workers"])
+def test_a_base_whose_summary_lacks_something_is_not_merged(merges, key):
+    merges.full()
+    path = summary_path(merges.output)
+    summary = json.loads(path.read_bytes())
+    del summary[key]
+    path.write_text(json.dumps(summary))
+    folder = merges.begin_since()
+
+    with pytest.raises(IntegrityError, match=f"the base's summary is damaged: KeyError.'{key}'"):
         merges.publish(folder)
 
 
