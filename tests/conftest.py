@@ -21,9 +21,9 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """From here on the collector looks at what tests make; torch's loggers hand on what they are told.
+    """From here on the collector looks at what tests make; torch's loggers pass on their records.
 
-    pytest adds its handlers to each logger that does not, thrice for every test, and torch has forty.
+    pytest adds its handlers to each logger that does not, three times for every test, and torch has forty.
     """
     gc.freeze()
     gc.enable()

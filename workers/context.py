@@ -56,7 +56,7 @@ class ModelCache:
     def get(self, pin: ModelPin, precision: WantedPrecision = "auto", *, report: Report = unreported) -> "Classifier":
         """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
 
-        A thread that asks for a model which is being loaded waits for that model only. report: is told what takes
+        A thread that asks for a model which is being loaded waits for that model only. report: receives what takes
         seconds, if this thread loads.
 
         Raises:

@@ -41,7 +41,7 @@ def _classify(turn: Turn, context: WorkerContext) -> None:
     try:
         num_shards = classify_slice(turn.job, context, turn)
     except Exception as err:
-        waits = is_waited_for(err)  # whoever waits rings afterwards
+        waits = is_waited_for(err)  # the code that waits rings afterwards
         raise
     finally:
         with contextlib.suppress(*SERVER_ERRORS):  # the sweep rings

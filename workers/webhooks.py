@@ -144,7 +144,7 @@ def delivery_id(request: AnyJobRequest, outcome: Outcome) -> str:
 
 
 def payload(request: AnyJobRequest, outcome: Outcome) -> dict[str, Any]:
-    """What a receiver is told."""
+    """What a receiver gets."""
     return {
         "type": f"job.{outcome.state}",
         "timestamp": outcome.ended.isoformat(),

@@ -56,7 +56,7 @@ def _row_of_dead(name: str, outcome: Outcome) -> Row:
 
 
 def moved_alias(bench: Bench) -> list[Row]:
-    """p99 while the alias moves 100 times, over p99 of the same load undisturbed; the first load is told apart."""
+    """p99 while the alias moves 100 times, over p99 of the same load undisturbed; the first load is stated apart."""
     first_load_s = _first_load(bench)
     rate = bench.capacity() / 2
     moved, quiet, errors, versions = [], [], 0, set()

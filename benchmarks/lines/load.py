@@ -127,7 +127,7 @@ class Sender:
         self.records = Records(due, deadlines.astype(np.int64))
 
     def run(self) -> None:
-        """Send until the end, or until it is told to stop; then wait for what is in flight."""
+        """Send until the end, or until it has to stop; then wait for what is in flight."""
         if self._load.window:
             self._run_closed()
         else:

@@ -72,7 +72,7 @@ def _thumbnail(image: Image.Image) -> tuple[bytes, bool]:
     """The thumbnail of an upright image, and whether the image is grey.
 
     The same on every processor, as duplicates and splits follow from it. Pillow's conversions and its box filter add
-    whole numbers; the filter's weights are quotients that every processor rounds alike. It is told which axis comes
+    whole numbers; the filter's weights are quotients that every processor rounds alike. It takes which axis comes
     first, as that changes what is rounded, and Pillow 13 chooses otherwise than 12. Decoders compute in whole
     numbers, too: libjpeg-turbo's default transform, fractions and upsampling give the same bytes with SIMD as without,
     but where the coefficients of a damaged file overflow. Only lossy JPEG 2000 goes through floats, and AVIF in builds

@@ -58,7 +58,7 @@ def plan(explained: ExplainedModel, request: ExplainRequest) -> ExplainPlan:
 def write(planned: ExplainPlan, output: Path, *, overwrite: bool, report: Report = unreported) -> Iterator[Written]:
     """Compute and write the planned files into a folder, one after another; each appears whole or not at all.
 
-    report: is told which one comes next.
+    report: receives which one comes next.
 
     Raises:
         ModelingError: before anything is computed, if a file exists and `overwrite` is not set.

@@ -40,7 +40,7 @@ class Speed:
 def bench_engines(version: ModelVersion, device: str = "cpu", report: Report = unreported) -> Iterator[Speed]:
     """The speed of every engine at several batch sizes, as it is measured, with random images.
 
-    report: is told what is measured.
+    report: receives what is measured.
 
     Raises:
         ModelFormatError: the model is damaged.

@@ -80,7 +80,7 @@ def load_fastest(
 ) -> Classifier:
     """The model version with the engine that is fastest on this device in the wanted precision.
 
-    report: is told what is measured, which takes seconds. shared: the folder with the choices for an architecture; by
+    report: receives what is measured, which takes seconds. shared: the folder with the choices for an architecture; by
     default that of the version's store.
 
     Raises:

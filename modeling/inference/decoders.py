@@ -93,7 +93,7 @@ class Decoders:
     ) -> None:
         """num_threads: 0: by measurement. batch_decoder: a device's decoder, which is tried first.
 
-        watch: is told what each thread decodes; not what a device decodes.
+        watch: receives what each thread decodes; not what a device decodes.
         """
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels

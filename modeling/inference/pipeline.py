@@ -59,7 +59,7 @@ def predict_units(
 
     batch_size: 0: the classifier's. decode_threads: 0: as many as the first images show to be best.
     `between_batches` runs in the calling thread after every chunk and whatever was submitted together; what it raises,
-    or what `units` raises, ends the iteration once the threads have stopped. `watch` is told what each thread decodes.
+    or what `units` raises, ends the iteration once the threads have stopped. `watch` receives what each thread decodes.
     """
     batch_size = batch_size or classifier.batch_size
     decoders = Decoders(classifier.preprocessing, max_pixels, decode_threads, classifier.batch_decoder, watch)

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         description="Folder of files of pre-trained weights that `train` may start from, beside the imported ones.",
     )
     notify: str | None = Field(
-        default=None, description="URL that is told when a job ends; `--notify` of a command counts before it."
+        default=None, description="URL that is notified when a job ends; `--notify` of a command counts before it."
     )
     notify_secret_file: Path | None = Field(
         default=None, description="File with the secret that webhooks are signed with; default: one in the home."

@@ -25,7 +25,7 @@ from orchestrator.gateway.guard.guard import Guard
 
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
-GIVE_UP_SHARE = 0.8  # of the time to stop: then what waits for answers of lines is told to ask again
+GIVE_UP_SHARE = 0.8  # of the time to stop: then what waits for answers of lines is answered: ask again
 _HEADERS = [
     ("x-content-type-options", "nosniff"),
     ("cache-control", "no-store"),
@@ -146,7 +146,7 @@ def listening_socket(options: GatewayOptions) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((options.host, options.port))
-            listener.listen(BACKLOG)  # who is told that it listens may connect
+            listener.listen(BACKLOG)  # before the message says so: its reader may connect
         except OSError as err:
             raise UsageError(f"cannot listen at {options.host} port {options.port}: {err.strerror or err}") from err
         yield listener

@@ -64,7 +64,7 @@ class Waiters:
                 return
 
     def give_up(self) -> None:
-        """The gateway stops: what waits is told so. Pushes go on without it."""
+        """The gateway stops: what waits is answered so. Pushes go on without it."""
         problem = retry_later(503, "stopping", "this gateway stops; look the item up, or push it again", STOP_RETRY_S)
         for waiter in list(self._waiting):
             _end(waiter, problem)

@@ -12,7 +12,7 @@ from orchestrator.contract.webhooks.target import parse_target
 
 
 def delivery_facts(folder: JobFolder, request: AnyJobRequest, ledger: Ledger | None) -> dict[str, Any] | None:
-    """None: nobody is told of the job's end.
+    """None: nobody is notified of the job's end.
 
     state: `waiting` while the job has not ended, `undelivered`, `delivered` or `given_up`. attempts: begun so far.
     error: of the last one. next_in_s: until the next attempt; None: unknown, or none comes.
@@ -36,7 +36,7 @@ def describe_delivery(facts: Mapping[str, Any]) -> str:
     """The same in words."""
     to, attempts, error = facts["to"], facts["attempts"], facts["error"]
     if facts["state"] == "waiting":
-        return f"{to} is told when the job ends"
+        return f"{to} is notified when the job ends"
     if facts["state"] == "delivered":
         return f"{to} was told"
     tried = f"after {attempts} attempt{'s' * (attempts != 1)}" + (f" ({error})" if error else "")

@@ -268,7 +268,7 @@ def prepare(settings: Settings, spec: AnySpec) -> Prepared:
 
 
 def _check_notify(settings: Settings, url: str | None) -> str | None:
-    """Who is told when the job ends: the spec's URL, else that of the settings.
+    """Who is notified when the job ends: the spec's URL, else that of the settings.
 
     Raises UsageError where it could not be told.
     """

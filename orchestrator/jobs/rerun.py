@@ -1,6 +1,5 @@
 """Runs a job again beside its manifest, and says whether both are the same to the byte, or where they differ."""
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from modeling.names import path_to_text, text_to_path
-from modeling.registry.store import ModelStore
-from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
+from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.pinned import PinnedModel
+from orchestrator.jobs.pinned import pin_again, published_request
 from orchestrator.jobs.prepare import PreparedClassify
 from orchestrator.jobs.prune import remove_folder
 from orchestrator.jobs.results import Published, find_published
@@ -42,14 +40,11 @@ class Comparison:
 def prepare_rerun(settings: Settings, job: str, *, need_worker: bool) -> PreparedClassify:
     """A job that classifies the images of `job` again, into a folder of its own.
 
-    Raises NotFoundError where the job, its manifest or its source is not there, UsageError where it cannot be run
-    again, IntegrityError where the manifest was changed, ModelingError where the model is gone.
+    Raises NotFoundError where the job, its manifest, model or source is not there, UsageError where it cannot be run
+    again, IntegrityError where the manifest was changed, ModelingError where another model has its name.
     """
     request, published = _published(settings, job)
-    root = text_to_path(request.root)
-    if not os.path.isdir(root):  # noqa: PTH112 the name may not be UTF-8
-        raise NotFoundError(f"{request.root!r}, the folder of the job's images, is not there; mount it, or put it back")
-    version = ModelStore(settings.models).resolve_pinned(request.model.ref, request.model.digest)
+    model, root = pin_again(settings, request), text_to_path(request.root)
     source = Source(text_to_path(request.source), root, (row.path for row in published.rows()), is_list=True)
     spec = ClassifySpec(
         source.text,
@@ -63,22 +58,12 @@ def prepare_rerun(settings: Settings, job: str, *, need_worker: bool) -> Prepare
         need_worker=need_worker,
         reading=SourceOptions(follow_symlinks=request.follow_symlinks),
     )
-    model = PinnedModel(version, version.card())
     return PreparedClassify(settings, spec, source, model, None, request.output_format, None)
 
 
 def _published(settings: Settings, job: str) -> tuple[ClassifyRequest, Published]:
     """The request and the manifest of a job, if its manifest is as the job wrote it."""
-    folder = JobFolder.open(settings, job)
-    request, outcome = folder.request(), folder.outcome()
-    if not isinstance(request, ClassifyRequest):
-        raise UsageError(f"job {job} has no manifest to repeat: its kind is {request.kind}, not classify")
-    if outcome is None:
-        raise UsageError(f"job {job} has not ended; `pigeonhole wait {job}` waits for it")
-    if outcome.result is None:
-        raise UsageError(
-            f"job {job} is {outcome.state} and has no manifest; `pigeonhole jobs resume {job}` goes on with it"
-        )
+    request = published_request(settings, job)
     published = find_published(settings, job)
     if not published.is_unchanged():
         raise IntegrityError(f"{published.manifest} was changed since job {job} wrote it; there is nothing to compare")

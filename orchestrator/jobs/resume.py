@@ -104,7 +104,7 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
 
 
 def _end_pauses(folder: JobFolder) -> None:
-    """Remove pauses of the run that has ended; whoever ended it may have died before that."""
+    """Remove pauses of the run that has ended; the process that ended it may have died before that."""
     for by in PAUSED_BY:
         folder.withdraw_pause(by)
 

@@ -19,7 +19,7 @@ from orchestrator.lines.request import PushRequest
 MOST_AT_ONCE = 64
 BYTES_AT_ONCE = 1 << 20
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 0.01, 0.25  # after the line refused
-PAUSED_RETRY_S = 1.0  # what is told where the line is paused, which says no time
+PAUSED_RETRY_S = 1.0  # what a client gets where the line is paused, which says no time
 UNKNOWN_RETRY_S = 0.05  # the server was emptied, and a worker fills it
 NEVER = float("inf")
 

@@ -20,7 +20,7 @@ MAIN_SERVER_AGAIN_S = 30.0  # the line's own server answers, the one with its se
 
 
 class Listener(Protocol):
-    """Who is told; each call is made in the connector's thread."""
+    """Who is notified; each call is made in the connector's thread."""
 
     def saw(self, line: Line) -> None: ...
 

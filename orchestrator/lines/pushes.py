@@ -21,7 +21,7 @@ from orchestrator.lines.request import PushRequest
 MOST_HELD_BYTES = 256 << 20  # images that await their answer; more are refused as a busy line does
 MOST_HELD = 100_000
 _CAUSES: dict[Reason, Cause] = {"busy": "queue", "late": "queue", "paused": "paused"}
-HELD_RETRY_S = 0.1  # when a client that holds as many images as it may is told to come again
+HELD_RETRY_S = 0.1  # when a client that holds as many images as it may has to come again
 NO_BIN = (
     "the server said nothing of the line before the deadline, so no bin is known; "
     "give a longer deadline, or a fallback bin to decide with"

@@ -244,7 +244,7 @@ class LineMachine(RuleBasedStateMachine):
             if waiting is not None:
                 self.model.finish(key, ("F", "late") if waiting.overdue else ("1", None), "")
 
-    # Whoever is there, and what happens
+    # Clients and workers, and what happens
 
     @precondition(lambda self: any(waiting.overdue or waiting.expired for waiting in self.model.waiting.values()))
     @rule()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from modeling.errors import ModelNotFoundError
 from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
 from orchestrator.contract.jobs.end import conclude, make_outcome
 from orchestrator.contract.jobs.job_folder import JobFolder
@@ -138,7 +137,7 @@ def test_what_cannot_be_run_again_is_refused_with_the_reason(make, settings, led
     refuses("c261123-143355-7f3a2b", NotFoundError, "there is no job")
     refuses(running.job, UsageError, "has not ended; `pigeonhole wait")
     refuses(cancelled.job, UsageError, "is cancelled and has no manifest; `pigeonhole jobs resume")
-    refuses(folder.job, ModelNotFoundError, "fake")
+    refuses(folder.job, NotFoundError, "fake")
     (tmp_path / "in").rename(tmp_path / "away")
     refuses(folder.job, NotFoundError, "is not there; mount it, or put it back")
     data = output_of(folder).read_bytes()

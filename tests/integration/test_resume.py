@@ -447,7 +447,7 @@ def test_a_job_that_lost_its_folder_of_parts_and_died_while_it_was_paused_goes_o
 ):
     folder = make()
     do_some(folder, context, 1)
-    folder.write_pause("operator", "whoever ended the job died before this was removed")
+    folder.write_pause("operator", "the process that ended the job died before this was removed")
     shutil.rmtree(folder.parts)
 
     go_on(client, folder.job)

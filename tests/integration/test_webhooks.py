@@ -240,7 +240,7 @@ def test_a_job_of_real_workers_is_told_and_shown(running_cluster: Cluster, tmp_p
             "classify", str(tmp_path / "images"), "--model", "digits", "--notify", receiver.url
         )
         running_cluster.outcome(job)
-        wait_until(lambda: len(receiver.got) >= 2, what="the job's end is told again")
+        wait_until(lambda: len(receiver.got) >= 2, what="the job's end is sent again")
         wait_until(lambda: JobFolder.open(running_cluster.settings, job).receipt() is not None, what="that is recorded")
         status = running_cluster.run_ok("status", job)
 

@@ -144,7 +144,7 @@ def test_a_worker_whose_child_dies_before_it_was_ever_ready_ends_with_a_sentence
     if moment == "at once":
         assert num_deaths == 1
     else:
-        assert num_deaths >= MAX_DEATHS  # Celery may start and lose another child before the worker hears of the end
+        assert num_deaths >= MAX_DEATHS  # Celery may start and lose another child before the worker gives up
     assert log.splitlines()[-1].startswith("error: the process that computes dies before it is ready")
 
 

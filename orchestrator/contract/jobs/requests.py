@@ -94,7 +94,7 @@ class ClassifyRequest(Versioned):
     since: str | None = None  # the base of an incremental run as the operator named it, for display
     base: MergeBase | None = None
     idempotency_key: str | None = None
-    notify: str | None = None  # URL that is told when the job has ended
+    notify: str | None = None  # URL that is notified when the job has ended
 
 
 class TrainJobRequest(Versioned):
@@ -108,7 +108,7 @@ class TrainJobRequest(Versioned):
     train: dict[str, Any]
     priority: Priority = "normal"
     idempotency_key: str | None = None
-    notify: str | None = None  # URL that is told when the job has ended
+    notify: str | None = None  # URL that is notified when the job has ended
 
 
 class EvaluateJobRequest(Versioned):
@@ -126,7 +126,7 @@ class EvaluateJobRequest(Versioned):
     output: str | None = None  # absolute path of the folder to publish; None: inside the job's folder
     priority: Priority = "normal"
     idempotency_key: str | None = None
-    notify: str | None = None  # URL that is told when the job has ended
+    notify: str | None = None  # URL that is notified when the job has ended
 
 
 AnyJobRequest = ClassifyRequest | TrainJobRequest | EvaluateJobRequest
@@ -137,7 +137,7 @@ _KINDS: dict[str, type[AnyJobRequest]] = {
 }
 
 # What may differ between two submissions of the same spec; the size of shards is measured, a setting may have said who
-# is told, the priority changes no answer, and the first one may have replaced its base.
+# is notified, the priority changes no answer, and the first one may have replaced its base.
 _VOLATILE = {"job", "created", "shard_size", "notify", "priority", "base"}
 
 

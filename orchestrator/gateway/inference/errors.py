@@ -1,4 +1,4 @@
-"""What a client of the inference protocol is told where its request cannot be used."""
+"""What a client of the inference protocol gets where its request cannot be used."""
 
 from orchestrator.gateway.problems import ProblemError
 

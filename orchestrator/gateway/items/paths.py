@@ -9,7 +9,7 @@ from orchestrator.gateway.problems import ProblemError, invalid
 
 
 def checked_path(text: str, roots: Sequence[str]) -> Path:
-    """The path of an image as workers are told it.
+    """The path of an image as workers get it.
 
     Raises ProblemError where it is not absolute, or leads out of the roots; that says nothing of what is there.
     """

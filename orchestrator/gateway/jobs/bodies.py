@@ -17,7 +17,7 @@ from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSp
 
 PathOf = Annotated[str, Field(min_length=1, max_length=4096, description="Absolute path below one of the roots.")]
 Notify = Annotated[
-    str | None, Field(max_length=2000, description="URL that is told when the job ends; null: that of the settings.")
+    str | None, Field(max_length=2000, description="URL notified when the job ends; null: that of the settings.")
 ]
 ModelRef = Annotated[str, Field(min_length=1, max_length=200, description="A model: name, name@2 or name@alias.")]
 Count = Annotated[int, Field(ge=0)]

@@ -33,7 +33,7 @@ KNOWN_ERRORS: dict[str, type[Exception]] = {
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, PigeonholeError | ModelingError)
 }
-"""The errors that are told by name, so that the gateway can raise them again."""
+"""The errors that are reported by name, so that the gateway can raise them again."""
 
 
 class Order(BaseModel):

@@ -51,7 +51,7 @@ class JobView(_View):
     bound: str | None = Field(None, description="The stage that limits a classification.")
     architecture: str | None = None
     part: str | None = None
-    notify: dict[str, Any] | None = Field(None, description="Who is told of the end, and how that went.")
+    notify: dict[str, Any] | None = Field(None, description="Who is notified of the end, and how that went.")
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "JobView":

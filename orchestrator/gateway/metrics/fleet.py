@@ -16,7 +16,7 @@ from orchestrator.contract.queues import ALL_QUEUES
 
 T = TypeVar("T")
 
-MOST_JOBS = 2_000  # the oldest active jobs; of any further ones only their number is told
+MOST_JOBS = 2_000  # the oldest active jobs; of any further ones only their number is reported
 _FIELDS = ("kind", "state", "created_ms", "started_ms", "num_images", "num_done", "num_failed")
 _STAGE_FIELDS = tuple(f"{stage}_us" for stage in STAGES)
 

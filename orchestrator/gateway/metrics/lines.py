@@ -1,6 +1,6 @@
 """Metrics of lines: each line's counts on its server, and how it stands now.
 
-A line whose server does not answer, or whose records cannot be read, is told as not up, and hides no other.
+A line whose server does not answer, or whose records cannot be read, is reported as not up, and hides no other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -22,7 +22,7 @@ Place = tuple[str, str]  # host and device
 
 
 def worker_metrics(workers: Sequence[WorkerRecord]) -> Iterator[Metric]:
-    """Who lives, what they do, and what they use. A worker that died is told for an hour."""
+    """Who lives, what they do, and what they use. A worker that died is reported for an hour."""
     places = _by_place(workers)
     living = GaugeMetricFamily("pigeonhole_workers", "Living workers.", labels=[*_LABELS, "doing"])
     lost = GaugeMetricFamily(

@@ -1,4 +1,4 @@
-"""`pigeonhole push` without a server: mistakes are told before anything is pushed."""
+"""`pigeonhole push` without a server: mistakes are reported before anything is pushed."""
 
 import subprocess
 import sys

@@ -266,7 +266,7 @@ def test_a_job_whose_manifest_another_job_replaced_has_no_latest_attempt(merges)
 
 def test_a_summary_without_attempts_that_make_sense_is_refused(merges):
     first = merges.full()
-    merges.write(b="mended")
+    merges.write(b="fixed")
     merges.retry(first.job)
     path = summary_path(merges.output)
     summary = json.loads(path.read_bytes())

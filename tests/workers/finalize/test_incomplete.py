@@ -24,13 +24,6 @@ WHY = "5 of 8 images failed, more than the 1 allowed by --max-failures"
 
 
 @pytest.fixture
-def outbox(tmp_path):
-    folder = tmp_path / "outbox"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def make(settings, outbox, tmp_path):
     """Makes jobs of NAMES in shards of four; the first and the last are done."""
 

@@ -113,11 +113,11 @@ def test_counts_are_those_of_a_full_run_where_few_rows_are_taken_over(merges):
 
 def test_a_retry_tries_failed_images_as_they_are_now_and_keeps_all_other_rows(merges):
     first = merges.full()
-    merges.write(b="mended", a="changed")
+    merges.write(b="fixed", a="changed")
 
     second = merges.retry(first.job)
 
-    assert merges.labels() == merges.labels(first.job) | {"b.jpg": "mended"}
+    assert merges.labels() == merges.labels(first.job) | {"b.jpg": "fixed"}
     assert merges.differences() == []
     summary = merges.published().summary
     places = [place for place, label in enumerate(merges.labels(first.job).values(), 1) if label == "corrupt"]
@@ -128,9 +128,9 @@ def test_a_retry_tries_failed_images_as_they_are_now_and_keeps_all_other_rows(me
 
 def test_retries_follow_one_another_and_number_what_they_replace(merges):
     first = merges.full()
-    merges.write(b="mended")
+    merges.write(b="fixed")
     second = merges.retry(first.job)
-    merges.write(e="mended")
+    merges.write(e="fixed")
 
     third = merges.retry(first.job)
 
@@ -145,7 +145,7 @@ def test_a_retry_by_code_tries_those_only(settings, tmp_path):
     merges = Merges(settings, tmp_path / "in", tmp_path / "outbox", listed=["a.jpg", "gone.jpg", "b.jpg", "a.jpg"])
     merges.write(a="bad", b="dog")
     first = merges.full()
-    merges.write(a="mended", gone="found")
+    merges.write(a="fixed", gone="found")
 
     merges.retry(first.job, "missing")
 
@@ -260,7 +260,7 @@ def test_after_a_death_at_any_step_the_next_attempt_publishes_and_the_earlier_ma
     merges.write(a="cat", b="bad", c="dog")
     merges.full()
     earlier = merges.output.read_bytes()
-    merges.write(b="mended", d="new")
+    merges.write(b="fixed", d="new")
     merges.since()
     expected = {name: path.read_bytes() for name, path in published(merges).items()}
     step, dies = 0, True
@@ -271,7 +271,7 @@ def test_after_a_death_at_any_step_the_next_attempt_publishes_and_the_earlier_ma
         merges.write(b="bad")
         (merges.root / "d.jpg").unlink()
         merges.full()
-        merges.write(b="mended", d="new")
+        merges.write(b="fixed", d="new")
         folder = merges.begin_since()
         dies = dies_at_step(step, lambda: merges.publish(folder), merges.outbox)  # noqa: B023 called at once
         whole = [path for path in (merges.output, Path(f"{merges.output}.1")) if path.exists()]
@@ -304,7 +304,7 @@ def test_a_finalizer_that_was_frozen_between_two_renames_changes_nothing_of_a_la
             renames.append(self)
             if len(renames) == step + 1:
                 merges.publish(folder)  # by another finalizer, before a job that takes the place of its manifest
-                merges.write(b="mended")
+                merges.write(b="fixed")
                 merges.retry(folder.job)
                 found.update({name: path.read_bytes() for name, path in published(merges).items()})
         return renamed

@@ -33,14 +33,6 @@ NAMES = [f"{number}.jpg" for number in range(8)] + ["line\nend.jpg", os.fsdecode
 
 
 @pytest.fixture
-def outbox(tmp_path):
-    """The folder that the manifest goes to."""
-    folder = tmp_path / "outbox"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def make(settings, outbox, tmp_path):
     """Makes jobs of NAMES in shards of four, all done."""
 

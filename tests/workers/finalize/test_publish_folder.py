@@ -17,14 +17,6 @@ FILES = {"evaluation.json": b"{}", "report.html": b"report", "plots/curves.png":
 
 
 @pytest.fixture
-def outbox(tmp_path):
-    """The folder that the output goes to."""
-    folder = tmp_path / "outbox"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def folder(settings, outbox) -> JobFolder:
     """A job whose evaluation is done."""
     return make(settings, output=str(outbox / "result"))

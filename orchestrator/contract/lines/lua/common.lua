@@ -11,7 +11,7 @@
 -- taken:WORKER  list    names (DIGEST:KEY) of the images that a worker took with its last call
 -- wake          list    wakes workers that wait for a request; no token stands for any request
 -- answers       hash    records by key, until they move to files; answered: zset of their keys by time
--- replies:C     channel what client C is told
+-- replies:C     channel what client C receives
 -- capacity      hash    by worker: until, ms per image, lead ms, and the same of the smaller model (see capacity.lua)
 -- stats:MINUTE  hash    counts of a minute. The last minute with counts is the field minute of line; what is older is
 --                       in stats, too: counts since the line was created

@@ -55,7 +55,7 @@ def trained_by_two(output, **chosen):
 def check_alike(one, two):
     """Two trainings told the same, and left the same weights; only the first of several processes speaks."""
     kinds = [[kind for kind, _ in groupby(event["event"] for event in events)] for events in (one[0], two[0])]
-    assert kinds[0] == kinds[1]  # how often progress is told depends on the clock
+    assert kinds[0] == kinds[1]  # how often progress is reported depends on the clock
     losses = [[event["loss"] for event in events if event["event"] == "epoch"] for events in (one[0], two[0])]
     assert len(losses[0]) == 3
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
