@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import click
 
+from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.settings import get_settings
@@ -23,7 +24,8 @@ def verify_results(job: str, as_json: bool) -> None:
       pigeonhole results verify birds.csv
     """
     published = find_published(get_settings(), job)
-    verification = verify(get_settings(), published)
+    with item_progress("verifying") as progress:
+        verification = verify(get_settings(), published, progress)
     if as_json:
         head = {"manifest": str(published.manifest), "ok": verification.ok}
         print_json(head | asdict(verification))

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import IO, Self
 
@@ -22,6 +23,7 @@ from orchestrator.contract.messages import Versioned
 _RECORD = "{offset:015d} {length:015d} {count:09d}\n"
 _SOURCE_FILE = "source.json"
 _RECORD_BYTES = len(_RECORD.format(offset=0, length=0, count=0))
+_PATHS_AT_ONCE = 4096
 
 
 class ListingFacts(Versioned):
@@ -99,6 +101,34 @@ def _device(root: str) -> int:
         return os.stat(text_to_path(root)).st_dev  # noqa: PTH116 the name may not be UTF-8
     except OSError:
         return 0
+
+
+class PathsDigest:
+    """The sha256 of paths as a listing holds them, which is computed for many at once."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._lines: list[str] = []
+
+    def add(self, path: str) -> None:
+        """The next path."""
+        self.add_line(encode_basestring_ascii(path))  # as json.dumps writes it
+
+    def add_line(self, line: str) -> None:
+        """The next path, as JSON."""
+        self._lines.append(line)
+        if len(self._lines) == _PATHS_AT_ONCE:
+            self._flush()
+
+    def hexdigest(self) -> str:
+        """Of all paths so far."""
+        self._flush()
+        return self._sha256.hexdigest()
+
+    def _flush(self) -> None:
+        if self._lines:
+            self._sha256.update(("\n".join(self._lines) + "\n").encode("ascii"))
+            self._lines.clear()
 
 
 class ListingWriter:

@@ -131,10 +131,9 @@ class CsvFormat(RowFormat):
         path, status, decision, _label, _score, top_k, error_code, error = cells
         if status == "ok":
             pairs = _TOP_K.findall(unescape_formula(top_k))
+            labels, scores = zip(*pairs, strict=True) if pairs else ((), ())
             prediction = Prediction(
-                tuple(text_to_path(label) for label, _ in pairs),
-                tuple(float(score) for _, score in pairs),
-                decision=_decision(decision or None),
+                tuple(map(_label_in_top_k, labels)), tuple(map(float, scores)), decision=_decision(decision or None)
             )
         else:
             prediction = Prediction(
@@ -205,6 +204,7 @@ def format_of(path: Path) -> Format:
 
 
 _label_cell = lru_cache(maxsize=1 << 16)(to_cell)  # a model has few labels, and a job has many rows
+_label_in_top_k = lru_cache(maxsize=1 << 16)(text_to_path)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -5,6 +5,7 @@ compared without being parsed. Nothing of it goes into rows: copying a file chan
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -21,6 +22,12 @@ AsRead = tuple[int, int, str | None]
 
 _encode = encode_basestring_ascii  # as json.dumps does, which would look at its options for every line
 _ENDS = b",}"  # of the last number of a line
+_NUMBER = rb"(?:0|[1-9][0-9]{0,18})"
+# A line of nearly every image: its path as JSON has nothing escaped, so that it is that of the listing, too.
+_PLAIN = re.compile(
+    rb'\{"path": ("[ !#-\[\]-~]*"), "size": (?:null, "mtime_ns": null'
+    rb'|%s, "mtime_ns": -?%s(?:, "sha256": "[0-9a-f]{64}")?)\}\n' % (_NUMBER, _NUMBER)
+)
 
 
 class SidecarLine(NamedTuple):
@@ -63,6 +70,17 @@ def read_lines(path: Path) -> Iterator[SidecarLine]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             yield parse_line(line, f"{path}, line {number}")
+
+
+def read_listed(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Of every line the path as a listing has it, which is JSON, and the remarks. Raises IntegrityError."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if (plain := _PLAIN.fullmatch(line)) is not None:  # without being parsed
+                yield plain[1].decode("ascii"), ()
+            else:
+                parsed = parse_line(line, f"{path}, line {number}")
+                yield _encode(parsed.path), parsed.remarks
 
 
 def parse_line(line: bytes, place: str) -> SidecarLine:

@@ -10,6 +10,7 @@ from orchestrator.contract.errors import IntegrityError, MessageError
 from orchestrator.contract.jobs.listing import (
     ListingFacts,
     ListingWriter,
+    PathsDigest,
     SourceFacts,
     count_shards,
     read_facts,
@@ -134,3 +135,15 @@ def test_a_root_has_moved_if_its_device_is_another_on_the_same_machine(tmp_path)
     assert facts.may_have_moved(str(tmp_path / "gone"))
     assert other_device.may_have_moved(str(tmp_path))
     assert not other_device.model_copy(update={"machine": "another"}).may_have_moved(str(tmp_path))
+
+
+@pytest.mark.parametrize("num_paths", [0, 1, 4096, 5000])
+def test_the_digest_of_paths_is_that_of_their_listing(num_paths, tmp_path):
+    paths = [os.fsdecode(b"caf\xe9 %d.jpg" % number) for number in range(num_paths)]
+    digest = PathsDigest()
+
+    for path in paths:
+        digest.add(path)
+
+    _, facts = write(tmp_path, paths, 100)
+    assert digest.hexdigest() == facts.sha256

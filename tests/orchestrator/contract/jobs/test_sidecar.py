@@ -8,7 +8,14 @@ import pytest
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.rows import Row
-from orchestrator.contract.jobs.sidecar import SidecarLine, encode_lines, is_unchanged, line_start, read_lines
+from orchestrator.contract.jobs.sidecar import (
+    SidecarLine,
+    encode_lines,
+    is_unchanged,
+    line_start,
+    read_lines,
+    read_listed,
+)
 
 NAMES = ["a.jpg", "sub/line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), "e\u0301.jpg", 'quote".jpg', "\\xe9.jpg"]
 CAT = Prediction(("cat",), (1.0,))
@@ -66,3 +73,32 @@ def test_a_line_that_is_none_is_named_by_its_place(tmp_path, text):
 
     with pytest.raises(IntegrityError, match=r"out\.csv\.sources, line 2 is no line of a sidecar"):
         list(read_lines(path))
+
+
+def test_paths_are_those_of_a_listing_whether_a_line_is_plain_or_not(tmp_path):
+    remarked = Prediction(("cat",), (1.0,), remarks=("frames",))
+    names = [*NAMES, "gone.jpg", "before.jpg", "digest.jpg", "frames.gif", "\x7f.jpg"]
+    as_read = [(7, 8, None)] * len(NAMES) + [None, (0, -5, None), (9, 10, "ab" * 32), (7, 8, None), (1, 2, None)]
+    rows = [Row(name, remarked if name.endswith(".gif") else CAT) for name in names]
+    (tmp_path / "lines").write_bytes(encode_lines(rows, as_read))
+
+    found = list(read_listed(tmp_path / "lines"))
+
+    assert found == [(json.dumps(name), ("frames",) if name.endswith(".gif") else ()) for name in names]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"path": "a.jpg", "size": 07, "mtime_ns": 8}\n',
+        b'{"path": "a.jpg", "size": null, "mtime_ns": 8, \n',
+        b'{"path": "a.jpg", "size": 7, "mtime_ns": null}\n',
+        b'{"path": "a\x01.jpg", "size": 7, "mtime_ns": 8}\n',
+        b'{"path": "a\xff.jpg", "size": 7, "mtime_ns": 8}\n',
+    ],
+)
+def test_no_damaged_line_is_plain(line, tmp_path):
+    (tmp_path / "lines").write_bytes(line)
+
+    with pytest.raises(IntegrityError, match="line 1 is no line of a sidecar"):
+        list(read_listed(tmp_path / "lines"))
