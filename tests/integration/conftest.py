@@ -12,6 +12,7 @@ from orchestrator.contract.settings import Settings
 from tests.support.fakes import Bells, FakeClassifier, FakeModelCache
 from tests.support.published_models import publish_model
 from tests.support.server import Server, find_server, running_server
+from tests.support.steps.faults import Faults
 from tests.support.workers import Cluster, open_cluster
 from workers.context import WorkerContext
 
@@ -68,8 +69,14 @@ def cluster(tmp_path: Path, server: Server, engines: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def session_faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    """Strikes processes of the cluster of the session at named steps: tests/support/steps."""
+    return Faults(tmp_path_factory.mktemp("faults") / "session", constants={})
+
+
+@pytest.fixture(scope="session")
 def session_cluster(
-    tmp_path_factory: pytest.TempPathFactory, engines: Path, _server_program: None
+    tmp_path_factory: pytest.TempPathFactory, engines: Path, session_faults: Faults, _server_program: None
 ) -> Iterator[Cluster]:
     """One home with a model `digits`, one server and the workers that are alive, for all tests that share them.
 
@@ -77,8 +84,9 @@ def session_cluster(
     """
     home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
+    environment = {"PIGEONHOLE_LEASE_S": "3", "PIGEONHOLE_NOTIFY_ALLOW": "127.0.0.0/8", **session_faults.environment()}
     with running_server() as server:
-        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3", PIGEONHOLE_NOTIFY_ALLOW="127.0.0.0/8")
+        yield from open_cluster(home, server, engines, **environment)
 
 
 @pytest.fixture

@@ -36,8 +36,7 @@ def publish_manifest(
     try:
         with publishing_to(request.output):
             joined = _join(folder, request, listed, drafts, lease)
-            if joined.totals.num_rows != listed.num_rows:
-                raise IntegrityError(f"{joined.totals.num_rows} rows for {listed.num_rows} listed images")
+            _check_complete(joined, listed)
             _check_base_is_there(drafts.output, request, joined)
             kept_as = _keep_base(folder, request, drafts, lease)
             more = merge_facts(request, listed.plan, joined, kept_as)
@@ -58,6 +57,12 @@ def _join(
         return join_parts(folder, request, shards, paths, lease)
     assert listed.plan is not None
     return merge_rows(MergeJob(folder, request, request.base, listed.plan, shards), paths, lease)
+
+
+def _check_complete(joined: Joined, listed: ListedRows) -> None:
+    """Raises IntegrityError where the manifest has another number of rows than the listing."""
+    if joined.totals.num_rows != listed.num_rows:
+        raise IntegrityError(f"{joined.totals.num_rows} rows for {listed.num_rows} listed images")
 
 
 def _check_base_is_there(output: Path, request: ClassifyRequest, joined: Joined) -> None:

@@ -1,0 +1,35 @@
+"""The steps of trainings and evaluations, and of removing a model."""
+
+from tests.support.steps.step import Step
+
+_LEDGER = "orchestrator.contract.ledger.ledger:Ledger"
+_PROCESS_JOB = "workers.training.run:ProcessJob"
+_FOLDER = "orchestrator.contract.jobs.job_folder:JobFolder"
+_STORE = "modeling.registry.store:ModelStore"
+
+TRAIN = (
+    Step("train.claim", f"{_LEDGER}.claim", "server", role="child"),
+    Step("train.look", "workers.training.run:process_spec", role="child"),
+    Step("train.start", f"{_PROCESS_JOB}._start", role="child"),
+    Step("train.checkpoint", "modeling.training.fit.checkpoint:save_checkpoint", "disk", role="training"),
+    Step("train.write", "modeling.training.model_folder:write_model", "disk", role="training"),
+    Step("train.move", f"{_PROCESS_JOB}._move_result", "disk", inner="rename", role="child"),
+    Step("train.commit", f"{_LEDGER}.commit", "server", role="child"),
+    Step("train.publish", f"{_STORE}.publish", "disk", role="child"),
+    Step("train.outcome", f"{_FOLDER}.write_outcome", "disk", inner="link", role="child"),
+)  # fmt: skip
+
+EVALUATE = (
+    Step("evaluate.clean", "orchestrator.contract.jobs.end:remove_unpublished", role="child"),
+    Step("evaluate.copy", "modeling.durable:copy_durably", "disk", role="child"),
+    Step("evaluate.confirm", f"{_LEDGER}.renew_finalize_lease", "server", role="child"),
+    Step("evaluate.rename", "workers.finalize.evaluation:_put_folder", "disk", inner="rename", role="child"),
+)  # fmt: skip
+
+REMOVE = (
+    Step("remove.check", f"{_STORE}.check_not_aliased"),
+    Step("remove.rename", "modeling.registry.version_folder:remove_version", "disk", inner="rename"),
+    Step("remove.delete", "modeling.registry.version_folder:remove_version", "disk", inner="unlink"),
+)  # fmt: skip
+
+ALL = (*TRAIN, *EVALUATE, *REMOVE)
