@@ -22,8 +22,9 @@ from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.follow import to_json
 from orchestrator.jobs.lister import OnListing
 from orchestrator.jobs.prepare import PreparedClassify, prepare
-from orchestrator.jobs.sources import SourceOptions, describe_skipped
+from orchestrator.jobs.sources import describe_skipped
 from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.walk import SourceOptions
 
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share

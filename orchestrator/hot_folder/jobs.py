@@ -26,9 +26,9 @@ from orchestrator.hot_folder.watch import snapshot_of
 from orchestrator.hot_folder.zips import unpack
 from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.results import find_published
-from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import ClassifySpec
 from orchestrator.jobs.submit import JobClient
+from orchestrator.jobs.walk import SourceOptions
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from orchestrator.contract.jobs.listing import ListingWriter, SourceFacts, read_
 from orchestrator.contract.jobs.parts import open_part, part_path
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.sidecar import parse_line
-from orchestrator.jobs.sources import Source, SourceOptions, open_source
+from orchestrator.jobs.sources import Source, open_source
+from orchestrator.jobs.walk import SourceOptions
 
 SHOW_EVERY = 10_000  # images
 

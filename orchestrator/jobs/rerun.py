@@ -17,8 +17,9 @@ from orchestrator.jobs.pinned import pin_again, published_request
 from orchestrator.jobs.prepare import PreparedClassify
 from orchestrator.jobs.prune import remove_folder
 from orchestrator.jobs.results import Published, find_published
-from orchestrator.jobs.sources import Source, SourceOptions
+from orchestrator.jobs.sources import Source
 from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.walk import SourceOptions
 
 MOST_SHOWN = 10  # rows that differ
 _RETIRED_S = 10.0

@@ -11,8 +11,9 @@ from orchestrator.jobs.merging.merge import Merge
 from orchestrator.jobs.pinned import pin_again, published_request
 from orchestrator.jobs.prepare import PreparedClassify
 from orchestrator.jobs.results import find_latest
-from orchestrator.jobs.sources import Source, SourceOptions
+from orchestrator.jobs.sources import Source
 from orchestrator.jobs.specs import ClassifySpec
+from orchestrator.jobs.walk import SourceOptions
 
 
 def prepare_retry(settings: Settings, job: str, codes: Collection[str], *, need_worker: bool) -> PreparedClassify:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import translate
 from itertools import chain, islice
@@ -17,11 +17,12 @@ from typing import IO
 
 from modeling.data.lists.paths import read_paths
 from modeling.data.lists.reader import LIST_SUFFIXES, manifest_root, open_list_file, summary_of
-from modeling.errors import DataError, trouble_of
+from modeling.errors import DataError
 from modeling.images.formats import IMAGE_EXTENSIONS
-from modeling.names import is_archive, is_junk, other_unicode_form
+from modeling.names import is_archive, other_unicode_form
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.jobs.walk import SourceOptions, Walk
 
 TEXT_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
 LIST_EXTENSIONS = TEXT_EXTENSIONS | LIST_SUFFIXES
@@ -52,16 +53,6 @@ class Source:
         first = list(islice(self.paths, count))
         self.paths = chain(first, self.paths)
         return first
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """How a source is read."""
-
-    recursive: bool = True
-    follow_symlinks: bool = False
-    all_files: bool = False  # also files without the extension of an image
-    root: Path | None = None  # of a list; default: the list's folder, or the current one for standard input
 
 
 def open_source(text: str, options: SourceOptions, *, stdin: IO[bytes] | None = None) -> Source:
@@ -111,15 +102,9 @@ def _not_found(text: str) -> NotFoundError:
 
 def _open_folder(text: str, folder: Path, options: SourceOptions) -> Source:
     """Every image below a folder."""
-    source = Source(text, str(_absolute(folder)), iter(()))
-    walk = _Walk(source, options, wanted=_every, descend=lambda parts: options.recursive)
-    source.paths = walk.run()
+    source = Source(text, str(_absolute(folder)), iter(()), is_walked=True)
+    source.paths = Walk(source.root, source.skipped, options).run()
     return source
-
-
-def _every(parts: tuple[str, ...]) -> bool:
-    """Every path is wanted."""
-    return True
 
 
 def _open_glob(text: str, options: SourceOptions) -> Source:
@@ -138,9 +123,10 @@ def _open_glob(text: str, options: SourceOptions) -> Source:
     hint = "; [ and ] are wildcards: write [[] for a [ in a name" if "[" in "".join(parts[fixed:]) else ""
     if not root.is_dir():
         raise NotFoundError(f"there is no folder {str(root)!r} for the glob {text!r}{hint}")
-    source = Source(text, str(_absolute(root)), iter(()), hint=hint)
-    walk = _Walk(
-        source,
+    source = Source(text, str(_absolute(root)), iter(()), hint=hint, is_walked=True)
+    walk = Walk(
+        source.root,
+        source.skipped,
         options,
         wanted=lambda path: _matches(path, pattern),
         descend=lambda path: _leads_to_a_match(path, pattern),
@@ -172,116 +158,6 @@ def _leads_to_a_match(parts: tuple[str, ...], pattern: Pattern) -> bool:
         if not wanted.match(part):
             return False
     return len(parts) < len(pattern)
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """A folder to descend into: its path below the root, and the real paths down to it, which show circular links."""
-
-    parts: tuple[str, ...]
-    ancestors: tuple[str, ...]
-
-
-def _is_image_file(name: str) -> bool:
-    """Whether a file has an image's extension, and is not hidden; what systems leave behind has none."""
-    return name[name.rfind(".") :].lower() in IMAGE_EXTENSIONS and name[0] != "."
-
-
-class _Walk:
-    """A walk over a folder in the order of names; the names of one folder are in memory at a time."""
-
-    def __init__(
-        self,
-        source: Source,
-        options: SourceOptions,
-        *,
-        wanted: Callable[[tuple[str, ...]], bool],
-        descend: Callable[[tuple[str, ...]], bool],
-    ) -> None:
-        self._source = source
-        source.is_walked = True
-        self._options = options
-        self._every_image = wanted is _every
-        self._wanted = wanted
-        self._descend = descend
-
-    def run(self) -> Iterator[str]:
-        """Paths of images, relative to the source's root."""
-        real = os.path.realpath(self._source.root)
-        waiting = [self._entries(_Folder((), (real,)))]  # a stack, not recursion: folders may be nested a thousand deep
-        while waiting:
-            for found in waiting[-1]:
-                if isinstance(found, str):
-                    yield found
-                else:
-                    waiting.append(self._entries(found))
-                    break
-            else:
-                waiting.pop()
-
-    def _entries(self, folder: _Folder) -> "Iterator[str | _Folder]":
-        """The images of one folder and the folders in it to descend into, in the order of names."""
-        path = os.path.join(self._source.root, *folder.parts)  # noqa: PTH118 names are kept as the system gives them
-        try:
-            with os.scandir(path) as entries:
-                found = list(entries)
-            others = {entry.name: entry for entry in found if not entry.is_file(follow_symlinks=False)}
-        except OSError as err:
-            if not folder.parts or trouble_of(err) is not None:  # the storage's or this machine's, not the folder's
-                raise UsageError(f"cannot list {path!r}: {explain_os_error(err) or err}") from err
-            yield "/".join(folder.parts)  # the worker says why, so that the images in it are not dropped silently
-            return
-        above = "".join([f"{part}/" for part in folder.parts])
-        for name in sorted([entry.name for entry in found]):
-            if self._every_image and name not in others and _is_image_file(name):
-                yield above + name  # nearly every file: a million of them take a second
-                continue
-            is_folder = name in others and others[name].is_dir(follow_symlinks=False)
-            is_link = name in others and others[name].is_symlink()
-            parts = (*folder.parts, name)
-            if name.startswith("."):
-                self._source.skipped["hidden folder" if is_folder else "hidden"] += 1
-            elif is_junk(name):
-                if self._descend(parts) if is_folder else self._wanted(parts):
-                    self._source.skipped["system folder" if is_folder else "system file"] += 1
-            elif is_folder:
-                real = os.path.join(folder.ancestors[-1], name)  # noqa: PTH118
-                yield from self._below(parts, real, folder.ancestors)
-            elif is_link and os.path.isdir(os.path.join(path, name)):  # noqa: PTH112, PTH118
-                yield from self._linked_folder(parts, folder.ancestors)
-            else:
-                yield from self._file(parts)
-
-    def _below(self, parts: tuple[str, ...], real: str, ancestors: tuple[str, ...]) -> Iterator[_Folder]:
-        """A folder to descend into; without `recursive`, it is counted instead."""
-        if self._descend(parts):
-            yield _Folder(parts, (*ancestors, real))
-        elif not self._options.recursive:
-            self._source.skipped["subfolder"] += 1
-
-    def _linked_folder(self, parts: tuple[str, ...], ancestors: tuple[str, ...]) -> "Iterator[str | _Folder]":
-        """A symlink to a folder: followed if allowed; else it is a row, or counted if it stays inside the root."""
-        real = os.path.realpath(os.path.join(self._source.root, *parts))  # noqa: PTH118
-        if self._options.follow_symlinks:
-            if real in ancestors:
-                self._source.skipped["circular link"] += 1
-            else:
-                yield from self._below(parts, real, ancestors)
-        elif real == ancestors[0] or real.startswith(ancestors[0].rstrip("/") + "/"):
-            self._source.skipped["link to a folder of the source"] += 1
-        elif not self._options.recursive:
-            self._source.skipped["subfolder"] += 1
-        elif self._wanted(parts) or self._descend(parts):
-            yield "/".join(parts)  # the worker reports outside_root, so that the images in it are not dropped silently
-
-    def _file(self, path: tuple[str, ...]) -> Iterator[str]:
-        if not self._wanted(path):
-            return
-        suffix = os.path.splitext(path[-1])[1].lower()  # noqa: PTH122
-        if suffix in IMAGE_EXTENSIONS or self._options.all_files:
-            yield "/".join(path)
-        else:
-            self._source.skipped["archive" if is_archive(path[-1]) else suffix or "no extension"] += 1
 
 
 # Lists

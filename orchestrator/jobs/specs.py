@@ -11,7 +11,7 @@ from modeling.networks.pretrained.at_hand import OnRead
 from orchestrator.contract.jobs.requests import Format, MaxFailures
 from orchestrator.contract.ledger.words import Priority
 from orchestrator.jobs.roots import Roots
-from orchestrator.jobs.sources import SourceOptions
+from orchestrator.jobs.walk import SourceOptions
 
 
 @dataclass(frozen=True)

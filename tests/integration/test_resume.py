@@ -29,9 +29,10 @@ from orchestrator.jobs.prepare import reading_of
 from orchestrator.jobs.results import find_published
 from orchestrator.jobs.resumable import check_resumable
 from orchestrator.jobs.resume import ResumeOptions, resume
-from orchestrator.jobs.sources import SourceOptions, open_source
+from orchestrator.jobs.sources import open_source
 from orchestrator.jobs.submit import JobClient
 from orchestrator.jobs.verification import verify
+from orchestrator.jobs.walk import SourceOptions
 from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, dies_at_step, enter_job, make_images, make_job
 from tests.support.published_models import publish_model
 from tests.support.server import wait_until

@@ -30,7 +30,8 @@ from orchestrator.contract.lines.status import LineStatus, read_status
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect, connect_raw
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.sources import SourceOptions, open_source
+from orchestrator.jobs.sources import open_source
+from orchestrator.jobs.walk import SourceOptions
 from orchestrator.lines.client import LineClient
 from orchestrator.lines.simulate.arrivals import Load
 from orchestrator.lines.simulate.figures import LATE_SEND_MS, Figures

@@ -6,6 +6,7 @@ They are kept by hard links where the file system knows them, so that they cost 
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -48,7 +49,9 @@ class BaseFiles:
         sync(kept.manifest.parent)
 
     def read_summary(self) -> dict[str, Any]:
+        """Raises IntegrityError where it is damaged."""
         summary: dict[str, Any] = decode_json(self.summary.read_bytes(), str(self.summary), error=IntegrityError)
+        check_summary(summary, str(self.manifest))
         return summary
 
     def check(self, base: MergeBase) -> None:
@@ -63,6 +66,26 @@ class BaseFiles:
                     "another sha256 (a file that is edited in place is the same file); put it back as it was, or "
                     "repeat the command with another manifest"
                 )
+
+
+# What a summary says of its manifest's rows, and a merge counts on.
+_MERGED = {
+    "counts": ("num_images", "num_failed", "labels", "error_codes", "decisions", "remarks"),
+    "repeats": ("too_slow_by_clock",),
+}
+_MERGED_LISTS = ("workers", "engines", "made_with")
+
+
+def check_summary(summary: Mapping[str, Any], name: str) -> None:
+    """Raises IntegrityError where a base's summary lacks what a merge needs; `name` is for the message."""
+    for section, facts in _MERGED.items():
+        values = summary.get(section)
+        if not isinstance(values, dict) or (missing := [fact for fact in facts if fact not in values]):
+            lacking = f"{section}.{missing[0]}" if isinstance(values, dict) else section
+            raise IntegrityError(f"the summary of {name} is damaged: it has no {lacking}")
+    for fact in _MERGED_LISTS:
+        if not isinstance(summary.get(fact), list):
+            raise IntegrityError(f"the summary of {name} is damaged: it has no list {fact}")
 
 
 def give_name(path: Path, target: Path, *, temporary: Path) -> None:

@@ -12,8 +12,8 @@ from modeling.networks.default_network import Quality
 from modeling.training.request import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from orchestrator.contract.jobs.requests import Format, MaxFailures
 from orchestrator.jobs.roots import Roots
-from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec
+from orchestrator.jobs.walk import SourceOptions
 
 PathOf = Annotated[str, Field(min_length=1, max_length=4096, description="Absolute path below one of the roots.")]
 Notify = Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
-from orchestrator.contract.jobs.base import BaseFiles, sha256_of
+from orchestrator.contract.jobs.base import BaseFiles, check_summary, sha256_of
 from orchestrator.contract.jobs.requests import ClassifyRequest, MergeBase
 from orchestrator.jobs.results import Published
 
@@ -58,9 +58,11 @@ class Base:
 def open_base(published: Published) -> Base:
     """Check the files of a manifest.
 
-    Raises NotFoundError where the sidecar is missing, IntegrityError where it or the manifest was changed.
+    Raises NotFoundError where the sidecar is missing, IntegrityError where it or the manifest was changed, or the
+    summary lacks something.
     """
     base = Base(published)
+    check_summary(published.summary, str(published.manifest))
     if not base.files.sidecar.is_file():
         raise NotFoundError(
             f"the sidecar {str(base.files.sidecar)!r} is missing; without it nobody knows which images have changed"

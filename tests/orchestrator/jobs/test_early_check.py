@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.contract.errors import UsageError
 from orchestrator.jobs.early_check import NUM_LOOKED_AT, check_paths
-from orchestrator.jobs.sources import SourceOptions, open_source
+from orchestrator.jobs.sources import open_source
+from orchestrator.jobs.walk import SourceOptions
 
 
 def check(text: object, **options) -> list[str]:

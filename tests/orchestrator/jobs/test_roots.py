@@ -8,8 +8,8 @@ from orchestrator.contract.errors import OutsideRootsError
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.roots import Roots
-from orchestrator.jobs.sources import SourceOptions
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec, check_paths_of
+from orchestrator.jobs.walk import SourceOptions
 from tests.support.published_models import make_pngs, publish_model
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.rows import FORMATS, Row
-from orchestrator.jobs.sources import SourceOptions, describe_skipped, open_source
+from orchestrator.jobs.sources import describe_skipped, open_source
+from orchestrator.jobs.walk import SourceOptions
 from tests.support.fakes import fake_rows
 
 MANIFEST = FORMATS["csv"]

@@ -219,15 +219,26 @@ def test_a_base_that_is_damaged_meanwhile_is_not_merged(merges, name):
 
 
 @pytest.mark.parametrize("key", ["repeats", "workers"])
-def test_a_base_whose_summary_lacks_something_is_not_merged(merges, key):
+def test_a_base_whose_summary_lacks_something_begins_no_job(merges, key):
     merges.full()
     path = summary_path(merges.output)
     summary = json.loads(path.read_bytes())
     del summary[key]
     path.write_text(json.dumps(summary))
-    folder = merges.begin_since()
 
-    with pytest.raises(IntegrityError, match=f"the base's summary is damaged: KeyError.'{key}'"):
+    with pytest.raises(IntegrityError, match=f"is damaged: it has no (list )?{key}"):
+        merges.begin_since()
+
+
+def test_a_base_whose_summary_is_damaged_meanwhile_is_not_merged(merges):
+    merges.full()
+    folder = merges.begin_since()
+    path = summary_path(folder.path / "base" / "manifest")
+    summary = json.loads(path.read_bytes())
+    del summary["counts"]["remarks"]
+    path.write_text(json.dumps(summary))
+
+    with pytest.raises(IntegrityError, match=r"is damaged: it has no counts\.remarks"):
         merges.publish(folder)
 
 
