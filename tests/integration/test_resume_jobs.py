@@ -21,12 +21,13 @@ def test_a_cancelled_job_is_resumed_and_its_manifest_is_that_of_an_undisturbed_r
     running_cluster.outcome(undisturbed)
     job = running_cluster.submit("classify", str(tmp_path / "in"), *options, "-o", str(tmp_path / "out.csv"))
     running_cluster.wait_for(job, 100)
-    running_cluster.run_ok("cancel", job)
+    with running_cluster.one_worker().frozen():  # else it may be done before the command has started
+        running_cluster.run_ok("cancel", job)
     done = running_cluster.outcome(job).num_done
 
     resumed = running_cluster.run("jobs", "resume", job)
 
-    assert (resumed.returncode, resumed.stdout) == (0, f"{tmp_path / 'out.csv'}\n")
+    assert (resumed.returncode, resumed.stdout) == (0, f"{tmp_path / 'out.csv'}\n"), resumed.stderr
     assert f"job {job}: resumed; {done:,} of 1,500 images are done, {1500 - done:,} are missing, in " in resumed.stderr
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     shown = json.loads(running_cluster.run_ok("jobs", "show", job, "--json"))
