@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_models import make_random_model
+from tests.support.small_models import describe_answers, make_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 # What commands use: whole rooms, and single modules of rooms in which torch lives.
@@ -138,24 +138,15 @@ def test_torchvision_comes_without_torchs_compiler_and_gets_it_when_it_asks(said
 def test_torch_without_its_meta_kernels_predicts_alike_and_exports_the_same_graph_once_it_has_them(tmp_path):
     model = make_random_model(tmp_path / "model")
     code = """if True:
-        import hashlib, sys
-        from pathlib import Path
+        import sys
         from modeling.networks.dynamo import deferred_meta_kernels
-        if sys.argv[2] == "without":
-            with deferred_meta_kernels():
-                import torch
-        import numpy as np
-        from modeling.inference.classifier import Classifier
-        classifier = Classifier.load(Path(sys.argv[1]))
-        images = np.random.default_rng(0).integers(0, 256, (5, *classifier.preprocessing.shape), np.uint8)
-        print("torch._meta_registrations" in sys.modules, classifier.logits(images).tobytes().hex())
-        from modeling.networks.onnx_graph import write_graph
-        path = Path(sys.argv[1]).with_name(sys.argv[2])
-        write_graph(classifier.network, classifier.card, path)
-        print(hashlib.sha256(path.read_bytes()).hexdigest())
+        with deferred_meta_kernels():
+            import torch
+        print("torch._meta_registrations" in sys.modules)
+        from tests.support.small_models import describe_answers
+        print(*describe_answers(sys.argv[1]))
     """
 
-    whole, without = (_printed(code, str(model), kind).split() for kind in ("whole", "without"))
+    without = _printed(code, str(model)).split()
 
-    assert (whole[0], without[0]) == ("True", "False")
-    assert without[1:] == whole[1:]
+    assert without == ["False", *describe_answers(str(model))]  # torch has them here

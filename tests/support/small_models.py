@@ -1,6 +1,7 @@
 """Models of a few pixels that tell dark from light images or answer at random, and images for them."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import safetensors.torch
 import torch
 
 from modeling.images.preprocessing import Preprocessing
+from modeling.inference.classifier import Classifier
 from modeling.metrics.calibration import Calibration
 from modeling.networks.build import build_network
+from modeling.networks.onnx_graph import write_graph
 from modeling.registry.card import ModelCard
 from tests.support.images import grey_png
 from tests.support.published_models import write_model
@@ -72,3 +75,14 @@ def write_split(model: Path, parts: dict[Path, str]) -> None:
     for path, part in parts.items():
         lines.append(f"{path.name},{path.parent.name},{part},{hashlib.sha256(path.read_bytes()).hexdigest()},0")
     (model / "split.csv").write_text("\n".join(lines) + "\n")
+
+
+def describe_answers(model: str) -> tuple[str, str]:
+    """The logits of a model for some images, and the digest of its graph."""
+    classifier = Classifier.load(Path(model))
+    images = np.random.default_rng(0).integers(0, 256, (5, *classifier.preprocessing.shape), np.uint8)
+    logits = classifier.logits(images).tobytes().hex()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        write_graph(classifier.network, classifier.card, path)
+        return logits, hashlib.sha256(path.read_bytes()).hexdigest()
