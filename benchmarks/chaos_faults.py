@@ -19,7 +19,7 @@ from benchmarks.chaos_repairs import Repairs
 from benchmarks.chaos_watch import Monitor
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.jobs.job_folder import active_jobs
-from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE
+from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE, queue_key
 from orchestrator.jobs.submit import JobClient
 from tests.support.workers import Cluster, Worker
 
@@ -210,7 +210,7 @@ def lose_bells(target: Target) -> str | None:
         return None
     try:
         lost = sum(target.cluster.ledger.queue_length(queue) for queue in ALL_QUEUES)
-        target.cluster.ledger.client.delete(*ALL_QUEUES)
+        target.cluster.ledger.client.delete(*map(queue_key, ALL_QUEUES))
     except redis.RedisError:
         return None
     return f"deleted the queues with {lost} doorbells"

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from orchestrator.contract.ledger.live_workers import PREFIX
-from orchestrator.contract.queues import ALL_QUEUES
+from orchestrator.contract.queues import ALL_QUEUES, queue_key
 
 TICK_S = 0.05
 
@@ -88,7 +88,7 @@ class Monitor(threading.Thread):
             return any(not takeover.disturbed for takeover in self._pending)
 
     def _poll(self) -> None:
-        self.most_doorbells = max(self.most_doorbells, sum(self._client.llen(queue) for queue in ALL_QUEUES))
+        self.most_doorbells = max(self.most_doorbells, sum(self._client.llen(queue_key(queue)) for queue in ALL_QUEUES))
         with self._lock:
             pending = list(self._pending)
         healthy = self._able()

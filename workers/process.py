@@ -33,7 +33,7 @@ from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import printable, without_logins
-from workers import ack_patch
+from workers.broker.install import install
 from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
 from workers.child_watch import ChildWatch
 from workers.devices import Device, take_device
@@ -88,8 +88,8 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML numbers them; CUDA's default order is by speed
     os.environ.update(environment_of_child(os.environ))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(run_folder / "torch"))  # made by torch's exporter, never used
-    ack_patch.install()
     app = create_app(url, include=("workers.tasks",))
+    install(app)
     maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name, home)
     signals.setup_logging.connect(_keep_logging, weak=False)
     watch = ChildWatch(facts.ready_flag, maintenance.end_worker)

@@ -10,7 +10,7 @@ from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 
 from orchestrator.contract.messages import Doorbell
-from orchestrator.contract.queues import ALL_QUEUES, TASKS
+from orchestrator.contract.queues import ALL_QUEUES, KEY_PREFIX, TASKS
 from orchestrator.contract.server import CONNECT_TIMEOUT_S, SERVER_ERRORS, SOCKET_TIMEOUT_S
 from orchestrator.contract.server_url import celery_url
 
@@ -34,9 +34,9 @@ CONFIG: dict[str, object] = {
     "broker_connection_max_retries": None,  # default 100, after which the worker would end
     "broker_channel_error_retry": True,  # else a worker ends when a master becomes a replica (celery#7946)
     "broker_transport_options": {
-        "visibility_timeout": 900,  # the shortest of any client counts: it must be the same everywhere
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
+        "global_keyprefix": KEY_PREFIX,  # other applications on this server have queues called `celery` and the like
+        "ack_emulation": False,  # what a dead worker had taken is rung again by a sweep, not delivered a second time
+        "priority_steps": [0],  # one list for each queue
         "socket_timeout": SOCKET_TIMEOUT_S,  # default none: a publish can hang forever (celery#4296)
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,

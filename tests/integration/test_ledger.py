@@ -14,6 +14,7 @@ from orchestrator.contract.jobs.restore import restore_job
 from orchestrator.contract.ledger.counts import COUNTS_KEY
 from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.messages import JOB_ID
+from orchestrator.contract.queues import queue_key
 from orchestrator.contract.server import connect
 from tests.support.fakes import enter_job, make_job, write_fake_parts
 from tests.support.server import wait_until
@@ -1018,7 +1019,7 @@ def test_a_malformed_record_of_a_job_is_an_error_that_names_it(ledger):
 
 
 def test_doorbells_are_counted_by_queue(ledger):
-    ledger.client.lpush("classify", "a", "b")
+    ledger.client.lpush(queue_key("classify"), "a", "b")
 
     assert (ledger.queue_length("classify"), ledger.queue_length("train")) == (2, 0)
 

@@ -121,17 +121,14 @@ def test_a_worker_outlives_a_server_that_is_frozen_while_doorbells_come_and_go(
     assert worker.process.poll() is None
 
 
-def test_a_worker_outlives_a_server_that_freezes_while_it_acknowledges(cluster: Cluster, tmp_path: Path):
-    """Without `ack_patch` the worker stays alive after this but takes no more doorbells."""
-    proxy = StallingProxy(
-        cluster.server.folder / "proxy.sock", f"{cluster.server.folder}/s.sock", b"ZREM\r\n$13\r\nunacked_index"
-    )
+def test_a_worker_outlives_a_server_that_freezes_while_it_asks_for_doorbells(cluster: Cluster, tmp_path: Path):
+    proxy = StallingProxy(cluster.server.folder / "proxy.sock", f"{cluster.server.folder}/s.sock", b"BRPOP")
     worker = cluster.one_worker(PIGEONHOLE_SERVER_URL=proxy.url)
     make_pngs(tmp_path / "in", 10)
 
     proxy.arm()
     first = submit(cluster, tmp_path / "in", tmp_path / "first.csv")
-    wait_until(proxy.stalled.is_set, what="an acknowledgement is stalled")
+    wait_until(proxy.stalled.is_set, what="the worker asks for a doorbell, and gets no answer")
     second = submit(cluster, tmp_path / "in", tmp_path / "second.csv")
 
     assert cluster.outcome(first).state == "succeeded", cluster.logs()

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import Claim, Ledger
+from orchestrator.contract.queues import queue_key
 from orchestrator.contract.server import connect
 from tests.support.fakes import (
     Bells,
@@ -62,7 +63,7 @@ def swept(settings, ledger):
 
 def test_a_job_with_work_gets_a_doorbell_where_none_waits(swept, folder, ledger):
     first = swept()
-    ledger.client.lpush("classify", "a bell")
+    ledger.client.lpush(queue_key("classify"), "a bell")
 
     assert (first, swept()) == ([("classify", folder.job)], [])
 
@@ -161,7 +162,7 @@ def test_a_busy_worker_rings_for_a_job_only_once_it_starves(swept, folder, ledge
 
 
 def test_doorbells_for_starving_jobs_are_bounded_by_the_number_of_jobs(folder, ledger, settings):
-    ledger.client.lpush("classify", "a bell", "another")
+    ledger.client.lpush(queue_key("classify"), "a bell", "another")
     bells = Bells()
 
     for _ in range(20):

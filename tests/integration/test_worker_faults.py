@@ -13,7 +13,7 @@ import pytest
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
-from orchestrator.contract.queues import CLASSIFY, FINALIZE
+from orchestrator.contract.queues import CLASSIFY, FINALIZE, queue_key
 from orchestrator.jobs.submit import JobClient
 from tests.support.published_models import make_photographs, make_pngs
 from tests.support.server import wait_until
@@ -277,7 +277,7 @@ def test_lost_and_doubled_doorbells_and_a_second_finalize_change_nothing(shared_
     lost = shared_cluster.submit(
         "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "lost.csv")
     )
-    shared_cluster.ledger.client.delete(CLASSIFY)
+    shared_cluster.ledger.client.delete(queue_key(CLASSIFY))
     shared_cluster.one_worker()
 
     assert shared_cluster.outcome(lost).state == "succeeded"

@@ -21,7 +21,7 @@ from modeling.registry.store import ModelStore
 from orchestrator.cli import main
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, all_jobs
 from orchestrator.contract.ledger.ledger import JobRecord, Ledger
-from orchestrator.contract.queues import ALL_QUEUES
+from orchestrator.contract.queues import ALL_QUEUES, queue_key
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.jobs.submit import JobClient
@@ -176,7 +176,7 @@ class Cluster:
 
         wait_until(ended, what=f"jobs {left} end", timeout_s=JOB_PATIENCE_S)
         if not living:
-            ledger.client.delete(*ALL_QUEUES)
+            ledger.client.delete(*map(queue_key, ALL_QUEUES))
 
     def submit(self, *arguments: str) -> str:
         """Submit with --detach, in this process, since a new one imports for a second; returns the job."""

@@ -20,6 +20,7 @@ from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.ledger.turns import Turns
 from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
 from orchestrator.contract.messages import JOB_ID
+from orchestrator.contract.queues import queue_key
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
@@ -298,8 +299,8 @@ class Ledger:
         return bool(answer)
 
     def queue_length(self, queue: str) -> int:
-        """Number of doorbells in `queue`; Celery keeps a queue as a list of that name."""
-        return self.client.llen(queue)
+        """Number of doorbells in `queue`."""
+        return self.client.llen(queue_key(queue))
 
     def _job(self, job: str) -> str:
         return f"{PREFIX}:job:{job}"

@@ -12,7 +12,7 @@ import redis
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkersSurvey, WorkerRecord
 from orchestrator.contract.ledger.stages import STAGES
-from orchestrator.contract.queues import ALL_QUEUES
+from orchestrator.contract.queues import ALL_QUEUES, queue_key
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def read_fleet(ledger: Ledger) -> Fleet:
         pipeline.time()
         pipeline.scard(f"{PREFIX}:active")
         for queue in ALL_QUEUES:
-            pipeline.llen(queue)
+            pipeline.llen(queue_key(queue))
         (seconds, microseconds), num_active, *lengths = pipeline.execute(raise_on_error=False)
     survey, bad_survey = readable(ledger.live_workers.survey, LiveWorkersSurvey([], []))
     (jobs, bad_jobs), bad_active = readable(lambda: _read_jobs(ledger), (list[ActiveJob](), 0))

@@ -8,7 +8,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from kombu.transport.redis import Channel
 
 from orchestrator.contract.app import CONFIG, create_app
-from orchestrator.contract.queues import ALL_QUEUES
+from orchestrator.contract.queues import ALL_QUEUES, KEY_PREFIX
 from orchestrator.contract.server import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
 
 URL = "redis://127.0.0.1:1/0"
@@ -18,9 +18,9 @@ def test_transport_options_reach_the_connection():
     connection = create_app(URL).connection()
 
     assert connection.transport_options == {
-        "visibility_timeout": 900,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
+        "global_keyprefix": KEY_PREFIX,
+        "ack_emulation": False,
+        "priority_steps": [0],
         "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,

@@ -1,0 +1,43 @@
+"""Makes Celery's worker withstand messages from strangers."""
+
+import logging
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import WorkerLostError
+from celery.worker.consumer import Consumer
+from celery.worker.control import Panel
+from celery.worker.loops import asynloop
+from kombu.transport import redis
+
+from workers.broker.channel import DoorbellChannel
+from workers.log_limit import LogLimit
+
+_log = LogLimit(logging.getLogger(__name__))
+
+
+class ConsumerError(ConnectionError):
+    """The consumer has failed; it connects again."""
+
+
+class RestartingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
+    """Begins again after an error that would end Celery's worker."""
+
+    @staticmethod
+    def loop(consumer: Consumer, connection: Any, *rest: Any) -> None:
+        """Celery's event loop. Errors of the server are known to it, and that no pool child starts ends the worker."""
+        try:
+            asynloop(consumer, connection, *rest)
+        except (*consumer.connection_errors, *consumer.channel_errors, WorkerLostError, MemoryError):
+            raise
+        except Exception as err:
+            _log.error("the consumer of doorbells failed, it starts again: %r", err, exc_info=err)
+            raise ConsumerError(f"{type(err).__name__}: {err}") from err
+
+
+def install(app: Celery) -> None:
+    """Let this process, the parent of a worker, take doorbells and pings only, and go on after errors."""
+    redis.Transport.Channel = DoorbellChannel
+    app.conf.worker_consumer = f"{__name__}:{RestartingConsumer.__name__}"
+    for command in set(Panel.data) - {"ping"}:
+        del Panel.data[command]
