@@ -172,6 +172,7 @@ class MaintenanceThreads:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _sweep(self) -> None:
+        self._ledger.look_at_clock()  # the sweep is about leases
         if self._ledger.live_workers.take_sweep(self._worker):
             sweep(get_settings(), self._ledger, self._ring)
             self._ledger.live_workers.end_sweep()

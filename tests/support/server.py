@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import redis
@@ -32,7 +32,9 @@ def find_server() -> str | None:
 class Server:
     """One server process and its folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, environment: Mapping[str, str] | None = None) -> None:
+        """environment: what its process has besides this one's."""
+        self._environment = environment or {}
         self.folder = Path(tempfile.mkdtemp(prefix="ph-", dir="/tmp"))  # a socket's path has 107 bytes at most
         self.url = f"unix://{self.folder}/s.sock"
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,7 +64,8 @@ class Server:
             "noeviction",
         ]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            environment = os.environ | dict(self._environment)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         wait_until(lambda: answers(self._client), what="the server answers")
 
     def kill(self) -> None:
@@ -119,9 +122,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[Server]:
-    """A server that is stopped at the end of the block."""
-    server = Server()
+def running_server(*, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server that is stopped at the end of the block; environment: see `Server`."""
+    server = Server(environment=environment)
     try:
         server.start()
         yield server

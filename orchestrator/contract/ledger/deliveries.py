@@ -13,7 +13,7 @@ import redis
 from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.messages import JOB_ID
 
-_DUE = f"{PREFIX}:webhooks"  # zset: job -> when it is due, in ms of the server's clock
+DUE_KEY = f"{PREFIX}:webhooks"  # zset: job -> when it is due, in ms of the server's clock
 _MOST_ERROR = 500
 
 
@@ -36,14 +36,14 @@ class Deliveries:
 
     def add(self, job: str) -> None:
         """A job's webhook is to be delivered now; one that waits already is not changed."""
-        self._client.zadd(_DUE, {job: 0}, nx=True)
+        self._client.zadd(DUE_KEY, {job: 0}, nx=True)
 
     def take(self, most: int, lease_s: float) -> list[tuple[str, int]]:
         """Take webhooks that are due: the jobs, and the number of each attempt.
 
         Each is due again after the lease, for the case that this process dies.
         """
-        found = self._run("take_deliveries", [f"{_DUE}:none", _DUE], [most, round(lease_s * 1000), f"{_DUE}:"])
+        found = self._run("take_deliveries", [f"{DUE_KEY}:none", DUE_KEY], [most, round(lease_s * 1000), f"{DUE_KEY}:"])
         taken = [(job, int(attempt)) for job, attempt in found]
         for job in [job for job, _ in taken if not JOB_ID.fullmatch(job)]:  # somebody else's
             self.end(job)
@@ -52,26 +52,26 @@ class Deliveries:
     def retry(self, job: str, after_s: float, error: str) -> None:
         """An attempt failed: the webhook is due again later."""
         self._run(
-            "retry_delivery", [f"{_DUE}:none", _DUE, f"{_DUE}:{job}"], [job, round(after_s * 1000), error[:_MOST_ERROR]]
+            "retry_delivery", [f"{DUE_KEY}:none", DUE_KEY, f"{DUE_KEY}:{job}"], [job, round(after_s * 1000), error[:_MOST_ERROR]]
         )
 
     def end(self, job: str) -> None:
         """A webhook was delivered, or given up."""
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.zrem(_DUE, job)
-            pipeline.delete(f"{_DUE}:{job}")
+            pipeline.zrem(DUE_KEY, job)
+            pipeline.delete(f"{DUE_KEY}:{job}")
             pipeline.execute()
 
     def num_waiting(self) -> int:
         """How many wait."""
-        return self._client.zcard(_DUE)
+        return self._client.zcard(DUE_KEY)
 
     def state(self, job: str) -> DeliveryState | None:
         """How a job's webhook stands; None where none waits."""
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            pipeline.zscore(_DUE, job)
-            pipeline.hmget(f"{_DUE}:{job}", "attempts", "error")
+            pipeline.zscore(DUE_KEY, job)
+            pipeline.hmget(f"{DUE_KEY}:{job}", "attempts", "error")
             (seconds, microseconds), due_ms, (attempts, error) = pipeline.execute()
         if due_ms is None:
             return None

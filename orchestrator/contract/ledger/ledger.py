@@ -5,6 +5,7 @@ job folder; a ledger that is lost is restored from there (`contract/jobs/restore
 one bit per shard, except for the few shards that are claimed at a time.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
@@ -14,8 +15,8 @@ import redis
 
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.counts import COUNTS_KEY, FleetCounts
-from orchestrator.contract.ledger.deliveries import Deliveries
-from orchestrator.contract.ledger.live_workers import PREFIX, LiveWorkers
+from orchestrator.contract.ledger.deliveries import DUE_KEY, Deliveries
+from orchestrator.contract.ledger.live_workers import PREFIX, SWEEPER_KEY, WORKERS_KEY, LiveWorkers
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.ledger.turns import Turns
 from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
@@ -91,7 +92,8 @@ class Ledger:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        self.live_workers = LiveWorkers(client)
+        self._has_looked = False  # at the server's clock
+        self.live_workers = LiveWorkers(client, self.look_at_clock)
         self.counts = FleetCounts(client)
         self.deliveries = Deliveries(client, self._run)
         self.turns = Turns(self._run)
@@ -101,6 +103,16 @@ class Ledger:
             for path in (files(__package__) / "lua").iterdir()
             if path.name.endswith(".lua") and path.name != "common.lua"
         }
+
+    def look_at_clock(self) -> float:
+        """Seconds since 1970 by the server's clock. Every worker looks every few seconds (`lua/tick.lua`).
+
+        If the clock was set since one looked, leases are moved: none runs out early, or lasts for hours.
+        """
+        keys = [self._job(""), f"{PREFIX}:active", WORKERS_KEY, DUE_KEY, SWEEPER_KEY]
+        microseconds = self._run("tick", keys, [self._job(""), int(not self._has_looked)])
+        self._has_looked = True
+        return int(microseconds) / 1e6
 
     # Jobs
 
@@ -136,7 +148,10 @@ class Ledger:
         answer = self._run(
             "restore",
             [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)],
-            [job, output, fingerprint, SUBMISSION_TTL_S, int(replace), done, _ms(LISTER_LEASE_S), run, *values],
+            [
+                *(job, output, fingerprint, SUBMISSION_TTL_S, int(replace), done, _ms(LISTER_LEASE_S), run),
+                *(_ms(time.time()), *values),
+            ],
         )
         return bool(answer)
 

@@ -1,13 +1,14 @@
 """Which workers are alive, and what each one does. Every worker reports it every `HEARTBEAT_S`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
 import redis
 
 PREFIX = "{pigeonhole}"  # one hash tag: all keys of a script are in one slot
+WORKERS_KEY, SWEEPER_KEY = f"{PREFIX}:workers", f"{PREFIX}:sweeper"
 HEARTBEAT_S = 2.0
 ALIVE_S = 10.0  # a worker whose last heartbeat is older counts as gone
 WORKER_TTL_S = 3600  # a worker whose last heartbeat is older is removed
@@ -50,16 +51,18 @@ class LiveWorkersSurvey:
 class LiveWorkers:
     """The workers of one server; safe to share between threads."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, look_at_clock: Callable[[], float]) -> None:
+        """look_at_clock: `Ledger.look_at_clock`."""
         self._client = client
+        self._look_at_clock = look_at_clock
 
     def heartbeat(self, worker: str, facts: Mapping[str, str | int]) -> None:
-        key, now = f"{PREFIX}:worker:{worker}", self._now()
+        key, now = f"{PREFIX}:worker:{worker}", self._look_at_clock()
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping={name: str(value) for name, value in facts.items()})
             pipeline.expire(key, WORKER_TTL_S)
-            pipeline.zadd(f"{PREFIX}:workers", {worker: now})
-            pipeline.zremrangebyscore(f"{PREFIX}:workers", "-inf", now - WORKER_TTL_S)
+            pipeline.zadd(WORKERS_KEY, {worker: now})
+            pipeline.zremrangebyscore(WORKERS_KEY, "-inf", now - WORKER_TTL_S)
             pipeline.execute()
 
     def report_activity(self, worker: str, activity: str) -> None:
@@ -74,7 +77,7 @@ class LiveWorkers:
         self._client.hincrby(f"{PREFIX}:worker:{worker}", "num_images", num_images)
 
     def remove(self, worker: str) -> None:
-        self._client.zrem(f"{PREFIX}:workers", worker)
+        self._client.zrem(WORKERS_KEY, worker)
         self._client.delete(f"{PREFIX}:worker:{worker}")
 
     def workers(self) -> list[WorkerRecord]:
@@ -86,7 +89,7 @@ class LiveWorkers:
         now = self._now()
         heartbeats = cast(
             list[tuple[str, float]],
-            self._client.zrange(f"{PREFIX}:workers", now - WORKER_TTL_S, "+inf", byscore=True, withscores=True),
+            self._client.zrange(WORKERS_KEY, now - WORKER_TTL_S, "+inf", byscore=True, withscores=True),
         )
         with self._client.pipeline(transaction=False) as pipeline:
             for worker, _ in heartbeats:
@@ -118,11 +121,11 @@ class LiveWorkers:
 
     def take_sweep(self, worker: str) -> bool:
         """Whether this worker may sweep now: one worker at a time does."""
-        return bool(self._client.set(f"{PREFIX}:sweeper", worker, nx=True, px=round(SWEEP_S * 1000)))
+        return bool(self._client.set(SWEEPER_KEY, worker, nx=True, px=round(SWEEP_S * 1000)))
 
     def end_sweep(self) -> None:
         """Let any worker sweep again."""
-        self._client.delete(f"{PREFIX}:sweeper")
+        self._client.delete(SWEEPER_KEY)
 
     def _now(self) -> float:
         """Seconds since 1970 by the server's clock: the clocks of the workers' machines differ."""

@@ -6,8 +6,8 @@ if state ~= 'queued' and state ~= 'running' then return state end
 
 local now = now_ms()
 local shard
-local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 1)
-if expired[1] then
+local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1)
+if expired[1] and tonumber(expired[2]) <= lease_clock() then
   shard = expired[1]
   redis.call('HINCRBY', attempts, shard, 1)
 else

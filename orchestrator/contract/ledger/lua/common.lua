@@ -1,15 +1,27 @@
 -- Shared by all scripts. KEYS[1] is the prefix of one job: all its keys carry the same hash tag.
--- The server's clock is the only clock: leases of many machines are compared with it.
+-- The server's clock is the only clock: leases of many machines are compared with it. It may be set while jobs run:
+-- see tick.lua.
 local job = KEYS[1]
 local leases, holders = job .. ':leases', job .. ':holders'
 local returned, done, attempts = job .. ':returned', job .. ':done', job .. ':attempts'
 local sourceless = job .. ':sourceless' -- the workers that cannot read the job's source
 local avoided = job .. ':avoided' -- the workers that could do nothing for the job, and until when they leave it
 local LOOK_EVERY_MS = 5000 -- how often somebody looks whether the source of a paused job is back
+local CLOCK = string.match(job, '^{[^}]*}') .. ':clock' -- what the clock was when a worker last looked, in ms
+local UNSEEN_MS = 10000 -- living workers look more often: after that the clock was set, or the server was away
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function clock_seen() return tonumber(redis.call('GET', CLOCK) or nil) end
+
+-- The time by which leases run out. If nobody has looked at the clock for long, it is when somebody last did: until a
+-- worker has looked (tick.lua), no lease runs out whose holder may be alive.
+local function lease_clock()
+  local now, seen = now_ms(), clock_seen()
+  return seen and now > seen + UNSEEN_MS and seen or now
 end
 
 local function field(name) return redis.call('HGET', job, name) end

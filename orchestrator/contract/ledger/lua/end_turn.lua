@@ -5,7 +5,7 @@
 -- Returns a job that has work for this worker, or nil where none has.
 local AVOID_MS = 5000
 local SMOOTHING = 0.3 -- how much the last turn says of the time of a shard
-local now = now_ms()
+local now = lease_clock()
 local state = field('state')
 if state == 'queued' or state == 'running' or state == 'paused' then
   if ARGV[5] == '0' then redis.call('HSET', avoided, ARGV[2], now + AVOID_MS) end

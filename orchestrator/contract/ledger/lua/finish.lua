@@ -11,7 +11,7 @@ redis.call('HSET', job, 'state', ARGV[3], 'error', ARGV[4], 'result', ARGV[5])
 if redis.call('HSETNX', job, 'ended_ms', now_ms()) == 1 then
   local kind, started = field('kind') or '', number('started_ms')
   redis.call('HINCRBY', KEYS[4], 'jobs:' .. kind .. ':' .. ARGV[3], 1)
-  if started > 0 then redis.call('HINCRBY', KEYS[4], 'job_ms:' .. kind, now_ms() - started) end
+  if started > 0 then redis.call('HINCRBY', KEYS[4], 'job_ms:' .. kind, math.max(0, now_ms() - started)) end
 end
 redis.call('EXPIRE', job, ARGV[6])
 return 1

@@ -5,7 +5,7 @@
 local ABANDONED_MS = 5000
 local state = field('state')
 if not state or number('run') < tonumber(ARGV[2]) then return {'rebuild', ''} end
-local now = now_ms()
+local now = lease_clock()
 if state == 'finalizing' or state == 'cancelling' then
   local held = state == 'cancelling' and redis.call('ZCOUNT', leases, now, '+inf') > 0
   if number('finalizer_until') > now or held then return {'nothing', state} end
@@ -21,7 +21,7 @@ if state == 'paused' then
 end
 if has_shards(job, now) then
   if redis.call('ZCOUNT', leases, now, '+inf') > 0 then return {'claim', state} end
-  local since = math.max(number('starving_since'), number('created_ms'))
+  local since = tonumber(field('starving_since') or field('created_ms') or 0)
   local abandoned = redis.call('ZCARD', leases) > 0 -- its workers died: the job must not wait for two slices
   if now - since < (abandoned and ABANDONED_MS or tonumber(ARGV[1])) then return {'claim', state} end
   redis.call('HSET', job, 'starving_since', now)

@@ -2,7 +2,7 @@
 -- KEYS: the job that the doorbell names, active
 -- ARGV: prefix of all jobs, the job that the doorbell names, worker   Returns a job, or nil where none has work.
 if not field('state') then return ARGV[2] end -- the worker restores it
-local waiting = survey(redis.call('SMEMBERS', KEYS[2]), ARGV[1], {train = true, evaluate = true}, ARGV[3], now_ms())
+local waiting = survey(redis.call('SMEMBERS', KEYS[2]), ARGV[1], {train = true, evaluate = true}, ARGV[3], lease_clock())
 table.sort(waiting, function(a, b)
   if a.weight ~= b.weight then return a.weight > b.weight end
   if a.created_ms ~= b.created_ms then return a.created_ms < b.created_ms end

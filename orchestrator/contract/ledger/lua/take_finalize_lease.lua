@@ -3,9 +3,9 @@
 local state = field('state')
 if not state then return {'unknown', ''} end
 if state ~= 'finalizing' and state ~= 'cancelling' then return {state, ''} end
-local now = now_ms()
+local now = lease_clock()
 if number('finalizer_until') > now then return {state, ''} end
 if state == 'cancelling' and redis.call('ZCOUNT', leases, now, '+inf') > 0 then return {state, ''} end
 local fence = next_fence()
-redis.call('HSET', job, 'finalizer_fence', fence, 'finalizer', ARGV[1], 'finalizer_until', now + tonumber(ARGV[2]))
+redis.call('HSET', job, 'finalizer_fence', fence, 'finalizer', ARGV[1], 'finalizer_until', now_ms() + tonumber(ARGV[2]))
 return {state, tostring(fence)}

@@ -5,7 +5,7 @@
 local LAG_MS = 4 * ARGV[4] -- worker time that a job which fell behind can catch up with
 local LONGEST_WAIT = 28 -- turns of others between two of a job, and two more for what comes in between
 
-local now = now_ms()
+local now = lease_clock()
 local state = field('state')
 local looks = state == 'paused' and field('paused_by_storage') and not field('paused_by_operator')
 if not state or looks then return {ARGV[2], ARGV[4], 0, 0} end -- the worker restores the job, or looks for its source
