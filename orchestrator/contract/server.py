@@ -2,6 +2,7 @@
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.connection import DefaultParser
 from redis.retry import Retry
 
 from orchestrator.contract.errors import UnavailableError, UsageError
@@ -11,13 +12,23 @@ from orchestrator.contract.shown import without_logins
 CONNECT_TIMEOUT_S = 5
 SOCKET_TIMEOUT_S = 15  # without a timeout, a call to a frozen server hangs forever
 
-# What redis-py raises if the server is away, frozen, loading, full or shutting down.
+
+class CannotServeError(redis.ResponseError):
+    """The server runs but cannot serve now: its disk is full, a script blocks it, its replicas are away."""
+
+
+# redis-py has no classes for these answers of its own; it finds the class of an error by the first word.
+DefaultParser.EXCEPTION_CLASSES.update(dict.fromkeys(("MISCONF", "BUSY", "NOREPLICAS"), CannotServeError))
+
+# What redis-py raises if the server is away, frozen, loading, full, a replica, or shutting down.
 SERVER_ERRORS = (
     redis.ConnectionError,
     redis.TimeoutError,
     redis.BusyLoadingError,
     redis.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+    CannotServeError,
 )
 
 

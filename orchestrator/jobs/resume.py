@@ -123,7 +123,7 @@ def _check_forgotten(settings: Settings, folder: JobFolder, request: AnyJobReque
     resumes = folder.resumes()
     if resumes:
         age_s = (datetime.now(UTC) - resumes[-1].at).total_seconds()
-        if age_s < MOMENT_S and folder.job not in active_jobs(settings):
+        if 0 <= age_s < MOMENT_S and folder.job not in active_jobs(settings):
             raise _resumed_by(folder, resumes[-1])
     is_begun = folder.job in active_jobs(settings) or resumes or not isinstance(request, ClassifyRequest)
     if not is_begun and not listing_is_whole(folder.work) and not any(folder.parts.glob("*.part")):

@@ -111,7 +111,9 @@ def test_a_lease_that_had_run_out_is_still_over(ledger: Ledger, clock: SetClock,
 
 
 @STEPS
-def test_a_job_that_is_being_listed_goes_on_and_a_dead_lister_is_noticed(ledger: Ledger, clock: SetClock, step_s: float):
+def test_a_job_that_is_being_listed_goes_on_and_a_dead_lister_is_noticed(
+    ledger: Ledger, clock: SetClock, step_s: float
+):
     job = "c261123-143356-7f3a2b"
     ledger.create(job, {"kind": "classify", "listed": 0})
 

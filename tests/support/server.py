@@ -29,6 +29,22 @@ def find_server() -> str | None:
         return None
 
 
+# Commands that let a server refuse writes, and those that end it.
+_MASTER = ("REPLICAOF", "NO", "ONE")
+_REPLICA = ("REPLICAOF", "127.0.0.1", "1")  # nobody is there
+_STALE = ("CONFIG", "SET", "replica-serve-stale-data")
+REFUSALS: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]] = {
+    "memory": ((("CONFIG", "SET", "maxmemory", "1"),), (("CONFIG", "SET", "maxmemory", "0"),)),
+    "disk": ((("CONFIG", "SET", "save", "3600 1"),), ()),
+    "replica": ((_REPLICA,), (_MASTER,)),
+    "masterless": (((*_STALE, "no"), _REPLICA), (_MASTER, (*_STALE, "yes"))),
+    "replicas": (
+        (("CONFIG", "SET", "min-replicas-to-write", "1"),),
+        (("CONFIG", "SET", "min-replicas-to-write", "0"),),
+    ),
+}
+
+
 class Server:
     """One server process and its folder."""
 
@@ -101,6 +117,40 @@ class Server:
     def thaw(self) -> None:
         """Let it continue."""
         self._signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def refusing(self, how: str) -> Iterator[None]:
+        """It answers, but takes no writes while the block runs; how: by `REFUSALS`."""
+        begin, end = REFUSALS[how]
+        try:
+            for command in begin:
+                self._client.execute_command(*command)
+            if how == "disk":
+                self._save(works=False)
+            yield
+        finally:
+            for command in end:
+                self._client.execute_command(*command)
+            if how == "disk":
+                self._save(works=True)
+                self._client.config_set("save", "")
+
+    def _save(self, *, works: bool) -> None:
+        """Let a snapshot succeed or fail: a folder of its name is in its way."""
+        snapshot = self.folder / "dump.rdb"
+        snapshot.rmdir() if works else snapshot.mkdir()
+        wait_until(self._begins_saving, what="a snapshot begins")
+        wanted = "ok" if works else "err"
+        wait_until(lambda: self._persistence("rdb_last_bgsave_status") == wanted, what=f"a snapshot ends with {wanted}")
+
+    def _begins_saving(self) -> bool:
+        try:
+            return bool(self._client.bgsave())
+        except redis.ResponseError:  # one is being made, or the append-only file is rewritten
+            return False
+
+    def _persistence(self, name: str) -> str:
+        return str(self._client.info("persistence")[name])
 
     def used_memory(self) -> int:
         """Bytes of its data and buffers."""

@@ -52,7 +52,9 @@ class Deliveries:
     def retry(self, job: str, after_s: float, error: str) -> None:
         """An attempt failed: the webhook is due again later."""
         self._run(
-            "retry_delivery", [f"{DUE_KEY}:none", DUE_KEY, f"{DUE_KEY}:{job}"], [job, round(after_s * 1000), error[:_MOST_ERROR]]
+            "retry_delivery",
+            [f"{DUE_KEY}:none", DUE_KEY, f"{DUE_KEY}:{job}"],
+            [job, round(after_s * 1000), error[:_MOST_ERROR]],
         )
 
     def end(self, job: str) -> None:

@@ -324,16 +324,8 @@ class Ledger:
         return f"{PREFIX}:submission:{key}" if key else ""
 
     def _run(self, script: str, keys: list[str], args: list[Any]) -> Any:
-        try:
-            return self._scripts[script](keys=keys, args=args)
-        except redis.ResponseError as err:
-            if any(word in str(err) for word in _CANNOT_SERVE):
-                raise redis.BusyLoadingError(str(err)) from err
-            raise
+        return self._scripts[script](keys=keys, args=args)
 
-
-# Answers of a server that runs but cannot serve now: its disk is full, a script blocks it, its replicas are away.
-_CANNOT_SERVE = ("MISCONF", "BUSY ", "NOREPLICAS", "MASTERDOWN")
 
 _NUMBERS = [each.name for each in fields(JobRecord) if each.type is int]
 

@@ -1,0 +1,126 @@
+"""A home, a server and two workers whose surroundings fail; and the job that each fault happens to."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.cut_proxy import CutProxy
+from tests.support.published_models import make_photographs, publish_model
+from tests.support.server import Server, wait_until
+from tests.support.set_clock import CAN_SET_CLOCKS, SetClock
+from tests.support.workers import Cluster, Worker
+
+LEASE_S = 3.0
+JOB_S = 300.0  # bounds how long a failure takes, and nothing else
+IDENTICAL = "the same manifest"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What happened, and whether that was expected."""
+
+    text: str
+    ok: bool
+
+
+@dataclass
+class Rig:
+    """What faults are injected into. Each of the two workers has a network and a clock of its own."""
+
+    folder: Path
+    cluster: Cluster
+    source: Path
+    proxies: list[CutProxy]
+    server_clock: SetClock | None
+    worker_clocks: list[SetClock]
+    undisturbed: bytes = b""
+    workers: list[Worker] = field(default_factory=list)
+    killed: list[Worker] = field(default_factory=list)
+    num_jobs: int = 0
+
+    def submit(self) -> tuple[str, Path]:
+        """A job over the photographs, and its output."""
+        self.num_jobs += 1
+        output = self.folder / f"{self.num_jobs}.csv"
+        return self.cluster.submit(
+            "classify", str(self.source), "--model", "digits", "-o", str(output), "--shard-size", "8"
+        ), output
+
+    def ensure_workers(self) -> None:
+        """Two workers that are ready; those that ended are replaced."""
+        for place in range(2):
+            if place < len(self.workers) and self.workers[place].alive:
+                continue
+            worker = self.cluster.start_worker(wait=False, **self._environment(place))
+            self.workers[place : place + 1] = [worker]
+        for worker in self.workers:
+            wait_until(worker.ready, what="the worker is ready", timeout_s=JOB_S)
+
+    def _environment(self, place: int) -> Mapping[str, str]:
+        clock = self.worker_clocks[place].environment if self.worker_clocks else {}
+        return {"PIGEONHOLE_SERVER_URL": self.proxies[place].url} | dict(clock)
+
+    def disturbed(self, fault: Callable[[], contextlib.AbstractContextManager[None]], *, num_done: int = 32) -> Found:
+        """A job that the fault happens to once some images are done; it is over when its block ends."""
+        self.ensure_workers()
+        job, output = self.submit()
+        self.cluster.wait_for(job, num_done)
+        with fault():
+            pass
+        repaired = time.monotonic()
+        outcome = self.cluster.outcome(job)
+        seconds = time.monotonic() - repaired
+        problems = []
+        if outcome.state != "succeeded":
+            problems.append(f"ended as {outcome.state}: {outcome.error}")
+        elif output.read_bytes() != self.undisturbed:
+            problems.append("another manifest")
+        elif self.cluster.run("results", "verify", str(output)).returncode:
+            problems.append("`results verify` refuses it")
+        if any(not worker.alive and worker not in self.killed for worker in self.workers):
+            problems.append("a worker ended")
+        if problems:
+            return Found("; ".join(problems), ok=False)
+        return Found(f"{IDENTICAL}, {seconds:.1f} s after the fault was over", ok=True)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault by name. skip: why it cannot be injected here; None: it can."""
+
+    name: str
+    expected: str
+    inject: Callable[[Rig], Found]
+    skip: str | None = None
+
+
+@contextlib.contextmanager
+def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
+    """A rig with the manifest of an undisturbed job; ends every process that it started."""
+    home, source = folder / "home", folder / "in"
+    publish_model(home / "models", "digits")
+    make_photographs(source, num_images)
+    clocks = []
+    for name in ("server", "first", "second") if CAN_SET_CLOCKS else ():
+        (folder / name).mkdir()
+        clocks.append(SetClock(folder / name))
+    server = Server(environment=clocks[0].environment if clocks else None)
+    own = {"PIGEONHOLE_LEASE_S": str(LEASE_S), "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path.cwd()))}
+    cluster = Cluster(home, server, own)
+    proxies = [CutProxy(server.folder / f"p{place}", f"{server.folder}/s.sock") for place in range(2)]
+    try:
+        server.start()
+        rig = Rig(folder, cluster, source, proxies, clocks[0] if clocks else None, clocks[1:])
+        rig.ensure_workers()
+        job, output = rig.submit()
+        assert cluster.outcome(job).state == "succeeded", cluster.logs()
+        rig.undisturbed = output.read_bytes()
+        yield rig
+    finally:
+        cluster.close()
+        for proxy in proxies:
+            proxy.close()
+        server.stop()
