@@ -30,9 +30,9 @@ from benchmarks.machine import describe_run, keep
 from benchmarks.throughput_folders import make_photographs
 from benchmarks.throughput_networks import PHOTOGRAPHIC, publish_network
 from benchmarks.throughput_ours import Subject, measure_jobs
-from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
+from modeling.images.quotas import num_cores
 from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS
 from modeling.inference.engines.torch_engine import TorchEngine
 from modeling.inference.nvjpeg import NvJpeg

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 
 LONGEST_SHARD_WAIT_S = 1.0  # then one batch goes before pushes: a job that finishes nothing looks as if it hung
 _GPU_STREAMS = 2  # of `modeling.inference.engines.torch_engine.CudaGraphEngine`

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Any
 
-from modeling.images.cores import limit_threads
+from modeling.images.quotas import limit_threads
 from modeling.networks.dynamo import deferred_meta_kernels
 from orchestrator.contract.imports import uncollected_imports
 

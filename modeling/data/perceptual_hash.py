@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.facts import GREY_SIDE
-from modeling.images.cores import num_cores
 from modeling.images.loader import load_ahead
+from modeling.images.quotas import num_cores
 
 T = TypeVar("T", bound=np.generic)
 U = TypeVar("U", bound=np.generic)

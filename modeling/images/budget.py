@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from modeling.images.formats import BYTES_PER_PIXEL, MAX_PIXELS
+from modeling.images.quotas import memory_total
 
+_SHARE = 4  # one part in so many of the allowed memory: the libraries, the model and the batches need the rest
 SMALL_BYTES = 4 << 20  # smaller images hold nothing: all threads together need little for them
 
 
@@ -56,4 +58,9 @@ class ByteBudget:
                 turn.set()
 
 
-BUDGET = ByteBudget(BYTES_PER_PIXEL * MAX_PIXELS)
+def decode_bytes(allowed: int) -> int:
+    """Bytes for decoding where a process may use `allowed`: what the largest image takes, or a share of little."""
+    return min(BYTES_PER_PIXEL * MAX_PIXELS, allowed // _SHARE)
+
+
+BUDGET = ByteBudget(decode_bytes(memory_total()))

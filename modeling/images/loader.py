@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from modeling.errors import ImageError, trouble_of
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from modeling.names import path_to_text
 
 MAX_FILE_BYTES = 256 << 20  # as PIGEONHOLE_MAX_FILE_BYTES

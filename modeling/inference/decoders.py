@@ -7,10 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from modeling.errors import ImageError, trouble_of
-from modeling.images.cores import num_cores
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.quotas import num_cores
 from modeling.inference.decode_watch import DecodeWatch
 
 Source = Callable[[], bytes]

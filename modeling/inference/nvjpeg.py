@@ -25,7 +25,6 @@ from torch.nn.functional import interpolate
 from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
 
 from modeling.errors import ModelingError
-from modeling.images.cores import num_cores
 from modeling.images.cost import is_quick_jpeg
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.formats import MAX_PIXELS, is_truncated
@@ -40,6 +39,7 @@ from modeling.images.jpeg import (
 )
 from modeling.images.pixels import Pixels, Size, scaling_of
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.quotas import num_cores
 from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, best_num_threads
 from modeling.inference.engines.choice import CORES, GPU
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import psutil
 from PIL import Image
 
 from modeling.data.dataset import Dataset
@@ -26,6 +25,7 @@ from modeling.images.loader import load_ahead
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.images.progress import Emit, Progress
+from modeling.images.quotas import memory_left
 from modeling.networks.architectures import Architecture
 from modeling.training.fit.inputs import AnyImages, FitInputs
 from modeling.training.request import MIN_IMAGE_SIZE, TrainRequest
@@ -196,7 +196,7 @@ def load_images(data: TrainingData, preprocessing: Preprocessing, indices_M: Ind
         DataError: too many images are lost.
     """
     size_bytes = len(indices_M) * int(np.prod(preprocessing.shape))
-    if size_bytes > min(MAX_TENSOR_BYTES, int(_SHARE_OF_MEMORY * psutil.virtual_memory().available)):
+    if size_bytes > min(MAX_TENSOR_BYTES, int(_SHARE_OF_MEMORY * memory_left())):
         text = f"{size_bytes >> 20} MiB of pixels do not fit in memory: decoding again in every epoch"
         emit({"event": "note", "text": text})
         return ImageFiles(partial(data.lost.pixels, preprocessing=preprocessing), preprocessing)

@@ -29,6 +29,8 @@ from orchestrator.jobs.walk import SourceOptions
 if TYPE_CHECKING:
     from orchestrator.jobs.forecast import Forecast, Share
 
+MUCH_MEMORY = 0.8  # of what is allowed: a worker's other processes and larger images need the rest
+
 
 @click.command()
 @click.argument("source")
@@ -223,12 +225,22 @@ def _lines(plan: "Forecast") -> list[tuple[str, str]]:
             "measured",
             f"{_count(plan.num_measured, 'image')} in {duration(plan.elapsed_s)}: {plan.images_per_sec:,.0f} images/s",
         ),
+        ("machine", _machine_text(plan)),
         ("limited by", f"{plan.bound} (images/s by stage: {stages})" if plan.bound else ""),
         ("time", f"{times} (workers like this machine, each with its own device and cores{shared})"),
         ("unreadable", _share_text(plan.unreadable) + (f": {codes} in the sample" if codes else "")),
         *((name, _share_text(share)) for name, share in plan.decisions.items()),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def _machine_text(plan: "Forecast") -> str:
+    """What the measuring process could use, and what it needed."""
+    limited = plan.cpu_quota is not None and plan.cpu_quota <= plan.num_cores
+    cores = _count(plan.num_cores, "core") + (f" within a quota of {plan.cpu_quota:g}" if limited else "")
+    used, allowed = plan.peak_bytes / 1e9, plan.memory_bytes / 1e9
+    short = "; a worker may be killed here: give it more memory" if used > MUCH_MEMORY * allowed else ""
+    return f"{cores}, {used:.1f} GB of {allowed:.1f} GB memory{short}"
 
 
 def _count(number: int, word: str) -> str:

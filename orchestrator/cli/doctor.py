@@ -11,7 +11,8 @@ import click
 from redis import RedisError
 
 from modeling.errors import ModelingError
-from modeling.images.cores import cpu_quota, num_affine_cores
+from modeling.images.budget import BUDGET
+from modeling.images.quotas import describe_cores, describe_memory, memory_left, memory_total, num_cores
 from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_line
 from orchestrator.contract.access import explain_os_error, explain_refused_write
@@ -30,6 +31,7 @@ from orchestrator.contract.shown import without_logins
 from orchestrator.stack.server import find_server_program
 
 LOW_DISK_BYTES = 1 << 30
+WORKER_BYTES = 2 << 30  # parent, pool child with torch and a usual model, and images
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def doctor(as_json: bool) -> None:
       pigeonhole doctor
     """
     settings = get_settings()
-    checks = (_python, _settings, _torch, _heic, _home, _server_program, _server, _workers, _jobs, _models)
+    checks = (_python, _machine, _settings, _torch, _heic, _home, _server_program, _server, _workers, _jobs, _models)
     results = [_run(check, settings) for check in checks]
     if as_json:
         print_json([asdict(result) for result in results])
@@ -91,9 +93,18 @@ def _run(check: Callable[[Settings], CheckResult], settings: Settings) -> CheckR
 
 
 def _python(_: Settings) -> CheckResult:
-    cores, quota = num_affine_cores(), cpu_quota()
-    limit = "" if quota is None or quota >= cores else f", limited to {quota:g} by the quota of a cgroup"
-    return CheckResult("python", True, f"{platform.python_version()} on {platform.system()}, {cores} cores{limit}")
+    return CheckResult("python", True, f"{platform.python_version()} on {platform.system()}")
+
+
+def _machine(_: Settings) -> CheckResult:
+    """What a process started here may use, and what follows for a worker."""
+    total, threads = memory_total(), num_cores()
+    follows = f"{threads} thread{'s' if threads > 1 else ''}, {BUDGET.total / 1e9:.1f} GB for decoding"
+    found = f"{describe_cores()}, {describe_memory()}, {memory_left() / 1e9:.1f} GB free: {follows}"
+    little = (
+        f"a worker needs about {WORKER_BYTES / 1e9:.1f} GB, and more for large networks and images; raise the limit"
+    )
+    return CheckResult("machine", True, found, warning=little if total < WORKER_BYTES else "")
 
 
 def _settings(_: Settings) -> CheckResult:

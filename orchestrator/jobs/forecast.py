@@ -6,6 +6,7 @@ the same probability, and the same listing gives the same sample. Measures them 
 
 import contextlib
 import math
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from os import environ
 from typing import IO
 
-from modeling.images.cores import limit_threads
+from modeling.images.quotas import cpu_quota, limit_threads, memory_total, num_cores
 from modeling.metrics.chance import wilson_interval
 from modeling.metrics.decisions import DECISIONS
 from modeling.names import path_to_text
@@ -46,6 +47,8 @@ class Forecast:
     """How a job would go.
 
     engine, batch_size: of a worker on this machine. elapsed_s: of measuring.
+    num_cores, cpu_quota, memory_bytes: what this process, and so the one that measured, may use. peak_bytes: the memory
+    that it used at most, which is about what a worker needs.
     stage_seconds, stage_images_per_sec, bound: see `orchestrator.contract.ledger.stages`.
     expected_s: seconds for the whole listing by number of workers, each like this machine.
     decisions: empty where the model has no calibration.
@@ -55,6 +58,10 @@ class Forecast:
     model: str
     engine: str
     batch_size: int
+    num_cores: int
+    cpu_quota: float | None
+    memory_bytes: int
+    peak_bytes: int
     num_images: int
     num_shards: int
     skipped: Mapping[str, int]
@@ -87,6 +94,10 @@ def forecast(prepared: PreparedClassify) -> Forecast:
         model=model.version.ref,
         engine=answer.engine,
         batch_size=answer.batch_size,
+        num_cores=num_cores(),
+        cpu_quota=cpu_quota(),
+        memory_bytes=memory_total(),
+        peak_bytes=answer.peak_bytes,
         num_images=num_images,
         num_shards=math.ceil(num_images / shard_size),
         skipped=dict(source.skipped),
@@ -184,9 +195,7 @@ def _exchange(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO
         child.wait()
         log.seek(0)
         last = log.read().decode(errors="backslashreplace").strip().splitlines()[-1:]
-        raise PigeonholeError(
-            f"measuring ended with exit code {child.returncode}: {''.join(last) or 'it wrote nothing'}"
-        )
+        raise PigeonholeError(_describe_end(child.returncode, "".join(last)))
     try:
         answer = MeasureAnswer.model_validate_json(line)
     except ValueError as err:
@@ -194,3 +203,14 @@ def _exchange(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO
     if answer.error:
         raise PigeonholeError(answer.error)
     return answer
+
+
+def _describe_end(code: int, last: str) -> str:
+    """How measuring ended without an answer. last: the last line that it wrote."""
+    if code == -signal.SIGKILL:
+        return (
+            f"measuring was killed; most likely memory ran out: this process may use {memory_total() / 1e9:.1f} GB "
+            "(`pigeonhole doctor` shows the quota); raise the limit, set a smaller PIGEONHOLE_BATCH_SIZE or use a "
+            "smaller model"
+        )
+    return f"measuring ended with exit code {code}: {last or 'it wrote nothing'}"

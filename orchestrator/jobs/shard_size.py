@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, read_choices
 
 SHARD_S = 2.0

@@ -5,6 +5,7 @@ this process ends too. stdout: one line with a MeasureAnswer. stderr: the output
 Exit codes: 0 done, 1 a user error (in the answer) or a bug (a traceback on stderr), 75 the parent has ended.
 """
 
+import resource
 import sys
 import threading
 from dataclasses import asdict
@@ -25,7 +26,8 @@ def main() -> int:
     request = MeasureRequest.parse_json(sys.stdin.buffer.readline(), what="the request")
     threading.Thread(target=exit_with_parent, name="parent-watch", daemon=True).start()
     try:
-        answer = MeasureAnswer(**asdict(measure_sample(request)))
+        measured = asdict(measure_sample(request))
+        answer = MeasureAnswer(**measured, peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
     except ModelingError as err:
         answer = MeasureAnswer(error=str(err))
     with open(answers, "wb") as file:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from workers.device_gate import DeviceGate
 from workers.lines.batches import ANSWER_MS
 from workers.lines.model import LineModel

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from modeling.errors import ImageError, ModelingError
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from orchestrator.contract.lines.answers import Cause
 from orchestrator.contract.lines.registry import VERSION_KEY, read_lines
 from orchestrator.contract.lines.settings import Line

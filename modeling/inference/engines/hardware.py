@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 
 if TYPE_CHECKING:
     import torch

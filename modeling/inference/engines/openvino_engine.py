@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from modeling.inference.engines.choice import Precision
 from modeling.inference.engines.engine import padded_size
 from modeling.inference.engines.openvino_library import openvino, opset13

@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from modeling.durable import STRICT, decode_json, replace_durably, validated
 from modeling.errors import ModelFormatError, ModelingError
+from modeling.images.quotas import memory_left
 from modeling.inference.engines.hardware import hardware_key
 from modeling.registry.version_folder import locked
 from modeling.training.fit.plan import Plan, Precision, autocast
@@ -150,7 +150,6 @@ def _read(path: Path) -> _Fastest | None:
 _SHARE = 0.7  # of the available memory; the rest is for decoded images and other processes
 _COPIES = 4  # of the weights: weights, gradients, optimizer state, average
 _TEMPORARY = 2.0  # a backward pass needs about as much memory as the forward pass keeps for it
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def within_memory(network: nn.Module, plan: Plan, batch_of: Callable[[int], Tensor]) -> Plan:
@@ -203,14 +202,3 @@ def kept_bytes(network: nn.Module, plan: Plan, images_BCHW: Tensor) -> int:
     with hooks, autocast(images_BCHW.device, plan.precision):
         trial(images_BCHW)
     return sum(storage.nbytes() for place, storage in kept.items() if place not in own)
-
-
-def memory_left() -> int:
-    """Bytes that this process can still allocate: limited by the machine and by its control group."""
-    left: int = psutil.virtual_memory().available
-    try:
-        limit = int((_CGROUP / "memory.max").read_text(encoding="utf-8"))
-        left = min(left, limit - int((_CGROUP / "memory.current").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return left  # no control group, or no limit
-    return max(left, 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.output import (
     duration,

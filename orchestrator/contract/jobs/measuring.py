@@ -38,3 +38,4 @@ class MeasureAnswer(Versioned):
     seconds: dict[str, float] = Field(default_factory=dict)  # by stage, without `write`
     errors: dict[str, int] = Field(default_factory=dict)  # images by error code
     decisions: dict[str, int] = Field(default_factory=dict)  # images without an error, by decision
+    peak_bytes: int = 0  # of memory, at most, from the start of the process

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from modeling.images import heif
+from modeling.images import heif, quotas
 from orchestrator.cli import doctor as module
 from orchestrator.cli import main
 from orchestrator.contract.settings import get_settings
@@ -37,7 +37,7 @@ def test_doctor_lists_what_is_missing_and_changes_nothing(home: Path):
 
     assert code == 1
     assert {name: finding["ok"] for name, finding in findings.items()} == {
-        "python": True, "settings": True, "torch": True, "heic": True, "home": True, "program": True,
+        "python": True, "machine": True, "settings": True, "torch": True, "heic": True, "home": True, "program": True,
         "server": False, "workers": False, "jobs": True, "models": True,
     }  # fmt: skip
     assert findings["server"]["cure"] == "pigeonhole up"
@@ -112,13 +112,36 @@ def test_the_settings_file_that_counts_is_told_and_one_that_does_not_is_a_warnin
     assert settings["warning"].startswith(f"{str(Path.cwd() / 'pigeonhole.toml')!r} is not read: ")
 
 
-def test_a_quota_of_the_processor_is_told(home: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "num_affine_cores", lambda: 4)
-    monkeypatch.setattr(module, "cpu_quota", lambda: 0.5)
+def test_quotas_and_what_follows_from_them_are_shown(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "num_cores", lambda: 1)
+    monkeypatch.setattr(quotas, "num_affine_cores", lambda: 4)
+    monkeypatch.setattr(quotas, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(quotas, "memory_quota", lambda *_: 3 * 10**9)
+    monkeypatch.setattr(module, "memory_total", lambda: 3 * 10**9)
 
-    assert doctor()[1]["python"]["found"].endswith(", 4 cores, limited to 0.5 by the quota of a cgroup")
-    monkeypatch.setattr(module, "cpu_quota", lambda: 16.0)
-    assert doctor()[1]["python"]["found"].endswith(", 4 cores")
+    found = doctor()[1]["machine"]["found"]
+
+    assert found.startswith("4 cores, limited to 0.5 by the quota of a cgroup, ")
+    assert " GB memory, limited to 3.0 GB by the quota of a cgroup, " in found
+    assert " GB free: 1 thread, " in found
+
+
+def test_a_quota_that_limits_nothing_is_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quotas, "num_affine_cores", lambda: 4)
+    monkeypatch.setattr(quotas, "cpu_quota", lambda: 16.0)
+    monkeypatch.setattr(quotas, "memory_quota", lambda *_: None)
+
+    machine = doctor()[1]["machine"]
+
+    assert machine["found"].startswith("4 cores, ")
+    assert "quota" not in machine["found"]
+    assert machine["warning"] == ""
+
+
+def test_less_memory_than_a_worker_needs_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "memory_total", lambda: 10**9)
+
+    assert doctor()[1]["machine"]["warning"].startswith("a worker needs about 2.1 GB, ")
 
 
 def test_a_check_that_is_refused_is_bad_and_the_others_still_run(home: Path, monkeypatch: pytest.MonkeyPatch):

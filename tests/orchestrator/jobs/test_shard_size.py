@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from modeling.inference.engines.choice import LARGEST_BATCH, Choice, choice_path
 from orchestrator.jobs.shard_size import (
     LARGEST,

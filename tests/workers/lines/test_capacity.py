@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from modeling.images.cores import num_cores
+from modeling.images.quotas import num_cores
 from orchestrator.contract.lines.requests import Held
 from orchestrator.contract.lines.settings import Line, LineSettings
 from tests.support.line_workers import FakePushPredictor

@@ -21,7 +21,7 @@ from modeling.networks.augmentation import (
     trivial_augment,
 )
 from modeling.networks.recipes import Recipe
-from modeling.training.fit.autotune import kept_bytes, memory_left, within_cpu_memory, within_memory
+from modeling.training.fit.autotune import kept_bytes, within_cpu_memory, within_memory
 from modeling.training.fit.history import History, history_csv
 from modeling.training.fit.optimizer import (
     AveragedWeights,
@@ -257,19 +257,6 @@ def test_on_a_cpu_as_many_images_are_taken_at_a_time_as_the_memory_that_is_left_
 
     assert 3 * 1000 * 4 <= image_bytes <= 5 * 1000 * 4  # what three or four layers give, and no weights
     assert [fitting(num_images) for num_images in (1000, 65, 63, 20, 0)] == [64, 64, 32, 16, 1]
-
-
-def test_the_memory_that_is_left_is_that_of_the_control_group_where_it_has_less(tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling.training.fit.autotune._CGROUP", tmp_path)
-    machine = memory_left()
-    (tmp_path / "memory.current").write_text("1000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    unlimited = memory_left()
-    (tmp_path / "memory.max").write_text("4096\n")
-
-    assert machine > 1 << 20
-    assert unlimited > 1 << 20
-    assert memory_left() == 3096
 
 
 def test_lookahead_goes_on_from_the_average_every_five_steps_by_a_decay_that_rises():
