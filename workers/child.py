@@ -18,6 +18,7 @@ from modeling.names import path_to_text
 from modeling.registry.store import ModelStore
 from orchestrator.contract.app import ring
 from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.log_file import keep_log_bounded
 from orchestrator.contract.run_folder import use_run_folder
 from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
@@ -115,7 +116,8 @@ def _leave(**_: Any) -> None:
 
 
 def configure_logging(level: str) -> None:
-    """Log lines of one format on standard error, from the parent and the pool child."""
+    """Log lines of one format on standard error, from the parent and the pool child; `up` has put a file there."""
+    keep_log_bounded()
     logging.basicConfig(level=level, force=True)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(processName)s %(message)s"))

@@ -18,6 +18,7 @@ import uvicorn
 
 from orchestrator.contract.addresses import is_loopback
 from orchestrator.contract.errors import UsageError
+from orchestrator.contract.log_file import keep_log_bounded
 from orchestrator.gateway.app import create_app
 from orchestrator.gateway.context import GatewayContext, GatewayOptions
 from orchestrator.gateway.guard.connection import ConnectionLimits, GatewayProtocol, protocol_with
@@ -90,6 +91,7 @@ def serve(context: GatewayContext, on_listening: Callable[[str], None]) -> None:
     check_options(options)
     app = create_app(context)
     config = make_config(app, context, limits)
+    keep_log_bounded()
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what hostile clients send is in the access log
     with listening_socket(options) as listener:
         _allow_many_files()

@@ -113,12 +113,13 @@ def check_tls(program: str) -> None:
         )
 
 
-def server_config(url: str, address: list[str], data: Path) -> bytes:
+def server_config(url: str, address: list[str], data: Path, log: Path) -> bytes:
     """The configuration file of a server that keeps its data in the folder `data`; its first line tells the URL."""
     lines = [
         f"{_URL_LINE}{url}",
         *address,
         f"dir {_quoted(data)}",
+        f"logfile {_quoted(log)}",  # opened for each line, so that it can be renamed when it has grown
         "appendonly yes",
         "appendfsync everysec",
         'save ""',

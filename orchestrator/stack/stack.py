@@ -27,6 +27,7 @@ from modeling.names import path_to_text
 from orchestrator.contract.errors import PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.log_file import LOG_ENVIRONMENT, SERVER_LOG, rotate
 from orchestrator.contract.run_folder import remove_abandoned
 from orchestrator.contract.server import connect
 from orchestrator.contract.server_url import parse_url, redact
@@ -231,7 +232,7 @@ class Stack:
             cure = "`pigeonhole down` stops it" if SERVER in running else "stop it where it was started"
             raise UnavailableError(
                 f"a server works on {self._data} but does not answer ({fault}); correct that, or {cure}; "
-                f"its log: {self.folder / 'server.log'}"
+                f"its log: {self.folder / SERVER_LOG}"
             )
         self._write_url(url)
 
@@ -257,7 +258,7 @@ class Stack:
             url, for_others, address = choose_shared_address(self.folder, listen, password)
             shared = SharedServer(socket.gethostname(), listen.place, for_others)
         # It may hold the password: so it is no argument, and only its owner can read it.
-        replace_durably(self._config, server_config(url, address, self._data), mode=0o600)
+        replace_durably(self._config, server_config(url, address, self._data, self.folder / SERVER_LOG), mode=0o600)
         return url, shared
 
     def _start_server(self, running: dict[str, Process], lock: int, listen: Listen | None) -> None:
@@ -310,7 +311,9 @@ class Stack:
         environment.pop("PIGEONHOLE_SERVER_URL", None)
         if name != SERVER:
             environment["PIGEONHOLE_SERVER_URL"] = (self.folder / "url").read_text(encoding="utf-8")
-        return start_process(name, command, self.folder / f"{name}.log", environment, lock=lock)
+        log = self.folder / f"{name}.log"
+        rotate(log)
+        return start_process(name, command, log, environment | {LOG_ENVIRONMENT: str(log)}, lock=lock)
 
     def _url(self) -> str | None:
         """The URL of the server that runs, or ran last; None where none was ever started."""
