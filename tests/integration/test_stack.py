@@ -112,6 +112,21 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def logs_are_followed(folder: Path, worker: list[psutil.Process], gateway: int) -> None:
+    """Rename the logs, as a process does that finds one too large: all of its writers go on in a new file."""
+    writers = [process for process in worker if "semaphore_tracker" not in " ".join(process.cmdline())]
+    pids = {process.pid: "worker-cpu.log" for process in writers} | {gateway: "gateway.log"}
+    for name in set(pids.values()):
+        (folder / name).rename(folder / f"{name}.1")
+
+    def followed() -> bool:
+        targets = {pid: Path(f"/proc/{pid}/fd/2").readlink() for pid in pids if psutil.pid_exists(pid)}
+        return all(target == folder / pids[pid] for pid, target in targets.items())
+
+    wait_until(followed, what="every process writes to the new log")
+    assert "Ready to accept connections" in (folder / "server.log").read_text()
+
+
 def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
     bystander = subprocess.Popen(["sleep", "600"], env=os.environ | {"BYSTANDER": str(home.path)})
     first = home.up()
@@ -129,6 +144,8 @@ def test_up_starts_what_does_not_run_and_down_stops_exactly_that(home: Home):
     third = json.loads(home.run_ok(*gateway))[2]
     assert (third["name"], json.loads(home.run_ok(*gateway))[2]["pid"]) == ("gateway", third["pid"])
     assert "`pigeonhole down` first" in home.run("up", "--gateway", f"127.0.0.1:{free_port()}").stderr
+    parent = psutil.Process(worker.pid)
+    logs_are_followed(folder, [parent, *parent.children(recursive=True)], third["pid"])
     psutil.Process(third["pid"]).kill()
 
     psutil.Process(worker.pid).kill()
