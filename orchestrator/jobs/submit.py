@@ -4,6 +4,7 @@ All checks come first, so that an invalid job fails immediately and leaves nothi
 are listed while workers already classify those that are listed.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from orchestrator.contract.jobs.requests import (
     TrainJobRequest,
     fingerprint,
 )
-from orchestrator.contract.jobs.restore import output_of
+from orchestrator.contract.jobs.restore import output_of, withdraw_job
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
@@ -183,12 +184,16 @@ class JobClient:
         Where a worker has begun already, the job ends with that error instead.
         """
         reason = explain_refused_write(err, folder.path)
+        with contextlib.suppress(OSError):
+            folder.retire()  # first: a worker enters no job that is not active, once the ledger has forgotten it
         try:
-            if self.ledger.withdraw(folder.job, output=output_of(request), key=request.idempotency_key or ""):
+            if withdraw_job(request, self.ledger):
                 folder.discard()
                 return PigeonholeError(f"nothing was submitted: {reason}")
         except SERVER_ERRORS as away:
             logger.warning("cannot withdraw job %s from the server, a worker will end it: %s", folder.job, away)
+        with contextlib.suppress(OSError):
+            folder.activate()
         if lister is not None:
             lister.fail(PigeonholeError(reason))
         return PigeonholeError(f"job {folder.job} ends: {reason}")

@@ -137,3 +137,35 @@ def test_restoring_waits_for_a_server_that_is_away(folder, settings, server):
 
     assert (claim.shard, ledger.refusals) == (0, 0)
     ledger.client.close()
+
+
+def test_a_job_that_is_not_active_is_not_restored(folder, settings, server):
+    folder.retire()
+    server.empty()
+    ledger = Ledger(connect(server.url))
+
+    assert RecoveringLedger(ledger, settings).claim(folder.job, "w1", LONG_S) == "unknown"
+    assert ledger.record(folder.job) is None
+    ledger.client.close()
+
+
+def test_a_submission_that_is_withdrawn_while_a_worker_restores_its_job_leaves_nothing_in_the_ledger(
+    folder, settings, server
+):
+    output = folder.request().output
+
+    class SlowLedger(Ledger):
+        def restore(self, *args, **kwargs):
+            folder.discard()  # as the command does, once the ledger has forgotten the job
+            return super().restore(*args, **kwargs)
+
+    ledger = SlowLedger(connect(server.url))
+    server.empty()
+
+    with pytest.raises(NotFoundError):
+        RecoveringLedger(ledger, settings).claim(folder.job, "w1", LONG_S)
+
+    assert ledger.record(folder.job) is None
+    assert ledger.active() == set()
+    assert ledger.owner_of_output(output) is None
+    ledger.client.close()

@@ -1,4 +1,7 @@
-"""Stops a piece of code at one of its changes to the disk, as a kill would: nothing that follows has an effect."""
+"""Stops a piece of code at one of its changes to the disk, as a kill would: nothing that follows has an effect.
+
+Or lets that change fail, once, with an error of the system.
+"""
 
 import contextlib
 import os
@@ -18,21 +21,27 @@ class Stopped(BaseException):
 
 
 class Stopper:
-    """Counts changes. at: the number of the change, from 0, that is not made, or of a write that is made in part."""
+    """Counts changes. at: the number of the change, from 0, that is not made, or of a write that is made in part.
 
-    def __init__(self, at: int | None) -> None:
+    error: an errno: only that change fails, with an OSError.
+    """
+
+    def __init__(self, at: int | None, error: int | None = None) -> None:
         self.at = at
+        self._error = error
         self.num_steps = 0
         self._opened: list[int] = []
 
     @property
     def stopped(self) -> bool:
-        return self.at is not None and self.num_steps > self.at
+        return self._error is None and self.at is not None and self.num_steps > self.at
 
     def step(self) -> None:
         self.num_steps += 1
         if self.stopped:
             raise Stopped
+        if self._error is not None and self.num_steps == (self.at or 0) + 1:
+            raise OSError(self._error, os.strerror(self._error))
 
     def change(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
         def changed(*args: Any, **kwargs: Any) -> Any:
@@ -63,7 +72,19 @@ class Stopper:
 @contextlib.contextmanager
 def stopped_at(at: int | None) -> Iterator[Stopper]:
     """In this block, code is stopped at a change to the disk; None: changes are only counted."""
-    stopper = Stopper(at)
+    with _counting(Stopper(at)) as stopper:
+        yield stopper
+
+
+@contextlib.contextmanager
+def failing_at(at: int, error: int) -> Iterator[Stopper]:
+    """In this block, one change to the disk fails with this errno; the next ones do not."""
+    with _counting(Stopper(at, error)) as stopper:
+        yield stopper
+
+
+@contextlib.contextmanager
+def _counting(stopper: Stopper) -> Iterator[Stopper]:
     changed: dict[str, Any] = {name: stopper.change(getattr(os, name), name) for name in _CHANGES}
     with mock.patch.multiple(os, **changed, open=stopper.open(os.open)):
         try:

@@ -116,12 +116,11 @@ class Cluster:
         assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}\n{self.logs()}"
         return done.stdout
 
-    def start(self, *arguments: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
-        """Start `pigeonhole ...` without waiting for its end."""
-        log = (self.home.parent / "started.log").open("ab")
-        with log:
+    def start(self, *arguments: str, stdin: int | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start `pigeonhole ...` without waiting for its end. log: what it says is added to it."""
+        with (log or self.home.parent / "started.log").open("ab") as file:
             return subprocess.Popen(
-                [*COMMAND, *arguments], env=self._environment(), stdin=stdin, stdout=log, stderr=log
+                [*COMMAND, *arguments], env=self._environment(), stdin=stdin, stdout=file, stderr=file
             )
 
     def start_worker(self, *, wait: bool = True, **environment: str) -> Worker:

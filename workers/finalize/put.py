@@ -2,12 +2,15 @@
 
 import contextlib
 import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from modeling.durable import link_once, sync, target_of, write_durable
 from modeling.names import text_to_path
+from orchestrator.contract.jobs.base import give_name
 from orchestrator.contract.jobs.end import unpublished_path
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import summary_path
@@ -49,31 +52,95 @@ def put(drafts: Drafts, joined: Joined, summary: bytes, lease: FinalizeLease, *,
     """Rename the files into place; the manifest comes last, so that every manifest has a sidecar and a summary.
 
     The lease is confirmed once all three are there: a later finalizer removes them, so that one that was frozen between
-    two renames puts nothing beside a newer manifest.
+    two renames puts nothing beside a newer manifest. An error takes back what was put, and what was there is there
+    again.
 
     Raises PublishError where something is there that may not be replaced.
     """
     output, sha256 = drafts.output, joined.manifest.sha256
+    appeared = f"{output} appeared while the job ran; it was left as it is"
     write_durable(drafts.summary, summary)
     lease.confirm()
     if not replace and output.exists() and not _is_ours(output, sha256):
-        raise PublishError(f"{output} appeared while the job ran; it was left as it is")
-    drafts.sidecar.replace(target_of(sidecar_path(output)))
-    drafts.summary.replace(target_of(summary_path(output)))
-    if replace:
-        drafts.manifest.replace(target_of(output))
-    elif not link_once(drafts.manifest, target_of(output)) and not _is_ours(output, sha256):
-        _withdraw(sidecar_path(output), joined.sidecar.sha256)
-        _withdraw(summary_path(output), hashlib.sha256(summary).hexdigest())
-        raise PublishError(f"{output} appeared while the job ran; it was left as it is")
-    for folder in {target_of(path).parent for path in (output, summary_path(output), sidecar_path(output))}:
-        sync(folder)
+        raise PublishError(appeared)
+    sidecar, about, manifest = (target_of(path) for path in (sidecar_path(output), summary_path(output), output))
+    with _taken_back_on_error() as names:
+        names.put(drafts.sidecar, sidecar)
+        names.put(drafts.summary, about)
+        if replace:
+            names.put(drafts.manifest, manifest)
+        elif not names.link(drafts.manifest, manifest) and not _is_ours(output, sha256):
+            raise PublishError(appeared)
+        for folder in {path.parent for path in (manifest, about, sidecar)}:
+            sync(folder)
 
 
-def _withdraw(path: Path, sha256: str) -> None:
-    """Remove a file of ours that lies beside a manifest that is not."""
-    if _is_ours(path, sha256):
-        target_of(path).unlink()
+@dataclass(frozen=True)
+class _Name:
+    """A name that a draft was given, or is about to be: the draft's inode, and what had the name before."""
+
+    path: Path
+    inode: int
+    before: Path | None
+
+
+class _Names:
+    """The names that drafts were given, so that they can be taken back."""
+
+    def __init__(self) -> None:
+        self._given: list[_Name] = []
+
+    def put(self, draft: Path, path: Path) -> None:
+        """Give the draft its name, whatever has it."""
+        self._given.append(_Name(path, draft.stat().st_ino, _keep(path, draft)))
+        draft.replace(path)
+
+    def link(self, draft: Path, path: Path) -> bool:
+        """Give the draft its name if nothing has it; returns whether it did."""
+        self._given.append(_Name(path, draft.stat().st_ino, None))
+        return link_once(draft, path)
+
+    def take_back(self) -> None:
+        """As far as the disk allows. A name that another finalizer has given to its own file since stays."""
+        for name in reversed(self._given):
+            with contextlib.suppress(OSError):
+                if name.path.stat().st_ino != name.inode:
+                    continue
+                if name.before is not None:
+                    name.before.replace(name.path)
+                else:
+                    name.path.unlink()
+
+    def forget(self) -> None:
+        """Remove what had the names before."""
+        for name in self._given:
+            if name.before is not None:
+                with contextlib.suppress(OSError):
+                    name.before.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _taken_back_on_error() -> Iterator[_Names]:
+    names = _Names()
+    try:
+        yield names
+    except BaseException:
+        names.take_back()
+        raise
+    finally:
+        names.forget()
+
+
+def _keep(path: Path, draft: Path) -> Path | None:
+    """A second, hidden name for what is at a path; None where nothing is, or the file system allows none."""
+    if not os.path.lexists(path):
+        return None
+    kept = draft.with_name(f"{draft.stem}.before.tmp")
+    try:
+        give_name(path, kept, temporary=kept.with_suffix(".copy.tmp"))
+    except OSError:
+        return None
+    return kept
 
 
 def _is_ours(output: Path, sha256: str) -> bool:

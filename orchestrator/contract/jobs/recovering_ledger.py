@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from orchestrator.contract.jobs.history import note, note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.jobs.restore import restore_job, withdraw_job
 from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, State, Verdict
 from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.ledger.words import PausedBy
@@ -167,10 +167,18 @@ class RecoveringLedger:
         self._patience.call(lambda: self._ledger.live_workers.count_images(worker, num_images))
 
     def restore(self, job: str, *, replace: bool = False) -> None:
-        """Enter a job as its folder has it; where the ledger knows it, only if `replace` is set."""
+        """Enter an active job as its folder has it; where the ledger knows it, only if `replace` is set.
+
+        One that is not active any more is not entered: a submission that was withdrawn has a folder for a moment still.
+        """
         folder = JobFolder.open(self._settings, job)
+        request = folder.request()
+        if not folder.is_active():
+            return
         if self._patience.call(lambda: restore_job(folder, self._ledger, replace=replace)) and not replace:
             logger.warning("the server had forgotten job %s; entered it again from %s", job, folder.path)
+        if not folder.is_active() and folder.outcome() is None:
+            self._patience.call(lambda: withdraw_job(request, self._ledger))
 
     def _known(self, job: str, call: Callable[[], T]) -> T:
         """The answer to `call`, which is repeated after the job was restored if the server does not know it."""

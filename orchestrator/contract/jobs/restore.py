@@ -48,6 +48,11 @@ def enter_restored(folder: JobFolder, restored: Restored, ledger: Ledger, *, rep
     )
 
 
+def withdraw_job(request: AnyJobRequest, ledger: Ledger) -> bool:
+    """Let the ledger forget a job whose submission failed; False where a worker has claimed a shard of it."""
+    return ledger.withdraw(request.job, output=output_of(request), key=request.idempotency_key or "")
+
+
 def read_folder(folder: JobFolder) -> Restored:
     """The job as its folder has it; removes parts that are damaged."""
     request = folder.request()

@@ -7,8 +7,8 @@ local run = tonumber(ARGV[8])
 if field('state') and (number('run') > run or number('run') == run and ARGV[5] == '0') then return 0 end
 local fence = math.max(next_fence(), tonumber(ARGV[9]))
 redis.call('DEL', job, leases, holders, returned, done, attempts, sourceless, avoided)
-redis.call('HSET', job, 'fence', fence, 'lister_until', now_ms() + tonumber(ARGV[7]), 'run', run,
-  unpack(ARGV, 10))
+redis.call('HSET', job, 'fence', fence, 'restored_fence', fence, 'lister_until', now_ms() + tonumber(ARGV[7]),
+  'run', run, unpack(ARGV, 10))
 redis.call('SET', done, ARGV[6])
 redis.call('SADD', KEYS[2], ARGV[1])
 if ARGV[2] ~= '' then redis.call('HSETNX', KEYS[3], ARGV[2], ARGV[1]) end

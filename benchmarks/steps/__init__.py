@@ -1,0 +1,1 @@
+"""Faults at every named step of a job."""
