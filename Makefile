@@ -24,7 +24,7 @@ GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cuda-cccl nvidia-c
 # Tests start hundreds of processes: each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast fuzz fuzz-files test-elsewhere test-readme check format docs readers bench bench-jobs bench-lines bench-gateway bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz fuzz-files chaos test-elsewhere test-readme check format docs readers bench bench-jobs bench-lines bench-gateway bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ check: $(STAMP)  ## Format, lint and types
 format: $(STAMP)  ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+chaos: $(STAMP)  ## Faults at every named step of a job; an hour and more. SEED=7; one part alone: STEPS="shard,end.manifest"
+	$(BIN)/python -m benchmarks.steps --seed $(or $(SEED),0) --steps "$(STEPS)"
 
 bench: $(STAMP) $(PEERS_STAMP)  ## Images per second, compared with other software; a quarter of an hour
 	$(BIN)/python -m benchmarks.throughput

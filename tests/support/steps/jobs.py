@@ -11,7 +11,7 @@ _BASE = "orchestrator.contract.jobs.base:BaseFiles"
 _PUT = "workers.finalize.put:put"
 _RING = "celery.app.base:Celery.send_task"
 # A submission that cannot go on says that nothing was submitted, or the job ends with the reason.
-_NOT_SUBMITTED = r"nothing was submitted: |job \S+ ends: |the server went away while the job was submitted|the server does not answer"
+_NOT_SUBMITTED = r"nothing was submitted: |job \S+ ends: |the server went away while|the server does not answer"
 _LISTER_DIED = r"the process that submitted it ended before it had listed all images"
 
 SUBMIT = (

@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import hashlib
 import os
 import time
@@ -10,6 +12,7 @@ from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.parts import PartTrailer, open_part, part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.jobs.sidecar import encode_lines
+from tests.support.stopping import failing_at, stopped_at
 
 CAT = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25)))
 DOG = Row("b.jpg", Prediction(("dog",), (0.5,)))
@@ -179,3 +182,20 @@ def test_the_trailer_of_a_given_up_shard_has_given_up(tmp_path):
     trailer = read_trailer(tmp_path, 7)
 
     assert (trailer.given_up, trailer.num_failed, trailer.labels) == (True, 1, {})
+
+
+def test_a_part_whose_writing_fails_at_any_change_to_the_disk_is_whole_or_not_there_and_is_written_again(tmp_path):
+    rows = [CAT, DOG, FAILED]
+    (tmp_path / "whole").mkdir()
+    with stopped_at(None) as counted:
+        whole = write(tmp_path / "whole", rows).read_bytes().split(b"\n")[:3]
+
+    for at in range(counted.num_steps):
+        (parts := tmp_path / str(at)).mkdir()
+        with failing_at(at, errno.ENOSPC), contextlib.suppress(OSError):
+            write(parts, rows)
+
+        assert read_trailer(parts, 7) is None or read_trailer(parts, 7).num_rows == 3
+        write(parts, rows)
+        assert part_path(parts, 7).read_bytes().split(b"\n")[:3] == whole
+        assert {path.name for path in parts.iterdir() if not path.name.startswith(".")} == {part_path(parts, 7).name}
