@@ -4,7 +4,8 @@ ModelingError (a ValueError)   an operator's mistake: one line that says what fa
 ├── DataError                  training data that cannot be used
 ├── ArchitectureError          an unknown architecture, or one that does not support the data or the weights
 ├── ModelNameError             a model name or reference that is not well-formed
-├── ModelFormatError           a model folder that is damaged, or written by a newer version
+├── ModelFormatError           a model folder that is damaged
+│   └── UnknownFormatError     a model folder that another version has written
 ├── ModelNotFoundError         no model of that name or version
 └── ModelInUseError            a model that an alias or a job still uses
 ImageError                     an image that cannot be read; becomes the error of its row, never ends a job
@@ -35,7 +36,11 @@ class ModelNameError(ModelingError):
 
 
 class ModelFormatError(ModelingError):
-    """A model folder that is damaged, incomplete or of an unknown format."""
+    """A model folder that is damaged or incomplete."""
+
+
+class UnknownFormatError(ModelFormatError):
+    """A model folder in a format of another version of pigeonhole."""
 
 
 class ModelNotFoundError(ModelingError):

@@ -21,7 +21,7 @@ MODELING_ROOMS = (
 ORCHESTRATOR_ROOMS = (
     "cli", "gateway", "hot_folder", "telegrams", "duplicates", "export", "diff", "sheets", "sorting", "jobs", "lines",
     "stack",
-    "demo", "pages", "predict", "drawing", "contract",
+    "demo", "pages", "predict", "drawing", "fleet", "contract",
 )  # fmt: skip
 CONTRACT_ROOMS = ("jobs", "lines", "webhooks", "ledger")
 MOST_ROOMS, LONGEST_CHAIN = 14, 8  # of modeling
@@ -193,7 +193,7 @@ def test_modeling_has_few_rooms_and_few_floors():
 def test_init_files_are_empty_but_for_the_doors():
     doors = {
         "modeling", "orchestrator.cli", "orchestrator.cli.jobs", "orchestrator.cli.lines", "orchestrator.cli.models",
-            "orchestrator.cli.results", "orchestrator.lines",
+            "orchestrator.cli.results", "orchestrator.cli.workers", "orchestrator.lines",
     }  # fmt: skip
 
     assert [folder for folder in folders() if folder not in doors and modules()[folder].read_text()] == []

@@ -24,6 +24,8 @@ from orchestrator.contract.server import SERVER_ERRORS, connect
 from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import SafeFormatter
 from workers.context import ModelCache, WorkerContext
+from workers.draining import EndFlags
+from workers.vital_signs import ChildSigns
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class WorkerFacts:
 
     worker: str
     device: str
-    drain_flag: PathText  # of a file that the parent creates when the worker must stop
+    run_folder: PathText  # of the worker: flags of its end, signs of life, temporary files
     log_level: str
     lines: str = "all"  # `LineChoice`
 
@@ -45,10 +47,15 @@ class WorkerFacts:
     @property
     def ready_flag(self) -> Path:
         """A file that a child creates once it is ready."""
-        return self.drain_flag.with_name("ready")
+        return self.run_folder / "ready"
+
+    @property
+    def end_flags(self) -> EndFlags:
+        """What says that the worker ends."""
+        return EndFlags(self.run_folder)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self) | {"drain_flag": path_to_text(str(self.drain_flag))})
+        return json.dumps(asdict(self) | {"run_folder": path_to_text(str(self.run_folder))})
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -68,8 +75,15 @@ def worker_context() -> WorkerContext:
         worker=facts.worker,
         device=facts.device,
         ring=lambda queue, job: ring(app, queue, job),
-        draining=facts.drain_flag.exists,
+        draining=facts.end_flags.draining.exists,
+        hurried=facts.end_flags.hurried.exists,
     )
+
+
+@cache
+def child_signs() -> ChildSigns:
+    """This process's signs of life."""
+    return ChildSigns(WorkerFacts.from_environment().run_folder)
 
 
 @contextlib.contextmanager
@@ -96,14 +110,17 @@ def _warm_up(**_: Any) -> None:
     """Import torch before the first doorbell, so that no job waits for it."""
     facts = WorkerFacts.from_environment()
     configure_logging(facts.log_level)
-    use_run_folder(facts.drain_flag.parent)
+    use_run_folder(facts.run_folder)
+    signs = child_signs()
+    signs.start()
     logger.info("importing torch")
     import modeling.inference.classifier  # noqa: F401
     from workers.lines.start import start_lines  # the parent, which imports this module too, decodes nothing
 
     report_activity(worker_context(), "idle")
-    start_lines(worker_context(), facts.lines)
+    start_lines(worker_context(), facts.lines, facts.end_flags)
     facts.ready_flag.touch()
+    signs.ready()
     logger.info("ready")
 
 

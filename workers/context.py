@@ -146,6 +146,7 @@ class WorkerContext:
     ledger: sends each call once, for leases and reports that are repeated anyway.
     device: as torch names it. gate: whose turn it is on that device.
     ring: takes a queue and a job.
+    draining: whether the worker takes no more work. hurried: whether it then hands back what it cannot finish soon.
     """
 
     settings: Settings
@@ -155,6 +156,7 @@ class WorkerContext:
     device: str
     ring: Callable[[str, str], None]
     draining: Callable[[], bool] = field(default=lambda: False)
+    hurried: Callable[[], bool] = field(default=lambda: True)
     _sources: OrderedDict[str, SourceFolder] = field(default_factory=OrderedDict)
     gate: DeviceGate = field(init=False)
 

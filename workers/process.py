@@ -17,19 +17,17 @@ from typing import Any
 
 import click
 import psutil
-from celery import Celery, signals
+from celery import signals
 from celery.worker import state as worker_state
 
 from orchestrator.contract.access import explain_os_error
-from orchestrator.contract.app import create_app, ring
+from orchestrator.contract.app import create_app
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
-from orchestrator.contract.home import OtherHomeError, check_home_access, join_server
+from orchestrator.contract.home import check_home_access, join_server
 from orchestrator.contract.ledger.ledger import Ledger
-from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
-from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
 from orchestrator.contract.run_folder import own_run_folder
-from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
+from orchestrator.contract.server import connect, require_answer
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import printable, without_logins
@@ -37,13 +35,11 @@ from workers.broker.install import install
 from workers.child import WORKER_ENVIRONMENT, WorkerFacts, configure_logging
 from workers.child_watch import ChildWatch
 from workers.devices import Device, take_device
+from workers.draining import Drainer, EndFlags
 from workers.early_child import environment_of_child
 from workers.lines.choice import LineChoice
-from workers.lines.maintenance import LinesMaintenance
-from workers.lines.sweeping import LineSweeper
-from workers.sweep import sweep
-from workers.vitals import Vitals
-from workers.webhooks import WebhookSender
+from workers.maintenance import MaintenanceThreads, WorkerIdentity
+from workers.vital_signs import ParentSigns
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +75,11 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     check_home_access(settings)
     home = join_server(settings, ledger.client)
     run_folder = own_run_folder()
-    worker = f"{socket.gethostname()}-{device.name.replace(':', '').replace(',', '-')}-{os.getpid()}"
-    worker += f"-{secrets.token_hex(3)}"  # containers may share host names and pids
-    facts = WorkerFacts(worker, device.torch_name, run_folder / "drain", log_level, lines)
+    worker = f"{socket.gethostname()}-{device.name.replace(':', '').replace(',', '-')}"
+    worker += f"-{secrets.token_hex(3)}"  # containers may share host names, and a device may have two workers
+    facts, flags = WorkerFacts(worker, device.torch_name, run_folder, log_level, lines), EndFlags(run_folder)
+    signs = ParentSigns(run_folder, worker, flags.draining.exists)
+    signs.start()
     os.environ[WORKER_ENVIRONMENT] = facts.to_json()
     if device.visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device.visible
@@ -90,96 +88,29 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(run_folder / "torch"))  # made by torch's exporter, never used
     app = create_app(url, include=("workers.tasks",))
     install(app)
-    maintenance = MaintenanceThreads(app, ledger, worker, queues, device.name, home)
+    identity = WorkerIdentity(worker, queues, device.name, home, run_folder)
+    drainer = Drainer(flags, queues)
+    maintenance = MaintenanceThreads(app, ledger, identity, signs, drainer)
     signals.setup_logging.connect(_keep_logging, weak=False)
     watch = ChildWatch(facts.ready_flag, maintenance.end_worker)
-    signals.worker_ready.connect(lambda **_: _ready(facts.drain_flag, maintenance, watch), weak=False)
+
+    def ready(sender: Any, **_: Any) -> None:
+        drainer.consumer = sender
+        signs.listen_to(sender, lambda: bool(worker_state.reserved_requests))
+        _ready(flags, maintenance, watch)
+
+    signals.worker_ready.connect(ready, weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
     try:
         app.worker_main(_celery_arguments(worker, queues, log_level))
-        if not facts.drain_flag.exists():
+        if not flags.draining.exists():
             watch.check_end()
     finally:
+        signs.stop()
         watch.stop()
         maintenance.stop()
     if maintenance.refusal is not None:
         raise maintenance.refusal
-
-
-class MaintenanceThreads:
-    """The worker's heartbeat and its sweeps, each in its own thread: restoring a large job may take long."""
-
-    def __init__(
-        self, app: Celery, ledger: Ledger, worker: str, queues: tuple[str, ...], device: str, home: str
-    ) -> None:
-        """home: the id of the home that the worker works for."""
-        self._home = home
-        self.refusal: PigeonholeError | None = None
-        self._app = app
-        self._ledger = ledger
-        self._worker = worker
-        self._facts: dict[str, str | int] = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "device": device,
-            "queues": ",".join(queues),
-        }
-        self._vitals = Vitals(device)
-        self._threads = (
-            PeriodicCall(self._heartbeat, HEARTBEAT_S, "heartbeat", immediately=True),
-            PeriodicCall(self._sweep, HEARTBEAT_S, "sweep", immediately=True),
-        )
-        self._others = (
-            LineSweeper(get_settings()),
-            LinesMaintenance(get_settings(), worker),
-            WebhookSender(get_settings(), ledger),
-        )
-
-    def start(self) -> None:
-        """Send a heartbeat and sweep now, then every `HEARTBEAT_S`; maintain the lines, and send webhooks."""
-        for thread in self._threads:
-            thread.start()
-        for other in self._others:
-            other.start()
-
-    def stop(self) -> None:
-        """Stop the threads and remove the worker from the live workers."""
-        for thread in self._threads:
-            thread.stop(wait_s=HEARTBEAT_S)
-        for other in self._others:
-            other.stop(wait_s=HEARTBEAT_S)
-        try:
-            self._ledger.live_workers.remove(self._worker)
-        except SERVER_ERRORS as err:
-            logger.info("cannot remove this worker from the live workers, its heartbeat will expire: %s", err)
-
-    def _heartbeat(self) -> None:
-        self._check_home()
-        busy = {"busy": int(bool(worker_state.reserved_requests))}
-        self._ledger.live_workers.heartbeat(self._worker, self._facts | self._vitals.read() | busy)
-
-    def _check_home(self) -> None:
-        """Enter the home again if the server has lost its data; stop the worker if another home was faster."""
-        try:
-            join_server(get_settings(), self._ledger.client, self._home)
-        except OtherHomeError as err:
-            self.end_worker(err)
-
-    def end_worker(self, refusal: PigeonholeError) -> None:
-        """Stop the worker, which then exits with this error."""
-        if self.refusal is None:
-            self.refusal = refusal
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def _sweep(self) -> None:
-        self._ledger.look_at_clock()  # the sweep is about leases
-        if self._ledger.live_workers.take_sweep(self._worker):
-            sweep(get_settings(), self._ledger, self._ring)
-            self._ledger.live_workers.end_sweep()
-
-    def _ring(self, queue: str, job: str) -> None:
-        logger.info("job %s has work and no worker; ringing on %s", job, queue)
-        ring(self._app, queue, job)
 
 
 def _parse_queues(text: str) -> tuple[str, ...]:
@@ -210,16 +141,17 @@ def _keep_logging(**_: Any) -> None:
     """Connected to Celery's signal, so that Celery sets up no logging of its own."""
 
 
-def _ready(drain_flag: Path, maintenance: MaintenanceThreads, watch: ChildWatch) -> None:
+def _ready(flags: EndFlags, maintenance: MaintenanceThreads, watch: ChildWatch) -> None:
     """Called when the worker begins to take doorbells: install the signal handlers, start the maintenance threads."""
     warm_stop = signal.getsignal(signal.SIGTERM)
     assert callable(warm_stop)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if drain_flag.exists():
-            _stop_immediately(drain_flag.parent)
+        if flags.hurried.exists():
+            _stop_immediately(flags.run_folder)
         logger.warning("stopping: finishing or handing back claimed shards; a second signal stops immediately")
-        drain_flag.touch()
+        flags.hurried.touch()
+        flags.draining.touch()
         warm_stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop)

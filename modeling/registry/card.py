@@ -9,12 +9,13 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from modeling.durable import STRICT, Number, decode_json, validated
-from modeling.errors import ModelFormatError
+from modeling.errors import ModelFormatError, UnknownFormatError
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.calibration import Calibration
 
 FORMAT_VERSION = 2
 _UNCALIBRATED = 1  # the format before calibration was part of a model
+KNOWN_FORMATS = (_UNCALIBRATED, FORMAT_VERSION)
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 INT8_FILE = "int8.onnx"  # the quantised network, if it is accurate enough (modeling.training.int8)
@@ -91,13 +92,14 @@ class ModelCard:
         """The reverse of `to_json`; `what` it is called in errors.
 
         Raises:
-            ModelFormatError: unknown format version, or keys and types that do not fit it.
+            UnknownFormatError: a format of another version of pigeonhole.
+            ModelFormatError: keys and types that do not fit the format.
         """
         version = value.get("format_version") if isinstance(value, dict) else None
-        if version not in (_UNCALIBRATED, FORMAT_VERSION):
-            raise ModelFormatError(
+        if version not in KNOWN_FORMATS:
+            raise UnknownFormatError(
                 f"{what}: model format {version!r} is unknown; this version of pigeonhole reads "
-                f"{_UNCALIBRATED} and {FORMAT_VERSION}"
+                f"{' and '.join(map(str, KNOWN_FORMATS))}"
             )
         if version == _UNCALIBRATED:
             if "calibration" in value:

@@ -27,7 +27,7 @@ COMMANDS = {
     "hotfolder": Entry("hot_folder:hot_folder", "Answer the images that are put into a folder, and move them on."),
     "telegrams": Entry("telegrams:telegrams", "Answer controllers that speak telegrams over TCP."),
     "worker": Entry("worker:worker", "Start a worker on one device of this machine."),
-    "workers": Entry("worker:workers", "Show the workers."),
+    "workers": Entry("workers:workers", "Workers: list, drain, healthcheck."),
     "up": Entry("stack:up", "Start the local stack: a server and a worker for each device."),
     "down": Entry("stack:down", "Stop the local stack."),
     "doctor": Entry("doctor:doctor", "Check the installation, and say how to fix what does not work."),

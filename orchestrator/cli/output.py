@@ -113,15 +113,17 @@ def print_json_line(value: Any) -> None:
         click.echo(printable_json(json.dumps(value, ensure_ascii=not is_utf8, default=str)))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a heading, columns as wide as their widest cell."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, colors: Sequence[str | None] | None = None
+) -> None:
+    """Print rows under a heading, columns as wide as their widest cell. colors: of the rows, on a terminal."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     heads = [printable(name).upper() for name in columns]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     with _whole_output():
         click.secho("  ".join(map(str.ljust, heads, widths)).rstrip(), dim=True)
-        for row in cells:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        for row, color in zip(cells, colors or [None] * len(cells), strict=True):
+            click.secho("  ".join(map(str.ljust, row, widths)).rstrip(), fg=color)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,11 @@
-"""`pigeonhole worker` and `pigeonhole workers list`."""
+"""`pigeonhole worker`."""
 
 import os
 import sys
-from dataclasses import asdict
 
 import click
 
 from orchestrator.cli import speaking
-from orchestrator.cli.client import open_client
-from orchestrator.cli.output import duration, json_option, print_json, print_message, print_table
 from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.queues import ALL_QUEUES
 from orchestrator.stack.process import SAFE_PATH
@@ -52,41 +49,3 @@ def worker(queues: str, device: str, lines: str, log_level: str) -> None:
     sys.stdout.flush()
     with speaking.output():  # nothing is said from here on
         os.execve(sys.executable, [sys.executable, *command], os.environ | SAFE_PATH)  # noqa: S606 the worker takes this process's place
-
-
-@click.group()
-def workers() -> None:
-    """Show the workers."""
-
-
-@workers.command("list")
-@json_option
-def list_workers(as_json: bool) -> None:
-    """List the workers with a heartbeat within the last hour, and what each is doing.
-
-    \b
-    Example:
-      pigeonhole workers list --json
-    """
-    found = open_client().ledger.live_workers.survey()
-    records = found.records
-    for worker in found.malformed:
-        print_message(f"worker {worker!r} is left out: its record cannot be read", color="yellow")
-    if as_json:
-        print_json([asdict(record) | {"alive": record.alive} for record in records])
-        return
-    print_table(
-        ("worker", "host", "device", "state", "for", "images", "queues"),
-        [
-            (
-                record.worker,
-                record.host,
-                record.device,
-                record.doing if record.alive else "gone",
-                duration(record.since_s if record.alive else record.heartbeat_age_s),
-                record.num_images,
-                ",".join(record.queues),
-            )
-            for record in records
-        ],
-    )

@@ -8,8 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-_PREFIX = "pigeonhole-run-"
-_NEW_PREFIX = f"new-{_PREFIX}"  # until it is locked
+PREFIX = "pigeonhole-run-"
+_NEW_PREFIX = f"new-{PREFIX}"  # until it is locked
 _LONGEST_SOCKET_PATH = 107  # bytes, of the kernel
 _SOCKET_BELOW = len("/pymp-12345678/listener-12345678")  # as billiard names one in the folder of temporary files
 
@@ -37,7 +37,7 @@ def use_run_folder(folder: Path) -> None:
 
 def remove_abandoned() -> None:
     """Remove the folders of this user's workers that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:

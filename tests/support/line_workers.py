@@ -21,7 +21,7 @@ from tests.support.published_models import publish_model
 from tests.support.pushes import PATIENCE_MS, Pusher, wait_until_open
 from workers.device_gate import DeviceGate
 from workers.lines.choice import LineChoice
-from workers.lines.consumer import ConsumerSettings, LineConsumer
+from workers.lines.consumer import ConsumerSettings, LineConsumer, LinesEnd
 from workers.lines.files import LineFiles
 from workers.lines.loading import LineModels
 from workers.lines.model import LineModel
@@ -92,7 +92,7 @@ class LineHome:
         )
         models = LineModels(self.models, self._load)
         files = LineFiles(self.settings.home / "lines")
-        consumer = LineConsumer(settings, models, files, DeviceGate(2), draining=draining)
+        consumer = LineConsumer(settings, models, files, DeviceGate(2), LinesEnd(draining))
         self.consumers.append(consumer)
         consumer.start()
         return consumer

@@ -227,7 +227,7 @@ class ClassifySlice:
         """Raise HandBack if the job was cancelled, or if the worker must stop and its grace period is over."""
         if not self._leases.job_goes_on:
             raise HandBack
-        if self._context.draining():
+        if self._context.draining() and self._context.hurried():
             self._draining_since = self._draining_since or time.monotonic()
             if time.monotonic() - self._draining_since > DRAIN_GRACE_S:
                 raise HandBack

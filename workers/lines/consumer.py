@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from modeling.errors import ImageError, ModelingError
 from modeling.images.quotas import num_cores
 from orchestrator.contract.lines.answers import Cause
 from orchestrator.contract.lines.registry import VERSION_KEY, read_lines
 from orchestrator.contract.lines.settings import Line
+from orchestrator.contract.lines.status import read_status
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from workers.device_gate import DeviceGate
@@ -53,6 +55,19 @@ class ConsumerSettings:
     stall_s: float = 300.0
 
 
+@dataclass(frozen=True, slots=True)
+class LinesEnd:
+    """When a worker stops to serve lines.
+
+    draining: whether it takes no more work. at_once: whether lines are then closed although no other worker serves
+    them. closed: of a file that is made when all are closed.
+    """
+
+    draining: Callable[[], bool] = lambda: False
+    at_once: Callable[[], bool] = lambda: True
+    closed: Path | None = None
+
+
 class LineConsumer:
     """Serves lines until it is stopped, the worker drains, or the worker's parent dies."""
 
@@ -62,12 +77,11 @@ class LineConsumer:
         models: LineModels,
         files: LineFiles,
         gate: DeviceGate,
-        *,
-        draining: Callable[[], bool] = lambda: False,
+        end: LinesEnd = LinesEnd(),
     ) -> None:
         self._settings = settings
         self._models = models
-        self._draining = draining
+        self._end = end
         self._files = files
         self._gate = gate
         self._client = connect_raw(settings.url, timeout_s=SOCKET_TIMEOUT_S)
@@ -79,6 +93,7 @@ class LineConsumer:
         self._open: dict[str, OpenLine] = {}
         self._loading: dict[tuple[str, str], threading.Thread] = {}
         self._load_failures: dict[tuple[str, str], tuple[float, str]] = {}
+        self._waiting: list[str] = []  # names of lines that no other worker serves yet, while this one drains
         self._version = -1
         self._read_s = 0.0
         self._stopped = threading.Event()
@@ -135,12 +150,37 @@ class LineConsumer:
             if self._scheduler.longest_prediction_s() > self._settings.stall_s:
                 logger.critical("no batch was finished for %.0f s; this process ends", self._settings.stall_s)
                 os._exit(STALLED_EXIT_CODE)
-            if self._draining():
-                logger.info("lines: no more requests are taken")
-                self.stop()
+            if self._end.draining() and self._end.at_once():
+                self._leave()
+
+    def _leave(self) -> None:
+        """Serve no more lines: this worker ends."""
+        logger.info("lines: no more requests are taken")
+        self.stop()
+        if self._end.closed is not None:
+            self._end.closed.touch()
+
+    def _others_serve_all(self) -> bool:
+        """Whether every line that is open here is open on another worker, which stays."""
+        for link in self._links.values():
+            link.draining = True
+        waiting = [line.name for line in self._open.values() if line.model is not None and not self._others_serve(line)]
+        if waiting != self._waiting:
+            self._waiting = waiting
+            logger.info("lines: %s stay open until other workers serve them", ", ".join(waiting) or "none")
+        return not waiting
+
+    def _others_serve(self, line: OpenLine) -> bool:
+        status = read_status(line.store, line.line)
+        others = [worker for worker in status.workers if worker.worker != self._settings.worker]
+        return status.state == "paused" or any(worker.is_open and not worker.draining for worker in others)
 
     def _look(self) -> None:
         """Open, change and close lines as the server has them, and follow their models."""
+        if self._end.draining():
+            if self._others_serve_all():
+                self._leave()
+            return
         version = int(self._client.get(VERSION_KEY) or 0)
         now = time.monotonic()
         if version and (version != self._version or now - self._read_s > READ_ALL_S):

@@ -40,6 +40,7 @@ class ServerLink:
         self.url = url
         self.lines: tuple[OpenLine, ...] = ()
         self.trouble: str | None = None
+        self.draining = False  # the worker closes its lines as soon as others serve them
         self._worker = worker
         self._scheduler = scheduler
         self._files = files
@@ -309,7 +310,9 @@ class ServerLink:
         for line in self.lines:
             if not line.closed:
                 capacity, facts = capacity_of(line, self.lines, self._scheduler, self._gate)
-                line.store.report_capacity(self._worker, capacity, facts)
+                line.store.report_capacity(
+                    self._worker, capacity, facts | ({"draining": True} if self.draining else {})
+                )
 
     def _send_counts(self) -> None:
         for line in self.lines:

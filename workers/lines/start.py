@@ -7,8 +7,9 @@ import threading
 
 from modeling.registry.store import ModelStore
 from workers.context import WorkerContext
+from workers.draining import EndFlags
 from workers.lines.choice import LineChoice
-from workers.lines.consumer import ConsumerSettings, LineConsumer
+from workers.lines.consumer import ConsumerSettings, LineConsumer, LinesEnd
 from workers.lines.files import LineFiles
 from workers.lines.loading import LineModels, loader
 
@@ -17,10 +18,11 @@ logger = logging.getLogger(__name__)
 _consumers: list[LineConsumer] = []
 
 
-def start_lines(context: WorkerContext, lines: str) -> None:
+def start_lines(context: WorkerContext, lines: str, flags: EndFlags) -> None:
     """Serve the lines of `LineChoice.parse(lines)` until the worker drains or ends."""
     choice = LineChoice.parse(lines)
-    if not choice.any:
+    if not choice.any or context.draining():
+        flags.lines_closed.touch()
         return
     settings = ConsumerSettings(
         url=context.settings.require_server_url(),
@@ -33,7 +35,8 @@ def start_lines(context: WorkerContext, lines: str) -> None:
     )
     models = LineModels(ModelStore(context.settings.models), loader(context.models))
     files = LineFiles(context.settings.home / "lines")
-    consumer = LineConsumer(settings, models, files, context.gate, draining=context.draining)
+    end = LinesEnd(context.draining, lambda: flags.hurried.exists() or flags.close_lines.exists(), flags.lines_closed)
+    consumer = LineConsumer(settings, models, files, context.gate, end)
     _consumers.append(consumer)
     consumer.start()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="lines-parent", daemon=True).start()

@@ -3,17 +3,24 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast, get_args
 
 import redis
 
+from orchestrator.contract.queues import ALL_QUEUES
+
 PREFIX = "{pigeonhole}"  # one hash tag: all keys of a script are in one slot
-WORKERS_KEY, SWEEPER_KEY = f"{PREFIX}:workers", f"{PREFIX}:sweeper"
+WORKERS_KEY, SWEEPER_KEY = WORKERS_KEY, f"{PREFIX}:sweeper"
 HEARTBEAT_S = 2.0
 ALIVE_S = 10.0  # a worker whose last heartbeat is older counts as gone
 WORKER_TTL_S = 3600  # a worker whose last heartbeat is older is removed
 VITALS = ("rss_bytes", "cpu_milli", "gpu_milli", "gpu_used_bytes", "gpu_total_bytes")  # whole numbers
+ENDED_TTL_S = 3600  # how long it is known that a worker has ended by itself
 SWEEP_S = 10.0  # after this, another worker may sweep: the sweep takes too long, or its worker died
+
+
+Drain = Literal["lines", "now"]
+"""How a worker is drained: it keeps its lines open until other workers serve them, or closes them at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +41,25 @@ class WorkerRecord:
     heartbeat_age_s: float
     busy: bool = False  # holds a doorbell, as of its last heartbeat
     vitals: Mapping[str, int] = field(default_factory=dict)
+    version: str = ""  # of Pigeonhole
+    model_formats: tuple[int, ...] = ()  # that it reads
+    draining: bool = False  # takes no more work, and ends
+    drain: Drain | None = None  # what an operator has asked for
+    trouble: str = ""  # what keeps it from working
 
     @property
     def alive(self) -> bool:
         return self.heartbeat_age_s < ALIVE_S
+
+    @property
+    def job(self) -> str | None:
+        """The job that it works for."""
+        words = self.doing.split()
+        return words[1] if self.alive and len(words) == 2 and words[0] in ALL_QUEUES else None
+
+    def takes(self, queue: str, version: str = "") -> bool:
+        """Whether it takes doorbells from a queue, for a job that this version has begun; empty: that none has."""
+        return self.alive and not self.draining and queue in self.queues and version in ("", self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +78,30 @@ class LiveWorkers:
         self._client = client
         self._look_at_clock = look_at_clock
 
-    def heartbeat(self, worker: str, facts: Mapping[str, str | int]) -> None:
+    def heartbeat(self, worker: str, facts: Mapping[str, str | int]) -> Drain | None:
+        """Report that a worker lives, with facts about it; returns how an operator wants it to be drained."""
         key, now = f"{PREFIX}:worker:{worker}", self._look_at_clock()
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping={name: str(value) for name, value in facts.items()})
             pipeline.expire(key, WORKER_TTL_S)
             pipeline.zadd(WORKERS_KEY, {worker: now})
             pipeline.zremrangebyscore(WORKERS_KEY, "-inf", now - WORKER_TTL_S)
+            pipeline.hget(key, "drain")
+            return _drain(pipeline.execute()[-1])
+
+    def request_drain(self, worker: str, drain: Drain) -> None:
+        """Ask a worker to end; it learns of it with its next heartbeat."""
+        key = f"{PREFIX}:worker:{worker}"
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.hset(key, "drain", drain)
+            pipeline.expire(key, WORKER_TTL_S)
             pipeline.execute()
 
-    def report_activity(self, worker: str, activity: str) -> None:
-        key, now = f"{PREFIX}:worker:{worker}", self._now()
+    def report_activity(self, worker: str, activity: str, trouble: str = "") -> None:
+        """Report what a worker does from now on. trouble: what keeps it from working meanwhile."""
+        key, now = f"{PREFIX}:worker:{worker}", self._look_at_clock()
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.hset(key, mapping={"doing": activity, "doing_since": now})
+            pipeline.hset(key, mapping={"doing": activity, "doing_since": now, "trouble_at_work": trouble})
             pipeline.expire(key, WORKER_TTL_S)  # a pool child may report after its parent has removed the worker
             pipeline.execute()
 
@@ -77,8 +110,16 @@ class LiveWorkers:
         self._client.hincrby(f"{PREFIX}:worker:{worker}", "num_images", num_images)
 
     def remove(self, worker: str) -> None:
-        self._client.zrem(WORKERS_KEY, worker)
-        self._client.delete(f"{PREFIX}:worker:{worker}")
+        """Forget a worker that ends by itself."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zrem(WORKERS_KEY, worker)
+            pipeline.delete(f"{PREFIX}:worker:{worker}")
+            pipeline.set(f"{PREFIX}:ended:{worker}", 1, ex=ENDED_TTL_S)
+            pipeline.execute()
+
+    def has_ended(self, worker: str) -> bool:
+        """Whether a worker has ended by itself within the last hour, having finished or handed back what it held."""
+        return bool(self._client.exists(f"{PREFIX}:ended:{worker}"))
 
     def workers(self) -> list[WorkerRecord]:
         """The workers with a heartbeat within the last hour, by name; `alive` tells which still run."""
@@ -86,7 +127,7 @@ class LiveWorkers:
 
     def survey(self) -> LiveWorkersSurvey:
         """The same workers, and those of which the record cannot be read: such a record must not hide the others."""
-        now = self._now()
+        now = self._look_at_clock()
         heartbeats = cast(
             list[tuple[str, float]],
             self._client.zrange(WORKERS_KEY, now - WORKER_TTL_S, "+inf", byscore=True, withscores=True),
@@ -110,14 +151,14 @@ class LiveWorkers:
 
     def listeners(self, queue: str) -> list[str]:
         """The live workers that take doorbells from `queue`."""
-        return [worker.worker for worker in self.workers() if worker.alive and queue in worker.queues]
+        return [worker.worker for worker in self.workers() if worker.takes(queue)]
 
     def num_listeners(self, queue: str) -> int:
         return len(self.listeners(queue))
 
     def num_idle(self, queue: str) -> int:
         """Number of live workers that take doorbells from `queue` and hold none."""
-        return sum(worker.alive and not worker.busy and queue in worker.queues for worker in self.workers())
+        return sum(worker.takes(queue) and not worker.busy for worker in self.workers())
 
     def take_sweep(self, worker: str) -> bool:
         """Whether this worker may sweep now: one worker at a time does."""
@@ -131,6 +172,10 @@ class LiveWorkers:
         """Seconds since 1970 by the server's clock: the clocks of the workers' machines differ."""
         seconds, microseconds = self._client.time()
         return seconds + microseconds / 1e6
+
+
+def _drain(value: str | None) -> Drain | None:
+    return cast(Drain, value) if value in get_args(Drain) else None
 
 
 def _record(worker: str, facts: Mapping[str, str], *, now: float, heartbeat: float) -> WorkerRecord:
@@ -149,6 +194,11 @@ def _record(worker: str, facts: Mapping[str, str], *, now: float, heartbeat: flo
         queues=tuple(facts.get("queues", "").split(",")),
         doing=facts.get("doing", "starting"),
         busy=facts.get("busy") == "1",
+        version=facts.get("version", ""),
+        model_formats=tuple(int(number) for number in facts.get("model_formats", "").split(",") if number),
+        draining=facts.get("draining") == "1",
+        drain=_drain(facts.get("drain")),
+        trouble="; ".join(filter(None, (facts.get("trouble"), facts.get("trouble_at_work")))),
         since_s=max(0.0, since_s),
         num_images=num_images,
         heartbeat_age_s=max(0.0, now - heartbeat),

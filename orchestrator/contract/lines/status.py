@@ -18,7 +18,7 @@ class WorkerOfLine:
     alive: its last report still counts. facts: what it says of itself (`LineStore.report_capacity`). Known keys:
     state: `opening` while it loads and warms the model, then `open`; model, degraded: `name@version`; map_version: of
     the bin map it uses; bound_ms: the longest wait of a push for the device; trouble: why it cannot open the line;
-    loading: what takes seconds before a model is ready.
+    loading: what takes seconds before a model is ready; draining: it closes the line as soon as another serves it.
     """
 
     worker: str
@@ -30,6 +30,10 @@ class WorkerOfLine:
     @property
     def is_open(self) -> bool:
         return self.alive and self.facts.get("state") == "open"
+
+    @property
+    def draining(self) -> bool:
+        return self.facts.get("draining") is True
 
     @property
     def trouble(self) -> str | None:

@@ -1,0 +1,99 @@
+"""Workers that are drained while they work, and checked on their machine."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.contract.ledger.live_workers import WorkerRecord
+from orchestrator.contract.release import own_release
+from tests.support.published_models import make_photographs
+from tests.support.server import wait_until
+from tests.support.workers import COMMAND, Cluster, Worker
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+def record_of(cluster: Cluster, worker: Worker) -> WorkerRecord:
+    """What the server has of a worker, once it has it."""
+
+    def found() -> list[WorkerRecord]:
+        return [record for record in cluster.ledger.live_workers.workers() if record.pid == worker.process.pid]
+
+    wait_until(lambda: bool(found()), what="its heartbeat")
+    return found()[0]
+
+
+def check(cluster: Cluster, worker: str, *options: str) -> tuple[int, str]:
+    done = cluster.run("workers", "healthcheck", worker, *options)
+    return done.returncode, done.stdout
+
+
+def test_a_worker_drained_in_the_middle_of_a_job_ends_with_0_and_the_others_end_the_job(
+    running_cluster: Cluster, tmp_path: Path
+):
+    make_photographs(tmp_path / "in", 120)
+    [first] = running_cluster.workers
+    name = record_of(running_cluster, first).worker
+    submit = ("classify", str(tmp_path / "in"), "--model", "digits", "--shard-size", "8", "-o")
+    running_cluster.outcome(running_cluster.submit(*submit, str(tmp_path / "1.csv")))
+    second = running_cluster.start_worker()
+    record_of(running_cluster, second)
+
+    ambiguous = running_cluster.run("workers", "drain", name.rpartition("-")[0])
+    job = running_cluster.submit(*submit, str(tmp_path / "2.csv"))
+    running_cluster.wait_for(job, 8)
+    done = running_cluster.run("workers", "drain", name, "--json")
+
+    assert (ambiguous.returncode, "ambiguous" in ambiguous.stderr) == (2, True)
+    assert (done.returncode, json.loads(done.stdout)) == (0, [{"worker": name, "state": "drained", "doing": ""}])
+    assert first.process.wait(timeout=60) == 0
+    assert running_cluster.outcome(job).state == "succeeded", running_cluster.logs()
+    assert (tmp_path / "2.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+    attempts = running_cluster.ledger.client.hgetall(f"{{pigeonhole}}:job:{job}:attempts")
+    assert attempts == {}
+    assert record_of(running_cluster, second).version == own_release().version
+
+
+def test_a_health_check_tells_a_worker_that_is_ready_from_one_that_is_frozen(running_cluster: Cluster):
+    [worker] = running_cluster.workers
+    name = record_of(running_cluster, worker).worker
+
+    wait_until(lambda: check(running_cluster, name, "--ready")[0] == 0, what="it is ready")
+    [child] = [process for process in psutil.Process(worker.process.pid).children() if is_child(process)]
+    child.suspend()
+    try:
+        hanging = check(running_cluster, name)
+    finally:
+        child.resume()
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        frozen = check(running_cluster, name)
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+
+    assert (hanging[0], f"its pool child {child.pid} is stopped" in hanging[1]) == (1, True)
+    assert (frozen[0], f"its parent process {worker.process.pid} is stopped" in frozen[1]) == (1, True)
+    wait_until(lambda: check(running_cluster, name, "--ready")[0] == 0, what="it is ready again")
+
+
+def is_child(process: psutil.Process) -> bool:
+    return "spawn_main" in " ".join(process.cmdline()) or "import_and_spawn_main" in " ".join(process.cmdline())
+
+
+def test_a_health_check_imports_little(tmp_path: Path):
+    code = (
+        "import sys\n"
+        "from orchestrator.cli import main\n"
+        "try: main(['workers', 'healthcheck'], prog_name='pigeonhole')\n"
+        "except SystemExit as end: assert end.code == 69, end.code\n"
+        "heavy = {'torch', 'celery', 'redis', 'pydantic', 'numpy', 'rich', 'PIL', 'psutil'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)\n"
+    )
+
+    done = subprocess.run([COMMAND[0], "-c", code], capture_output=True, text=True, env={"TMPDIR": str(tmp_path)})
+
+    assert (done.returncode, "no worker runs here" in done.stderr) == (0, True), done.stderr
