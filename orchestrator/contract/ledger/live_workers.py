@@ -10,7 +10,7 @@ import redis
 from orchestrator.contract.queues import ALL_QUEUES
 
 PREFIX = "{pigeonhole}"  # one hash tag: all keys of a script are in one slot
-WORKERS_KEY, SWEEPER_KEY = WORKERS_KEY, f"{PREFIX}:sweeper"
+WORKERS_KEY, SWEEPER_KEY = f"{PREFIX}:workers", f"{PREFIX}:sweeper"
 HEARTBEAT_S = 2.0
 ALIVE_S = 10.0  # a worker whose last heartbeat is older counts as gone
 WORKER_TTL_S = 3600  # a worker whose last heartbeat is older is removed
@@ -99,7 +99,7 @@ class LiveWorkers:
 
     def report_activity(self, worker: str, activity: str, trouble: str = "") -> None:
         """Report what a worker does from now on. trouble: what keeps it from working meanwhile."""
-        key, now = f"{PREFIX}:worker:{worker}", self._look_at_clock()
+        key, now = f"{PREFIX}:worker:{worker}", self._now()
         with self._client.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping={"doing": activity, "doing_since": now, "trouble_at_work": trouble})
             pipeline.expire(key, WORKER_TTL_S)  # a pool child may report after its parent has removed the worker
@@ -127,7 +127,7 @@ class LiveWorkers:
 
     def survey(self) -> LiveWorkersSurvey:
         """The same workers, and those of which the record cannot be read: such a record must not hide the others."""
-        now = self._look_at_clock()
+        now = self._now()
         heartbeats = cast(
             list[tuple[str, float]],
             self._client.zrange(WORKERS_KEY, now - WORKER_TTL_S, "+inf", byscore=True, withscores=True),
