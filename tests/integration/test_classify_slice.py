@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import threading
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ from tests.support.fakes import (
     FakeModelCache,
     dies_at_step,
     enter_job,
+    exit_code_of,
     make_images,
     make_job,
     predict_brightness,
@@ -515,18 +517,19 @@ def test_a_job_that_has_ended_is_not_touched(folder, context, ledger, bells, cla
 # Images that kill
 
 
-def note_deaths(folder, shard, *last_notes):
-    """Journals of workers that died: each at one of `last_notes`."""
+def note_crashes(folder, shard, *last_notes):
+    """Journals of workers that crashed: each at one of `last_notes`."""
     folder.journals.mkdir(exist_ok=True)
     for fence, (what, index) in enumerate(last_notes):
-        (folder.journals / f"{shard:08d}.{fence}.jsonl").write_text(f'["{what}", {index}]\n')
+        crash = "Fatal Python error: Segmentation fault\n\nCurrent thread"
+        (folder.journals / f"{shard:08d}.{fence}.jsonl").write_text(f'["{what}", {index}]\n{crash}')
 
 
 def test_a_poison_image_gets_an_error_row_and_its_batch_mates_are_answered(
     folder, context, ledger, classifier, tmp_path
 ):
     claim_and_die(ledger, folder, 4)
-    note_deaths(folder, 1, (BATCH, 0), (IMAGE, 2), (IMAGE, 2))
+    note_crashes(folder, 1, (BATCH, 0), (IMAGE, 2), (IMAGE, 2))
     (tmp_path / "in" / "006.png").unlink()  # reading it would give the code `missing`
 
     classify_slice(folder.job, context)
@@ -538,7 +541,7 @@ def test_a_poison_image_gets_an_error_row_and_its_batch_mates_are_answered(
 
 def test_the_images_of_a_batch_that_killed_are_tried_alone_with_notes(folder, context, ledger, classifier, tmp_path):
     claim_and_die(ledger, folder, 3)
-    note_deaths(folder, 1, (BATCH, 0))
+    note_crashes(folder, 1, (BATCH, 0))
     batches = []
     classifier.before = batches.append
 
@@ -558,10 +561,20 @@ def test_the_images_of_a_batch_that_killed_are_tried_alone_with_notes(folder, co
     assert rows(folder, tmp_path) == expected(BRIGHTNESS)
 
 
-def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(folder, context, ledger, server, tmp_path):
+@pytest.mark.parametrize(
+    ("signal_", "in_all"),
+    [
+        (signal.SIGSEGV, 5),  # two by chance, for all one knows; one in the batch; two alone
+        (signal.SIGABRT, 5),
+        (signal.SIGKILL, 8),  # somebody else may have done it: five alone, after others have passed
+    ],
+)
+def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(
+    folder, context, ledger, server, tmp_path, signal_, in_all
+):
     def die(brightness):
         if 130 in brightness:
-            os._exit(9)
+            os.kill(os.getpid(), signal_)
 
     def fresh_slice():
         other = replace_ledger(context, server)
@@ -572,11 +585,11 @@ def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(folder, co
     num_deaths = 0
     while ledger.record(folder.job).state in ("queued", "running"):
         wait_until(lambda: all_expired(ledger, "{pigeonhole}:job:" + folder.job + ":leases"), what="leases run out")
-        num_deaths += dies_at_step(10**9, fresh_slice, tmp_path)
+        num_deaths += exit_code_of(fresh_slice) == -signal_
 
     crashed = Prediction(error_code="crashed_worker", error="a worker process died whenever it tried this image")
     assert rows(folder, tmp_path) == expected(BRIGHTNESS, _6=crashed)
-    assert num_deaths == 5  # two by chance, for all one knows; one in the batch; two alone
+    assert num_deaths == in_all
 
 
 def test_a_shard_that_killed_too_many_workers_is_given_up(folder, context, ledger, classifier, tmp_path):

@@ -1,7 +1,5 @@
 """Images that take too long, and shards that are done carefully, against a real ledger with a fake classifier."""
 
-import os
-import traceback
 from dataclasses import replace
 
 import pytest
@@ -12,7 +10,7 @@ from orchestrator.contract.jobs.parts import read_trailer
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.server import connect
-from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, enter_job, make_images, make_job
+from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, enter_job, exit_code_of, make_images, make_job
 from tests.support.images import grey_png
 from workers.classify import decode_clock
 from workers.classify.journal import BATCH, SLOW
@@ -64,19 +62,6 @@ def slow_decoding(monkeypatch):
     return install
 
 
-def exit_code_of(call):
-    """The exit code of a child process that makes the call."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            call()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(2)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def published(folder, context, tmp_path):
     end_job(folder.job, context)
     return {row.path: row.prediction for row in FORMATS["csv"].read(tmp_path / "out.csv")}
@@ -95,9 +80,11 @@ def undisturbed(folder, context, classifier, tmp_path):
 
 
 def note(folder, *last_notes):
+    """Journals of workers that ended, each at one of `last_notes`, of a crash where it is not slow."""
     folder.journals.mkdir(exist_ok=True)
     for fence, (what, index) in enumerate(last_notes):
-        (folder.journals / f"00000000.{fence}.jsonl").write_text(f'["{what}", {index}]\n')
+        crash = "" if what == SLOW else "Fatal Python error: Aborted\n"
+        (folder.journals / f"00000000.{fence}.jsonl").write_text(f'["{what}", {index}]\n{crash}')
 
 
 def test_images_that_hang_get_their_rows_and_cost_their_neighbours_and_the_shard_nothing(

@@ -211,6 +211,19 @@ class FakeFinalizeLease:
 _FILE_STEPS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "tempfile.mkstemp"}
 
 
+def exit_code_of(call):
+    """The exit code of a child process that makes the call."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            call()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(2)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def dies_at_step(number: int, call: Callable[[], object], folder: Path) -> bool:
     """Run `call` in a child process that dies just before its step `number`; False if it ended before.
 

@@ -1,6 +1,6 @@
 """Predicts a shard whose workers died: one batch at a time, with a note of what is tried, without its poison images."""
 
-from collections import Counter
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,10 +11,8 @@ from modeling.inference.decoders import Chunk, Decoders, join_chunks
 from modeling.inference.pipeline import BatchResult, predict_decoded
 from modeling.inference.prediction import Prediction
 from workers.classify.decode_clock import DecodeClock, ShardImage
-from workers.classify.journal import BATCH, IMAGE, POISON_DEATHS, SLOW, SLOW_NOTES, Journal, Notes
+from workers.classify.journal import BATCH, IMAGE, SLOW_NOTES, Evidence, Journal, Notes
 from workers.classify.open_shard import OpenShard
-
-_BATCH_DEATHS = 2  # of a batch whose images did no harm alone: it keeps the rows that they got alone
 
 
 @dataclass(frozen=True)
@@ -41,32 +39,53 @@ def predict_carefully(shard: OpenShard, sources: list[ShardImage], journal: Jour
 
     An image is decoded once, and its batch gets the same images as ever: the rows are those of an undisturbed worker.
     """
-    deaths = journal.deaths()
+    evidence = journal.evidence()
     size = careful.classifier.batch_size
     with journal.open() as notes:
         for start in range(0, len(sources), size):
             indices = range(start, min(start + size, len(sources)))
-            batch = _Batch({index: Chunk([error]) for index in indices if (error := _known_error(deaths, index))})
+            batch = _Batch({index: Chunk([error]) for index in indices if (error := _known_error(evidence, index))})
             for index in batch.chunks:
                 with suppress(ImageError, OSError):
                     sources[index]()  # notes its size and time, as for any image that has a row of its own
-            for index in indices:
-                if index not in batch.chunks and (deaths[BATCH, start] or deaths[SLOW, index]):
-                    notes.trying(IMAGE, index)
-                    _try_alone(sources[index], batch, careful, more_time=bool(deaths[SLOW, index]))
-            shard.add(
-                _predict_batch(batch, sources, indices, notes, careful, whole=deaths[BATCH, start] < _BATCH_DEATHS)
-            )
-    shard.num_stopped = sum(deaths[SLOW, index] >= SLOW_NOTES for index in range(len(sources)))
+            for index in _suspects(evidence, indices, batch):
+                _try_others(evidence.deaths[IMAGE, index], sources, evidence, notes, careful)
+                notes.trying(IMAGE, index)
+                _try_alone(sources[index], batch, careful, more_time=bool(evidence.slow[index]))
+            whole = not evidence.convicts(BATCH, start)
+            shard.add(_predict_batch(batch, sources, indices, notes, careful, whole=whole))
+    shard.num_stopped = sum(evidence.slow[index] >= SLOW_NOTES for index in range(len(sources)))
 
 
-def _known_error(deaths: Counter[tuple[str, int]], index: int) -> ImageError | None:
+def _known_error(evidence: Evidence, index: int) -> ImageError | None:
     """The error of an image that is not tried again."""
-    if deaths[SLOW, index] >= SLOW_NOTES:
+    if evidence.slow[index] >= SLOW_NOTES:
         return ImageError("too_slow", "decoding takes too long, also when the image is tried alone")
-    if deaths[IMAGE, index] >= POISON_DEATHS:
+    if evidence.convicts(IMAGE, index):
         return ImageError("crashed_worker", "a worker process died whenever it tried this image")
     return None
+
+
+def _suspects(evidence: Evidence, indices: range, batch: _Batch) -> list[int]:
+    """The images of a batch to try alone: first those that no process died at, so that others pass before a suspect."""
+    tried = [
+        index
+        for index in indices
+        if index not in batch.chunks and (evidence.deaths[BATCH, indices.start] or evidence.slow[index])
+    ]
+    return sorted(tried, key=lambda index: (evidence.deaths[IMAGE, index] > 0, -evidence.deaths[IMAGE, index], index))
+
+
+def _try_others(number: int, sources: list[ShardImage], evidence: Evidence, notes: Notes, careful: Careful) -> None:
+    """Try some images that no process died at, before a suspect: as many as processes died at it.
+
+    So others have passed when a process dies at the suspect; and a process that is killed at a certain moment of its
+    life is not killed at the same image each time.
+    """
+    sound = [index for index in range(len(sources)) if not evidence.deaths[IMAGE, index] and not evidence.slow[index]]
+    for index in itertools.islice(itertools.cycle(sound), number):
+        notes.trying(IMAGE, index)
+        _try_alone(sources[index], _Batch(), careful, more_time=False)
 
 
 def _try_alone(source: ShardImage, batch: _Batch, careful: Careful, *, more_time: bool) -> None:

@@ -312,7 +312,8 @@ class ClassifySlice:
     def _predict_carefully(self, shard: OpenShard) -> None:
         """Predict a shard whose workers died, or decoded one of its images for too long; give it up in the end."""
         logger.warning("shard %d of %s has ended workers; predicting it carefully", shard.claim.shard, self._folder.job)
-        if shard.claim.attempt > self._context.settings.max_attempts:
+        journal = Journal(self._folder.journals, shard.claim)
+        if shard.claim.attempt - journal.evidence().num_explained > self._context.settings.max_attempts:
             lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit_alone(shard, given_up=True)
@@ -321,7 +322,7 @@ class ClassifySlice:
             classifier.preprocessing, self._context.settings.max_pixels, 1, classifier.batch_decoder, self._clock.watch
         )
         careful = Careful(classifier, self._request.top_k, decoders, self._clock, self._between_batches)
-        predict_carefully(shard, self._sources(shard), Journal(self._folder.journals, shard.claim), careful)
+        predict_carefully(shard, self._sources(shard), journal, careful)
         return self._commit_alone(shard)
 
     def _commit_alone(self, shard: OpenShard, *, given_up: bool = False) -> None:
