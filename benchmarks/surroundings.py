@@ -23,6 +23,8 @@ from benchmarks.surroundings_disks import DISK_FAULTS
 from benchmarks.surroundings_network import NETWORK_FAULTS
 from benchmarks.surroundings_rig import Fault, Found, open_rig
 from benchmarks.surroundings_server import SERVER_FAULTS
+from tests.support.frozen_share import CAN_MOUNT
+from tests.support.small_disk import leave_mounts
 
 FAULTS = (*SERVER_FAULTS, *NETWORK_FAULTS, *CLOCK_FAULTS, *DISK_FAULTS)
 
@@ -51,6 +53,8 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=240, help="photographs in each job")
     arguments = parser.parse_args()
     chosen = [fault for fault in FAULTS if not arguments.words or any(word in fault.name for word in arguments.words)]
+    if CAN_MOUNT:
+        leave_mounts()
     with tempfile.TemporaryDirectory(prefix="ph-surroundings-") as folder:
         results = run_faults(chosen, Path(folder), num_images=arguments.num_images)
     print(f"\n{'fault':52}{'expected':62}found")

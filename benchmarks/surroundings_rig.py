@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.cut_proxy import CutProxy
+from tests.support.frozen_share import CAN_MOUNT, Share, shared
 from tests.support.published_models import make_photographs, publish_model
 from tests.support.server import Server, wait_until
 from tests.support.set_clock import CAN_SET_CLOCKS, SetClock
+from tests.support.small_disk import SmallDisk
 from tests.support.workers import Cluster, Worker
 
 LEASE_S = 3.0
@@ -36,17 +38,19 @@ class Rig:
     proxies: list[CutProxy]
     server_clock: SetClock | None
     worker_clocks: list[SetClock]
+    disks: list[SmallDisk] = field(default_factory=list)  # of the home, and of outputs
+    share: Share | None = None  # shows the images
     undisturbed: bytes = b""
     workers: list[Worker] = field(default_factory=list)
     killed: list[Worker] = field(default_factory=list)
     num_jobs: int = 0
 
-    def submit(self) -> tuple[str, Path]:
+    def submit(self, source: Path | None = None) -> tuple[str, Path]:
         """A job over the photographs, and its output."""
         self.num_jobs += 1
-        output = self.folder / f"{self.num_jobs}.csv"
+        output = self.folder / "out" / f"{self.num_jobs}.csv"
         return self.cluster.submit(
-            "classify", str(self.source), "--model", "digits", "-o", str(output), "--shard-size", "8"
+            "classify", str(source or self.source), "--model", "digits", "-o", str(output), "--shard-size", "8"
         ), output
 
     def ensure_workers(self) -> None:
@@ -70,6 +74,10 @@ class Rig:
         self.cluster.wait_for(job, num_done)
         with fault():
             pass
+        return self.judge(job, output)
+
+    def judge(self, job: str, output: Path) -> Found:
+        """Wait for the end of a job whose fault is over, and compare it with the undisturbed one."""
         repaired = time.monotonic()
         outcome = self.cluster.outcome(job)
         seconds = time.monotonic() - repaired
@@ -101,6 +109,8 @@ class Fault:
 def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
     """A rig with the manifest of an undisturbed job; ends every process that it started."""
     home, source = folder / "home", folder / "in"
+    (folder / "out").mkdir()
+    disks = [SmallDisk(home, 128 << 20), SmallDisk(folder / "out", 64 << 20)] if CAN_MOUNT else []
     publish_model(home / "models", "digits")
     make_photographs(source, num_images)
     clocks = []
@@ -111,9 +121,11 @@ def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
     own = {"PIGEONHOLE_LEASE_S": str(LEASE_S), "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path.cwd()))}
     cluster = Cluster(home, server, own)
     proxies = [CutProxy(server.folder / f"p{place}", f"{server.folder}/s.sock") for place in range(2)]
+    mounts = contextlib.ExitStack()
     try:
         server.start()
-        rig = Rig(folder, cluster, source, proxies, clocks[0] if clocks else None, clocks[1:])
+        rig = Rig(folder, cluster, source, proxies, clocks[0] if clocks else None, clocks[1:], disks)
+        rig.share = mounts.enter_context(shared(source, folder / "share")) if CAN_MOUNT else None
         rig.ensure_workers()
         job, output = rig.submit()
         assert cluster.outcome(job).state == "succeeded", cluster.logs()
@@ -124,3 +136,6 @@ def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
         for proxy in proxies:
             proxy.close()
         server.stop()
+        mounts.close()
+        for disk in disks:
+            disk.unmount()

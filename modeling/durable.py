@@ -134,10 +134,12 @@ def link_once(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return False
+        # NFS may lose the answer to a link that was made, and ask again.
+        if not path.exists() or not temporary.samefile(path):
+            return False
     except OSError as err:
         if err.errno not in _NO_HARD_LINKS:
-            # NFS may lose the answer to a link that was made: the link count knows (open(2), O_EXCL).
+            # Likewise; the link count knows (open(2), O_EXCL).
             if temporary.stat().st_nlink != 2:
                 raise
         elif path.exists():

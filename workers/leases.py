@@ -32,7 +32,6 @@ class Leases:
         self.on_tick = on_tick
         self._claims: dict[int, Claim] = {}
         self._lock = threading.Lock()
-        self.on_stall: Callable[[], None] = lambda: None  # called before a process that hangs ends itself
         self._renewal = PeriodicCall(self._tick, min(RENEW_S, context.settings.lease_s / 3), f"leases-{job}")
         self._last_progress = time.monotonic()
         self.state: str = "running"  # of the job
@@ -84,6 +83,11 @@ class Leases:
         self._last_progress = time.monotonic()
 
     @property
+    def idle_s(self) -> float:
+        """Seconds since something was finished."""
+        return time.monotonic() - self._last_progress
+
+    @property
     def job_goes_on(self) -> bool:
         """Whether the job still needs work, as of the last renewal."""
         return self.state in ("queued", "running", "finalizing", "unknown")
@@ -105,9 +109,6 @@ class Leases:
             )
 
     def _end_if_stalled(self) -> None:
-        if time.monotonic() - self._last_progress > self._context.settings.stall_s:
+        if self.idle_s > self._context.settings.stall_s:
             logger.critical("nothing was finished for %.0f s; this process ends", self._context.settings.stall_s)
-            try:
-                self.on_stall()
-            finally:
-                os._exit(STALLED_EXIT_CODE)
+            os._exit(STALLED_EXIT_CODE)

@@ -14,6 +14,8 @@ _CURES = {
     errno.EDQUOT: "delete something, or ask for a larger quota",
     errno.EFBIG: "raise the limit of `ulimit -f`, or use a file system that holds larger files",
     errno.EROFS: "the file system is mounted read-only; mount it for writing, or use another",
+    errno.ENOLCK: "the file system gives no locks; mount it with locks (docs/machines.md)",
+    errno.ESTALE: "the file server was restarted, or the file replaced; try again",
     errno.EIO: "check that disk; `pigeonhole doctor` tests the home",
 }
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from orchestrator.contract.jobs.history import note
 from orchestrator.contract.jobs.job_folder import JobFolder
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 EXTEND_EVERY_S = 0.3  # how often new shards are entered into the ledger
 RENEW_S = LISTER_LEASE_S / 5
+SILENT_S = 30.0  # without a further shard, after which the job's record says so
 
 OnListing = Callable[[str, int], None]
 """Receives the job and the number of images listed so far, at intervals."""
@@ -38,6 +40,8 @@ class Lister:
         self._ring = ring
         self._source_facts: SourceFacts | None = None  # as they are in the job folder
         self._durable = (0, 0)  # shards and images that may be entered: they are synced to the disk
+        self._writer: ListingWriter | None = None
+        self._silence = (0, time.monotonic())  # the number of images listed, and since when
 
     def run(self, source: Source, on_listing: OnListing) -> ListingFacts | None:
         """List every path of `source`; `on_listing` is called with the job and the number of images at intervals.
@@ -45,12 +49,13 @@ class Lister:
         Returns None if the job has ended meanwhile: cancelled, or with too many failed images.
         """
         self._note_source(source)
-        with PeriodicCall(self._renew_lease, RENEW_S, "lister"):
+        with PeriodicCall(partial(self._renew_lease, source), RENEW_S, "lister"):
             return self._write(source, on_listing)
 
     def _write(self, source: Source, on_listing: OnListing) -> ListingFacts | None:
         last = 0.0
         with ListingWriter(self._folder.work, self._request.shard_size) as writer:
+            self._writer = writer
             for path in source.paths:
                 if writer.add(path) and time.monotonic() - last > EXTEND_EVERY_S:
                     writer.publish()
@@ -92,9 +97,17 @@ class Lister:
             return True
         return state not in FINAL_STATES and state != "cancelling"
 
-    def _renew_lease(self) -> None:
-        """Renew the lister's lease, also while the source takes long for its next path."""
+    def _renew_lease(self, source: Source) -> None:
+        """Renew the lister's lease, also while the source takes long for its next path; then say so."""
         self._ledger.extend(self._request.job, *self._durable, listed=False, run=self._folder.run)
+        num_images, since_s = self._writer.num_images if self._writer is not None else 0, self._silence[1]
+        if num_images != self._silence[0]:
+            self._silence = (num_images, time.monotonic())
+        elif time.monotonic() - since_s > SILENT_S and not source.is_stream:
+            silent = (
+                f"{source.root} has named few images or none for {time.monotonic() - since_s:.0f} s; does it answer?"
+            )
+            self._ledger.report_trouble(self._request.job, silent)
 
     def fail(self, err: BaseException) -> None:
         """End the job, if the ledger has it: its listing will never be complete."""

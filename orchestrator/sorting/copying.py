@@ -72,6 +72,9 @@ def name_once(temporary: str, target: str) -> None:
     """
     try:
         os.link(temporary, target, follow_symlinks=False)
+    except FileExistsError:
+        if not os.path.samestat(os.lstat(temporary), os.lstat(target)):  # else NFS lost the answer, and asked again
+            raise
     except OSError as err:
         if err.errno not in _NO_HARD_LINKS:
             raise

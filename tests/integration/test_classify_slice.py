@@ -41,7 +41,7 @@ from tests.support.fakes import (
 from tests.support.published_models import publish_model
 from tests.support.server import wait_until
 from workers import source_folder
-from workers.classify import read
+from workers.classify import read, source
 from workers.classify import slice as classify
 from workers.classify.gated import shorter_batches
 from workers.classify.journal import BATCH, IMAGE
@@ -732,8 +732,9 @@ def test_a_source_that_hangs_pauses_the_job_and_is_no_attempt(walked, context, l
 
     def hang():
         other = replace_ledger(context, server)
-        other.settings = context.settings.model_copy(update={"stall_s": 0.2, "lease_s": 0.5})
+        other.settings = context.settings.model_copy(update={"lease_s": 0.5})
         source_folder.ANSWER_S = 0.1
+        source.SILENT_S = 0.2
         whole = os.open
 
         def open_slowly(path, *args, **options):

@@ -119,12 +119,13 @@ def test_a_file_system_without_hard_links_gets_a_rename(code, tmp_path, monkeypa
     assert path.read_text() == "first"
 
 
-def test_a_link_whose_answer_was_lost_counts(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.EIO, errno.EEXIST], ids=["no answer", "asked twice"])
+def test_a_link_whose_answer_was_lost_counts(tmp_path, monkeypatch, code):
     real_link = os.link
 
     def link(source, target):
         real_link(source, target)
-        raise OSError(errno.EIO, "the server did not answer")
+        raise OSError(code, "the server did not answer")
 
     monkeypatch.setattr(os, "link", link)
     temporary, path = tmp_path / "temporary", tmp_path / "file"

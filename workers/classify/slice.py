@@ -35,7 +35,7 @@ from workers.classify.journal import CAREFUL_FROM_ATTEMPT, Journal
 from workers.classify.open_shard import Commits, OpenShard
 from workers.classify.read import read_noted
 from workers.classify.setbacks import count_attempt, pause_or_leave
-from workers.classify.source import JobSource
+from workers.classify.source import JobSource, SourceWatch
 from workers.context import WorkerContext
 from workers.leases import Leases
 from workers.source_folder import StorageAwayError
@@ -105,10 +105,11 @@ class ClassifySlice:
         self._folder = folder
         self._request = request
         self._leases = leases
-        leases.on_stall = self._pause_if_source_hangs
         self._clock = DecodeClock(context, request.job, folder.journals, leases)
         leases.on_tick = self._clock.look
         self._source = JobSource(context, folder, request)
+        self._watch = SourceWatch(self._source, leases, context.settings.stall_s)
+        leases.on_tick = self._look
         self._classifier = self._load()
         self._predictor = GatedPredictor(
             self._classifier, context.gate, lambda: context.models.get_for_pushes(request.model, request.precision)
@@ -197,14 +198,10 @@ class ClassifySlice:
                 return OpenShard(claim, paths, decides)
         return None
 
-    def _pause_if_source_hangs(self) -> None:
-        """Called when this process is about to end: a storage that does not answer is no attempt at a shard."""
-        try:
-            self._source.look()
-        except StorageAwayError as err:
-            pause_or_leave(self._request.job, self._context, err)
-            for claim in self._leases.held():
-                self._context.ledger.release(claim)
+    def _look(self) -> None:
+        """Called whenever the leases are renewed."""
+        self._clock.look()
+        self._watch.look()
 
     def _end_pause(self) -> bool:
         """Let the job go on if it was paused because its source was away, and this worker sees it."""

@@ -1,6 +1,9 @@
 """The images of a job for one slice: read, and looked for again before a row says that they are missing."""
 
 import logging
+import os
+import threading
+import time
 from collections.abc import Iterable
 from functools import partial
 
@@ -10,10 +13,14 @@ from orchestrator.contract.jobs.listing import SourceFacts, read_source_facts
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import Row
 from workers.classify.read import ImageReader, read_code
+from workers.classify.setbacks import pause_or_leave
 from workers.context import WorkerContext
-from workers.source_folder import images_there_before
+from workers.leases import STALLED_EXIT_CODE, Leases
+from workers.source_folder import StorageAwayError, images_there_before
 
 logger = logging.getLogger(__name__)
+
+SILENT_S = 30.0  # without a finished batch or image, after which the storage is asked
 
 OF_PATHS = frozenset({"missing", "permission", "outside_root"})  # codes that images below a root that is away have, too
 
@@ -59,6 +66,16 @@ class JobSource:
             mounts=_mounts_of(missing, facts) if facts is not None and facts.mounts else (),
         )
 
+    def leave_if_away(self, leases: Leases) -> bool:
+        """Whether the images are away: the job is paused or left to others then, and all shards are handed back."""
+        try:
+            self.look()
+        except StorageAwayError as err:
+            pause_or_leave(self._request.job, self._context, err)
+            leases.hand_back()  # no attempt at a shard
+            return True
+        return False
+
     def confirms(self, rows: Iterable[Row]) -> bool:
         """Whether the images that rows call missing still are, now that a shard is read.
 
@@ -76,6 +93,36 @@ class JobSource:
                 return False
         self.look(missing=missing)
         return True
+
+
+class SourceWatch:
+    """Looks at the source of a slice that finishes nothing: a share that hangs holds up every thread that reads it.
+
+    Such a thread cannot be interrupted, so this process ends; its parent starts another.
+    """
+
+    def __init__(self, source: JobSource, leases: Leases, stall_s: float) -> None:
+        """stall_s: after which the process ends in any case."""
+        self._source = source
+        self._leases = leases
+        self._silent_s = min(SILENT_S, stall_s / 3)
+        self._looked_s = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    def look(self) -> None:
+        """Called whenever leases are renewed. The storage is asked in a thread, since it may not answer."""
+        now_s = time.monotonic()
+        is_looking = self._thread is not None and self._thread.is_alive()
+        if is_looking or min(self._leases.idle_s, now_s - self._looked_s) < self._silent_s:
+            return
+        self._looked_s = now_s
+        self._thread = threading.Thread(target=self._end_if_away, name="source-watch", daemon=True)
+        self._thread.start()
+
+    def _end_if_away(self) -> None:
+        if self._source.leave_if_away(self._leases):
+            logger.critical("the images do not answer; this process ends")
+            os._exit(STALLED_EXIT_CODE)
 
 
 def _mounts_of(paths: Iterable[str], facts: SourceFacts) -> set[str]:
