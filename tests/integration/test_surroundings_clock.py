@@ -6,7 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.contract.ledger.ledger import Claim, Ledger
+from orchestrator.contract.lines.answers import Verdict, encode_facts
+from orchestrator.contract.lines.mover import stay_keeper
+from orchestrator.contract.lines.requests import GivenAnswer, Push
+from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect
+from tests.support.line_worker import LATE, enter_line, make_line
 from tests.support.server import Server, running_server, wait_until
 from tests.support.set_clock import CAN_SET_CLOCKS, SetClock
 
@@ -220,3 +225,78 @@ def test_no_lease_runs_out_while_the_server_was_away(ledger: Ledger, clock: SetC
 
     assert claim(ledger, "w2").shard != mine.shard
     assert ledger.renew(JOB, [mine], LEASE_S) == ("running", set())
+
+
+# Lines
+
+
+@pytest.fixture
+def line(ledger: Ledger, clocked_server: Server) -> LineStore:
+    """A line with a worker that has swept it; two requests wait, and a worker that may be dead holds one of them."""
+    store = enter_line(clocked_server.url, make_line())
+    store.report_capacity("w1", "1.0 1.0 0 0", {"state": "open"})
+    path = b'["/a.png",5,1]'  # a server whose clock is set forward loses images, which expire
+    pushes = [Push(f"1/{item}", "aa", 60_000, 5, "path", path) for item in "ab"]
+    assert [admission.verdict for admission in store.admit(pushes, "c1")] == ["admitted", "admitted"]
+    assert len(store.take("w2", 1, 15_000, 1 << 20).held) == 1
+    store.sweep(250, since_s=0.0)
+    return store
+
+
+@STEPS
+def test_requests_of_a_line_keep_their_time_when_the_clock_is_set(
+    ledger: Ledger, clock: SetClock, line: LineStore, step_s: float
+):
+    set_clock(ledger, clock, step_s)
+    line.sweep(250, since_s=0.25)
+
+    now = now_ms(ledger)
+    left_ms = [score - now for _, score in line.client.zrange(line.key("deadlines"), 0, -1, withscores=True)]
+    leases_ms = [score - now for _, score in line.client.zrange(line.key("leases"), 0, -1, withscores=True)]
+    assert len(left_ms) == 2
+    assert all(40_000 < left <= 60_000 for left in left_ms)
+    assert all(0 < left <= 15_000 for left in leases_ms)
+    [taken] = line.take("w1", 2, 15_000, 1 << 20).held
+    facts = encode_facts(label="a", score=0.9)
+    assert line.answer([GivenAnswer(taken.key, Verdict("1"), LATE, facts)]) == [True]
+
+
+@STEPS
+def test_what_a_line_has_of_the_new_time_is_kept(ledger: Ledger, clock: SetClock, line: LineStore, step_s: float):
+    set_clock(ledger, clock, step_s)
+    [admission] = line.admit([Push("1/c", "aa", 60_000, 5, "image", b"image")], "c1")
+    line.report_capacity("w1", "1.0 1.0 0 0", {"state": "open"})
+    line.sweep(250, since_s=0.25)
+
+    deadline = line.client.zscore(line.key("deadlines"), "1/c")
+    assert deadline is None if admission.verdict == "busy" else 0 < deadline - now_ms(ledger) <= 60_000
+    until_ms = int(line.client.hget(line.key("capacity"), "w1").split()[0])
+    assert 0 < until_ms - now_ms(ledger) <= 60_000
+
+
+def test_a_worker_that_was_frozen_moves_nothing(ledger: Ledger, line: LineStore):
+    before = line.client.zrange(line.key("deadlines"), 0, -1, withscores=True)
+
+    line.sweep(250, since_s=60.0)
+
+    assert line.client.zrange(line.key("deadlines"), 0, -1, withscores=True) == before
+
+
+def test_what_was_due_while_the_server_was_away_is_late(ledger: Ledger, clock: SetClock, line: LineStore):
+    set_clock(ledger, clock, 90)  # stands for the time that has passed
+    line.sweep(250, since_s=90.0)
+
+    assert line.client.zcard(line.key("deadlines")) == 0
+    assert line.client.hlen(line.key("answers")) == 2
+
+
+def test_answers_of_a_line_move_to_files_after_the_clock_was_set_back(ledger: Ledger, clock: SetClock, line: LineStore):
+    line.answer([GivenAnswer("1/a", Verdict("1"), LATE, encode_facts(label="a", score=0.9))])
+    assert stay_keeper(line, "dead") is not None
+
+    set_clock(ledger, clock, -HOURS_S)
+    line.sweep(250, since_s=0.25)
+
+    [(_, answered_ms)] = line.client.zrange(line.key("answered"), 0, -1, withscores=True)
+    assert answered_ms <= now_ms(ledger)
+    assert stay_keeper(line, "w1") is not None

@@ -95,6 +95,7 @@ class _ServerSweep:
         self._enters = enters
         self._entered: dict[str, Line] = {}
         self._stores: dict[str, LineStore] = {}
+        self._swept_s: dict[str, float] = {}  # when, by line
         self._stopped = threading.Event()
         self._away = False
         self._checked_s = 0.0
@@ -130,7 +131,11 @@ class _ServerSweep:
         for line in self.lines:
             half = max(_LEAST_MS, min(MOST_MS, line.settings.deadline_ms // 2))
             try:
-                wait_ms = min(wait_ms, self._store(line).sweep(half))
+                swept_s, since_s = time.monotonic(), 0.0
+                if line.name in self._swept_s:
+                    since_s = max(0.001, swept_s - self._swept_s[line.name])
+                wait_ms = min(wait_ms, self._store(line).sweep(half, since_s=since_s))
+                self._swept_s[line.name] = swept_s
             except SERVER_ERRORS:
                 raise
             except redis.ResponseError:  # of this line's keys, which somebody else may have written

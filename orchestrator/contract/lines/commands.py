@@ -98,9 +98,12 @@ class LineCommands:
         """Report where an item really went; the reply: its record, if the server still has it."""
         return self.script("discharge", [key, bin_])
 
-    def sweep(self, most_ms: int) -> Command:
-        """Answer what is late; the reply: milliseconds until the next deadline, at most `most_ms`."""
-        return self.script("sweep", [most_ms])
+    def sweep(self, most_ms: int, since_s: float | None = None) -> Command:
+        """Answer what is late; the reply: milliseconds until the next deadline, at most `most_ms`.
+
+        since_s: as `LineStore.sweep` has it.
+        """
+        return self.script("sweep", [most_ms, *([] if since_s is None else [round(since_s * 1000) or ""])])
 
 
 def admissions(pushes: Sequence[Push], replies: Sequence[Any]) -> list[Admission]:

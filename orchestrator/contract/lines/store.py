@@ -53,9 +53,12 @@ class LineStore:
         record = cast(bytes, self._call(*self.commands.discharge(key, bin_)))
         return decode_record(record) if record else None
 
-    def sweep(self, most_ms: int) -> int:
-        """Answer what is late; returns milliseconds until the next deadline, at most `most_ms`."""
-        return int(self._call(*self.commands.sweep(most_ms)))
+    def sweep(self, most_ms: int, *, since_s: float | None = None) -> int:
+        """Answer what is late; returns milliseconds until the next deadline, at most `most_ms`.
+
+        since_s: seconds since this worker's last sweep, 0 at its first; so a clock of the server that was set is seen.
+        """
+        return int(self._call(*self.commands.sweep(most_ms, since_s)))
 
     def record(self, key: str) -> bytes | None:
         """The record of an answer, as long as it is on the server."""

@@ -19,12 +19,14 @@
 -- discharged, delivered   hash: by key of an answer, where the item really went, and what a client decided alone
 -- late_discharged         hash: the same of answers that are not on the server (any more)
 -- keeper        string  the worker that moves answers now
+-- line has a field clock: the server's time when a worker last swept, see follow_clock
 local P = KEYS[1]
 local MAX_DELIVERIES = 3
 local MINUTES_KEPT_S = 7200
 local UNKEPT_BYTES = 67108864
 local MOST_ANSWERS = 250000  -- workers move them to files long before; without a living worker the oldest are dropped
 local MOST_LATE_DISCHARGES = 100000
+local CLOCK_SET_MS = 10000  -- smaller steps of the server's clock are not noticed
 local BUCKETS_MS = {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500,
   600, 800, 1000, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000}
 -- Clients name reasons: only these become fields of the counts.
@@ -198,6 +200,39 @@ end
 
 -- Whether a record is of the same image.
 local function same_image(record, digest) return string.find(record, '"digest":"' .. digest .. '"', 1, true) ~= nil end
+
+-- If the server's clock was set since a worker last swept, move all times by as much: what waits keeps its time, and
+-- leases of dead workers do not last for hours. Times that were stored after the step are kept.
+-- elapsed: ms since this worker's last sweep; nil at its first
+local function follow_clock(elapsed)
+  local seen = tonumber(facts('clock')[1] or now)
+  redis.call('HSET', LINE, 'clock', string.format('%.0f', now))
+  local by = 0
+  if now < seen then by = now - seen elseif elapsed then by = math.max(0, now - seen - elapsed) end
+  if math.abs(by) < CLOCK_SET_MS then return end
+  local function moved(at)
+    at = tonumber(at)
+    return string.format('%.0f', math.abs(at + by - now) < math.abs(at - now) and at + by or at)
+  end
+  for _, id in ipairs(redis.call('ZRANGE', DEADLINES, 0, -1)) do
+    local waiting = request(id, 'deadline', 'admitted')
+    if waiting[1] then
+      local deadline = moved(waiting[1])
+      redis.call('HSET', key('r:' .. id), 'deadline', deadline, 'admitted', moved(waiting[2]))
+      redis.call('ZADD', DEADLINES, deadline, id)
+      redis.call('ZADD', READY, 'XX', deadline, id)
+    end
+  end
+  local held = redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
+  for place = 1, #held, 2 do redis.call('ZADD', LEASES, moved(held[place + 1]), held[place]) end
+  local known = redis.call('HGETALL', CAPACITY)
+  for place = 1, #known, 2 do
+    local until_ms, rest = known[place + 1]:match('^(%d+)(.*)')
+    redis.call('HSET', CAPACITY, known[place], moved(until_ms) .. rest)
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ANSWERED, '(' .. now, '+inf')) do redis.call('ZADD', ANSWERED, now, id) end
+  redis.call('DEL', key('keeper'))
+end
 
 -- Wake a worker that waits. A second token, where there are several workers: the first may go to one that is frozen.
 local function wake()
