@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.chaos import COUNT_STARTS
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.server import SERVER_ERRORS
 from tests.support.cut_proxy import CutProxy
 from tests.support.frozen_share import CAN_MOUNT, Share, shared
 from tests.support.published_models import make_photographs, publish_model
@@ -16,6 +19,7 @@ from tests.support.small_disk import SmallDisk
 from tests.support.workers import Cluster, Worker
 
 LEASE_S = 3.0
+NUM_BEFORE = 32  # images that are done before a fault
 JOB_S = 300.0  # bounds how long a failure takes, and nothing else
 IDENTICAL = "the same manifest"
 
@@ -42,6 +46,7 @@ class Rig:
     share: Share | None = None  # shows the images
     undisturbed: bytes = b""
     workers: list[Worker] = field(default_factory=list)
+    starts: Path = Path()  # of shards, see benchmarks.chaos
     killed: list[Worker] = field(default_factory=list)
     num_jobs: int = 0
 
@@ -67,21 +72,26 @@ class Rig:
         clock = self.worker_clocks[place].environment if self.worker_clocks else {}
         return {"PIGEONHOLE_SERVER_URL": self.proxies[place].url} | dict(clock)
 
-    def disturbed(self, fault: Callable[[], contextlib.AbstractContextManager[None]], *, num_done: int = 32) -> Found:
+    def disturbed(
+        self, fault: Callable[[], contextlib.AbstractContextManager[None]], *, most_again: int | None = None
+    ) -> Found:
         """A job that the fault happens to once some images are done; it is over when its block ends."""
         self.ensure_workers()
         job, output = self.submit()
-        self.cluster.wait_for(job, num_done)
+        self.cluster.wait_for(job, NUM_BEFORE)
         with fault():
             pass
-        return self.judge(job, output)
+        return self.judge(job, output, most_again=most_again)
 
-    def judge(self, job: str, output: Path) -> Found:
-        """Wait for the end of a job whose fault is over, and compare it with the undisturbed one."""
+    def judge(self, job: str, output: Path, *, most_again: int | None = None) -> Found:
+        """Wait for the end of a job whose fault is over, and compare it with the undisturbed one.
+
+        most_again: how many shards may be done twice; None: any number.
+        """
         repaired = time.monotonic()
+        going_on_s = self._wait_for_progress(job) - repaired
         outcome = self.cluster.outcome(job)
-        seconds = time.monotonic() - repaired
-        problems = []
+        problems, again = [], self._num_again(job)
         if outcome.state != "succeeded":
             problems.append(f"ended as {outcome.state}: {outcome.error}")
         elif output.read_bytes() != self.undisturbed:
@@ -92,7 +102,30 @@ class Rig:
             problems.append("a worker ended")
         if problems:
             return Found("; ".join(problems), ok=False)
-        return Found(f"{IDENTICAL}, {seconds:.1f} s after the fault was over", ok=True)
+        text = f"{IDENTICAL}; work went on {going_on_s:.1f} s after the fault, {again} shards done again"
+        return Found(text, ok=most_again is None or again <= most_again)
+
+    def _wait_for_progress(self, job: str) -> float:
+        """When the next shard was done, or the job ended."""
+        folder, done = JobFolder.open(self.cluster.settings, job), None
+
+        def went_on() -> bool:
+            nonlocal done
+            if folder.outcome() is not None:
+                return True
+            with contextlib.suppress(*SERVER_ERRORS):
+                now = self.cluster.record(job).num_done
+                done = now if done is None else done
+                return now > done
+            return False
+
+        wait_until(went_on, what=f"job {job} goes on\n{self.cluster.logs()}", timeout_s=JOB_S)
+        return time.monotonic()
+
+    def _num_again(self, job: str) -> int:
+        """How often workers have begun a shard that they or others had begun already."""
+        begun = [line for line in self.starts.read_text().splitlines() if line.startswith(f"{job} ")]
+        return len(begun) - len(set(begun))
 
 
 @dataclass(frozen=True)
@@ -118,13 +151,18 @@ def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
         (folder / name).mkdir()
         clocks.append(SetClock(folder / name))
     server = Server(environment=clocks[0].environment if clocks else None)
-    own = {"PIGEONHOLE_LEASE_S": str(LEASE_S), "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path.cwd()))}
+    starts = folder / "starts"
+    starts.touch()
+    (folder / "patch").mkdir()
+    (folder / "patch" / "sitecustomize.py").write_text(COUNT_STARTS)
+    path = f"{folder / 'patch'}{os.pathsep}{Path(__file__).resolve().parents[1]}"
+    own = {"PIGEONHOLE_LEASE_S": str(LEASE_S), "PYTHONPATH": path, "CHAOS_STARTS": str(starts)}
     cluster = Cluster(home, server, own)
     proxies = [CutProxy(server.folder / f"p{place}", f"{server.folder}/s.sock") for place in range(2)]
     mounts = contextlib.ExitStack()
     try:
         server.start()
-        rig = Rig(folder, cluster, source, proxies, clocks[0] if clocks else None, clocks[1:], disks)
+        rig = Rig(folder, cluster, source, proxies, clocks[0] if clocks else None, clocks[1:], disks, starts=starts)
         rig.share = mounts.enter_context(shared(source, folder / "share")) if CAN_MOUNT else None
         rig.ensure_workers()
         job, output = rig.submit()
