@@ -62,8 +62,9 @@ format: $(STAMP)  ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-chaos: $(STAMP)  ## Faults at every named step of a job; an hour and more. SEED=7; one part alone: STEPS="shard,end.manifest"
+chaos: $(STAMP)  ## Faults at every named step of a job, and of what is around it; an hour and more. SEED=7; one part alone: STEPS="shard,end.manifest"
 	$(BIN)/python -m benchmarks.steps --seed $(or $(SEED),0) --steps "$(STEPS)"
+	$(if $(STEPS),,$(BIN)/python -m benchmarks.surroundings)
 
 bench: $(STAMP) $(PEERS_STAMP)  ## Images per second, compared with other software; a quarter of an hour
 	$(BIN)/python -m benchmarks.throughput
