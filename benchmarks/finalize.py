@@ -11,21 +11,16 @@ largest memory. The disk's cache is warm, as it is when a job has just ended. Th
 """
 
 import argparse
-import multiprocessing
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_run, keep
+from benchmarks.spent import Command, Spent, in_process
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.jobs.listing import ListingWriter, count_shards, read_shard
@@ -50,15 +45,6 @@ PIN = ModelPin(name="fake", number=1, digest="d" * 64, preprocessing_digest="p" 
 FAILED_EVERY = 33  # row: 3 %
 TIME_NS = 1_700_000_000_000_000_000  # of the last change of an image
 FAILED = Prediction(error_code="corrupt", error="the data of the image are damaged", decision="reject")
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a step took. rss_mb: the largest memory of its process."""
-
-    seconds: float
-    processor_s: float
-    rss_mb: float
 
 
 @dataclass(frozen=True)
@@ -155,37 +141,11 @@ def measure(case: Case) -> dict[str, Any]:
     return figures
 
 
-def in_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Spent]:
-    """Call a function in a process of its own; what it returned and took."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_measured, function, arguments).result()
-
-
-def _measured(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Spent]:
-    started, processor_started = time.perf_counter(), time.process_time()
-    found = function(*arguments)
-    spent = time.perf_counter() - started, time.process_time() - processor_started
-    return found, Spent(*(round(value, 2) for value in (*spent, _rss_mb(resource.getrusage(resource.RUSAGE_SELF)))))
-
-
 def _verify(case: Case, job: str) -> Spent:
     """What the command takes, its start included."""
-    command = [sys.executable, "-m", "orchestrator", "results", "verify", job]
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | {"PIGEONHOLE_HOME": str(case.home)}, stdout=subprocess.PIPE)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.stdout is not None
-    text = process.stdout.read().decode()
-    assert process.returncode == 0, text
+    text, spent = Command(["results", "verify", job], {"PIGEONHOLE_HOME": str(case.home)}).end()
     assert f" {case.num_rows} rows" in text, text
-    seconds = time.perf_counter() - started
-    return Spent(round(seconds, 2), round(used.ru_utime + used.ru_stime, 2), _rss_mb(used))
-
-
-def _rss_mb(used: resource.struct_rusage) -> float:
-    return round(used.ru_maxrss / 1024, 1)
+    return spent
 
 
 def main() -> None:

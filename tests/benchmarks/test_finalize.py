@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.finalize import FAILED_EVERY, Case, in_process, publish
+from benchmarks.finalize import FAILED_EVERY, Case, publish
+from benchmarks.spent import in_process
 from orchestrator.jobs.results import find_published
 from orchestrator.jobs.verification import verify
 
