@@ -248,6 +248,72 @@ def test_a_job_that_has_ended_leaves_nothing_of_its_turns(ledger):
     assert ledger.client.exists(f"{{pigeonhole}}:job:{job}:avoided") == 0
 
 
+@pytest.fixture
+def many(ledger) -> dict[str, Job]:
+    """More jobs than all are looked at before every turn, of each priority."""
+    priorities = [sorted(WEIGHTS)[number % 3] for number in range(60)]
+    return {enter(ledger, number, priority): Job(priority) for number, priority in enumerate(priorities)}
+
+
+def test_beside_many_jobs_weights_count_and_each_has_every_second_round(ledger, many):
+    fleet = Fleet(ledger, many, num_workers=10)
+
+    fleet.run(MINUTE_S / 2)
+
+    shares = fleet.shares(0.0, MINUTE_S / 2)
+    mean = {priority: sum(shares[job] for job in many if many[job].priority == priority) / 20 for priority in WEIGHTS}
+    assert fleet.longest_wait() <= 2 * len(many)
+    assert mean["high"] > 3 * mean["normal"] >= 3 * 0.95 * mean["low"]
+    for job, share in shares.items():
+        assert share == pytest.approx(mean[many[job].priority], rel=0.2)
+
+
+def test_beside_many_jobs_a_new_one_waits_for_half_a_round_at_most(ledger, many):
+    Fleet(ledger, many).run(MINUTE_S / 4)
+    new = enter(ledger, 100)
+
+    turns = [ledger.turns.take(new, "w1", SLICE_S).job for _ in range(len(many) // 2)]
+
+    assert new in turns
+
+
+def test_beside_many_jobs_one_without_shards_or_that_was_paused_has_no_turn(ledger, many):
+    first, second, third, *others = many
+    ledger.turns.take(first, "w1", SLICE_S)
+    for job in (first, second):
+        ledger.pause(job, "why", by="operator")
+    ledger.finish(third, "cancelled")
+
+    turns = {ledger.turns.take(job, "w1", SLICE_S).job for job in many}
+
+    assert turns == set(others)
+
+
+def test_beside_many_jobs_a_worker_that_can_do_nothing_for_any_has_no_turn(ledger, many):
+    for job in many:
+        ledger.turns.avoid(job, "w1")
+
+    turns = [ledger.turns.take(job, "w1", SLICE_S) for job in many]
+
+    assert turns == [None] * len(many)
+    assert ledger.turns.end(Turn(next(iter(many))), "w1", 1.0, 1) is None
+    assert ledger.turns.take(next(iter(many)), "w2", SLICE_S) is not None
+
+
+def test_a_turn_writes_no_more_beside_many_jobs(ledger, many):
+    def written() -> int:
+        return ledger.client.info("persistence")["aof_current_size"]
+
+    job = next(iter(many))
+    ledger.turns.end(ledger.turns.take(job, "w1", SLICE_S), "w1", 0.2, 1)
+    before = written()
+
+    for _ in range(20):
+        ledger.turns.end(ledger.turns.take(job, "w1", SLICE_S), "w1", 0.2, 1)
+
+    assert (written() - before) / 20 < 2000
+
+
 def test_trainings_wait_in_order_of_priority_and_of_their_submission(ledger):
     names = [("low", "train"), ("normal", "evaluate"), ("normal", "train"), ("high", "train")]
     jobs = [enter(ledger, number, priority, kind=kind, shards=1) for number, (priority, kind) in enumerate(names)]

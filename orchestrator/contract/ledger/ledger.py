@@ -8,7 +8,6 @@ one bit per shard, except for the few shards that are claimed at a time.
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from importlib.resources import files
 from typing import Any, Literal, cast
 
 import redis
@@ -17,6 +16,7 @@ from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.counts import COUNTS_KEY, FleetCounts
 from orchestrator.contract.ledger.deliveries import DUE_KEY, Deliveries
 from orchestrator.contract.ledger.live_workers import PREFIX, SWEEPER_KEY, WORKERS_KEY, LiveWorkers
+from orchestrator.contract.ledger.scripts import read_scripts
 from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.ledger.turns import Turns
 from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
@@ -97,12 +97,7 @@ class Ledger:
         self.counts = FleetCounts(client)
         self.deliveries = Deliveries(client, self._run)
         self.turns = Turns(self._run)
-        common = (files(__package__) / "lua" / "common.lua").read_text(encoding="utf-8")
-        self._scripts = {
-            path.name.removesuffix(".lua"): client.register_script(common + path.read_text(encoding="utf-8"))
-            for path in (files(__package__) / "lua").iterdir()
-            if path.name.endswith(".lua") and path.name != "common.lua"
-        }
+        self._scripts = {name: client.register_script(text) for name, text in read_scripts().items()}
 
     def look_at_clock(self) -> float:
         """Seconds since 1970 by the server's clock. Every worker looks every few seconds (`lua/tick.lua`).

@@ -54,8 +54,12 @@ class Turns:
 
         num_shards: that were claimed. None were: the worker leaves the job to others for a while. None: unknown.
         """
-        arguments = [_JOBS, worker, turn.charged_ms, round(seconds * 1000), "" if num_shards is None else num_shards]
-        job: str | None = self._run("end_turn", [f"{_JOBS}{turn.job}", _ACTIVE], arguments)
+        shards = "" if num_shards is None else num_shards
+        job: str | None = self._run(
+            "end_turn",
+            [f"{_JOBS}{turn.job}", _ACTIVE, _CLASSIFY_TURNS],
+            [_JOBS, turn.job, worker, turn.charged_ms, round(seconds * 1000), shards],
+        )
         return job
 
     def next_training(self, named: str, worker: str) -> str | None:

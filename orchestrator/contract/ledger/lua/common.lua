@@ -50,10 +50,9 @@ local function end_pause()
   redis.call('DEL', sourceless)
 end
 
--- Has a job shards to claim?   key: the prefix of its keys
-local function has_shards(key, now)
-  local numbers = redis.call('HMGET', key, 'next', 'num_shards')
-  return tonumber(numbers[1] or 0) < tonumber(numbers[2] or 0) or redis.call('ZCARD', key .. ':returned') > 0
+-- Has a job shards to claim?   key: the prefix of its keys; next_shard, num_shards: its fields `next` and `num_shards`
+local function has_shards(key, next_shard, num_shards, now)
+  return tonumber(next_shard or 0) < tonumber(num_shards or 0) or redis.call('ZCARD', key .. ':returned') > 0
     or redis.call('ZCOUNT', key .. ':leases', '-inf', now) > 0
 end
 
@@ -63,25 +62,3 @@ local function complete()
 end
 
 local WEIGHTS = {high = 16, normal = 4, low = 1}
-
--- The jobs of these kinds with shards to claim, and those without any.
--- prefix: of the keys of all jobs. Those that the worker could do nothing for a moment ago are in neither list.
-local function survey(ids, prefix, kinds, worker, now)
-  local waiting, idle = {}, {}
-  for _, id in ipairs(ids) do
-    local key = prefix .. id
-    local facts = redis.call('HMGET', key, 'state', 'kind', 'priority', 'created_ms', 'vtime', 'turn')
-    if kinds[facts[2]] then
-      local found = {
-        id = id, key = key, weight = WEIGHTS[facts[3]] or WEIGHTS.normal, created_ms = tonumber(facts[4] or 0),
-        vtime = tonumber(facts[5] or nil), turn = tonumber(facts[6] or nil),
-      }
-      if (facts[1] ~= 'queued' and facts[1] ~= 'running') or not has_shards(key, now) then
-        idle[#idle + 1] = found
-      elseif tonumber(redis.call('HGET', key .. ':avoided', worker) or 0) <= now then
-        waiting[#waiting + 1] = found
-      end
-    end
-  end
-  return waiting, idle
-end

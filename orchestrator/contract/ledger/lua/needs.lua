@@ -19,7 +19,7 @@ if state == 'paused' then
   redis.call('HSET', job, 'look_at', now + LOOK_EVERY_MS)
   return {'look', state}
 end
-if has_shards(job, now) then
+if has_shards(job, field('next'), field('num_shards'), now) then
   if redis.call('ZCOUNT', leases, now, '+inf') > 0 then return {'claim', state} end
   local since = tonumber(field('starving_since') or field('created_ms') or 0)
   local abandoned = redis.call('ZCARD', leases) > 0 -- its workers died: the job must not wait for two slices

@@ -2,7 +2,11 @@
 -- KEYS: the job that the doorbell names, active
 -- ARGV: prefix of all jobs, the job that the doorbell names, worker   Returns a job, or nil where none has work.
 if not field('state') then return ARGV[2] end -- the worker restores it
-local waiting = survey(redis.call('SMEMBERS', KEYS[2]), ARGV[1], {train = true, evaluate = true}, ARGV[3], lease_clock())
+local now, waiting = lease_clock(), {}
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  local found = look(id, ARGV[1], {train = true, evaluate = true}, now)
+  if found and found.waits and not avoids(ARGV[3], found, now) then waiting[#waiting + 1] = found end
+end
 table.sort(waiting, function(a, b)
   if a.weight ~= b.weight then return a.weight > b.weight end
   if a.created_ms ~= b.created_ms then return a.created_ms < b.created_ms end

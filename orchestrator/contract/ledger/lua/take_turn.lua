@@ -10,43 +10,46 @@ local state = field('state')
 local looks = state == 'paused' and field('paused_by_storage') and not field('paused_by_operator')
 if not state or looks then return {ARGV[2], ARGV[4], 0, 0} end -- the worker restores the job, or looks for its source
 
-local waiting, idle = survey(redis.call('SMEMBERS', KEYS[2]), ARGV[1], {classify = true}, ARGV[3], now)
-if #waiting == 0 then return nil end
-local number = redis.call('HINCRBY', KEYS[3], 'number', 1)
-local clock = tonumber(redis.call('HGET', KEYS[3], 'clock') or 0)
-
--- A job's virtual time is the worker time that it got, over its weight: the job with the least is next. A new one
--- begins with that of the last turn, so that it neither waits nor holds up others.
-local total, chosen = 0, nil
-for _, each in ipairs(waiting) do
-  total = total + each.weight
-  each.vtime = math.max(each.vtime or clock, clock - LAG_MS / each.weight)
-  each.turn = each.turn or number - 1
-  if not chosen or each.vtime < chosen.vtime or (each.vtime == chosen.vtime and each.turn < chosen.turn) then
-    chosen = each
-  end
+local waiting = Waiting.open(KEYS[3], KEYS[2], ARGV[1], now)
+if not redis.call('ZSCORE', waiting.vtimes, ARGV[2]) then
+  local named = Waiting.look(waiting, ARGV[2])
+  if named then Waiting.add(waiting, named) end
 end
-clock = math.max(clock, chosen.vtime)
+
+-- A job's virtual time is the worker time that it got, over its weight: the job with the least is next.
+local chosen = Waiting.first(waiting, waiting.vtimes, ARGV[3])
+if not chosen then return nil end
+local number = redis.call('HINCRBY', KEYS[3], 'number', 1)
+
+-- The virtual time of a job in the sets, which lags by LAG_MS at most.
+local function vtime_of(found)
+  return math.max(tonumber(redis.call('ZSCORE', waiting.vtimes, found.id)), waiting.clock - LAG_MS / found.weight)
+end
+local clock = math.max(waiting.clock, vtime_of(chosen))
 
 -- The job that has waited longest is next if else one of them would wait too long; at most every second turn, so that
--- weights count also beside many jobs.
-table.sort(waiting, function(a, b) return a.turn < b.turn or (a.turn == b.turn and a.id < b.id) end)
-local late = false
-for place, each in ipairs(waiting) do late = late or number - each.turn + 2 * place > LONGEST_WAIT + 2 end
-late = late and redis.call('HGET', KEYS[3], 'late') ~= '1'
-if late then chosen = waiting[1] end
-redis.call('HSET', KEYS[3], 'clock', clock, 'late', late and 1 or 0)
-
-for _, each in ipairs(waiting) do redis.call('HSET', each.key, 'vtime', each.vtime, 'turn', each.turn) end
-for _, each in ipairs(idle) do
-  if each.turn then redis.call('HDEL', each.key, 'turn') end
-  if each.vtime and each.vtime < clock then redis.call('HSET', each.key, 'vtime', clock) end
+-- weights count also beside many jobs. Beside more jobs than that many turns there is always such a job.
+local num_waiting, total = redis.call('ZCARD', waiting.order), waiting.total
+local late = num_waiting > LONGEST_WAIT / 2
+if not late then
+  local scored = redis.call('ZRANGE', waiting.order, 0, -1, 'WITHSCORES')
+  num_waiting, total = 0, 0
+  for i = 1, #scored, 2 do
+    local found = Waiting.look(waiting, scored[i])
+    if found and not avoids(ARGV[3], found, now) then
+      total, num_waiting = total + found.weight, num_waiting + 1
+      late = late or number - scored[i + 1] + 2 * num_waiting > LONGEST_WAIT + 2
+    end
+  end
 end
+late = late and redis.call('HGET', KEYS[3], 'late') ~= '1'
+if late then chosen = Waiting.first(waiting, waiting.order, ARGV[3]) end
+redis.call('HSET', KEYS[3], 'clock', clock, 'late', late and 1 or 0)
 
 -- Beside others a turn is as long as the job's share of two longest turns, in whole shards: few hold a minute's shares.
 local turn_ms, shards, charged = tonumber(ARGV[4]), 0, tonumber(ARGV[4])
-if #waiting > 1 then
-  turn_ms = math.min(turn_ms, math.ceil(2 * turn_ms * chosen.weight / total))
+if num_waiting > 1 then
+  turn_ms = math.min(turn_ms, math.ceil(2 * turn_ms * chosen.weight / math.max(total, chosen.weight)))
   charged = turn_ms
   local shard_ms = tonumber(redis.call('HGET', chosen.key, 'shard_ms') or 0)
   if shard_ms > 0 then
@@ -54,5 +57,8 @@ if #waiting > 1 then
     charged = math.ceil(shards * shard_ms)
   end
 end
-redis.call('HSET', chosen.key, 'vtime', chosen.vtime + charged / chosen.weight, 'turn', number)
+local vtime = vtime_of(chosen) + charged / chosen.weight
+redis.call('ZADD', waiting.vtimes, vtime, chosen.id)
+redis.call('ZADD', waiting.order, number, chosen.id)
+redis.call('HSET', chosen.key, 'vtime', vtime)
 return {chosen.id, turn_ms, shards, charged}

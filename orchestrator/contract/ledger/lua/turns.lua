@@ -1,0 +1,102 @@
+-- Shared by the scripts of turns: which jobs have shards to claim.
+
+-- A job as its hash has it, or nil where it is of another kind or unknown.   prefix: of the keys of all jobs
+local function look(id, prefix, kinds, now)
+  local key = prefix .. id
+  local facts = redis.call('HMGET', key, 'state', 'kind', 'priority', 'created_ms', 'vtime', 'next', 'num_shards')
+  if not kinds[facts[2]] then return nil end
+  return {
+    id = id, key = key, weight = WEIGHTS[facts[3]] or WEIGHTS.normal, created_ms = tonumber(facts[4] or 0),
+    vtime = tonumber(facts[5] or nil),
+    waits = (facts[1] == 'queued' or facts[1] == 'running') and has_shards(key, facts[6], facts[7], now),
+  }
+end
+
+-- Could this worker do nothing for the job a moment ago?
+local function avoids(worker, found, now)
+  return tonumber(redis.call('HGET', found.key .. ':avoided', worker) or 0) > now
+end
+
+-- The classify jobs with shards to claim are kept in two sorted sets, so that a turn costs the same beside ten jobs
+-- and beside thousands: by virtual time, and by the number of their last turn. Shards are claimed, handed back and
+-- expire without the sets: a job is looked at before it gets a turn, and goes if it has none. All jobs are looked at
+-- before every turn where they are few, else once in as many milliseconds as there are jobs (a look takes some
+-- microseconds), and where a doorbell names one that is not in the sets.
+local KINDS = {classify = true}
+local FEW = 32
+local AT_ONCE = 16
+
+local Waiting = {}
+
+-- turns: the hash of the queue's turns; active: the set of all active jobs
+function Waiting.open(turns, active, prefix, now)
+  local self = {
+    turns = turns, vtimes = turns .. ':vtimes', order = turns .. ':order', prefix = prefix, now = now, seen = {},
+  }
+  self.number = tonumber(redis.call('HGET', turns, 'number') or 0)
+  self.clock = tonumber(redis.call('HGET', turns, 'clock') or 0)
+  local num_active = redis.call('SCARD', active)
+  local age_ms = now - tonumber(redis.call('HGET', turns, 'surveyed_ms') or 0)
+  if num_active <= FEW or age_ms >= num_active or age_ms < 0 then
+    Waiting.survey(self, active)
+    if num_active > FEW then redis.call('HSET', turns, 'surveyed_ms', now, 'total', self.total) end
+  else
+    self.total = tonumber(redis.call('HGET', turns, 'total') or 0)
+  end
+  return self
+end
+
+-- A job that has shards to claim, or nil; looked at once.
+function Waiting.look(self, id)
+  if self.seen[id] == nil then
+    local found = look(id, self.prefix, KINDS, self.now)
+    self.seen[id] = found and found.waits and found or false
+  end
+  return self.seen[id] or nil
+end
+
+-- Look at all jobs. A new one begins with the virtual time of the last turn, so that it neither waits nor holds up
+-- others; so does one that had no work for a while.
+function Waiting.survey(self, active)
+  local known = {}
+  self.total = 0
+  for _, id in ipairs(redis.call('ZRANGE', self.vtimes, 0, -1)) do known[id] = true end
+  for _, id in ipairs(redis.call('SMEMBERS', active)) do
+    local found = Waiting.look(self, id)
+    if found then
+      self.total = self.total + found.weight
+      if not known[id] then Waiting.add(self, found) end
+      known[id] = nil
+    end
+  end
+  for id in pairs(known) do Waiting.remove(self, id) end
+end
+
+function Waiting.add(self, found)
+  redis.call('ZADD', self.vtimes, math.max(found.vtime or self.clock, self.clock), found.id)
+  redis.call('ZADD', self.order, self.number, found.id)
+end
+
+function Waiting.remove(self, id)
+  redis.call('ZREM', self.vtimes, id)
+  redis.call('ZREM', self.order, id)
+end
+
+-- The first job of a sorted set that has shards to claim and that the worker does not avoid, or nil.
+function Waiting.first(self, set, worker)
+  local start = 0
+  while true do
+    local ids = redis.call('ZRANGE', set, start, start + AT_ONCE - 1)
+    if #ids == 0 then return nil end
+    for _, id in ipairs(ids) do
+      local found = Waiting.look(self, id)
+      if not found then
+        Waiting.remove(self, id)
+      elseif avoids(worker, found, self.now) then
+        start = start + 1
+      else
+        return found
+      end
+    end
+  end
+end
