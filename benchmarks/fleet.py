@@ -9,8 +9,9 @@ shards take two seconds, so it loads the server as ten times as many workers do.
 
 Measured: claims a second, the time of a processor that the server takes for a shard, calls and their latency; the
 shares of workers' time by priority while all jobs have work, and how far jobs of one priority are apart; the longest
-time that a job with work made no progress, in turns of all jobs; sweeps, lists of jobs and of workers. The last line is
-JSON, and is kept in `benchmarks/results/`. Exit code 1 if a job did not end or a worker saw an error.
+wait of a job with work, in shards of others and in rounds, which are a shard of each job; sweeps, lists of jobs and of
+workers. The last line is JSON, and is kept in `benchmarks/results/`. Exit code 1 if a job did not end or a worker saw
+an error.
 """
 
 import argparse
@@ -20,16 +21,16 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
-from benchmarks.fleet_workers import IMAGES_A_SHARD, Fleet, Noted, run_workers
+from benchmarks.fleet_workers import IMAGES_A_SHARD, Fleet, Noted, TimedLedger, run_workers
 from benchmarks.machine import describe_run, keep
 from benchmarks.spent import Command
 from orchestrator.contract.app import create_app, ring
@@ -99,13 +100,10 @@ class Bench:
 
     def sweep_alone(self) -> dict[str, Any]:
         """A sweep beside no worker."""
-        before, started = self._num_calls(), time.perf_counter()
-        sweep(self.settings, self.ledger, lambda queue, job: None)
+        noted, started = Noted(), time.perf_counter()
+        sweep(self.settings, TimedLedger(self.ledger.client, noted), lambda queue, job: None)
         seconds = time.perf_counter() - started
-        return {"seconds": round(seconds, 3), "calls": self._num_calls() - before - 1}
-
-    def _num_calls(self) -> int:
-        return cast("dict[str, int]", self.ledger.client.info("stats"))["total_commands_processed"]
+        return {"seconds": round(seconds, 3), "scripts": sum(map(len, noted.calls.values()))}
 
     def measure_commands(self) -> dict[str, Any]:
         """What operators look at, while all jobs are active and all workers alive."""
@@ -176,9 +174,11 @@ class Most:
         self._ledger = ledger
         self.memory = self.doorbells = 0
 
-    def look(self) -> None:
+    def look(self) -> bool:
+        """Look once more; always False, so that a condition can begin with it."""
         self.memory = max(self.memory, self._server.used_memory())
         self.doorbells = max(self.doorbells, sum(map(self._ledger.queue_length, ALL_QUEUES)))
+        return False
 
 
 def _request(settings: Settings, priority: Priority) -> ClassifyRequest:
@@ -206,13 +206,13 @@ def shares(commits: Sequence[tuple[float, str]], jobs: Mapping[str, Priority], s
     return found
 
 
-def longest_waits(commits: Sequence[tuple[float, str]], begun: float) -> dict[str, float]:
-    """The longest time that each job made no progress before its last shard."""
-    last: dict[str, float] = defaultdict(lambda: begun)
-    longest: dict[str, float] = defaultdict(float)
-    for moment, job in commits:
-        longest[job] = max(longest[job], moment - last[job])
-        last[job] = moment
+def longest_wait(commits: Sequence[tuple[float, str]], jobs: Collection[str]) -> int:
+    """The most shards of others that were done between two of a job, its first one included."""
+    last = dict.fromkeys(jobs, -1)
+    longest = 0
+    for number, (_, job) in enumerate(commits):
+        longest = max(longest, number - last[job] - 1)
+        last[job] = number
     return longest
 
 
@@ -236,15 +236,13 @@ def figures_of(bench: Bench, server: dict[str, Any], noted: Sequence[Noted]) -> 
     """The figures of a run."""
     size = bench.size
     commits = sorted(commit for each in noted for commit in each.commits)
-    waits = longest_waits(commits, bench.begun)
-    round_s = size.num_jobs * size.shard_s / size.num_workers  # one turn of each job
+    wait = longest_wait(commits, bench.jobs)
     sweeps = [seconds for each in noted for seconds in each.sweeps]
     real_workers = SHARE_OF_CORE / (server["server_ms_a_shard"] / 1000) * REAL_SHARD_S
     return server | {
         "jobs_ended": sum(each.ended for each in noted),
         "shares": shares(commits, bench.jobs, size.shards_a_job),
-        "longest_without_progress_s": round(max(waits.values()), 2),
-        "longest_without_progress_rounds": round(max(waits.values()) / round_s, 2),
+        "longest_wait": {"shards_of_others": wait, "rounds": round(wait / size.num_jobs, 2)},
         "sweeps": {
             "number": len(sweeps),
             "median_s": round(statistics.median(sweeps), 3),

@@ -28,7 +28,7 @@ from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.messages import Doorbell
-from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
+from orchestrator.contract.queues import ALL_QUEUES, FINALIZE, queue_key
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
 from workers import turns
@@ -130,26 +130,16 @@ class WorkersProcess:
             except Exception as err:  # a worker goes on; the errors are reported
                 self.noted.errors.append(f"{name}: {err!r}")
 
-    def _take(self) -> tuple[str, str, str] | None:
-        """The next doorbell: queue, job, and the tag that it is acknowledged by; as kombu takes one."""
-        found = cast("tuple[str, str] | None", self._client.brpop([*ALL_QUEUES], timeout=cast(int, TAKE_S)))
+    def _take(self) -> tuple[str, str] | None:
+        """The next doorbell: its queue and its job."""
+        keys = {queue_key(queue): queue for queue in ALL_QUEUES}
+        found = cast("tuple[str, str] | None", self._client.brpop([*keys], timeout=cast(int, TAKE_S)))
         if found is None:
             return None
-        queue, text = found
-        message = json.loads(text)
-        tag = message["properties"]["delivery_tag"]
-        with self._client.pipeline() as pipeline:
-            pipeline.zadd("unacked_index", {tag: time.time()})
-            pipeline.hset("unacked", tag, text)
-            pipeline.execute()
-        body = json.loads(base64.b64decode(message["body"]))
-        return queue, Doorbell.parse(body[0][0], what="a doorbell").job, tag
+        body = json.loads(base64.b64decode(json.loads(found[1])["body"]))
+        return keys[found[0]], Doorbell.parse(body[0][0], what="a doorbell").job
 
-    def _answer(self, queue: str, named: str, tag: str, context: WorkerContext) -> None:
-        with self._client.pipeline() as pipeline:  # early acknowledgement, as the app is set up
-            pipeline.zrem("unacked_index", tag)
-            pipeline.hdel("unacked", tag)
-            pipeline.execute()
+    def _answer(self, queue: str, named: str, context: WorkerContext) -> None:
         live_workers = self._ledger.live_workers
         live_workers.report_activity(context.worker, f"{queue} {named}")
         turn = turns.take_turn(queue, named, context)
@@ -209,8 +199,9 @@ class WorkersProcess:
         self._ledger.live_workers.heartbeat(name, facts | {"busy": 1, "rss_bytes": 1 << 29, "cpu_milli": 1000})
 
     def _sweep(self, name: str) -> None:
+        self._ledger.look_at_clock()
         if self._ledger.live_workers.take_sweep(name):
             started = time.monotonic()
             sweep(self._fleet.settings, self._ledger, self._ring)
             self.noted.sweeps.append(time.monotonic() - started)
-            self._ledger.live_workers.end_sweep()
+            self._ledger.live_workers.end_sweep(self.noted.sweeps[-1])

@@ -72,11 +72,11 @@ def install() -> None:
     from workers.classify.read import ImageReader
     from workers.context import ModelCache
 
-    ImageReader.read_state = _read_state  # type: ignore[method-assign]
+    ImageReader.read_state = read_state  # type: ignore[assignment, method-assign]
     ModelCache.get = _get  # type: ignore[assignment, method-assign]
 
 
-def _read_state(reader: object, path: str) -> tuple[bytes, AsRead]:
+def read_state(reader: object, path: str) -> tuple[bytes, AsRead]:
     number = _number(path)
     return _BYTES[number % NUM_ANSWERS], (100_000 + number % 1000, TIME_NS + number, None)
 

@@ -196,7 +196,8 @@ def measure(folder: Path, num_images: int, num_workers: int) -> dict[str, Any]:
     with running_server() as server, (folder / "log").open("wb") as log:
         cluster = Cluster(folder / "home", server)
         try:
-            workers = [cluster.start_worker(**stub_environment(folder / f"patch-{n}")) for n in range(num_workers)]
+            stubs = stub_environment(folder / "stubs")
+            workers = [cluster.start_worker(wait=True, **stubs) for _ in range(num_workers)]
             return _measure(Run(folder, cluster, num_images, log.fileno()), workers)
         finally:
             cluster.close()

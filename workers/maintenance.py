@@ -126,8 +126,9 @@ class MaintenanceThreads:
     def _sweep(self) -> None:
         self._ledger.look_at_clock()  # the sweep is about leases
         if self._ledger.live_workers.take_sweep(self._worker):
+            started = time.monotonic()
             sweep(get_settings(), self._ledger, self._ring)
-            self._ledger.live_workers.end_sweep()
+            self._ledger.live_workers.end_sweep(time.monotonic() - started)
 
     def _ring(self, queue: str, job: str) -> None:
         logger.info("job %s has work and no worker; ringing on %s", job, queue)

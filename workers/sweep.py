@@ -19,6 +19,7 @@ from orchestrator.contract.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_JOBS_BETWEEN_SIGNS = 100  # that the sweep goes on
 _LISTER_DIED = (
     "the process that submitted it ended before it had listed all images; `pigeonhole jobs resume {}` lists them again"
 )
@@ -38,7 +39,9 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
     recovering = RecoveringLedger(ledger, settings)
     waiting = {queue: ledger.queue_length(queue) for queue in ALL_QUEUES}
     idle = {queue: ledger.live_workers.num_idle(queue) for queue in ALL_QUEUES} if jobs else {}
-    for job in sorted(jobs):
+    for number, job in enumerate(sorted(jobs), start=1):
+        if number % _JOBS_BETWEEN_SIGNS == 0:
+            ledger.live_workers.keep_sweep()
         try:
             queue, need = _check_job(JobFolder.open(settings, job), recovering, starving_s=2 * settings.slice_s)
         except SERVER_ERRORS:

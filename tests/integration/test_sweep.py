@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import Claim, Ledger
+from orchestrator.contract.ledger.live_workers import SWEEP_PAUSE_S, SWEEP_S, SWEEPER_KEY
 from orchestrator.contract.queues import queue_key
 from orchestrator.contract.server import connect
 from tests.support.fakes import (
@@ -127,9 +128,22 @@ def test_a_pause_that_comes_while_a_slow_sweep_ends_an_earlier_one_stays(swept, 
 def test_one_worker_at_a_time_sweeps(ledger):
     first = ledger.live_workers.take_sweep("w1")
     second = ledger.live_workers.take_sweep("w2")
-    ledger.live_workers.end_sweep()
+    ledger.live_workers.keep_sweep()
+    kept_ms = ledger.client.pttl(SWEEPER_KEY)
 
-    assert (first, second, ledger.live_workers.take_sweep("w2")) == (True, False, True)
+    assert (first, second) == (True, False)
+    assert 0 < kept_ms <= 1000 * SWEEP_S
+
+
+def test_the_next_sweep_comes_after_a_pause_as_long_as_the_last_one(ledger):
+    pauses_ms = []
+    for seconds in (0.01, 60.0):
+        ledger.live_workers.take_sweep("w1")
+        ledger.live_workers.end_sweep(seconds)
+        pauses_ms.append(ledger.client.pttl(SWEEPER_KEY))
+
+    assert 0 < pauses_ms[0] <= 1000 * SWEEP_PAUSE_S
+    assert 30_000 < pauses_ms[1] <= 60_000
 
 
 def test_a_job_whose_worker_died_is_rung_for_by_busy_workers_without_waiting_for_it_to_starve(swept, folder, ledger):

@@ -17,6 +17,7 @@ WORKER_TTL_S = 3600  # a worker whose last heartbeat is older is removed
 VITALS = ("rss_bytes", "cpu_milli", "gpu_milli", "gpu_used_bytes", "gpu_total_bytes")  # whole numbers
 ENDED_TTL_S = 3600  # how long it is known that a worker has ended by itself
 SWEEP_S = 10.0  # after this, another worker may sweep: the sweep takes too long, or its worker died
+SWEEP_PAUSE_S = 1.0  # between two sweeps, at least, however many workers there are
 
 
 Drain = Literal["lines", "now"]
@@ -164,9 +165,13 @@ class LiveWorkers:
         """Whether this worker may sweep now: one worker at a time does."""
         return bool(self._client.set(SWEEPER_KEY, worker, nx=True, px=round(SWEEP_S * 1000)))
 
-    def end_sweep(self) -> None:
-        """Let any worker sweep again."""
-        self._client.delete(SWEEPER_KEY)
+    def keep_sweep(self) -> None:
+        """Go on with a sweep of many jobs."""
+        self._client.pexpire(SWEEPER_KEY, round(SWEEP_S * 1000))
+
+    def end_sweep(self, seconds: float) -> None:
+        """Let any worker sweep again after a pause as long as this sweep was: sweeps take half of the time at most."""
+        self._client.pexpire(SWEEPER_KEY, round(max(SWEEP_PAUSE_S, seconds) * 1000))
 
     def _now(self) -> float:
         """Seconds since 1970 by the server's clock: the clocks of the workers' machines differ."""
