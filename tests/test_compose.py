@@ -6,14 +6,12 @@ No Docker engine is needed: what is not checked here is what only an engine can 
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import click
 import jsonschema
 import pytest
 import redis
@@ -22,8 +20,8 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from orchestrator.contract.server_url import SCHEMES
 from orchestrator.contract.settings import Settings
+from tests.support.deployed import SETTINGS, check_command, running_server
 from tests.support.gateway import make_context, served
-from tests.support.server import answers, wait_until
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -86,22 +84,6 @@ def last_stage() -> list[tuple[str, str]]:
     return found[start:]
 
 
-def check_command(words: list[str]) -> None:
-    """Fails unless `words` is a command line that the CLI understands; nothing is run."""
-    from orchestrator.cli import main
-
-    assert words[0] == "pigeonhole"
-    group: click.Command = main
-    context = click.Context(main)
-    rest = words[1:]
-    while isinstance(group, click.Group) and rest and not rest[0].startswith("-"):
-        _, command, rest = group.resolve_command(context, rest)
-        assert command is not None
-        group, context = command, click.Context(command, parent=context)
-    if rest != ["--help"]:
-        group.make_context(words[-1], list(rest))
-
-
 def test_compose_file_follows_the_specification():
     jsonschema.validate(yaml.safe_load(COMPOSE), get_builtin_schema("vendor.compose-spec"))
 
@@ -144,7 +126,7 @@ def test_environment_of_a_service_holds_settings_with_usable_values(name: str, m
     settings = Settings()
 
     ours = {key for key in environment if key.startswith("PIGEONHOLE_")}
-    assert ours <= {f"PIGEONHOLE_{field.upper()}" for field in Settings.model_fields}
+    assert ours <= SETTINGS
     assert settings.home == Path(HOME)
     url = urlsplit(settings.require_server_url())
     assert url.scheme in SCHEMES
@@ -152,11 +134,10 @@ def test_environment_of_a_service_holds_settings_with_usable_values(name: str, m
 
 
 def test_every_environment_name_in_the_files_is_a_setting_or_read_by_the_files_themselves():
-    settings = {f"PIGEONHOLE_{field.upper()}" for field in Settings.model_fields}
     interpolated = {name for name, _, _ in _VARIABLE.findall(COMPOSE)}
 
-    assert set(_ENVIRONMENT_NAME.findall(COMPOSE)) <= settings | interpolated
-    assert set(_ENVIRONMENT_NAME.findall(DOCKERFILE)) <= settings | set(arguments())
+    assert set(_ENVIRONMENT_NAME.findall(COMPOSE)) <= SETTINGS | interpolated
+    assert set(_ENVIRONMENT_NAME.findall(DOCKERFILE)) <= SETTINGS | set(arguments())
     others = {
         "UID", "GID", "CPU_WORKERS", "TOKENS", "GATEWAY", "GATEWAY_NAME", "VIEW_TOKEN", "PROMETHEUS", "GRAFANA",
     }  # fmt: skip
@@ -345,31 +326,18 @@ def test_server_keeps_its_data_refuses_strangers_and_shows_no_password(tmp_path:
     program = tmp_path / "bin" / "valkey-server"
     program.parent.mkdir()
     program.symlink_to(find_server_program())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        server_command(port, tmp_path),
-        env={"PATH": f"{program.parent}:{os.environ['PATH']}", "PIGEONHOLE_PASSWORD": PASSWORD},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        client = redis.Redis(port=port, password=PASSWORD, socket_timeout=5)
-        wait_until(lambda: answers(client), what="the server answers")
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "PIGEONHOLE_PASSWORD": PASSWORD}
+    with running_server(lambda port: server_command(port, tmp_path), PASSWORD, environment) as (client, server):
         found = client.config_get("appendonly", "maxmemory-policy", "save", "appendfsync")
         with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=port, socket_timeout=5).ping()
+            redis.Redis(port=client.connection_pool.connection_kwargs["port"], socket_timeout=5).ping()
         arguments = Path(f"/proc/{server.pid}/cmdline").read_bytes()
-    finally:
-        server.terminate()
-        ended = server.wait(timeout=20)
 
     assert found == {
         "appendonly": "yes", "maxmemory-policy": "noeviction", "save": "", "appendfsync": "everysec",
     }  # fmt: skip
     assert b"valkey-server" in arguments
     assert PASSWORD.encode() not in arguments
-    assert ended == 0
 
 
 @pytest.mark.parametrize(
