@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Copies a home while it is in use, so that what is copied can be restored: docs/operations.md.
+
+    python3 deploy/backup.py HOME TARGET [--since BACKUP] [--also FOLDER]...
+
+The order makes it right. A file that says that others are whole is written last, and so it is copied first: what it
+speaks of is whole by then. Jobs come before models, which they name, and before the folders of their results (--also).
+Files that are gone when their turn comes belong to what has ended meanwhile. TARGET appears when all is copied and
+synced. What has not changed since an earlier backup is linked to it instead of copied.
+
+Needs Python 3.11 alone, not Pigeonhole.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+FIRST = ("id", "active", "webhooks")
+JOBS = "jobs"
+LAST = ("models", "weights", "lines")  # not: cache, stack (sockets and the server's own data), server.json
+
+
+class Backup:
+    """A copy that is being made. since: an earlier one, with the same folders."""
+
+    def __init__(self, target: Path, since: Path | None) -> None:
+        self._target, self._since = target, since
+        self.num_copied = self.num_linked = self.num_gone = 0
+
+    def home(self, home: Path) -> None:
+        """Copy what a home keeps."""
+        for name in FIRST:
+            self._all(home, Path(name), "home")
+        jobs = sorted(path.name for path in (home / JOBS).iterdir()) if (home / JOBS).is_dir() else []
+        for job in jobs:
+            for path in [*(home / JOBS / job).glob("*.json"), *(home / JOBS / job).glob("run.*/*.json")]:
+                self._copy(path, Path("home") / path.relative_to(home))
+        for job in jobs:
+            self._all(home, Path(JOBS) / job, "home", left_out=_is_fact)
+        for name in LAST:
+            self._all(home, Path(name), "home")
+
+    def also(self, folder: Path) -> None:
+        """Copy another folder."""
+        self._all(folder, Path(), f"also/{str(folder).strip('/').replace('/', '-')}")
+
+    def _all(self, base: Path, name: Path, below: str, left_out: Callable[[Path], bool] = lambda name: False) -> None:
+        """Copy a file, or all files and folders below a folder. left_out: by their names below `base`."""
+        for path in _walk(base / name):
+            if not left_out(path.relative_to(base)):
+                self._copy(path, Path(below) / path.relative_to(base))
+
+    def _copy(self, source: Path, name: Path) -> None:
+        target = self._target / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if source.is_dir() and not source.is_symlink():
+                target.mkdir(exist_ok=True)
+                shutil.copystat(source, target)
+            elif self._since and _same(source, self._since / name):
+                os.link(self._since / name, target)
+                self.num_linked += 1
+            elif source.is_file() or source.is_symlink():
+                shutil.copy2(source, target, follow_symlinks=False)
+                self.num_copied += 1
+        except FileNotFoundError:
+            target.unlink(missing_ok=True)
+            self.num_gone += 1
+
+
+def _is_fact(name: Path) -> bool:
+    """Whether a file of a job says that others are whole: those that have come meanwhile belong to no copy."""
+    inner = name.parts[2:]  # after jobs/JOB
+    return name.suffix == ".json" and (len(inner) == 1 or (len(inner) == 2 and inner[0].startswith("run.")))
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """A file or a folder with all that is below it, folders first; nothing that is gone."""
+    if not os.path.lexists(path):
+        return
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(FileNotFoundError):
+            for below in sorted(path.iterdir()):
+                yield from _walk(below)
+
+
+def _same(source: Path, before: Path) -> bool:
+    """Whether an earlier backup has the file as it is: files are replaced or grow, and are not changed in place."""
+    if source.is_symlink() or not before.is_file() or before.is_symlink():
+        return False
+    now, then = source.stat(), before.stat()
+    return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+
+
+def main() -> int:
+    """Make the backup; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Copy a home of Pigeonhole while it is in use.")
+    parser.add_argument("home", type=Path, help="PIGEONHOLE_HOME")
+    parser.add_argument("target", type=Path, help="folder that is made")
+    parser.add_argument(
+        "--since", type=Path, help="earlier backup on the same file system: what is unchanged is linked"
+    )
+    parser.add_argument("--also", type=Path, action="append", default=[], help="folder of results; may be repeated")
+    options = parser.parse_args()
+    if not (options.home / "id").is_file():
+        print(f"error: {options.home} has no file `id`: it is no home, or it is not mounted", file=sys.stderr)
+        return 2
+    if options.target.exists():
+        print(f"error: {options.target} exists; name a folder that does not", file=sys.stderr)
+        return 2
+    partial = options.target.with_name(f"{options.target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700, parents=True)
+    backup = Backup(partial, options.since)
+    backup.home(options.home)
+    for folder in options.also:
+        backup.also(folder.absolute())
+    os.sync()
+    partial.rename(options.target)
+    print(f"{options.target}: {backup.num_copied} files copied, {backup.num_linked} linked, {backup.num_gone} gone")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
