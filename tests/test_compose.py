@@ -248,6 +248,17 @@ def test_what_monitoring_mounts_is_there_and_its_image_is_pinned(name: str):
     assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", resolve(SERVICES[name]["image"]))
 
 
+@pytest.mark.parametrize("name", WORKERS)
+def test_health_check_of_a_worker_is_a_command_that_has_time_for_its_start(name: str):
+    from orchestrator.contract.health import START_S
+
+    check = SERVICES[name]["healthcheck"]
+
+    assert check["test"][0] == "CMD"
+    check_command(check["test"][1:])
+    assert float(check["start_period"].removesuffix("s")) > START_S
+
+
 def test_health_check_of_the_gateway_tells_whether_it_answers(tmp_path: Path):
     program = SERVICES["gateway"]["healthcheck"]["test"][-1]
     with served(make_context(tmp_path / "home", port=0)) as gateway:

@@ -41,7 +41,7 @@ def job(settings, ledger, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("batch", range(6))  # before which the backup is made; 5: after the last
+@pytest.mark.parametrize("batch", [0, 2, 5])  # before which the backup is made; 5: after the last
 def test_a_job_goes_on_from_a_backup_that_was_made_while_it_ran(
     job, settings, ledger, context, server, bells, tmp_path, batch
 ):
