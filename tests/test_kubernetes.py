@@ -142,7 +142,6 @@ def test_names_lead_to_objects_that_exist():
 @pytest.mark.parametrize("name", WORKERS)
 def test_pods_get_more_time_than_a_worker_needs_to_start_and_to_end(name: str):
     from orchestrator.contract.health import START_S
-
     from orchestrator.stack.stack import WORKER_STOP_S
     from workers.classify.slice import DRAIN_GRACE_S
     from workers.lines.consumer import DRAIN_S
