@@ -15,7 +15,10 @@ from tests.support.images import make_class_folders
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "deploy/README.md")
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 
@@ -26,7 +29,18 @@ _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _SHELL = ("|", ">", "&&", ";", "&")
 _QUOTED = re.compile(r"`([^`\n]+)`")
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_FOLDERS = ("benchmarks", "contract", "docs", "examples", "modeling", "orchestrator", "pigeonhole", "tests", "workers")
+_FOLDERS = (
+    "benchmarks",
+    "contract",
+    "deploy",
+    "docs",
+    "examples",
+    "modeling",
+    "orchestrator",
+    "pigeonhole",
+    "tests",
+    "workers",
+)
 _PATH = re.compile(rf"(?:{'|'.join(_FOLDERS)})/[\w./-]*")
 _FILE = re.compile(r"\w+\.(?:py|lua)")
 _PACKAGES = ("benchmarks", "modeling", "orchestrator", "tests", "workers")
