@@ -35,8 +35,6 @@ def faults_at(step: Step) -> Iterator[Fault]:
             yield Fault(step.name, "error", error=error, before=False)
 
 
-def cells_of(scenario: str, *tables: str, left_out: frozenset[str] = frozenset()) -> list[Cell]:
-    """All cells of the steps of some tables. left_out: steps that a scenario never reaches."""
-    return [
-        Cell(scenario, fault) for step in steps_of(*tables) if step.name not in left_out for fault in faults_at(step)
-    ]
+def cells_of(scenario: str, *tables: str) -> list[Cell]:
+    """All cells of the steps of some tables."""
+    return [Cell(scenario, fault) for step in steps_of(*tables) for fault in faults_at(step)]

@@ -2,8 +2,8 @@
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.steps.cells import Cell, cells_of
@@ -24,7 +24,8 @@ class Scenario(ABC):
     """A command that is struck again and again, in a folder of its own.
 
     outputs: the manifests that it publishes. expected: what an undisturbed run publishes. before: what is published
-    already when it begins.
+    already when it begins. resources: closed at the end. A kind of job whose result is no manifest has its own
+    `published`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scenario(ABC):
         self.before: dict[str, bytes] = {}
         self.exit_code = 0
         self.kept_jobs: set[str] = set()
+        self.resources = ExitStack()
 
     @property
     @abstractmethod
@@ -109,9 +111,9 @@ class Classify(Scenario):
 
     name = "classify"
 
-    def __init__(self, cluster: Cluster, folder: Path, webhook: str) -> None:
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
         super().__init__(cluster, folder)
-        self._webhook = webhook
+        self._webhook = self.resources.enter_context(receiving()).url
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -133,7 +135,6 @@ class Since(Scenario):
     """The images that are new are classified and merged into an earlier manifest, which is kept as `OUT.1`."""
 
     name = "since"
-    left_out: frozenset[str] = frozenset()
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         super().__init__(cluster, folder)
@@ -155,11 +156,16 @@ class Since(Scenario):
         new = sorted((self.source / "00000").iterdir())[5::7]
         for path in new:
             path.rename(away / path.name)
-        self.cluster.run_ok(*self._classify())
-        shutil.copytree(self.outbox, self._base)
-        [self.base_job] = self.cluster.jobs()
+        self.classify_base()
         for path in new:
             (away / path.name).rename(path)
+
+    def classify_base(self) -> None:
+        """Run the job whose manifest is merged."""
+        others = set(self.cluster.jobs())
+        self.cluster.run_ok(*self._classify())
+        shutil.copytree(self.outbox, self._base)
+        [self.base_job] = set(self.cluster.jobs()) - others
 
     def put_base(self) -> None:
         for path in self._base.iterdir():
@@ -180,9 +186,7 @@ class Retry(Since):
         return ("jobs", "retry", self.base_job)
 
     def prepare_base(self) -> None:
-        self.cluster.run_ok(*self._classify())
-        shutil.copytree(self.outbox, self._base)
-        [self.base_job] = self.cluster.jobs()
+        self.classify_base()
         good = next((self.source / "00000").iterdir()).read_bytes()
         for path in sorted((self.source / "broken").iterdir())[:5]:
             path.write_bytes(good)
@@ -204,18 +208,18 @@ def make_images(folder: Path) -> None:
         (folder / "broken" / f"{number}.png").write_bytes((b"", b"words", good[:60], good[:-30])[number % 4])
 
 
-SCENARIOS: dict[str, Callable[[Cluster, Path], Scenario]] = {"since": Since, "retry": Retry}
+SCENARIOS: dict[str, type[Scenario]] = {kind.name: kind for kind in (Classify, Since, Retry)}
 
 
 @contextmanager
 def open_scenario(name: str, cluster: Cluster, folder: Path) -> Iterator[Scenario]:
     """A scenario that is prepared."""
-    with receiving() as receiver:
-        made = Classify(cluster, folder, receiver.url) if name == "classify" else SCENARIOS[name](cluster, folder)
-        made.prepare()
-        yield made
+    scenario = SCENARIOS[name](cluster, folder)
+    with scenario.resources:
+        scenario.prepare()
+        yield scenario
 
 
 def all_cells() -> list[Cell]:
     """The cells of all scenarios."""
-    return [*Classify.cells(), *Since.cells(), *Retry.cells()]
+    return [cell for kind in SCENARIOS.values() for cell in kind.cells()]
