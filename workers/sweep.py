@@ -20,9 +20,7 @@ from orchestrator.contract.settings import Settings
 logger = logging.getLogger(__name__)
 
 _JOBS_BETWEEN_SIGNS = 100  # that the sweep goes on
-_LISTER_DIED = (
-    "the process that submitted it ended before it had listed all images; `pigeonhole jobs resume {}` lists them again"
-)
+_LISTER_DIED = "the process that submitted it ended before it had listed all images; {}"
 
 
 def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) -> None:
@@ -69,7 +67,9 @@ def _finish_listing(folder: JobFolder, request: AnyJobRequest, ledger: Recoverin
     """The lister's lease has run out: enter the listing if it is whole, else end the job."""
     facts = read_facts(folder.work)
     if facts is None or not isinstance(request, ClassifyRequest):
-        ledger.cancel(folder.job, run=folder.run, reason=_LISTER_DIED.format(folder.job))
+        again = isinstance(request, ClassifyRequest) and request.can_be_listed_again
+        advice = f"`pigeonhole jobs resume {folder.job}` lists them again" if again else "submit it again"
+        ledger.cancel(folder.job, run=folder.run, reason=_LISTER_DIED.format(advice))
         return
     limit = folder.failure_limit(request, facts.num_images)
     ledger.extend(folder.job, facts.num_shards, facts.num_images, listed=True, run=folder.run, failure_limit=limit)

@@ -4,6 +4,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.steps.cells import Cell, cells_of
@@ -80,7 +81,7 @@ class Scenario(ABC):
         for path in self.outbox.iterdir():
             path.unlink()
         for job in set(all_jobs(self.cluster.settings)) - self.kept_jobs:
-            shutil.rmtree(self.cluster.settings.jobs / job)
+            wait_until(partial(_is_removed, self.cluster.settings.jobs / job), what=f"{job} is removed")
         self.put_base()
         self.before = self.published()
 
@@ -194,6 +195,12 @@ class Retry(Since):
     @staticmethod
     def cells() -> list[Cell]:
         return cells_of("retry", "merge")
+
+
+def _is_removed(folder: Path) -> bool:
+    """Remove a folder, which a worker may write a last line to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def make_images(folder: Path) -> None:

@@ -133,13 +133,21 @@ class Trial:
         return differences(self.scenario.before, self.scenario.published())
 
     def _help(self, job: str | None, outcome: Outcome | None) -> None:
-        """What the operator does next: resume a job that has ended, else run the command again."""
-        command = self.scenario.arguments if outcome is None or job is None else ("jobs", "resume", job)
-        self.tried.helped = ["run again"] if command == self.scenario.arguments else ["resumed"]
-        done = self.cluster.run(*command)
-        if done.returncode != self.scenario.exit_code:
-            self.tried.problems.append(f"{self.tried.helped[0]}: exit {done.returncode}: {done.stderr[-300:]}")
+        """What the operator does next: resume a job that has ended, or run the command again."""
+        code, errors = 0, ""
+        if outcome is not None and job is not None and "submit it again" not in (outcome.error or ""):
+            code, errors = self._operate("resumed", "jobs", "resume", job)
+        if not self.tried.helped or (code and "submit it again" in errors):
+            code, errors = self._operate("run again", *self.scenario.arguments)
+        if code != self.scenario.exit_code:
+            self.tried.problems.append(f"{self.tried.helped[-1]}: exit {code}: {errors[-300:]}")
         self._settle(job)
+
+    def _operate(self, what: str, *arguments: str) -> tuple[int, str]:
+        """Run a command; returns its exit code and what it said."""
+        self.tried.helped.append(what)
+        done = self.cluster.run(*arguments)
+        return done.returncode, done.stderr
 
     def _compare(self) -> None:
         """What is published is that of an undisturbed run, and nothing is left behind."""

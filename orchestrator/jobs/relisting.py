@@ -30,7 +30,7 @@ def open_again(folder: JobFolder, request: ClassifyRequest) -> Source:
     Raises NotFoundError where it is gone, UsageError where it cannot be listed again.
     """
     reading = request.reading
-    if reading is None or request.base is not None:
+    if reading is None or not request.can_be_listed_again:
         why = f"{request.source!r} cannot be listed again"
         if request.base is not None:
             why = f"were to be compared with {request.base.manifest!r}, which may be another now"

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.requests import SourceReading
 from orchestrator.contract.ledger.ledger import Claim, Ledger
 from orchestrator.contract.ledger.live_workers import SWEEP_PAUSE_S, SWEEP_S, SWEEPER_KEY
 from orchestrator.contract.queues import queue_key
@@ -223,9 +224,11 @@ def test_an_outcome_that_the_server_forgot_is_entered_again(swept, folder, conte
     ledger.client.hset("{pigeonhole}:job:" + folder.job, mapping={"state": "finalizing"})
     ledger.client.sadd("{pigeonhole}:active", folder.job)
     ledger.client.hset("{pigeonhole}:outputs", folder.request().output, folder.job)
+    (temporary := folder.path / ".outcome.json.12345678.tmp").touch()  # of the finalizer that died
 
     rung = swept()
 
+    assert not temporary.exists()
     assert rung == []
     assert ledger.record(folder.job).state == "succeeded"
     assert (ledger.active(), ledger.owner_of_output(folder.request().output)) == (set(), None)
@@ -247,15 +250,24 @@ def test_a_complete_listing_that_the_server_forgot_is_entered_again(swept, silen
     assert (record.listed, record.num_shards, record.num_images, record.state) == (True, 3, 6, "queued")
 
 
-def test_a_job_whose_lister_died_fails_with_what_to_do(swept, silent, ledger, context):
+@pytest.mark.parametrize(
+    ("reading", "advice"),
+    [
+        (SourceReading(source="/in", recursive=True, all_files=False, root=None), "`pigeonhole jobs resume"),
+        (None, "submit it again"),
+    ],
+)
+def test_a_job_whose_lister_died_fails_with_what_to_do(swept, silent, ledger, context, reading, advice):
     (silent.path / "listing.json").unlink()
+    request = silent.request().model_copy(update={"reading": reading})
+    silent.request_file.write_text(request.model_dump_json())
 
     rung = swept()
     end_job(silent.job, context)
 
     assert rung == [("finalize", silent.job)]
     assert silent.outcome().state == "failed"
-    assert "ended before it had listed all images; `pigeonhole jobs resume" in silent.outcome().error
+    assert f"ended before it had listed all images; {advice}" in silent.outcome().error
 
 
 def test_one_damaged_job_does_not_prevent_the_check_of_the_others(swept, folder, ledger, settings, tmp_path):

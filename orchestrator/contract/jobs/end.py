@@ -35,8 +35,6 @@ def conclude(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger, *, b
     if is_first:
         counts = {name: getattr(outcome, name) for name in ("num_images", "num_done", "num_failed")}
         note(folder, "ended", by=by, state=outcome.state, result=outcome.result, error=outcome.error, **counts)
-    if folder.is_last_run():
-        remove_temporaries(folder, keep_checkpoints=outcome.state in RESUMABLE)
     enter_outcome(folder, outcome, ledger)
     return outcome
 
@@ -58,10 +56,12 @@ def remove_temporaries(folder: JobFolder, *, keep_checkpoints: bool) -> None:
 
 
 def enter_outcome(folder: JobFolder, outcome: Outcome, ledger: RecoveringLedger) -> None:
-    """Enter into the ledger how the job ended, and its webhook, then remove the job from the active ones.
+    """Clean up, enter into the ledger how the job ended, and its webhook, then remove the job from the active ones.
 
     Nothing is changed where the job was resumed since.
     """
+    if folder.is_last_run():
+        remove_temporaries(folder, keep_checkpoints=outcome.state in RESUMABLE)
     request = folder.request()
     if request.notify is not None and folder.is_last_run():
         folder.note_undelivered()

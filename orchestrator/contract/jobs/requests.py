@@ -96,6 +96,11 @@ class ClassifyRequest(Versioned):
     idempotency_key: str | None = None
     notify: str | None = None  # URL that is notified when the job has ended
 
+    @property
+    def can_be_listed_again(self) -> bool:
+        """Whether a resume can list the images: not those of standard input, nor those that a merge compares."""
+        return self.reading is not None and self.base is None
+
 
 class TrainJobRequest(Versioned):
     """Train a model; `train` holds modeling's own request, checked when it was submitted."""
