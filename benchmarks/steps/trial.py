@@ -127,10 +127,7 @@ class Trial:
             self.tried.problems.append(f"not a stated error: {text.strip()[-500:]!r}")
         if not was_command and code == 0:
             self.tried.problems.append("the command ended with 0")
-        self.tried.problems += [f"half published: {line}" for line in self._changes()]
-
-    def _changes(self) -> list[str]:
-        return differences(self.scenario.before, self.scenario.published())
+        self.tried.problems += [f"half published: {line}" for line in self.scenario.half_published()]
 
     def _help(self, job: str | None, outcome: Outcome | None) -> None:
         """What the operator does next: resume a job that has ended, or run the command again."""
