@@ -61,6 +61,14 @@ def memory_left(proc: Path = _PROC) -> int:
     return max(0, min(left))
 
 
+def memory_used(proc: Path = _PROC) -> int:
+    """Bytes of memory that this process holds; 0 where that is hidden."""
+    try:
+        return int((proc / "self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def describe_cores() -> str:
     """The cores for people, and what limits them."""
     cores, quota = num_affine_cores(), cpu_quota()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.quotas import memory_left, memory_used
 from modeling.inference.bisection import Predictor
 from modeling.inference.engines.choice import LARGEST_BATCH
 from modeling.inference.engines.engine import Engine
@@ -129,6 +130,8 @@ def _time_until(end: float, predict: Predict, images_BHWC: NDArray[np.uint8], ti
 def speeds_by_batch_size(sized: Callable[[int], Predictor], clock: Clock | None = None) -> dict[int, float]:
     """Images per second by batch size, from 1 in powers of two to 256, or as long as larger ones are short or may pay.
 
+    A size that needs more memory than this process may still take is not tried: Linux would kill the process.
+
     sized: returns the classifier prepared for a batch size. clock: the seconds of one stream, which other processes do
     not lengthen; None: there is none, and sizes take no memory of their own.
 
@@ -141,6 +144,7 @@ def speeds_by_batch_size(sized: Callable[[int], Predictor], clock: Clock | None 
     timed: list[_Timed] = []
     size, streams = 1, 1
     while size <= LARGEST_BATCH:
+        used = memory_used()
         try:
             classifier = sized(size)
             images_BHWC, streams = random_images(classifier.preprocessing, size), classifier.num_streams
@@ -152,6 +156,8 @@ def speeds_by_batch_size(sized: Callable[[int], Predictor], clock: Clock | None 
             break  # most likely it does not fit in memory; smaller batches do
         timed = [now] if clock else [*timed, now]
         size *= 2
+        if 2 * (memory_used() - used) > memory_left():
+            break  # twice the images take about twice the memory
         batch_s = size * streams / max(speeds.values())
         if batch_s > _LONGEST_S or (batch_s > _SHORT_S and not larger_may_pay(speeds)):
             break

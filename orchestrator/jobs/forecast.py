@@ -195,7 +195,7 @@ def _exchange(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO
         child.wait()
         log.seek(0)
         last = log.read().decode(errors="backslashreplace").strip().splitlines()[-1:]
-        raise PigeonholeError(_describe_end(child.returncode, "".join(last)))
+        raise PigeonholeError(describe_end(child.returncode, "".join(last)))
     try:
         answer = MeasureAnswer.model_validate_json(line)
     except ValueError as err:
@@ -205,7 +205,7 @@ def _exchange(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO
     return answer
 
 
-def _describe_end(code: int, last: str) -> str:
+def describe_end(code: int, last: str) -> str:
     """How measuring ended without an answer. last: the last line that it wrote."""
     if code == -signal.SIGKILL:
         return (

@@ -109,6 +109,14 @@ def test_sizes_end_where_memory_does():
         speeds_by_batch_size(lambda _: FakeClassifier(max_batch=0))
 
 
+def test_a_size_that_would_need_more_memory_than_is_left_is_not_tried(monkeypatch):
+    used = iter([0, 10, 10, 30, 30, 70])  # before and after each size: 10, 20 and 40 more
+    monkeypatch.setattr(timing, "memory_used", lambda: next(used))
+    monkeypatch.setattr(timing, "memory_left", lambda: 50)
+
+    assert list(searched(dict.fromkeys((1, 2, 4, 8), 1e6))) == [1, 2, 4]
+
+
 def test_the_times_of_batches_are_sorted_and_of_all_streams_after_their_first_calls():
     calls = []
 

@@ -21,13 +21,15 @@ from modeling.registry.store import ModelStore
 from orchestrator.cli import main
 from orchestrator.contract.jobs.measuring import MeasureAnswer, MeasureRequest
 from orchestrator.jobs.early_check import draw_sample
-from orchestrator.jobs.forecast import Share, decision_shares, expected_s
+from orchestrator.jobs.forecast import Share, decision_shares, describe_end, expected_s
 from tests.support.images import grey_png
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
 from tests.support.small_models import make_model
 from tests.support.workers import enable_interrupts
 from workers.classify.measure import measure_sample
+
+PEAK_BYTES = 9 * 10**8
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def _measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def measure(request: MeasureRequest, _: Mapping[str, str]) -> MeasureAnswer:
         received = MeasureRequest.parse_json(request.model_dump_json().encode(), what="the request")
-        return MeasureAnswer(**asdict(measure_sample(received)))
+        return MeasureAnswer(**asdict(measure_sample(received)), peak_bytes=PEAK_BYTES)
 
     monkeypatch.setattr("orchestrator.jobs.forecast._measure", measure)
 
@@ -146,7 +148,26 @@ def test_a_plan_for_people_names_the_bound_the_time_and_what_fails(home):
     assert re.fullmatch(r"digits@1 by \w+ \w+, \d+ images in a batch", lines["model"])  # whichever engine is fastest
     assert lines["bound"].partition(" ")[0] in ("storage", "decode", "device")
     assert lines["time"].startswith("1 worker ")
+    assert re.fullmatch(r"\d+ cores?( within a quota of [\d.]+)?, \d+\.\d GB of \d+\.\d GB memory", lines["machine"])
     assert lines["unreadable"] == "4.8%: 1 not_an_image in the sample"
+
+
+@pytest.mark.usefixtures("_measured_here")
+def test_a_plan_within_quotas_names_them_and_warns_where_memory_hardly_suffices(home, monkeypatch):
+    monkeypatch.setattr("orchestrator.jobs.forecast.num_cores", lambda: 1)
+    monkeypatch.setattr("orchestrator.jobs.forecast.cpu_quota", lambda: 0.5)
+    monkeypatch.setattr("orchestrator.jobs.forecast.memory_total", lambda: 10**9)
+
+    lines = dict(line.split(maxsplit=1) for line in plan("in").stdout.replace("limited by", "bound").splitlines())
+
+    assert lines["machine"] == (
+        "1 core within a quota of 0.5, 0.9 GB of 1.0 GB memory; a worker may be killed here: give it more memory"
+    )
+
+
+def test_measuring_that_is_killed_says_that_memory_may_have_run_out():
+    assert "this process may use" in describe_end(-9, "")
+    assert describe_end(1, "a line") == "measuring ended with exit code 1: a line"
 
 
 @pytest.mark.usefixtures("_measured_here")
