@@ -114,7 +114,8 @@ class Rig:
             if folder.outcome() is not None:
                 return True
             with contextlib.suppress(*SERVER_ERRORS):
-                now = self.cluster.record(job).num_done
+                record = self.cluster.ledger.record(job)
+                now = record.num_done if record is not None else 0  # a server that was emptied knows it later
                 done = now if done is None else done
                 return now > done
             return False

@@ -306,6 +306,7 @@ def test_a_calibrated_model_rejects_what_was_given_up(folder, context, ledger, c
     classifier.calibration = Calibration(1.0, 0.01, (0.9, 0.9), 0.5, 100, 0.0, 0.0, 0.0)
     context.settings = context.settings.model_copy(update={"max_attempts": 3})
     claim_and_die(ledger, folder, 3)
+    note_kills(folder)
 
     classify_slice(folder.job, context)
 
@@ -592,9 +593,27 @@ def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(
     assert num_deaths == in_all
 
 
+def note_kills(folder):
+    """Each shard's third worker was killed at its first batch."""
+    folder.journals.mkdir(exist_ok=True)
+    for shard in range(3):
+        (folder.journals / f"{shard:08d}.1.jsonl").write_text('["batch", 0]\n')
+
+
+def test_claims_whose_answers_were_lost_give_no_shard_up(folder, context, ledger, classifier, tmp_path):
+    context.settings = context.settings.model_copy(update={"max_attempts": 3})
+    claim_and_die(ledger, folder, 5)
+
+    classify_slice(folder.job, context)
+
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+    assert ledger.record(folder.job).shards_given_up == 0
+
+
 def test_a_shard_that_killed_too_many_workers_is_given_up(folder, context, ledger, classifier, tmp_path):
     context.settings = context.settings.model_copy(update={"max_attempts": 3})
     claim_and_die(ledger, folder, 3)
+    note_kills(folder)
 
     classify_slice(folder.job, context)
 

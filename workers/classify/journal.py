@@ -57,6 +57,13 @@ class Evidence:
         """How many of the deaths were at what is not tried again."""
         return sum(times for trial, times in self.deaths.items() if self.convicts(*trial))
 
+    def num_deaths(self, attempt: int) -> int:
+        """How many workers died on the shard before this attempt.
+
+        From the third on an attempt without a note was none: its worker was cut off or frozen, and tried nothing.
+        """
+        return min(attempt - 1, CAREFUL_FROM_ATTEMPT - 1 + sum(self.deaths.values()))
+
     def add(self, record: "_Record") -> None:
         """Add the journal of the next claim."""
         self.slow.update(record.slow)

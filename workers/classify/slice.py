@@ -310,8 +310,10 @@ class ClassifySlice:
         """Predict a shard whose workers died, or decoded one of its images for too long; give it up in the end."""
         logger.warning("shard %d of %s has ended workers; predicting it carefully", shard.claim.shard, self._folder.job)
         journal = Journal(self._folder.journals, shard.claim)
-        if shard.claim.attempt - journal.evidence().num_explained > self._context.settings.max_attempts:
-            lost = f"{shard.claim.attempt - 1} workers died on its shard; it was given up"
+        evidence = journal.evidence()
+        num_deaths = evidence.num_deaths(shard.claim.attempt)
+        if num_deaths - evidence.num_explained >= self._context.settings.max_attempts:
+            lost = f"{num_deaths} workers died on its shard; it was given up"
             shard.give_up(Prediction(error_code="given_up", error=lost))
             return self._commit_alone(shard, given_up=True)
         classifier = self._predictor

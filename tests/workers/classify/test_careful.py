@@ -51,7 +51,8 @@ class Shard:
             self.attempt += 1
             shard = OpenShard(Claim(JOB, 0, self.attempt, self.attempt), [str(n) for n in self._brightness], False)
             journal = Journal(self._journals, shard.claim)
-            if self.attempt - journal.evidence().num_explained > MAX_ATTEMPTS:
+            evidence = journal.evidence()
+            if evidence.num_deaths(self.attempt) - evidence.num_explained >= MAX_ATTEMPTS:
                 return ["given_up"] * len(self._images)
             try:
                 predict_carefully(shard, self._sources(shard), journal, self._careful(dies))
