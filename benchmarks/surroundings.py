@@ -20,13 +20,14 @@ from pathlib import Path
 from benchmarks.machine import describe_run, keep
 from benchmarks.surroundings_clocks import CLOCK_FAULTS
 from benchmarks.surroundings_disks import DISK_FAULTS
+from benchmarks.surroundings_lines import LINE_FAULTS
 from benchmarks.surroundings_network import NETWORK_FAULTS
 from benchmarks.surroundings_rig import Fault, Found, open_rig
 from benchmarks.surroundings_server import SERVER_FAULTS
 from tests.support.frozen_share import CAN_MOUNT
 from tests.support.small_disk import leave_mounts
 
-FAULTS = (*SERVER_FAULTS, *NETWORK_FAULTS, *CLOCK_FAULTS, *DISK_FAULTS)
+FAULTS = (*SERVER_FAULTS, *NETWORK_FAULTS, *CLOCK_FAULTS, *DISK_FAULTS, *LINE_FAULTS)
 
 
 def run_faults(faults: Sequence[Fault], folder: Path, *, num_images: int = 240) -> list[tuple[Fault, Found]]:

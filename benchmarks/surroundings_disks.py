@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 from benchmarks.surroundings_rig import IDENTICAL, Fault, Found, Rig
+from modeling.registry.store import ModelStore
 from tests.support.frozen_share import CAN_MOUNT
+from tests.support.published_models import make_shapes
 from tests.support.server import wait_until
 from tests.support.small_disk import SmallDisk
 
@@ -69,6 +72,27 @@ def _full_at_submission(rig: Rig) -> Found:
     return Found(text, done.returncode == 1 and "nothing was submitted" in text and not left)
 
 
+def _training_meets_a_full_disk(rig: Rig) -> Found:
+    """The home is full while a training runs: it has the weights of an undisturbed one, or says why not."""
+    rig.ensure_workers()
+    make_shapes(rig.folder / "shapes")
+    digests = []
+    for name, fault in (("calm", None), ("full", _home(rig).full)):
+        job = rig.cluster.submit(
+            "train", str(rig.folder / "shapes"), "--name", name, "--arch", "mlp", "--epochs", "60", "--seed", "1"
+        )
+        wait_until(lambda: "epoch" in rig.cluster.record(job).progress, what="it trains", timeout_s=120)  # noqa: B023
+        if fault is not None:
+            with fault():
+                time.sleep(FULL_S)
+        outcome = rig.cluster.outcome(job)
+        if outcome.state != "succeeded":
+            return Found(f"{outcome.state}: {outcome.error}", "No space left" in (outcome.error or ""))
+        weights = ModelStore(rig.cluster.settings.models).resolve(name).path / "model.safetensors"
+        digests.append(hashlib.sha256(weights.read_bytes()).hexdigest())
+    return Found("the same weights" if len(set(digests)) == 1 else "other weights", len(set(digests)) == 1)
+
+
 def _share(fault: Callable[[Rig], contextlib.AbstractContextManager[None]], rig: Rig) -> Found:
     """The images are on a share that fails while they are read, until the job is paused for it."""
     assert rig.share is not None
@@ -122,6 +146,9 @@ DISK_FAULTS = (
     _disturbed("disk of the home full but for 16 KiB", partial(_full, _home, 16384)),
     _disturbed("disk of the home read-only", partial(_read_only, _home)),
     _fault("disk of the home full at submission", "one line of error, and nothing is left", _full_at_submission),
+    _fault(
+        "disk of the home full while a training runs", "the same weights, or the reason", _training_meets_a_full_disk
+    ),
     _fault("disk of the output full when the job ends", _WAITS, _full_at_the_end),
     _fault("share of the images: EIO", _PAUSES, partial(_share, partial(_failing, errno.EIO))),
     _fault("share of the images: ESTALE", _PAUSES, partial(_share, partial(_failing, errno.ESTALE))),

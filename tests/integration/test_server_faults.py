@@ -135,3 +135,21 @@ def test_a_worker_outlives_a_server_that_freezes_while_it_asks_for_doorbells(clu
     assert cluster.outcome(second).state == "succeeded", cluster.logs()
     assert worker.process.poll() is None
     proxy.close()
+
+
+def test_a_job_goes_on_by_itself_when_the_server_takes_writes_again(
+    cluster: Cluster, few_photographs: Path, tmp_path: Path
+):
+    worker = cluster.one_worker()
+    job = submit(cluster, few_photographs, tmp_path / "out.csv", shard_size=4)
+    cluster.wait_for(job, 12)
+    start = len(worker.log.read_text())
+
+    for how in ("disk", "replica"):
+        before = len(worker.log.read_text())
+        with cluster.server.refusing(how):
+            wait_until(lambda: "the server is away" in worker.log.read_text()[before:], what="the worker notices")  # noqa: B023
+
+    assert cluster.outcome(job).state == "succeeded", cluster.logs()
+    assert "Traceback" not in worker.log.read_text()[start:]
+    assert worker.process.poll() is None
