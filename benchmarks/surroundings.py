@@ -35,6 +35,7 @@ def run_faults(faults: Sequence[Fault], folder: Path, *, num_images: int = 240) 
     results = []
     with open_rig(folder, num_images) as rig:
         for fault in faults:
+            rig.ensure_workers()
             started = time.monotonic()
             try:
                 found = fault.inject(rig) if fault.skip is None else Found(f"skipped: {fault.skip}", ok=True)

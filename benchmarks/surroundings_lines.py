@@ -3,7 +3,6 @@
 import contextlib
 import time
 from pathlib import Path
-from typing import cast
 
 from benchmarks.surroundings_disks import FULL_S
 from benchmarks.surroundings_rig import Fault, Found, Rig
@@ -56,7 +55,7 @@ def _answers_meet_a_full_disk(disk: SmallDisk, rig: Rig) -> Found:
 
 
 def _now_ms(pusher: Pusher) -> int:
-    seconds, microseconds = cast("tuple[int, int]", pusher.store.client.time())
+    seconds, microseconds = pusher.store.client.time()
     return seconds * 1000 + microseconds // 1000
 
 
