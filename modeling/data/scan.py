@@ -14,7 +14,7 @@ from modeling.data.facts import COLOUR_SIDE, GREY_SIDE, ImageFacts, check_image,
 from modeling.data.report import DataReport
 from modeling.errors import ImageError
 from modeling.images.loader import load_ahead, read_image_file
-from modeling.images.progress import Emit, Progress
+from modeling.images.progress import Emit, Progress, quiet_phase
 
 ImageCheck = tuple[str, Verdict]
 """The sha256 of an image's bytes (empty if they cannot be read), and the verdict on it."""
@@ -38,6 +38,7 @@ def scan_dataset(dataset: Dataset, emit: Emit, cache: Path | None) -> DataReport
             all_facts.append(facts)
             compact = None if facts is None else replace(facts, thumbnail=b"")
             verdicts.append(Verdict(None if compact is None else known.setdefault(compact, compact), error))
+    quiet_phase(emit, "comparing the images")
     result = find_duplicates(digests, all_facts)
     report = DataReport(
         dataset=dataset,

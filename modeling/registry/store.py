@@ -230,11 +230,11 @@ class ModelStore:
             write_aliases(folder, {known: at for known, at in read_aliases(folder).items() if known != alias})
         return number
 
-    def publish(self, staged: Path, name: str) -> ModelVersion:
+    def publish(self, staged: Path, name: str, *, confirm: Callable[[], None] = lambda: None) -> ModelVersion:
         """Copy the model in folder `staged` to the next free version of `name`, completely or not at all.
 
         Publishing is idempotent: if a version of that name has the same digest, it is returned. The number of a removed
-        version is never used again.
+        version is never used again. confirm: called just before the version becomes visible; may raise.
 
         Raises:
             ModelNameError: the name is not valid.
@@ -251,6 +251,7 @@ class ModelStore:
             with staging_folder(folder, _PUBLISHING) as copy:
                 copy_durably(staged, copy)
                 record_digest(copy, digest)
+                confirm()
                 number = take_next_number(copy, folder)
         return ModelVersion(name, number, digest, folder / str(number))
 

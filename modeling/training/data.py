@@ -24,7 +24,7 @@ from modeling.images.heif import open_image
 from modeling.images.loader import load_ahead
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
-from modeling.images.progress import Emit, Progress
+from modeling.images.progress import Emit, Progress, quiet_phase
 from modeling.images.quotas import memory_left
 from modeling.networks.architectures import Architecture
 from modeling.training.fit.inputs import AnyImages, FitInputs
@@ -82,6 +82,7 @@ def load_data(request: TrainRequest, emit: Emit, *, keep: bool = False) -> Train
 
 
 def _opened(request: TrainRequest, emit: Emit) -> TrainingData:
+    quiet_phase(emit, "looking for images")
     dataset = open_datasets((request.data, *request.joined), request.layout)
     report = scan_dataset(dataset, emit, request.cache)
     split = split_dataset(dataset, report, seed=request.seed, validation=request.validation, test=request.test)

@@ -18,7 +18,7 @@ from torch import nn
 from modeling.data.images import ImageFiles, Indices
 from modeling.data.splits import Split
 from modeling.images.preprocessing import Preprocessing
-from modeling.images.progress import Emit, Progress
+from modeling.images.progress import Emit, Progress, quiet_phase, signs_of_life
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network
 from modeling.networks.heads import set_head
@@ -101,6 +101,7 @@ def _probe(context: RunContext, data: TrainingData, network: nn.Module, preproce
     backbone = Backbone(network, request.architecture, preprocessing, context.device)
     features_MF = cached_features(backbone, selection, cache, context.emit)
     data.lost.report(context.emit)
+    quiet_phase(context.emit, "fitting the last layer")
     probe = _fit(data, used_M, features_MF)
     set_head(network, request.architecture, probe.weight_LF, probe.bias_L)
 
@@ -136,7 +137,10 @@ def _fine_tune(context: RunContext, data: TrainingData, probed: TrainedNetwork) 
     facts = {"kept": "fine-tuning", "probe": probed.facts["probe"], "plan": plan.to_json(), "best_epoch": result.epoch}
 
     def logits_of(indices: Indices) -> Logits:
-        return compute_logits(network, inputs.images, indices, inputs.preprocessing, context.device)
+        alive = signs_of_life(context.emit, "evaluate")
+        return compute_logits(
+            network, inputs.images, indices, inputs.preprocessing, context.device, on_progress=alive.update
+        )
 
     return TrainedNetwork(network, inputs.preprocessing, logits_of, facts)
 

@@ -3,13 +3,16 @@
 The request is a `TrainRequest` or an `EvaluateRequest` as JSON; its key `task` says which (default: `train`).
 stdout: events, one JSON object per line. stderr: the output of libraries. stdin: a pipe that the parent keeps open; if
 it is closed, the parent has died, and this process exits. SIGTERM also ends it. Exit codes: 0 success, 1 an operator's
-mistake (reported in an `error` event), 70 a bug (traceback on stderr), 71 no file can be opened now, or the storage is
-away (reported in an `interrupted` event: trying again may help), 75 the parent has died.
+mistake or a full disk (reported in an `error` event), 70 a bug (traceback on stderr), 71 no file can be opened now, or
+the storage is away (reported in an `interrupted` event: trying again may help), 72 memory ran out (`memory`), 73 a
+later attempt works on the training (`superseded`), 75 the parent has died.
 """
 
+import errno
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +24,7 @@ from typing import Any
 from modeling.durable import decode_json
 from modeling.errors import ModelingError, trouble_of
 from modeling.images.progress import Emit
+from modeling.training.attempt import SupersededError
 
 # Environment variables that the parent sets for this process unless they are already set. By default glibc returns
 # large buffers to the kernel after every use, which costs a training on a CPU at least a tenth of its time. OpenMP
@@ -37,7 +41,10 @@ CHILD_ENVIRONMENT = {
 # is imported, and finds nothing: 0.3 s of processor time.
 _OBJECTS_A_COLLECTION = 20_000
 
-EXIT_MISTAKE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_ORPHANED = 1, 70, 71, 75
+EXIT_MISTAKE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_SUPERSEDED, EXIT_ORPHANED = 1, 70, 71, 72, 73, 75
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|bad_alloc|out of memory", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,6 +61,9 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         _run(arguments, emit)
+    except SupersededError as err:
+        emit({"event": "superseded", "text": str(err)})
+        return EXIT_SUPERSEDED
     except ModelingError as err:
         if trouble_of(err) == "worker":
             return _interrupted(err, emit)
@@ -61,8 +71,21 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT_MISTAKE
     except Exception as err:
         traceback.print_exc()
-        return _interrupted(err, emit) if isinstance(err, OSError) and trouble_of(err) else EXIT_BUG
+        return _explain(err, emit)
     return 0
+
+
+def _explain(err: Exception, emit: Emit) -> int:
+    """Report an error that says nothing about the request or the code; returns the exit code."""
+    if isinstance(err, OSError) and trouble_of(err):
+        return _interrupted(err, emit)
+    if isinstance(err, OSError) and err.errno in _CANNOT_WRITE:
+        emit({"event": "error", "error": f"{err}; free disk space, then resume the job"})
+        return EXIT_MISTAKE
+    if isinstance(err, MemoryError) or (isinstance(err, RuntimeError) and _NO_MEMORY.search(str(err))):
+        emit({"event": "memory", "text": " ".join(str(err).split())[:300] or "memory ran out"})
+        return EXIT_MEMORY
+    return EXIT_BUG
 
 
 def _interrupted(err: Exception, emit: Emit) -> int:

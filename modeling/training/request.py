@@ -96,6 +96,7 @@ class TrainRequest(TrainOptions):
 
     device: the name that torch uses.
     work: folder for checkpoints and live metrics; a later run of the same request resumes from it.
+    attempt: the file of this attempt (see modeling.training.attempt); None: there is only one at a time.
     cache: folder for facts about images, features, and the fastest settings on this hardware; safe to delete.
     engines: folder of the engines that are remembered for each architecture: the one that jobs use answers the test
         images. None: torch does.
@@ -105,5 +106,6 @@ class TrainRequest(TrainOptions):
     _: KW_ONLY
     device: str = "cpu"
     work: PathText | None = None
+    attempt: PathText | None = None
     cache: PathText | None = None
     engines: PathText | None = None

@@ -16,7 +16,7 @@ from modeling.data.report import DataReport
 from modeling.data.scan import scan_dataset
 from modeling.data.splits import LEAKED, UNREADABLE, Split, SplitRow, read_split, write_split
 from modeling.durable import STRICT, PathText, decode_json, replace_durably, validated
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, trouble_of
 from modeling.images.progress import Emit
 from modeling.names import path_to_text, text_to_path
 from modeling.training.request import TrainRequest
@@ -75,8 +75,9 @@ def load_started(request: TrainRequest, emit: Emit) -> tuple[Dataset, DataReport
 
     Raises:
         DataError: too many of them are lost.
+        OSError: the storage is away.
     """
-    if request.work is None or not (request.work / _FACTS).exists():
+    if request.work is None:
         return None
     try:
         facts = validated(_Facts, decode_json((request.work / _FACTS).read_bytes(), _FACTS), _FACTS)
@@ -84,7 +85,11 @@ def load_started(request: TrainRequest, emit: Emit) -> tuple[Dataset, DataReport
         if facts.request != _digest(request) or (facts.parts and len(facts.parts) != len(rows)):
             return None
         dataset = _dataset(request.data, facts, rows)
+    except FileNotFoundError:
+        return None
     except (OSError, KeyError, ModelingError) as err:
+        if trouble_of(err):
+            raise  # the storage is away: that says nothing about the list, and without it the checkpoints are lost
         emit({"event": "note", "text": f"the list of images in {request.work} is damaged ({err}); starting over"})
         return None
     report = scan_dataset(dataset, emit, request.cache)

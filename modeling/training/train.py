@@ -1,14 +1,14 @@
 """Training: from a request to a model in a folder.
 
 The same request on the same machine gives the same weights, bit for bit on a CPU, even if the run was interrupted and
-resumed. Exceptions depend on the clock: a budget, and the choice of a precision, which the request's cache stores. So
+resumed, also on another machine of the same kind: batch, precision and number of threads are those of the first
+attempt. Exceptions depend on the clock: a budget, and the choice of a precision, which the request's cache stores. So
 does the engine that answers the test part, and with it the last digits of the card's metrics. `deterministic` excludes
 all of that.
 """
 
 # Shapes: M chosen images.
 import importlib
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,15 +24,18 @@ from torch import Tensor
 from modeling.data.dataset import abbreviate
 from modeling.data.images import Indices
 from modeling.images.preprocessing import Preprocessing
-from modeling.images.progress import Emit
+from modeling.images.progress import Emit, quiet_phase, signs_of_life
 from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.build import build_network, normalise, select_device
 from modeling.networks.families.speednet import SpeedNet
 from modeling.networks.recipes import adapt_recipe
 from modeling.registry.card import ModelCard
+from modeling.training.attempt import check_last
 from modeling.training.data import TrainingData, channel_statistics, choose_preprocessing, load_data, make_fit_inputs
+from modeling.training.fit.budget import BudgetClock
 from modeling.training.fit.history import EpochRow, History
 from modeling.training.fit.inputs import FitInputs, compute_logits
+from modeling.training.fit.machine import this_machine, use_first_threads
 from modeling.training.fit.plan import Plan
 from modeling.training.fit.ranks import join_ranks, leave_ranks, local_device
 from modeling.training.fit.trainer import RunContext, class_weights, fit_network, recipe_of
@@ -50,8 +53,10 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     Raises:
         ModelingError: the data, the weights, the device, the budget or the output folder cannot be used, or the
             training diverged.
+        SupersededError: a later attempt works on this training.
     """
     check_output(request.output)
+    check_last(request.attempt)
     device = local_device(select_device(request.device))
     ranks = join_ranks(device)
     history = History(request.work if ranks.is_leader else None, emit if ranks.is_leader else lambda event: None)
@@ -59,9 +64,12 @@ def train(request: TrainRequest, emit: Emit) -> ModelCard:
     _import_in_background([*first, "matplotlib.figure", "matplotlib.backends.backend_agg"])
     try:
         with deterministic_kernels(request.deterministic):
+            machine = use_first_threads(request.work, this_machine(device, ranks.size))
             data = load_data(request, history, keep=ranks.is_leader)
-            deadline = None if request.budget_s is None else time.monotonic() + request.budget_s
-            context = RunContext(request, device, ranks, history, "scratch", deadline)
+            budget = None
+            if request.budget_s is not None:
+                budget = BudgetClock(request.budget_s, request.work if ranks.is_leader else None, request.attempt)
+            context = RunContext(request, device, ranks, history, "scratch", machine, budget)
             return finish(context, data, _fit(context, data), history.rows)
     finally:
         history.close()
@@ -125,7 +133,10 @@ def fit_from_scratch(context: RunContext, data: TrainingData) -> TrainedNetwork:
     facts = {"plan": plan.to_json(), "best_epoch": result.epoch}
 
     def logits_of(indices_M: Indices) -> NDArray[np.float32]:
-        return compute_logits(network, inputs.images, indices_M, inputs.preprocessing, context.device)
+        alive = signs_of_life(context.emit, "evaluate")
+        return compute_logits(
+            network, inputs.images, indices_M, inputs.preprocessing, context.device, on_progress=alive.update
+        )
 
     return TrainedNetwork(network, inputs.preprocessing, logits_of, facts)
 
@@ -161,15 +172,19 @@ def finish(context: RunContext, data: TrainingData, trained: TrainedNetwork, his
     if context.request.int8 and context.ranks.is_leader:
         from modeling.training.int8 import add_int8  # imports OpenVINO and ONNX, which most trainings do not need
 
+        quiet_phase(context.emit, "quantising the network")
         model = add_int8(model, data, trained, context.emit)
         data.lost.report(context.emit)
     if context.ranks.is_leader:
         if context.request.engines is not None and not context.request.deterministic and held_out.part == "test":
             from modeling.training.engine_answers import answer_by_engine  # imports engines, which others do not need
 
+            quiet_phase(context.emit, "preparing the engine that answers the test images")
             held_out, model = answer_by_engine(
                 context.request, data, held_out, model, str(context.device), context.emit
             )
+        quiet_phase(context.emit, "writing the model and its report")
+        check_last(context.request.attempt)
         write_model(context.request, data, trained, held_out, model, history)
     context.emit({"event": "model", "digest": model.card.digest, "metrics": model.card.metrics})
     return model.card

@@ -63,10 +63,12 @@ def scan(data: tuple[Path, ...], quarantine: Path | None, layout: Layout | None,
     started = time.monotonic()
     try:
         with item_progress("scanning") as show:
-            dataset = open_datasets(data, layout)
-            report = scan_dataset(
-                dataset, lambda event: show(event["num_done"], event["num_images"]), cache_folder(get_settings())
-            )
+
+            def emit(event: dict[str, Any]) -> None:
+                if event["event"] == "scan":
+                    show(event["num_done"], event["num_images"])
+
+            report = scan_dataset(open_datasets(data, layout), emit, cache_folder(get_settings()))
     except DataError as err:
         raise PigeonholeError(str(err)) from err  # the exit code is 1, as for data that the scan finds not trainable
     shown = report.to_json()

@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     stall_s: float = Field(
         default=300.0, gt=0, description="Seconds without a finished batch after which a worker process is replaced."
     )
+    training_stall_s: float = Field(
+        default=1800.0,
+        gt=0,
+        description="Seconds without a sign of life after which the process of a training or an evaluation is ended "
+        "and started again; phases that are known to be silent have two hours.",
+    )
     max_attempts: int = Field(default=20, ge=3, description="Times a shard may kill its worker before it is given up.")
     batch_size: int = Field(
         default=0, ge=0, description="Images in one forward pass; 0: as many as measure fastest for the model."

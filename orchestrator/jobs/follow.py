@@ -36,7 +36,8 @@ def describe_event(progress: str) -> str:
     event = parse_event(progress)
     describe_kind = _DESCRIPTIONS.get(str(event.get("event")))
     try:
-        return " ".join(describe_kind(event).split()) if describe_kind else ""
+        words = " ".join(describe_kind(event).split()) if describe_kind else ""
+        return f"{words}, attempt {event['attempt']}" if words and event.get("attempt", 1) > 1 else words
     except (KeyError, TypeError, ValueError):
         return ""  # an event of another release
 
@@ -46,6 +47,8 @@ def share_done(progress: str) -> tuple[float, float] | None:
     event = parse_event(progress)
     names = _SHARES.get(str(event.get("event")), ("num_done", "num_images"))
     done, total = (event.get(name) for name in names)
+    if event.get("event") in ("steps", "validate") and isinstance(event.get("epoch"), int):
+        done, total = event["epoch"] - 1, event.get("epochs")  # as the `epoch` event before it
     if isinstance(done, int | float) and isinstance(total, int | float) and 0 <= done <= total and total > 0:
         return done, total
     return None
@@ -99,6 +102,9 @@ _DESCRIPTIONS: dict[str, Callable[[Event], str]] = {
     **dict.fromkeys(_STEPS, lambda e: f"{_STEPS[e['event']]} {e['num_done']:,}/{e['num_images']:,} images"),
     "download": _download,
     "epoch": _epoch,
+    "steps": lambda e: f"epoch {e['epoch']}/{e['epochs']}, {e['num_done']:,}/{e['num_images']:,} images",
+    "validate": lambda e: f"epoch {e['epoch']}/{e['epochs']}, validating {e['num_done']:,}/{e['num_images']:,} images",
+    "phase": lambda event: str(event["text"]),
     "data": lambda e: f"{e['num_train']:,} images to learn from, {e['num_validation'] + e['num_test']:,} held out",
     "probe": _probe,
     "model": lambda event: "the model is made",

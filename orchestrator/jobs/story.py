@@ -6,6 +6,7 @@ from typing import Any
 
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError
+from orchestrator.contract.jobs.attempts import Attempt, read_attempts
 from orchestrator.contract.jobs.history import Event, read_history
 from orchestrator.contract.jobs.incomplete import incomplete_path
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
@@ -61,7 +62,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Story:
-    """facts: as `status --json` has them. workers: by the parts that are there. summary: of what was published."""
+    """facts: as `status --json` has them. workers: by the parts that are there. summary: of what was published.
+
+    attempts: at a training or an evaluation.
+    """
 
     facts: dict[str, Any]
     runs: list[Run]
@@ -69,6 +73,7 @@ class Story:
     history: list[Event]
     files: dict[str, str]
     summary: dict[str, Any] | None
+    attempts: list[Attempt]
 
     def to_json(self) -> dict[str, Any]:
         return self.facts | {
@@ -77,6 +82,7 @@ class Story:
             "history": [{"at": e.at, "by": e.by, "event": e.event} | dict(e.facts) for e in self.history],
             "files": self.files,
             "summary": self.summary,
+            "attempts": [attempt.to_json() for attempt in self.attempts],
         }
 
 
@@ -94,6 +100,7 @@ def tell_story(settings: Settings, ledger: Ledger | None, job: str) -> Story:
         history,
         _files(folder, request),
         _summary(folder),
+        read_attempts(folder),
     )
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from modeling.inference.classifier import Classifier
 from modeling.registry.store import ModelStore
+from modeling.training.attempt import checkpoints_in
+from orchestrator.contract.jobs.attempts import Attempt, read_attempts
 from orchestrator.contract.jobs.job_folder import JobFolder
 from tests.support.published_models import make_shapes
 from tests.support.server import wait_until
 from tests.support.workers import JOB_PATIENCE_S, Cluster, read_json
-from workers.training.run import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -146,23 +147,97 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint_with_the_same_res
     assert resumed[0]["epoch"] >= 1
 
 
-def test_a_training_that_is_killed_time_after_time_ends_as_failed_with_its_last_lines(
+def attempts_of(cluster: Cluster, job: str) -> list[Attempt]:
+    return read_attempts(JobFolder.open(cluster.settings, job))
+
+
+def wait_for_attempt(cluster: Cluster, job: str, number: int) -> None:
+    wait_until(
+        lambda: len(attempts_of(cluster, job)) == number, what=f"attempt {number} begins", timeout_s=JOB_PATIENCE_S
+    )
+
+
+def wait_until_resumed(cluster: Cluster, job: str) -> None:
+    wait_until(
+        lambda: any(event["event"] == "resumed" for event in events_of(cluster, job)),
+        what="the training goes on",
+        timeout_s=JOB_PATIENCE_S,
+    )
+
+
+def test_a_training_that_dies_time_after_time_without_a_new_checkpoint_fails_with_its_last_lines(
     running_cluster: Cluster, tmp_path: Path
 ):
     job = running_cluster.submit(
         "train", str(make_shapes(tmp_path / "in")), "--name", "mortal", "--arch", "mlp", "--epochs", "10000"
     )
-    wait_for_epoch(running_cluster, job)
-    with (JobFolder.open(running_cluster.settings, job).path / "training.log").open("a") as log:
+    folder = JobFolder.open(running_cluster.settings, job)
+    kill_training(running_cluster, job)  # after a checkpoint: counts once
+    wait_for_attempt(running_cluster, job, 2)
+    child = training_child(running_cluster)  # torch is being imported: nothing is saved
+    with (folder.path / "training.log").open("a") as log:
         log.write("the last thing it said\n")
+    child.kill()
+    wait_for_attempt(running_cluster, job, 3)
+    training_child(running_cluster)
 
-    for _ in range(MAX_DEATHS):
-        kill_training(running_cluster, job)
+    running_cluster.ledger.client.delete(f"{{pigeonhole}}:job:{job}")  # what the server forgets is on the disk
+    running_cluster.workers[0].kill()
+    running_cluster.start_worker()
 
     outcome = running_cluster.outcome(job)
     assert outcome.state == "failed"
-    assert "signal 9" in (outcome.error or "")
+    assert "it died 3 times without a new checkpoint" in (outcome.error or "")
     assert "the last thing it said" in (outcome.error or "")
+    ends = [attempt.end for attempt in attempts_of(running_cluster, job)]
+    assert [end is not None and (end.died, end.progressed) for end in ends] == [
+        (True, True), (True, False), (True, False),
+    ]  # fmt: skip
+    shown = running_cluster.run_ok("jobs", "show", job)
+    assert "after a new checkpoint: the training was killed by signal 9" in shown
+    assert "attempt 3" in shown
+
+
+def test_a_training_that_hangs_is_ended_and_goes_on_from_its_checkpoint(shared_cluster: Cluster, tmp_path: Path):
+    shared_cluster.one_worker(PIGEONHOLE_TRAINING_STALL_S="3")
+    job = shared_cluster.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "hanging", "--arch", "mlp", "--epochs", "10000"
+    )
+    child = training_child(shared_cluster)
+    wait_for_epoch(shared_cluster, job)
+
+    child.suspend()
+
+    wait_until_resumed(shared_cluster, job)
+    assert not child.is_running()
+    [first, *_] = attempts_of(shared_cluster, job)
+    assert first.end is not None
+    assert (first.end.how, first.end.died) == ("the training showed no sign of life for 3 s and was ended", True)
+
+
+def test_a_frozen_worker_that_wakes_up_changes_nothing_of_the_training_that_another_took_over(
+    running_cluster: Cluster, tmp_path: Path
+):
+    [old] = running_cluster.workers
+    job = running_cluster.submit(
+        "train", str(make_shapes(tmp_path / "in")), "--name", "frozen", "--arch", "mlp", "--epochs", "10000"
+    )
+    training = JobFolder.open(running_cluster.settings, job).training
+    child = training_child(running_cluster)
+    wait_for_epoch(running_cluster, job)
+
+    with old.frozen():
+        running_cluster.start_worker()
+        wait_until_resumed(running_cluster, job)
+        saved = {name for name in checkpoints_in(training) if name.attempt == 1}
+
+    wait_until(lambda: not child.is_running(), what="the process of the frozen worker ends")
+    assert {name for name in checkpoints_in(training) if name.attempt == 1} <= saved
+    wait_until(lambda: '"attempt": 2' in running_cluster.record(job).progress, what="the progress is the newer one's")
+    [first, second] = attempts_of(running_cluster, job)
+    assert first.end is not None
+    assert first.end.how == "its worker died, or was cut off"
+    assert (second.end, first.begin.worker != second.begin.worker) == (None, True)
 
 
 def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(
@@ -210,9 +285,5 @@ def test_a_training_that_is_paused_stops_and_goes_on_from_its_checkpoint(running
     assert (record.state, record.paused_by) == ("paused", "operator")
     running_cluster.run_ok("jobs", "unpause", job)
 
-    wait_until(
-        lambda: any(event["event"] == "resumed" for event in events_of(running_cluster, job)),
-        what="the training goes on",
-        timeout_s=JOB_PATIENCE_S,
-    )
+    wait_until_resumed(running_cluster, job)
     assert running_cluster.ledger.client.exists(f"{{pigeonhole}}:job:{job}:attempts") == 0

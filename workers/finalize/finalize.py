@@ -81,7 +81,7 @@ def _publish(
         case ClassifyRequest():
             return _keep_incomplete(folder, request, record, lease) or _publish_rows(folder, request, record, lease)
         case TrainJobRequest():
-            version = ModelStore(context.settings.models).publish(folder.model, request.name)
+            version = ModelStore(context.settings.models).publish(folder.model, request.name, confirm=lease.confirm)
             copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
             return make_outcome("succeeded", record, folder.run, result=version.ref)
         case EvaluateJobRequest():

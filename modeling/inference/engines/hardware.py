@@ -48,6 +48,12 @@ def hardware_key(device: "torch.device | None" = None) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def processor_kind(device: "torch.device") -> str:
+    """The processor for people, and digits that change with what decides the last bits of what it computes."""
+    name = hardware_name(device) if device.type == "cuda" else _cpu().get("model name", platform.processor())
+    return f"{name} ({hashlib.sha256(json.dumps(_facts_of(device), sort_keys=True).encode()).hexdigest()[:8]})"
+
+
 def _facts_of(device: "torch.device | None") -> dict[str, str] | tuple[int, int]:
     if device is None or device.type == "cpu":
         return _cpu()

@@ -1,7 +1,7 @@
 """The inputs of a training run, its progress and its result; and the computation of logits from such inputs."""
 
 # Shapes: N images asked for, M images in memory, B images of a batch, L labels, H height, W width, C channels.
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,9 @@ from modeling.data.lost import LostImages
 from modeling.data.splits import Split
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
+from modeling.images.progress import OnProgress
 from modeling.networks.build import normalise
+from modeling.training.fit.ranks import Ranks
 
 EVALUATION_BATCH = 256
 _EVALUATION_PIXELS = EVALUATION_BATCH * 128 * 128  # smaller batches of larger images: a layer's output would take 3 GiB
@@ -50,6 +52,14 @@ def index_batches_of(indices_N: Indices, size: int) -> list[Indices]:
     return [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
 
 
+def training_batches(order_M: Indices, size: int) -> list[Indices]:
+    """The indices in batches of `size`; a last one of one image joins the one before: batch norm needs two."""
+    index_batches = index_batches_of(order_M, size)
+    if len(index_batches) < 2 or len(index_batches[-1]) > 1:
+        return index_batches
+    return [*index_batches[:-2], np.concatenate(index_batches[-2:])]
+
+
 def compute_logits(
     network: nn.Module,
     images: AnyImages,
@@ -57,18 +67,20 @@ def compute_logits(
     preprocessing: Preprocessing,
     device: torch.device,
     *,
-    on_batch: Callable[[int], None] = lambda num_images: None,
+    on_progress: OnProgress = lambda num_done, num_images: None,
 ) -> NDArray[np.float32]:
     """Logits NL of the images at some indices, in eval mode and full precision."""
     network.eval()
     size = max(1, min(EVALUATION_BATCH, _EVALUATION_PIXELS // (preprocessing.height * preprocessing.width)))
     index_batches = index_batches_of(indices_N, size)
     logits: list[NDArray[np.float32]] = []
+    num_done = 0
     with torch.inference_mode():
         for pixels_BHWC in images.batches(iter(index_batches)):
             images_BCHW = normalise(to_device(pixels_BHWC, device), preprocessing)
             logits.append(network(images_BCHW).float().cpu().numpy())
-            on_batch(len(pixels_BHWC))
+            num_done += len(pixels_BHWC)
+            on_progress(num_done, len(indices_N))
     return np.concatenate(logits) if logits else np.zeros((0, 0), dtype=np.float32)
 
 
@@ -112,3 +124,21 @@ class FitResult:
     epoch: int
     accuracy: float | None
     history: list[dict[str, float]]
+
+
+def measure_accuracy(
+    network: nn.Module,
+    inputs: FitInputs,
+    indices_N: Indices,
+    device: torch.device,
+    ranks: Ranks,
+    on_progress: OnProgress,
+) -> float | None:
+    """The accuracy on these images, each process answering its share; None if all of them are lost."""
+    share_N = indices_N[ranks.rank :: ranks.size]
+    logits_NL = compute_logits(network, inputs.images, share_N, inputs.preprocessing, device, on_progress=on_progress)
+    kept_N = np.ones(len(share_N), dtype=bool) if inputs.lost is None else ~inputs.lost.mask(share_N)
+    right = (logits_NL.argmax(axis=1) == inputs.targets_N[share_N])[kept_N].sum() if len(share_N) else 0
+    counts = torch.tensor([float(right), float(kept_N.sum())], dtype=torch.float64, device=device)
+    num_right, num_answered = ranks.sum(counts).tolist()
+    return num_right / num_answered if num_answered else None

@@ -2,13 +2,14 @@
 
 A step depends only on the plan, the seed and the step's number: the order of images and all random numbers come from
 seed_of(seed, step). A run that resumes from a checkpoint therefore ends with the same weights, bit for bit, as one that
-was never interrupted (on a CPU, with the same number of threads).
+was never interrupted (on the same kind of CPU, with the same number of threads).
 """
 
 # Shapes: N images of the data set, B images of a batch, L labels, H height, W width, C channels.
 import copy
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modeling.data.images import Indices
 from modeling.errors import ModelingError
-from modeling.images.progress import Emit
+from modeling.images.progress import Emit, Progress, signs_of_life
 from modeling.networks.augmentation import BatchPosition, augment, mix, trivial_augment
 from modeling.networks.build import normalise
 from modeling.networks.families.speednet import single_view
-from modeling.training.fit.checkpoint import load_checkpoint, save_checkpoint
-from modeling.training.fit.inputs import FitInputs, FitProgress, FitResult, compute_logits, index_batches_of, to_device
+from modeling.training.fit.checkpoint import Checkpoints
+from modeling.training.fit.inputs import (
+    FitInputs,
+    FitProgress,
+    FitResult,
+    measure_accuracy,
+    to_device,
+    training_batches,
+)
+from modeling.training.fit.machine import Machine, differences
 from modeling.training.fit.optimizer import (
     AveragedWeights,
     Lookahead,
@@ -33,7 +41,7 @@ from modeling.training.fit.optimizer import (
     seed_of,
     set_rates,
 )
-from modeling.training.fit.plan import Plan, autocast
+from modeling.training.fit.plan import BudgetError, Plan, autocast
 from modeling.training.fit.ranks import Ranks
 
 CHECKPOINT_EVERY_S = 60.0
@@ -59,14 +67,19 @@ class TrainingLoop:
         seed: int,
         device: torch.device,
         ranks: Ranks | None = None,
-        checkpoint: Path | None = None,
-        run: str = "",
+        checkpoints: Checkpoints | None = None,
         checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+        machine: Machine | None = None,
+        budget_is_over: Callable[[], bool] | None = None,
     ) -> None:
-        """checkpoint: the file to save to, and to resume from if it belongs to the same `run` (a fingerprint)."""
+        """checkpoints: to save, and to resume from. machine: this one, for a later attempt on another.
+
+        budget_is_over: asked after every step; ends the run with the best weights so far. None: there is no budget.
+        """
         self._inputs, self._plan, self._recipe = inputs, plan, plan.recipe
         self._seed, self._device, self._ranks = seed, device, ranks or Ranks()
-        self._checkpoint, self._run, self._checkpoint_every_s = checkpoint, run, checkpoint_every_s
+        self._checkpoints, self._checkpoint_every_s, self._machine = checkpoints, checkpoint_every_s, machine
+        self._budget_is_over = budget_is_over
         self.network = network.to(device)
         self._ranks.broadcast_weights(self.network)
         if plan.channels_last:
@@ -95,12 +108,17 @@ class TrainingLoop:
 
         Raises:
             DivergedError: the loss or the weights became infinite or NaN; the last good checkpoint stays.
+            BudgetError: the budget is over before the first step.
+            SupersededError: a later attempt works on this training.
         """
-        self._restore(emit)
+        if not self._restore(emit):
+            self._save(emit)  # the plan: a later attempt must not measure another one
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            while self._progress.epoch < self._recipe.epochs:
+            while self._progress.epoch < self._recipe.epochs and not self._over():
                 self._train_epoch(emit)
                 self._end_epoch(emit)
+        if self._progress.epoch < self._recipe.epochs:
+            self._end_by_budget(emit)
         self.network.load_state_dict(self._best)
         if len(self._history) > 1 and self._history[-1]["loss"] > self._history[0]["loss"]:
             text = f"the loss rose from {self._history[0]['loss']:.4g} to {self._history[-1]['loss']:.4g}"
@@ -112,31 +130,44 @@ class TrainingLoop:
         """Train the remaining steps of one epoch."""
         epoch, first = self._progress.epoch, self._progress.step_in_epoch
         self._started, self._num_before = time.perf_counter(), first
-        index_batches = self._index_batches(epoch)[first:]
+        order = np.random.default_rng(seed_of(self._seed, _ORDER, epoch)).permutation(self._inputs.split.train)
+        index_batches = training_batches(order, self._recipe.batch_size)[first:]
         shares = [self._ranks.share_of(torch.from_numpy(group)).numpy() for group in index_batches]
         self._train_mode()
+        num_images, alive = len(self._inputs.split.train), self._signs_of_life("steps", emit)
         batches = self._inputs.train_images.batches(iter(shares))
         for group, indices_B, pixels_BHWC in zip(index_batches, shares, batches, strict=True):
             step = epoch * self.num_batches + self._progress.step_in_epoch
             self._step(step, epoch, torch.from_numpy(indices_B), pixels_BHWC, len(group))
             self._progress.step_in_epoch += 1
+            alive.update(min(self._progress.step_in_epoch * self._recipe.batch_size, num_images), num_images)
+            if self._over():
+                break
             if self._ranks.broadcast_flag(time.monotonic() - self._saved_at > self._checkpoint_every_s):
                 self._check_losses()
                 self._check_weights(step)
                 self._save(emit)
         self._check_losses()
-        self._check_weights((epoch + 1) * self.num_batches - 1)
+        self._check_weights(epoch * self.num_batches + self._progress.step_in_epoch - 1)
 
-    def _index_batches(self, epoch: int) -> list[Indices]:
-        """The training images in batches, in the epoch's random order.
+    def _over(self) -> bool:
+        """Whether the budget is over, for all processes alike."""
+        return self._budget_is_over is not None and self._ranks.broadcast_flag(self._budget_is_over())
 
-        If the last batch would be a single image, it joins the previous one: batch norm needs at least two.
-        """
-        generator = np.random.default_rng(seed_of(self._seed, _ORDER, epoch))
-        index_batches = index_batches_of(generator.permutation(self._inputs.split.train), self._recipe.batch_size)
-        if len(index_batches) == self.num_batches:
-            return index_batches
-        return [*index_batches[:-2], np.concatenate(index_batches[-2:])]
+    def _end_by_budget(self, emit: Emit) -> None:
+        """End with what there is: an earlier attempt may have left a part of an epoch."""
+        if self._progress.step_in_epoch:
+            self._started, self._num_before = time.perf_counter(), self._progress.step_in_epoch
+            self._end_epoch(emit)
+        done, best = self._progress.epoch, self._progress.best_epoch
+        if not done:
+            raise BudgetError("the budget was over before the first step; train again with a larger --budget")
+        text = f"the budget was over in epoch {done} of {self._recipe.epochs}"
+        emit({"event": "note", "text": f"{text}; the best weights so far, of epoch {best}, are kept"})
+
+    def _signs_of_life(self, event: str, emit: Emit) -> Progress:
+        """Reports how far an epoch is, every few seconds."""
+        return signs_of_life(emit, event, epoch=self._progress.epoch + 1, epochs=self._recipe.epochs)
 
     def _step(self, step: int, epoch: int, indices_B: Tensor, pixels: Any, num_together: int) -> None:
         """One step on a batch; `indices_B` and `pixels` are this process's share of it."""
@@ -220,8 +251,8 @@ class TrainingLoop:
             raise self._diverged_error("the weights are infinite or NaN", step)
 
     def _diverged_error(self, what: str, step: int) -> DivergedError:
-        is_saved = self._checkpoint is not None and self._checkpoint.exists()
-        kept = f"; the last good checkpoint is {self._checkpoint}" if is_saved else ""
+        saved = self._checkpoints.newest() if self._checkpoints is not None else None
+        kept = f"; the last good checkpoint is {saved}" if saved else ""
         return DivergedError(
             f"training diverged: {what} at step {step + 1} (epoch {self._progress.epoch + 1}); "
             f"give a lower learning rate than {self._recipe.learning_rate}{kept}"
@@ -230,10 +261,12 @@ class TrainingLoop:
     def _end_epoch(self, emit: Emit) -> None:
         """Evaluate on validation, keep the weights if they are the best so far, save, and emit the epoch event."""
         progress, seconds = self._progress, time.perf_counter() - self._started
-        num_images = len(self._inputs.split.train)
+        num_images = min(progress.step_in_epoch * self._recipe.batch_size, len(self._inputs.split.train))
+        if progress.step_in_epoch == self.num_batches:  # else the budget was over
+            num_images = len(self._inputs.split.train)
         loss = progress.loss_sum / num_images
         num_now = num_images - self._num_before * self._recipe.batch_size
-        accuracy = self._validation_accuracy()
+        accuracy = self._validation_accuracy(emit)
         progress.epoch, progress.step_in_epoch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         if accuracy is None or accuracy >= progress.best_accuracy:
             progress.best_epoch, progress.best_accuracy = progress.epoch, -1.0 if accuracy is None else accuracy
@@ -247,7 +280,7 @@ class TrainingLoop:
             self._inputs.lost.report(emit)
         emit({"event": "epoch", "accuracy": None, **row})
 
-    def _validation_accuracy(self) -> float | None:
+    def _validation_accuracy(self, emit: Emit) -> float | None:
         """Validation accuracy of the averaged weights; None without validation images."""
         state = self._average.state if self._average else self.network.state_dict()
         self._evaluated.load_state_dict(state)
@@ -255,15 +288,9 @@ class TrainingLoop:
         indices = self._inputs.split.validation
         if not len(indices):
             return None
-        share = indices[self._ranks.rank :: self._ranks.size]
-        inputs = self._inputs
+        on_progress = self._signs_of_life("validate", emit).update
         with single_view(self._evaluated):
-            logits_NL = compute_logits(self._evaluated, inputs.images, share, inputs.preprocessing, self._device)
-        kept_N = np.ones(len(share), dtype=bool) if inputs.lost is None else ~inputs.lost.mask(share)
-        right = (logits_NL.argmax(axis=1) == inputs.targets_N[share])[kept_N].sum() if len(share) else 0
-        counts = torch.tensor([float(right), float(kept_N.sum())], dtype=torch.float64, device=self._device)
-        num_right, num_answered = self._ranks.sum(counts).tolist()
-        return num_right / num_answered if num_answered else None
+            return measure_accuracy(self._evaluated, self._inputs, indices, self._device, self._ranks, on_progress)
 
     def _train_mode(self) -> None:
         self.network.train()
@@ -275,20 +302,25 @@ class TrainingLoop:
     def _save(self, emit: Emit) -> None:
         """Save a checkpoint; a write error does not stop the run."""
         self._saved_at = time.monotonic()
-        if self._checkpoint is None or not self._ranks.is_leader:
+        if self._checkpoints is None or not self._ranks.is_leader:
             return
         try:
-            save_checkpoint(self._checkpoint, self._state())
+            self._checkpoints.save(self._num_steps(), self._state())
+            self._warned = False
         except OSError as err:
             if not self._warned:
-                emit({"event": "warning", "text": f"no checkpoint can be saved to {self._checkpoint}: {err}"})
+                text = f"no checkpoint can be saved: {err}; if this training is interrupted, it loses what it does now"
+                emit({"event": "warning", "text": text})
             self._warned = True
+
+    def _num_steps(self) -> int:
+        return self._progress.epoch * self.num_batches + self._progress.step_in_epoch
 
     def _state(self) -> dict[str, Any]:
         progress = self._progress
         return {
-            "run": self._run,
             "plan": self._plan.to_json(),
+            "machine": asdict(self._machine) if self._machine else None,
             "progress": {name: getattr(progress, name) for name in progress.__slots__},
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -298,11 +330,11 @@ class TrainingLoop:
             "history": self._history,
         }
 
-    def _restore(self, emit: Emit) -> None:
-        """Resume from the checkpoint, if there is one of this run."""
-        state = load_checkpoint(self._checkpoint, run=self._run) if self._checkpoint is not None else None
+    def _restore(self, emit: Emit) -> bool:
+        """Resume from the last checkpoint of this run; False if there is none."""
+        state = self._checkpoints.load() if self._checkpoints is not None else None
         if state is None:
-            return
+            return False
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
@@ -312,8 +344,12 @@ class TrainingLoop:
         self._best = {name: tensor.to(self._device) for name, tensor in state["best"].items()}
         self._progress = FitProgress(**state["progress"])
         self._history = state["history"]
-        step = self._progress.epoch * self.num_batches + self._progress.step_in_epoch
+        step = self._num_steps()
         emit({"event": "resumed", "epoch": self._progress.epoch, "step": step, "history": self._history})
+        if self._machine and state["machine"] and (changed := differences(Machine(**state["machine"]), self._machine)):
+            text = f"its checkpoint is of another kind of machine ({changed}); the training goes on from it"
+            emit({"event": "warning", "text": f"{text}, and its weights may differ from those of one machine alone"})
+        return True
 
 
 def _copy(state: State) -> State:

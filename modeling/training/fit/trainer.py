@@ -3,11 +3,8 @@
 # Shapes: B images of a batch, H height, W width, C channels.
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from modeling.data.images import DecodedImages
-from modeling.errors import ModelFormatError, ModelingError
-from modeling.images.progress import Emit
+from modeling.errors import ModelingError
+from modeling.images.progress import Emit, quiet_phase
 from modeling.networks.architectures import get_architecture
 from modeling.networks.augmentation import BatchPosition, augment
 from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
 from modeling.training.fit.autotune import fastest_plan, step_seconds, within_cpu_memory, within_memory
-from modeling.training.fit.checkpoint import load_checkpoint
+from modeling.training.fit.budget import BudgetClock
+from modeling.training.fit.checkpoint import Checkpoints
 from modeling.training.fit.inputs import AnyImages, DeviceImages, FitInputs, FitResult, to_device
 from modeling.training.fit.loop import TrainingLoop
+from modeling.training.fit.machine import Machine, differences
 from modeling.training.fit.optimizer import NUM_STEPS, find_learning_rate, seed_of
 from modeling.training.fit.plan import BudgetError, Plan, epochs_in_budget
 from modeling.training.fit.ranks import Ranks
@@ -35,15 +34,16 @@ IMBALANCED = 3.0  # ratio of largest to smallest class from which rare classes g
 _RATE_SEARCH = 4  # random stream of the learning rate search, distinct from those of the loop
 _NUM_TIMED = 8  # photographs for timing a step on a CPU; on a GPU the full micro-batch is timed
 _DEVICE_SHARE = 0.5  # of the device's free memory that the images may use
-_VOLATILE = ("output", "work", "cache", "engines", "device", "max_error", "int8", "weights", "weights_pin", "chosen")
+_VOLATILE = (
+    "output", "work", "attempt", "cache", "engines", "device", "max_error", "int8", "weights", "weights_pin", "chosen",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """The context of a run: request, device, ranks and event callback.
 
-    stage: distinguishes the runs of one request (scratch, fine-tune). deadline: in time.monotonic() seconds; None: no
-        limit.
+    stage: distinguishes the runs of one request (scratch, fine-tune). budget: None: no limit.
     """
 
     request: TrainRequest
@@ -51,17 +51,21 @@ class RunContext:
     ranks: Ranks
     emit: Emit
     stage: str
-    deadline: float | None = None
+    machine: Machine
+    budget: BudgetClock | None = None
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint file of this stage; None if the request has no work folder."""
+    def checkpoints(self, run: str) -> Checkpoints | None:
+        """The checkpoints of this stage; None if the request has no work folder."""
         work = self.request.work
-        return None if work is None else work / f"{self.stage}.checkpoint"
+        return None if work is None else Checkpoints(work, self.stage, run=run, attempt=self.request.attempt)
 
     def note(self, text: str) -> None:
         """Emit a note for people."""
         self.emit({"event": "note", "text": text})
+
+    def warn(self, text: str) -> None:
+        """Emit a warning, which is also shown at the end."""
+        self.emit({"event": "warning", "text": text})
 
 
 def fit_network(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan) -> tuple[Plan, FitResult]:
@@ -74,7 +78,8 @@ def fit_network(context: RunContext, network: nn.Module, inputs: FitInputs, plan
     network = network.to(context.device)
     with torch.random.fork_rng(devices=[context.device] if context.device.type == "cuda" else []):
         complete = _shared_plan(
-            context.ranks, lambda: _saved_plan(context, run) or complete_plan(context, network, inputs, plan)
+            context.ranks,
+            lambda: _saved_plan(context, network, inputs, run) or complete_plan(context, network, inputs, plan),
         )
     images = _on_device(inputs.images, context.device)
     train_images = images if inputs.train_images is inputs.images else _on_device(inputs.train_images, context.device)
@@ -85,8 +90,9 @@ def fit_network(context: RunContext, network: nn.Module, inputs: FitInputs, plan
         seed=context.request.seed,
         device=context.device,
         ranks=context.ranks,
-        checkpoint=context.checkpoint,
-        run=run,
+        checkpoints=context.checkpoints(run),
+        machine=context.machine,
+        budget_is_over=context.budget.is_over if context.budget else None,
     )
     return complete, loop.run(lambda event: context.emit({"stage": context.stage, **event}))
 
@@ -109,16 +115,10 @@ def _shared_plan(ranks: Ranks, find: Callable[[], Plan]) -> Plan:
 
 def complete_plan(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan) -> Plan:
     """Complete the plan by measuring precision, micro-batch, learning rate and number of epochs."""
+    quiet_phase(context.emit, "measuring what is fastest here")
     request, architecture = context.request, get_architecture(context.request.architecture)
     on_cuda = context.device.type == "cuda"
-    requested = plan.micro_batch
-    if on_cuda:
-        plan = within_memory(network, plan, lambda size: _sample(context, inputs, plan, size)[0])
-    else:
-        plan = within_cpu_memory(network, plan, _sample(context, inputs, plan, 2)[0])  # batch norm needs two
-    if plan.micro_batch < requested:
-        images = "1 image" if plan.micro_batch == 1 else f"{plan.micro_batch} images"
-        context.note(f"memory is low: micro-batches of {images}; a step still uses {requested}")
+    plan = _fit_memory(context, network, inputs, plan)
     if not request.deterministic:
         few = architecture.family == "torchvision" and not on_cuda
         size = min(_NUM_TIMED, plan.micro_batch) if few else plan.micro_batch
@@ -130,18 +130,30 @@ def complete_plan(context: RunContext, network: nn.Module, inputs: FitInputs, pl
         rate = find_learning_rate(network, plan, _samples(context, inputs, plan))
         context.note(f"learning rate {rate:g} found by a range test")
         plan = replace(plan, recipe=replace(plan.recipe, learning_rate=rate))
-    if context.deadline is not None:
-        plan = _limit_epochs(context, network, inputs, plan, context.deadline)
+    if context.budget is not None:
+        plan = _limit_epochs(context, network, inputs, plan, context.budget.left_s)
     return plan
 
 
-def _limit_epochs(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan, deadline: float) -> Plan:
+def _fit_memory(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan) -> Plan:
+    """The plan with a micro-batch for which the memory suffices."""
+    requested = plan.micro_batch
+    if context.device.type == "cuda":
+        plan = within_memory(network, plan, lambda size: _sample(context, inputs, plan, size)[0])
+    else:
+        plan = within_cpu_memory(network, plan, _sample(context, inputs, plan, 2)[0])  # batch norm needs two
+    if plan.micro_batch < requested:
+        images = "1 image" if plan.micro_batch == 1 else f"{plan.micro_batch} images"
+        context.note(f"memory is low: micro-batches of {images}; a step still uses {requested}")
+    return plan
+
+
+def _limit_epochs(context: RunContext, network: nn.Module, inputs: FitInputs, plan: Plan, left_s: float) -> Plan:
     """The plan with as many epochs as the budget allows, estimated from the measured time of a step."""
     size = plan.micro_batch if context.device.type == "cuda" else min(_NUM_TIMED, plan.micro_batch)
     images_BCHW, _ = _sample(context, inputs, plan, size)
     train_s = step_seconds(network, plan, images_BCHW) / len(images_BCHW) * len(inputs.split.train)
     epoch_s = (train_s + train_s / 3 * len(inputs.split.validation) / len(inputs.split.train)) / context.ranks.size
-    left_s = deadline - time.monotonic()
     epochs = epochs_in_budget(left_s, epoch_s * 1.15, plan.recipe.epochs)  # decoding, optimizer
     if epochs < plan.recipe.epochs:
         context.note(f"{epochs} epochs of {plan.recipe.epochs} fit into the {left_s:.0f} s that are left")
@@ -171,7 +183,7 @@ def class_weights(targets_M: np.ndarray[Any, np.dtype[np.int64]], num_classes: i
 def fingerprint(context: RunContext, inputs: FitInputs, network: nn.Module) -> str:
     """A digest of request, images and initial weights: equal for runs that must end with the same weights."""
     request = {name: value for name, value in context.request.to_json().items() if name not in _VOLATILE}
-    digest = hashlib.sha256(json.dumps([context.stage, request, version("torch")], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([context.stage, request], sort_keys=True).encode())
     digest.update(json.dumps(inputs.preprocessing.to_json()).encode())
     for part in (inputs.split.train, inputs.split.validation, inputs.targets_N):
         digest.update(part.tobytes())
@@ -181,17 +193,16 @@ def fingerprint(context: RunContext, inputs: FitInputs, network: nn.Module) -> s
     return digest.hexdigest()
 
 
-def _saved_plan(context: RunContext, run: str) -> Plan | None:
-    """The plan of the checkpoint to resume from; a damaged one is renamed, and the training starts again."""
-    if context.checkpoint is None:
+def _saved_plan(context: RunContext, network: nn.Module, inputs: FitInputs, run: str) -> Plan | None:
+    """The plan of the checkpoint to resume from; on another kind of machine, its micro-batch must fit there, too."""
+    checkpoints = context.checkpoints(run)
+    state = checkpoints.load(context.warn) if checkpoints is not None else None
+    if state is None:
         return None
-    try:
-        state = load_checkpoint(context.checkpoint, run=run)
-    except ModelFormatError as err:
-        context.note(f"{err}; starting over")
-        context.checkpoint.replace(context.checkpoint.with_suffix(".damaged"))
-        return None
-    return None if state is None else Plan.from_json(state["plan"])
+    plan = Plan.from_json(state["plan"])
+    if state["machine"] and differences(Machine(**state["machine"]), context.machine):
+        return _fit_memory(context, network, inputs, plan)
+    return plan
 
 
 def _on_device(images: AnyImages, device: torch.device) -> AnyImages:

@@ -7,6 +7,7 @@ import click
 from orchestrator.cli.client import find_ledger
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
 from orchestrator.cli.speaking import doing
+from orchestrator.contract.jobs.attempts import Attempt
 from orchestrator.contract.jobs.history import Event
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.settings import get_settings
@@ -21,7 +22,7 @@ _SHOWN_EVENTS = 50  # the last ones; --json has all
 @click.argument("job")
 @json_option
 def show_job(job: str, as_json: bool) -> None:
-    """Tell the whole story of JOB: its runs, the workers with their rows, troubles, who did what and when, its files.
+    """Tell the whole story of JOB: its runs and attempts, the workers with their rows, troubles, history and files.
 
     Works without a server, too, also for a job that has ended.
 
@@ -67,6 +68,8 @@ def _lines(story: Story) -> Iterator[tuple[str, str]]:
         yield "rows", f"{attempt['num_rows']:,} of job {attempt['job']}: {_shortened(str(attempt['rows']))}"
     for run in story.runs:
         yield f"run {run.run}", describe_run(run)
+    for each in story.attempts:
+        yield f"attempt {each.number}", describe_attempt(each)
 
 
 def _shortened(rows: str) -> str:
@@ -84,6 +87,15 @@ def describe_run(run: Run) -> str:
     ended = f"{run.outcome.ended:%Y-%m-%d %H:%M:%S} UTC"
     words.append(f"{run.outcome.state} {ended}, {run.outcome.num_done:,} done, {run.outcome.num_failed:,} failed")
     return ", ".join(words) + (f": {run.outcome.error}" if run.outcome.error else "")
+
+
+def describe_attempt(attempt: Attempt) -> str:
+    """Who worked on a training or an evaluation, and how that ended, on one line."""
+    began = f"{attempt.begin.worker} on {attempt.begin.device}, began {attempt.begin.at:%Y-%m-%d %H:%M:%S} UTC"
+    if attempt.end is None:
+        return f"{began}, not ended"
+    left = ", after a new checkpoint" if attempt.end.progressed else ""
+    return f"{began}, ended {attempt.end.at:%Y-%m-%d %H:%M:%S} UTC{left}: {attempt.end.how}"
 
 
 def describe_event(event: Event) -> str:

@@ -44,7 +44,7 @@ def remove_temporaries(folder: JobFolder, *, keep_checkpoints: bool) -> None:
 
     keep_checkpoints: also the weights that a training starts from: a resume goes on from there.
     """
-    checkpoints = () if keep_checkpoints else ("training/*.checkpoint", "training/weights")
+    checkpoints = () if keep_checkpoints else ("training/*.checkpoint*", "training/weights")
     temporaries = ("paused.*.json", ".*.tmp", "training/*.damaged", "training/.*.tmp")
     for path in itertools.chain(
         *(folder.path.glob(pattern) for pattern in (*temporaries, *checkpoints)), folder.parts.glob(".*.tmp")

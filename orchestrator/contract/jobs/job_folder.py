@@ -11,6 +11,7 @@ jobs/<job>/
     parts/            one file a finished shard      (classify)
     journals/         progress inside shards that have killed a worker
     training/         history, curves; checkpoints and the weights it starts from, until the job has ended (train)
+    attempts/         who worked on it, and how each attempt ended (train, evaluate; attempts.py)
     events.jsonl      events of the training process (train, evaluate)
     training.log      the output of libraries in it  (train; evaluation.log)
     model/            the trained model, before it is published (train)
@@ -126,7 +127,9 @@ class JobFolder:
         self.history = self.path / "history.jsonl"
         self.events = self.path / "events.jsonl"
         self.model = self.path / "model"
-        self.weights = self.path / "training" / "weights"
+        self.training = self.path / "training"
+        self.weights = self.training / "weights"
+        self.attempts = self.path / "attempts"
         self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
         self._active = settings.active / job

@@ -69,6 +69,10 @@ class RecoveringLedger:
     def claim(self, job: str, worker: str, lease_s: float) -> Claim | str:
         return self._known(job, lambda: self._ledger.claim(job, worker, lease_s))
 
+    def renew(self, job: str, claims: Sequence[Claim], lease_s: float) -> tuple[State, set[int]]:
+        """As `Ledger.renew`; a server that forgot the job has lost the claims."""
+        return self._patience.call(lambda: self._ledger.renew(job, claims, lease_s))
+
     def commit(
         self,
         claim: Claim,

@@ -278,9 +278,10 @@ class Ledger:
         """Hand a shard back unfinished; False where the claim no longer holds it."""
         return bool(self._run("release", [self._job(claim.job)], [claim.shard, claim.fence]))
 
-    def report_progress(self, job: str, progress: str) -> None:
-        """Record the latest event of a training job; ignored where the job is not known."""
-        self._run("note", [self._job(job)], ["progress", progress])
+    def report_progress(self, job: str, progress: str, claim: Claim | None = None) -> None:
+        """Record the latest event of a job; ignored where the job is not known, or the claim no longer holds."""
+        holder = [] if claim is None else [claim.shard, claim.fence]
+        self._run("note", [self._job(job)], ["progress", progress, *holder])
 
     def report_trouble(self, job: str, trouble: str) -> None:
         """Record what keeps a job from making progress; the next commit removes it."""

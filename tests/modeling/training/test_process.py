@@ -43,17 +43,23 @@ def test_a_request_that_cannot_be_understood_is_one_event_and_exit_code_1(tmp_pa
     [
         ("OSError(errno.EMFILE, 'Too many open files')", 71, ["interrupted"]),
         ("OSError(errno.EIO, 'Input/output error')", 71, ["interrupted"]),
-        ("OSError(errno.ENOSPC, 'No space left on device')", 70, []),
-        ("MemoryError()", 70, []),
+        ("OSError(errno.ENOSPC, 'No space left on device')", 1, ["error"]),
+        ("MemoryError()", 72, ["memory"]),
+        ("RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", 72, ["memory"]),
+        ("RuntimeError('mat1 and mat2 shapes cannot be multiplied')", 70, []),
+        ("SupersededError('attempt 2 has begun')", 73, ["superseded"]),
         ("DataError('no images')", 1, ["error"]),
     ],
 )
-def test_what_may_pass_is_an_interruption_and_no_error(tmp_path, raised, code, events):
+def test_an_error_that_says_nothing_about_the_request_has_an_exit_code_and_an_event_of_its_own(
+    tmp_path, raised, code, events
+):
     (tmp_path / "request.json").write_text("{}")
     script = f"""
 import errno, sys
 import modeling.training.process as process
 from modeling.errors import DataError
+from modeling.training.attempt import SupersededError
 def fail(request, emit):
     raise {raised}
 process._TASKS["train"] = fail

@@ -88,8 +88,10 @@ def test_training_leaves_a_model_that_says_how_it_was_made(trained):
 
 def test_training_tells_its_progress_in_events(trained):
     folder, card, told, _ = trained
-    events = [event for event in told if event["event"] != "warning"]
+    events = [event for event in told if event["event"] not in ("warning", "phase")]
+    phases = [event["text"] for event in told if event["event"] == "phase"]
 
+    assert {"looking for images", "comparing the images", "writing the model and its report"} <= set(phases)
     assert any("broken" in event["text"] for event in told if event["event"] == "warning")
     kinds = [kind for kind, _ in groupby(event["event"] for event in events)]  # slow stages tell more than once
     assert kinds == ["scan", "data", "decode", "epoch", "model"]

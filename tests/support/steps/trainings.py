@@ -3,17 +3,28 @@
 from tests.support.steps.step import Step
 
 _LEDGER = "orchestrator.contract.ledger.ledger:Ledger"
+_ATTEMPTS = "orchestrator.contract.jobs.attempts"
 _PROCESS_JOB = "workers.training.run:ProcessJob"
 _FOLDER = "orchestrator.contract.jobs.job_folder:JobFolder"
 _STORE = "modeling.registry.store:ModelStore"
 
+_FAILS_RESUMABLY = r"training failed: "  # a resume goes on from the last checkpoint
 TRAIN = (
     Step("train.claim", f"{_LEDGER}.claim", "server", role="child"),
-    Step("train.look", "workers.training.run:process_spec", role="child"),
-    Step("train.start", f"{_PROCESS_JOB}._start", role="child"),
-    Step("train.checkpoint", "modeling.training.fit.checkpoint:save_checkpoint", "disk", role="training"),
-    Step("train.write", "modeling.training.model_folder:write_model", "disk", role="training"),
-    Step("train.move", f"{_PROCESS_JOB}._move_result", "disk", inner="rename", role="child"),
+    Step("train.look", "workers.training.specs:process_spec", role="child"),
+    Step("train.close", f"{_ATTEMPTS}:end_attempt", "disk", inner="link", role="child"),
+    Step("train.begin", f"{_ATTEMPTS}:begin_attempt", "disk", inner="link", role="child"),
+    Step("train.request", f"{_PROCESS_JOB}._write_request", "disk", inner="replace", role="child"),
+    Step("train.start", "workers.training.process:WatchedProcess._start", role="child"),
+    Step("train.machine", "modeling.training.fit.machine:use_first_threads", "disk", inner="replace", role="training"),
+    Step("train.images", "modeling.training.started:save_started", "disk", inner="replace", nth=2, role="training"),
+    Step("train.checkpoint", "modeling.training.fit.checkpoint:write_checkpoint", "disk", inner="replace", nth=1,
+         role="training"),
+    Step("train.write", "modeling.training.model_folder:write_model", "disk", role="training",
+         stated=_FAILS_RESUMABLY),
+    Step("train.confirm", f"{_PROCESS_JOB}._holds", "server", role="child"),
+    Step("train.move", f"{_PROCESS_JOB}._keep_result", "disk", inner="rename", role="child"),
+    Step("train.end", f"{_PROCESS_JOB}._end", "disk", inner="link", role="child"),
     Step("train.commit", f"{_LEDGER}.commit", "server", role="child"),
     Step("train.publish", f"{_STORE}.publish", "disk", role="child"),
     Step("train.outcome", f"{_FOLDER}.write_outcome", "disk", inner="link", role="child"),

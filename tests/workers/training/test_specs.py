@@ -4,6 +4,7 @@ import sys
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,8 +22,10 @@ from tests.support.fakes import Bells, make_job
 from tests.support.pretrained import store_weights
 from tests.support.published_models import publish_model
 from workers.context import ModelCache, WorkerContext
-from workers.training import run
-from workers.training.run import launcher, process_spec
+from workers.training import process
+from workers.training.process import launcher
+from workers.training.run import ProcessJob
+from workers.training.specs import process_spec
 
 NOW = datetime.now(UTC)
 
@@ -57,7 +60,7 @@ def test_an_evaluation_request_has_the_pinned_models_folder_and_the_workers_devi
 
     assert spec is not None
     assert (spec.name, spec.result) == ("evaluation", evaluation.path / "evaluation")
-    assert spec.request(Path("/jobs/e/evaluation.7")) == {
+    assert spec.request(Path("/jobs/attempts/3.json"), Path("/jobs/e/evaluation.7")) == {
         "task": "evaluate",
         "model": str(version.path),
         "model_ref": "digits@1",
@@ -76,11 +79,11 @@ def test_an_evaluation_of_another_model_than_the_pinned_one_is_refused(context, 
 
     (version.path / "model.json").write_bytes((version.path / "model.json").read_bytes() + b" ")
     with pytest.raises(ModelFormatError, match=r"digits@1 was .* when the job was submitted, and is another now"):
-        spec.request(Path("/out"))
+        spec.request(Path("/jobs/attempts/3.json"), Path("/out"))
     store = ModelStore(settings.models)
     store.remove(store.find("digits@1"))
     with pytest.raises(ModelNotFoundError, match="all its versions were removed"):
-        spec.request(Path("/out"))
+        spec.request(Path("/jobs/attempts/3.json"), Path("/out"))
 
 
 def test_a_training_request_has_the_operators_options_and_the_workers_device(settings, context):
@@ -92,7 +95,7 @@ def test_a_training_request_has_the_operators_options_and_the_workers_device(set
 
     assert spec is not None
     assert (spec.name, spec.result) == ("training", folder.model)
-    asked = spec.request(Path("/jobs/t/model.7"))
+    asked = spec.request(Path("/jobs/attempts/3.json"), Path("/jobs/t/model.7"))
     assert (asked["task"], asked["output"], asked["device"]) == ("train", "/jobs/t/model.7", "cuda:1")
     assert (asked["data"], asked["architecture"], asked["epochs"]) == ("/data/in", "cnn", 3)
 
@@ -108,7 +111,7 @@ def test_a_training_takes_the_jobs_own_copy_of_its_weights(settings, context, tm
     spec = process_spec(job, folder, context)
 
     assert spec is not None
-    asked = spec.request(Path("/jobs/t/model.7"))
+    asked = spec.request(Path("/jobs/attempts/3.json"), Path("/jobs/t/model.7"))
     assert (asked["weights"], asked["weights_pin"]["name"]) == (str(folder.weights), "ours")
     assert folder.weights.read_bytes() == b"ours"
     remove_temporaries(folder, keep_checkpoints=False)
@@ -149,11 +152,12 @@ def test_the_process_stands_in_the_jobs_folder_where_no_settings_of_a_data_set_l
         "output.mkdir()\n"
         "(output / 'folder').write_text(os.getcwd())\n"
     )
-    monkeypatch.setattr(run, "launcher", lambda **_: [sys.executable, "-c", code])
+    monkeypatch.setattr(process, "launcher", lambda **_: [sys.executable, "-c", code])
+    context.ledger = SimpleNamespace(renew=lambda *_: ("running", set()))
     spec = process_spec(evaluation.request(), evaluation, context)
     assert spec is not None
 
-    assert run.ProcessJob(context, evaluation, spec).run(Claim(evaluation.job, 0, 7, 1))
+    assert ProcessJob(context, evaluation, spec, Claim(evaluation.job, 0, 7, 1)).run()
 
     assert (evaluation.evaluation / "folder").read_text() == str(evaluation.path)
 

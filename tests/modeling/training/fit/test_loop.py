@@ -11,11 +11,10 @@ from torch.nn.utils import parameters_to_vector
 
 from modeling.data.images import DecodedImages
 from modeling.data.splits import Split
-from modeling.errors import ModelFormatError
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import normalise
 from modeling.networks.recipes import Recipe
-from modeling.training.fit.checkpoint import load_checkpoint, save_checkpoint
+from modeling.training.fit.checkpoint import Checkpoints, write_checkpoint
 from modeling.training.fit.inputs import FitInputs
 from modeling.training.fit.loop import DivergedError, TrainingLoop
 from modeling.training.fit.plan import Plan
@@ -92,7 +91,7 @@ def undisturbed(name):
 @pytest.mark.parametrize("num_batches", [2, 5, 11])
 def test_a_run_that_is_killed_and_goes_on_ends_with_the_same_weights_bit_for_bit(tmp_path, num_batches, name):
     plan, (whole, fitted) = PLANS[name], undisturbed(name)
-    saving = {"checkpoint": tmp_path / "c", "run": "one", "checkpoint_every_s": 0.0}
+    saving = {"checkpoints": Checkpoints(tmp_path, "scratch", run="one"), "checkpoint_every_s": 0.0}
     events = []
 
     with pytest.raises(KilledError):
@@ -205,15 +204,18 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step_and_keeps_the_last_go
             self.num_calls += self.training
             return self.inner(images) * (float("nan") if self.num_calls > 6 else 1.0)
 
-    path = tmp_path / "checkpoint"
+    checkpoints = Checkpoints(tmp_path, "scratch", run="one")
     fitting = TrainingLoop(
         Poisoned(), inputs(), Plan(replace(RECIPE, augmentation="none"), 16), seed=3, device=CPU,
-        checkpoint=path, run="one",
+        checkpoints=checkpoints,
     )  # fmt: skip
 
-    with pytest.raises(DivergedError, match=r"nan at step 7 \(epoch 2\).*checkpoint is .*checkpoint"):
+    with pytest.raises(
+        DivergedError,
+        match=r"nan at step 7 \(epoch 2\); give a lower .* than 0.02; the last .* is .*scratch.0.5.checkpoint",
+    ):
         fitting.run(lambda event: None)
-    state = load_checkpoint(path, run="one")
+    state = checkpoints.load()
     assert state["progress"]["epoch"] == 1
     assert all(tensor.isfinite().all() for tensor in state["network"].values())
 
@@ -250,17 +252,20 @@ def test_an_image_that_is_left_over_joins_the_batch_before_it(batch_size, sizes)
     assert len(seen) == sum(-(-size // batch_size) for batch in sizes for size in batch)
 
 
-def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("a file where the folder should be")
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("modeling.training.fit.checkpoint.write_checkpoint", full)
     events = []
 
-    _, fitted = fit(inputs(), emit=events.append, checkpoint=blocked / "checkpoint", run="one", checkpoint_every_s=0.0)
+    checkpoints = Checkpoints(tmp_path, "scratch", run="one")
+    _, fitted = fit(inputs(), emit=events.append, checkpoints=checkpoints, checkpoint_every_s=0.0)
 
     notes = [event for event in events if event["event"] == "warning"]
     assert len(fitted.history) == RECIPE.epochs
     assert len(notes) == 1
-    assert "no checkpoint can be saved" in notes[0]["text"]
+    assert "no checkpoint can be saved: [Errno 28] No space left on device" in notes[0]["text"]
 
 
 def test_a_full_device_is_named_by_the_systems_own_error(tmp_path, monkeypatch):
@@ -270,17 +275,4 @@ def test_a_full_device_is_named_by_the_systems_own_error(tmp_path, monkeypatch):
     monkeypatch.setattr("modeling.durable.temporary_beside", lambda path, mode: contextlib.nullcontext(full))
 
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path / "checkpoint", {"weights": torch.zeros(1_000_000)})
-
-
-def test_a_checkpoint_of_another_run_is_not_used_and_a_damaged_one_is_told(tmp_path):
-    path = tmp_path / "checkpoint"
-    assert load_checkpoint(path, run="one") is None
-
-    save_checkpoint(path, {"run": "one", "epoch": 3})
-    assert load_checkpoint(path, run="one")["epoch"] == 3
-    assert load_checkpoint(path, run="two") is None
-
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ModelFormatError, match="the checkpoint is damaged"):
-        load_checkpoint(path, run="one")
+        write_checkpoint(tmp_path / "checkpoint", {"weights": torch.zeros(1_000_000)})

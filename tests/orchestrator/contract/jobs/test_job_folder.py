@@ -88,9 +88,9 @@ def test_a_job_is_active_from_its_entry_to_its_end(folder, settings):
 @pytest.mark.parametrize("keep_checkpoints", [False, True])
 def test_an_ended_training_keeps_its_curves_and_its_checkpoints_only_for_a_resume(folder, keep_checkpoints):
     kept = ["model/model.json", "training/curves.png", "training/history.csv", "training/tensorboard/events.1"]
-    left = ["model.3/model.json", "evaluation.12/evaluation.json", "training/fit.damaged"]
-    (kept if keep_checkpoints else left).extend(["training/fit.checkpoint", "training/weights"])
-    left += [".outcome.json.1.tmp", "parts/.0.csv.2.tmp", "training/.fit.checkpoint.7.tmp"]
+    left = ["model.3/model.json", "evaluation.12/evaluation.json", "training/fit.1.9.checkpoint.damaged"]
+    (kept if keep_checkpoints else left).extend(["training/fit.1.9.checkpoint", "training/weights"])
+    left += [".outcome.json.1.tmp", "parts/.0.csv.2.tmp", "training/.fit.1.9.checkpoint.7.tmp"]
     left += ["model.3.test-x/1/model.json", ".engines/0123/network.onnx"]
     before = set(folder.path.rglob("*"))
     for name in (*kept, *left):
