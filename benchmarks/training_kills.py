@@ -32,8 +32,8 @@ from tests.support.server import Server, wait_until
 from tests.support.workers import JOB_PATIENCE_S, Cluster, Worker
 
 KINDS = ("process", "worker", "freeze")
-OPTIONS = ("--arch", "cnn", "--epochs", "200")
-MOST_EPOCHS = 25  # that a kill waits for
+OPTIONS = ("--arch", "mlp", "--epochs", "150")
+MOST_EPOCHS = 20  # that a kill waits for
 LEASE_S = 3.0
 
 
