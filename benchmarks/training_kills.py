@@ -32,8 +32,8 @@ from tests.support.server import Server, wait_until
 from tests.support.workers import JOB_PATIENCE_S, Cluster, Worker
 
 KINDS = ("process", "worker", "freeze")
-OPTIONS = ("--arch", "mlp", "--epochs", "150")
-MOST_EPOCHS = 20  # that a kill waits for
+OPTIONS = ("--arch", "mlp", "--epochs", "60")
+MOST_EPOCHS = 8  # that a kill waits for
 LEASE_S = 3.0
 
 
@@ -114,10 +114,16 @@ def _command_of(process: psutil.Process) -> list[str]:
 
 
 def train_with_kills(
-    cluster: Cluster, data: Path, name: str, kills: Sequence[tuple[str, int]], log: Callable[[str], None]
+    cluster: Cluster,
+    data: Path,
+    name: str,
+    kills: Sequence[tuple[str, int]],
+    log: Callable[[str], None],
+    *,
+    options: Sequence[str] = OPTIONS,
 ) -> str:
     """Train, and strike for each pair of a kind and a number of epochs to wait for; returns the job."""
-    job = cluster.submit("train", str(data), "--name", name, *OPTIONS)
+    job = cluster.submit("train", str(data), "--name", name, *options)
     killer = Killer(cluster, job, log)
     for kind, num_epochs in kills:
         killer.strike(kind, num_epochs=num_epochs)

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.training_kills import digests, train_with_kills
 from modeling.inference.classifier import Classifier
 from modeling.registry.store import ModelStore
 from modeling.training.attempt import checkpoints_in
@@ -240,21 +241,19 @@ def test_a_frozen_worker_that_wakes_up_changes_nothing_of_the_training_that_anot
     assert (second.end, first.begin.worker != second.begin.worker) == (None, True)
 
 
-def test_a_training_whose_worker_is_killed_dies_with_it_and_is_done_by_another(
-    running_cluster: Cluster, tmp_path: Path
+def test_a_training_killed_on_two_workers_ends_with_the_same_weights_bit_for_bit(
+    running_cluster: Cluster, undisturbed: Training
 ):
-    [first] = running_cluster.workers
-    data = make_shapes(tmp_path / "in")
-    job = running_cluster.submit("train", str(data), "--name", "inherited", "--arch", "mlp", "--epochs", "40")
-    child = training_child(running_cluster)
-    wait_for_epoch(running_cluster, job)
-
-    first.kill()
-    wait_until(lambda: not child.is_running(), what="the training's process is gone")
+    """The short form of `benchmarks.training_kills`."""
     running_cluster.start_worker()
 
-    assert running_cluster.outcome(job).state == "succeeded", running_cluster.logs()
-    assert ModelStore(running_cluster.settings.models).resolve("inherited").version == 1
+    kills = [("worker", 1), ("process", 0), ("freeze", 1)]
+    job = train_with_kills(running_cluster, undisturbed.data, "inherited", kills, print, options=OPTIONS)
+
+    assert digests(running_cluster, "inherited") == digests(running_cluster, "bars")
+    attempts = attempts_of(running_cluster, job)
+    assert len(attempts) == 4
+    assert len({attempt.begin.worker for attempt in attempts}) > 1
 
 
 def test_a_worker_told_to_stop_hands_its_training_back(running_cluster: Cluster, tmp_path: Path):

@@ -1,0 +1,191 @@
+"""The attempts of a worker at a job, with processes that do nothing but die, hang or succeed."""
+
+import json
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from modeling.registry.store import ModelStore
+from orchestrator.contract.jobs.attempts import begin_attempt, read_attempts
+from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.requests import TrainJobRequest
+from orchestrator.contract.ledger.ledger import Claim
+from tests.support.fakes import Bells
+from tests.support.server import wait_until
+from workers.context import ModelCache, WorkerContext
+from workers.training import process
+from workers.training.run import ProcessFailedError, ProcessInterruptedError, ProcessJob
+from workers.training.specs import ProcessSpec
+
+JOB = "t261129-120000-7f3a2b"
+
+# A process: `number` is that of its attempt, `output` the folder for its result.
+_START = """
+import json, os, pathlib, signal, sys, time
+def say(**event): print(json.dumps(event), flush=True)
+request = pathlib.Path(sys.argv[-1])
+number, output = int(request.name.split(".")[1]), pathlib.Path(json.loads(request.read_text())["output"])
+def save(step): pathlib.Path(f"training/scratch.{number}.{step}.checkpoint").touch()
+def finish(): output.mkdir(); (output / "model.json").write_text(f"made by attempt {number}")
+"""
+
+
+class OneClaim:
+    """A ledger on which the claim holds until a test says otherwise."""
+
+    def __init__(self):
+        self.lost: set[int] = set()
+        self.state = "running"
+        self.progress: list[str] = []
+
+    def renew(self, *_):
+        return self.state, self.lost
+
+    def report_progress(self, job, progress, claim):
+        self.progress.append(progress)
+
+
+@pytest.fixture
+def ledger():
+    return OneClaim()
+
+
+@pytest.fixture
+def context(settings, ledger) -> WorkerContext:
+    settings = settings.model_copy(update={"training_stall_s": 0.5})
+    models = ModelCache(ModelStore(settings.models), "cpu")
+    return WorkerContext(settings, ledger=ledger, models=models, worker="w1", device="cpu", ring=Bells())
+
+
+@pytest.fixture
+def folder(settings) -> JobFolder:
+    request = TrainJobRequest(job=JOB, created=datetime.now(UTC), source="in", name="digits", train={})
+    made = JobFolder.create(settings, request)
+    made.training.mkdir()
+    return made
+
+
+@pytest.fixture
+def job(context, folder, monkeypatch):
+    """A job whose process runs this code."""
+
+    def make(code: str) -> ProcessJob:
+        monkeypatch.setattr(process, "launcher", lambda **_: [sys.executable, "-c", _START + code])
+        spec = ProcessSpec("training", folder.model, lambda attempt, output: {"output": str(output)})
+        made = ProcessJob(context, folder, spec, Claim(JOB, 0, 7, 1))
+        made.leases = SimpleNamespace(lost=set(), job_goes_on=True, state="running", progressed=lambda: None)
+        return made
+
+    return make
+
+
+def ends_of(folder):
+    return [(each.end.how, each.end.died, each.end.progressed) for each in read_attempts(folder) if each.end]
+
+
+KILLED = "the training was killed by signal 9"
+
+
+def test_a_process_that_dies_with_new_checkpoints_is_followed_by_others_as_often_as_it_takes(job, folder):
+    made = job("save(number)\nif number < 6: os.kill(os.getpid(), signal.SIGKILL)\nfinish()")
+
+    assert made.run()
+
+    assert ends_of(folder) == [(KILLED, True, True)] * 5 + [("it was finished", False, True)]
+    assert (folder.model / "model.json").read_text() == "made by attempt 6"
+
+
+def test_a_process_that_dies_without_new_checkpoints_fails_the_job_at_the_third_time(job, folder):
+    with pytest.raises(ProcessFailedError, match=r"signal 9; it died 3 times without a new checkpoint; .*the log"):
+        job("sys.stderr.write('the log\\n'); os.kill(os.getpid(), signal.SIGKILL)").run()
+
+    assert ends_of(folder) == [(KILLED, True, False)] * 3
+
+
+def test_deaths_of_workers_and_of_processes_count_together(job, folder):
+    for _ in range(2):
+        begin_attempt(folder, worker="w0", device="cpu")
+
+    with pytest.raises(ProcessFailedError, match="it died 3 times without a new checkpoint"):
+        job("os.kill(os.getpid(), signal.SIGKILL)").run()
+
+    assert len(read_attempts(folder)) == 3
+
+
+def test_memory_that_runs_out_in_the_process_is_a_death_and_named(job, folder):
+    with pytest.raises(ProcessFailedError, match="the training ran out of memory: can't allocate; it died 3 times"):
+        job("say(event='memory', text=\"can't allocate\"); sys.exit(72)").run()
+
+
+def test_an_error_that_the_process_reports_ends_the_job_at_once(job, folder):
+    with pytest.raises(ProcessFailedError, match="the loss is nan at step 7"):
+        job("say(event='error', error='the loss is nan at step 7'); sys.exit(1)").run()
+
+    assert ends_of(folder) == [("the loss is nan at step 7", False, False)]
+
+
+def test_storage_that_was_away_is_waited_for_and_no_death(job, folder):
+    with pytest.raises(ProcessInterruptedError, match="the training was interrupted: Input/output error"):
+        job("say(event='interrupted', text='Input/output error'); sys.exit(71)").run()
+
+    assert ends_of(folder) == [("Input/output error", False, False)]
+
+
+def test_a_process_that_is_overtaken_is_no_death_and_followed_while_the_claim_holds(job, folder):
+    made = job("if number == 1: say(event='superseded', text='attempt 2 has begun'); sys.exit(73)\nfinish()")
+
+    assert made.run()
+    assert ends_of(folder)[0] == ("attempt 2 has begun", False, False)
+
+
+def test_a_process_that_hangs_is_ended_with_what_it_started_and_followed_by_another(job, folder):
+    hang = "import subprocess; print(json.dumps({'event': 'epoch'}), flush=True); subprocess.run(['sleep', '1000'])"
+    made = job(f"if number == 1: {hang}\nfinish()")
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: [made.tick() for _ in iter(lambda: stop.wait(0.05), True)])
+    thread.start()
+
+    try:
+        assert made.run()
+    finally:
+        stop.set()
+        thread.join()
+
+    assert ends_of(folder)[0] == ("the training showed no sign of life for 0 s and was ended", True, False)
+
+
+def test_a_result_of_a_worker_that_lost_its_claim_does_not_count(job, folder, ledger):
+    ledger.lost = {0}
+
+    assert not job("finish()").run()
+
+    assert not folder.model.exists()
+    assert [end[0] for end in ends_of(folder)] == [
+        "its lease was lost, or the job cancelled, before its result counted"
+    ]
+
+
+def test_a_job_that_is_cancelled_ends_its_process(job, folder):
+    made = job("say(event='epoch'); time.sleep(1000)")
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    wait_until(lambda: folder.events.exists() and folder.events.read_text() != "", what="the process works")
+
+    made.leases.job_goes_on, made.leases.state = False, "cancelling"
+    made.tick()
+    thread.join(30)
+
+    assert ends_of(folder) == [("the job was cancelling", False, False)]
+
+
+def test_events_carry_the_number_of_their_attempt_and_signs_of_life_are_not_kept(job, folder, ledger):
+    job("say(event='steps', num_done=3); say(event='epoch', epoch=1); print('no event', flush=True); finish()").run()
+
+    kept = [json.loads(line) for line in folder.events.read_text().splitlines()]
+    assert kept == [{"event": "epoch", "epoch": 1, "attempt": 1}]
+    assert [json.loads(line)["event"] for line in ledger.progress] == ["steps", "epoch"]
+    assert Path(folder.path / "training.log").read_text() == "attempt 1, worker w1\n"
