@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.steps.cells import Cell, cells_of
+from modeling.registry.card import CARD_FILE, WEIGHTS_FILE
+from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.job_folder import active_jobs, all_jobs, undelivered_jobs
-from tests.support.published_models import make_pngs
+from tests.support.published_models import make_pngs, make_shapes
 from tests.support.receiver import receiving
 from tests.support.server import wait_until
 from tests.support.steps.compare import differences, published
@@ -17,6 +19,7 @@ from tests.support.workers import Cluster
 
 NUM_IMAGES = 96
 SHARD_SIZE = 8
+_MODEL = "struck"  # what a training publishes
 PATIENCE_S = 180.0  # until a fault has struck, a command has ended, a job has ended
 NAMES = (b"with space.png", b"new\nline.png", b"latin\xe9.png", b"=1+2.png")
 
@@ -215,6 +218,46 @@ def _is_removed(folder: Path) -> bool:
     return not folder.exists()
 
 
+class Train(Scenario):
+    """A small network is trained on a CPU, and published."""
+
+    name = "train"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return ("train", str(self.source), "--name", _MODEL, "--arch", "mlp", "--epochs", "8")
+
+    @staticmethod
+    def cells() -> list[Cell]:
+        return cells_of("train", "train")
+
+    def prepare(self) -> None:
+        """Make the images, and train undisturbed, twice."""
+        self.outputs = ()
+        make_shapes(self.source)
+        self.kept_jobs = set(self.cluster.jobs())
+        for _ in range(2):
+            self.begin()
+            self.cluster.run_ok(*self.arguments)
+            self.expected = self.published()
+
+    def prepare_base(self) -> None:
+        pass  # nothing is there
+
+    def put_base(self) -> None:
+        shutil.rmtree(self.cluster.settings.models / _MODEL, ignore_errors=True)
+
+    def published(self) -> dict[str, bytes]:
+        """The weights and the card of every version."""
+        store = ModelStore(self.cluster.settings.models)
+        return {
+            f"{version.ref} {file}": (version.path / file).read_bytes()
+            for version in store.list()
+            if version.name == _MODEL
+            for file in (WEIGHTS_FILE, CARD_FILE)
+        }
+
+
 def make_images(folder: Path) -> None:
     """Small images, unusual names, and files that are no images."""
     make_pngs(folder, NUM_IMAGES)
@@ -227,7 +270,7 @@ def make_images(folder: Path) -> None:
         (folder / "broken" / f"{number}.png").write_bytes((b"", b"words", good[:60], good[:-30])[number % 4])
 
 
-SCENARIOS: dict[str, type[Scenario]] = {kind.name: kind for kind in (Classify, Since, Retry)}
+SCENARIOS: dict[str, type[Scenario]] = {kind.name: kind for kind in (Classify, Since, Retry, Train)}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, 
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, JobRecord
 from orchestrator.contract.queues import CLASSIFY
 from workers.context import WorkerContext
-from workers.finalize.errors import PublishError, TransientDiskError
+from workers.finalize.errors import PublishError, TransientDiskError, publishing_to
 from workers.finalize.evaluation import publish_evaluation
 from workers.finalize.incomplete import publish_incomplete, remove_incomplete
 from workers.finalize.join import BadPartError
@@ -81,8 +81,9 @@ def _publish(
         case ClassifyRequest():
             return _keep_incomplete(folder, request, record, lease) or _publish_rows(folder, request, record, lease)
         case TrainJobRequest():
-            version = ModelStore(context.settings.models).publish(folder.model, request.name, confirm=lease.confirm)
-            copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine that was tested
+            with publishing_to(f"model {request.name}"):
+                version = ModelStore(context.settings.models).publish(folder.model, request.name, confirm=lease.confirm)
+                copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine tested
             return make_outcome("succeeded", record, folder.run, result=version.ref)
         case EvaluateJobRequest():
             result = publish_evaluation(folder, request, lease)

@@ -26,7 +26,7 @@ TRAIN = (
     Step("train.move", f"{_PROCESS_JOB}._keep_result", "disk", inner="rename", role="child"),
     Step("train.end", f"{_PROCESS_JOB}._end", "disk", inner="link", role="child"),
     Step("train.commit", f"{_LEDGER}.commit", "server", role="child"),
-    Step("train.publish", f"{_STORE}.publish", "disk", role="child"),
+    Step("train.publish", f"{_STORE}.publish", "disk", role="child", stated="cannot write model"),
     Step("train.outcome", f"{_FOLDER}.write_outcome", "disk", inner="link", role="child"),
 )  # fmt: skip
 
