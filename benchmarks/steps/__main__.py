@@ -4,7 +4,7 @@
     python -m benchmarks.steps --steps shard,end.manifest       some tables or steps
     python -m benchmarks.steps --actions freeze --sample 20 --seed 3
 
-A cell is a named step of docs/job_lifecycle.md (tests/support/steps), a scenario (`scenarios.py`) that reaches it, and
+A cell is a named step of the docs (tests/support/steps), a scenario (`scenarios.py`, `chores.py`) that reaches it, and
 a fault: the process that reaches the step is killed before or after its call; it is frozen there until its lease has
 run out and others have done its work; or the call fails, once, with an error of the system or of the connection. Then
 the manifest, its sidecar and its summary (without times and names) are those of an undisturbed run. Or the command or
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from benchmarks.machine import describe_run, keep
 from benchmarks.steps.cells import Cell
+from benchmarks.steps.chores import CHORES, chore_cells, run_chores
 from benchmarks.steps.scenarios import all_cells, open_scenario
 from benchmarks.steps.trial import Trial, Tried
 from tests.support.published_models import publish_model
@@ -47,6 +48,8 @@ class Suite:
         self.waiting: queue.SimpleQueue[list[Cell]] = queue.SimpleQueue()
         self.tried: list[Tried] = []
         self.broken: list[str] = []
+        self.chores = [cell for cell in cells if cell.scenario in CHORES]
+        cells = [cell for cell in cells if cell.scenario not in CHORES]
         for scenario in dict.fromkeys(cell.scenario for cell in cells):
             own = [cell for cell in cells if cell.scenario == scenario]
             for start in range(0, len(own), _AT_ONCE):
@@ -54,7 +57,11 @@ class Suite:
 
     def run(self, num_clusters: int) -> None:
         """Try all cells, in so many clusters at once."""
-        threads = [threading.Thread(target=self._run_cluster, name=f"cluster-{n}") for n in range(num_clusters)]
+        threads = []
+        if self.chores:
+            threads.append(threading.Thread(target=self._run_chores, name="chores"))
+        if not self.waiting.empty():
+            threads += [threading.Thread(target=self._run_cluster, name=f"cluster-{n}") for n in range(num_clusters)]
         for thread in threads:
             thread.start()
         try:
@@ -63,6 +70,13 @@ class Suite:
         except KeyboardInterrupt:
             while self._next() is not None:
                 pass  # each cluster ends after the cells that it has
+            raise
+
+    def _run_chores(self) -> None:
+        try:
+            run_chores(self.chores, self._note)
+        except Exception as err:
+            self.broken.append(f"chores: {type(err).__name__}: {err}")
             raise
 
     def _run_cluster(self) -> None:
@@ -107,7 +121,7 @@ def chosen_cells(steps: str, actions: str, sample: int, seed: int) -> list[Cell]
     wanted, kinds = set(filter(None, steps.split(","))), set(filter(None, actions.split(",")))
     cells = [
         cell
-        for cell in all_cells()
+        for cell in (*all_cells(), *chore_cells())
         if (not wanted or wanted & {cell.fault.step, cell.fault.step.partition(".")[0], cell.scenario})
         and (not kinds or cell.fault.action in kinds)
     ]

@@ -10,7 +10,7 @@ from benchmarks.steps.scenarios import PATIENCE_S, Scenario
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from tests.support.server import wait_until
 from tests.support.steps.compare import differences, left_behind, unverified
-from tests.support.steps.faults import LONGEST_LEASE_S, Faults, Struck
+from tests.support.steps.faults import LONGEST_LEASE_S, Fault, Faults, Struck
 from tests.support.steps.table import STEPS
 from tests.support.workers import Cluster
 
@@ -31,6 +31,11 @@ class Tried:
     seconds: float = 0.0
 
 
+def how_of(fault: Fault) -> str:
+    """A fault in words."""
+    return f"{fault.error or fault.action} {'before' if fault.before else 'after'}"
+
+
 class Trial:
     """A cell that is tried in a cluster."""
 
@@ -40,8 +45,7 @@ class Trial:
         self.scenario = scenario
         self.cluster: Cluster = scenario.cluster
         self.faults = faults
-        how = self.fault.error or self.fault.action
-        self.tried = Tried(str(cell), self.step.name, f"{how} {'before' if self.fault.before else 'after'}")
+        self.tried = Tried(str(cell), self.step.name, how_of(cell.fault))
 
     def run(self) -> Tried:
         """Try it; whatever goes wrong is a problem of the cell."""

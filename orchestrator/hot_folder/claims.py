@@ -121,7 +121,7 @@ class Claim:
     def finish_moves(self) -> list[tuple[Path, dict[str, Any]]]:
         """Carry out the results that were written before a kill; each file's place, and its facts."""
         moved = []
-        for result in sorted([*self.path.glob("*" + RESULT), *self.path.glob("*" + SILENT)]):
+        for result in self._results():
             with contextlib.suppress(FileNotFoundError):
                 try:
                     facts = _read(result)
@@ -133,14 +133,20 @@ class Claim:
         return moved
 
     def close(self) -> bool:
-        """Remove the claim, if it holds nothing any more."""
+        """Remove the claim, if it holds nothing any more: no file, and no result whose file was moved already."""
         try:
             with contextlib.suppress(FileNotFoundError):
                 self.data.rmdir()
         except OSError:
             return False
+        if self._results():
+            return False
         shutil.rmtree(self.path, ignore_errors=True)
         return True
+
+    def _results(self) -> list[Path]:
+        """The results that were not carried out to their ends."""
+        return sorted([*self.path.glob("*" + RESULT), *self.path.glob("*" + SILENT)])
 
     def _is_free_for(self, target: Path, source: Path) -> bool:
         """Whether a file may go there: nothing is there, or that same file, by an earlier try."""

@@ -68,6 +68,7 @@ class Runner:
         self._backlog: deque[Ready] = deque()
         self._left: deque[Claim] = deque()  # by others, and not begun here
         self._again: list[Claim] = []  # whose result could not be written
+        self._unfinished: dict[str, Claim] = {}  # with a file that could not be moved, or moved without its sidecar
         self._in_hand: dict[str, Claim] = {}
         self._orphans: set[str] = set()  # claims whose owner had no record at the last look
         self._lock = threading.Lock()
@@ -90,7 +91,11 @@ class Runner:
 
     def ended(self, claim: Claim, name: str, ending: Ending) -> None:
         """Move a file with its result; for pusher and jobs."""
-        target = claim.end(name, ending)
+        try:
+            target = claim.end(name, ending)
+        except OSError:
+            self._unfinished[claim.name] = claim
+            raise
         if target is not None:
             facts = {"file": self._folder.shown(target)} | dict(ending.facts)
             self._count(Done(target, facts))
@@ -240,6 +245,9 @@ class Runner:
         self._left += self._again
         self._again = []
         try:
+            for claim in self._in_hand.values():
+                if not claim.names():  # else a thread works on it
+                    self._finish(claim)
             self._recover()
         except OSError as err:
             self._say_once(f"{self._folder.working} cannot be used: {err.strerror}; it is tried again")
@@ -259,6 +267,14 @@ class Runner:
                 except OSError as err:  # of this claim; others may go on
                     self._say_once(f"{claim.name} cannot be moved: {err.strerror}; it is tried again")
         self._forget_dead(dead, claims)
+
+    def _finish(self, claim: Claim) -> None:
+        """Put the sidecars beside files that were moved without them, and remove a claim that could not be removed."""
+        if claim.name in self._unfinished:
+            for target, facts in claim.finish_moves():
+                self._count(Done(target, facts))
+            del self._unfinished[claim.name]
+        claim.close()
 
     def _claims(self) -> list[Claim]:
         """All claims in `working/`, of whomever."""

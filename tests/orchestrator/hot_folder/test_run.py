@@ -1,7 +1,10 @@
 """The loop of a hot folder, with a client and a submitter that a test answers for."""
 
+import errno
+import os
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
@@ -67,11 +70,11 @@ def _impatient(monkeypatch):
     monkeypatch.setattr(run, "RECOVER_S", 0.05)
 
 
-def make_runner(scans, said, *, client=None, submit=None, settings=None):
+def make_runner(scans, said, *, client=None, submit=None, settings=None, by_bin=False):
     runner = Runner(open_hot_folder(scans.path), 0.01, 1, lambda done: None, said.append)
     runner.jobs = Jobs(settings, "m", 1, Sorting(), runner.ended, said.append, runner.wake, submit)
     if client is not None:
-        runner.pusher = Pusher(client, 60.0, 1, Sorting(), runner.ended, said.append)
+        runner.pusher = Pusher(client, 60.0, 1, Sorting(by_bin), runner.ended, said.append)
     return runner
 
 
@@ -220,3 +223,28 @@ def test_a_second_stop_does_not_wait_for_a_submission(scans, said):
         assert runner.claims_left == 1
     finally:
         let.set()
+
+
+@pytest.mark.parametrize("by_bin", [False, True])
+@pytest.mark.parametrize("call", ["mkdir", "link", "unlink", "replace", "rename", "rmdir"])
+def test_a_call_that_the_disk_refuses_once_costs_no_file_its_result(call, by_bin, scans, client, said, monkeypatch):
+    monkeypatch.setattr("orchestrator.hot_folder.pushing.AGAIN_S", 0.01)
+    runner = make_runner(scans, said, client=client, by_bin=by_bin)
+    expected = {f"{name}.jpg" for name in "abc"}
+    for name in expected:
+        scans.drop(name, name.encode())
+    real, refused = getattr(os, call), []
+
+    def refuse(*arguments, **options):
+        if client.items and call not in refused and "owner" not in str(arguments[0]):
+            refused.append(call)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), arguments[0])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, call, refuse)
+    runner.run(once=True)
+
+    found = {Path(name).name for name in scans.names("done") if not Path(scans.path / "done" / name).is_dir()}
+    assert found == (expected if by_bin else expected | {f"{name}.json" for name in expected})
+    assert scans.names("working") == scans.hidden("working") == scans.names("in") == []
+    assert runner.counts.done == 3

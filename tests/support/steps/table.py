@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.steps import jobs, operators, trainings
+from tests.support.steps import jobs, operators, pushed, sorting, trainings
 from tests.support.steps.step import Step
 
-STEPS: dict[str, Step] = {step.name: step for step in (*jobs.ALL, *operators.ALL, *trainings.ALL)}
+STEPS: dict[str, Step] = {
+    step.name: step for step in (*jobs.ALL, *operators.ALL, *trainings.ALL, *sorting.ALL, *pushed.ALL)
+}
 
 # The short names of the tables, by the headings they stand under.
 TABLES = {
@@ -22,6 +24,8 @@ TABLES = {
         "Removing a model": "remove",
         "Pruning": "prune",
     },
+    "docs/after.md": {"The journal": "sort", "What unsort promises": "unsort"},
+    "docs/hot_folder.md": {"What a kill leads to": "hot_folder"},
 }
 _ROOT = Path(__file__).resolve().parents[3]
 
