@@ -10,12 +10,16 @@ Only `up` names a log file. Elsewhere logs go to standard error, which a supervi
 
 import contextlib
 import fcntl
+import logging
 import os
+import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
+
+logger = logging.getLogger(__name__)
 
 LOG_ENVIRONMENT = "PIGEONHOLE_LOG_FILE"  # set by `up` for the processes that it starts; not for operators
 SERVER_LOG = "server.log"  # its server opens it for each line, so somebody else may rename it
@@ -93,6 +97,22 @@ def rotate(path: Path, *, max_bytes: int = MAX_BYTES, num_old: int = NUM_OLD) ->
         pass
     finally:
         os.close(descriptor)
+
+
+def cut(path: Path, *, max_bytes: int = MAX_BYTES) -> None:
+    """Move what a log file that is too large holds to `NAME.log.1`, and leave the file, which others append to, empty.
+
+    For writers that cannot be moved to another file: what they write in the moment of the cut is lost. Where the disk
+    is full, so is what the file held.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            try:
+                shutil.copyfile(path, _numbered(path, 1))
+            finally:
+                os.truncate(path, 0)
+    except OSError as err:
+        logger.warning("the log %s cannot be cut: %s", path, err)
 
 
 def _numbered(path: Path, number: int) -> Path:

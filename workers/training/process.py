@@ -19,6 +19,7 @@ from modeling.training.process import CHILD_ENVIRONMENT
 from orchestrator.contract.home import library_folders
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import Claim
+from orchestrator.contract.log_file import MAX_BYTES, cut
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
 from workers.training.specs import ProcessSpec
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 START_S = 600.0  # until the first event: a process on a slow disk takes minutes to import torch
 LONGEST_TICK_S = 2.0  # that counts as silence: a worker that was frozen has not listened
+MAX_LOG_BYTES = MAX_BYTES  # of the log, and as much of the one before; a library may complain of every image
 LAST_LINES = 5  # of the log, in the error of a process that crashed
 ASKED_TO_STOP = "it was asked to stop"  # by a signal that the whole worker may get, too
 _NOT_KEPT = ("steps", "validate")  # signs of life, for who watches now
@@ -101,6 +103,7 @@ class WatchedProcess:
         self._ticked_at = now
         if self._process is None or self._process.returncode is not None:
             return True
+        cut(self._log, max_bytes=MAX_LOG_BYTES)
         if self._server_away:
             self._report()
         if stop and not self._hung:

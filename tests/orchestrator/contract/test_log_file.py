@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from orchestrator.contract import log_file
-from orchestrator.contract.log_file import LOG_ENVIRONMENT, SERVER_LOG, BoundedLog, keep_log_bounded, rotate
+from orchestrator.contract.log_file import LOG_ENVIRONMENT, SERVER_LOG, BoundedLog, cut, keep_log_bounded, rotate
 from orchestrator.stack.server import server_config
 from tests.support.server import answers, find_server, wait_until
 
@@ -23,7 +23,8 @@ from orchestrator.contract.log_file import BoundedLog
 name, path = sys.argv[1], Path(sys.argv[2])
 log = BoundedLog(path, max_bytes=int(sys.argv[3]), num_old=1000)
 for number in range(int(sys.argv[4])):
-    os.write(2, f"{name} {number}\\n".encode()) if number % 2 else print(name, number, file=sys.stderr, flush=True)
+    line = f"{name} {number}\\n"
+    os.write(2, line.encode()) if number % 2 else sys.stderr.write(line)
     if number % 7 == 0:
         log.check()
 """
@@ -85,6 +86,21 @@ def test_a_file_that_another_process_renames_now_is_left_alone(tmp_path):
         rotate(log, max_bytes=1)
 
     assert [path.name for path in tmp_path.iterdir()] == ["worker.log"]
+
+
+def test_a_log_whose_writer_cannot_be_moved_is_cut_in_place(tmp_path, caplog):
+    log = tmp_path / "training.log"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"first")
+        cut(log, max_bytes=3)
+        writer.write(b"new")
+        cut(log, max_bytes=3)
+    cut(tmp_path / "none.log")
+
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "training.log": "new", "training.log.1": "first",
+    }  # fmt: skip
+    assert "none.log cannot be cut" in caplog.text
 
 
 def test_only_a_process_that_up_started_has_a_log_file(monkeypatch: pytest.MonkeyPatch):

@@ -158,6 +158,27 @@ def test_a_process_that_hangs_is_ended_with_what_it_started_and_followed_by_anot
     assert ends_of(folder)[0] == ("the training showed no sign of life for 0 s and was ended", True, False)
 
 
+def test_the_log_of_a_process_that_writes_much_is_cut_while_it_runs(job, folder, monkeypatch):
+    monkeypatch.setattr(process, "MAX_LOG_BYTES", 2000)
+    made = job(
+        "def is_cut(): return os.path.exists('training.log.1') and os.path.getsize('training.log') < 1000\n"
+        "while not is_cut(): sys.stderr.write('x' * 99 + '\\n'); say(event='step')\n"
+        "sys.stderr.write('the end\\n'); finish()"
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: [made.tick() for _ in iter(lambda: stop.wait(0.05), True)])
+    thread.start()
+
+    try:
+        assert made.run()
+    finally:
+        stop.set()
+        thread.join()
+
+    assert (folder.path / "training.log.1").read_text().startswith("attempt 1, ")
+    assert (folder.path / "training.log").read_text().endswith("the end\n")
+
+
 def test_a_result_of_a_worker_that_lost_its_claim_does_not_count(job, folder, ledger):
     ledger.lost = {0}
 
