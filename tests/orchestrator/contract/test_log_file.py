@@ -45,7 +45,7 @@ def test_every_line_of_several_processes_is_in_one_of_the_files(tmp_path):
     lines = sorted(line for file in files for line in file.read_text().splitlines())
     assert codes == [0] * NUM_WRITERS
     assert lines == sorted(f"{writer} {number}" for writer in range(NUM_WRITERS) for number in range(NUM_LINES))
-    assert len(files) > 2
+    assert len(files) > 1
 
 
 def test_old_files_are_numbered_from_the_newest_and_the_oldest_goes(tmp_path):
