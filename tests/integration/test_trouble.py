@@ -15,7 +15,7 @@ from tests.support.fakes import enter_job, make_images, make_job
 from workers import child, tasks, trouble
 from workers.classify.slice import classify_slice
 from workers.finalize import finalize
-from workers.training import run
+from workers.training import process
 from workers.training.run import ProcessInterruptedError, run_process_job
 
 pytestmark = pytest.mark.integration
@@ -135,7 +135,7 @@ def training(settings, ledger):
 
 def test_a_training_that_was_interrupted_is_handed_back_and_that_is_no_attempt(training, context, ledger, monkeypatch):
     code = """import sys; print('{"event": "interrupted", "text": "Input/output error"}'); sys.exit(71)"""
-    monkeypatch.setattr(run, "launcher", lambda *, distributed: [sys.executable, "-c", code])
+    monkeypatch.setattr(process, "launcher", lambda *, distributed: [sys.executable, "-c", code])
 
     with pytest.raises(ProcessInterruptedError, match="the training was interrupted: Input/output error"):
         run_process_job(training.job, context)
@@ -148,7 +148,7 @@ def test_a_training_whose_process_cannot_be_started_is_handed_back(training, con
     def fail(*args, **kwargs):
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(run.subprocess, "Popen", fail)
+    monkeypatch.setattr(process.subprocess, "Popen", fail)
 
     with pytest.raises(BlockingIOError):
         run_process_job(training.job, context)

@@ -52,7 +52,8 @@ def test_a_scan_tells_how_far_it_is_and_changes_nothing(tmp_path):
 
     scan_dataset(open_dataset(tmp_path), events.append, None)
 
-    assert events[-1] == {"event": "scan", "num_done": 41, "num_images": 41}
+    assert events[-2] == {"event": "scan", "num_done": 41, "num_images": 41}
+    assert (events[-1]["event"], events[-1]["text"]) == ("phase", "comparing the images")
     assert contents(tmp_path) == before
 
 
