@@ -6,6 +6,7 @@ from benchmarks import stub_worker
 from benchmarks.fleet import Size, longest_wait, measure, shares
 from benchmarks.ten_million import image_path
 from orchestrator.contract.jobs.rows import FORMATS
+from orchestrator.contract.ledger.turns import Turn
 from tests.support.fakes import FakeFinalizeLease, FakeModelCache, enter_job, make_job
 from workers.classify.read import ImageReader
 from workers.classify.slice import classify_slice
@@ -22,7 +23,7 @@ def test_every_job_of_a_simulated_fleet_ends_and_none_waits_for_many_rounds(tmp_
     assert figures["scripts"]["commit"]["calls"] == 240
     assert figures["sweep_alone"]["scripts"] == 40
     assert figures["longest_wait"]["rounds"] < 4
-    assert figures["most_doorbells"] <= 2 * 12
+    assert figures["most_doorbells"] <= 2 * 12 + 40  # a sweep rings for a job that had no worker for long, too
 
 
 def test_shares_are_counted_until_the_first_job_has_no_work_left():
@@ -45,7 +46,7 @@ def test_images_that_are_not_there_are_answered_by_their_number(context, ledger,
     folder = make_job(settings, paths, root=tmp_path, output=tmp_path / "out.csv", shard_size=256, top_k=3)
     enter_job(folder, ledger)
 
-    classify_slice(folder.job, context)
+    classify_slice(folder.job, context, Turn(folder.job, seconds=600.0))
 
     publish_manifest(folder, folder.request(), None, FakeFinalizeLease())
     rows = list(FORMATS["csv"].read(tmp_path / "out.csv"))

@@ -87,25 +87,24 @@ def _classify_fields(folder: JobFolder, request: ClassifyRequest, done: bytearra
     """The counts of a classify job from its listing and its parts; sets the bits of finished shards in `done`."""
     num_shards, num_images = count_shards(folder.work)
     facts = read_facts(folder.work)
-    trailers = [trailer for shard in range(num_shards) if (trailer := _valid_trailer(folder.parts, shard))]
     done.extend(bytes((num_shards + 7) // 8))
-    for trailer in trailers:
-        done[trailer.shard // 8] |= 0x80 >> trailer.shard % 8
-    num_failed = sum(trailer.num_failed for trailer in trailers)
-    fields: dict[str, str | int] = {
-        "num_shards": num_shards,
-        "num_images": num_images,
-        "listed": int(facts is not None),
-        "shards_done": len(trailers),
-        "num_done": sum(trailer.num_rows for trailer in trailers),
-        "num_failed": num_failed,
-        "shards_given_up": sum(trailer.given_up for trailer in trailers),
-    }
-    fields |= time_fields(add_seconds(trailer.seconds for trailer in trailers))
+    counts = dict.fromkeys(("shards_done", "num_done", "num_failed", "shards_given_up"), 0)
+    seconds: dict[str, float] = {}
+    for shard in range(num_shards):  # one trailer in memory at a time: each names up to all labels
+        if (trailer := _valid_trailer(folder.parts, shard)) is None:
+            continue
+        done[shard // 8] |= 0x80 >> shard % 8
+        counts["shards_done"] += 1
+        counts["num_done"] += trailer.num_rows
+        counts["num_failed"] += trailer.num_failed
+        counts["shards_given_up"] += trailer.given_up
+        seconds = add_seconds([seconds, trailer.seconds])
+    listed = {"num_shards": num_shards, "num_images": num_images, "listed": int(facts is not None)}
+    fields: dict[str, str | int] = {**listed, **counts, **time_fields(seconds)}
     limit = folder.failure_limit(request, facts.num_images if facts else None)
     if limit is not None:
         fields["failure_limit"] = limit
-        if num_failed > limit:
+        if counts["num_failed"] > limit:
             fields |= {"state": "cancelling", "too_many_failures": 1}
     return fields
 
