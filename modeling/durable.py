@@ -97,6 +97,13 @@ def private_mode(folder: Path) -> int:
     return 0o660 if folder.stat().st_mode & stat.S_IWGRP else 0o600
 
 
+def published_mode(parent: Path) -> int:
+    """The mode of a folder in `parent` that others may read; they may change it where a group shares `parent`."""
+    mode = stat.S_IMODE(parent.stat().st_mode)
+    shared = stat.S_ISGID | stat.S_IWGRP
+    return mode & ~(stat.S_ISVTX | stat.S_IWOTH) if mode & shared == shared else 0o755
+
+
 def write_durable(path: Path, data: bytes) -> None:
     """Write `data` to `path` and wait until it is on the disk."""
     with path.open("wb") as file:
@@ -155,9 +162,11 @@ def link_once(temporary: Path, path: Path) -> bool:
 
 @contextlib.contextmanager
 def staging_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A fresh folder in `parent`, for its owner alone; what is left of it at the end is removed."""
+    """A fresh folder in `parent`, for its owner or the group that shares `parent`; what is left is removed."""
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
+        if (mode := published_mode(parent)) & stat.S_IWGRP:
+            staging.chmod(mode)
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -173,7 +182,7 @@ def replaced_folder(output: Path) -> Iterator[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(output.parent, f".{output.name}-") as staging:
         yield staging
-        staging.chmod(0o755)
+        staging.chmod(published_mode(output.parent))
         sync_tree(staging)
         if output.exists():
             shutil.rmtree(output)
@@ -201,7 +210,7 @@ def published_output(output: Path) -> Iterator[Path]:
             raise ModelingError(f"output {output} cannot be written ({err.strerror}); name another place") from err
         written = staging / output.name
         yield written
-        written.chmod(0o755 if written.is_dir() else 0o644)
+        written.chmod(published_mode(output.parent) if written.is_dir() else 0o644)
         sync_tree(staging)
         written.rename(output)
         sync(output.parent)
@@ -233,7 +242,7 @@ def copy_durably(source: Path, target: Path) -> None:
         for name in files:
             shutil.copyfile(Path(inner, name), copied / name, follow_symlinks=False)
             sync(copied / name)
-        copied.chmod(0o755)
+        copied.chmod(published_mode(copied.parent))
         sync(copied)
 
 

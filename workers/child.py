@@ -25,6 +25,7 @@ from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import SafeFormatter
 from workers.context import ModelCache, WorkerContext
 from workers.draining import EndFlags
+from workers.memory import MemoryWatch, end_as_replaced, memory_limit
 from workers.vital_signs import ChildSigns
 
 logger = logging.getLogger(__name__)
@@ -86,14 +87,27 @@ def child_signs() -> ChildSigns:
     return ChildSigns(WorkerFacts.from_environment().run_folder)
 
 
+@cache
+def memory_watch() -> MemoryWatch:
+    """What watches this process's memory."""
+
+    def end_idle() -> None:
+        _leave()
+        end_as_replaced()
+
+    return MemoryWatch(memory_limit(get_settings()), child_signs().leave, end_idle)
+
+
 @contextlib.contextmanager
 def reporting_activity(activity: str) -> Iterator[WorkerContext]:
     """The context; the ledger shows the activity until the block ends."""
     context = worker_context()
     report_activity(context, activity)
+    memory_watch().num_at_work += 1
     try:
         yield context
     finally:
+        memory_watch().num_at_work -= 1
         report_activity(context, "draining" if context.draining() else "idle")
 
 
@@ -120,6 +134,7 @@ def _warm_up(**_: Any) -> None:
     report_activity(worker_context(), "idle")
     start_lines(worker_context(), facts.lines, facts.end_flags)
     facts.ready_flag.touch()
+    memory_watch().start()
     signs.ready()
     logger.info("ready")
 

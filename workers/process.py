@@ -39,6 +39,7 @@ from workers.draining import Drainer, EndFlags
 from workers.early_child import environment_of_child
 from workers.lines.choice import LineChoice
 from workers.maintenance import MaintenanceThreads, WorkerIdentity
+from workers.memory import memory_limit
 from workers.vital_signs import ParentSigns
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     os.environ.update(environment_of_child(os.environ))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(run_folder / "torch"))  # made by torch's exporter, never used
     app = create_app(url, include=("workers.tasks",))
+    app.conf.worker_max_memory_per_child = memory_limit(settings) // 1024
     install(app)
     identity = WorkerIdentity(worker, queues, device.name, home, run_folder)
     drainer = Drainer(flags, queues)

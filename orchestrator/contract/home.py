@@ -20,7 +20,7 @@ from modeling.durable import link_once, temporary_beside, write_durable
 from modeling.names import path_to_text
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.settings import Settings
+from orchestrator.contract.settings import Settings, limited_umask
 
 ID_FILE = "id"
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def make_home(settings: Settings) -> None:
 
     An existing home keeps its mode; `doctor` warns of one that lets others in.
     """
-    os.umask(limited_umask(os.umask(0o077), shared=settings.home_group is not None))
+    os.umask(limited_umask(os.umask(0o077), shared=settings.is_shared()))
     if settings.home.is_dir():
         return
     group = _group_id(settings.home_group)
@@ -94,11 +94,6 @@ def set_library_folders(settings: Settings) -> None:
     """Set these variables for libraries that this process imports later, unless the user has set them."""
     for name, folder in library_folders(settings).items():
         os.environ.setdefault(name, folder)
-
-
-def limited_umask(umask: int, *, shared: bool = False) -> int:
-    """The umask without files that everybody may write to; `shared`: with files that the group may write to."""
-    return (umask & ~0o070 if shared else umask) | 0o002
 
 
 def _group_id(group: str | None) -> int | None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import stat
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -70,6 +71,12 @@ class Settings(BaseSettings):
         description="Seconds without a sign of life after which the process of a training or an evaluation is ended "
         "and started again; phases that are known to be silent have two hours.",
     )
+    memory_limit_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory above which a worker process is replaced between two slices; 0: three quarters of a "
+        "container's quota, or half of the machine's memory.",
+    )
     max_attempts: int = Field(default=20, ge=3, description="Times a shard may kill its worker before it is given up.")
     batch_size: int = Field(
         default=0, ge=0, description="Images in one forward pass; 0: as many as measure fastest for the model."
@@ -122,6 +129,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, file; no dotenv and no secrets folder, to keep the number of places small."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, read_settings_file())
+
+    def is_shared(self) -> bool:
+        """Whether a group shares the home: as the setting says, or the mode of a home that was made with it."""
+        if self.home_group is not None:
+            return True
+        shared = stat.S_ISGID | stat.S_IWGRP
+        try:
+            return self.home.stat().st_mode & shared == shared
+        except OSError:
+            return False
 
     @property
     def jobs(self) -> Path:
@@ -199,11 +216,19 @@ def get_settings() -> Settings:
     if unread := describe_unread():
         logger.warning("%s", unread)
     try:
-        return Settings()
+        settings = Settings()
     except SettingsError as err:
         raise UsageError(f"PIGEONHOLE_* in the environment cannot be read: {err}") from err
     except ValidationError as err:
         raise UsageError(_explain(err)) from err
+    if settings.is_shared():
+        os.umask(limited_umask(os.umask(0o077), shared=True))  # whatever the command, the group can use what it makes
+    return settings
+
+
+def limited_umask(umask: int, *, shared: bool = False) -> int:
+    """The umask without files that everybody may write to; `shared`: with files that the group may write to."""
+    return (umask & ~0o070 if shared else umask) | 0o002
 
 
 def _parse_networks(text: str) -> list[Network]:

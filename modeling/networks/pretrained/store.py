@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from modeling.durable import STRICT, decode_json, staging_folder, sync, sync_tree, validated
+from modeling.durable import STRICT, decode_json, published_mode, staging_folder, sync, sync_tree, validated
 from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, ModelNotFoundError
 from modeling.networks.state_dicts.plain_files import read_plain
 
@@ -96,7 +96,7 @@ class WeightsStore:
             (staging / RECORD_FILE).write_bytes(record.to_bytes())
             for path in staging.iterdir():
                 path.chmod(0o644)
-            staging.chmod(0o755)
+            staging.chmod(published_mode(self.root))
             sync_tree(staging)
             try:
                 staging.rename(self.root / name)  # onto a folder that is not empty this fails
