@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling.durable import published_mode, replaced_folder
 from orchestrator.contract import home as module
 from orchestrator.contract.errors import PigeonholeError, UsageError
 from orchestrator.contract.home import (
@@ -20,7 +21,7 @@ from orchestrator.contract.home import (
     read_home_id,
     try_to_write,
 )
-from orchestrator.contract.settings import Settings
+from orchestrator.contract.settings import Settings, get_settings
 from tests.support.fakes import make_job
 
 
@@ -139,3 +140,32 @@ def test_trying_to_write_leaves_nothing(tmp_path: Path):
     try_to_write(tmp_path)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_any_command_makes_in_a_home_of_a_group_is_the_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o2770)
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(home))  # the home says that it is shared, also without the setting
+    before = os.umask(0o077)
+    get_settings.cache_clear()
+    try:
+        assert get_settings().is_shared()
+        with replaced_folder(home / "made") as made:
+            (made / "model.json").write_text("{}")
+            modes = [made.stat().st_mode & 0o7777]
+        modes += [path.stat().st_mode & 0o7777 for path in (home / "made", home / "made" / "model.json")]
+    finally:
+        os.umask(before)
+        get_settings.cache_clear()
+
+    assert modes == [0o2770, 0o2770, 0o660]
+
+
+def test_a_folder_that_is_made_beside_others_is_readable_by_all_but_in_a_home_of_a_group(tmp_path: Path):
+    modes = {0o755: 0o755, 0o700: 0o755, 0o1777: 0o755, 0o2770: 0o2770, 0o2775: 0o2775}
+
+    for given, made in modes.items():
+        tmp_path.chmod(given)
+        assert published_mode(tmp_path) == made, oct(given)
+    tmp_path.chmod(0o700)
