@@ -105,8 +105,7 @@ def _begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tupl
         )  # fmt: skip
         journal = Journal.open(folder, head)
     except (OSError, UsageError):
-        record.undo()
-        record.clear()
+        record.undo()  # it stays where the journal could not be removed again: the next sort or unsort does that
         raise
     record.clear()
     return journal, head
