@@ -10,6 +10,7 @@ where these are absent.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=240, help="photographs in each job")
     arguments = parser.parse_args()
     chosen = [fault for fault in FAULTS if not arguments.words or any(word in fault.name for word in arguments.words)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it ends the processes that it started
     if CAN_MOUNT:
         leave_mounts()
     with tempfile.TemporaryDirectory(prefix="ph-surroundings-") as folder:
