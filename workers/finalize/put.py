@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from modeling.durable import link_once, sync, target_of, write_durable
 from modeling.names import text_to_path
@@ -64,7 +64,7 @@ def put(drafts: Drafts, joined: Joined, summary: bytes, lease: FinalizeLease, *,
     if not replace and output.exists() and not _is_ours(output, sha256):
         raise PublishError(appeared)
     sidecar, about, manifest = (target_of(path) for path in (sidecar_path(output), summary_path(output), output))
-    with _taken_back_on_error() as names:
+    with _taken_back_on_error(lease) as names:
         names.put(drafts.sidecar, sidecar)
         names.put(drafts.summary, about)
         if replace:
@@ -77,10 +77,13 @@ def put(drafts: Drafts, joined: Joined, summary: bytes, lease: FinalizeLease, *,
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that a draft was given, or is about to be: the draft's inode, and what had the name before."""
+    """A name that a draft was given, or is about to be, and what had the name before.
+
+    draft: open, so that no other file gets its inode meanwhile.
+    """
 
     path: Path
-    inode: int
+    draft: IO[bytes]
     before: Path | None
 
 
@@ -92,19 +95,19 @@ class _Names:
 
     def put(self, draft: Path, path: Path) -> None:
         """Give the draft its name, whatever has it."""
-        self._given.append(_Name(path, draft.stat().st_ino, _keep(path, draft)))
+        self._given.append(_Name(path, draft.open("rb"), _keep(path, draft)))
         draft.replace(path)
 
     def link(self, draft: Path, path: Path) -> bool:
         """Give the draft its name if nothing has it; returns whether it did."""
-        self._given.append(_Name(path, draft.stat().st_ino, None))
+        self._given.append(_Name(path, draft.open("rb"), None))
         return link_once(draft, path)
 
     def take_back(self) -> None:
         """As far as the disk allows. A name that another finalizer has given to its own file since stays."""
         for name in reversed(self._given):
             with contextlib.suppress(OSError):
-                if name.path.stat().st_ino != name.inode:
+                if not os.path.samestat(name.path.stat(), os.fstat(name.draft.fileno())):
                     continue
                 if name.before is not None:
                     name.before.replace(name.path)
@@ -114,17 +117,20 @@ class _Names:
     def forget(self) -> None:
         """Remove what had the names before."""
         for name in self._given:
+            name.draft.close()
             if name.before is not None:
                 with contextlib.suppress(OSError):
                     name.before.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _taken_back_on_error() -> Iterator[_Names]:
+def _taken_back_on_error(lease: FinalizeLease) -> Iterator[_Names]:
+    """Raises FinalizeLeaseLostError where another finalizer has gone on since: then the names are its own."""
     names = _Names()
     try:
         yield names
-    except BaseException:
+    except Exception:
+        lease.confirm()
         names.take_back()
         raise
     finally:

@@ -7,11 +7,13 @@ import shutil
 
 import pytest
 
+from modeling.durable import link_once
 from tests.support.fakes import FakeFinalizeLease
 from tests.support.merges import Merges
 from tests.support.steps.compare import differences, published
 from tests.support.stopping import failing_at, stopped_at
 from workers.finalize.errors import PublishError, TransientDiskError
+from workers.finalize.lease import FinalizeLeaseLostError
 from workers.finalize.publish import publish_manifest
 
 
@@ -64,3 +66,25 @@ def test_whatever_change_fails_the_output_is_as_it_was_or_whole_and_the_next_att
         publish(11 + 2 * at)
         assert differences(whole, published(*outputs)) == []
         assert [name for name in os.listdir(merges.outbox) if name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_finalizer_that_was_frozen_before_its_last_name_takes_nothing_back_from_the_next_one(
+    merges, monkeypatch, lost
+):
+    folder = classified(merges, "new")
+    request, first = folder.request(), FakeFinalizeLease(fence=1)
+
+    def frozen(draft, path):
+        monkeypatch.undo()
+        publish_manifest(folder, request, None, FakeFinalizeLease(fence=2))  # removes the files of the first one
+        if lost:
+            monkeypatch.setattr(first, "confirm", FakeFinalizeLease(0).check)
+        return link_once(draft, path)
+
+    monkeypatch.setattr("workers.finalize.put.link_once", frozen)
+    with pytest.raises(FinalizeLeaseLostError if lost else PublishError):
+        publish_manifest(folder, request, None, first)
+
+    assert sorted(published(merges.output)) == ["out.csv", "out.csv.sources", "out.csv.summary.json"]
+    assert merges.differences() == []
