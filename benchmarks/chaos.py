@@ -7,7 +7,8 @@ Runs classify jobs and small trainings through a real server and two real worker
 freezes and stops workers, kills, empties and freezes the server, loses and duplicates doorbells, damages part files,
 and moves folders of images away (`chaos_faults.py`). It compares every job with an undisturbed run of the same source
 (`chaos_jobs.py`), and measures how soon a dead worker's shards are taken over (`chaos_watch.py`). It prints a line for
-each fault and a table; the last line is JSON and is kept in `benchmarks/results/`. Exit code 1 if a promise was broken.
+each fault on standard error, and a table; the last line is JSON and is kept in `benchmarks/results/`. Exit code 1 if a
+promise was broken.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,12 +74,28 @@ class Run:
     broken: list[str] = field(default_factory=list)
 
     def log(self, text: str) -> None:
-        """Print a line with the time since the start."""
-        print(f"[{time.strftime('%H:%M:%S')} {time.monotonic() - self.started:6.1f} s] {text}", flush=True)
+        """Print a line with the time since the start, on standard error."""
+        now = f"[{time.strftime('%H:%M:%S')} {time.monotonic() - self.started:6.1f} s]"
+        print(f"{now} {text}", file=sys.stderr, flush=True)
 
     def ended(self) -> list[EndedJob]:
         """Every job that has ended so far."""
         return [ended for client in self.clients for ended in client.ended]
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """Which faults come, with their frequencies, and the seconds between two.
+
+    takeover_pause_s: mostly, while shards of a killed worker wait, so that it can be measured how long.
+    """
+
+    faults: Mapping[Callable[[Target], str | None], int]
+    pause_s: tuple[float, float]
+    takeover_pause_s: tuple[float, float]
+
+
+RHYTHM = Rhythm(FAULTS, pause_s=(1, 7), takeover_pause_s=(13, 18))
 
 
 @contextmanager
@@ -132,7 +149,7 @@ def _kill_all(cluster: Cluster) -> None:
         worker.process.wait()
 
 
-def inject_faults(run: Run, seconds: float) -> None:
+def inject_faults(run: Run, seconds: float, rhythm: Rhythm) -> None:
     """Inject faults at random moments, while clients submit jobs."""
     for thread in (run.monitor, *run.clients):
         thread.start()
@@ -141,12 +158,13 @@ def inject_faults(run: Run, seconds: float) -> None:
         target.repairs.make()
         _keep_workers(run)
         if time.monotonic() > next_fault:
-            fault = target.random.choices(list(FAULTS), list(FAULTS.values()))[0]
+            fault = target.random.choices(list(rhythm.faults), list(rhythm.faults.values()))[0]
             if (text := fault(target)) is not None:
                 run.faults[fault.__name__] += 1
                 run.log(text)
-                pause = run.monitor.is_following() and target.random.random() < 0.8  # so that takeovers can be measured
-                next_fault = time.monotonic() + target.random.uniform(*((13, 18) if pause else (1, 7)))
+                waits = run.monitor.is_following() and target.random.random() < 0.8
+                pause = target.random.uniform(*(rhythm.takeover_pause_s if waits else rhythm.pause_s))
+                next_fault = time.monotonic() + pause
         num_printed = _print_failures(run, num_printed)
         time.sleep(0.05)
 
@@ -179,20 +197,23 @@ def wait_for_end(run: Run) -> None:
     run.log("no more faults; waiting for the active jobs")
     for client in run.clients:
         client.stopping.set()
-    _await(run, lambda: not any(client.is_alive() for client in run.clients), "every job ends")
+    await_or_report(run, lambda: not any(client.is_alive() for client in run.clients), "every job ends")
     run.broken += [f"job {client.waiting_for} does not end" for client in run.clients if client.waiting_for]
     run.broken += [text for client in run.clients for text in client.broken]
     stopping = run.target.stopped
-    _await(run, lambda: all(worker.process.poll() is not None for worker in stopping), "every stopped worker ends")
+    await_or_report(
+        run, lambda: all(worker.process.poll() is not None for worker in stopping), "every stopped worker ends"
+    )
     run.broken += [f"a stopped worker ended with {w.process.returncode}" for w in stopping if w.process.returncode]
-    _await(run, lambda: not _num_doorbells(run), "every doorbell is taken")
-    _await(run, lambda: not active_jobs(run.target.cluster.settings), "no job is active")
-    _await(run, lambda: not _orphans(run), "the children of killed workers end")
+    await_or_report(run, lambda: not _num_doorbells(run), "every doorbell is taken")
+    await_or_report(run, lambda: not active_jobs(run.target.cluster.settings), "no job is active")
+    await_or_report(run, lambda: not _orphans(run), "the children of killed workers end")
     run.monitor.stopping.set()
     run.monitor.join()
 
 
-def _await(run: Run, condition: Callable[[], bool], what: str) -> None:
+def await_or_report(run: Run, condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; it is a broken promise if it never comes."""
     try:
         wait_until(condition, what=what, timeout_s=CALM_S)
     except TimeoutError as err:
@@ -217,8 +238,8 @@ def _orphans(run: Run) -> list[int]:
     return found
 
 
-def check_promises(run: Run) -> dict[str, object]:
-    """The figures; adds the broken promises to `run.broken`."""
+def check_promises(run: Run, late_s: float = LATE_S) -> dict[str, Any]:
+    """The figures; adds the broken promises to `run.broken`. late_s: a dead worker's shards are taken over by then."""
     ended = run.ended()
     jobs = [job for job in ended if job.kind == "classify"]
     starts = (run.folder / "starts").read_text().split("\n")[:-1]
@@ -231,7 +252,7 @@ def check_promises(run: Run) -> dict[str, object]:
     run.broken += [
         f"taken over after {t.seconds:.1f} s: {t}"
         for t in clean
-        if (t.seconds or 0) > LATE_S and not t.waited_its_turn()
+        if (t.seconds or 0) > late_s and not t.waited_its_turn()
     ]
     run.broken += [f"left beside outputs: {name}" for name in left]
     run.broken += [f"{num} doorbells waited at the same time"] if (num := run.monitor.most_doorbells) > most else []
@@ -292,7 +313,7 @@ def main() -> None:
         subject = DIGITS if arguments.digits else PHOTOGRAPHS
         chaos_lines.main(arguments.runs.split(","), subject, arguments.pushes, arguments.seed)
     with open_run(arguments.seed, arguments.jobs, arguments.num_images) as run:
-        inject_faults(run, arguments.minutes * 60)
+        inject_faults(run, arguments.minutes * 60, RHYTHM)
         wait_for_end(run)
         figures = check_promises(run)
         for worker in run.target.cluster.workers if arguments.logs is not None else ():

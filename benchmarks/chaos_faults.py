@@ -48,13 +48,12 @@ class Target:
         """The workers that are ready and without a recent fault."""
         now = time.monotonic()
         workers = [worker for worker in self.workers if self.impaired_until.get(worker.process.pid, 0) < now]
-        return [
-            worker for worker in workers if worker.process.poll() is None and worker.ready() and self._has_child(worker)
-        ]
+        return [worker for worker in workers if worker.alive and self._has_child(worker)]
 
     def _has_child(self, worker: Worker) -> bool:
-        """Whether a new child is ready for every one that was killed."""
-        return worker.log.read_text().count(" ready\n") > self.deaths[worker.process.pid]
+        """Whether it takes doorbells, and a new child is ready for every one that was killed."""
+        text = worker.log.read_text()
+        return " ready." in text and text.count(" ready\n") > self.deaths[worker.process.pid]
 
     def pick_healthy(self) -> Worker | None:
         """A healthy worker, if there is one."""

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,9 @@ def run(folder: Path, num_files: int, num_kills: int) -> dict[str, Any]:
         seconds = time.monotonic() - started
         codes = processes.stop()  # one that was started a moment ago has no handler yet
         answers = LineStore(connect_raw(server.url), "post").counts()["answers"]
-        broken = judge(scans, num_files, answers) + [
-            f"a process ended with {code}" for code in codes if code not in (0, -signal.SIGTERM)
-        ]
+        broken = judge(scans, {b"image %d" % number for number in range(num_files)}, lambda facts: facts["bin"] == "1")
+        broken += [f"the line has {answers} answers, {num_files} wanted"] if answers != num_files else []
+        broken += [f"a process ended with {code}" for code in codes if code not in (0, -signal.SIGTERM)]
         return {
             "files": num_files, "kills": kills, "seconds": round(seconds, 1), "answers_of_the_line": answers,
             "broken_promises": broken,
@@ -109,25 +109,25 @@ def _listed(scans: Scans, part: str) -> list[str]:
     return [path.name for path in (scans.path / part).iterdir()]
 
 
-def judge(scans: Scans, num_files: int, answers: int) -> list[str]:
-    """Which promises were broken."""
+def judge(scans: Scans, wanted: Set[bytes], is_answer: Callable[[Mapping[str, Any]], bool]) -> list[str]:
+    """Which promises were broken. wanted: the contents of all files that were dropped. is_answer: of a sidecar."""
     broken = [f"{part}/ holds {names[:5]}" for part in ("in", "working", "error") if (names := scans.names(part))]
     broken += [f"{part}/ holds {names[:5]}" for part in ("done", "working") if (names := scans.hidden(part))]
     images = [name for name in scans.names("done") if not name.endswith(".json")]
     contents = Counter((scans.path / "done" / name).read_bytes() for name in images)
-    wanted = {b"image %d" % number for number in range(num_files)}
     lost, doubled = wanted - contents.keys(), [content for content, times in contents.items() if times > 1]
+    strange = [content for content in contents if content not in wanted]
     broken += [f"{len(lost)} files lost"] if lost else []
     broken += [f"{len(doubled)} files doubled"] if doubled else []
-    without = [name for name in images if not _is_answered(scans, name)]
+    broken += [f"{len(strange)} files with other bytes"] if strange else []
+    without = [name for name in images if not _is_answered(scans, name, is_answer)]
     broken += [f"{len(without)} files without an answer: {without[:5]}"] if without else []
-    broken += [f"the line has {answers} answers, {num_files} wanted"] if answers != num_files else []
     return broken
 
 
-def _is_answered(scans: Scans, name: str) -> bool:
+def _is_answered(scans: Scans, name: str, is_answer: Callable[[Mapping[str, Any]], bool]) -> bool:
     try:
-        return bool(scans.sidecar(name)["bin"] == "1")
+        return is_answer(scans.sidecar(name))
     except (FileNotFoundError, json.JSONDecodeError):
         return False
 

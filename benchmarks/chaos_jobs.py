@@ -101,6 +101,7 @@ class Client(threading.Thread):
         self.ended: list[EndedJob] = []
         self.waiting_for: str | None = None
         self.broken: list[str] = []
+        self.pause_s = 0.0  # between two jobs
         self._number = 0
 
     def run(self) -> None:
@@ -108,6 +109,7 @@ class Client(threading.Thread):
         try:
             while not self.stopping.is_set():
                 self.run_one()
+                self.stopping.wait(self.pause_s)
         except Exception as err:
             self.broken.append(f"{self.name}: {type(err).__name__}: {err}")
             raise
@@ -166,8 +168,12 @@ class Client(threading.Thread):
 class TrainClient(Client):
     """Submits a small training at intervals."""
 
+    def __init__(self, settings: Settings, workloads: list[Workload], outputs: Path, seed: str) -> None:
+        super().__init__(settings, workloads, outputs, seed)
+        self.pause_s = TRAIN_EVERY_S
+
     def run_one(self) -> None:
-        """One training, then a pause."""
+        """One training."""
         self._number += 1
         name = f"bars-{self._number}"
         spec = TrainSpec(self.workloads[0].source.parent / "shapes", name, {"architecture": "mlp", "epochs": 60})
@@ -184,7 +190,6 @@ class TrainClient(Client):
         elif DIED_TOO_OFTEN not in (outcome.error or ""):
             ended.problems.append(f"ended as {outcome.state}: {outcome.error}")
         self.ended.append(ended)
-        self.stopping.wait(TRAIN_EVERY_S)
 
     def _check_model(self, name: str) -> list[str]:
         try:

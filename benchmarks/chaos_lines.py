@@ -35,6 +35,7 @@ from benchmarks.throughput_folders import FOLDERS
 from modeling.registry.store import ModelStore
 from orchestrator.contract.lines.answers import request_key
 from orchestrator.contract.lines.archive import AnswerArchive
+from orchestrator.contract.lines.store import LineStore
 from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
 
@@ -126,9 +127,9 @@ def run(name: str, folder: Path, subject: Subject, num_pushes: int, seed: int) -
             outcome = running.outcome()
             item_name = running.load.name
         wait_until(lambda: arena.num_open() > 0, what="a worker has the line open again", timeout_s=OPEN_S)
-        records = Records(arena, item_name)
+        records = Records(arena.store, AnswerArchive(arena.registry.folder(LINE) / "answers"), item_name)
         found = [records.of(number) for number in range(num_pushes)]
-        share, counted = PREDICTED_SHARE if name == "workers" else 0.0, _counted(arena)
+        share, counted = PREDICTED_SHARE if name == "workers" else 0.0, counted_alone(arena.store)
         figures = judge(outcome, found, counted["counted_disagreements"], arena.server_lost, share)
         return figures | {"faults": dict(arena.faults)} | counted
 
@@ -136,12 +137,12 @@ def run(name: str, folder: Path, subject: Subject, num_pushes: int, seed: int) -
 class Records:
     """The records of the pushes of a run, on the server and in the files."""
 
-    def __init__(self, arena: Arena, name: str) -> None:
+    def __init__(self, store: LineStore, archive: AnswerArchive, name: str) -> None:
+        """name: of the load, which each of its items begins with."""
         self._name = name
-        store = arena.store
         found: dict[bytes, bytes] = store.client.hgetall(store.key("answers"))  # type: ignore[assignment]
         self._on_server = {key.decode(): [record] for key, record in found.items()}
-        self._archive = AnswerArchive(arena.registry.folder(LINE) / "answers")
+        self._archive = archive
 
     def of(self, number: int) -> list[Record]:
         """The different records of a push: one, if all is well."""
@@ -183,9 +184,9 @@ def judge(
     }  # fmt: skip
 
 
-def _counted(arena: Arena) -> dict[str, int]:
+def counted_alone(store: LineStore) -> dict[str, int]:
     """What the line itself has counted of decisions that clients made alone."""
-    counts = arena.store.counts()
+    counts = store.counts()
     return {f"counted_{name}": counts.get(name, 0) for name in ("disagreements", "delivered_alone")}
 
 

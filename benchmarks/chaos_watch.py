@@ -44,6 +44,7 @@ class Monitor(threading.Thread):
         self._client: Any = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, decode_responses=True)
         self._able = able  # whether a worker is healthy
         self._late_s = late_s
+        self.tick_s = TICK_S
         self._pending: list[Takeover] = []
         self._lock = threading.Lock()
         self.stopping = threading.Event()
@@ -56,7 +57,7 @@ class Monitor(threading.Thread):
 
     def run(self) -> None:
         """Poll until `stopping` is set."""
-        while not self.stopping.wait(TICK_S):
+        while not self.stopping.wait(self.tick_s):
             try:
                 self._poll()
             except redis.RedisError as err:

@@ -116,6 +116,10 @@ class Generator:
         self._write(load.to_json())
         self._read()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self) -> None:
         """Begin; it has read its images and imported what it needs."""
         self._write("go")

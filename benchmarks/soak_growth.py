@@ -1,0 +1,189 @@
+"""Whether the processes of a soak grow: samples of their memory, files, descriptors and threads, and what these show.
+
+Growth is measured in two ways for each kind of process. `slope`: by a line through the samples of each process, from
+the end of its warm-up on, with one slope for all processes of the kind. `later`: restarted processes are compared by
+their peaks soon after the start: do those that start late in the run need more than those that started early?
+"""
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+EVERY_S = 5.0
+BLOCK_S = 60.0  # neighbouring samples are no independent observations; medians of a minute nearly are
+YOUNG_S = 90.0  # restarted processes are compared at this age
+HOUR_S = 3600.0
+SURE = 3.0  # standard errors above zero: less may be chance
+# What a process may grow by in an hour and count as flat: this share of its median, but at least so much.
+SHARE = 0.05
+LEAST = {"rss_mb": 4.0, "descriptors": 1.0, "files": 1.0, "threads": 1.0}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One process at one moment. at_s: from the start of the soak; age_s: from the start of the process."""
+
+    at_s: float
+    kind: str
+    pid: int
+    age_s: float
+    rss_mb: float
+    descriptors: int
+    files: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A growth in an hour with its standard error; None where there is too little to tell."""
+
+    per_hour: float
+    error: float
+
+
+def kind_of_child(command: Sequence[str]) -> str:
+    """What a process below a worker's parent does."""
+    text = " ".join(command)
+    if "modeling.training" in text:
+        return "training"
+    if "spawn_main" in text:
+        return "worker child"
+    return "tracker" if "tracker" in text else "other child"
+
+
+def sample(kind: str, process: psutil.Process, started: float) -> Sample | None:
+    """One process now; None where it has ended. started: `time.time()` of the soak's start."""
+    try:
+        with process.oneshot():
+            now = time.time()
+            return Sample(
+                round(now - started, 1), kind, process.pid, round(now - process.create_time(), 1),
+                round(process.memory_info().rss / 1e6, 2), process.num_fds(), len(process.open_files()),
+                process.num_threads(),
+            )  # fmt: skip
+    except (psutil.Error, OSError):
+        return None
+
+
+class Sampler(threading.Thread):
+    """Writes samples of all processes into a file every few seconds."""
+
+    def __init__(self, path: Path, processes: Callable[[], Iterable[tuple[str, psutil.Process]]]) -> None:
+        """processes: those that live now, with their kinds."""
+        super().__init__(name="sampler", daemon=True)
+        self._path, self._processes = path, processes
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        """Sample until `stopping` is set."""
+        started = time.time()
+        with self._path.open("w") as file:
+            while not self.stopping.wait(EVERY_S):
+                taken = (sample(kind, process, started) for kind, process in self._processes())
+                file.writelines(json.dumps(asdict(each)) + "\n" for each in taken if each is not None)
+                file.flush()
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """What a sampler has written."""
+    return [Sample(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def growth(samples: Iterable[Sample], warm_up_s: float) -> dict[str, dict[str, Any]]:
+    """For each kind of process, its number, its longest life, and the growth of each figure."""
+    kinds: dict[str, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for each in samples:
+        kinds[each.kind][each.pid].append(each)
+    return {kind: _growth_of_kind(list(processes.values()), warm_up_s) for kind, processes in sorted(kinds.items())}
+
+
+def _growth_of_kind(processes: Sequence[Sequence[Sample]], warm_up_s: float) -> dict[str, Any]:
+    warm = [[each for each in process if each.age_s >= warm_up_s] for process in processes]
+    figures: dict[str, Any] = {
+        "processes": len(processes), "longest_life_s": max(process[-1].age_s for process in processes),
+        "warm_minutes": round(sum(len(_blocks(process, "rss_mb")[0]) for process in warm) * BLOCK_S / 60),
+    }  # fmt: skip
+    for name, least in LEAST.items():
+        everything = [getattr(each, name) for process in processes for each in process]
+        slope, later = slope_within(warm, name), slope_between(processes, name)
+        allowed = max(least, SHARE * float(np.median(everything)))
+        figures[name] = {
+            "median": round(float(np.median(everything)), 1), "peak": max(everything),
+            "slope_per_hour": _shown(slope), "later_per_hour": _shown(later),
+            "flat": not _grows(slope, allowed) and not _grows(later, allowed),
+        }  # fmt: skip
+    return figures
+
+
+def slope_within(processes: Iterable[Sequence[Sample]], name: str) -> Slope | None:
+    """The growth of a figure with the age of its process, one slope for all processes."""
+    parts = [_blocks(process, name) for process in processes]
+    parts = [part for part in parts if len(part[0]) >= 2]
+    if not parts:
+        return None
+    ages = np.concatenate([ages - ages.mean() for ages, _ in parts])
+    values = np.concatenate([values - values.mean() for _, values in parts])
+    return _fit(ages, values, len(ages) - len(parts) - 1)
+
+
+def slope_between(processes: Iterable[Sequence[Sample]], name: str) -> Slope | None:
+    """The growth of what restarted processes need soon after their start, with the time of their start."""
+    young = [found for process in processes if (found := [each for each in process if each.age_s <= YOUNG_S])]
+    if not young:
+        return None
+    lived_s = min(YOUNG_S, float(np.median([process[-1].age_s for process in young]))) / 2  # the peak comes by then
+    young = [process for process in young if process[0].age_s <= YOUNG_S / 2 and process[-1].age_s >= lived_s]
+    if len(young) < 3:
+        return None
+    starts = np.asarray([process[0].at_s - process[0].age_s for process in young])
+    peaks = np.asarray([max(getattr(each, name) for each in process) for process in young], np.float64)
+    return _fit(starts - starts.mean(), peaks - peaks.mean(), len(young) - 2)
+
+
+def _blocks(process: Sequence[Sample], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ages and medians of the figure, for each whole minute of samples."""
+    minutes: dict[int, list[Sample]] = defaultdict(list)
+    for each in process:
+        minutes[int(each.age_s // BLOCK_S)].append(each)
+    whole = [block for block in minutes.values() if len(block) >= BLOCK_S / EVERY_S / 2]
+    ages = np.asarray([np.mean([each.age_s for each in block]) for block in whole], np.float64)
+    return ages, np.asarray([np.median([getattr(each, name) for each in block]) for block in whole], np.float64)
+
+
+def _fit(times_s: NDArray[np.float64], values: NDArray[np.float64], freedom: int) -> Slope | None:
+    """Least squares through the origin. None where a line leaves no freedom to estimate its error."""
+    spread = float((times_s**2).sum())
+    if freedom < 1 or spread == 0:
+        return None
+    slope = float((times_s * values).sum()) / spread
+    variance = float(((values - slope * times_s) ** 2).sum()) / freedom
+    return Slope(slope * HOUR_S, float(np.sqrt(variance / spread)) * HOUR_S)
+
+
+def _grows(slope: Slope | None, allowed: float) -> bool:
+    """Whether it is more than is allowed, and not by chance."""
+    return slope is not None and slope.per_hour > allowed and slope.per_hour > SURE * slope.error
+
+
+def _shown(slope: Slope | None) -> list[float] | None:
+    """The slope and its standard error."""
+    return None if slope is None else [round(slope.per_hour, 2), round(slope.error, 2)]
+
+
+def growing(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is not flat."""
+    return [
+        f"{kind}: {name} grows: {facts[name]}"
+        for kind, facts in figures.items()
+        for name in LEAST
+        if not facts[name]["flat"]
+    ]
