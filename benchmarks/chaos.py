@@ -48,13 +48,13 @@ NUM_WORKERS = 2
 LATE_S = 15.0  # a dead worker's shards are taken over within this
 CALM_S = 240.0  # after the last fault every job ends within this
 COUNT_STARTS = """
-import os
+import os, time
 if "CHAOS_STARTS" in os.environ:
     import orchestrator.contract.jobs.listing as listing
     original = listing.read_shard
     def read_shard(folder, shard):
         with open(os.environ["CHAOS_STARTS"], "ab", buffering=0) as file:
-            file.write(f"{folder.name} {shard}\\n".encode())
+            file.write(f"{folder.name} {shard} {os.getpid()} {time.time():.3f}\\n".encode())
         return original(folder, shard)
     listing.read_shard = read_shard
 """
@@ -242,7 +242,7 @@ def check_promises(run: Run, late_s: float = LATE_S) -> dict[str, Any]:
     """The figures; adds the broken promises to `run.broken`. late_s: a dead worker's shards are taken over by then."""
     ended = run.ended()
     jobs = [job for job in ended if job.kind == "classify"]
-    starts = (run.folder / "starts").read_text().split("\n")[:-1]
+    starts = [line.split()[:2] for line in (run.folder / "starts").read_text().splitlines()]  # jobs and shards
     clean = [t for t in run.monitor.takeovers if not t.disturbed]
     taken = [t.seconds or 0 for t in clean if not t.waited_its_turn()]
     queued = [t.seconds or 0 for t in clean if t.waited_its_turn()]
@@ -268,8 +268,8 @@ def check_promises(run: Run, late_s: float = LATE_S) -> dict[str, Any]:
         "manifests_verified": sum(job.verified for job in jobs),
         "job_median_s": round(statistics.median(job.seconds for job in jobs), 1) if jobs else None,
         "job_worst_s": round(max((job.seconds for job in ended), default=0), 1),
-        "shards": len(set(starts)),
-        "shards_done_again_percent": round(100 * (len(starts) / max(len(set(starts)), 1) - 1), 2),
+        "shards": (num_shards := len({tuple(start) for start in starts})),
+        "shards_done_again_percent": round(100 * (len(starts) / max(num_shards, 1) - 1), 2),
         "takeovers_measured": len(taken),
         "takeover_median_s": round(statistics.median(taken), 2) if taken else None,
         "takeover_worst_s": round(max(taken), 2) if taken else None,
