@@ -72,6 +72,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    calm_s: float = CALM_S  # how long the end is waited for
 
     def log(self, text: str) -> None:
         """Print a line with the time since the start, on standard error."""
@@ -191,8 +192,9 @@ def _print_failures(run: Run, num_printed: int) -> int:
     return len(bad)
 
 
-def wait_for_end(run: Run) -> None:
+def wait_for_end(run: Run, calm_s: float = CALM_S) -> None:
     """Without further faults, every job ends, every stopped worker ends, and every doorbell is taken."""
+    run.calm_s = calm_s
     run.target.repairs.make(everything=True)
     run.log("no more faults; waiting for the active jobs")
     for client in run.clients:
@@ -215,7 +217,7 @@ def wait_for_end(run: Run) -> None:
 def await_or_report(run: Run, condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition; it is a broken promise if it never comes."""
     try:
-        wait_until(condition, what=what, timeout_s=CALM_S)
+        wait_until(condition, what=what, timeout_s=run.calm_s)
     except TimeoutError as err:
         run.broken.append(str(err))
 

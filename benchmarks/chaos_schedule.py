@@ -69,13 +69,15 @@ def schedule(seed: int, every_s: float = EVERY_S) -> Iterator[Strike]:
 class Supervisor:
     """Keeps two workers and a server running, and strikes them.
 
-    hit: every process that was killed or frozen, by its id, with the times of `time.time()`.
+    hit: every process that was killed or frozen, by its id, with the times of `time.time()`. orphans: children of
+    killed parents, which may begin another shard, and end in the middle of it.
     """
 
     cluster: Cluster
     workers: list[Worker] = field(default_factory=list)
     repairs: Repairs = field(default_factory=Repairs)
     hit: dict[int, list[float]] = field(default_factory=dict)
+    orphans: set[int] = field(default_factory=set)
     server_is_up: bool = True
     started: int = 0
     found_no_server: int = 0
@@ -149,8 +151,10 @@ class Supervisor:
             self.dead_children[worker.process.pid] += 1
 
     def _kill_parent(self, worker: Worker) -> None:
-        """Its child works on until its slice ends."""
-        self._hit(*(process.pid for process in processes_of(worker)))
+        """Its child works on for a moment."""
+        processes = processes_of(worker)
+        self._hit(*(process.pid for process in processes))
+        self.orphans |= {process.pid for process in processes}
         worker.kill()
 
     def _freeze(self, worker: Worker, seconds: float) -> None:

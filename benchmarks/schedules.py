@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,7 +29,8 @@ from benchmarks.chaos import COUNT_STARTS
 from benchmarks.chaos_jobs import compare_rows
 from benchmarks.chaos_schedule import EVERY_S, Strike, Supervisor, schedule
 from benchmarks.machine import describe_run, keep
-from benchmarks.stub_model import BATCH_SIZE, as_stub
+from benchmarks.stub_model import BATCH_SIZE, BATCHES, as_stub
+from modeling.names import text_to_path
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.rows import FORMATS
@@ -81,11 +82,14 @@ class Result:
 
 
 @contextmanager
-def open_supervisor(folder: Path, batch_s: float) -> Iterator[Supervisor]:
-    """A server and two ready workers with the stub; all ended at the end."""
+def open_supervisor(folder: Path, batch_s: float, note_batches: Path | None = None) -> Iterator[Supervisor]:
+    """A server and two ready workers with the stub; all ended at the end. note_batches: a file for their ends."""
     publish_model(folder / "home" / "models", "digits")
     (folder / "tmp").mkdir()
     own = {"CHAOS_STARTS": str(folder / "starts"), "TMPDIR": str(folder / "tmp")}
+    if note_batches is not None:
+        note_batches.touch()
+        own[BATCHES] = str(note_batches)
     cluster = Cluster(folder / "home", Server(), as_stub(own, folder / "patch", batch_s, start=COUNT_STARTS))
     supervisor = Supervisor(cluster)
     try:
@@ -118,33 +122,41 @@ def run_undisturbed(folder: Path, work: Work) -> tuple[Path, float]:
 
 def run_seed(folder: Path, seed: int, work: Work, undisturbed: Path) -> Result:
     """One job under the schedule of a seed."""
-    strikes, output = list[Strike](), folder / "out.csv"
     with open_supervisor(folder, work.batch_s) as supervisor:
-        job, started, planned = submit(supervisor.cluster, work, output), time.monotonic(), schedule(seed, work.every_s)
-        following, late_s = next(planned), 0.0
-        while (outcome := job.outcome()) is None and time.monotonic() - started < PATIENCE_S and not stopping.is_set():
-            supervisor.keep_running()
-            if supervisor.is_due(following, time.monotonic() - started - late_s):
-                supervisor.strike(following)
-                strikes.append(following)
-                late_s = time.monotonic() - started - following.at_s  # the next one comes as long after this one
-                following = next(planned)
-            time.sleep(TICK_S)
-        seconds = time.monotonic() - started
-        supervisor.end()
-        result = Result(seed, round(seconds, 1), len(strikes), False, shards=work.num_shards)
-        result.problems += supervisor.problems
-        if outcome is None or outcome.state != "succeeded":
-            result.problems.append(
-                f"ended as {outcome and (outcome.state, outcome.error)}\n{supervisor.cluster.logs()}"
-            )
-        else:
-            compare(supervisor.cluster, output, undisturbed, result)
+        job, started = submit(supervisor.cluster, work, folder / "out.csv"), time.monotonic()
+        strikes = strike_until_end(supervisor, job, schedule(seed, work.every_s))
+        result = Result(seed, round(time.monotonic() - started, 1), len(strikes), False, shards=work.num_shards)
+        judge(supervisor, job, undisturbed, result)
         starts = (folder / "starts").read_text().splitlines()
-        result.again, unexplained = done_again(starts, supervisor.hit)
+        result.again, unexplained = done_again(starts, supervisor.hit, supervisor.orphans)
         result.unexplained = len(unexplained)
         result.problems += unexplained
     return result
+
+
+def strike_until_end(supervisor: Supervisor, job: JobFolder, planned: Iterator[Strike]) -> list[Strike]:
+    """Carry out strikes until the job ends, and keep everything running; the strikes that were carried out."""
+    started, late_s, strikes, following = time.monotonic(), 0.0, list[Strike](), next(planned, None)
+    while job.outcome() is None and time.monotonic() - started < PATIENCE_S and not stopping.is_set():
+        supervisor.keep_running()
+        if following is not None and supervisor.is_due(following, time.monotonic() - started - late_s):
+            supervisor.strike(following)
+            strikes.append(following)
+            late_s = time.monotonic() - started - following.at_s  # the next one comes as long after this one
+            following = next(planned, None)
+        time.sleep(TICK_S)
+    supervisor.end()
+    return strikes
+
+
+def judge(supervisor: Supervisor, job: JobFolder, undisturbed: Path, result: Result) -> None:
+    """Enter into the result how the job ended."""
+    outcome = job.outcome()
+    result.problems += supervisor.problems
+    if outcome is None or outcome.state != "succeeded" or outcome.result is None:
+        result.problems.append(f"ended as {outcome and (outcome.state, outcome.error)}\n{supervisor.cluster.logs()}")
+    else:
+        compare(supervisor.cluster, Path(text_to_path(outcome.result)), undisturbed, result)
 
 
 def compare(cluster: Cluster, output: Path, undisturbed: Path, result: Result) -> None:
@@ -158,10 +170,13 @@ def compare(cluster: Cluster, output: Path, undisturbed: Path, result: Result) -
         result.problems.append(str(err))
 
 
-def done_again(starts: Iterable[str], hit: Mapping[int, Sequence[float]]) -> tuple[int, list[str]]:
+def done_again(
+    starts: Iterable[str], hit: Mapping[int, Sequence[float]], orphans: Set[int] = frozenset()
+) -> tuple[int, list[str]]:
     """How many shards were begun again, and which of them although nobody who had begun them was killed or frozen.
 
-    starts: lines of `COUNT_STARTS`. hit: when each process was killed or frozen, by its id.
+    starts: lines of `COUNT_STARTS`. hit: when each process was killed or frozen, by its id. orphans: those whose parent
+    was killed.
     """
     begun: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for line in starts:
@@ -171,7 +186,7 @@ def done_again(starts: Iterable[str], hit: Mapping[int, Sequence[float]]) -> tup
     for shard, times in begun.items():
         for (at, pid), (later, by) in itertools.pairwise(sorted(times)):
             again += 1
-            if not any(at <= when <= later for when in hit.get(pid, [])):
+            if pid not in orphans and not any(at <= when <= later for when in hit.get(pid, [])):
                 unexplained.append(f"shard {shard} was begun by {pid}, and {later - at:.1f} s later by {by}")
     return again, unexplained
 
@@ -192,6 +207,7 @@ def run_seeds(seeds: Sequence[int], work: Work, folder: Path, at_once: int) -> t
             return list(pool.map(one, seeds)), seconds
         except BaseException:
             stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)  # those that run end soon
             raise
 
 

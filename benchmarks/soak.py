@@ -68,11 +68,12 @@ from tests.support.pushes import digit_png, make_line, registry_of, wait_until_o
 LINE, FALLBACK = "gate", "F"
 PUSHES_PER_S, DEADLINE_MS, NUM_IMAGES = 4.0, 2_000, 50
 DROP_EVERY_S, AHEAD = 2.0, 500  # a hot folder that has so many files left gets no more
+CALM_S = 900.0  # a training that was interrupted often may have just begun
 JOB_PAUSE_S, TRAINING_PAUSE_S = 1.0, 180.0
 MONITOR_TICK_S = 0.25
 TAKEN_OVER_S = 60.0  # other benchmarks measure that; here it would be lost
 PRUNE_EVERY_S, KEPT_S = 300.0, 120.0
-WARM_UP_S = 240.0  # of a process: it has seen every kind of work by then
+WARM_UP_S = 240.0  # of a process: it has seen every kind of work, and used all its connections, by then
 FAULTS: dict[Callable[[Target], str | None], int] = {
     kill_parent: 1, kill_child: 2, kill_both: 2, freeze_worker: 4, stop_worker: 2, kill_server: 3, lose_server: 1,
     empty_server: 2, freeze_server: 3, lose_bells: 2, double_bells: 2, damage_part: 3, move_source: 2,
@@ -253,7 +254,7 @@ def soak(seed: int, seconds: float, num_images: int, samples: Path) -> dict[str,
         inject_faults(run, seconds, Rhythm(running.faults(), pause_s, pause_s))
         hot_folder.stop_dropping()
         stopping.set()
-        wait_for_end(run)
+        wait_for_end(run, CALM_S)
         await_or_report(run, hot_folder.is_done, "the hot folder is done")
         await_or_report(run, lambda: not running.pushing.sending, "every push is decided")
         sampler.stopping.set()

@@ -23,9 +23,11 @@ BLOCK_S = 60.0  # neighbouring samples are no independent observations; medians 
 YOUNG_S = 90.0  # restarted processes are compared at this age
 HOUR_S = 3600.0
 SURE = 3.0  # standard errors above zero: less may be chance
-# What a process may grow by in an hour and count as flat: this share of its median, but at least so much.
+# What a process may grow by in an hour and count as flat: this share of its median, but at least so much. Threads are
+# only shown: pools start theirs when they need them, up to a bound.
 SHARE = 0.05
-LEAST = {"rss_mb": 4.0, "descriptors": 1.0, "files": 1.0, "threads": 1.0}
+LEAST = {"rss_mb": 4.0, "descriptors": 2.0, "files": 1.0, "threads": float("inf")}
+ONE_TASK = ("training",)  # goes through the phases of one piece of work: only compared with later ones
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ def growth(samples: Iterable[Sample], warm_up_s: float) -> dict[str, dict[str, A
     kinds: dict[str, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for each in samples:
         kinds[each.kind][each.pid].append(each)
-    return {kind: _growth_of_kind(list(processes.values()), warm_up_s) for kind, processes in sorted(kinds.items())}
+    return {
+        kind: _growth_of_kind(list(processes.values()), float("inf") if kind in ONE_TASK else warm_up_s)
+        for kind, processes in sorted(kinds.items())
+    }
 
 
 def _growth_of_kind(processes: Sequence[Sequence[Sample]], warm_up_s: float) -> dict[str, Any]:
