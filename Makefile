@@ -24,7 +24,7 @@ GPU_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cuda-cccl nvidia-c
 # Tests start hundreds of processes: each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast fuzz fuzz-files chaos test-elsewhere test-readme check format docs readers bench bench-jobs bench-lines bench-gateway bench-accuracy lock install clean
+.PHONY: help demo test test-fast fuzz fuzz-files chaos soak test-elsewhere test-readme check format docs readers bench bench-jobs bench-lines bench-gateway bench-accuracy lock install clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -62,9 +62,14 @@ format: $(STAMP)  ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-chaos: $(STAMP)  ## Faults at every named step of a job, and of what is around it; an hour and more. SEED=7; one part alone: STEPS="shard,end.manifest"
+chaos: $(STAMP)  ## Faults at every named step of a job, of what is around it, and at random; two hours. SEED=7; one part alone: STEPS="shard,end.manifest"
 	$(BIN)/python -m benchmarks.steps --seed $(or $(SEED),0) --steps "$(STEPS)"
 	$(if $(STEPS),,$(BIN)/python -m benchmarks.surroundings)
+	$(if $(STEPS),,$(BIN)/python -m benchmarks.schedules $(if $(SEED),--seed $(SEED)))
+	$(if $(STEPS),,$(BIN)/python -m benchmarks.recovery)
+
+soak: $(STAMP)  ## Jobs, a line and a hot folder for an hour under random faults: is anything lost, does any process grow? SEED=7
+	$(BIN)/python -m benchmarks.soak --minutes 60 --seed $(or $(SEED),0)
 
 bench: $(STAMP) $(PEERS_STAMP)  ## Images per second, compared with other software; a quarter of an hour
 	$(BIN)/python -m benchmarks.throughput
