@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -70,8 +69,7 @@ class Target:
 
     def died(self, worker: Worker) -> int:
         """Follow the shards of a worker that was just killed."""
-        name = f"{socket.gethostname()}-cpu-{worker.process.pid}-"
-        return self.monitor.died(name) if self.monitor is not None and self.server_is_up else 0
+        return self.monitor.died(worker.name) if self.monitor is not None and self.server_is_up else 0
 
 
 def child_of(worker: Worker) -> psutil.Process | None:

@@ -64,12 +64,16 @@ class Monitor(threading.Thread):
                 self.disturb(f"the monitor cannot read the server: {err!r}")
 
     def died(self, worker: str) -> int:
-        """Follow the shards of a worker, by the start of its id, that was just killed; returns their number."""
+        """Follow the shards of a worker, by its name, that was just killed; returns their number."""
         now, held = time.monotonic(), []
         try:
             for job in self._client.smembers(f"{PREFIX}:active"):
                 holders = self._client.hgetall(f"{PREFIX}:job:{job}:holders")
-                held += [Takeover(job, shard, who, now) for shard, who in holders.items() if f" {worker}" in who]
+                held += [
+                    Takeover(job, shard, who, now)
+                    for shard, who in holders.items()
+                    if worker and who.endswith(f" {worker}")
+                ]
         except redis.RedisError:
             return 0
         with self._lock:

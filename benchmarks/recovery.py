@@ -13,7 +13,6 @@ last line is JSON. Exit code 1 if one is over its limit.
 import argparse
 import random
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -164,7 +163,7 @@ def measure_takeovers(bench: Bench, count: int) -> None:
         worker = bench.chance.choice(bench.supervisor.workers)
         worker.kill_group()
         bench.supervisor.hit[worker.process.pid] = [time.time()]
-        held, known = monitor.died(f"{socket.gethostname()}-cpu-{worker.process.pid}-"), len(monitor.takeovers)
+        held, known = monitor.died(worker.name), len(monitor.takeovers)
         killed += held > 0
         wait_until(
             lambda known=known, held=held: len(monitor.takeovers) >= known + held,  # type: ignore[misc]

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,12 @@ class Worker:
     def alive(self) -> bool:
         """Whether its parent process has not ended."""
         return self.process.poll() is None
+
+    @property
+    def name(self) -> str:
+        """Its name in the ledger; empty before it has logged that."""
+        found = re.search(r"worker (\S+): device ", self.log.read_text())
+        return found[1] if found else ""
 
     def ready(self) -> bool:
         """Whether its child has loaded torch and takes doorbells."""
