@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 DISK_RETRY_S = 2.0
 WRITES_BEFORE_HAND_BACK = 3  # attempts to write a part by a worker that lacks files or memory
-DRAIN_GRACE_S = 8.0  # a stopping worker finishes a shard within this time, or hands it back
+DRAIN_GRACE_S = 6.0  # a stopping worker finishes a shard within this time, or hands it back, and ends within 10 s
 
 
 class HandBack(Exception):  # noqa: N818 control flow, not an error
