@@ -8,6 +8,7 @@ the storage is away (reported in an `interrupted` event: trying again may help),
 later attempt works on the training (`superseded`), 75 the parent has died.
 """
 
+import contextlib
 import errno
 import gc
 import json
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         emit({"event": "error", "error": str(err)})
         return EXIT_MISTAKE
     except Exception as err:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log's disk is full
+            traceback.print_exc()
         return _explain(err, emit)
     return 0
 

@@ -19,6 +19,7 @@ from modeling.durable import STRICT, PathText, decode_json, replace_durably, val
 from modeling.errors import ModelingError, trouble_of
 from modeling.images.progress import Emit
 from modeling.names import path_to_text, text_to_path
+from modeling.training.attempt import check_last
 from modeling.training.request import TrainRequest
 
 _SPLIT, _FACTS = "split.csv", "dataset.json"
@@ -62,6 +63,7 @@ def save_started(request: TrainRequest, dataset: Dataset, report: DataReport, sp
     shown = asdict(facts) | {"root": None if facts.root is None else path_to_text(str(facts.root))}
     try:
         request.work.mkdir(parents=True, exist_ok=True)
+        check_last(request.attempt)
         write_split(request.work / _SPLIT, dataset, report, split)
         replace_durably(request.work / _FACTS, json.dumps(shown).encode(), mode=None)
     except OSError as err:

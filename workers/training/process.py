@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -84,14 +84,14 @@ class WatchedProcess:
 
     def run(self, request_path: Path) -> Ending:
         """Run the process to its end."""
-        with self._log.open("ab") as log, self._folder.events.open("a", encoding="utf-8") as events:
+        with self._log.open("ab") as log:
             log.write(f"attempt {self._number}, worker {self._context.worker}\n".encode())
             log.flush()
             self._process = self._start(request_path, log.fileno())
             with self._process as process:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    self._take(line, events)
+                    self._take(line)
         if self._server_away:
             self._report()
         return self._ending(process.returncode)
@@ -115,7 +115,7 @@ class WatchedProcess:
         self._kill(self._process)
         return False
 
-    def _take(self, line: str, events: IO[str]) -> None:
+    def _take(self, line: str) -> None:
         """Keep an event, and enter it into the ledger, for commands that watch the job."""
         try:
             event = json.loads(line)  # not by pydantic: what else an event holds is for the commands that watch
@@ -127,7 +127,7 @@ class WatchedProcess:
         self._may_be_silent_s = max(self._context.settings.training_stall_s, float(event.get("quiet_s") or 0))
         self._said = event if kind in ("error", "interrupted", "memory", "superseded") else {}
         if kind not in _NOT_KEPT:
-            append_event(events, {**event, "attempt": self._number})
+            append_event(self._folder.events, {**event, "attempt": self._number})
         if kind != "error":
             self._latest = json.dumps({**event, "attempt": self._number})
             if not self._server_away:
@@ -198,15 +198,25 @@ class WatchedProcess:
 
 def last_lines(path: Path) -> str:
     """The last lines of a process's log, and where that is."""
-    with path.open(encoding="utf-8", errors="backslashreplace") as log:
-        last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
+    try:
+        with path.open(encoding="utf-8", errors="backslashreplace") as log:
+            last = deque((line.strip() for line in log if line.strip()), maxlen=LAST_LINES)
+    except OSError as err:
+        return f"its log cannot be read: {err}"
     return f"{' | '.join(last)} (log: {path})"
 
 
-def append_event(events: IO[str], event: dict[str, Any]) -> None:
+def append_event(path: Path, event: dict[str, Any]) -> None:
     """Append an event to the job's; a full disk costs the event, and not the training."""
+    line = json.dumps(event).encode() + b"\n"
     try:
-        events.write(json.dumps(event) + "\n")
-        events.flush()
+        with path.open("ab", buffering=0) as events:
+            events.write(line if _ends_a_line(path) else b"\n" + line)
     except OSError as err:
         logger.warning("an event is lost: %s", err)
+
+
+def _ends_a_line(path: Path) -> bool:
+    """Whether a file ends with a whole line: a full disk may have cut the last one off."""
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")

@@ -182,8 +182,7 @@ class ProcessJob:
             )
         logger.warning("job %s: %s; trying again", self._folder.job, ending.text)
         event = {"event": "warning", "text": f"{ending.text}; trying again"}
-        with self._folder.events.open("a", encoding="utf-8") as events:
-            append_event(events, event)
+        append_event(self._folder.events, event)
 
     def _write_request(self, attempt: Path, output: Path) -> Path:
         """Write the request for the process, whose result goes into a folder of this attempt's own."""

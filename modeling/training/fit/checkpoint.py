@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from modeling.durable import decode_json, replaced_durably
+from modeling.durable import decode_json, replaced_durably, sync_file
 from modeling.errors import ModelFormatError
 from modeling.training.attempt import CheckpointName, attempt_number, check_last, checkpoints_in
 
@@ -100,13 +100,14 @@ class Checkpoints:
 def write_checkpoint(path: Path, state: dict[str, Any], *, before_rename: Callable[[], None] = lambda: None) -> None:
     """Write the state to a file, whole or not at all.
 
-    before_rename: called once the state is written and before the file gets its name; may raise.
+    before_rename: called once the state is on the disk and before the file gets its name; may raise.
     """
     with replaced_durably(path, mode=None) as file:
         hashing = _HashingFile(file)
         _write(hashing, state)
         trailer = {"checkpoint_version": CHECKPOINT_VERSION, "sha256": hashing.digest.hexdigest()}
         file.write(json.dumps(trailer).encode().ljust(_TRAILER_BYTES))
+        sync_file(file)
         before_rename()
 
 

@@ -40,6 +40,7 @@ from modeling.training.fit.optimizer import (
     seed_network,
     seed_of,
     set_rates,
+    train_mode,
 )
 from modeling.training.fit.plan import BudgetError, Plan, autocast
 from modeling.training.fit.ranks import Ranks
@@ -133,7 +134,7 @@ class TrainingLoop:
         order = np.random.default_rng(seed_of(self._seed, _ORDER, epoch)).permutation(self._inputs.split.train)
         index_batches = training_batches(order, self._recipe.batch_size)[first:]
         shares = [self._ranks.share_of(torch.from_numpy(group)).numpy() for group in index_batches]
-        self._train_mode()
+        train_mode(self.network, self._plan)
         num_images, alive = len(self._inputs.split.train), self._signs_of_life("steps", emit)
         batches = self._inputs.train_images.batches(iter(shares))
         for group, indices_B, pixels_BHWC in zip(index_batches, shares, batches, strict=True):
@@ -265,7 +266,7 @@ class TrainingLoop:
         if progress.step_in_epoch == self.num_batches:  # else the budget was over
             num_images = len(self._inputs.split.train)
         loss = progress.loss_sum / num_images
-        num_now = num_images - self._num_before * self._recipe.batch_size
+        num_now = max(0, num_images - self._num_before * self._recipe.batch_size)
         accuracy = self._validation_accuracy(emit)
         progress.epoch, progress.step_in_epoch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         if accuracy is None or accuracy >= progress.best_accuracy:
@@ -291,13 +292,6 @@ class TrainingLoop:
         on_progress = self._signs_of_life("validate", emit).update
         with single_view(self._evaluated):
             return measure_accuracy(self._evaluated, self._inputs, indices, self._device, self._ranks, on_progress)
-
-    def _train_mode(self) -> None:
-        self.network.train()
-        if self._plan.freeze_statistics:
-            for module in self.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
 
     def _save(self, emit: Emit) -> None:
         """Save a checkpoint; a write error does not stop the run."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from modeling.durable import STRICT, decode_json, replace_durably, validated
+from modeling.durable import STRICT, decode_json, link_once, temporary_beside, validated, write_durable
 from modeling.errors import ModelFormatError
 from modeling.inference.engines.hardware import processor_kind
 
@@ -37,8 +37,8 @@ def this_machine(device: torch.device, num_processes: int) -> Machine:
 def use_first_threads(work: Path | None, machine: Machine) -> Machine:
     """Compute with as many threads as the first attempt of this training did; returns the machine with them.
 
-    How sums are split over threads decides their last bits. The first attempt leaves its number in the work folder; if
-    it cannot be written, or is damaged, later attempts use their own.
+    How sums are split over threads decides their last bits. The first attempt links its number into the work folder,
+    where it stays; if it cannot be written, or is damaged, later attempts use their own.
 
     Raises:
         OSError: the storage is away.
@@ -46,8 +46,9 @@ def use_first_threads(work: Path | None, machine: Machine) -> Machine:
     if work is None or machine.num_processes > 1:
         return machine
     first = _read(work / _FILE)
+    if first is None and not _put(work / _FILE, machine):
+        first = _read(work / _FILE)  # of another attempt, which was faster
     if first is None:
-        _write(work / _FILE, machine)
         return machine
     torch.set_num_threads(first.num_threads)
     return replace(machine, num_threads=first.num_threads)
@@ -69,9 +70,13 @@ def _read(path: Path) -> Machine | None:
         return None
 
 
-def _write(path: Path, machine: Machine) -> None:
+def _put(path: Path, machine: Machine) -> bool:
+    """Write the file, unless it is there; returns whether it is this one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(path, json.dumps(asdict(machine)).encode(), mode=None)
+        with temporary_beside(path) as temporary:
+            write_durable(temporary, json.dumps(asdict(machine)).encode())
+            return link_once(temporary, path)
     except OSError as err:
         logger.warning("the number of threads of this training is not kept: %s", err)
+        return True

@@ -87,6 +87,15 @@ def seed_network(device: torch.device, seed: int) -> None:
         torch.cuda.manual_seed(seed)
 
 
+def train_mode(network: nn.Module, plan: Plan) -> None:
+    """Let the network learn; the statistics of its batch norms stay where the plan freezes them."""
+    network.train()
+    if plan.freeze_statistics:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
 def _mix(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -66,9 +66,10 @@ process._TASKS["train"] = fail
 sys.exit(process.main([sys.argv[1]]))
 """
     command = [sys.executable, "-c", script, str(tmp_path / "request.json")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
-    ) as process:
+    with (
+        open("/dev/full", "wb") as log,  # the disk of the log may be full: the reason is told all the same
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT) as process,
+    ):
         assert process.stdout is not None
         found = [json.loads(line)["event"] for line in process.stdout]
         assert (process.wait(30), found) == (code, events)

@@ -16,7 +16,7 @@ TRAIN = (
     Step("train.begin", f"{_ATTEMPTS}:begin_attempt", "disk", inner="link", role="child"),
     Step("train.request", f"{_PROCESS_JOB}._write_request", "disk", inner="replace", role="child"),
     Step("train.start", "workers.training.process:WatchedProcess._start", role="child"),
-    Step("train.machine", "modeling.training.fit.machine:use_first_threads", "disk", inner="replace", role="training"),
+    Step("train.machine", "modeling.training.fit.machine:use_first_threads", "disk", inner="link", role="training"),
     Step("train.images", "modeling.training.started:save_started", "disk", inner="replace", nth=2, role="training"),
     Step("train.checkpoint", "modeling.training.fit.checkpoint:write_checkpoint", "disk", inner="replace", nth=1,
          role="training"),

@@ -116,6 +116,14 @@ def test_deaths_of_workers_and_of_processes_count_together(job, folder):
     assert len(read_attempts(folder)) == 3
 
 
+def test_workers_that_die_before_they_start_a_process_fail_the_job_although_there_is_no_log(job, folder):
+    for _ in range(3):
+        begin_attempt(folder, worker="w0", device="cpu")
+
+    with pytest.raises(ProcessFailedError, match=r"it died 3 times without a new checkpoint.*its log cannot be read"):
+        job("finish()").run()
+
+
 def test_memory_that_runs_out_in_the_process_is_a_death_and_named(job, folder):
     with pytest.raises(ProcessFailedError, match="the training ran out of memory: can't allocate; it died 3 times"):
         job("say(event='memory', text=\"can't allocate\"); sys.exit(72)").run()
@@ -210,3 +218,18 @@ def test_events_carry_the_number_of_their_attempt_and_signs_of_life_are_not_kept
     assert kept == [{"event": "epoch", "epoch": 1, "attempt": 1}]
     assert [json.loads(line)["event"] for line in ledger.progress] == ["steps", "epoch"]
     assert Path(folder.path / "training.log").read_text() == "attempt 1, worker w1\n"
+
+
+def test_a_full_disk_costs_events_and_not_the_training(job, folder):
+    folder.events.symlink_to("/dev/full")
+
+    assert job("say(event='epoch', epoch=1); finish()").run()
+
+
+def test_half_an_event_of_a_disk_that_was_full_costs_no_event_after_it(job, folder):
+    folder.events.write_text('{"event": "epo')
+
+    job("say(event='epoch', epoch=2); say(event='epoch', epoch=3); finish()").run()
+
+    half, *whole = folder.events.read_text().splitlines()
+    assert (half, [json.loads(line)["epoch"] for line in whole]) == ('{"event": "epo', [2, 3])

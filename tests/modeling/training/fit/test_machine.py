@@ -1,10 +1,12 @@
 """The machine of a training: the first attempt's threads are used by all, and another kind of machine is named."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
+from modeling.training.fit import machine
 from modeling.training.fit.checkpoint import Checkpoints
 from modeling.training.fit.machine import differences, this_machine, use_first_threads
 from tests.support.fit_runs import CPU, DyingImages, KilledError, fit, inputs
@@ -26,6 +28,19 @@ def test_every_attempt_computes_with_the_threads_of_the_first(tmp_path):
 
     assert (first.num_threads, second.num_threads, torch.get_num_threads()) == (3, 3, 3)
     assert differences(first, second) == ""
+
+
+def test_the_number_of_threads_of_an_attempt_that_was_frozen_changes_nothing(tmp_path, monkeypatch):
+    torch.set_num_threads(3)
+    first = use_first_threads(tmp_path, this_machine(CPU, 1))
+    found = iter([None, first])  # it looked before the other had written
+    monkeypatch.setattr(machine, "_read", lambda path: next(found))
+    torch.set_num_threads(1)
+
+    late = use_first_threads(tmp_path, this_machine(CPU, 1))
+
+    assert (late.num_threads, torch.get_num_threads()) == (3, 3)
+    assert json.loads((tmp_path / "machine.json").read_text())["num_threads"] == 3
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"num_threads": "many"}'])
