@@ -32,7 +32,7 @@ from tests.support.server import Server, wait_until
 from tests.support.workers import JOB_PATIENCE_S, Cluster, Worker
 
 KINDS = ("process", "worker", "freeze")
-OPTIONS = ("--arch", "mlp", "--epochs", "60")
+OPTIONS = ("--arch", "mlp", "--epochs", "200")
 MOST_EPOCHS = 8  # that a kill waits for
 LEASE_S = 3.0
 
@@ -46,9 +46,8 @@ class Killer:
 
     def strike(self, kind: str, *, num_epochs: int) -> None:
         """Kill or freeze what trains, once that many epochs more are saved, and wait for the next attempt."""
-        before = len(read_attempts(self._folder))
-        worker, process = self._training()
-        number, started = len(read_attempts(self._folder)), self._num_saved()
+        number, worker, process = self._training()
+        started = self._num_saved()
         wait_until(
             lambda: self._num_saved() >= started + num_epochs or self._folder.outcome() is not None,
             what=f"{num_epochs} more epochs are saved",
@@ -58,16 +57,16 @@ class Killer:
         self._log(f"attempt {number}: {kind} after {num_epochs} epochs more")
         if kind == "process":
             process.kill()
-            self._wait_for_attempt(before + 1)
+            self._wait_for_attempt(number + 1)
         elif kind == "worker":
             worker.kill_group()
             process.wait(JOB_PATIENCE_S)  # it notices that its worker is gone
-            self._wait_for_attempt(before + 1)
+            self._wait_for_attempt(number + 1)
             self._cluster.workers.remove(worker)
             self._cluster.start_worker(wait=False)
         else:
             with worker.frozen():
-                self._wait_for_attempt(before + 1)
+                self._wait_for_attempt(number + 1)
 
     def _num_saved(self) -> int:
         """The epochs that were saved by any attempt."""
@@ -75,16 +74,17 @@ class Killer:
         steps = [name.step for name in checkpoints_in(self._folder.training)]
         return len(history.read_text().splitlines()) - 1 if steps and history.exists() else 0
 
-    def _training(self) -> tuple[Worker, psutil.Process]:
-        """The worker that trains, and its training process, once there is one."""
-        found: list[tuple[Worker, psutil.Process]] = []
+    def _training(self) -> tuple[int, Worker, psutil.Process]:
+        """The number of the last attempt, the worker that makes it, and its training process, once there is one."""
+        found: list[tuple[int, Worker, psutil.Process]] = []
 
         def look() -> bool:
-            last = str(self._folder.path / f"training_request.{len(read_attempts(self._folder))}.json")
+            number = len(read_attempts(self._folder))
+            last = str(self._folder.path / f"training_request.{number}.json")
             for worker in self._cluster.workers:
                 for process in _processes_of(worker):
                     if last in _command_of(process):
-                        found.append((worker, process))
+                        found.append((number, worker, process))
             return bool(found) or self._folder.outcome() is not None
 
         wait_until(look, what="the training has a process", timeout_s=JOB_PATIENCE_S)
@@ -97,6 +97,7 @@ class Killer:
             what=f"attempt {number} begins",
             timeout_s=JOB_PATIENCE_S,
         )
+        assert len(read_attempts(self._folder)) >= number, "the training ended before it was disturbed"
 
 
 def _processes_of(worker: Worker) -> list[psutil.Process]:

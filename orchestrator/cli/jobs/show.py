@@ -15,7 +15,7 @@ from orchestrator.jobs.story import Run, Story, tell_story
 
 _FACTS = ("job", "kind", "state", "source", "model", "error", "trouble")
 _MOST_ROWS = 60  # characters
-_SHOWN_EVENTS = 50  # the last ones; --json has all
+_SHOWN_EVENTS = 50  # and as many attempts: the last ones; --json has all
 
 
 @click.command("show")
@@ -68,7 +68,7 @@ def _lines(story: Story) -> Iterator[tuple[str, str]]:
         yield "rows", f"{attempt['num_rows']:,} of job {attempt['job']}: {_shortened(str(attempt['rows']))}"
     for run in story.runs:
         yield f"run {run.run}", describe_run(run)
-    for each in story.attempts:
+    for each in story.attempts[-_SHOWN_EVENTS:]:
         yield f"attempt {each.number}", describe_attempt(each)
 
 
