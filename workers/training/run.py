@@ -93,6 +93,8 @@ class ProcessJob:
             ModelingError: the operator's request is not valid on this worker.
             OSError: the job folder cannot be written.
         """
+        if not self._holds():  # frozen since it claimed: the attempt of another worker runs, and has not died
+            return False
         while True:
             for text in close_attempts(self._folder):  # of workers that died
                 self._after_death(Ending("killed", text))
@@ -166,6 +168,8 @@ class ProcessJob:
             return Ending("stopped", "its lease was lost, or the job cancelled, before its result counted")
         try:
             output.rename(self._spec.result)
+        except FileNotFoundError:
+            return Ending("stopped", "the job ended meanwhile, and its result was removed")
         except OSError as err:
             if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise

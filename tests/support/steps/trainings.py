@@ -22,7 +22,7 @@ TRAIN = (
          role="training"),
     Step("train.write", "modeling.training.model_folder:write_model", "disk", role="training",
          stated=_FAILS_RESUMABLY),
-    Step("train.confirm", f"{_PROCESS_JOB}._holds", "server", role="child"),
+    Step("train.confirm", f"{_PROCESS_JOB}._holds", "server", nth=2, role="child"),
     Step("train.move", f"{_PROCESS_JOB}._keep_result", "disk", inner="rename", role="child"),
     Step("train.end", f"{_PROCESS_JOB}._end", "disk", inner="link", role="child"),
     Step("train.commit", f"{_LEDGER}.commit", "server", role="child"),

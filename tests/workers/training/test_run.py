@@ -1,6 +1,7 @@
 """The attempts of a worker at a job, with processes that do nothing but die, hang or succeed."""
 
 import json
+import shutil
 import sys
 import threading
 from datetime import UTC, datetime
@@ -187,8 +188,30 @@ def test_the_log_of_a_process_that_writes_much_is_cut_while_it_runs(job, folder,
     assert (folder.path / "training.log").read_text().endswith("the end\n")
 
 
-def test_a_result_of_a_worker_that_lost_its_claim_does_not_count(job, folder, ledger):
+def test_a_worker_that_was_frozen_since_its_claim_ends_no_attempt_of_another(job, folder, ledger):
+    begin_attempt(folder, worker="w2", device="cpu")
     ledger.lost = {0}
+
+    assert not job("finish()").run()
+
+    assert [(each.number, each.end) for each in read_attempts(folder)] == [(1, None)]
+
+
+def test_a_result_that_the_end_of_the_job_has_removed_meanwhile_does_not_count(job, folder, ledger, monkeypatch):
+    def renew(*_):
+        shutil.rmtree(folder.path / "model.1", ignore_errors=True)
+        return "running", set()
+
+    monkeypatch.setattr(ledger, "renew", renew)
+
+    assert not job("finish()").run()
+
+    assert [end[0] for end in ends_of(folder)] == ["the job ended meanwhile, and its result was removed"]
+
+
+def test_a_result_of_a_worker_that_lost_its_claim_does_not_count(job, folder, ledger, monkeypatch):
+    answers = iter([("running", set())])
+    monkeypatch.setattr(ledger, "renew", lambda *_: next(answers, ("running", {0})))
 
     assert not job("finish()").run()
 
