@@ -100,10 +100,11 @@ class Bench:
 
     def sweep_alone(self) -> dict[str, Any]:
         """A sweep beside no worker."""
-        noted, started = Noted(), time.perf_counter()
+        noted, started, busy_before = Noted(), time.perf_counter(), time.process_time()
         sweep(self.settings, TimedLedger(self.ledger.client, noted), lambda queue, job: None)
-        seconds = time.perf_counter() - started
-        return {"seconds": round(seconds, 3), "scripts": sum(map(len, noted.calls.values()))}
+        seconds, busy_s = time.perf_counter() - started, time.process_time() - busy_before
+        calls = sum(map(len, noted.calls.values()))
+        return {"seconds": round(seconds, 3), "processor_s": round(busy_s, 3), "calls": calls}
 
     def measure_commands(self) -> dict[str, Any]:
         """What operators look at, while all jobs are active and all workers alive."""

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.queues import Queue
@@ -24,7 +25,7 @@ import redis
 from orchestrator.contract.app import create_app, ring
 from orchestrator.contract.jobs.end import conclude
 from orchestrator.contract.jobs.job_folder import Outcome
-from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger
+from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger, Need
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.ledger.turns import Turn
 from orchestrator.contract.messages import Doorbell
@@ -81,6 +82,13 @@ class TimedLedger(Ledger):
             return super()._run(script, keys, args)
         finally:
             self._noted.calls[script].append(time.perf_counter() - started)
+
+    def needs(self, runs: Mapping[str, int], starving_s: float) -> dict[str, Need | Exception]:
+        started = time.perf_counter()
+        try:
+            return super().needs(runs, starving_s)
+        finally:
+            self._noted.calls["needs"].append(time.perf_counter() - started)
 
 
 def run_workers(fleet: Fleet, names: list[str], begin: Event, end: Event, seen: "Queue[Noted]") -> None:

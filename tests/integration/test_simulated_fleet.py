@@ -21,9 +21,9 @@ def test_every_job_of_a_simulated_fleet_ends_and_none_waits_for_many_rounds(tmp_
 
     assert (figures["errors"], figures["jobs_ended"]) == ([], 40)
     assert figures["scripts"]["commit"]["calls"] == 240
-    assert figures["sweep_alone"]["scripts"] == 40
+    assert figures["sweep_alone"]["calls"] == 1  # for the needs of all 40 jobs
     assert figures["longest_wait"]["rounds"] < 4
-    assert figures["most_doorbells"] <= 2 * 12 + 40  # a sweep rings for a job that had no worker for long, too
+    assert figures["most_doorbells"] <= 2 * 12
 
 
 def test_shares_are_counted_until_the_first_job_has_no_work_left():

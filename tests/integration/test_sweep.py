@@ -176,14 +176,64 @@ def test_a_busy_worker_rings_for_a_job_only_once_it_starves(swept, folder, ledge
     assert (before, bells.rung) == ([], [("classify", folder.job)])
 
 
-def test_doorbells_for_starving_jobs_are_bounded_by_the_number_of_jobs(folder, ledger, settings):
-    ledger.client.lpush(queue_key("classify"), "a bell", "another")
+def test_doorbells_for_starving_jobs_are_bounded_by_the_workers(folder, ledger, settings, tmp_path):
+    for name in ("b", "c", "d", "e"):
+        other = make_job(settings, ["a"], root=tmp_path, output=tmp_path / f"{name}.csv")
+        enter_job(other, ledger)
+    hire_idle(ledger, 0)
+    ledger.live_workers.heartbeat("second", {"queues": "classify", "busy": 1})
     bells = Bells()
 
-    for _ in range(20):
-        sweep(settings.model_copy(update={"slice_s": 1e-9}), ledger, bells)
+    sweep(settings.model_copy(update={"slice_s": 1e-9}), ledger, bells)
+    ledger.client.lpush(queue_key("classify"), *(job for _, job in bells.rung))
+    sweep(settings.model_copy(update={"slice_s": 1e-9}), ledger, bells)
 
-    assert bells.rung == []
+    assert [queue for queue, _ in bells.rung] == ["classify", "classify"]
+
+
+def test_somebody_looks_for_the_source_of_a_paused_job_also_while_doorbells_of_others_wait(swept, folder, ledger):
+    ledger.pause(folder.job, "away", by="storage")
+    ledger.client.hset("{pigeonhole}:job:" + folder.job, "look_at", 1)
+    ledger.client.lpush(queue_key("classify"), *["a bell"] * 10)
+
+    assert swept(idle=3) == [("classify", folder.job)]
+
+
+def test_doorbells_that_were_rung_one_too_many_are_not_put_back(folder, ledger):
+    hire_idle(ledger, 1)
+
+    def following(waiting):
+        ledger.client.delete(queue_key("classify"))
+        ledger.client.lpush(queue_key("classify"), *["a bell"] * waiting)
+        return ledger.turns.end(ledger.turns.take(folder.job, "busy", 5), "busy", 0.1, 1)
+
+    assert [following(1), following(2), following(9)] == [folder.job, None, None]
+
+
+def test_a_sweep_asks_the_server_once_for_what_many_jobs_need(settings, ledger, server, tmp_path):
+    for index in range(20):
+        enter_job(make_job(settings, ["a"], root=tmp_path, output=tmp_path / f"{index}.csv"), ledger)
+    hire_idle(ledger, 0)
+    sent = []
+    connection = ledger.client.connection_pool.get_connection()
+    send = type(connection).send_packed_command
+    ledger.client.connection_pool.release(connection)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(connection), "send_packed_command", lambda *a, **k: (sent.append(1), send(*a, **k))[1])
+        sweep(settings, ledger, Bells())
+
+    assert 0 < len(sent) < 20
+
+
+def test_a_record_that_is_none_of_ours_does_not_prevent_the_check_of_the_others(
+    swept, folder, ledger, settings, tmp_path
+):
+    foreign = make_job(settings, ["a"], root=tmp_path, output=tmp_path / "b.csv")
+    foreign.activate()
+    ledger.client.set("{pigeonhole}:job:" + foreign.job, "none of ours")
+
+    assert swept() == [("classify", folder.job)]
 
 
 def test_a_job_whose_shards_are_all_held_needs_nothing(swept, folder, ledger):

@@ -115,8 +115,10 @@ class Journal:
     def note_slow(self, index: int) -> None:
         """Note that an image took too long; this process is about to end."""
         descriptor = self._open()
-        Notes(descriptor).trying(SLOW, index)
-        os.close(descriptor)
+        try:
+            Notes(descriptor).trying(SLOW, index)
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def open(self) -> Iterator["Notes"]:
@@ -127,8 +129,10 @@ class Journal:
             with _noting_crashes(descriptor):
                 yield notes
         finally:
-            notes.trying(FINISHED, 0)
-            os.close(descriptor)
+            try:
+                notes.trying(FINISHED, 0)
+            finally:
+                os.close(descriptor)
 
     def _paths(self) -> Iterator[Path]:
         return self._folder.glob(f"{self._claim.shard:08d}.*.jsonl")

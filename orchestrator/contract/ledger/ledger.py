@@ -22,6 +22,7 @@ from orchestrator.contract.ledger.turns import Turns
 from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.queues import queue_key
+from orchestrator.contract.server import SERVER_ERRORS
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
@@ -228,6 +229,17 @@ class Ledger:
         `starving` is returned at most once in `starving_s` seconds, for a job with shards to claim and no worker.
         """
         return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s), run])[0])
+
+    def needs(self, runs: Mapping[str, int], starving_s: float) -> dict[str, Need | Exception]:
+        """As `need`, for many jobs and their runs in one request; the error of a job whose record is none of ours."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for job, run in runs.items():
+                self._scripts["needs"](keys=[self._job(job)], args=[_ms(starving_s), run], client=pipeline)
+            answers = pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, SERVER_ERRORS):
+                raise answer
+        return {job: a if isinstance(a, Exception) else a[0] for job, a in zip(runs, answers, strict=True)}
 
     def job_of_submission(self, key: str) -> str | None:
         value = cast(str | None, self.client.get(self._submission(key)))

@@ -157,10 +157,6 @@ class LiveWorkers:
     def num_listeners(self, queue: str) -> int:
         return len(self.listeners(queue))
 
-    def num_idle(self, queue: str) -> int:
-        """Number of live workers that take doorbells from `queue` and hold none."""
-        return sum(worker.takes(queue) and not worker.busy for worker in self.workers())
-
     def take_sweep(self, worker: str) -> bool:
         """Whether this worker may sweep now: one worker at a time does."""
         return bool(self._client.set(SWEEPER_KEY, worker, nx=True, px=round(SWEEP_S * 1000)))

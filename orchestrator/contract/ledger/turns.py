@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.contract.ledger.live_workers import PREFIX
+from orchestrator.contract.ledger.live_workers import PREFIX, WORKERS_KEY
+from orchestrator.contract.queues import CLASSIFY, queue_key
 
 AVOID_S = 5.0  # how long a worker leaves a job to others that it could do nothing for
 
@@ -50,14 +51,15 @@ class Turns:
         return Turn(job, int(milliseconds) / 1000, int(max_shards) or None, int(charged_ms))
 
     def end(self, turn: Turn, worker: str, seconds: float, num_shards: int | None) -> str | None:
-        """Enter what a turn took; returns a classify job that has work for this worker, None where none has.
+        """Enter what a turn took; returns a classify job that has work for this worker.
 
-        num_shards: that were claimed. None were: the worker leaves the job to others for a while. None: unknown.
+        None where none has, or where as many doorbells wait as there are workers. num_shards: that were claimed. None
+        were: the worker leaves the job to others for a while. None: unknown.
         """
         shards = "" if num_shards is None else num_shards
         job: str | None = self._run(
             "end_turn",
-            [f"{_JOBS}{turn.job}", _ACTIVE, _CLASSIFY_TURNS],
+            [f"{_JOBS}{turn.job}", _ACTIVE, _CLASSIFY_TURNS, queue_key(CLASSIFY), WORKERS_KEY],
             [_JOBS, turn.job, worker, turn.charged_ms, round(seconds * 1000), shards],
         )
         return job
