@@ -6,7 +6,7 @@ Trains a network on a CPU undisturbed, then again with two workers while it kill
 process, the worker that trains with all its processes, or freezes that worker until the other has taken over. Some
 kills come before the first checkpoint, some within an epoch. Prints a line for each kill, and for each training whether
 its weights and its card are those of the undisturbed one; the last line is JSON and is kept in `benchmarks/results/`.
-Exit code 1 if any differs. Takes about a minute for each training of five kills, on 2 cores.
+Exit code 1 if any differs. Takes a few minutes for each training of five kills, on 2 cores.
 """
 
 import argparse
