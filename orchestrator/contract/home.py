@@ -114,6 +114,10 @@ def describe_openness(settings: Settings) -> str:
     home, group = settings.home, _group_id(settings.home_group)
     facts = home.stat()
     mode = stat.S_IMODE(facts.st_mode)
+    if group is None and settings.is_shared() and not mode & 0o007:
+        return f"its group {facts.st_gid} shares it (mode {mode:04o}): set home_group if that is meant, else " + (
+            f"`chmod 700 {home}`"
+        )
     if group is None:
         return f"others may enter it (mode {mode:04o}): `chmod 700 {home}`, or set home_group" if mode & 0o077 else ""
     if mode & 0o007:

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from modeling.images.formats import MAX_PIXELS, PILLOW_MAX_PIXELS
+from orchestrator.contract.access import user_name
 from orchestrator.contract.errors import UnavailableError, UsageError
 from orchestrator.contract.settings_file import (
     TOML_FILE,
@@ -186,7 +187,10 @@ class Settings(BaseSettings):
         return shared if shared is not None and shared.host != socket.gethostname() else None
 
     def find_server_url(self) -> str | None:
-        """The configured server, else the one that another machine runs for all, else the local stack's, else None."""
+        """The configured server, else the one that another machine runs for all, else the local stack's, else None.
+
+        Raises UnavailableError where the local stack is another user's who shares it with nobody.
+        """
         if self.server_url is not None:
             return self.server_url.get_secret_value()
         if (shared := self.shared_elsewhere()) is not None:
@@ -195,6 +199,21 @@ class Settings(BaseSettings):
             return (self.stack / "url").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
+        except PermissionError as err:
+            if (shared := read_shared_server(self.home)) is not None:  # another user's of this machine
+                return shared.url_in(self.home)
+            owner = self.stack_owner()
+            raise UnavailableError(
+                f"the local stack in {self.stack} serves {owner} alone: ask {owner} to run `pigeonhole up --listen`, "
+                "which lets in the users who may read the home, or set PIGEONHOLE_SERVER_URL"
+            ) from err
+
+    def stack_owner(self) -> str:
+        """The user who alone can start and stop the local stack of this machine; empty where nobody has done it yet."""
+        try:
+            return user_name(self.stack.stat().st_uid)
+        except OSError:
+            return ""
 
     def require_server_url(self) -> str:
         """The server to talk to. Raises UnavailableError if none is configured and no local stack runs."""

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import redis
 
+from orchestrator.contract.access import user_name
 from orchestrator.contract.errors import UnavailableError, UsageError
 from orchestrator.contract.home import describe_openness
 from orchestrator.contract.server import connect
@@ -91,12 +92,17 @@ def choose_shared_address(folder: Path, listen: Listen, password: str) -> tuple[
 
 
 def check_place(settings: Settings, listen: Listen | None) -> None:
-    """Raises UsageError where another machine runs the server, or the home is open to others."""
+    """Raises UsageError where another machine or user runs the server, or the home is open to others."""
     if other := settings.shared_elsewhere():
         raise UsageError(
             f"the server of this home runs on {other.host} ({other.listen}): start `pigeonhole worker` here, or "
             "run `pigeonhole down` there; if that machine is gone for good, remove "
             f"{settings.home / SHARED_FILE}"
+        )
+    if (owner := settings.stack_owner()) not in ("", user_name(os.geteuid())) and os.geteuid():
+        raise UsageError(
+            f"the local stack in {settings.stack} is {owner}'s, who alone can start and stop it; `pigeonhole worker` "
+            "starts a worker that uses its server"
         )
     if listen is not None and (open_to := describe_openness(settings)):
         raise UsageError(f"the home would keep the server's password, and {open_to}")

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.contract.ledger.live_workers import WorkerRecord
 from orchestrator.contract.release import own_release
 from tests.support.published_models import make_photographs
+from tests.support.pushes import digit_png, open_line, wait_until_open, workers_of
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND, Cluster, Worker
 
@@ -56,6 +57,39 @@ def test_a_worker_drained_in_the_middle_of_a_job_ends_with_0_and_the_others_end_
     attempts = running_cluster.ledger.client.hgetall(f"{{pigeonhole}}:job:{job}:attempts")
     assert attempts == {}
     assert record_of(running_cluster, second).version == own_release().version
+
+
+def test_a_drained_worker_keeps_its_line_until_another_serves_it_and_drain_all_closes_it_and_leaves_jobs_waiting(
+    running_cluster: Cluster, tmp_path: Path
+):
+    cluster, [first] = running_cluster, running_cluster.workers
+    pusher, name = open_line(cluster, "drained"), record_of(cluster, first).worker
+
+    waited = cluster.run("workers", "drain", name, "--timeout", "0")
+    wait_until(lambda: record_of(cluster, first).draining, what="it drains")
+    alone = pusher.ask("a", digit_png(1))
+    still = first.process.poll()
+    second = cluster.start_worker()
+    code = first.process.wait(timeout=120)
+    handed_over = pusher.ask("b", digit_png(2))
+
+    assert (waited.returncode, still, code) == (124, None, 0), waited.stderr
+    assert (alone.reason, handed_over.reason) == (None, None)
+    wait_until_open(pusher.store)
+
+    make_photographs(tmp_path / "in", 120)
+    job = cluster.submit(
+        "classify", str(tmp_path / "in"), "--model", "digits", "--shard-size", "8", "-o", str(tmp_path / "1.csv")
+    )
+    done = cluster.run("workers", "drain", "--all")
+
+    assert (done.returncode, second.process.wait(timeout=60)) == (0, 0), done.stderr
+    assert "no worker is left for these jobs, which wait for one: 1 classify" in done.stderr
+    assert workers_of(pusher.store) == {}
+    assert cluster.run("workers", "drain", "--all").returncode == 4  # none is alive
+    assert job in cluster.ledger.active()
+    cluster.one_worker()
+    assert cluster.outcome(job).state == "succeeded", cluster.logs()
 
 
 def test_a_health_check_tells_a_worker_that_is_ready_from_one_that_is_frozen(running_cluster: Cluster):

@@ -121,6 +121,8 @@ def test_workers_are_told_by_host_and_device_and_never_by_name(ledger, gateway):
     assert found.value("pigeonhole_gpu_use_ratio", **place) == 0.64
     assert found.value("pigeonhole_gpu_memory_bytes", **place) == 8
     assert found.value("pigeonhole_queue_workers", queue="classify") == 1
+    ledger.live_workers.heartbeat("h1-cuda0-1-abcdef", facts | {"draining": 1})
+    assert scrape(gateway).value("pigeonhole_queue_workers", queue="classify") == 0
 
 
 def test_more_places_than_there_may_be_count_together(ledger, gateway):

@@ -43,10 +43,12 @@ def worker_metrics(workers: Sequence[WorkerRecord]) -> Iterator[Metric]:
 
 def _listeners(workers: Sequence[WorkerRecord]) -> Metric:
     listeners = GaugeMetricFamily(
-        "pigeonhole_queue_workers", "Living workers that take doorbells from the queue.", labels=["queue"]
+        "pigeonhole_queue_workers",
+        "Living workers that take doorbells from the queue; one that drains takes none.",
+        labels=["queue"],
     )
     for queue in ALL_QUEUES:
-        listeners.add_metric([queue], sum(record.alive and queue in record.queues for record in workers))
+        listeners.add_metric([queue], sum(record.takes(queue) for record in workers))
     return listeners
 
 

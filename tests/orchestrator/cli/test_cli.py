@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -283,8 +284,8 @@ def test_without_a_server_a_command_that_needs_one_names_the_one_that_starts_it(
     done = subprocess.run([sys.executable, "-m", "orchestrator", *command], capture_output=True, text=True)
 
     assert done.returncode == 69
-    assert "start one with `pigeonhole up`" in done.stderr
-    assert done.stderr.count("\n") == 1
+    said = [line for line in done.stderr.splitlines() if not re.fullmatch(r".*, \d+ s", line)]  # on a busy machine
+    assert ["start one with `pigeonhole up`" in line for line in said] == [True], done.stderr
     assert not home.exists()
 
 

@@ -77,6 +77,10 @@ def test_a_group_gets_in_by_its_setting_only(tmp_path: Path):
     assert describe_openness(settings) == f"everybody may enter it (mode 2777): `chmod o= {settings.home}`"
     settings.home.chmod(0o700)
     assert "does not share it as home_group says: `chgrp -R" in describe_openness(settings)
+    settings.home.chmod(0o2770)
+    assert describe_openness(Settings(home=settings.home)) == (
+        f"its group {group} shares it (mode 2770): set home_group if that is meant, else `chmod 700 {settings.home}`"
+    )
 
 
 def test_a_group_that_does_not_exist_makes_no_home(tmp_path: Path):
