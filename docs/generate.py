@@ -47,8 +47,9 @@ _SETTINGS_NOTES = """
     A home is made for its owner alone (mode 0700), and nothing in it can be written to by everybody, whatever the
     umask. With `home_group` it belongs to that group (mode 2770), so that workers of several users can share it: each
     of them is in the group and has the setting, which also makes new files writable for the group. An existing home
-    keeps its mode; `pigeonhole doctor` warns of one that lets others in, and says how to give one to a group. A model
-    version can be removed by the user who published it.
+    keeps its mode; `pigeonhole doctor` warns of one that lets others in, and says how to give one to a group. Members
+    may cancel, resume, retry and prune each other's jobs, and change each other's models and lines. The local stack of
+    a machine belongs to the member who ran `up`; the others can use its server if it was started with `--listen`.
 
     ## One home, one server
 
