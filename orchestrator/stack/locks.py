@@ -8,10 +8,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import psutil
 
+_POLL_S = 0.05
 _FILE_IN_FOLDER = "lock"  # for file systems, such as NFS, that lock files only
 
 
@@ -40,6 +42,17 @@ def is_locked(path: Path) -> bool:
     if descriptor is not None:
         os.close(descriptor)
     return descriptor is None
+
+
+def wait_until_free(paths: list[Path], timeout_s: float) -> None:
+    """Wait until nobody holds these locks; returns at the latest after `timeout_s`.
+
+    Helpers inherit a process's lock and end a moment later: multiprocessing's of a worker, a child of the server that
+    rewrites its file.
+    """
+    deadline = time.monotonic() + timeout_s
+    while any(map(is_locked, paths)) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def find_holders(path: Path) -> list[tuple[int, float]]:

@@ -40,7 +40,7 @@ from orchestrator.contract.shared_server import (
 )
 from orchestrator.stack.gateway import GATEWAY, StackGateway
 from orchestrator.stack.listen import Listen, check_free
-from orchestrator.stack.locks import find_holders, is_locked, take_lock
+from orchestrator.stack.locks import find_holders, is_locked, take_lock, wait_until_free
 from orchestrator.stack.process import (
     SAFE_PATH,
     Process,
@@ -332,6 +332,8 @@ class Stack:
         """Stop the workers, then the server."""
         stop_processes([process for process in processes if process.name != SERVER], WORKER_STOP_S)
         stop_processes([process for process in processes if process.name == SERVER], SERVER_STOP_S)
+        locks = self._locks()
+        wait_until_free([locks[process.name] for process in processes if process.name in locks], SERVER_STOP_S)
 
     def _shut_server_down(self, running: dict[str, Process]) -> list[Process]:
         """Shut down a server that cannot be seen, through its socket; returns it if it has ended."""
@@ -340,9 +342,7 @@ class Stack:
         if SERVER not in running and (url := self._url()) is not None:
             with contextlib.suppress(redis.RedisError):
                 connect(url).shutdown()
-        deadline = time.monotonic() + SERVER_STOP_S
-        while is_locked(self._data) and time.monotonic() < deadline:  # of a seen one, a child that rewrites its file
-            time.sleep(_POLL_S)
+        wait_until_free([self._data], SERVER_STOP_S)
         if SERVER in running or is_locked(self._data):
             return []
         recorded = [process for process in self.processes() if process.name == SERVER]

@@ -353,6 +353,7 @@ def test_doctor_finds_nothing_wrong_in_a_healthy_installation(running_cluster: C
     assert [name for name, finding in findings.items() if not finding["ok"]] == []
     assert list(findings) == [
         "python",
+        "machine",
         "settings",
         "torch",
         "heic",

@@ -4,6 +4,7 @@ import errno
 import sys
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.integration
 def handle(context, monkeypatch):
     """The task of a classify doorbell, with short pauses."""
     monkeypatch.setattr(child, "worker_context", lambda: context)
+    monkeypatch.setattr(child, "memory_watch", lambda: SimpleNamespace(num_at_work=0))
     monkeypatch.setattr(trouble, "PAUSES_S", (0.0,))
     monkeypatch.setattr(tasks, "_back_off", trouble.BackOff())
     return partial(tasks._handle, "classify")
