@@ -111,7 +111,7 @@ class ChildSigns:
         self._change(ready_s=time.monotonic())
 
     def leave(self, why: str) -> None:
-        """Note that this process ends by itself: its successor need not wait."""
+        """Note that this process ends by itself, and why."""
         self._change(leaving=why)
 
     def beat(self) -> None:
@@ -125,8 +125,11 @@ class ChildSigns:
 
 
 def count_quick_deaths(before: ChildState | None) -> int:
-    """How many pool children in a row died soon, by what the last one has written."""
-    if before is None or before.leaving:
+    """How many pool children in a row died soon, by what the last one has written.
+
+    One that was replaced soon counts, too: a limit of memory below what libraries need would replace it for ever.
+    """
+    if before is None:
         return 0
     lived_s = 0.0 if before.ready_s is None else before.at_s - before.ready_s
     return 0 if lived_s > QUICK_S else before.quick_deaths + 1
@@ -144,8 +147,8 @@ def describe_child(child: ChildState | None, now: float) -> str:
     if child.leaving:
         return f"its pool child is replaced: {child.leaving}"
     lived_s = 0.0 if child.ready_s is None else now - child.ready_s
-    if child.quick_deaths > 1 and lived_s < SHOWN_S:
-        return f"{child.quick_deaths} pool children in a row died soon after their start"
     if child.before and lived_s < SHOWN_S:
         return f"its pool child was replaced: {child.before}"
+    if child.quick_deaths > 1 and lived_s < SHOWN_S:
+        return f"{child.quick_deaths} pool children in a row died soon after their start"
     return ""

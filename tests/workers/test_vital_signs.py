@@ -28,7 +28,8 @@ DIED_AT_ONCE = ChildState(7, 100.0, 112.0, ready_s=110.0, quick_deaths=2)
         (DIED_AT_ONCE, 3),
         (replace(DIED_AT_ONCE, ready_s=None), 3),  # it died while it imported torch
         (replace(DIED_AT_ONCE, at_s=111 + QUICK_S), 0),
-        (replace(DIED_AT_ONCE, leaving="it uses too much memory"), 0),
+        (replace(DIED_AT_ONCE, leaving="it uses too much memory"), 3),  # at once after its start: the limit is too low
+        (replace(DIED_AT_ONCE, at_s=111 + QUICK_S, leaving="it uses too much memory"), 0),
     ],
 )
 def test_only_deaths_soon_after_a_start_count_and_only_in_a_row(before, num):
@@ -60,7 +61,9 @@ def test_the_list_says_why_a_child_was_replaced_for_a_while():
     assert describe_child(child, 115.0) == "its pool child was replaced: it uses 9 GB"
     assert describe_child(child, 999.0) == ""
     assert describe_child(replace(child, leaving="it uses 8 GB"), 115.0) == "its pool child is replaced: it uses 8 GB"
-    assert describe_child(replace(child, quick_deaths=4), 115.0).startswith("4 pool children in a row died soon")
+    assert describe_child(replace(child, before="", quick_deaths=4), 115.0).startswith(
+        "4 pool children in a row died soon"
+    )
     assert describe_child(None, 115.0) == ""
 
 
