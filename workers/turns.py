@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 
-from orchestrator.contract.ledger.turns import Turn
+from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.queues import CLASSIFY, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.slice import classify_slice
@@ -16,13 +16,16 @@ from workers.trouble import is_waited_for
 logger = logging.getLogger(__name__)
 
 
-def take_turn(queue: str, named: str, context: WorkerContext) -> Turn | None:
-    """The turn that a doorbell for the job `named` gives to this worker; None where no job has work for it."""
+def take_turn(queue: str, named: str, context: WorkerContext) -> Turn | Barred | None:
+    """The turn that a doorbell for the job `named` gives to this worker; None where no job has work for it.
+
+    A job that has work, but for workers of another version alone, is returned as barred.
+    """
     if queue == CLASSIFY:
         return context.recovering_ledger.take_turn(named, context.worker, context.settings.slice_s)
     if queue == TRAIN:
         job = context.recovering_ledger.next_training(named, context.worker)
-        return None if job is None else Turn(job)
+        return Turn(job) if isinstance(job, str) else job
     return Turn(named)
 
 

@@ -109,7 +109,7 @@ def _render(snapshot: JobSnapshot, warning: str) -> RenderableType:
         shown[1] = _numbers(snapshot)
     if snapshot.server_away:
         warning = "the server is away, waiting for it"
-    warning = warning or record.paused_reason or record.trouble
+    warning = warning or snapshot.missing_version or record.paused_reason or record.trouble
     if record.kind == "classify" and not warning:
         warning = describe_event(record.progress)
     return Group(*shown, Text(printable(warning), style="yellow")) if warning else Group(*shown)

@@ -7,7 +7,8 @@ PigeonholeError              1  the job or the command failed
 ├── NotFoundError            4  no such job, model or file
 ├── UnavailableError        69  no server answers, or no worker listens
 ├── PushRefusedError         1  a line takes no push now, and its caller does not want to wait
-├── MessageError             1  a message or file of another version, or a malformed one
+├── MessageError             1  a malformed message or file
+│   └── OtherVersionError    1  one of another version
 └── IntegrityError           1  a part or a manifest is not what its checksum says
 """
 
@@ -67,7 +68,11 @@ class ClientClosedError(RuntimeError):
 
 
 class MessageError(PigeonholeError):
-    """A message or file of another version, or a malformed one."""
+    """A malformed message or file."""
+
+
+class OtherVersionError(MessageError):
+    """A message or file that another version has written: whole perhaps, but not for this one to read."""
 
 
 class IntegrityError(PigeonholeError):

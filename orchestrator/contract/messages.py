@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from modeling.durable import STRICT, complaint, decode_json
-from orchestrator.contract.errors import MessageError
+from orchestrator.contract.errors import MessageError, OtherVersionError
 
 MESSAGE_VERSION = 1
 
@@ -47,7 +47,8 @@ class Versioned(BaseModel):
         record = decode_json(data, what, error=MessageError)
         version = record.get("version") if isinstance(record, dict) else None
         if version != MESSAGE_VERSION:
-            raise MessageError(
+            kind = OtherVersionError if isinstance(version, int) else MessageError
+            raise kind(
                 f"{what} has version {version!r}, this Pigeonhole reads version {MESSAGE_VERSION}; "
                 "run the same release on every machine"
             )

@@ -14,9 +14,10 @@ class Release:
     version: str
     model_formats: tuple[int, ...]
 
-    def reads(self, model_format: int) -> bool:
-        """Whether it reads models of this format."""
-        return model_format in self.model_formats
+    @property
+    def formats_text(self) -> str:
+        """The model formats as scripts of the ledger search them."""
+        return f",{','.join(map(str, self.model_formats))},"
 
 
 @cache

@@ -21,6 +21,7 @@ from orchestrator.contract.queues import CLASSIFY, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.delivery import delivery_facts
+from orchestrator.jobs.versions import describe_missing_version
 
 Event = Mapping[str, Any]
 
@@ -209,6 +210,7 @@ class JobSnapshot:
     images_per_sec: float  # over the last seconds
     num_workers: int  # live workers that listen to the job's queue, busy or not
     server_away: bool = False
+    missing_version: str = ""  # why none of them can do it
 
     @property
     def eta_s(self) -> float | None:
@@ -234,11 +236,13 @@ class Follower:
 
         Raises PigeonholeError where the job was never entered: its submission was interrupted.
         """
-        job, away, num_workers = self._record.job, False, 0
+        job, away, num_workers, missing = self._record.job, False, 0, ""
         try:
             self._record = read_record(self._settings, self._ledger, job)
             queue = QUEUE_OF_KIND.get(self._record.kind, CLASSIFY)
-            num_workers = self._ledger.live_workers.num_listeners(queue)
+            workers = self._ledger.live_workers.workers()
+            num_workers = sum(worker.takes(queue) for worker in workers)
+            missing = describe_missing_version(self._record, workers)
         except SERVER_ERRORS:
             away = True
             if not self._record.ended:
@@ -248,7 +252,7 @@ class Follower:
             self._check_entered(job)
         recent = [(at, done) for at, done in self._seen if now - at < RATE_WINDOW_S]
         self._seen = [*recent, (now, self._record.num_done)]
-        return JobSnapshot(self._record, _rate(self._seen), num_workers, away)
+        return JobSnapshot(self._record, _rate(self._seen), num_workers, away, missing)
 
     def _check_entered(self, job: str) -> None:
         if job not in active_jobs(self._settings):
@@ -290,7 +294,8 @@ def describe(snapshot: JobSnapshot) -> str:
     if snapshot.server_away:
         return f"{record.job}: the server is away, waiting for it"
     if record.kind != CLASSIFY:
-        words = (record.state, describe_event(record.progress), record.paused_reason or record.trouble)
+        why = snapshot.missing_version or record.paused_reason or record.trouble
+        words = (record.state, describe_event(record.progress), why)
         return f"{record.job}: {', '.join(filter(None, words))}"
     total = f"{record.num_images}" if record.listed else f"{record.num_images}+"
     parts = [f"{record.job}: {record.state}", f"{record.num_done}/{total} images"]
@@ -302,7 +307,7 @@ def describe(snapshot: JobSnapshot) -> str:
         parts.append(f"{snapshot.eta_s:,.0f} s left")
     if record.bound and not record.ended:
         parts.append(f"limited by {record.bound}")
-    if why := record.paused_reason or record.trouble or describe_event(record.progress):
+    if why := snapshot.missing_version or record.paused_reason or record.trouble or describe_event(record.progress):
         parts.append(why)
     return ", ".join(parts)
 

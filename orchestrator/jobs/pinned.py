@@ -29,6 +29,7 @@ class PinnedModel:
             number=self.version.version,
             digest=self.version.digest,
             preprocessing_digest=self.card.preprocessing.digest,
+            model_format=self.card.format_version,
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.jobs.history import note, operator
 from orchestrator.contract.jobs.job_folder import JobFolder, Resume, active_jobs
+from orchestrator.contract.jobs.job_version import begun_with
 from orchestrator.contract.jobs.listing import listing_is_whole
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -28,6 +29,7 @@ from orchestrator.contract.settings import Settings
 from orchestrator.jobs.lister import OnListing
 from orchestrator.jobs.relisting import listed_again
 from orchestrator.jobs.submit import JobClient
+from orchestrator.jobs.versions import change_version, check_version
 
 MOMENT_S = 15.0  # a resume enters its job into the ledger within this time, or its command has died
 
@@ -38,11 +40,13 @@ class ResumeOptions:
 
     max_failures: the limit from now on; None: as before. need_worker: refuse where no worker listens.
     just_started: the server was started for this, so that its workers may have found the job already.
+    new_version: let the job go on with the version of the workers, although another began it.
     """
 
     max_failures: MaxFailures | None = None
     need_worker: bool = True
     just_started: bool = False
+    new_version: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,13 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
     request, ended = folder.request(), folder.outcome() is not None
     record = None if ended else client.ledger.record(folder.job)
     if record is not None and record.run == folder.run and not record.ended:
-        return _already_running(folder, record, options)
+        return _already_running(client, folder, record, options)
     if not ended:
         _check_forgotten(client.settings, folder, request)
     client.check_output_is_free(output_of(request), folder.job)
     if options.need_worker:
         client.require_worker(QUEUE_OF_KIND[request.kind])
+    _settle_version(client, folder, begun_with(folder), options)
     is_whole = not isinstance(request, ClassifyRequest) or listing_is_whole(folder.work)
     again = ended or folder.cancel_requested() or options.max_failures is not None or not is_whole
     if ended:
@@ -103,15 +108,30 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
     return resumed
 
 
+def _settle_version(client: JobClient, folder: JobFolder, version: str, options: ResumeOptions) -> None:
+    """Change the version that does the job, if that is wanted; else see that a worker of it is alive."""
+    if version and options.new_version:
+        change_version(folder, client.ledger, version)
+    elif version and options.need_worker:
+        check_version(folder, client.ledger, version)
+
+
 def _end_pauses(folder: JobFolder) -> None:
     """Remove pauses of the run that has ended; the process that ended it may have died before that."""
     for by in PAUSED_BY:
         folder.withdraw_pause(by)
 
 
-def _already_running(folder: JobFolder, record: JobRecord, options: ResumeOptions) -> Resumed:
-    """What is left of a job that workers have found already. Raises PigeonholeError where it was never away."""
-    if not options.just_started:
+def _already_running(client: JobClient, folder: JobFolder, record: JobRecord, options: ResumeOptions) -> Resumed:
+    """What is left of a job that workers have found already, or that goes on with another version.
+
+    Raises PigeonholeError where it was never away.
+    """
+    changes = options.new_version and bool(record.version)
+    if changes:
+        change_version(folder, client.ledger, record.version)
+        _ring(client, folder, record.kind, record.num_shards - record.shards_done)
+    if not (options.just_started or changes):
         unpause = f" (`pigeonhole jobs unpause {folder.job}` lets it go on)" if "operator" in record.paused_by else ""
         follow = f"`pigeonhole watch {folder.job}` follows it"
         raise PigeonholeError(f"job {folder.job} has not ended: it is {record.state}{unpause}; {follow}")
@@ -207,7 +227,11 @@ def _wake(client: JobClient, folder: JobFolder, request: AnyJobRequest, resumed:
     if record is not None and record.state in ("finalizing", "cancelling"):
         client.ring(FINALIZE, job)
         return
-    queue = QUEUE_OF_KIND[request.kind]
-    missing = resumed.num_shards - resumed.shards_done
-    for _ in range(max(1, min(client.ledger.live_workers.num_listeners(queue), missing))):
-        client.ring(queue, job)
+    _ring(client, folder, request.kind, resumed.num_shards - resumed.shards_done)
+
+
+def _ring(client: JobClient, folder: JobFolder, kind: str, num_missing: int) -> None:
+    """Ring for so many shards, as far as there are workers."""
+    queue = QUEUE_OF_KIND[kind]
+    for _ in range(max(1, min(client.ledger.live_workers.num_listeners(queue), num_missing))):
+        client.ring(queue, folder.job)

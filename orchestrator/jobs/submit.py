@@ -27,6 +27,7 @@ from orchestrator.contract.jobs.requests import (
     EvaluateJobRequest,
     TrainJobRequest,
     fingerprint,
+    ledger_fields,
 )
 from orchestrator.contract.jobs.restore import output_of, withdraw_job
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger
@@ -252,7 +253,7 @@ class JobClient:
         try:
             verdict, job = self.ledger.create(
                 folder.job,
-                {"kind": request.kind, "priority": request.priority} | fields,
+                ledger_fields(request) | fields,
                 output=output_of(request),
                 key=request.idempotency_key or "",
                 fingerprint=fingerprint(request),

@@ -21,7 +21,7 @@ from modeling.names import path_to_text
 from orchestrator.contract.jobs.job_folder import JobFolder, new_job_id
 from orchestrator.contract.jobs.listing import ListingWriter, count_shards, read_facts, read_shard
 from orchestrator.contract.jobs.parts import write_part
-from orchestrator.contract.jobs.requests import ClassifyRequest, ModelPin, fingerprint
+from orchestrator.contract.jobs.requests import ClassifyRequest, ModelPin, fingerprint, ledger_fields
 from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.jobs.sidecar import AsRead
@@ -147,7 +147,7 @@ def enter_job(folder: JobFolder, ledger: Ledger) -> None:
     request, facts = folder.request(), read_facts(folder.work)
     verdict, _ = ledger.create(
         folder.job,
-        {"kind": "classify", "priority": request.priority, "listed": 0},
+        ledger_fields(request) | {"listed": 0},
         output=output_of(request),
         key=request.idempotency_key or "",
         fingerprint=fingerprint(request),

@@ -25,6 +25,7 @@ from workers.finalize.incomplete import publish_incomplete, remove_incomplete
 from workers.finalize.join import BadPartError
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
 from workers.finalize.publish import publish_manifest
+from workers.other_versions import is_of_another_version
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,8 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err), worker=context.worker)
     except (PigeonholeError, ModelingError, UnicodeError) as err:
-        if trouble_of(err):
-            raise  # this worker waits, and tries again
+        if trouble_of(err) or is_of_another_version(err):
+            raise  # this worker waits, and tries again, or leaves it to others
         logger.exception("job %s cannot be published", folder.job)
         return make_outcome("failed", record, folder.run, error=str(err))
     return None

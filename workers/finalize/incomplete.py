@@ -21,7 +21,7 @@ from workers.finalize.errors import publishing_to
 from workers.finalize.join import Totals, join_parts
 from workers.finalize.lease import FinalizeLease
 from workers.finalize.put import Drafts, put
-from workers.finalize.summary import ListedRows, make_summary
+from workers.finalize.summary import ListedRows, make_summary, version_facts
 
 
 def publish_incomplete(
@@ -44,7 +44,7 @@ def publish_incomplete(
     try:
         with publishing_to(kept.output):
             joined = join_parts(folder, kept, shards, (drafts.manifest, drafts.sidecar), lease)
-            missing = {"incomplete": _missing(folder, joined.totals, reason)}
+            missing = {"incomplete": _missing(folder, joined.totals, reason)} | version_facts(folder)
             summary = make_summary(kept, listed, joined, record, missing)
             put(drafts, joined, summary, lease, replace=read_incomplete(output) is not None)
     finally:

@@ -15,7 +15,7 @@ from workers.finalize.keep_base import keep_base
 from workers.finalize.lease import FinalizeLease
 from workers.finalize.merge import MergeJob, merge_rows
 from workers.finalize.put import Drafts, put
-from workers.finalize.summary import ListedRows, make_summary, merge_facts
+from workers.finalize.summary import ListedRows, make_summary, merge_facts, version_facts
 
 
 def publish_manifest(
@@ -39,7 +39,7 @@ def publish_manifest(
             _check_complete(joined, listed)
             _check_base_is_there(drafts.output, request, joined)
             kept_as = _keep_base(folder, request, drafts, lease)
-            more = merge_facts(request, listed.plan, joined, kept_as)
+            more = merge_facts(request, listed.plan, joined, kept_as) | version_facts(folder)
             summary = make_summary(request, listed, joined, record, more)
             put(drafts, joined, summary, lease, replace=request.overwrite or kept_as is not None)
     finally:

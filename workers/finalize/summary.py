@@ -12,6 +12,7 @@ from modeling.metrics.decisions import DECISIONS
 from modeling.names import path_to_text
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.job_version import written_version
 from orchestrator.contract.jobs.listing import ListingFacts, read_facts, read_source_facts
 from orchestrator.contract.jobs.merge_plan import PlanFacts, read_plan_facts
 from orchestrator.contract.jobs.requests import ClassifyRequest
@@ -78,7 +79,7 @@ def make_summary(
         "source": request.source,
         "root": request.root,
         "follow_symlinks": request.follow_symlinks,
-        "model": request.model.model_dump(exclude={"version"}) | {"ref": request.model.ref},
+        "model": request.model.model_dump(exclude={"version", "model_format"}) | {"ref": request.model.ref},
         "precision": request.precision,
         "top_k": request.top_k,
         "manifest": {"path": request.output, "format": request.output_format, **vars(joined.manifest)},
@@ -127,6 +128,15 @@ def merge_facts(
         **counts,
     }
     return {"merge": merge, "attempts": list(joined.attempts)}
+
+
+def version_facts(folder: JobFolder) -> dict[str, Any]:
+    """That an operator let the job go on with another version than the one that began it; nothing where none did."""
+    written = written_version(folder)
+    if written is None or written.before is None:
+        return {}
+    facts = {"before": written.before, "after": written.release, "by": written.by, "at": written.at.isoformat()}
+    return {"version_changed": facts}
 
 
 def _timings(request: ClassifyRequest, joined: Joined, record: JobRecord | None) -> dict[str, Any]:

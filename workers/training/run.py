@@ -10,10 +10,12 @@ from modeling.errors import ModelingError, trouble_of
 from modeling.training.attempt import attempt_number
 from orchestrator.contract.jobs.attempts import begin_attempt, close_attempts, count_deaths, end_attempt, read_attempts
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.job_version import begin_with
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import FINALIZE, TRAIN
 from workers.context import WorkerContext
 from workers.leases import Leases
+from workers.other_versions import is_of_another_version
 from workers.training.process import ASKED_TO_STOP, Ending, WatchedProcess, append_event, last_lines
 from workers.training.specs import ProcessSpec, process_spec
 
@@ -46,10 +48,12 @@ def run_process_job(job: str, context: WorkerContext) -> None:
     with Leases(context, job, on_tick=process_job.tick) as leases:
         process_job.leases = leases
         leases.add(claim)
+        if spec.distributed:  # a training; an evaluation begins again whenever it is claimed
+            begin_with(folder, context.ledger.worker_release.version)
         try:
             finished = spec.result.exists() or process_job.run()
         except (ProcessFailedError, ModelingError, UnicodeError) as err:
-            if trouble_of(err):
+            if trouble_of(err) or is_of_another_version(err):
                 raise  # this worker hands the job back, and waits
             ledger.cancel(job, run=folder.run, reason=f"{spec.name} failed: {err}")
             finished = False

@@ -21,6 +21,7 @@ from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.delivery import describe_delivery
 from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, to_json
+from orchestrator.jobs.versions import describe_missing_version
 
 _NAMES = {"paused_reason": "because"}
 
@@ -40,6 +41,8 @@ def status(job: str, as_json: bool) -> None:
     ledger = find_ledger()
     record = read_record(settings, ledger, job)
     facts = to_json(settings, record, ledger)
+    if ledger is not None and (missing := describe_missing_version(record, ledger.live_workers.workers())):
+        facts["trouble"] = missing
     if as_json:
         print_json(facts)
         return
@@ -47,6 +50,7 @@ def status(job: str, as_json: bool) -> None:
         "job",
         "kind",
         "state",
+        "version",
         "priority",
         "source",
         "model",

@@ -29,13 +29,17 @@ from orchestrator.jobs.resume import Resumed, ResumeOptions, resume
     type=FailureLimit(),
     help="Another limit of failed images, for a job that ended because of too many; default: as before.",
 )
+@click.option("--new-version", is_flag=True, help="Let it go on with the version of the workers, if another began it.")
 @click.option("--detach", is_flag=True, help="Print what is missing, and return.")
 @json_option
-def resume_job(job: str, max_failures: MaxFailures | None, detach: bool, as_json: bool) -> None:
+def resume_job(job: str, max_failures: MaxFailures | None, new_version: bool, detach: bool, as_json: bool) -> None:
     """Go on with a JOB that was cancelled or has failed, or that its server forgot; only what is missing is done.
 
     The job keeps its id and its output; the manifest is that of an undisturbed run. A training goes on from its last
     checkpoint. Where a job ended before all its images were listed, they are listed again.
+
+    Workers of another version than the one that began a job leave it alone. With --new-version it goes on with theirs,
+    also if it has not ended and waits; rows may then differ from those of the other version. The summary says so.
 
     \b
     Examples:
@@ -47,7 +51,7 @@ def resume_job(job: str, max_failures: MaxFailures | None, detach: bool, as_json
         folder = check_resumable(settings, job)
     just_started = not server_answers(settings)
     client = open_or_start_client()
-    options = ResumeOptions(max_failures, need_worker=not detach, just_started=just_started)
+    options = ResumeOptions(max_failures, not detach, just_started, new_version)
     with doing(f"reading what job {job} has done") as replace_words:
         try:
             resumed = resume(client, folder, options, _show_listing(replace_words))

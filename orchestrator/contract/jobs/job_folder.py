@@ -17,6 +17,7 @@ jobs/<job>/
     model/            the trained model, before it is published (train)
     evaluation/       figures, predictions, report; copied to the requested output (evaluate)
     source.json       how the source was seen while it was listed (classify)
+    version.json      the version of Pigeonhole that does it: which began a training, or as an operator has changed it
     cancel            empty; exists if the operator cancelled the job
     paused.operator.json   why the operator paused the job; exists while he does (paused.storage.json: no worker sees
                       its source)
@@ -132,6 +133,7 @@ class JobFolder:
         self.attempts = self.path / "attempts"
         self.evaluation = self.path / "evaluation"
         self.summary = self.path / "summary.json"
+        self.version_file = self.path / "version.json"  # job_version.py
         self._active = settings.active / job
         self._undelivered = settings.webhooks / job
         self.run = self._last_run()

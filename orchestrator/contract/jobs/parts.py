@@ -15,10 +15,11 @@ from typing import IO
 from pydantic import Field
 
 from modeling.durable import link_once, temporary_beside
-from orchestrator.contract.errors import IntegrityError, MessageError
+from orchestrator.contract.errors import IntegrityError, MessageError, OtherVersionError
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.jobs.sidecar import AsRead, encode_lines
 from orchestrator.contract.messages import Versioned
+from orchestrator.contract.release import own_release
 
 _MAX_TRAILER_BYTES = 16 << 20
 
@@ -43,6 +44,7 @@ class PartTrailer(Versioned):
     worker: str = ""
     engine: str = ""  # that answered, such as `openvino bf16`
     made_with: str = ""  # processor and versions, of which the last digits of scores may depend
+    release: str = ""  # the version of Pigeonhole that made the rows
 
 
 def part_path(parts: Path, shard: int) -> Path:
@@ -88,6 +90,7 @@ def write_part(
         worker=worker,
         engine=engine,
         made_with=made_with,
+        release=own_release().version,
     )
     path = part_path(parts, shard)
     with temporary_beside(path) as temporary:
@@ -109,7 +112,7 @@ def _write_through(file: IO[bytes], data: bytes) -> None:
 def read_trailer(parts: Path, shard: int) -> PartTrailer | None:
     """The trailer of a shard's part; None if there is no part.
 
-    Raises IntegrityError if the file is not a part, or not complete.
+    Raises IntegrityError if the file is not a part, or not complete, OtherVersionError if this version cannot read it.
     """
     path = part_path(parts, shard)
     try:
@@ -157,6 +160,8 @@ def _parse_trailer(file: IO[bytes], path: Path, shard: int) -> PartTrailer:
         raise IntegrityError(f"{path} has no readable trailer: its checksum is of another")
     try:
         trailer = PartTrailer.parse_json(record, what=f"the trailer of {path}")
+    except OtherVersionError:
+        raise  # its seal holds: it is no damage, and the part is not to be removed
     except MessageError as err:
         raise IntegrityError(f"{path} has no readable trailer: {err}") from err
     if trailer.shard != shard or trailer.rows_bytes + 1 + trailer.sidecar_bytes + len(line) != size:

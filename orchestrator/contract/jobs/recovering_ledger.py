@@ -14,7 +14,7 @@ from orchestrator.contract.jobs.history import note, note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.restore import restore_job, withdraw_job
 from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, State, Verdict
-from orchestrator.contract.ledger.turns import Turn
+from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.ledger.words import PausedBy
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
@@ -155,11 +155,11 @@ class RecoveringLedger:
     def record(self, job: str) -> JobRecord | None:
         return self._patience.call(lambda: self._ledger.record(job))
 
-    def take_turn(self, named: str, worker: str, longest_s: float) -> Turn | None:
+    def take_turn(self, named: str, worker: str, longest_s: float) -> Turn | Barred | None:
         """As `Turns.take`."""
         return self._patience.call(lambda: self._ledger.turns.take(named, worker, longest_s))
 
-    def next_training(self, named: str, worker: str) -> str | None:
+    def next_training(self, named: str, worker: str) -> str | Barred | None:
         """As `Turns.next_training`."""
         return self._patience.call(lambda: self._ledger.turns.next_training(named, worker))
 

@@ -12,6 +12,7 @@ from modeling.data.layout import Layout
 from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.choice import WantedPrecision
+from modeling.registry.card import FORMAT_VERSION
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.words import Priority
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
@@ -40,6 +41,7 @@ class ModelPin(Versioned):
     number: int
     digest: str
     preprocessing_digest: str
+    model_format: int = FORMAT_VERSION  # of its card: workers that do not read it leave the job to others
 
     @property
     def ref(self) -> str:
@@ -157,6 +159,14 @@ def parse_request(data: bytes, *, path: Path) -> AnyJobRequest:
         known = ", ".join(_KINDS)
         raise MessageError(f"{path} describes a job of kind {kind!r}; version {MESSAGE_VERSION} knows {known}")
     return _KINDS[kind].parse_json(data, what=str(path))
+
+
+def ledger_fields(request: AnyJobRequest) -> dict[str, str | int]:
+    """What the ledger keeps of a request."""
+    fields: dict[str, str | int] = {"kind": request.kind, "priority": request.priority}
+    if not isinstance(request, TrainJobRequest):
+        fields["model_format"] = request.model.model_format
+    return fields
 
 
 def fingerprint(request: AnyJobRequest) -> str:

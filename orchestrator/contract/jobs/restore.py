@@ -6,9 +6,16 @@ from pathlib import Path
 
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.job_folder import JobFolder
+from orchestrator.contract.jobs.job_version import begun_with
 from orchestrator.contract.jobs.listing import count_shards, read_facts
 from orchestrator.contract.jobs.parts import PartTrailer, part_path, read_trailer
-from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest, fingerprint
+from orchestrator.contract.jobs.requests import (
+    AnyJobRequest,
+    ClassifyRequest,
+    TrainJobRequest,
+    fingerprint,
+    ledger_fields,
+)
 from orchestrator.contract.ledger.ledger import Ledger, time_fields
 from orchestrator.contract.ledger.stages import add_seconds
 from orchestrator.contract.ledger.words import PAUSED_BY
@@ -56,18 +63,15 @@ def withdraw_job(request: AnyJobRequest, ledger: Ledger) -> bool:
 def read_folder(folder: JobFolder) -> Restored:
     """The job as its folder has it; removes parts that are damaged."""
     request = folder.request()
-    fields: dict[str, str | int] = {
-        "run": folder.run,
-        "kind": request.kind,
-        "priority": request.priority,
-        "state": "running",
-    }
+    fields: dict[str, str | int] = ledger_fields(request) | {"run": folder.run, "state": "running"}
     fields["created_ms"] = round(request.created.timestamp() * 1000)
     done = bytearray()
     if isinstance(request, ClassifyRequest):
         fields |= _classify_fields(folder, request, done)
     else:
         fields |= {"listed": 1, "num_shards": 1}
+    if version := begun_with(folder):
+        fields["version"] = version
     pauses = [pause for by in PAUSED_BY if (pause := folder.pause(by)) is not None]
     if folder.cancel_requested():
         fields["state"] = "cancelling"

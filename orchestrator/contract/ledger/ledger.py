@@ -22,6 +22,7 @@ from orchestrator.contract.ledger.turns import Turns
 from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.queues import queue_key
+from orchestrator.contract.release import Release, own_release
 from orchestrator.contract.server import SERVER_ERRORS
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
@@ -72,6 +73,8 @@ class JobRecord:
     paused_by: str = ""  # while it is paused: operator, storage, or both, with a comma
     paused_reason: str = ""  # of one or both
     paused_ms: int = 0
+    version: str = ""  # of Pigeonhole, that began it; workers of another leave it alone
+    model_format: int = 0  # of its model; 0: it needs none
     run: int = 0  # how often it was resumed
     worker_ms: int = 0  # that workers spent on a classify job, in turns that are over
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
@@ -91,13 +94,15 @@ class Ledger:
     `RecoveringLedger` repeats calls while the server is away, and restores jobs that the server forgot.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, release: Release | None = None) -> None:
+        """release: of the worker that claims here; None: that of this process."""
         self.client = client
+        self.worker_release = release or own_release()
         self._has_looked = False  # at the server's clock
         self.live_workers = LiveWorkers(client, self.look_at_clock)
         self.counts = FleetCounts(client)
         self.deliveries = Deliveries(client, self._run)
-        self.turns = Turns(self._run)
+        self.turns = Turns(self._run, self.worker_release)
         self._scripts = {name: client.register_script(text) for name, text in read_scripts().items()}
 
     def look_at_clock(self) -> float:
@@ -214,6 +219,7 @@ class Ledger:
             error=values.get("error", ""),
             result=values.get("result", ""),
             trouble=values.get("trouble", ""),
+            version=values.get("version", ""),
             paused_by=", ".join(pauses),
             paused_reason="; ".join(pauses.values()),
             stage_seconds=stage_seconds,
@@ -251,8 +257,9 @@ class Ledger:
     # Shards
 
     def claim(self, job: str, worker: str, lease_s: float) -> Claim | str:
-        """Claim a shard, or return why there is none: none, unknown, or the job's state."""
-        answer = self._run("claim", [self._job(job)], [worker, _ms(lease_s)])
+        """Claim a shard, or return why there is none: none, barred (see `Barred`), unknown, or the job's state."""
+        release = [self.worker_release.version, self.worker_release.formats_text]
+        answer = self._run("claim", [self._job(job)], [worker, _ms(lease_s), *release])
         if isinstance(answer, str):
             return answer
         return Claim(job, int(answer[0]), int(answer[1]), int(answer[2]))
@@ -289,6 +296,10 @@ class Ledger:
     def release(self, claim: Claim) -> bool:
         """Hand a shard back unfinished; False where the claim no longer holds it."""
         return bool(self._run("release", [self._job(claim.job)], [claim.shard, claim.fence]))
+
+    def change_version(self, job: str, version: str) -> None:
+        """Let a job go on with workers of another version than the one that began it."""
+        self._run("note", [self._job(job)], ["version", version])
 
     def report_progress(self, job: str, progress: str, claim: Claim | None = None) -> None:
         """Record the latest event of a job; ignored where the job is not known, or the claim no longer holds."""

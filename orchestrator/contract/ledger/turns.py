@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.contract.ledger.live_workers import PREFIX, WORKERS_KEY
 from orchestrator.contract.queues import CLASSIFY, queue_key
+from orchestrator.contract.release import Release
 
 AVOID_S = 5.0  # how long a worker leaves a job to others that it could do nothing for
 
@@ -27,14 +28,24 @@ class Turn:
     charged_ms: int = 0  # in advance
 
 
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """A job that has work, but not for this worker. version: that began it; model_format: of its model; or empty."""
+
+    job: str
+    version: str
+    model_format: str
+
+
 class Turns:
     """The turns of one server; safe to share between threads."""
 
-    def __init__(self, run: Callable[[str, list[str], list[Any]], Any]) -> None:
-        """run: runs a script of the ledger."""
+    def __init__(self, run: Callable[[str, list[str], list[Any]], Any], release: Release) -> None:
+        """run: runs a script of the ledger. release: of the workers that take turns here."""
         self._run = run
+        self._release = [release.version, release.formats_text]
 
-    def take(self, named: str, worker: str, longest_s: float) -> Turn | None:
+    def take(self, named: str, worker: str, longest_s: float) -> Turn | Barred | None:
         """The turn that a doorbell for the classify job `named` gives to a worker; None where no job has work for it.
 
         The turn is that of `named` in any case if the ledger does not know it, or if the worker is to look for its
@@ -43,10 +54,12 @@ class Turns:
         answer = self._run(
             "take_turn",
             [f"{_JOBS}{named}", _ACTIVE, _CLASSIFY_TURNS],
-            [_JOBS, named, worker, round(longest_s * 1000)],
+            [_JOBS, named, worker, round(longest_s * 1000), *self._release],
         )
         if answer is None:
             return None
+        if not answer[0]:
+            return Barred(*answer[1:])
         job, milliseconds, max_shards, charged_ms = answer
         return Turn(job, int(milliseconds) / 1000, int(max_shards) or None, int(charged_ms))
 
@@ -60,14 +73,15 @@ class Turns:
         job: str | None = self._run(
             "end_turn",
             [f"{_JOBS}{turn.job}", _ACTIVE, _CLASSIFY_TURNS, queue_key(CLASSIFY), WORKERS_KEY],
-            [_JOBS, turn.job, worker, turn.charged_ms, round(seconds * 1000), shards],
+            [_JOBS, turn.job, worker, turn.charged_ms, round(seconds * 1000), shards, *self._release],
         )
         return job
 
-    def next_training(self, named: str, worker: str) -> str | None:
+    def next_training(self, named: str, worker: str) -> str | Barred | None:
         """The training or evaluation that a doorbell for `named` stands for; None where none has work for a worker."""
-        job: str | None = self._run("next_training", [f"{_JOBS}{named}", _ACTIVE], [_JOBS, named, worker])
-        return job
+        arguments = [_JOBS, named, worker, *self._release]
+        answer: str | list[str] | None = self._run("next_training", [f"{_JOBS}{named}", _ACTIVE], arguments)
+        return Barred(*answer) if isinstance(answer, list) else answer
 
     def avoid(self, job: str, worker: str) -> None:
         """Leave a job to other workers for a while: this one could do nothing for it."""

@@ -31,7 +31,7 @@ class FakeLedger:
 
     records: list[JobRecord | Exception | None] = field(default_factory=list)
     on_record: Callable[[], object] = lambda: None
-    workers: list[WorkerRecord] = field(default_factory=lambda: [WORKER])
+    living: list[WorkerRecord] = field(default_factory=lambda: [WORKER])
 
     @property
     def live_workers(self) -> "FakeLedger":
@@ -44,8 +44,8 @@ class FakeLedger:
             raise answer
         return answer
 
-    def num_listeners(self, queue: str) -> int:
-        return sum(worker.alive and queue in worker.queues for worker in self.workers)
+    def workers(self) -> list[WorkerRecord]:
+        return self.living
 
 
 @pytest.fixture
@@ -149,11 +149,19 @@ def test_an_end_on_the_disk_is_seen_while_the_server_is_away(settings, folder):
 
 def test_only_workers_that_are_alive_count(settings, folder):
     gone = WorkerRecord("w2", "host", 2, "cpu", ("classify",), "idle", 0.0, 0, 60.0)
-    ledger = FakeLedger([running(folder, 4)], workers=[gone])
+    ledger = FakeLedger([running(folder, 4)], living=[gone])
 
     [snapshot] = follow(settings, ledger, folder.job, timeout_s=SECOND)
 
     assert snapshot.num_workers == 0
+
+
+def test_a_job_that_another_version_began_says_so_while_none_of_its_workers_is_alive(settings, folder):
+    ledger = FakeLedger([running(folder, 4, version="1.0")], living=[replace(WORKER, version="2.0")])
+
+    [snapshot] = follow(settings, ledger, folder.job, timeout_s=SECOND)
+
+    assert "version 1.0 began it, and the workers have 2.0" in describe(snapshot)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +240,7 @@ def test_workers_that_train_are_those_that_evaluate(settings, tmp_path):
     )
     folder = JobFolder.create(settings, request)
     trainer = replace(WORKER, queues=("train",))
-    ledger = FakeLedger([JobRecord(folder.job, "evaluate", "queued")], workers=[WORKER, trainer, trainer])
+    ledger = FakeLedger([JobRecord(folder.job, "evaluate", "queued")], living=[WORKER, trainer, trainer])
 
     [snapshot] = follow(settings, ledger, folder.job, timeout_s=SECOND)
 

@@ -1,8 +1,11 @@
 -- Take a shard: one whose lease ran out first, then one handed back, then the next fresh one.
--- ARGV: worker, lease in ms   Returns {shard, fence, attempt}, or the reason why there is none.
+-- ARGV: worker, lease in ms, its version and model formats
+-- Returns {shard, fence, attempt}, or the reason why there is none. The first claim says which version begins the job;
+-- an evaluation begins again whenever it is claimed, so any version does it.
 local state = field('state')
 if not state then return 'unknown' end
 if state ~= 'queued' and state ~= 'running' then return state end
+if is_barred(field('version'), field('model_format'), ARGV[3], ARGV[4]) then return 'barred' end
 
 local now = now_ms()
 local shard
@@ -34,5 +37,6 @@ redis.call('HDEL', sourceless, ARGV[1])
 local fence = next_fence()
 redis.call('ZADD', leases, now + tonumber(ARGV[2]), shard)
 redis.call('HSET', holders, shard, fence .. ' ' .. ARGV[1])
+if not field('version') and field('kind') ~= 'evaluate' then redis.call('HSET', job, 'version', ARGV[3]) end
 if state == 'queued' then redis.call('HSET', job, 'state', 'running', 'started_ms', now) end
 return {shard, tostring(fence), tonumber(redis.call('HGET', attempts, shard) or 0) + 1}

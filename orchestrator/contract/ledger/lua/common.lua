@@ -61,4 +61,10 @@ local function complete()
   return field('listed') == '1' and number('shards_done') >= number('num_shards')
 end
 
+-- Must a worker leave a job to others: another version began it, or it reads no model of that format?
+-- version, format: of the job, or false. own: the worker's version. formats: that it reads, as ',1,2,'
+local function is_barred(version, format, own, formats)
+  return (version and version ~= own) or (format and not string.find(formats, ',' .. format .. ',', 1, true)) or false
+end
+
 local WEIGHTS = {high = 16, normal = 4, low = 1}

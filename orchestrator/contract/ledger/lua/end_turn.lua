@@ -1,7 +1,8 @@
 -- A worker's turn is over: charge what it took instead of what was charged in advance.
 -- KEYS: job, active, turns of the queue, doorbells of the queue, live workers
 -- ARGV: prefix of all jobs, the job, worker, ms charged in advance, ms that it took, number of shards (0: the worker
---   could do nothing for the job, and leaves it to others for a while; '' if it does not say)
+--   could do nothing for the job, and leaves it to others for a while; '' if it does not say), its version and model
+--   formats
 -- Returns a job that has work for this worker, or nil where none has, or where enough doorbells wait already.
 local AVOID_MS = 5000
 local ALIVE_S = 10 -- as in live_workers.py
@@ -25,5 +26,6 @@ end
 -- A doorbell of which the work goes on is put back: so those that were rung one too many go here.
 local num_alive = redis.call('ZCOUNT', KEYS[5], now / 1000 - ALIVE_S, '+inf')
 if redis.call('LLEN', KEYS[4]) >= math.max(num_alive, 1) then return nil end
-local following = Waiting.first(waiting, waiting.vtimes, ARGV[3])
+local who = {worker = ARGV[3], version = ARGV[7], formats = ARGV[8]}
+local following = Waiting.first(waiting, waiting.vtimes, who)
 return following and following.id

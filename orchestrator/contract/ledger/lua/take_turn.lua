@@ -1,7 +1,8 @@
 -- Which classify job gets this worker's next turn: stride scheduling by worker time, and no job waits too long.
 -- KEYS: the job that the doorbell names, active, turns of the queue
--- ARGV: prefix of all jobs, the job that the doorbell names, worker, longest turn in ms
--- Returns {job, turn in ms, most shards (0: any number), ms charged in advance}, or nil where no job has work.
+-- ARGV: prefix of all jobs, the job that the doorbell names, worker, longest turn in ms, its version and model formats
+-- Returns {job, turn in ms, most shards (0: any number), ms charged in advance}, or nil where no job has work; where
+-- only such have any that the worker must leave to others: {'', one of these, its version, its model format}.
 local LAG_MS = 4 * ARGV[4] -- worker time that a job which fell behind can catch up with
 local LONGEST_WAIT = 28 -- turns of others between two of a job, and two more for what comes in between
 
@@ -17,8 +18,9 @@ if not redis.call('ZSCORE', waiting.vtimes, ARGV[2]) then
 end
 
 -- A job's virtual time is the worker time that it got, over its weight: the job with the least is next.
-local chosen = Waiting.first(waiting, waiting.vtimes, ARGV[3])
-if not chosen then return nil end
+local who = {worker = ARGV[3], version = ARGV[5], formats = ARGV[6]}
+local chosen = Waiting.first(waiting, waiting.vtimes, who)
+if not chosen then return who.barred and {'', unpack(who.barred)} end
 local number = redis.call('HINCRBY', KEYS[3], 'number', 1)
 
 -- The virtual time of a job in the sets, which lags by LAG_MS at most.
@@ -36,14 +38,14 @@ if not late then
   num_waiting, total = 0, 0
   for i = 1, #scored, 2 do
     local found = Waiting.look(waiting, scored[i])
-    if found and not avoids(ARGV[3], found, now) then
+    if found and not avoids(who, found, now) then
       total, num_waiting = total + found.weight, num_waiting + 1
       late = late or number - scored[i + 1] + 2 * num_waiting > LONGEST_WAIT + 2
     end
   end
 end
 late = late and redis.call('HGET', KEYS[3], 'late') ~= '1'
-if late then chosen = Waiting.first(waiting, waiting.order, ARGV[3]) end
+if late then chosen = Waiting.first(waiting, waiting.order, who) end
 redis.call('HSET', KEYS[3], 'clock', clock, 'late', late and 1 or 0)
 
 -- Beside others a turn is as long as the job's share of two longest turns, in whole shards: few hold a minute's shares.

@@ -3,18 +3,24 @@
 -- A job as its hash has it, or nil where it is of another kind or unknown.   prefix: of the keys of all jobs
 local function look(id, prefix, kinds, now)
   local key = prefix .. id
-  local facts = redis.call('HMGET', key, 'state', 'kind', 'priority', 'created_ms', 'vtime', 'next', 'num_shards')
+  local facts = redis.call('HMGET', key, 'state', 'kind', 'priority', 'created_ms', 'vtime', 'next', 'num_shards',
+    'version', 'model_format')
   if not kinds[facts[2]] then return nil end
   return {
     id = id, key = key, weight = WEIGHTS[facts[3]] or WEIGHTS.normal, created_ms = tonumber(facts[4] or 0),
-    vtime = tonumber(facts[5] or nil),
+    vtime = tonumber(facts[5] or nil), version = facts[8], model_format = facts[9],
     waits = (facts[1] == 'queued' or facts[1] == 'running') and has_shards(key, facts[6], facts[7], now),
   }
 end
 
--- Could this worker do nothing for the job a moment ago?
-local function avoids(worker, found, now)
-  return tonumber(redis.call('HGET', found.key .. ':avoided', worker) or 0) > now
+-- Must this worker leave the job to others, or could it do nothing for it a moment ago?
+-- who: worker, version and formats; `barred` becomes the first job that it must leave: {id, version, model format}
+local function avoids(who, found, now)
+  if found.waits and is_barred(found.version, found.model_format, who.version, who.formats) then
+    who.barred = who.barred or {found.id, found.version or '', found.model_format or ''}
+    return true
+  end
+  return tonumber(redis.call('HGET', found.key .. ':avoided', who.worker) or 0) > now
 end
 
 -- The classify jobs with shards to claim are kept in two sorted sets, so that a turn costs the same beside ten jobs
@@ -83,7 +89,7 @@ function Waiting.remove(self, id)
 end
 
 -- The first job of a sorted set that has shards to claim and that the worker does not avoid, or nil.
-function Waiting.first(self, set, worker)
+function Waiting.first(self, set, who)
   local start = 0
   while true do
     local ids = redis.call('ZRANGE', set, start, start + AT_ONCE - 1)
@@ -92,7 +98,7 @@ function Waiting.first(self, set, worker)
       local found = Waiting.look(self, id)
       if not found then
         Waiting.remove(self, id)
-      elseif avoids(worker, found, self.now) then
+      elseif avoids(who, found, self.now) then
         start = start + 1
       else
         return found
