@@ -152,7 +152,7 @@ class WorkersProcess:
         live_workers = self._ledger.live_workers
         live_workers.report_activity(context.worker, f"{queue} {named}")
         turn = turns.take_turn(queue, named, context)
-        if turn is not None:
+        if isinstance(turn, Turn):
             turns.work_on(queue, turn, context)
         live_workers.report_activity(context.worker, "idle")
 

@@ -86,7 +86,7 @@ def test_the_summary_holds_what_the_manifest_must_agree_with(make, outbox, tmp_p
         "source": str(tmp_path / "in"),
         "root": str(tmp_path / "in"),
         "follow_symlinks": False,
-        "model": PIN.model_dump(exclude={"version"}) | {"ref": "fake@1"},
+        "model": PIN.model_dump(exclude={"version", "model_format"}) | {"ref": "fake@1"},
         "precision": "auto",
         "top_k": 2,
         "manifest": {

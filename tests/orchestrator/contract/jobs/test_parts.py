@@ -12,6 +12,7 @@ from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.parts import PartTrailer, open_part, part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, Row
 from orchestrator.contract.jobs.sidecar import encode_lines
+from orchestrator.contract.release import own_release
 from tests.support.stopping import failing_at, stopped_at
 
 CAT = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25)))
@@ -78,6 +79,7 @@ def test_a_part_holds_its_rows_and_a_trailer_that_counts_them(row_format, tmp_pa
         seconds={"predict": 0.1235, "write": trailer.seconds["write"]},
         worker="w1",
         engine="openvino bf16",
+        release=own_release().version,
     )
     assert [path.name for path in tmp_path.iterdir()] == ["00000007.part"]
 
