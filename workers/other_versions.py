@@ -18,6 +18,7 @@ from workers.context import WorkerContext
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
+_ENOUGH = 100  # doorbells in a queue: the sweep rings again where none is left
 _LOGGED = 1000  # jobs of which the log says once that they are left to others
 
 _logged: set[str] = set()
@@ -42,7 +43,8 @@ def leave_to_others(queue: str, job: str, why: str, context: WorkerContext) -> N
         if len(_logged) >= _LOGGED:
             _logged.clear()
         _logged.add(job)
-    context.ring(queue, job)
+    if context.ledger.queue_length(queue) < _ENOUGH:  # while a job waits for its version, doorbells come and none goes
+        context.ring(queue, job)
     context.ledger.live_workers.report_activity(context.worker, "idle", trouble=why)
 
 

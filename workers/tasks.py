@@ -54,7 +54,6 @@ def _work(queue: str, named: str, context: WorkerContext) -> None:
     try:
         turn = _own_turn(queue, named, context)
         if turn is None:
-            logger.info("no job on %s has work for this worker; the doorbell of job %s is dropped", queue, named)
             return
         job = turn.job
         if job != named:
@@ -85,6 +84,8 @@ def _own_turn(queue: str, named: str, context: WorkerContext) -> Turn | None:
             put_back = True
         if not may_look_again(begun_s, context):
             return None
+    if turn is None:
+        logger.info("no job on %s has work for this worker; the doorbell of job %s is dropped", queue, named)
     return turn
 
 

@@ -29,7 +29,7 @@ from orchestrator.contract.settings import Settings
 from orchestrator.jobs.lister import OnListing
 from orchestrator.jobs.relisting import listed_again
 from orchestrator.jobs.submit import JobClient
-from orchestrator.jobs.versions import change_version, check_version
+from orchestrator.jobs.versions import can_change, change_version, check_version
 
 MOMENT_S = 15.0  # a resume enters its job into the ledger within this time, or its command has died
 
@@ -127,9 +127,9 @@ def _already_running(client: JobClient, folder: JobFolder, record: JobRecord, op
 
     Raises PigeonholeError where it was never away.
     """
-    changes = options.new_version and bool(record.version)
+    wanted = options.new_version and can_change(record)
+    changes = wanted and change_version(folder, client.ledger, record.version) is not None
     if changes:
-        change_version(folder, client.ledger, record.version)
         _ring(client, folder, record.kind, record.num_shards - record.shards_done)
     if not (options.just_started or changes):
         unpause = f" (`pigeonhole jobs unpause {folder.job}` lets it go on)" if "operator" in record.paused_by else ""

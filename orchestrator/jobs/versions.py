@@ -11,12 +11,14 @@ from orchestrator.contract.ledger.ledger import JobRecord, Ledger
 from orchestrator.contract.ledger.live_workers import WorkerRecord
 from orchestrator.contract.queues import QUEUE_OF_KIND
 
+_HAVE_WORK = ("queued", "running", "paused")  # any version publishes a job whose work is done
+
 
 def describe_missing_version(record: JobRecord, workers: Sequence[WorkerRecord]) -> str:
     """Why a job waits although workers are alive: none is of the version that it needs; empty where one is."""
     queue = QUEUE_OF_KIND.get(record.kind, "")
     able = [worker for worker in workers if worker.takes(queue)]
-    if record.ended or not able:
+    if record.state not in _HAVE_WORK or not able:
         return ""
     versions = ", ".join(sorted({worker.version or "?" for worker in able}))
     if record.version and not any(worker.takes(queue, record.version) for worker in able):
@@ -29,19 +31,26 @@ def describe_missing_version(record: JobRecord, workers: Sequence[WorkerRecord])
     return ""
 
 
-def change_version(folder: JobFolder, ledger: Ledger, before: str) -> JobVersion:
+def can_change(record: JobRecord) -> bool:
+    """Whether a version began a job and has not done all of it."""
+    return bool(record.version) and record.state in _HAVE_WORK
+
+
+def change_version(folder: JobFolder, ledger: Ledger, before: str) -> JobVersion | None:
     """Let a job that version `before` began go on with the version of the workers that are alive.
 
-    Raises PigeonholeError where workers of that version are alive, or the others have several.
+    Returns None where they have that version. Raises PigeonholeError where they have several, or none is alive.
     """
     workers = ledger.live_workers.workers()
     queue = QUEUE_OF_KIND[folder.request().kind]
+    versions = sorted({worker.version for worker in workers if worker.takes(queue)})
+    if versions == [before]:
+        return None
     if own := [worker.worker for worker in workers if worker.takes(queue, before)]:
         raise PigeonholeError(
             f"version {before} began job {folder.job}, and {', '.join(own)} has it: it goes on there; to change the "
             "version, drain these workers first"
         )
-    versions = sorted({worker.version for worker in workers if worker.takes(queue)})
     if len(versions) != 1:
         there = f"they have {', '.join(versions)}: drain all but one version" if versions else "no worker is alive"
         raise PigeonholeError(f"job {folder.job} would go on with the version of the workers, but {there}")

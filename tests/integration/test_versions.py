@@ -15,11 +15,11 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.job_version import begin_with, begun_with, written_version
 from orchestrator.contract.jobs.parts import part_path, read_trailer
 from orchestrator.contract.jobs.restore import restore_job
-from orchestrator.contract.ledger.ledger import Claim, Ledger
+from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger
 from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.release import Release, own_release
-from orchestrator.jobs.versions import change_version, check_version, describe_missing_version
+from orchestrator.jobs.versions import can_change, change_version, check_version, describe_missing_version
 from tests.support.fakes import PIN, enter_job, make_images, make_job, write_fake_parts
 from workers import tasks
 from workers.context import WorkerContext
@@ -167,6 +167,15 @@ def test_a_worker_puts_the_doorbell_of_a_barred_job_back_and_says_why(at_work, b
     assert [record.getMessage() for record in caplog.records] == [f"{why}; it is left to other workers"]
 
 
+def test_doorbells_that_nobody_can_answer_do_not_pile_up(at_work, bells, newer, job, monkeypatch):
+    newer.claim(job.job, "new", 60)
+    monkeypatch.setattr(at_work.ledger, "queue_length", lambda queue: 100)
+
+    tasks.classify_task.run(ring_for(job.job))
+
+    assert bells.rung == []
+
+
 def test_a_worker_that_waits_for_others_does_work_of_its_own_as_soon_as_there_is_some(
     at_work, bells, newer, ledger, job, settings, tmp_path, monkeypatch
 ):
@@ -232,11 +241,23 @@ def test_a_job_without_a_worker_of_its_version_says_what_to_do(ledger, newer, jo
     )
 
 
+def test_a_job_whose_work_is_done_needs_no_worker_of_its_version(ledger, newer, job):
+    lives(ledger, "new", NEXT)
+    record = JobRecord(job.job, "classify", "finalizing", version=OWN.version)
+
+    assert describe_missing_version(record, ledger.live_workers.workers()) == ""
+    assert not can_change(record)
+    assert can_change(replace(record, state="paused"))
+
+
 def test_an_operator_lets_a_job_go_on_with_the_version_of_the_workers(ledger, newer, job):
     ledger.claim(job.job, "old", 60)
     lives(ledger, "old", OWN)
+    assert change_version(job, ledger, OWN.version) is None
+    lives(ledger, "new", NEXT)
     with pytest.raises(PigeonholeError, match="drain these workers first"):
         change_version(job, ledger, OWN.version)
+    ledger.live_workers.remove("new")
     ledger.live_workers.remove("old")
     with pytest.raises(PigeonholeError, match="no worker is alive"):
         change_version(job, ledger, OWN.version)

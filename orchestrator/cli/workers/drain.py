@@ -33,7 +33,7 @@ def drain_workers(names: tuple[str, ...], every: bool, timeout_s: float | None, 
     `workers list` shows it, or the beginning of its name. Exit code 1 if one is lost meanwhile: it is frozen or dead.
 
     A supervisor may start another worker in its place: with systemd `systemctl stop` the unit, on Kubernetes scale the
-    deployment down. Both send SIGTERM, after which a worker has 8 s for its shard and hands it back otherwise.
+    deployment down. Both send SIGTERM, after which a worker has 6 s for its shard and hands it back otherwise.
 
     \b
     Examples:
