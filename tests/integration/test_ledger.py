@@ -1052,8 +1052,9 @@ def claim_many(ledger, number):
     """`number` claims in one go, by the script that `claim` runs."""
     script = ledger._scripts["claim"]
     pipeline = ledger.client.pipeline(transaction=False)
+    args = ["a-host-with-a-name-cpu-12345", 60_000, "1.0", ",1,"]
     for _ in range(number):
-        script(keys=["{pigeonhole}:job:" + JOB], args=["a-host-with-a-name-cpu-12345", 60_000], client=pipeline)
+        script(keys=["{pigeonhole}:job:" + JOB], args=args, client=pipeline)
     return [Claim(JOB, *map(int, answer)) for answer in pipeline.execute()]
 
 
