@@ -36,7 +36,7 @@ demo: $(STAMP)  ## Run the demo, in about a minute
 # there are cores. Each file goes as a whole to the process that is free next: its tests share what its fixtures make,
 # and the files that take longest come early, so that all processes end at about the same time.
 test: check $(TRITONCLIENT_STAMP)  ## Everything that CI checks
-	$(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --numprocesses 6 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal

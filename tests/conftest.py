@@ -48,7 +48,7 @@ hypothesis_settings.load_profile("repeatable")
 _LONGEST = (
     "test_training_jobs", "test_worker_faults", "test_demo", "test_stack", "test_evaluate_jobs", "test_server_faults",
     "test_classify_jobs", "test_machines", "test_scale", "test_cli_jobs", "test_classify_slice", "test_line_model",
-    "test_gateway_kills",
+    "test_gateway_kills", "test_fleet", "test_schedules", "test_steps",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.contract.ledger.live_workers import WorkerRecord
 from orchestrator.contract.release import own_release
-from tests.support.published_models import make_photographs
+from tests.support.published_models import make_photographs, make_pngs
 from tests.support.pushes import digit_png, open_line, wait_until_open, workers_of
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND, Cluster, Worker
@@ -77,9 +77,9 @@ def test_a_drained_worker_keeps_its_line_until_another_serves_it_and_drain_all_c
     assert (alone.reason, handed_over.reason) == (None, None)
     wait_until_open(pusher.store)
 
-    make_photographs(tmp_path / "in", 120)
+    make_pngs(tmp_path / "in", 4000)  # more shards than any worker does before it notices
     job = cluster.submit(
-        "classify", str(tmp_path / "in"), "--model", "digits", "--shard-size", "8", "-o", str(tmp_path / "1.csv")
+        "classify", str(tmp_path / "in"), "--model", "digits", "--shard-size", "1", "-o", str(tmp_path / "1.csv")
     )
     done = cluster.run("workers", "drain", "--all")
 
@@ -88,8 +88,7 @@ def test_a_drained_worker_keeps_its_line_until_another_serves_it_and_drain_all_c
     assert workers_of(pusher.store) == {}
     assert cluster.run("workers", "drain", "--all").returncode == 4  # none is alive
     assert job in cluster.ledger.active()
-    cluster.one_worker()
-    assert cluster.outcome(job).state == "succeeded", cluster.logs()
+    cluster.run_ok("cancel", job)
 
 
 def test_a_health_check_tells_a_worker_that_is_ready_from_one_that_is_frozen(running_cluster: Cluster):
