@@ -44,7 +44,7 @@ SECONDS_A_SHARD = {"read": 0.1, "decode": 0.5, "predict": 1.4}
 
 @dataclass(frozen=True)
 class Fleet:
-    """What every process of simulated workers is told. shard_s: of a shard, give or take a fifth."""
+    """What every process of simulated workers gets. shard_s: of a shard, give or take a fifth."""
 
     home: Path
     url: str

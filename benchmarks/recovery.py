@@ -1,4 +1,4 @@
-"""How soon does work go on after a fault, and how soon does it end when it is told to?
+"""How soon does work go on after a fault, and how soon does it end after a cancel or SIGTERM?
 
     python -m benchmarks.recovery [--parts restarts,freezes,takeovers,cancels,stops] [--times 0.1] [-o FILE]
 

@@ -42,7 +42,7 @@ class MemoryWatch:
         end_idle: Callable[[], None],
         used_bytes: Callable[[], int] = resident_bytes,
     ) -> None:
-        """limit: in bytes. leave: is told why this process is replaced. end_idle: ends it; called while it is idle."""
+        """limit: in bytes. leave: called with the reason of a replacement. end_idle: ends this process, idle."""
         self._limit = limit
         self._leave = leave
         self._end_idle = end_idle

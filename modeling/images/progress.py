@@ -46,7 +46,7 @@ _SIGN_OF_LIFE_S = 5.0
 def signs_of_life(emit: Emit, event: str, **facts: Any) -> Progress:
     """Emits an event with `num_done` and `num_images` every few seconds, of work that nobody else reports.
 
-    Whoever watches the process ends it when it has been silent for long.
+    The worker ends the process when it has been silent for long.
     """
 
     def report(num_done: int, num_images: int | None) -> None:

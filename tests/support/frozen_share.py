@@ -71,7 +71,7 @@ def shared(source: Path, mount: Path) -> Iterator[Share]:
     finally:
         process.send_signal(signal.SIGCONT)
         _LIBC.umount2(os.fsencode(mount), _MNT_DETACH)
-        process.kill()  # whoever waits for an answer gets an error
+        process.kill()  # a process that waits for an answer gets an error
         process.wait()
 
 
@@ -103,7 +103,7 @@ class _Server:
             if operation in (_FORGET, _BATCH_FORGET):
                 continue
             number, body = self._answer(operation, node, request[_HEAD.size :])
-            with contextlib.suppress(OSError):  # whoever asked was killed
+            with contextlib.suppress(OSError):  # the process that asked was killed
                 os.write(self._device, struct.pack("<IiQ", 16 + len(body), -number, unique) + body)
 
     def _answer(self, operation: int, node: int, body: bytes) -> tuple[int, bytes]:

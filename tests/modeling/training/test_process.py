@@ -67,7 +67,7 @@ sys.exit(process.main([sys.argv[1]]))
 """
     command = [sys.executable, "-c", script, str(tmp_path / "request.json")]
     with (
-        open("/dev/full", "wb") as log,  # the disk of the log may be full: the reason is told all the same
+        open("/dev/full", "wb") as log,  # the disk of the log may be full: the reason is reported all the same
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT) as process,
     ):
         assert process.stdout is not None

@@ -1,7 +1,7 @@
 """Runs in every process under test: wraps the calls that steps name, and strikes where a fault is armed.
 
 `sitecustomize` of a test imports it, before anything of ours is imported. A module is changed right after it was
-executed, so that whoever imports a function from it gets the wrapped one.
+executed, so that every import of a function from it gets the wrapped one.
 """
 
 import contextlib
