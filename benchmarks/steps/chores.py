@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.steps.cells import Cell, cells_of
-from benchmarks.steps.trial import Tried, how_of
+from benchmarks.steps.scenarios import PATIENCE_S
+from benchmarks.steps.trial import Tried, how_of, run_struck
 from orchestrator.contract.errors import ExitCode
 from orchestrator.sorting.lines import Mode
 from tests.support.hot_folders import Scans
@@ -27,7 +28,6 @@ from tests.support.steps.faults import Faults, Struck
 from tests.support.steps.table import STEPS
 from tests.support.workers import COMMAND
 
-PATIENCE_S = 180.0
 NUM_FILES = 12
 ROWS = [
     answered("a.jpg", "cat"), answered("x/a.jpg", "cat"), answered("x/b.jpg", "dog"), answered("c.jpg", "CAT"),
@@ -287,20 +287,12 @@ class ChoreTrial:
             self.tried.problems.append(f"not a stated error: {said.strip()[-500:]!r}")
 
     def _run_struck(self, struck: Struck) -> tuple[str, int]:
-        """Run the command until it has ended; what it said, and its exit code."""
+        """Run the command until it has ended; returns what it said, and its exit code."""
         log = self.chore.folder / "command.log"
-        log.write_bytes(b"")
-        process = self.chore.start(log)
-        try:
-            struck.wait(timeout_s=PATIENCE_S)
-            if self.fault.action == "freeze":
-                with self.chore.while_frozen():
-                    struck.outlast(self.chore.lease_s)
-            process.wait(PATIENCE_S)
-        except (TimeoutError, subprocess.TimeoutExpired) as err:
-            raise AssertionError(f"{err}: {log.read_text(errors='replace')[-500:]}") from err
-        finally:
-            struck.thaw()
-            process.kill()
-            process.wait()
-        return log.read_text(errors="replace"), process.returncode
+        freeze = self._outlast if self.fault.action == "freeze" else None
+        return run_struck(lambda: self.chore.start(log), log, struck, freeze)
+
+    def _outlast(self, struck: Struck) -> None:
+        """Freeze a process for longer than the lease of its chore."""
+        with self.chore.while_frozen():
+            struck.outlast(self.chore.lease_s)

@@ -3,7 +3,9 @@
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks.steps.cells import Cell
 from benchmarks.steps.scenarios import PATIENCE_S, Scenario
@@ -34,6 +36,29 @@ class Tried:
 def how_of(fault: Fault) -> str:
     """A fault in words."""
     return f"{fault.error or fault.action} {'before' if fault.before else 'after'}"
+
+
+def run_struck(
+    start: Callable[[], "subprocess.Popen[bytes]"], log: Path, struck: Struck, freeze: Callable[[Struck], None] | None
+) -> tuple[str, int]:
+    """Run a command that a fault strikes until it has ended; returns what it said, and its exit code.
+
+    start: of the command, which writes to `log`. freeze: where the fault is one, how long it lasts.
+    """
+    log.write_bytes(b"")
+    process = start()
+    try:
+        struck.wait(timeout_s=PATIENCE_S)
+        if freeze is not None:
+            freeze(struck)
+        process.wait(PATIENCE_S)
+    except (TimeoutError, subprocess.TimeoutExpired) as err:
+        raise AssertionError(f"{err}: {log.read_text(errors='replace')[-500:]}") from err
+    finally:
+        struck.thaw()
+        process.kill()
+        process.wait()
+    return log.read_text(errors="replace"), process.returncode
 
 
 class Trial:
@@ -87,20 +112,8 @@ class Trial:
     def _run_struck(self, struck: Struck) -> tuple[str, int]:
         """Run the command until it has ended; returns what it said, and its exit code."""
         log = self.scenario.folder / "command.log"
-        log.write_bytes(b"")
-        process = self.cluster.start(*self.scenario.arguments, log=log)
-        try:
-            struck.wait(timeout_s=PATIENCE_S)
-            if self.fault.action == "freeze":
-                self._outlast(struck)
-            process.wait(PATIENCE_S)
-        except (TimeoutError, subprocess.TimeoutExpired) as err:
-            raise AssertionError(f"{err}: {log.read_text(errors='replace')[-500:]}") from err
-        finally:
-            struck.thaw()
-            process.kill()
-            process.wait()
-        return log.read_text(errors="replace"), process.returncode
+        freeze = self._outlast if self.fault.action == "freeze" else None
+        return run_struck(lambda: self.cluster.start(*self.scenario.arguments, log=log), log, struck, freeze)
 
     def _outlast(self, struck: Struck) -> None:
         """Freeze a process until others have ended its job, or, where they cannot, for longer than its lease."""

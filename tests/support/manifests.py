@@ -3,14 +3,14 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from modeling.inference.prediction import Prediction
 from modeling.metrics.decisions import Decision
 from modeling.names import path_to_text
 from orchestrator.contract.jobs.rows import FORMATS, Row, format_of, summary_path
-from orchestrator.contract.jobs.sidecar import encode_lines, sidecar_path
+from orchestrator.contract.jobs.sidecar import SidecarLine, encode_lines, parse_line, sidecar_path
 
 
 def answered(path: str, *labels: str, score: float = 0.75, decision: Decision | None = None) -> Row:
@@ -67,3 +67,10 @@ def _summary(manifest: Path, rows: Sequence[Row], root: Path | str) -> dict[str,
 
 def listing_sha256(paths: Iterable[str]) -> str:
     return hashlib.sha256("".join(json.dumps(path) + "\n" for path in paths).encode()).hexdigest()
+
+
+def read_sidecar(path: Path) -> Iterator[SidecarLine]:
+    """All lines of a sidecar, one after another. Raises IntegrityError."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            yield parse_line(line, f"{path}, line {number}")

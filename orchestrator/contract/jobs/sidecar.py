@@ -65,13 +65,6 @@ def is_unchanged(line: bytes, start: bytes) -> bool:
     return line.startswith(start) and line[len(start)] in _ENDS
 
 
-def read_lines(path: Path) -> Iterator[SidecarLine]:
-    """All lines of a sidecar, one after another. Raises IntegrityError."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            yield parse_line(line, f"{path}, line {number}")
-
-
 def read_listed(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Of every line the path as a listing has it, which is JSON, and the remarks. Raises IntegrityError."""
     with path.open("rb") as file:

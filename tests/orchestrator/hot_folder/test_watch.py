@@ -6,19 +6,12 @@ import pytest
 
 from orchestrator.hot_folder.folders import MARKER
 from orchestrator.hot_folder.watch import FOLDER_SETTLES_S, SMALL_SETTLES_S, Ready, Watcher
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
+from tests.support.manual_clock import ManualClock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

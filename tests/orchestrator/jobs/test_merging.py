@@ -9,10 +9,11 @@ import pytest
 from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
 from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.rows import summary_path
-from orchestrator.contract.jobs.sidecar import read_lines, sidecar_path
+from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.jobs.merging.changed import Changes, changed_since_parts, compare_lines
 from orchestrator.jobs.results import find_latest
 from tests.support.fakes import PIN
+from tests.support.manifests import read_sidecar
 from tests.support.merges import Merges
 
 OTHER_MODEL = PIN.model_copy(update={"digest": "e" * 64, "number": 2})
@@ -160,7 +161,7 @@ def test_with_digests_a_file_that_was_only_touched_is_taken_over_with_its_new_ti
 
     assert since(merges) == (3, 0, 0, 0)
     since_lines, full_lines = (sidecar_path(merges.outbox / name) for name in ("since.csv", "full.csv"))
-    assert [line.as_read[1] for line in read_lines(since_lines)][::2] == [8, 7]
+    assert [line.as_read[1] for line in read_sidecar(since_lines)][::2] == [8, 7]
     assert since_lines.read_bytes() == full_lines.read_bytes()
 
 

@@ -12,7 +12,7 @@ from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.listing import read_facts, read_shard
 from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
-from orchestrator.contract.jobs.sidecar import read_lines, sidecar_path
+from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.contract.ledger.ledger import JobRecord
 from tests.support.fakes import (
     PIN,
@@ -23,6 +23,7 @@ from tests.support.fakes import (
     make_job,
     write_fake_parts,
 )
+from tests.support.manifests import read_sidecar
 from workers.finalize.errors import PublishError
 from workers.finalize.join import BadPartError, Totals
 from workers.finalize.lease import FinalizeLeaseLostError
@@ -158,7 +159,7 @@ def test_the_sidecar_has_a_line_for_every_row_in_order(make, outbox, row_format)
 
     publish(folder)
 
-    lines = list(read_lines(sidecar_path(outbox / f"out.{row_format}")))
+    lines = list(read_sidecar(sidecar_path(outbox / f"out.{row_format}")))
     assert [line.path for line in lines] == NAMES
     assert [line.as_read for line in lines] == fake_as_read(expected_rows(folder))
 

@@ -1,5 +1,6 @@
 """The attempts of a worker at a job, with processes that do nothing but die, hang or succeed."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -151,18 +152,25 @@ def test_a_process_that_is_overtaken_is_no_death_and_followed_while_the_claim_ho
     assert ends_of(folder)[0] == ("attempt 2 has begun", False, False)
 
 
-def test_a_process_that_hangs_is_ended_with_what_it_started_and_followed_by_another(job, folder):
-    hang = "import subprocess; print(json.dumps({'event': 'epoch'}), flush=True); subprocess.run(['sleep', '1000'])"
-    made = job(f"if number == 1: {hang}\nfinish()")
+@contextlib.contextmanager
+def ticking(made):
+    """Its leases tick, as they do every second."""
     stop = threading.Event()
     thread = threading.Thread(target=lambda: [made.tick() for _ in iter(lambda: stop.wait(0.05), True)])
     thread.start()
-
     try:
-        assert made.run()
+        yield
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_process_that_hangs_is_ended_with_what_it_started_and_followed_by_another(job, folder):
+    hang = "import subprocess; print(json.dumps({'event': 'epoch'}), flush=True); subprocess.run(['sleep', '1000'])"
+    made = job(f"if number == 1: {hang}\nfinish()")
+
+    with ticking(made):
+        assert made.run()
 
     assert ends_of(folder)[0] == ("the training showed no sign of life for 0 s and was ended", True, False)
 
@@ -174,15 +182,9 @@ def test_the_log_of_a_process_that_writes_much_is_cut_while_it_runs(job, folder,
         "while not is_cut(): sys.stderr.write('x' * 99 + '\\n'); say(event='step')\n"
         "sys.stderr.write('the end\\n'); finish()"
     )
-    stop = threading.Event()
-    thread = threading.Thread(target=lambda: [made.tick() for _ in iter(lambda: stop.wait(0.05), True)])
-    thread.start()
 
-    try:
+    with ticking(made):
         assert made.run()
-    finally:
-        stop.set()
-        thread.join()
 
     assert (folder.path / "training.log.1").read_text().startswith("attempt 1, ")
     assert (folder.path / "training.log").read_text().endswith("the end\n")

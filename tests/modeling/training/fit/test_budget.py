@@ -8,21 +8,12 @@ from modeling.training.fit.budget import BudgetClock
 from modeling.training.fit.checkpoint import Checkpoints
 from modeling.training.fit.plan import BudgetError
 from tests.support.fit_runs import DyingImages, KilledError, fit, inputs
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
+from tests.support.manual_clock import ManualClock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 def test_the_seconds_of_all_attempts_count(tmp_path, clock):

@@ -13,9 +13,9 @@ from orchestrator.contract.jobs.sidecar import (
     encode_lines,
     is_unchanged,
     line_start,
-    read_lines,
     read_listed,
 )
+from tests.support.manifests import read_sidecar
 
 NAMES = ["a.jpg", "sub/line\nend.jpg", os.fsdecode(b"caf\xe9.jpg"), "e\u0301.jpg", 'quote".jpg', "\\xe9.jpg"]
 CAT = Prediction(("cat",), (1.0,))
@@ -30,7 +30,7 @@ def test_lines_are_read_back_as_they_were_written(tmp_path):
     rows = [Row(name, CAT) for name in NAMES]
     (tmp_path / "out.csv.sources").write_bytes(encode_lines(rows, as_read))
 
-    found = list(read_lines(tmp_path / "out.csv.sources"))
+    found = list(read_sidecar(tmp_path / "out.csv.sources"))
 
     assert found == [SidecarLine(name, state, ()) for name, state in zip(NAMES, as_read, strict=True)]
 
@@ -72,7 +72,7 @@ def test_a_line_that_is_none_is_named_by_its_place(tmp_path, text):
     path.write_text(f'{{"path": "a", "size": 1, "mtime_ns": 2}}\n{text}\n')
 
     with pytest.raises(IntegrityError, match=r"out\.csv\.sources, line 2 is no line of a sidecar"):
-        list(read_lines(path))
+        list(read_sidecar(path))
 
 
 def test_paths_are_those_of_a_listing_whether_a_line_is_plain_or_not(tmp_path):
