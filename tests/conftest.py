@@ -1,5 +1,6 @@
 """Fixtures that tests of more than one package share."""
 
+import functools
 import gc
 import logging
 import os
@@ -69,6 +70,16 @@ def _engines_are_measured_for_a_moment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modeling.inference.timing._MEASURE_S", 0.05)
         patch.setattr("modeling.inference.bench._LATENCY_S", 0.1)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _graphs_are_written_with_one_registry() -> Iterator[None]:
+    """torch describes its two thousand operators anew for every graph, which is a third of the time of a small one."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
         yield
 
 

@@ -50,7 +50,11 @@ def test_a_line_whose_own_server_is_away_leaves_the_others_ready(context, server
     far = make_line("far", server=AWAY)
     connect_raw(server.url).hset(LINES_KEY, "far", far.encode())
 
-    with line_worker(server.url, "near"), served(context) as gateway, httpx2.Client(base_url=gateway.url) as client:
+    with (
+        line_worker(server.url, "near"),
+        served(context) as gateway,
+        httpx2.Client(base_url=gateway.url, timeout=60) as client,
+    ):
         codes = [client.get(f"/health/ready/lines/{line}").status_code for line in ("near", "far")]
         index = client.post("/v2/repository/index").json()
 
