@@ -19,7 +19,7 @@ import redis
 
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.live_workers import PREFIX
-from tests.support.published_models import make_photographs, make_pngs
+from tests.support.published_models import make_pngs, make_slow_images
 from tests.support.server import wait_until
 from tests.support.workers import COMMAND, Cluster, enable_interrupts
 
@@ -66,7 +66,7 @@ def outbox(tmp_path: Path) -> Path:
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images for a job that takes long."""
     folder = tmp_path_factory.mktemp("photographs") / "in"
-    make_photographs(folder, LONG_ENOUGH)
+    make_slow_images(folder, LONG_ENOUGH)
     return folder
 
 

@@ -8,9 +8,10 @@ import redis
 
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.server import SOCKET_TIMEOUT_S
-from tests.support.published_models import make_photographs, make_pngs, publish_model
+from tests.support.published_models import make_pngs, make_slow_images, publish_model
 from tests.support.server import running_server, wait_until
 from tests.support.stalling_proxy import StallingProxy
+from tests.support.steps.faults import Faults
 from tests.support.workers import Cluster, open_cluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -19,13 +20,16 @@ NUM_IMAGES = 240
 
 
 @pytest.fixture(scope="module")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory, engines: Path, _server_program: None) -> Iterator[Cluster]:
+def own_cluster(
+    tmp_path_factory: pytest.TempPathFactory, engines: Path, session_faults: Faults, _server_program: None
+) -> Iterator[Cluster]:
     """A cluster whose server may be killed and frozen; its workers outlive that, and serve the next test."""
     home = tmp_path_factory.mktemp("cluster") / "home"
     publish_model(home / "models", "digits")
     with running_server() as server:
         # Short slices: doorbells come and go all the time.
-        yield from open_cluster(home, server, engines, PIGEONHOLE_LEASE_S="3", PIGEONHOLE_SLICE_S="0.05")
+        environment = {"PIGEONHOLE_LEASE_S": "3", "PIGEONHOLE_SLICE_S": "0.05", **session_faults.environment()}
+        yield from open_cluster(home, server, engines, **environment)
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def cluster(own_cluster: Cluster) -> Cluster:
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images that keep a worker busy for some seconds."""
     folder = tmp_path_factory.mktemp("photographs") / "in"
-    make_photographs(folder, NUM_IMAGES)
+    make_slow_images(folder, NUM_IMAGES)
     return folder
 
 
@@ -47,7 +51,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For shards of four, each of which takes a doorbell of its own."""
     folder = tmp_path_factory.mktemp("few-photographs") / "in"
-    make_photographs(folder, 96)
+    make_slow_images(folder, 96)
     return folder
 
 

@@ -15,7 +15,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.queues import CLASSIFY, FINALIZE, queue_key
 from orchestrator.jobs.submit import JobClient
-from tests.support.published_models import make_photographs, make_pngs
+from tests.support.published_models import make_pngs, make_slow_images
 from tests.support.server import wait_until
 from tests.support.workers import Cluster, read_json
 from workers.child_watch import MAX_DEATHS
@@ -29,7 +29,7 @@ NUM_IMAGES = 240
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images that keep a worker busy for some seconds."""
     folder = tmp_path_factory.mktemp("photographs") / "in"
-    make_photographs(folder, NUM_IMAGES)
+    make_slow_images(folder, NUM_IMAGES)
     return folder
 
 

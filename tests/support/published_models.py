@@ -13,6 +13,7 @@ from modeling.images.preprocessing import Preprocessing
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion
 from tests.support.images import encode
+from tests.support.steps.injected import SLOW_SUFFIX
 
 SIDE = 28
 LABELS = tuple("0123456789")
@@ -56,6 +57,13 @@ def make_photographs(folder: Path, num_images: int, *, distinct: int = 8) -> Non
         large = coarse.resize((1800, 1200), Image.Resampling.BILINEAR)
         originals.append(encode(large, "JPEG", progressive=True))
     write_images(folder, originals, num_images, ".jpg")
+
+
+def make_slow_images(folder: Path, num_images: int) -> None:
+    """Write small JPEGs that keep workers under test (`tests/support/steps`) as long as photographs, at no cost."""
+    random = np.random.default_rng(1)
+    originals = [encode(Image.fromarray(random.integers(0, 256, (SIDE, SIDE), np.uint8)), "JPEG") for _ in range(8)]
+    write_images(folder, originals, num_images, SLOW_SUFFIX)
 
 
 def make_shapes(folder: Path, num_images: int = 60) -> Path:

@@ -29,6 +29,8 @@ from typing import Any
 FOLDER_VARIABLE = "STEP_FAULTS"
 INNER = ("open", "fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
 _FOREVER_S = 3600.0
+SLOW_SUFFIX = ".slow.jpg"  # of images that take as long to read as a large photograph to decode, without a processor
+_SLOW_READ, _SLOW_S = "workers.classify.read:ImageReader._read", 0.012
 _kill = os.kill
 
 
@@ -96,6 +98,8 @@ class Injection:
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if name == _SLOW_READ and _is_of_file(f"*{SLOW_SUFFIX}", args):
+                time.sleep(_SLOW_S)
             faults = [fault for fault in self.faults() if fault["call"] == name]
             if not faults:
                 return function(*args, **kwargs)
@@ -229,7 +233,7 @@ def install() -> None:
         given = json.load(file)
     injection = Injection(folder, role_of_process())
     calls: dict[str, list[str]] = {}
-    for name in given["calls"]:
+    for name in {*given["calls"], _SLOW_READ}:
         calls.setdefault(name.partition(":")[0], []).append(name)
 
     def change(module: ModuleType) -> None:
