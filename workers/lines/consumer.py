@@ -87,7 +87,7 @@ class LineConsumer:
         self._client = connect_raw(settings.url, timeout_s=SOCKET_TIMEOUT_S)
         threads = settings.decode_threads or num_cores()
         self._scheduler = Scheduler(threads, self._late)
-        self._decoders = LineDecoders(self._scheduler, threads, settings.max_pixels, self._unreadable)
+        self._decoders = LineDecoders(self._scheduler, threads, settings.max_pixels, self._unreadable, self._hand_back)
         self._predictors = LinePredictors(self._scheduler, self._answer, self._abandon, gate, settings.device)
         self._links: dict[str, ServerLink] = {}
         self._open: dict[str, OpenLine] = {}

@@ -22,17 +22,31 @@ DECODE_S = 60.0  # processor time; some 5 s are the most that an estimate allows
 SLOW_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 _POLL_S = 0.5
 
+_TROUBLE_PAUSE_S = 0.2
+
 Unreadable = Callable[[Request, ImageError], None]
+HandBack = Callable[[list[Request]], None]
 
 
 class LineDecoders:
     """Threads that decode what the scheduler gives them."""
 
-    def __init__(self, scheduler: Scheduler, num_threads: int, max_pixels: int, on_unreadable: Unreadable) -> None:
-        """on_unreadable: called with a request whose image cannot be decoded, and why."""
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        num_threads: int,
+        max_pixels: int,
+        on_unreadable: Unreadable,
+        hand_back: HandBack,
+    ) -> None:
+        """on_unreadable: called with a request whose image cannot be decoded, and why.
+
+        hand_back: called with a request that others may have: this worker lacks memory or files now.
+        """
         self._scheduler = scheduler
         self._max_pixels = max_pixels
         self._on_unreadable = on_unreadable
+        self._hand_back = hand_back
         self._stopped = threading.Event()
         self._watch = DecodeWatch()
         self._readers: dict[tuple[str, int], ImageReader] = {}
@@ -65,7 +79,7 @@ class LineDecoders:
     def _decode(self, request: Request) -> None:
         begun_s = request.decode_begun_s = time.monotonic()
         request.stage_ms["queue"] = request.waited_ms + (begun_s - request.taken_s) * 1e3
-        error = None
+        error = trouble = None
         self._watch.begin(f"{request.key} of line {request.line.name}")
         try:
             assert request.model is not None
@@ -75,7 +89,8 @@ class LineDecoders:
         except ImageError as err:
             error = err
         except Exception as err:
-            if trouble_of(err) is None:
+            trouble = trouble_of(err)
+            if trouble is None:
                 logger.exception("line %s: cannot decode %s", request.line.name, request.key)
             error = ImageError("unreadable", f"{type(err).__name__}: {err}"[:300])
         finally:
@@ -85,6 +100,10 @@ class LineDecoders:
         request.line.decode.add(ms)
         if error is None:
             self._scheduler.decoded(request)
+        elif trouble == "worker":
+            self._hand_back([request])
+            self._scheduler.ended([request])
+            self._stopped.wait(_TROUBLE_PAUSE_S)
         else:
             self._on_unreadable(request, error)
             self._scheduler.ended([request])

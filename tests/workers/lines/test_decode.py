@@ -38,7 +38,7 @@ def test_a_decoder_that_hangs_ends_the_process(monkeypatch):
     monkeypatch.setattr(decode, "DECODE_S", 0.05)
     monkeypatch.setattr(decode.os, "_exit", exit_process)
     scheduler = Scheduler(1, lambda late: None)
-    decoders = LineDecoders(scheduler, 1, 1_000_000, lambda request, error: None)
+    decoders = LineDecoders(scheduler, 1, 1_000_000, lambda request, error: None, lambda requests: None)
     line = Line(LineSettings("post", "m@champion", "F", "R"))
     opened = OpenLine(line, None, "redis://s", LineModel("m@1", FakePushPredictor()))
     held = Held("1/slow", 0, 0, 1, False, grey_png(1))
@@ -66,7 +66,13 @@ def test_a_decoder_that_hangs_ends_the_process(monkeypatch):
 def test_what_is_no_image_is_reported_and_held_no_longer(data):
     errors = []
     scheduler = Scheduler(1, lambda late: None)
-    decoders = LineDecoders(scheduler, 1, 1_000_000, lambda request, error: errors.append((request.key, error.code)))
+    decoders = LineDecoders(
+        scheduler,
+        1,
+        1_000_000,
+        lambda request, error: errors.append((request.key, error.code)),
+        lambda requests: None,
+    )
     line = Line(LineSettings("post", "m@champion", "F", "R"))
     opened = OpenLine(line, None, "redis://s", LineModel("m@1", FakePushPredictor()))
     now = time.monotonic()
@@ -78,3 +84,30 @@ def test_what_is_no_image_is_reported_and_held_no_longer(data):
     assert errors == [("1/bad", "empty" if not data else errors[0][1])]
     decoders.stop()
     scheduler.close()
+
+
+def test_an_image_for_which_this_worker_lacks_memory_is_left_to_others_and_not_answered(monkeypatch):
+    def decode_nothing(data, *args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(decode, "decode_image", decode_nothing)
+    answered, left = [], []
+    scheduler = Scheduler(1, lambda late: None)
+    decoders = LineDecoders(
+        scheduler,
+        1,
+        1_000_000,
+        lambda request, error: answered.append(request.key),
+        lambda requests: left.extend(each.key for each in requests),
+    )
+    line = Line(LineSettings("post", "m@champion", "F", "R"))
+    opened = OpenLine(line, None, "redis://s", LineModel("m@1", FakePushPredictor()))
+    now = time.monotonic()
+    decoders.start()
+    scheduler.add([Request(Held("1/a", 0, 0, 1, False, b"a"), opened, now + 1e6, now, 0.0, image=b"a")])
+
+    wait_until(lambda: not scheduler.num_held, what="it is held no longer")
+
+    decoders.stop()
+    scheduler.close()
+    assert (answered, left) == ([], ["1/a"])
