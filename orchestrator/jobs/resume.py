@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.contract.errors import PigeonholeError
+from orchestrator.contract.errors import PigeonholeError, UnavailableError
 from orchestrator.contract.jobs.history import note, operator
 from orchestrator.contract.jobs.job_folder import JobFolder, Resume, active_jobs
 from orchestrator.contract.jobs.job_version import begun_with
@@ -25,6 +25,7 @@ from orchestrator.contract.jobs.restore import Restored, enter_restored, output_
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.words import PAUSED_BY
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
+from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.lister import OnListing
 from orchestrator.jobs.relisting import listed_again
@@ -101,11 +102,24 @@ def resume(client: JobClient, folder: JobFolder, options: ResumeOptions, on_list
     folder.parts.mkdir(exist_ok=True)  # it may be what was lost
     folder.activate()
     restored = read_folder(folder)
-    enter_restored(folder, restored, client.ledger, replace=not again and record is not None)
-    resumed = _describe(folder, request, restored, entered=not again, relisted=not is_whole)
-    note(folder, "resumed" if again else "entered again", run=folder.run, **_counts(resumed))
-    _wake(client, folder, request, resumed)
+    with _saying_that_it_goes_on(folder):
+        enter_restored(folder, restored, client.ledger, replace=not again and record is not None)
+        resumed = _describe(folder, request, restored, entered=not again, relisted=not is_whole)
+        note(folder, "resumed" if again else "entered again", run=folder.run, **_counts(resumed))
+        _wake(client, folder, request, resumed)
     return resumed
+
+
+@contextlib.contextmanager
+def _saying_that_it_goes_on(folder: JobFolder) -> Iterator[None]:
+    """Of an active job: a server that is away now finds it later, with or without this command."""
+    try:
+        yield
+    except SERVER_ERRORS as err:
+        raise UnavailableError(
+            f"the server does not answer ({err}); job {folder.job} is resumed and goes on when it does: "
+            f"`pigeonhole watch {folder.job}` follows it"
+        ) from err
 
 
 def _settle_version(client: JobClient, folder: JobFolder, version: str, options: ResumeOptions) -> None:

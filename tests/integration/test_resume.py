@@ -5,6 +5,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, PigeonholeError, TakenError, UnavailableError, UsageError
@@ -614,6 +615,23 @@ def test_a_resume_that_died_before_it_entered_the_job_is_waited_for_a_moment(mak
     resumed = go_on(client, folder.job)
 
     assert (resumed.run, resumed.entered) == (1, True)
+
+
+def test_a_resume_whose_server_goes_away_says_that_the_job_goes_on_and_it_does(
+    make, client, context, expected, tmp_path
+):
+    folder = make()
+    do_some(folder, context, 1)
+
+    def ring(queue, job):
+        raise redis.ConnectionError("gone")
+
+    client.ring = ring
+    with pytest.raises(UnavailableError, match=f"job {folder.job} is resumed and goes on when it does"):
+        go_on(client, folder.job)
+    finish(folder.job, context)
+
+    assert (tmp_path / "out" / "out.csv").read_bytes() == expected
 
 
 # Trainings and evaluations
