@@ -95,7 +95,8 @@ class Suite:
                         timeout_s=WORKER_PATIENCE_S,
                     )
                     while (cells := self._next()) is not None:
-                        with open_scenario(cells[0].scenario, cluster, Path(tempfile.mkdtemp(dir=folder))) as scenario:
+                        place = Path(tempfile.mkdtemp(dir=folder))
+                        with open_scenario(cells[0].scenario, cluster, place, faults) as scenario:
                             for cell in cells:
                                 self._note(Trial(cell, scenario, faults).run())
         except Exception as err:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.steps.cells import Cell
-from benchmarks.steps.scenarios import PATIENCE_S, Scenario
+from benchmarks.steps.scenario import PATIENCE_S, Scenario
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from tests.support.server import wait_until
 from tests.support.steps.compare import differences, left_behind, unverified
@@ -102,7 +102,7 @@ class Trial:
         was_command = struck.events()[0]["role"] == "command" and self.fault.action == "kill"
         if outcome is not None and outcome.state in ("succeeded", "partial"):
             self.tried.end = "identical"
-            if not was_command and code != self.scenario.exit_code:
+            if not was_command and code != self.scenario.exit_code and not self._is_stated(errors):
                 self.tried.problems.append(f"the command ended with {code}: {errors.strip()[-300:]}")
         else:
             self._check_stated(outcome, errors, code, was_command=was_command)
@@ -117,7 +117,7 @@ class Trial:
 
     def _outlast(self, struck: Struck) -> None:
         """Freeze a process until others have ended its job, or, where they cannot, for longer than its lease."""
-        struck.outlast(LONGEST_LEASE_S, or_until=lambda: (job := self._job()) is not None and self._ended(job))
+        struck.outlast(LONGEST_LEASE_S, or_until=lambda: (job := self._job()) is not None and self.scenario.ended(job))
 
     # What came of it
 
@@ -125,10 +125,6 @@ class Trial:
         """The job of the command."""
         new = set(self.cluster.jobs()) - self.scenario.kept_jobs
         return max(new, default=None)
-
-    def _ended(self, job: str) -> bool:
-        folder = JobFolder(self.cluster.settings, job)
-        return folder.request_file.exists() and folder.outcome() is not None
 
     def _settle(self, job: str | None) -> Outcome | None:
         """Wait until nobody does anything any more; the outcome of the job, if it has begun."""
@@ -140,11 +136,14 @@ class Trial:
         """Where there is no result there is an error of the kind that the step states, and nothing half published."""
         self.tried.end = "stated"
         text = f"{outcome.error if outcome else ''}\n{errors}"
-        if not was_command and (self.step.stated is None or not re.search(self.step.stated, text)):
+        if not was_command and not self._is_stated(text):
             self.tried.problems.append(f"not a stated error: {text.strip()[-500:]!r}")
         if not was_command and code == 0:
             self.tried.problems.append("the command ended with 0")
         self.tried.problems += [f"half published: {line}" for line in self.scenario.half_published()]
+
+    def _is_stated(self, said: str) -> bool:
+        return self.step.stated is not None and re.search(self.step.stated, said) is not None
 
     def _help(self, job: str | None, outcome: Outcome | None) -> None:
         """What the operator does next: resume a job that has ended, or run the command again."""
@@ -168,5 +167,5 @@ class Trial:
         scenario, settings = self.scenario, self.cluster.settings
         self.tried.problems += differences(scenario.expected, scenario.published())
         self.tried.problems += unverified(settings, *scenario.outputs)
-        jobs = [job for job in self.cluster.jobs() if self._ended(job)]
+        jobs = [job for job in self.cluster.jobs() if self.scenario.ended(job)]
         self.tried.problems += left_behind(settings, jobs, scenario.outbox)

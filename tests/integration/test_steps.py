@@ -1,11 +1,14 @@
 """A few cells of `benchmarks.steps`, which tries every fault at every named step of a job."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 
 from benchmarks.steps.cells import Cell
-from benchmarks.steps.scenarios import Scenario, open_scenario
+from benchmarks.steps.scenario import Scenario
+from benchmarks.steps.scenarios import open_scenario
 from benchmarks.steps.trial import Trial
 from tests.support.steps.faults import Fault, Faults
 from tests.support.workers import Cluster
@@ -14,24 +17,38 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def classify(session_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
+def scenario_of(
+    session_cluster: Cluster, session_faults: Faults, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Scenario]]:
     session_cluster.one_worker()
-    with open_scenario("classify", session_cluster, tmp_path_factory.mktemp("steps") / "classify") as scenario:
-        yield scenario
+    with contextlib.ExitStack() as opened:
+
+        @cache
+        def open_once(name: str) -> Scenario:
+            folder = tmp_path_factory.mktemp("steps") / name
+            return opened.enter_context(open_scenario(name, session_cluster, folder, session_faults))
+
+        yield open_once
 
 
 @pytest.mark.parametrize(
-    ("fault", "end", "helped"),
+    ("name", "fault", "end", "helped"),
     [
-        (Fault("shard.link", "kill"), "identical", []),
-        (Fault("end.manifest", "error", error="EROFS"), "stated", ["resumed"]),
+        ("classify", Fault("shard.link", "kill"), "identical", []),
+        ("classify", Fault("end.manifest", "error", error="EROFS"), "stated", ["resumed"]),
+        ("resume", Fault("resume.activate", "kill", before=False), "identical", []),
     ],
-    ids=["shard.link-kill", "end.manifest-EROFS"],
+    ids=["shard.link-kill", "end.manifest-EROFS", "resume.activate-kill"],
 )
 def test_a_fault_at_a_step_gives_the_undisturbed_result_or_the_stated_error(
-    fault: Fault, end: str, helped: list[str], classify: Scenario, session_faults: Faults
+    name: str,
+    fault: Fault,
+    end: str,
+    helped: list[str],
+    scenario_of: Callable[[str], Scenario],
+    session_faults: Faults,
 ):
-    tried = Trial(Cell("classify", fault), classify, session_faults).run()
+    tried = Trial(Cell(name, fault), scenario_of(name), session_faults).run()
 
     assert tried.problems == []
     assert (tried.end, tried.helped) == (end, helped)

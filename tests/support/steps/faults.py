@@ -22,10 +22,11 @@ Action = Literal["kill", "freeze", "error"]
 SITECUSTOMIZE = "from tests.support.steps.injected import install\n\ninstall()\n"
 ROOT = Path(__file__).resolve().parents[3]
 # Leases that no setting shortens: a freeze that is longer than them takes seconds, not a minute. And they are renewed
-# in jobs of less than a second, too.
+# in jobs of less than a second, too. A resume that died is seen as such sooner.
 SHORTER_LEASES: Mapping[str, Mapping[str, float]] = {
     "orchestrator.contract.ledger.ledger": {"FINALIZE_LEASE_S": 5.0, "LISTER_LEASE_S": 5.0},
     "workers.leases": {"RENEW_S": 0.05},
+    "orchestrator.jobs.resume": {"MOMENT_S": 2.0},
 }
 LONGEST_LEASE_S = 5.0
 

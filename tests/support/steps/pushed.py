@@ -3,6 +3,8 @@
 from tests.support.steps.step import Step
 
 _CLAIM = "orchestrator.hot_folder.claims:Claim"
+_STORE = "orchestrator.contract.lines.store:LineStore"
+_KEEP = "workers.lines.kept_images:ImageWriter.write"
 
 HOT_FOLDER = (
     Step("hot_folder.enter", "orchestrator.hot_folder.owners:Owner._enter", "disk", role="command", stated="."),
@@ -16,4 +18,19 @@ HOT_FOLDER = (
     Step("hot_folder.leave", "orchestrator.hot_folder.owners:Owner.leave", role="command"),
 )
 
-ALL = HOT_FOLDER
+LINE = (
+    Step("line.offer", "orchestrator.lines.admissions:Admissions._send", role="command"),
+    Step("line.admitted", "orchestrator.lines.admissions:Admissions._replied", role="command"),
+    Step("line.take", f"{_STORE}.take_for_each", "server", role="child"),
+    Step("line.hold", "workers.lines.link:ServerLink._pass_on", role="child"),
+    Step("line.decode", "modeling.images.decode:decode_image", "memory", role="child"),
+    Step("line.predict", "workers.lines.model:LineModel.predict", "memory", role="child"),
+    Step("line.answer", f"{_STORE}.answer", "server", role="child"),
+    Step("line.keep", _KEEP, "disk", role="child"),
+    Step("line.decide", "orchestrator.lines.pushes:Pushes.resolve", role="command"),
+    Step("line.settle", "orchestrator.contract.lines.commands:LineCommands.settle", role="command"),
+    Step("line.sweep", f"{_STORE}.sweep", "server", role="parent"),
+    Step("line.store", _KEEP, "disk", role="parent"),
+)
+
+ALL = (*HOT_FOLDER, *LINE)

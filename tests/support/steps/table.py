@@ -26,6 +26,7 @@ TABLES = {
     },
     "docs/after.md": {"The journal": "sort", "What unsort promises": "unsort"},
     "docs/hot_folder.md": {"What a kill leads to": "hot_folder"},
+    "docs/lines.md": {"What a kill leads to": "line"},
 }
 _ROOT = Path(__file__).resolve().parents[3]
 

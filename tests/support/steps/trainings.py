@@ -37,10 +37,11 @@ EVALUATE = (
     Step("evaluate.rename", "workers.finalize.evaluation:_put_folder", "disk", inner="rename", role="child"),
 )  # fmt: skip
 
+_DISK = "No space left on device|Input/output error|Read-only file system"
 REMOVE = (
     Step("remove.check", f"{_STORE}.check_not_aliased"),
-    Step("remove.rename", "modeling.registry.version_folder:remove_version", "disk", inner="rename"),
-    Step("remove.delete", "modeling.registry.version_folder:remove_version", "disk", inner="unlink"),
+    Step("remove.rename", "modeling.registry.version_folder:remove_version", "disk", inner="rename", stated=_DISK),
+    Step("remove.delete", "modeling.registry.version_folder:remove_version", "disk", inner="unlink", stated=_DISK),
 )  # fmt: skip
 
 ALL = (*TRAIN, *EVALUATE, *REMOVE)
