@@ -276,7 +276,7 @@ def test_the_command_says_what_it_did(make, settings, server, monkeypatch):
     facts = json.loads(dry.stdout)
     assert (facts["dry_run"], facts["older_than_s"], len(facts["removed"])) == (True, MONTH_S, 1)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("1 jobs removed, ")
+    assert lines[0].startswith("1 job removed, ")
     assert lines[1:] == [
         "1 of these jobs could have been resumed until now",
         "1 younger jobs can still be resumed and are kept whole",

@@ -47,7 +47,8 @@ def prune_jobs(older_than_s: float, keep_manifests: bool, dry_run: bool, as_json
 
 def _print(pruned: Pruned, *, dry_run: bool) -> None:
     verb = "would be removed" if dry_run else "removed"
-    print_line(f"{len(pruned.removed):,} jobs {verb}, {pruned.bytes / 1e6:,.1f} MB")
+    num = len(pruned.removed)
+    print_line(f"{num:,} job{'s' * (num != 1)} {verb}, {pruned.bytes / 1e6:,.1f} MB")
     counts = (
         (pruned.kept_manifests, "more jobs: all but the result"),
         (pruned.resumable, "of these jobs could have been resumed until now"),
