@@ -32,9 +32,9 @@ help:  ## List the targets
 demo: $(STAMP)  ## Run the demo, in about a minute
 	$(BIN)/pigeonhole demo
 
-# Fast tests come first (tests/conftest.py). Integration tests wait for processes that start: more run at once than
-# there are cores. Each file goes as a whole to the process that is free next: its tests share what its fixtures make,
-# and the files that take longest come early, so that all processes end at about the same time.
+# Integration tests wait for processes that start, the others compute: both run at once, in more processes than there are
+# cores (tests/conftest.py has the order). Each file goes as a whole to the process that is free next: its tests share
+# what its fixtures make.
 # A first run compiles the tests, beside the types, which take one core: else each of the six processes would.
 test: $(STAMP) $(TRITONCLIENT_STAMP)  ## Everything that CI checks
 	@$(BIN)/python -m pytest --quiet --collect-only >$(VENV)/collected.log 2>&1 & $(MAKE) --no-print-directory check; checked=$$?; wait; exit $$checked

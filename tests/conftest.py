@@ -54,14 +54,18 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests run first, then the files that take longest."""
-    items.sort(key=_place)
+    """Files whose tests wait for processes come evenly among those whose tests compute, those that take longest first.
 
-
-def _place(item: pytest.Item) -> tuple[bool, int]:
-    name = item.path.stem
-    place = _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
-    return item.get_closest_marker("integration") is not None, place
+    So neither the cores nor the processes of `make test` are idle.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path, own in files.items() if any(item.get_closest_marker("integration") for item in own)]
+    computing = [path for path in files if path not in set(waiting)]
+    waiting.sort(key=lambda path: _LONGEST.index(path.stem) if path.stem in _LONGEST else len(_LONGEST))
+    places = {path: place / len(group) for group in (waiting, computing) for place, path in enumerate(group)}
+    items[:] = [item for path in sorted(places, key=places.__getitem__) for item in files[path]]
 
 
 @pytest.fixture(autouse=True, scope="session")
