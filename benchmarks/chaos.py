@@ -150,10 +150,14 @@ def _kill_all(cluster: Cluster) -> None:
         worker.process.wait()
 
 
-def inject_faults(run: Run, seconds: float, rhythm: Rhythm) -> None:
-    """Inject faults at random moments, while clients submit jobs."""
+def start_clients(run: Run) -> None:
+    """From here on jobs are submitted, and watched."""
     for thread in (run.monitor, *run.clients):
         thread.start()
+
+
+def inject_faults(run: Run, seconds: float, rhythm: Rhythm) -> None:
+    """Inject faults at random moments."""
     target, end, next_fault, num_printed = run.target, time.monotonic() + seconds, 0.0, 0
     while time.monotonic() < end:
         target.repairs.make()
@@ -315,6 +319,7 @@ def main() -> None:
         subject = DIGITS if arguments.digits else PHOTOGRAPHS
         chaos_lines.main(arguments.runs.split(","), subject, arguments.pushes, arguments.seed)
     with open_run(arguments.seed, arguments.jobs, arguments.num_images) as run:
+        start_clients(run)
         inject_faults(run, arguments.minutes * 60, RHYTHM)
         wait_for_end(run)
         figures = check_promises(run)

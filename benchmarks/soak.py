@@ -5,7 +5,8 @@
 Two workers do jobs one after another, with a small training now and then; a client pushes images to a line at a low
 rate, and images are dropped into a hot folder. At seeded moments workers and hot folders are killed, frozen and
 stopped, the server is killed, frozen and emptied, doorbells are lost and doubled, parts are damaged, and sources moved
-away. At the end every manifest must have the bytes of an undisturbed run, every push one decision, and every dropped
+away. In the second half of the hour nobody is killed or stopped any more, so that processes live long enough to be seen
+growing. At the end every manifest must have the bytes of an undisturbed run, every push one decision, and every dropped
 file one result. Memory, descriptors, open files and threads of all processes are sampled (`soak_growth.py`): none may
 grow. Faults go to standard error; the last line is JSON. Exit code 1 if something was lost, or grows.
 """
@@ -35,6 +36,7 @@ from benchmarks.chaos import (
     inject_faults,
     open_run,
     show,
+    start_clients,
     wait_for_end,
 )
 from benchmarks.chaos_faults import (
@@ -73,11 +75,12 @@ JOB_PAUSE_S, TRAINING_PAUSE_S = 1.0, 180.0
 MONITOR_TICK_S = 0.25
 TAKEN_OVER_S = 60.0  # other benchmarks measure that; here it would be lost
 PRUNE_EVERY_S, KEPT_S = 300.0, 120.0
-WARM_UP_S = 240.0  # of a process: it has seen every kind of work, and used all its connections, by then
+WARM_UP_S = 600.0  # of a process: it has seen every kind of work, and used all its connections and threads, by then
 FAULTS: dict[Callable[[Target], str | None], int] = {
     kill_parent: 1, kill_child: 2, kill_both: 2, freeze_worker: 4, stop_worker: 2, kill_server: 3, lose_server: 1,
     empty_server: 2, freeze_server: 3, lose_bells: 2, double_bells: 2, damage_part: 3, move_source: 2,
 }  # fmt: skip
+ENDING = (kill_parent, kill_child, kill_both, stop_worker, kill_server, lose_server)  # of the first half alone
 RARE_S = 90.0  # every kind of fault is rare enough that processes live for minutes
 
 
@@ -188,6 +191,11 @@ class Soak:
     def faults(self) -> dict[Callable[[Target], str | None], int]:
         return FAULTS | self.hot_folder.faults()
 
+    def gentle_faults(self) -> dict[Callable[[Target], str | None], int]:
+        """Those that end no process."""
+        gentle = {fault: weight for fault, weight in FAULTS.items() if fault not in ENDING}
+        return {**gentle, self.hot_folder.freeze_hot_folder: 1}
+
     def lost(self) -> tuple[list[str], dict[str, Any]]:
         """What was lost of jobs, pushes and dropped files, with the figures."""
         jobs = check_promises(self.run, TAKEN_OVER_S)
@@ -251,7 +259,9 @@ def soak(seed: int, seconds: float, num_images: int, samples: Path) -> dict[str,
         sampler.start()
         pruning.start()
         pause_s = (0.2 * RARE_S / NUM_WORKERS, 0.8 * RARE_S / NUM_WORKERS)
-        inject_faults(run, seconds, Rhythm(running.faults(), pause_s, pause_s))
+        start_clients(run)
+        for faults in (running.faults(), running.gentle_faults()):
+            inject_faults(run, seconds / 2, Rhythm(faults, pause_s, pause_s))
         hot_folder.stop_dropping()
         stopping.set()
         wait_for_end(run, CALM_S)
