@@ -115,7 +115,7 @@ class Upgrade:
         own = own_release().version
         old = self.cluster.start_worker()
         self.end("undisturbed", self.submit("undisturbed"), own)
-        self.cluster.start_worker(**self.following)
+        self.cluster.start_worker(wait=True, **self.following)
 
         goes_on = self.left_behind("goes-on", old)
         new_job = self.submit("new")
