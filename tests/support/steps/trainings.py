@@ -30,11 +30,13 @@ TRAIN = (
     Step("train.outcome", f"{_FOLDER}.write_outcome", "disk", inner="link", role="child"),
 )  # fmt: skip
 
+_CANNOT_WRITE = "cannot write "  # a disk that is read-only stays so
 EVALUATE = (
     Step("evaluate.clean", "orchestrator.contract.jobs.end:remove_unpublished", role="child"),
-    Step("evaluate.copy", "modeling.durable:copy_durably", "disk", role="child"),
+    Step("evaluate.copy", "modeling.durable:copy_durably", "disk", role="child", stated=_CANNOT_WRITE),
     Step("evaluate.confirm", f"{_LEDGER}.renew_finalize_lease", "server", role="child"),
-    Step("evaluate.rename", "workers.finalize.evaluation:_put_folder", "disk", inner="rename", role="child"),
+    Step("evaluate.rename", "workers.finalize.evaluation:_put_folder", "disk", inner="rename", role="child",
+         stated=_CANNOT_WRITE),
 )  # fmt: skip
 
 _DISK = "No space left on device|Input/output error|Read-only file system"
