@@ -1,5 +1,6 @@
 """Makes Celery's worker withstand messages from strangers."""
 
+import heapq
 import logging
 from typing import Any
 
@@ -8,10 +9,13 @@ from celery.exceptions import WorkerLostError
 from celery.worker.consumer import Consumer
 from celery.worker.control import Panel
 from celery.worker.loops import asynloop
+from kombu.asynchronous.timer import Timer
 from kombu.transport import redis
 
 from workers.broker.channel import DoorbellChannel
 from workers.log_limit import LogLimit
+
+FORGET_EVERY_S = 60.0
 
 _log = LogLimit(logging.getLogger(__name__))
 
@@ -26,6 +30,8 @@ class RestartingConsumer(Consumer):  # type: ignore[misc]  # celery ships no typ
     @staticmethod
     def loop(consumer: Consumer, connection: Any, *rest: Any) -> None:
         """Celery's event loop. Errors of the server are known to it, and that no pool child starts ends the worker."""
+        hub = consumer.hub
+        forgetting = hub.call_repeatedly(FORGET_EVERY_S, forget_cancelled, hub.timer)
         try:
             asynloop(consumer, connection, *rest)
         except (*consumer.connection_errors, *consumer.channel_errors, WorkerLostError, MemoryError):
@@ -33,6 +39,18 @@ class RestartingConsumer(Consumer):  # type: ignore[misc]  # celery ships no typ
         except Exception as err:
             _log.error("the consumer of doorbells failed, it starts again: %r", err, exc_info=err)
             raise ConsumerError(f"{type(err).__name__}: {err}") from err
+        finally:
+            forgetting.cancel()
+
+
+def forget_cancelled(timer: Timer) -> None:
+    """Remove what was cancelled from a timer's queue, where kombu leaves it until it would have been due.
+
+    Each doorbell has a time limit of an hour, which is cancelled in a moment: they would take 10 MB and more.
+    """
+    queue = timer._queue
+    queue[:] = [each for each in queue if not each.entry.canceled]
+    heapq.heapify(queue)
 
 
 def install(app: Celery) -> None:

@@ -1,15 +1,18 @@
 """What ends a consumer of doorbells, and what lets it begin again."""
 
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.exceptions import WorkerLostError
+from kombu.asynchronous import Hub
+from kombu.asynchronous.timer import Timer
 
 from workers.broker import install
-from workers.broker.install import ConsumerError, RestartingConsumer
+from workers.broker.install import ConsumerError, RestartingConsumer, forget_cancelled
 
-CONSUMER: Any = SimpleNamespace(connection_errors=(OSError,), channel_errors=(LookupError,))
+CONSUMER: Any = SimpleNamespace(connection_errors=(OSError,), channel_errors=(LookupError,), hub=Hub())
 
 
 def loop_that_meets(err: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +41,33 @@ def test_errors_that_celery_knows_pass(err: BaseException, monkeypatch: pytest.M
         loop_that_meets(err, monkeypatch)
 
     assert raised.value is err
+
+
+def test_time_limits_of_doorbells_that_are_done_are_forgotten_and_others_come_in_their_order():
+    timer, called = Timer(), list[int]()
+    entries = [timer.call_after(number % 7 - 10, called.append, (number,)) for number in range(100)]
+    for entry in entries[:90]:
+        entry.cancel()
+
+    forget_cancelled(timer)
+
+    assert len(timer) == 10
+    schedule = iter(timer)
+    while (due := next(schedule)[1]) is not None:
+        due()
+    assert called == sorted(range(90, 100), key=lambda number: number % 7)
+
+
+def test_while_doorbells_are_taken_they_are_forgotten_once_a_minute(monkeypatch: pytest.MonkeyPatch):
+    timer, seen = CONSUMER.hub.timer, list[tuple[float, object]]()
+
+    def asynloop(*_: object) -> None:
+        seen.extend((each.eta - monotonic(), each.entry.args[0]) for each in timer.queue if not each.entry.canceled)
+
+    monkeypatch.setattr(install, "asynloop", asynloop)
+    for _ in range(2):
+        RestartingConsumer.loop(CONSUMER, None)
+
+    assert [subject for _, subject in seen] == [timer, timer]
+    assert all(0 < wait_s <= install.FORGET_EVERY_S for wait_s, _ in seen)
+    assert [each for each in timer.queue if not each.entry.canceled] == []
