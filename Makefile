@@ -35,10 +35,10 @@ demo: $(STAMP)  ## Run the demo, in about a minute
 # Integration tests wait for processes that start, the others compute: both run at once, in more processes than there are
 # cores (tests/conftest.py has the order). Each file goes as a whole to the process that is free next: its tests share
 # what its fixtures make.
-# A first run compiles the tests, beside the types, which take one core: else each of the six processes would.
+# A first run compiles the tests, beside the types, which take one core: else each of the processes would.
 test: $(STAMP) $(TRITONCLIENT_STAMP)  ## Everything that CI checks
 	@$(BIN)/python -m pytest --quiet --collect-only >$(VENV)/collected.log 2>&1 & $(MAKE) --no-print-directory check; checked=$$?; wait; exit $$checked
-	$(BIN)/python -m pytest -q --numprocesses 6 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
