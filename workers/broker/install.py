@@ -1,5 +1,6 @@
 """Makes Celery's worker withstand messages from strangers."""
 
+import functools
 import heapq
 import logging
 from typing import Any
@@ -16,6 +17,9 @@ from workers.broker.channel import DoorbellChannel
 from workers.log_limit import LogLimit
 
 FORGET_EVERY_S = 60.0
+# Pauses between two attempts to reach the server. Celery's grow from 2 to 30 s, in which workers stand still although
+# the server is back.
+PATIENCE = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
 
 _log = LogLimit(logging.getLogger(__name__))
 
@@ -25,7 +29,12 @@ class ConsumerError(ConnectionError):
 
 
 class RestartingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
-    """Begins again after an error that would end Celery's worker."""
+    """Begins again after an error that would end Celery's worker, and soon after the server is back."""
+
+    def ensure_connected(self, connection: Any) -> Any:
+        """The connection, once the server answers."""
+        connection.ensure_connection = functools.partial(connection.ensure_connection, **PATIENCE)
+        return super().ensure_connected(connection)
 
     @staticmethod
     def loop(consumer: Consumer, connection: Any, *rest: Any) -> None:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.exceptions import WorkerLostError
+from kombu import Connection
 from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
 
@@ -71,3 +73,22 @@ def test_while_doorbells_are_taken_they_are_forgotten_once_a_minute(monkeypatch:
     assert [subject for _, subject in seen] == [timer, timer]
     assert all(0 < wait_s <= install.FORGET_EVERY_S for wait_s, _ in seen)
     assert [each for each in timer.queue if not each.entry.canceled] == []
+
+
+def test_a_worker_finds_a_server_that_was_away_for_long_within_two_seconds(monkeypatch: pytest.MonkeyPatch):
+    pauses, attempts = list[float](), iter(range(20))
+
+    def connect(connection: Connection) -> str:
+        if next(attempts) < 19:
+            raise ConnectionRefusedError("nobody listens")
+        return "connected"
+
+    monkeypatch.setattr(Connection, "_connection_factory", connect)
+    monkeypatch.setattr("kombu.utils.functional.sleep", pauses.append)
+    consumer = object.__new__(RestartingConsumer)
+    consumer.app, consumer.first_connection_attempt, consumer.broker_connection_retry_attempt = Celery(), False, 0
+
+    connection = consumer.ensure_connected(Connection("redis://127.0.0.1:1/0"))
+
+    assert isinstance(connection, Connection)
+    assert 0 < sum(pauses) <= 19 * 2.0  # each is slept in parts
