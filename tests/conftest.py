@@ -7,13 +7,18 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from modeling.inference.engines.graphs import NetworkGraph
 from orchestrator.contract.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from modeling.registry.card import ModelCard
 
 # Before torch is imported, and for workers and trainings, too: networks in tests are tiny, and threads that wait for
 # each other cost most on a busy machine.
@@ -89,25 +94,22 @@ def _graphs_are_traced_once() -> Iterator[None]:
 
     from modeling.networks import onnx_graph
 
-    traced: dict[str, bytes] = {}
-    trace = NetworkGraph._write
+    traced: dict[str, tuple[bytes, int]] = {}
+    trace = onnx_graph.write_graph
 
-    def write(graph: NetworkGraph) -> bytes:
-        weights = sorted(graph._network.state_dict().items())
-        facts = [graph._card.to_bytes(), *(name.encode() + bytes(value.numpy()) for name, value in weights)]
-        data = traced.get(key := hashlib.sha256(b"".join(facts)).hexdigest())
-        if onnx_graph.write_graph is not real:  # a test has its own
-            return trace(graph)
-        if data is None:
-            return traced.setdefault(key, trace(graph))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(onnx_graph, "write_graph", lambda network, card, path: path.write_bytes(data))
-            return trace(graph)
+    def write(network: "nn.Module", card: "ModelCard", path: Path) -> int:
+        weights = sorted(network.state_dict().items())
+        facts = [card.to_bytes(), *(name.encode() + bytes(value.numpy()) for name, value in weights)]
+        key = hashlib.sha256(b"".join(facts)).hexdigest()
+        if key not in traced:
+            opset = trace(network, card, path)
+            traced[key] = (path.read_bytes(), opset)
+        path.write_bytes(traced[key][0])
+        return traced[key][1]
 
-    real = onnx_graph.write_graph
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
-        patch.setattr(NetworkGraph, "_write", write)
+        patch.setattr(onnx_graph, "write_graph", write)
         yield
 
 
