@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modeling.explain.filters import LUMA
 from modeling.explain.layers import WHITE, device_of, in_eval_mode, normalised, scores_of, to_unit
+from modeling.images.pixels import interpolated
 from modeling.images.preprocessing import Preprocessing
 
 _MULTIPLES = (1.0, 2.0, 4.0, 8.0)  # of the perturbation, tried on the second network until one fools it
@@ -183,10 +183,9 @@ def _as_input_of(unit_BCHW: Tensor, preprocessing: Preprocessing) -> Tensor:
     elif unit_BCHW.shape[1] == 3:
         luma_C11 = torch.tensor(LUMA, device=unit_BCHW.device).view(-1, 1, 1)
         unit_BCHW = (unit_BCHW * luma_C11).sum(dim=1, keepdim=True)
-    size = (preprocessing.height, preprocessing.width)
-    if unit_BCHW.shape[2:] == size:
+    if unit_BCHW.shape[2:] == (preprocessing.height, preprocessing.width):
         return unit_BCHW
-    return functional.interpolate(unit_BCHW, size, mode="bilinear", align_corners=False, antialias=True)
+    return interpolated(unit_BCHW, preprocessing.height, preprocessing.width)
 
 
 def _to_HWC(image_1CHW: Tensor) -> NDArray[np.float32]:  # noqa: N802  shape letters

@@ -3,12 +3,16 @@
 # Shapes: H height, W width, C channels (1 or 3).
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from modeling.images.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
@@ -148,17 +152,31 @@ def _scaled(pixels_HWC: Pixels, sides: tuple[float, float], height: int, width: 
         shrunk_HWC = _scaled(pixels_HWC, (sides[0], pixels_HWC.shape[1]), height, pixels_HWC.shape[1])
         return _scaled(shrunk_HWC, (height, sides[1]), height, width)
     from torch import from_numpy  # slow to import, and needed only for images that must be scaled
-    from torch.nn.functional import interpolate
 
     # reshape, not [None]: torch recognises (and keeps) the channels-last layout by the strides of all dimensions.
     # NumPy transposes: every call of torch releases the GIL and then waits for it among many threads.
     image_1HWC = np.require(pixels_HWC, requirements=["C", "W"]).reshape(1, *pixels_HWC.shape)
     image_1CHW = from_numpy(image_1HWC.transpose(0, 3, 1, 2))
-    if sides == pixels_HWC.shape[:2]:
-        scaled_1CHW = interpolate(image_1CHW, size=(height, width), mode="bilinear", antialias=True)
-    else:
-        factors = (_ROUND_UP * height / sides[0], _ROUND_UP * width / sides[1])
-        scaled_1CHW = interpolate(image_1CHW, scale_factor=factors, mode="bilinear", antialias=True)
-    scaled_HWC: Pixels = scaled_1CHW.numpy()[0].transpose(1, 2, 0)
+    scaled_HWC: Pixels = interpolated(image_1CHW, height, width, sides).numpy()[0].transpose(1, 2, 0)
     assert scaled_HWC.shape[:2] == (height, width), "a reduced image has at least twice the pixels that are needed"
     return scaled_HWC
+
+
+def interpolated(images_NCHW: "Tensor", height: int, width: int, sides: tuple[float, float] | None = None) -> "Tensor":
+    """Images of floats or bytes scaled to height x width: bilinear with antialiasing, on their device.
+
+    A result 1 px wide is computed lying down: for it, torch's kernels for floats, and for bytes on a processor without
+    AVX2, read one pixel of every column. The lying images are copied: those with AVX2 misread unusual strides.
+
+    sides: the part of the images' height and width that belongs to them; None: all.
+    """
+    from torch import channels_last
+    from torch.nn.functional import interpolate
+
+    if width == 1 < height:
+        lying_NCWH = images_NCHW.transpose(2, 3).clone(memory_format=channels_last)
+        return interpolated(lying_NCWH, width, height, sides and (sides[1], sides[0])).transpose(2, 3)
+    if sides is None or sides == images_NCHW.shape[2:]:
+        return interpolate(images_NCHW, size=(height, width), mode="bilinear", antialias=True)
+    factors = (_ROUND_UP * height / sides[0], _ROUND_UP * width / sides[1])
+    return interpolate(images_NCHW, scale_factor=factors, mode="bilinear", antialias=True)

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
 
 from modeling.errors import ModelingError
@@ -37,7 +36,7 @@ from modeling.images.jpeg import (
     with_padding,
     without_exif,
 )
-from modeling.images.pixels import Pixels, Size, scaling_of
+from modeling.images.pixels import Pixels, Size, interpolated, scaling_of
 from modeling.images.preprocessing import Preprocessing
 from modeling.images.quotas import num_cores
 from modeling.inference.decoders import DEVICE_CHUNK, DEVICE_THREADS, best_num_threads
@@ -140,9 +139,8 @@ class NvJpeg:
         """Upright images at the model's size, not rounded yet: `modeling.images.pixels.scale_to` on the device."""
         scaling = scaling_of(images_NCHW.shape[2], images_NCHW.shape[3], self._preprocessing)
         taken_NCHW = images_NCHW[:, :, scaling.rows, scaling.columns].float()  # only CPUs have kernels for bytes
-        size = (scaling.height, scaling.width)
-        if taken_NCHW.shape[2:] != size:
-            taken_NCHW = interpolate(taken_NCHW, size=size, mode="bilinear", antialias=True)
+        if taken_NCHW.shape[2:] != (scaling.height, scaling.width):
+            taken_NCHW = interpolated(taken_NCHW, scaling.height, scaling.width)
         return taken_NCHW[:, :, scaling.crop_rows, scaling.crop_columns]
 
     @contextmanager
