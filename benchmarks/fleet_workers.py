@@ -157,11 +157,11 @@ class WorkersProcess:
         live_workers.report_activity(context.worker, "idle")
 
     def classify_slice(self, job: str, context: WorkerContext, turn: Turn) -> int:
-        """Claim, wait and commit until the turn is over."""
-        folder, ledger = context.folder(job), context.recovering_ledger
-        request, deadline = folder.request(), time.monotonic() + (turn.seconds or context.settings.slice_s)
+        """Claim, wait and commit until the turn is over; its time begins at the first claim, as in the product."""
+        ledger, request = context.recovering_ledger, context.folder(job).request()
         with Leases(context, request.job) as leases:
-            while time.monotonic() < deadline and leases.num_claimed != turn.max_shards and not context.draining():
+            deadline, over = time.monotonic() + (turn.seconds or context.settings.slice_s), False
+            while not over:
                 claim = ledger.claim(job, context.worker, context.settings.lease_s)
                 if isinstance(claim, str):
                     leases.state = claim if claim != "none" else leases.state
@@ -178,6 +178,7 @@ class WorkersProcess:
                 ledger.count_images(context.worker, IMAGES_A_SHARD)
                 if state == "finalizing":
                     context.ring(FINALIZE, job)
+                over = time.monotonic() > deadline or leases.num_claimed == turn.max_shards or context.draining()
         return leases.num_claimed
 
     def end_job(self, job: str, context: WorkerContext) -> None:

@@ -127,13 +127,13 @@ def test_a_device_that_fails_at_everything_is_no_files_fault(monkeypatch):
 
 
 def test_an_image_that_cannot_be_scaled_on_the_device_is_left_to_the_cores(monkeypatch):
-    def scale(images, **options):
+    def scale(images, *size):
         if images.shape[3] > 160:
             raise RuntimeError("Too much shared memory required: 75000 vs 49152")
-        return interpolate(images, **options)
+        return interpolated(images, *size)
 
-    interpolate = nvjpeg.interpolate
-    monkeypatch.setattr(nvjpeg, "interpolate", scale)
+    interpolated = nvjpeg.interpolated
+    monkeypatch.setattr(nvjpeg, "interpolated", scale)
 
     found = NvJpeg(STRETCHED, CPU)([jpeg(1), jpeg(2, (200, 100)), jpeg(3)], MAX_PIXELS)
 
