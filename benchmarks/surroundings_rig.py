@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,8 +125,13 @@ class Rig:
 
     def _num_again(self, job: str) -> int:
         """How often workers have begun a shard that they or others had begun already."""
-        begun = [line for line in self.starts.read_text().splitlines() if line.startswith(f"{job} ")]
-        return len(begun) - len(set(begun))
+        return num_again(self.starts.read_text().splitlines(), job)
+
+
+def num_again(starts: Iterable[str], job: str) -> int:
+    """How many starts of a job's shards are not the first of their shard. starts: lines of `COUNT_STARTS`."""
+    begun = [shard for of, shard, *_ in map(str.split, starts) if of == job]
+    return len(begun) - len(set(begun))
 
 
 @dataclass(frozen=True)

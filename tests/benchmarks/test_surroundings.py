@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from benchmarks.surroundings import FAULTS
+from benchmarks.surroundings_rig import num_again
 from tests.support.cut_proxy import CutProxy
 from tests.support.server import Server, wait_until
 
@@ -13,6 +14,13 @@ def test_each_fault_has_a_name_of_its_own_and_says_what_is_expected():
 
     assert len(set(names)) == len(names) > 35
     assert all(fault.expected for fault in FAULTS)
+
+
+def test_a_shard_that_two_workers_began_was_done_again():
+    starts = ["job-a 0 11 100.000", "job-a 1 12 100.100", "job-b 0 11 100.200", "job-a 0 12 103.000"]
+
+    assert num_again(starts, "job-a") == 1
+    assert num_again(starts, "job-b") == 0
 
 
 @pytest.mark.integration
