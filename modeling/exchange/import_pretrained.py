@@ -1,11 +1,10 @@
 """Imports pre-trained weights into the store that trainings start from; `import_weights` makes whole models."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import safetensors.torch
 
 from modeling.names import path_to_text
 from modeling.networks.pretrained.at_hand import WeightsAtHand, imported_weights
@@ -31,9 +30,17 @@ class ImportedWeights:
 
 
 def import_pretrained(
-    source: Path, store: WeightsStore, name: str | None = None, architecture: str | None = None, key: str | None = None
+    source: Path,
+    store: WeightsStore,
+    name: str | None = None,
+    architecture: str | None = None,
+    key: str | None = None,
+    *,
+    check: Callable[[str], None] = lambda sha256: None,
 ) -> ImportedWeights:
     """Copy the weights in a file into the store, under `name` or that of their architecture.
+
+    check: is called with the digest of the bytes to be stored; what it raises keeps them out.
 
     Raises:
         ArchitectureError: they load into no known architecture, or not into the wanted one.
@@ -43,7 +50,7 @@ def import_pretrained(
     """
     file = weights_file(source) if source.is_dir() else source
     whole = whole_state(file, architecture, key)
-    weights = safetensors.torch.save(whole.state)
+    weights = whole.to_bytes()
     record = WeightsRecord(
         architecture=whole.architecture,
         sha256=hashlib.sha256(weights).hexdigest(),
@@ -52,6 +59,7 @@ def import_pretrained(
         source_sha256=file_sha256(file),
         imported=f"{datetime.now(UTC):%Y-%m-%d}",
     )
+    check(record.sha256)
     name = name or whole.architecture
     is_new = store.add(name, record, weights)
     return ImportedWeights(name, record if is_new else store.record(name), store.file(name), is_new, whole.notes)

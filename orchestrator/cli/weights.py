@@ -25,7 +25,7 @@ from orchestrator.cli.output import (
 from orchestrator.cli.parameters import OneOf, weights_key_option
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
-from orchestrator.contract.settings import Settings, get_settings
+from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import printable
 from orchestrator.jobs.training import published_weights, weights_at_hand
 
@@ -108,13 +108,21 @@ def import_weights(
     if name is not None:
         check_weights_name(name)
     settings = get_settings()
-    _check_source(settings, file)
+    published = published_weights(settings)
+    _check_source(file, published)
     prepare_for_libraries()
     from modeling.exchange.import_pretrained import import_pretrained  # torch
 
     make_home(settings)
     with cleaned_up_when_terminated():
-        made = import_pretrained(file, WeightsStore(settings.imported_weights), name, architecture, weights_key)
+        made = import_pretrained(
+            file,
+            WeightsStore(settings.imported_weights),
+            name,
+            architecture,
+            weights_key,
+            check=lambda sha256: _check_unpublished(file, sha256, published),
+        )
     for note in made.notes:
         print_message(printable(note))
     _print_imported(made)
@@ -135,14 +143,18 @@ def _print_imported(made: "ImportedWeights") -> None:
         print_message(f"`pigeonhole train` takes them where they suit the images, --from-weights {made.name} always")
 
 
-def _check_source(settings: Settings, file: Path) -> None:
+def _check_source(file: Path, published: dict[str, str]) -> None:
     """Raises PigeonholeError for what is no file of weights, or holds those of a model published here."""
     if not file.exists():
         raise NotFoundError(f"there is no {str(file)!r}; give a file of weights")
     if file.is_dir() and (file / CARD_FILE).exists():
         raise UsageError(f"{str(file)!r} is a model; `pigeonhole models import` takes it")
-    sha256 = file_sha256(weights_file(file) if file.is_dir() else file)
-    if (ref := published_weights(settings).get(sha256)) is not None:
+    _check_unpublished(file, file_sha256(weights_file(file) if file.is_dir() else file), published)
+
+
+def _check_unpublished(file: Path, sha256: str, published: dict[str, str]) -> None:
+    """Raises UsageError if weights in the file have the digest of a published model's."""
+    if (ref := published.get(sha256)) is not None:
         raise UsageError(
             f"{str(file)!r} holds the weights of {ref}, which has seen images that a new model may be tested on; "
             f"go on from it on purpose, with --from-weights {ref}"

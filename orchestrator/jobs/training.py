@@ -73,25 +73,33 @@ def weights_at_hand(settings: Settings, on_read: OnRead = lambda path: None, *, 
     """
     places = WeightsPlaces(settings.imported_weights, settings.weights, torchvision_cache(), settings.cache)
     found = find_weights(places, on_read, only=only)
-    if all(weights.origin != "folder" for weights in found):
+    if all(weights.origin == "torchvision" for weights in found):  # they are what torchvision's digest says
         return found
     published = published_weights(settings)
     return [_unless_published(weights, published) for weights in found]
 
 
 def published_weights(settings: Settings) -> dict[str, str]:
-    """The models published here, by the digest of their weights; those that cannot be read are left out."""
+    """The models trained and published here, by the digest of their weights.
+
+    Left out: models that were imported from a file of weights, which has seen none of this home's images, and those
+    that cannot be read.
+    """
     found: dict[str, str] = {}
     for version in ModelStore(settings.models).list():
-        with suppress(ModelingError):
-            found[version.card().weights_sha256] = version.ref
+        with suppress(ModelingError, OSError):
+            card = version.card()
+            if "imported" not in card.training:
+                found[card.weights_sha256] = version.ref
     return found
 
 
 def _unless_published(weights: Found, published: dict[str, str]) -> Found:
-    if isinstance(weights, UnusableWeights) or weights.sha256 not in published:
+    if isinstance(weights, UnusableWeights):
         return weights
-    ref = published[weights.sha256]
+    ref = published.get(weights.sha256) or published.get(weights.stored_sha256 or "")
+    if ref is None:
+        return weights
     why = f"the weights of {ref}, which has seen images that a new model may be tested on; see --from-weights {ref}"
     return UnusableWeights(weights.name, weights.path, weights.origin, why)
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -28,6 +29,20 @@ def publish_model(root: Path, name: str, seed: int = 0) -> ModelVersion:
     }
     card = ModelCard("perceptron", LABELS, Preprocessing("L", SIDE, SIDE), "")
     staged = write_model(root.parent / f"staged-{name}", card, safetensors.numpy.save(weights))
+    return ModelStore(root).publish(staged, name)
+
+
+def publish_network(root: Path, name: str, architecture: str = "lenet", **card: Any) -> ModelVersion:
+    """Publish an untrained network, which others could start from: its weights fit images of any size; needs torch."""
+    from modeling.networks.architectures import default_preprocessing, get_architecture
+    from modeling.networks.build import build_network
+    from modeling.training.model_folder import weights_of
+
+    preprocessing = default_preprocessing(get_architecture(architecture))
+    weights = weights_of(build_network(architecture, preprocessing, len(LABELS)))
+    staged = write_model(
+        root.parent / f"staged-{name}", ModelCard(architecture, LABELS, preprocessing, "", **card), weights
+    )
     return ModelStore(root).publish(staged, name)
 
 

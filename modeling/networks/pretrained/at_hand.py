@@ -22,7 +22,7 @@ from modeling.registry.card import CARD_FILE
 
 Origin = Literal["imported", "folder", "torchvision"]
 _IMAGENET_CLASSES = 1000
-_MEMO = "weights-1.json"  # another number where more files are recognised than before
+_MEMO = "weights-2.json"  # another number where more is found out about files than before
 _MAX_MEMO_BYTES = 16 << 20
 _MOST_BYTES = 8 << 30  # of a file: the largest known network has 2.5 GB, a checkpoint a few times that
 
@@ -34,7 +34,8 @@ class WeightsAtHand:
     """Weights that a training can start from.
 
     name: for --from-weights. sha256: of the file. num_classes: outputs of their last layer; None: they have none.
-    source: where they come from, for people.
+    source: where they come from, for people. stored_sha256: of the bytes that the store would keep of them, whatever
+    the format of the file; None for a file that torchvision names, which is not converted.
     """
 
     name: str
@@ -44,6 +45,7 @@ class WeightsAtHand:
     num_classes: int | None
     origin: Origin
     source: str
+    stored_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def _imported(root: Path) -> Iterator[Found]:
 def imported_weights(name: str, record: WeightsRecord, path: Path) -> WeightsAtHand:
     """Weights of the store, as trainings find them."""
     source = f"imported {record.imported} from {record.source}"
-    return WeightsAtHand(name, record.architecture, path, record.sha256, record.num_classes, "imported", source)
+    sha256 = record.sha256
+    return WeightsAtHand(name, record.architecture, path, sha256, record.num_classes, "imported", source, sha256)
 
 
 def _files_at_hand(places: WeightsPlaces, memo: "_Memo", only: str | None) -> Iterator[Found]:
@@ -137,7 +140,10 @@ def _files_at_hand(places: WeightsPlaces, memo: "_Memo", only: str | None) -> It
             yield UnusableWeights(name, path, origin, str(err))
         else:
             source = "the weights folder" if origin == "folder" else "torchvision's cache"
-            yield WeightsAtHand(name, facts.architecture, path, facts.sha256, facts.num_classes, origin, source)
+            sha256, stored_sha256 = facts.sha256, facts.stored_sha256
+            yield WeightsAtHand(
+                name, facts.architecture, path, sha256, facts.num_classes, origin, source, stored_sha256
+            )
 
 
 def _check_file_name(path: Path) -> None:
@@ -174,6 +180,7 @@ class _FileFacts:
     sha256: str
     architecture: str
     num_classes: int | None
+    stored_sha256: str | None
     why: str
 
     __pydantic_config__ = STRICT
@@ -225,7 +232,7 @@ class _Memo:
 
 def _read_facts(path: Path, state: os.stat_result, named: WeightsFacts | None) -> _FileFacts:
     sha256 = file_sha256(path)
-    architecture, num_classes, why = "", None, ""
+    architecture, num_classes, stored_sha256, why = "", None, None, ""
     if named is not None and sha256.startswith(named.sha256_start):
         architecture, num_classes = named.architecture, _IMAGENET_CLASSES
     elif named is not None:
@@ -235,7 +242,7 @@ def _read_facts(path: Path, state: os.stat_result, named: WeightsFacts | None) -
 
         try:
             whole = whole_state(path)
-            architecture, num_classes = whole.architecture, whole.num_classes
+            architecture, num_classes, stored_sha256 = whole.architecture, whole.num_classes, whole.sha256
         except ModelingError as err:
             why = str(err)
-    return _FileFacts(state.st_size, state.st_mtime_ns, sha256, architecture, num_classes, why)
+    return _FileFacts(state.st_size, state.st_mtime_ns, sha256, architecture, num_classes, stored_sha256, why)

@@ -1,8 +1,10 @@
 """A file of pre-trained weights, read as a whole: it fits one architecture strictly, with as many classes as it has."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from modeling.errors import ArchitectureError, ModelFormatError
@@ -26,6 +28,15 @@ class WholeState:
     state: State
     num_classes: int | None
     notes: tuple[str, ...]
+
+    def to_bytes(self) -> bytes:
+        """The state as safetensors: what the store keeps of it, and what a published model's file has."""
+        return safetensors.torch.save(self.state)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of those bytes."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
 def whole_state(file: Path, architecture: str | None = None, key: str | None = None) -> WholeState:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from modeling.images.preprocessing import Preprocessing
@@ -14,7 +15,7 @@ from modeling.networks.build import build_network
 from orchestrator.contract.settings import get_settings
 from tests.support.invoke import invoke
 from tests.support.pretrained import store_weights
-from tests.support.published_models import publish_model
+from tests.support.published_models import publish_network
 
 
 @pytest.fixture
@@ -104,14 +105,17 @@ def test_a_taken_or_impossible_name_and_another_architecture_are_mistakes(home):
 
 
 def test_the_weights_of_a_published_model_are_not_imported(home):
-    version = publish_model(home / "models", "digits")
+    version = publish_network(home / "models", "digits")
     Path("folder").mkdir()
-    copied = shutil.copy(version.path / "model.safetensors", "folder")
+    file = version.path / "model.safetensors"
+    copied = shutil.copy(file, "folder")
+    torch.save({"model": safetensors.torch.load_file(file)}, "saved_again.pth")
 
-    results = [invoke("weights", "import", file) for file in (version.path / "model.safetensors", copied, "folder")]
+    results = [invoke("weights", "import", each) for each in (file, copied, "folder", "saved_again.pth")]
 
     assert {result.exit_code for result in results} == {2}
     assert all("holds the weights of digits@1, which has seen images" in result.stderr for result in results)
+    assert json.loads(invoke("weights", "list", "--json").stdout) == []
 
 
 def test_a_file_that_was_not_imported_is_listed_and_not_removed(home, monkeypatch):

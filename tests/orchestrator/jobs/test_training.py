@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -12,6 +13,7 @@ from modeling.errors import ArchitectureError
 from modeling.images.preprocessing import Preprocessing
 from modeling.networks.build import build_network
 from modeling.networks.default_network import DataFacts
+from modeling.networks.pretrained.at_hand import usable
 from modeling.networks.pretrained.store import WeightsStore
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.requests import TrainJobRequest
@@ -20,7 +22,7 @@ from orchestrator.jobs.specs import TrainSpec
 from orchestrator.jobs.training import describe_choice, resolve_training, weights_at_hand
 from tests.support.images import encode
 from tests.support.pretrained import store_weights
-from tests.support.published_models import publish_model
+from tests.support.published_models import publish_model, publish_network
 
 JOB = "t261123-143355-7f3a2b"
 
@@ -134,13 +136,39 @@ def test_a_file_of_the_weights_folder_is_at_hand_unless_it_is_a_published_models
     folder.mkdir()
     settings = settings.model_copy(update={"weights": folder})
     torch.save(build_network("lenet", Preprocessing("RGB", 32, 32), 3).state_dict(), folder / "ours.pth")
-    version = publish_model(settings.models, "digits")
+    version = publish_network(settings.models, "digits")
     (folder / "leak.safetensors").write_bytes((version.path / "model.safetensors").read_bytes())
+    torch.save(safetensors.torch.load_file(version.path / "model.safetensors"), folder / "saved_again.pth")
 
     assert resolve_training(settings, TrainSpec(photos, "mine", {"weights": "ours"})).options.architecture == "lenet"
-    assert [weights.name for weights in weights_at_hand(settings)] == ["leak", "ours"]
-    with pytest.raises(UsageError, match="the weights 'leak' cannot be used: "):
+    assert [weights.name for weights in weights_at_hand(settings)] == ["leak", "ours", "saved_again"]
+    assert [weights.name for weights in usable(weights_at_hand(settings))] == ["ours"]
+    for name in ("leak", "saved_again"):
+        why = f"the weights '{name}' cannot be used: the weights of digits@1, which has seen images that a new model"
+        with pytest.raises(UsageError, match=why):
+            resolve_training(settings, TrainSpec(photos, "mine", {"weights": name}))
+
+
+def test_weights_that_were_imported_before_their_model_was_published_are_not_at_hand(settings, photos):
+    version = publish_network(settings.models, "photos", "mobilenet_v2")
+    content = (version.path / "model.safetensors").read_bytes()
+    store_weights(settings.imported_weights, "leak", "mobilenet_v2", content=content)
+    store_weights(settings.imported_weights, "squeezed", "squeezenet1_1")
+
+    resolved = resolve_training(settings, TrainSpec(photos, "mine", {}))
+
+    assert resolved.weights is not None
+    assert resolved.weights.name == "squeezed"
+    with pytest.raises(UsageError, match="the weights 'leak' cannot be used: the weights of photos@1"):
         resolve_training(settings, TrainSpec(photos, "mine", {"weights": "leak"}))
+
+
+def test_weights_stay_at_hand_though_a_model_was_imported_from_the_same_file(settings):
+    imported = {"imported": {"file": "lenet.pth", "sha256": "0" * 64}}
+    version = publish_network(settings.models, "digits", training=imported)
+    store_weights(settings.imported_weights, "ours", "lenet", content=(version.path / "model.safetensors").read_bytes())
+
+    assert [weights.name for weights in usable(weights_at_hand(settings))] == ["ours"]
 
 
 def test_the_same_key_stands_for_the_same_spec_though_other_weights_have_come(settings, photos):
