@@ -40,6 +40,7 @@ from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.queues import ALL_QUEUES
+from tests.support.cut_proxy import CutProxy
 from tests.support.published_models import publish_model
 from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
@@ -100,8 +101,11 @@ RHYTHM = Rhythm(FAULTS, pause_s=(1, 7), takeover_pause_s=(13, 18))
 
 
 @contextmanager
-def open_run(seed: int, num_jobs: int, num_images: int) -> Iterator[Run]:
-    """A server, two warm workers and the undisturbed results; ends every process that it started."""
+def open_run(seed: int, num_jobs: int, num_images: int, *, can_cut: bool = False) -> Iterator[Run]:
+    """A server, two warm workers and the undisturbed results; ends every process that it started.
+
+    can_cut: the workers' network is one that can be cut.
+    """
     with tempfile.TemporaryDirectory(prefix="ph-chaos-") as home:
         folder = Path(home)
         publish_model(folder / "home" / "models", "digits")
@@ -114,9 +118,13 @@ def open_run(seed: int, num_jobs: int, num_images: int) -> Iterator[Run]:
         target = Target(cluster, random.Random(seed))
         try:
             cluster.server.start()
+            if can_cut:
+                target.network = CutProxy(cluster.server.folder / "p", f"{cluster.server.folder}/s.sock")
             yield _prepare(folder, target, seed, num_jobs, num_images)
         finally:
             _kill_all(cluster)
+            if target.network is not None:
+                target.network.close()
             cluster.server.stop()
 
 

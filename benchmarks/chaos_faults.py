@@ -20,6 +20,7 @@ from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.jobs.job_folder import active_jobs
 from orchestrator.contract.queues import ALL_QUEUES, CLASSIFY, FINALIZE, queue_key
 from orchestrator.jobs.submit import JobClient
+from tests.support.cut_proxy import CutProxy
 from tests.support.workers import Cluster, Worker
 
 
@@ -38,10 +39,12 @@ class Target:
     monitor: Monitor | None = None
     sources: list[Path] = field(default_factory=list)  # folders of images that may go away
     listing: threading.Lock = field(default_factory=threading.Lock)  # held while one of them is listed, or is away
+    network: CutProxy | None = None  # between the workers and the server; None: they are connected directly
 
     def start_worker(self) -> None:
         """Start another worker; it works as soon as it has imported torch."""
-        self.workers.append(self.cluster.start_worker(wait=False))
+        environment = {"PIGEONHOLE_SERVER_URL": self.network.url} if self.network is not None else {}
+        self.workers.append(self.cluster.start_worker(wait=False, **environment))
 
     def healthy(self) -> list[Worker]:
         """The workers that are ready and without a recent fault."""

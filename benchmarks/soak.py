@@ -4,11 +4,13 @@
 
 Two workers do jobs one after another, with a small training now and then; a client pushes images to a line at a low
 rate, and images are dropped into a hot folder. At seeded moments workers and hot folders are killed, frozen and
-stopped, the server is killed, frozen and emptied, doorbells are lost and doubled, parts are damaged, and sources moved
-away. In the second half of the hour nobody is killed or stopped any more, so that processes live long enough to be seen
-growing. At the end every manifest must have the bytes of an undisturbed run, every push one decision, and every dropped
-file one result. Memory, descriptors, open files and threads of all processes are sampled (`soak_growth.py`): none may
-grow. Faults go to standard error; the last line is JSON. Exit code 1 if something was lost, or grows.
+stopped, the server is killed, frozen and emptied, is at its memory limit or cannot write to its disk, the network is
+cut, doorbells are lost and doubled, parts are damaged, and sources moved away. Clocks that are set, and full disks, are
+in `benchmarks.surroundings`. In the second half of the hour nobody is killed or stopped any more, so that processes
+live long enough to be seen growing. At the end every manifest must have the bytes of an undisturbed run, every push one
+decision, and every dropped file one result. Memory, descriptors, open files and threads of all processes are sampled
+(`soak_growth.py`): none may grow. Faults go to standard error; the last line is JSON. Exit code 1 if something was
+lost, or grows.
 """
 
 import argparse
@@ -55,6 +57,7 @@ from benchmarks.chaos_faults import (
     move_source,
     stop_worker,
 )  # fmt: skip
+from benchmarks.chaos_refusals import cut_network, refuse_for_disk, refuse_for_memory
 from benchmarks.lines.ideal import poisson_arrivals_ms
 from benchmarks.lines.load import Load
 from benchmarks.lines.runs import Generator, Place
@@ -79,6 +82,7 @@ WARM_UP_S = 600.0  # of a process: it has seen every kind of work, and used all 
 FAULTS: dict[Callable[[Target], str | None], int] = {
     kill_parent: 1, kill_child: 2, kill_both: 2, freeze_worker: 4, stop_worker: 2, kill_server: 3, lose_server: 1,
     empty_server: 2, freeze_server: 3, lose_bells: 2, double_bells: 2, damage_part: 3, move_source: 2,
+    refuse_for_memory: 2, refuse_for_disk: 2, cut_network: 2,
 }  # fmt: skip
 ENDING = (kill_parent, kill_child, kill_both, stop_worker, kill_server, lose_server)  # of the first half alone
 RARE_S = 90.0  # every kind of fault is rare enough that processes live for minutes
@@ -217,7 +221,7 @@ class Soak:
 @contextmanager
 def open_soak(seed: int, seconds: float, num_images: int) -> Iterator[Soak]:
     """Server, workers, line and hot folder, at work; all ended at the end."""
-    with open_run(seed, 1, num_images) as run, ExitStack() as stack:
+    with open_run(seed, 1, num_images, can_cut=True) as run, ExitStack() as stack:
         cluster, folder = run.target.cluster, run.folder
         line = make_line(cluster, LINE, fallback=FALLBACK)
         registry = registry_of(cluster)
