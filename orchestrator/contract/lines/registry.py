@@ -5,6 +5,7 @@ emptied, and drops from it what the disk has no more.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -192,7 +193,7 @@ class LineRegistry(LinesOnDisk):
         if encoded is None or encoded[0] is not line:
             encoded = self._encoded[name] = (line, line.encode().encode())
         if known != encoded[1]:
-            with self._locked():
+            with self._locked(needed=False):
                 line = self.get(name)
                 self._enter_main(line)
         elif line.settings.server is None and self.store(line).epoch() is None:
@@ -200,13 +201,21 @@ class LineRegistry(LinesOnDisk):
         return line
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lines' lock: a controller may report two bins at once, and neither change may be lost."""
+    def _locked(self, *, needed: bool = True) -> Iterator[None]:
+        """Hold the lines' lock: a controller may report two bins at once, and neither change may be lost.
+
+        needed: False: go on without where the file system gives none. An old line that is entered at the moment of a
+        change elsewhere is replaced by the next refill.
+        """
         import fcntl  # clients, which only read lines here, may run where there is none
 
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as err:
+                if needed or err.errno != errno.ENOLCK:
+                    raise
             yield
 
     def _write(self, line: Line) -> None:
