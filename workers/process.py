@@ -13,7 +13,7 @@ import socket
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import psutil
@@ -27,7 +27,7 @@ from orchestrator.contract.home import check_home_access, join_server
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES, FINALIZE
 from orchestrator.contract.run_folder import own_run_folder
-from orchestrator.contract.server import connect, require_answer
+from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.server_url import redact
 from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import printable, without_logins
@@ -57,14 +57,20 @@ def main(queues: str, wanted: str, lines: str, log_level: str) -> None:
         LineChoice.parse(lines)
         run_worker(_parse_queues(queues), take_device(wanted), lines, log_level)
     except PigeonholeError as err:
-        click.echo(f"error: {printable(without_logins(str(err)))}", err=True)
-        sys.exit(err.exit_code)
+        _end(str(err), err.exit_code)
+    except SERVER_ERRORS as err:  # it answered a moment ago; afterwards the worker waits for it
+        _end(f"the server went away while the worker started: {err}; start it again", ExitCode.UNAVAILABLE)
     except OSError as err:
         if (described := explain_os_error(err)) is None:
             raise
-        logger.debug("the worker ends", exc_info=True)
-        click.echo(f"error: {described}", err=True)
-        sys.exit(ExitCode.FAILED)
+        _end(described, ExitCode.FAILED)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """End the worker with one line for the operator."""
+    logger.debug("the worker ends", exc_info=True)
+    click.echo(f"error: {printable(without_logins(message))}", err=True)
+    sys.exit(code)
 
 
 def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: str) -> None:
