@@ -4,6 +4,8 @@ Rooms are the entries of a package folder: its files and its subfolders. Nothing
 """
 
 import ast
+import itertools
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -188,6 +190,26 @@ def test_modeling_has_few_rooms_and_few_floors():
     assert entries == set(MODELING_ROOMS)
     assert len(entries) <= MOST_ROOMS
     assert max(longest_chain(pairs, entry) for entry in entries) <= LONGEST_CHAIN
+
+
+def test_the_architecture_page_has_every_room():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {f"orchestrator/{entry}" for module in modules() if (entry := entry_of(module, "orchestrator"))}
+    rooms |= {entry for module in modules() if (entry := entry_of(module, "modeling"))}
+    rooms |= {folder.replace(".", "/") for folder in folders() if folder.startswith("workers.")}
+
+    missing = [room for room in rooms if not re.search(rf"^{room}(/|\.py) ", page, re.MULTILINE)]
+
+    assert missing == ["orchestrator/__main__"]
+
+
+def test_the_architecture_page_names_the_longest_chain_of_modeling():
+    found = re.search(r"The longest chain has (\d+): ([a-z, ]+)\.", (ROOT / "docs" / "architecture.md").read_text())
+    assert found is not None
+    chain, pairs = found[2].split(", "), set(arrows("modeling"))
+
+    assert len(chain) == int(found[1]) == max(longest_chain(pairs, entry) for entry in MODELING_ROOMS)
+    assert [pair for pair in itertools.pairwise(chain) if pair not in pairs] == []
 
 
 def test_init_files_are_empty_but_for_the_doors():
