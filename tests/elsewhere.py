@@ -15,7 +15,11 @@ from pathlib import Path
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/modeling", "tests/orchestrator/demo"]
+TESTS = [
+    "tests/modeling",
+    *(f"tests/orchestrator/{name}" for name in ("demo", "duplicates", "pages", "sheets")),
+    *(f"tests/orchestrator/cli/test_{name}.py" for name in ("predict", "read")),
+]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "--numprocesses", "2", "--dist", "worksteal"]
 LIMIT_S = 600.0  # of a test: older code is slower
 DEFAULT = ("lowest", "avx2")
