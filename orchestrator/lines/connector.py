@@ -90,13 +90,14 @@ class Connector:
         except BaseException:
             self._connected = False
             raise
-        self._pause_s, self._lost_logged = SHORTEST_PAUSE_S, False
+        self._pause_s = SHORTEST_PAUSE_S
         self._listener.connected(*opened)
         return REFRESH_S
 
     def _refresh(self) -> float:
         if time.monotonic() >= self._next_look:
             self._look()
+        self._lost_logged = False  # it lasts; with a server that takes no writes none does
         return REFRESH_S
 
     def _look(self) -> None:
