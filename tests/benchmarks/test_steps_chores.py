@@ -1,4 +1,6 @@
-"""The cells of `benchmarks.steps`, and one of its chores: a sort is killed at a step, gone on with, and undone."""
+"""The cells of `benchmarks.steps`, and one of each of its chores that are not jobs."""
+
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +20,19 @@ def test_every_named_step_has_cells():
     assert sorted(STEPS.keys() - reached) == []
 
 
-def test_a_sort_that_is_killed_between_a_copy_and_its_confirmation_is_gone_on_with_and_undone(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("sort-copy", Fault("sort.confirm", "kill")),
+        ("hot_folder", Fault("hot_folder.move", "kill", before=False)),
+        ("hot_folder", Fault("line.admitted", "kill")),
+    ],
+    ids=["sort.confirm-kill", "hot_folder.move-kill", "line.admitted-kill"],
+)
+def test_a_command_that_is_killed_at_a_step_is_run_again_and_goes_on(tmp_path: Path, name: str, fault: Fault):
     faults = Faults(tmp_path / "faults", CONSTANTS)
-    with open_chore("sort-copy", tmp_path / "chore", faults) as chore:
-        tried = ChoreTrial(Cell("sort-copy", Fault("sort.confirm", "kill")), chore).run()
+    with open_chore(name, tmp_path / "chore", faults) as chore:
+        tried = ChoreTrial(Cell(name, fault), chore).run()
 
     assert tried.problems == []
     assert (tried.end, tried.helped) == ("stated", ["run again"])

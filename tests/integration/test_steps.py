@@ -13,6 +13,7 @@ from benchmarks.steps.trial import Trial
 from tests.support.steps.faults import Fault, Faults
 from tests.support.workers import Cluster
 
+LOST_ANSWER = "redis.exceptions.ConnectionError"
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
@@ -37,8 +38,10 @@ def scenario_of(
         ("classify", Fault("shard.link", "kill"), "identical", []),
         ("classify", Fault("end.manifest", "error", error="EROFS"), "stated", ["resumed"]),
         ("resume", Fault("resume.activate", "kill", before=False), "identical", []),
+        ("classify", Fault("shard.commit", "freeze"), "identical", []),
+        ("classify", Fault("shard.commit", "error", before=False, error=LOST_ANSWER), "identical", []),
     ],
-    ids=["shard.link-kill", "end.manifest-EROFS", "resume.activate-kill"],
+    ids=["shard.link-kill", "end.manifest-EROFS", "resume.activate-kill", "shard.commit-freeze", "shard.commit-answer"],
 )
 def test_a_fault_at_a_step_gives_the_undisturbed_result_or_the_stated_error(
     name: str,
