@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
+from orchestrator.cli.jobs.options import list_options
 from orchestrator.cli.lazy import Entry, LazyGroup
-from orchestrator.cli.output import json_option
 
 COMMANDS = {
     "list": Entry("jobs.list:list_jobs", "List jobs, newest first; `pigeonhole jobs` alone does the same."),
@@ -17,13 +17,6 @@ COMMANDS = {
     "show": Entry("jobs.show:show_job", "Tell the whole story of a job."),
     "unpause": Entry("jobs.pause:unpause_jobs", "Let paused jobs go on."),
 }
-
-
-def list_options(command: Any) -> Any:
-    """The options of `jobs` alone and of `jobs list`."""
-    limit = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Jobs to show.")
-    active = click.option("--active", is_flag=True, help="Only jobs that have not ended.")
-    return limit(active(json_option(command)))
 
 
 @click.group(cls=LazyGroup, table=COMMANDS, invoke_without_command=True)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from orchestrator.cli.client import find_ledger
-from orchestrator.cli.jobs import list_options
+from orchestrator.cli.jobs.options import list_options
 from orchestrator.cli.output import duration, print_json, print_message, print_table
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.jobs.job_folder import all_jobs
