@@ -35,6 +35,7 @@ from orchestrator.jobs.inputs import (
     count_labelled,
     lacking_labels,
 )
+from orchestrator.jobs.merging.base import NewManifest
 from orchestrator.jobs.merging.merge import Merge
 from orchestrator.jobs.merging.since import merge_since
 from orchestrator.jobs.outputs import check_folder, check_manifest
@@ -112,9 +113,18 @@ class PreparedClassify:
         shard_size = self.shard_size(self.first_paths())
         return self._build(job, path_to_text(str(output)), shard_size)
 
-    def draft(self) -> ClassifyRequest:
-        """The request without what only a new job has: its id, its output in the job's folder, its shard size."""
-        return self._build("", self.claimed_output, 1)
+    def new_manifest(self) -> NewManifest:
+        """What is compared with the manifest that the job goes on from."""
+        return NewManifest(
+            model=self.model.pin,
+            root=path_to_text(self.source.root),
+            output=self.output,
+            output_format=self.output_format,
+            top_k=self._top_k,
+            precision=self.spec.precision,
+            follow_symlinks=self.spec.reading.follow_symlinks,
+            checksum=self.spec.checksum,
+        )
 
     def repeats(self, earlier: AnyJobRequest) -> bool:
         if not isinstance(earlier, ClassifyRequest):
@@ -129,6 +139,10 @@ class PreparedClassify:
         )  # the manifests of others may have been replaced then
         return is_own and not self.source.is_stream
 
+    @property
+    def _top_k(self) -> int:
+        return min(self.spec.top_k, len(self.model.card.labels))
+
     def _build(self, job: str, output: str, shard_size: int) -> ClassifyRequest:
         return ClassifyRequest(
             job=job,
@@ -141,7 +155,7 @@ class PreparedClassify:
             output=output,
             output_format=self.output_format,
             overwrite=self.spec.overwrite,
-            top_k=min(self.spec.top_k, len(self.model.card.labels)),
+            top_k=self._top_k,
             shard_size=shard_size,
             precision=self.spec.precision,
             checksum=self.spec.checksum,
@@ -292,7 +306,7 @@ def _prepare_classify(settings: Settings, spec: ClassifySpec, notify: str | None
     prepared = PreparedClassify(settings, spec, source, model, output, output_format, notify)
     if spec.since is None:
         return prepared
-    merge = merge_since(settings, spec.since, source, prepared.draft())
+    merge = merge_since(settings, spec.since, source, prepared.new_manifest())
     spec = replace(spec, checksum=merge.base.has_checksums)  # digests are kept up once they are there
     return replace(prepared, spec=spec, merge=merge)
 

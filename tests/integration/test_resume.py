@@ -35,6 +35,7 @@ from orchestrator.jobs.submit import JobClient
 from orchestrator.jobs.verification import verify
 from orchestrator.jobs.walk import SourceOptions
 from tests.support.fakes import Bells, FakeClassifier, FakeModelCache, dies_at_step, enter_job, make_images, make_job
+from tests.support.merges import new_manifest
 from tests.support.published_models import publish_model
 from tests.support.server import wait_until
 from workers.classify.slice import classify_slice
@@ -305,7 +306,7 @@ def make_since(base, settings, ledger):
     """A job of what is new since a manifest, which is to take its place, entered."""
     request = base.request()
     source = open_source(request.source, SourceOptions())
-    merge = merge_since(settings, request.output, source, request)
+    merge = merge_since(settings, request.output, source, new_manifest(request))
     changes = {"job": new_job_id("classify"), "base": merge.to_request(), "reading": None}
     folder = JobFolder.create(settings, request.model_copy(update=changes), base=merge.base.files)
     with ListingWriter(folder.work, request.shard_size) as writer:

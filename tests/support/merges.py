@@ -3,12 +3,12 @@
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 from modeling.inference.prediction import Prediction
-from modeling.names import path_to_text
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
 from orchestrator.contract.jobs.listing import ListingWriter, SourceFacts, count_shards, read_shard
 from orchestrator.contract.jobs.parts import write_part
@@ -16,7 +16,7 @@ from orchestrator.contract.jobs.requests import ClassifyRequest, ModelPin
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.jobs.sidecar import AsRead
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.merging.base import Base, open_base
+from orchestrator.jobs.merging.base import Base, NewManifest, open_base
 from orchestrator.jobs.merging.failed import FailedRows
 from orchestrator.jobs.merging.merge import Merge
 from orchestrator.jobs.merging.since import merge_since
@@ -103,7 +103,7 @@ class Merges:
     def begin_since(self, base: str | Path | None = None, output: Path | None = None) -> JobFolder:
         """A job of what is new since a manifest, classified and not yet published."""
         request = self.request(output or self.output)
-        merge = merge_since(self.settings, str(base or self.output), self.source(), request)
+        merge = merge_since(self.settings, str(base or self.output), self.source(), new_manifest(request))
         return self.begin(request.model_copy(update={"base": merge.to_request()}), merge)
 
     def since(self, base: str | Path | None = None, output: Path | None = None) -> JobFolder:
@@ -164,6 +164,12 @@ class Merges:
 
     def base(self) -> Base:
         return open_base(self.published())
+
+
+def new_manifest(request: ClassifyRequest) -> NewManifest:
+    """What a prepared job compares with the manifest that it goes on from."""
+    compared = {each.name: getattr(request, each.name) for each in fields(NewManifest)}
+    return NewManifest(**compared | {"output": Path(text_to_path(request.output))})
 
 
 def _predict(reader: ImageReader, path: str, as_read: list[AsRead | None], index: int) -> Prediction:

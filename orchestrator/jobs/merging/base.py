@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modeling.inference.engines.choice import WantedPrecision
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
 from orchestrator.contract.jobs.base import BaseFiles, check_summary, sha256_of
-from orchestrator.contract.jobs.requests import ClassifyRequest, MergeBase
+from orchestrator.contract.jobs.requests import Format, MergeBase, ModelPin
 from orchestrator.jobs.results import Published
 
 _ALL = "classify all images without --since"
@@ -38,10 +39,8 @@ class Base:
         """Whether its order depends on names alone."""
         return bool(self.summary["listing"].get("walked"))
 
-    def is_at(self, output: str) -> bool:
-        """Whether it is the file at the output of a request."""
-        path = Path(text_to_path(output)) if output else None
-        return path is not None and path.exists() and path.samefile(self.published.manifest)
+    def is_at(self, output: Path | None) -> bool:
+        return output is not None and output.exists() and output.samefile(self.published.manifest)
 
     def to_request(self, kind: Any, *, replaced: bool) -> MergeBase:
         """As a request holds it."""
@@ -53,6 +52,20 @@ class Base:
             sidecar_sha256=self.summary["sidecar"]["sha256"],
             replaced=replaced,
         )
+
+
+@dataclass(frozen=True)
+class NewManifest:
+    """What an incremental run writes: where, and all that decides its rows for the same files."""
+
+    model: ModelPin
+    root: str  # modeling.names.path_to_text
+    output: Path | None  # None: in the folder of the job
+    output_format: Format
+    top_k: int
+    precision: WantedPrecision
+    follow_symlinks: bool
+    checksum: bool
 
 
 def open_base(published: Published) -> Base:
@@ -76,22 +89,22 @@ def open_base(published: Published) -> Base:
     return base
 
 
-def check_same(base: Base, request: ClassifyRequest) -> None:
-    """Raises UsageError where the base's rows would not be those of `request` for the same files."""
+def check_same(base: Base, wanted: NewManifest) -> None:
+    """Raises UsageError where the base's rows would not be those of the new manifest for the same files."""
     summary, name = base.summary, str(base.published.manifest)
     model = summary["model"]
-    if model["digest"] != request.model.digest:
-        raise UsageError(f"--since {name!r} has rows of {model['ref']}, which is not {request.model.ref}; {_ALL}")
-    if model["preprocessing_digest"] != request.model.preprocessing_digest:
+    if model["digest"] != wanted.model.digest:
+        raise UsageError(f"--since {name!r} has rows of {model['ref']}, which is not {wanted.model.ref}; {_ALL}")
+    if model["preprocessing_digest"] != wanted.model.preprocessing_digest:
         raise UsageError(f"--since {name!r} has rows of another preprocessing; {_ALL}")
-    if os.path.realpath(text_to_path(summary["root"])) != os.path.realpath(text_to_path(request.root)):
-        raise UsageError(f"--since {name!r} has images below {summary['root']!r}, not below {request.root!r}; {_ALL}")
-    wanted = {
-        "--format": (summary["manifest"]["format"], request.output_format),
-        "--top-k": (summary["top_k"], request.top_k),
-        "--precision": (summary["precision"], request.precision),
-        "--follow-symlinks": (summary["follow_symlinks"], request.follow_symlinks),
+    if os.path.realpath(text_to_path(summary["root"])) != os.path.realpath(text_to_path(wanted.root)):
+        raise UsageError(f"--since {name!r} has images below {summary['root']!r}, not below {wanted.root!r}; {_ALL}")
+    options = {
+        "--format": (summary["manifest"]["format"], wanted.output_format),
+        "--top-k": (summary["top_k"], wanted.top_k),
+        "--precision": (summary["precision"], wanted.precision),
+        "--follow-symlinks": (summary["follow_symlinks"], wanted.follow_symlinks),
     }
-    for option, (was, now) in wanted.items():
+    for option, (was, now) in options.items():
         if was != now:
             raise UsageError(f"--since {name!r} was made with {option} {was}, not {now}; repeat it, or {_ALL}")

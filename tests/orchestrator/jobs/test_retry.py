@@ -6,7 +6,7 @@ import pytest
 
 from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.jobs.job_folder import Outcome
+from orchestrator.contract.jobs.job_folder import Outcome, new_job_id
 from orchestrator.contract.jobs.requests import ModelPin
 from orchestrator.jobs.retry import prepare_retry
 from tests.support.merges import Merges
@@ -29,8 +29,8 @@ def test_a_retry_asks_for_the_failed_images_as_the_job_did(merges):
 
     prepared = prepare_retry(merges.settings, job, (), need_worker=True)
 
+    request = prepared.request(new_job_id("classify"))
     assert list(prepared.source.paths) == ["b.jpg", "c.jpg"]
-    request = prepared.draft()
     was = merges.request(merges.output)
     same = {"model", "top_k", "precision", "root", "output", "output_format", "checksum", "follow_symlinks", "source"}
     assert request.model_dump(include=same) == was.model_dump(include=same)
