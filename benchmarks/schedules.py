@@ -3,10 +3,10 @@
     python -m benchmarks.schedules --seeds 50 [--first 1] [--at-once 4] [-o FILE]
     python -m benchmarks.schedules --seed 7                 one schedule again: it follows from the seed alone
 
-Two workers with a model that sleeps (`stub_model.py`) do a job; every 2 seconds one of them, its child or its parent
-alone, or the server is killed, or a worker is frozen for longer than a lease, as the seed has it
+Two workers with a model that sleeps (`stub_model.py`) do a job; every 2 seconds one of them, its pool child or its
+parent alone, or the server is killed, or a worker is frozen for longer than a lease, as the seed has it
 (`chaos_schedule.py`). What was killed is started again. The manifest must have the bytes of an undisturbed run, with no
-row lost or doubled and no image convicted; a shard may be done again only where a worker that was killed or frozen
+row lost or doubled and no error in any row; a shard may be done again only where a worker that was killed or frozen
 had begun it. Schedules are printed on standard error; the last line is JSON. Exit code 1 if a promise was broken.
 """
 
@@ -43,7 +43,7 @@ from tests.support.published_models import make_pngs, publish_model
 from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
 
-CONVICTED = ("crashed_worker", "given_up", "too_slow")
+FAULT_CODES = ("crashed_worker", "given_up", "too_slow")
 PATIENCE_S = 1200.0
 TICK_S = 0.02
 stopping = threading.Event()  # no thread waits any longer
@@ -66,7 +66,11 @@ class Work:
 
 @dataclass
 class Result:
-    """What became of one seed. again: shards that were done again. unexplained: those that nobody was killed with."""
+    """What became of one seed.
+
+    rows_failed: with an error of `FAULT_CODES`. again: shards that were done again. unexplained: those that nobody was
+    killed with.
+    """
 
     seed: int
     seconds: float
@@ -74,7 +78,7 @@ class Result:
     identical: bool
     rows_missing: int = 0
     rows_doubled: int = 0
-    convicted: int = 0
+    rows_failed: int = 0
     shards: int = 0
     again: int = 0
     unexplained: int = 0
@@ -163,7 +167,7 @@ def compare(cluster: Cluster, output: Path, undisturbed: Path, result: Result) -
     """Enter into the result how the manifest differs from the undisturbed one."""
     result.identical = output.read_bytes() == undisturbed.read_bytes()
     result.rows_missing, result.rows_doubled = compare_rows(output, undisturbed)
-    result.convicted = sum(row.prediction.error_code in CONVICTED for row in FORMATS["csv"].read(output))
+    result.rows_failed = sum(row.prediction.error_code in FAULT_CODES for row in FORMATS["csv"].read(output))
     try:
         result.problems += verify(cluster.settings, find_published(cluster.settings, str(output))).differences
     except PigeonholeError as err:
@@ -212,7 +216,7 @@ def run_seeds(seeds: Sequence[int], work: Work, folder: Path, at_once: int) -> t
 
 
 def is_good(result: Result) -> bool:
-    return result.identical and not (result.problems or result.convicted)
+    return result.identical and not (result.problems or result.rows_failed)
 
 
 def say(text: str) -> None:
@@ -230,7 +234,7 @@ def figures_of(results: Sequence[Result], undisturbed_s: float) -> dict[str, Any
         "strikes": sum(result.strikes for result in results),
         "rows_missing": sum(result.rows_missing for result in results),
         "rows_doubled": sum(result.rows_doubled for result in results),
-        "convicted": sum(result.convicted for result in results),
+        "rows_failed": sum(result.rows_failed for result in results),
         "shards": shards, "shards_done_again": sum(result.again for result in results),
         "done_again_without_a_kill": sum(result.unexplained for result in results),
     }  # fmt: skip

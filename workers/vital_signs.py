@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.contract.health import (
-    BEAT_S,
+    HEARTBEAT_S,
     ChildState,
     ParentState,
     own_processes,
@@ -33,7 +33,7 @@ PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # before each further start; the last one
 
 
 class ParentSigns:
-    """The state of a worker's parent, written every `BEAT_S` by a thread of its own."""
+    """The state of a worker's parent, written every `HEARTBEAT_S` by a thread of its own."""
 
     def __init__(self, run_folder: Path, worker: str, draining: Callable[[], bool]) -> None:
         self._run_folder = run_folder
@@ -43,7 +43,7 @@ class ParentSigns:
         self._state = ParentState(worker, os.getpid(), own_processes(), now, now)
         self._consumer: Any = None
         self._is_busy: Callable[[], bool] = lambda: False
-        self._thread = PeriodicCall(self.beat, BEAT_S, "signs of life", immediately=True)
+        self._thread = PeriodicCall(self.heartbeat, HEARTBEAT_S, "signs of life", immediately=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -58,9 +58,9 @@ class ParentSigns:
             self._state = replace(self._state, server_s=time.monotonic())
 
     def stop(self) -> None:
-        self._thread.stop(wait_s=BEAT_S)
+        self._thread.stop(wait_s=HEARTBEAT_S)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Write that this process lives, and whether it takes doorbells."""
         now = time.monotonic()
         with self._lock:
@@ -82,7 +82,7 @@ def _asked_s(consumer: Any) -> float:
 
 
 class ChildSigns:
-    """The state of a worker's pool child, written every `BEAT_S` by a thread of its own."""
+    """The state of a worker's pool child, written every `HEARTBEAT_S` by a thread of its own."""
 
     def __init__(self, run_folder: Path) -> None:
         self._run_folder = run_folder
@@ -91,11 +91,11 @@ class ChildSigns:
         before = read_child(run_folder)
         left = before.leaving if before is not None else ""
         self._state = ChildState(os.getpid(), now, now, quick_deaths=count_quick_deaths(before), before=left)
-        self._thread = PeriodicCall(self.beat, BEAT_S, "signs of life", immediately=True)
+        self._thread = PeriodicCall(self.heartbeat, HEARTBEAT_S, "signs of life", immediately=True)
 
     def start(self) -> None:
         """Begin to write, and wait for as long as the deaths before this process's start demand."""
-        self.beat()
+        self.heartbeat()
         self._thread.start()
         pause_s = pause_after(self._state.quick_deaths)
         if pause_s:
@@ -114,7 +114,7 @@ class ChildSigns:
         """Note that this process ends by itself, and why."""
         self._change(leaving=why)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Write that this process lives."""
         self._change()
 

@@ -13,7 +13,7 @@ from modeling.data.dataset import Dataset
 from modeling.errors import ImageError
 from modeling.images.decode import decode_image
 from modeling.images.formats import MAX_PIXELS
-from modeling.images.loader import load_groups_ahead, read_image_file
+from modeling.images.loader import load_batches_ahead, read_image_file
 from modeling.images.pixels import Pixels, pixels_of, scale_to
 from modeling.images.preprocessing import Preprocessing
 
@@ -70,7 +70,7 @@ class ImageFiles:
     def batches(self, index_batches: Iterable[Indices]) -> Iterator[Pixels]:
         """uint8 BHWC of each batch of indices, in order; at most a few batches are in memory."""
         indices = (indices_B.tolist() for indices_B in index_batches)
-        for images in load_groups_ahead(indices, self._load, num_ahead=_AHEAD):
+        for images in load_batches_ahead(indices, self._load, num_ahead=_AHEAD):
             yield np.stack(images) if images else np.zeros((0, *self._preprocessing.shape), dtype=np.uint8)
 
 

@@ -57,4 +57,4 @@ def _read(path: Path, preprocessing: Preprocessing) -> Pixels:
     except OSError as err:
         raise ModelingError(f"{path} cannot be read ({err.strerror}); name an image file") from err
     except ImageError as err:
-        raise ModelingError(f"{path} cannot be read as an image ({err}); leave it out or mend it") from err
+        raise ModelingError(f"{path} cannot be read as an image ({err}); leave it out or repair it") from err

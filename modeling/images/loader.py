@@ -97,19 +97,19 @@ def load_ahead(
     num_threads: default: one per core. Exceptions of `items` or `call` are raised here, in order. Items that no thread
     has begun are dropped after an exception, and when the iterator is closed early.
     """
-    groups = load_groups_ahead(([item] for item in items), call, num_ahead=num_ahead, num_threads=num_threads)
-    return (result for [result] in groups)
+    batches = load_batches_ahead(([item] for item in items), call, num_ahead=num_ahead, num_threads=num_threads)
+    return (result for [result] in batches)
 
 
-def load_groups_ahead(
-    groups: Iterable[Iterable[T]], call: Callable[[T], R], *, num_ahead: int, num_threads: int | None = None
+def load_batches_ahead(
+    batches: Iterable[Iterable[T]], call: Callable[[T], R], *, num_ahead: int, num_threads: int | None = None
 ) -> Iterator[list[R]]:
-    """Like `load_ahead`, for groups of items: yields each group's results as a list; `num_ahead` counts groups."""
+    """Like `load_ahead`, for batches of items: yields each batch's results as a list; `num_ahead` counts batches."""
     with ThreadPoolExecutor(num_threads or num_cores(), thread_name_prefix="ahead") as pool:
         waiting: deque[list[Future[R]]] = deque()
         try:
-            for group in groups:
-                waiting.append([pool.submit(call, item) for item in group])
+            for batch in batches:
+                waiting.append([pool.submit(call, item) for item in batch])
                 if len(waiting) > num_ahead:
                     yield _results(waiting.popleft())
             while waiting:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from orchestrator.contract.run_folder import PREFIX
 
-BEAT_S = 2.0
+HEARTBEAT_S = 2.0
 PARENT_STALE_S = 15.0  # without a sign of life; a parent's threads share one interpreter, which imports may hold
 CHILD_STALE_S = 60.0  # a library may hold the interpreter of a pool child for longer
 START_S = 180.0  # importing torch on a busy machine
@@ -124,7 +124,7 @@ def workers_here() -> list[Health]:
             age_s = max(0.0, time.time() - folder.stat().st_mtime)
             found.append(_starting(folder.name, age_s))
         elif parent.processes == here:
-            found.append(judge(parent, read_child(folder), now))
+            found.append(health_of(parent, read_child(folder), now))
     return sorted(found, key=lambda health: health.worker)
 
 
@@ -147,7 +147,7 @@ def _starting(worker: str, age_s: float) -> Health:
     return Health(worker, (), ("it is starting",))
 
 
-def judge(parent: ParentState, child: ChildState | None, now: float) -> Health:
+def health_of(parent: ParentState, child: ChildState | None, now: float) -> Health:
     """The health of a worker by what its processes have written, at a moment of the monotonic clock."""
     problems, waits = [], []
     state = process_state(parent.pid)
@@ -157,7 +157,7 @@ def judge(parent: ParentState, child: ChildState | None, now: float) -> Health:
         problems.append(f"its parent process {parent.pid} is stopped")
     elif now - parent.at_s > PARENT_STALE_S:
         problems.append(f"its parent process {parent.pid} has shown no sign of life for {now - parent.at_s:.0f} s")
-    trouble, wait = _judge_child(child, now, parent.started_s)
+    trouble, wait = _health_of_child(child, now, parent.started_s)
     problems += [trouble] if trouble else []
     waits += [wait] if wait else []
     if parent.listening_s is None or parent.server_s is None:
@@ -174,7 +174,7 @@ def judge(parent: ParentState, child: ChildState | None, now: float) -> Health:
     return Health(parent.worker, tuple(problems), tuple(waits))
 
 
-def _judge_child(child: ChildState | None, now: float, parent_started_s: float) -> tuple[str, str]:
+def _health_of_child(child: ChildState | None, now: float, parent_started_s: float) -> tuple[str, str]:
     """What is wrong with the pool child, and what it waits for."""
     if child is None:
         late_s = now - parent_started_s

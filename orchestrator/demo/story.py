@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.demo.glyphs import GLYPHS_PER_CLASS, write_training_glyphs
 from orchestrator.demo.page import Page, render_page
-from orchestrator.demo.text import Prediction, character_accuracy, judge, side_by_side
+from orchestrator.demo.text import Prediction, character_accuracy, mark_readings, side_by_side
 from orchestrator.pages.alphabet import text_of
 from orchestrator.pages.cut import CutPage, cut_page
 from orchestrator.pages.picture import Caption, draw_page
@@ -80,7 +80,7 @@ def conclude(prepared: Prepared, predictions: Sequence[Prediction]) -> Conclusio
             f"{len(predictions)} predictions for {len(characters)} characters; every character needs its own"
         )
     letters = disambiguate(characters, [labels for labels, _ in predictions])
-    readings = judge(original, letters, predictions)
+    readings = mark_readings(original, letters, predictions)
     recognised = written(characters, letters)
     accuracy = character_accuracy(original, recognised)
     shapes = "".join(text_of(labels[0]) for labels, _ in predictions)

@@ -47,7 +47,7 @@ def align(original: str, recognised: str) -> list[LetterPair]:
     return pairs[::-1]
 
 
-def judge(original: str, letters: Sequence[str], predictions: Sequence[Prediction]) -> list[Reading]:
+def mark_readings(original: str, letters: Sequence[str], predictions: Sequence[Prediction]) -> list[Reading]:
     """Each letter that was read, with the score of its prediction, and whether the original agrees."""
     pairs = align("".join(original.split()), "".join(letters))
     agrees = [pair.agrees for pair in pairs if pair.recognised is not None]

@@ -53,7 +53,7 @@ class Owner:
         self.name = ""
         self._enter()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Say that this process lives. Where others took it for dead it gets a new name."""
         try:
             self._write()

@@ -108,7 +108,7 @@ class Runner:
 
     def run(self, *, once: bool = False) -> None:
         """Work until `stop`; once: until nothing is left in `in/`."""
-        with PeriodicCall(self._owner.beat, HEARTBEAT_S, "hot-folder-owner"):
+        with PeriodicCall(self._owner.heartbeat, HEARTBEAT_S, "hot-folder-owner"):
             next_poll = next_recover = 0.0
             while not self._num_stops:
                 now = time.monotonic()

@@ -1,7 +1,7 @@
 """`classify --plan`: how a classify job would go, estimated from a sample, without submitting anything.
 
 Reads the whole listing, and draws a few hundred of its paths by reservoir sampling with a fixed seed: every path has
-the same probability, and the same listing gives the same sample. Measures them on this machine in a child process.
+the same probability, and the same listing gives the same sample. Measures them on this machine in a process of its own.
 """
 
 import contextlib
@@ -158,44 +158,44 @@ def _request(prepared: PreparedClassify, sample: list[str]) -> MeasureRequest:
 
 
 def _measure(request: MeasureRequest, folders: Mapping[str, str]) -> MeasureAnswer:
-    """Measure in a child process, which is killed if an exception, such as Ctrl-C, ends the wait.
+    """Measure in a process of its own, which is killed if an exception, such as Ctrl-C, ends the wait.
 
     folders: variables for its libraries.
 
     Raises PigeonholeError where measuring failed.
     """
     with tempfile.TemporaryFile() as log:
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", MEASURE_MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             env={**CHILD_ENVIRONMENT, **folders, **limit_threads(environ), **environ, **SAFE_PATH},
-            start_new_session=True,  # a Ctrl-C reaches this process only, which then kills the child
+            start_new_session=True,  # a Ctrl-C reaches this process only, which then kills it
         )
-        with child:
+        with process:
             try:
-                return _exchange(child, request, log)
+                return _exchange(process, request, log)
             finally:
-                child.kill()
+                process.kill()
 
 
-def _exchange(child: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO[bytes]) -> MeasureAnswer:
-    """Send the request and wait for the answer; the pipe to the child stays open until then."""
-    assert child.stdin is not None
-    assert child.stdout is not None
+def _exchange(process: "subprocess.Popen[bytes]", request: MeasureRequest, log: IO[bytes]) -> MeasureAnswer:
+    """Send the request and wait for the answer; the pipe to the process stays open until then."""
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
-        child.stdin.write(request.model_dump_json().encode() + b"\n")
-        child.stdin.flush()
+        process.stdin.write(request.model_dump_json().encode() + b"\n")
+        process.stdin.flush()
     except BrokenPipeError:  # it ended before it read the request; its log says why
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
-    line = child.stdout.readline()
+            process.stdin.close()
+    line = process.stdout.readline()
     if not line:
-        child.wait()
+        process.wait()
         log.seek(0)
         last = log.read().decode(errors="backslashreplace").strip().splitlines()[-1:]
-        raise PigeonholeError(describe_end(child.returncode, "".join(last)))
+        raise PigeonholeError(describe_end(process.returncode, "".join(last)))
     try:
         answer = MeasureAnswer.model_validate_json(line)
     except ValueError as err:

@@ -156,7 +156,7 @@ class JobClient:
     def _submit_whole(
         self, request: TrainJobRequest | EvaluateJobRequest, num_images: int, weights: Path | None
     ) -> Submission:
-        """Submit a job that a worker's child process does as a whole: one shard, listed from the start."""
+        """Submit a job that a worker's training process does as a whole: one shard, listed from the start."""
         folder = self._make_folder(request, weights=weights)
         fields: dict[str, str | int] = {"listed": 1, "num_shards": 1, "num_images": num_images}
         try:

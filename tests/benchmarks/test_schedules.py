@@ -59,4 +59,4 @@ def test_a_job_ends_with_the_same_bytes_whatever_is_killed(tmp_path):
 
     assert carried_out == strikes
     assert is_good(result), result
-    assert (result.identical, result.rows_missing, result.rows_doubled, result.convicted) == (True, 0, 0, 0)
+    assert (result.identical, result.rows_missing, result.rows_doubled, result.rows_failed) == (True, 0, 0, 0)

@@ -104,10 +104,10 @@ def test_one_idempotency_key_stands_for_one_job(ledger):
     create(ledger, key="monday", fingerprint="f1")
 
     again = create(ledger, OTHER, key="monday", fingerprint="f1")
-    another_wish = create(ledger, OTHER, key="monday", fingerprint="f2")
+    another_request = create(ledger, OTHER, key="monday", fingerprint="f2")
     another_key = create(ledger, OTHER, key="tuesday", fingerprint="f1")
 
-    assert (again, another_wish, another_key) == (("exists", JOB), ("conflict", JOB), ("created", OTHER))
+    assert (again, another_request, another_key) == (("exists", JOB), ("conflict", JOB), ("created", OTHER))
 
 
 def test_an_idempotency_key_outlives_its_job_but_expires(ledger):

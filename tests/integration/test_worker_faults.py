@@ -185,9 +185,9 @@ def test_an_image_that_crashes_its_worker_is_found_and_answered_and_its_mates_ke
     shared_cluster: Cluster, tmp_path: Path
 ):
     make_pngs(tmp_path / "in", 40)
-    killer = tmp_path / "in" / "00000" / "00000021.png"
-    killer.unlink()
-    killer.write_bytes(b"CRASH THE WORKER")
+    poison = tmp_path / "in" / "00000" / "00000021.png"
+    poison.unlink()
+    poison.write_bytes(b"CRASH THE WORKER")
     patches = tmp_path / "patches"
     patches.mkdir()
     (patches / "sitecustomize.py").write_text(

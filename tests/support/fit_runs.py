@@ -30,8 +30,8 @@ class DyingImages(DecodedImages):
         super().__init__(pixels)
         self._num_left = num_batches
 
-    def batches(self, groups):
-        for batch in super().batches(groups):
+    def batches(self, index_batches):
+        for batch in super().batches(index_batches):
             if self._num_left == 0:
                 raise KilledError
             self._num_left -= 1

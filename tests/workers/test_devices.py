@@ -46,19 +46,19 @@ def release(*devices: Device) -> None:
             lock.close()
 
 
-@pytest.mark.parametrize(("wish", "gpus"), [("cpu", [0]), ("cpu", []), ("auto", [])])
-def test_the_cpu_is_taken_by_any_number_of_workers_and_sees_no_gpu(wish, gpus, tmp_path):
-    devices = [take_device(wish, gpus=gpus, locks=tmp_path) for _ in range(3)]
+@pytest.mark.parametrize(("wanted", "gpus"), [("cpu", [0]), ("cpu", []), ("auto", [])])
+def test_the_cpu_is_taken_by_any_number_of_workers_and_sees_no_gpu(wanted, gpus, tmp_path):
+    devices = [take_device(wanted, gpus=gpus, locks=tmp_path) for _ in range(3)]
 
     assert [(device.name, device.torch_name, device.visible, device.locks) for device in devices] == [
         ("cpu", "cpu", "", ())
     ] * 3
 
 
-@pytest.mark.parametrize("wish", ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cuda:0,", "0,1", ""])
-def test_an_invalid_device_name_is_refused(wish, tmp_path):
+@pytest.mark.parametrize("wanted", ["gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cuda:0,", "0,1", ""])
+def test_an_invalid_device_name_is_refused(wanted, tmp_path):
     with pytest.raises(UsageError, match=r"is not one of auto, cpu, cuda:N"):
-        take_device(wish, gpus=[0], locks=tmp_path)
+        take_device(wanted, gpus=[0], locks=tmp_path)
 
 
 @pytest.mark.parametrize(("gpus", "has"), [([0, 1], r"\[0, 1\]"), ([], "none")])

@@ -44,9 +44,9 @@ def test_the_first_deaths_cost_no_wait_and_later_ones_ever_more():
 
 def test_a_child_counts_the_deaths_of_those_before_it_and_says_when_it_is_ready(tmp_path):
     first = ChildSigns(tmp_path)
-    first.beat()
+    first.heartbeat()
     second = ChildSigns(tmp_path)
-    second.beat()
+    second.heartbeat()
     second.ready()
 
     state = read_child(tmp_path)
@@ -71,17 +71,17 @@ def test_a_parent_listens_while_it_is_at_work_or_asks_for_doorbells(tmp_path):
     channel = SimpleNamespace(_brpop_sent_at=42.0)
     busy = [False]
     signs = ParentSigns(tmp_path, "w1", lambda: False)
-    signs.beat()
+    signs.heartbeat()
     states = [read_parent(tmp_path)]
 
     signs.listen_to(SimpleNamespace(task_consumer=SimpleNamespace(channel=channel)), lambda: busy[0])
-    signs.beat()
+    signs.heartbeat()
     states.append(read_parent(tmp_path))
     channel._brpop_sent_at = None  # it reconnects
-    signs.beat()
+    signs.heartbeat()
     states.append(read_parent(tmp_path))
     busy[0] = True
-    signs.beat()
+    signs.heartbeat()
     states.append(read_parent(tmp_path))
 
     assert [state.listening_s for state in states[:3]] == [None, 42.0, 42.0]

@@ -52,7 +52,7 @@ def predict_carefully(shard: OpenShard, sources: list[ShardImage], journal: Jour
                 _try_others(evidence.deaths[IMAGE, index], sources, evidence, notes, careful)
                 notes.trying(IMAGE, index)
                 _try_alone(sources[index], batch, careful, more_time=bool(evidence.slow[index]))
-            whole = not evidence.convicts(BATCH, start)
+            whole = not evidence.is_poison(BATCH, start)
             shard.add(_predict_batch(batch, sources, indices, notes, careful, whole=whole))
     shard.num_stopped = sum(evidence.slow[index] >= SLOW_NOTES for index in range(len(sources)))
 
@@ -61,7 +61,7 @@ def _known_error(evidence: Evidence, index: int) -> ImageError | None:
     """The error of an image that is not tried again."""
     if evidence.slow[index] >= SLOW_NOTES:
         return ImageError("too_slow", "decoding takes too long, also when the image is tried alone")
-    if evidence.convicts(IMAGE, index):
+    if evidence.is_poison(IMAGE, index):
         return ImageError("crashed_worker", "a worker process died whenever it tried this image")
     return None
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from orchestrator.contract.ledger.ledger import Claim
 
 CAREFUL_FROM_ATTEMPT = 3  # two deaths can be chance: a machine was switched off, memory was full
-CRASHES = 2  # that convict
-KILLS = 5  # that convict, if others were tried in between and passed; crashes count too
+CRASHES = 2  # that make it a poison image
+KILLS = 5  # that do so, if others were tried in between and passed; crashes count too
 SLOW_NOTES = 2  # of an image that took too long, the second time alone
 
 BATCH, IMAGE, SLOW, FINISHED = "batch", "image", "slow", "finished"
@@ -47,7 +47,7 @@ class Evidence:
     deaths: Counter[Trial] = field(default_factory=Counter)
     slow: Counter[int] = field(default_factory=Counter)
 
-    def convicts(self, what: str, index: int) -> bool:
+    def is_poison(self, what: str, index: int) -> bool:
         """Whether an image is not tried again, or a batch is not predicted as a whole again."""
         crashes, kills = self.crashes[what, index], self.kills[what, index]
         return crashes >= CRASHES or crashes + kills >= KILLS
@@ -55,7 +55,7 @@ class Evidence:
     @property
     def num_explained(self) -> int:
         """How many of the deaths were at what is not tried again."""
-        return sum(times for trial, times in self.deaths.items() if self.convicts(*trial))
+        return sum(times for trial, times in self.deaths.items() if self.is_poison(*trial))
 
     def num_deaths(self, attempt: int) -> int:
         """How many workers died on the shard before this attempt.

@@ -61,7 +61,7 @@ def fastest_plan(
     """
     if cache is None:
         return measure_fastest_plan(network, plan, images_BCHW, num_steps, on_note=on_note)
-    path = cache / "pace" / f"{_key(network, plan, images_BCHW, num_steps)}.json"
+    path = cache / "autotune" / f"{_key(network, plan, images_BCHW, num_steps)}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent):

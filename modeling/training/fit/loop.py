@@ -133,13 +133,13 @@ class TrainingLoop:
         self._started, self._num_before = time.perf_counter(), first
         order = np.random.default_rng(seed_of(self._seed, _ORDER, epoch)).permutation(self._inputs.split.train)
         index_batches = training_batches(order, self._recipe.batch_size)[first:]
-        shares = [self._ranks.share_of(torch.from_numpy(group)).numpy() for group in index_batches]
+        shares = [self._ranks.share_of(torch.from_numpy(whole_B)).numpy() for whole_B in index_batches]
         train_mode(self.network, self._plan)
         num_images, alive = len(self._inputs.split.train), self._signs_of_life("steps", emit)
         batches = self._inputs.train_images.batches(iter(shares))
-        for group, indices_B, pixels_BHWC in zip(index_batches, shares, batches, strict=True):
+        for whole_B, indices_B, pixels_BHWC in zip(index_batches, shares, batches, strict=True):
             step = epoch * self.num_batches + self._progress.step_in_epoch
-            self._step(step, epoch, torch.from_numpy(indices_B), pixels_BHWC, len(group))
+            self._step(step, epoch, torch.from_numpy(indices_B), pixels_BHWC, len(whole_B))
             self._progress.step_in_epoch += 1
             alive.update(min(self._progress.step_in_epoch * self._recipe.batch_size, num_images), num_images)
             if self._over():

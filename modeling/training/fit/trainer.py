@@ -229,10 +229,10 @@ def _samples(
         generator.choice(inputs.split.train, size or plan.micro_batch) for _ in range(1 if size else NUM_STEPS)
     ]
     batches: Iterator[Any] = iter(inputs.train_images.batches(iter(index_batches)))
-    for number, (group, pixels) in enumerate(zip(index_batches, batches, strict=True)):
+    for number, (indices_B, pixels) in enumerate(zip(index_batches, batches, strict=True)):
         chance = torch.Generator().manual_seed(seed_of(context.request.seed, _RATE_SEARCH, number))
         images_BCHW = normalise(to_device(pixels, context.device), preprocessing)
-        place = BatchPosition(torch.from_numpy(group), 0, chance)
+        place = BatchPosition(torch.from_numpy(indices_B), 0, chance)
         shape = (preprocessing.height, preprocessing.width)
         images_BCHW = augment(images_BCHW, plan.recipe.augmentation, place, size=shape)
-        yield images_BCHW, torch.from_numpy(inputs.targets_N[group]).to(context.device)
+        yield images_BCHW, torch.from_numpy(inputs.targets_N[indices_B]).to(context.device)

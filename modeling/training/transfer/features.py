@@ -141,8 +141,8 @@ def extract_features(extractor: "Extractor", images: Images, indices_N: Indices,
 def _in_order(extractor: "Extractor", images: Images, indices_N: Indices) -> Iterator[Features]:
     """The features of each batch, in order; several batches are computed concurrently."""
     size = extractor.batch_size
-    groups = [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
-    batches, num_workers = images.batches(iter(groups)), extractor.num_workers
+    index_batches = [indices_N[start : start + size] for start in range(0, len(indices_N), size)]
+    batches, num_workers = images.batches(iter(index_batches)), extractor.num_workers
     return load_ahead(batches, extractor.features, num_ahead=2 * num_workers, num_threads=num_workers)
 
 

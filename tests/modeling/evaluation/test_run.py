@@ -40,8 +40,8 @@ class Result:
 def run(tmp_path, events):
     """Evaluates a model on data; the report, which takes its time, is left out."""
 
-    def run(model, data, **wishes):
-        evaluated, evaluation = evaluate_model(EvaluateRequest(model, data, tmp_path / "out", **wishes), events.append)
+    def run(model, data, **options):
+        evaluated, evaluation = evaluate_model(EvaluateRequest(model, data, tmp_path / "out", **options), events.append)
         written = documents(evaluated, evaluation)
         rows = list(csv.reader(io.StringIO(written["predictions.csv"])))
         return Result(evaluation, json.loads(written["evaluation.json"]), rows)

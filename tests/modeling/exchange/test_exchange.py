@@ -214,8 +214,8 @@ def test_a_small_network_is_imported_and_its_mode_found_out(tmp_path, mode):
     torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, tmp_path / "weights.pt")
     (tmp_path / "staged").mkdir()
 
-    wish = WeightsImport(tmp_path / "weights.pt", "mlp", labels_file(tmp_path), image_size=12)
-    card = stage_weights(wish, tmp_path / "staged").card
+    asked = WeightsImport(tmp_path / "weights.pt", "mlp", labels_file(tmp_path), image_size=12)
+    card = stage_weights(asked, tmp_path / "staged").card
 
     digest = hashlib.sha256((tmp_path / "weights.pt").read_bytes()).hexdigest()
     assert (card.preprocessing, card.labels, card.calibration) == (preprocessing, TREES, None)
@@ -231,11 +231,11 @@ def test_a_preprocessing_file_overrides_the_architectures(tmp_path):
     torch.save(build_network("mlp", GREY_8, 3).state_dict(), tmp_path / "weights.pt")
     (tmp_path / "preprocessing.json").write_text(json.dumps(GREY_8.to_json()))
     (tmp_path / "staged").mkdir()
-    wish = WeightsImport(
+    asked = WeightsImport(
         tmp_path / "weights.pt", "mlp", labels_file(tmp_path), preprocessing=tmp_path / "preprocessing.json"
     )
 
-    assert stage_weights(wish, tmp_path / "staged").card.preprocessing == GREY_8
+    assert stage_weights(asked, tmp_path / "staged").card.preprocessing == GREY_8
 
 
 @pytest.mark.parametrize(
@@ -283,8 +283,8 @@ def test_the_architecture_is_recognised_and_what_was_done_is_told(tmp_path):
     torch.save(nested, tmp_path / "weights.ckpt")
     (tmp_path / "staged").mkdir()
 
-    wish = WeightsImport(tmp_path / "weights.ckpt", None, labels_file(tmp_path), image_size=12)
-    model = stage_weights(wish, tmp_path / "staged")
+    asked = WeightsImport(tmp_path / "weights.ckpt", None, labels_file(tmp_path), image_size=12)
+    model = stage_weights(asked, tmp_path / "staged")
 
     assert model.card.architecture == "mlp"
     assert model.notes == (
@@ -338,12 +338,12 @@ def test_one_output_with_one_label_is_refused_and_says_how_to_make_two(tmp_path)
     network = build_network("perceptron", GREY_8, 1)
     torch.save(network.state_dict(), tmp_path / "one.pt")
     (tmp_path / "staged").mkdir()
-    wish = WeightsImport(tmp_path / "one.pt", None, labels_file(tmp_path, ["defect"]), 8)
+    asked = WeightsImport(tmp_path / "one.pt", None, labels_file(tmp_path, ["defect"]), 8)
 
     with pytest.raises(ArchitectureError, match=r'has one output and one label, .*such as \["not defect", "defect"\]$'):
-        stage_weights(wish, tmp_path / "staged")
+        stage_weights(asked, tmp_path / "staged")
     with pytest.raises(ArchitectureError, match=r"one.pt answers with 1 labels, but .*labels.json names 3"):
-        stage_weights(replace(wish, labels=labels_file(tmp_path)), tmp_path / "staged")
+        stage_weights(replace(asked, labels=labels_file(tmp_path)), tmp_path / "staged")
     assert os.listdir(tmp_path / "staged") == []
 
 

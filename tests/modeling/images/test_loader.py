@@ -7,7 +7,7 @@ import pytest
 
 from modeling.errors import ImageError
 from modeling.images import loader
-from modeling.images.loader import load_ahead, load_groups_ahead, read_image_file
+from modeling.images.loader import load_ahead, load_batches_ahead, read_image_file
 
 
 def test_only_regular_files_of_bounded_size_are_read(tmp_path):
@@ -94,10 +94,10 @@ def test_results_come_in_order_whichever_thread_is_faster():
     assert list(load_ahead(range(5), call, num_ahead=4, num_threads=2)) == [0, 10, 20, 30, 40]
 
 
-def test_groups_keep_their_sizes_and_may_be_empty():
-    groups = load_groups_ahead([[1, 2], [], [3]], str, num_ahead=1, num_threads=2)
+def test_batches_keep_their_sizes_and_may_be_empty():
+    batches = load_batches_ahead([[1, 2], [], [3]], str, num_ahead=1, num_threads=2)
 
-    assert list(groups) == [["1", "2"], [], ["3"]]
+    assert list(batches) == [["1", "2"], [], ["3"]]
 
 
 def test_no_more_items_are_pulled_than_may_wait():

@@ -103,9 +103,9 @@ def test_fine_tuning_that_was_killed_goes_on_and_ends_with_the_same_model(base, 
         if event["event"] == "epoch" and event["epoch"] == 2:
             raise KilledError
 
-    wish = replace(base, epochs=3, cache=tmp_path / "cache")
-    run(replace(wish, output=tmp_path / "whole"))
-    resumed = replace(wish, output=tmp_path / "resumed", work=tmp_path / "work")
+    asked = replace(base, epochs=3, cache=tmp_path / "cache")
+    run(replace(asked, output=tmp_path / "whole"))
+    resumed = replace(asked, output=tmp_path / "resumed", work=tmp_path / "work")
     with pytest.raises(KilledError):
         train(resumed, die_when_the_second_epoch_is_over)
     _, events = run(resumed)
@@ -163,10 +163,10 @@ def test_nothing_is_chosen_by_the_test_part(base, tmp_path, from_weights):
         data.mkdir()
         write(data, "train", 96)
         write(data, "t10k", 20, swapped=name == "wrong")
-        wish = replace(
+        asked = replace(
             base, data=data, output=tmp_path / f"model-{name}", cache=None, validation=0.25, deterministic=True
         )
-        card, _ = run(replace(wish, epochs=2) if from_weights else replace(wish, weights=None, epochs=4))
+        card, _ = run(replace(asked, epochs=2) if from_weights else replace(asked, weights=None, epochs=4))
         cards.append(card)
         weights.append((tmp_path / f"model-{name}" / "model.safetensors").read_bytes())
 

@@ -130,8 +130,8 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit_and_another_seed_another
     data = make_idx(tmp_path / "data")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.rand(3)  # what others draw from the global generator must not matter
-        wish = {"architecture": architecture, "seed": seed, "epochs": 2}
-        train(request(data, tmp_path / name, cache=tmp_path / "cache", **wish), ignore)
+        options = {"architecture": architecture, "seed": seed, "epochs": 2}
+        train(request(data, tmp_path / name, cache=tmp_path / "cache", **options), ignore)
 
     a, b, c = (snapshot_names(tmp_path / name) for name in "abc")
     assert a == b
@@ -350,11 +350,11 @@ def test_a_disk_that_is_full_when_the_model_is_saved_costs_no_earlier_model(tmp_
 
 def test_images_that_do_not_fit_in_memory_are_read_in_every_epoch_and_give_the_same_model(tmp_path, monkeypatch):
     data, events = make_class_folders(tmp_path / "data"), []
-    wish = {"epochs": 2, "cache": tmp_path / "cache"}
-    train(request(data, tmp_path / "in memory", **wish), ignore)
+    options = {"epochs": 2, "cache": tmp_path / "cache"}
+    train(request(data, tmp_path / "in memory", **options), ignore)
     monkeypatch.setattr("modeling.training.data.MAX_TENSOR_BYTES", 1000)
 
-    train(request(data, tmp_path / "from disk", **wish), events.append)
+    train(request(data, tmp_path / "from disk", **options), events.append)
 
     assert "decoding again in every epoch" in next(event["text"] for event in events if event["event"] == "note")
     assert not [event for event in events if event["event"] == "decode"]
@@ -363,8 +363,8 @@ def test_images_that_do_not_fit_in_memory_are_read_in_every_epoch_and_give_the_s
 
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path):
     data = make_idx(tmp_path / "data")
-    wish = {"epochs": 4, "architecture": "cnn_pyramid", "cache": tmp_path / "cache"}
-    train(request(data, tmp_path / "whole", **wish), ignore)
+    options = {"epochs": 4, "architecture": "cnn_pyramid", "cache": tmp_path / "cache"}
+    train(request(data, tmp_path / "whole", **options), ignore)
 
     class KilledError(Exception):
         pass
@@ -374,9 +374,9 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_pat
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(request(data, tmp_path / "resumed", work=tmp_path / "work", **wish), die_in_the_third_epoch)
+        train(request(data, tmp_path / "resumed", work=tmp_path / "work", **options), die_in_the_third_epoch)
     events = []
-    train(request(data, tmp_path / "resumed", work=tmp_path / "work", **wish), events.append)
+    train(request(data, tmp_path / "resumed", work=tmp_path / "work", **options), events.append)
 
     assert [event["epoch"] for event in events if event["event"] in ("resumed", "epoch")] == [2, 3, 4]
     assert snapshot_names(tmp_path / "resumed") == snapshot_names(tmp_path / "whole")

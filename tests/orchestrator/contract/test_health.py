@@ -16,7 +16,7 @@ from orchestrator.contract.health import (
     START_S,
     ChildState,
     ParentState,
-    judge,
+    health_of,
     own_processes,
     process_state,
     read_child,
@@ -51,7 +51,7 @@ def ended() -> int:
 
 
 def test_a_worker_whose_processes_live_and_that_takes_doorbells_is_ready():
-    health = judge(PARENT, CHILD, NOW)
+    health = health_of(PARENT, CHILD, NOW)
 
     assert (health.ready, health.problems, health.waits) == (True, (), ())
 
@@ -68,22 +68,22 @@ def test_a_worker_whose_processes_live_and_that_takes_doorbells_is_ready():
     ],
 )
 def test_a_worker_is_unhealthy_if_a_process_hangs_or_it_takes_no_doorbells(parent, child, problem):
-    health = judge(parent, child, NOW)
+    health = health_of(parent, child, NOW)
 
     assert (len(health.problems), health.healthy, health.ready) == (1, False, False)
     assert problem.format(pid=os.getpid()) in health.problems[0]
 
 
 def test_a_process_that_is_stopped_or_has_ended_is_noticed_at_once(stopped, ended):
-    assert judge(replace(PARENT, pid=stopped), CHILD, NOW).problems == (f"its parent process {stopped} is stopped",)
-    assert judge(replace(PARENT, pid=ended), CHILD, NOW).problems == (f"its parent process {ended} has ended",)
-    assert judge(PARENT, replace(CHILD, pid=stopped), NOW).problems == (f"its pool child {stopped} is stopped",)
+    assert health_of(replace(PARENT, pid=stopped), CHILD, NOW).problems == (f"its parent process {stopped} is stopped",)
+    assert health_of(replace(PARENT, pid=ended), CHILD, NOW).problems == (f"its parent process {ended} has ended",)
+    assert health_of(PARENT, replace(CHILD, pid=stopped), NOW).problems == (f"its pool child {stopped} is stopped",)
 
 
 def test_a_pool_child_that_died_is_replaced_and_unhealthy_is_only_one_that_nothing_follows(ended):
     died = replace(CHILD, pid=ended, at_s=NOW - 3)
 
-    replaced, alone = judge(PARENT, died, NOW), judge(PARENT, replace(died, at_s=NOW - START_S - 1), NOW)
+    replaced, alone = health_of(PARENT, died, NOW), health_of(PARENT, replace(died, at_s=NOW - START_S - 1), NOW)
 
     assert (replaced.problems, replaced.waits) == ((), (f"its pool child {ended} ended 3 s ago, another starts",))
     assert not alone.healthy
@@ -100,7 +100,7 @@ def test_a_pool_child_that_died_is_replaced_and_unhealthy_is_only_one_that_nothi
     ],
 )
 def test_a_worker_that_waits_is_healthy_and_not_ready(parent, child, wait):
-    health = judge(parent, child, NOW)
+    health = health_of(parent, child, NOW)
 
     assert (health.problems, health.waits, health.ready) == ((), (wait,), False)
 
@@ -108,7 +108,7 @@ def test_a_worker_that_waits_is_healthy_and_not_ready(parent, child, wait):
 def test_a_worker_whose_server_is_away_is_not_taken_for_deaf():
     away = replace(PARENT, server_s=NOW - DEAF_S - 10, listening_s=NOW - DEAF_S - 10)
 
-    assert judge(away, CHILD, NOW).healthy
+    assert health_of(away, CHILD, NOW).healthy
 
 
 def test_only_workers_that_live_and_are_of_this_container_count(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.demo.text import LetterPair, align, character_accuracy, judge, side_by_side
+from orchestrator.demo.text import LetterPair, align, character_accuracy, mark_readings, side_by_side
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_missing_character_costs_its_neighbours_nothing():
 def test_a_reading_is_right_by_its_place_in_the_alignment_and_doubtful_by_its_score():
     predictions = [(("lower_a", "lower_o"), (0.9, 0.1)), (("digit_1", "lower_l"), (0.4, 0.3))]
 
-    readings = judge("al", ["a", "1"], predictions)
+    readings = mark_readings("al", ["a", "1"], predictions)
 
     assert [(r.text, r.wrong, r.doubtful) for r in readings] == [("a", False, False), ("1", True, True)]
 

@@ -44,12 +44,12 @@ def test_an_owner_on_another_machine_is_dead_when_its_count_stands_still(tmp_pat
     assert here.adopt() == {there.name}
 
 
-def test_an_owner_that_beats_lives(tmp_path, clock, monkeypatch):
+def test_an_owner_with_a_heartbeat_lives(tmp_path, clock, monkeypatch):
     monkeypatch.setattr(owners, "_locked", lambda descriptor: False)  # as on a share without locks
     first, second = Owner(tmp_path, clock), Owner(tmp_path, clock)
     for _ in range(10):
         clock.now += LEASE_S - 1
-        first.beat()
+        first.heartbeat()
         assert second.adopt() == set()
 
 
@@ -58,10 +58,10 @@ def test_a_frozen_owner_is_adopted_and_goes_on_under_another_name(tmp_path, cloc
     before = frozen.name
     other.adopt()
     clock.now += LEASE_S + 1
-    other.beat()
+    other.heartbeat()
 
     assert other.adopt() == {before}
-    frozen.beat()
+    frozen.heartbeat()
     assert frozen.name != before
     assert frozen.adopt() == set()
 

@@ -1,4 +1,4 @@
-"""Shards whose workers die again and again: who is convicted, and who is not. Deaths are played, not died."""
+"""Shards whose workers die again and again: which image is poison, and which is not. Deaths are played, not died."""
 
 import random
 from collections import Counter
@@ -99,12 +99,12 @@ def test_images_that_get_their_worker_killed_are_found_and_cost_no_other_image_i
     assert codes == ["crashed_worker" if each in bombs else None for each in BRIGHTNESS]
 
 
-def test_a_lone_image_is_not_convicted_of_kills_but_its_shard_is_given_up(tmp_path):
+def test_a_lone_image_is_not_poison_for_kills_but_its_shard_is_given_up(tmp_path):
     assert Shard(tmp_path, [10]).done_by(dies=lambda _: True) == ["given_up"]
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_workers_that_are_killed_at_random_convict_nobody(seed, tmp_path):
+def test_workers_that_are_killed_at_random_make_no_image_poison(seed, tmp_path):
     chance = random.Random(seed)
     shard = Shard(tmp_path, BRIGHTNESS)
 
@@ -114,7 +114,7 @@ def test_workers_that_are_killed_at_random_convict_nobody(seed, tmp_path):
 
 
 @pytest.mark.parametrize("trial", range(1, 16))
-def test_workers_that_are_killed_at_the_same_moment_of_their_lives_convict_nobody(trial, tmp_path, monkeypatch):
+def test_workers_that_are_killed_at_the_same_moment_of_their_lives_make_no_image_poison(trial, tmp_path, monkeypatch):
     shard = Shard(tmp_path, BRIGHTNESS)
     note, deaths = Notes.trying, 0
     lives: Counter[int] = Counter()

@@ -37,33 +37,33 @@ def test_the_last_note_of_each_journal_counts_as_a_death(tmp_path):
     assert deaths(tmp_path) == {(BATCH, 32): 1, (IMAGE, 33): 2}
 
 
-def test_an_image_that_crashes_twice_is_convicted_whatever_was_tried_before(tmp_path):
+def test_an_image_that_crashes_twice_is_poison_whatever_was_tried_before(tmp_path):
     die_in(tmp_path, 5, 1, (IMAGE, 33), crash=True)
-    assert not evidence(tmp_path).convicts(IMAGE, 33)
+    assert not evidence(tmp_path).is_poison(IMAGE, 33)
 
     die_in(tmp_path, 5, 2, (IMAGE, 33), crash=True)
 
     assert CRASHES == 2
-    assert evidence(tmp_path).convicts(IMAGE, 33)
+    assert evidence(tmp_path).is_poison(IMAGE, 33)
     assert evidence(tmp_path).num_explained == 2
 
 
-def test_an_image_at_which_processes_are_killed_alone_is_convicted_once_that_repeats_while_others_pass(tmp_path):
+def test_an_image_at_which_processes_are_killed_alone_is_poison_once_that_repeats_while_others_pass(tmp_path):
     for fence in range(1, KILLS):
         die_in(tmp_path, 5, fence, *OTHERS, (IMAGE, 33))
-        assert not evidence(tmp_path).convicts(IMAGE, 33)
+        assert not evidence(tmp_path).is_poison(IMAGE, 33)
 
     die_in(tmp_path, 5, KILLS, *OTHERS, (IMAGE, 33))
 
-    assert evidence(tmp_path).convicts(IMAGE, 33)
-    assert not evidence(tmp_path).convicts(IMAGE, 32)
+    assert evidence(tmp_path).is_poison(IMAGE, 33)
+    assert not evidence(tmp_path).is_poison(IMAGE, 32)
 
 
-def test_processes_that_are_killed_before_anything_else_was_tried_convict_nothing(tmp_path):
+def test_processes_that_are_killed_before_anything_else_was_tried_prove_nothing(tmp_path):
     for fence in range(20):
         die_in(tmp_path, 5, fence, (IMAGE, 33))
 
-    assert not evidence(tmp_path).convicts(IMAGE, 33)
+    assert not evidence(tmp_path).is_poison(IMAGE, 33)
     assert evidence(tmp_path).num_explained == 0
 
 
@@ -73,7 +73,7 @@ def test_an_image_that_passes_alone_is_cleared_of_the_kills_before(tmp_path):
     die_in(tmp_path, 5, KILLS, *OTHERS, (IMAGE, 33), (BATCH, 32))
     die_in(tmp_path, 5, KILLS + 1, *OTHERS, (IMAGE, 33))
 
-    assert not evidence(tmp_path).convicts(IMAGE, 33)
+    assert not evidence(tmp_path).is_poison(IMAGE, 33)
 
 
 def test_journals_are_read_in_the_order_of_their_claims(tmp_path):
@@ -81,27 +81,27 @@ def test_journals_are_read_in_the_order_of_their_claims(tmp_path):
     for fence in range(10, 10 + KILLS):
         die_in(tmp_path, 5, fence, *OTHERS, (IMAGE, 33))
 
-    assert evidence(tmp_path).convicts(IMAGE, 33)
+    assert evidence(tmp_path).is_poison(IMAGE, 33)
 
 
 def test_crashes_and_kills_of_one_image_count_together(tmp_path):
     die_in(tmp_path, 5, 1, *OTHERS, (IMAGE, 33), crash=True)
     for fence in range(2, 1 + KILLS):
-        assert not evidence(tmp_path).convicts(IMAGE, 33)
+        assert not evidence(tmp_path).is_poison(IMAGE, 33)
         die_in(tmp_path, 5, fence, *OTHERS, (IMAGE, 33))
 
-    assert evidence(tmp_path).convicts(IMAGE, 33)
+    assert evidence(tmp_path).is_poison(IMAGE, 33)
 
 
-def test_a_batch_is_not_convicted_by_kills_before_its_images_were_tried_alone(tmp_path):
+def test_a_batch_is_not_poison_for_kills_before_its_images_were_tried_alone(tmp_path):
     for fence in range(1, 10):
         die_in(tmp_path, 5, fence, (BATCH, 0), (BATCH, 32))
-    assert not evidence(tmp_path).convicts(BATCH, 32)
+    assert not evidence(tmp_path).is_poison(BATCH, 32)
 
     for fence in range(10, 10 + KILLS):
         die_in(tmp_path, 5, fence, (BATCH, 0), *OTHERS, (BATCH, 32))
 
-    assert evidence(tmp_path).convicts(BATCH, 32)
+    assert evidence(tmp_path).is_poison(BATCH, 32)
 
 
 def test_a_journal_that_was_closed_is_no_death_however_it_ended(tmp_path):
@@ -125,7 +125,7 @@ def test_what_was_tried_last_when_a_journal_was_closed_has_not_passed(tmp_path):
         die_in(tmp_path, 5, fence, *OTHERS, (IMAGE, 33))
     die_in(tmp_path, 5, 1 + KILLS, *OTHERS, (IMAGE, 33), (FINISHED, 0))
 
-    assert evidence(tmp_path).convicts(IMAGE, 33)
+    assert evidence(tmp_path).is_poison(IMAGE, 33)
 
 
 def test_the_deaths_of_another_shard_are_its_own(tmp_path):

@@ -120,7 +120,7 @@ def test_what_was_found_is_remembered_for_the_same_layers_and_images(clock, tmp_
 )
 def test_what_cannot_be_read_is_measured_again(clock, tmp_path, damage):
     fastest_plan(convolutional(), PLAN, IMAGES, STEPS, tmp_path, on_note=quiet)
-    [file] = (tmp_path / "pace").glob("*.json")
+    [file] = (tmp_path / "autotune").glob("*.json")
     file.write_text(damage)
     clock.fastest = ("bf16", False)
 

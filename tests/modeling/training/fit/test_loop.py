@@ -99,9 +99,9 @@ def one_step(**changes):
 
 def logits_and_targets(plain: nn.Module):
     """What a network says to the training images, and what they are."""
-    wish = inputs()
-    images = normalise(torch.from_numpy(wish.images.pixels_MHWC[:70]), wish.preprocessing)
-    return plain(images), torch.from_numpy(wish.targets_N[:70])
+    given = inputs()
+    images = normalise(torch.from_numpy(given.images.pixels_MHWC[:70]), given.preprocessing)
+    return plain(images), torch.from_numpy(given.targets_N[:70])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

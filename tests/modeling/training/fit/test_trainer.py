@@ -19,8 +19,8 @@ from modeling.training.request import TrainRequest
 SHAPE = Preprocessing("L", 8, 8)
 
 
-def facts(**wishes):
-    request = TrainRequest(Path("data"), "perceptron", Path("out"), **wishes)
+def facts(**options):
+    request = TrainRequest(Path("data"), "perceptron", Path("out"), **options)
     context = RunContext(request, torch.device("cpu"), Ranks(), lambda event: None, "scratch", None)
     indices = np.arange(6)
     images = DecodedImages(np.zeros((6, 8, 8, 1), dtype=np.uint8))
@@ -37,9 +37,9 @@ def test_a_run_is_the_same_wherever_it_writes_and_whatever_is_accepted_later():
     assert fingerprint(*facts(work=Path("work"), max_error=0.2)) == run
 
 
-@pytest.mark.parametrize("wish", [{"seed": 1}, {"epochs": 3}, {"weights": "imagenet"}])
-def test_another_wish_makes_another_run(wish):
-    assert fingerprint(*facts(**wish)) != fingerprint(*facts())
+@pytest.mark.parametrize("option", [{"seed": 1}, {"epochs": 3}, {"weights": "imagenet"}])
+def test_another_option_makes_another_run(option):
+    assert fingerprint(*facts(**option)) != fingerprint(*facts())
 
 
 def test_changed_images_and_changed_weights_to_start_from_make_another_run():

@@ -49,10 +49,10 @@ class CountingImages(DecodedImages):
         super().__init__(images)
         self.asked: list[int] = []
 
-    def batches(self, groups):
-        groups = list(groups)
-        self.asked += [int(index) for group in groups for index in group]
-        return super().batches(groups)
+    def batches(self, index_batches):
+        index_batches = list(index_batches)
+        self.asked += [int(index) for indices_B in index_batches for index in indices_B]
+        return super().batches(index_batches)
 
 
 def ignore(event: dict) -> None:
@@ -112,8 +112,8 @@ def test_torch_has_its_threads_back_afterwards():
 
 def test_a_failing_source_ends_the_extraction_with_its_error():
     class Broken:
-        def batches(self, groups):
-            yield from DecodedImages(pixels()).batches([next(iter(groups))])
+        def batches(self, index_batches):
+            yield from DecodedImages(pixels()).batches([next(iter(index_batches))])
             raise DataError("img.png could be read before, and no longer can")
 
     num_threads = torch.get_num_threads()
