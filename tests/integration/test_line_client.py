@@ -171,7 +171,7 @@ def test_without_a_server_a_client_decides_alone_and_reports_when_there_is_one(o
     assert (alone.bin, alone.reason, alone.cause) == ("G", "no_server", "server")
     assert (after.bin, after.reason) == ("1", None)
     assert record_of(store, "x").bin == "G"
-    assert store.counts()["delivered_alone"] == 1
+    assert [store.counts()[name] for name in ("delivered_alone", "cause:server")] == [1, 1]
 
 
 def test_without_a_server_and_a_deadline_nothing_can_be_decided(tmp_path):
@@ -235,8 +235,10 @@ def test_a_restarted_server_has_or_gets_what_waited(own_server: Server):
     assert {(answer.bin, answer.reason) for answer in answers} == {("1", None)}
 
 
-@pytest.mark.parametrize(("paused", "most", "reason"), [(True, 1000, "paused"), (False, 1, "busy")])
-def test_a_refusal_becomes_the_answer_at_the_deadline(server: Server, paused: bool, most: int, reason: str):
+@pytest.mark.parametrize(
+    ("paused", "most", "reason", "cause"), [(True, 1000, "paused", "paused"), (False, 1, "busy", "queue")]
+)
+def test_a_refusal_becomes_the_answer_at_the_deadline(server: Server, paused: bool, most: int, reason: str, cause: str):
     line = dataclasses.replace(make_line(max_requests=most), paused=paused)
     store = enter_line(server.url, line)
     with LineClient("post", server.url) as client:
@@ -247,8 +249,9 @@ def test_a_refusal_becomes_the_answer_at_the_deadline(server: Server, paused: bo
         with line_worker(server.url):
             first = waiting.result()
 
-    assert (refused.bin, refused.reason) == ("F", reason)
+    assert (refused.bin, refused.reason, refused.cause) == ("F", reason, cause)
     assert record_of(store, "refused").reason == reason
+    assert store.counts()[f"cause:{cause}"] == 1
     assert first.reason is None
 
 

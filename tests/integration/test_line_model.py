@@ -351,42 +351,6 @@ class LineMachine(RuleBasedStateMachine):
         self.a_record_never_changes_and_is_told_once_to_each_who_asked()
 
 
-def test_who_pushes_other_bytes_ends_no_request_before_its_deadline(server):
-    store = enter_line(server.url, make_line())
-    store.admit([Push("1/a", "aa", LONG_MS, 1, "image", b"x")], "c1")
-    assert store.admit([Push("1/a", "bb", 100, 1, "image", b"y")], "c2")[0].verdict == "conflict"
-
-    (record,) = store.settle([Decided("1/a", ALONE, "bb")], "c1")
-
-    assert decode_record(record).reason == "no_server"
-    assert store.record("1/a") is None
-    assert [held.key for held in store.take("w1", 1, LONG_MS, 1 << 20).held] == ["1/a"]
-
-
-def test_pushes_that_are_offered_together_are_bounded_as_those_that_come_one_by_one(server):
-    store = enter_line(server.url, make_line(max_requests=3, max_image_bytes=10))
-    sizes = {"a": 1, "b": 11, "c": 2, "d": 3, "e": 4}
-    pushes = [Push(f"1/{item}", "aa", LONG_MS, size, "image", b"x" * size) for item, size in sizes.items()]
-
-    verdicts = [admission.verdict for admission in store.admit([*pushes, pushes[0]], "c1")]
-
-    assert verdicts == ["admitted", "too_large", "admitted", "admitted", "busy", "in_flight"]
-    assert [len(held.image) for held in store.take("w1", 9, LONG_MS, 1 << 20).held] == [1, 2, 3]
-    assert store.client.hget(store.key("line"), "bytes") == b"6"
-    assert store.counts() == {"admitted": 3, "refused:bound": 1}
-
-
-def test_who_pushes_the_same_later_with_less_time_ends_no_request_before_its_deadline(server):
-    store = enter_line(server.url, make_line())
-    store.admit([Push("1/a", "aa", LONG_MS, 1, "image", b"x")], "c1")
-    assert store.admit([Push("1/a", "aa", 100, 1, "image", b"x")], "c2")[0].verdict == "in_flight"
-
-    (record,) = store.settle([Decided("1/a", ALONE, "aa")], "c2")
-
-    assert (decode_record(record).reason, store.record("1/a")) == ("no_server", None)
-    assert store.settle([Decided("1/a", ALONE, "aa")], "c1") == [store.record("1/a")]
-
-
 @pytest.mark.hypothesis  # like those with @given, which hypothesis marks itself
 def test_a_line_gives_one_record_for_every_request_through_any_sequence_of_events(server):
     run_state_machine_as_test(

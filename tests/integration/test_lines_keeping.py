@@ -82,11 +82,12 @@ def test_counts_are_read_since_the_beginning_and_by_minute(store):
 def test_a_clients_own_words_make_no_field_of_the_counts(store):
     names = ["busy", "x" * 100, "a:b", "batch:7"]
 
-    store.settle([Decided(f"1/{name}", Verdict("F", name), "bb") for name in names], "c")
-    store.deliver([Decided(f"2/{name}", Verdict("F", name), "bb") for name in names])
+    store.settle([Decided(f"1/{name}", Verdict("F", name, name), "bb") for name in names], "c")
+    store.deliver([Decided(f"2/{name}", Verdict("F", name, name), "bb") for name in names])
 
-    assert read_stats(store).outcomes == {"other": 6, "busy": 2}
-    assert read_stats(store).batches == {}
+    stats = read_stats(store)
+    assert stats.outcomes == {"other": 6, "busy": 2}
+    assert (stats.causes, stats.batches) == ({}, {})
 
 
 FEW = MoveBounds(keep=2, move_from=4, grace_s=0)

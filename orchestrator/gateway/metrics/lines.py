@@ -136,7 +136,7 @@ def _counters(lines: Sequence[tuple[str, LineStats]]) -> Iterator[Metric]:
         yield family
     for name, text, label, counts, known in (
         ("answers", "Answers, `accept` or the reason why it is none.", "reason", "outcomes", OUTCOMES),
-        ("misses", "Requests that were late, by where the time went.", "cause", "causes", CAUSES),
+        ("misses", "Requests without a prediction in time, by where the time went.", "cause", "causes", CAUSES),
         ("refused", "Pushes that were not admitted.", "reason", "refused", REFUSALS),
     ):
         family = CounterMetricFamily(f"pigeonhole_line_{name}", text, labels=["line", label])

@@ -32,6 +32,7 @@ local BUCKETS_MS = {1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80,
 -- Clients name reasons: only these become fields of the counts.
 local REASONS = {next_bin = 1, degraded = 1, low_confidence = 1, late = 1, no_worker = 1, unreadable = 1, no_bin = 1,
   bin_full = 1, crashed = 1, busy = 1, paused = 1, no_server = 1}
+local CAUSES = {queue = 1, decode = 1, device = 1, server = 1, paused = 1}
 
 local function key(name) return P .. ':' .. name end
 local LINE = key('line')
@@ -94,6 +95,12 @@ local function has_worker()
     if tonumber(until_ms) > now and tonumber(per_image) > 0 then return true end
   end
   return false
+end
+
+-- The cause in a verdict of a client, '' for none: as with reasons, only known ones become fields of the counts.
+local function cause_of(verdict)
+  local cause = cjson.decode('{' .. verdict .. '}').cause
+  return CAUSES[cause] and cause or ''
 end
 
 -- What is known of a request that waits; admitted is nil where none does.

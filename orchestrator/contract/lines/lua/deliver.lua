@@ -9,7 +9,8 @@ for place = 1, #ARGV, 6 do
   if not record then
     local _, waiting = nil, find_waiting(id)
     waiting.digest = waiting.digest or ARGV[place + 4]
-    _, record = finish(id, ARGV[place + 2], ARGV[place + 5], ARGV[place + 3], '', waiting)
+    local verdict = ARGV[place + 2]
+    _, record = finish(id, verdict, ARGV[place + 5], ARGV[place + 3], cause_of(verdict), waiting)
   end
   if cjson.decode(record).bin ~= bin then
     redis.call('HSET', key('delivered'), id, bin)

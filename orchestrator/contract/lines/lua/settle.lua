@@ -19,7 +19,8 @@ for place = 2, #ARGV, 5 do
     elseif waiting[1] then
       first, record = finish_late(id)
     else
-      first, record = finish(id, ARGV[place + 1], rest, ARGV[place + 2], '', {digest = ARGV[place + 3]})
+      local verdict, digest = ARGV[place + 1], ARGV[place + 3]
+      first, record = finish(id, verdict, rest, ARGV[place + 2], cause_of(verdict), {digest = digest})
     end
   end
   records[#records + 1] = record

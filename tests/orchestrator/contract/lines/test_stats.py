@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from orchestrator.contract.lines.answers import REASONS
+from orchestrator.contract.lines.answers import CAUSES, REASONS
 from orchestrator.contract.lines.stats import BUCKETS_MS, Histogram, WorkerCounts
 
 COMMON = (files("orchestrator.contract.lines") / "lua" / "common.lua").read_text(encoding="utf-8")
@@ -25,6 +25,10 @@ def test_the_scripts_count_every_reason_that_an_answer_may_have():
     counted = re.findall(r"(\w+) = 1", lua_table("REASONS"))
 
     assert [*counted, "conflict"] == list(REASONS)  # a conflict is no answer of its own
+
+
+def test_the_scripts_count_every_cause_that_a_miss_may_have():
+    assert re.findall(r"(\w+) = 1", lua_table("CAUSES")) == list(CAUSES)
 
 
 def test_a_quantile_is_interpolated_in_its_bucket():
