@@ -12,7 +12,7 @@ from orchestrator.contract.lines.requests import GivenAnswer, Held, Push
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.lines import AsyncLineClient, LineClient
-from tests.support.line_worker import LATE, enter_line, line_worker, make_line
+from tests.support.line_worker import LATE, answer_one, enter_line, line_worker, make_line
 from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.integration
@@ -145,6 +145,29 @@ def test_a_push_that_was_late_before_it_began_is_decided_at_once(server: Server)
     assert (answer.bin, answer.reason) == ("F", "late")
     assert record_of(store, "x").reason == "late"
     assert store.counts().get("admitted") is None
+
+
+@pytest.mark.parametrize("ahead_s", [5 * 3600, -5 * 3600])
+def test_a_clients_clock_may_be_wrong_by_hours(server: Server, monkeypatch, ahead_s: int):
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + ahead_s)
+    enter_line(server.url, make_line())
+    given_ms: list[int] = []
+
+    def answer(held: Held) -> GivenAnswer:
+        given_ms.append(held.deadline_ms - held.admitted_ms)
+        return answer_one(held)
+
+    with LineClient("post", server.url) as client:
+        nobody = client.push(b"image", "early", deadline=0.2)
+        with line_worker(server.url, answer=answer):
+            plain = client.push(b"image", "plain", deadline=60)
+            triggered = client.push(b"image", "triggered", deadline=60, triggered_at=time.time() - 20)
+
+    assert [each.reason for each in (nobody, plain, triggered)] == ["no_worker", None, None]
+    assert 0 < given_ms[0] <= 60_000
+    assert 0 < given_ms[1] <= 40_000
+    assert abs(plain.admitted_ms / 1000 - right()) < 3600  # times of a record are the server's
 
 
 def test_an_unknown_line_is_an_error_that_names_the_others(server: Server):

@@ -14,7 +14,6 @@ from tests.support.images import grey_png
 from tests.support.line_workers import Gate, LineHome, image_file
 from tests.support.pushes import PATIENCE_MS, Pusher, wait_until_open, workers_of
 from tests.support.server import wait_until
-from workers.lines import sweeping
 from workers.lines.sweeping import LineSweeper
 
 pytestmark = pytest.mark.integration
@@ -193,37 +192,6 @@ def test_the_smaller_model_answers_what_was_admitted_for_it(home):
     assert (answer.reason, answer.bin, answer.model) == ("degraded", "L1", "small@1")
 
 
-def test_a_line_of_an_emptied_server_is_served_again(home, server):
-    home.start("w1")
-    sweeper = LineSweeper(home.settings)
-    sweeper.start()
-    post = home.create("post")
-    assert post.ask("before", LIGHT).bin == "L1"
-
-    server.empty()
-    wait_until(lambda: post.store.epoch() is not None, what="the line is entered again")
-    again = Pusher(post.store)
-
-    assert again.ask("after", LIGHT).bin == "L1"
-    sweeper.stop(wait_s=5)
-
-
-def test_a_line_that_cannot_be_read_harms_no_other_and_is_reported(home, caplog):
-    post = home.create("post", workers=0)
-    broken = home.settings.home / "lines" / "broken" / "line.json"
-    home.create("broken", workers=0)
-    broken.write_text("{")
-    home.client.hset("{pigeonhole}:lines", "malformed", b"[]")
-    sweeper = LineSweeper(home.settings)
-    sweeper.start()
-    home.start("w1")
-
-    wait_until_open(post.store)
-    assert post.ask("a", LIGHT).bin == "L1"
-    wait_until(lambda: "line broken" in caplog.text, what="the broken line is reported")
-    sweeper.stop(wait_s=5)
-
-
 def test_the_sweep_answers_what_is_late_where_no_worker_is(home):
     sweeper = LineSweeper(home.settings)
     sweeper.start()
@@ -235,39 +203,6 @@ def test_the_sweep_answers_what_is_late_where_no_worker_is(home):
     assert (answer.bin, answer.reason, answer.cause) == ("F", "no_worker", "queue")
     assert answer.answered_ms - answer.admitted_ms >= 50
     sweeper.stop(wait_s=5)
-
-
-def test_a_line_with_a_server_of_its_own_harms_no_other_while_that_is_frozen(home, own_server, monkeypatch):
-    monkeypatch.setattr(sweeping, "SOCKET_TIMEOUT_S", 0.3)
-    sweeper = LineSweeper(home.settings)
-    sweeper.start()
-    home.start("w1")
-    post, own = home.create("post"), home.create("own", server=own_server.url)
-    assert own.ask("a", LIGHT).bin == "L1"
-
-    own_server.freeze()
-    for number in range(30):
-        assert post.ask(f"item-{number}", DARK).bin == "D"
-    own_server.thaw()
-
-    assert own.ask("b", LIGHT).bin == "L1"
-    own_server.empty()
-    wait_until(lambda: own.store.epoch() is not None, what="the line is entered again")
-    assert Pusher(own.store).ask("c", DARK).bin == "D"
-    sweeper.stop(wait_s=5)
-
-
-def test_lines_that_are_removed_are_closed_and_others_are_opened_by_name(home):
-    consumer = home.start("w1", lines="post,parcels")
-    post = home.create("post")
-    home.create("other", workers=0)
-    home.registry.remove("post")
-    wait_until(lambda: not consumer.lines, what="the line is closed")
-    parcels = home.create("parcels")
-
-    assert parcels.ask("a", LIGHT).bin == "L1"
-    assert list(consumer.lines) == ["parcels"]
-    assert workers_of(post.store) == {}
 
 
 def test_a_worker_that_has_stopped_takes_nothing_more(home):

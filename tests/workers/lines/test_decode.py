@@ -1,4 +1,4 @@
-"""Images of pushes that a decoder hangs on."""
+"""Images of pushes that a decoder hangs on, refuses, or lacks memory for."""
 
 import threading
 import time
@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.contract.lines.requests import Held
 from orchestrator.contract.lines.settings import Line, LineSettings
+from tests.support.bombs import png_of
 from tests.support.images import grey_png
 from tests.support.line_workers import FakePushPredictor
 from tests.support.server import wait_until
@@ -62,8 +63,12 @@ def test_a_decoder_that_hangs_ends_the_process(monkeypatch):
     assert exit_codes == [SLOW_EXIT_CODE]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8 no image"])
-def test_what_is_no_image_is_reported_and_held_no_longer(data):
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(b"", "empty"), (b"\xff\xd8 no image", "not_an_image"), (png_of(2_000), "too_large")],
+    ids=["empty", "no image", "more pixels than the worker takes"],
+)
+def test_what_is_no_image_or_a_bomb_is_reported_and_held_no_longer(data, code):
     errors = []
     scheduler = Scheduler(1, lambda late: None)
     decoders = LineDecoders(
@@ -81,7 +86,7 @@ def test_what_is_no_image_is_reported_and_held_no_longer(data):
 
     wait_until(lambda: not scheduler.num_held, what="it is answered")
 
-    assert errors == [("1/bad", "empty" if not data else errors[0][1])]
+    assert errors == [("1/bad", code)]
     decoders.stop()
     scheduler.close()
 

@@ -1,0 +1,99 @@
+"""Which lines a worker serves: with real servers, in this process, with fake models."""
+
+import pytest
+
+from orchestrator.contract.settings import Settings
+from tests.support.images import grey_png
+from tests.support.line_workers import LineHome
+from tests.support.pushes import Pusher, wait_until_open, workers_of
+from tests.support.server import wait_until
+from workers.lines import consumer, sweeping
+from workers.lines.sweeping import LineSweeper
+
+pytestmark = pytest.mark.integration
+
+LIGHT, DARK = grey_png(250), grey_png(5)
+
+
+@pytest.fixture
+def home(tmp_path, server):
+    home = LineHome(Settings(home=tmp_path / "home", server_url=server.url))
+    home.publish("tones")
+    yield home
+    home.close()
+
+
+def test_a_line_of_an_emptied_server_is_served_again(home, server):
+    home.start("w1")
+    sweeper = LineSweeper(home.settings)
+    sweeper.start()
+    post = home.create("post")
+    assert post.ask("before", LIGHT).bin == "L1"
+
+    server.empty()
+    wait_until(lambda: post.store.epoch() is not None, what="the line is entered again")
+    again = Pusher(post.store)
+
+    assert again.ask("after", LIGHT).bin == "L1"
+    sweeper.stop(wait_s=5)
+
+
+def test_a_line_that_cannot_be_read_harms_no_other_and_is_reported(home, caplog):
+    post = home.create("post", workers=0)
+    broken = home.settings.home / "lines" / "broken" / "line.json"
+    home.create("broken", workers=0)
+    broken.write_text("{")
+    home.client.hset("{pigeonhole}:lines", "malformed", b"[]")
+    sweeper = LineSweeper(home.settings)
+    sweeper.start()
+    home.start("w1")
+
+    wait_until_open(post.store)
+    assert post.ask("a", LIGHT).bin == "L1"
+    wait_until(lambda: "line broken" in caplog.text, what="the broken line is reported")
+    sweeper.stop(wait_s=5)
+
+
+def test_a_line_with_a_server_of_its_own_harms_no_other_while_that_is_frozen(home, own_server, monkeypatch):
+    monkeypatch.setattr(sweeping, "SOCKET_TIMEOUT_S", 0.3)
+    sweeper = LineSweeper(home.settings)
+    sweeper.start()
+    home.start("w1")
+    post, own = home.create("post"), home.create("own", server=own_server.url)
+    assert own.ask("a", LIGHT).bin == "L1"
+
+    own_server.freeze()
+    for number in range(30):
+        assert post.ask(f"item-{number}", DARK).bin == "D"
+    own_server.thaw()
+
+    assert own.ask("b", LIGHT).bin == "L1"
+    own_server.empty()
+    wait_until(lambda: own.store.epoch() is not None, what="the line is entered again")
+    assert Pusher(own.store).ask("c", DARK).bin == "D"
+    sweeper.stop(wait_s=5)
+
+
+def test_lines_that_are_removed_are_closed_and_others_are_opened_by_name(home):
+    worker = home.start("w1", lines="post,parcels")
+    post = home.create("post")
+    home.create("other", workers=0)
+    home.registry.remove("post")
+    wait_until(lambda: not worker.lines, what="the line is closed")
+    parcels = home.create("parcels")
+
+    assert parcels.ask("a", LIGHT).bin == "L1"
+    assert list(worker.lines) == ["parcels"]
+    assert workers_of(post.store) == {}
+
+
+def test_a_running_worker_opens_a_line_at_its_next_look_after_it_was_created(home, monkeypatch):
+    assert consumer.POLL_S <= 1.0  # the promise: within a second, and the time to load and warm the model
+    monkeypatch.setattr(consumer, "READ_ALL_S", 1e9)  # it reads lines only where their version has changed
+    worker = home.start("w1")
+    assert home.create("first").ask("a", LIGHT).bin == "L1"
+
+    later = home.create("later")
+
+    assert later.ask("a", LIGHT).bin == "L1"
+    assert set(worker.lines) == {"first", "later"}
