@@ -17,8 +17,10 @@ from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = [
     "tests/modeling",
-    *(f"tests/orchestrator/{name}" for name in ("demo", "duplicates", "pages", "sheets")),
-    *(f"tests/orchestrator/cli/test_{name}.py" for name in ("predict", "read")),
+    *(f"tests/orchestrator/{name}" for name in ("demo", "duplicates", "gateway/inference", "pages", "sheets")),
+    *(f"tests/orchestrator/cli/test_{name}.py" for name in ("models", "models_compare", "predict", "read")),
+    "tests/orchestrator/jobs/test_forecast.py",
+    *(f"tests/workers/{name}" for name in ("classify", "lines", "test_context.py")),
 ]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "--numprocesses", "2", "--dist", "worksteal"]
 LIMIT_S = 600.0  # of a test: older code is slower
