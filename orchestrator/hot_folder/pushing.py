@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from modeling.errors import trouble_of
 from modeling.names import path_to_text
 from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.lines.answers import Answer
@@ -29,6 +31,7 @@ MOST_PUSHES = 128  # at once: enough for several workers, and soon given to othe
 MOST_BYTES = 64 << 20
 MOST_MOVES = 8  # files at once: a disk syncs several in the time of one
 AGAIN_S = 5.0  # after an error that is not the image's
+MOST_READS = 3  # of a file that the disk does not give; then it counts as unreadable
 
 Ended = Callable[[Claim, str, Ending], None]
 """Moves a file with its result."""
@@ -65,6 +68,7 @@ class Pusher:
         self._say = say
         self._answered: SimpleQueue[tuple[_Push, Future[Answer]] | None] = SimpleQueue()
         self._later: list[tuple[float, Claim]] = []
+        self._failed_reads: Counter[str] = Counter()  # by the claim's tag
         self._num_bytes = 0
         self._lock = threading.Lock()  # of the counts, and of what is tried later
         self._threads = ThreadPoolExecutor(MOST_MOVES, thread_name_prefix="hot-folder-move")
@@ -89,9 +93,14 @@ class Pusher:
             except FileNotFoundError:
                 continue  # another process has ended the claim
             except (OSError, ValueError) as err:
+                if self._may_pass(claim, err):
+                    self._say(f"{path_to_text(name)} cannot be read: {err}; it is tried again")
+                    self._try_later(claim)
+                    return
                 error = (err.strerror if isinstance(err, OSError) else None) or str(err)
                 self._end_as(claim, name, bad("unreadable", error))
                 continue
+            del self._failed_reads[claim.tag]
             future = self._client.submit(image, item_of(claim, name), deadline=self._deadline_s)
             with self._lock:
                 self.num_pushes += 1
@@ -100,6 +109,16 @@ class Pusher:
             future.add_done_callback(lambda done, push=push: self._answered.put((push, done)))  # type: ignore[misc]
             return
         claim.close()
+
+    def _may_pass(self, claim: Claim, err: OSError | ValueError) -> bool:
+        """Whether an error of reading is this process's trouble, or the disk's for the first times."""
+        trouble = trouble_of(err)
+        if trouble == "storage":
+            self._failed_reads[claim.tag] += 1
+            if self._failed_reads[claim.tag] >= MOST_READS:
+                del self._failed_reads[claim.tag]
+                return False
+        return trouble is not None
 
     def collect(self, wait_s: float) -> None:
         """Let threads end what is answered; waits so long for the first answer, or for a file that was moved."""

@@ -1,14 +1,17 @@
 """Images of a hot folder that are pushed, with a client that a test answers for."""
 
+import errno
+import os
 from concurrent.futures import Future
 
 import pytest
 
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.lines.answers import Answer
+from orchestrator.hot_folder import pushing
 from orchestrator.hot_folder.claims import Claim
 from orchestrator.hot_folder.folders import open_hot_folder
-from orchestrator.hot_folder.pushing import Pusher
+from orchestrator.hot_folder.pushing import MOST_READS, Pusher
 from orchestrator.hot_folder.results import Sorting
 from tests.support.hot_folders import Scans
 
@@ -103,6 +106,43 @@ def test_an_error_that_is_not_the_images_is_tried_again(scans, client, pusher, s
 
     assert scans.sidecar("a.jpg")["label"] == "a"
     assert pusher.num_waiting == pusher.num_pushes == 0
+
+
+@pytest.mark.parametrize(("number", "times"), [(errno.ESTALE, MOST_READS - 1), (errno.EMFILE, MOST_READS + 2)])
+def test_a_file_that_the_disk_or_this_process_cannot_give_now_is_read_again(
+    scans, client, pusher, said, monkeypatch, number, times
+):
+    fail_reads(monkeypatch, number, times)
+    pusher.push(make_claim(scans, "a.jpg", b"image"))
+    for _ in range(times):
+        assert client.pushed == []
+        pusher.push_again(everything=True)
+
+    assert [image for image, *_ in client.pushed] == [b"image"]
+    assert said == [f"a.jpg cannot be read: [Errno {number}] {os.strerror(number)}; it is tried again"] * times
+
+
+def test_a_file_that_the_disk_never_gives_is_unreadable(scans, client, pusher, monkeypatch):
+    fail_reads(monkeypatch, errno.EIO, MOST_READS)
+    pusher.push(make_claim(scans, "a.jpg", b"image"))
+    for _ in range(MOST_READS):
+        pusher.push_again(everything=True)
+
+    assert client.pushed == []
+    assert scans.sidecar("a.jpg", "error")["error"] == "Input/output error"
+    assert pusher.num_waiting == 0
+
+
+def fail_reads(monkeypatch, number, times):
+    """The first reads of images fail."""
+    read, left = pushing._read, [OSError(number, os.strerror(number))] * times
+
+    def failing(path):
+        if left:
+            raise left.pop()
+        return read(path)
+
+    monkeypatch.setattr(pushing, "_read", failing)
 
 
 def test_a_small_file_is_told_and_not_pushed(scans, client, pusher):
