@@ -117,6 +117,20 @@ def is_child(process: psutil.Process) -> bool:
     return "spawn_main" in " ".join(process.cmdline()) or "import_and_spawn_main" in " ".join(process.cmdline())
 
 
+def test_a_worker_above_its_memory_limit_is_replaced_time_after_time_says_so_and_ends_its_job(
+    shared_cluster: Cluster, tmp_path: Path
+):
+    worker = shared_cluster.one_worker(PIGEONHOLE_MEMORY_LIMIT_BYTES="1")
+    make_pngs(tmp_path / "in", 8)
+
+    job = shared_cluster.submit("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
+
+    assert shared_cluster.outcome(job).state == "succeeded"
+    wait_until(lambda: record_of(shared_cluster, worker).trouble, what="the worker says what troubles it")
+    assert "GB, more than the limit of 0.00 GB" in shared_cluster.run_ok("workers", "list")
+    assert shared_cluster.ledger.client.hgetall(f"{{pigeonhole}}:job:{job}:attempts") == {}
+
+
 def test_a_health_check_imports_little(tmp_path: Path):
     code = (
         "import sys\n"
