@@ -65,10 +65,10 @@ format: $(STAMP)  ## Format, and fix what can be fixed automatically
 	$(BIN)/ruff check --fix .
 
 chaos: $(STAMP)  ## Faults at every named step of a job, of what is around it, and at random; two hours. SEED=7; one part alone: STEPS="shard,end.manifest"
-	$(BIN)/python -m benchmarks.steps --seed $(or $(SEED),0) --steps "$(STEPS)"
+	$(BIN)/python -m benchmarks.steps --steps "$(STEPS)"
 	$(if $(STEPS),,$(BIN)/python -m benchmarks.surroundings)
 	$(if $(STEPS),,$(BIN)/python -m benchmarks.schedules $(if $(SEED),--seed $(SEED)))
-	$(if $(STEPS),,$(BIN)/python -m benchmarks.recovery)
+	$(if $(STEPS),,$(BIN)/python -m benchmarks.recovery --seed $(or $(SEED),0))
 
 soak: $(STAMP)  ## Jobs, a line and a hot folder for an hour under random faults: is anything lost, does any process grow? SEED=7
 	$(BIN)/python -m benchmarks.soak --minutes 60 --seed $(or $(SEED),0)

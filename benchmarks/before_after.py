@@ -4,9 +4,9 @@
     python -m benchmarks.before_after ../before --repeats 3 --num-images 5000 --num-photographs 50
 
 Each checkout has a server and a worker of its own; jobs run one at a time, in the order A B B A. Reported are the
-ratios after/before of wall time and of processor time (command, server and worker together), the median over the
-pairs and their range, and whether both wrote the same manifest. Both use the environment of this Python. Prints a
-table; the last line is JSON, which is kept in `benchmarks/results/`.
+ratios after/before of wall time and of processor time (command, server and worker together), the median over the pairs
+and their range, whether both wrote the same manifest, and the commits. Both use the environment of this Python. Prints
+a table; the last line is JSON, which is kept in `benchmarks/results/`.
 """
 
 import argparse
@@ -77,6 +77,14 @@ def opened(folder: Path, home: Path, engines: Path) -> Iterator[Checkout]:
             process.stdin.close()
 
 
+def commit_of(folder: Path) -> str:
+    """The commit of a checkout, with a `+` where files that are in it were changed."""
+    git = ("git", "-C", str(folder))
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--"], check=False).returncode
+    return commit + "+" * bool(changed)
+
+
 def compare(before: Checkout, after: Checkout, source: Path, outputs: Path, repeats: int) -> dict[str, Any]:
     """Jobs of one source, in turns: ratios after/before, and whether the manifests are the same."""
     took: dict[str, list[dict[str, float]]] = {"before": [], "after": []}
@@ -110,6 +118,8 @@ def main() -> None:
     parser.add_argument("--num-photographs", type=int, default=400, help="1800x1200 JPEGs of a job")
     parser.add_argument("-o", "--output", type=Path, help="the file for the result; default: below results/")
     arguments = parser.parse_args()
+    homes = {"before": arguments.baseline.resolve(), "after": ROOT}
+    commits = {home: commit_of(path) for home, path in homes.items()}
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="ph-before-after-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -117,7 +127,6 @@ def main() -> None:
         make_pngs(folder / "warm", 1)
         make_pngs(folder / "tiny images", arguments.num_images)
         make_photographs(folder / "photographs", arguments.num_photographs)
-        homes = {"before": arguments.baseline.resolve(), "after": ROOT}
         before, after = (
             stack.enter_context(opened(path, folder / home, folder / "engines")) for home, path in homes.items()
         )
@@ -130,7 +139,8 @@ def main() -> None:
                 text = f"{each['before']:8.2f} {each['after']:8.2f}  after/before {each['ratio']:.3f} ({spread})"
                 print(f"{kind:12} {what:18} {text}, of the least {each['of_least']:.3f}", flush=True)
     described = describe_run("before_after") | {"repeats": arguments.repeats}
-    keep(described | {"num_images": arguments.num_images, "jobs": found}, "before_after", arguments.output)
+    described |= {"num_images": arguments.num_images, "commits": commits}
+    keep(described | {"jobs": found}, "before_after", arguments.output)
 
 
 if __name__ == "__main__":

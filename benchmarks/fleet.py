@@ -10,8 +10,8 @@ shards take two seconds, so it loads the server as ten times as many workers do.
 Measured: claims a second, the time of a processor that the server takes for a shard, calls and their latency; the
 shares of workers' time by priority while all jobs have work, and how far jobs of one priority are apart; the longest
 wait of a job with work, in shards of others and in rounds, which are a shard of each job; sweeps, lists of jobs and of
-workers. The last line is JSON, and is kept in `benchmarks/results/`. Exit code 1 if a job did not end or a worker saw
-an error.
+workers. The last line is JSON, and is kept in `benchmarks/results/`. Exit code 1 if a job did not end, a worker saw an
+error, or a job waited for more than `MOST_ROUNDS`.
 """
 
 import argparse
@@ -51,6 +51,7 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 WORKERS_A_PROCESS = 50
 PATIENCE_S = 3600.0
 REAL_SHARD_S = 2.0
+MOST_ROUNDS = 3.0  # that a job waits: every second turn goes to the one that has waited longest, so two and some
 SHARE_OF_CORE = 0.5  # of the server's core that may be busy: others use the rest
 
 
@@ -266,6 +267,12 @@ def measure(folder: Path, size: Size) -> dict[str, Any]:
     return {"entry_s_a_job": round(entry_s, 4), "sweep_alone": alone, **found}
 
 
+def is_good(figures: Mapping[str, Any], size: Size) -> bool:
+    """Whether every job has ended, without an error, and none was starved."""
+    starved = figures["longest_wait"]["rounds"] > MOST_ROUNDS
+    return not figures["errors"] and figures["jobs_ended"] == size.num_jobs and not starved
+
+
 def main() -> None:
     """Measure, print, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -282,7 +289,7 @@ def main() -> None:
         for inner, each in value.items() if isinstance(value, dict) else {"": value}.items():
             print(f"    {key:32}{inner:22}{each}")
     keep(describe_run("fleet") | asdict(size) | {"figures": figures}, "fleet", arguments.output)
-    sys.exit(bool(figures["errors"]) or figures["jobs_ended"] < size.num_jobs)
+    sys.exit(not is_good(figures, size))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ PATIENCE_S = 120.0  # what takes longer hangs
 # of each part: how often, and the seconds that each figure may take
 COUNTS = {"restarts": 100, "freezes": 30, "takeovers": 20, "cancels": 20, "stops": 20}
 LIMITS_S = {
-    "restart_to_commit": 5.0, "freeze_to_commit": 5.0, "takeover": 15.0, "cancel_to_last_batch": 2.0,
+    "restart_to_commit": 5.0, "freeze_to_commit": 5.0, "restart_to_both": 10.0, "freeze_to_both": 10.0,
+    "takeover": 15.0, "cancel_to_last_batch": 2.0,
     "sigterm_to_exit_short_shards": 10.0, "sigterm_to_exit_long_shards": 10.0,
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Does a training that is killed time after time, on two workers, end with the same weights, bit for bit?
 
-    python -m benchmarks.training_kills --kills 5 --trainings 3 --seed 7
+    python -m benchmarks.training_kills --kills 5 --freezes 1 --trainings 3 --seed 7
 
 Trains a network on a CPU undisturbed, then again with two workers while it kills, at seeded moments, the training
 process, the worker that trains with all its processes, or freezes that worker until the other has taken over. Some
@@ -32,7 +32,7 @@ from tests.support.published_models import make_shapes
 from tests.support.server import Server, wait_until
 from tests.support.workers import JOB_PATIENCE_S, Cluster, Worker
 
-KINDS = ("process", "worker", "freeze")
+KILLS = ("process", "worker")
 OPTIONS = ("--arch", "mlp", "--epochs", "120")
 MOST_EPOCHS = 8  # that a kill waits for
 LEASE_S = 3.0
@@ -140,12 +140,12 @@ def digests(cluster: Cluster, name: str) -> dict[str, str]:
     return {file: hashlib.sha256((version.path / file).read_bytes()).hexdigest() for file in (WEIGHTS_FILE, CARD_FILE)}
 
 
-def choose_kills(chance: random.Random, num_kills: int) -> list[tuple[str, int]]:
-    """A number of epochs for each kill, and a kind, all of them about as often.
+def choose_kills(chance: random.Random, num_kills: int, num_freezes: int) -> list[tuple[str, int]]:
+    """Kinds in a random order, those of kills about as often as each other, each with a number of epochs to wait for.
 
     Two in a row never come without a new checkpoint.
     """
-    kinds = list(itertools.islice(itertools.cycle(KINDS), num_kills))
+    kinds = [*itertools.islice(itertools.cycle(KILLS), num_kills), *["freeze"] * num_freezes]
     chance.shuffle(kinds)
     kills: list[tuple[str, int]] = []
     for kind in kinds:
@@ -169,7 +169,7 @@ def open_cluster(folder: Path) -> Iterator[Cluster]:
         cluster.server.stop()
 
 
-def run(folder: Path, num_trainings: int, num_kills: int, seed: int) -> dict[str, Any]:
+def run(folder: Path, num_trainings: int, num_kills: int, num_freezes: int, seed: int) -> dict[str, Any]:
     """All trainings; the figures."""
     chance, rows = random.Random(seed), []
     data = make_shapes(folder / "in")
@@ -178,7 +178,7 @@ def run(folder: Path, num_trainings: int, num_kills: int, seed: int) -> dict[str
         expected = digests(cluster, "undisturbed")
         for number in range(num_trainings):
             name = f"killed-{number}"
-            kills = choose_kills(chance, num_kills)
+            kills = choose_kills(chance, num_kills, num_freezes)
             job = train_with_kills(cluster, data, name, kills, print)
             attempts = read_attempts(JobFolder.open(cluster.settings, job))
             found = digests(cluster, name)
@@ -196,13 +196,14 @@ def run(folder: Path, num_trainings: int, num_kills: int, seed: int) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=5, help="of the training process, or of its worker with it")
+    parser.add_argument("--freezes", type=int, default=1, help="of the worker, besides")
     parser.add_argument("--trainings", type=int, default=3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ph-training-kills-") as folder:
-        figures = run(Path(folder), given.trainings, given.kills, given.seed)
+        figures = run(Path(folder), given.trainings, given.kills, given.freezes, given.seed)
     keep(describe_run("training_kills") | figures, "training-kills", given.output)
     sys.exit(0 if all(row["same_weights"] and row["same_card"] for row in figures["trainings"]) else 1)
 

@@ -6,10 +6,11 @@ This checkout is installed a second time, under the version `NEXT`, into a folde
 of this version; then the upgrade of docs/operations.md is done: a worker of the next version starts, the old one is
 drained in the middle of a job, and the job that it leaves behind waits. One such job goes on with another worker of the
 old version, another one after `jobs resume --new-version`. Every job must be done by workers of one version, but for
-the one that was told otherwise, and every manifest must have the bytes of an undisturbed run. The last line is JSON.
-Exit code 1 if anything differs.
+the one that was told otherwise, and every manifest must have the bytes of an undisturbed run. The last line is JSON and
+is kept in `benchmarks/results/`. Exit code 1 if anything differs.
 """
 
+import argparse
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_run
+from benchmarks.machine import describe_run, keep
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.release import own_release
 from tests.support.published_models import make_photographs, publish_model
@@ -130,6 +131,9 @@ class Upgrade:
 
 def main() -> None:
     """Upgrade, and say what was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, help="file for the result instead of one in results/")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ph-upgrade-") as name, running_server() as server:
         folder = Path(name)
         publish_model(folder / "home" / "models", "digits")
@@ -143,7 +147,7 @@ def main() -> None:
             cluster.close()
     for problem in upgrade.problems:
         print(f"PROBLEM {problem}")
-    print(json.dumps(describe_run("upgrade") | {"next": NEXT, "problems": upgrade.problems}))
+    keep(describe_run("upgrade") | {"next": NEXT, "problems": upgrade.problems}, "upgrade", options.output)
     sys.exit(bool(upgrade.problems))
 
 

@@ -8,8 +8,8 @@ from workers.classify.slice import DRAIN_GRACE_S
 def test_the_worst_case_of_a_figure_must_be_within_its_limit():
     assert figure_of("takeover", [6.0, 15.0, 7.0])["good"]
     assert not figure_of("takeover", [6.0, 15.1, 7.0])["good"]
-    assert figure_of("restart_to_both", [60.0]) == {
-        "count": 1, "median_s": 60.0, "worst_s": 60.0, "limit_s": None, "good": True,
+    assert figure_of("restart_to_both", [0.2, 60.0]) == {
+        "count": 2, "median_s": 30.1, "worst_s": 60.0, "limit_s": 10.0, "good": False,
     }  # fmt: skip
 
 

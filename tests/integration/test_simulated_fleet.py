@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import stub_worker
-from benchmarks.fleet import Size, longest_wait, measure, shares
+from benchmarks.fleet import Size, is_good, longest_wait, measure, shares
 from benchmarks.ten_million import image_path
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.ledger.turns import Turn
@@ -23,6 +23,21 @@ def test_every_job_of_a_simulated_fleet_ends_and_each_shard_is_done_once(tmp_pat
     assert figures["scripts"]["commit"]["calls"] == 240
     assert figures["sweep_alone"]["calls"] == 1  # for the needs of all 40 jobs
     assert figures["most_doorbells"] <= 2 * 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "good"),
+    [
+        ({}, True),
+        ({"errors": ["a worker's"]}, False),
+        ({"jobs_ended": 39}, False),
+        ({"longest_wait": {"rounds": 3.1}}, False),
+    ],
+)
+def test_a_fleet_is_good_if_all_jobs_ended_and_none_was_starved(changes, good):
+    figures = {"errors": [], "jobs_ended": 40, "longest_wait": {"rounds": 2.9}}
+
+    assert is_good(figures | changes, Size(num_workers=12, num_jobs=40, num_shards=240, shard_s=0.01)) is good
 
 
 def test_shares_are_counted_until_the_first_job_has_no_work_left():
