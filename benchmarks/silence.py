@@ -72,10 +72,14 @@ def commands(photographs: Path, images: Path, weights: Path | None) -> list[tupl
     image = str(next(path for path in sorted(images.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")))
     data = str(photographs)
     with_weights = ("--arch", "mobilenet_v2", "--from-weights", str(weights)) if weights else ("--arch", "cnn")
+    importing = [("weights", "import", str(weights), "--name", "pretrained"), ("weights", "list")] if weights else []
     return [
-        ("--help",), ("doctor",), ("up",), ("scan", data),
+        ("--help",), ("doctor",), ("demo",),
+        ("models", "import", "demo-output/home/models/characters/1", "--name", "characters"),
+        ("read", "demo-output/page.png", "--model", "characters", "--picture", "read.png"),
+        *importing, ("up",), ("scan", data),
         ("train", data, "--name", "m", *with_weights), ("train", data, "--name", "m", *with_weights, "--seed", "1"),
-        ("models", "list"), ("models", "show", "m"),
+        ("models", "list"), ("models", "show", "m"), ("predict", image, "--model", "m", "--picture", "answers.png"),
         ("classify", str(images), "--model", "m@1", "-o", "one.csv"),
         ("classify", str(images), "--model", "m@2", "-o", "two.csv"),
         ("classify", str(images), "--model", "m", "--plan"), ("classify", "-", "--model", "m"),

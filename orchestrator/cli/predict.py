@@ -15,6 +15,7 @@ from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json_line, print_message, print_table
 from orchestrator.cli.outputs import check_outputs, check_picture, overwrite_option, picture_option, write_picture
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.jobs.rows import JsonlFormat, Row
 from orchestrator.contract.settings import Settings, get_settings
@@ -67,24 +68,29 @@ def predict(
     version = ModelStore(settings.models).resolve(model)
     decides = version.card().calibration is not None
     prepare_for_libraries()
-    named = [named_image(name, settings) for name in images]
+    with doing("reading images"):
+        named = [named_image(name, settings) for name in images]
+    predictor = load(version, device)
     rows = []
-    for row in _rows(named, load(version, device), settings, top_k=top_k, decides=decides):
-        rows.append(row)
-        if as_json:
-            print_json_line(json.loads(JsonlFormat().encode([row])))
+    with doing(f"classifying {len(images):,} images"):
+        for row in _rows(named, predictor, settings, top_k=top_k, decides=decides):
+            rows.append(row)
+            if as_json:
+                print_json_line(json.loads(JsonlFormat().encode([row])))
     if not as_json:
         _print(rows)
     if picture is not None:
-        _draw(picture, named, rows, settings)
+        with doing(f"drawing {picture}"):
+            _draw(picture, named, rows, settings)
     sys.exit(ExitCode.OK if any(row.prediction.ok for row in rows) else ExitCode.TOO_MANY_FAILURES)
 
 
 def load(version: ModelVersion, device: str, *, decodes: bool = True) -> "Predictor":
     """The model on the engine that is remembered for this machine, or on the plain one; a message says that."""
-    from modeling.inference.load_at_once import load_at_once
+    with doing(f"loading {version.ref}"):
+        from modeling.inference.load_at_once import load_at_once
 
-    loaded = load_at_once(version, device, decodes=decodes)
+        loaded = load_at_once(version, device, decodes=decodes)
     if not loaded.remembered:
         print_message(
             f"no engine of {version.ref} is remembered on this machine: {loaded.predictor.engine_name} answers, and "

@@ -73,7 +73,7 @@ def _show_lines(snapshots: Iterator[JobSnapshot]) -> JobSnapshot:
     """A line when the state changes, and every few seconds."""
     last_line, last_at, state = "", 0.0, ""
     no_worker = _NoWorkerWarning()
-    with doing("following the job") as replace_words:
+    with doing("following the job", log_after_s=LINE_EVERY_S + 1) as replace_words:
         for snapshot in snapshots:
             now = time.monotonic()
             due = now - last_at > LINE_EVERY_S or snapshot.record.state != state

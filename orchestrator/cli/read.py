@@ -13,6 +13,7 @@ from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.outputs import check_outputs, check_picture, overwrite_option, picture_option, write_picture
 from orchestrator.cli.predict import STANDARD_INPUT, device_option, load, named_image
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, PigeonholeError, UsageError
 from orchestrator.contract.settings import Settings, get_settings
 
@@ -60,7 +61,8 @@ def read(
         raise UsageError(f"{page!r} is a folder; give the image of one page")
     version = ModelStore(settings.models).resolve(model)
     prepare_for_libraries()
-    found = _read(_open(page, settings), version, device)
+    with doing(f"reading {page}"):
+        found = _read(_open(page, settings), version, device)
     _say(found, version, page)
     if output is not None:
         _write_text(found.text, output)
@@ -70,7 +72,8 @@ def read(
         for line in found.text.splitlines():
             print_line(line)
     if picture is not None:
-        _draw(found, version, page, picture)
+        with doing(f"drawing {picture}"):
+            _draw(found, version, page, picture)
 
 
 def _open(page: str, settings: Settings) -> "ScannedPage":

@@ -14,7 +14,7 @@ from typing import TextIO
 
 SILENT_S = 2.0  # on a terminal
 REDRAW_S = 1.0
-FIRST_LINE_S = 6.0  # elsewhere: longer than the time between two lines on a job
+FIRST_LINE_S = 2.5  # elsewhere; within three seconds with the tick
 LONGEST_S = 60.0  # between two lines
 _TICK_S = 0.25
 _CLEAR_LINE = "\r\x1b[K"
@@ -32,13 +32,18 @@ class Speaker:
         self._printed_s = now()
         self._first_s = SILENT_S if is_terminal else FIRST_LINE_S
         self._next_s = self._first_s  # of silence, after which something is said
+        self._log_after_s = 0.0  # but not before, where lines are said
         self._drawn = False
 
     @contextlib.contextmanager
-    def doing(self, activity: str) -> Iterator[Callable[[str], None]]:
-        """In this block the command does that; the function that is yielded replaces it by other words."""
-        place = len(self._activities)
+    def doing(self, activity: str, log_after_s: float = 0.0) -> Iterator[Callable[[str], None]]:
+        """In this block the command does that; the function that is yielded replaces it by other words.
+
+        log_after_s: of silence, for a block that prints lines of its own where there is no terminal.
+        """
+        place, before_s = len(self._activities), self._log_after_s
         self._activities.append(activity)
+        self._log_after_s = log_after_s or before_s
 
         def replace(words: str) -> None:
             self._activities[place] = words
@@ -47,6 +52,7 @@ class Speaker:
             yield replace
         finally:
             del self._activities[place:]
+            self._log_after_s = before_s
 
     @contextlib.contextmanager
     def output(self) -> Iterator[None]:
@@ -62,7 +68,7 @@ class Speaker:
         """Say what the command does, if it is time."""
         with self._lock:
             silent_s = self._now() - self._printed_s
-            if silent_s < self._next_s:
+            if silent_s < (self._next_s if self._is_terminal else max(self._next_s, self._log_after_s)):
                 return
             self._next_s = silent_s + (REDRAW_S if self._is_terminal else min(silent_s, LONGEST_S))
             from orchestrator.contract.shown import printable  # slow to import, and most commands never need it
@@ -120,12 +126,15 @@ def _look_until(speaker: Speaker, stopped: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def doing(activity: str) -> Iterator[Callable[[str], None]]:
-    """In this block the command does that; the function that is yielded replaces it by other words."""
+def doing(activity: str, log_after_s: float = 0.0) -> Iterator[Callable[[str], None]]:
+    """In this block the command does that; the function that is yielded replaces it by other words.
+
+    log_after_s: of silence, for a block that prints lines of its own where there is no terminal.
+    """
     if not _speakers:
         yield lambda words: None
         return
-    with _speakers[-1].doing(activity) as replace:
+    with _speakers[-1].doing(activity, log_after_s) as replace:
         yield replace
 
 

@@ -23,6 +23,7 @@ from orchestrator.cli.output import (
     print_table,
 )
 from orchestrator.cli.parameters import OneOf, weights_key_option
+from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import get_settings
@@ -56,7 +57,8 @@ def list_weights(as_json: bool) -> None:
       pigeonhole weights list
       pigeonhole weights list --json
     """
-    found = weights_at_hand(get_settings(), print_reading)
+    with doing("looking for weights"):
+        found = weights_at_hand(get_settings(), print_reading)
     if as_json:
         print_json([_to_json(each) for each in found])
     elif found:
@@ -108,13 +110,13 @@ def import_weights(
     if name is not None:
         check_weights_name(name)
     settings = get_settings()
-    published = published_weights(settings)
-    _check_source(file, published)
-    prepare_for_libraries()
-    from modeling.exchange.import_pretrained import import_pretrained  # torch
+    with cleaned_up_when_terminated(), doing(f"reading {file}"):
+        published = published_weights(settings)
+        _check_source(file, published)
+        prepare_for_libraries()
+        from modeling.exchange.import_pretrained import import_pretrained  # torch
 
-    make_home(settings)
-    with cleaned_up_when_terminated():
+        make_home(settings)
         made = import_pretrained(
             file,
             WeightsStore(settings.imported_weights),

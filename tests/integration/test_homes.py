@@ -10,7 +10,7 @@ from orchestrator.contract.home import OtherHomeError, check_server, join_server
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.submit import JobClient
 from tests.support.server import Server
-from tests.support.workers import COMMAND, Cluster, wait_until
+from tests.support.workers import COMMAND, Cluster, wait_until, without_waiting
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +58,7 @@ def test_a_worker_of_another_home_ends_with_one_line_that_names_both(cluster: Cl
     )
 
     assert done.returncode == 2
-    [line] = done.stderr.splitlines()
+    [line] = without_waiting(done.stderr).splitlines()
     assert line.startswith(f"error: the server belongs to another home, {own} ({cluster.home} on ")
     assert f"not to a new one ({other.home} here)" in line
     assert cluster.ledger.live_workers.workers() == []

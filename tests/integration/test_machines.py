@@ -16,7 +16,7 @@ import pytest
 from orchestrator.contract.shared_server import read_shared_server
 from tests.support.published_models import make_pngs, publish_model
 from tests.support.server import wait_until
-from tests.support.workers import COMMAND
+from tests.support.workers import COMMAND, without_waiting
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.usefixtures("_server_program")]
 
@@ -44,7 +44,9 @@ class Machine:
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `pigeonhole ...` there to its end."""
         command = self.command(*COMMAND, *arguments)
-        return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=300)
+        done.stderr = without_waiting(done.stderr)
+        return done
 
     def run_ok(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         done = self.run(*arguments)

@@ -22,7 +22,7 @@ from orchestrator.stack.server import free_port
 from orchestrator.stack.stack import Stack
 from tests.support.published_models import make_photographs, make_pngs, publish_model
 from tests.support.server import wait_until
-from tests.support.workers import COMMAND
+from tests.support.workers import COMMAND, without_waiting
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.usefixtures("_server_program")]
 
@@ -48,7 +48,9 @@ class Home:
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `pigeonhole ...` to its end; one `cpu` device, whatever the machine has."""
         full = os.environ | {"PIGEONHOLE_HOME": str(self.path), "CUDA_VISIBLE_DEVICES": ""} | environment
-        return subprocess.run([*COMMAND, *arguments], env=full, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([*COMMAND, *arguments], env=full, capture_output=True, text=True, timeout=300)
+        done.stderr = without_waiting(done.stderr)
+        return done
 
     def run_ok(self, *arguments: str) -> str:
         """Standard output of a command that must succeed."""

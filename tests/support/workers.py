@@ -33,6 +33,11 @@ WORKER_PATIENCE_S = 300.0  # a worker imports torch, beside others that do
 JOB_PATIENCE_S = 300.0
 
 
+def without_waiting(stderr: str) -> str:
+    """Without the lines that say what a command does meanwhile, which come where the machine is busy."""
+    return re.sub(r"^.*, \d+ s\n", "", stderr, flags=re.MULTILINE)
+
+
 @dataclass
 class Worker:
     """A worker's parent process, its log, and what its environment has of its own."""
@@ -115,7 +120,7 @@ class Cluster:
             [*COMMAND, *arguments], env=self._environment(), input=input, capture_output=True, timeout=300, cwd=cwd
         )
         out, err = (stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
-        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+        return subprocess.CompletedProcess(done.args, done.returncode, out, without_waiting(err))
 
     def run_ok(self, *arguments: str, **options: Any) -> str:
         """Standard output of a command that must succeed."""

@@ -83,7 +83,7 @@ def test_elsewhere_lines_come_after_twice_the_time_and_at_least_every_minute(clo
                 times.append(clock.now_s - begun)
                 assert said == f"drawing \\x1b[31m, {times[-1]:.0f} s\n"
 
-    assert times[:4] == [6, 12, 24, 48]
+    assert times[:4] == [2.5, 5, 10, 20]
     assert max(later - earlier for earlier, later in pairwise(times)) == LONGEST_S
 
 
@@ -93,8 +93,19 @@ def test_activities_are_nested(clock):
 
     with speaker.doing("outer"):
         with speaker.doing("inner"):
-            assert said_after(speaker, clock, log, 6) == "inner, 6 s\n"
-        assert said_after(speaker, clock, log, 6) == "outer, 12 s\n"
+            assert said_after(speaker, clock, log, 3) == "inner, 3 s\n"
+        assert said_after(speaker, clock, log, 3) == "outer, 6 s\n"
+
+
+def test_a_block_that_prints_lines_of_its_own_is_left_to_do_so_where_there_is_no_terminal(clock, terminal):
+    log = io.StringIO()
+    for stream, is_terminal, said in ((log, False, ""), (terminal, True, "\r\x1b[Kjob 1: 12 images, 4 s")):
+        speaker = Speaker(stream, is_terminal=is_terminal, now=clock)
+        with speaker.doing("job 1: 12 images", log_after_s=6):
+            assert said_after(speaker, clock, stream, 4) == said
+            if not is_terminal:
+                assert said_after(speaker, clock, stream, 2) == "job 1: 12 images, 6 s\n"
+    assert said_after(speaker, clock, terminal, 1) == "\r\x1b[Kstill at work, 5 s"
 
 
 def shown_on_a_terminal(command: list[str], environment: dict[str, str], until: str) -> str:
