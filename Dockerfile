@@ -29,6 +29,14 @@ RUN --mount=type=cache,target=/var/cache/uv \
     && /opt/tools/bin/uv pip uninstall --python /opt/venv triton \
     && find /opt/venv/lib -type f -name '*.a' -delete \
     && find /opt/venv/lib -type d -name include ! -path '*.dist-info/*' -prune -exec rm -r {} +
+# Not empty: the image reads HEIC, too. Of the locks the development lock alone has that extra's package.
+ARG PIGEONHOLE_HEIC=
+COPY requirements-dev.lock ./
+RUN --mount=type=cache,target=/var/cache/uv \
+    if [ -n "$PIGEONHOLE_HEIC" ]; then \
+        sed -n '/^pillow-heif==/,/[^\\]$/p' requirements-dev.lock > heic.lock \
+        && /opt/tools/bin/uv pip install --python /opt/venv --no-deps --require-hashes --requirements heic.lock; \
+    fi
 
 
 # Pigeonhole itself as a wheel, built with the pinned and hashed hatchling of the development lock.

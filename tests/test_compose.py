@@ -151,6 +151,7 @@ def test_arguments_of_the_build_come_from_the_environment_and_an_index_only_from
     assert passed == arguments() == {
         "PYTHON_IMAGE": "python:3.12-slim",
         "PIGEONHOLE_LOCK": "requirements.lock",
+        "PIGEONHOLE_HEIC": "",
         "PIP_INDEX_URL": "",
         "UV_DEFAULT_INDEX": "",
     }  # fmt: skip
@@ -314,11 +315,34 @@ def test_every_file_that_is_copied_exists_and_is_not_ignored():
 def test_image_holds_what_the_locks_say_and_nothing_else():
     installs = [rest for name, rest in instructions() if name == "RUN" and re.search(r"pip .*install|uv build", rest)]
 
-    tool, dependencies, wheel, package = installs
+    tool, dependencies, heic, wheel, package = installs
     assert re.search(r"\buv==\d+\.\d+\.\d+$", tool)
     assert "--require-hashes --requirements requirements.lock" in dependencies
+    assert '[ -n "$PIGEONHOLE_HEIC" ]' in heic
+    assert "--no-deps --require-hashes --requirements heic.lock" in heic
     assert "--build-constraints requirements-dev.lock --require-hashes" in wheel
     assert "--no-cache --no-index --no-deps" in package
+
+
+def test_lock_of_heic_is_cut_whole_out_of_the_development_lock():
+    (expression,) = re.findall(r"sed -n '([^']+)'", DOCKERFILE)
+
+    cut = subprocess.run(["sed", "-n", expression, "requirements-dev.lock"], cwd=ROOT, capture_output=True, text=True)
+
+    first, *hashes = cut.stdout.splitlines()
+    assert re.fullmatch(r"pillow-heif==[\d.]+ \\", first)
+    assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}( \\)?", line) for line in hashes)
+    assert len(hashes) > 1
+
+
+def test_image_leaves_out_what_only_compilers_read_and_trusts_the_certificates_of_its_base():
+    (dependencies,) = [rest for name, rest in instructions() if name == "RUN" and "requirements.lock" in rest]
+
+    assert "uv pip uninstall --python /opt/venv triton" in dependencies
+    assert "find /opt/venv/lib -type f -name '*.a' -delete" in dependencies
+    assert "find /opt/venv/lib -type d -name include" in dependencies
+    tools = next(rest for name, rest in instructions() if name == "ENV")
+    assert tools == "UV_SYSTEM_CERTS=1"
 
 
 def test_no_file_names_a_host_or_holds_a_secret():

@@ -208,7 +208,13 @@ def test_images_of_labels_that_the_model_does_not_know_are_left_out_and_counted(
     assert (result.evaluation.num_images, result.evaluation.accuracy) == (2, 1.0)
     assert [row[0] for row in result.predictions[1:]] == ["dark/000.png", "light/255.png"]
     assert (result.document["num_left_out"], result.document["labels_left_out"]) == (3, ["neon", "red"])
-    assert texts(events, "warning") == ["3 images are left out, of labels that the model does not know: neon, red"]
+    said = "3 images are left out, of labels that the model does not know: neon, red"
+    assert texts(events, "warning") == [said]
+
+    evaluate(EvaluateRequest(model, data, tmp_path / "out"), events.append)
+
+    head, _, _ = (tmp_path / "out" / "report.html").read_text().partition("<table")
+    assert f"{said}." in head
 
 
 def test_images_that_the_model_was_trained_on_are_told(tmp_path, run, events):
