@@ -1,6 +1,7 @@
 """Finds manifests, and reads them and their summaries."""
 
-import itertools
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,14 +154,22 @@ def find_latest(settings: Settings, job: str) -> Published:
 
 
 def _find_kept(manifest: Path, job: str, owner: str) -> Published:
-    """The manifest of a job whose place another has taken; a merge keeps it as `OUT.1`, `OUT.2` and so on."""
-    for number in itertools.count(1):
-        kept = manifest.with_name(f"{manifest.name}.{number}")
-        if not kept.is_file():
-            raise NotFoundError(f"the manifest of job {job} was replaced by that of job {owner}, {manifest}")
+    """The manifest of a job whose place another has taken; a merge keeps it as `OUT.1`, `OUT.2` and so on.
+
+    Some of these may have been moved away, or be files of others.
+    """
+    for kept in _numbered(manifest):
         if summary_path(kept).is_file() and (summary := read_summary(summary_path(kept)))["job"] == job:
             return Published(kept, summary)
-    raise AssertionError
+    raise NotFoundError(f"the manifest of job {job} was replaced by that of job {owner}, {manifest}")
+
+
+def _numbered(manifest: Path) -> list[Path]:
+    """The files `OUT.1`, `OUT.2` and so on that are there, in the order of their numbers."""
+    name = re.compile(re.escape(f"{manifest.name}.") + "([1-9][0-9]*)")
+    numbers = sorted(int(match[1]) for each in os.listdir(manifest.parent) if (match := name.fullmatch(each)))
+    files = (manifest.with_name(f"{manifest.name}.{number}") for number in numbers)
+    return [file for file in files if file.is_file()]
 
 
 def _attempts(summary: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.contract.errors import IntegrityError, MessageError
+from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
@@ -156,7 +156,7 @@ def test_a_retry_by_code_tries_those_only(settings, tmp_path):
 
 
 def test_a_foreign_file_of_the_number_is_left_and_the_next_one_taken(merges):
-    merges.full()
+    first = merges.full()
     foreign = merges.outbox / f"{merges.output.name}.1.sources"
     foreign.write_text("mine")
 
@@ -165,6 +165,23 @@ def test_a_foreign_file_of_the_number_is_left_and_the_next_one_taken(merges):
     assert foreign.read_text() == "mine"
     assert merges.published().summary["merge"]["kept_as"].endswith(".2")
     assert merges.differences(f"{merges.output}.2") == []
+    assert merges.differences(first.job) == []
+
+
+def test_a_kept_manifest_is_found_where_an_earlier_one_was_moved_away(merges):
+    first = merges.full()
+    merges.write(b="fixed")
+    second = merges.retry(first.job)
+    merges.write(e="fixed")
+    merges.retry(first.job)
+
+    for path in merges.outbox.glob(f"{merges.output.name}.1*"):
+        path.unlink()
+
+    assert merges.published(second.job).manifest == Path(f"{merges.output}.2")
+    assert merges.differences(second.job) == []
+    with pytest.raises(NotFoundError, match=f"the manifest of job {first.job} was replaced by that of job "):
+        merges.published(first.job)
 
 
 def test_an_output_that_changed_meanwhile_is_left(merges):
