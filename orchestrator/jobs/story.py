@@ -1,5 +1,6 @@
 """The whole story of a job, from its folder and, where a server answers, from the ledger: for `jobs show`."""
 
+import contextlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.jobs.attempts import Attempt, read_attempts
 from orchestrator.contract.jobs.history import Event, read_history
-from orchestrator.contract.jobs.incomplete import incomplete_path
+from orchestrator.contract.jobs.incomplete import incomplete_path, read_incomplete
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.listing import count_shards
 from orchestrator.contract.jobs.parts import PartTrailer, read_trailer
@@ -19,7 +20,7 @@ from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import read_record, to_json
-from orchestrator.jobs.results import read_summary
+from orchestrator.jobs.results import find_published, read_summary
 
 
 @dataclass
@@ -98,7 +99,7 @@ def tell_story(settings: Settings, ledger: Ledger | None, job: str) -> Story:
         _runs(folder, request, history),
         _shares(folder) if isinstance(request, ClassifyRequest) else [],
         history,
-        _files(folder, request),
+        _files(settings, folder, request),
         _summary(folder),
         read_attempts(folder),
     )
@@ -135,17 +136,27 @@ def _shares(folder: JobFolder) -> list[WorkerShare]:
     return sorted(shares.values(), key=lambda share: (-share.num_rows, share.worker))
 
 
-def _files(folder: JobFolder, request: AnyJobRequest) -> dict[str, str]:
+def _files(settings: Settings, folder: JobFolder, request: AnyJobRequest) -> dict[str, str]:
     """The folder of the job, and what it has published that is there."""
     output = Path(text_to_path(output_of(request))) if output_of(request) else None
     files = {"folder": folder.path}
     if isinstance(request, ClassifyRequest) and output is not None:
-        incomplete = incomplete_path(output)
-        places = {"manifest": output, "summary": summary_path(output), "sidecar": sidecar_path(output)}
-        files |= {name: path for name, path in (places | {"incomplete": incomplete}).items() if path.exists()}
+        files |= _manifest_files(settings, folder.job, incomplete_path(output))
     elif output is not None and output.exists():
         files["evaluation"] = output
     return {name: path_to_text(str(path)) for name, path in files.items()}
+
+
+def _manifest_files(settings: Settings, job: str, incomplete: Path) -> dict[str, Path]:
+    """The manifest of a job wherever it is kept, and what is beside it; another job's may lie in their places."""
+    files = {}
+    with contextlib.suppress(NotFoundError, IntegrityError):
+        manifest = find_published(settings, job).manifest
+        beside = {"manifest": manifest, "summary": summary_path(manifest), "sidecar": sidecar_path(manifest)}
+        files = {name: path for name, path in beside.items() if path.exists()}
+    if (kept := read_incomplete(incomplete)) is not None and kept.get("job") == job:
+        files["incomplete"] = incomplete
+    return files
 
 
 def _summary(folder: JobFolder) -> dict[str, Any] | None:

@@ -2,17 +2,21 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.jobs.resume import describe_resumed
 from orchestrator.contract.jobs.history import note, note_trouble
+from orchestrator.contract.jobs.incomplete import incomplete_path
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, Resume
 from orchestrator.contract.jobs.requests import MaxFailures
+from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.resume import Resumed
 from tests.support.fakes import make_job, write_fake_parts
 from tests.support.invoke import invoke
+from tests.support.merges import Merges
 
 AT = datetime(2026, 11, 29, 8, 30, tzinfo=UTC)
 
@@ -65,6 +69,51 @@ def test_the_story_is_shown_in_words(folder):
     last = "run 1      resumed 2026-11-29 08:30:00 UTC by bo@night, failed 2026-11-29 08:30:00 UTC, 8 done, 0 failed"
     assert f"{last}: the disk broke" in lines
     assert lines[-1].endswith("  w1: trouble: worker w1: no space left on device")
+
+
+def test_each_job_shows_its_own_manifest_after_a_retry_took_its_place(home, tmp_path):
+    merges = Merges(Settings(home=home), tmp_path / "in", tmp_path / "outbox")
+    merges.write(a="cat", b="bad")
+    first = merges.full()
+    merges.write(b="fixed")
+    second = merges.retry(first.job)
+
+    assert files_of(first) == manifest_files(f"{merges.output}.1")
+    assert files_of(second) == manifest_files(merges.output)
+
+    for path in merges.outbox.glob(f"{merges.output.name}.1*"):
+        path.unlink()
+    assert files_of(first) == {}
+
+
+def test_a_job_without_a_manifest_shows_none_of_the_job_whose_output_it_has(home, tmp_path):
+    merges = Merges(Settings(home=home), tmp_path / "in", tmp_path / "outbox")
+    merges.write(a="cat")
+    merges.full()
+    write_incomplete(incomplete_path(merges.output), job="another")
+    merges.write(b="dog")
+    running = merges.begin_since()
+
+    assert files_of(running) == {}
+
+    write_incomplete(incomplete_path(merges.output), job=running.job)
+    assert files_of(running) == {"incomplete": str(incomplete_path(merges.output))}
+
+
+def files_of(folder: JobFolder) -> dict[str, str]:
+    """The files that `jobs show` names beside the folder."""
+    files = json.loads(invoke("jobs", "show", folder.job, "--json").stdout)["files"]
+    assert files.pop("folder") == str(folder.path)
+    return files
+
+
+def manifest_files(manifest: str | Path) -> dict[str, str]:
+    return {"manifest": f"{manifest}", "summary": f"{manifest}.summary.json", "sidecar": f"{manifest}.sources"}
+
+
+def write_incomplete(path: Path, *, job: str) -> None:
+    path.write_text("rows")
+    summary_path(path).write_text(json.dumps({"job": job, "incomplete": {"reason": "too many failures"}}))
 
 
 @pytest.mark.parametrize("command", ["show", "resume"])
