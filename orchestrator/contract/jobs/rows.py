@@ -37,6 +37,7 @@ csv.field_size_limit(1 << 30)  # for the whole process; the default of 128 KiB i
 
 _JSON = json.JSONEncoder(ensure_ascii=False)  # json.dumps makes one for every row
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # by terminals; JSON escapes those below
+_NO_ANSWER = {"label": None, "score": None}  # of a row with an error, in JSON
 _SCORE = f"%.{SCORE_DIGITS}f"
 _TOP_K = re.compile(rf"(.*?):([0-9]\.[0-9]{{{SCORE_DIGITS}}})(?:;|\Z)", re.DOTALL)
 _LIKE_A_SCORE = re.compile(rf"(:[0-9]\.[0-9]{{{SCORE_DIGITS}}});")  # a reader would end a label there
@@ -114,7 +115,11 @@ class CsvFormat(RowFormat):
                 if len(cells) != len(COLUMNS):
                     place = lines.place(reader.line_num)
                     raise IntegrityError(f"{path}, {place}: {len(cells)} cells, not {len(COLUMNS)}")
-                yield lines.end, self._row(cells)
+                try:
+                    row = self._row(cells)
+                except ValueError as err:
+                    raise _no_row(path, lines.place(reader.line_num), err) from err
+                yield lines.end, row
 
     def _cells(self, row: Row) -> list[str]:
         prediction = row.prediction
@@ -128,14 +133,17 @@ class CsvFormat(RowFormat):
         return [path, "ok", decision, _label_cell(prediction.labels[0]), scores[0], escape_formula(top_k), "", ""]
 
     def _row(self, cells: list[str]) -> Row:
-        path, status, decision, _label, _score, top_k, error_code, error = cells
+        path, status, decision, label, score, top_k, error_code, error = cells
         if status == "ok":
             pairs = _TOP_K.findall(unescape_formula(top_k))
+            if pairs and (label, score) != pairs[0]:  # as they are where nothing is escaped
+                _check_cells(label, score, *pairs[0])
             labels, scores = zip(*pairs, strict=True) if pairs else ((), ())
             prediction = Prediction(
                 tuple(map(_label_in_top_k, labels)), tuple(map(float, scores)), decision=_decision(decision or None)
             )
         else:
+            _check_best((label, score), ("", ""))
             prediction = Prediction(
                 error_code=error_code, error=unescape_formula(error), decision=_decision(decision or None)
             )
@@ -214,6 +222,19 @@ def _in_top_k(label: str, is_first: bool) -> str:
     return text if is_first or not _LIKE_A_FORMULA.match(text) else escape_bytes(text[0]) + text[1:]
 
 
+def _check_cells(label: str, score: str, first: str, first_score: str) -> None:
+    """Check the label and the score of an answer against the first pair of its top_k."""
+    wanted = _label_cell(_label_in_top_k(first))
+    if label != wanted or float(score or "nan") != float(first_score):  # a spreadsheet saves 0.750000 as 0.75
+        _check_best((label, score), (wanted, first_score))
+
+
+def _check_best(found: tuple[object, object], wanted: tuple[object, object]) -> None:
+    """Raises ValueError where label and score are not those of top_k: somebody has changed one of them."""
+    if found != wanted:
+        raise ValueError(f"its label and score are {found!r}, the first of its top_k {wanted!r}")
+
+
 class _Lines(list[str]):
     """Takes the lines of a csv writer.
 
@@ -268,7 +289,7 @@ def _to_json(row: Row) -> str:
         {"label": label, "score": round(score, SCORE_DIGITS)}
         for label, score in zip(prediction.labels, prediction.scores, strict=True)
     ]
-    best = top_k[0] if top_k else {"label": None, "score": None}
+    best = top_k[0] if top_k else _NO_ANSWER
     record = {
         "path": path_to_text(row.path),
         "status": row.status,
@@ -287,6 +308,8 @@ def _from_json(line: str, path: Path, place: str) -> Row:
     try:
         record = json.loads(line)  # not by pydantic: a line an image, of which there are millions
         top_k = record["top_k"]
+        best = top_k[0] if top_k else _NO_ANSWER
+        _check_best((record["label"], record["score"]), (best["label"], best["score"]))
         prediction = Prediction(
             tuple(pair["label"] for pair in top_k),
             tuple(pair["score"] for pair in top_k),
@@ -295,8 +318,14 @@ def _from_json(line: str, path: Path, place: str) -> Row:
             _decision(record["decision"]),
         )
         return Row(text_to_path(record["path"]), prediction)
-    except (ValueError, KeyError, TypeError) as err:
-        raise IntegrityError(f"{path}, {place} is not a manifest row: {err!r}") from err
+    except ValueError as err:
+        raise _no_row(path, place, err) from err
+    except (KeyError, TypeError) as err:
+        raise _no_row(path, place, repr(err)) from err
+
+
+def _no_row(path: Path, place: str, problem: object) -> IntegrityError:
+    return IntegrityError(f"{path}, {place} is not a manifest row: {problem}")
 
 
 SUMMARY_VERSION = 1

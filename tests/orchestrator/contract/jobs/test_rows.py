@@ -201,6 +201,43 @@ def test_an_unknown_decision_is_damage(row_format, tmp_path):
         list(FORMATS[row_format].read(path))
 
 
+CHANGED = {
+    "the label": (
+        b'"label": "cat", "score": 0.75, "top_k"',
+        b'"label": "dog", "score": 0.75, "top_k"',
+        b",cat,",
+        b",dog,",
+    ),
+    "the score": (b'"score": 0.75, "top_k"', b'"score": 0.57, "top_k"', b",0.750000,", b",0.570000,"),
+    "an empty score": (b'"score": 0.75, "top_k"', b'"score": null, "top_k"', b",0.750000,", b",,"),
+    "a label of an error": (b'"label": null', b'"label": "dog"', b"error,,,", b"error,,dog,"),
+}
+
+
+@pytest.mark.parametrize("row_format", FORMATS)
+@pytest.mark.parametrize("what", CHANGED)
+def test_a_cell_that_was_changed_by_hand_is_damage(row_format, what, tmp_path):
+    rows = [Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25))), Row("b.jpg", Prediction(error_code="missing"))]
+    whole, changes = join(row_format, [rows]), CHANGED[what]
+    before, after = changes[2:] if row_format == "csv" else changes[:2]
+    assert whole.count(before) == 1
+    path = tmp_path / "manifest"
+    path.write_bytes(whole.replace(before, after))
+
+    line = whole[: whole.index(before)].count(b"\n") + 1
+    told = rf"manifest, line {line} is not a manifest row: its label and score are \(.*\), the first of its top_k \("
+    with pytest.raises(IntegrityError, match=told):
+        list(FORMATS[row_format].read(path))
+
+
+def test_a_score_that_a_spreadsheet_has_shortened_is_the_same(tmp_path):
+    row = Row("a.jpg", Prediction(("cat", "dog"), (0.75, 0.25)))
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(join("csv", [[row]]).replace(b",0.750000,", b",0.75,"))
+
+    assert list(FORMATS["csv"].read(path)) == [row]
+
+
 @pytest.mark.parametrize("row_format", FORMATS)
 def test_a_row_with_ten_thousand_labels_reads_back(row_format, tmp_path):
     labels = tuple(f"a rather long label, number {number}" for number in range(10_000))
