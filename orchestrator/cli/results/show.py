@@ -10,7 +10,7 @@ import click
 from modeling.images.remarks import describe_remark
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
-from orchestrator.cli.results.options import where_option
+from orchestrator.cli.results.options import warn_of_changes, where_option
 from orchestrator.cli.results.pictures import print_pictures, way_to_show
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
@@ -44,6 +44,7 @@ def show(job: str, limit: int, where: Where | None, pictures: bool, as_json: boo
     if pictures and as_json:
         raise UsageError("--pictures are for people, --json is for programs; choose one")
     published = find_published(get_settings(), job)
+    warn_of_changes(published)
     fitting = published.rows() if where is None else filter(where.fits, published.rows())
     with doing("reading rows"):
         rows = list(islice(fitting, limit or None))
@@ -80,6 +81,7 @@ def errors(job: str, limit: int, as_json: bool) -> None:
       pigeonhole results errors birds.csv --limit 0
     """
     published = find_published(get_settings(), job)
+    warn_of_changes(published)
     rows = list(islice((row for row in published.rows() if not row.prediction.ok), limit or None))
     if as_json:
         codes = published.summary["counts"]["error_codes"]
