@@ -1,5 +1,6 @@
 """What is checked before a sort changes anything."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def check_wanted(wanted: Wanted, manifest: SortedManifest, home: Path) -> None:
         raise UsageError(f"the target {shown!r} lies in the home {str(home)!r}; name another")
     if os.path.isdir(wanted.root):
         _check_source(wanted)
+
+
+def check_writable(wanted: Wanted) -> None:
+    """Raises OSError where the system says that nothing can be made in the target; nothing is tried."""
+    place = wanted.folder if os.path.isdir(wanted.folder) else os.path.dirname(wanted.folder)
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), place)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), place)
 
 
 def _check_source(wanted: Wanted) -> None:

@@ -18,7 +18,7 @@ from orchestrator.sorting.begin import (
     open_or_begin,
     take_away,
 )
-from orchestrator.sorting.checks import check_wanted
+from orchestrator.sorting.checks import check_wanted, check_writable
 from orchestrator.sorting.journal import Batch, Journal
 from orchestrator.sorting.lines import By, Folder, Head, Mode
 from orchestrator.sorting.make import Maker, Tally
@@ -73,11 +73,15 @@ def sort(settings: Settings, spec: SortSpec, progress: Progress) -> Sorted:
 def preview(settings: Settings, spec: SortSpec, progress: Progress) -> Sorted:
     """Count where the files would go, as far as that can be known without trying; changes nothing.
 
-    Raises as `sort` does.
+    Raises as `sort` does, also where the target may not be written to.
     """
     manifest = open_to_sort(spec.published)
     wanted = _checked(settings, spec, manifest)
     found, known, last_row = Sorted(), Known(), 0
+    try:
+        check_writable(wanted)
+    except OSError as err:
+        raise StoppedError(_explain(err, wanted, manifest, found.tally)) from err
     if has_journal(wanted.folder):
         last_row = _count_journal(wanted, manifest, found, known)
     if not (found.went_on or found.was_finished):

@@ -16,7 +16,7 @@ from orchestrator.contract.jobs.sidecar import AsRead, encode_lines, sidecar_pat
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import Published, read_summary
 from orchestrator.sorting.lines import By, Mode
-from orchestrator.sorting.sort import Sorted, SortSpec, sort
+from orchestrator.sorting.sort import Sorted, SortSpec, preview, sort
 from orchestrator.sorting.unsort import Unsorted, unsort
 
 OLD_NS = 1_600_000_000_123_456_789  # the times of a tree's files and folders begin here
@@ -35,8 +35,9 @@ class Tree:
     def published(self) -> Published:
         return Published(self.manifest, read_summary(summary_path(self.manifest)))
 
-    def sort(self, mode: Mode = "link", by: By = "label") -> Sorted:
-        return sort(self.settings, SortSpec(self.published, self.target, by, mode), lambda num, total: None)
+    def sort(self, mode: Mode = "link", by: By = "label", *, dry_run: bool = False) -> Sorted:
+        spec = SortSpec(self.published, self.target, by, mode)
+        return (preview if dry_run else sort)(self.settings, spec, lambda num, total: None)
 
     def unsort(self, *, dry_run: bool = False) -> Unsorted:
         return unsort(self.settings, self.target, lambda num: None, dry_run=dry_run)

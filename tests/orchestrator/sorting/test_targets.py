@@ -71,12 +71,27 @@ def test_a_full_target_says_how_far_it_came_and_the_sort_goes_on_or_is_undone(tr
     assert snapshot(tree.root) == before
 
 
-def test_a_read_only_target_is_refused_at_once(tree, mount):
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_read_only_target_is_refused_at_once_and_in_a_dry_run(tree, mount, exists, dry_run):
     tree.target = mount(100_000) / "sorted"
+    if exists:
+        tree.target.mkdir()
     remount(tree.target.parent, "ro")
 
     with pytest.raises(StoppedError, match=r"nothing can be sorted into .*Read-only file system.*mount it for writing"):
-        tree.sort()
+        tree.sort(dry_run=dry_run)
+
+
+def test_a_target_that_this_user_may_not_write_to_is_refused_in_a_dry_run(tree, monkeypatch):
+    allowed = os.access
+    parent = str(tree.target.parent)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **how: allowed(path, mode, **how) and not (path == parent and mode & os.W_OK)
+    )
+
+    with pytest.raises(StoppedError, match=rf"nothing can be sorted into .*Permission denied: '{parent}' belongs to"):
+        tree.sort(dry_run=True)
 
 
 def test_a_read_only_source_is_refused_for_a_move_and_linked_and_copied_as_any_other(tree, mount, tmp_path):
