@@ -30,14 +30,20 @@ from modeling.names import path_to_text, text_to_path
 # What file systems without hard links answer to link(2): some FUSE and SMB mounts.
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
+# What file systems that cannot sync a folder answer to fsync(2): some FUSE and network mounts.
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
+
 # Syncing
 
 
-def sync(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, are on the disk."""
+def sync(path: str | Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk; names as far as the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as err:
+        if err.errno not in _NO_FOLDER_SYNC or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
     finally:
         os.close(descriptor)
 

@@ -105,7 +105,8 @@ def _begin(record: HomeRecord, wanted: Wanted, manifest: SortedManifest) -> tupl
         )  # fmt: skip
         journal = Journal.open(folder, head)
     except (OSError, UsageError):
-        record.undo()  # it stays where the journal could not be removed again: the next sort or unsort does that
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            record.undo()  # it stays where something could not be undone: the next sort or unsort does that
         raise
     record.clear()
     return journal, head

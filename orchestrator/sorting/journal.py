@@ -1,10 +1,12 @@
 """The journal of a sort: a file in the target folder, locked while a process sorts or undoes (its lines: `lines`)."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Self
 
+from modeling.durable import sync
 from modeling.names import path_to_text
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.sorting.lines import (
@@ -22,7 +24,7 @@ from orchestrator.sorting.lines import (
     encode,
     encode_head,
 )
-from orchestrator.sorting.locked import InUseError, open_locked, sync_folder, write_whole
+from orchestrator.sorting.locked import InUseError, open_locked, write_whole
 
 JOURNAL = ".pigeonhole-sort.jsonl"
 NEW = ".new"  # behind its name, while it is written
@@ -103,9 +105,10 @@ class Journal:
     def _begin(self, head: Head) -> None:
         try:
             write_whole(self._descriptor, encode_head(head))
-            sync_folder(os.path.dirname(self.path))
+            sync(os.path.dirname(self.path))
         except OSError:
-            self.remove()
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                self.remove()
             raise
         self.head = head
 
@@ -176,7 +179,7 @@ class Journal:
         finally:
             os.close(descriptor)
         os.rename(new, self.path)
-        sync_folder(os.path.dirname(self.path))
+        sync(os.path.dirname(self.path))
 
     def remove(self) -> None:
         """Remove the file, and close it: NFS and FUSE keep a file that is open under a hidden name in its folder."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from modeling.durable import sync
 from orchestrator.sorting.changes import (
     Places,
     make_copy,
@@ -18,7 +19,6 @@ from orchestrator.sorting.changes import (
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import Batch, Journal
 from orchestrator.sorting.lines import Copied, Entry, Folder, Left, Reason
-from orchestrator.sorting.locked import sync_folder
 from orchestrator.sorting.names import is_of_errors
 from orchestrator.sorting.plan import Wanted
 
@@ -112,7 +112,7 @@ class Maker:
         moved = [batch.entries[each.row] for each in later if isinstance(each, Copied)]
         if self._wanted.mode == "move":
             for folder in {os.path.dirname(entry.target) for entry in moved}:
-                sync_folder(f"{self._wanted.folder}/{folder}")
+                sync(f"{self._wanted.folder}/{folder}")
         self._note(batch, later, last=last)
         if self._wanted.mode == "move":
             self._note(batch, self._remove_originals(batch, moved), last=last)

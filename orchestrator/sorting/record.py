@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from modeling.durable import STRICT, validated
+from modeling.durable import STRICT, sync, validated
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.home import make_home
 from orchestrator.contract.settings import Settings
 from orchestrator.sorting.journal import JOURNAL
-from orchestrator.sorting.locked import NEW_FILE, InUseError, open_locked, sync_folder, write_whole
+from orchestrator.sorting.locked import NEW_FILE, InUseError, open_locked, write_whole
 
 # A folder's time is put back only if it is about that of the record: else somebody else has changed the folder since.
 _SOON_NS = 10 * 10**9
@@ -75,7 +75,7 @@ class HomeRecord:
         except OSError as err:
             err.filename = self._path  # else the target would be taken for the disk that is full
             raise
-        sync_folder(os.path.dirname(self._path))
+        sync(os.path.dirname(self._path))
 
     def undo(self) -> bool:
         """Undo what was done without a journal; returns whether there was something."""
@@ -118,4 +118,4 @@ def put_time_back(folder: str, mtime_ns: int) -> None:
         with contextlib.suppress(PermissionError):
             os.utime(folder, ns=(facts.st_atime_ns, mtime_ns))
     with contextlib.suppress(PermissionError):
-        sync_folder(folder)
+        sync(folder)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from modeling.durable import sync
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.settings import Settings
@@ -31,7 +32,6 @@ from orchestrator.sorting.changes import (
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import JOURNAL, Batch, Journal
 from orchestrator.sorting.lines import BATCH, Before, Entry, Folder, Head, SourceFolder, encode, encode_head
-from orchestrator.sorting.locked import sync_folder
 from orchestrator.sorting.make import MOST_NAMED
 from orchestrator.sorting.record import HomeRecord, put_time_back
 
@@ -153,7 +153,7 @@ class _Undoing:
                 expected = self._undo_one(places)
                 doubled += [(entry, places, expected)] if expected else []
         for folder in {os.path.dirname(places.source) for _, places, _ in doubled}:
-            sync_folder(folder)
+            sync(folder)
         for entry, places, expected in doubled:
             with self._leaving(entry, places):
                 remove_returned(places, expected)

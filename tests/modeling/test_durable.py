@@ -1,6 +1,7 @@
 import errno
 import os
 import re
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from modeling.durable import (
     replace_durably,
     replaced_durably,
     replaced_folder,
+    sync,
     temporary_beside,
     validated,
 )
@@ -54,6 +56,33 @@ def test_the_old_file_stays_and_no_temporary_when_replacing_fails(tmp_path, monk
         replace_durably(path, b"new")
 
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP])
+def test_where_folders_cannot_be_synced_files_are(tmp_path, monkeypatch, error):
+    files_only = []
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        files_only.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    replace_durably(tmp_path / "file", b"data")
+
+    assert ((tmp_path / "file").read_bytes(), files_only) == (b"data", [4])
+
+
+@pytest.mark.parametrize(("error", "name"), [(errno.EINVAL, "file"), (errno.EIO, ".")])
+def test_a_file_that_cannot_be_synced_and_a_folder_of_a_broken_disk_are_errors(tmp_path, monkeypatch, error, name):
+    (tmp_path / "file").touch()
+
+    def refuse(descriptor):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=re.escape(os.strerror(error))):
+        sync(tmp_path / name)
 
 
 def test_a_temporary_is_hidden_and_goes_when_its_block_fails(tmp_path):

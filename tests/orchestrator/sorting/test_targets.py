@@ -1,5 +1,6 @@
 """Targets that are full, read-only, on another file system, or that do not hold every name."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -92,6 +93,43 @@ def test_a_target_that_this_user_may_not_write_to_is_refused_in_a_dry_run(tree, 
 
     with pytest.raises(StoppedError, match=rf"nothing can be sorted into .*Permission denied: '{parent}' belongs to"):
         tree.sort(dry_run=True)
+
+
+def test_a_target_that_cannot_be_made_is_the_error_also_where_folders_cannot_be_synced(tree, monkeypatch):
+    refuse_once_begun(tree, monkeypatch, errno.EINVAL)
+
+    with pytest.raises(StoppedError, match=r"nothing can be sorted into .*Disk quota exceeded"):
+        tree.sort()
+    assert list((tree.settings.home / "sorts").iterdir()) == []
+
+
+def test_a_target_that_cannot_be_made_is_the_error_also_where_that_cannot_be_undone(tree, monkeypatch):
+    with monkeypatch.context() as patched:
+        refuse_once_begun(tree, patched, errno.EIO)
+        with pytest.raises(StoppedError, match=r"nothing can be sorted into .*Disk quota exceeded"):
+            tree.sort()
+
+    assert tree.sort().tally.num_sorted == 8
+    assert tree.unsort().num_left == 0
+    assert (tree.target.exists(), list((tree.settings.home / "sorts").iterdir())) == (False, [])
+
+
+def refuse_once_begun(tree: Tree, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """The target cannot be made, and the folder around it cannot be synced, with this error."""
+    mkdir, fsync, around = os.mkdir, os.fsync, tree.target.parent.stat()
+
+    def make(path: str, mode: int = 0o777) -> None:
+        if path == str(tree.target):
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), path)
+        mkdir(path, mode)
+
+    def synced(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), around):
+            raise OSError(error, os.strerror(error))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "mkdir", make)
+    monkeypatch.setattr(os, "fsync", synced)
 
 
 def test_a_read_only_source_is_refused_for_a_move_and_linked_and_copied_as_any_other(tree, mount, tmp_path):

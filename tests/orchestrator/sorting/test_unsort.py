@@ -280,14 +280,14 @@ def test_an_image_that_is_changed_while_it_goes_back_to_another_file_system_stay
 ):
     tree.sort("move")
     monkeypatch.setattr(changes, "name_once", refuse_other_file_systems)
-    synced = unsort_module.sync_folder
+    synced = unsort_module.sync
 
     def change_and_sync(folder: str) -> None:
         if folder == str(tree.root):
             change(tree.target / "cat/a.jpg")
         synced(folder)
 
-    monkeypatch.setattr(unsort_module, "sync_folder", change_and_sync)
+    monkeypatch.setattr(unsort_module, "sync", change_and_sync)
     result = tree.unsort()
 
     assert (result.num_undone, result.left) == (3, [("cat/a.jpg", "a.jpg", "changed")])
