@@ -87,7 +87,7 @@ def _prune(settings: Settings, options: PruneOptions, in_ledger: set[str] | None
         is_known = outcomes[job] is not None or in_ledger is not None
         old |= {job} if age_s >= options.older_than_s and is_known else set()
     pruned.num_younger = len(outcomes) - len(old)
-    pruned.in_use = sorted(_in_use(settings, old, set(all_jobs(settings)) - old))
+    pruned.in_use = sorted(_cannot_go(settings, old, outcomes, options))
     old -= set(pruned.in_use)
     for job in sorted(outcomes):
         if job in old:
@@ -109,6 +109,21 @@ def _age(folder: JobFolder, now: float) -> tuple[Outcome | None, float]:
         return None, now - folder.path.stat().st_mtime - _NEVER_BEGUN_S
     except FileNotFoundError:  # somebody else has just removed it
         return None, -1.0
+
+
+def _cannot_go(
+    settings: Settings, old: set[str], outcomes: dict[str, Outcome | None], options: PruneOptions
+) -> set[str]:
+    """The old jobs that stay whole: others need them, also some of which only the result stays."""
+    in_use = _in_use(settings, old, set(all_jobs(settings)) - old)
+    results = {job for job in old - in_use if _keeps_result(job, outcomes[job], options)}
+    return in_use | _in_use(settings, old - in_use - results, results)
+
+
+def _keeps_result(job: str, outcome: Outcome | None, options: PruneOptions) -> bool:
+    """Whether the result of a job lies in its folder, and is to stay."""
+    result = outcome.result or outcome.incomplete if outcome is not None else None
+    return options.keep_manifests and result is not None and _folder_of_output(result) == job
 
 
 def _in_use(settings: Settings, old: set[str], kept: set[str]) -> set[str]:
@@ -142,9 +157,7 @@ def _folder_of_output(output: str) -> str | None:
 
 def _prune_job(settings: Settings, job: str, outcome: Outcome | None, options: PruneOptions, pruned: Pruned) -> None:
     """Remove an old job's folder, or all of it but its result."""
-    path = settings.jobs / job
-    result = outcome.result or outcome.incomplete if outcome is not None else None
-    keeps = options.keep_manifests and result is not None and _folder_of_output(result) == job
+    path, keeps = settings.jobs / job, _keeps_result(job, outcome, options)
     entries = _all_but_the_result(path) if keeps else [path]
     size, is_resumable = sum(_size(entry) for entry in entries), _is_resumable(settings, job, outcome)
     if keeps and not entries:

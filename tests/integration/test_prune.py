@@ -15,6 +15,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder, Resume, all_jobs
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.jobs import prune as prune_module
 from orchestrator.jobs.prune import PruneOptions, prune
+from orchestrator.jobs.rerun import compare, rerun_of
 from orchestrator.jobs.results import find_published
 from orchestrator.jobs.verification import verify
 from tests.support.fakes import enter_job, make_images, make_job
@@ -182,6 +183,18 @@ def test_jobs_that_others_refer_to_and_jobs_that_the_server_has_as_active_stay(m
 
     assert sorted(all_jobs(settings)) == sorted(each.job for each in (referred, in_ledger, undelivered, referring))
     assert sorted(pruned.in_use) == sorted([referred.job, undelivered.job])
+
+
+def test_the_original_of_a_rerun_whose_manifest_is_kept_stays(make, settings):
+    original, inside = make(), make(inside=True)
+    reruns = [make(inside=True, rerun_of=each.job) for each in (original, inside)]
+
+    pruned = prune(settings, PruneOptions(MONTH_S, keep_manifests=True), set())
+
+    assert (pruned.removed, pruned.in_use) == ([], [original.job])
+    assert sorted(pruned.kept_manifests) == sorted([inside.job, *(each.job for each in reruns)])
+    assert [compare(settings, rerun_of(settings, each.job), each.job).identical for each in reruns] == [True, True]
+    assert sorted(prune(settings, MONTH, set()).removed) == sorted([original.job, inside.job, *(r.job for r in reruns)])
 
 
 def test_a_job_that_is_resumed_in_that_moment_gets_its_folder_back(make, settings, monkeypatch):
