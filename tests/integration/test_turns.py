@@ -155,6 +155,17 @@ def test_a_low_job_beside_many_high_ones_is_never_without_a_turn_for_long(ledger
     assert fleet.longest_wait() <= 30
 
 
+def test_a_low_job_beside_as_many_high_ones_as_are_promised_waits_for_30_turns_at_most(ledger):
+    jobs = {enter(ledger, number, "high"): Job("high") for number in range(13)}
+    low = enter(ledger, 20, "low")
+    fleet = Fleet(ledger, jobs | {low: Job("low")}, 2)
+
+    fleet.run(20 * MINUTE_S)
+
+    assert sum(job == low for _, job, _ in fleet.turns) > 10
+    assert fleet.longest_wait() <= 30
+
+
 def test_an_endless_stream_of_new_jobs_does_not_hold_up_an_old_one(ledger):
     old = enter(ledger, 0)
     waited, longest = 0, 0
