@@ -184,6 +184,18 @@ def to_json(settings: Settings, record: JobRecord, ledger: Ledger | None = None)
     return facts | {"model": request.model.ref, "part": request.part, "output": request.output}
 
 
+def show_job(settings: Settings, ledger: Ledger | None, job: str) -> tuple[JobRecord, dict[str, Any]]:
+    """A job's record, and the facts of `status --json`: with why it waits although workers are alive.
+
+    Raises NotFoundError if there is no such job.
+    """
+    record = read_record(settings, ledger, job)
+    facts = to_json(settings, record, ledger)
+    if ledger is not None and (missing := describe_missing_version(record, ledger.live_workers.workers())):
+        facts["trouble"] = missing
+    return record, facts
+
+
 def exit_code(settings: Settings, record: JobRecord) -> ExitCode:
     """The exit code of a command that waited for this job."""
     if record.too_many_failures or all_failed(settings, record):

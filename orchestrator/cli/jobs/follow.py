@@ -20,8 +20,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.delivery import describe_delivery
-from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, to_json
-from orchestrator.jobs.versions import describe_missing_version
+from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, show_job, to_json
 
 _NAMES = {"paused_reason": "because"}
 
@@ -38,11 +37,7 @@ def status(job: str, as_json: bool) -> None:
     """
     settings = get_settings()
     JobFolder.open(settings, job)
-    ledger = find_ledger()
-    record = read_record(settings, ledger, job)
-    facts = to_json(settings, record, ledger)
-    if ledger is not None and (missing := describe_missing_version(record, ledger.live_workers.workers())):
-        facts["trouble"] = missing
+    record, facts = show_job(settings, find_ledger(), job)
     if as_json:
         print_json(facts)
         return

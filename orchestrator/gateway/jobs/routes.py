@@ -18,7 +18,7 @@ from orchestrator.gateway.jobs.looking import look_at
 from orchestrator.gateway.jobs.submissions import Submissions
 from orchestrator.gateway.jobs.threads import READERS, SUBMITTERS, Threads
 from orchestrator.gateway.jobs.views import CancelView, JobsView, JobView, Submitted, Unreadable
-from orchestrator.jobs.follow import read_record, to_json
+from orchestrator.jobs.follow import show_job
 from orchestrator.jobs.pages import JobIndex, JobQuery
 from orchestrator.jobs.roots import Roots
 
@@ -111,13 +111,11 @@ class JobCalls:
 
     def _show(self, job: str) -> JobView:
         JobFolder.open(self._settings, job)
-        ledger = self._ledger()
         try:
-            record = read_record(self._settings, ledger, job)
+            _, facts = show_job(self._settings, self._ledger(), job)
         except SERVER_ERRORS:
-            ledger = None
-            record = read_record(self._settings, None, job)
-        return JobView.of(to_json(self._settings, record, ledger))
+            _, facts = show_job(self._settings, None, job)
+        return JobView.of(facts)
 
     async def cancel(self, job: str) -> CancelView:
         """Finished shards stay in the job's folder; no manifest is published. Twice is as once."""

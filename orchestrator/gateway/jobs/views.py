@@ -12,6 +12,7 @@ from orchestrator.contract.errors import MessageError
 from orchestrator.contract.jobs.requests import Kind
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.ledger.ledger import State
+from orchestrator.contract.ledger.words import Priority
 
 
 class _View(BaseModel):
@@ -46,6 +47,11 @@ class JobView(_View):
     paused_by: str
     paused_reason: str
     paused_ms: int
+    priority: Priority
+    version: str = Field(description="The release that began it; workers of another leave it alone.")
+    model_format: int = Field(description="The format of its model; 0: it needs none.")
+    run: int = Field(description="How often it was resumed.")
+    worker_ms: int = Field(description="What workers spent on a classification, in turns that are over.")
     output: str | None = Field(None, description="Where a classification or an evaluation writes.")
     stage_seconds: dict[str, float] | None = None
     bound: str | None = Field(None, description="The stage that limits a classification.")

@@ -14,7 +14,16 @@ from orchestrator.contract.jobs.requests import EvaluateJobRequest, MaxFailures
 from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.live_workers import WorkerRecord
 from orchestrator.contract.settings import Settings
-from orchestrator.jobs.follow import JobSnapshot, describe, describe_bound, exit_code, follow, read_record, to_json
+from orchestrator.jobs.follow import (
+    JobSnapshot,
+    describe,
+    describe_bound,
+    exit_code,
+    follow,
+    read_record,
+    show_job,
+    to_json,
+)
 from tests.support.fakes import PIN, make_job
 
 JOB = "c000000-000000-000000"
@@ -297,3 +306,12 @@ def test_as_json_a_job_has_its_bound(settings, folder):
 
     assert (facts["stage_seconds"], facts["bound"]) == (DECODING, "decode")
     json.dumps(facts)
+
+
+def test_shown_as_json_a_job_says_that_no_worker_has_its_version(settings, folder):
+    record = running(folder, 4, version="0.0.9")
+
+    _, facts = show_job(settings, FakeLedger([record], living=[replace(WORKER, version="0.1.0")]), folder.job)
+
+    assert facts["trouble"].startswith("version 0.0.9 began it, and the workers have 0.1.0")
+    assert show_job(settings, None, folder.job)[1]["trouble"] == ""
