@@ -10,6 +10,7 @@ from modeling.networks.default_network import Quality
 from modeling.networks.pretrained.at_hand import OnRead
 from orchestrator.contract.jobs.requests import Format, MaxFailures
 from orchestrator.contract.ledger.words import Priority
+from orchestrator.contract.messages import JOB_ID
 from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.walk import SourceOptions
 
@@ -85,6 +86,8 @@ def check_paths_of(spec: AnySpec) -> None:
             roots.check_source(spec.source)
             if spec.reading.root is not None:
                 roots.check("root", spec.reading.root)
+            if spec.since is not None and not JOB_ID.fullmatch(spec.since):
+                roots.check("since", spec.since)
         case TrainSpec():
             for data in (spec.data, *spec.joined):
                 roots.check("data", data)

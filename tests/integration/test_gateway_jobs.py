@@ -80,6 +80,9 @@ def test_trainings_and_evaluations_are_submitted_too(gateway: InProcessGateway, 
         ({"source": "/etc"}, 403, "outside_roots"),
         ({"source": "{data}/../home"}, 403, "outside_roots"),
         ({"output": "/tmp/x.csv"}, 403, "outside_roots"),
+        ({"since": "{data}/../home/x.csv"}, 403, "outside_roots"),
+        ({"since": "{data}/x.csv"}, 404, "not_found"),
+        ({"since": "c261129-143355-7f3a2b"}, 404, "not_found"),
         ({"source": "{data}/nothing"}, 404, "not_found"),
         ({"model": "nobody"}, 404, "not_found"),
         ({"precision": "int8"}, 400, "invalid"),
@@ -158,6 +161,7 @@ def test_a_training_that_has_diverged_is_shown(gateway: InProcessGateway, data: 
 
 def test_a_cancel_ends_a_job_and_its_events(gateway: InProcessGateway, data: Path):
     job = gateway.post("/v1/jobs", json=classify(data)).json()["job"]
+    wait_until(lambda: gateway.get(f"/v1/jobs/{job}").json()["listed"], what="the images are listed")
 
     cancelled = [gateway.post(f"/v1/jobs/{job}/cancel").json() for _ in range(2)]
     stream = gateway.get(f"/v1/jobs/{job}/events")
@@ -227,3 +231,29 @@ def test_the_results_of_a_job_by_page_by_range_and_whole(running_cluster: Cluste
     assert [(row["path"], row["error_code"]) for row in errors["rows"]] == [("broken.png", "not_an_image")]
     assert errors["error_codes"] == {"not_an_image": 1}
     assert gateway.get(f"/v1/jobs/{job}/summary").json()["job"] == job
+
+
+def test_what_is_new_since_a_job_or_a_manifest_below_a_root_is_classified(running_cluster: Cluster, tmp_path: Path):
+    source, output = tmp_path / "data" / "in", tmp_path / "data" / "out.csv"
+    make_pngs(source, 3)
+    url, roots = running_cluster.server.url, (tmp_path / "data",)
+    gateway = InProcessGateway(make_context(running_cluster.home, server_url=url, roots=roots))
+    body = {"kind": "classify", "source": str(source), "model": "digits", "output": str(output)}
+
+    def job_of(**options: object) -> str:
+        job = gateway.post("/v1/jobs", json=body | options).json()["job"]
+        gateway.get(f"/v1/jobs/{job}/events")  # ends with the job
+        return job
+
+    first = job_of(checksum=True, priority="high")
+    (source / "new.png").write_bytes(next(source.rglob("*.png")).read_bytes())
+    second = job_of(since=first)
+    third = job_of(since=str(output))
+
+    shown = gateway.get(f"/v1/jobs/{first}").json()
+    assert (shown["state"], shown["priority"], shown["num_images"]) == ("succeeded", "high", 3)
+    attempts = gateway.get(f"/v1/jobs/{second}/summary").json()["attempts"]
+    assert [(each["job"], each["num_rows"]) for each in attempts] == [(first, 3), (second, 1)]
+    summary = gateway.get(f"/v1/jobs/{third}/summary").json()
+    assert [each["num_rows"] for each in summary["attempts"]][:2] == [3, 1]
+    assert summary["sidecar"]["checksum"] is True

@@ -11,6 +11,7 @@ from modeling.inference.engines.choice import WantedPrecision
 from modeling.networks.default_network import Quality
 from modeling.training.request import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from orchestrator.contract.jobs.requests import Format, MaxFailures
+from orchestrator.contract.ledger.words import Priority
 from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec
 from orchestrator.jobs.walk import SourceOptions
@@ -19,6 +20,11 @@ PathOf = Annotated[str, Field(min_length=1, max_length=4096, description="Absolu
 Notify = Annotated[
     str | None, Field(max_length=2000, description="URL notified when the job ends; null: that of the settings.")
 ]
+Urgency = Annotated[
+    Priority,
+    Field(description="Share of the workers' time beside other jobs: high counts 16, normal 4, low 1. Trainings and "
+          "evaluations wait in this order."),
+]  # fmt: skip
 ModelRef = Annotated[str, Field(min_length=1, max_length=200, description="A model: name, name@2 or name@alias.")]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -54,9 +60,18 @@ class ClassifyBody(_Body):
     shard_size: int | None = Field(None, ge=1, le=100_000, description="Images per shard; null: by measurement.")
     precision: WantedPrecision = "auto"
     max_failures: FailureLimit | None = None
+    checksum: bool = Field(False, description="Keep a digest of each image in OUT.sources, beside its size and time.")
+    since: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="A job's id, or the path of a manifest below a root: only images that are new since, or have "
+        "changed, are classified; the other rows are taken over. The output may be that manifest.",
+    )
     recursive: bool = Field(True, description="Descend into folders.")
     all_files: bool = Field(False, description="Treat every file as an image, also without an image's extension.")
     root: PathOf | None = Field(None, description="Folder that the paths of a list are relative to.")
+    priority: Urgency = "normal"
     notify: Notify = None
 
     def spec(self, roots: Roots, key: str | None) -> AnySpec:
@@ -71,11 +86,14 @@ class ClassifyBody(_Body):
             top_k=self.top_k,
             shard_size=self.shard_size,
             precision=self.precision,
+            checksum=self.checksum,
+            since=self.since,
             max_failures=MaxFailures(count=limit.count, share=limit.share) if limit else None,
             idempotency_key=key,
             notify=self.notify,
             need_worker=False,
             reading=SourceOptions(recursive=self.recursive, all_files=self.all_files, root=_path(self.root)),
+            priority=self.priority,
             roots=roots,
         )
 
@@ -104,18 +122,19 @@ class TrainBody(_Body):
     deterministic: bool = False
     int8: bool = False
     layout: Layout | None = None
+    priority: Urgency = "normal"
     notify: Notify = None
 
     def spec(self, roots: Roots, key: str | None) -> AnySpec:
         """What the command line would make of it."""
-        kept = self.model_dump(exclude={"kind", "data", "name", "quality", "from_weights", "notify"})
+        kept = self.model_dump(exclude={"kind", "data", "name", "quality", "from_weights", "priority", "notify"})
         options: dict[str, Any] = {name: value for name, value in kept.items() if value is not None}
         if self.from_weights is not None:
             options["weights"] = self.from_weights
         first, *joined = map(Path, self.data)
         return TrainSpec(
             first, self.name, options, key, self.notify, need_worker=False, joined=tuple(joined), quality=self.quality,
-            roots=roots,
+            priority=self.priority, roots=roots,
         )  # fmt: skip
 
 
@@ -129,13 +148,14 @@ class EvaluateBody(_Body):
     part: DataPart = Field("all", description="Use only the images of this part.")
     precision: WantedPrecision = "auto"
     layout: Layout | None = None
+    priority: Urgency = "normal"
     notify: Notify = None
 
     def spec(self, roots: Roots, key: str | None) -> AnySpec:
         """What the command line would make of it."""
         return EvaluateSpec(
             self.model, Path(self.data), _path(self.output), self.part, self.precision, self.layout, key,
-            self.notify, need_worker=False, roots=roots,
+            self.notify, need_worker=False, priority=self.priority, roots=roots,
         )  # fmt: skip
 
 

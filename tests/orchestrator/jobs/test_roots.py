@@ -78,6 +78,8 @@ def test_every_path_of_every_kind_of_job_is_looked_at(roots: Roots, data: Path, 
         ClassifySpec(str(secret), "m", roots=roots),
         ClassifySpec(source, "m", output=secret / "out.csv", roots=roots),
         ClassifySpec(source, "m", reading=reading, roots=roots),
+        ClassifySpec(source, "m", since=str(secret / "out.csv"), roots=roots),
+        ClassifySpec(source, "m", since="out.csv", roots=roots),
         TrainSpec(secret, "m", {}, roots=roots),
         TrainSpec(inside, "m", {}, joined=(secret,), roots=roots),
         TrainSpec(inside, "m", {"weights": str(secret / "w.pt")}, roots=roots),
@@ -88,6 +90,8 @@ def test_every_path_of_every_kind_of_job_is_looked_at(roots: Roots, data: Path, 
         with pytest.raises(OutsideRootsError):
             check_paths_of(spec)
     check_paths_of(TrainSpec(inside, "m", {"weights": "imagenet"}, roots=roots))
+    check_paths_of(ClassifySpec(source, "m", since="c261129-143355-7f3a2b", roots=roots))
+    check_paths_of(ClassifySpec(source, "m", since=str(data / "out.csv"), roots=roots))
     check_paths_of(ClassifySpec(str(secret), "m"))  # the command line's
 
 
