@@ -105,7 +105,7 @@ def make_config(app: Guard, context: GatewayContext, limits: ConnectionLimits) -
     options = context.options
     return uvicorn.Config(
         app,
-        http=protocol_with(limits, context.figures, app.log),
+        http=protocol_with(limits, context.figures, app.log, app.ids),
         loop="uvloop",
         ws="none",
         lifespan="on",

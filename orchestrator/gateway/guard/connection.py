@@ -9,13 +9,17 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.guard.access_log import AccessLog
+from orchestrator.gateway.guard.guard import REQUEST_ID
 from orchestrator.gateway.guard.joined_writes import JoinedWrites
+from orchestrator.gateway.guard.request_ids import HEADER as ID_HEADER
+from orchestrator.gateway.guard.request_ids import RequestIds
+from orchestrator.gateway.problems import RETRY_S, ProblemError, invalid, problem_response, retry_later
 from orchestrator.gateway.waiters import client_gone
 
 Phase = Literal["idle", "headers", "body", "answer"]
@@ -46,17 +50,19 @@ class GatewayProtocol(HttpToolsProtocol):
     """A connection. Times are of the monotonic clock."""
 
     limits: ConnectionLimits = ConnectionLimits()
-    figures: GatewayFigures  # `protocol_with` sets it, and the log
+    figures: GatewayFigures  # `protocol_with` sets these three
     log: AccessLog
+    ids: RequestIds
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.url, self.headers = b"", []
         self._phase: Phase = "headers"
         self._since = time.monotonic()
         self._num_bytes = 0  # of this request's headers, then of its body
         self._write_paused_since: float | None = None
         self._closing_since: float | None = None
-        self._refused: tuple[int, str] | None = None
+        self._refused: ProblemError | None = None
         self._unanswered: deque[RequestResponseCycle] = deque()  # several, where the client does not wait for answers
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -64,7 +70,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.figures.connected(1)
         if len(self.connections) > self.limits.most_connections and not self._close_an_idle_one():
             self.figures.cut_off("connections")
-            self._answer_raw(503, "too many connections; try again later")
+            self._answer_raw(retry_later(503, "overloaded", "too many connections; try again later", RETRY_S))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.figures.connected(-1)
@@ -86,13 +92,14 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._phase == "idle":
             self._begin("headers")
+            self.scope, self.url, self.headers = None, b"", []  # type: ignore[assignment]  # were the last request's
         self._num_bytes += len(data)
         super().data_received(data)
         if self._phase == "headers" and self._num_bytes > self.limits.most_header_bytes:
-            self._refuse(431, f"the headers have more than {self.limits.most_header_bytes} bytes")
+            self._refuse(431, "headers_too_large", f"the headers have more than {self.limits.most_header_bytes} bytes")
             self.send_400_response("")
         elif self._phase == "body" and self._num_bytes > self.limits.most_body_bytes:
-            self._refuse(413, f"the body has more than {self.limits.most_body_bytes} bytes")
+            self._refuse(413, "too_large", f"the body has more than {self.limits.most_body_bytes} bytes")
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
@@ -102,12 +109,12 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         if len(self.headers) > self.limits.most_headers:
-            self._refuse(431, f"the request has more than {self.limits.most_headers} headers")
+            self._refuse(431, "headers_too_large", f"the request has more than {self.limits.most_headers} headers")
             raise ValueError("too many headers")  # ends the parser; `send_400_response` says why
 
     def on_headers_complete(self) -> None:
         if not self.url.startswith(b"/"):
-            self._refuse(400, "the request's target is not a path")
+            self._refuse(400, "invalid", "the request's target is not a path")
             raise ValueError("no path")
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport, self.loop))
@@ -135,7 +142,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What cannot be parsed, or goes beyond a limit."""
-        self._answer_raw(*(self._refused or (400, msg)))
+        self._answer_raw(self._refused or invalid(msg))
 
     def cut_off_slow(self, now: float) -> None:
         """Close the connection if its client takes too long."""
@@ -162,32 +169,39 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._phase == "body" and self.cycle.response_started:
             self.transport.close()  # it was answered before: nothing can be said any more
             return
-        self._answer_raw(408, detail)
+        self._answer_raw(ProblemError(408, "too_slow", detail))
 
     def _begin(self, phase: Phase, *, num_bytes: int = 0) -> None:
         self._phase, self._since, self._num_bytes = phase, time.monotonic(), num_bytes
 
-    def _refuse(self, status: int, detail: str) -> None:
-        self._refused = (status, detail)
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        self._refused = ProblemError(status, code, detail)
 
-    def _answer_raw(self, status: int, detail: str) -> None:
+    def _answer_raw(self, problem: ProblemError) -> None:
         """Answer without the application, and close."""
         if self.transport.is_closing():
             return
         if not self._can_answer():
             self._answer_no_more()
             return
-        begun: Any = self.scope  # None before the first request
-        scope = {"method": "-", "path": "-", "client": self.client} | (begun or {})
+        begun = cast(dict[str, Any] | None, self.scope) or {}  # None before the first request
+        request_id = begun.get(REQUEST_ID) or self.ids.choose(dict(self.headers).get(ID_HEADER))
+        scope = {"method": "-", "path": "-", "client": self.client} | begun
         waited_s = time.monotonic() - self._since
-        self.log.add(scope, {"status": status, "refused": detail}, time.perf_counter() - waited_s)
-        body = _PROBLEM % (status, detail.encode("ascii", "replace"))
-        head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + head + body)
+        facts = {"status": problem.status_code, "id": request_id, "refused": problem.detail}
+        self.log.add(scope, facts, time.perf_counter() - waited_s)
+        self._write(problem, request_id)
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.close()
+
+    def _write(self, problem: ProblemError, request_id: str) -> None:
+        answer = problem_response(problem, self.url.decode("latin-1"))
+        own = ((ID_HEADER, request_id.encode()), (b"connection", b"close"))
+        headers = (*self.server_state.default_headers, *answer.raw_headers, *own)
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[problem.status_code] + lines + b"\r\n" + bytes(answer.body))
 
     def _can_answer(self) -> bool:
         """Whether the client would take what is written now for the answer to the request that is refused."""
@@ -205,9 +219,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._phase = "answer"
 
 
-_PROBLEM: Final = b'{"type":"about:blank","status":%d,"detail":"%s"}'
-
-
-def protocol_with(limits: ConnectionLimits, figures: GatewayFigures, log: AccessLog) -> type[GatewayProtocol]:
+def protocol_with(
+    limits: ConnectionLimits, figures: GatewayFigures, log: AccessLog, ids: RequestIds
+) -> type[GatewayProtocol]:
     """Connections of one gateway; what never reaches its application is in the log, too."""
-    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits, "figures": figures, "log": log})
+    return type("LimitedProtocol", (GatewayProtocol,), {"limits": limits, "figures": figures, "log": log, "ids": ids})

@@ -3,10 +3,8 @@
 One ASGI layer, since each costs every push. What is refused never reaches the application, nor is its body read.
 """
 
-import itertools
 import logging
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -18,6 +16,8 @@ from orchestrator.gateway.guard.access_log import AccessLog
 from orchestrator.gateway.guard.bodies import HELD, BodyBudget
 from orchestrator.gateway.guard.hosts import Hosts
 from orchestrator.gateway.guard.origins import from_elsewhere
+from orchestrator.gateway.guard.request_ids import HEADER as ID_HEADER
+from orchestrator.gateway.guard.request_ids import RequestIds
 from orchestrator.gateway.guard.roles import required_role
 from orchestrator.gateway.guard.tokens import ANYBODY, Client, Tokens
 from orchestrator.gateway.problems import ProblemError, problem_response, retry_later
@@ -34,7 +34,6 @@ REQUEST_ID = "pigeonhole.request_id"
 ROUTE = "pigeonhole.route"  # the path of a push route, with names for what varies
 HEADERS = "pigeonhole.headers"  # by their lower-case names; of one that was sent several times the last
 BEGAN = "pigeonhole.began"  # by time.perf_counter
-_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TOKEN_IN_QUERY = re.compile(rb"(?:^|[&;])(?:access_?token|token|authorization|bearer|api_?key)=", re.IGNORECASE)
 _ONCE = (b"host", b"authorization", b"origin", b"sec-fetch-site", b"content-length", b"content-encoding")
 
@@ -57,8 +56,7 @@ class Guard:
         self._app = app
         self._options = options
         self.log = log
-        self._ids = itertools.count(1)
-        self._id_prefix = secrets.token_hex(4)
+        self.ids = RequestIds()
         self.bodies = BodyBudget(options.most_held_bytes)
         self.num_requests = 0
 
@@ -69,14 +67,14 @@ class Guard:
         began = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         scope[BEGAN], scope[HEADERS] = began, headers
-        request_id = scope[REQUEST_ID] = self._request_id(headers)
+        request_id = scope[REQUEST_ID] = self.ids.choose(headers.get(ID_HEADER))
         status = 0
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (ID_HEADER, request_id.encode())]
             await send(message)
 
         self.num_requests += 1
@@ -134,12 +132,6 @@ class Guard:
         if self.num_requests > self._options.most_requests and not path.startswith("/health/"):
             return retry_later(503, "overloaded", f"{self._options.most_requests} requests are worked on already", 1.0)
         return None
-
-    def _request_id(self, headers: dict[bytes, bytes]) -> str:
-        given = headers.get(b"x-request-id")
-        if given is not None and _GIVEN_ID.fullmatch(given):
-            return given.decode()
-        return f"{self._id_prefix}-{next(self._ids):x}"
 
     def _log_request(self, scope: Scope, status: int, refused: ProblemError | None, began: float) -> None:
         client: Client | None = scope.get(CLIENT)

@@ -1,13 +1,20 @@
 """What reaches the gateway at all: hosts, origins, tokens and roles. Without a socket."""
 
+import asyncio
 import json
 
+import httpx2
 import pytest
+from starlette.responses import Response
 
 from orchestrator.contract.errors import UsageError
+from orchestrator.gateway.guard.access_log import AccessLog
+from orchestrator.gateway.guard.bodies import read_body
+from orchestrator.gateway.guard.guard import Guard, GuardOptions
 from orchestrator.gateway.guard.hosts import Hosts, check_host_name
 from orchestrator.gateway.guard.roles import required_role
 from orchestrator.gateway.guard.tokens import Role, read_tokens
+from orchestrator.gateway.problems import ProblemError, problem_response
 from tests.support.gateway import TOKENS, InProcessGateway, bearer, make_context, write_tokens
 
 
@@ -186,3 +193,41 @@ def test_every_call_is_described_with_what_it_may_answer(gateway):
     assert [each for each in operations if not each.get("summary") or not each["responses"]] == []
     assert len({each["operationId"] for each in operations}) == len(operations)
     assert {"200", "202", "409", "429", "503"} <= set(schema["paths"]["/v1/lines/{line}/items"]["post"]["responses"])
+
+
+def test_requests_and_bodies_that_are_too_many_are_told_to_come_again():
+    many = GuardOptions(Hosts("127.0.0.1"), most_requests=1)
+    large = GuardOptions(Hosts("127.0.0.1"), most_held_bytes=10)
+
+    refused, then = asyncio.run(ask_beside_another(many, b"123456", b"12345"))
+    too_large, later = asyncio.run(ask_beside_another(large, b"123456", b"12345"))
+
+    assert [answer.status_code for answer in refused] == [503, 200]  # health answers in any case
+    assert (refused[0].json()["type"], refused[0].headers["retry-after"]) == ("urn:pigeonhole:overloaded", "1")
+    assert (too_large[0].status_code, too_large[0].json()["type"]) == (503, "urn:pigeonhole:overloaded")
+    assert (then.status_code, later.status_code) == (200, 200)
+
+
+async def ask_beside_another(options, held, body):
+    """The answers to a body and about health while another body is worked on, and that to the same body after it."""
+    working, done = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        try:
+            read = await read_body(scope, receive, 100)
+            if read == held:
+                working.set()
+                await done.wait()
+            answer = Response(read)
+        except ProblemError as err:
+            answer = problem_response(err, scope["path"])
+        await answer(scope, receive, send)
+
+    guard = Guard(app, options, AccessLog(None))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=guard), base_url="http://localhost") as client:
+        first = asyncio.create_task(client.post("/v1/x", content=held))
+        await working.wait()
+        beside = [await client.post("/v1/x", content=body), await client.get("/health/live")]
+        done.set()
+        await first
+        return beside, await client.post("/v1/x", content=body)
