@@ -3,6 +3,7 @@
 Each fault returns a line that says what it did, or None where it could do nothing.
 """
 
+import math
 import random
 import signal
 import time
@@ -37,6 +38,7 @@ class Arena:
     chance: random.Random
     server_up: bool = True
     server_lost: bool = False  # it lost what it knew: records may be gone or doubled
+    strikes: list[tuple[float, float]] = field(default_factory=list)  # at the server: from, until, of time.monotonic()
     faults: Counter[str] = field(default_factory=Counter)
     repairs: Repairs = field(default_factory=Repairs)
     started: float = field(default_factory=time.monotonic)
@@ -54,6 +56,16 @@ class Arena:
         with suppress(redis.RedisError):
             return sum(worker.is_open for worker in read_status(self.store, self.registry.get(LINE)).workers)
         return 0
+
+    def server_goes(self) -> None:
+        """The server is struck, and does not answer any more."""
+        self.server_up = False
+        self.strikes.append((time.monotonic(), math.inf))
+
+    def server_is_back(self) -> None:
+        """It answers again."""
+        self.strikes[-1] = (self.strikes[-1][0], time.monotonic())
+        self.server_up = True
 
     def living(self) -> list[Worker]:
         return [worker for worker in self.cluster.workers if worker.alive]
@@ -110,14 +122,15 @@ def kill_server(arena: Arena) -> str | None:
         return None
     server, seconds = arena.cluster.server, arena.chance.uniform(0, 4)
     empty = arena.chance.random() < 0.3
-    arena.server_up, arena.server_lost = False, True
+    arena.server_lost = True
+    arena.server_goes()
     server.kill()
     if empty:
         server.lose_files()
 
     def restart() -> None:
         server.start()
-        arena.server_up = True
+        arena.server_is_back()
 
     arena.repairs.later(seconds, restart)
     return f"SIGKILL to the server; back {'empty' if empty else 'with its file'} after {seconds:.1f} s"
@@ -128,7 +141,9 @@ def empty_server(arena: Arena) -> str | None:
     if not arena.server_up:
         return None
     arena.server_lost = True
+    arena.server_goes()
     arena.cluster.server.empty()
+    arena.server_is_back()
     return "FLUSHALL"
 
 
@@ -137,12 +152,12 @@ def freeze_server(arena: Arena) -> str | None:
     if not arena.server_up:
         return None
     seconds, server = arena.chance.uniform(0.5, 6), arena.cluster.server
-    arena.server_up = False
+    arena.server_goes()
     server.freeze()
 
     def thaw() -> None:
         server.thaw()
-        arena.server_up = True
+        arena.server_is_back()
 
     arena.repairs.later(seconds, thaw)
     return f"SIGSTOP to the server for {seconds:.1f} s"

@@ -14,6 +14,7 @@ lost, or grows.
 """
 
 import argparse
+import math
 import signal
 import subprocess
 import sys
@@ -207,7 +208,9 @@ class Soak:
         records = chaos_lines.Records(self.store, self.archive, name)
         found = [records.of(number) for number in range(len(outcome.due))]
         counted = chaos_lines.counted_alone(self.store)
-        pushes = chaos_lines.judge(outcome, found, counted["counted_disagreements"], True, 0.0) | counted
+        all_the_time = [(-math.inf, math.inf)]  # the server is struck again and again
+        conditions = chaos_lines.Conditions(counted["counted_disagreements"], server_lost=True, strikes=all_the_time)
+        pushes = chaos_lines.judge(outcome, found, conditions) | counted
         codes = self.hot_folder.stop()
         files = chaos_hot_folder.judge(
             self.hot_folder.scans, self.hot_folder.wanted(), lambda facts: bool(facts["bin"])

@@ -88,10 +88,15 @@ class Outcome:
         """How many of each reason; `accept` is none."""
         return dict(Counter(text or "accept" for text in self.reason[self.was_sent].tolist()).most_common())
 
+    @property
+    def later_than_margin(self) -> NDArray[np.bool_]:
+        """Those decided later than the margin after their deadline."""
+        return self.was_sent & (self.lateness_ms > MARGIN_MS)
+
     def late_reasons(self) -> dict[str, int]:
-        """How many decisions of each reason came later than the margin after the deadline."""
-        late = self.was_sent & (self.lateness_ms > MARGIN_MS)
-        return dict(Counter(text or "accept" for text in self.reason[late].tolist()).most_common())
+        """How many of those have each reason."""
+        late = self.reason[self.later_than_margin].tolist()
+        return dict(Counter(text or "accept" for text in late).most_common())
 
     def problems(self) -> list[str]:
         """What must never be: failures, requests without a decision, or with two."""

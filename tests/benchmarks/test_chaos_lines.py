@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from benchmarks.chaos_lines import judge
+from benchmarks.chaos_lines import Conditions, judge
 from benchmarks.lines.runs import Outcome
 
 RECORD, OTHER = {"bin": "bin-1", "answered_ms": 1}, {"bin": "bin-2", "answered_ms": 2}
 
 
-def outcome(num_decisions: list[int], predicted: list[bool]) -> Outcome:
+def outcome(num_decisions: list[int], predicted: list[bool], done_s: list[float]) -> Outcome:
     count = len(num_decisions)
-    done = [0.05 if num else np.nan for num in num_decisions]
+    done = [at if num else np.nan for num, at in zip(num_decisions, done_s, strict=True)]
     texts = {
         name: np.full(count, text) for name, text in (("bin", "bin-1"), ("reason", ""), ("model", "m@1"), ("error", ""))
     }
@@ -20,9 +20,9 @@ def outcome(num_decisions: list[int], predicted: list[bool]) -> Outcome:
     )  # fmt: skip
 
 
-def broken(found, *, reported=0, server_lost=False, num_decisions=(1, 1), predicted=(True, True)):
-    made = outcome(list(num_decisions), list(predicted))
-    return judge(made, found, reported, server_lost, predicted_share=0.8)["broken_promises"]
+def broken(found, *, num_decisions=(1, 1), predicted=(True, True), done_s=(0.05, 0.05), **conditions):
+    made = outcome(list(num_decisions), list(predicted), list(done_s))
+    return judge(made, found, Conditions(predicted_share=0.8, **conditions))["broken_promises"]
 
 
 def test_one_decision_and_one_record_a_push_break_nothing():
@@ -49,3 +49,12 @@ def test_a_decision_may_differ_from_its_record_where_that_was_reported():
 
 def test_too_few_predictions_are_told():
     assert broken([[RECORD], [RECORD]], predicted=(True, False)) == ["50.0% predicted, 80% wanted"]
+
+
+def test_decisions_long_after_their_deadline_are_told_unless_the_server_was_struck_meanwhile():
+    found = [[RECORD], [RECORD]]
+    told = ["1 decisions came later than 20 ms after their deadline"]
+
+    assert broken(found, done_s=(0.115, 0.125)) == told  # the deadline is at 0.1 s
+    assert broken(found, done_s=(0.05, 0.2), strikes=[(1.0, 2.0)]) == told
+    assert broken(found, done_s=(0.05, 0.2), strikes=[(0.07, 0.08)]) == []
