@@ -138,7 +138,11 @@ class Server:
     def _save(self, *, works: bool) -> None:
         """Let a snapshot succeed or fail: a folder of its name is in its way."""
         snapshot = self.folder / "dump.rdb"
-        snapshot.rmdir() if works else snapshot.mkdir()
+        if works:
+            snapshot.rmdir()
+        else:
+            snapshot.unlink(missing_ok=True)  # of an earlier time
+            snapshot.mkdir()
         wait_until(self._begins_saving, what="a snapshot begins")
         wanted = "ok" if works else "err"
         wait_until(lambda: self._persistence("rdb_last_bgsave_status") == wanted, what=f"a snapshot ends with {wanted}")
