@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.steps.cells import Cell, cells_of
 from benchmarks.steps.chore import Chore, ChoreTrial
-from benchmarks.steps.pushes import HotFolder, Push, PushLate, open_line_cluster
+from benchmarks.steps.pushes import HotFolder, Push, PushAlone, PushLate, open_line_cluster
 from benchmarks.steps.removals import Prune, Remove
 from benchmarks.steps.sorts import Sort, SortCopy, Unsort
 from benchmarks.steps.trial import Tried
@@ -24,6 +24,7 @@ CONSTANTS: dict[str, dict[str, float]] = {"orchestrator.hot_folder.owners": {"LE
 CHORES: dict[str, tuple[str, type[Chore]]] = {
     "sort": ("sort", Sort), "sort-copy": ("sort", SortCopy), "unsort": ("unsort", Unsort),
     "hot_folder": ("hot_folder", HotFolder), "push": ("line", Push), "push-late": ("line", PushLate),
+    "push-alone": ("line", PushAlone),
     "prune": ("prune", Prune), "remove": ("remove", Remove),
 }  # fmt: skip
 

@@ -12,7 +12,10 @@ from tests.support.pushes import digit_png
 _MODEL = "struck"  # what a training publishes
 _NUM_LABELLED = 40
 # Of an evaluation's own process there are no steps: it has no checkpoints, and its worker renames what it has made.
-_ONLY_OF_TRAININGS = frozenset({"train.machine", "train.images", "train.checkpoint", "train.write", "train.publish"})
+_ONLY_OF_TRAININGS = frozenset({
+    "train.machine", "train.images", "train.checkpoint", "train.later-checkpoint", "train.write", "train.write-rename",
+    "train.publish", "train.publish-rename",
+})  # fmt: skip
 
 
 class Train(Scenario):

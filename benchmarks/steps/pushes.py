@@ -31,7 +31,8 @@ NUM_FILES = 12
 NUM_WORKERS = 2
 _KEPT_S = 30.0
 _ALONE = (b"late", b"no_server")  # reasons of clients
-_LATE_STEPS = frozenset({"line.settle", "line.sweep", "line.store"})
+_ALL_STEPS = frozenset(step.name for step in steps_of("line"))
+_SWEEP_STEPS = frozenset({"line.sweep", "line.store"})
 
 
 class HotFolder(Chore):
@@ -92,7 +93,7 @@ class Push(Chore):
 
     lease_s = 2.0  # the longest that requests have
     line, deadline = "post", "10s"
-    unreached = _LATE_STEPS
+    unreached = _SWEEP_STEPS | {"line.settle"}
 
     def __init__(self, folder: Path, faults: Faults, cluster: Cluster) -> None:
         super().__init__(folder, faults)
@@ -250,7 +251,7 @@ class PushLate(Push):
     """Images are pushed to a line that no worker can serve: they are answered when their time is over."""
 
     line, deadline = "nobody", "1s"
-    unreached = frozenset(step.name for step in steps_of("line")) - _LATE_STEPS
+    unreached = _ALL_STEPS - _SWEEP_STEPS
 
     def settings(self) -> dict[str, object]:
         return {"model": "absent"}
@@ -261,6 +262,25 @@ class PushLate(Push):
     def wait_for_workers(self) -> None:
         for worker in self.cluster.workers:
             wait_until(worker.ready, what="the worker is ready", timeout_s=WORKER_PATIENCE_S)
+
+
+class PushAlone(PushLate):
+    """Images are pushed while no worker lives: the client alone sees to their deadlines, and no image is kept."""
+
+    line = "alone"
+    unreached = _ALL_STEPS - {"line.settle"}
+
+    def _start_missing_workers(self) -> None:
+        pass
+
+    def differences(self, step: Step) -> list[str]:
+        """Reasons say what the client could learn: `no_worker`, `late` or `no_server`."""
+        expected, found = ({name: said.split()[0] for name, said in each.items()}
+                           for each in (self.expected, self.found()))  # fmt: skip
+        return differences(expected, found)
+
+    def _not_kept(self) -> list[str]:
+        return []
 
 
 def _said(bin_: str, reason: str | None, label: str | None) -> bytes:

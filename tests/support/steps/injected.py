@@ -16,6 +16,7 @@ import json
 import os
 import shutil  # noqa: F401 when it is imported it asks which functions of `os` take descriptors: the unwrapped ones do
 import signal
+import socket
 import sys
 import tempfile  # noqa: F401 likewise
 import threading
@@ -27,7 +28,7 @@ from types import ModuleType
 from typing import Any
 
 FOLDER_VARIABLE = "STEP_FAULTS"
-INNER = ("open", "fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
+INNER = ("open", "fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir", "listdir", "sendmsg")
 _FOREVER_S = 3600.0
 SLOW_SUFFIX = ".slow.jpg"  # of images that take as long to read as a large photograph to decode, without a processor
 _SLOW_READ, _SLOW_S = "workers.classify.read:ImageReader._read", 0.012
@@ -131,7 +132,7 @@ class Injection:
         return self._counts[key] >= fault["nth"]
 
     def wrap_inner(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of `os`, which steps may be within a call."""
+        """A function of `os` or of sockets, which steps may be within a call."""
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -244,7 +245,8 @@ def install() -> None:
 
     sys.meta_path.insert(0, _Finder(change, {*calls, *given["constants"]}))
     for name in INNER:
-        setattr(os, name, injection.wrap_inner(name, getattr(os, name)))
+        owner = socket.socket if name == "sendmsg" else os
+        setattr(owner, name, injection.wrap_inner(name, getattr(owner, name)))
 
 
 def _replace(module: ModuleType, name: str, injection: Injection) -> None:

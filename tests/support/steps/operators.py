@@ -6,7 +6,7 @@ _LEDGER = "orchestrator.contract.ledger.ledger:Ledger"
 _FOLDER = "orchestrator.contract.jobs.job_folder:JobFolder"
 
 # The command ends with the disk's error, or the server's; a job that is active goes on all the same.
-_DISK = "No space left on device|Input/output error|Read-only file system"
+_DISK = "No space left on device|Input/output error|Read-only file system|Stale file handle"
 RESUME = (
     Step("resume.check", "orchestrator.jobs.submit:JobClient.check_output_is_free", "server",
          stated="the server does not answer"),

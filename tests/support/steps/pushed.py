@@ -10,16 +10,23 @@ HOT_FOLDER = (
     Step("hot_folder.enter", "orchestrator.hot_folder.owners:Owner._enter", "disk", role="command", stated="."),
     Step("hot_folder.make", f"{_CLAIM}.make", "disk", role="command"),
     Step("hot_folder.take", f"{_CLAIM}.take", "disk", role="command"),
-    Step("hot_folder.read", "orchestrator.hot_folder.pushing:_read", role="command"),
+    Step("hot_folder.read", "orchestrator.hot_folder.pushing:_read", "source", role="command"),
     Step("hot_folder.result", f"{_CLAIM}._write", "disk", role="command"),
     Step("hot_folder.move", "orchestrator.hot_folder.claims:_move", "disk", role="command"),
     Step("hot_folder.sidecar", f"{_CLAIM}._carry_out", "disk", inner="replace", role="command"),
     Step("hot_folder.close", f"{_CLAIM}.close", "disk", role="command"),
-    Step("hot_folder.leave", "orchestrator.hot_folder.owners:Owner.leave", role="command"),
+    Step(
+        "hot_folder.leave",
+        "orchestrator.hot_folder.owners:Owner.leave",
+        "disk",
+        inner="unlink",
+        role="command",
+        stated=".",
+    ),
 )
 
 LINE = (
-    Step("line.offer", "orchestrator.lines.admissions:Admissions._send", role="command"),
+    Step("line.offer", "orchestrator.lines.admissions:Admissions._send", "connection", inner="sendmsg", role="command"),
     Step("line.admitted", "orchestrator.lines.admissions:Admissions._replied", role="command"),
     Step("line.take", f"{_STORE}.take_for_each", "server", role="child"),
     Step("line.hold", "workers.lines.link:ServerLink._pass_on", role="child"),
@@ -28,9 +35,10 @@ LINE = (
     Step("line.answer", f"{_STORE}.answer", "server", role="child"),
     Step("line.keep", _KEEP, "disk", role="child"),
     Step("line.decide", "orchestrator.lines.pushes:Pushes.resolve", role="command"),
-    Step("line.settle", "orchestrator.contract.lines.commands:LineCommands.settle", role="command"),
+    Step("line.settle", "orchestrator.lines.deadlines:Deadlines._decide", "connection", inner="sendmsg",
+         role="command"),
     Step("line.sweep", f"{_STORE}.sweep", "server", role="parent"),
     Step("line.store", _KEEP, "disk", role="parent"),
-)
+)  # fmt: skip
 
 ALL = (*HOT_FOLDER, *LINE)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 # What the call of a step can fail with. An errno stands for an OSError, a dotted name for another exception.
 ERRORS = {
-    "disk": ("ENOSPC", "EIO", "EROFS"),
+    "disk": ("ENOSPC", "EIO", "EROFS", "ESTALE"),
     "source": ("EIO", "ESTALE", "EMFILE"),
     "server": ("redis.exceptions.ConnectionError",),
+    "connection": ("ECONNRESET",),
+    "process": ("EAGAIN", "ENOMEM", "EMFILE"),
     "memory": ("builtins.MemoryError",),
     "none": (),
 }
@@ -19,7 +21,8 @@ class Step:
 
     call: `package.module:function` or `package.module:Class.method`.
     fails: a key of ERRORS: what its call can fail with.
-    inner: a function of `os` that is called within the call, such as `fsync`: the step is that; None: the call itself.
+    inner: a function of `os`, or `sendmsg` of a socket, that is called within the call: the step is that; None: the
+    call itself.
     file: pattern for the name of a file that the inner function is called with, as a path or a descriptor.
     nth: which of these calls within one call; without `inner`: which call of a process, counted while a fault is armed.
     arguments: of the call, by name: others do not count.

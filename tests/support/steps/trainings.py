@@ -15,31 +15,38 @@ TRAIN = (
     Step("train.close", f"{_ATTEMPTS}:end_attempt", "disk", inner="link", role="child"),
     Step("train.begin", f"{_ATTEMPTS}:begin_attempt", "disk", inner="link", role="child"),
     Step("train.request", f"{_PROCESS_JOB}._write_request", "disk", inner="replace", role="child"),
-    Step("train.start", "workers.training.process:WatchedProcess._start", role="child"),
+    Step("train.start", "workers.training.process:WatchedProcess._start", "process", role="child"),
     Step("train.machine", "modeling.training.fit.machine:use_first_threads", "disk", inner="link", role="training"),
     Step("train.images", "modeling.training.started:save_started", "disk", inner="replace", nth=2, role="training"),
-    Step("train.checkpoint", "modeling.training.fit.checkpoint:write_checkpoint", "disk", inner="replace", nth=1,
+    Step("train.checkpoint", "modeling.training.fit.checkpoint:write_checkpoint", "disk", inner="replace",
          role="training"),
+    Step("train.later-checkpoint", "modeling.training.fit.checkpoint:write_checkpoint", "disk", inner="replace",
+         file="*.*.[1-9]*.checkpoint", role="training"),
     Step("train.write", "modeling.training.model_folder:write_model", "disk", role="training",
+         stated=_FAILS_RESUMABLY),
+    Step("train.write-rename", "modeling.training.model_folder:write_model", "disk", inner="rename", role="training",
          stated=_FAILS_RESUMABLY),
     Step("train.confirm", f"{_PROCESS_JOB}._holds", "server", nth=2, role="child"),
     Step("train.move", f"{_PROCESS_JOB}._keep_result", "disk", inner="rename", role="child"),
     Step("train.end", f"{_PROCESS_JOB}._end", "disk", inner="link", role="child"),
     Step("train.commit", f"{_LEDGER}.commit", "server", role="child"),
     Step("train.publish", f"{_STORE}.publish", "disk", role="child", stated="cannot write model"),
+    Step("train.publish-rename", f"{_STORE}.publish", "disk", inner="rename", role="child",
+         stated="cannot write model"),
     Step("train.outcome", f"{_FOLDER}.write_outcome", "disk", inner="link", role="child"),
 )  # fmt: skip
 
 _CANNOT_WRITE = "cannot write "  # a disk that is read-only stays so
 EVALUATE = (
-    Step("evaluate.clean", "orchestrator.contract.jobs.end:remove_unpublished", role="child"),
+    Step("evaluate.clean", "orchestrator.contract.jobs.end:remove_unpublished", "source", inner="listdir",
+         role="child"),
     Step("evaluate.copy", "modeling.durable:copy_durably", "disk", role="child", stated=_CANNOT_WRITE),
     Step("evaluate.confirm", f"{_LEDGER}.renew_finalize_lease", "server", role="child"),
     Step("evaluate.rename", "workers.finalize.evaluation:_put_folder", "disk", inner="rename", role="child",
          stated=_CANNOT_WRITE),
 )  # fmt: skip
 
-_DISK = "No space left on device|Input/output error|Read-only file system"
+_DISK = "No space left on device|Input/output error|Read-only file system|Stale file handle"
 REMOVE = (
     Step("remove.check", f"{_STORE}.check_not_aliased"),
     Step("remove.rename", "modeling.registry.version_folder:remove_version", "disk", inner="rename", stated=_DISK),
