@@ -7,7 +7,8 @@ a push. `workers`: the two are killed in turns, 20 s after the last kill and onc
 again: a machine so busy that a worker needs longer to open it kills less often, and never the only one that answers.
 `all`: workers are killed and frozen, the server is killed, frozen and emptied, and the alias is moved, at seeded
 moments. Afterwards every decision is compared with the records on the server and in the files, and with its deadline.
-It prints decisions by reason; exit code 1 if a promise was broken.
+It prints decisions by reason; exit code 1 if a promise was broken. A machine that does other work besides breaks the
+one about deadlines: 20 ms are little for a client that waits for a core.
 """
 
 import json

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from benchmarks.chaos_lines import Conditions, judge
+from benchmarks import chaos_lines
+from benchmarks.chaos_lines import Conditions, judge, run_workers
 from benchmarks.lines.runs import Outcome
 
 RECORD, OTHER = {"bin": "bin-1", "answered_ms": 1}, {"bin": "bin-2", "answered_ms": 2}
@@ -58,3 +59,33 @@ def test_decisions_long_after_their_deadline_are_told_unless_the_server_was_stru
     assert broken(found, done_s=(0.115, 0.125)) == told  # the deadline is at 0.1 s
     assert broken(found, done_s=(0.05, 0.2), strikes=[(1.0, 2.0)]) == told
     assert broken(found, done_s=(0.05, 0.2), strikes=[(0.07, 0.08)]) == []
+
+
+class FakeRun:
+    """Stands for the workers and for the load generator: the line is open on so many workers, at each look."""
+
+    def __init__(self, num_open: list[int]) -> None:
+        self._num_open = num_open
+        self._now = 0
+        self.open_at_kills: list[int] = []
+
+    @property
+    def sending(self) -> bool:
+        return bool(self._num_open)
+
+    def num_open(self) -> int:
+        self._now = self._num_open.pop(0)
+        return self._now
+
+    def living(self) -> list[object]:  # what a kill looks at first
+        self.open_at_kills.append(self._now)
+        return []
+
+
+def test_a_worker_is_killed_only_when_the_other_has_the_line_open(monkeypatch):
+    monkeypatch.setattr(chaos_lines, "KILL_EVERY_S", 0.0)
+    run = FakeRun([1, 2, 0, 1, 2])
+
+    run_workers(run, run)
+
+    assert run.open_at_kills == [2, 2]
