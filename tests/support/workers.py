@@ -190,7 +190,10 @@ class Cluster:
             ledger.client.delete(*map(queue_key, ALL_QUEUES))
 
     def submit(self, *arguments: str) -> str:
-        """Submit with --detach, in this process, since a new one imports for a second; returns the job."""
+        """Submit with --detach, in this process, since a new one imports for a second; returns the job.
+
+        Not beside other threads: output and environment are the process's.
+        """
         with patch.dict(os.environ, self._environment()):
             get_settings.cache_clear()
             done = CliRunner().invoke(main, [*arguments, "--detach"])
