@@ -32,7 +32,8 @@ EXTENSIONS = {
     "binary_tensor_data", "classification", "schedule_policy", "statistics", "model_configuration", "parameters",
 }  # fmt: skip
 PATIENCE_S = 60
-CHECKS: dict[str, Callable[["Client"], None]] = {}
+Checks = dict[str, Callable[["Client"], None]]
+CHECKS: Checks = {}
 JUNK = b"\xff\xd8 this is no image"
 
 
@@ -444,10 +445,10 @@ async def _with_asyncio(client: Client, expected: list[str]) -> None:
             await each.load_model("digits")
 
 
-def run(url: str, folder: Path) -> dict[str, str | None]:
+def run(checks: Checks, client: Client) -> dict[str, str | None]:
     """Each check with what went wrong."""
-    client, found = Client(url, folder), {}
-    for name, function in CHECKS.items():
+    found = {}
+    for name, function in checks.items():
         try:
             function(client)
             found[name] = None
@@ -458,4 +459,4 @@ def run(url: str, folder: Path) -> dict[str, str | None]:
 
 if __name__ == "__main__":
     assert gevent.__version__
-    print(json.dumps(run(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(run(CHECKS, Client(sys.argv[1], Path(sys.argv[2])))))
