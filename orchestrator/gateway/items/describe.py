@@ -4,6 +4,7 @@ from typing import Any
 
 from orchestrator.contract.lines.answers import REASONS
 from orchestrator.gateway.documented import problems
+from orchestrator.gateway.items.fields import HEADERS
 
 _ANSWER_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -57,7 +58,6 @@ _FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         "Wait for the answer; `deadline`: also where the line refuses now, until the deadline. Default: answer 202.",
     ),
 }
-_HEADERS = {"item": "Pigeonhole-Item", "pass": "Pigeonhole-Pass", "deadline_ms": "Pigeonhole-Deadline-Ms"}
 _IMAGE = {"type": "string", "format": "binary"}
 _CONFLICT = problems(409)[409] | {
     "description": "The item and pass was pushed before with other bytes; `answer` is what those got."
@@ -130,7 +130,12 @@ def _parameters() -> list[dict[str, Any]]:
         {"name": name, "in": "query", "schema": schema, "description": text} for name, (schema, text) in _FIELDS.items()
     ]
     headers = [
-        {"name": header, "in": "header", "schema": _FIELDS[name][0], "description": f"As `{name}`; percent-encoded."}
-        for name, header in _HEADERS.items()
+        {
+            "name": header.decode().title(),
+            "in": "header",
+            "schema": _FIELDS[name][0],
+            "description": f"As `{name}`; percent-encoded.",
+        }
+        for name, header in HEADERS.items()
     ]
     return query + headers

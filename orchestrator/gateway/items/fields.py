@@ -13,14 +13,14 @@ from orchestrator.lines.request import PushOptions, check_deadline, check_item, 
 
 Wait = Literal["", "answer", "deadline"]
 LONGEST_AGE_MS = 3_600_000
-_HEADERS = {
+HEADERS = {
     "item": b"pigeonhole-item",
     "pass": b"pigeonhole-pass",
     "deadline_ms": b"pigeonhole-deadline-ms",
     "age_ms": b"pigeonhole-age-ms",
 }
 _WAITS: dict[str, Wait] = {"": "answer", "1": "answer", "true": "answer", "0": "", "false": "", "deadline": "deadline"}
-_FIELDS = (*_HEADERS, "wait")
+_FIELDS = (*HEADERS, "wait")
 _LARGEST = 1e12
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 
@@ -50,7 +50,7 @@ def read_fields(query: bytes, headers: Mapping[bytes, bytes]) -> dict[str, str]:
     Raises ProblemError for a query that this path does not have: a mistyped deadline must not be ignored.
     """
     fields: dict[str, str] = {}
-    for name, header in _HEADERS.items():
+    for name, header in HEADERS.items():
         if header in headers:
             fields[name] = unquote(headers[header].decode("latin-1"))
     if query:

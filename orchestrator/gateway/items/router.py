@@ -18,7 +18,7 @@ from orchestrator.contract.lines.status import read_status
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.documented import problems
-from orchestrator.gateway.items.describe import ANSWER
+from orchestrator.gateway.items.describe import ANSWER, WAITING
 from orchestrator.gateway.items.outcomes import accepted
 from orchestrator.gateway.problems import invalid
 from orchestrator.lines.facts import answer_facts, line_facts, stats_facts, status_facts
@@ -64,7 +64,7 @@ def lines_router(context: GatewayContext) -> APIRouter:
 
     @router.get(
         "/{line}/items/{item:item}", summary="The answer of an item",
-        responses={200: ANSWER, 202: {"description": "It waits."}, **problems(400, 404, 503)},
+        responses={200: ANSWER, 202: WAITING, **problems(400, 404, 503)},
     )  # fmt: skip
     def look_up_item(line: LineName, item: Item, pass_: Pass = 1) -> Response:
         answer, waits = find_item(context, line, _checked(item), pass_)

@@ -192,7 +192,12 @@ def test_every_call_is_described_with_what_it_may_answer(gateway):
     operations = [operation for methods in schema["paths"].values() for operation in methods.values()]
     assert [each for each in operations if not each.get("summary") or not each["responses"]] == []
     assert len({each["operationId"] for each in operations}) == len(operations)
-    assert {"200", "202", "409", "429", "503"} <= set(schema["paths"]["/v1/lines/{line}/items"]["post"]["responses"])
+    push = schema["paths"]["/v1/lines/{line}/items"]["post"]
+    assert {"200", "202", "409", "429", "503"} <= set(push["responses"])
+    names = {parameter["name"] for parameter in push["parameters"] if parameter["in"] == "header"}
+    assert names == {"Pigeonhole-Item", "Pigeonhole-Pass", "Pigeonhole-Deadline-Ms", "Pigeonhole-Age-Ms"}
+    look_up = schema["paths"]["/v1/lines/{line}/items/{item}"]["get"]
+    assert look_up["responses"]["202"] == push["responses"]["202"]
 
 
 def test_requests_and_bodies_that_are_too_many_are_told_to_come_again():
