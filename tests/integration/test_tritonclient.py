@@ -80,7 +80,7 @@ def test_an_unmodified_tritonclient_is_answered_as_the_protocol_says(running_clu
 
 
 @needs_client
-def test_an_unmodified_tritonclient_is_told_what_is_refused_and_when_to_come_again(running_cluster, images):
+def test_an_unmodified_tritonclient_is_refused_with_the_reason_and_a_time_to_come_again(running_cluster, images):
     tokens = write_tokens(images)
 
     with gateway_of(running_cluster, "--token-file", tokens) as address:

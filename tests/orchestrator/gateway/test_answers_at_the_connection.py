@@ -110,7 +110,7 @@ def test_it_has_nothing_of_the_request_before_on_the_connection(gateway):
     assert problem["type"] == "urn:pigeonhole:invalid"
 
 
-def test_a_connection_too_many_is_told_when_to_come_again_where_none_is_idle(tmp_path):
+def test_a_connection_too_many_is_refused_with_a_time_to_come_again_where_none_is_idle(tmp_path):
     with served(make_context(tmp_path, port=0), replace(PATIENT, most_connections=2)) as gateway:
         with connected(gateway), connected(gateway):
             wait_until(lambda: len(gateway.server.server_state.connections) == 2, what="both are there")

@@ -200,7 +200,7 @@ def test_every_call_is_described_with_what_it_may_answer(gateway):
     assert look_up["responses"]["202"] == push["responses"]["202"]
 
 
-def test_requests_and_bodies_that_are_too_many_are_told_to_come_again():
+def test_requests_and_bodies_that_are_too_many_are_refused_with_a_time_to_come_again():
     many = GuardOptions(Hosts("127.0.0.1"), most_requests=1)
     large = GuardOptions(Hosts("127.0.0.1"), most_held_bytes=10)
 
