@@ -24,8 +24,8 @@ from benchmarks.accuracy import in_child
 from benchmarks.accuracy_data import characters, cifar10, mnist, photographs
 from benchmarks.defaults_table import NAMED, NO_WEIGHTS, PLAIN, tables
 from benchmarks.machine import describe_run
-from modeling.networks.default_network import DEFAULT_QUALITY, QUALITIES
 from modeling.networks.pretrained.store import WeightsStore
+from modeling.networks.quality import DEFAULT_QUALITY, QUALITIES
 from modeling.training.request import TrainOptions, TrainRequest
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.specs import TrainSpec

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from modeling.networks.default_network import DEFAULT_QUALITY, QUALITIES
+from modeling.networks.quality import DEFAULT_QUALITY, QUALITIES
 
 PLAIN, NO_WEIGHTS = "default", "no-weights"
 NAMED = ("cnn", "cnn_pyramid", "speednet", "mobilenet_v2")

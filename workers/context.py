@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from modeling.images.progress import Report, unreported
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.registry.store import ModelStore
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import PigeonholeError

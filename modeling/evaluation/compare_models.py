@@ -13,7 +13,7 @@ from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.evaluation.request import DataPart
 from modeling.images.progress import Emit
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.metrics.comparison import Comparison, compare
 from modeling.metrics.evaluation import EngineFigures
 

@@ -9,7 +9,7 @@ from modeling.data.dataset import Dataset
 from modeling.errors import ModelingError
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.images.progress import Emit
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.metrics.comparison import reference_difference
 from modeling.metrics.evaluation import EngineFigures, ReferenceDifference
 from modeling.registry.store import ModelVersion

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from modeling.data.layout import Layout
 from modeling.durable import STRICT, JsonRequest, PathText
 from modeling.errors import ModelingError
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.names import path_to_text
 
 EVALUATION_FILE = "evaluation.json"

@@ -17,19 +17,11 @@ import torch
 from modeling.errors import reason_of, trouble_of
 from modeling.images.progress import Report, unreported
 from modeling.inference.classifier import Classifier
-from modeling.inference.engines.choice import (
-    Choice,
-    Precision,
-    WantedPrecision,
-    choice_path,
-    known_graphs,
-    network_key,
-    read_choice,
-    write_choice,
-)
+from modeling.inference.engines.choice import Choice, choice_path, known_graphs, network_key, read_choice, write_choice
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.graphs import NetworkGraph, read_int8
 from modeling.inference.engines.hardware import hardware_key
+from modeling.inference.engines.precision import Precision, WantedPrecision
 from modeling.inference.engines.torch_engine import CudaGraphEngine, TorchEngine
 from modeling.inference.find_engine import (
     Option,

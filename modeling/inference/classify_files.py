@@ -11,7 +11,7 @@ from modeling.errors import ImageError, ModelNameError, ModelNotFoundError
 from modeling.images.formats import MAX_PIXELS
 from modeling.inference.bisection import Predictor
 from modeling.inference.decoders import Source
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.inference.pipeline import predict_units
 from modeling.inference.prediction import Prediction
 from modeling.registry.card import CARD_FILE

@@ -14,9 +14,10 @@ from torch import Tensor
 from modeling.errors import ModelingError, reason_of, trouble_of
 from modeling.images.progress import Report
 from modeling.inference.classifier import Classifier
-from modeling.inference.engines.choice import GPU, Choice, Precision, WantedPrecision
+from modeling.inference.engines.choice import GPU, Choice
 from modeling.inference.engines.engine import Engine
 from modeling.inference.engines.hardware import hardware_name
+from modeling.inference.engines.precision import Precision, WantedPrecision
 from modeling.inference.timing import (
     best_batch_size,
     compute_logits,

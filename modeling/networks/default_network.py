@@ -6,16 +6,13 @@ is trained, and the reason come out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from modeling.durable import STRICT
 from modeling.networks.architectures import get_architecture
 from modeling.networks.pretrained.at_hand import WeightsAtHand
 from modeling.networks.pretrained.torchvision_files import BY_ARCHITECTURE
-
-Quality = Literal["fast", "good", "best"]
-QUALITIES: tuple[Quality, ...] = get_args(Quality)
-DEFAULT_QUALITY: Quality = "good"
+from modeling.networks.quality import Quality
 
 SMALL_SIDE = 64  # px: up to here a small network of ours sees all that there is
 HOW_TO_GET_WEIGHTS = (

@@ -9,7 +9,8 @@ from modeling.data.layout import Layout
 from modeling.durable import STRICT, JsonRequest, Number, PathText
 from modeling.errors import ModelingError
 from modeling.networks.architectures import get_architecture
-from modeling.networks.default_network import DataFacts, Quality
+from modeling.networks.default_network import DataFacts
+from modeling.networks.quality import Quality
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024  # px
 

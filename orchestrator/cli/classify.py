@@ -7,27 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modeling.inference.engines.choice import WANTED_PRECISIONS
+from modeling.inference.engines.precision import WANTED_PRECISIONS
 from orchestrator.cli.client import follow_unless_detached, open_or_start_client, print_existed
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, redraw_line
 from orchestrator.cli.parameters import FailureLimit, notify_option, priority_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.jobs.merge_plan import PlanFacts, read_plan_facts
-from orchestrator.contract.jobs.requests import MaxFailures
-from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.ledger.ledger import JobRecord
-from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.jobs.follow import to_json
-from orchestrator.jobs.lister import OnListing
-from orchestrator.jobs.prepare import PreparedClassify, prepare
-from orchestrator.jobs.sources import describe_skipped
-from orchestrator.jobs.specs import ClassifySpec
-from orchestrator.jobs.walk import SourceOptions
+from orchestrator.contract.jobs.formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.jobs.merge_plan import PlanFacts
+    from orchestrator.contract.jobs.requests import MaxFailures
+    from orchestrator.contract.ledger.ledger import JobRecord
+    from orchestrator.contract.settings import Settings
     from orchestrator.jobs.forecast import Forecast, Share
+    from orchestrator.jobs.lister import OnListing
+    from orchestrator.jobs.prepare import PreparedClassify
 
 MUCH_MEMORY = 0.8  # of what is allowed: a worker's other processes and larger images need the rest
 
@@ -41,7 +37,7 @@ MUCH_MEMORY = 0.8  # of what is allowed: a worker's other processes and larger i
 @click.option(
     "--format",
     "output_format",
-    type=click.Choice(list(FORMATS)),
+    type=click.Choice(FORMAT_NAMES),
     help="Format of the manifest; default: by the output's name.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists, once the job has succeeded.")
@@ -88,7 +84,7 @@ MUCH_MEMORY = 0.8  # of what is allowed: a worker's other processes and larger i
 @json_option
 def classify(
     source: str,
-    max_failures: MaxFailures | None,
+    max_failures: "MaxFailures | None",
     recursive: bool,
     follow_symlinks: bool,
     all_files: bool,
@@ -114,6 +110,11 @@ def classify(
       pigeonhole classify inbox/ --model birds -o birds.csv --since birds.csv
       pigeonhole classify inbox/ --model birds --plan
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.prepare import prepare
+    from orchestrator.jobs.specs import ClassifySpec
+    from orchestrator.jobs.walk import SourceOptions
+
     reading = SourceOptions(recursive=recursive, follow_symlinks=follow_symlinks, all_files=all_files, root=root)
     full = ClassifySpec(source, **spec, max_failures=max_failures, reading=reading, need_worker=not detach)
     if plan and full.since is not None:
@@ -128,8 +129,12 @@ def classify(
     submit_and_follow_rows(prepared, detach=detach, as_json=as_json)
 
 
-def submit_and_follow_rows(prepared: PreparedClassify, *, detach: bool, as_json: bool) -> None:
+def submit_and_follow_rows(prepared: "PreparedClassify", *, detach: bool, as_json: bool) -> None:
     """Submit a classify job; print its id if it is detached, else follow it to its end, show its result, and exit."""
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.jobs.merge_plan import read_plan_facts
+    from orchestrator.jobs.sources import describe_skipped
+
     client = open_or_start_client()
     with doing(f"listing {prepared.spec.source}") as replace_words:
         try:
@@ -145,7 +150,7 @@ def submit_and_follow_rows(prepared: PreparedClassify, *, detach: bool, as_json:
     follow_unless_detached(client, submission.job, _show_result, detach=detach, as_json=as_json)
 
 
-def describe_plan(plan: PlanFacts) -> str:
+def describe_plan(plan: "PlanFacts") -> str:
     """What a merge does with the rows of its base, and what has changed since."""
     facts = [f"{_count(plan.num_kept, 'row')} taken over"]
     if plan.num_changed:
@@ -161,7 +166,7 @@ def describe_plan(plan: PlanFacts) -> str:
     return "; ".join(facts)
 
 
-def _show_listing(replace_words: Callable[[str], None]) -> OnListing:
+def _show_listing(replace_words: Callable[[str], None]) -> "OnListing":
     """Show the progress of a long listing: on a terminal as it goes, elsewhere when nothing else was printed."""
 
     def show(job: str, num_images: int) -> None:
@@ -172,7 +177,10 @@ def _show_listing(replace_words: Callable[[str], None]) -> OnListing:
     return show
 
 
-def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
+def _show_result(settings: "Settings", record: "JobRecord", as_json: bool) -> None:
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.jobs.follow import to_json
+
     if record.result:
         print_decisions(JobFolder.open(settings, record.job))
     if as_json:
@@ -181,7 +189,7 @@ def _show_result(settings: Settings, record: JobRecord, as_json: bool) -> None:
         print_line(record.result)
 
 
-def print_decisions(folder: JobFolder) -> None:
+def print_decisions(folder: "JobFolder") -> None:
     """Print how many images need a review, if the model is calibrated, and what was remarked about images."""
     from orchestrator.cli.results.show import describe_decisions, describe_remarks
     from orchestrator.jobs.results import read_summary
@@ -195,7 +203,7 @@ def print_decisions(folder: JobFolder) -> None:
         print_message(line)
 
 
-def _show_plan(prepared: PreparedClassify, *, as_json: bool) -> None:
+def _show_plan(prepared: "PreparedClassify", *, as_json: bool) -> None:
     """Measure a sample of the images on this machine, and print how the job would go."""
     from orchestrator.jobs.forecast import forecast  # imports numpy, so only here
 

@@ -1,35 +1,39 @@
-"""What commands share that submit jobs: open the client (find the server, or start the local stack), submit, follow."""
+"""What commands share that submit jobs: open the client (find the server, or start the local stack), submit, follow.
+
+Functions import what they need: most of a command's help text would be the time of importing the client of Redis.
+"""
 
 import sys
 from collections.abc import Callable
-
-import redis
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.output import print_json, print_line, print_message
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UnavailableError
-from orchestrator.contract.ledger.ledger import JobRecord, Ledger
-from orchestrator.contract.server import connect
-from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.jobs.follow import exit_code
-from orchestrator.jobs.prepare import PreparedTrain, describe_new_labels, prepare
-from orchestrator.jobs.specs import EvaluateSpec, TrainSpec
-from orchestrator.jobs.submit import JobClient, Submission
-from orchestrator.jobs.training import describe_choice
 
-ShowResult = Callable[[Settings, JobRecord, bool], None]
+if TYPE_CHECKING:
+    from orchestrator.contract.ledger.ledger import JobRecord, Ledger
+    from orchestrator.contract.settings import Settings
+    from orchestrator.jobs.prepare import PreparedTrain
+    from orchestrator.jobs.specs import EvaluateSpec, TrainSpec
+    from orchestrator.jobs.submit import JobClient, Submission
+
+ShowResult = Callable[["Settings", "JobRecord", bool], None]
 """Prints the result of a job that has ended; as JSON, if the last argument is set."""
 
 
-def open_client() -> JobClient:
+def open_client() -> "JobClient":
     """The client of the configured server, else of the local stack's.
 
     Raises UnavailableError where there is no server, or it does not answer.
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.submit import JobClient
+
     return JobClient(get_settings())
 
 
-def find_ledger() -> Ledger | None:
+def find_ledger() -> "Ledger | None":
     """The ledger; None, with a message on standard error, where no server answers."""
     try:
         return open_client().ledger
@@ -38,11 +42,14 @@ def find_ledger() -> Ledger | None:
         return None
 
 
-def open_or_start_client() -> JobClient:
+def open_or_start_client() -> "JobClient":
     """The client; where no server is configured and no local stack runs, the local stack is started first.
 
     Prepare the job first, so that an invalid job starts nothing.
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.submit import JobClient
+
     settings = get_settings()
     elsewhere = settings.server_url is not None or settings.shared_elsewhere() is not None
     if not elsewhere and not server_answers(settings):
@@ -55,8 +62,12 @@ def open_or_start_client() -> JobClient:
     return JobClient(settings)
 
 
-def server_answers(settings: Settings) -> bool:
+def server_answers(settings: "Settings") -> bool:
     """Whether there is a server, and it answers."""
+    import redis
+
+    from orchestrator.contract.server import connect
+
     url = settings.find_server_url()
     if url is None:
         return False
@@ -66,9 +77,12 @@ def server_answers(settings: Settings) -> bool:
         return False
 
 
-def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detach: bool, as_json: bool) -> None:
+def submit_and_follow(spec: "TrainSpec | EvaluateSpec", show: ShowResult, *, detach: bool, as_json: bool) -> None:
     """Submit a job; print its id if it is detached, else follow it to its end, show its result, and exit."""
     with doing(f"checking {spec.data}"):
+        from orchestrator.contract.settings import get_settings
+        from orchestrator.jobs.prepare import PreparedTrain, prepare
+
         prepared = prepare(get_settings(), spec)
     if isinstance(prepared, PreparedTrain):
         _print_resolved(prepared)
@@ -78,8 +92,11 @@ def submit_and_follow(spec: TrainSpec | EvaluateSpec, show: ShowResult, *, detac
     follow_unless_detached(client, submission.job, show, detach=detach, as_json=as_json)
 
 
-def _print_resolved(prepared: PreparedTrain) -> None:
+def _print_resolved(prepared: "PreparedTrain") -> None:
     """Print what was chosen, and what an operator may want to change."""
+    from orchestrator.jobs.prepare import describe_new_labels
+    from orchestrator.jobs.training import describe_choice
+
     for note in prepared.resolved.notes:
         print_message(note)
     if chosen := describe_choice(prepared.resolved):
@@ -90,12 +107,13 @@ def _print_resolved(prepared: PreparedTrain) -> None:
         print_message(note, color="yellow")
 
 
-def follow_unless_detached(client: JobClient, job: str, show: ShowResult, *, detach: bool, as_json: bool) -> None:
+def follow_unless_detached(client: "JobClient", job: str, show: ShowResult, *, detach: bool, as_json: bool) -> None:
     """Print the id of a detached job; else follow the job to its end, show its result, and exit with its code."""
     if detach:
         print_json({"job": job}) if as_json else print_line(job)
         return
     from orchestrator.cli.progress import follow_to_end, print_end
+    from orchestrator.jobs.follow import exit_code
 
     record = follow_to_end(client, job)
     print_end(client.settings, record)
@@ -103,7 +121,7 @@ def follow_unless_detached(client: JobClient, job: str, show: ShowResult, *, det
     sys.exit(exit_code(client.settings, record))
 
 
-def print_existed(submission: Submission) -> None:
+def print_existed(submission: "Submission") -> None:
     """Print a message if the idempotency key stands for an earlier job."""
     if submission.existed:
         print_message(f"job {submission.job} was submitted with this idempotency key before; nothing new was submitted")

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from modeling.data.layout import LAYOUTS
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.ledger.words import PRIORITIES
+
+if TYPE_CHECKING:
+    from orchestrator.contract.jobs.requests import MaxFailures
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -67,12 +69,14 @@ class Duration(click.ParamType[float]):
         return float(match[1]) * _UNITS_S[match[2]]
 
 
-class FailureLimit(click.ParamType[MaxFailures]):
+class FailureLimit(click.ParamType["MaxFailures"]):
     """A count such as 20, or a share such as 0.5%."""
 
     name = "N|P%"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> MaxFailures:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "MaxFailures":
+        from orchestrator.contract.jobs.requests import MaxFailures  # pydantic, which help has no use for
+
         if isinstance(value, MaxFailures):
             return value
         share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
@@ -129,3 +133,12 @@ class OneOf(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(choice) for choice in self._choices() if choice.startswith(incomplete)]
+
+
+def _architectures() -> list[str]:
+    from modeling.networks.architectures import ARCHITECTURES
+
+    return list(ARCHITECTURES)
+
+
+architecture_type = OneOf("ARCHITECTURE", _architectures, "`pigeonhole models architectures` lists them")

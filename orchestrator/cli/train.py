@@ -4,24 +4,20 @@ from pathlib import Path
 
 import click
 
-from modeling.networks.architectures import ARCHITECTURES
-from modeling.networks.default_network import QUALITIES, Quality
+from modeling.networks.quality import QUALITIES, Quality
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option
 from orchestrator.cli.parameters import (
     Duration,
     LearningRate,
-    OneOf,
     Share,
+    architecture_type,
     layout_option,
     notify_option,
     priority_option,
     weights_key_option,
 )
-from orchestrator.cli.trained import show_trained
-from orchestrator.cli.weights import print_reading
 from orchestrator.contract.ledger.words import Priority
-from orchestrator.jobs.specs import TrainSpec
 
 
 @click.command()
@@ -30,7 +26,7 @@ from orchestrator.jobs.specs import TrainSpec
 @click.option(
     "--arch",
     "architecture",
-    type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
+    type=architecture_type,
     help="Network architecture, such as cnn, resnet18 or mobilenet_v2; default: chosen for the images and the weights "
     "at hand (`pigeonhole weights list`), or that of --from-weights.",
 )
@@ -123,6 +119,10 @@ def train(
       pigeonhole train photos/ --name birds --arch resnet18 --from-weights imagenet --budget 10m --max-error 0.5%
       pigeonhole train corrected.csv --name birds --from-weights birds@2 --detach
     """
+    from orchestrator.cli.trained import show_trained
+    from orchestrator.cli.weights import print_reading
+    from orchestrator.jobs.specs import TrainSpec
+
     chosen = {key: value for key, value in options.items() if value is not None}
     first, *joined = data
     spec = TrainSpec(

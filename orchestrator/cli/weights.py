@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.names import path_to_text
-from modeling.networks.architectures import ARCHITECTURES
-from modeling.networks.default_network import DEFAULT_QUALITY, HOW_TO_GET_WEIGHTS, SMALL_SIDE, DataFacts, choose_network
+from modeling.networks.default_network import HOW_TO_GET_WEIGHTS, SMALL_SIDE, DataFacts, choose_network
 from modeling.networks.pretrained.at_hand import Found, UnusableWeights
 from modeling.networks.pretrained.store import WeightsStore, check_weights_name
+from modeling.networks.quality import DEFAULT_QUALITY
 from modeling.networks.state_dicts.plain_files import file_sha256, weights_file
 from modeling.registry.card import CARD_FILE
 from orchestrator.cli.libraries import prepare_for_libraries
@@ -22,7 +22,7 @@ from orchestrator.cli.output import (
     print_message,
     print_table,
 )
-from orchestrator.cli.parameters import OneOf, weights_key_option
+from orchestrator.cli.parameters import architecture_type, weights_key_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
@@ -88,7 +88,7 @@ def _to_json(found: Found) -> dict[str, Any]:
 @click.option(
     "--arch",
     "architecture",
-    type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
+    type=architecture_type,
     help="Architecture of the weights; default: recognised by their names and sizes.",
 )
 @weights_key_option

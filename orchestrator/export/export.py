@@ -8,7 +8,7 @@ from typing import IO, Literal, cast
 
 from modeling.images.progress import OnProgress
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.jobs.requests import Format
+from orchestrator.contract.jobs.formats import Format
 from orchestrator.export import coco, cvat, label_studio, tables, ultralytics
 from orchestrator.export.rows import Selection, Survey
 from orchestrator.jobs.derived_outputs import check_derived_file, check_derived_folder

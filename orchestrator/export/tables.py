@@ -8,7 +8,7 @@ from itertools import islice
 from typing import IO, Any
 
 from modeling.images.progress import OnProgress
-from orchestrator.contract.jobs.requests import Format
+from orchestrator.contract.jobs.formats import Format
 from orchestrator.contract.jobs.rows import COLUMNS, FORMATS, Row
 from orchestrator.export.rows import Selection, Survey
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from modeling.errors import ModelNotFoundError
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.names import text_to_path
 from modeling.registry.card import INT8_FILE, ModelCard
 from modeling.registry.store import ModelStore, ModelVersion

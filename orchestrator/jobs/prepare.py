@@ -15,11 +15,11 @@ from modeling.names import path_to_text
 from modeling.registry.store import check_model_name
 from modeling.training.request import TrainOptions
 from orchestrator.contract.errors import UsageError
+from orchestrator.contract.jobs.formats import Format
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
     ClassifyRequest,
     EvaluateJobRequest,
-    Format,
     Kind,
     SourceReading,
     TrainJobRequest,

@@ -14,8 +14,9 @@ from modeling.inference.prediction import Prediction
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError
 from orchestrator.contract.jobs.base import sha256_of
+from orchestrator.contract.jobs.formats import Format
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.jobs.requests import ClassifyRequest, Format
+from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import FORMATS, SUMMARY_VERSION, Row, summary_path
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.settings import Settings

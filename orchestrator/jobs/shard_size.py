@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modeling.images.quotas import num_cores
-from modeling.inference.engines.choice import LARGEST_BATCH, WantedPrecision, read_choices
+from modeling.inference.engines.choice import LARGEST_BATCH, read_choices
+from modeling.inference.engines.precision import WantedPrecision
 
 SHARD_S = 2.0
 LOW_SHARD_S = SHARD_S / 8  # of a job of low priority, whose share of a minute may be three seconds

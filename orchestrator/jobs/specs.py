@@ -5,10 +5,11 @@ from pathlib import Path
 
 from modeling.data.layout import Layout
 from modeling.evaluation.request import DataPart
-from modeling.inference.engines.choice import WantedPrecision
-from modeling.networks.default_network import Quality
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.networks.pretrained.at_hand import OnRead
-from orchestrator.contract.jobs.requests import Format, MaxFailures
+from modeling.networks.quality import Quality
+from orchestrator.contract.jobs.formats import Format
+from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.ledger.words import Priority
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.jobs.roots import Roots

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 from modeling.errors import ArchitectureError, ModelingError
 from modeling.names import path_to_text
 from modeling.networks.default_network import (
-    DEFAULT_QUALITY,
     SMALL_SIDE,
     DataFacts,
     NetworkChoice,
-    Quality,
     choose_network,
     takes_weights,
 )
@@ -26,6 +24,7 @@ from modeling.networks.pretrained.at_hand import (
     usable,
 )
 from modeling.networks.pretrained.store import is_reserved
+from modeling.networks.quality import DEFAULT_QUALITY, Quality
 from modeling.networks.weights import check_weights
 from modeling.registry.store import ModelStore
 from modeling.training.request import ChosenNetwork, TrainOptions, WeightsPin

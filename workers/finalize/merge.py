@@ -12,9 +12,10 @@ from typing import IO, Any
 
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.jobs.base import BaseFiles
+from orchestrator.contract.jobs.formats import Format
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.merge_plan import PlanFacts, Step, read_plan
-from orchestrator.contract.jobs.requests import ClassifyRequest, Format, MergeBase
+from orchestrator.contract.jobs.requests import ClassifyRequest, MergeBase
 from orchestrator.contract.jobs.row_bytes import parse_rows, row_offsets, split_rows
 from orchestrator.contract.jobs.rows import FORMATS
 from orchestrator.contract.jobs.sidecar import parse_line

@@ -6,18 +6,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from modeling.durable import STRICT, Number, decode_json, replace_durably, temporary_beside, validated
 from modeling.errors import ModelFormatError, trouble_of
 from modeling.inference.engines.graphs import GRAPH_FILE
+from modeling.inference.engines.precision import WantedPrecision
 
 if TYPE_CHECKING:
     from modeling.registry.card import ModelCard
-
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
-WantedPrecision = Literal["auto", "fp32", "bf16", "int8"]
-WANTED_PRECISIONS: tuple[WantedPrecision, ...] = ("auto", "fp32", "bf16", "int8")
 
 LARGEST_BATCH = 256  # images, that is measured
 CORES, GPU = "cores", "nvjpeg"  # decoders of JPEGs

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modeling.images.preprocessing import Preprocessing
-from modeling.inference.engines.choice import Precision
 from modeling.inference.engines.engine import padded_size
+from modeling.inference.engines.precision import Precision
 from modeling.networks.build import moments_on, normalise
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

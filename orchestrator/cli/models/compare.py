@@ -10,7 +10,7 @@ import click
 
 from modeling.data.layout import Layout
 from modeling.durable import replace_durably
-from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
+from modeling.inference.engines.precision import WANTED_PRECISIONS, WantedPrecision
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, redraw_line
 from orchestrator.cli.parameters import layout_option

@@ -9,7 +9,7 @@ import click
 from modeling.data.layout import Layout
 from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
-from modeling.inference.engines.choice import WANTED_PRECISIONS, WantedPrecision
+from modeling.inference.engines.precision import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.metrics.verdict import Verdict
 from modeling.names import text_to_path

@@ -8,7 +8,7 @@ import click
 
 from modeling.durable import staging_folder
 from modeling.exchange.labels import numbered
-from modeling.networks.architectures import ARCHITECTURES, get_architecture
+from modeling.networks.architectures import get_architecture
 from modeling.networks.state_dicts.plain_files import path_inside
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelStore, ModelVersion, check_model_name
@@ -20,7 +20,7 @@ from orchestrator.cli.output import (
     print_line,
     print_message,
 )
-from orchestrator.cli.parameters import OneOf, weights_key_option
+from orchestrator.cli.parameters import architecture_type, weights_key_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.home import make_home
@@ -102,7 +102,7 @@ def _write_folder(version: ModelVersion, output: Path) -> dict[str, Any]:
 @click.option(
     "--arch",
     "architecture",
-    type=OneOf("ARCHITECTURE", lambda: list(ARCHITECTURES), "`pigeonhole models architectures` lists them"),
+    type=architecture_type,
     help="Architecture of the weights, such as resnet18; default: recognised by their names and sizes.",
 )
 @click.option(

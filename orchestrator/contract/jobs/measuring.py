@@ -5,7 +5,7 @@ The process is `python -m workers.classify.measure`: one line of JSON in, one li
 
 from pydantic import Field
 
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from orchestrator.contract.messages import Versioned
 
 MEASURE_MODULE = "workers.classify.measure"

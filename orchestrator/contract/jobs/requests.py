@@ -11,14 +11,14 @@ from pydantic import Field
 from modeling.data.layout import Layout
 from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.registry.card import FORMAT_VERSION
 from orchestrator.contract.errors import MessageError
+from orchestrator.contract.jobs.formats import Format
 from orchestrator.contract.ledger.words import Priority
 from orchestrator.contract.messages import MESSAGE_VERSION, Versioned
 
 Kind = Literal["classify", "train", "evaluate"]
-Format = Literal["csv", "json", "jsonl"]
 
 
 class MaxFailures(Versioned):

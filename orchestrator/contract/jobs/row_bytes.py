@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from orchestrator.contract.errors import IntegrityError
-from orchestrator.contract.jobs.requests import Format
+from orchestrator.contract.jobs.formats import Format
 from orchestrator.contract.jobs.rows import FORMATS, Row
 
 _JSON_BEGIN, _JSON_END = b'  "predictions": [', b"  ]"

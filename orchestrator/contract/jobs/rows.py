@@ -28,7 +28,7 @@ from modeling.names import (
     unescape_formula,
 )
 from orchestrator.contract.errors import IntegrityError, UsageError
-from orchestrator.contract.jobs.requests import Format
+from orchestrator.contract.jobs.formats import Format
 
 COLUMNS = ("path", "status", "decision", "label", "score", "top_k", "error_code", "error")
 SCORE_DIGITS = 6

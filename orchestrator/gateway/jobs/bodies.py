@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from modeling.data.layout import Layout
 from modeling.evaluation.request import DataPart
-from modeling.inference.engines.choice import WantedPrecision
-from modeling.networks.default_network import Quality
+from modeling.inference.engines.precision import WantedPrecision
+from modeling.networks.quality import Quality
 from modeling.training.request import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
-from orchestrator.contract.jobs.requests import Format, MaxFailures
+from orchestrator.contract.jobs.formats import Format
+from orchestrator.contract.jobs.requests import MaxFailures
 from orchestrator.contract.ledger.words import Priority
 from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec

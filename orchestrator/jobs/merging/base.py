@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.inference.engines.choice import WantedPrecision
+from modeling.inference.engines.precision import WantedPrecision
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import IntegrityError, NotFoundError, UsageError
 from orchestrator.contract.jobs.base import BaseFiles, check_summary, sha256_of
-from orchestrator.contract.jobs.requests import Format, MergeBase, ModelPin
+from orchestrator.contract.jobs.formats import Format
+from orchestrator.contract.jobs.requests import MergeBase, ModelPin
 from orchestrator.jobs.results import Published
 
 _ALL = "classify all images without --since"

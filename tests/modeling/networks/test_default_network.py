@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 from modeling.networks.architectures import get_architecture
-from modeling.networks.default_network import (
-    MIN_CLASSES,
-    MOST_EPOCHS,
-    QUALITIES,
-    SMALL_SIDE,
-    DataFacts,
-    choose_network,
-)
+from modeling.networks.default_network import MIN_CLASSES, MOST_EPOCHS, SMALL_SIDE, DataFacts, choose_network
 from modeling.networks.pretrained.at_hand import WeightsAtHand
+from modeling.networks.quality import QUALITIES
 
 PHOTOGRAPHS = DataFacts(1000, 2, 500, 3)
 SMALL = replace(PHOTOGRAPHS, median_side=SMALL_SIDE)

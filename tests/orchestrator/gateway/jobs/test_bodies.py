@@ -42,8 +42,7 @@ def _capture(monkeypatch):
     def prepare(settings, spec):
         raise CapturedError(spec)
 
-    monkeypatch.setattr("orchestrator.cli.classify.prepare", prepare)
-    monkeypatch.setattr("orchestrator.cli.client.prepare", prepare)
+    monkeypatch.setattr("orchestrator.jobs.prepare.prepare", prepare)
 
 
 def spec_of(*command: str):
