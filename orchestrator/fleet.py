@@ -10,7 +10,6 @@ from orchestrator.contract.errors import NotFoundError, PigeonholeError, UsageEr
 from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import ALIVE_S, Drain, WorkerRecord
 from orchestrator.contract.queues import QUEUE_OF_KIND
-from orchestrator.contract.server import SERVER_ERRORS
 
 POLL_S = 0.5
 
@@ -67,6 +66,8 @@ def drain(ledger: Ledger, workers: Sequence[WorkerRecord], how: Drain) -> Iterat
     the server is away. A worker that wakes up later finds the request, and ends then.
     """
     names = [worker.worker for worker in workers]
+    from orchestrator.contract.server import SERVER_ERRORS  # takes redis, which no help text needs
+
     seen = {name: time.monotonic() for name in names}
     ended: dict[str, DrainedWorker] = {}
     while True:

@@ -7,7 +7,6 @@ from orchestrator.contract.errors import MessageError, UsageError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import AnyJobRequest
 from orchestrator.contract.ledger.ledger import Ledger
-from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.webhooks.target import parse_target
 
 
@@ -52,6 +51,8 @@ def is_failing(facts: Mapping[str, Any] | None) -> bool:
 
 
 def _waits(job: str, ledger: Ledger | None) -> dict[str, Any]:
+    from orchestrator.contract.server import SERVER_ERRORS  # takes redis, which no help text needs
+
     try:
         state = ledger.deliveries.state(job) if ledger is not None else None
     except SERVER_ERRORS:

@@ -18,7 +18,6 @@ from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, 
 from orchestrator.contract.ledger.ledger import JobRecord, Ledger
 from orchestrator.contract.ledger.stages import STAGES
 from orchestrator.contract.queues import CLASSIFY, QUEUE_OF_KIND
-from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.delivery import delivery_facts
 from orchestrator.jobs.versions import describe_missing_version
@@ -248,6 +247,8 @@ class Follower:
 
         Raises PigeonholeError where the job was never entered: its submission was interrupted.
         """
+        from orchestrator.contract.server import SERVER_ERRORS  # takes redis, which no help text needs
+
         job, away, num_workers, missing = self._record.job, False, 0, ""
         try:
             self._record = read_record(self._settings, self._ledger, job)

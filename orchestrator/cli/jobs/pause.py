@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +13,9 @@ from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import FINAL_STATES
 from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.pauses import pause, unpause
-from orchestrator.jobs.submit import JobClient
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.submit import JobClient
 
 job_arguments = click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 
@@ -34,6 +36,8 @@ def pause_jobs(jobs: tuple[str, ...], reason: str, as_json: bool) -> None:
       pigeonhole jobs pause c261123-143355-7f3a2b
       pigeonhole jobs pause c261123-143355-7f3a2b c261123-143401-52d0aa --reason "until tonight"
     """
+    from orchestrator.jobs.pauses import pause
+
     reason = path_to_text(" ".join(reason.split()))
     _change_all(jobs, lambda client, job: pause(client, job, reason), {"paused": "is paused"}, "pause", as_json=as_json)
 
@@ -48,6 +52,8 @@ def unpause_jobs(jobs: tuple[str, ...], as_json: bool) -> None:
     Example:
       pigeonhole jobs unpause c261123-143355-7f3a2b
     """
+    from orchestrator.jobs.pauses import unpause
+
     words = {
         "queued": "goes on",
         "running": "goes on",
@@ -57,7 +63,7 @@ def unpause_jobs(jobs: tuple[str, ...], as_json: bool) -> None:
 
 
 def _change_all(
-    jobs: tuple[str, ...], change: Callable[[JobClient, str], str], words: dict[str, str], name: str, *, as_json: bool
+    jobs: tuple[str, ...], change: Callable[["JobClient", str], str], words: dict[str, str], name: str, *, as_json: bool
 ) -> None:
     """Change every job, and say what became of it; exits with 1 if one is in a state that has no words."""
     for job in jobs:

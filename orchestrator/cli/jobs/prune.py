@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +11,9 @@ from orchestrator.cli.output import json_option, print_json, print_line, print_m
 from orchestrator.cli.parameters import Duration
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.prune import Pruned, PruneOptions, prune
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.prune import Pruned
 
 
 @click.command("prune")
@@ -31,6 +33,9 @@ def prune_jobs(older_than_s: float, keep_manifests: bool, dry_run: bool, as_json
       pigeonhole jobs prune --older-than 30d --dry-run
       pigeonhole jobs prune --older-than 30d --keep-manifests
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.prune import PruneOptions, prune
+
     ledger = find_ledger()
     active = ledger.active() if ledger is not None else None
     options = PruneOptions(older_than_s, keep_manifests, dry_run)
@@ -45,7 +50,7 @@ def prune_jobs(older_than_s: float, keep_manifests: bool, dry_run: bool, as_json
     sys.exit(ExitCode.FAILED if pruned.failed else ExitCode.OK)
 
 
-def _print(pruned: Pruned, *, dry_run: bool) -> None:
+def _print(pruned: "Pruned", *, dry_run: bool) -> None:
     verb = "would be removed" if dry_run else "removed"
     num = len(pruned.removed)
     print_line(f"{num:,} job{'s' * (num != 1)} {verb}, {pruned.bytes / 1e6:,.1f} MB")

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,12 +10,10 @@ from orchestrator.cli.client import open_client, open_or_start_client
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.ledger.ledger import FINAL_STATES
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.follow import exit_code, read_record
-from orchestrator.jobs.rerun import MOST_SHOWN, Comparison, compare, prepare_rerun, remove_rerun, rerun_of
-from orchestrator.jobs.submit import JobClient
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.rerun import Comparison
+    from orchestrator.jobs.submit import JobClient
 
 
 @click.command("rerun")
@@ -34,6 +33,10 @@ def rerun_job(job: str, detach: bool, as_json: bool) -> None:
       pigeonhole jobs rerun c261123-143355-7f3a2b
       pigeonhole jobs rerun c261123-143355-7f3a2b --detach
     """
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.rerun import compare, remove_rerun, rerun_of
+
     settings = get_settings()
     original, rerun = rerun_of(settings, job), job
     client: JobClient | None
@@ -56,17 +59,23 @@ def rerun_job(job: str, detach: bool, as_json: bool) -> None:
     sys.exit(ExitCode.OK if found.identical else ExitCode.FAILED)
 
 
-def _submit(job: str, *, need_worker: bool) -> tuple[JobClient, str]:
+def _submit(job: str, *, need_worker: bool) -> "tuple[JobClient, str]":
     with doing(f"checking job {job}"):
+        from orchestrator.contract.settings import get_settings
+        from orchestrator.jobs.rerun import prepare_rerun
+
         prepared = prepare_rerun(get_settings(), job, need_worker=need_worker)
     client = open_or_start_client()
     with doing(f"listing the images of {job}"):
         return client, client.submit(prepared).job
 
 
-def _follow(client: JobClient | None, job: str) -> None:
+def _follow(client: "JobClient | None", job: str) -> None:
     """Follow a job to its end. Exits with its code where it has no manifest."""
     from orchestrator.cli.progress import follow_to_end, print_end
+    from orchestrator.contract.ledger.ledger import FINAL_STATES
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.follow import exit_code, read_record
 
     settings = get_settings()
     record = read_record(settings, None, job) if client is None else follow_to_end(client, job)
@@ -75,7 +84,9 @@ def _follow(client: JobClient | None, job: str) -> None:
         sys.exit(exit_code(settings, record))
 
 
-def _print(found: Comparison) -> None:
+def _print(found: "Comparison") -> None:
+    from orchestrator.jobs.rerun import MOST_SHOWN
+
     if found.identical:
         print_line(f"identical: {found.num_images:,} rows, to the byte")
     else:

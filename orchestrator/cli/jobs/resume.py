@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,15 +12,14 @@ from orchestrator.cli.client import open_or_start_client, server_answers
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, redraw_line
 from orchestrator.cli.parameters import FailureLimit
 from orchestrator.cli.speaking import doing
-from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.jobs.requests import MaxFailures
-from orchestrator.contract.ledger.ledger import JobRecord
-from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.jobs.follow import exit_code, to_json
-from orchestrator.jobs.lister import OnListing
-from orchestrator.jobs.merging.changed import Changes, changed_since_parts
-from orchestrator.jobs.resumable import check_resumable
-from orchestrator.jobs.resume import Resumed, ResumeOptions, resume
+
+if TYPE_CHECKING:
+    from orchestrator.contract.jobs.requests import MaxFailures
+    from orchestrator.contract.ledger.ledger import JobRecord
+    from orchestrator.contract.settings import Settings
+    from orchestrator.jobs.lister import OnListing
+    from orchestrator.jobs.merging.changed import Changes
+    from orchestrator.jobs.resume import Resumed
 
 
 @click.command("resume")
@@ -32,7 +32,7 @@ from orchestrator.jobs.resume import Resumed, ResumeOptions, resume
 @click.option("--new-version", is_flag=True, help="Let it go on with the version of the workers, if another began it.")
 @click.option("--detach", is_flag=True, help="Print what is missing, and return.")
 @json_option
-def resume_job(job: str, max_failures: MaxFailures | None, new_version: bool, detach: bool, as_json: bool) -> None:
+def resume_job(job: str, max_failures: "MaxFailures | None", new_version: bool, detach: bool, as_json: bool) -> None:
     """Go on with a JOB that was cancelled or has failed, or that its server forgot; only what is missing is done.
 
     The job keeps its id and its output; the manifest is that of an undisturbed run. A training goes on from its last
@@ -46,6 +46,11 @@ def resume_job(job: str, max_failures: MaxFailures | None, new_version: bool, de
       pigeonhole jobs resume c261123-143355-7f3a2b
       pigeonhole jobs resume c261123-143355-7f3a2b --max-failures 5% --detach
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.follow import exit_code
+    from orchestrator.jobs.resumable import check_resumable
+    from orchestrator.jobs.resume import ResumeOptions, resume
+
     settings = get_settings()
     with doing(f"checking job {job}"):
         folder = check_resumable(settings, job)
@@ -72,7 +77,7 @@ def resume_job(job: str, max_failures: MaxFailures | None, new_version: bool, de
     sys.exit(exit_code(settings, record))
 
 
-def describe_resumed(resumed: Resumed) -> list[str]:
+def describe_resumed(resumed: "Resumed") -> list[str]:
     """What goes on, in sentences."""
     again = "the server had forgotten it; it goes on" if resumed.entered else "resumed"
     if resumed.kind != "classify":
@@ -89,8 +94,11 @@ def describe_resumed(resumed: Resumed) -> list[str]:
     return lines
 
 
-def _find_changes(settings: Settings, resumed: Resumed) -> Changes:
+def _find_changes(settings: "Settings", resumed: "Resumed") -> "Changes":
     """Images of finished shards that have changed since they were classified; their rows stay."""
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.jobs.merging.changed import Changes, changed_since_parts
+
     if resumed.kind != "classify" or not resumed.shards_done:
         return Changes()
     with doing("comparing the images that are done with their files") as replace_words:
@@ -98,7 +106,7 @@ def _find_changes(settings: Settings, resumed: Resumed) -> Changes:
         return changed_since_parts(folder, lambda num: replace_words(f"{num:,} images compared with their files"))
 
 
-def describe_changes(changes: Changes) -> list[str]:
+def describe_changes(changes: "Changes") -> list[str]:
     """That images have changed, in a sentence; nothing if none has."""
     if not changes.num_changed:
         return []
@@ -109,7 +117,7 @@ def describe_changes(changes: Changes) -> list[str]:
     ]
 
 
-def _show_listing(replace_words: Callable[[str], None]) -> OnListing:
+def _show_listing(replace_words: Callable[[str], None]) -> "OnListing":
     """Show the progress of a long listing."""
 
     def show(job: str, num_images: int) -> None:
@@ -120,12 +128,14 @@ def _show_listing(replace_words: Callable[[str], None]) -> OnListing:
     return show
 
 
-def _show(settings: Settings, record: JobRecord, *, as_json: bool) -> None:
+def _show(settings: "Settings", record: "JobRecord", *, as_json: bool) -> None:
     if record.kind == "train":
         from orchestrator.cli.trained import show_trained  # imports numpy, so only here
 
         show_trained(settings, record, as_json)
     elif as_json:
+        from orchestrator.jobs.follow import to_json
+
         print_json(to_json(settings, record))
     elif record.result:
         print_line(record.result)

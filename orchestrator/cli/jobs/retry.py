@@ -5,8 +5,6 @@ import click
 from orchestrator.cli.classify import submit_and_follow_rows
 from orchestrator.cli.output import json_option
 from orchestrator.cli.speaking import doing
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.retry import prepare_retry
 
 
 @click.command()
@@ -27,5 +25,8 @@ def retry(job: str, codes: tuple[str, ...], detach: bool, as_json: bool) -> None
       pigeonhole jobs retry c261123-143355-7f3a2b --code missing --code permission
     """
     with doing(f"looking for the failed images of {job}"):
+        from orchestrator.contract.settings import get_settings
+        from orchestrator.jobs.retry import prepare_retry
+
         prepared = prepare_retry(get_settings(), job, codes, need_worker=not detach)
     submit_and_follow_rows(prepared, detach=detach, as_json=as_json)

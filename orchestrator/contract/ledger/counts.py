@@ -5,12 +5,13 @@ begins at zero again, as counters of Prometheus may. Names are of fixed sets; wh
 """
 
 from collections.abc import Mapping
-from typing import cast
-
-import redis
+from typing import TYPE_CHECKING, cast
 
 from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.ledger.stages import STAGES
+
+if TYPE_CHECKING:
+    import redis  # the type alone: commands show records without a server
 
 COUNTS_KEY = f"{PREFIX}:counts"
 OUTCOMES = ("ok", "accept", "review", "reject", "failed")  # ok: of a model without a calibration
@@ -24,7 +25,7 @@ DELIVERY_OUTCOMES = ("delivered", "failed", "given_up")
 class FleetCounts:
     """The counts on one server; safe to share between threads."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: "redis.Redis") -> None:
         self._client = client
 
     def add(self, name: str, number: int = 1) -> None:

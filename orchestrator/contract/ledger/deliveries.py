@@ -6,12 +6,13 @@ counts attempts anew.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.messages import JOB_ID
+
+if TYPE_CHECKING:
+    import redis  # the type alone: commands show records without a server
 
 DUE_KEY = f"{PREFIX}:webhooks"  # zset: job -> when it is due, in ms of the server's clock
 _MOST_ERROR = 500
@@ -29,7 +30,7 @@ class DeliveryState:
 class Deliveries:
     """The webhooks of one server; safe to share between threads."""
 
-    def __init__(self, client: redis.Redis, run: Callable[[str, list[str], list[Any]], Any]) -> None:
+    def __init__(self, client: "redis.Redis", run: Callable[[str, list[str], list[Any]], Any]) -> None:
         """run: runs a script of the ledger."""
         self._client = client
         self._run = run

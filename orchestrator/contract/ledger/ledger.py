@@ -8,9 +8,7 @@ one bit per shard, except for the few shards that are claimed at a time.
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
-
-import redis
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.counts import COUNTS_KEY, FleetCounts
@@ -23,7 +21,9 @@ from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.queues import queue_key
 from orchestrator.contract.release import Release, own_release
-from orchestrator.contract.server import SERVER_ERRORS
+
+if TYPE_CHECKING:
+    import redis  # the type alone: commands show records without a server
 
 SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its job
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
@@ -94,7 +94,7 @@ class Ledger:
     `RecoveringLedger` repeats calls while the server is away, and restores jobs that the server forgot.
     """
 
-    def __init__(self, client: redis.Redis, release: Release | None = None) -> None:
+    def __init__(self, client: "redis.Redis", release: Release | None = None) -> None:
         """release: of the worker that claims here; None: that of this process."""
         self.client = client
         self.worker_release = release or own_release()
@@ -238,6 +238,8 @@ class Ledger:
 
     def needs(self, runs: Mapping[str, int], starving_s: float) -> dict[str, Need | Exception]:
         """As `need`, for many jobs and their runs in one request; the error of a job whose record is none of ours."""
+        from orchestrator.contract.server import SERVER_ERRORS  # takes redis, which no help text needs
+
         with self.client.pipeline(transaction=False) as pipeline:
             for job, run in runs.items():
                 self._scripts["needs"](keys=[self._job(job)], args=[_ms(starving_s), run], client=pipeline)

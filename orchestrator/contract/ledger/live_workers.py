@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast, get_args
-
-import redis
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from orchestrator.contract.queues import ALL_QUEUES
+
+if TYPE_CHECKING:
+    import redis  # the type alone: commands show records without a server
 
 PREFIX = "{pigeonhole}"  # one hash tag: all keys of a script are in one slot
 WORKERS_KEY, SWEEPER_KEY = f"{PREFIX}:workers", f"{PREFIX}:sweeper"
@@ -74,7 +75,7 @@ class LiveWorkersSurvey:
 class LiveWorkers:
     """The workers of one server; safe to share between threads."""
 
-    def __init__(self, client: redis.Redis, look_at_clock: Callable[[], float]) -> None:
+    def __init__(self, client: "redis.Redis", look_at_clock: Callable[[], float]) -> None:
         """look_at_clock: `Ledger.look_at_clock`."""
         self._client = client
         self._look_at_clock = look_at_clock
@@ -128,6 +129,8 @@ class LiveWorkers:
 
     def survey(self) -> LiveWorkersSurvey:
         """The same workers, and those of which the record cannot be read: such a record must not hide the others."""
+        import redis
+
         now = self._now()
         heartbeats = cast(
             list[tuple[str, float]],

@@ -9,13 +9,14 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, TYPE_CHECKING
 
 from modeling.durable import private_mode, replaced_durably
 from orchestrator.contract.lines.archive import FOOTER, MAGIC, SUFFIX, Segment, key_hash, segment_names
+
+if TYPE_CHECKING:
+    import numpy as np  # who looks an answer up writes no file
+    from numpy.typing import NDArray
 
 MERGED_AT_ONCE = 8
 LARGEST_SEGMENT = 500_000  # records; what has grown to it is merged no further
@@ -29,6 +30,8 @@ def write_segment(folder: Path, entries: Sequence[tuple[str, bytes]], first_ms: 
 
     The folder's parent must exist: a line that was removed meanwhile gets no files again.
     """
+    import numpy as np
+
     folder.mkdir(exist_ok=True)
     lines = [record + b"\n" for _, record in entries]
     hashes = np.array([key_hash(key) for key, _ in entries], dtype="<u8")
@@ -43,6 +46,8 @@ def write_segment(folder: Path, entries: Sequence[tuple[str, bytes]], first_ms: 
 
 def merge_segments(folder: Path, segments: Sequence[Segment]) -> Path:
     """Write one segment with the records of several neighbours, and leave these for `remove_old_files`."""
+    import numpy as np
+
     starts = np.cumsum([0, *(len(segment.data) for segment in segments)])
     hashes = np.concatenate([np.frombuffer(segment.hashes, dtype="<u8") for segment in segments])
     offsets = np.concatenate(
@@ -95,9 +100,11 @@ def remove_old_files(folder: Path, segments: Iterable[Segment], expired_ms: int)
 
 
 def _write_index(
-    file: IO[bytes], hashes: NDArray[np.uint64], offsets: NDArray[np.uint64], replaces: Sequence[str],
+    file: IO[bytes], hashes: "NDArray[np.uint64]", offsets: "NDArray[np.uint64]", replaces: Sequence[str],
     first_ms: int, last_ms: int,
 ) -> None:  # fmt: skip
+    import numpy as np
+
     file.write(b"\n" * (-file.tell() % 8))
     hashes_at = file.tell()
     order = np.argsort(hashes, kind="stable")  # of one key, the older record stays first
