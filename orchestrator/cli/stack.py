@@ -2,19 +2,22 @@
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.cli.speaking import doing
+from orchestrator.contract.addresses import GATEWAY_ADDRESS
 from orchestrator.contract.devices import list_devices, list_gpus
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.server_url import redact
-from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.contract.shared_server import SharedServer
-from orchestrator.stack.gateway import GATEWAY_ADDRESS, StackGateway, parse_gateway
-from orchestrator.stack.listen import Listen, parse_listen
-from orchestrator.stack.stack import Stack
+
+if TYPE_CHECKING:
+    from orchestrator.contract.settings import Settings
+    from orchestrator.contract.shared_server import SharedServer
+    from orchestrator.stack.gateway import StackGateway
+    from orchestrator.stack.listen import Listen
 
 
 @click.command()
@@ -61,6 +64,9 @@ def up(
       pigeonhole up --listen 192.168.1.10
       pigeonhole up --gateway --root /data
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.stack.stack import Stack
+
     settings = get_settings()
     if settings.server_url is not None:
         url = redact(settings.server_url.get_secret_value())
@@ -91,6 +97,9 @@ def down(as_json: bool) -> None:
     Example:
       pigeonhole down
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.stack.stack import Stack
+
     stack = Stack(get_settings())
     was_shared = stack.shared() is not None
     with doing("stopping: workers hand back what they hold"):
@@ -103,21 +112,25 @@ def down(as_json: bool) -> None:
         print_message("workers of other machines wait until the server is back; Ctrl-C ends them there")
 
 
-def _listen(address: str | None, certificate: Path | None, key: Path | None) -> Listen | None:
+def _listen(address: str | None, certificate: Path | None, key: Path | None) -> "Listen | None":
     """Where other machines reach the server. Raises UsageError for options that go together."""
     if address is not None:
+        from orchestrator.stack.listen import parse_listen
+
         return parse_listen(address, certificate and certificate.absolute(), key and key.absolute())
     if certificate or key:
         raise UsageError("--tls-cert and --tls-key need --listen ADDRESS: only other machines' traffic is encrypted")
     return None
 
 
-def _gateway(place: str | None, token_file: Path | None, roots: tuple[Path, ...]) -> StackGateway | None:
+def _gateway(place: str | None, token_file: Path | None, roots: tuple[Path, ...]) -> "StackGateway | None":
     """Where the gateway is to listen. Raises UsageError, also for tokens that cannot be used."""
     if place is None:
         if token_file is not None or roots:
             raise UsageError(f"{'--root' if roots else '--token-file'} needs --gateway")
         return None
+    from orchestrator.stack.gateway import parse_gateway
+
     gateway = parse_gateway(place, token_file, roots)
     if gateway.token_file is not None:
         from orchestrator.gateway.guard.tokens import read_tokens
@@ -126,7 +139,7 @@ def _gateway(place: str | None, token_file: Path | None, roots: tuple[Path, ...]
     return gateway
 
 
-def _say_how_to_join(settings: Settings, shared: SharedServer) -> None:
+def _say_how_to_join(settings: "Settings", shared: "SharedServer") -> None:
     """Print what to type on another machine, and who can read what goes there."""
     print_message(f"the server listens at {shared.listen}, {shared.traffic}; on another machine:")
     print_message(f"  PIGEONHOLE_HOME={shlex.quote(str(settings.home))} pigeonhole worker")

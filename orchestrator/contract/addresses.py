@@ -2,6 +2,8 @@
 
 import ipaddress
 
+GATEWAY_ADDRESS = "127.0.0.1:8080"  # where the local stack's gateway listens, unless it is said
+
 
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach an address."""

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from orchestrator.contract.addresses import is_loopback
+from orchestrator.contract.addresses import GATEWAY_ADDRESS, is_loopback
 from orchestrator.contract.errors import UsageError
 from orchestrator.stack.process import Process, wait_until_ready
 
 GATEWAY = "gateway"
-GATEWAY_ADDRESS = "127.0.0.1:8080"
 START_S, STOP_S = 30.0, 15.0
 _ASK_S = 2.0
 
