@@ -19,8 +19,8 @@ from modeling.errors import ImageError
 from modeling.images.formats import HEIF, READABLE_FORMATS, unsupported_format
 from modeling.images.pixels import Size
 
-EXTRA = "pip install 'pigeonhole[heic]'"
-"""The command that installs the decoder."""
+EXTRA = "pip install 'pigeonhole[heic]', in a container PIGEONHOLE_HEIC=1 when its image is built"
+"""How the decoder is installed."""
 
 _CODED, _GRID = b"hvc1", b"grid"
 _MOST_BOXES = 10_000  # with the items that have properties; a photograph has a few hundred

@@ -97,7 +97,8 @@ def test_without_the_extra_the_message_names_the_command(monkeypatch):
     message = refused(decode_image, made({1: b"hvc1"}, [(40, 30)]), RGB)
 
     assert message == (
-        "unsupported: HEIC files are read with an extra: pip install 'pigeonhole[heic]'; or convert them to JPEG"
+        "unsupported: HEIC files are read with an extra: pip install 'pigeonhole[heic]', in a container "
+        "PIGEONHOLE_HEIC=1 when its image is built; or convert them to JPEG"
     )
 
 

@@ -55,7 +55,7 @@ def test_doctor_names_the_extra_that_reads_phones_photographs(
 
     finding = doctor()[1]["heic"]
 
-    warning = "" if version else "for the photographs of most phones: pip install 'pigeonhole[heic]'"
+    warning = "" if version else f"for the photographs of most phones: {heif.EXTRA}"
     found = f"pillow-heif {version}" if version else "HEIC images are not read"
     assert finding == {"name": "heic", "ok": True, "found": found, "cure": "", "warning": warning}
 
