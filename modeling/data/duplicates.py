@@ -100,15 +100,20 @@ def group_images(
     contents_N: a number for each image, the same for images with the same bytes. sizes_N2: width and height in px.
     keep: where arrays of hundreds of bytes for each image are kept.
     """
-    _, firsts_U, content_N = np.unique(contents_N, return_index=True, return_inverse=True)
-    order_U = np.argsort(firsts_U)  # by index, whatever the contents' numbers are
-    firsts_U, content_N = firsts_U[order_U], np.argsort(order_U)[content_N]
+    firsts_U, content_N = _different(contents_N)
     near_U, alike_U = np.arange(len(firsts_U)), np.zeros(len(firsts_U), dtype=np.bool_)
     if thumbnails_ND is not None and len(firsts_U) > 1:
         images = standardise(thumbnails_ND, firsts_U)
         near_U, alike_U = _near_sets(images, sizes_N2[firsts_U], keep)
     alone_U = np.bincount(near_U, minlength=len(near_U))[near_U] == 1
     return Grouping(firsts_U[near_U][content_N], alone_U[content_N], alike_U[content_N])
+
+
+def _different(contents_N: Indices) -> tuple[Indices, Indices]:
+    """The first image of each content, by index whatever the contents' numbers are, and which one each image has."""
+    _, firsts_U, content_N = np.unique(contents_N, return_index=True, return_inverse=True)
+    order_U = np.argsort(firsts_U)
+    return firsts_U[order_U], np.argsort(order_U)[content_N]
 
 
 def contents_of(digests_ND: NDArray[np.uint8]) -> Indices:
@@ -146,7 +151,7 @@ def _near_sets(
     near, strict = Components(num_images), Components(num_images)
     sketches_UK = sketches(images, keep)
     small_U = sizes_U2.min(axis=1) < GREY_SIDE
-    for candidates_P2 in candidate_pairs(images.thumbnails_ND, images.rows_N):
+    for candidates_P2 in candidate_pairs(images.thumbnails_ND, images.rows_N, keep):
         apart_P2 = candidates_P2[near.are_apart(candidates_P2) | strict.are_apart(candidates_P2)]
         pairs_P2 = similar_sketches(sketches_UK, _same_aspect_ratio(sizes_U2, apart_P2))
         small_P = small_U[pairs_P2].any(axis=1)
@@ -168,7 +173,7 @@ def _sizes(roots_N: Indices) -> Indices:
 
 def _same_aspect_ratio(sizes_N2: NDArray[np.integer], pairs_P2: Pairs) -> Pairs:
     """The pairs whose images have the same aspect ratio."""
-    (widths_N, heights_N), (ours_P, theirs_P) = np.ascontiguousarray(sizes_N2.T, dtype=np.int64), pairs_P2.T
-    our_P, their_P = widths_N[ours_P] * heights_N[theirs_P], widths_N[theirs_P] * heights_N[ours_P]
+    ours_P2, theirs_P2 = (sizes_N2[side_P].astype(np.int64) for side_P in pairs_P2.T)
+    our_P, their_P = ours_P2[:, 0] * theirs_P2[:, 1], theirs_P2[:, 0] * ours_P2[:, 1]
     same_P: NDArray[np.bool_] = np.maximum(our_P, their_P) * 100 <= np.minimum(our_P, their_P) * MAX_STRETCH
     return pairs_P2[same_P]

@@ -2,7 +2,8 @@
 
 The hash has 64 bits per image: whether each low frequency of a cosine transform is above their median (C. Zauner,
 "Implementation and benchmarking of perceptual image hash functions", 2010). Pairs that share all bits of a band are
-compared. Memory: a few hundred bytes for each image, and the pairs of a step or two.
+compared. Memory: some tens of bytes for each image, about a hundred more where the caller has them kept, and the pairs
+of a step or two.
 
 All computations use integers: in a symmetric glyph many frequencies are exactly zero, and with floats their signs, and
 so the duplicates, would depend on the processor's order of additions.
@@ -10,13 +11,14 @@ so the duplicates, would depend on the processor's order of additions.
 
 # Shapes: N images, P pairs, H and W 32 (a thumbnail's luma), D bytes of a thumbnail, F and G 8 frequencies a side.
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.facts import GREY_SIDE
+from modeling.data.scratch import Keep, in_memory
 from modeling.images.loader import load_ahead
 from modeling.images.quotas import num_cores
 
@@ -51,22 +53,23 @@ _BAND_TABLE = """
 """
 _BANDS = [np.array([int(bit) for bit in row.split()]) for row in _BAND_TABLE.strip().splitlines()]
 _WINDOW = 32  # neighbours compared in a band: bounds the time if thousands of images share its bits
+_HASH_BYTES = 8  # and two for each band behind them
 _CHUNK = 2048  # images or pairs
+_IMAGES_AT_ONCE = 1 << 18  # of a band
 _PAIRS_AT_ONCE = 1 << 18  # of small steps
 
 
-def candidate_pairs(thumbnails_ND: Thumbnails, rows_N: Indices | None = None) -> Iterator[Pairs]:
+def candidate_pairs(
+    thumbnails_ND: Thumbnails, rows_N: Indices | None = None, keep: Keep = in_memory
+) -> Iterator[Pairs]:
     """Pairs P2 of images with similar hashes, each once; they include most pairs that show one picture.
 
     Hashes at most _MAX_HAMMING bits apart that share all bits of a band are similar. rows_N: the images are these rows,
-    in that order; None: all.
+    in that order; None: all. keep: where a hundred bytes for each image are kept.
     """
     rows_N = np.arange(len(thumbnails_ND)) if rows_N is None else rows_N
-    packed_N40 = map_chunks(lambda chunk_N: _packed(hashes(thumbnails_ND[chunk_N])), rows_N)
-    words_N = np.ascontiguousarray(packed_N40[:, :8]).view("<u8")[:, 0].astype(np.uint64)
-    keys_BN = _keys(packed_N40[:, 8:])
-    del packed_N40
-    yield from _joined(_all_bands(words_N, keys_BN))
+    packed_N40 = keep(each_chunk(lambda chunk_N: _packed(hashes(thumbnails_ND[chunk_N])), rows_N))
+    yield from _joined(_all_bands(packed_N40, keep))
 
 
 def _packed(bits_N64: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -74,43 +77,54 @@ def _packed(bits_N64: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.concatenate([np.packbits(bits, axis=1) for bits in (bits_N64, *(bits_N64[:, b] for b in _BANDS))], axis=1)
 
 
-def _keys(bytes_N32: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """The two bytes of each band as a number, BN."""
-    pairs_BN = np.ascontiguousarray(bytes_N32).view(">u2").T
-    keys_BN: NDArray[np.uint16] = np.ascontiguousarray(pairs_BN, dtype=np.uint16)
-    return keys_BN
-
-
-def _all_bands(words_N: NDArray[np.uint64], keys_BN: NDArray[np.uint16]) -> Iterator[Pairs]:
-    places_BN = np.empty(keys_BN.shape, dtype=np.int32)  # of each image in the order of a band
-    for band, keys_N in enumerate(keys_BN):
+def _all_bands(packed_N40: NDArray[np.uint8], keep: Keep) -> Iterator[Pairs]:
+    words_N = np.ascontiguousarray(packed_N40[:, :_HASH_BYTES]).view("<u8")[:, 0]
+    places_BN: list[NDArray[np.int32]] = []  # of each image in the order of each band before
+    for band in range(len(_BANDS)):
+        keys_N = _keys(packed_N40, band)
         order_N = np.lexsort((words_N, keys_N))  # within a key, similar words are neighbours
-        places_BN[band, order_N] = np.arange(len(order_N), dtype=np.int32)
         for pairs_P2 in _close_in_band(keys_N[order_N], words_N[order_N], order_N):
-            yield pairs_P2[~_were_found(pairs_P2, keys_BN[:band], places_BN[:band])]
+            yield pairs_P2[~_were_found(pairs_P2, packed_N40, places_BN)]
+        places_N = np.empty(len(order_N), dtype=np.int32)
+        places_N[order_N] = np.arange(len(order_N), dtype=np.int32)
+        places_BN.append(keep(iter((places_N[:, None],)))[:, 0])
+
+
+def _keys(packed_P40: NDArray[np.uint8], band: int) -> NDArray[np.uint16]:
+    """The two bytes of a band as a number."""
+    first = _HASH_BYTES + 2 * band
+    keys_P: NDArray[np.uint16] = np.ascontiguousarray(packed_P40[:, first : first + 2]).view(">u2")[:, 0]
+    return keys_P.astype(np.uint16)
 
 
 def _close_in_band(
     keys_N: NDArray[np.uint16], words_N: NDArray[np.uint64], order_N: NDArray[np.int64]
 ) -> Iterator[Pairs]:
-    """Close pairs with equal keys, each ascending, by their distance in sorted order; keys and words are sorted."""
-    at = np.arange(len(keys_N))
-    for step in range(1, min(_WINDOW, len(keys_N) - 1) + 1):
-        at = at[at + step < len(keys_N)]
-        at = at[keys_N[at] == keys_N[at + step]]  # images that share no key at one step do not at the next
-        if not len(at):
-            return
-        close = at[np.bitwise_count(words_N[at] ^ words_N[at + step]) <= _MAX_HAMMING]
-        yield np.sort(np.stack([order_N[close], order_N[close + step]], axis=1), axis=1)
+    """Close pairs with equal keys, each ascending, a stretch of the sorted order after another.
+
+    keys and words are sorted.
+    """
+    for first in range(0, len(keys_N), _IMAGES_AT_ONCE):
+        at = np.arange(first, min(first + _IMAGES_AT_ONCE, len(keys_N)))
+        for step in range(1, _WINDOW + 1):
+            at = at[at + step < len(keys_N)]
+            at = at[keys_N[at] == keys_N[at + step]]  # images that share no key at one step do not at the next
+            if not len(at):
+                break
+            close = at[np.bitwise_count(words_N[at] ^ words_N[at + step]) <= _MAX_HAMMING]
+            yield np.sort(np.stack([order_N[close], order_N[close + step]], axis=1), axis=1)
 
 
-def _were_found(pairs_P2: Pairs, keys_BN: NDArray[np.uint16], places_BN: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _were_found(
+    pairs_P2: Pairs, packed_N40: NDArray[np.uint8], places_BN: Sequence[NDArray[np.int32]]
+) -> NDArray[np.bool_]:
     """Whether one of these bands has given a pair already."""
     found_P = np.zeros(len(pairs_P2), dtype=np.bool_)
     ours_P, theirs_P = pairs_P2.T
-    for keys_N, places_N in zip(keys_BN, places_BN, strict=True):
+    ours_P40, theirs_P40 = packed_N40[ours_P], packed_N40[theirs_P]
+    for band, places_N in enumerate(places_BN):
         near_P = np.abs(places_N[ours_P] - places_N[theirs_P]) <= _WINDOW
-        found_P |= near_P & (keys_N[ours_P] == keys_N[theirs_P])
+        found_P |= near_P & (_keys(ours_P40, band) == _keys(theirs_P40, band))
     return found_P
 
 
@@ -131,16 +145,18 @@ def luma(thumbnails_ND: Thumbnails) -> Thumbnails:
     return thumbnails_ND[:, : GREY_SIDE**2].reshape(-1, GREY_SIDE, GREY_SIDE)
 
 
-def map_chunks(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) -> NDArray[U]:
+def map_chunks(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T], chunk: int = _CHUNK) -> NDArray[U]:
     """Apply a function to chunks of an array, in threads, and concatenate the results."""
-    if len(array) <= _CHUNK:
+    if len(array) <= chunk:
         return function(array)
-    return np.concatenate(list(each_chunk(function, array)))
+    return np.concatenate(list(each_chunk(function, array, chunk)))
 
 
-def each_chunk(function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T]) -> Iterator[NDArray[U]]:
+def each_chunk(
+    function: Callable[[NDArray[T]], NDArray[U]], array: NDArray[T], chunk: int = _CHUNK
+) -> Iterator[NDArray[U]]:
     """The result for each chunk, in order, few ahead; numpy releases the GIL while it computes."""
-    chunks = (array[start : start + _CHUNK] for start in range(0, max(1, len(array)), _CHUNK))
+    chunks = (array[start : start + chunk] for start in range(0, max(1, len(array)), chunk))
     return load_ahead(chunks, function, num_ahead=4 * num_cores())
 
 

@@ -69,6 +69,7 @@ STRICT = Limits(min_detail=97, max_deviation=35, max_chroma=3)
 MAX_STRETCH = 105  # largest ratio of two aspect ratios, in hundredths
 _MIN_DETAIL = GREY_SIDE**2 * 27**2 // 4  # sum of squares, in ninths of a level: below 1.5 levels (RMS) it is noise
 _UNIT_BITS = 20  # fractional bits of a scale: 255 levels times a scale then need 28 of 31 bits
+_PAIRS_AT_ONCE = 256  # to confirm: a pair takes 30 kB meanwhile
 _SKETCH_BITS = 5  # fractional bits of a sketch
 
 
@@ -127,7 +128,7 @@ def similar_sketches(sketches_NK: NDArray[np.uint8], pairs_P2: Pairs) -> Pairs:
 def confirm_pairs(images: StandardisedThumbnails, pairs_P2: Pairs, limits: Limits) -> Pairs:
     """The pairs whose thumbnails show the same picture."""
     for test in (_same_colours, _same_light, _same_detail):  # the cheap ones first
-        pairs_P2 = map_chunks(partial(_filter_pairs, test, images, limits), pairs_P2)
+        pairs_P2 = map_chunks(partial(_filter_pairs, test, images, limits), pairs_P2, _PAIRS_AT_ONCE)
     return pairs_P2
 
 

@@ -34,14 +34,17 @@ class ScratchFile:
         with self._named_errors():
             self._file.write(row)
 
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self._file.tell() // (self._width * self._dtype.itemsize)
+
     def mapped(self) -> NDArray[Any]:
         """All rows, as the file holds them; they take no memory that the system cannot have back."""
         with self._named_errors():
             self._file.flush()
-        num_rows = self._file.tell() // (self._width * self._dtype.itemsize)
-        if not num_rows:
+        if not len(self):
             return np.empty((0, self._width), dtype=self._dtype)
-        return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(num_rows, self._width))
+        return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(len(self), self._width))
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
